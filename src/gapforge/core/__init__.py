@@ -1,0 +1,1 @@
+"""What both halves share: the nouns (preset, lock, store) and the careful ways to touch files and programs."""

@@ -1,0 +1,212 @@
+"""Careful ways to touch files: rooted paths, atomic writes, hashes, folders that carry our marker."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from gapforge.core.errors import BusyError, StorageError
+
+CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
+MARKER = ".gapforge-folder"  # a folder that holds this file is ours to delete
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def unsafe_path_reason(path: str) -> str:
+    """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
+    if not path or "\0" in path or "\\" in path or "\n" in path:
+        return "is empty or holds a control character or backslash"
+    pure = PurePosixPath(path)
+    if pure.is_absolute():
+        return "is absolute; it must stay inside its folder"
+    if ".." in path.split("/"):
+        return "holds '..'; it must stay inside its folder"
+    return ""
+
+
+def inside(root: Path, relative: str) -> Path:
+    """``root/relative``, or StorageError when it would leave ``root`` (by ``..``, absolute, or a symlink)."""
+    reason = unsafe_path_reason(relative)
+    target = root / relative
+    if not reason:
+        resolved_root = root.resolve()
+        resolved = target.parent.resolve() / target.name
+        if resolved != resolved_root and resolved_root not in resolved.parents:
+            reason = f"leads outside {root} through a symbolic link"
+    if reason:
+        raise StorageError(f"unsafe path {relative!r} under {root}: it {reason}")
+    return target
+
+
+def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The file's SHA-256 in lower-case hex; ``on_bytes`` is told of each chunk's length in bytes."""
+    digest = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            if on_bytes is not None:
+                on_bytes(count)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of ``data`` in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for the same value: sorted keys, two spaces, UTF-8 kept, newline at the end."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A file to write that becomes ``target`` only when the block ends without an error.
+
+    The bytes are flushed to disk before the rename, and the temporary file is removed on any failure.
+    Raises StorageError for a full or read-only disk.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, mode)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_text(target: Path, text: str, mode: int = 0o644) -> None:
+    """Write a small UTF-8 file atomically."""
+    with atomic_file(target, mode) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a disk into one clear StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied",
+            errno.EPERM: "permission denied",
+            errno.EFBIG: "the file is larger than this file system takes (FAT32 ends at 4 GiB)",
+            errno.EISDIR: "a folder is where a file should be",
+            errno.ENOTDIR: "a file is where a folder should be",
+        }
+        reason = reasons.get(error.errno or 0)
+        if reason is None:
+            raise
+        hint = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = f"make room (df -h {path.parent}), then run the same command again; finished work is kept"
+        raise StorageError(f"{path}: {reason}", hint=hint) from error
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make ``target`` the same bytes as ``source`` atomically; True when it is a hard link, False for a copy.
+
+    An existing ``target`` is replaced. Copies are made where the file system has no hard links or they
+    would cross devices.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(source, temporary)
+                linked = True
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES):
+                    raise
+                shutil.copyfile(source, temporary)
+                shutil.copystat(source, temporary)
+                linked = False
+            os.replace(temporary, target)
+            temporary.unlink(missing_ok=True)  # rename() of two links to one inode leaves both names
+            return linked
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def mark_folder(folder: Path, purpose: str) -> Path:
+    """Create ``folder`` (if needed) and put our marker in it, so that we may delete it later.
+
+    An existing folder that has content but no marker is refused with StorageError.
+    """
+    with storage_errors(folder / MARKER):
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / MARKER
+        if not marker.exists():
+            if any(folder.iterdir()):
+                raise StorageError(
+                    f"{folder} exists, is not empty and was not made by gapforge",
+                    hint=f"move it away, or choose another place; then run the same command again (ls -la {folder})",
+                )
+            marker.write_text(f"gapforge may delete this folder: {purpose}\n")
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there."""
+    if not folder.exists():
+        return
+    if folder.is_symlink() or not (folder / MARKER).is_file():
+        raise StorageError(f"{folder} does not carry {MARKER}; gapforge deletes only its own folders")
+    with storage_errors(folder):
+        # The marker goes last, so that an interrupted removal can be taken up again.
+        for entry in sorted(folder.iterdir()):
+            if entry.name == MARKER:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        (folder / MARKER).unlink()
+        folder.rmdir()
+
+
+@contextmanager
+def exclusive(lock_file: Path, what: str) -> Iterator[None]:
+    """Hold ``lock_file`` while the block runs; BusyError at once when another process holds it.
+
+    The lock ends with the process, however it ends, so a killed run never blocks the next one.
+    """
+    with storage_errors(lock_file):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"another gapforge is at work: {what}",
+                hint="wait for it to end, then run the same command again",
+            ) from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,182 @@
+"""The one place that starts other programs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gapforge.core.errors import ToolError
+
+# Which package provides a program, for the message when it is missing (Debian 12 and Ubuntu 22.04 names).
+PACKAGE_OF = {
+    "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
+    "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
+    "unshare": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished program left behind. ``output`` is stdout; ``errors`` is stderr ("" when merged)."""
+
+    argv: tuple[str, ...]
+    code: int
+    output: str
+    errors: str
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """The command as one line that can be pasted into a shell."""
+    return shlex.join(argv)
+
+
+def environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """This process's environment with ``extra`` laid over it; a value of None removes the variable."""
+    merged = dict(os.environ)
+    for key, value in (extra or {}).items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str | None] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+    echo: bool = False,
+    redact: Iterable[str] = (),
+) -> Result:
+    """Run a program to its end and return what it printed.
+
+    ``timeout`` is in seconds. ``echo`` prints the quoted command to stderr first, with every string of
+    ``redact`` hidden. Raises ToolError when the program is missing, takes too long, or (with ``check``)
+    exits with anything but 0; the message ends with the last lines it printed.
+    """
+    if echo:
+        print(f"$ {hide(quoted(argv), redact)}", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(
+            list(argv), env=environment(env), cwd=cwd, timeout=timeout, input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+    except PermissionError:
+        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+    except subprocess.TimeoutExpired:
+        raise ToolError(
+            f"{argv[0]} did not finish within {timeout:g} s: {hide(quoted(argv), redact)}"
+        ) from None
+    result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+    if check and done.returncode != 0:
+        raise failed(result, redact)
+    return result
+
+
+def stream(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str | None] | None = None,
+    cwd: Path | None = None,
+    feed: Callable[[IO[bytes]], None] | None = None,
+) -> int:
+    """Run a program, hand each line of its merged output to ``on_line`` as it comes, return its exit code.
+
+    ``feed`` writes the program's standard input (bytes) from a thread of its own. The program gets its own
+    process group and is ended with it when we are interrupted. Raises ToolError when it is missing.
+    """
+    import threading
+
+    try:
+        child = subprocess.Popen(
+            list(argv), env=environment(env), cwd=cwd, start_new_session=True,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+    except PermissionError:
+        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+    feeder: threading.Thread | None = None
+    feed_error: list[BaseException] = []
+    if feed is not None:
+        assert child.stdin is not None
+        pipe = child.stdin
+
+        def pump() -> None:
+            try:
+                feed(pipe)
+            except BrokenPipeError:
+                pass  # the program stopped reading; its exit code tells why
+            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread below
+                feed_error.append(error)
+            finally:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+
+        feeder = threading.Thread(target=pump, daemon=True)
+        feeder.start()
+    assert child.stdout is not None
+    try:
+        for raw in child.stdout:
+            on_line(raw.decode("utf-8", "replace").rstrip("\n"))
+        code = child.wait()
+    except BaseException:
+        end_group(child)
+        raise
+    if feeder is not None:
+        feeder.join()
+    if feed_error:
+        raise feed_error[0]
+    return code
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a program that was started in its own session: politely, then not."""
+    for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with every secret value replaced by ``***``. Values shorter than 4 characters stay."""
+    for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def missing(program: str) -> ToolError:
+    """The error for a program that is not on PATH."""
+    package = PACKAGE_OF.get(Path(program).name, Path(program).name)
+    return ToolError(f"{program} is not installed", hint=f"install it first: apt-get install {package}")
+
+
+def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
+    """The error for a program that exited with a failure."""
+    last = "\n".join((result.errors or result.output).strip().splitlines()[-12:])
+    command = hide(quoted(result.argv), redact)
+    return ToolError(f"exit code {result.code} from: {command}\n{hide(last, redact)}".rstrip())

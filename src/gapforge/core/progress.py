@@ -1,0 +1,112 @@
+"""Progress that people can read: a live line at a terminal, a plain line at intervals elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
+PLAIN_INTERVAL = 10.0  # seconds between lines where there is none
+
+
+def human_bytes(count: float) -> str:
+    """``count`` bytes as "1.5 GB" (decimal units, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+class Progress:
+    """Counts bytes towards a total (0 when unknown) and shows rate and time left on ``out`` (stderr).
+
+    Thread-safe. ``note`` prints a full line without tearing the live one. Use as a context manager.
+    """
+
+    def __init__(self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.out = out if out is not None else sys.stderr
+        self.quiet = quiet
+        self.live = not quiet and self.out.isatty()
+        self.start = self.shown = time.monotonic()
+        self.detail = ""
+        self._guard = threading.RLock()
+        self._width = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close(failed=exc[0] is not None)
+
+    def add(self, count: int, detail: str = "") -> None:
+        """``count`` more bytes are done; ``detail`` names what is at work now."""
+        with self._guard:
+            self.done += count
+            self.detail = detail or self.detail
+            interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
+            if not self.quiet and time.monotonic() - self.shown >= interval:
+                self._show()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            print(line, file=self.out, flush=True)
+
+    def close(self, *, failed: bool = False) -> None:
+        """The last state, as a line that stays."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            seconds = time.monotonic() - self.start
+            state = "stopped" if failed else "done"
+            rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
+            print(f"{self.what}: {state}, {human_bytes(self.done)} in {human_time(seconds)}{rate}",
+                  file=self.out, flush=True)  # fmt: skip
+            self.quiet = True
+
+    def line(self) -> str:
+        """The current state as text."""
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        rate = self.done / seconds
+        parts = [f"{self.what}: {human_bytes(self.done)}"]
+        if self.total:
+            parts[0] += f" of {human_bytes(self.total)} ({min(100, 100 * self.done // self.total)} %)"
+        parts.append(f"{human_bytes(rate)}/s")
+        if self.total and rate > 0:
+            parts.append(f"{human_time((self.total - self.done) / rate)} left")
+        if self.detail:
+            parts.append(self.detail)
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        self.shown = time.monotonic()
+        text = self.line()
+        if self.live:
+            text = text[:118]
+            print("\r" + text.ljust(self._width), end="", file=self.out, flush=True)
+            self._width = len(text)
+        else:
+            print(text, file=self.out, flush=True)
+
+    def _clear(self) -> None:
+        if self.live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=self.out)
+            self._width = 0

@@ -1,0 +1,1 @@
+"""What runs the Dockerfile, behind one small Protocol."""

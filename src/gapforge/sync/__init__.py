@@ -1,0 +1,1 @@
+"""The online half: resolve a preset and fetch every byte. Never imported by the offline half."""
