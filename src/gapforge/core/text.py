@@ -1,0 +1,38 @@
+"""Messages in the reader's language: Korean where the environment asks for it, English otherwise."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+
+
+def language(environ: Mapping[str, str] | None = None) -> str:
+    """Return "ko" or "en": GAPFORGE_LANG decides, then LC_ALL, LC_MESSAGES and LANG, the first one that is set."""
+    env = os.environ if environ is None else environ
+    for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = env.get(key, "").strip().lower()
+        if value:
+            return "ko" if value.startswith("ko") else "en"
+    return "en"
+
+
+def tr(ko: str, en: str) -> str:
+    """Return the one of two equal texts that the reader's environment asks for."""
+    return ko if language() == "ko" else en
+
+
+def width(text: str) -> int:
+    """Return how many terminal columns ``text`` takes: Hangul and other wide characters count two, marks none."""
+    return sum(_columns(char) for char in text)
+
+
+def pad(text: str, columns: int) -> str:
+    """Return ``text`` followed by as many spaces as fill ``columns`` terminal columns."""
+    return text + " " * max(0, columns - width(text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
