@@ -1,0 +1,196 @@
+"""Whether and how the network may be used: proxies, certificates, netrc and mirrors, read once.
+
+Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``
+and ``NETRC`` work as in other programs, in lower or upper case):
+
+| variable | meaning |
+|---|---|
+| ``GAPFORGE_OFFLINE=1`` | refuse every use of the network |
+| ``GAPFORGE_INDEX_URL`` | default Python index instead of uv's own default |
+| ``GAPFORGE_TORCH_INDEX_URL`` | PyTorch index instead of the address in the preset |
+| ``GAPFORGE_URL_MIRRORS`` | ``FROM=TO`` pairs, by blanks: an address that begins with FROM is asked at TO |
+| ``GAPFORGE_APT_MIRROR`` | the same for APT sources |
+| ``GAPFORGE_REGISTRY_MIRROR`` | the same for image references (``docker.io=host:5000``); a lone ``host:5000`` stands for docker.io |
+| ``GAPFORGE_CA_BUNDLE`` | PEM file with the certificates to trust |
+| ``GAPFORGE_JOBS`` | downloads at a time (default 4) |
+| ``GAPFORGE_RETRIES`` | how often to try again what waiting may heal (default 5) |
+
+A mirror replaces the address; the upstream host is then never asked. Everything is checked against
+hashes, so a mirror needs no trust.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from gapforge.core.errors import FetchError, UsageError
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """How this machine reaches the outside. The ``*_mirrors`` are (from, to) prefixes, longest first."""
+
+    offline: bool = False
+    jobs: int = 4
+    retries: int = 5
+    index_url: str = ""
+    torch_index_url: str = ""
+    url_mirrors: Pairs = ()
+    apt_mirrors: Pairs = ()
+    registry_mirrors: Pairs = ()
+    ca_bundle: Path | None = None
+    netrc: Path | None = None
+    proxies: Pairs = ()
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Network:
+        """The settings of this machine. Raises UsageError naming the variable that makes no sense."""
+        env = os.environ if environ is None else environ
+        bundle = env.get("GAPFORGE_CA_BUNDLE", "")
+        if bundle and not Path(bundle).is_file():
+            raise UsageError(f"GAPFORGE_CA_BUNDLE: {bundle} is not a file", hint=f"ls -l {bundle}")
+        netrc = env.get("NETRC", "")
+        proxies = []
+        for name in PROXIES:
+            value = env.get(name) or env.get(name.upper(), "")
+            if value:
+                proxies.append((name, value))
+        return cls(
+            offline=env.get("GAPFORGE_OFFLINE", "") not in ("", "0", "false", "no"),
+            jobs=_number(env, "GAPFORGE_JOBS", 4, 1, 64),
+            retries=_number(env, "GAPFORGE_RETRIES", 5, 0, 100),
+            index_url=_address(env, "GAPFORGE_INDEX_URL") or _pip_index(env),
+            torch_index_url=_address(env, "GAPFORGE_TORCH_INDEX_URL"),
+            url_mirrors=_pairs(env, "GAPFORGE_URL_MIRRORS"),
+            apt_mirrors=_pairs(env, "GAPFORGE_APT_MIRROR"),
+            registry_mirrors=_pairs(env, "GAPFORGE_REGISTRY_MIRROR", lone="docker.io"),
+            ca_bundle=Path(bundle).absolute() if bundle else None,
+            netrc=Path(netrc).absolute() if netrc else None,
+            proxies=tuple(proxies),
+        )
+
+    def require(self, what: str) -> None:
+        """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it."""
+        if self.offline:
+            raise FetchError(
+                f"{what} would need the network, and GAPFORGE_OFFLINE is set",
+                hint="give the files with --from DIR, or run it where there is a network: "
+                     "unset GAPFORGE_OFFLINE",
+            )  # fmt: skip
+
+    def url(self, address: str) -> str:
+        """``address``, or where its mirror has it."""
+        return _mapped(address, self.url_mirrors)
+
+    def apt_uri(self, uri: str) -> str:
+        """An APT source's address, or its mirror's."""
+        return _mapped(uri, self.apt_mirrors)
+
+    def registry(self, reference: str) -> str:
+        """An image reference, or the same image at its registry's mirror.
+
+        ``nvidia/cuda:x`` and ``docker.io/nvidia/cuda:x`` are the same image and are mapped alike.
+        """
+        first = reference.split("/", 1)[0]
+        qualified = "/" in reference and ("." in first or ":" in first or first == "localhost")
+        full = reference if qualified else "docker.io/" + ("" if "/" in reference else "library/") + reference
+        mapped = _mapped(full, self.registry_mirrors, separator="/")
+        return reference if mapped == full else mapped
+
+    def environment(self) -> dict[str, str | None]:
+        """Variables for the programs that we start, so that all of them agree on proxies and certificates."""
+        result: dict[str, str | None] = {}
+        for name, value in self.proxies:
+            result[name] = value
+            result[name.upper()] = value
+        if self.ca_bundle:
+            result.update(dict.fromkeys(CERTIFICATES, str(self.ca_bundle)))
+        if self.netrc:
+            result["NETRC"] = str(self.netrc)
+        return result
+
+    def curl_options(self) -> list[str]:
+        """curl's flags for certificates and netrc."""
+        options = ["--netrc-file", str(self.netrc)] if self.netrc else ["--netrc-optional"]
+        if self.ca_bundle:
+            options += ["--cacert", str(self.ca_bundle)]
+        return options
+
+
+def shown(address: str) -> str:
+    """``address`` fit for messages, locks and logs: without user, password, or query (which may be a token)."""
+    parts = urlsplit(address)
+    host = parts.netloc.rsplit("@", 1)[-1]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
+    for source, target in pairs:
+        if separator and address != source and not address.startswith(source.rstrip(separator) + separator):
+            continue
+        if address.startswith(source):
+            return target + address[len(source):]
+    return address
+
+
+def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
+    pairs: dict[str, str] = {}
+    for word in env.get(variable, "").split():
+        source, separator, target = word.partition("=")
+        if not separator and lone:
+            source, target = lone, word
+        if not source or not target:
+            raise UsageError(f"{variable}: {shown(word)!r} is not FROM=TO",
+                             hint=f"{variable}='https://upstream/=https://mirror/' (several are separated by blanks)")  # fmt: skip
+        pairs[source] = target
+    return tuple(sorted(pairs.items(), key=lambda pair: (-len(pair[0]), pair[0])))
+
+
+def _number(env: Mapping[str, str], variable: str, default: int, least: int, most: int) -> int:
+    text = env.get(variable, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not least <= int(text) <= most:
+        raise UsageError(f"{variable}: {text!r} is not a whole number from {least} to {most}",
+                         hint=f"unset {variable}, or set it to {default}")  # fmt: skip
+    return int(text)
+
+
+def _address(env: Mapping[str, str], variable: str) -> str:
+    text = env.get(variable, "")
+    if text and not re.match(r"(https?|file)://\S+$", text):
+        raise UsageError(f"{variable}: {text!r} is not an http(s):// or file:// address", hint=f"unset {variable}")
+    return text
+
+
+def _pip_index(env: Mapping[str, str]) -> str:
+    """The index that pip is set to, where uv is not: companies configure pip, and uv does not read that.
+
+    Only ``index-url`` is taken. An extra index is never used: a name that it squats would win.
+    """
+    if env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"):
+        return ""
+    if env.get("PIP_INDEX_URL"):
+        return env["PIP_INDEX_URL"]
+    home = Path(env.get("HOME", "/nonexistent"))
+    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf",
+             Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf"]  # fmt: skip
+    if env.get("PIP_CONFIG_FILE"):
+        files.append(Path(env["PIP_CONFIG_FILE"]))
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(files, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return ""  # pip will complain about its own file; we only take a hint from it
+    value = parser.get("global", "index-url", fallback="").strip()
+    return value if re.match(r"(https?|file)://\S+$", value) else ""
