@@ -1,0 +1,17 @@
+#!/usr/bin/env python3
+"""Build an image with no network from artifacts that were carried here: ``gapforge build``, under a short name.
+
+Python 3.10 standard library only; works under ``python3 -I -S``.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 10):
+        sys.exit("error: gapforge needs Python 3.10 or newer; Ubuntu 22.04 has it as /usr/bin/python3")
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+    from gapforge.cli.main import main
+
+    sys.exit(main(["build", *sys.argv[1:]]))

@@ -1,0 +1,117 @@
+"""Components: the pieces of an image, found by looking in ``components/``."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapforge.core.errors import Fault, PresetError
+from gapforge.core.lock import Entry
+from gapforge.core.preset import NAME, Preset
+from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, read_json
+
+_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", 'a name such as "numpy", or "*"')
+COMPONENT_SHAPE = Record(
+    {
+        "format": Choice((1,), "version of this format"),
+        "name": NAME,
+        "summary": Record({"ko": Text(), "en": Text()}),
+    },
+    {
+        "preset": Text("the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*", "a preset key"),
+        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
+        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
+        "debs": Flag("it takes the .debs of the role"),
+        "per_role": Flag("it has one input folder for the builder and one for the runtime"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Component:
+    """One piece of the image. ``folder`` holds build.sh and check.py."""
+
+    name: str
+    folder: Path
+    preset_key: str
+    sources: tuple[str, ...]
+    wheels: tuple[str, ...]
+    debs: bool
+    per_role: bool
+
+    def part(self, preset: Preset) -> Any:
+        """The preset's part that asks for this component; None when the preset does without."""
+        if not self.preset_key:
+            return {}
+        value: Any = preset.raw
+        for key in self.preset_key.split(".", 1):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def enabled(self, preset: Preset) -> bool:
+        """Whether the preset asks for it."""
+        return self.part(preset) is not None
+
+    def takes_source(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
+
+    def takes_wheel(self, entry: Entry) -> bool:
+        """Whether a wheel belongs into its inputs; the installer goes with any other."""
+        if not self.wheels:
+            return False
+        if "install-tool" in entry.roles:
+            return True
+        return any(fnmatch.fnmatchcase(canonical(entry.name), pattern) for pattern in self.wheels)
+
+
+def canonical(package: str) -> str:
+    """A Python package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def load_all(folder: Path) -> tuple[Component, ...]:
+    """Every component in ``components/``, by name. Raises PresetError with all faults of their descriptions."""
+    found: list[Component] = []
+    faults: list[Fault] = []
+    for file in sorted(folder.glob("*/component.json")):
+        shown = f"components/{file.parent.name}/component.json"
+        raw, wrong = read_json(file, COMPONENT_SHAPE, shown)
+        if raw is not None and not wrong and raw["name"] != file.parent.name:
+            wrong = [Fault(f"{shown}: $.name", f'is "{raw["name"]}"', f'"{file.parent.name}", the folder\'s name')]
+        for script in ("build.sh", "check.py"):
+            if not (file.parent / script).is_file():
+                wrong.append(Fault(f"components/{file.parent.name}/{script}", "does not exist"))
+        faults += wrong
+        if raw is not None and not wrong:
+            found.append(Component(
+                raw["name"], file.parent, raw.get("preset", ""), tuple(raw.get("sources", ())),
+                tuple(raw.get("wheels", ())), raw.get("debs", False), raw.get("per_role", False)))  # fmt: skip
+    if not found and not faults:
+        faults.append(Fault(str(folder), "holds no component"))
+    if faults:
+        raise PresetError("components cannot be read", faults=faults)
+    return tuple(found)
+
+
+def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]:
+    """What a preset asks of components that nobody provides."""
+    faults = []
+    keys = {c.preset_key for c in components}
+    names = sorted(k.removeprefix("components.") for k in keys if k.startswith("components."))
+    for name in sorted(preset.components):
+        if f"components.{name}" not in keys:
+            faults.append(Fault(f"presets/{preset.name}.json: $.components.{name}",
+                                f"there is no component of this name{nearest(name, names)}",
+                                f"a folder components/{name} whose component.json has \"preset\": \"components.{name}\""))  # fmt: skip
+    for source in sorted(preset.sources):
+        takers = [c for c in components if c.takes_source(source)]
+        if not takers:
+            patterns = sorted({p for c in components for p in c.sources})
+            faults.append(Fault(f"presets/{preset.name}.json: $.sources.{source}",
+                                f"no component takes a source of this name{nearest(source, patterns)}",
+                                "one of: " + ", ".join(patterns)))  # fmt: skip
+    return faults

@@ -1,0 +1,115 @@
+"""Finds the verb, runs it, and turns what it raises into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from gapforge import __version__
+from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, StorageError, UsageError
+from gapforge.core.project import Project
+from gapforge.core.shapes import nearest
+from gapforge.core.text import tr
+
+# In the order in which a project is worked through. Each is a module of this package with HELP,
+# add_arguments(parser) and run(args, project) -> exit code. Only the verb that is asked for is imported.
+VERBS = ("list", "check", "sync", "verify", "plan", "build", "smoke", "engine", "schema")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one message, the next command, exit code 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; return the process's exit code. Prints every error itself."""
+    as_json = "--json" in argv
+    signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _terminate)
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        # The reader (head, less) left; Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        error: GapforgeError = Interrupted(tr("중단했습니다", "interrupted"),
+                                           hint=tr("같은 명령을 다시 실행하면 이어집니다",
+                                                   "run the same command again to go on"))  # fmt: skip
+    except GapforgeError as raised:
+        error = raised
+    except OSError as raised:
+        error = StorageError(f"{raised.filename or 'input/output'}: {raised.strerror or raised}")
+    except RecursionError:
+        error = InternalError("input is nested too deeply")
+    except Exception as raised:  # noqa: BLE001 - the last line of defence against a traceback for a user
+        error = InternalError(f"a bug in gapforge: {type(raised).__name__}: {raised}",
+                              hint=f"please report it with {_save_traceback()}")  # fmt: skip
+    if as_json:
+        print(json.dumps(error.to_json(), ensure_ascii=False, indent=2))
+    print(error.render(), file=sys.stderr)
+    return error.exit_code
+
+
+def _run(argv: Sequence[str]) -> int:
+    # The registry names each verb once; help needs them all, so only then are all imported.
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    parser = _Parser(
+        prog="gapforge",
+        description=tr("GPU 소프트웨어 스택을 망분리 현장으로 옮겨 빌드합니다.",
+                       "Carries a GPU software stack across an air gap and builds it there."),
+        epilog=_exit_codes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"gapforge {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    wanted = [verb] if verb in VERBS else list(VERBS)
+    if verb is not None and verb not in VERBS:
+        raise UsageError(f'there is no verb "{verb}"{nearest(verb, VERBS)}', hint="./gapforge --help")
+    modules = {}
+    for name in wanted:
+        module = importlib.import_module(f"gapforge.cli.{name}")
+        modules[name] = module
+        about = tr(module.HELP["ko"], module.HELP["en"])
+        module.add_arguments(verbs.add_parser(name, help=about, description=about))
+    args = parser.parse_args(list(argv))
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    result: int = modules[args.verb].run(args, Project.find())
+    return result
+
+
+def _exit_codes() -> str:
+    codes = "  ".join(f"{c.exit_code} {c.cause}" for c in sorted(ERROR_CLASSES, key=lambda c: c.exit_code))
+    return tr("종료 코드: 0 성공  ", "exit codes: 0 success  ") + codes
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM and SIGHUP unwind like Ctrl-C, so that temporary files and secrets are removed."""
+    raise KeyboardInterrupt
+
+
+def _save_traceback() -> str:
+    """Keep the traceback where the user can find it, not on his screen."""
+    text = traceback.format_exc()
+    for folder in (Project.find().state, Path("/tmp")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / "last-error.txt"
+            file.write_text(text, encoding="utf-8")
+            return str(file)
+        except OSError:
+            continue
+    return text

@@ -1,0 +1,54 @@
+"""``gapforge smoke``: run the components' checks again in an image that is already there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from gapforge.build import driver, smoke
+from gapforge.cli import environment
+from gapforge.cli.build import print_checks
+from gapforge.core import preset as preset_module
+from gapforge.core.errors import EngineError, UsageError
+from gapforge.core.project import Project
+from gapforge.core.text import tr
+from gapforge.engine import registry
+
+HELP = {
+    "ko": "완성된 이미지 안에서 구성 요소의 검사를 다시 실행합니다.",
+    "en": "Run the components' checks again inside a finished image.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("preset", nargs="?", metavar="PRESET")
+    add("--type", metavar="runtime|dev", help=tr("이미지 종류 (기본 runtime)", "kind of image (default runtime)"))
+    add("--image", metavar="NAME:TAG", help=tr("검사할 이미지", "image to check (default: the preset's own tag)"))
+    add("--engine", metavar="NAME", help=tr("엔진", "engine"))
+    add("--json", action="store_true")
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Print every result; SmokeError (exit code of its own) when one failed."""
+    environment.text_default(args, "--preset", "--type", "--engine")
+    environment.one_of(args.type, ("runtime", "dev"), "--type")
+    if args.preset is None:
+        raise UsageError(tr("프리셋 이름이 없습니다", "the preset's name is missing"), hint="./gapforge list")
+    preset = preset_module.find(project.presets, args.preset)
+    options = driver.Options(type=args.type or "runtime")
+    plan = driver.plan_of(driver.read_inputs(project, preset, options), options)
+    image = args.image or plan.tag
+    engine = registry.choose(args.engine or "")
+    if not engine.image_ids(image):
+        raise EngineError(f"there is no image {image} in the engine",
+                          hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive")  # fmt: skip
+    checks = smoke.run_checks(engine, image, plan.smoke, project.components)
+    if smoke.gpu_present():
+        checks += smoke.run_checks(engine, image, plan.smoke, project.components, gpu=True)
+    if args.json:
+        print(json.dumps({"image": image, "checks": [c.to_json() for c in checks]}, ensure_ascii=False, indent=2))
+    else:
+        print_checks(checks)
+    smoke.raise_for(checks, image)
+    return 0
