@@ -226,15 +226,6 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
         os.close(handle)
 
 
-def content_mtime(sha256: str) -> int:
-    """The modification time (seconds since 1970) that a file with this SHA-256 carries in store and context.
-
-    Engines take a file for unchanged when size and time are unchanged; derived from content, different
-    bytes never look alike.
-    """
-    return 10**9 + int(sha256[:8], 16) % (5 * 10**8)
-
-
 def sync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut; quietly nothing where the file system cannot."""
     try:
