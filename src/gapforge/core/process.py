@@ -7,7 +7,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,7 +21,7 @@ from gapforge.core.errors import ToolError
 PACKAGE_OF = {
     "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
     "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
-    "unshare": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev",
+    "unshare": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
 }  # fmt: skip
 
 
@@ -100,8 +103,6 @@ def stream(
     ``feed`` writes the program's standard input (bytes) from a thread of its own. The program gets its own
     process group and is ended with it when we are interrupted. Raises ToolError when it is missing.
     """
-    import threading
-
     try:
         child = subprocess.Popen(
             list(argv), env=environment(env), cwd=cwd, start_new_session=True,
@@ -116,22 +117,7 @@ def stream(
     feed_error: list[BaseException] = []
     if feed is not None:
         assert child.stdin is not None
-        pipe = child.stdin
-
-        def pump() -> None:
-            try:
-                feed(pipe)
-            except BrokenPipeError:
-                pass  # the program stopped reading; its exit code tells why
-            except BaseException as error:  # noqa: BLE001 - carried to the caller's thread below
-                feed_error.append(error)
-            finally:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    pass
-
-        feeder = threading.Thread(target=pump, daemon=True)
+        feeder = threading.Thread(target=_pump, args=(feed, child.stdin, feed_error), daemon=True)
         feeder.start()
     assert child.stdout is not None
     try:
@@ -146,6 +132,74 @@ def stream(
     if feed_error:
         raise feed_error[0]
     return code
+
+
+@contextmanager
+def piped(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str | None] | None = None,
+    feed: Callable[[IO[bytes]], None] | None = None,
+) -> Iterator[IO[bytes]]:
+    """A program's standard output as a binary stream, exact to the byte.
+
+    ``feed`` writes its standard input from a thread. When the block ends without an error the rest of the
+    output is read away and the exit code checked: ToolError with the program's own last words. An error
+    inside the block, or in ``feed``, ends the program and is raised instead.
+    """
+    with tempfile.TemporaryFile() as errors:
+        try:
+            child = subprocess.Popen(
+                list(argv), env=environment(env), start_new_session=True,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise missing(argv[0]) from None
+        except PermissionError:
+            raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+        assert child.stdout is not None
+        feed_error: list[BaseException] = []
+        feeder: threading.Thread | None = None
+        if feed is not None:
+            assert child.stdin is not None
+            feeder = threading.Thread(target=_pump, args=(feed, child.stdin, feed_error), daemon=True)
+            feeder.start()
+        try:
+            yield child.stdout
+            while child.stdout.read(1 << 20):
+                pass
+            code = child.wait()
+            if feeder is not None:
+                feeder.join()
+            if not feed_error and code != 0:
+                errors.seek(0)
+                raise failed(Result(tuple(argv), code, "", errors.read().decode("utf-8", "replace")))
+        except BaseException:
+            if child.poll() is None:
+                end_group(child)
+            if feeder is not None:
+                feeder.join()
+            if not feed_error:
+                raise
+        finally:
+            child.stdout.close()
+        if feed_error:
+            raise feed_error[0]
+
+
+def _pump(feed: Callable[[IO[bytes]], None], pipe: IO[bytes], errors: list[BaseException]) -> None:
+    """Run ``feed`` on a program's standard input and carry what goes wrong to the caller's thread."""
+    try:
+        feed(pipe)
+    except BrokenPipeError:
+        pass  # the program stopped reading; its exit code tells why
+    except BaseException as error:  # noqa: BLE001 - raised by the caller
+        errors.append(error)
+    finally:
+        try:
+            pipe.close()
+        except BrokenPipeError:
+            pass
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
