@@ -1,0 +1,197 @@
+"""The store: every verified byte once, by SHA-256, shared by all presets.
+
+    artifacts/.store/sha256/ab/<hex>    verified files, read-only
+    artifacts/.store/partial/           what is not verified yet; may be deleted when no sync runs
+
+A file gets its final name only after its hash is known, by one rename. ``artifacts/NAME`` holds hard links.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gapforge.core.errors import Fault, FetchError
+from gapforge.core.files import (
+    CHUNK, SHA256_HEX, content_mtime, inside, sha256_bytes, sha256_file, storage_errors, sync_folder,
+)  # fmt: skip
+
+OnBytes = Callable[[int], None]
+
+
+class Store:
+    """A content store in a folder. Methods raise StorageError for what the disk refuses.
+
+    One process at a time may write (sync holds ``lock_file`` with ``files.exclusive``); reading is free.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock_file = folder / "lock"
+        self._verified: set[str] = set()  # hashed by this process; no need to hash again
+        self._guard = threading.Lock()
+
+    def path(self, sha256: str) -> Path:
+        """Where the file with this hash is, or would be."""
+        if not SHA256_HEX.fullmatch(sha256):
+            raise ValueError(f"not a SHA-256: {sha256!r}")
+        return self.folder / "sha256" / sha256[:2] / sha256
+
+    def partial(self, key: str) -> Path:
+        """The place for unverified bytes called ``key`` (a hash or plain name); its folder exists."""
+        folder = self.folder / "partial"
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return inside(folder, key)
+
+    def has(self, sha256: str, size: int = -1) -> bool:
+        """Whether the file is there, and of ``size`` bytes (-1: any). Looks at no content: see ``intact``."""
+        try:
+            return self.path(sha256).stat().st_size == size or (size < 0 and self.path(sha256).is_file())
+        except OSError:
+            return False
+
+    def intact(self, sha256: str, size: int = -1, on_bytes: OnBytes | None = None) -> bool:
+        """Whether the file is there with the right content; hashes it once a process.
+
+        A file whose content is wrong (a bad disk, somebody wrote through a hard link) is removed, so
+        that it is fetched again.
+        """
+        if not self.has(sha256):
+            return False
+        with self._guard:
+            if sha256 in self._verified:
+                return True
+        good = self.has(sha256, size) and sha256_file(self.path(sha256), on_bytes) == sha256
+        if not good:
+            self.discard(sha256)
+            return False
+        with self._guard:
+            self._verified.add(sha256)
+        return True
+
+    def missing(self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None) -> set[str]:
+        """The hashes out of (sha256, size) pairs that are absent or damaged; hashes on ``jobs`` threads (0: all cores)."""
+        pairs = sorted(set(wanted), key=lambda pair: (-pair[1], pair[0]))  # large first: cores end together
+        with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+            found = list(pool.map(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs))
+        return {pair[0] for pair, good in zip(pairs, found) if not good}
+
+    def discard(self, sha256: str) -> None:
+        """Remove one file from the store; no error when it is not there."""
+        with self._guard:
+            self._verified.discard(sha256)
+        with storage_errors(self.path(sha256)):
+            self.path(sha256).unlink(missing_ok=True)
+
+    def add(self, file: Path, expected: str = "", *, known: str = "") -> str:
+        """Move ``file`` (same file system) into the store and return its SHA-256.
+
+        ``known`` is the hash that the caller computed while writing it; without it the file is hashed
+        here. Raises FetchError, and leaves ``file`` where it is, when the hash is not ``expected``.
+        """
+        sha256 = known or sha256_file(file)
+        if expected and sha256 != expected:
+            raise FetchError(f"{file.name} is not the expected file",
+                             faults=[Fault(file.name, f"has sha256 {sha256}", f"sha256 {expected}")])  # fmt: skip
+        target = self.path(sha256)
+        with storage_errors(target):
+            if self.intact(sha256, file.stat().st_size):
+                file.unlink()
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.chmod(file, 0o444)
+                moment = content_mtime(sha256)
+                os.utime(file, (moment, moment))
+                os.replace(file, target)
+                sync_folder(target.parent)
+                with self._guard:
+                    self._verified.add(sha256)
+        return sha256
+
+    def add_copy(self, file: Path, expected: str = "", on_bytes: OnBytes | None = None) -> str:
+        """Copy a file that is not ours into the store, hashing the copy; the original is only read."""
+        temporary = self.partial(f"copy-{os.getpid()}-{threading.get_ident()}")
+        try:
+            with storage_errors(temporary), open(file, "rb") as source, open(temporary, "wb") as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+            try:
+                return self.add(temporary, expected)
+            except FetchError as error:
+                faults = [Fault(str(file), fault.problem, fault.expected) for fault in error.faults]
+                raise FetchError(f"{file} is not the expected file", faults=faults) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def add_bytes(self, data: bytes) -> str:
+        """Put a small generated file into the store and return its SHA-256."""
+        sha256 = sha256_bytes(data)
+        temporary = self.partial(f"bytes-{os.getpid()}-{threading.get_ident()}")
+        with storage_errors(temporary):
+            temporary.write_bytes(data)
+        return self.add(temporary, sha256, known=sha256)
+
+    def place(self, sha256: str, target: Path) -> None:
+        """Make ``target`` the file with this hash: a hard link, or a copy where links cannot be.
+
+        ``target`` appears by one rename out of ``partial``, so nothing half-made is ever beside it.
+        """
+        source = self.path(sha256)
+        try:
+            if os.path.samefile(source, target) and not target.is_symlink():
+                return
+        except OSError:
+            pass
+        temporary = self.partial(f"place-{os.getpid()}")
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            try:
+                try:
+                    os.link(source, temporary)
+                except OSError:  # no hard links here (exFAT, some network disks), or too many of them
+                    if _same_copy(source, target, sha256):
+                        return
+                    shutil.copy2(source, temporary)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def view(self, folder: Path, files: Mapping[str, str], previous: Collection[str] = ()) -> list[str]:
+        """Make ``folder`` hold ``files`` (relative path -> SHA-256), and return what else lies in it.
+
+        Paths in ``previous`` (what the last sync put there) that are not wanted any more are removed.
+        Files that we never wrote are not touched; verify reports them as faults.
+        """
+        for path in sorted(files):
+            self.place(files[path], inside(folder, path))
+        for path in sorted(set(previous) - set(files)):
+            stale = inside(folder, path)
+            with storage_errors(stale):
+                if stale.is_symlink() or stale.is_file():
+                    stale.unlink()
+                for parent in stale.parents:
+                    if parent == folder or not parent.is_dir() or any(parent.iterdir()):
+                        break
+                    parent.rmdir()
+        found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+        return sorted(set(found) - set(files))
+
+
+def _same_copy(source: Path, target: Path, sha256: str) -> bool:
+    """Whether ``target`` already is a copy with this content (compared by hash only when the size fits)."""
+    try:
+        if target.is_symlink() or target.stat().st_size != source.stat().st_size:
+            return False
+    except OSError:
+        return False
+    return sha256_file(target) == sha256
