@@ -202,6 +202,30 @@ def _pump(feed: Callable[[IO[bytes]], None], pipe: IO[bytes], errors: list[BaseE
             pass
 
 
+def pipe(argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, stdin: str = "") -> subprocess.Popen[bytes]:
+    """Start a program whose output the caller reads from ``.stdout``; ``stdin`` is written and closed first.
+
+    The program ends by itself when we are killed, because nobody reads its output any more. The caller
+    closes ``.stdout`` and calls ``.wait()`` or ``.kill()``. ``stdin`` must fit a pipe (64 kB).
+    Raises ToolError when the program is missing.
+    """
+    try:
+        child = subprocess.Popen(
+            list(argv), env=environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+    except PermissionError:
+        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+    assert child.stdin is not None
+    try:
+        child.stdin.write(stdin.encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended at once; its exit code tells why
+    return child
+
+
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """End a program that was started in its own session: politely, then not."""
     for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
