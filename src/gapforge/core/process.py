@@ -25,6 +25,10 @@ PACKAGE_OF = {
 }  # fmt: skip
 
 
+class TimedOut(ToolError):
+    """A program did not finish in its time."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What a finished program left behind. ``output`` is stdout; ``errors`` is stderr ("" when merged)."""
@@ -81,7 +85,7 @@ def run(
     except PermissionError:
         raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
     except subprocess.TimeoutExpired:
-        raise ToolError(
+        raise TimedOut(
             f"{argv[0]} did not finish within {timeout:g} s: {hide(quoted(argv), redact)}"
         ) from None
     result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
@@ -224,6 +228,23 @@ def pipe(argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, st
     except BrokenPipeError:
         pass  # it ended at once; its exit code tells why
     return child
+
+
+def spawn(argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[bytes]:
+    """Start a program that outlives us, in a session of its own; what it prints replaces ``log``.
+
+    Raises ToolError when it is missing.
+    """
+    try:
+        with open(log, "wb") as file:
+            return subprocess.Popen(
+                list(argv), env=environment(env), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+    except PermissionError:
+        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
