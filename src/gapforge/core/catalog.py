@@ -106,6 +106,14 @@ SHAPES: Mapping[str, Record] = {
             "what the configure step fetches"),
         "notes": _NOTES,
     }),
+    # Where `outdated` looks for newer releases; nothing else reads it.
+    "upstreams": _document({
+        "upstreams": Table(Record(
+            {"kind": Choice(("github-tags", "listing", "registry")), "address": Text("listing page, tags API or image name"),
+             "pattern": Text("regular expression for a whole tag or file name, with the group (?P<version>…)"), "source": _SOURCE},
+            {"archive": Text("address of a release's archive; {version} and {tag} are filled in", r"https://\S+", "https://…"),
+             "note": Text()}), about="by the name of a preset's source, or \"base\""),
+    }),
 }  # fmt: skip
 
 

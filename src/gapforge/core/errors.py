@@ -172,6 +172,12 @@ class BusyError(GapforgeError):
     exit_code, cause = 19, "busy"
 
 
+class NotReadyError(GapforgeError):
+    """``doctor`` found something that would make a build here fail."""
+
+    exit_code, cause = 20, "not-ready"
+
+
 class Interrupted(GapforgeError):
     """The user quit, or pressed Ctrl-C. Nothing half-written is left."""
 
@@ -181,5 +187,5 @@ class Interrupted(GapforgeError):
 ERROR_CLASSES: tuple[type[GapforgeError], ...] = (
     InternalError, UsageError, PresetError, LockError, VerifyError, FetchError, ResolveError, GatedError,
     CompatibilityError, EngineError, BuildError, SmokeError, SourceError, SecretError, StorageError,
-    LintError, ToolError, TargetError, BusyError, Interrupted,
+    LintError, ToolError, TargetError, BusyError, NotReadyError, Interrupted,
 )  # fmt: skip
