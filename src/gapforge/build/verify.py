@@ -1,0 +1,340 @@
+"""Every byte of artifacts/NAME against its lock, on all cores, with all faults in one report.
+
+Nothing is repaired and nothing is followed: a symbolic link, a device or a pipe where a file belongs is a
+fault, even when it leads to the right bytes, because it may lead elsewhere a moment later.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapforge.core import lock as locks
+from gapforge.core.errors import Fault, LockError, VerifyError
+from gapforge.core.files import MARKER, sha256_bytes, sha256_open
+from gapforge.core.lock import Lock
+from gapforge.core.preset import Preset
+from gapforge.core.progress import Progress
+
+LOCK, SUMS = "lock.json", "SHA256SUMS"
+_UNLISTED = frozenset({LOCK, SUMS, MARKER})  # files that no lock can list: they describe the others
+_SUMS_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_SHOWN_IN_HINT = 6  # file names that fit in a hint; the faults name all of them
+
+
+@dataclass(frozen=True, order=True)
+class FileFault:
+    """One file that is not as the lock says. ``expected`` and ``actual`` are hashes, sizes or words.
+
+    ``kind`` is "missing", "extra", "changed", "short" (cut off), "grown", "unreadable", "not-a-file",
+    "sums" (SHA256SUMS disagrees with the lock) or "lock" (lock.json is not the project's).
+    """
+
+    file: str
+    kind: str
+    expected: str
+    actual: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"file": self.file, "kind": self.kind, "expected": self.expected, "actual": self.actual}
+
+    def to_fault(self) -> Fault:
+        return Fault(self.file, f"{_WORDS[self.kind]}: {self.actual}", self.expected)
+
+
+_WORDS = {
+    "missing": "missing", "extra": "extra", "changed": "changed", "short": "cut short", "grown": "too long",
+    "unreadable": "unreadable", "not-a-file": "not a file", "sums": "SHA256SUMS and the lock disagree",
+    "lock": "another lock",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was found. ``files`` and ``bytes`` count what was read; ``seconds`` is how long that took."""
+
+    preset: str
+    artifacts: Path
+    files: int
+    bytes: int
+    seconds: float
+    faults: tuple[FileFault, ...]
+    lock: Lock
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def to_json(self) -> dict[str, Any]:
+        """The report in JSON types; ``rate`` is in bytes per second."""
+        return {
+            "preset": self.preset, "artifacts": str(self.artifacts), "ok": self.ok, "files": self.files,
+            "bytes": self.bytes, "seconds": round(self.seconds, 3),
+            "rate": round(self.bytes / self.seconds) if self.seconds > 0 else 0,
+            "faults": [fault.to_json() for fault in self.faults],
+        }  # fmt: skip
+
+    def error(self) -> VerifyError:
+        """The error that carries all faults and says how to mend them here or online."""
+        count = len(self.faults)
+        return VerifyError(
+            f"{self.artifacts} is not what its lock says: {count} fault{'s' if count != 1 else ''}",
+            faults=[fault.to_fault() for fault in self.faults],
+            hint=self._hint(),
+        )
+
+    def raise_for_faults(self) -> VerifyReport:
+        """Itself when all is well; VerifyError with every fault otherwise."""
+        if self.faults:
+            raise self.error()
+        return self
+
+    def _hint(self) -> str:
+        bad = sorted({f.file for f in self.faults if f.kind != "extra"})
+        extra = sorted({f.file for f in self.faults if f.kind == "extra"})
+        steps = []
+        if bad:
+            shown = " ".join(bad[:_SHOWN_IN_HINT])
+            more = f" and the other {len(bad) - _SHOWN_IN_HINT}" if len(bad) > _SHOWN_IN_HINT else ""
+            steps.append(f"copy from the carrier again: {shown}{more}; or online: ./deps_sync.sh {self.preset}")
+        if extra:
+            steps.append("remove what does not belong there (listed as extra)")
+        return "; ".join(steps) + f"; then: ./gapforge verify {self.preset}"
+
+
+def verify(
+    artifacts: Path,
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    project_lock: Path | None = None,
+    preset: Preset | None = None,
+) -> VerifyReport:
+    """Read every file of ``artifacts`` and compare it with the lock; the report holds all faults.
+
+    ``jobs`` is the number of files read at a time (all cores when None). ``project_lock`` is
+    presets/NAME.lock.json: where that file exists it is what everything is compared with, and an artifacts
+    lock that differs is a fault. With ``preset``, a lock made for another state of it is refused.
+    Raises VerifyError when ``artifacts`` is no folder, LockError when there is no usable lock or it belongs
+    to another preset or another state of it. Faults in files do not raise; see ``raise_for_faults``.
+    """
+    artifacts = artifacts.absolute()
+    name = preset.name if preset is not None else artifacts.name
+    if not artifacts.is_dir():
+        found = "is not a folder" if artifacts.exists() else "does not exist"
+        raise VerifyError(f"{artifacts} {found}: nothing was synced or copied there",
+                          hint=f"online: ./deps_sync.sh {name}; offline: cp -r CARRIER/{name} {artifacts.parent}/")  # fmt: skip
+    started = time.monotonic()
+    lock, faults = _choose_lock(artifacts, project_lock)
+    if preset is not None:
+        check_preset_state(lock, preset)
+    wanted = {entry.path: entry for entry in lock.entries}
+    present, strange = _walk(artifacts)
+
+    tasks: list[str] = []
+    for path, entry in wanted.items():
+        if path in strange:
+            continue
+        if path not in present:
+            faults.append(FileFault(path, "missing", f"{entry.size} bytes", "no such file"))
+        elif present[path] != entry.size:
+            kind = "short" if present[path] < entry.size else "grown"
+            faults.append(FileFault(path, kind, f"{entry.size} bytes", f"{present[path]} bytes"))
+        else:
+            tasks.append(path)
+    for path, what in strange.items():
+        faults.append(
+            FileFault(path, "unreadable" if what.startswith("cannot") else "not-a-file", "a regular file", what)
+        )
+    for path, size in present.items():
+        if path not in wanted and path not in _UNLISTED:
+            faults.append(FileFault(path, "extra", "nothing of this name", f"{size} bytes"))
+    faults += _check_sums(artifacts, lock, present)
+
+    tasks.sort(key=lambda path: (-wanted[path].size, path))  # the largest first, so that no core ends alone
+    if progress is not None:
+        progress.total = sum(wanted[path].size for path in tasks)
+    hashed = _hash_all(artifacts, tasks, jobs or os.cpu_count() or 1, progress)
+    for path, (digest, problem) in hashed.items():
+        if problem:
+            faults.append(FileFault(path, "unreadable", f"sha256 {wanted[path].sha256}", problem))
+        elif digest != wanted[path].sha256:
+            faults.append(FileFault(path, "changed", f"sha256 {wanted[path].sha256}", f"sha256 {digest}"))
+    return VerifyReport(
+        preset=lock.preset, artifacts=artifacts, files=len(tasks), bytes=sum(wanted[path].size for path in tasks),
+        seconds=time.monotonic() - started, faults=tuple(sorted(set(faults))), lock=lock,
+    )  # fmt: skip
+
+
+def _choose_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list[FileFault]]:
+    """The lock to compare with, and what is wrong with the copy in the artifacts.
+
+    The project's lock wins: it came by another way (with the repository), so one bad sector cannot hit both.
+    """
+    own = artifacts / LOCK
+    if project_lock is None or not project_lock.exists():
+        if own.is_symlink() or (own.exists() and not own.is_file()):
+            raise LockError(f"{own} is not a regular file", hint="copy it from the carrier again")
+        return locks.load(own, shown=str(own)), []
+    lock = locks.load(project_lock)
+    if own.is_symlink():
+        return lock, []  # the walk names it
+    try:
+        data = own.read_bytes()
+    except FileNotFoundError:
+        return lock, [FileFault(LOCK, "missing", f"the same as {project_lock}", "no such file")]
+    except OSError:
+        return lock, []  # the walk or the next line of the report names it
+    if data == project_lock.read_bytes():
+        return lock, []
+    if (stated := _stated_preset(own)) and stated != (lock.preset, lock.preset_sha256):
+        raise LockError(
+            f"{own} was made for preset {stated[0]} in state {stated[1][:12]}, "
+            f"{project_lock} for {lock.preset} in state {lock.preset_sha256[:12]}",
+            hint="copy the repository and the artifacts from the same machine, after the same ./deps_sync.sh",
+        )
+    return lock, [FileFault(LOCK, "lock", f"sha256 {sha256_bytes(project_lock.read_bytes())} (as {project_lock})",
+                            f"sha256 {sha256_bytes(data)}")]  # fmt: skip
+
+
+def _stated_preset(lock_file: Path) -> tuple[str, str] | None:
+    """Which preset, in which state, a lock says it was made for; None when it cannot be read."""
+    try:
+        lock = locks.load(lock_file)
+    except LockError:
+        return None
+    return lock.preset, lock.preset_sha256
+
+
+def check_preset_state(lock: Lock, preset: Preset) -> None:
+    """Raise LockError unless ``lock`` was made for this preset in exactly this state."""
+    if lock.preset != preset.name:
+        raise LockError(f"the artifacts of {preset.name} hold the lock of another preset, {lock.preset}",
+                        hint=f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} here")  # fmt: skip
+    if lock.preset_sha256 != preset.sha256:
+        raise LockError(
+            f"preset {preset.name} was changed after it was synced: it is in state {preset.sha256[:12]}, "
+            f"its artifacts belong to state {lock.preset_sha256[:12]}",
+            hint=f"online: ./deps_sync.sh {preset.name}; or undo the change: git checkout -- presets/{preset.name}.json",
+        )
+
+
+def _walk(root: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """Regular files below ``root`` with their sizes, and everything else with what it is. Links are not followed."""
+    files: dict[str, int] = {}
+    strange: dict[str, str] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                found = sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            strange[folder.rstrip("/") or "."] = f"cannot be listed: {error.strerror}"
+            continue
+        for entry in found:
+            path = folder + entry.name
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                strange[path] = f"cannot be examined: {error.strerror}"
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path + "/")
+            elif stat.S_ISREG(status.st_mode):
+                files[path] = status.st_size
+            else:
+                strange[path] = _describe(status.st_mode, root / path)
+    return files, strange
+
+
+def _describe(mode: int, path: Path) -> str:
+    if stat.S_ISLNK(mode):
+        return f"symbolic link to {os.readlink(path)}"
+    kinds: tuple[tuple[Callable[[int], bool], str], ...] = (
+        (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "block device"),
+        (stat.S_ISCHR, "character device"),
+    )  # fmt: skip
+    return next((name for test, name in kinds if test(mode)), "something that is no file")
+
+
+def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list[FileFault]:
+    """SHA256SUMS serves people who have only `sha256sum -c`; it must say the same as the lock."""
+    if SUMS not in present:
+        return [FileFault(SUMS, "missing", "one line for each file", "no such file")]
+    try:
+        text = (artifacts / SUMS).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        return [FileFault(SUMS, "unreadable", "one line for each file", reason or "")]
+    faults = []
+    listed: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line:
+            continue
+        match = _SUMS_LINE.fullmatch(line)
+        if match is None:
+            faults.append(FileFault(SUMS, "sums", "HASH  FILE", f"line {number} has another form"))
+        elif match[2] in listed:
+            faults.append(FileFault(SUMS, "sums", "each file once", f"line {number} lists {match[2]} again"))
+        else:
+            listed[match[2]] = match[1]
+    wanted = {entry.path: entry.sha256 for entry in lock.entries}
+    if LOCK in listed and LOCK in present:  # some list the lock itself, which the lock cannot
+        try:
+            wanted[LOCK] = sha256_bytes((artifacts / LOCK).read_bytes())
+        except OSError:
+            wanted[LOCK] = listed[LOCK]  # named as unreadable elsewhere
+    for path in sorted(wanted.keys() - listed.keys()):
+        faults.append(FileFault(SUMS, "sums", f"a line for {path}", "no such line"))
+    for path in sorted(listed.keys() - wanted.keys()):
+        faults.append(FileFault(SUMS, "sums", "only files of the lock", f"a line for {path}"))
+    for path in sorted(listed.keys() & wanted.keys()):
+        if listed[path] != wanted[path]:
+            faults.append(FileFault(SUMS, "sums", f"sha256 {wanted[path]} for {path}", f"sha256 {listed[path]}"))
+    return faults
+
+
+class _Stopped(Exception):
+    """Raised inside the readers when the whole was interrupted."""
+
+
+def _hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | None) -> dict[str, tuple[str, str]]:
+    """Path -> (hash, "") or ("", what went wrong). Threads suffice: hashing and reading release Python's lock."""
+    stop = threading.Event()
+
+    def work(path: str) -> tuple[str, str]:
+        def on_bytes(count: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            if progress is not None:
+                progress.add(count, path)
+
+        try:
+            # A link or pipe may have been put there since the walk: neither is followed nor waited for.
+            handle = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    return "", "is no regular file any more"
+                return sha256_open(file, on_bytes), ""
+        except OSError as error:
+            return "", f"cannot be read: {error.strerror}"
+
+    paths = list(paths)
+    pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="verify")
+    try:
+        return dict(zip(paths, pool.map(work, paths), strict=True))
+    except BaseException:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    finally:
+        pool.shutdown(wait=True)

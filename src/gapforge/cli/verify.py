@@ -1,0 +1,75 @@
+"""`gapforge verify`: every byte of one or more presets' artifacts against their locks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from gapforge.build.verify import VerifyReport, verify
+from gapforge.core import preset as presets
+from gapforge.core.errors import GapforgeError, UsageError
+from gapforge.core.progress import Progress, human_bytes, human_time
+from gapforge.core.project import Project
+from gapforge.core.text import tr
+
+HELP = {
+    "ko": "산출물의 모든 바이트를 잠금 파일과 비교합니다 (네트워크 불필요)",
+    "en": "compare every byte of the artifacts with the lock (needs no network)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("--all", action="store_true",
+                        help=tr("산출물이 있는 모든 프리셋", "every preset that has artifacts"))  # fmt: skip
+    parser.add_argument("--jobs", type=int, metavar="N",
+                        help=tr("동시에 읽을 파일 수 (기본: 모든 코어)", "files read at a time (default: all cores)"))  # fmt: skip
+    parser.add_argument("--json", action="store_true",
+                        help=tr("결과를 JSON으로 출력", "print the result as JSON"))  # fmt: skip
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Exit code 0 when everything is as locked; else the code of the first failure."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs} is not allowed", hint="a whole number from 1")
+    code, documents = 0, []
+    for name in _names(args, project):
+        try:
+            report = _verify_one(name, args, project)
+            document = report.to_json()
+            error: GapforgeError | None = report.error() if report.faults else None
+        except GapforgeError as raised:
+            error, document = raised, {"preset": name, "ok": False, "faults": []}
+        if error is not None:
+            document["error"] = {k: v for k, v in error.to_json().items() if k != "faults"}
+            code = code or error.exit_code
+            print(error.render(), file=sys.stderr)
+        elif not args.json:
+            print(f"{name}: {report.files} files, {human_bytes(report.bytes)}, "
+                  f"{human_time(report.seconds)}: " + tr("모두 일치합니다", "all as locked"))  # fmt: skip
+        documents.append(document)
+    if args.json:
+        print(json.dumps({"ok": code == 0, "presets": documents}, ensure_ascii=False, indent=2))
+    return code
+
+
+def _names(args: argparse.Namespace, project: Project) -> list[str]:
+    if args.all and args.presets:
+        raise UsageError("--all and preset names exclude each other", hint="./gapforge verify --all")
+    if not args.all and not args.presets:
+        raise UsageError("verify needs a preset, or --all", hint="./gapforge list; ./gapforge verify PRESET")
+    if args.presets:
+        return list(dict.fromkeys(args.presets))
+    found = [name for name in presets.names(project.presets) if project.artifacts_of(name).is_dir()]
+    if not found:
+        raise UsageError(f"no preset has artifacts in {project.artifacts}",
+                         hint="online: ./deps_sync.sh PRESET")  # fmt: skip
+    return found
+
+
+def _verify_one(name: str, args: argparse.Namespace, project: Project) -> VerifyReport:
+    preset = presets.find(project.presets, name)
+    with Progress(f"verify {name}", quiet=args.json) as progress:
+        return verify(project.artifacts_of(name), jobs=args.jobs, progress=progress, preset=preset,
+                      project_lock=project.lock_file(name))  # fmt: skip
