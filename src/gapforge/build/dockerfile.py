@@ -14,7 +14,7 @@ from gapforge.core.errors import Fault, LintError
 from gapforge.core.preset import Secret
 
 BUILD_ARGS = "# gapforge:build-args"
-SECRET_MOUNTS = "    # gapforge:secret-mounts"
+SECRET_MOUNTS = "    # gapforge:secret-mounts"  # noqa: S105 - a marker line, no secret
 _SHOWN = "Dockerfile"
 
 _INSTRUCTIONS = frozenset(
@@ -39,6 +39,7 @@ _INSTRUCTIONS = frozenset(
 _COPY_FLAGS = frozenset(("from", "chown", "chmod", "link"))
 _MOUNT_TYPES = frozenset(("bind", "cache", "secret", "tmpfs"))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OUR_IMAGE = re.compile(r"localhost/gapforge/[a-z0-9._/:-]+")  # no engine looks for localhost/ in a registry
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 _ODD_SPACE = re.compile(
     r"[^\S \t\n]|[\x00-\x08\x0b-\x1f\x7f\u200b\u2060\ufeff]"
@@ -99,7 +100,7 @@ class _State:
 
     faults: list[Fault] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)  # lower-case names, "" for a stage without one
-    arguments: dict[str, bool] = field(default_factory=dict)  # ARG before the first FROM -> has a default
+    arguments: dict[str, bool] = field(default_factory=dict)  # ARG before the first FROM -> has a foreign default
 
 
 def lint(text: str) -> list[Fault]:
@@ -170,9 +171,9 @@ def _check(instruction: _Instruction, state: _State) -> None:
         _check_from(instruction, state)
     elif name == "ARG" and not state.stages:
         for word in rest.split():
-            has_default = not _NAME.fullmatch(word)
-            key = re.split("=", word.strip("\"'"), maxsplit=1)[0]
-            state.arguments[key] = state.arguments.get(key, False) or has_default
+            key, separator, default = word.partition("=")
+            foreign = not _NAME.fullmatch(key) or (separator != "" and not _OUR_IMAGE.fullmatch(default))
+            state.arguments[key] = state.arguments.get(key, False) or foreign
     if name in ("RUN", "COPY") and re.search(r"(?<!<)<<(?!<)", rest):
         _fault(state, line, "has a heredoc, whose lines builders read differently", "a file in the context")
     if name == "RUN":
@@ -198,11 +199,11 @@ def _check_from(instruction: _Instruction, state: _State) -> None:
         if key not in state.arguments:
             _fault(state, instruction.line, f"FROM ${key}: no ARG {key} stands before the first FROM", f"ARG {key}")
         elif state.arguments[key]:
-            _fault(state, instruction.line, f"FROM ${key}: its ARG has a default, which the builder would pull",
-                   f"ARG {key} without a default")  # fmt: skip
+            _fault(state, instruction.line, f"FROM ${key}: its ARG has a default that the builder would pull",
+                   f"ARG {key} without a default, or with one that begins with localhost/gapforge/")  # fmt: skip
     elif base != "scratch" and base.lower() not in state.stages:
         _fault(state, instruction.line, f'FROM "{base}" is an image that the builder would look for in a registry',
-               "an earlier stage, scratch, or $ARG without a default")  # fmt: skip
+               "an earlier stage, scratch, or an $ARG of ours")  # fmt: skip
     stage = words[2].lower() if named else ""
     if named and not _STAGE.fullmatch(stage):
         _fault(state, instruction.line, f'"{words[2]}" is no name for a stage', "letters, digits, '.', '_', '-'")
