@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# TensorRT from NVIDIA's tar, 8.x or 10.x: libraries, headers, tools and the Python binding that lies in the tar.
+# With form "deb" the apt component has installed it, and both trees stay empty.
+set -euo pipefail
+# shellcheck source=components/common.sh
+source "$(dirname "$0")/common.sh"
+begin tensorrt
+
+form="$(param form)"
+version="$(param version)"
+case "$form" in
+    deb)
+        say "tensorrt: $version comes from its .debs"
+        finish
+        exit 0
+        ;;
+    tar) ;;
+    *) die "tensorrt: the form is \"$form\"; expected tar or deb" ;;
+esac
+
+prefix="$OUT/dev/usr/local/tensorrt"
+# Static libraries, samples and sample data are the larger half of the tar, and nothing here uses them.
+unpack_source tensorrt "$WORK/trt" --exclude='*.a' --exclude='*/samples' --exclude='*/data' --exclude='*/doc'
+
+# lib is a link to targets/PLATFORM/lib in most releases, a folder in some, and absent in others.
+libraries=""
+for folder in "$WORK"/trt/lib "$WORK"/trt/targets/*/lib; do
+    if compgen -G "$folder/libnvinfer.so*" > /dev/null; then
+        libraries="$folder"
+        break
+    fi
+done
+[[ -n "$libraries" ]] || die "tensorrt: $(basename "$(source_file tensorrt)") has no libnvinfer.so in lib/ or targets/*/lib/"
+
+header="$WORK/trt/include/NvInferVersion.h"
+if [[ -f "$header" ]]; then
+    found="$(awk '$1 == "#define" && $2 ~ /^(NV_TENSORRT|TRT)_(MAJOR|MINOR|PATCH|BUILD)(_ENTERPRISE)?$/ && $3 ~ /^[0-9]+$/ \
+        { part = $2; sub(/^(NV_TENSORRT|TRT)_/, "", part); sub(/_ENTERPRISE$/, "", part); if (!(part in v)) v[part] = $3 } \
+        END { printf "%s.%s.%s.%s", v["MAJOR"], v["MINOR"], v["PATCH"], v["BUILD"] }' "$header")"
+    matches "$version" "$found" || matches "${found%.*}" "$version" ||
+        die "tensorrt: the preset says $version, the tar's NvInferVersion.h says $found"
+fi
+
+mkdir -p "$prefix/lib" "$OUT/dev/etc/ld.so.conf.d"
+# Links are kept as links: copies of libnvinfer would cost hundreds of megabytes each. stubs/ is for linking only.
+find -L "$libraries" -maxdepth 1 -name '*.so*' -print0 | xargs -0 cp -a -t "$prefix/lib"
+cp -rL "$WORK/trt/include" "$prefix/include"
+for tool in "$WORK"/trt/bin/trtexec "$WORK"/trt/targets/*/bin/trtexec; do
+    if [[ -f "$tool" ]]; then
+        mkdir -p "$prefix/bin" "$OUT/dev/usr/local/bin"
+        cp -L "$tool" "$prefix/bin/trtexec"
+        ln -sf ../tensorrt/bin/trtexec "$OUT/dev/usr/local/bin/trtexec"
+        break
+    fi
+done
+# "00": before a distribution's own copy, should a base image have one.
+printf '/usr/local/tensorrt/lib\n' > "$OUT/dev/etc/ld.so.conf.d/00-gapforge-tensorrt.conf"
+
+if [[ "$(param python)" != "" ]] && ! [[ "$(param binding)" == 0 ]]; then
+    tag="cp$(python_version | tr -d .)"
+    # tensorrt_lean and tensorrt_dispatch have an underscore and stay out. Never an index: the package of that name
+    # there is a stub that downloads.
+    mapfile -t wheels < <(find "$WORK/trt/python" -maxdepth 1 -name "tensorrt-*-$tag-*.whl" 2> /dev/null | sort)
+    if ((${#wheels[@]} != 1)); then
+        has="$(find "$WORK/trt/python" -maxdepth 1 -name '*.whl' -printf '%f ' 2> /dev/null)"
+        die "tensorrt: the tar has ${#wheels[@]} bindings for Python $(python_version) ($tag); its wheels: ${has:-none}." \
+            "Choose a Python that it has, or set tensorrt.python to false"
+    fi
+    pip_install --quiet "${wheels[0]}"
+fi
+
+split_runtime
+rm -rf "$OUT"/runtime/usr/local/tensorrt/{bin,include} "$OUT"/runtime/usr/local/bin/trtexec
+if [[ -d "$OUT/runtime/usr/local/bin" ]]; then rmdir --ignore-fail-on-non-empty "$OUT/runtime/usr/local/bin"; fi
+finish
