@@ -1,12 +1,78 @@
-"""Puts the project's packages and this folder (``servers``) on the path, before the root with its launchers."""
+"""What every test gets: the project's packages on the path, no network but loopback, an environment without settings."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent / "src"):
+for folder in (HERE, HERE.parent / "src"):  # before the root with its launchers: gapforge.py would hide the package
     if str(folder) in sys.path:
         sys.path.remove(str(folder))
     sys.path.insert(0, str(folder))
+
+from fabric import fabricate  # noqa: E402 - needs the path above
+from gapforge.core import preset as presets  # noqa: E402
+from gapforge.core.project import Project  # noqa: E402
+
+PRESET = "debian12-cpu-quickstart"
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "live" in item.path.parts:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(autouse=True)
+def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the user's reaches a test, and no unit test reaches further than this machine."""
+    for key in list(os.environ):
+        if key.startswith("GAPFORGE_") and key != "GAPFORGE_TEST_KEEP":
+            monkeypatch.delenv(key)
+    monkeypatch.setenv("GAPFORGE_LANG", "en")
+    if request.node.get_closest_marker("live"):
+        return
+    for key in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(key, raising=False)
+        monkeypatch.delenv(key.upper(), raising=False)
+
+    def guarded(original: Any, name: str) -> Any:
+        def connect(self: socket.socket, address: Any) -> Any:
+            host = address[0] if isinstance(address, tuple) else address
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not str(host).startswith(_LOOPBACK):
+                pytest.fail(f"a unit test opened a connection to {host} ({name})", pytrace=True)
+            return original(self, address)
+
+        return connect
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), name))
+
+
+@pytest.fixture
+def root() -> Path:
+    """The real project folder."""
+    return HERE.parent
+
+
+@pytest.fixture
+def project(tmp_path: Path, root: Path) -> Iterator[Project]:
+    """A small project of its own: the presets of this repository, and whole artifacts of the practice preset
+    (small files of every kind, a lock in both places, SHA256SUMS)."""
+    here = tmp_path / "project"
+    (here / "presets").mkdir(parents=True)
+    for file in sorted((root / "presets").glob("*.json")):
+        if not file.name.endswith(".lock.json"):
+            shutil.copy(file, here / "presets")
+    made = Project(here, here / "artifacts")
+    fabricate(made, presets.find(made.presets, PRESET))
+    yield made
