@@ -1,0 +1,102 @@
+"""``gapforge engine``: the project's own Docker daemon, for machines where none runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from gapforge.core import process
+from gapforge.core.errors import EngineError, ToolError
+from gapforge.core.files import canonical_json
+from gapforge.core.progress import human_bytes
+from gapforge.core.project import Project
+from gapforge.engine import private
+
+HELP = {
+    "ko": "이 프로젝트만의 Docker 데몬을 시작·중지·확인·삭제합니다",
+    "en": "start, stop, look at or remove this project's own Docker daemon",
+}
+
+_KEPT = ("PATH", "GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS", "GAPFORGE_DOCKERD", "GAPFORGE_LANG", "LANG", "LC_ALL")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("start", "stop", "status", "remove"),
+                        help="remove also deletes the engine's images and build cache")  # fmt: skip
+    parser.add_argument("--offline", action="store_true",
+                        help="start: give the engine no network interface at all, as at a disconnected site")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Exit code 0, also for a stop or remove that found nothing; `status` gives 10 (no engine) when it does not run."""
+    if args.action != "status" and os.geteuid() != 0 and _needs_root(args, project):
+        return _as_root(args, project)
+
+    def note(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if args.action == "start":
+        private.require_tools()
+        _show(private.start(project, offline=args.offline, on_line=note), project, args.json)
+    elif args.action == "status":
+        state = private.status(project)
+        _show(state, project, args.json)
+        return 0 if state else EngineError.exit_code
+    elif args.action == "stop":
+        stopped = private.stop(project)
+        _say({"stopped": stopped}, "the private engine is stopped" if stopped else "no private engine was running", args.json)
+    else:
+        freed = private.remove(project)
+        _say({"freed_bytes": freed}, f"the private engine is removed, {human_bytes(freed)} freed", args.json)
+    return 0
+
+
+def _needs_root(args: argparse.Namespace, project: Project) -> bool:
+    running = private.status(project)
+    if args.action == "start":
+        return running is None
+    return running is not None or (args.action == "remove" and private.folder_of(project).exists())
+
+
+def _as_root(args: argparse.Namespace, project: Project) -> int:
+    """The same command through sudo, if it asks for no password; a question would hang scripts."""
+    try:
+        allowed = process.run(["sudo", "-n", "true"], timeout=30, check=False).code == 0
+    except ToolError:
+        allowed = False
+    if not allowed:
+        raise EngineError("a private engine needs root, and sudo is not there or asks for a password",
+                          hint=f"sudo ./gapforge engine {args.action}{' --offline' if args.offline else ''}; "
+                               "rootless daemons are not supported")  # fmt: skip
+    project.state.mkdir(parents=True, exist_ok=True)  # as ourselves: other verbs must be able to write there
+    source = Path(__file__).resolve().parents[2]
+    kept = [f"{name}={value}" for name in _KEPT if (value := os.environ.get(name)) is not None]
+    command = ["sudo", "-n", "env", *kept, f"PYTHONPATH={source}", f"GAPFORGE_ROOT={project.root}",
+               sys.executable, "-m", "gapforge", "engine", args.action]  # fmt: skip
+    command += ["--offline"] if args.offline else []
+    command += ["--json"] if args.json else []
+    result = process.run(command, timeout=300, check=False)
+    sys.stderr.write(result.errors)
+    sys.stdout.write(result.output)
+    return result.code
+
+
+def _show(state: private.State | None, project: Project, as_json: bool) -> None:
+    if state is None:
+        _say({"running": False}, "no private engine is running; start one: ./gapforge engine start [--offline]", as_json)
+        return
+    facts = {
+        "running": True, "offline": state.offline, "host": state.host, "pid": state.pid, "version": state.version,
+        "storage_driver": state.storage_driver, "folder": str(private.folder_of(project)), "log": str(private.log_of(project)),
+    }  # fmt: skip
+    network = "no network interface" if state.offline else "online"
+    text = (f"the private engine is running: Docker {state.version}, {state.storage_driver}, {network}, process {state.pid}\n"
+            f"gapforge finds it by itself; for docker: export DOCKER_HOST={state.host}")  # fmt: skip
+    _say(facts, text, as_json)
+
+
+def _say(facts: dict[str, object], text: str, as_json: bool) -> None:
+    print(canonical_json(facts) if as_json else text, end="" if as_json else "\n", flush=True)
