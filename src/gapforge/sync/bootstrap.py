@@ -1,0 +1,173 @@
+"""A base image made from a distribution's packages by mmdebstrap, the same bytes on every run.
+
+The layer is stored uncompressed: then no byte depends on the version of a compressor, and engines load
+it faster. (It is carried uncompressed too; packing for the way is another step's work.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO
+
+from gapforge.core import process
+from gapforge.core.errors import FetchError, GapforgeError, ResolveError, ToolError
+from gapforge.core.files import CHUNK, storage_errors
+from gapforge.core.preset import BaseImage
+from gapforge.core.progress import Progress
+from gapforge.sync import oci
+from gapforge.sync.network import Network
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_BLOCK = 512  # bytes; tar's unit
+
+# What belongs to the machine or the moment, not to the packages. mmdebstrap copies the first two from the
+# host; device nodes are every engine's own business, and rootless ones may not create them.
+_DROPPED = re.compile(
+    r"etc/(resolv\.conf|hostname|machine-id)|var/lib/dbus/machine-id|dev/.+|etc/apt/apt\.conf\.d/(00|99)mmdebstrap"
+    r"|var/cache/ldconfig/.+|run/(?!lock$).+|tmp/.+|root/\..+_history"
+)
+_DROPPED_FILES = re.compile(  # only files: the folders themselves are expected by programs
+    r"var/(lib/apt/lists|cache/apt|cache/debconf/.*-old|backups)(/.*)?|var/cache/debconf/.*-old|var/lib/dpkg/.*-old"
+    r"|etc/(passwd|group|shadow|gshadow|subuid|subgid)-"
+)
+
+
+def make(base: BaseImage, epoch: int, destination: Path, network: Network, progress: Progress) -> None:
+    """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``. ``epoch`` in seconds.
+
+    The mirrors are mmdebstrap's own defaults for the suite (updates and security among them); with
+    GAPFORGE_APT_MIRROR they are asked at the mirror, but the image still names the originals.
+    Raises ResolveError for an unknown suite or package, FetchError when the mirror cannot be used.
+    """
+    with storage_errors(destination), tempfile.TemporaryDirectory(prefix=".making-", dir=destination) as work:
+        made = Path(work) / "made.tar"
+        command = _command(base, network)
+        env = {**network.environment(), "SOURCE_DATE_EPOCH": str(epoch), "APT_CONFIG": None, "LC_ALL": "C.UTF-8"}
+        if network.apt_mirrors:
+            originals = _default_sources(command, base, env)
+            env["GAPFORGE_ORIGINAL_SOURCES"] = originals
+            env["GAPFORGE_MIRRORED_SOURCES"] = re.sub(r"\b[a-z+]+://\S+", lambda m: network.apt_uri(m[0]), originals)
+            command += [
+                '--setup-hook=printf %s "$GAPFORGE_MIRRORED_SOURCES" > "$1/etc/apt/sources.list"',
+                '--customize-hook=printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
+            ]
+        progress.note(f"making the base image {base.label}")
+        _run([*command, base.suite, str(made)], base, env)
+        blob_path = Path(work) / "layer"
+        with open(blob_path, "wb") as out:
+            digest, size = clean_tar(made, out)
+        made.unlink()
+        progress.add(size, base.label)
+        layer = oci.Blob(oci.LAYER_TYPE, f"sha256:{digest}", size)
+        layer.path(destination).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(blob_path, layer.path(destination))
+        oci.add_image(destination, _config(base, epoch, layer.digest), [layer])
+
+
+def _command(base: BaseImage, network: Network) -> list[str]:
+    command = ["mmdebstrap", "--format=tar", f"--variant={base.variant}", "--architectures=amd64",
+               f"--components={','.join(base.components)}", f"--aptopt=Acquire::Retries \"{network.retries}\""]  # fmt: skip
+    if base.include:
+        command.append(f"--include={','.join(base.include)}")
+    if network.ca_bundle:
+        command.append(f'--aptopt=Acquire::https::CAInfo "{network.ca_bundle}"')
+    return command
+
+
+def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | None]) -> str:
+    """The sources.list that mmdebstrap would use. It has no option to print it, so a hook prints it and stops."""
+    probe = [*command, '--setup-hook=sed "s/^/GAPFORGE-SOURCE:/" "$1/etc/apt/sources.list"; exit 1', base.suite, "/dev/null"]
+    lines: list[str] = []
+    process.stream(probe, lines.append, env=env)
+    found = [line.split(":", 1)[1] for line in lines if line.startswith("GAPFORGE-SOURCE:")]
+    if not found:
+        raise _failure(base, "\n".join(lines))
+    return "\n".join(found) + "\n"
+
+
+def _run(command: list[str], base: BaseImage, env: dict[str, str | None]) -> None:
+    lines: list[str] = []
+    if process.stream(command, lines.append, env=env) != 0:
+        raise _failure(base, "\n".join(lines))
+
+
+def _failure(base: BaseImage, said: str) -> GapforgeError:
+    """What went wrong, out of mmdebstrap's words."""
+    telling = [line for line in said.splitlines() if re.match(r"(E|W|Err):?", line.strip())] or said.splitlines()
+    detail = "\n".join(telling[-6:])
+    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):
+        return FetchError(f"the keys that sign {base.suite} are not on this machine\n{detail}",
+                          hint="install the distribution's keyring: apt-get install debian-archive-keyring "
+                               "ubuntu-keyring (Ubuntu calls the second ubuntu-archive-keyring)")  # fmt: skip
+    if re.search(r"Unable to locate package|has no installation candidate|unmet dependencies|was not found", said):
+        return ResolveError(f"the packages of base image {base.label} cannot be resolved\n{detail}",
+                            hint="correct $.base.*.mmdebstrap.include in the preset")  # fmt: skip
+    if re.search(r"unshare|newuidmap|user namespace|mount|permission|mknod|chroot mode|fakechroot", said, re.IGNORECASE) \
+            and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):  # fmt: skip
+        return ToolError(f"mmdebstrap may not make a base image here\n{detail}",
+                         hint="run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; "
+                              "apt-get install uidmap), or name an image or an archive as the base")  # fmt: skip
+    if re.search(r"does not have a Release file|404 +Not Found|unknown suite", said, re.IGNORECASE):
+        return ResolveError(f'there is no suite "{base.suite}" where mmdebstrap looks for it\n{detail}',
+                            hint="correct $.base.*.mmdebstrap.suite in the preset")  # fmt: skip
+    return FetchError(f"the base image {base.label} cannot be made\n{detail}",
+                      hint="look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR")
+
+
+def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
+    """Copy a tar without what is not the packages' own; gives SHA-256 in hex and size in bytes.
+
+    Members are copied as raw blocks: headers with extended attributes (file capabilities) stay as they are.
+    """
+    digest = hashlib.sha256()
+    size = 0
+
+    def put(data: bytes) -> None:
+        nonlocal size
+        digest.update(data)
+        size += len(data)
+        out.write(data)
+
+    with open(source, "rb") as raw, tarfile.open(source, mode="r:") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]
+            path = member.name.removeprefix("./")
+            if _DROPPED.fullmatch(path) or (not member.isdir() and _dropped_file(path, member.size)):
+                continue
+            end = member.offset_data
+            if member.isreg():
+                end += -(-member.size // _BLOCK) * _BLOCK
+            raw.seek(member.offset)
+            left = end - member.offset
+            while left > 0:
+                data = raw.read(min(CHUNK, left))
+                if not data:
+                    raise FetchError(f"{source} ended too early")
+                put(data)
+                left -= len(data)
+    put(b"\0" * 2 * _BLOCK)
+    return digest.hexdigest(), size
+
+
+def _dropped_file(path: str, size: int) -> bool:
+    if path.startswith("var/log/"):
+        return size > 0  # empty ones carry the owner and mode that their package set
+    return bool(_DROPPED_FILES.fullmatch(path))
+
+
+def _config(base: BaseImage, epoch: int, diff_id: str) -> bytes:
+    created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = json.dumps({
+        "architecture": "amd64", "os": "linux", "created": created,
+        "config": {"Env": [f"PATH={SEARCH_PATH}"], "Cmd": ["bash"]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "created_by": f"mmdebstrap --variant={base.variant} {base.suite}"}],
+    }, sort_keys=True)  # fmt: skip
+    return text.encode()

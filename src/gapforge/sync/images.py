@@ -1,0 +1,205 @@
+"""Base images as OCI layouts: out of a registry, out of a `docker save` archive, or made from packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gapforge.core import process
+from gapforge.core.errors import Fault, FetchError, GapforgeError, StorageError, TargetError, ToolError
+from gapforge.core.files import inside, link_or_copy, mark_folder, remove_folder, sha256_file, storage_errors
+from gapforge.core.lock import LockedImage
+from gapforge.core.preset import BaseImage
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.sync import bootstrap, oci
+from gapforge.sync.archive import import_archive
+from gapforge.sync.imagefiles import facts, read_files
+from gapforge.sync.network import Network
+
+INSPECT_SECONDS = 300
+# What skopeo says when the registry answered "no": trying again does not help.
+_REFUSED = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
+_ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
+
+
+def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
+               progress: Progress) -> LockedImage:  # fmt: skip
+    """Fill ``destination`` (a new, empty folder) with the base image as an OCI layout; every byte is checked.
+
+    ``epoch`` (seconds since 1970) dates an image that is made here. Raises FetchError when the image cannot
+    be had or is not the pinned one, TargetError for another platform, ToolError when a program is missing.
+    """
+    with storage_errors(destination):
+        destination.mkdir(parents=True, exist_ok=True)
+        if any(destination.iterdir()):
+            raise StorageError(f"{destination} is not empty; a base image needs a new folder")
+    if base.image:
+        reference = _from_registry(base, project, destination, network, progress)
+    elif base.archive:
+        reference = _from_archive(base, project, destination, progress)
+    else:
+        network.require(f"making the base image {base.suite}")
+        bootstrap.make(base, epoch, destination, network, progress)
+        reference = base.label
+    layout = oci.read_layout(destination)
+    found = facts(layout, read_files(layout))
+    progress.note(f"base image {base.label}: {found.os_id} {found.os_version}"
+                  + (f", CUDA {found.cuda}" if found.cuda else "") + (f", cuDNN {found.cudnn}" if found.cudnn else ""))
+    return LockedImage(reference, layout.manifest.digest, layout.config_blob.digest,
+                       found.os_id, found.os_version, found.cuda, found.cudnn)  # fmt: skip
+
+
+def _from_archive(base: BaseImage, project: Project, destination: Path, progress: Progress) -> str:
+    file = Path(base.archive) if base.archive.startswith("/") else inside(project.root, base.archive)
+    if not file.is_file():
+        raise FetchError(f"base image archive {base.archive} is not there", faults=[Fault(str(file), "does not exist")],
+                         hint=f"where the image is: docker save NAME:TAG -o {file.name}; then put it at {file}")  # fmt: skip
+    with storage_errors(file):
+        actual = sha256_file(file, progress.add)
+    if base.archive_sha256 and actual != base.archive_sha256:
+        raise FetchError(f"base image archive {base.archive} is not the one that the preset names",
+                         faults=[Fault(str(file), f"SHA-256 is {actual}", base.archive_sha256)],
+                         hint=f"get the right file, or write its hash into the preset: sha256sum {file}")  # fmt: skip
+    name = import_archive(file, destination)
+    return f"{name or base.archive}@sha256:{actual}"
+
+
+def split_reference(reference: str) -> tuple[str, str, str]:
+    """``name:tag@digest`` as (name, tag, digest); the tag is "latest" when neither is given."""
+    name, _, digest = reference.partition("@")
+    tag = ""
+    if ":" in name.rsplit("/", 1)[-1]:
+        name, _, tag = name.rpartition(":")
+    return name, tag or ("" if digest else "latest"), digest
+
+
+def _from_registry(base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress) -> str:
+    """Copy the image into ``destination``; gives ``name:tag@digest`` with the digest that the tag stands for.
+
+    That digest is the index's for a multi-platform image, so that it equals what registries show; the
+    platform's own manifest digest is in the layout.
+    """
+    network.require(f"fetching the base image {base.image}")
+    name, tag, digest = split_reference(base.image)
+    digest = base.digest or digest
+    source = split_reference(network.registry(f"{name}:{tag}" if tag else name))[0]
+    top = f"{source}@{digest}" if digest else f"{source}:{tag}"
+    env = {**network.environment(), "GODEBUG": os.environ.get("GODEBUG")}
+    raw = _inspect(top, base.image, env, network)
+    actual = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    if digest and actual != digest:
+        raise FetchError(f"the registry's {base.image} is not the pinned image",
+                         faults=[Fault(base.image, f"manifest digest is {actual}", digest)])  # fmt: skip
+    manifest = _document(raw, base.image)
+    platform = actual
+    if manifest.get("mediaType") in oci.INDEX_TYPES or "manifests" in manifest:
+        platform = _choose(manifest, base.image)
+    partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), "a base image that is being fetched")
+    layout_folder = partial / "layout"
+    _drop_damaged(layout_folder)
+    progress.note(f"fetching {base.image}@{actual}")
+    # --preserve-digests: without it skopeo rewrites Docker's manifests into OCI ones, and both digests change.
+    command = ["skopeo", "copy", "--preserve-digests", "--override-os", "linux", "--override-arch", "amd64",
+               "--retry-times", str(network.retries), f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
+    lines: list[str] = []
+    if process.stream(command, lines.append, env=env) != 0:
+        raise _refusal(base.image, "\n".join(lines), network)
+    blob = _single(layout_folder, platform, base.image)
+    with storage_errors(destination):
+        for file in sorted((layout_folder / "blobs" / "sha256").iterdir()):
+            link_or_copy(file, destination / "blobs" / "sha256" / file.name)
+    oci.write_layout(destination, blob)
+    layout = oci.read_layout(destination)
+    try:
+        read_files(layout, progress.add)
+    except GapforgeError:
+        # A blob that skopeo believed to have is damaged: the next run must not believe it again.
+        remove_folder(partial)
+        raise
+    _drop_strays(destination, layout)
+    remove_folder(partial)
+    return f"{name}:{tag}@{actual}" if tag else f"{name}@{actual}"
+
+
+def _inspect(reference: str, shown: str, env: Mapping[str, str | None], network: Network) -> bytes:
+    """The manifest's exact bytes."""
+    command = ["skopeo", "inspect", "--raw", "--retry-times", str(network.retries), f"docker://{reference}"]
+    try:
+        with process.piped(command, env=env) as output:
+            return output.read(oci.SMALL_BLOB)
+    except ToolError as error:
+        if error.hint:  # skopeo itself is missing
+            raise
+        raise _refusal(shown, error.message, network) from error
+
+
+def _refusal(image: str, said: str, network: Network) -> FetchError:
+    last = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
+    registry = network.registry(image).split("/", 1)[0]
+    if _REFUSED.search(said):
+        hint = f"log in first (skopeo login {registry}), then run the same command again"
+    elif _ABSENT.search(said):
+        hint = "correct the name, tag or digest in the preset"
+    else:
+        hint = f"look whether it can be reached: skopeo inspect --raw docker://{network.registry(image)}"
+    return FetchError(f"the base image {image} cannot be fetched: {last}", hint=hint)
+
+
+def _document(raw: bytes, image: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+        if isinstance(value, dict):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise FetchError(f"the registry's answer for {image} is no manifest")
+
+
+def _choose(index: Mapping[str, Any], image: str) -> str:
+    """The digest of the linux/amd64 manifest. Attestations stand in indexes as platform "unknown"."""
+    seen: list[str] = []
+    for entry in index.get("manifests", []):
+        platform = entry.get("platform") or {}
+        where = f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"
+        seen.append(where)
+        digest = str(entry.get("digest", ""))
+        if where == "linux/amd64" and oci.DIGEST.fullmatch(digest):
+            return digest
+    raise TargetError(f"{image} has no linux/amd64 variant", faults=[Fault(image, f"has {', '.join(seen) or 'none'}", "linux/amd64")],
+                      hint="name another image in the preset")  # fmt: skip
+
+
+def _single(folder: Path, digest: str, image: str) -> oci.Blob:
+    """The descriptor of the manifest that skopeo wrote, which must be the one asked for."""
+    index = json.loads((folder / "index.json").read_bytes())
+    found = [e for e in index["manifests"] if e["digest"] == digest]
+    if not found:
+        raise FetchError(f"{image} was stored under another digest than the registry's",
+                         faults=[Fault(str(folder), ", ".join(e["digest"] for e in index["manifests"]), digest)])  # fmt: skip
+    return oci.Blob(found[0]["mediaType"], digest, found[0]["size"])
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Delete blobs of an interrupted copy whose bytes are not what their names say; skopeo does not look."""
+    blobs = folder / "blobs" / "sha256"
+    if not blobs.is_dir():
+        return
+    for file in sorted(blobs.iterdir()):
+        if sha256_file(file) != file.name:
+            file.unlink()
+
+
+def _drop_strays(folder: Path, layout: oci.Layout) -> None:
+    """Keep only the blobs of this image; skopeo may have left files of an interrupted copy."""
+    known = {blob.digest.removeprefix("sha256:") for blob in (layout.manifest, layout.config_blob, *layout.layers)}
+    for file in (folder / "blobs" / "sha256").iterdir():
+        if file.name not in known:
+            file.unlink()
+
+
