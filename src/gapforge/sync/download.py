@@ -162,7 +162,7 @@ class Downloader:
                         child.kill()
                 raise
         faults: list[Fault] = []
-        for key, want in unique.items():
+        for key in unique:
             error = futures[key].exception()
             if isinstance(error, FetchError):
                 faults += error.faults
