@@ -36,3 +36,16 @@ def _columns(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def josa(word: str, with_final: str, without_final: str) -> str:
+    """Return ``word`` with the Korean particle that its last sound asks for: josa("8.6", "을", "를") is "8.6을".
+
+    Digits are read as Korean numbers; Latin letters by their names.
+    """
+    last = next((char for char in reversed(word) if char.isalnum()), "")
+    if "가" <= last <= "힣":
+        final = (ord(last) - ord("가")) % 28 != 0
+    else:
+        final = last in "013678" or last.lower() in "lmn"
+    return word + (with_final if final else without_final)
