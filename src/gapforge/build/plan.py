@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gapforge import __version__
+from gapforge.build.base_images import base_name
 from gapforge.build.component import Component, canonical
 from gapforge.core import debindex
 from gapforge.core.files import canonical_json, sha256_bytes
@@ -151,11 +152,6 @@ def base_of(lock: Lock, role: str) -> PlannedBase:
                        image.reference, f"images/{role}")  # fmt: skip
 
 
-def base_name(config_digest: str) -> str:
-    """The local name of a loaded base image. ``localhost/`` keeps every engine from asking a registry."""
-    return f"localhost/gapforge/base:{config_digest.removeprefix('sha256:')[:24]}"
-
-
 def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
     labels = {
         "org.opencontainers.image.title": f"{preset.name} {type}",
@@ -204,7 +200,7 @@ def _inputs(
         index = debindex.filter_index(packages_index, {entry.file for entry in debs})
         files += [_artifact(f"{folder}/debs/{entry.file}", entry) for entry in debs]
         files.append(_text(f"{folder}/debs/Packages", index))
-        files.append(_text(f"{folder}/debs/Release", debindex.release_text(index)))
+        files.append(_text(f"{folder}/debs/Release", debindex.release_text(index.encode())))
     return files
 
 

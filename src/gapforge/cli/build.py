@@ -65,8 +65,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 "warning: this is a practice preset; its image is not for delivery"))  # fmt: skip
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    engine = registry.choose(args.engine or "")
-    driver.verify_artifacts(project, preset.name)
+    engine = registry.choose(args.engine or "", project=project)
+    driver.verify_artifacts(project, preset)
     show = (lambda line: None) if args.quiet or args.json else (lambda line: print(line, file=sys.stderr))
     built = driver.build(project, engine, inputs, options, say=_say, show=show)
     if args.json:
@@ -105,7 +105,7 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
     """The plan and the engine's exact command; needs no engine, and no artifacts but the lock."""
     plan = driver.plan_of(inputs, options)
     try:
-        engine = registry.choose(args.engine or "")
+        engine = registry.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = registry.assumed()
         _say(tr("주의: 쓸 수 있는 엔진이 없어 명령은 Docker 내장 BuildKit 기준입니다: ",

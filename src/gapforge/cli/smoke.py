@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     options = driver.Options(type=args.type or "runtime")
     plan = driver.plan_of(driver.read_inputs(project, preset, options), options)
     image = args.image or plan.tag
-    engine = registry.choose(args.engine or "")
+    engine = registry.choose(args.engine or "", project=project)
     if not engine.image_ids(image):
         raise EngineError(f"there is no image {image} in the engine",
                           hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive")  # fmt: skip

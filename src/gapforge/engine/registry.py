@@ -72,6 +72,11 @@ def choose(preferred: str = "", host: str = "", project: Project | None = None) 
                       hint=hint_for(first) if unreachable(first) else _other_hint(first))  # fmt: skip
 
 
+def assumed() -> Engine:
+    """Docker with its built-in BuildKit, not looked for: for showing the command where no engine is usable."""
+    return BuildKitEngine(EngineInfo("docker-buildkit", "docker", "", "", "buildkit (built in)", ""))
+
+
 def client_paths() -> list[str]:
     """Every docker client to look at, in order: GAPFORGE_DOCKER alone when set, else all on PATH."""
     named = os.environ.get("GAPFORGE_DOCKER", "")

@@ -1,0 +1,78 @@
+"""Small presets and locks for tests: complete, valid, and made of a few bytes."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gapforge.core.lock import Entry, Lock, LockedImage
+from gapforge.core.preset import Preset, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+
+
+def raw_preset(**changes: Any) -> dict[str, Any]:
+    """The quickstart preset as a raw document, with top-level keys replaced (a value of ... removes one)."""
+    raw: dict[str, Any] = copy.deepcopy(json.loads(QUICKSTART.read_text(encoding="utf-8")))
+    for key, value in changes.items():
+        if value is ...:
+            raw.pop(key, None)
+        else:
+            raw[key] = value
+    return raw
+
+
+def preset(**changes: Any) -> Preset:
+    return parse(raw_preset(**changes))
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def content_of(path: str) -> bytes:
+    """What the artifact of this path holds in samples."""
+    if path.endswith("Packages"):
+        return b"".join(
+            f"Package: {name}\nVersion: 1\nArchitecture: amd64\nFilename: ./{name}_1_amd64.deb\n"
+            f"Size: 5\nSHA256: {'0' * 64}\n\n".encode()
+            for name in ("gcc", "libssl3")
+        )
+    return f"content of {path}".encode()
+
+
+def entry(kind: str, path: str, **more: Any) -> Entry:
+    data = content_of(path)
+    return Entry(kind, path, sha(data), len(data), more.pop("origin", "generated"), **more)
+
+
+def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
+    """A lock with two .debs, two wheels and the installer, two sources."""
+    image = LockedImage("made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version)
+    entries = (
+        entry("deb", "debs/gcc_1_amd64.deb", name="gcc", version="1", roles=("builder",)),
+        entry("deb", "debs/libssl3_1_amd64.deb", name="libssl3", version="1", roles=("builder", "runtime")),
+        entry("index", "debs/Packages"),
+        entry("index", "debs/Release"),
+        entry("index", "requirements.txt"),
+        entry("wheel", "wheels/numpy-1.26.4-py3-none-any.whl", name="numpy", version="1.26.4"),
+        entry("wheel", "wheels/PyYAML-6.0.2-py3-none-any.whl", name="PyYAML", version="6.0.2"),
+        entry("wheel", "wheels/pip-24.2-py3-none-any.whl", name="pip", version="24.2", roles=("install-tool",)),
+        entry("source", "sources/ffmpeg_5.1.9.orig.tar.xz", name="ffmpeg", version="5.1.9"),
+        entry("source", "sources/opencv-python-headless-4.9.0.80.tar.gz", name="opencv", version="4.9.0"),
+        *extra,
+    )
+    return Lock(of.name, of.sha256, {"builder": image, "runtime": image}, tuple(sorted(entries, key=lambda e: e.path)))
+
+
+def lay_artifacts(folder: Path, of: Lock) -> None:
+    """The files that a sample lock names."""
+    for item in of.entries:
+        target = folder / item.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content_of(item.path))
+    (folder / "lock.json").write_text(of.render(), encoding="utf-8")

@@ -1,0 +1,87 @@
+"""One clear message and a documented exit code for everything; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from gapforge.cli import main as cli
+from gapforge.core.errors import ERROR_CLASSES, EngineError
+from tests.samples import ROOT
+
+
+def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
+    module = types.SimpleNamespace(HELP={"ko": "x", "en": "x"}, run=run,
+                                   add_arguments=lambda parser: parser.add_argument("--json", action="store_true"))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "gapforge.cli.list", module)
+
+
+def raiser(error: BaseException) -> object:
+    def run(args: object, project: object) -> int:
+        raise error
+
+    return run
+
+
+def test_exit_codes_are_unique() -> None:
+    codes = [c.exit_code for c in ERROR_CLASSES]
+    assert len(codes) == len(set(codes)) and 0 not in codes
+
+
+def test_a_known_error_gives_its_message_hint_and_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_verb(monkeypatch, raiser(EngineError("no engine", hint="./gapforge engine start")))
+    assert cli.main(["list"]) == EngineError.exit_code
+    shown = capsys.readouterr().err
+    assert "error: no engine" in shown and "next: ./gapforge engine start" in shown
+
+
+def test_a_bug_is_saved_to_a_file_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
+    fake_verb(monkeypatch, raiser(ZeroDivisionError("x")))
+    assert cli.main(["list"]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown and "last-error.txt" in shown
+    assert "ZeroDivisionError" in (tmp_path / ".gapforge" / "last-error.txt").read_text()
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (PermissionError(13, "Permission denied", "/x"), 15)])
+def test_interrupts_and_system_errors_have_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
+) -> None:
+    fake_verb(monkeypatch, raiser(error))
+    assert cli.main(["list"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_json_errors_are_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    fake_verb(monkeypatch, raiser(EngineError("no engine")))
+    assert cli.main(["list", "--json"]) == EngineError.exit_code
+    assert json.loads(capsys.readouterr().out)["error"] == "engine"
+
+
+def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verfy"]) == 2
+    assert 'did you mean "verify"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launcher", ["gapforge", "build.py", "scripts/build.py", "gapforge.py"])
+def test_launchers_work_from_anywhere_without_site_packages(launcher: str, tmp_path: Path) -> None:
+    argv = [str(ROOT / launcher)] if launcher == "gapforge" else [sys.executable, "-I", "-S", str(ROOT / launcher)]
+    done = subprocess.run([*argv, "--help"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_launcher_through_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "gf").symlink_to(ROOT / "gapforge")
+    done = subprocess.run([str(tmp_path / "gf"), "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("gapforge ")
