@@ -11,7 +11,7 @@ from gapforge.build import component, context
 from gapforge.build.plan import Plan, Recipe, make_plan
 from gapforge.core.errors import StorageError
 from gapforge.core.files import MARKER, content_mtime
-from tests import samples
+import samples
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 

@@ -12,7 +12,7 @@ import pytest
 
 from gapforge.cli import main as cli
 from gapforge.core.errors import ERROR_CLASSES, EngineError
-from tests.samples import ROOT
+from samples import ROOT
 
 
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:

@@ -11,7 +11,7 @@ from gapforge.build import component
 from gapforge.build.plan import Plan, PlannedBase, Recipe, make_plan, requirements
 from gapforge.core.errors import PresetError
 from gapforge.core.lock import Entry
-from tests import samples
+import samples
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {

@@ -1,0 +1,305 @@
+"""The air gap for real: sync here, `cp -r` into an empty folder, build there in an engine with no network.
+
+The tests of this module are one story and run in order: each uses what the one before it built.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from samples import ROOT, sha
+
+from gapforge.core import lock as locks
+from gapforge.core.files import canonical_json
+
+PRESET = "debian12-cpu-quickstart"
+CANARY = {"XAIVA_LICENSE_TOKEN": "canary-secret-5f2b9c7e41", "XAIVA_BUILD_TOKEN": "canary-arg-a81d03e6f9"}
+HOURS = 3600
+STEP = re.compile(r"^#(\d+) \[(?:stage-\d+ )?([a-z]+) +\d+/\d+\] (RUN|COPY)")
+
+
+def command(argv: list[str], *, cwd: Path, timeout: float = HOURS, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end with no terminal; output is kept for assertions and for the report of a failure."""
+    done = subprocess.run(argv, cwd=cwd, timeout=timeout, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, **env})  # fmt: skip
+    print(f"$ {' '.join(argv)}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
+    return done
+
+
+class Site:
+    """A disconnected site: a copy of the repository and of one preset's artifacts, and an engine without a network."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.artifacts = root / "artifacts" / PRESET
+
+    def gapforge(self, *argv: str, timeout: float = HOURS) -> subprocess.CompletedProcess[str]:
+        return command([str(self.root / "gapforge"), *argv], cwd=self.root, timeout=timeout)
+
+    def build(self, kind: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """The field engineer's command, under a Python that can see no third-party package."""
+        argv = [site_python(), "-I", "-S", str(self.root / "build.py"), "--preset", PRESET, "--type", kind, "--non-interactive"]
+        return command([*argv, *more], cwd=self.root)
+
+    def docker(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        state = json.loads(self.gapforge("engine", "status", "--json").stdout)
+        client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
+        return subprocess.run([client, "-H", state["host"], *argv], capture_output=True, check=check)
+
+    def ran(self, kind: str) -> set[str]:
+        """The stages in which the last build executed a RUN step instead of taking it from the cache."""
+        names: dict[str, str] = {}
+        cached: set[str] = set()
+        for line in (self.root / "dist" / PRESET / kind / "build.log").read_text(encoding="utf-8").splitlines():
+            if (found := STEP.match(line)) and found[3] == "RUN":
+                names[found[1]] = found[2]
+            elif found := re.match(r"^#(\d+) CACHED", line):
+                cached.add(found[1])
+        assert names, "the log shows no step at all"
+        return {stage for number, stage in names.items() if number not in cached}
+
+
+def site_python() -> str:
+    """Python 3.10 where there is one, as at the site; else the one that runs the tests."""
+    return shutil.which("python3.10") or sys.executable
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    done = command([str(ROOT / "deps_sync.sh"), PRESET], cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    root = tmp_path_factory.mktemp("site") / "gapforge"
+    root.mkdir()
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT,
+                            capture_output=True, text=True, check=True).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-r", str(ROOT / name), str(root / name)], check=True)
+    (root / "artifacts").mkdir()
+    subprocess.run(["cp", "-r", str(ROOT / "artifacts" / PRESET), str(root / "artifacts")], check=True)
+    (root / ".env").write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
+    (root / ".env").chmod(0o600)
+    there = Site(root)
+    started = there.gapforge("engine", "start", "--offline")
+    assert started.returncode == 0, started.stderr
+    try:
+        yield there
+    finally:
+        there.gapforge("engine", "remove")
+
+
+class ProcessWatch(threading.Thread):
+    """Looks through every process's arguments for the canaries while a build runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.stop = threading.Event()
+        self.seen: list[str] = []
+        self.rounds = 0
+
+    def run(self) -> None:
+        needles = [value.encode() for value in CANARY.values()]
+        while not self.stop.is_set():
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    data = entry.read_bytes()
+                except OSError:
+                    continue
+                if any(needle in data for needle in needles):
+                    self.seen.append(data.replace(b"\0", b" ").decode(errors="replace"))
+            self.rounds += 1
+            time.sleep(0.05)
+
+
+def test_engine_has_no_network(site: Site) -> None:
+    state = json.loads(site.gapforge("engine", "status", "--json").stdout)
+    assert state["offline"] is True
+    interfaces = Path(f"/proc/{state['pid']}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+
+
+def test_verify_is_clean(site: Site) -> None:
+    done = site.gapforge("verify", PRESET, "--json")
+    assert done.returncode == 0
+    sums = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=site.artifacts)
+    assert sums.returncode == 0
+
+
+def test_runtime_builds_with_no_network_and_no_third_party_package(site: Site) -> None:
+    watch = ProcessWatch()
+    watch.start()
+    done = site.build("runtime")
+    watch.stop.set()
+    watch.join()
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((site.root / "dist" / PRESET / "runtime" / "report.json").read_text())
+    assert report["passed"] and report["practice"]
+    components = {check["component"] for check in report["checks"]}
+    assert {"ffmpeg", "opencv", "wheels", "python", "application"} <= components
+    assert watch.rounds > 20 and watch.seen == []
+
+
+def test_dev_builds_too(site: Site) -> None:
+    done = site.build("dev")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not site.ran("dev") & {"toolchain", "ffmpeg", "opencv", "wheels"}, "the stages of the first build are shared"
+    where = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:dev", "sh", "-c", "command -v g++ cmake ffmpeg")
+    assert len(where.stdout.split()) == 3
+
+
+def test_runtime_is_minimal_and_not_root(site: Site) -> None:
+    script = (
+        "id -u; for p in gcc g++ cc ld make cmake; do command -v $p; done; "
+        "find / -xdev \\( -name '*.h' -o -name '*.hpp' \\) ! -name pyconfig.h; ls /var/lib/apt/lists; ls -d /in /out 2>/dev/null"
+    )
+    done = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:runtime", "sh", "-c", script, check=False)
+    assert done.stdout.decode().split() == ["1000"]
+
+
+def test_canaries_are_nowhere(site: Site, tmp_path: Path) -> None:
+    needles = [value.encode() for value in CANARY.values()]
+    for kind in ("runtime", "dev"):
+        image = f"gapforge/{PRESET}:{kind}"
+        history = site.docker("history", "--no-trunc", image).stdout + site.docker("inspect", image).stdout
+        assert not any(needle in history for needle in needles)
+        archive = tmp_path / "image.tar"
+        site.docker("save", "-o", str(archive), image)
+        looked = 0
+        with tarfile.open(archive) as outer:
+            for member in outer:
+                if (file := outer.extractfile(member)) is None:
+                    continue
+                tail = b""
+                while chunk := file.read(1 << 22):
+                    assert not any(needle in tail + chunk for needle in needles), member.name
+                    tail, looked = chunk[-64:], looked + len(chunk)
+        assert looked > 50_000_000, "the layers were not read"
+        archive.unlink()
+    places = [site.root / "dist", site.root / ".gapforge" / "context"]
+    for place in places:
+        read = 0
+        for file in place.rglob("*"):
+            if file.is_file():
+                data = file.read_bytes()
+                read += 1
+                assert not any(needle in data for needle in needles), file
+        assert read > 3
+    # The check can fail: the tokens did reach the step that needs them.
+    log = (site.root / "dist" / PRESET / "runtime" / "build.log").read_text()
+    assert "XAIVA_LICENSE_TOKEN" in log and "XAIVA_BUILD_TOKEN" in log
+
+
+def test_touching_the_application_rebuilds_it_alone(site: Site) -> None:
+    source = site.root / "examples" / "xaiva-media"
+    file = next(source.rglob("*.cpp"))
+    file.write_text(file.read_text() + "\n// touched\n")
+    done = site.build("runtime")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = site.ran("runtime")
+    assert "application" in ran
+    assert not ran & {"toolchain", "ffmpeg", "opencv", "wheels", "tensorrt", "devbase"}
+
+
+def test_same_size_and_time_but_new_bytes_is_noticed(site: Site) -> None:
+    """BuildKit would take the old bytes; content-derived times in the context prevent it."""
+    file = next((site.root / "examples" / "xaiva-media").rglob("*.cpp"))
+    before = file.stat()
+    file.write_text(file.read_text().replace("// touched", "// TOUCHED"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert site.build("runtime").returncode == 0
+    assert "application" in site.ran("runtime")
+
+
+def replace_wheel(site: Site, package: str) -> None:
+    """Swap one wheel for one with other bytes, and make the locks say so, as another sync would have."""
+    lock = locks.load(site.artifacts / "lock.json")
+    entry = next(e for e in lock.of("wheel") if e.name.lower() == package)
+    wheel = site.artifacts / entry.path
+    changed = wheel.with_suffix(".new")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(changed, "w", zipfile.ZIP_DEFLATED) as new:
+        for item in old.infolist():
+            new.writestr(item, old.read(item))
+        new.comment = b"rebuilt"
+    os.replace(changed, wheel)
+    data = wheel.read_bytes()
+    raw = json.loads((site.artifacts / "lock.json").read_text())
+    requirements = site.artifacts / "requirements.txt"
+    requirements.chmod(0o644)
+    requirements.write_text(requirements.read_text().replace(entry.sha256, sha(data)))
+    fresh = {entry.path: data, "requirements.txt": requirements.read_bytes()}
+    for item in raw["entries"]:
+        if item["path"] in fresh:
+            item["sha256"], item["size"] = sha(fresh[item["path"]]), len(fresh[item["path"]])
+    for target in (site.artifacts / "lock.json", site.root / "presets" / f"{PRESET}.lock.json"):
+        target.unlink(missing_ok=True)
+        target.write_text(canonical_json(raw))
+    sums = site.artifacts / "SHA256SUMS"
+    lines = []
+    for line in sums.read_text().splitlines():
+        name = line[66:]
+        lines.append(f"{sha((site.artifacts / name).read_bytes())}  {name}\n")
+    sums.unlink()
+    sums.write_text("".join(lines))
+
+
+def test_changing_one_wheel_compiles_nothing(site: Site) -> None:
+    replace_wheel(site, "tqdm")
+    done = site.build("runtime")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = site.ran("runtime")
+    assert "wheels" in ran
+    assert not ran & {"toolchain", "ffmpeg", "opencv"}
+
+
+def test_damage_of_every_kind_is_named_at_once_and_refused(site: Site) -> None:
+    lock = locks.load(site.artifacts / "lock.json")
+    flipped = {kind: next(e for e in lock.entries if e.kind == kind and e.size > 100).path
+               for kind in ("image", "deb", "wheel", "source", "index")}  # fmt: skip
+    others = [e.path for e in lock.of("deb") if e.path not in flipped.values()]
+    kept: dict[str, bytes] = {}
+
+    def write(path: str, data: bytes) -> None:
+        target = site.artifacts / path
+        kept.setdefault(path, target.read_bytes())
+        target.unlink()
+        target.write_bytes(data)
+
+    for path in flipped.values():
+        data = bytearray((site.artifacts / path).read_bytes())
+        data[len(data) // 2] ^= 0x10
+        write(path, bytes(data))
+    cut, gone = others[0], others[1]
+    write(cut, (site.artifacts / cut).read_bytes()[:-7])
+    kept[gone] = (site.artifacts / gone).read_bytes()
+    (site.artifacts / gone).unlink()
+    (site.artifacts / "debs" / "stranger.deb").write_bytes(b"x")
+    try:
+        done = site.gapforge("verify", PRESET, "--json")
+        assert done.returncode == 5
+        named = {fault["file"]: fault["kind"] for preset in json.loads(done.stdout)["presets"] for fault in preset["faults"]}
+        expected = {path: "changed" for path in flipped.values()}
+        expected |= {cut: "short", gone: "missing", "debs/stranger.deb": "extra"}
+        assert named == expected
+        refused = site.build("runtime")
+        assert refused.returncode == 5
+        assert all(path in refused.stderr for path in expected)
+    finally:
+        (site.artifacts / "debs" / "stranger.deb").unlink()
+        for path, data in kept.items():
+            (site.artifacts / path).unlink(missing_ok=True)
+            (site.artifacts / path).write_bytes(data)
+    assert site.gapforge("verify", PRESET).returncode == 0
