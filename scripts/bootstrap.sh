@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Installs what is missing, and only that, on Debian 12 and Ubuntu 22.04:
+#
+#   scripts/bootstrap.sh sync     what ./deps_sync.sh calls (apt tools, skopeo, mmdebstrap, curl)
+#   scripts/bootstrap.sh build    Docker, unless there is one
+#   scripts/bootstrap.sh test     what ./test calls, with pinned Python tools in .gapforge/
+#   scripts/bootstrap.sh all      all of these
+#
+# Packages come from the distribution's own repositories. A second run installs nothing and asks no network.
+# --print-packages names what would be installed and stops. Exit code 17 when something cannot be installed.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root
+
+case "${GAPFORGE_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" in ko*) korean=1 ;; *) korean=0 ;; esac
+
+say() { # say KOREAN ENGLISH
+    if [ "$korean" = 1 ]; then printf '%s\n' "$1" >&2; else printf '%s\n' "$2" >&2; fi
+}
+
+fail() { # fail KOREAN ENGLISH
+    say "error: $1" "error: $2"
+    exit 17
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# The package that a program comes from, when the program is missing.
+want_program() { # want_program PROGRAM PACKAGE
+    PATH="$PATH:/usr/sbin:/sbin" have "$1" || packages+=("$2")
+}
+
+want_package() { installed "$1" || packages+=("$1"); }
+
+packages=()
+
+want_sync() {
+    want_program skopeo skopeo
+    want_program mmdebstrap mmdebstrap
+    want_program curl curl
+    want_program git git
+    want_program xz xz-utils
+    want_program zstd zstd
+    want_program gpg gpg
+    want_program apt-ftparchive apt-utils
+    want_package ca-certificates
+    # Ubuntu does not trust Debian's archive keys by itself, and the practice preset's base is Debian 12.
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || want_package debian-archive-keyring
+    want_python
+}
+
+want_build() {
+    # A Docker that is there stays, wherever it came from: docker.io and docker-ce exclude each other.
+    have_docker || packages+=(docker.io)
+    want_program unshare util-linux
+    want_program mount mount
+}
+
+have_docker() {
+    PATH="$PATH:/usr/sbin:/sbin" have dockerd && have docker && return 0
+    have docker && timeout 20 docker info --format '{{.ServerVersion}}' >/dev/null 2>&1
+}
+
+want_test() {
+    want_program shellcheck shellcheck
+    want_program git git
+    want_package ca-certificates
+    want_python
+}
+
+want_python() {
+    if ! have python3; then
+        packages+=(python3 python3-venv)
+    elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        packages+=(python3-venv)
+    fi
+}
+
+install_packages() {
+    local -a wanted as_root=()
+    mapfile -t wanted < <(printf '%s\n' "${packages[@]}" | sort -u)
+    have apt-get || fail "apt-get이 없습니다. Debian 12나 Ubuntu 22.04가 필요합니다: ${wanted[*]}" \
+        "there is no apt-get; this needs Debian 12 or Ubuntu 22.04: ${wanted[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+            as_root=(sudo)
+        else
+            fail "root 권한이 없습니다. 관리자에게 부탁하세요: apt-get install ${wanted[*]}" \
+                "not root, and sudo is not there or asks for a password; ask an administrator: apt-get install ${wanted[*]}"
+        fi
+    fi
+    say "설치합니다: ${wanted[*]}" "installing: ${wanted[*]}"
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -d /run/systemd/system ] && [ ! -e "$policy" ]; then
+        # Without an init system a package that tries to start its service may fail to install.
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+        # shellcheck disable=SC2064 # the names are wanted as they are now
+        trap "${as_root[*]} rm -f $policy" EXIT
+    fi
+    local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300)
+    # A source of somebody else's that does not answer must not stop us: what matters is whether install works.
+    "${apt[@]}" -qq update >&2 || say "apt-get update가 일부 실패했습니다. 계속합니다." "apt-get update failed in part; going on"
+    "${apt[@]}" -qq install --no-install-recommends "${wanted[@]}" >&2 ||
+        fail "설치하지 못했습니다: ${wanted[*]} (Ubuntu에서는 universe 저장소가 필요합니다)" \
+            "cannot install: ${wanted[*]} (on Ubuntu they need the universe repository)"
+}
+
+# A virtual environment that holds exactly a requirements file, made again only when something changed.
+make_venv() { # make_venv FOLDER PYTHON REQUIREMENTS
+    local folder=$1 python=$2 requirements=$3 stamp
+    stamp="$("$python" -c 'import sys; print(sys.version, sys.executable)') $(sha256sum <"$requirements")"
+    if [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ]; then
+        return 0
+    fi
+    say "Python 도구를 설치합니다: ${folder#"$root"/}" "installing Python tools: ${folder#"$root"/}"
+    rm -rf -- "$folder"
+    mkdir -p -- "$(dirname -- "$folder")"
+    "$python" -m venv "$folder" >&2
+    # A user's constraints file has no hashes, and pip would refuse it together with ours.
+    env -u PIP_CONSTRAINT "$folder/bin/python" -m pip install -qq --disable-pip-version-check \
+        --no-input --require-hashes --only-binary :all: -r "$requirements" >&2 ||
+        fail "Python 도구를 설치하지 못했습니다: $requirements" "cannot install the Python tools of $requirements"
+    printf '%s\n' "$stamp" >"$folder/.stamp"
+}
+
+# The Python 3.10 that sites have, if this machine has one besides its own.
+find_python310() {
+    local candidate
+    for candidate in python3.10 /usr/bin/python3.10 /usr/local/bin/python3.10 "$HOME"/.pyenv/versions/3.10.*/bin/python3.10; do
+        if "$candidate" -c 'import ensurepip, sys; assert sys.version_info[:2] == (3, 10)' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return 0
+        fi
+    done
+}
+
+main() {
+    local -a parts=()
+    local part print_only=0 python310
+    for part in "$@"; do
+        case "$part" in
+            sync | build | test) parts+=("$part") ;;
+            all) parts+=(sync build test) ;;
+            --print-packages) print_only=1 ;;
+            *) fail "모르는 인자입니다: $part (sync, build, test, all)" "unknown argument: $part (sync, build, test or all)" ;;
+        esac
+    done
+    [ "${#parts[@]}" -gt 0 ] || parts=(sync build)
+    for part in "${parts[@]}"; do "want_$part"; done
+    if [ "$print_only" = 1 ]; then
+        [ "${#packages[@]}" = 0 ] || printf '%s\n' "${packages[@]}" | sort -u
+        return 0
+    fi
+    [ "${#packages[@]}" = 0 ] || install_packages
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "Python 3.10 이상이 필요합니다: $(python3 --version)" "Python 3.10 or newer is needed, this is $(python3 --version)"
+    for part in "${parts[@]}"; do
+        if [ "$part" = sync ] && [ -f "$root/tools/requirements.txt" ]; then
+            make_venv "$root/.gapforge/tools" python3 "$root/tools/requirements.txt"
+        fi
+        [ "$part" = test ] || continue
+        make_venv "$root/.gapforge/tests" python3 "$root/tests/requirements.txt"
+        python310=$(find_python310)
+        if [ -n "$python310" ] && ! python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))'; then
+            make_venv "$root/.gapforge/tests-3.10" "$python310" "$root/tests/requirements.txt"
+        fi
+    done
+}
+
+main "$@"
