@@ -125,8 +125,9 @@ def stream(
         feeder.start()
     assert child.stdout is not None
     try:
-        for raw in child.stdout:
-            on_line(raw.decode("utf-8", "replace").rstrip("\n"))
+        with child.stdout:
+            for raw in child.stdout:
+                on_line(raw.decode("utf-8", "replace").rstrip("\n"))
         code = child.wait()
     except BaseException:
         end_group(child)
