@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+extern "C" {
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/frame.h>
+#include <libswscale/swscale.h>
+}
+
+namespace xaiva {
+
+// What went wrong, in a sentence for a person.
+class Error : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// FFmpeg's own words for an error code.
+std::string ffmpeg_message(int code);
+
+// Throws Error ("WHAT: FFmpeg's words") when the code is negative; gives it back otherwise.
+int check(int code, const std::string& what);
+
+// FFmpeg's objects, each with the function that frees it.
+struct Free {
+    void operator()(AVCodecContext* p) const { avcodec_free_context(&p); }
+    void operator()(AVFrame* p) const { av_frame_free(&p); }
+    void operator()(AVPacket* p) const { av_packet_free(&p); }
+    void operator()(SwsContext* p) const { sws_freeContext(p); }
+};
+template <class T>
+using Owned = std::unique_ptr<T, Free>;
+
+}  // namespace xaiva
