@@ -1,0 +1,364 @@
+""".debs and source tarballs: what a base image lacks, resolved and verified by APT without a container."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from gapforge.core import debindex, process
+from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
+from gapforge.core.files import SAFE_NAME, atomic_file, sha256_file, storage_errors, write_text
+from gapforge.core.preset import AptSource
+from gapforge.core.progress import Progress
+from gapforge.core.shapes import nearest
+from gapforge.sync import oci
+from gapforge.sync.aptroot import IsolatedApt, local_file, shown_line
+from gapforge.sync.imagefiles import read_files
+from gapforge.sync.network import Network, shown
+
+_URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
+_CUDA_BUILD = re.compile(r"\+cuda([0-9]+(?:\.[0-9]+)*)")
+_SHOW_AT_ONCE = 200  # packages named on one command line
+
+
+@dataclass(frozen=True)
+class DebFile:
+    """One .deb to fetch. ``file`` is its artifact name; ``origin`` "apt:base" or "apt:NAME"; ``uri`` may be file://."""
+
+    package: str
+    version: str
+    architecture: str
+    file: str
+    size: int
+    sha256: str
+    origin: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An upstream tarball. ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's."""
+
+    package: str
+    file: str
+    version: str
+    package_version: str
+    size: int
+    sha256: str
+    origin: str
+    uri: str
+
+
+class AptRoot:
+    """APT seeded with a base image. Use as a context manager; entering reads the signed package indexes.
+
+    ``layout`` is the base's OCI layout, ``workdir`` a folder for working files (they are removed at the
+    end), ``local_repo`` a local-repository .deb whose packages may be used too. Entering raises FetchError
+    when an index cannot be had or trusted, ResolveError when the base is no Debian or Ubuntu.
+    """
+
+    def __init__(self, layout: Path, extra: tuple[AptSource, ...], workdir: Path, network: Network,
+                 local_repo: Path | None = None) -> None:  # fmt: skip
+        self._arguments = (layout, extra, workdir, local_repo)
+        self._network = network
+        self._apt: IsolatedApt | None = None
+        self._has_sources = False
+
+    def __enter__(self) -> AptRoot:
+        layout, extra, workdir, local_repo = self._arguments
+        files = read_files(oci.read_layout(layout))
+        self._apt = IsolatedApt(files, extra, workdir, self._network, local_repo)
+        try:
+            self._apt.update()
+        except BaseException:
+            self._apt.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._apt is not None:
+            self._apt.close()
+            self._apt = None
+
+    @property
+    def apt(self) -> IsolatedApt:
+        if self._apt is None:
+            raise RuntimeError("AptRoot is a context manager; enter it first")
+        return self._apt
+
+    def closure(self, packages: Sequence[str]) -> list[DebFile]:
+        """Exactly the .debs that the base lacks for ``packages`` (``name`` or ``name=version``), by file name.
+
+        Raises ResolveError naming every package that cannot be had, with the nearest names and versions,
+        and every dependency that would come as the build for another CUDA than the pinned packages.
+        """
+        if not packages:
+            return []
+        self._prefer_pinned(packages)
+        done = self.apt.run(["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False)
+        if done.code != 0:
+            raise self._unresolvable(packages, done.output + "\n" + done.errors)
+        found = []
+        for line in done.output.splitlines():
+            match = _URI_LINE.fullmatch(line.strip())
+            if match:
+                found.append((match[1], match[2], int(match[3])))
+        debs = self._described(found)
+        self._check_builds(packages, debs)
+        return debs
+
+    def download(self, debs: Sequence[DebFile], into: Path, progress: Progress) -> None:
+        """Put ``debs`` into the folder ``into``; a file that is there and right is kept, a cut one resumed.
+
+        Raises FetchError naming every file that could not be had.
+        """
+        fetch_files([(deb.uri, deb.file, deb.size, deb.sha256) for deb in debs], into, self._network, progress)
+
+    def source_tarball(self, name: str) -> SourceFile:
+        """The upstream tarball of source package ``name`` in the base's own sources, newest version.
+
+        Raises ResolveError when there is no such source package, or it has no upstream tarball.
+        """
+        if not self._has_sources:
+            self.apt.add_source_indexes()
+            self._has_sources = True
+        done = self.apt.run(["apt-get", "source", "-qq", "--print-uris", "--only-source", "--download-only", "--", name], check=False)
+        if done.code != 0:
+            raise ResolveError(f'there is no source package "{name}" in the base image\'s APT sources',
+                               faults=[Fault(name, shown_line(_last(done.errors)))],
+                               hint='correct "apt-source" in the preset')  # fmt: skip
+        files = {match[2]: (match[1], int(match[3])) for line in done.output.splitlines()
+                 if (match := _URI_LINE.fullmatch(line.strip()))}  # fmt: skip
+        described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
+        for stanza in debindex.parse(described):
+            hashes = {words[2]: (int(words[1]), words[0]) for line in stanza.get("checksums-sha256", "").splitlines()
+                      if len(words := line.split()) == 3}  # fmt: skip
+            if not set(files) <= set(hashes):
+                continue  # another version of the same package
+            version = stanza["version"]
+            upstream = version.split(":", 1)[-1].rsplit("-", 1)[0]
+            for file in sorted(files):
+                if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
+                    size, sha256 = hashes[file]
+                    return SourceFile(name, file, re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream), version, size, sha256,
+                                      "apt:base", files[file][0])  # fmt: skip
+            raise ResolveError(f'source package "{name}" {version} has no upstream tarball',
+                               faults=[Fault(name, f"holds {', '.join(sorted(files))}", f"{name}_{upstream}.orig.tar.*")],
+                               hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
+        raise ResolveError(f'the index of source package "{name}" gives no SHA-256 for its files',
+                           hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
+
+    def download_source(self, source: SourceFile, into: Path, progress: Progress) -> None:
+        """Put the tarball into the folder ``into``, verified. Raises FetchError."""
+        fetch_files([(source.uri, source.file, source.size, source.sha256)], into, self._network, progress)
+
+    # -- resolving
+
+    def _prefer_pinned(self, packages: Sequence[str]) -> None:
+        """Let dependencies follow pinned CUDA builds: APT alone takes the newest version, of any CUDA.
+
+        ``?*`` because APT refuses ``*`` together with a version.
+        """
+        versions = list(dict.fromkeys(p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)))
+        builds = dict.fromkeys(match[0] for v in versions if (match := _CUDA_BUILD.search(v)))
+        pins = [(version, 990) for version in versions] + [(f"*{build}", 980) for build in builds]
+        text = "\n".join(f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n" for version, priority in pins)
+        (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
+
+    def _described(self, found: Sequence[tuple[str, str, int]]) -> list[DebFile]:
+        """The .debs behind APT's addresses. The SHA-256 comes from the index; --print-uris may give MD5 only."""
+        wanted: dict[tuple[str, str, str], tuple[str, int]] = {}
+        for uri, name, size in found:
+            package, version, architecture = name.removesuffix(".deb").split("_")
+            wanted[package, version.replace("%3a", ":"), architecture] = (uri, size)
+        names = [f"{package}={version}" for package, version, _ in wanted]
+        stanzas: list[dict[str, str]] = []
+        for start in range(0, len(names), _SHOW_AT_ONCE):
+            stanzas += debindex.parse(self.apt.run(["apt-cache", "show", "--", *names[start:start + _SHOW_AT_ONCE]]).output)
+        debs: dict[str, DebFile] = {}
+        for stanza in stanzas:
+            key = (stanza.get("package", ""), stanza.get("version", ""), stanza.get("architecture", ""))
+            if key not in wanted or "filename" not in stanza:
+                continue
+            uri, size = wanted[key]
+            # One version may stand in several repositories with different bytes; take the one APT chose.
+            if not _plain(uri).endswith("/" + _plain(stanza["filename"])) or int(stanza.get("size", "0")) != size:
+                continue
+            if not stanza.get("sha256"):
+                raise ResolveError(f"the index gives no SHA-256 for {key[0]} {key[1]}", hint="use a source that does")
+            package, version, architecture = key
+            file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
+            if not SAFE_NAME.fullmatch(file):
+                raise ResolveError(f"{package} {version}: {file!r} is not a usable file name")
+            deb = DebFile(package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), _file_uri(uri))
+            if file in debs and debs[file].sha256 != deb.sha256:
+                raise ResolveError(f"two different packages would both be {file}")
+            debs[file] = deb
+            wanted[key] = (uri, size)
+        missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
+        if missing:
+            raise ResolveError("APT chose packages that its index does not describe",
+                               faults=[Fault(f"{p}={v}", f"for {a}, not in the index") for p, v, a in sorted(missing)])  # fmt: skip
+        return sorted(debs.values(), key=lambda deb: deb.file)
+
+    def _check_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
+        pinned = {match[1] for p in packages if "=" in p and (match := _CUDA_BUILD.search(p))}
+        if not pinned:
+            return
+        faults = []
+        for deb in debs:
+            match = _CUDA_BUILD.search(deb.version)
+            if match and match[1] not in pinned:
+                fitting = [v for v in self._versions(deb.package) if (m := _CUDA_BUILD.search(v)) and m[1] in pinned]
+                faults.append(Fault(deb.package, f"would come as {deb.version}",
+                                    f"{deb.package}={fitting[0]}" if fitting else f"a build for CUDA {' or '.join(sorted(pinned))}; no source has one"))  # fmt: skip
+        if faults:
+            raise ResolveError(f"pinned packages are built for CUDA {' and '.join(sorted(pinned))}, but their dependencies would not be",
+                               faults=faults, hint="pin these too in the preset, or name a source that has the fitting builds")  # fmt: skip
+
+    def _versions(self, package: str) -> list[str]:
+        """Every version that the sources have, newest first."""
+        done = self.apt.run(["apt-cache", "madison", "--", package], check=False)
+        return list(dict.fromkeys(line.split("|")[1].strip() for line in done.output.splitlines() if line.count("|") >= 2))
+
+    def _unresolvable(self, packages: Sequence[str], said: str) -> ResolveError:
+        faults: list[Fault] = []
+        known: list[str] = []
+        for name in dict.fromkeys(re.findall(r"^E: Unable to locate package (\S+)", said, re.MULTILINE)):
+            known = known or self.apt.run(["apt-cache", "pkgnames"]).output.split()
+            faults.append(Fault(name, f"no APT source has this package{nearest(name, known)}"))
+        for version, name in dict.fromkeys(re.findall(r"^E: Version '([^']+)' for '([^']+)' was not found", said, re.MULTILINE)):
+            have = self._versions(name)
+            faults.append(Fault(f"{name}={version}", f"no APT source has this version{nearest(version, have)}",
+                                "one of: " + ", ".join(have[:8]) if have else "a package that a source has"))  # fmt: skip
+        for name in dict.fromkeys(re.findall(r"^E: Package '([^']+)' has no installation candidate", said, re.MULTILINE)):
+            providers = re.search(rf"^Package {re.escape(name)} is a virtual package provided by:\n((?:  .*\n)+)", said, re.MULTILINE)
+            offers = [line.split()[0] for line in providers[1].splitlines()] if providers else []
+            faults.append(Fault(name, "is not a package that can be installed", "one of: " + ", ".join(offers[:8]) if offers else ""))
+        for name, reason in re.findall(r"^ (\S+) : ((?:Pre-?)?(?:Depends|Conflicts|Breaks|Recommends).*)$", said, re.MULTILINE):
+            faults.append(Fault(name, reason.strip()))
+        if "remove is disabled" in said:
+            plan = self.apt.run(["apt-get", "install", "-s", "-y", "--allow-change-held-packages", "--allow-downgrades", "--", *packages], check=False)
+            faults += [Fault(name, "is in the base image and would have to be removed")
+                       for name in re.findall(r"^Remv (\S+)", plan.output, re.MULTILINE)]  # fmt: skip
+        if "-y was used without --allow-downgrades" in said:
+            faults.append(Fault("the base image", "holds a newer version of a pinned package", "a pin that is not older"))
+        if "-y was used without --allow-change-held-packages" in said:
+            faults.append(Fault("the base image", "holds a package at its version (apt-mark hold) that would have to change"))
+        if not faults:
+            faults = [Fault("apt-get install", shown_line(line)) for line in said.strip().splitlines()[-8:] if line.strip()]
+        return ResolveError("no set of .debs satisfies the preset's APT packages", faults=faults,
+                            hint="correct $.apt (or $.tensorrt) in the preset, then sync again")  # fmt: skip
+
+
+def _plain(path: str) -> str:
+    """``path`` without ``./`` parts and with quoting undone, to compare addresses with index entries."""
+    parts = re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), path).split("/")
+    return "/".join(part for part in parts if part != ".")
+
+
+def _file_uri(uri: str) -> str:
+    """APT writes ``file:/path``; other programs want ``file:///path``."""
+    return f"file://{uri[5:]}" if re.match(r"file:/[^/]", uri) else uri
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "APT gave no reason"
+
+
+def write_index(folder: Path) -> tuple[Path, Path]:
+    """Write ``Packages`` and ``Release`` for the .debs in ``folder``: a flat repository that APT can use.
+
+    Same .debs, same bytes. Gives both paths. Raises FetchError naming each file that is no .deb.
+    """
+    files = sorted(folder.glob("*.deb"))
+    faults: list[Fault] = []
+
+    def describe(file: Path) -> str:
+        try:
+            control = process.run(["dpkg-deb", "-f", str(file)]).output
+        except ToolError as error:
+            if error.hint:  # dpkg-deb itself is missing
+                raise
+            faults.append(Fault(str(file), "is not a Debian package", "a .deb"))
+            return ""
+        return debindex.stanza_for(control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file))
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        stanzas = list(pool.map(describe, files))
+    if faults:
+        raise FetchError(f"{folder} holds files that are no packages", faults=sorted(faults),
+                         hint="delete them, then sync again")  # fmt: skip
+    text = debindex.join_stanzas(stanzas)
+    write_text(folder / "Packages", text)
+    write_text(folder / "Release", debindex.release_text(text.encode()))
+    return folder / "Packages", folder / "Release"
+
+
+def fetch_files(wanted: Sequence[tuple[str, str, int, str]], into: Path, network: Network, progress: Progress) -> None:
+    """Fetch (uri, file, size, sha256) into ``into``, several at a time, resuming what was cut.
+
+    A file has its own name only once its hash is right. Raises FetchError naming every one that failed.
+    """
+    if any(local_file(uri) is None for uri, _, _, _ in wanted):
+        network.require("fetching packages")
+    partial = into / ".partial"
+    with storage_errors(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+    faults: list[Fault] = []
+
+    def one(item: tuple[str, str, int, str]) -> None:
+        try:
+            _fetch(*item, into, partial, network, progress)
+        except FetchError as error:
+            faults.extend(error.faults)
+
+    with ThreadPoolExecutor(network.jobs) as pool:
+        list(pool.map(one, wanted))
+    if faults:
+        raise FetchError(f"{len(faults)} of {len(wanted)} files could not be fetched", faults=sorted(faults),
+                         hint="run the same command again; finished files are kept")  # fmt: skip
+    with storage_errors(partial):
+        if not any(partial.iterdir()):
+            partial.rmdir()
+
+
+def _fetch(uri: str, file: str, size: int, sha256: str, into: Path, partial: Path, network: Network, progress: Progress) -> None:
+    target = into / file
+    if target.is_file() and sha256_file(target) == sha256:
+        progress.add(size, file)
+        return
+    source = local_file(uri)
+    part = partial / f"{sha256}.part"
+    reason = ""
+    for _ in range(2):  # a resumed file may have had a bad beginning: the second time from the start
+        if source is not None:
+            with storage_errors(part), open(source, "rb") as local, atomic_file(part) as out:
+                while chunk := local.read(1 << 20):
+                    out.write(chunk)
+        elif not part.exists() or part.stat().st_size != size:
+            if part.exists() and part.stat().st_size > size:
+                part.unlink()
+            done = process.run(
+                ["curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=http,https", "--connect-timeout", "30",
+                 "--speed-limit", "1", "--speed-time", "60", "--retry", str(network.retries), "--continue-at", "-",
+                 *network.curl_options(), "--output", str(part), "--url", uri], env=network.environment(), check=False)  # fmt: skip
+            if done.code != 0 and not (part.exists() and part.stat().st_size == size):
+                reason = _last(done.errors)
+                continue
+        actual = sha256_file(part)
+        if actual == sha256:
+            os.replace(part, target)
+            progress.add(size, file)
+            return
+        reason = f"SHA-256 is {actual}, {part.stat().st_size} bytes"
+        part.unlink()
+    raise FetchError(file, faults=[Fault(f"{file} from {shown(uri)}", reason, f"{sha256}, {size} bytes")])
+
+
