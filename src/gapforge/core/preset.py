@@ -279,6 +279,13 @@ def load(file: Path, *, shown: str = "") -> Preset:
     return parse(raw)
 
 
+def faults_of(raw: Any, shown: str) -> list[Fault]:
+    """Every fault of a raw preset that is not (yet) a file; ``shown`` is the name that messages use."""
+    faults: list[Fault] = []
+    PRESET_SHAPE.check(raw, "$", faults, shown)
+    return faults or _further_faults(raw, shown, raw["name"])
+
+
 def find(presets: Path, name: str) -> Preset:
     """The preset called ``name``; PresetError with the nearest name when there is none."""
     reason = unsafe_path_reason(name)

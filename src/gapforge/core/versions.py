@@ -32,7 +32,7 @@ def local(version: str) -> str:
 def minor(version: str) -> str:
     """Return the first two numbers: "11.8.0" gives "11.8", "12" gives "12.0"."""
     parts = version.split(".")
-    return ".".join((parts + ["0"])[:2])
+    return ".".join([*parts, "0"][:2])
 
 
 def major(version: str) -> str:
