@@ -225,7 +225,12 @@ def parameters(component: Component, preset: Preset, lock: Lock, role: str = "")
     if not component.enabled(preset):
         return {"enabled": False, "python": preset.python}
     part = component.part(preset)
-    own = {key: value for key, value in part.items() if _is_param(value)} if isinstance(part, Mapping) else {}
+    own = {
+        # The preset's tensorrt.python is a switch, every component's "python" a version: the full name tells them apart.
+        f"{component.name}.{key}" if key in common else key: value
+        for key, value in (part.items() if isinstance(part, Mapping) else ())
+        if _is_param(value)
+    }
     if component.debs:
         # TensorRT as .debs is installed with all others, so that apt orders them.
         trt = preset.tensorrt
