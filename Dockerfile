@@ -7,7 +7,7 @@
 #   DOCKER_BUILDKIT=1 docker build --network=none --target runtime \
 #       --build-arg BUILDER_BASE=… --build-arg RUNTIME_BASE=… .gapforge/context/PRESET
 #
-# Rules that a lint holds: no "syntax" line (it pulls a frontend), no ADD of an address, no RUN with a network of its own.
+# Rules that a lint holds (gapforge refuses a Dockerfile that breaks one): no "syntax" line (it pulls a frontend), no ADD of an address, no RUN with a network of its own.
 #
 # A component stage mounts its own folder of the context and nothing else, so its cache key is what it consumes.
 # Its build.sh leaves /out/dev (everything) and /out/runtime (no headers, static libraries, pkg-config or CMake files).
@@ -51,7 +51,8 @@ COPY --from=wheels /out/dev/ /
 COPY --from=tensorrt /out/dev/ /
 COPY --from=ffmpeg /out/dev/ /
 COPY --from=opencv /out/dev/ /
-RUN ldconfig
+# BuildKit leaves the empty folder that inputs were mounted on.
+RUN ldconfig; if [ -d /in ]; then rmdir /in; fi
 # find_path and find_library of CMake look here; the folder is absent without TensorRT (or with its .debs).
 ENV CMAKE_PREFIX_PATH=/usr/local/tensorrt
 
@@ -99,6 +100,7 @@ RUN set -eu; \
         if [ -d "$folder" ]; then find "$folder" -xdev -type f -name '*.h' ! -name 'pyconfig.h' -delete; fi; \
     done; \
     ldconfig; \
+    if [ -d /in ]; then rmdir /in; fi; \
     rm -rf /var/cache/ldconfig/aux-cache /var/lib/apt/lists/* /var/log/lastlog /var/log/faillog
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 # By number, so that "must not run as root" policies can see it without reading /etc/passwd.

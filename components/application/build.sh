@@ -50,7 +50,11 @@ mapfile -t options < <(grep -v '^$' "$settings/cmake" || true)
 generator=()
 if [[ ! -f "$build/CMakeCache.txt" ]] && command -v ninja > /dev/null; then generator=(-G Ninja); fi
 if command -v ccache > /dev/null; then
-    export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+    # Beside the build folder, so that one volume keeps both and no home folder is needed.
+    cache="${CCACHE_DIR:-/workspace/.ccache}"
+    if mkdir -p "$cache" 2> /dev/null && [[ -w "$cache" ]]; then
+        export CCACHE_DIR="$cache" CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+    fi
 fi
 cmake -S "$source" -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local \
     "${options[@]}" "$@"

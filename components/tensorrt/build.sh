@@ -56,7 +56,8 @@ done
 # "00": before a distribution's own copy, should a base image have one.
 printf '/usr/local/tensorrt/lib\n' > "$OUT/dev/etc/ld.so.conf.d/00-gapforge-tensorrt.conf"
 
-if [[ "$(param python)" != "" ]] && ! [[ "$(param binding)" == 0 ]]; then
+# "python" is every component's option for the version; the preset's tensorrt.python arrives under its full name.
+if [[ "$(param tensorrt.python)" != 0 ]]; then
     tag="cp$(python_version | tr -d .)"
     # tensorrt_lean and tensorrt_dispatch have an underscore and stay out. Never an index: the package of that name
     # there is a stub that downloads.
