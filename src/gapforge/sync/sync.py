@@ -1,0 +1,505 @@
+"""The whole of sync: resolve a preset (or reuse its lock), fetch into the store, lay out artifacts/NAME.
+
+Killed at any moment, the next run converges: finished files are in the store by hash, cut ones are
+``partial``, and the lock is written only when every byte of it is in the store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gapforge.core import lock as locks
+from gapforge.core.errors import Fault, FetchError, LockError, ResolveError, StorageError
+from gapforge.core.files import exclusive, mark_folder, remove_folder, sha256_file, write_text
+from gapforge.core.lock import Entry, Lock, LockedImage
+from gapforge.core.preset import BaseImage, Preset, SourceArchive
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.core.store import Store
+from gapforge.sync import apt, images, sources
+from gapforge.sync.changes import Changes, compare
+from gapforge.sync.download import Downloader, Got, Want
+from gapforge.sync.journal import Journal
+from gapforge.sync.network import Network
+from gapforge.sync.python import Resolver, Wheel, requirements_text
+
+ROLES = ("builder", "runtime")
+REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
+INDEX_FILES = ("Packages", "Release")
+TOOL_ONLY = ("install-tool",)  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
+STALE_DAYS = 30  # a partial file that nobody went on with for so long is let go
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
+
+    update: bool = False
+    provided: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What sync did. ``fetched`` counts bytes that came from elsewhere; ``strangers`` are files in
+    artifacts/NAME that gapforge never put there (verify refuses them)."""
+
+    lock: Lock
+    artifacts: Path
+    changes: Changes
+    resolved: bool
+    fetched: int
+    strangers: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The outcome in JSON types; sizes in bytes."""
+        return {
+            "preset": self.lock.preset, "artifacts": str(self.artifacts), "resolved": self.resolved,
+            "files": len(self.lock.entries), "bytes": sum(e.size for e in self.lock.entries),
+            "fetched_bytes": self.fetched, "changes": self.changes.to_json(), "strangers": list(self.strangers),
+        }  # fmt: skip
+
+
+def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
+    """Make artifacts/NAME hold exactly what the preset needs. Raises BusyError while another sync runs."""
+    store = Store(project.store)
+    with (
+        exclusive(store.lock_file, f"{project.store}"),
+        Progress(f"sync {preset.name}", quiet=options.quiet) as progress,
+    ):
+        return _Run(preset, project, network, options, store, progress).execute()
+
+
+def usable_lock(preset: Preset, project: Project, *, update: bool = False) -> Lock | None:
+    """The preset's lock when it fits the preset as it is now, else None. Raises LockError for a damaged
+    one, unless ``update`` is about to replace it."""
+    file = project.lock_file(preset.name)
+    if not file.exists():
+        return None
+    try:
+        lock = locks.load(file)
+    except LockError:
+        if update:
+            return None
+        raise
+    return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
+
+
+class _Run:
+    """One run of sync, under the store's lock."""
+
+    def __init__(self, preset: Preset, project: Project, network: Network, options: Options, store: Store,
+                 progress: Progress) -> None:  # fmt: skip
+        self.preset, self.project, self.network, self.options = preset, project, network, options
+        self.store, self.progress = store, progress
+        self.downloader = Downloader(store, network, progress)
+        self.provided = sources.Provided(options.provided, store, progress)
+        self.work = store.partial(f"work-{os.getpid()}")
+        self.resolver = Resolver(project, network, self.work / "uv", refresh=options.update)
+        self.journal = Journal(project.state / "sync" / f"{preset.name}.json", preset.sha256)
+        self.fetched = 0
+
+    def execute(self) -> Outcome:
+        self._tidy()
+        mark_folder(self.work, "a sync at work")
+        old = usable_lock(self.preset, self.project, update=self.options.update)
+        self.before = old or self._previous_lock()
+        with ExitStack() as self.stack:
+            self._apt: dict[BaseImage, apt.AptRoot] = {}
+            if old is not None and not self.options.update:
+                lock = self._complete(old)
+            else:
+                lock = self._resolve()
+            strangers = self._publish(lock)
+        remove_folder(self.work)
+        self.journal.remove()
+        return Outcome(lock, self.project.artifacts_of(self.preset.name), compare(self.before, lock), lock is not old,
+                       self.fetched, tuple(strangers))  # fmt: skip
+
+    # -- a lock that is to be made
+
+    def _resolve(self) -> Lock:
+        """Resolve everything, fetch it, and return the new lock."""
+        preset = self.preset
+        sources.check_files(preset)
+        wanted = self._wants()
+        # What a person has to bring, and what is cheap to refuse, comes before the long downloads.
+        got = self._sources([pair for pair in wanted if pair[0].gated])
+        wheels = self.resolver.wheels(preset)
+        tool = self.resolver.install_tool(preset)
+        sdists = {s.name: self.resolver.sdist(s.sdist, preset) for s in preset.sources.values() if s.sdist}
+        for source in preset.sources.values():
+            if source.sdist and sdists[source.name].sha256 not in ("", source.sha256):
+                raise ResolveError(
+                    f"{source.sdist} is not the file that the preset names",
+                    faults=[Fault(sdists[source.name].file, f"has sha256 {sdists[source.name].sha256} on the index",
+                                  f"sha256 {source.sha256}")],
+                    hint=f"correct sources.{source.name} in presets/{preset.name}.json")  # fmt: skip
+        bases = {role: self._base(role) for role in ROLES}
+        local = [pair for pair in wanted if sources.is_local_repo(preset, pair[0])]
+        got.update(self._sources(local))
+        debs = self._closures(bases)
+
+        got.update(self._sources([pair for pair in wanted if pair[0].name not in got],
+                                 [_want(w) for w in (*wheels, tool)],
+                                 [Want(s.file or sdists[s.name].file, (sdists[s.name].url,), s.sha256, sdists[s.name].size)
+                                  for s in preset.sources.values() if s.sdist]))  # fmt: skip
+        entries: list[Entry] = []
+        for image_entries, _ in bases.values():
+            entries += image_entries
+        entries += self._wheel_entries(wheels, tool, got)
+        for source in preset.sources.values():
+            if sources.is_local_repo(preset, source):
+                continue
+            if source.urls:
+                entries.append(sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url"))
+                if not source.sha256:
+                    self.progress.note(f"WARNING: {source.file} is trusted because it was seen first; sha256 {got[source.name].sha256}")
+            elif source.sdist:
+                sdist = sdists[source.name]
+                size = self.store.path(source.sha256).stat().st_size
+                entries.append(sources.entry_of(source, source.file or sdist.file, source.sha256, size,
+                                                "index:default", sdist.version))  # fmt: skip
+            else:
+                entries.append(self._apt_source(source.name))
+        entries += self._fetch_debs(debs)
+        entries += self._deb_index([e for e in entries if e.kind == "deb"])
+        return Lock(preset.name, preset.sha256, {role: image for role, (_, image) in bases.items()},
+                    tuple(sorted(entries, key=lambda e: e.path)))  # fmt: skip
+
+    def _wants(self) -> list[tuple[SourceArchive, Want]]:
+        """Sources with addresses. What was trusted at first use stays what is expected, until --update."""
+        before = {} if self.options.update or self.before is None else {
+            e.name: e for e in self.before.of("source", "tensorrt")
+            if e.trust and e.name in self.preset.sources and e.urls == self.preset.sources[e.name].urls}  # fmt: skip
+        return sources.wants_of(self.preset, {**before, **self.journal.first_use(self.preset)})
+
+    def _wheel_entries(self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]) -> list[Entry]:
+        entries: dict[str, Entry] = {}
+        for wheel in (*wheels, tool):
+            path = f"wheels/{wheel.file}"
+            roles = TOOL_ONLY if wheel is tool else ()
+            if path in entries:
+                entries[path] = replace(entries[path], roles=(*TOOL_ONLY, "runtime"))  # the preset asks for the same pip
+                continue
+            found = got[wheel.file]
+            if not wheel.sha256:
+                self.progress.note(f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first")
+            entries[path] = Entry("wheel", path, found.sha256, found.size, f"index:{wheel.index}", wheel.name, wheel.version,
+                                  roles=roles, trust="" if wheel.sha256 else "first-use")  # fmt: skip
+        pinned = [(w.name, w.version, got[w.file].sha256) for w in wheels]
+        data = requirements_text(pinned).encode()
+        sha256 = self.store.add_bytes(data)
+        return [*entries.values(), Entry("index", REQUIREMENTS, sha256, len(data), "generated", name="requirements")]
+
+    # -- fetching
+
+    def _sources(self, pairs: Sequence[tuple[SourceArchive, Want]], *more: Sequence[Want]) -> dict[str, Got]:
+        """Fetch sources (keyed by source name) together with other files (keyed by file name)."""
+        wants = [want for _, want in pairs] + [want for group in more for want in group]
+        gated = {want.file for source, want in pairs if source.gated}
+        try:
+            got = self._obtain(wants)
+        except FetchError as error:
+            missing = [pair for pair in pairs if pair[1].file in gated & {fault.where for fault in error.faults}]
+            if missing:
+                raise sources.gated_error(self.preset, missing, error.faults) from None
+            raise
+        names = {want: source.name for source, want in pairs}
+        result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
+        for source, want in pairs:
+            if not want.sha256:
+                self.journal.record_first_use(source.name, result[source.name].sha256, result[source.name].size)
+        return result
+
+    def _obtain(self, wants: Sequence[Want]) -> list[Got]:
+        """Each wanted file into the store: it may be there, or in --from, or else it is downloaded."""
+        found: dict[Want, Got] = {}
+        known = self.store.missing((w.sha256, w.size or -1) for w in wants if w.sha256)
+        for want in wants:
+            if want.sha256 and want.sha256 not in known:
+                found[want] = Got(want, want.sha256, self.store.path(want.sha256).stat().st_size, "")
+        rest = [want for want in wants if want not in found]
+        provided = self.provided.take(rest)
+        found.update({want: provided[want.file] for want in rest if want.file in provided})
+        rest = [want for want in rest if want not in found]
+        self.progress.total += sum(want.size for want in dict.fromkeys(rest))
+        for got in self.downloader.fetch(rest):
+            found[got.want] = got
+            self.fetched += got.size
+        return [found[want] for want in wants]
+
+    # -- base images
+
+    def _base(self, role: str, locked: LockedImage | None = None) -> tuple[list[Entry], LockedImage]:
+        """The base image of ``role`` in the store, as entries. With ``locked`` the very same image again."""
+        base = self.preset.base(role)
+        pinned = base
+        if locked is not None and base.image and "@" in locked.reference:
+            pinned = replace(base, digest=locked.reference.rpartition("@")[2])
+        image, files = self._base_files(pinned)
+        if locked is not None and image != locked:
+            raise FetchError(
+                f"the base image of {role} cannot be had again as it was",
+                faults=[Fault(base.label, f"is now {image.config_digest}", locked.config_digest)],
+                hint=f"resolve anew: ./deps_sync.sh {self.preset.name} --update",
+            )
+        entries = [Entry("image", f"images/{role}/{path}", sha256, size, "image", name=role, roles=(role,))
+                   for path, (sha256, size) in sorted(files.items())]  # fmt: skip
+        return entries, image
+
+    def _base_files(self, base: BaseImage) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
+        """The image's layout in the store: path -> (sha256, size). Builder and runtime often share one."""
+        known = self.journal.base(base)
+        if known is not None and not self.store.missing(known[1].values()):
+            return known
+        folder = self.work / f"image-{len(list(self.work.glob('image-*')))}"
+        folder.mkdir()
+        image = images.fetch_base(base, self.project, self.preset.epoch, folder, self.network, self.progress)
+        files: dict[str, tuple[str, int]] = {}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            size = path.stat().st_size
+            sha256 = self.store.add(path)
+            files[path.relative_to(folder).as_posix()] = (sha256, size)
+            self.fetched += size
+        self.journal.record_base(base, image, files)
+        return image, files
+
+    # -- packages
+
+    def _apt_root(self, role: str, entries: Iterable[Entry]) -> apt.AptRoot:
+        """The APT root on the base image of ``role``; roles with one base share it."""
+        base = self.preset.base(role)
+        if base not in self._apt:
+            number = len(self._apt)
+            layout = self.work / f"layout-{number}"
+            prefix = f"images/{role}/"
+            self.store.view(layout, {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)})
+            root = apt.AptRoot(layout, self.preset.apt_sources, self.work / f"apt-{number}", self.network, self._local_repo())
+            self._apt[base] = self.stack.enter_context(root)
+        return self._apt[base]
+
+    def _local_repo(self) -> Path | None:
+        """TensorRT's local-repository .deb under its own name, fetched when needed."""
+        for source, want in self._wants():
+            if sources.is_local_repo(self.preset, source):
+                got = self._sources([(source, want)])[source.name]
+                file = self.work / "local-repo" / source.file
+                self.store.place(got.sha256, file)
+                return file
+        return None
+
+    def _closures(self, bases: Mapping[str, tuple[list[Entry], LockedImage]]) -> dict[str, list[apt.DebFile]]:
+        """The .debs that each role's base lacks."""
+        tensorrt = self.preset.tensorrt
+        packages = {"builder": list(self.preset.apt_builder), "runtime": list(self.preset.apt_runtime)}
+        if tensorrt is not None and tensorrt.form == "deb":
+            packages["builder"] += tensorrt.builder or tensorrt.runtime
+            packages["runtime"] += tensorrt.runtime
+        return {role: list(self._apt_root(role, bases[role][0]).closure(packages[role])) for role in ROLES}
+
+    def _fetch_debs(self, closures: Mapping[str, Sequence[apt.DebFile]]) -> list[Entry]:
+        """The .debs of all roles in the store, as entries; a .deb that both roles need is one entry."""
+        entries: dict[str, Entry] = {}
+        for role in ROLES:
+            missing = []
+            for deb in closures[role]:
+                path = f"debs/{deb.file}"
+                if path in entries:
+                    entries[path] = replace(entries[path], roles=(*entries[path].roles, role))
+                    continue
+                entries[path] = Entry("deb", path, deb.sha256, deb.size, deb.origin, deb.package, deb.version,
+                                      deb.architecture, (role,))  # fmt: skip
+                missing.append(deb)
+            self._download_debs(self._apt[self.preset.base(role)], missing)
+        return list(entries.values())
+
+    def _download_debs(self, root: apt.AptRoot, debs: Sequence[apt.DebFile]) -> None:
+        gone = self.store.missing((deb.sha256, deb.size) for deb in debs)
+        wants = {Want(deb.file, (), deb.sha256, deb.size): deb for deb in debs if deb.sha256 in gone}
+        provided = self.provided.take(list(wants))
+        rest = [deb for want, deb in wants.items() if want.file not in provided]
+        if not rest:
+            return
+        folder = self.work / "debs"
+        folder.mkdir(exist_ok=True)
+        self.progress.total += sum(deb.size for deb in rest)
+        root.download(rest, folder, self.progress)
+        for deb in rest:
+            self.store.add(folder / deb.file, deb.sha256)
+            self.fetched += deb.size
+
+    def _apt_source(self, name: str) -> Entry:
+        """An upstream tarball out of the builder's APT sources."""
+        source = self.preset.sources[name]
+        root = self._apt[self.preset.builder]
+        found = root.source_tarball(source.apt_source)
+        if self.store.missing([(found.sha256, found.size)]):
+            want = Want(found.file, (), found.sha256, found.size)
+            if found.file not in self.provided.take([want]):
+                folder = self.work / "source"
+                folder.mkdir(exist_ok=True)
+                self.progress.total += found.size
+                root.download_source(found, folder, self.progress)
+                self.store.add(folder / found.file, found.sha256)
+                self.fetched += found.size
+        return sources.entry_of(source, source.file or found.file, found.sha256, found.size, "apt:base", found.version)
+
+    def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
+        """Packages and Release for these .debs."""
+        folder = self.work / "index"
+        self.store.view(folder, {e.path.removeprefix("debs/"): e.sha256 for e in debs})
+        apt.write_index(folder)
+        entries = []
+        for name in INDEX_FILES:
+            size = (folder / name).stat().st_size
+            entries.append(Entry("index", f"debs/{name}", self.store.add(folder / name), size, "generated", name=name))
+        return entries
+
+    # -- a lock that exists
+
+    def _complete(self, lock: Lock) -> Lock:
+        """Bring back what the store lacks of ``lock``; the lock stays as it is."""
+        with Progress("check the store", sum(e.size for e in lock.entries), quiet=self.options.quiet) as progress:
+            gone = self.store.missing(((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add)
+        missing = [e for e in lock.entries if e.sha256 in gone]
+        if not missing:
+            return lock
+        by_name = {e.name: e for e in lock.of("source", "tensorrt")}
+        wants = [Want(e.file, (), e.sha256, e.size) for e in missing if e.origin not in ("generated", "image")]
+        self.provided.take(wants)
+        missing = self._still(missing)
+        located = self.resolver.locate(self.preset, [e for e in missing if e.kind == "wheel"]) if any(
+            e.kind == "wheel" for e in missing) else {}  # fmt: skip
+        pairs, more = [], []
+        for entry in missing:
+            if entry.kind == "wheel":
+                more.append(Want(entry.file, (located[entry.path],), entry.sha256, entry.size))
+            elif entry.kind in ("source", "tensorrt") and entry.origin == "url":
+                pairs += [p for p in sources.wants_of(self.preset, by_name) if p[0].name == entry.name]
+            elif entry.kind in ("source", "tensorrt") and entry.origin.startswith("index:"):
+                sdist = self.resolver.sdist(self.preset.sources[entry.name].sdist, self.preset)
+                more.append(Want(entry.file, (sdist.url,), entry.sha256, entry.size))
+        self._sources(pairs, more)
+        for role in ROLES:
+            if any(e.kind == "image" and role in e.roles for e in self._still(missing)):
+                self._base(role, lock.images[role])
+        self._complete_apt(lock, [e for e in self._still(missing) if e.origin.startswith("apt:")])
+        if any(e.origin == "generated" for e in self._still(missing)):
+            self._deb_index(lock.of("deb"))
+            self.store.add_bytes(requirements_text(
+                (e.name, e.version, e.sha256) for e in lock.of("wheel") if e.roles != TOOL_ONLY).encode())  # fmt: skip
+        if left := self._still(missing):
+            raise LockError(f"the lock of {self.preset.name} cannot be fulfilled any more",
+                            faults=[Fault(e.path, "cannot be made or fetched again", f"sha256 {e.sha256}") for e in left],
+                            hint=f"./deps_sync.sh {self.preset.name} --update")  # fmt: skip
+        return lock
+
+    def _complete_apt(self, lock: Lock, missing: Sequence[Entry]) -> None:
+        """Fetch missing .debs and tarballs, when the archive still has those versions."""
+        if not missing:
+            return
+        image_entries = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
+        closures = self._closures({role: (image_entries[role], lock.images[role]) for role in ROLES})
+        wanted = {e.sha256 for e in missing if e.kind == "deb"}
+        for role in ROLES:
+            debs = [deb for deb in closures[role] if deb.sha256 in wanted]
+            self._download_debs(self._apt[self.preset.base(role)], debs)
+        for entry in missing:
+            if entry.kind != "deb":
+                self._apt_source(entry.name)
+        if left := self._still(missing):
+            raise ResolveError(
+                f"the APT sources do not have what the lock of {self.preset.name} names",
+                faults=[Fault(e.path, "has been replaced by another version", f"{e.name} {e.version}") for e in left],
+                hint=f"resolve anew: ./deps_sync.sh {self.preset.name} --update; or give the files with --from FOLDER",
+            )
+
+    def _still(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [e for e in entries if not self.store.intact(e.sha256, e.size)]
+
+    # -- the result
+
+    def _publish(self, lock: Lock) -> list[str]:
+        """Write the lock, then make artifacts/NAME that; returns the files there that are not ours."""
+        gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
+        if gone:
+            raise StorageError("files in the store changed while sync was running",
+                               faults=[Fault(e.path, "is damaged", f"sha256 {e.sha256}") for e in lock.entries if e.sha256 in gone],
+                               hint="look after the disk; then run the same command again")  # fmt: skip
+        folder = self.project.artifacts_of(self.preset.name)
+        previous = _paths_of(folder / LOCK)
+        text = lock.render()
+        # The lock first: whatever happens after this line, the next run lays out this very state.
+        file = self.project.lock_file(self.preset.name)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+        files = {e.path: e.sha256 for e in lock.entries}
+        files[LOCK] = self.store.add_bytes(text.encode())
+        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
+        files[SUMS] = self.store.add_bytes(sums.encode())
+        return self.store.view(folder, files, previous)
+
+    def _previous_lock(self) -> Lock | None:
+        """What was locked before the preset changed, to tell what is new; None when there is nothing usable."""
+        try:
+            return locks.load(self.project.lock_file(self.preset.name))
+        except LockError:
+            return None
+
+    def _tidy(self) -> None:
+        """Clear what killed runs left. Finished .debs of theirs are kept: by their hash, nothing is trusted."""
+        for path in sorted(self.work.parent.iterdir()):
+            stale = path.suffix in (".part", ".json") and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
+            if stale or path.name.startswith(("copy-", "bytes-", "place-")):
+                path.unlink(missing_ok=True)
+            elif path.name.startswith("work-"):
+                for file in sorted([*path.glob("debs/*.deb"), *path.glob("source/*")]):
+                    if file.is_file() and not file.is_symlink():
+                        self.store.add(file, known=sha256_file(file))
+                try:
+                    remove_folder(path)
+                except OSError:
+                    continue  # a program of the killed run is still writing there; the next run gets it
+        for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _want(wheel: Wheel) -> Want:
+    return Want(wheel.file, (wheel.url,), wheel.sha256, wheel.size)
+
+
+def _paths_of(lock_file: Path) -> list[str]:
+    """The paths that an earlier sync put into artifacts/NAME, so that stale ones may be removed."""
+    try:
+        lock = locks.load(lock_file)
+    except LockError:
+        return []
+    return [e.path for e in lock.entries]
+
+
+def describe(lock: Lock, store: Store) -> list[dict[str, object]]:
+    """Every file of a lock for ``--dry-run``: origin or addresses, size, and whether the store has it."""
+    return [{
+        "path": e.path, "kind": e.kind, "size": e.size, "sha256": e.sha256, "origin": e.origin,
+        "urls": list(e.urls), "stored": store.has(e.sha256, e.size),
+    } for e in lock.entries]  # fmt: skip
+
+
+def outline(preset: Preset) -> list[str]:
+    """What an unresolved preset asks for, one line each: all that can be said without the network."""
+    lines = [f"image {role}: {preset.base(role).label}" for role in ROLES]
+    for requirement in (*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages):
+        lines.append(f"wheel {requirement}, and what it depends on")
+    for source in preset.sources.values():
+        size = f", {source.size} bytes" if source.size else ""
+        where = source.urls[0] if source.urls else source.sdist or f"apt source {source.apt_source}"
+        lines.append(f"source {source.name}: {where}{size}")
+    for role, packages in (("builder", preset.apt_builder), ("runtime", preset.apt_runtime)):
+        lines += [f"deb {package} ({role}), and what it depends on" for package in packages]
+    return lines
