@@ -58,7 +58,7 @@ class Row:
 def render(
     stacks: Sequence[Stack], components: Sequence[Component], drivers: Mapping[str, str], review: Review, language: str
 ) -> str:
-    """The document in "ko" or "en". ``drivers`` maps CUDA versions to the driver that their toolkit names."""
+    """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
     return _Document(stacks, components, drivers, review, language).text()
 
 
@@ -226,21 +226,14 @@ class _Document:
             torch = "/".join(v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v) if p.pytorch else ""
             rows.append([
                 f"[`{p.name}`](#{p.name.replace('.', '')})", f"{p.os_id} {p.os_version}", p.cuda or "—", p.cudnn or "—",
-                self._driver(p), p.python, torch or "—", p.tensorrt.version if p.tensorrt else "—",
+                f"≥ {least}" if (least := self.drivers.get(p.name)) else "—", p.python, torch or "—", p.tensorrt.version if p.tensorrt else "—",
                 self._built_version(stack, "ffmpeg", p.ffmpeg.version if p.ffmpeg else ""),
                 self._built_version(stack, "opencv", p.opencv.version if p.opencv else ""),
                 self._state(stack),
             ])  # fmt: skip
-        head = [tr("프리셋", "preset"), "OS", "CUDA", "cuDNN", tr("드라이버", "driver"), "Python",
+        head = [tr("프리셋", "preset"), "OS", "CUDA", "cuDNN", tr("최소 드라이버", "least driver"), "Python",
                 "torch/vision/audio", "TensorRT", "FFmpeg", "OpenCV", tr("잠금", "lock")]  # fmt: skip
         return ["## " + tr("한눈에 보기", "Overview"), "", *_table(head, rows)]
-
-    def _driver(self, preset: Preset) -> str:
-        if not preset.cuda:
-            return "—"
-        exact = self.drivers.get(preset.cuda)
-        newest = max((v for v in self.drivers if v.startswith(preset.cuda + ".")), default="", key=versions.key)
-        return f"≥ {exact or self.drivers[newest]}" if exact or newest else "—"
 
     def _built_version(self, stack: Stack, name: str, asked: str) -> str:
         entry = _entry_of(name, stack.lock)
@@ -289,15 +282,23 @@ class _Document:
             for name, roles, version in _apt_roots(stack):
                 label = f"{version or self._unresolved()} ({roles})"
                 found.setdefault((name, "deb"), {}).setdefault(label, []).append(stack.preset.name)
-        rows = [
-            [f"`{name}`", kind, "<br>".join(f"{version or self._unresolved()}: " + ", ".join(f"`{p}`" for p in presets)
-                                           for version, presets in sorted(uses.items(), key=lambda v: (versions.key(v[0]), v[0])))]
-            for (name, kind), uses in sorted(found.items())
-        ]  # fmt: skip
+        rows = []
+        for (name, kind), uses in sorted(found.items()):
+            ordered = sorted(uses.items(), key=lambda use: (versions.key(use[0]), use[0]))
+            shown = [f"{version or '—'}: {self._names(presets)}" for version, presets in ordered]
+            rows.append([f"`{name}`", kind, "<br>".join(shown)])
         note = tr("프리셋이 직접 지정한 패키지입니다. 따라온 의존성은 프리셋별 표에 있습니다.",
                   "What presets name themselves; what comes along as a dependency is in each preset's own tables.")  # fmt: skip
         return ["## " + tr("패키지별 사용처", "Who uses what"), "", note, "",
                 *_table([tr("패키지", "package"), tr("종류", "kind"), tr("버전: 프리셋", "version: presets")], rows)]  # fmt: skip
+
+    def _names(self, presets: Sequence[str]) -> str:
+        if len(presets) == len(self.stacks) > 1:
+            return self.tr("모든 프리셋", "all presets")
+        delivered = [stack.preset.name for stack in self.stacks if not stack.preset.practice]
+        if list(presets) == delivered and len(delivered) > 2:
+            return self.tr("납품용 프리셋 모두", "all presets for delivery")
+        return ", ".join(f"`{name}`" for name in presets)
 
     def _stack(self, stack: Stack) -> list[str]:
         tr, p = self.tr, stack.preset
@@ -336,7 +337,9 @@ class _Document:
             short = _code(row.sha256[:SHORT]) if row.sha256 else self._unresolved()
             if row.first_use:
                 short += " " + tr("(최초 사용 시 신뢰)", "(first use)")
-            body.append([f"`{row.name}`", row.version or self._unresolved(), row.licence or unknown.get(row.kind, inside),
+            # A file at a fixed address may have no version; what is still to be resolved will get one.
+            version = row.version or ("—" if row.source.startswith("http") else self._unresolved())
+            body.append([f"`{row.name}`", version, row.licence or unknown.get(row.kind, inside),
                          row.source if row.source.startswith("http") else f"`{row.source}`", short,
                          words.get(row.used_by, row.used_by.replace("$.pytorch", "`$.pytorch`")
                                    .replace("$.python.packages", "`$.python.packages`")) or "—"])  # fmt: skip

@@ -10,6 +10,7 @@ from gapforge.build.package_versions import Review, Stack
 from gapforge.cli import schema
 from gapforge.core import catalog, preset
 from gapforge.core import lock as locks
+from gapforge.core.compatibility import required_driver
 from gapforge.core.errors import Fault, LockError, PresetError
 from gapforge.core.files import inside, write_text
 from gapforge.core.project import Project
@@ -64,7 +65,7 @@ def documents(project: Project) -> dict[str, str]:
     stacks = [_stack(project, name) for name in preset.names(project.presets)]
     components = component.load_all(project.components)
     facts = catalog.load(project.catalog)
-    drivers = {**{image.cuda: image.driver for image in facts.images}, **facts.drivers}
+    drivers = {stack.preset.name: required_driver(stack.preset, facts) for stack in stacks}
     review = _review(project)
     return {path: package_versions.render(stacks, components, drivers, review, language)
             for language, path in DOCUMENTS.items()}  # fmt: skip
