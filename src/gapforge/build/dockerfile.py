@@ -221,6 +221,8 @@ def _check_run(instruction: _Instruction, state: _State) -> None:
             )
         elif name != "mount":
             _fault(state, instruction.line, f'RUN has the flag "{flag}"', "--mount only")
+        elif not value:
+            _fault(state, instruction.line, "RUN has --mount without a value", "--mount=type=…")
         else:
             _check_mount(instruction, value, state)
 
