@@ -1,0 +1,218 @@
+"""Which releases a project has published: its tags, its listing page, or a registry's tags.
+
+Where to look is data (``catalog/upstreams.json``). Answers are small and are asked with curl and skopeo, so
+that proxies, certificates, netrc and mirrors work as for every download.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urljoin
+
+from gapforge.core import process
+from gapforge.core.catalog import documents
+from gapforge.core.errors import FetchError, ToolError
+from gapforge.core.files import sha256_bytes
+from gapforge.core.versions import key
+from gapforge.sync.network import Network, shown
+
+ANSWER_SECONDS = 60
+LARGEST_ANSWER = 20_000_000  # bytes; a listing is never larger
+MOST_PAGES = 30  # of 100 tags; no project here has more
+MANIFEST_BYTES = 4_000_000
+_LATE = re.compile(r"(?i)(alpha|beta|rc|dev|pre)")  # not releases
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where a component's releases are listed. ``pattern`` has the group ``version`` and matches a whole tag or
+    file name; ``archive`` is the address of a release's archive with {version} and {tag}, "" for none."""
+
+    name: str
+    kind: str
+    address: str
+    pattern: str
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published release: its version, and the tag or file name that said so."""
+
+    version: str
+    tag: str
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def load(catalog: Path) -> dict[str, Upstream]:
+    """The listings of ``catalog/upstreams.json`` by component. Raises PresetError when the catalog has faults."""
+    table = documents(catalog)["upstreams"]["upstreams"]
+    return {name: Upstream(name, u["kind"], u["address"], u["pattern"], u.get("archive", "")) for name, u in table.items()}
+
+
+def releases(upstream: Upstream, network: Network) -> list[Release]:
+    """Every release there, newest first. Raises FetchError saying who did not answer as expected."""
+    network.require(f"asking for releases of {upstream.name}")
+    if upstream.kind == "github-tags":
+        names = github_tags(upstream.address, network)
+    elif upstream.kind == "listing":
+        names = listing(upstream.address, network)
+    else:
+        names = registry_tags(upstream.address, network)
+    found = matching(names, upstream.pattern)
+    if not found:
+        raise FetchError(f"{shown(upstream.address)} answered, but lists no release that looks like {upstream.pattern}",
+                         hint=f"if the project changed its names, correct catalog/upstreams.json: {upstream.name}")  # fmt: skip
+    return found
+
+
+def matching(names: Iterable[str], pattern: str) -> list[Release]:
+    """The releases among tags or file names, each version once, newest first; pre-releases are left out."""
+    found: dict[str, Release] = {}
+    for name in names:
+        match = re.fullmatch(pattern, name)
+        if match and not _LATE.search(name):
+            groups = {group: text or "" for group, text in match.groupdict().items()}
+            found.setdefault("-".join(groups.values()), Release(match["version"], name, groups))
+    return sorted(found.values(), key=lambda r: (key(r.version), r.tag), reverse=True)
+
+
+def github_tags(address: str, network: Network) -> list[str]:
+    """All tags of a repository, by the tags API and its pages."""
+    names: list[str] = []
+    url = f"{address}?per_page=100"
+    for _ in range(MOST_PAGES):
+        answer = get(url, network)
+        _refuse_limit(answer, address)
+        _expect_success(answer, address)
+        try:
+            page = json.loads(answer.body)
+            names += [str(tag["name"]) for tag in page]
+        except (ValueError, TypeError, KeyError) as error:
+            raise FetchError(f"{shown(address)} answers something that is no list of tags",
+                             hint="a proxy's page? look: curl " + shown(address)) from error  # fmt: skip
+        following = re.search(r'<([^>]+)>\s*;\s*rel="next"', answer.headers.get("link", ""))
+        if not following:
+            return names
+        url = urljoin(url, following[1])
+        if not url.startswith(("http://", "https://")):
+            raise FetchError(f"{shown(address)} names a next page that is no web address")
+    return names
+
+
+def listing(address: str, network: Network) -> list[str]:
+    """The file names that a listing page links to."""
+    answer = get(address, network)
+    _expect_success(answer, address)
+    text = answer.body.decode("utf-8", "replace")
+    links = re.findall(r"""<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", text, re.IGNORECASE)
+    return [unquote(html.unescape(link).split("?")[0].split("#")[0]).rsplit("/", 1)[-1] for link in links]
+
+
+def registry_tags(image: str, network: Network) -> list[str]:
+    """All tags of an image (``registry/name`` without a tag)."""
+    reference = network.registry(image)
+    try:
+        done = process.run(["skopeo", "list-tags", "--retry-times", str(min(2, network.retries)), f"docker://{reference}"],
+                           env=network.environment(), timeout=300, check=False)  # fmt: skip
+    except ToolError as error:
+        if error.hint:
+            raise
+        raise FetchError(f"{reference} does not answer: {error.message}") from error
+    if done.code != 0:
+        raise FetchError(f"the tags of {reference} cannot be listed: {_last(done.errors)}",
+                         hint=f"skopeo list-tags docker://{reference}")  # fmt: skip
+    try:
+        return [str(tag) for tag in json.loads(done.output)["Tags"]]
+    except (ValueError, TypeError, KeyError):
+        raise FetchError(f"{reference} answers no list of tags") from None
+
+
+def image_digest(image: str, network: Network) -> str:
+    """The digest that an image's tag stands for now ("sha256:…"). Raises FetchError."""
+    network.require(f"asking for the digest of {image}")
+    reference = network.registry(image)
+    command = ["skopeo", "inspect", "--raw", "--retry-times", str(min(2, network.retries)), f"docker://{reference}"]
+    try:
+        with process.piped(command, env=network.environment()) as output:
+            return f"sha256:{sha256_bytes(output.read(MANIFEST_BYTES))}"
+    except ToolError as error:
+        if error.hint:
+            raise
+        raise FetchError(f"{reference} cannot be looked at: {_last(error.message)}") from error
+
+
+def get(address: str, network: Network) -> Answer:
+    """One small HTTP answer, whatever its status. Raises FetchError when none comes."""
+    url = network.url(address)
+    with tempfile.TemporaryDirectory(prefix="gapforge-ask-") as room:
+        heads = Path(room, "heads")
+        command = [
+            "curl", "--disable", "--silent", "--show-error", "--location", "--max-redirs", "5", "--compressed",
+            "--proto", "=http,https", "--proto-redir", "=http,https", "--connect-timeout", "20",
+            "--max-time", str(ANSWER_SECONDS), "--max-filesize", str(LARGEST_ANSWER), "--dump-header", str(heads),
+            "--retry", str(min(2, network.retries)), "--user-agent", "gapforge", *network.curl_options(), "--config", "-",
+        ]  # fmt: skip
+        # The address goes over standard input: `ps` shows command lines, and a mirror's may hold a login.
+        quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
+        done = process.run(command, env=network.environment(), stdin=f'url = "{quoted}"\n',
+                           timeout=4 * ANSWER_SECONDS, check=False)  # fmt: skip
+        if done.code != 0:
+            raise FetchError(f"{shown(url)} does not answer: {_last(done.errors)}",
+                             hint="check the network of this machine (https_proxy, GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS")  # fmt: skip
+        status, headers = _heads(heads.read_text(encoding="latin-1") if heads.exists() else "")
+    return Answer(status, headers, done.output.encode())
+
+
+def _heads(text: str) -> tuple[int, dict[str, str]]:
+    """Status and headers of the last answer; those of redirects and proxies come before it."""
+    status: int = 0
+    headers: dict[str, str] = {}
+    for line in text.splitlines():
+        if match := re.match(r"HTTP/[0-9.]+ (\d{3})", line):
+            status, headers = int(match[1]), {}
+        elif ":" in line:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+    return status, headers
+
+
+def _refuse_limit(answer: Answer, address: str) -> None:
+    if answer.status not in (403, 429):
+        return
+    left, after = answer.headers.get("x-ratelimit-remaining"), answer.headers.get("retry-after", "")
+    if left != "0" and answer.status != 429 and not after:
+        return
+    reset = answer.headers.get("x-ratelimit-reset", "")
+    when = f" until {time.strftime('%H:%M UTC', time.gmtime(int(reset)))}" if reset.isdigit() else \
+        f" for {after} s" if after.isdigit() else ""  # fmt: skip
+    host = shown(address).split("/")[2]
+    raise FetchError(f"{host} answers no more questions from this address{when} (rate limit)",
+                     hint=f"wait, or give a token in ~/.netrc: machine {host} login USER password TOKEN")  # fmt: skip
+
+
+def _expect_success(answer: Answer, address: str) -> None:
+    if answer.status != 200:
+        raise FetchError(f"{shown(address)} answers {answer.status or 'nothing'}",
+                         hint="look whether the address in catalog/upstreams.json is still right")  # fmt: skip
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else "no answer"
