@@ -127,7 +127,9 @@ def _finish_manual(talk: _Talk, kind: str) -> Choices:
     if created:
         talk.say(tr(f"프리셋을 만들었습니다: {created}", f"Made a preset of your choices: {created}"))
     else:
-        talk.say(tr(f"같은 구성의 프리셋이 이미 있습니다: {made.name}", f"A preset of these choices exists: {made.name}"))
+        talk.say(
+            tr(f"같은 구성의 프리셋이 이미 있습니다: {made.name}", f"A preset of these choices exists: {made.name}")
+        )
     for line in warnings_of(made.raw, talk.catalog):
         talk.say(tr("주의: ", "warning: ") + line)
     state = look(talk.project, made)
@@ -159,7 +161,12 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         if word.lower() in ("b", "back"):
             if can_go_back:
                 raise _Back
-            talk.say(tr("   첫 질문이라 더 뒤로 갈 수 없습니다.", "   This is the first question; there is nothing to go back to."))
+            talk.say(
+                tr(
+                    "   첫 질문이라 더 뒤로 갈 수 없습니다.",
+                    "   This is the first question; there is nothing to go back to.",
+                )
+            )
             continue
         chosen = pick(options, word)
         if chosen is not None:
@@ -201,7 +208,9 @@ def _options(talk: _Talk, step: str) -> tuple[str, list[Option]]:
         return "Python", python_options(base, catalog)
     if step == "torch":
         return "PyTorch", torch_options(base, answers["python"], catalog)
-    return tr("TensorRT, 또는 없음", "TensorRT, or none"), tensorrt_options(base, answers["python"], catalog, _stored(talk))
+    return tr("TensorRT, 또는 없음", "TensorRT, or none"), tensorrt_options(
+        base, answers["python"], catalog, _stored(talk)
+    )
 
 
 def _stored(talk: _Talk) -> frozenset[str]:
@@ -235,7 +244,12 @@ def _show_preset(talk: _Talk, preset: Preset) -> None:
     """The answers that the preset gives to questions 2 to 5, and whether it can be built here now."""
     trt = f"{preset.tensorrt.version} ({preset.tensorrt.form})" if preset.tensorrt else tr("없음", "none")
     torch = preset.pytorch.torch if preset.pytorch else tr("없음", "none")
-    rows = [(tr("기반 이미지", "base image"), preset.builder.label), ("Python", preset.python), ("PyTorch", torch), ("TensorRT", trt)]
+    rows = [
+        (tr("기반 이미지", "base image"), preset.builder.label),
+        ("Python", preset.python),
+        ("PyTorch", torch),
+        ("TensorRT", trt),
+    ]
     column = max(width(name) for name, _ in rows)
     for name, value in rows:
         talk.say(f"      {pad(name, column)}  {value}")
@@ -255,5 +269,3 @@ def _sync_first(name: str) -> str:
 def _plain(word: str) -> str:
     """What the user typed, short and without control characters."""
     return "".join(char for char in word if char.isprintable())[:40]
-
-

@@ -76,7 +76,8 @@ SHAPES: Mapping[str, Record] = {
             {"version": _DOTTED, "tars": Items(Record(
                 {"cuda": _DOTTED, "file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
                 {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED})),
-             "cudnn": _DOTTED, "cudnn_needed": Flag(), "pythons": Items(_DOTTED), "apt_versions": Items(Text()),
+             "cudnn": _DOTTED, "cudnn_needed": Flag(), "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
+             "pythons_complete": Flag("whether pythons names all of them"), "apt_versions": Items(Text()),
              "source": _SOURCE}, {"note": Text()})),
         "packages": Items(Record({"major": _DOTTED, "names": Items(Text()), "source": _SOURCE})),
         "dropped": Items(Record({"compute_below": _DOTTED, "from": _DOTTED, "source": _SOURCE})),
@@ -177,13 +178,21 @@ class TensorRTTar:
 
 @dataclass(frozen=True)
 class TensorRTRelease:
-    """A TensorRT release. ``cudnn_needed``: False means that cuDNN is optional."""
+    """A TensorRT release. ``cudnn_needed``: False means that cuDNN is optional. ``pythons`` are those whose
+    binding was seen named; unless ``pythons_complete`` the tar may hold more."""
 
     version: str
     tars: tuple[TensorRTTar, ...]
     cudnn: str
     cudnn_needed: bool
     pythons: tuple[str, ...]
+    pythons_complete: bool
+
+    def binds(self, python: str) -> bool | None:
+        """Whether there is a binding for this Python; None when nobody wrote it down."""
+        if python in self.pythons:
+            return True
+        return False if self.pythons_complete else None
 
 
 @dataclass(frozen=True)
@@ -302,7 +311,9 @@ def documents(folder: Path) -> dict[str, Any]:
         found[name] = raw
     for file in sorted(folder.glob("*.json")):
         if file.stem not in SHAPES:
-            faults.append(Fault(f"{folder.name}/{file.name}", "is not a catalog document", ", ".join(f"{n}.json" for n in SHAPES)))
+            faults.append(
+                Fault(f"{folder.name}/{file.name}", "is not a catalog document", ", ".join(f"{n}.json" for n in SHAPES))
+            )
     if faults:
         raise PresetError("the catalog cannot be used", faults=faults,
                           hint="take catalog/ from the release that this copy of gapforge belongs to")  # fmt: skip
@@ -381,7 +392,8 @@ def _torch(raw: Mapping[str, Any]) -> TorchRelease:
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRTRelease:
     tars = tuple(TensorRTTar(t["cuda"], t["file"], t["url"], t["sha256"] or "", t.get("size", 0), t.get("cuda_from", ""),
                              t.get("cuda_to", "")) for t in raw["tars"])  # fmt: skip
-    return TensorRTRelease(raw["version"], tars, raw["cudnn"], raw["cudnn_needed"], tuple(raw["pythons"]))
+    return TensorRTRelease(raw["version"], tars, raw["cudnn"], raw["cudnn_needed"], tuple(raw["pythons"]),
+                           raw["pythons_complete"])  # fmt: skip
 
 
 def _archive(raw: Mapping[str, Any]) -> Archive:

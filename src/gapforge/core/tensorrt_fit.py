@@ -50,13 +50,14 @@ def cudnn_fits(release: TensorRTRelease, cudnn: str) -> bool:
 
 
 def releases_for(cuda: str, cudnn: str, python: str, catalog: Catalog, *, sure: bool = False) -> list[TensorRTRelease]:
-    """The releases that fit, newest first; ``sure`` leaves out those whose CUDA range nobody published."""
+    """The releases that fit, newest first; ``sure`` leaves out those whose CUDA or Python nobody published."""
     found = []
     for release in catalog.tensorrt.values():
         tar = tar_for(release, cuda)
-        if tar is None or (sure and fit(tar, cuda) != "yes"):
+        binds = release.binds(python) if python else True
+        if tar is None or binds is False or not cudnn_fits(release, cudnn):
             continue
-        if cudnn_fits(release, cudnn) and (not python or not release.pythons or python in release.pythons):
+        if not sure or (fit(tar, cuda) == "yes" and (binds or not release.pythons)):
             found.append(release)
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
@@ -67,25 +68,58 @@ def check(preset: Preset, catalog: Catalog) -> list[Problem]:
     if trt is None:
         return []
     if not preset.cuda:
-        return [error("tensorrt-cuda", "$.tensorrt",
-            "TensorRT에는 CUDA가 필요합니다; 프리셋에 CUDA를 넣거나 tensorrt를 null로 하세요",
-            "TensorRT needs CUDA; give the preset a CUDA, or set tensorrt to null")]
+        return [
+            error(
+                "tensorrt-cuda",
+                "$.tensorrt",
+                "TensorRT에는 CUDA가 필요합니다; 프리셋에 CUDA를 넣거나 tensorrt를 null로 하세요",
+                "TensorRT needs CUDA; give the preset a CUDA, or set tensorrt to null",
+            )
+        ]
     problems = [*_named(preset), *_debs(preset)]
     release = release_of(trt.version, catalog)
     if release is None:
-        near = nearest(trt.version, (r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog)))
-        tail_ko, tail_en = (f"; CUDA {preset.cuda}에 맞는 가까운 것은 {short(near)}입니다", f"; the nearest for CUDA {preset.cuda} is {short(near)}") if near else ("", "")
-        problems.append(warning("unknown", _PATH,
-            f"TensorRT {josa(trt.version, '은', '는')} 카탈로그에 없어 CUDA와 cuDNN을 확인할 수 없습니다{tail_ko}",
-            f"TensorRT {trt.version} is not in the catalog, so its CUDA and cuDNN cannot be checked{tail_en}"))
+        near = nearest(
+            trt.version, (r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog))
+        )
+        tail_ko, tail_en = (
+            (
+                f"; CUDA {preset.cuda}에 맞는 가까운 것은 {short(near)}입니다",
+                f"; the nearest for CUDA {preset.cuda} is {short(near)}",
+            )
+            if near
+            else ("", "")
+        )
+        problems.append(
+            warning(
+                "unknown",
+                _PATH,
+                f"TensorRT {josa(trt.version, '은', '는')} 카탈로그에 없어 CUDA와 cuDNN을 확인할 수 없습니다{tail_ko}",
+                f"TensorRT {trt.version} is not in the catalog, so its CUDA and cuDNN cannot be checked{tail_en}",
+            )
+        )
         return problems
     problems += _cuda(preset, release, catalog)
     problems += _cudnn(preset, release, catalog)
-    if trt.python and release.pythons and preset.python not in release.pythons:
-        problems.append(error("tensorrt-python", "$.python.version",
-            f"TensorRT {short(release.version)}에는 Python {preset.python}용 바인딩이 없습니다; Python {josa(', '.join(release.pythons), '을', '를')} 쓰거나 tensorrt.python을 false로 하세요",
-            f"TensorRT {short(release.version)} has no binding for Python {preset.python}; take Python {', '.join(release.pythons)}, or set tensorrt.python to false"))
+    if trt.python and release.binds(preset.python) is not True:
+        problems.append(_binding(preset, release))
     return problems + _gpus(preset, release, catalog)  # fmt: skip
+
+
+def _binding(preset: Preset, release: TensorRTRelease) -> Problem:
+    name, named = short(release.version), ", ".join(release.pythons)
+    if release.binds(preset.python) is False:
+        return error(
+            "tensorrt-python",
+            "$.python.version",
+            f"TensorRT {name}에는 Python {preset.python}용 바인딩이 없습니다; Python {josa(named, '을', '를')} 쓰거나 tensorrt.python을 false로 하세요",
+            f"TensorRT {name} has no binding for Python {preset.python}; take Python {named}, or set tensorrt.python to false",
+        )
+    seen_ko = f"; 확인된 것은 Python {named}입니다" if named else ""
+    seen_en = f"; Python {named} is confirmed" if named else ""
+    return warning("tensorrt-python", "$.python.version",
+        f"TensorRT {name}의 파일에 Python {preset.python}용 바인딩이 있는지는 카탈로그에 없습니다{seen_ko}",
+        f"whether TensorRT {name} has a binding for Python {preset.python} is not in the catalog{seen_en}")  # fmt: skip
 
 
 def nearest(version: str, known: Iterable[str]) -> str:
@@ -102,7 +136,10 @@ def _instead(version: str, preset: Preset, catalog: Catalog) -> tuple[str, str]:
         if fitting:
             take = short(nearest(version, fitting))
             return (f"CUDA {preset.cuda}에는 {josa(take, '을', '를')} 쓰세요", f"with CUDA {preset.cuda} take {take}")
-    return (f"CUDA {preset.cuda}에 맞는 TensorRT는 카탈로그에 없습니다", f"the catalog knows no TensorRT for CUDA {preset.cuda}")
+    return (
+        f"CUDA {preset.cuda}에 맞는 TensorRT는 카탈로그에 없습니다",
+        f"the catalog knows no TensorRT for CUDA {preset.cuda}",
+    )
 
 
 def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
@@ -116,14 +153,24 @@ def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
     if "unknown" in served:
         tar = next(t for t in tars if fit(t, preset.cuda) == "unknown")
         ko, en = _instead(release.version, preset, catalog)
-        return [warning("tensorrt-cuda", _PATH,
-            f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 되는지는 공개된 범위가 없어 알 수 없습니다; 확인된 조합으로는 {ko}",
-            f"no range was published for TensorRT {name}'s CUDA {tar.cuda} build, so CUDA {preset.cuda} is not confirmed; to be sure, {en}")]
+        return [
+            warning(
+                "tensorrt-cuda",
+                _PATH,
+                f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 되는지는 공개된 범위가 없어 알 수 없습니다; 확인된 조합으로는 {ko}",
+                f"no range was published for TensorRT {name}'s CUDA {tar.cuda} build, so CUDA {preset.cuda} is not confirmed; to be sure, {en}",
+            )
+        ]
     other = tar_for(release, preset.cuda)
     if used and other:
-        return [error("tensorrt-cuda", "$.sources.tensorrt",
-            f"TensorRT {name}의 이 파일은 CUDA {used}용입니다; CUDA {preset.cuda}에는 {josa(other.file, '을', '를')} 쓰세요",
-            f"this TensorRT {name} file is for CUDA {used}; with CUDA {preset.cuda} take {other.file}")]
+        return [
+            error(
+                "tensorrt-cuda",
+                "$.sources.tensorrt",
+                f"TensorRT {name}의 이 파일은 CUDA {used}용입니다; CUDA {preset.cuda}에는 {josa(other.file, '을', '를')} 쓰세요",
+                f"this TensorRT {name} file is for CUDA {used}; with CUDA {preset.cuda} take {other.file}",
+            )
+        ]
     ranges = _ranges(release)
     ko, en = _instead(release.version, preset, catalog)
     return [error("tensorrt-cuda", _PATH, f"TensorRT {name}에는 CUDA {josa(ranges, '이', '가')} 필요합니다; {ko}",
@@ -169,13 +216,23 @@ def _debs(preset: Preset) -> list[Problem]:
     pinned = {p.split("=", 1)[1] for p in packages if "=" in p}
     problems = []
     if loose:
-        problems.append(warning("tensorrt-pin", "$.tensorrt.runtime",
-            f"버전을 고정하지 않은 {', '.join(loose)} 때문에 다른 CUDA용 빌드가 섞일 수 있습니다; 모두 같은 버전으로 고정하세요",
-            f"{', '.join(loose)} has no version, so apt may mix builds for another CUDA; pin every package to one version"))
+        problems.append(
+            warning(
+                "tensorrt-pin",
+                "$.tensorrt.runtime",
+                f"버전을 고정하지 않은 {', '.join(loose)} 때문에 다른 CUDA용 빌드가 섞일 수 있습니다; 모두 같은 버전으로 고정하세요",
+                f"{', '.join(loose)} has no version, so apt may mix builds for another CUDA; pin every package to one version",
+            )
+        )
     if len(pinned) > 1:
-        problems.append(error("tensorrt-pin", "$.tensorrt.runtime",
-            f"TensorRT 패키지의 버전이 서로 다릅니다({', '.join(sorted(pinned))}); 하나로 맞추세요",
-            f"the TensorRT packages have different versions ({', '.join(sorted(pinned))}); pin all to one"))
+        problems.append(
+            error(
+                "tensorrt-pin",
+                "$.tensorrt.runtime",
+                f"TensorRT 패키지의 버전이 서로 다릅니다({', '.join(sorted(pinned))}); 하나로 맞추세요",
+                f"the TensorRT packages have different versions ({', '.join(sorted(pinned))}); pin all to one",
+            )
+        )
     return problems  # fmt: skip
 
 

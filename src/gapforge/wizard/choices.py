@@ -121,7 +121,9 @@ def torch_options(base: Base, python: str, catalog: Catalog) -> list[Option]:
             continue
         seen.add(minor(release.torch))
         parts = [build, f"torchvision {release.torchvision}"]
-        parts.append(f"torchaudio {release.torchaudio}" if release.torchaudio else tr("torchaudio 없음", "no torchaudio"))
+        parts.append(
+            f"torchaudio {release.torchaudio}" if release.torchaudio else tr("torchaudio 없음", "no torchaudio")
+        )
         options.append(Option(release.torch, f"PyTorch {release.torch}", ", ".join(parts), not options))
     return [*options, Option(NONE, tr("PyTorch 없이", "without PyTorch"), "", not options)]
 
@@ -145,21 +147,35 @@ def tensorrt_options(base: Base, python: str, catalog: Catalog, stored: frozense
         note = [tr(f"CUDA {tar.cuda}용 빌드", f"built for CUDA {tar.cuda}")]
         if tensorrt_fit.fit(tar, base.cuda) != "yes":
             note.append(tr("이 CUDA와는 확인되지 않음", "not confirmed with this CUDA"))
+        if release.pythons and release.binds(python) is None:
+            note.append(tr(f"Python {python} 바인딩은 확인되지 않음", f"its binding for Python {python} not confirmed"))
         if tar.sha256 in stored:
             note.append(tr("이미 받아 둠", "already in the store"))
         elif tar.size:
             note.append(human_bytes(tar.size))
         if not tar.sha256:
             note.append(tr("공개된 해시 없음", "no published hash"))
-        options.append(Option(release.version, f"TensorRT {release.version}", ", ".join(note), release.version == default))
+        options.append(
+            Option(release.version, f"TensorRT {release.version}", ", ".join(note), release.version == default)
+        )
     return [*options, Option(NONE, tr("TensorRT 없이", "without TensorRT"), "", default == NONE)]
 
 
 def type_options() -> list[Option]:
     """Runtime (default) or dev."""
     return [
-        Option("runtime", "Runtime", tr("현장에 배포하는 이미지: 컴파일러와 헤더 없음", "for deployment: no compiler, no headers"), True),
-        Option("dev", "Dev", tr("개발용 이미지: 도구, 헤더, 소스 포함", "for development: tools, headers and sources"), False),
+        Option(
+            "runtime",
+            "Runtime",
+            tr("현장에 배포하는 이미지: 컴파일러와 헤더 없음", "for deployment: no compiler, no headers"),
+            True,
+        ),
+        Option(
+            "dev",
+            "Dev",
+            tr("개발용 이미지: 도구, 헤더, 소스 포함", "for development: tools, headers and sources"),
+            False,
+        ),
     ]
 
 

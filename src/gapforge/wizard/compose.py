@@ -47,7 +47,9 @@ def apply_overrides(preset_raw: Mapping[str, Any], choices: Choices, catalog: Ca
         _set_tensorrt(raw, raw["tensorrt"]["version"], catalog)
     faults = presets.faults_of(raw, tr("선택", "choices"))
     if faults:
-        raise PresetError(tr("이 선택으로는 프리셋을 만들 수 없습니다", "these choices make no valid preset"), faults=faults)
+        raise PresetError(
+            tr("이 선택으로는 프리셋을 만들 수 없습니다", "these choices make no valid preset"), faults=faults
+        )
     problems = [p for p in check_preset(presets.parse(raw), catalog) if p.severity == "error"]
     if problems:
         raise refusal(problems)
@@ -57,9 +59,13 @@ def apply_overrides(preset_raw: Mapping[str, Any], choices: Choices, catalog: Ca
 def refusal(problems: Sequence[Problem]) -> CompatibilityError:
     """The error for combinations that cannot work, each with its reason."""
     return CompatibilityError(
-        problems[0].text if len(problems) == 1 else tr("선택한 버전들은 함께 쓸 수 없습니다", "the chosen versions cannot work together"),
+        problems[0].text
+        if len(problems) == 1
+        else tr("선택한 버전들은 함께 쓸 수 없습니다", "the chosen versions cannot work together"),
         faults=[Fault(p.path, p.text) for p in problems] if len(problems) > 1 else [],
-        hint=tr("위에 적힌 버전으로 바꾸어 다시 실행하세요", "choose the versions named above and run the command again"),
+        hint=tr(
+            "위에 적힌 버전으로 바꾸어 다시 실행하세요", "choose the versions named above and run the command again"
+        ),
     )
 
 
@@ -121,15 +127,26 @@ def preset_for(
 
 
 def render(raw: Mapping[str, Any]) -> str:
-    """The preset file's text: keys in their usual order, short lists on one line."""
-    text = json.dumps(raw, indent=2, ensure_ascii=False)
-    return re.sub(r'\[\s*("(?:[^"\\\n]|\\.)*"(?:,\s*"(?:[^"\\\n]|\\.)*")*)\s*\]', _one_line, text) + "\n"
+    """The preset file's text: keys in their usual order, short lists and objects on one line, as people write it."""
+    return _pretty(raw, "") + "\n"
 
 
-def _one_line(match: re.Match[str]) -> str:
-    items = re.findall(r'"(?:[^"\\\n]|\\.)*"', match.group(1))
-    joined = "[" + ", ".join(items) + "]"
-    return joined if len(joined) <= 100 or len(items) == 1 else match.group()
+def _pretty(value: Any, indent: str) -> str:
+    plain = json.dumps(value, ensure_ascii=False)
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    flat = all(not isinstance(member, dict | list) for member in members)
+    if not members or (flat and indent and len(indent + plain) <= 100):
+        return plain
+    inner = indent + "  "
+    if isinstance(value, dict):
+        rows = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
+    rows = [""]
+    for member in (_pretty(m, inner) for m in value):  # words fill the line, objects have one each
+        if rows[-1] and (not flat or len(rows[-1] + member) > 110):
+            rows.append("")
+        rows[-1] += (" " if rows[-1] else inner) + member + ","
+    return "[\n" + "\n".join(rows).rstrip(",") + "\n" + indent + "]"
 
 
 def _readable(project: Project) -> list[Preset]:
@@ -198,12 +215,12 @@ def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
     opencv["version"] = least
     for source, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[least], strict=True):
         if source in raw["sources"]:
-            raw["sources"][source] = {**_kept(raw["sources"][source]), **_archive(archive), "version": least}
+            raw["sources"][source] = {**_archive(archive), "version": least, **_kept(raw["sources"][source])}
     for download in catalog.downloads:
         name = f"opencv-cache-{download.id}"
         if name in raw["sources"] and least in download.opencv and old_version not in download.opencv:
             archive = Archive(download.file, download.url, download.sha256)
-            raw["sources"][name] = {**_kept(raw["sources"][name]), **_archive(archive)}
+            raw["sources"][name] = {**_archive(archive), **_kept(raw["sources"][name])}
 
 
 def _kept(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,9 +282,15 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if release is None:
         near = tensorrt_fit.nearest(wanted, fitting)
         raise CompatibilityError(
-            tr(f"TensorRT {wanted}의 파일 주소를 카탈로그가 모릅니다", f"the catalog does not know where TensorRT {wanted} is")
+            tr(
+                f"TensorRT {wanted}의 파일 주소를 카탈로그가 모릅니다",
+                f"the catalog does not know where TensorRT {wanted} is",
+            )
             + (tr(f"; CUDA {cuda}에 맞는 가까운 버전: {near}", f"; with CUDA {cuda} take {near}") if near else ""),
-            hint=tr("또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰세요", "or write tensorrt and sources.tensorrt into a preset by hand"),
+            hint=tr(
+                "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰세요",
+                "or write tensorrt and sources.tensorrt into a preset by hand",
+            ),
         )
     tar = tensorrt_fit.tar_for(release, cuda) or release.tars[-1]  # one that does not fit is refused with its reason
     source = {**_archive(Archive(tar.file, tar.url, tar.sha256)), "version": release.version,

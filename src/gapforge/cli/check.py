@@ -1,0 +1,211 @@
+"""``gapforge check``: every fault of presets, their versions and their locks, all in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from gapforge.core import catalog as catalogs
+from gapforge.core import lock as locks
+from gapforge.core import preset as presets
+from gapforge.core.catalog import Catalog
+from gapforge.core.compatibility import check_preset, required_driver
+from gapforge.core.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.core.preset import Preset
+from gapforge.core.problems import Problem
+from gapforge.core.progress import human_bytes
+from gapforge.core.project import Project
+from gapforge.core.text import tr
+
+HELP = {
+    "ko": "프리셋의 오류, 버전 조합, 락의 상태를 한 번에 모두 검사합니다.",
+    "en": "Check presets for faults, versions that do not go together, and stale locks, all at once.",
+}
+EPILOG = {
+    "ko": "종료 코드: 0 문제없음(경고는 허용), 3 프리셋 오류, 9 함께 쓸 수 없는 버전, 4 프리셋과 다른 락",
+    "en": "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot work together, 4 lock of another state",
+}
+UNSYNCED, CURRENT, STALE, BROKEN = "not-synced", "current", "stale", "unreadable"
+
+
+@dataclass
+class Report:
+    """What was found about one preset. ``pinned`` and ``first_use`` are names of sources."""
+
+    name: str
+    preset: Preset | None = None
+    faults: tuple[Fault, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
+    pinned: list[str] = field(default_factory=list)
+    first_use: list[str] = field(default_factory=list)
+    loose_images: list[str] = field(default_factory=list)
+    lock_state: str = UNSYNCED
+    lock_faults: tuple[Fault, ...] = ()
+    lock_entries: int = 0
+    lock_size: int = 0
+    lock_first_use: int = 0
+    driver: str = ""
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [p for p in self.problems if p.severity == "error"]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the code of the gravest cause."""
+        if self.faults:
+            return PresetError.exit_code
+        if self.errors:
+            return CompatibilityError.exit_code
+        return LockError.exit_code if self.lock_state in (STALE, BROKEN) else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in JSON types."""
+        return {
+            "name": self.name,
+            "ok": self.exit_code == 0,
+            "exit_code": self.exit_code,
+            "practice": bool(self.preset and self.preset.practice),
+            "faults": [f.to_json() for f in self.faults],
+            "problems": [p.to_json() for p in self.problems],
+            "sources": {"pinned": len(self.pinned), "first_use": len(self.first_use), "first_use_names": self.first_use},
+            "images_without_digest": self.loose_images,
+            "driver": self.driver,
+            "lock": {"state": self.lock_state, "entries": self.lock_entries, "size": self.lock_size,
+                     "first_use": self.lock_first_use, "faults": [f.to_json() for f in self.lock_faults]},
+        }  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.epilog = tr(EPILOG["ko"], EPILOG["en"])
+    parser.add_argument(
+        "presets", metavar="PRESET", nargs="*", help=tr("프리셋 이름 (없으면 전부)", "preset names (none: all)")
+    )
+    parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
+    parser.add_argument(
+        "--json", action="store_true", help=tr("결과를 JSON으로 출력합니다", "print the result as JSON")
+    )
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Print what was found; the exit code is that of the gravest cause among all presets."""
+    catalog = catalogs.load(project.catalog)
+    names = presets.names(project.presets) if args.all or not args.presets else list(dict.fromkeys(args.presets))
+    if not names:
+        raise PresetError(f"{project.presets}: there is no preset", hint="restore presets/ from the release")
+    reports = [examine(project, name, catalog) for name in names]
+    codes = {report.exit_code for report in reports}
+    # A preset that cannot be read says more than versions, and versions more than a lock.
+    code = next(
+        (c for c in (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code) if c in codes), 0
+    )
+    facts, bare = catalogs.facts_and_sources(project.catalog)
+    if args.json:
+        totals = {"pinned": sum(len(r.pinned) for r in reports), "first_use": sum(len(r.first_use) for r in reports),
+                  "pinned_bytes": sum(r.lock_size for r in reports if r.lock_state == CURRENT)}  # fmt: skip
+        document = {
+            "ok": code == 0, "exit_code": code, "presets": [r.to_json() for r in reports], "totals": totals,
+            "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
+        }  # fmt: skip
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return code
+    for report in reports:
+        _print(report)
+    wrong = sum(r.exit_code != 0 for r in reports)
+    first = sum(len(r.first_use) for r in reports)
+    print(tr(f"프리셋 {len(reports)}개 중 {len(reports) - wrong}개 문제없음; 해시로 고정한 소스 {sum(len(r.pinned) for r in reports)}개, 처음 받은 것을 믿는 소스 {first}개; 카탈로그 사실 {facts}개, 출처 없는 것 {len(bare)}개",
+             f"{len(reports) - wrong} of {len(reports)} presets sound; {sum(len(r.pinned) for r in reports)} sources pinned by hash, {first} trusted on first use; {facts} catalog facts, {len(bare)} without a source"))  # fmt: skip
+    return code
+
+
+def examine(project: Project, name: str, catalog: Catalog) -> Report:
+    """Everything about one preset; raises nothing for what it finds."""
+    name = name.removeprefix("presets/").removesuffix(".json")
+    report = Report(name)
+    try:
+        preset = presets.find(project.presets, name)
+    except PresetError as error:
+        report.faults = error.faults or (Fault(f"presets/{name}.json", error.message),)
+        return report
+    report.preset = preset
+    report.problems = check_preset(preset, catalog)
+    report.driver = required_driver(preset, catalog)
+    for source in preset.sources.values():
+        (report.first_use if source.urls and not source.sha256 else report.pinned).append(source.name)
+    report.loose_images = [
+        preset.base(r).image for r in ("builder", "runtime") if preset.base(r).image and not preset.base(r).digest
+    ]
+    _lock(report, project, preset)
+    return report
+
+
+def _lock(report: Report, project: Project, preset: Preset) -> None:
+    file = project.lock_file(preset.name)
+    if not file.exists():
+        return
+    try:
+        lock = locks.load(file)
+    except LockError as error:
+        report.lock_state, report.lock_faults = BROKEN, error.faults
+        return
+    report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
+    report.lock_first_use = sum(e.trust == "first-use" for e in lock.entries)
+    if lock.preset != preset.name:
+        report.lock_faults = (
+            Fault(f"presets/{file.name}: $.preset", f'belongs to the preset "{lock.preset}"', f'"{preset.name}"'),
+        )
+    elif lock.preset_sha256 != preset.sha256:
+        report.lock_faults = (Fault(f"presets/{file.name}: $.preset_sha256",
+                                    tr("락을 만든 뒤에 프리셋이 바뀌었습니다", "the preset has changed since the lock was made"),
+                                    preset.sha256),)  # fmt: skip
+    report.lock_state = STALE if report.lock_faults else CURRENT
+
+
+def _print(report: Report) -> None:
+    verdict = tr("문제없음", "sound") if report.exit_code == 0 else tr("오류", "not sound")
+    print(f"{report.name}  {verdict}")
+    for fault in report.faults:
+        print(fault.lines())
+    for problem in report.problems:
+        mark = tr("오류", "error") if problem.severity == "error" else tr("주의", "warning")
+        print(f"  {problem.path}\n      {mark}: {problem.text}")
+    if report.preset:
+        first = f" ({', '.join(report.first_use)})" if report.first_use else ""
+        print(tr(f"  소스: 해시로 고정 {len(report.pinned)}개, 처음 받은 것을 믿음 {len(report.first_use)}개{first}",
+                 f"  sources: {len(report.pinned)} pinned by hash, {len(report.first_use)} trusted on first use{first}"))  # fmt: skip
+        if report.driver:
+            print(tr(f"  NVIDIA 드라이버: {report.driver} 이상", f"  NVIDIA driver: {report.driver} or newer"))
+    _print_lock(report)
+    if report.exit_code in (LockError.exit_code,):
+        print(
+            tr("  다음: 네트워크가 있는 곳에서", "  next: where there is a network,")
+            + f" ./deps_sync.sh {report.name} --update"
+        )
+    elif report.faults or report.errors:
+        print(tr("  다음: 고친 뒤", "  next: correct it, then") + f" ./gapforge check {report.name}")
+
+
+def _print_lock(report: Report) -> None:
+    if report.preset is None:
+        return
+    if report.lock_state == CURRENT:
+        loose = (
+            tr(f", 처음 받은 것을 믿음 {report.lock_first_use}개", f", {report.lock_first_use} trusted on first use")
+            if report.lock_first_use
+            else ""
+        )
+        print(tr(f"  락: 파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
+                 f"  lock: {report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
+    elif report.lock_state == UNSYNCED:
+        print(
+            tr(
+                f"  락: 없음 (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
+                f"  lock: none (where there is a network: ./deps_sync.sh {report.name})",
+            )
+        )
+    else:
+        for fault in report.lock_faults:
+            print(fault.lines())
