@@ -64,7 +64,9 @@ def filter_index(packages_text: str, files: set[str]) -> str:
     if missing:
         raise VerifyError(
             "the package index does not describe every .deb",
-            faults=[Fault(name, "has no entry in debs/Packages", "one entry for each .deb") for name in sorted(missing)],
+            faults=[
+                Fault(name, "has no entry in debs/Packages", "one entry for each .deb") for name in sorted(missing)
+            ],
             hint="online: sync the preset again, then carry its artifacts here",
         )
     return join_stanzas(kept)
@@ -86,12 +88,13 @@ def stanza_for(control: str, *, file: str, size: int, sha256: str) -> str:
 def release_text(packages: bytes) -> str:
     """The ``Release`` file of a flat repository that holds only ``Packages``.
 
-    It has no date on purpose: same packages, same bytes.
+    Its date never changes, so that same packages give same bytes; APT warns about a Release without one.
     """
     return (
         "Origin: gapforge\n"
         "Label: gapforge\n"
         "Suite: artifacts\n"
+        "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"
         "Architectures: all amd64\n"
         "Description: packages of one preset\n"
         "SHA256:\n"

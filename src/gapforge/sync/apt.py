@@ -15,9 +15,9 @@ from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.core.files import SAFE_NAME, atomic_file, sha256_file, storage_errors, write_text
 from gapforge.core.preset import AptSource
 from gapforge.core.progress import Progress
-from gapforge.core.shapes import nearest
-from gapforge.sync import oci
-from gapforge.sync.aptroot import IsolatedApt, local_file, shown_line
+from gapforge.sync import aptfaults, oci
+from gapforge.sync.aptfaults import shown_line
+from gapforge.sync.aptroot import IsolatedApt, local_file
 from gapforge.sync.imagefiles import read_files
 from gapforge.sync.network import Network, shown
 
@@ -80,7 +80,9 @@ class AptRoot:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._apt is not None:
             self._apt.close()
             self._apt = None
@@ -100,9 +102,11 @@ class AptRoot:
         if not packages:
             return []
         self._prefer_pinned(packages)
-        done = self.apt.run(["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False)
+        done = self.apt.run(
+            ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False
+        )
         if done.code != 0:
-            raise self._unresolvable(packages, done.output + "\n" + done.errors)
+            raise aptfaults.unresolvable(self.apt, packages, done.output + "\n" + done.errors)
         found = []
         for line in done.output.splitlines():
             match = _URI_LINE.fullmatch(line.strip())
@@ -127,7 +131,9 @@ class AptRoot:
         if not self._has_sources:
             self.apt.add_source_indexes()
             self._has_sources = True
-        done = self.apt.run(["apt-get", "source", "-qq", "--print-uris", "--only-source", "--download-only", "--", name], check=False)
+        done = self.apt.run(
+            ["apt-get", "source", "-qq", "--print-uris", "--only-source", "--download-only", "--", name], check=False
+        )
         if done.code != 0:
             raise ResolveError(f'there is no source package "{name}" in the base image\'s APT sources',
                                faults=[Fault(name, shown_line(_last(done.errors)))],
@@ -167,7 +173,9 @@ class AptRoot:
         versions = list(dict.fromkeys(p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)))
         builds = dict.fromkeys(match[0] for v in versions if (match := _CUDA_BUILD.search(v)))
         pins = [(version, 990) for version in versions] + [(f"*{build}", 980) for build in builds]
-        text = "\n".join(f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n" for version, priority in pins)
+        text = "\n".join(
+            f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n" for version, priority in pins
+        )
         (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
 
     def _described(self, found: Sequence[tuple[str, str, int]]) -> list[DebFile]:
@@ -179,7 +187,9 @@ class AptRoot:
         names = [f"{package}={version}" for package, version, _ in wanted]
         stanzas: list[dict[str, str]] = []
         for start in range(0, len(names), _SHOW_AT_ONCE):
-            stanzas += debindex.parse(self.apt.run(["apt-cache", "show", "--", *names[start:start + _SHOW_AT_ONCE]]).output)
+            stanzas += debindex.parse(
+                self.apt.run(["apt-cache", "show", "--", *names[start : start + _SHOW_AT_ONCE]]).output
+            )
         debs: dict[str, DebFile] = {}
         for stanza in stanzas:
             key = (stanza.get("package", ""), stanza.get("version", ""), stanza.get("architecture", ""))
@@ -195,11 +205,12 @@ class AptRoot:
             file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
             if not SAFE_NAME.fullmatch(file):
                 raise ResolveError(f"{package} {version}: {file!r} is not a usable file name")
-            deb = DebFile(package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), _file_uri(uri))
+            deb = DebFile(
+                package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), _file_uri(uri)
+            )
             if file in debs and debs[file].sha256 != deb.sha256:
                 raise ResolveError(f"two different packages would both be {file}")
             debs[file] = deb
-            wanted[key] = (uri, size)
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
             raise ResolveError("APT chose packages that its index does not describe",
@@ -214,46 +225,16 @@ class AptRoot:
         for deb in debs:
             match = _CUDA_BUILD.search(deb.version)
             if match and match[1] not in pinned:
-                fitting = [v for v in self._versions(deb.package) if (m := _CUDA_BUILD.search(v)) and m[1] in pinned]
+                fitting = [
+                    v
+                    for v in aptfaults.versions(self.apt, deb.package)
+                    if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
+                ]
                 faults.append(Fault(deb.package, f"would come as {deb.version}",
                                     f"{deb.package}={fitting[0]}" if fitting else f"a build for CUDA {' or '.join(sorted(pinned))}; no source has one"))  # fmt: skip
         if faults:
             raise ResolveError(f"pinned packages are built for CUDA {' and '.join(sorted(pinned))}, but their dependencies would not be",
                                faults=faults, hint="pin these too in the preset, or name a source that has the fitting builds")  # fmt: skip
-
-    def _versions(self, package: str) -> list[str]:
-        """Every version that the sources have, newest first."""
-        done = self.apt.run(["apt-cache", "madison", "--", package], check=False)
-        return list(dict.fromkeys(line.split("|")[1].strip() for line in done.output.splitlines() if line.count("|") >= 2))
-
-    def _unresolvable(self, packages: Sequence[str], said: str) -> ResolveError:
-        faults: list[Fault] = []
-        known: list[str] = []
-        for name in dict.fromkeys(re.findall(r"^E: Unable to locate package (\S+)", said, re.MULTILINE)):
-            known = known or self.apt.run(["apt-cache", "pkgnames"]).output.split()
-            faults.append(Fault(name, f"no APT source has this package{nearest(name, known)}"))
-        for version, name in dict.fromkeys(re.findall(r"^E: Version '([^']+)' for '([^']+)' was not found", said, re.MULTILINE)):
-            have = self._versions(name)
-            faults.append(Fault(f"{name}={version}", f"no APT source has this version{nearest(version, have)}",
-                                "one of: " + ", ".join(have[:8]) if have else "a package that a source has"))  # fmt: skip
-        for name in dict.fromkeys(re.findall(r"^E: Package '([^']+)' has no installation candidate", said, re.MULTILINE)):
-            providers = re.search(rf"^Package {re.escape(name)} is a virtual package provided by:\n((?:  .*\n)+)", said, re.MULTILINE)
-            offers = [line.split()[0] for line in providers[1].splitlines()] if providers else []
-            faults.append(Fault(name, "is not a package that can be installed", "one of: " + ", ".join(offers[:8]) if offers else ""))
-        for name, reason in re.findall(r"^ (\S+) : ((?:Pre-?)?(?:Depends|Conflicts|Breaks|Recommends).*)$", said, re.MULTILINE):
-            faults.append(Fault(name, reason.strip()))
-        if "remove is disabled" in said:
-            plan = self.apt.run(["apt-get", "install", "-s", "-y", "--allow-change-held-packages", "--allow-downgrades", "--", *packages], check=False)
-            faults += [Fault(name, "is in the base image and would have to be removed")
-                       for name in re.findall(r"^Remv (\S+)", plan.output, re.MULTILINE)]  # fmt: skip
-        if "-y was used without --allow-downgrades" in said:
-            faults.append(Fault("the base image", "holds a newer version of a pinned package", "a pin that is not older"))
-        if "-y was used without --allow-change-held-packages" in said:
-            faults.append(Fault("the base image", "holds a package at its version (apt-mark hold) that would have to change"))
-        if not faults:
-            faults = [Fault("apt-get install", shown_line(line)) for line in said.strip().splitlines()[-8:] if line.strip()]
-        return ResolveError("no set of .debs satisfies the preset's APT packages", faults=faults,
-                            hint="correct $.apt (or $.tensorrt) in the preset, then sync again")  # fmt: skip
 
 
 def _plain(path: str) -> str:
@@ -329,7 +310,9 @@ def fetch_files(wanted: Sequence[tuple[str, str, int, str]], into: Path, network
             partial.rmdir()
 
 
-def _fetch(uri: str, file: str, size: int, sha256: str, into: Path, partial: Path, network: Network, progress: Progress) -> None:
+def _fetch(
+    uri: str, file: str, size: int, sha256: str, into: Path, partial: Path, network: Network, progress: Progress
+) -> None:
     target = into / file
     if target.is_file() and sha256_file(target) == sha256:
         progress.add(size, file)
@@ -360,5 +343,3 @@ def _fetch(uri: str, file: str, size: int, sha256: str, into: Path, partial: Pat
         reason = f"SHA-256 is {actual}, {part.stat().st_size} bytes"
         part.unlink()
     raise FetchError(file, faults=[Fault(f"{file} from {shown(uri)}", reason, f"{sha256}, {size} bytes")])
-
-

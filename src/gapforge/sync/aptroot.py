@@ -10,20 +10,19 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from gapforge.core import process
-from gapforge.core.errors import Fault, FetchError, GapforgeError, ResolveError, StorageError
+from gapforge.core.errors import Fault, FetchError, ResolveError, StorageError
 from gapforge.core.files import inside, mark_folder, remove_folder, sha256_bytes
 from gapforge.core.preset import AptSource
 from gapforge.sync import aptsources
+from gapforge.sync.aptfaults import ACCEPT_EXPIRED, update_failure
 from gapforge.sync.aptsources import SourceEntry
 from gapforge.sync.imagefiles import ImageFiles
 from gapforge.sync.network import Network, shown
 
-ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": use indexes whose Valid-Until has passed
 LOCAL_REPO = "local-repo"  # the name under which packages out of a local-repository .deb are recorded
 KEY_LIMIT = 4 << 20  # bytes; keyrings are some kilobytes, so anything larger is something else
 UPDATE_SECONDS = 1800.0
@@ -59,6 +58,7 @@ class IsolatedApt:
             entries = [*self.base, *(self._extra(source) for source in extra)]
             if local_repo is not None:
                 entries.append(self._local(local_repo))
+            self.remote = any(local_file(uri) is None for entry in entries for uri in entry.uris)
             self._write_sources(entries)
             self._write_config()
         except BaseException:
@@ -170,7 +170,9 @@ class IsolatedApt:
                  "--retry", str(self.network.retries), *self.network.curl_options(), "--output", str(target),
                  "--url", self.network.url(url)], env=self.network.environment(), check=False)  # fmt: skip
             if done.code != 0:
-                faults.append(Fault(shown(url), done.errors.strip().splitlines()[-1] if done.errors.strip() else "no answer"))
+                faults.append(
+                    Fault(shown(url), done.errors.strip().splitlines()[-1] if done.errors.strip() else "no answer")
+                )
                 continue
             data = target.read_bytes()
             target.unlink()
@@ -241,7 +243,7 @@ class IsolatedApt:
 
     def update(self) -> None:
         """Fetch the signed indexes. Raises FetchError that says which source is at fault and why."""
-        if any(not uri.startswith("file:") for entry in self.base for uri in entry.uris):
+        if self.remote:
             self.network.require("reading APT's package indexes")
         done = self.run(["apt-get", "update", "--error-on=any"], check=False)
         if done.code != 0:
@@ -254,47 +256,11 @@ class IsolatedApt:
         self.update()
 
     def origin(self, uri: str) -> str:
-        """"apt:NAME" for a file of an extra source, "apt:base" for one of the base's own."""
+        """ "apt:NAME" for a file of an extra source, "apt:base" for one of the base's own."""
         matches = [source for source in self.origins if uri.startswith(source.rstrip("/") + "/")]
         return f"apt:{self.origins[max(matches, key=len)]}" if matches else "apt:base"
-
-
-def update_failure(said: str) -> GapforgeError:
-    """The error for what ``apt-get update`` printed."""
-    telling = [line.strip() for line in said.splitlines() if re.match(r"\s*(E|W|Err)[:\d]", line)]
-    faults = [Fault("apt-get update", shown_line(line)) for line in dict.fromkeys(telling)][:12]
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    if "is not valid yet" in said:
-        return FetchError("a package index is dated in the future: this machine's clock is behind", faults=faults,
-                          hint=f"correct the clock (it says {now}), then run the same command again")  # fmt: skip
-    if re.search(r"is expired|expired \(invalid since", said):
-        return FetchError(
-            "a package index is no longer valid: the mirror is out of date, or this machine's clock is ahead", faults=faults,
-            hint=f"look at the clock (it says {now}); use a current mirror (GAPFORGE_APT_MIRROR); or, for an archived "
-                 f"release, {ACCEPT_EXPIRED}=1")  # fmt: skip
-    if key := re.search(r"NO_PUBKEY ([0-9A-F]+)", said):
-        return FetchError(f"a package index is signed with the key {key[1]}, which none of the given keys is", faults=faults,
-                          hint='correct "key" of that source in the preset; for the base\'s own sources, take a newer base image')  # fmt: skip
-    if re.search(r"BADSIG|invalid signature|EXPKEYSIG|REVKEYSIG|EXPSIG|weak", said):
-        return FetchError("a package index's signature is not good", faults=faults,
-                          hint="do not use this mirror; try again later, or another mirror (GAPFORGE_APT_MIRROR)")  # fmt: skip
-    if re.search(r"is not signed|does not have a Release file", said):
-        return FetchError("an APT source has no signed index at that address", faults=faults,
-                          hint='correct "uri" and "suite" of that source in the preset')  # fmt: skip
-    if "Hash Sum mismatch" in said:
-        return FetchError("a package index is not what its signature says; the mirror may just be changing", faults=faults,
-                          hint="run the same command again in some minutes")  # fmt: skip
-    return FetchError("the package indexes cannot be fetched", faults=faults,
-                      hint="proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR; then run the same command again")
-
-
-def shown_line(line: str) -> str:
-    """One line of APT's output without user names and passwords in addresses."""
-    return re.sub(r"(\w+://)[^/\s@]+@", r"\1", line)
 
 
 def local_file(uri: str) -> Path | None:
     """The path that a file: address names, or None for other schemes."""
     return Path(os.path.normpath(unquote(urlsplit(uri).path))) if uri.startswith("file:") else None
-
-

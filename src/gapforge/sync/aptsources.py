@@ -97,5 +97,7 @@ def usable(entry: SourceEntry) -> SourceEntry | None:
     architectures = entry.options.get("Architectures", "amd64").split()
     if "deb" not in entry.types or not uris or "amd64" not in architectures:
         return None
-    options = {name: value for name, value in entry.options.items() if name not in ("Architectures", "Languages", "Targets")}
+    options = {
+        name: value for name, value in entry.options.items() if name not in ("Architectures", "Languages", "Targets")
+    }
     return replace(entry, types=("deb",), uris=uris, options=options)

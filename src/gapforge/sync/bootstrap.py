@@ -83,7 +83,12 @@ def _command(base: BaseImage, network: Network) -> list[str]:
 
 def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | None]) -> str:
     """The sources.list that mmdebstrap would use. It has no option to print it, so a hook prints it and stops."""
-    probe = [*command, '--setup-hook=sed "s/^/GAPFORGE-SOURCE:/" "$1/etc/apt/sources.list"; exit 1', base.suite, "/dev/null"]
+    probe = [
+        *command,
+        '--setup-hook=sed "s/^/GAPFORGE-SOURCE:/" "$1/etc/apt/sources.list"; exit 1',
+        base.suite,
+        "/dev/null",
+    ]
     lines: list[str] = []
     process.stream(probe, lines.append, env=env)
     found = [line.split(":", 1)[1] for line in lines if line.startswith("GAPFORGE-SOURCE:")]
@@ -117,8 +122,10 @@ def _failure(base: BaseImage, said: str) -> GapforgeError:
     if re.search(r"does not have a Release file|404 +Not Found|unknown suite", said, re.IGNORECASE):
         return ResolveError(f'there is no suite "{base.suite}" where mmdebstrap looks for it\n{detail}',
                             hint="correct $.base.*.mmdebstrap.suite in the preset")  # fmt: skip
-    return FetchError(f"the base image {base.label} cannot be made\n{detail}",
-                      hint="look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR")
+    return FetchError(
+        f"the base image {base.label} cannot be made\n{detail}",
+        hint="look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR",
+    )
 
 
 def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:

@@ -72,7 +72,7 @@ class ImageFiles:
     def names(self, folder: str) -> list[str]:
         """The names of files and links directly in ``folder``, sorted."""
         start = self.resolve(folder) + "/"
-        return sorted(p[len(start):] for p in self._nodes if p.startswith(start) and "/" not in p[len(start):])
+        return sorted(p[len(start) :] for p in self._nodes if p.startswith(start) and "/" not in p[len(start) :])
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,8 @@ def _node(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, number: 
     if not member.isfile():
         return None
     if member.size > LARGEST:
-        raise FetchError(f"/{path} in layer {number + 1} of the image is {member.size} bytes long, which cannot be right")
+        raise FetchError(
+            f"/{path} in layer {number + 1} of the image is {member.size} bytes long, which cannot be right"
+        )
     file = archive.extractfile(member)
     return Node(data=file.read() if file else b"")

@@ -49,8 +49,11 @@ def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path,
         reference = base.label
     layout = oci.read_layout(destination)
     found = facts(layout, read_files(layout))
-    progress.note(f"base image {base.label}: {found.os_id} {found.os_version}"
-                  + (f", CUDA {found.cuda}" if found.cuda else "") + (f", cuDNN {found.cudnn}" if found.cudnn else ""))
+    progress.note(
+        f"base image {base.label}: {found.os_id} {found.os_version}"
+        + (f", CUDA {found.cuda}" if found.cuda else "")
+        + (f", cuDNN {found.cudnn}" if found.cudnn else "")
+    )
     return LockedImage(reference, layout.manifest.digest, layout.config_blob.digest,
                        found.os_id, found.os_version, found.cuda, found.cudnn)  # fmt: skip
 
@@ -100,7 +103,9 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
     platform = actual
     if manifest.get("mediaType") in oci.INDEX_TYPES or "manifests" in manifest:
         platform = _choose(manifest, base.image)
-    partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), "a base image that is being fetched")
+    partial = mark_folder(
+        project.state / "images" / platform.removeprefix("sha256:"), "a base image that is being fetched"
+    )
     layout_folder = partial / "layout"
     _drop_damaged(layout_folder)
     progress.note(f"fetching {base.image}@{actual}")
@@ -201,5 +206,3 @@ def _drop_strays(folder: Path, layout: oci.Layout) -> None:
     for file in (folder / "blobs" / "sha256").iterdir():
         if file.name not in known:
             file.unlink()
-
-

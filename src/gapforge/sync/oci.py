@@ -196,6 +196,7 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
     magic = _magic(layout.folder, blob)
     with _checked(layout.folder, blob, on_bytes) as stored:
         if magic == _ZSTD:
+
             def feed(pipe: IO[bytes]) -> None:
                 while chunk := stored.read(CHUNK):
                     pipe.write(chunk)

@@ -1,0 +1,113 @@
+"""What APT says when it cannot do something, turned into errors that name the cause and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Protocol
+
+from gapforge.core.errors import Fault, FetchError, GapforgeError, ResolveError
+from gapforge.core.process import Result
+from gapforge.core.shapes import nearest
+
+ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": use indexes whose Valid-Until has passed
+_MANY = 8  # names or versions that one message lists
+
+
+class Runner(Protocol):
+    """Runs ``apt-get`` and ``apt-cache`` in a root."""
+
+    def run(self, argv: Sequence[str], *, check: bool = True) -> Result: ...
+
+
+def shown_line(line: str) -> str:
+    """One line of APT's output without user names and passwords in addresses."""
+    return re.sub(r"(\w+://)[^/\s@]+@", r"\1", line)
+
+
+def _each(pattern: str, said: str) -> list[tuple[str, ...]]:
+    """The groups of every line that ``pattern`` matches, each once."""
+    matches = re.finditer(pattern, said, re.MULTILINE)
+    return list(dict.fromkeys(match.groups() for match in matches))
+
+
+def versions(apt: Runner, package: str) -> list[str]:
+    """Every version of ``package`` that the sources have, newest first."""
+    lines = apt.run(["apt-cache", "madison", "--", package], check=False).output.splitlines()
+    return list(dict.fromkeys(line.split("|")[1].strip() for line in lines if line.count("|") >= 2))
+
+
+def providers(apt: Runner, package: str) -> list[str]:
+    """The packages that provide the virtual package ``package``."""
+    said = apt.run(["apt-cache", "showpkg", "--", package], check=False).output
+    return sorted({line.split()[0] for line in said.partition("Reverse Provides:")[2].splitlines() if line.strip()})
+
+
+def unresolvable(apt: Runner, packages: Sequence[str], said: str) -> ResolveError:
+    """The error for ``apt-get install PACKAGES`` that printed ``said``; every package at fault is named."""
+    faults: list[Fault] = []
+    missing = _each(r"^E: Unable to locate package (\S+)", said)
+    known = apt.run(["apt-cache", "pkgnames"]).output.split() if missing else []
+    for (name,) in missing:
+        faults.append(Fault(name, f"no APT source has this package{nearest(name, known)}"))
+    for version, name in _each(r"^E: Version '([^']+)' for '([^']+)' was not found", said):
+        have = versions(apt, name)
+        expected = "one of: " + ", ".join(have[:_MANY]) if have else "a package that a source has"
+        faults.append(Fault(f"{name}={version}", f"no APT source has this version{nearest(version, have)}", expected))
+    for (name,) in _each(r"^E: Package '([^']+)' has no installation candidate", said):
+        offers = providers(apt, name)
+        expected = "one of: " + ", ".join(offers[:_MANY]) if offers else ""
+        faults.append(Fault(name, "is not a package that can be installed", expected))
+    for name, reason in _each(r"^ (\S+) : ((?:PreDepends|Depends|Conflicts|Breaks):.*)$", said):
+        faults.append(Fault(name, reason.strip()))
+    if "remove is disabled" in said:
+        command = ["apt-get", "install", "-s", "-y", "--allow-change-held-packages", "--allow-downgrades"]
+        plan = apt.run([*command, "--", *packages], check=False).output
+        for (name,) in _each(r"^Remv (\S+)", plan):
+            faults.append(Fault(name, "is in the base image and would have to be removed"))
+    if "used without --allow-downgrades" in said:
+        faults.append(Fault("the base image", "holds a newer version of a pinned package", "a pin that is not older"))
+    if "used without --allow-change-held-packages" in said:
+        faults.append(
+            Fault("the base image", "holds a package at its version (apt-mark hold) that would have to change")
+        )
+    if not faults:
+        last = [line for line in said.strip().splitlines() if line.strip()][-_MANY:]
+        faults = [Fault("apt-get install", shown_line(line)) for line in last]
+    return ResolveError(
+        "no set of .debs satisfies the preset's APT packages",
+        faults=faults,
+        hint="correct $.apt (or $.tensorrt) in the preset, then sync again",
+    )
+
+
+# How the ways in which `apt-get update` fails are told apart, in this order: pattern, message, hint.
+# {1} is the pattern's first group, {now} the time of this machine's clock.
+_UPDATE_FAILURES = (
+    (r"is not valid yet", "a package index is dated in the future: this machine's clock is behind",
+     "correct the clock (it says {now}), then run the same command again"),
+    (r"is expired|expired \(invalid since",
+     "a package index is no longer valid: the mirror is out of date, or this machine's clock is ahead",
+     "look at the clock (it says {now}); use a current mirror (GAPFORGE_APT_MIRROR); or, for an archived release, "
+     + ACCEPT_EXPIRED + "=1"),
+    (r"NO_PUBKEY ([0-9A-F]+)", "a package index is signed with the key {1}, which none of the given keys is",
+     'correct "key" of that source in the preset; for the base\'s own sources, take a newer base image'),
+    (r"BADSIG|invalid signature|EXPKEYSIG|REVKEYSIG|EXPSIG", "a package index's signature is not good",
+     "do not use this mirror; try again later, or another one (GAPFORGE_APT_MIRROR)"),
+    (r"is not signed|does not have a Release file", "an APT source has no signed index at that address",
+     'correct "uri" and "suite" of that source in the preset'),
+    (r"Hash Sum mismatch|unexpected size", "a package index is not what its signature says; the mirror may just be changing",
+     "run the same command again in some minutes"),
+    (r"", "the package indexes cannot be fetched",
+     "proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR; then run the same command again"),
+)  # fmt: skip
+
+
+def update_failure(said: str) -> GapforgeError:
+    """The error for what ``apt-get update`` printed."""
+    telling = [line.strip() for line in said.splitlines() if re.match(r"\s*(E|W|Err)[:\d]", line)]
+    faults = [Fault("apt-get update", shown_line(line)) for line in dict.fromkeys(telling)][:12]
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    match, message, hint = next((m, text, then) for p, text, then in _UPDATE_FAILURES if (m := re.search(p, said)))
+    return FetchError(message.format("", *match.groups()), faults=faults, hint=hint.replace("{now}", now))
