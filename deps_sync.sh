@@ -13,7 +13,7 @@ fail() { # message, next command; exit code 17 is "tool" (gapforge --help lists 
 }
 
 python=
-for candidate in ${GAPFORGE_PYTHON:+"$GAPFORGE_PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
+for candidate in ${GAPFORGE_INTERPRETER:+"$GAPFORGE_INTERPRETER"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
     if command -v "$candidate" >/dev/null 2>&1 &&
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
         python=$candidate
