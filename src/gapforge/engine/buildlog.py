@@ -9,6 +9,7 @@ KEPT_LINES = 25  # of the failed step, or of the whole log when no step failed
 
 _STEP = re.compile(r"#(\d+) (\[[^\]]+\] .+)")
 _ERROR = re.compile(r"#(\d+) ERROR:? ?(.*)")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # 20.10 prints each step's after its title
 _OUTPUT = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
 
 
@@ -34,7 +35,7 @@ class BuildLog:
                 self.failed_step = self.titles.get(match[1], f"step #{match[1]}")
         elif match := _STEP.match(line):
             self.titles[match[1]] = match[2]
-        elif match := _OUTPUT.match(line):
+        elif (match := _OUTPUT.match(line)) and not _DIGEST.fullmatch(match[2]):
             self._outputs.setdefault(match[1], deque(maxlen=KEPT_LINES)).append(match[2])
 
     def tail(self) -> str:

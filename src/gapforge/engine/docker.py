@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import time
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from gapforge.engine.buildlog import KEPT_LINES, BuildLog
 
 ANSWER_TIMEOUT = 60.0  # seconds for questions that move no image bytes
 REMOVE_TIMEOUT = 120.0  # seconds; removing an image or container deletes many files
+REMOVE_PAUSES = (0.0, 0.3, 1.2)  # seconds before each attempt
 TIMED_OUT = 124  # what timeout(1) exits with
 
 # Variables that steer the client itself. One that a container or build argument wants too cannot travel in
@@ -156,16 +158,23 @@ class DockerEngine(ABC):
             raise
         # 125 is the client's own failure; a command inside may exit with it too, but not with these words.
         if result.code == 125 and ("docker: " in result.errors or unreachable(result.errors)):
-            self._remove_container(name)
+            self._remove_container(name, pauses=(0.0,))
             raise self._failure(f"docker run {image}", result.errors)
         return result.code, result.output, result.errors
 
-    def _remove_container(self, name: str) -> None:
-        """Never leave a container behind, whatever became of its client."""
-        try:
-            self._run(["rm", "--force", "--volumes", name], timeout=REMOVE_TIMEOUT)
-        except GapforgeError:
-            pass  # the error that brought us here says more
+    def _remove_container(self, name: str, pauses: Sequence[float] = REMOVE_PAUSES) -> None:
+        """Never leave a container behind, whatever became of its client.
+
+        A client that was killed early may have left a creation under way, so "no such container" is asked again.
+        """
+        for pause in pauses:
+            time.sleep(pause)
+            try:
+                result = self._run(["rm", "--force", "--volumes", name], timeout=REMOVE_TIMEOUT)
+            except GapforgeError:
+                return  # the error that brought us here says more
+            if "no such container" not in (result.errors + result.output).lower():
+                return
 
     def _host(self) -> dict[str, str]:
         return {"DOCKER_HOST": self.info.host} if self.info.host else {}
@@ -222,7 +231,7 @@ class DockerEngine(ABC):
             return BuildError(f"the engine refused the build (exit code {code}):\n{log.tail()}")
         hint = "the lines above are the step's own last words; repair that, then run the same command again " \
                "(finished steps are kept)"  # fmt: skip
-        if re.search(r"load metadata|resolve source metadata|docker-image://|pull access denied", log.failed_step + text):
+        if re.search(r"load metadata|resolve source metadata|docker-image://|pull access denied", f"{log.failed_step} {log.reason}"):
             hint = "a base image is not in the engine under its local name, or the Dockerfile names one that must be " \
                    "pulled; builds never pull"  # fmt: skip
         reason = f"\n    {log.reason}" if log.reason else ""

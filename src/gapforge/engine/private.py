@@ -167,6 +167,8 @@ def _dockerd() -> str:
     named = os.environ.get("GAPFORGE_DOCKERD") or "dockerd"
     places = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH often lacks sbin
     found = shutil.which(named, path=places)
+    if not found and "GAPFORGE_DOCKERD" in os.environ:
+        raise ToolError(f"GAPFORGE_DOCKERD={named} is not a program", hint="unset it, or name a dockerd that exists")
     if not found:
         raise process.missing(named)
     return found
@@ -180,8 +182,9 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     made = tuple(str(p) for p in COVERED if not p.exists())
     for covered in COVERED:
         covered.mkdir(parents=True, exist_ok=True)
-    # An empty configuration of our own: the system's /etc/docker/daemon.json is about another daemon.
-    write_text(folder / "daemon.json", "{}\n")
+    # A configuration of our own, which users may edit: the system's /etc/docker/daemon.json is about another daemon.
+    if not (folder / "daemon.json").exists():
+        write_text(folder / "daemon.json", "{}\n")
     sock = sockets / "docker.sock"
     group = os.environ.get("SUDO_GID") or str(os.getgid())
     daemon = [

@@ -140,10 +140,22 @@ def _hosts(host: str, project: Project | None) -> list[tuple[str, bool]]:
     if host:
         return [(host, host == own)]
     hosts = [("", os.environ.get("DOCKER_HOST", "") == own != "")]
-    chosen = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT", "default") not in ("", "default")
-    if own and not chosen:
+    chosen = os.environ.get("DOCKER_HOST") or _context() != "default"
+    if own and not chosen:  # somebody who chose a daemon must hear that it is down, not get another
         hosts.append((own, True))
     return hosts
+
+
+def _context() -> str:
+    """The docker context that the user selected, without asking a client."""
+    if named := os.environ.get("DOCKER_CONTEXT"):
+        return named
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return str(config.get("currentContext") or "default")
+    except (OSError, ValueError, AttributeError):
+        return "default"
 
 
 def _reach(client: Client, host: str, own: bool) -> Engine:

@@ -1,0 +1,57 @@
+"""Fixtures with a real Docker daemon of their own: online, or in a network namespace without any interface."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gapforge.core.project import Project
+from gapforge.engine import private
+
+
+@pytest.fixture(scope="session")
+def needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a private Docker daemon")
+    if not shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+        pytest.skip("needs dockerd (apt-get install docker.io)")
+
+
+@pytest.fixture
+def engine_project(needs_root: None) -> Iterator[Project]:
+    """An empty project; its private engine, if the test starts one, is removed afterwards.
+
+    Not below pytest's folder, which may be a memory file system without overlay mounts.
+    """
+    with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
+        project = Project(Path(folder), Path(folder) / "artifacts")
+        try:
+            yield project
+        finally:
+            private.remove(project)
+
+
+def _engine(offline: bool) -> Iterator[private.State]:
+    with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
+        project = Project(Path(folder), Path(folder) / "artifacts")
+        try:
+            yield private.start(project, offline=offline)
+        finally:
+            private.remove(project)
+
+
+@pytest.fixture(scope="session")
+def offline_engine(needs_root: None) -> Iterator[private.State]:
+    """A private engine without any network interface; ``host`` is its address."""
+    yield from _engine(offline=True)
+
+
+@pytest.fixture(scope="session")
+def online_engine(needs_root: None) -> Iterator[private.State]:
+    """A private engine in this machine's own network; ``host`` is its address."""
+    yield from _engine(offline=False)
