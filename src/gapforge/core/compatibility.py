@@ -7,28 +7,37 @@ Pure functions of a preset and the catalog; no network, no clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from gapforge.core import tensorrt_fit
-from gapforge.core.catalog import Catalog, TorchRelease
-from gapforge.core.preset import TARGET_OS, Preset, PyTorch
-from gapforge.core.problems import Problem, error, warning
+from gapforge.core.catalog import Catalog
+from gapforge.core.preset import Preset
+from gapforge.core.problems import Problem, error, nearest_version, unknown, warning
 from gapforge.core.text import josa
-from gapforge.core.versions import key, local, major, minor, public, within
+from gapforge.core.torch_fit import (
+    TorchBuild,
+    build_cuda,
+    numpy_problems,
+    python_problems,
+    torch_build,
+    torch_builds_for,
+    torch_problems,
+)
+from gapforge.core.versions import key, major, minor, within
 
-__all__ = ["Problem", "TorchBuild", "check_preset", "required_driver", "torch_build", "torch_problems"]
+__all__ = [
+    "Problem",
+    "TorchBuild",
+    "build_cuda",
+    "check_preset",
+    "python_problems",
+    "required_driver",
+    "torch_build",
+    "torch_builds_for",
+    "torch_problems",
+]
 
 _NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
-
-
-@dataclass(frozen=True)
-class TorchBuild:
-    """What a PyTorch request amounts to: ``build`` is "cpu", "cu118", …, or "" when it cannot be told."""
-
-    version: str
-    build: str
-    from_default: bool
 
 
 def check_preset(preset: Preset, catalog: Catalog) -> list[Problem]:
@@ -37,7 +46,7 @@ def check_preset(preset: Preset, catalog: Catalog) -> list[Problem]:
         *_base_images(preset, catalog),
         *python_problems(preset.python, (preset.os_id, preset.os_version), bool(preset.apt_sources), catalog),
         *(torch_problems(preset.pytorch, preset.cuda, preset.python, catalog) if preset.pytorch else ()),
-        *_numpy(preset, catalog),
+        *numpy_problems(preset, catalog),
         *tensorrt_fit.check(preset, catalog),
         *_ffmpeg(preset, catalog),
         *_opencv(preset, catalog),
@@ -55,24 +64,6 @@ def required_driver(preset: Preset, catalog: Catalog) -> str:
     if headers:
         found.append(headers.driver)
     return max((driver for driver in found if driver), key=key, default="")
-
-
-def _list(items: Iterable[str]) -> str:
-    return ", ".join(items)
-
-
-def _nearest(version: str, known: Iterable[str]) -> str:
-    """The known version next to ``version``: the newest that is not newer, else the oldest; "" for none."""
-    ordered = sorted(known, key=key)
-    older = [v for v in ordered if key(v) <= key(version)]
-    return (older or ordered[:1] or [""])[-1]
-
-
-def _unknown(path: str, what: str, known: str, ko: str, en: str) -> Problem:
-    tail_ko = f"; 가까운 것은 {known}입니다" if known else ""
-    tail_en = f"; the nearest it knows is {known}" if known else ""
-    return warning("unknown", path, f"{josa(what, '은', '는')} 카탈로그에 없어 {ko} 확인할 수 없습니다{tail_ko}",
-                   f"{what} is not in the catalog, so {en} cannot be checked{tail_en}")  # fmt: skip
 
 
 # --- base image -------------------------------------------------------------------------------------------
@@ -118,9 +109,9 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
                 )
             )
         if catalog.image(reference) is None and "cudnn" in rest:
-            near = _nearest(preset.cuda, (i.cuda for i in catalog.images))
+            near = nearest_version(preset.cuda, (i.cuda for i in catalog.images))
             known = next((getattr(i, role) for i in catalog.images if i.cuda == near), "")
-            problems.append(_unknown(path, reference, known, "내용을", "what is in it"))
+            problems.append(unknown(path, reference, known, "내용을", "what is in it"))
     return problems  # fmt: skip
 
 
@@ -155,246 +146,6 @@ def _base_cudnn(preset: Preset, catalog: Catalog, role: str, rest: str) -> list[
 
 def _apt(preset: Preset, role: str) -> tuple[str, ...]:
     return preset.apt_builder if role == "builder" else preset.apt_runtime
-
-
-# --- Python and PyTorch -----------------------------------------------------------------------------------
-
-
-def python_problems(python: str, os: tuple[str, str], extra_source: bool, catalog: Catalog) -> list[Problem]:
-    """Whether the target's package archive has this Python; only Ubuntu 22.04 is known."""
-    if os != TARGET_OS or extra_source:
-        return []
-    origin = catalog.ubuntu_pythons.get(python)
-    if origin is None:
-        return [
-            error(
-                "python-source",
-                "$.python.version",
-                f"Ubuntu 22.04의 저장소에는 Python {josa(python, '이', '가')} 없습니다; 3.10을 쓰거나 그 Python을 가진 저장소를 apt.sources에 더하세요",
-                f"Ubuntu 22.04's archive has no Python {python}; take 3.10, or add to apt.sources an archive that has it",
-            )
-        ]
-    if origin == "release-candidate":
-        return [
-            warning(
-                "python-source",
-                "$.python.version",
-                f"Ubuntu 22.04의 Python {josa(python, '은', '는')} 정식판이 아닌 릴리스 후보 빌드입니다; 3.10이 안전합니다",
-                f"Ubuntu 22.04's Python {python} is a release candidate build; 3.10 is the safe choice",
-            )
-        ]
-    return []  # fmt: skip
-
-
-def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
-    """Which build of PyTorch the preset asks for: by the local version, the index's address, or the default's."""
-    version, build = public(torch.torch), local(torch.torch)
-    if not build and torch.index != "default":
-        match = re.search(r"/(cpu|cu[0-9]+)/?$", torch.index)
-        build = match.group(1) if match else ""
-    release = catalog.torch.get(version)
-    if not build and torch.index == "default" and release:
-        return TorchBuild(version, release.default_build, True)
-    return TorchBuild(version, build, torch.index == "default")
-
-
-def build_cuda(build: str) -> str:
-    """The CUDA of a build: "cu118" gives "11.8", "cpu" gives ""."""
-    digits = build.removeprefix("cu")
-    return f"{digits[:-1]}.{digits[-1]}" if digits.isdigit() else ""
-
-
-def torch_problems(torch: PyTorch, cuda: str, python: str, catalog: Catalog) -> list[Problem]:
-    """CUDA × build, build × index, Python, and the torchvision and torchaudio that go with it."""
-    asked = torch_build(torch, catalog)
-    release = catalog.torch.get(asked.version)
-    problems = _torch_index(torch, asked)
-    if release is None:
-        problems.append(_unknown("$.pytorch.torch", f"torch {asked.version}", _nearest(asked.version, catalog.torch),
-                                 "Python과 CUDA 빌드를", "its Pythons and CUDA builds"))  # fmt: skip
-    else:
-        problems += _torch_release(torch, asked, release, python, catalog)
-    return problems + _torch_cuda(asked, cuda, python, catalog)
-
-
-def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
-    own = local(torch.torch)
-    if own and torch.index == "default":
-        return [
-            error(
-                "torch-index",
-                "$.pytorch.index",
-                f"기본 인덱스에는 torch {torch.torch} 같은 +{own} 빌드가 없습니다; index를 https://download.pytorch.org/whl/{own} 으로 쓰세요",
-                f"the default index has no +{own} builds such as torch {torch.torch}; set index to https://download.pytorch.org/whl/{own}",
-            )
-        ]
-    match = re.search(r"/(cpu|cu[0-9]+)/?$", torch.index)
-    if own and match and match.group(1) != own:
-        return [
-            error(
-                "torch-index",
-                "$.pytorch.index",
-                f"torch {josa(torch.torch, '은', '는')} 인덱스 {match.group(1)}에 없습니다; 주소의 끝을 {own}으로 맞추세요",
-                f"torch {torch.torch} is not in the index for {match.group(1)}; end the address with {own}",
-            )
-        ]
-    return []  # fmt: skip
-
-
-def _torch_release(
-    torch: PyTorch, asked: TorchBuild, release: TorchRelease, python: str, catalog: Catalog
-) -> list[Problem]:
-    problems: list[Problem] = []
-    if asked.build and asked.build not in release.builds:
-        cuda = build_cuda(asked.build)
-        other = _nearest(asked.version, (v for v, r in catalog.torch.items() if asked.build in r.builds))
-        hint_ko = f"; {josa(asked.build, '은', '는')} torch {other}에 있습니다" if other else ""
-        hint_en = f"; {asked.build} exists for torch {other}" if other else ""
-        problems.append(
-            error(
-                "torch-build",
-                "$.pytorch.torch",
-                f"torch {asked.version}에는 CUDA {cuda or '?'} 빌드({asked.build})가 없고 {_list(release.builds)}만 있습니다{hint_ko}",
-                f"torch {asked.version} has no {asked.build} build, only {_list(release.builds)}{hint_en}",
-            )
-        )
-    if python not in release.pythons:
-        other = _nearest(asked.version, (v for v, r in catalog.torch.items() if python in r.pythons))
-        hint_ko = f", 또는 torch {other}" if other else ""
-        hint_en = f", or torch {other}" if other else ""
-        problems.append(
-            error(
-                "torch-python",
-                "$.pytorch.torch",
-                f"torch {josa(asked.version, '은', '는')} Python {python}용 휠이 없습니다; Python {_list(release.pythons)}{josa(hint_ko, '을', '를')} 쓰세요",
-                f"torch {asked.version} has no wheels for Python {python}; take Python {_list(release.pythons)}{hint_en}",
-            )
-        )
-    for name, asked_for, goes_with in (
-        ("torchvision", torch.torchvision, release.torchvision),
-        ("torchaudio", torch.torchaudio, release.torchaudio),
-    ):
-        if not asked_for:
-            continue
-        path = f"$.pytorch.{name}"
-        suffix = f"+{local(torch.torch)}" if local(torch.torch) else ""
-        if not goes_with:
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    f"torch {asked.version}에 맞는 {josa(name, '은', '는')} 나온 적이 없습니다; {josa(name, '을', '를')} 빼세요",
-                    f"no {name} was released for torch {asked.version}; leave {name} out",
-                )
-            )
-        elif public(asked_for) != goes_with:
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    f"{name} {josa(public(asked_for), '은', '는')} torch {josa(asked.version, '과', '와')} 맞지 않습니다; {name} {goes_with}{josa(suffix, '을', '를')} 쓰세요",
-                    f"{name} {public(asked_for)} does not go with torch {asked.version}; take {name} {goes_with}{suffix}",
-                )
-            )
-        elif local(asked_for) != local(torch.torch):
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    f"{name} {josa(asked_for, '과', '와')} torch {josa(torch.torch, '은', '는')} 서로 다른 빌드입니다; {name} {goes_with}{josa(suffix, '을', '를')} 쓰세요",
-                    f"{name} {asked_for} and torch {torch.torch} are different builds; take {name} {goes_with}{suffix}",
-                )
-            )
-    return problems  # fmt: skip
-
-
-def torch_builds_for(release: TorchRelease, cuda: str) -> list[str]:
-    """The builds of a release that a CUDA base takes, best first; ["cpu"] without CUDA."""
-    if not cuda:
-        return [b for b in release.builds if b == "cpu"]
-    fitting = [b for b in release.builds if build_cuda(b) and major(build_cuda(b)) == major(cuda)
-               and key(build_cuda(b)) <= key(minor(cuda))]  # fmt: skip
-    return sorted(fitting, key=lambda b: key(build_cuda(b)), reverse=True)
-
-
-def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> list[Problem]:
-    path, own = "$.pytorch.torch", build_cuda(asked.build)
-    if not asked.build:
-        return []
-    if not cuda:
-        if asked.build == "cpu":
-            return []
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리를 함께 가져옵니다; {asked.version}+cpu와 인덱스 https://download.pytorch.org/whl/cpu 를 쓰세요",
-                f"the preset has no CUDA but torch {asked.version}'s {asked.build} build brings the CUDA libraries along; take {asked.version}+cpu from https://download.pytorch.org/whl/cpu",
-            )
-        ]
-    if asked.build == "cpu":
-        fit = torch_builds_for(catalog.torch[asked.version], cuda) if asked.version in catalog.torch else []
-        take = f"{asked.version}+{fit[0]}" if fit else f"+cu{minor(cuda).replace('.', '')}"
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                f"torch {asked.version}+cpu는 GPU를 쓰지 못합니다; CUDA {cuda}에는 {josa(take, '이', '가')} 맞습니다",
-                f"torch {asked.version}+cpu cannot use a GPU; with CUDA {cuda} take {take}",
-            )
-        ]
-    if major(own) != major(cuda):
-        take = _torch_instead(asked.version, cuda, python, catalog)
-        return [
-            error(
-                "torch-cuda",
-                path,
-                f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {cuda}에는 {josa(take, '을', '를')} 쓰세요"
-                if take
-                else f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {own} 기반 이미지를 쓰세요",
-                f"torch {asked.version}'s {asked.build} build needs CUDA {major(own)}; "
-                + (f"with CUDA {cuda} take {take}" if take else f"take a base image with CUDA {own}"),
-            )
-        ]
-    if key(own) > key(minor(cuda)):
-        take = _torch_instead(asked.version, cuda, python, catalog)
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                f"torch {asked.version}의 CUDA {josa(own, '은', '는')} 기반 이미지의 CUDA {cuda}보다 새것이라 더 새 드라이버가 필요할 수 있습니다"
-                + (f"; {josa(take, '이', '가')} 맞습니다" if take else ""),
-                f"torch {asked.version} carries CUDA {own}, newer than the base image's {cuda}, and may need a newer driver"
-                + (f"; {take} fits" if take else ""),
-            )
-        ]
-    return []  # fmt: skip
-
-
-def _torch_instead(version: str, cuda: str, python: str, catalog: Catalog) -> str:
-    """The nearest ``VERSION+BUILD`` for this CUDA and Python; "" when there is none."""
-    fitting = {v: torch_builds_for(r, cuda) for v, r in catalog.torch.items() if python in r.pythons}
-    near = _nearest(version, (v for v, builds in fitting.items() if builds))
-    return f"torch {near}+{fitting[near][0]}" if near else ""
-
-
-def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if not preset.pytorch:
-        return []
-    version = public(preset.pytorch.torch)
-    release = catalog.torch.get(version)
-    limit = release.numpy_below if release else ("2" if key(version) < (2, 3) else "")
-    if not limit:
-        return []
-    asked = next((p for p in preset.packages if re.match(r"numpy\s*([=<>~!]|$)", p, re.I)), "")
-    pins = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", asked)
-    if any(
-        (op in ("==", "~=", "<=") and key(v) < key(limit)) or (op == "<" and key(v) <= key(limit)) for op, v in pins
-    ):
-        return []
-    return [error("numpy", "$.python.packages",
-        f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (f"\"{asked}\"는 {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰세요",
-        f"torch {version} does not work with NumPy {limit}, and " + (f'"{asked}" allows it' if asked else "no NumPy is pinned") + "; take numpy==1.26.4")]  # fmt: skip
 
 
 # --- FFmpeg -----------------------------------------------------------------------------------------------
@@ -458,7 +209,7 @@ def _headers(preset: Preset, version: str, headers: str, catalog: Catalog) -> li
     rule = next((r for r in catalog.headers_for if key(r.start) <= key(version) < key(r.below)), None)
     problems: list[Problem] = []
     if rule is None:
-        problems.append(_unknown(path, f"FFmpeg {version}", _nearest(version, (r.start for r in catalog.headers_for)),
+        problems.append(unknown(path, f"FFmpeg {version}", nearest_version(version, (r.start for r in catalog.headers_for)),
                                  "nv-codec-headers를", "its nv-codec-headers"))  # fmt: skip
     elif not rule.takes(headers):
         take = _headers_for(version, catalog)
@@ -495,8 +246,12 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
     path, version = "$.opencv.version", opencv.version
     if version not in catalog.opencv:
         problems.append(
-            _unknown(
-                path, f"OpenCV {version}", _nearest(version, catalog.opencv), "CUDA 지원 범위를", "its range of CUDA"
+            unknown(
+                path,
+                f"OpenCV {version}",
+                nearest_version(version, catalog.opencv),
+                "CUDA 지원 범위를",
+                "its range of CUDA",
             )
         )
     for need in reversed(catalog.opencv_needs):  # the newest CUDA first: one sentence is enough
@@ -582,10 +337,12 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
     for index, compute in enumerate(names):
         path = f"$.opencv.architectures[{index}]"
         known = catalog.architectures.get(compute)
-        suggested = _list(catalog.suggested_architectures(cuda))
+        suggested = ", ".join(catalog.suggested_architectures(cuda))
         if known is None:
             problems.append(
-                _unknown(path, f"compute {compute}", _nearest(compute, catalog.architectures), "CUDA를", "its CUDA")
+                unknown(
+                    path, f"compute {compute}", nearest_version(compute, catalog.architectures), "CUDA를", "its CUDA"
+                )
             )
         elif known.first_cuda and key(cuda) < key(known.first_cuda):
             problems.append(

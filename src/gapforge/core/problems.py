@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
+from gapforge.core.versions import key
 
 
 @dataclass(frozen=True)
@@ -38,3 +40,22 @@ def error(rule: str, path: str, ko: str, en: str) -> Problem:
 def warning(rule: str, path: str, ko: str, en: str) -> Problem:
     """A combination that is unknown or has a price."""
     return Problem(rule, "warning", path, ko, en)
+
+
+def unknown(path: str, what: str, known: str, ko: str, en: str) -> Problem:
+    """A version that the catalog does not know; ``ko`` and ``en`` say what therefore cannot be checked."""
+    tail_ko = f"; 가까운 것은 {known}입니다" if known else ""
+    tail_en = f"; the nearest it knows is {known}" if known else ""
+    return warning(
+        "unknown",
+        path,
+        f"{josa(what, '은', '는')} 카탈로그에 없어 {ko} 확인할 수 없습니다{tail_ko}",
+        f"{what} is not in the catalog, so {en} cannot be checked{tail_en}",
+    )
+
+
+def nearest_version(version: str, known: Iterable[str]) -> str:
+    """The known version next to ``version``: the newest that is not newer, else the oldest; "" for none."""
+    ordered = sorted(known, key=key)
+    older = [v for v in ordered if key(v) <= key(version)]
+    return (older or ordered[:1] or [""])[-1]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from gapforge.core.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.core.preset import Preset
-from gapforge.core.problems import Problem, error, warning
+from gapforge.core.problems import Problem, error, nearest_version, warning
 from gapforge.core.text import josa
 from gapforge.core.versions import key, major, minor, within
 
@@ -79,7 +78,7 @@ def check(preset: Preset, catalog: Catalog) -> list[Problem]:
     problems = [*_named(preset), *_debs(preset)]
     release = release_of(trt.version, catalog)
     if release is None:
-        near = nearest(
+        near = nearest_version(
             trt.version, (r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog))
         )
         tail_ko, tail_en = (
@@ -122,19 +121,12 @@ def _binding(preset: Preset, release: TensorRTRelease) -> Problem:
         f"whether TensorRT {name} has a binding for Python {preset.python} is not in the catalog{seen_en}")  # fmt: skip
 
 
-def nearest(version: str, known: Iterable[str]) -> str:
-    """The known version next to ``version``: the newest not newer, else the oldest; "" for none."""
-    ordered = sorted(known, key=key)
-    older = [v for v in ordered if key(v) <= key(version)]
-    return (older or ordered[:1] or [""])[-1]
-
-
 def _instead(version: str, preset: Preset, catalog: Catalog) -> tuple[str, str]:
     """What to take with this CUDA and cuDNN, as the tail of a sentence in both languages."""
     for sure in (True, False):
         fitting = [r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog, sure=sure)]
         if fitting:
-            take = short(nearest(version, fitting))
+            take = short(nearest_version(version, fitting))
             return (f"CUDA {preset.cuda}에는 {josa(take, '을', '를')} 쓰세요", f"with CUDA {preset.cuda} take {take}")
     return (
         f"CUDA {preset.cuda}에 맞는 TensorRT는 카탈로그에 없습니다",

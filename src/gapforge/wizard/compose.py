@@ -17,7 +17,7 @@ from gapforge.core.compatibility import check_preset, torch_builds_for
 from gapforge.core.errors import CompatibilityError, Fault, PresetError
 from gapforge.core.files import write_text
 from gapforge.core.preset import Preset
-from gapforge.core.problems import Problem
+from gapforge.core.problems import Problem, nearest_version
 from gapforge.core.project import Project
 from gapforge.core.text import tr
 from gapforge.core.versions import key, local, major, minor, public
@@ -280,7 +280,7 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     fitting = {r.version for r in tensorrt_fit.releases_for(cuda, cudnn, "", catalog)}
     release = max(matching, key=lambda r: (r.version in fitting, key(r.version)), default=None)
     if release is None:
-        near = tensorrt_fit.nearest(wanted, fitting)
+        near = nearest_version(wanted, fitting)
         raise CompatibilityError(
             tr(
                 f"TensorRT {wanted}의 파일 주소를 카탈로그가 모릅니다",
