@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gapforge.core import lock as locks
 from gapforge.core.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.core.files import exclusive, mark_folder, remove_folder, sha256_file, write_text
+from gapforge.core.files import exclusive, mark_folder, remove_folder, write_text
 from gapforge.core.lock import Entry, Lock, LockedImage
 from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.progress import Progress
@@ -307,48 +307,24 @@ class _Run:
         """The .debs of all roles in the store, as entries; a .deb that both roles need is one entry."""
         entries: dict[str, Entry] = {}
         for role in ROLES:
-            missing = []
             for deb in closures[role]:
                 path = f"debs/{deb.file}"
-                if path in entries:
-                    entries[path] = replace(entries[path], roles=(*entries[path].roles, role))
-                    continue
+                if path in entries and entries[path].sha256 != deb.sha256:
+                    raise ResolveError(f"builder and runtime need different files of the name {deb.file}",
+                                       hint="give both roles bases with the same APT sources")  # fmt: skip
+                roles = (*entries[path].roles, role) if path in entries else (role,)
                 entries[path] = Entry("deb", path, deb.sha256, deb.size, deb.origin, deb.package, deb.version,
-                                      deb.architecture, (role,))  # fmt: skip
-                missing.append(deb)
-            self._download_debs(self._apt[self.preset.base(role)], missing)
+                                      deb.architecture, roles)  # fmt: skip
+        # Our own downloads, not apt's: resumed after a kill, and in no danger from a curl that outlived us.
+        self._obtain([_deb_want(deb) for deb in {d.file: d for role in ROLES for d in closures[role]}.values()])
         return list(entries.values())
 
-    def _download_debs(self, root: apt.AptRoot, debs: Sequence[apt.DebFile]) -> None:
-        gone = self.store.missing((deb.sha256, deb.size) for deb in debs)
-        wants = {Want(deb.file, (), deb.sha256, deb.size): deb for deb in debs if deb.sha256 in gone}
-        provided = self.provided.take(list(wants))
-        rest = [deb for want, deb in wants.items() if want.file not in provided]
-        if not rest:
-            return
-        folder = self.work / "debs"
-        folder.mkdir(exist_ok=True)
-        self.progress.total += sum(deb.size for deb in rest)
-        root.download(rest, folder, self.progress)
-        for deb in rest:
-            self.store.add(folder / deb.file, deb.sha256)
-            self.fetched += deb.size
-
     def _apt_source(self, name: str) -> Entry:
-        """An upstream tarball out of the builder's APT sources."""
+        """An upstream tarball out of the builder's APT sources, in the store."""
         source = self.preset.sources[name]
-        root = self._apt[self.preset.builder]
-        found = root.source_tarball(source.apt_source)
-        if self.store.missing([(found.sha256, found.size)]):
-            want = Want(found.file, (), found.sha256, found.size)
-            if found.file not in self.provided.take([want]):
-                folder = self.work / "source"
-                folder.mkdir(exist_ok=True)
-                self.progress.total += found.size
-                root.download_source(found, folder, self.progress)
-                self.store.add(folder / found.file, found.sha256)
-                self.fetched += found.size
-        return sources.entry_of(source, source.file or found.file, found.sha256, found.size, "apt:base", found.version)
+        found = self._apt[self.preset.builder].source_tarball(source.apt_source)
+        self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
+        return sources.entry_of(source, source.file or found.file, found.sha256, found.size, found.origin, found.version)
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Packages and Release for these .debs."""
@@ -365,7 +341,8 @@ class _Run:
 
     def _complete(self, lock: Lock) -> Lock:
         """Bring back what the store lacks of ``lock``; the lock stays as it is."""
-        with Progress("check the store", sum(e.size for e in lock.entries), quiet=self.options.quiet) as progress:
+        size = sum({e.sha256: e.size for e in lock.entries}.values())
+        with Progress("check the store", size, quiet=self.options.quiet) as progress:
             gone = self.store.missing(((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add)
         missing = [e for e in lock.entries if e.sha256 in gone]
         if not missing:
@@ -407,9 +384,8 @@ class _Run:
         image_entries = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
         closures = self._closures({role: (image_entries[role], lock.images[role]) for role in ROLES})
         wanted = {e.sha256 for e in missing if e.kind == "deb"}
-        for role in ROLES:
-            debs = [deb for deb in closures[role] if deb.sha256 in wanted]
-            self._download_debs(self._apt[self.preset.base(role)], debs)
+        debs = {deb.file: deb for role in ROLES for deb in closures[role] if deb.sha256 in wanted}
+        self._obtain([_deb_want(deb) for deb in debs.values()])
         for entry in missing:
             if entry.kind != "deb":
                 self._apt_source(entry.name)
@@ -453,15 +429,12 @@ class _Run:
             return None
 
     def _tidy(self) -> None:
-        """Clear what killed runs left. Finished .debs of theirs are kept: by their hash, nothing is trusted."""
+        """Clear what killed runs left, but not the partial downloads, which are taken up."""
         for path in sorted(self.work.parent.iterdir()):
             stale = path.suffix in (".part", ".json") and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
             if stale or path.name.startswith(("copy-", "bytes-", "place-")):
                 path.unlink(missing_ok=True)
             elif path.name.startswith("work-"):
-                for file in sorted([*path.glob("debs/*.deb"), *path.glob("source/*")]):
-                    if file.is_file() and not file.is_symlink():
-                        self.store.add(file, known=sha256_file(file))
                 try:
                     remove_folder(path)
                 except OSError:
@@ -472,6 +445,10 @@ class _Run:
 
 def _want(wheel: Wheel) -> Want:
     return Want(wheel.file, (wheel.url,), wheel.sha256, wheel.size)
+
+
+def _deb_want(deb: apt.DebFile) -> Want:
+    return Want(deb.file, (deb.uri,), deb.sha256, deb.size)
 
 
 def _paths_of(lock_file: Path) -> list[str]:
