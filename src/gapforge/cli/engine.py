@@ -55,10 +55,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 
 def _needs_root(args: argparse.Namespace, project: Project) -> bool:
-    running = private.status(project)
     if args.action == "start":
-        return running is None
-    return running is not None or (args.action == "remove" and private.folder_of(project).exists())
+        return private.status(project) is None
+    running = private.status(project) or private.strays(project)
+    return bool(running) or (args.action == "remove" and private.folder_of(project).exists())
 
 
 def _as_root(args: argparse.Namespace, project: Project) -> int:

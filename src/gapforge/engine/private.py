@@ -189,7 +189,7 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     group = os.environ.get("SUDO_GID") or str(os.getgid())
     daemon = [
         dockerd, f"--config-file={folder / 'daemon.json'}", f"--host=unix://{sock}", f"--group={group}",
-        f"--data-root={folder / 'data'}", "--exec-root=/run/docker", "--pidfile=/run/docker.pid",
+        _data_root(project), "--exec-root=/run/docker", "--pidfile=/run/docker.pid",
         "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
         f"--cgroup-parent=/{_tag(project)}", "--exec-opt=native.cgroupdriver=cgroupfs",
     ]  # fmt: skip
@@ -268,19 +268,40 @@ def _log_tail(project: Project) -> str:
 
 def stop(project: Project) -> bool:
     """End the project's engine and everything it started; False when it was not running."""
-    if not folder_of(project).exists():
-        return False
-    running = status(project)
+    running = bool(status(project) or strays(project))
     if os.geteuid() != 0:
-        if running is None:
+        if not running:
             return False
         raise EngineError("the private engine belongs to root", hint="sudo ./gapforge engine stop")
+    if not running and not folder_of(project).exists():
+        return False
     with exclusive(project.state / "engine.lock", "starting or stopping the private engine"):
-        running = status(project)
-        if running is not None:
-            _end(running)
+        if (state := status(project)) is not None:
+            _end(state)
         _clean_up(project)
-    return running is not None
+    return running
+
+
+def strays(project: Project) -> list[int]:
+    """Outer processes of engines of this project that no state file tells of.
+
+    There is one when a start was killed before it could write the file, or the file was deleted. It is known
+    by its own command line, which names this project's folder.
+    """
+    recorded = status(project)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or (recorded and int(entry.name) == recorded.pid):
+            continue
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0] == b"unshare" and os.fsencode(_data_root(project)) in words and _start_ticks(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def _data_root(project: Project) -> str:
+    return f"--data-root={folder_of(project) / 'data'}"
 
 
 def _end(state: State) -> None:
@@ -317,6 +338,8 @@ def _children(pid: int) -> list[int]:
 def _clean_up(project: Project) -> None:
     """Take away what an engine that no longer runs has left outside its folder, and its state."""
     state = _recorded(project)
+    for pid in strays(project):
+        _end(State(pid, _start_ticks(pid), _boot(), "", "", False, "", "", ()))
     remove_folder(_socket_folder(project))
     _remove_cgroups(_tag(project))
     for name in state.made if state else ():
@@ -339,11 +362,11 @@ def remove(project: Project) -> int:
     Raises StorageError when something is still mounted in there (deleting would reach through the mount).
     """
     folder = folder_of(project)
-    if not folder.exists():
-        return 0
-    if os.geteuid() != 0:
+    if folder.exists() and os.geteuid() != 0:
         raise EngineError("the private engine's folder belongs to root", hint="sudo ./gapforge engine remove")
     stop(project)
+    if not folder.exists():
+        return 0
     if mounted := _mounts_below(folder):
         raise StorageError(f"{folder}: {len(mounted)} file systems are still mounted below it, such as {mounted[0]}",
                            hint=f"umount {mounted[0]}; then run the same command again")  # fmt: skip
