@@ -354,7 +354,7 @@ def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte
     digest, size = clean_tar(file, out)
     assert (hashlib.sha256(out.getvalue()).hexdigest(), len(out.getvalue())) == (digest, size)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
-        assert {m.name for m in archive} == {name for name in kept}
+        assert {m.name for m in archive} == set(kept)
     again = io.BytesIO()
     file.write_bytes(out.getvalue())
     assert clean_tar(file, again)[0] == digest

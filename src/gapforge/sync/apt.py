@@ -17,7 +17,7 @@ from gapforge.core.preset import AptSource
 from gapforge.core.progress import Progress
 from gapforge.sync import aptfaults, oci
 from gapforge.sync.aptfaults import shown_line
-from gapforge.sync.aptroot import IsolatedApt, local_file
+from gapforge.sync.aptroot import IsolatedApt, file_uri, local_file
 from gapforge.sync.imagefiles import read_files
 from gapforge.sync.network import Network, shown
 
@@ -106,7 +106,7 @@ class AptRoot:
             ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False
         )
         if done.code != 0:
-            raise aptfaults.unresolvable(self.apt, packages, done.output + "\n" + done.errors)
+            raise aptfaults.unresolvable(self.apt, packages)
         found = []
         for line in done.output.splitlines():
             match = _URI_LINE.fullmatch(line.strip())
@@ -206,7 +206,7 @@ class AptRoot:
             if not SAFE_NAME.fullmatch(file):
                 raise ResolveError(f"{package} {version}: {file!r} is not a usable file name")
             deb = DebFile(
-                package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), _file_uri(uri)
+                package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), file_uri(uri)
             )
             if file in debs and debs[file].sha256 != deb.sha256:
                 raise ResolveError(f"two different packages would both be {file}")
@@ -241,11 +241,6 @@ def _plain(path: str) -> str:
     """``path`` without ``./`` parts and with quoting undone, to compare addresses with index entries."""
     parts = re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), path).split("/")
     return "/".join(part for part in parts if part != ".")
-
-
-def _file_uri(uri: str) -> str:
-    """APT writes ``file:/path``; other programs want ``file:///path``."""
-    return f"file://{uri[5:]}" if re.match(r"file:/[^/]", uri) else uri
 
 
 def _last(text: str) -> str:

@@ -44,8 +44,11 @@ def providers(apt: Runner, package: str) -> list[str]:
     return sorted({line.split()[0] for line in said.partition("Reverse Provides:")[2].splitlines() if line.strip()})
 
 
-def unresolvable(apt: Runner, packages: Sequence[str], said: str) -> ResolveError:
-    """The error for ``apt-get install PACKAGES`` that printed ``said``; every package at fault is named."""
+def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
+    """The error for ``apt-get install PACKAGES`` that failed; every package at fault is named."""
+    # Asked again without -qq, which hides what could not be satisfied.
+    plan = apt.run(["apt-get", "install", "-s", "-y", "--no-remove", "--", *packages], check=False)
+    said = plan.output + "\n" + plan.errors
     faults: list[Fault] = []
     missing = _each(r"^E: Unable to locate package (\S+)", said)
     known = apt.run(["apt-cache", "pkgnames"]).output.split() if missing else []
@@ -59,12 +62,16 @@ def unresolvable(apt: Runner, packages: Sequence[str], said: str) -> ResolveErro
         offers = providers(apt, name)
         expected = "one of: " + ", ".join(offers[:_MANY]) if offers else ""
         faults.append(Fault(name, "is not a package that can be installed", expected))
-    for name, reason in _each(r"^ (\S+) : ((?:PreDepends|Depends|Conflicts|Breaks):.*)$", said):
-        faults.append(Fault(name, reason.strip()))
+    name = ""
+    for line in said.splitlines():
+        # " app : Depends: a (>= 2) but …", and further dependencies of it on lines without the name
+        if match := re.match(r" (?:(\S+) :|  +) ?((?:PreDepends|Depends|Conflicts|Breaks): .*)", line):
+            name = match[1] or name
+            faults.append(Fault(name, match[2].strip()))
     if "remove is disabled" in said:
         command = ["apt-get", "install", "-s", "-y", "--allow-change-held-packages", "--allow-downgrades"]
-        plan = apt.run([*command, "--", *packages], check=False).output
-        for (name,) in _each(r"^Remv (\S+)", plan):
+        removals = apt.run([*command, "--", *packages], check=False).output
+        for (name,) in _each(r"^Remv (\S+)", removals):
             faults.append(Fault(name, "is in the base image and would have to be removed"))
     if "used without --allow-downgrades" in said:
         faults.append(Fault("the base image", "holds a newer version of a pinned package", "a pin that is not older"))

@@ -257,8 +257,17 @@ class IsolatedApt:
 
     def origin(self, uri: str) -> str:
         """ "apt:NAME" for a file of an extra source, "apt:base" for one of the base's own."""
-        matches = [source for source in self.origins if uri.startswith(source.rstrip("/") + "/")]
+        matches = [source for source in self.origins if _below(uri, source)]
         return f"apt:{self.origins[max(matches, key=len)]}" if matches else "apt:base"
+
+
+def file_uri(uri: str) -> str:
+    """``uri``, with APT's ``file:/path`` written as other programs want it: ``file:///path``."""
+    return re.sub(r"^file:/+", "file:///", uri)
+
+
+def _below(uri: str, source: str) -> bool:
+    return unquote(file_uri(uri)).startswith(unquote(file_uri(source)).rstrip("/") + "/")
 
 
 def local_file(uri: str) -> Path | None:
