@@ -109,6 +109,12 @@ def render(value: Any, indent: int = 0, used: int = 0) -> str:
     if isinstance(value, dict):
         parts = [f"{json.dumps(k, ensure_ascii=False)}: {render(v, indent + 2, len(k) + 5)}" for k, v in value.items()]
         return "{\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * indent + "}"
+    if not any(isinstance(member, (dict, list)) for member in value):  # many short words: fill the lines
+        lines = [""]
+        for word in (json.dumps(member, ensure_ascii=False) for member in value):
+            joined = f"{lines[-1]}, {word}" if lines[-1] else word
+            lines[-1:] = [joined] if len(inner + joined) < LINE or not lines[-1] else [lines[-1], word]
+        return "[\n" + ",\n".join(inner + line for line in lines) + "\n" + " " * indent + "]"
     return "[\n" + ",\n".join(inner + render(member, indent + 2) for member in value) + "\n" + " " * indent + "]"
 
 

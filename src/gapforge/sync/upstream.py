@@ -27,7 +27,6 @@ ANSWER_SECONDS = 60
 LARGEST_ANSWER = 20_000_000  # bytes; a listing is never larger
 MOST_PAGES = 30  # of 100 tags; no project here has more
 MANIFEST_BYTES = 4_000_000
-_LATE = re.compile(r"(?i)(alpha|beta|rc|dev|pre)")  # not releases
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,11 @@ def releases(upstream: Upstream, network: Network) -> list[Release]:
 
 
 def matching(names: Iterable[str], pattern: str) -> list[Release]:
-    """The releases among tags or file names, each version once, newest first; pre-releases are left out."""
+    """The releases among tags or file names, each version once, newest first. A pattern leaves pre-releases out."""
     found: dict[str, Release] = {}
     for name in names:
         match = re.fullmatch(pattern, name)
-        if match and not _LATE.search(name):
+        if match:
             groups = {group: text or "" for group, text in match.groupdict().items()}
             found.setdefault("-".join(groups.values()), Release(match["version"], name, groups))
     return sorted(found.values(), key=lambda r: (key(r.version), r.tag), reverse=True)
@@ -215,4 +214,6 @@ def _expect_success(answer: Answer, address: str) -> None:
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
+    if lines and (said := re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])):  # skopeo's log format
+        return said[1].replace('\\"', '"')
     return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else "no answer"
