@@ -11,7 +11,8 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 EXPECT: dict[str, Any] = json.loads(os.environ["GAPFORGE_EXPECT"])
 PARAMS: dict[str, Any] = EXPECT["params"]
@@ -28,7 +29,8 @@ def report(name: str, ok: bool, found: object, expected: object) -> None:
     """Say what was looked at, whether it is right, what was found and what should have been."""
     line = {"check": name, "ok": bool(ok), "found": str(found), "expected": str(expected)}
     # ASCII: the image's locale may not be able to print anything else.
-    print(json.dumps(line), flush=True)
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 def guarded(name: str, expected: str, look: Callable[[], tuple[bool, object]]) -> None:

@@ -40,18 +40,29 @@ def make_clip(file: str) -> str:
 def process_clip() -> None:
     folder = tempfile.mkdtemp()
     try:
-        files = {"{clip}": f"{folder}/clip.mkv", "{output}": f"{folder}/output.mkv", "{summary}": f"{folder}/summary.json"}
+        files = {
+            "{clip}": f"{folder}/clip.mkv",
+            "{output}": f"{folder}/output.mkv",
+            "{summary}": f"{folder}/summary.json",
+        }
         used = {key for key in files for word in COMMAND if key in word}
         if "{clip}" in used:
             said = make_clip(files["{clip}"])
-            report("test clip", not said, said or f"{os.path.getsize(files['{clip}'])} bytes", "made by the image's FFmpeg")
+            report(
+                "test clip", not said, said or f"{os.path.getsize(files['{clip}'])} bytes", "made by the image's FFmpeg"
+            )
             if said:
                 return
         words = list(COMMAND)
         for key, file in files.items():
             words = [word.replace(key, file) for word in words]
         code, output = run(*words, timeout=600)
-        report("check command", code == 0, "exit code 0" if code == 0 else f"exit code {code}: {tail(output)}", "exit code 0")
+        report(
+            "check command",
+            code == 0,
+            "exit code 0" if code == 0 else f"exit code {code}: {tail(output)}",
+            "exit code 0",
+        )
         if "{output}" in used:
             size = os.path.getsize(files["{output}"]) if os.path.isfile(files["{output}"]) else 0
             report("output", size > 0, f"{size} bytes", "a file that is not empty")

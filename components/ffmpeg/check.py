@@ -11,7 +11,9 @@ def version() -> tuple[bool, object]:
     found = re.match(r"ffmpeg version n?(\S+)", output)
     if code != 0 or not found:
         return False, tail(output)
-    ok = matches(WANTED, found.group(1)) and (not SOURCE or matches(SOURCE, found.group(1)) or matches(found.group(1), SOURCE))
+    ok = matches(WANTED, found.group(1)) and (
+        not SOURCE or matches(SOURCE, found.group(1)) or matches(found.group(1), SOURCE)
+    )
     return ok, found.group(1)
 
 

@@ -52,9 +52,10 @@ for folder in "$IN"/sources/opencv-cache-*/; do
     name="$(basename "$folder")"
     file="$(source_file "$name")"
     md5="$(md5sum "$file" | cut -d' ' -f1)"
+    cp "$file" "$WORK/cache/$md5-$(basename "$file")"
     for id in "${name#opencv-cache-}" "${ids[@]}"; do
         mkdir -p "$WORK/cache/$id"
-        cp -f "$file" "$WORK/cache/$id/$md5-$(basename "$file")"
+        ln -f "$WORK/cache/$md5-$(basename "$file")" "$WORK/cache/$id/"
     done
 done
 

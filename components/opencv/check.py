@@ -11,7 +11,9 @@ PYTHON = not MODULES or "python3" in MODULES
 INFORMATION = ""
 LOADS = False
 if PYTHON:
-    LOADS, INFORMATION = import_in_child("import cv2; print(cv2.__version__, cv2.__file__); print(cv2.getBuildInformation())")
+    LOADS, INFORMATION = import_in_child(
+        "import cv2; print(cv2.__version__, cv2.__file__); print(cv2.getBuildInformation())"
+    )
 
 
 def line(name: str) -> str:
@@ -64,7 +66,11 @@ print(count, "pictures through", video.getBackendName())
 
 
 def our_ffmpeg() -> tuple[bool, object]:
-    found = [f"/usr/local/lib/{f}" for f in os.listdir("/usr/local/lib") if re.fullmatch(r"libopencv_(videoio|world)\.so\.[\d.]+", f)]
+    found = [
+        f"/usr/local/lib/{f}"
+        for f in os.listdir("/usr/local/lib")
+        if re.fullmatch(r"libopencv_(videoio|world)\.so\.[\d.]+", f)
+    ]
     if not found:
         return "videoio" not in MODULES and bool(MODULES), "no videoio"
     used = re.findall(r"lib(?:avcodec|avformat|avutil|swscale)\.so\S* => (\S+)", run("ldd", found[0])[1])
@@ -88,7 +94,12 @@ elif PYTHON:
             if " mjpeg " in encoders and " avi " in run("ffmpeg", "-hide_banner", "-muxers")[1]:
                 guarded("video through FFmpeg", "10 pictures through FFMPEG", round_trip)
     if CUDA:
-        report("CUDA", line("NVIDIA CUDA").startswith("YES"), line("NVIDIA CUDA"), f"YES (ver {text_param('cuda')}…)".replace("…", ""))
+        report(
+            "CUDA",
+            line("NVIDIA CUDA").startswith("YES"),
+            line("NVIDIA CUDA"),
+            f"YES (ver {text_param('cuda')}…)".replace("…", ""),
+        )
         found = line("NVIDIA GPU arch").split()
         wanted = [a.replace(".", "") for a in list_param("architectures")]
         report("GPU architectures", all(a in found for a in wanted), " ".join(found), " ".join(wanted))

@@ -63,7 +63,7 @@ if [[ "$(param tensorrt.python)" != 0 ]]; then
     # there is a stub that downloads.
     mapfile -t wheels < <(find "$WORK/trt/python" -maxdepth 1 -name "tensorrt-*-$tag-*.whl" 2> /dev/null | sort)
     if ((${#wheels[@]} != 1)); then
-        has="$(find "$WORK/trt/python" -maxdepth 1 -name '*.whl' -printf '%f ' 2> /dev/null)"
+        has="$(find "$WORK/trt/python" -maxdepth 1 -name '*.whl' -printf '%f\n' 2> /dev/null | sort | paste -sd ' ')"
         die "tensorrt: the tar has ${#wheels[@]} bindings for Python $(python_version) ($tag); its wheels: ${has:-none}." \
             "Choose a Python that it has, or set tensorrt.python to false"
     fi

@@ -1,6 +1,5 @@
 """TensorRT: the library answers with the preset's version, and its Python binding loads."""
 
-import ctypes
 import glob
 
 WANTED = text_param("version")
