@@ -27,6 +27,7 @@ from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.journal import Journal
 from gapforge.sync.network import Network
 from gapforge.sync.python import Resolver, Wheel, requirements_text
+from gapforge.sync.wheel_licence import licence_of
 
 ROLES = ("builder", "runtime")
 REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
@@ -191,7 +192,8 @@ class _Run:
             if not wheel.sha256:
                 self.progress.note(f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first")
             entries[path] = Entry("wheel", path, found.sha256, found.size, f"index:{wheel.index}", wheel.name, wheel.version,
-                                  roles=roles, trust="" if wheel.sha256 else "first-use")  # fmt: skip
+                                  roles=roles, trust="" if wheel.sha256 else "first-use",
+                                  licence=licence_of(self.store.path(found.sha256)))  # fmt: skip
         pinned = [(w.name, w.version, got[w.file].sha256) for w in wheels]
         data = requirements_text(pinned).encode()
         sha256 = self.store.add_bytes(data)

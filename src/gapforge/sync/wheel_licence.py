@@ -1,0 +1,44 @@
+"""What a wheel says of its licence, for the lock and the table of packages."""
+
+from __future__ import annotations
+
+import email.policy
+import re
+import zipfile
+from email.parser import BytesParser
+from pathlib import Path
+
+LONGEST = 80  # characters; some packages put the whole text of the licence into the field
+_LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
+_NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
+
+
+def licence_of(wheel: Path) -> str:
+    """The licence that a wheel's METADATA names, on one line; "" when it names none or cannot be read.
+
+    The SPDX expression counts first (PEP 639), then a short License field, then the classifiers.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
+            if len(names) != 1:
+                return ""
+            with archive.open(names[0]) as file:
+                message = BytesParser(policy=email.policy.compat32).parsebytes(file.read(_LARGEST), headersonly=True)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return ""  # a licence is for the reader; what is wrong with the file, verify and the installer say
+    expression, field = (_one_line(str(message.get(key, ""))) for key in ("License-Expression", "License"))
+    if expression:
+        return expression
+    if not _NOTHING.fullmatch(field):
+        return field
+    found = [
+        str(c).split("::")[-1].strip() for c in message.get_all("Classifier", []) if str(c).startswith("License ::")
+    ]
+    return _one_line(", ".join(name for name in dict.fromkeys(found) if name != "OSI Approved"))
+
+
+def _one_line(text: str) -> str:
+    """The text when it is a short single line of printable characters, else ""."""
+    text = text.strip()
+    return text if len(text) <= LONGEST and text.isprintable() else ""
