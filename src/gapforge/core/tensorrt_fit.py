@@ -181,7 +181,7 @@ def _used_cuda(preset: Preset) -> str:
     names = [source.file] if source else []
     names += [*preset.tensorrt.builder, *preset.tensorrt.runtime]
     for name in names:
-        if match := re.search(r"[-+]cuda-?([0-9]+\.[0-9]+)", name):
+        if match := re.search(r"[-+.]cuda-?([0-9]+\.[0-9]+)", name):
             return match.group(1)
     return ""
 

@@ -1,0 +1,332 @@
+"""What works together. The expectations are facts as the sources state them, never read out of the catalog's code."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapforge.core import catalog as catalogs
+from gapforge.core.compatibility import check_preset, required_driver
+from gapforge.core.preset import faults_of, parse
+from gapforge.core.problems import Problem
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOG = catalogs.load(ROOT / "catalog")
+REFERENCE = json.loads((ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8"))
+
+# CUDA -> (builder tag, cuDNN generation), as NVIDIA's tags spell it
+BASES = {
+    "11.8": ("nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04", "8.9"),
+    "12.1": ("nvidia/cuda:12.1.1-cudnn8-devel-ubuntu22.04", "8.9"),
+    "12.2": ("nvidia/cuda:12.2.2-cudnn8-devel-ubuntu22.04", "8.9"),
+    "12.4": ("nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04", "9.1"),
+    "12.6": ("nvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04", "9"),
+}
+
+
+def stack(**changes: Any) -> dict[str, Any]:
+    """The reference preset with whole keys replaced; "a.b" reaches into objects."""
+    raw: dict[str, Any] = copy.deepcopy(REFERENCE)
+    for path, value in changes.items():
+        target, *rest = path.split("__")
+        holder: Any = raw
+        while rest:
+            holder = holder[target.replace("_", "-") if target not in holder else target]
+            target, *rest = rest
+        if value is ...:
+            holder.pop(target, None)
+        else:
+            holder[target] = value
+    return raw
+
+
+def on(cuda: str, raw: dict[str, Any]) -> dict[str, Any]:
+    builder, cudnn = BASES[cuda]
+    raw["cuda"], raw["cudnn"] = cuda, cudnn
+    raw["base"] = {"builder": {"image": builder}, "runtime": {"image": builder.replace("devel", "runtime")}}
+    return raw
+
+
+def problems(raw: dict[str, Any]) -> list[Problem]:
+    assert not faults_of(raw, "test"), faults_of(raw, "test")
+    return check_preset(parse(raw), CATALOG)
+
+
+def errors(raw: dict[str, Any], rule: str = "") -> list[str]:
+    return [p.en for p in problems(raw) if p.severity == "error" and (not rule or p.rule == rule)]
+
+
+def torch_set(version: str, vision: str, audio: str, build: str) -> dict[str, str]:
+    return {"torch": f"{version}+{build}", "torchvision": f"{vision}+{build}", "torchaudio": f"{audio}+{build}",
+            "index": f"https://download.pytorch.org/whl/{build}"}  # fmt: skip
+
+
+def tensorrt(version: str, cuda: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    file = f"TensorRT-{version}.Linux.x86_64-gnu.cuda-{cuda}.tar.gz"
+    return ({"version": version, "form": "tar"}, {"urls": [f"https://example.com/{file}"], "sha256": "0" * 64})
+
+
+def test_every_shipped_preset_is_sound() -> None:
+    for file in sorted((ROOT / "presets").glob("*.json")):
+        if not file.name.endswith(".lock.json"):
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            assert errors(raw) == [], file.name
+            assert [p.en for p in problems(raw) if p.rule == "unknown"] == [], file.name
+
+
+# PyTorch's own release matrix: torch -> (torchvision, torchaudio, builds, Pythons with wheels of torch and torchvision)
+TORCH = {
+    "2.0.1": ("0.15.2", "2.0.2", ("cu117", "cu118"), ("3.8", "3.9", "3.10", "3.11")),
+    "2.1.2": ("0.16.2", "2.1.2", ("cu118", "cu121"), ("3.8", "3.9", "3.10", "3.11")),
+    "2.2.2": ("0.17.2", "2.2.2", ("cu118", "cu121"), ("3.8", "3.9", "3.10", "3.11", "3.12")),
+    "2.4.1": ("0.19.1", "2.4.1", ("cu118", "cu121", "cu124"), ("3.8", "3.9", "3.10", "3.11", "3.12")),
+    "2.5.1": ("0.20.1", "2.5.1", ("cu118", "cu121", "cu124"), ("3.9", "3.10", "3.11", "3.12")),
+    "2.7.1": ("0.22.1", "2.7.1", ("cu118", "cu126", "cu128"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
+    "2.8.0": ("0.23.0", "2.8.0", ("cu126", "cu128", "cu129"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
+}
+CU = {"cu117": "11.7", "cu118": "11.8", "cu121": "12.1", "cu124": "12.4", "cu126": "12.6", "cu128": "12.8", "cu129": "12.9"}
+
+
+@pytest.mark.parametrize(("cuda", "torch", "build"), list(itertools.product(BASES, TORCH, CU)))
+def test_torch_build_against_cuda(cuda: str, torch: str, build: str) -> None:
+    vision, audio, builds, _ = TORCH[torch]
+    raw = on(cuda, stack(pytorch=torch_set(torch, vision, audio, build), tensorrt=None, opencv=None))
+    works = build in builds and CU[build].split(".")[0] == cuda.split(".")[0]
+    found = [e for rule in ("torch-build", "torch-cuda") for e in errors(raw, rule)]
+    assert (found == []) == works, found
+
+
+@pytest.mark.parametrize(("torch", "python"), list(itertools.product(TORCH, ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13"))))
+def test_torch_against_python(torch: str, python: str) -> None:
+    vision, audio, builds, pythons = TORCH[torch]
+    raw = on("11.8", stack(pytorch=torch_set(torch, vision, audio, builds[0]), python__version=python, tensorrt=None))
+    assert (errors(raw, "torch-python") == []) == (python in pythons)
+
+
+# TensorRT: (version, CUDA of the file) -> CUDA versions of BASES that it serves: "yes", or "?" where NVIDIA published
+# no range for that file. Everything else is refused.
+TENSORRT = {
+    ("8.5.3.1", "11.8"): {"11.8": "yes"},
+    ("8.6.1.6", "11.8"): {"11.8": "yes"},
+    ("8.6.1.6", "12.0"): {"12.1": "yes"},
+    ("10.0.1.6", "11.8"): {"11.8": "yes"},
+    ("10.0.1.6", "12.4"): {"12.1": "?", "12.2": "?", "12.4": "yes", "12.6": "?"},
+    ("10.1.0.27", "12.4"): {"12.1": "yes", "12.2": "yes", "12.4": "yes"},
+    ("10.3.0.26", "11.8"): {"11.8": "yes"},
+    ("10.3.0.26", "12.5"): {"12.1": "yes", "12.2": "yes", "12.4": "yes"},
+    ("10.6.0.26", "12.6"): {"12.1": "yes", "12.2": "yes", "12.4": "yes", "12.6": "yes"},
+    ("10.9.0.34", "12.8"): {"12.1": "yes", "12.2": "yes", "12.4": "yes", "12.6": "yes"},
+    ("10.13.0.35", "11.8"): {"11.8": "yes"},
+    ("10.14.1.48", "12.9"): {"12.1": "?", "12.2": "?", "12.4": "?", "12.6": "?"},
+    ("10.14.1.48", "13.0"): {},
+}
+
+
+@pytest.mark.parametrize(("cuda", "file"), list(itertools.product(BASES, TENSORRT)))
+def test_tensorrt_against_cuda(cuda: str, file: tuple[str, str]) -> None:
+    part, source = tensorrt(*file)
+    raw = on(cuda, stack(tensorrt=part, pytorch=None, opencv=None))
+    raw["sources"]["tensorrt"] = source
+    expected = TENSORRT[file].get(cuda, "no")
+    if file[0].startswith("8.") and BASES[cuda][1].startswith("9"):
+        assert errors(raw, "tensorrt-cuda") or errors(raw, "tensorrt-cudnn")
+        return
+    found = [p for p in problems(raw) if p.rule == "tensorrt-cuda"]
+    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[expected], [p.en for p in found]
+
+
+# FFmpeg x nv-codec-headers, compiled; True: builds
+HEADERS = {
+    "4.2.1": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.0": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
+    "4.4.1": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
+    "5.1.4": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
+    "5.1.9": {"11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False},
+    "6.0.1": {"9.1.23.1": False, "10.0.26.1": False, "11.1.5.2": True, "12.0.16.0": True, "12.1.14.0": True, "12.2.72.0": False, "13.0.19.0": False},
+    "7.0.2": {"9.1.23.1": False, "10.0.26.1": False, "11.1.5.2": False, "12.0.16.1": True, "12.1.14.0": True, "12.2.72.0": True, "13.0.19.0": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ffmpeg", "headers"), [(f, h) for f, row in HEADERS.items() for h in row])
+def test_headers_against_ffmpeg(ffmpeg: str, headers: str) -> None:
+    raw = stack(ffmpeg__version=ffmpeg)
+    raw["sources"]["nv-codec-headers"]["version"] = headers
+    found = errors(raw, "headers")
+    assert (found == []) == HEADERS[ffmpeg][headers], found
+    if found:
+        assert "take nv-codec-headers 1" in found[0]
+
+
+# OpenCV x CUDA with DNN on the base's own cuDNN; True: builds (opencv's and opencv_contrib's issues)
+OPENCV = {
+    "4.6.0": {"11.8": True, "12.1": False, "12.2": False, "12.4": False, "12.6": False},
+    "4.7.0": {"11.8": True, "12.1": True, "12.2": False, "12.4": False, "12.6": False},
+    "4.8.1": {"11.8": True, "12.1": True, "12.2": False, "12.4": False, "12.6": False},
+    "4.9.0": {"11.8": True, "12.1": True, "12.2": True, "12.4": False, "12.6": False},
+    "4.10.0": {"11.8": True, "12.1": True, "12.2": True, "12.4": True, "12.6": False},
+    "4.11.0": {"11.8": True, "12.1": True, "12.2": True, "12.4": True, "12.6": True},
+}
+
+
+@pytest.mark.parametrize(("opencv", "cuda"), list(itertools.product(OPENCV, BASES)))
+def test_opencv_against_cuda(opencv: str, cuda: str) -> None:
+    raw = on(cuda, stack(opencv__version=opencv, tensorrt=None, pytorch=None))
+    found = [e for rule in ("opencv-cuda", "opencv-cudnn") for e in errors(raw, rule)]
+    assert (found == []) == OPENCV[opencv][cuda], found
+
+
+def test_opencv_dnn_needs_cudnn_and_old_opencv_needs_cudnn_8() -> None:
+    raw = stack(cudnn=None, tensorrt=None)
+    assert "would silently be CPU only" in errors(raw, "opencv-cudnn")[0]
+    raw = stack(cudnn="9", tensorrt=None)
+    raw["base"]["builder"]["image"] = "nvidia/cuda:12.3.2-cudnn9-devel-ubuntu22.04"
+    assert "does not build with cuDNN 9; take OpenCV 4.10.0" in errors(raw, "opencv-cudnn")[0]
+    raw["opencv"]["dnn"] = False
+    assert errors(raw, "opencv-cudnn") == []
+
+
+# CUDA -> compute capabilities that its nvcc does not know
+@pytest.mark.parametrize(("cuda", "compute", "works"), [
+    ("11.8", "8.9", True), ("11.8", "9.0", True), ("11.8", "10.0", False), ("11.8", "12.0", False), ("11.8", "6.1", True),
+    ("12.4", "9.0", True), ("12.4", "12.0", False), ("12.6", "7.0", True), ("12.6", "12.0", False),
+])  # fmt: skip
+def test_architecture_against_cuda(cuda: str, compute: str, works: bool) -> None:
+    found = errors(on(cuda, stack(opencv__architectures=["8.0", compute], tensorrt=None)), "architecture")
+    assert (found == []) == works, found
+
+
+@pytest.mark.parametrize(("torch", "packages", "works"), [
+    ("2.1.2", ["numpy==1.26.4"], True), ("2.1.2", ["numpy<2"], True), ("2.1.2", ["numpy"], False), ("2.1.2", [], False),
+    ("2.1.2", ["numpy==2.0.1"], False), ("2.1.2", ["numpy>=1.26"], False), ("2.1.2", ["numpy<=2"], False),
+    ("2.1.2", ["NumPy~=1.24"], True), ("2.1.2", ["numpydoc==1.0", "numpy<2.0"], True), ("2.4.1", ["numpy==2.0.1"], True),
+])  # fmt: skip
+def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -> None:
+    vision, audio, builds, _ = TORCH[torch]
+    raw = stack(pytorch=torch_set(torch, vision, audio, builds[0]), python__packages=packages)
+    assert (errors(raw, "numpy") == []) == works
+
+
+def test_torchvision_and_torchaudio_are_pairs() -> None:
+    wrong = {**REFERENCE["pytorch"], "torchvision": "0.17.0+cu118", "torchaudio": "2.1.2+cu121"}
+    found = errors(stack(pytorch=wrong), "torch-pair")
+    assert found == [
+        "torchaudio 2.1.2+cu121 and torch 2.1.2+cu118 are different builds; take torchaudio 2.1.2+cu118",
+        "torchvision 0.17.0 does not go with torch 2.1.2; take torchvision 0.16.2+cu118",
+    ]
+    last = torch_set("2.13.0", "0.28.0", "2.11.0", "cu126")
+    assert "leave torchaudio out" in errors(on("12.6", stack(pytorch=last, tensorrt=None, opencv=None)), "torch-pair")[0]
+
+
+def test_local_builds_are_not_in_the_default_index() -> None:
+    raw = stack(pytorch={"torch": "2.1.2+cu118", "index": "default"})
+    assert "set index to https://download.pytorch.org/whl/cu118" in errors(raw, "torch-index")[0]
+    raw = stack(pytorch={"torch": "2.1.2+cu118", "index": "https://download.pytorch.org/whl/cu121"})
+    assert "end the address with cu118" in errors(raw, "torch-index")[0]
+    # The default index's own 2.1.2 is for CUDA 12.1.
+    raw = stack(pytorch={"torch": "2.1.2", "index": "default"})
+    assert errors(raw, "torch-cuda") == ["torch 2.1.2's cu121 build needs CUDA 12; with CUDA 11.8 take torch 2.1.2+cu118"]
+
+
+def test_refusals_are_one_sentence_with_what_works_in_both_languages() -> None:
+    part, source = tensorrt("10.14.1.48", "12.9")
+    raw = stack(tensorrt=part)
+    raw["sources"]["tensorrt"] = source
+    (found,) = [p for p in problems(raw) if p.severity == "error"]
+    assert found.en == "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 10.13.0"
+    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 10.13.0을 쓰세요"
+    assert found.path == "$.tensorrt.version"
+    part, source = tensorrt("10.3.0.26", "12.5")  # a release that has a file for CUDA 11.8 too
+    raw = stack(tensorrt=part)
+    raw["sources"]["tensorrt"] = source
+    assert errors(raw) == ["this TensorRT 10.3.0 file is for CUDA 12.5; with CUDA 11.8 take TensorRT-10.3.0.26.Linux.x86_64-gnu.cuda-11.8.tar.gz"]  # fmt: skip
+
+
+def test_versions_the_catalog_does_not_know_are_warnings() -> None:
+    part, source = tensorrt("12.0.0.1", "11.8")
+    raw = stack(
+        pytorch={"torch": "2.99.0+cu118", "index": "https://download.pytorch.org/whl/cu118"},
+        tensorrt=part, opencv__version="4.99.0", ffmpeg__version="9.1", opencv__architectures=["15.5"],
+    )  # fmt: skip
+    raw["sources"]["tensorrt"] = source
+    assert errors(raw) == []
+    unknown = [p.en for p in problems(raw) if p.rule == "unknown"]
+    assert len(unknown) == 5
+    assert all("is not in the catalog" in text and "nearest" in text for text in unknown), unknown
+
+
+def test_nonfree_options_warn_and_nvenc_without_headers_is_refused() -> None:
+    raw = stack()
+    raw["ffmpeg"]["configure"].append("--enable-libnpp")
+    assert [p.severity for p in problems(raw) if p.rule == "nonfree"] == ["warning"]
+    del raw["sources"]["nv-codec-headers"]
+    assert "add nv-codec-headers 11.1.5.2" in errors(raw, "headers")[0]
+
+
+def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
+    raw = stack(ffmpeg__version="4.2.4")
+    raw["ffmpeg"]["configure"].append("--enable-cuda-nvcc")
+    assert "compute_30" in errors(raw, "ffmpeg-nvcc")[0]
+    raw["ffmpeg"]["configure"].append("--nvccflags=-gencode arch=compute_75,code=sm_75 -O2")
+    assert errors(raw, "ffmpeg-nvcc") == []
+
+
+def test_base_image_must_be_what_the_preset_says() -> None:
+    assert "not the preset's CUDA 12.1; take nvidia/cuda:12.1.1-cudnn8-devel" in errors(stack(cuda="12.1"), "base-cuda")[0]
+    assert 'write "cudnn": "8"' in errors(stack(cudnn="9.1", opencv=None, tensorrt=None), "base-cudnn")[0]
+    raw = stack()
+    raw["base"]["builder"]["image"] = "nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04"
+    assert "no nvcc" in errors(raw, "base-devel")[0]
+
+
+def test_compiler_newer_than_nvcc_takes() -> None:
+    raw = stack()
+    raw["apt"]["builder"].append("g++-12")
+    assert errors(raw, "compiler") == ["CUDA 11.8's nvcc takes GCC up to 11 and the builder has 12; take the package g++-11"]
+    assert errors(on("12.1", raw), "compiler") == []
+
+
+def test_python_source() -> None:
+    assert "Ubuntu 22.04's archive has no Python 3.12" in errors(stack(python__version="3.12"), "python-source")[0]
+    assert [p.severity for p in problems(stack(python__version="3.11")) if p.rule == "python-source"] == ["warning"]
+    raw = stack(python__version="3.12")
+    raw["apt"]["sources"] = [{"name": "deadsnakes", "uri": "https://example.com/ppa", "suite": "jammy"}]
+    assert errors(raw, "python-source") == []
+
+
+def test_tensorrt_debs_must_be_pinned_to_one_version() -> None:
+    part = {"version": "8.6.1.6", "form": "deb", "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8", "libnvinfer-plugin8"]}
+    raw = stack(tensorrt=part)
+    del raw["sources"]["tensorrt"]
+    assert [p.severity for p in problems(raw) if p.rule == "tensorrt-pin"] == ["warning"]
+    part["runtime"][1] += "=8.6.1.6-1+cuda12.0"  # type: ignore[index]
+    assert len(errors(raw, "tensorrt-pin")) == 1
+
+
+def test_tensorrt_8_needs_cudnn_8_and_cuda() -> None:
+    part, source = tensorrt("8.6.1.6", "12.0")
+    raw = on("12.4", stack(tensorrt=part, opencv=None, pytorch=None))
+    raw["sources"]["tensorrt"] = source
+    assert any("needs cuDNN 8 and the base image has cuDNN 9.1" in e for e in errors(raw, "tensorrt-cudnn"))
+    bare = stack(cuda=None, cudnn=None, opencv=None, pytorch=None)
+    bare["base"] = {"builder": {"image": "ubuntu:22.04"}, "runtime": {"image": "ubuntu:22.04"}}
+    assert "TensorRT needs CUDA" in errors(bare, "tensorrt-cuda")[0]
+
+
+def test_required_driver_is_the_highest_of_cuda_and_headers() -> None:
+    assert required_driver(parse(stack()), CATALOG) == "470.57.02"
+    raw = stack()
+    raw["sources"]["nv-codec-headers"]["version"] = "9.1.23.1"
+    assert required_driver(parse(raw), CATALOG) == "450.80.02"
+    newer = stack(ffmpeg__version="7.0.2")
+    newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
+    assert [p.rule for p in problems(newer)] == ["headers-driver"]
+
+
+def test_table_is_large_enough() -> None:
+    count = len(BASES) * len(TORCH) * len(CU) + len(TORCH) * 6 + len(BASES) * len(TENSORRT)
+    count += sum(map(len, HEADERS.values())) + len(OPENCV) * len(BASES)
+    assert count >= 300
