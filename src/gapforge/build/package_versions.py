@@ -18,6 +18,7 @@ from gapforge.core.preset import Preset, SourceArchive
 
 LANGUAGES = ("ko", "en")
 COMMAND = "./gapforge generate"
+IN_BASE = "base"  # instead of a version; the base image's digest pins it
 SHORT = 12  # hex digits of a hash in a table; the whole hash stands in the list below it
 
 
@@ -105,7 +106,7 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             rows.append(Row("wheel", name, version, "", place, "", wanted[name]))
         return rows
     rows = []
-    for entry in lock.of("wheel"):
+    for entry in sorted(lock.of("wheel"), key=lambda e: canonical(e.name)):
         name = canonical(entry.name)
         reasons = [wanted[name]] if name in wanted else []
         # A component that takes "*" depends on nothing in particular.
@@ -223,7 +224,11 @@ class _Document:
         rows = []
         for stack in self.stacks:
             p = stack.preset
-            torch = "/".join(v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v) if p.pytorch else ""
+            torch = (
+                "/".join(v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v)
+                if p.pytorch
+                else ""
+            )
             rows.append([
                 f"[`{p.name}`](#{p.name.replace('.', '')})", f"{p.os_id} {p.os_version}", p.cuda or "—", p.cudnn or "—",
                 f"≥ {least}" if (least := self.drivers.get(p.name)) else "—", p.python, torch or "—", p.tensorrt.version if p.tensorrt else "—",
@@ -271,6 +276,11 @@ class _Document:
     def _unresolved(self) -> str:
         return self.tr("미확정", "not resolved")
 
+    def _deb_version(self, version: str) -> str:
+        if version == IN_BASE:
+            return self.tr("기반 이미지에 포함", "in the base image")
+        return version or self._unresolved()
+
     def _index(self) -> list[str]:
         """Which presets a package is in: what the presets name, without what that pulls in."""
         tr = self.tr
@@ -280,7 +290,7 @@ class _Document:
                 if row.kind != "image" and row.used_by not in ("dependency", "install-tool"):
                     found.setdefault((row.name, row.kind), {}).setdefault(row.version, []).append(stack.preset.name)
             for name, roles, version in _apt_roots(stack):
-                label = f"{version or self._unresolved()} ({roles})"
+                label = f"{self._deb_version(version)} ({roles})"
                 found.setdefault((name, "deb"), {}).setdefault(label, []).append(stack.preset.name)
         rows = []
         for (name, kind), uses in sorted(found.items()):
@@ -349,7 +359,9 @@ class _Document:
         tr, p = self.tr, stack.preset
         lines = [f"### {p.name}: " + tr("APT 패키지", "APT packages"), ""]
         head = [tr("패키지", "package"), tr("버전", "version"), tr("사용처", "used by")]
-        lines += _table(head, ([f"`{name}`", version or self._unresolved(), roles] for name, roles, version in _apt_roots(stack)))
+        lines += _table(
+            head, ([f"`{name}`", self._deb_version(version), roles] for name, roles, version in _apt_roots(stack))
+        )
         lines += [tr("라이선스는 각 패키지의 `/usr/share/doc/PACKAGE/copyright`에 있습니다.",
                      "Licences are in each package's `/usr/share/doc/PACKAGE/copyright`."), ""]  # fmt: skip
         if p.apt_sources:
@@ -375,7 +387,8 @@ def _details(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
-    """(name, roles, version) of every .deb that the preset names; the version is "" until it is resolved."""
+    """(name, roles, version) of every .deb that the preset names; the version is "" until it is resolved, and
+    IN_BASE for what the base image has already."""
     preset = stack.preset
     roles: dict[str, list[str]] = {}
     trt = preset.tensorrt if preset.tensorrt and preset.tensorrt.form == "deb" else None
@@ -388,6 +401,6 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
     for package, where in sorted(roles.items()):
         name, _, pinned = package.partition("=")
         name = name.partition(":")[0]
-        version = pinned or locked.get(name, "") or ("(base)" if stack.lock else "")
+        version = pinned or locked.get(name, "") or (IN_BASE if stack.lock else "")
         result.append((name, ", ".join(where), version))
     return result

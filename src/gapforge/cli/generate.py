@@ -90,7 +90,9 @@ def _stack(project: Project, name: str) -> Stack:
         return Stack(chosen, None)
     lock = locks.load(file)
     if lock.preset != name:
-        raise LockError(f"presets/{file.name} belongs to the preset \"{lock.preset}\"", hint=f"./deps_sync.sh {name} --update")
+        raise LockError(
+            f'presets/{file.name} belongs to the preset "{lock.preset}"', hint=f"./deps_sync.sh {name} --update"
+        )
     if lock.preset_sha256 != chosen.sha256:
         return Stack(chosen, None, stale=True)
     return Stack(chosen, lock)
