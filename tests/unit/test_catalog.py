@@ -59,7 +59,9 @@ def test_what_everything_else_relies_on() -> None:
     assert found.torch["2.1.2"].torchvision == "0.16.2"
     assert found.torch["2.1.2"].default_build == "cu121"
     assert found.opencv["4.9.0"][0].file == "opencv-4.9.0.tar.gz"
-    assert found.headers["11.1.5.1"].archives[0].url.endswith("/nv-codec-headers-11.1.5.1.tar.gz")  # the release's own first
+    assert (
+        found.headers["11.1.5.1"].archives[0].url.endswith("/nv-codec-headers-11.1.5.1.tar.gz")
+    )  # the release's own first
     image = found.image("nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04")
     assert image is not None
     assert (image.cuda, image.cudnn_major) == ("11.8.0", "8")

@@ -89,7 +89,15 @@ TORCH = {
     "2.7.1": ("0.22.1", "2.7.1", ("cu118", "cu126", "cu128"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
     "2.8.0": ("0.23.0", "2.8.0", ("cu126", "cu128", "cu129"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
 }
-CU = {"cu117": "11.7", "cu118": "11.8", "cu121": "12.1", "cu124": "12.4", "cu126": "12.6", "cu128": "12.8", "cu129": "12.9"}
+CU = {
+    "cu117": "11.7",
+    "cu118": "11.8",
+    "cu121": "12.1",
+    "cu124": "12.4",
+    "cu126": "12.6",
+    "cu128": "12.8",
+    "cu129": "12.9",
+}
 
 
 @pytest.mark.parametrize(("cuda", "torch", "build"), list(itertools.product(BASES, TORCH, CU)))
@@ -101,7 +109,9 @@ def test_torch_build_against_cuda(cuda: str, torch: str, build: str) -> None:
     assert (found == []) == works, found
 
 
-@pytest.mark.parametrize(("torch", "python"), list(itertools.product(TORCH, ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13"))))
+@pytest.mark.parametrize(
+    ("torch", "python"), list(itertools.product(TORCH, ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")))
+)
 def test_torch_against_python(torch: str, python: str) -> None:
     vision, audio, builds, pythons = TORCH[torch]
     raw = on("11.8", stack(pytorch=torch_set(torch, vision, audio, builds[0]), python__version=python, tensorrt=None))
@@ -137,7 +147,9 @@ def test_tensorrt_against_cuda(cuda: str, file: tuple[str, str]) -> None:
         assert errors(raw, "tensorrt-cuda") or errors(raw, "tensorrt-cudnn")
         return
     found = [p for p in problems(raw) if p.rule == "tensorrt-cuda"]
-    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[expected], [p.en for p in found]
+    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[expected], [
+        p.en for p in found
+    ]
 
 
 # FFmpeg x nv-codec-headers, compiled; True: builds
@@ -218,7 +230,9 @@ def test_torchvision_and_torchaudio_are_pairs() -> None:
         "torchvision 0.17.0 does not go with torch 2.1.2; take torchvision 0.16.2+cu118",
     ]
     last = torch_set("2.13.0", "0.28.0", "2.11.0", "cu126")
-    assert "leave torchaudio out" in errors(on("12.6", stack(pytorch=last, tensorrt=None, opencv=None)), "torch-pair")[0]
+    assert (
+        "leave torchaudio out" in errors(on("12.6", stack(pytorch=last, tensorrt=None, opencv=None)), "torch-pair")[0]
+    )
 
 
 def test_local_builds_are_not_in_the_default_index() -> None:
@@ -228,7 +242,9 @@ def test_local_builds_are_not_in_the_default_index() -> None:
     assert "end the address with cu118" in errors(raw, "torch-index")[0]
     # The default index's own 2.1.2 is for CUDA 12.1.
     raw = stack(pytorch={"torch": "2.1.2", "index": "default"})
-    assert errors(raw, "torch-cuda") == ["torch 2.1.2's cu121 build needs CUDA 12; with CUDA 11.8 take torch 2.1.2+cu118"]
+    assert errors(raw, "torch-cuda") == [
+        "torch 2.1.2's cu121 build needs CUDA 12; with CUDA 11.8 take torch 2.1.2+cu118"
+    ]
 
 
 def test_refusals_are_one_sentence_with_what_works_in_both_languages() -> None:
@@ -275,7 +291,9 @@ def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
 
 
 def test_base_image_must_be_what_the_preset_says() -> None:
-    assert "not the preset's CUDA 12.1; take nvidia/cuda:12.1.1-cudnn8-devel" in errors(stack(cuda="12.1"), "base-cuda")[0]
+    assert (
+        "not the preset's CUDA 12.1; take nvidia/cuda:12.1.1-cudnn8-devel" in errors(stack(cuda="12.1"), "base-cuda")[0]
+    )
     assert 'write "cudnn": "8"' in errors(stack(cudnn="9.1", opencv=None, tensorrt=None), "base-cudnn")[0]
     raw = stack()
     raw["base"]["builder"]["image"] = "nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04"
@@ -285,7 +303,9 @@ def test_base_image_must_be_what_the_preset_says() -> None:
 def test_compiler_newer_than_nvcc_takes() -> None:
     raw = stack()
     raw["apt"]["builder"].append("g++-12")
-    assert errors(raw, "compiler") == ["CUDA 11.8's nvcc takes GCC up to 11 and the builder has 12; take the package g++-11"]
+    assert errors(raw, "compiler") == [
+        "CUDA 11.8's nvcc takes GCC up to 11 and the builder has 12; take the package g++-11"
+    ]
     assert errors(on("12.1", raw), "compiler") == []
 
 

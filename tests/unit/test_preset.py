@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 
+import samples
 from gapforge.cli import check
 from gapforge.cli import list as list_verb
 from gapforge.core import preset
@@ -80,6 +80,7 @@ def test_not_text_a_folder_unreadable_and_missing(place: Project, monkeypatch: p
     assert caught.value.faults[0].problem == "does not exist"
     put(place, samples.raw_preset()).chmod(0)
     if os.geteuid() == 0:  # root may read anything: let the system say no in its place
+
         def refuse(self: Path) -> bytes:
             raise PermissionError(13, "Permission denied")
 
@@ -142,7 +143,9 @@ def test_check_sees_stale_and_broken_locks(place: Project, capsys: pytest.Captur
     put(place, samples.raw_preset())
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
-    lock.write_text(Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(), encoding="utf-8")
+    lock.write_text(
+        Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(), encoding="utf-8"
+    )
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"], found["presets"][0]["lock"]["entries"]) == (0, "current", 1)
     lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
@@ -177,5 +180,7 @@ def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.Monke
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [(p := preset.find(project.presets, n), look(project, p)) for n in preset.names(project.presets)]
     table = list_verb.lines(rows)
-    starts = {width(line[: line.index(text)]) for line, text in zip(table[1:], (p.summary_ko for p, _ in rows), strict=True)}
+    starts = {
+        width(line[: line.index(text)]) for line, text in zip(table[1:], (p.summary_ko for p, _ in rows), strict=True)
+    }
     assert len(starts) == 1

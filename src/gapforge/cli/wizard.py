@@ -93,6 +93,8 @@ def _converse(talk: _Talk, given: Choices) -> Choices:
     talk.say(tr("만들 이미지를 고릅니다. Enter는 [기본값], b는 뒤로, q는 끝내기입니다.",
                 "Choose the image to build. Enter takes the [default], b goes back, q quits."))  # fmt: skip
     said = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
+    if base_of(said.get("base", PLAIN_BASE), talk.catalog) is None:
+        del said["base"]  # an image of the site's own: it replaces the preset's at build time, and says no CUDA
     talk.answers.update(said)
     index = 0
     history: list[int] = []  # the questions that were asked, for going back

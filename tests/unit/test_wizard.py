@@ -1,0 +1,341 @@
+"""The six questions: order, defaults, back, quit, nonsense; and the presets that answers make."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gapforge.cli import wizard
+from gapforge.core import catalog as catalogs
+from gapforge.core import preset
+from gapforge.core.compatibility import check_preset
+from gapforge.core.errors import CompatibilityError, Interrupted
+from gapforge.core.project import Project
+from gapforge.core.text import josa, pad, tr, width
+from gapforge.wizard import choices, compose
+from gapforge.wizard.choices import NONE, Choices, Option, base_of
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOG = catalogs.load(ROOT / "catalog")
+REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
+PRACTICE = "debian12-cpu-quickstart"
+
+
+@pytest.fixture
+def place(project: Project) -> Project:
+    """Presets of this repository, artifacts of the practice preset, and the catalog."""
+    shutil.copytree(ROOT / "catalog", project.catalog, dirs_exist_ok=True)
+    return project
+
+
+def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
+    out = io.StringIO()
+    return wizard.ask(place, given or Choices(), stdin=io.StringIO(typed), stdout=out), out.getvalue()
+
+
+def files(place: Project) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in sorted(place.root.rglob("*")) if f.is_file()}
+
+
+def test_ready_preset_is_the_default_and_two_answers_suffice(place: Project) -> None:
+    answers, screen = talk(place, "\n\n")
+    assert answers == Choices(preset=PRACTICE, type="runtime")
+    assert "[1/6]" in screen
+    assert "[6/6]" in screen
+    assert "[2/6]" not in screen
+    assert "ready" in screen
+    assert "deps_sync" not in screen
+
+
+def test_preset_that_is_not_synced_says_the_next_command(place: Project) -> None:
+    answers, screen = talk(place, f"{REFERENCE}\ndev\n")
+    assert answers == Choices(preset=REFERENCE, type="dev")
+    assert f"./deps_sync.sh {REFERENCE}" in screen
+    assert screen.index("deps_sync.sh") < screen.index("[6/6]")
+    assert "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04" in screen
+
+
+def test_missing_files_are_counted(place: Project) -> None:
+    next((place.artifacts_of(PRACTICE) / "wheels").glob("*.whl")).unlink()
+    _, screen = talk(place, f"{PRACTICE}\n\n")
+    assert "files are missing" in screen
+
+
+def test_manual_asks_all_six_in_order_and_makes_a_preset(place: Project) -> None:
+    answers, screen = talk(place, "manual\n11.8\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n\n2.1.2\n8.6.1.6\n\n")
+    assert [screen.index(f"[{n}/6]") for n in range(1, 7)] == sorted(screen.index(f"[{n}/6]") for n in range(1, 7))
+    assert answers.preset == REFERENCE  # the same content as a preset that exists
+    assert '"11.8" is not a choice' in screen
+
+    answers, screen = talk(place, "manual\n\n\n\n\n\n")
+    assert answers.preset == "ubuntu22.04-cuda12.6-torch2.14"
+    assert answers.type == "runtime"
+    assert "./deps_sync.sh ubuntu22.04-cuda12.6-torch2.14" in screen
+    made = preset.find(place.presets, answers.preset)
+    assert [p for p in check_preset(made, CATALOG) if p.severity == "error"] == []
+    assert made.opencv is not None
+    assert made.opencv.version == "4.11.0"
+    assert made.sources["opencv"].file == "opencv-4.11.0.tar.gz"
+    assert made.sources["opencv-contrib"].file == "opencv_contrib-4.11.0.tar.gz"
+    assert "2021.12.0" in made.sources["opencv-cache-ippicv"].file
+
+    again, screen = talk(place, "manual\n\n\n\n\ndev\n")
+    assert again == Choices(preset=answers.preset, type="dev")
+    assert "exists" in screen
+
+
+def test_a_taken_name_gets_a_number(place: Project) -> None:
+    first, _ = talk(place, "manual\n\n\n2.8.0\n\n\n")
+    second, _ = talk(place, "manual\n\n\n2.8.0\nnone\n\n")
+    assert (first.preset, second.preset) == ("ubuntu22.04-cuda12.6-torch2.8", "ubuntu22.04-cuda12.6-torch2.8-2")
+    assert preset.find(place.presets, str(second.preset)).tensorrt is None
+
+
+def test_manual_without_gpu(place: Project) -> None:
+    answers, screen = talk(place, "manual\nubuntu:22.04\n\n2.5.1\n\n\n")
+    assert answers.preset == "ubuntu22.04-cpu-torch2.5"
+    assert "cpu, torchvision" in screen
+    assert "TensorRT 10" not in screen[screen.index("[5/6]") :]
+
+
+def test_only_what_fits_is_offered(place: Project) -> None:
+    with pytest.raises(Interrupted):
+        talk(place, "manual\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n3.10\nq\n")
+    base = base_of("11.8", CATALOG)
+    assert base is not None
+    torch = [o.value for o in choices.torch_options(base, "3.10", CATALOG)]
+    assert "2.7.1" in torch
+    assert "2.8.0" not in torch  # no cu118 build any more
+    assert NONE in torch
+    trt = [o.value for o in choices.tensorrt_options(base, "3.10", CATALOG)]
+    assert {"8.6.1.6", "10.3.0.26", "10.13.0.35"} <= set(trt)
+    assert "10.14.1.48" not in trt
+    nine = base_of("12.4.1", CATALOG)
+    assert nine is not None
+    assert not [v for v in (o.value for o in choices.tensorrt_options(nine, "3.10", CATALOG)) if v.startswith("8.")]
+
+
+def test_every_question_has_one_default(place: Project) -> None:
+    lists = [choices.base_options(CATALOG), choices.type_options()]
+    for option in choices.base_options(CATALOG):
+        base = base_of(option.value, CATALOG)
+        assert base is not None
+        lists.append(choices.python_options(base, CATALOG))
+        for python in lists[-1]:
+            lists.append(choices.torch_options(base, python.value, CATALOG))
+            lists.append(choices.tensorrt_options(base, python.value, CATALOG))
+    for options in lists:
+        assert sum(o.default for o in options) == 1, options
+        assert len({o.value for o in options}) == len(options)
+
+
+def test_every_default_and_every_offer_makes_a_sound_preset(place: Project) -> None:
+    """What the prompts offer, ``check`` accepts: each option once, with defaults around it."""
+    tried = 0
+    for option in choices.base_options(CATALOG):
+        base = base_of(option.value, CATALOG)
+        assert base is not None
+        template = compose.template_for(option.value, place, CATALOG)
+        for python in choices.python_options(base, CATALOG):
+            torches = choices.torch_options(base, python.value, CATALOG)
+            trts = choices.tensorrt_options(base, python.value, CATALOG)
+            torch = next(o.value for o in torches if o.default)
+            trt = next(o.value for o in trts if o.default)
+            for pair in {(t.value, trt) for t in torches} | {(torch, t.value) for t in trts}:
+                picked = Choices(base=option.value, python=python.value, torch=pair[0], tensorrt=pair[1])
+                made, _ = compose.preset_for(place, template, picked, write=False, catalog=CATALOG)
+                assert made.cuda == base.cuda
+                assert (made.tensorrt is None) == (pair[1] == NONE)
+                tried += 1
+    assert tried > 200
+
+
+def test_back_goes_to_the_question_before_and_forgets_later_answers(place: Project) -> None:
+    before = files(place)
+    answers, screen = talk(place, f"manual\n5\n3.10\nb\nb\nb\n{REFERENCE}\n\n")
+    assert answers.preset == REFERENCE
+    assert [screen.count(f"[{n}/6]") for n in range(1, 7)] == [2, 2, 2, 1, 0, 1]
+    assert files(place) == before
+    _, screen = talk(place, "b\n\n\n")
+    assert "first question" in screen
+
+
+def test_back_from_the_last_question_of_a_preset(place: Project) -> None:
+    answers, _ = talk(place, f"{PRACTICE}\nb\n{REFERENCE}\n\n")
+    assert answers.preset == REFERENCE
+
+
+@pytest.mark.parametrize("typed", ["q\n", "manual\nq\n", "manual\n\n\n\n\nq\n", "quit\n", "", "manual\n\n", "Q\n"])
+def test_quit_or_end_of_input_anywhere_changes_nothing(place: Project, typed: str) -> None:
+    before = files(place)
+    with pytest.raises(Interrupted) as caught:
+        talk(place, typed)
+    assert caught.value.exit_code == 130
+    assert files(place) == before
+
+
+def test_control_c_changes_nothing(place: Project) -> None:
+    class Pressed(io.StringIO):
+        def readline(self, size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    before = files(place)
+    with pytest.raises(Interrupted):
+        wizard.ask(place, Choices(), stdin=Pressed(), stdout=io.StringIO())
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("nonsense", ["99", "0", "-1", "x", "1 2", "1.5", "９", "\x1b[A", "x" * 5000, "한글"])
+def test_nonsense_is_asked_again(place: Project, nonsense: str) -> None:
+    answers, screen = talk(place, f"{nonsense}\n\n\n")
+    assert answers.preset == PRACTICE
+    assert "is not a choice" in screen
+    assert "\x1b" not in screen
+    assert max(map(len, screen.splitlines())) < 400
+
+
+def test_a_misspelt_value_gets_the_nearest(place: Project) -> None:
+    _, screen = talk(place, "debian12-cpu-quickstrat\n\n\n")
+    assert f'did you mean "{PRACTICE}"?' in screen
+
+
+def test_given_answers_are_not_asked_again(place: Project) -> None:
+    answers, screen = talk(place, "dev\n", Choices(preset=REFERENCE))
+    assert answers == Choices(preset=REFERENCE, type="dev")
+    assert "[1/6]" not in screen
+    answers, screen = talk(place, "", Choices(preset=REFERENCE, type="dev"))
+    assert "[6/6]" not in screen
+    answers, screen = talk(place, f"{REFERENCE}\n", Choices(torch="2.0.1", type="runtime"))
+    assert answers == Choices(preset=REFERENCE, torch="2.0.1", type="runtime")
+    answers, screen = talk(place, "manual\n\n\n\n", Choices(base="12.4", type="runtime"))
+    assert "[2/6]" not in screen
+    assert answers.preset == "ubuntu22.04-cuda12.4-torch2.6"
+
+
+def test_a_base_of_the_sites_own_does_not_get_into_the_preset(place: Project) -> None:
+    answers, screen = talk(place, "manual\n5\n\n\n\n\n", Choices(base="registry.site/our-cuda:1"))
+    assert "[2/6]" in screen
+    made = preset.find(place.presets, str(answers.preset))
+    assert made.builder.image == "nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04"
+
+
+def test_broken_presets_are_named_not_offered(place: Project) -> None:
+    (place.presets / "bad.json").write_text("{", encoding="utf-8")
+    _, screen = talk(place, "\n\n")
+    assert "bad: the preset has faults; ./gapforge check bad" in screen
+
+
+def overridden(place: Project, name: str = REFERENCE, **picked: str) -> preset.Preset:
+    base = preset.find(place.presets, name)
+    made, _ = compose.preset_for(place, base, Choices(**picked), write=False, catalog=CATALOG)
+    return made
+
+
+def refused(place: Project, name: str = REFERENCE, **picked: str) -> str:
+    with pytest.raises(CompatibilityError) as caught:
+        overridden(place, name, **picked)
+    assert caught.value.exit_code == 9
+    return caught.value.render()
+
+
+def test_overrides_that_contradict_each_other(place: Project) -> None:
+    assert "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 10.13.0" in refused(place, tensorrt="10.14")
+    assert "take torch 2.1.2+cu118" in refused(place, torch="2.1.2+cu121")
+    assert "take torch 2.7.1+cu118" in refused(place, torch="2.8.0")
+    assert "has no Python 3.12" in refused(place, python="3.12")
+    assert "TensorRT needs CUDA" in refused(place, base="ubuntu:22.04")
+    assert "the catalog does not know where TensorRT 9.9 is" in refused(place, tensorrt="9.9")
+    everything = refused(place, python="3.13", tensorrt="10.15", torch="2.13.0")
+    assert everything.count("$.") >= 3
+
+
+def test_overrides_that_fit(place: Project) -> None:
+    made = overridden(place, tensorrt="10.3")
+    assert made.tensorrt is not None
+    assert made.tensorrt.version == "10.3.0.26"
+    assert made.sources["tensorrt"].file.endswith("cuda-11.8.tar.gz")
+    assert overridden(place, tensorrt="none").tensorrt is None
+    assert "tensorrt" not in overridden(place, tensorrt="none").sources
+    made = overridden(place, torch="2.0")
+    assert made.pytorch is not None
+    assert (made.pytorch.torch, made.pytorch.torchvision) == ("2.0.1+cu118", "0.15.2+cu118")
+    made = overridden(place, python="3.11", tensorrt="none")
+    assert "libpython3.11-dev" in made.apt_builder
+    assert not any("python3.10" in p for p in (*made.apt_builder, *made.apt_runtime))
+    made = overridden(place, base="12.4", torch="2.5.1", tensorrt="10.3")
+    assert made.opencv is not None
+    assert (made.cuda, made.cudnn, made.opencv.version) == ("12.4", "9.1", "4.10.0")
+    made = overridden(place, base="ubuntu:22.04", tensorrt="none")
+    assert made.ffmpeg is not None
+    assert "--enable-nvenc" not in made.ffmpeg.configure
+    assert not [m for m in made.opencv.modules if m.startswith("cuda")] if made.opencv else False
+
+
+def test_overrides_of_the_default_index_stay_there(place: Project) -> None:
+    made = overridden(place, "ubuntu22.04-cuda12.1-torch2.1", torch="2.2.2")
+    assert made.pytorch is not None
+    assert (made.pytorch.torch, made.pytorch.index) == ("2.2.2", "default")
+
+
+def test_the_same_choice_changes_nothing(place: Project) -> None:
+    base = preset.find(place.presets, REFERENCE)
+    assert compose.preset_for(place, base, Choices(torch="2.1.2", tensorrt="8.6.1.6"), write=True) == (base, None)
+
+
+def test_a_preset_is_written_once_and_whole(place: Project) -> None:
+    base = preset.find(place.presets, REFERENCE)
+    made, created = compose.preset_for(place, base, Choices(tensorrt="none"), write=True)
+    assert created == f"presets/{REFERENCE}-2.json"
+    assert preset.find(place.presets, f"{REFERENCE}-2") == made
+    assert compose.preset_for(place, base, Choices(tensorrt="none"), write=True)[1] is None
+    dry, path = compose.preset_for(place, base, Choices(tensorrt="10.3"), write=False)
+    assert path == f"presets/{REFERENCE}-3.json"
+    assert not (place.root / str(path)).exists()
+    assert dry.name == f"{REFERENCE}-3"
+
+
+def test_original_preset_is_untouched_by_overrides(place: Project) -> None:
+    raw = json.loads(place.preset_file(REFERENCE).read_text(encoding="utf-8"))
+    before = json.dumps(raw)
+    compose.apply_overrides(raw, Choices(base="12.4", torch="2.5.1", tensorrt="10.3"), CATALOG)
+    assert json.dumps(raw) == before
+
+
+def test_rendered_presets_read_back_the_same() -> None:
+    for file in (ROOT / "presets").glob("*.json"):
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        text = compose.render(raw)
+        assert json.loads(text) == raw
+        if not file.name.endswith(".lock.json"):
+            assert text.count("\n") < 170
+
+
+def test_language_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (width("한글 ab"), width("é"), width("e\u0301"), width("")) == (7, 1, 1, 0)
+    assert pad("한", 4) == "한  "
+    for env, expected in (({}, "en"), ({"LANG": "ko_KR.UTF-8"}, "ko"), ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, "en"),
+                          ({"LC_MESSAGES": "ko_KR"}, "ko"), ({"LC_ALL": "C", "GAPFORGE_LANG": "ko"}, "ko"),
+                          ({"LC_ALL": "", "LANG": "ko_KR"}, "ko")):  # fmt: skip
+        for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+            monkeypatch.delenv(key, raising=False)
+        for key, value in env.items():
+            monkeypatch.setenv(key, value)
+        assert tr("ko", "en") == expected, env
+    assert [josa(w, "을", "를") for w in ("8.6", "8.9", "12.4", "3.10", "cu118", "이미지", "파일")] == [
+        "8.6을", "8.9를", "12.4를", "3.10을", "cu118을", "이미지를", "파일을"]  # fmt: skip
+
+
+def test_korean_columns_line_up(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    lines = wizard.table(
+        [Option("a", "직접 고르기", "메모", True), Option("b", "by hand", "note"), Option("c", "가나", "메모")]
+    )
+    notes = [width(line[: line.rindex(word)]) for line, word in zip(lines, ("메모", "note", "메모"), strict=True)]
+    assert len(set(notes)) == 1
+    _, screen = talk(place, "\n\n")
+    assert "선택 [" in screen
+    assert "프리셋" in screen
