@@ -53,7 +53,9 @@ def builds_tags_and_untags(engine: Engine, base: str, folder: Path) -> None:
 
 
 def failing_step_is_named(engine: Engine, base: str, folder: Path) -> None:
-    wanted = request(folder / "ctx", f"FROM {base} AS bad\nRUN echo oops; exit 7\n", "bad", "localhost/gapforge-test/bad:1")
+    wanted = request(
+        folder / "ctx", f"FROM {base} AS bad\nRUN echo oops; exit 7\n", "bad", "localhost/gapforge-test/bad:1"
+    )
     with pytest.raises(BuildError) as caught:
         engine.build(wanted, lambda line: None)
     assert "] RUN echo oops; exit 7" in caught.value.message.splitlines()[0]  # no stage name when there is one stage
@@ -78,7 +80,9 @@ def secrets_stay_hidden(engine: Engine, base: str, folder: Path) -> None:
 
 def runs_and_leaves_nothing(engine: Engine, base: str, folder: Path) -> None:
     given = {"GAPFORGE_EXPECT": '{"a": "b c"}', "DOCKER_HOST": "unix:///elsewhere"}
-    code, output, _ = engine.run(base, ["sh", "-c", "cat; echo $GAPFORGE_EXPECT $DOCKER_HOST; exit 3"], stdin="in\n", env=given)
+    code, output, _ = engine.run(
+        base, ["sh", "-c", "cat; echo $GAPFORGE_EXPECT $DOCKER_HOST; exit 3"], stdin="in\n", env=given
+    )
     assert (code, output) == (3, 'in\n{"a": "b c"} unix:///elsewhere\n')
     assert engine.run(base, ["sh", "-c", "cat; echo e >&2"])[1:] == ("", "e\n")  # no input is an empty one
     assert containers(engine) == []

@@ -14,7 +14,22 @@ from pathlib import Path
 
 from gapforge.core.lock import LockedImage
 
-PROGRAMS = ("sh", "cat", "ls", "sleep", "env", "echo", "id", "true", "false", "cp", "touch", "mkdir", "sha256sum", "test")
+PROGRAMS = (
+    "sh",
+    "cat",
+    "ls",
+    "sleep",
+    "env",
+    "echo",
+    "id",
+    "true",
+    "false",
+    "cp",
+    "touch",
+    "mkdir",
+    "sha256sum",
+    "test",
+)
 DOCKER = "application/vnd.docker."
 
 
@@ -39,7 +54,9 @@ def make_layout(folder: Path, *, packed: bool = True, schema2: bool = False, not
         "history": [{"created_by": "tiny"} for _ in raw],
     }  # fmt: skip
     config_type = DOCKER + "container.image.v1+json" if schema2 else "application/vnd.oci.image.config.v1+json"
-    manifest_type = DOCKER + "distribution.manifest.v2+json" if schema2 else "application/vnd.oci.image.manifest.v1+json"
+    manifest_type = (
+        DOCKER + "distribution.manifest.v2+json" if schema2 else "application/vnd.oci.image.manifest.v1+json"
+    )
     configured = put(json.dumps(config).encode())
     manifest = {"schemaVersion": 2, "mediaType": manifest_type, "config": {"mediaType": config_type, **configured},
                 "layers": layers}  # fmt: skip

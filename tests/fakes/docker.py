@@ -35,11 +35,11 @@ def option(argv, name):
     return [argv[i + 1] for i, word in enumerate(argv) if word == name]
 
 
-def need_daemon():
+def need_daemon(code=1):
     host = os.environ.get("DOCKER_HOST", "")
     down = CONFIG.get("down", "")
     if down and host not in CONFIG.get("up_hosts", []):
-        fail(down)
+        fail(("docker: " if code == 125 else "") + down, code)
 
 
 def version():
@@ -48,8 +48,11 @@ def version():
     if down and os.environ.get("DOCKER_HOST", "") not in CONFIG.get("up_hosts", []):
         print(json.dumps(client))
         fail(down)
-    client["Server"] = {"Version": CONFIG["server"], "Os": CONFIG.get("os", "linux"),
-                        "Components": [{"Name": CONFIG.get("component", "Engine")}]}
+    client["Server"] = {
+        "Version": CONFIG["server"],
+        "Os": CONFIG.get("os", "linux"),
+        "Components": [{"Name": CONFIG.get("component", "Engine")}],
+    }
     print(json.dumps(client))
 
 
@@ -107,7 +110,7 @@ def build(argv):
         print(f"#5 0.2 secret is {Path(file).read_text()}", end="")
     for line in dockerfile.splitlines():
         if "exit 7" in line:
-            print(f"#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process \"/bin/sh -c x\" did not complete: exit code: 7")
+            print(f'#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7')
             print("#5 CANCELED\n------\n > [bad 1/1]:\n------")
             sys.exit(1)
     if CONFIG.get("build_error"):
@@ -122,19 +125,23 @@ def build(argv):
 def run(argv):
     import subprocess
 
-    need_daemon()
+    need_daemon(125)
     name = option(argv, "--name")[0]
     entry = argv.index("--entrypoint")
     image, command = argv[entry + 2], [argv[entry + 1], *argv[entry + 3 :]]
     if image not in images():
-        fail(f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.", 125)
+        fail(
+            f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.", 125
+        )
     env = dict(os.environ)
     for item in option(argv, "--env"):
         key, given, value = item.partition("=")
         env[key] = value if given else os.environ.get(key, "")
     CONTAINERS.mkdir(exist_ok=True)
     (CONTAINERS / name).touch()
-    code = subprocess.run(command, env=env, stdin=sys.stdin if "--interactive" in argv else subprocess.DEVNULL).returncode
+    code = subprocess.run(
+        command, env=env, stdin=sys.stdin if "--interactive" in argv else subprocess.DEVNULL
+    ).returncode
     (CONTAINERS / name).unlink()
     sys.exit(code)
 

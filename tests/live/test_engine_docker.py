@@ -103,7 +103,10 @@ def test_network_is_out_of_reach(offline: Engine, attempt: str, tmp_path: Path) 
 
 
 def test_run_in_a_build_sees_only_loopback(offline: Engine, base: str, tmp_path: Path) -> None:
-    wanted = request(tmp_path / "ctx", f"FROM {base}\n# not from the cache:\nRUN echo {tmp_path.name} interfaces: $(ls /sys/class/net) routes: $(cat /proc/net/route)\n")
+    wanted = request(
+        tmp_path / "ctx",
+        f"FROM {base}\n# not from the cache:\nRUN echo {tmp_path.name} interfaces: $(ls /sys/class/net) routes: $(cat /proc/net/route)\n",
+    )
     lines: list[str] = []
     offline.build(wanted, lines.append)
     shown = [line for line in lines if "interfaces: lo routes: Iface" in line]

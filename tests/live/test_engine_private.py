@@ -58,7 +58,18 @@ def test_interfaces(engine_project: Project, offline: bool) -> None:
     same = os.readlink(f"/proc/{daemon}/ns/net") == os.readlink("/proc/self/ns/net")
     if offline:
         assert not same
-        assert set(devices) <= {"lo", "sit0", "tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"}
+        assert set(devices) <= {
+            "lo",
+            "sit0",
+            "tunl0",
+            "ip6tnl0",
+            "gre0",
+            "gretap0",
+            "erspan0",
+            "ip_vti0",
+            "ip6_vti0",
+            "ip6gre0",
+        }
         assert len(Path(f"/proc/{daemon}/net/route").read_text().splitlines()) <= 1  # at most the heading
     else:
         assert same
@@ -195,7 +206,9 @@ def test_command_line(engine_project: Project, launcher: Path) -> None:
     env = {**os.environ, "GAPFORGE_ROOT": str(engine_project.root)}
 
     def call(*words: str) -> tuple[int, dict[str, object]]:
-        done = subprocess.run([str(launcher), "engine", *words, "--json"], env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(launcher), "engine", *words, "--json"], env=env, capture_output=True, text=True, check=False
+        )
         return done.returncode, json.loads(done.stdout)
 
     assert call("status") == (10, {"running": False})

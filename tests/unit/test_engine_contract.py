@@ -13,7 +13,12 @@ from gapforge.engine import registry
 KINDS = {
     "docker-buildkit": {"client": "20.10.24", "server": "20.10.24"},
     "docker-buildx": {"client": "28.5.2", "server": "28.5.2", "buildx": "0.29.1"},
-    "docker-buildx, containerd store": {"client": "29.1.0", "server": "29.1.0", "buildx": "0.30.0", "store": "containerd"},
+    "docker-buildx, containerd store": {
+        "client": "29.1.0",
+        "server": "29.1.0",
+        "buildx": "0.30.0",
+        "store": "containerd",
+    },
 }
 
 

@@ -97,7 +97,9 @@ def os_of(engine: Engine, name: str) -> tuple[str, str]:
             fields = dict(re.findall(r"^([A-Z_]+)=[\"']?(.*?)[\"']?\s*$", output, re.MULTILINE))
             if fields.get("ID"):
                 return fields["ID"], fields.get("VERSION_ID", "")
-    raise TargetError(f"{name} does not say which operating system it is (no usable {OS_RELEASE[0]}): {errors.strip()[:200]}")
+    raise TargetError(
+        f"{name} does not say which operating system it is (no usable {OS_RELEASE[0]}): {errors.strip()[:200]}"
+    )
 
 
 def _loaded(engine: Engine, parts: ImageParts, shown: str, on_line: OnLine) -> str:

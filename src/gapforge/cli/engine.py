@@ -47,7 +47,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return 0 if state else EngineError.exit_code
     elif args.action == "stop":
         stopped = private.stop(project)
-        _say({"stopped": stopped}, "the private engine is stopped" if stopped else "no private engine was running", args.json)
+        _say(
+            {"stopped": stopped},
+            "the private engine is stopped" if stopped else "no private engine was running",
+            args.json,
+        )
     else:
         freed = private.remove(project)
         _say({"freed_bytes": freed}, f"the private engine is removed, {human_bytes(freed)} freed", args.json)
@@ -86,7 +90,9 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
 
 def _show(state: private.State | None, project: Project, as_json: bool) -> None:
     if state is None:
-        _say({"running": False}, "no private engine is running; start one: ./gapforge engine start [--offline]", as_json)
+        _say(
+            {"running": False}, "no private engine is running; start one: ./gapforge engine start [--offline]", as_json
+        )
         return
     facts = {
         "running": True, "offline": state.offline, "host": state.host, "pid": state.pid, "version": state.version,

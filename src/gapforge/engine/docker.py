@@ -231,7 +231,10 @@ class DockerEngine(ABC):
             return BuildError(f"the engine refused the build (exit code {code}):\n{log.tail()}")
         hint = "the lines above are the step's own last words; repair that, then run the same command again " \
                "(finished steps are kept)"  # fmt: skip
-        if re.search(r"load metadata|resolve source metadata|docker-image://|pull access denied", f"{log.failed_step} {log.reason}"):
+        if re.search(
+            r"load metadata|resolve source metadata|docker-image://|pull access denied",
+            f"{log.failed_step} {log.reason}",
+        ):
             hint = "a base image is not in the engine under its local name, or the Dockerfile names one that must be " \
                    "pulled; builds never pull"  # fmt: skip
         reason = f"\n    {log.reason}" if log.reason else ""
@@ -325,5 +328,9 @@ def _secret_values(request: BuildRequest) -> list[str]:
             raise SecretError(f"the secret {key} cannot be read from {file}: {error.strerror}") from error
     forms: list[str] = []
     for value in values:
-        forms += [value.strip(), *(line.strip() for line in value.splitlines()), urllib.parse.quote(value.strip(), safe="")]
+        forms += [
+            value.strip(),
+            *(line.strip() for line in value.splitlines()),
+            urllib.parse.quote(value.strip(), safe=""),
+        ]
     return forms

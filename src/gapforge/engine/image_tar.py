@@ -163,7 +163,9 @@ def _archive_parts(tar: tarfile.TarFile, path: Path) -> ImageParts:
         if not packed and blob.digest != diff_id:
             raise VerifyError(f"{path}: layer {name} is {blob.digest}; expected {diff_id}")
         layers.append(blob)
-        descriptors.append({"mediaType": OCI_LAYER + ("+gzip" if packed else ""), "digest": blob.digest, "size": blob.size})
+        descriptors.append(
+            {"mediaType": OCI_LAYER + ("+gzip" if packed else ""), "digest": blob.digest, "size": blob.size}
+        )
     config = Blob("sha256:" + sha256_bytes(config_bytes), len(config_bytes), lambda: io.BytesIO(config_bytes))
     manifest = {
         "schemaVersion": 2, "mediaType": OCI_MANIFEST,
@@ -224,7 +226,9 @@ def write_image(parts: ImageParts, name: str, out: IO[bytes], on_bytes: Callable
         _write_bytes(tar, _blob_name(parts.manifest_digest), parts.manifest)
         _write_bytes(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _write_json(tar, "index.json", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
-        _write_json(tar, "manifest.json", [{"Config": _blob_name(parts.config.digest), "RepoTags": [name], "Layers": files}])
+        _write_json(
+            tar, "manifest.json", [{"Config": _blob_name(parts.config.digest), "RepoTags": [name], "Layers": files}]
+        )
 
 
 def _blob_name(digest: str) -> str:

@@ -117,7 +117,8 @@ def _recorded(project: Project) -> State | None:
 
 
 def _alive(state: State) -> bool:
-    return state.boot == _boot() and _start_ticks(state.pid) == state.started
+    # 0 is "there was no such process", which two dead engines would have in common.
+    return state.boot == _boot() and 0 != _start_ticks(state.pid) == state.started
 
 
 def _boot() -> str:
@@ -198,7 +199,9 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     path = f"{Path(dockerd).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     on_line(f"starting a private engine ({'no network' if offline else 'online'}): {dockerd}, data in {folder}")
     child = process.spawn(argv, log_of(project), env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None})
-    state = State(child.pid, _start_ticks(child.pid), _boot(), str(project.root.resolve()), str(sock), offline, "", "", made)
+    state = State(
+        child.pid, _start_ticks(child.pid), _boot(), str(project.root.resolve()), str(sock), offline, "", "", made
+    )
     try:
         _record(project, state)  # at once, so that an interrupted start can be cleaned up by the next one
         version, driver = _wait(child, sock)

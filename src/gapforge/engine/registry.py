@@ -222,8 +222,11 @@ def _no_client(tried: list[Fault], preferred: str) -> EngineError:
         return EngineError("there is no docker client on PATH",
                            hint="install Docker (apt-get install docker.io), or name a client: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
     podman = all("Podman" in fault.problem for fault in tried)
-    hint = "install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker" if podman else \
-           "install the plugin (apt-get install docker-buildx), or name another client: GAPFORGE_DOCKER=/path/to/docker"
+    hint = (
+        "install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker"
+        if podman
+        else "install the plugin (apt-get install docker-buildx), or name another client: GAPFORGE_DOCKER=/path/to/docker"
+    )
     wanted = f" for {preferred}" if preferred in ENGINES else ""
     return EngineError(f"no docker client can be used{wanted}", faults=tried, hint=hint)
 

@@ -1,0 +1,128 @@
+"""Which process is the private engine is never guessed; what needs root says so. (Real daemons: tests/live.)"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from gapforge.cli import engine as command
+from gapforge.core import process
+from gapforge.core.errors import EngineError
+from gapforge.core.files import canonical_json, mark_folder
+from gapforge.core.project import Project
+from gapforge.engine import private
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setattr(private, "SOCKETS", tmp_path / "run")
+    return Project(tmp_path / "p", tmp_path / "p" / "artifacts")
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(["sleep", "60"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def record(project: Project, pid: int, **changes: object) -> private.State:
+    state = private.State(pid, private._start_ticks(pid), private._boot(), str(project.root.resolve()),
+                          "/run/x/docker.sock", True, "20.10.24", "overlay2", ())  # fmt: skip
+    state = replace(state, **changes)  # type: ignore[arg-type]
+    folder = mark_folder(private.folder_of(project), "test")
+    (folder / "state.json").write_text(canonical_json(asdict(state)))
+    return state
+
+
+def test_running_engine_is_recognised(own: Project, bystander: subprocess.Popen[bytes]) -> None:
+    state = record(own, bystander.pid)
+    assert private.status(own) == state
+    assert private.running_host(own) == "unix:///run/x/docker.sock"
+
+
+@pytest.mark.parametrize("changes", [{"started": 1}, {"boot": "another boot"}, {"root": "/somewhere/else"}])
+def test_process_that_only_has_the_number_is_never_killed(
+    own: Project, bystander: subprocess.Popen[bytes], changes: dict[str, object]
+) -> None:
+    record(own, bystander.pid, **changes)
+    assert private.status(own) is None
+    assert private.running_host(own) == ""
+    if os.geteuid() == 0:
+        assert private.stop(own) is False
+    assert bystander.poll() is None
+
+
+def test_ended_process_and_zombie_are_not_running(own: Project) -> None:
+    child = subprocess.Popen(["true"])
+    record(own, child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+    assert private.status(own) is None
+    child.wait()
+    assert private.status(own) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "null"])
+def test_state_file_that_cannot_be_read(own: Project, text: str) -> None:
+    folder = mark_folder(private.folder_of(own), "test")
+    (folder / "state.json").write_text(text)
+    assert private.status(own) is None
+
+
+def test_socket_path_is_short_for_any_project(tmp_path: Path) -> None:
+    deep = Project(tmp_path / ("x" * 200), tmp_path)
+    assert len(str(private._socket_folder(deep) / "docker.sock")) < 108
+    assert private._socket_folder(deep) != private._socket_folder(Project(tmp_path, tmp_path))
+
+
+def test_start_without_root(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EngineError) as caught:
+        private.start(own)
+    assert "sudo" in caught.value.hint
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_command_uses_sudo_only_when_it_asks_nothing(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    code = 1
+
+    def run(argv: list[str], **_: object) -> process.Result:
+        asked.append(argv)
+        return process.Result(tuple(argv), code, "", "")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(process, "run", run)
+    with pytest.raises(EngineError, match="asks for a password"):
+        command.run(arguments("start", "--offline"), own)
+    assert asked == [["sudo", "-n", "true"]]
+    code = 0
+    assert command.run(arguments("start", "--offline"), own) == 0
+    assert asked[-1][:3] == ["sudo", "-n", "env"]
+    assert asked[-1][-5:] == ["-m", "gapforge", "engine", "start", "--offline"]
+    assert f"GAPFORGE_ROOT={own.root}" in asked[-1]
+
+
+def test_status_of_nothing(own: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(arguments("status", "--json"), own) == 10
+    assert json.loads(capsys.readouterr().out) == {"running": False}
+    assert command.run(arguments("stop"), own) == 0
+    assert "no private engine was running" in capsys.readouterr().out
+
+
+def test_mounts_below_a_folder_are_seen_whatever_their_name() -> None:
+    assert "/" in private._mounts_below(Path("/"))
+    assert private._mounts_below(Path("/nonexistent")) == []
