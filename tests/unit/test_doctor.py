@@ -270,6 +270,16 @@ def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> N
     assert all(line["action"] for line in document["lines"] if line["status"] == "fail")
 
 
+def test_a_folder_on_path_that_may_not_be_entered_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", "/root/bin/docker")
+
+    monkeypatch.setattr("gapforge.engine.registry.choose", refuse)
+    engine, facts = examination._engine("")
+    assert engine is None
+    assert "Permission denied" in facts.problem
+
+
 def test_an_unknown_preset_is_a_preset_error(tmp_path: Path) -> None:
     done = run_doctor("ubuntu22.04-cuda11.8-torch2", env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     assert done.returncode == 3

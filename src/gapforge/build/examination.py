@@ -41,7 +41,7 @@ def examine(project: Project, name: str = "", engine_name: str = "") -> list[Lin
         doctor.socket(socket, usable),
         doctor.memory(found),
         doctor.clock(found, _floor(catalog)),
-        doctor.permissions(found.umask, [machine.volume(path) for path in (project.root, project.state, project.root / "dist")]),
+        doctor.permissions(found.umask, [machine.volume(path) for path in (project.state, project.root / "dist")]),
         *catalog_line,
     ]
     lines.append(_env(project, preset))
@@ -103,6 +103,8 @@ def _engine(name: str) -> tuple[Engine | None, machine.EngineFacts]:
         engine = registry.choose(name)
     except GapforgeError as error:
         return None, machine.EngineFacts(problem=error.message, hint=error.hint)
+    except OSError as error:
+        return None, machine.EngineFacts(problem=str(error), hint="docker version")
     info = engine.info
     return engine, machine.EngineFacts(info.name, info.client, info.client_version, info.server_version, info.builder,
                                        info.root_dir, info.host)  # fmt: skip

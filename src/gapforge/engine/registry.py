@@ -85,7 +85,8 @@ def client_paths() -> list[str]:
     found: dict[str, str] = {}
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         candidate = Path(folder or ".") / (named or "docker")
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        # Not Path.is_file: a folder on PATH that this user may not enter is no error.
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             found.setdefault(str(candidate.resolve()), str(candidate.absolute()))  # /bin is often /usr/bin
     return list(found.values()) or ([named] if named else [])
 
