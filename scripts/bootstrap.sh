@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, and only that, on Debian 12 and Ubuntu 22.04:
 #
-#   scripts/bootstrap.sh sync     what ./deps_sync.sh calls (apt tools, skopeo, mmdebstrap, curl)
+#   scripts/bootstrap.sh sync     what ./deps_sync.sh calls (apt tools, skopeo, mmdebstrap, curl); it gets its uv itself
 #   scripts/bootstrap.sh build    Docker, unless there is one
 #   scripts/bootstrap.sh test     what ./test calls, with pinned Python tools in .gapforge/
 #   scripts/bootstrap.sh all      all of these
@@ -146,7 +146,10 @@ main() {
             sync | build | test) parts+=("$part") ;;
             all) parts+=(sync build test) ;;
             --print-packages) print_only=1 ;;
-            *) fail "모르는 인자입니다: $part (sync, build, test, all)" "unknown argument: $part (sync, build, test or all)" ;;
+            *)
+                say "error: 모르는 인자입니다: $part (sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
+                exit 2
+                ;;
         esac
     done
     [ "${#parts[@]}" -gt 0 ] || parts=(sync build)
@@ -159,9 +162,6 @@ main() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         fail "Python 3.10 이상이 필요합니다: $(python3 --version)" "Python 3.10 or newer is needed, this is $(python3 --version)"
     for part in "${parts[@]}"; do
-        if [ "$part" = sync ] && [ -f "$root/tools/requirements.txt" ]; then
-            make_venv "$root/.gapforge/tools" python3 "$root/tools/requirements.txt"
-        fi
         [ "$part" = test ] || continue
         make_venv "$root/.gapforge/tests" python3 "$root/tests/requirements.txt"
         python310=$(find_python310)

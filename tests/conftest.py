@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the user's reaches a test, and no unit test reaches further than this machine."""
     for key in list(os.environ):
-        if key.startswith("GAPFORGE_") and key != "GAPFORGE_TEST_KEEP":
+        if key.startswith("GAPFORGE_"):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     if request.node.get_closest_marker("live"):
