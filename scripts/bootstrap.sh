@@ -111,7 +111,10 @@ install_packages() {
 
 # A virtual environment that holds exactly a requirements file, made again only when something changed.
 make_venv() { # make_venv FOLDER PYTHON REQUIREMENTS
-    local folder=$1 python=$2 requirements=$3 stamp
+    local folder=$1 python=$2 requirements=$3 stamp base
+    # In an activated environment "python3" may be the very one that is about to be made again.
+    base=$("$python" -c 'import sys; print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
+    [ ! -x "$base" ] || python=$base
     stamp="$("$python" -c 'import sys; print(sys.version, sys.executable)') $(sha256sum <"$requirements")"
     if [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ]; then
         return 0
