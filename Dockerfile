@@ -97,7 +97,7 @@ RUN set -eu; \
     else usermod --login app --gid 1000 --home /home/app "$user"; fi; \
     install -d -o 1000 -g 1000 -m 0755 /home/app /data; \
     for folder in /usr/include /usr/local /opt; do \
-        if [ -d "$folder" ]; then find "$folder" -xdev -type f -name '*.h' ! -name 'pyconfig.h' -delete; fi; \
+        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
     done; \
     ldconfig; \
     if [ -d /in ]; then rmdir /in; fi; \
