@@ -12,6 +12,7 @@ from gapforge.core.errors import EngineError, ToolError
 from gapforge.core.files import canonical_json
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
+from gapforge.core.text import tr
 from gapforge.engine import private
 
 HELP = {
@@ -24,10 +25,16 @@ _KEPT = ("PATH", "GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS", "GAPFORGE_DOCKERD", "GAP
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("start", "stop", "status", "remove"),
-                        help="remove also deletes the engine's images and build cache")  # fmt: skip
+                        help=tr("remove는 이미지와 빌드 캐시도 삭제합니다",
+                                "remove also deletes the engine's images and build cache"))  # fmt: skip
     parser.add_argument("--offline", action="store_true",
-                        help="start: give the engine no network interface at all, as at a disconnected site")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+                        help=tr("start: 망분리 현장처럼 네트워크 인터페이스가 없는 엔진으로",
+                                "start: give the engine no network interface at all, as at a disconnected site"))  # fmt: skip
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help=tr("결과를 표준 출력에 JSON으로", "print the result as JSON on standard output"),
+    )
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -49,12 +56,21 @@ def run(args: argparse.Namespace, project: Project) -> int:
         stopped = private.stop(project)
         _say(
             {"stopped": stopped},
-            "the private engine is stopped" if stopped else "no private engine was running",
+            tr("전용 엔진을 중지했습니다", "the private engine is stopped")
+            if stopped
+            else tr("실행 중인 전용 엔진이 없습니다", "no private engine was running"),
             args.json,
         )
     else:
         freed = private.remove(project)
-        _say({"freed_bytes": freed}, f"the private engine is removed, {human_bytes(freed)} freed", args.json)
+        _say(
+            {"freed_bytes": freed},
+            tr(
+                f"전용 엔진을 삭제했습니다. {human_bytes(freed)}를 비웠습니다",
+                f"the private engine is removed, {human_bytes(freed)} freed",
+            ),
+            args.json,
+        )
     return 0
 
 
@@ -91,16 +107,24 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
 def _show(state: private.State | None, project: Project, as_json: bool) -> None:
     if state is None:
         _say(
-            {"running": False}, "no private engine is running; start one: ./gapforge engine start [--offline]", as_json
+            {"running": False},
+            tr(
+                "실행 중인 전용 엔진이 없습니다. 시작: ./gapforge engine start [--offline]",
+                "no private engine is running; start one: ./gapforge engine start [--offline]",
+            ),
+            as_json,
         )
         return
     facts = {
         "running": True, "offline": state.offline, "host": state.host, "pid": state.pid, "version": state.version,
         "storage_driver": state.storage_driver, "folder": str(private.folder_of(project)), "log": str(private.log_of(project)),
     }  # fmt: skip
-    network = "no network interface" if state.offline else "online"
-    text = (f"the private engine is running: Docker {state.version}, {state.storage_driver}, {network}, process {state.pid}\n"
-            f"gapforge finds it by itself; for docker: export DOCKER_HOST={state.host}")  # fmt: skip
+    network = tr("네트워크 인터페이스 없음", "no network interface") if state.offline else tr("온라인", "online")
+    facts_line = f"Docker {state.version}, {state.storage_driver}, {network}"
+    text = tr(f"전용 엔진이 실행 중입니다: {facts_line}, 프로세스 {state.pid}\n"
+              f"gapforge는 스스로 찾습니다. docker 명령에는: export DOCKER_HOST={state.host}",
+              f"the private engine is running: {facts_line}, process {state.pid}\n"
+              f"gapforge finds it by itself; for docker: export DOCKER_HOST={state.host}")  # fmt: skip
     _say(facts, text, as_json)
 
 
