@@ -206,11 +206,11 @@ class _Document:
     def _reading(self) -> list[str]:
         tr = self.tr
         items = [
-            tr("`index:default`: 작업 컴퓨터에 설정된 기본 Python 색인, `index:torch`: 프리셋 `$.pytorch.index`의 색인",
+            tr("`index:default`: 작업 컴퓨터에 설정된 기본 Python 인덱스, `index:torch`: 프리셋 `$.pytorch.index`의 인덱스",
                "`index:default`: the Python index that the machine is set to; `index:torch`: the index in the preset's `$.pytorch.index`"),
             tr("`apt:base`: 기반 이미지 자체의 APT 저장소, `apt:NAME`: 프리셋 `$.apt.sources`의 저장소",
                "`apt:base`: the base image's own APT sources; `apt:NAME`: a source out of the preset's `$.apt.sources`"),
-            tr("`sdist:`는 기본 Python 색인의 소스 배포본, `apt-source:`는 기반 이미지 APT 저장소의 원본 tarball",
+            tr("`sdist:`는 기본 Python 인덱스의 소스 배포본, `apt-source:`는 기반 이미지 APT 저장소의 원본 tarball",
                "`sdist:` is a source distribution on the default Python index; `apt-source:` the upstream tarball in the base's APT sources"),
             tr(f"해시는 SHA-256의 앞 {SHORT}자리이며 전체 값은 표 아래의 목록에 있습니다. 이미지는 매니페스트 다이제스트입니다.",
                f"Hashes are the first {SHORT} digits of SHA-256; the lists below the tables have them whole. Images show the manifest digest."),

@@ -20,11 +20,11 @@ from gapforge.core.project import Project
 from gapforge.core.text import tr
 
 HELP = {
-    "ko": "프리셋의 오류, 버전 조합, 락의 상태를 한 번에 모두 검사합니다.",
+    "ko": "프리셋의 오류, 버전 조합, 잠금의 상태를 한 번에 모두 검사합니다.",
     "en": "Check presets for faults, versions that do not go together, and stale locks, all at once.",
 }
 EPILOG = {
-    "ko": "종료 코드: 0 문제없음(경고는 허용), 3 프리셋 오류, 9 함께 쓸 수 없는 버전, 4 프리셋과 다른 락",
+    "ko": "종료 코드: 0 문제없음(경고는 허용), 3 프리셋 오류, 9 함께 쓸 수 없는 버전, 4 프리셋과 다른 잠금",
     "en": "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot work together, 4 lock of another state",
 }
 UNSYNCED, CURRENT, STALE, BROKEN = "not-synced", "current", "stale", "unreadable"
@@ -159,7 +159,7 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
         )
     elif lock.preset_sha256 != preset.sha256:
         report.lock_faults = (Fault(f"presets/{file.name}: $.preset_sha256",
-                                    tr("락을 만든 뒤에 프리셋이 바뀌었습니다", "the preset has changed since the lock was made"),
+                                    tr("잠금을 만든 뒤에 프리셋이 바뀌었습니다", "the preset has changed since the lock was made"),
                                     preset.sha256),)  # fmt: skip
     report.lock_state = STALE if report.lock_faults else CURRENT
 
@@ -197,12 +197,12 @@ def _print_lock(report: Report) -> None:
             if report.lock_first_use
             else ""
         )
-        print(tr(f"  락: 파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
+        print(tr(f"  잠금: 파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
                  f"  lock: {report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
     elif report.lock_state == UNSYNCED:
         print(
             tr(
-                f"  락: 없음 (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
+                f"  잠금: 없음 (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
                 f"  lock: none (where there is a network: ./deps_sync.sh {report.name})",
             )
         )

@@ -14,7 +14,7 @@ from gapforge.core.project import Project
 from gapforge.core.text import tr
 
 HELP = {
-    "ko": "산출물의 모든 바이트를 잠금 파일과 비교합니다 (네트워크 불필요)",
+    "ko": "아티팩트의 모든 바이트를 잠금 파일과 비교합니다 (네트워크 불필요)",
     "en": "compare every byte of the artifacts with the lock (needs no network)",
 }
 
@@ -22,7 +22,7 @@ HELP = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("presets", nargs="*", metavar="PRESET")
     parser.add_argument("--all", action="store_true",
-                        help=tr("산출물이 있는 모든 프리셋", "every preset that has artifacts"))  # fmt: skip
+                        help=tr("아티팩트가 있는 모든 프리셋", "every preset that has artifacts"))  # fmt: skip
     parser.add_argument("--jobs", type=int, metavar="N",
                         help=tr("동시에 읽을 파일 수 (기본: 모든 코어)", "files read at a time (default: all cores)"))  # fmt: skip
     parser.add_argument("--json", action="store_true",

@@ -40,7 +40,7 @@ class Readiness:
             UNSYNCED: tr("동기화 전", "not synced"),
             INCOMPLETE: tr("파일 부족", "incomplete"),
             STALE: tr("다시 동기화 필요", "sync again"),
-            BROKEN: tr("락 손상", "lock unreadable"),
+            BROKEN: tr("잠금 손상", "lock unreadable"),
         }[self.state]
 
 
