@@ -1,0 +1,110 @@
+"""kill -9 during sync at random moments: the next run completes, and the result is that of an undisturbed one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from servers import Site, file_server
+from syncworld import NAME, World, install, tree
+
+HERE = Path(__file__).resolve().parents[1]
+KILLS = 10
+SIZE = 400_000  # bytes of each file
+RATE = 600_000  # bytes per second and connection: an undisturbed sync takes about two seconds
+
+
+def command(site: Site, root: Path, *more: str) -> list[str]:
+    return [sys.executable, str(HERE / "syncworld.py"), site.url, str(root), *more]
+
+
+def no_unverified_file_has_its_final_name(root: Path) -> None:
+    for file in (root / "artifacts" / ".store" / "sha256").rglob("*"):
+        if file.is_file():
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
+    lock = root / "presets" / f"{NAME}.lock.json"
+    if lock.exists():
+        assert lock.read_text().endswith("}\n"), "the lock is whole or not there"
+    store = {f.stat().st_ino for f in (root / "artifacts" / ".store" / "sha256").rglob("*")}
+    for file in (root / "artifacts" / NAME).rglob("*"):
+        assert file.is_dir() or file.stat().st_ino in store
+
+
+def running(pid: int) -> bool:
+    """Whether the process is alive; one that ended and that nobody has collected yet is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                    found.add(int(entry.name))
+            except (OSError, IndexError):
+                continue
+    return found
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
+    chance = random.Random(time.time_ns())
+    with file_server() as site:
+        world = World(site, SIZE)
+        roots = [tmp_path / "calm", tmp_path / "stormy"]
+        world.publish()
+        for root in roots:
+            world.write_preset(root)
+        install(site.url)
+        more: list[str] = []
+        if update:  # an update of artifacts that exist is interrupted, not the first sync
+            for root in roots:
+                subprocess.run(command(site, root), check=True, timeout=120)
+            world.wheels = {"alpha": "1.1", "gamma": "3.0"}
+            world.debs = {"gcc": "13", "libz": "1.3"}
+            world.base = "base-2"
+            world.publish()
+            more = ["--update"]
+        start = time.monotonic()
+        for behaviour in site.paths.values():
+            behaviour.rate = RATE
+        subprocess.run(command(site, roots[0], *more), check=True, timeout=120)
+        length = time.monotonic() - start
+        killed = 0
+        while killed < KILLS:
+            child = subprocess.Popen(command(site, roots[1], *more))
+            moment = chance.uniform(0.15, length)
+            try:
+                child.wait(moment)
+            except subprocess.TimeoutExpired:
+                curls = children_of(child.pid)
+                os.kill(child.pid, signal.SIGKILL)
+                child.wait()
+                killed += 1
+                no_unverified_file_has_its_final_name(roots[1])
+                time.sleep(0.3)
+                assert not [c for c in curls if running(c)], "a download outlived its sync"
+            else:
+                assert child.returncode == 0, "the run that was not killed failed"
+                if not update:  # begin again, so that ten runs are really cut
+                    subprocess.run(["rm", "-r", str(roots[1] / "artifacts"), str(roots[1] / "presets" / f"{NAME}.lock.json")], check=True)
+                elif killed >= 1:
+                    killed += 1
+        # As a user would: the same command, and after an update the plain one.
+        subprocess.run(command(site, roots[1], *more), check=True, timeout=120)
+        subprocess.run(command(site, roots[1]), check=True, timeout=120)
+    assert tree(roots[1] / "artifacts" / NAME) == tree(roots[0] / "artifacts" / NAME)
+    assert tree(roots[1] / "presets") == tree(roots[0] / "presets"), "no leftovers beside the lock"
+    assert not any((roots[1] / "artifacts" / ".store" / "partial").iterdir()), "no leftovers in the store"

@@ -1,0 +1,218 @@
+"""A small world to sync from: loopback files, and stand-ins for registry, APT and uv that are quick and exact.
+
+``World`` publishes everything; ``install`` puts the stand-ins in place of the real modules, in this process.
+Run as a program it performs one sync, so that a test can kill it: ``python syncworld.py URL ROOT [--update]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.request import urlopen
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from gapforge.core.files import canonical_json, write_text  # noqa: E402 - needs the path above
+from gapforge.core.lock import Entry, LockedImage  # noqa: E402
+from gapforge.core.preset import BaseImage, Preset, load  # noqa: E402
+from gapforge.core.progress import Progress  # noqa: E402
+from gapforge.core.project import Project  # noqa: E402
+from gapforge.sync import sync as syncing  # noqa: E402
+from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
+from gapforge.sync.network import Network  # noqa: E402
+from gapforge.sync.python import Sdist, Wheel  # noqa: E402
+
+NAME = "world"
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def noise(name: str, size: int) -> bytes:
+    """Bytes that are always the same for a name."""
+    return random.Random(name).randbytes(size)
+
+
+def preset_raw(**changes: Any) -> dict[str, Any]:
+    """The quickstart preset's document with other sources; ``changes`` replace top-level keys."""
+    raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
+    raw.update({
+        "name": NAME, "python": {"version": "3.11", "packages": ["alpha"]},
+        "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
+    })  # fmt: skip
+    raw.pop("$schema", None)
+    raw.update(changes)
+    return raw
+
+
+class World:
+    """What the outside offers, as an answer to every question of sync; it is served as one JSON document,
+    so that a sync in another process sees the same."""
+
+    def __init__(self, site: Any, size: int = 2000) -> None:
+        self.site, self.size = site, size
+        self.wheels = {"alpha": "1.0", "beta": "2.0"}
+        self.debs = {"gcc": "12", "libz": "1.2"}
+        self.base = "base-1"
+        self.opencv = noise("opencv.tar.gz", size)
+        self.ffmpeg = noise("ffmpeg.tar.xz", size)
+        self.tool = "24.2"
+
+    def publish(self) -> None:
+        """Put every file on the server, together with the document that the stand-ins read."""
+        files: dict[str, bytes] = {f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()}
+        files[f"pip-{self.tool}-py3-none-any.whl"] = noise("pip", self.size)
+        files |= {f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()}
+        files["opencv.tar.gz"], files["ffmpeg_5.1.9.orig.tar.xz"] = self.opencv, self.ffmpeg
+        facts = {"wheels": self.wheels, "debs": self.debs, "base": self.base, "tool": self.tool,
+                 "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()}}  # fmt: skip
+        for name, body in files.items():
+            old = self.site.paths.get("/f/" + name)
+            if old is None:
+                self.site.add("/f/" + name, body)
+            else:
+                old.body = body
+        self.site.add("/facts", json.dumps(facts).encode())
+
+    def write_preset(self, root: Path, **changes: Any) -> Preset:
+        """The preset file in ``root/presets``, parsed."""
+        sources = {
+            "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
+            "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
+            "headers": {"urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))], "sha256": sha(noise("headers", self.size))},
+        }  # fmt: skip
+        raw = preset_raw(**{"sources": sources, **changes})
+        write_text(root / "presets" / f"{NAME}.json", canonical_json(raw))
+        return load(root / "presets" / f"{NAME}.json")
+
+
+class _Asks:
+    """Reads the world's facts, once for each question, as the real programs would."""
+
+    calls: list[str] = []  # noqa: RUF012 - shared on purpose: tests look at it
+    url = ""
+
+    def facts(self, question: str) -> dict[str, Any]:
+        _Asks.calls.append(question)
+        with urlopen(f"{_Asks.url}/facts") as answer:
+            return json.loads(answer.read())  # type: ignore[no-any-return]
+
+    def file(self, facts: dict[str, Any], name: str) -> tuple[str, str, int]:
+        held = facts["files"][name]
+        return f"{_Asks.url}/f/{name}", held["sha256"], held["size"]
+
+
+class FakeResolver(_Asks):
+    def __init__(self, project: Project, network: Network, workdir: Path, refresh: bool = False) -> None:
+        self.network = network
+
+    def _wheel(self, facts: dict[str, Any], name: str, version: str) -> Wheel:
+        file = f"{name}-{version}-py3-none-any.whl"
+        url, sha256, size = self.file(facts, file)
+        return Wheel(name, version, file, url, sha256, size, "default")
+
+    def wheels(self, preset: Preset) -> list[Wheel]:
+        self.network.require("wheels")
+        facts = self.facts("wheels")
+        return [self._wheel(facts, n, v) for n, v in sorted(facts["wheels"].items())]
+
+    def install_tool(self, preset: Preset) -> Wheel:
+        facts = self.facts("tool")
+        return self._wheel(facts, "pip", facts["tool"])
+
+    def sdist(self, requirement: str, preset: Preset) -> Sdist:
+        self.network.require("sdist")
+        url, sha256, size = self.file(self.facts("sdist"), "opencv.tar.gz")
+        return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
+
+    def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
+        self.network.require("locate")
+        _Asks.calls.append("locate")
+        return {e.path: f"{_Asks.url}/f/{e.file}" for e in entries}
+
+
+class FakeAptRoot(_Asks):
+    def __init__(self, layout: Path, extra: Any, workdir: Path, network: Network, local_repo: Path | None = None) -> None:
+        assert (layout / "index.json").is_file(), "AptRoot needs the base image"
+        self.network = network
+        self.local_repo = local_repo
+        if local_repo is not None:
+            assert local_repo.suffix == ".deb" and local_repo.is_file()
+
+    def __enter__(self) -> FakeAptRoot:
+        self.network.require("apt")
+        _Asks.calls.append("apt")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def closure(self, packages: Sequence[str]) -> list[DebFile]:
+        facts = self.facts("closure " + " ".join(packages))
+        found = []
+        for package in sorted({p.split("=")[0] for p in packages} & set(facts["debs"])):
+            version = facts["debs"][package]
+            file = f"{package}_{version}_amd64.deb"
+            url, sha256, size = self.file(facts, file)
+            found.append(DebFile(package, version, "amd64", file, size, sha256, "apt:base", url))
+        return found
+
+    def source_tarball(self, name: str) -> SourceFile:
+        url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
+        return SourceFile(name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url)
+
+
+def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
+                    progress: Progress) -> LockedImage:  # fmt: skip
+    network.require("base")
+    facts = _Asks().facts(f"base {base.label}")
+    assert destination.is_dir() and not any(destination.iterdir())
+    blobs = destination / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layer = noise(facts["base"] + base.label, 50_000)
+    for start in range(0, len(layer), 5000):  # slowly enough to be killed within
+        with open(blobs / sha(layer), "ab") as file:
+            file.write(layer[start:start + 5000])
+    (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (destination / "index.json").write_text(json.dumps({"layer": sha(layer)}))
+    digest = f"sha256:{sha(layer)}"
+    return LockedImage(base.label, digest, digest, "debian", "12")
+
+
+def fake_write_index(folder: Path) -> tuple[Path, Path]:
+    text = "".join(f"{p.name} {sha(p.read_bytes())}\n" for p in sorted(folder.glob("*.deb")))
+    (folder / "Packages").write_text(text)
+    (folder / "Release").write_text(sha(text.encode()) + "\n")
+    return folder / "Packages", folder / "Release"
+
+
+def install(url: str, put: Any = setattr) -> list[str]:
+    """Put the stand-ins in place with ``put(object, name, value)``; returns the log of what they are asked."""
+    _Asks.url = url
+    _Asks.calls = []
+    put(syncing, "Resolver", FakeResolver)
+    put(syncing.apt, "AptRoot", FakeAptRoot)
+    put(syncing.apt, "write_index", fake_write_index)
+    put(syncing.images, "fetch_base", fake_fetch_base)
+    return _Asks.calls
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below ``folder`` with its hash."""
+    return {p.relative_to(folder).as_posix(): sha(p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+if __name__ == "__main__":
+    install(sys.argv[1])
+    where = Path(sys.argv[2])
+    syncing.sync(load(where / "presets" / f"{NAME}.json"), Project(where, where / "artifacts"), Network(jobs=3),
+                 syncing.Options(update="--update" in sys.argv, quiet=True))  # fmt: skip
