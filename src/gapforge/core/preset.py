@@ -15,7 +15,18 @@ from typing import Any
 from gapforge.core.errors import Fault, PresetError
 from gapforge.core.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.core.shapes import (
-    Choice, Flag, Items, Nullable, Number, Record, Shape, Table, Text, Variant, nearest, read_json,
+    Choice,
+    Flag,
+    Items,
+    Nullable,
+    Number,
+    Record,
+    Shape,
+    Table,
+    Text,
+    Variant,
+    nearest,
+    read_json,
 )  # fmt: skip
 
 FORMAT = 1

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from gapforge.core.errors import Fault, FetchError
 from gapforge.core.files import (
-    CHUNK, SHA256_HEX, content_mtime, inside, sha256_bytes, sha256_file, storage_errors, sync_folder,
+    CHUNK,
+    SHA256_HEX,
+    content_mtime,
+    inside,
+    sha256_bytes,
+    sha256_file,
+    storage_errors,
+    sync_folder,
 )  # fmt: skip
 
 OnBytes = Callable[[int], None]
@@ -79,7 +86,7 @@ class Store:
         pairs = sorted(set(wanted), key=lambda pair: (-pair[1], pair[0]))  # large first: cores end together
         with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
             found = list(pool.map(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs))
-        return {pair[0] for pair, good in zip(pairs, found) if not good}
+        return {pair[0] for pair, good in zip(pairs, found, strict=True) if not good}
 
     def discard(self, sha256: str) -> None:
         """Remove one file from the store; no error when it is not there."""
