@@ -12,6 +12,7 @@ if [[ -z "$(find "$IN/debs" -maxdepth 1 -name '*.deb' -print -quit 2> /dev/null)
     exit 0
 fi
 ((${#packages[@]} > 0)) || die "apt: $IN/debs holds packages but none is asked for"
+command -v apt-get > /dev/null || die "apt: the base image has no apt-get; take one that has, or include apt in it"
 [[ -f "$IN/debs/Packages" ]] || die "apt: $IN/debs has no Packages index"
 
 # Everything that apt writes goes to a temporary folder: /in is read-only and the image keeps no list and no cache.
