@@ -499,6 +499,40 @@ def test_application_name_stays_a_name(tmp_path: Path) -> None:
     assert done.returncode != 0 and "is not a name" in done.stderr
 
 
+def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command that developers get, with a cmake that writes down what it is asked."""
+    text = (COMPONENTS / "application/build.sh").read_text()
+    inner = re.search(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", text, re.DOTALL)
+    assert inner
+    (tmp_path / "build-application").write_text(inner[1])
+    for folder in ("settings", "bin", "source", "root/usr/local/bin"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "settings/name").write_text("x\n")
+    (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
+    script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/asked')
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "GAPFORGE_APPLICATION": f"{tmp_path}/settings", "JOBS": "3",
+           "BUILD_DIR": f"{tmp_path}/build", "CCACHE_DIR": f"{tmp_path}/ccache", "DESTDIR": f"{tmp_path}/root"}  # fmt: skip
+    command = ["bash", str(tmp_path / "build-application"), *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def test_build_application_takes_the_presets_options_and_further_ones(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/CMakeLists.txt").write_text("")
+    done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2")
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in asked and not (tmp_path / "trap").exists()
+    assert asked.index("<-DB=1>") < asked.index("<-DB=2>"), "the last one wins"
+    assert asked[-2:] == ["<--install>", f"<{tmp_path}/build>"]
+
+
+def test_build_application_without_a_source_says_where_to_mount_it(tmp_path: Path) -> None:
+    done = build_application(tmp_path, str(tmp_path / "absent"))
+    assert done.returncode == 2 and f"{tmp_path}/absent has no CMakeLists.txt; mount the source there" in done.stderr
+    assert not (tmp_path / "asked").exists()
+
+
 # ---- checks ----
 
 
