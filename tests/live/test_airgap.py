@@ -160,7 +160,7 @@ def test_dev_builds_too(site: Site) -> None:
     done = site.build("dev")
     assert done.returncode == 0, done.stderr[-3000:]
     assert not site.ran("dev") & {"toolchain", "ffmpeg", "opencv", "wheels"}, "the stages of the first build are shared"
-    where = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:dev", "sh", "-c", "command -v g++ cmake ffmpeg")
+    where = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:dev", "sh", "-c", "which g++ cmake ffmpeg")
     assert len(where.stdout.split()) == 3
 
 
