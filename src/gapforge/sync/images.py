@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +21,9 @@ from gapforge.sync.archive import import_archive
 from gapforge.sync.imagefiles import facts, read_files
 from gapforge.sync.network import Network
 
-INSPECT_SECONDS = 300
 # What skopeo says when the registry answered "no": trying again does not help.
 _REFUSED = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
+_LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
 _ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
 
 
@@ -93,7 +92,7 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
     digest = base.digest or digest
     source = split_reference(network.registry(f"{name}:{tag}" if tag else name))[0]
     top = f"{source}@{digest}" if digest else f"{source}:{tag}"
-    env = {**network.environment(), "GODEBUG": os.environ.get("GODEBUG")}
+    env = network.environment()
     raw = _inspect(top, base.image, env, network)
     actual = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if digest and actual != digest:
@@ -111,7 +110,8 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
     progress.note(f"fetching {base.image}@{actual}")
     # --preserve-digests: without it skopeo rewrites Docker's manifests into OCI ones, and both digests change.
     command = ["skopeo", "copy", "--preserve-digests", "--override-os", "linux", "--override-arch", "amd64",
-               "--retry-times", str(network.retries), f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
+               "--retry-times", str(network.retries), *_plain_http(source, "--src-tls-verify=false"),
+               f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
     lines: list[str] = []
     if process.stream(command, lines.append, env=env) != 0:
         raise _refusal(base.image, "\n".join(lines), network)
@@ -134,7 +134,8 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
 
 def _inspect(reference: str, shown: str, env: Mapping[str, str | None], network: Network) -> bytes:
     """The manifest's exact bytes."""
-    command = ["skopeo", "inspect", "--raw", "--retry-times", str(network.retries), f"docker://{reference}"]
+    command = ["skopeo", "inspect", "--raw", "--retry-times", str(network.retries),
+               *_plain_http(reference, "--tls-verify=false"), f"docker://{reference}"]  # fmt: skip
     try:
         with process.piped(command, env=env) as output:
             return output.read(oci.SMALL_BLOB)
@@ -144,8 +145,15 @@ def _inspect(reference: str, shown: str, env: Mapping[str, str | None], network:
         raise _refusal(shown, error.message, network) from error
 
 
+def _plain_http(reference: str, flag: str) -> list[str]:
+    """``flag`` for a registry on this machine: like Docker, we do not ask it for TLS. Others: registries.conf."""
+    return [flag] if _LOOPBACK.match(reference) else []
+
+
 def _refusal(image: str, said: str, network: Network) -> FetchError:
     last = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
+    if message := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
+        last = message[1].replace('\\"', '"')
     registry = network.registry(image).split("/", 1)[0]
     if _REFUSED.search(said):
         hint = f"log in first (skopeo login {registry}), then run the same command again"

@@ -1,0 +1,242 @@
+"""APT for real: the practice preset's closure installed with no network, signed repositories, source tarballs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gapforge.core import preset as presets
+from gapforge.core.errors import FetchError, ResolveError
+from gapforge.core.preset import AptSource
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.sync import aptfaults, oci
+from gapforge.sync.apt import AptRoot, DebFile, write_index
+from gapforge.sync.images import fetch_base
+from gapforge.sync.network import Network
+from packages import make_base, make_deb, make_key, signed_repository
+from servers import Site, file_server
+
+QUIET = Progress("test", quiet=True)
+NETWORK = Network(retries=0)
+INSTALL = """set -e
+mkdir -p /tmp/l/lists/partial /tmp/l/cache/archives/partial
+echo 'deb [trusted=yes] file:/repo ./' > /tmp/l/s.list
+options=(-o Dir::Etc::sourcelist=/tmp/l/s.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=/tmp/l/lists
+         -o Dir::Cache=/tmp/l/cache -o APT::Sandbox::User=root -o Dpkg::Options::=--force-unsafe-io)
+apt-get "${options[@]}" update
+DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" install -y --no-install-recommends "$@"
+"""
+
+
+# -- the practice preset
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("mmdebstrap"):
+        pytest.skip("mmdebstrap is not installed")
+    folder = tmp_path_factory.mktemp("base")
+    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    fetch_base(preset.builder, Project(folder, folder), preset.epoch, folder / "layout", Network(), QUIET)
+    return folder / "layout"
+
+
+@pytest.fixture(scope="module")
+def synced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[DebFile], list[DebFile]]:
+    """The practice preset's .debs in a flat repository, and both closures."""
+    folder = tmp_path_factory.mktemp("debs")
+    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    with AptRoot(base, (), folder / "work", Network()) as root:
+        builder, runtime = root.closure(preset.apt_builder), root.closure(preset.apt_runtime)
+        root.download(list({d.file: d for d in builder + runtime}.values()), folder / "repo", QUIET)
+    assert not list((folder / "work").iterdir())
+    write_index(folder / "repo")
+    return folder / "repo", builder, runtime
+
+
+def chroot(base: Path, repo: Path, folder: Path) -> Path:
+    """The base unpacked, with the repository at /repo."""
+    folder.mkdir()
+    layout = oci.read_layout(base)
+    subprocess.run(["tar", "-xf", str(layout.layers[0].path(base)), "-C", str(folder)], check=True)
+    shutil.copytree(repo, folder / "repo")
+    os.mknod(folder / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
+    (folder / "install").write_text(INSTALL)
+    return folder
+
+
+def install(place: Path, packages: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["unshare", "-n", "chroot", str(place), "bash", "/install", *packages],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (chroot)")
+
+
+@needs_root
+@pytest.mark.timeout(900)
+def test_the_closures_install_with_no_network(
+    base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
+) -> None:
+    repo, builder, runtime = synced
+    preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
+    assert {d.origin for d in builder + runtime} == {"apt:base"}
+    for name, packages, closure in (("b", preset.apt_builder, builder), ("r", preset.apt_runtime, runtime)):
+        place = chroot(base, repo, tmp_path / name)
+        done = install(place, list(packages))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "W:" not in done.stderr
+        assert len(re.findall(r"^Unpacking ", done.stdout, re.MULTILINE)) == len(closure), (
+            "exactly the closure, no more, no less"
+        )
+        shutil.rmtree(place)
+
+
+@needs_root
+@pytest.mark.timeout(300)
+def test_apt_refuses_a_flipped_bit(
+    base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
+) -> None:
+    repo, _, runtime = synced
+    place = chroot(base, repo, tmp_path / "c")
+    deb = place / "repo" / next(d.file for d in runtime if d.package == "libexpat1")
+    data = bytearray(deb.read_bytes())
+    data[len(data) // 2] ^= 1
+    deb.write_bytes(data)
+    done = install(place, ["python3.11"])
+    assert done.returncode != 0
+    assert "Hash Sum mismatch" in done.stderr
+    index = place / "repo" / "Packages"
+    index.write_text(index.read_text().replace("Size: 1", "Size: 2", 1))
+    done = install(place, ["python3.11"])
+    assert done.returncode != 0
+    assert "Hash Sum mismatch" in done.stderr or "unexpected size" in done.stderr
+    shutil.rmtree(place)
+
+
+@pytest.mark.timeout(300)
+def test_ffmpeg_s_upstream_tarball(base: Path, tmp_path: Path) -> None:
+    with AptRoot(base, (), tmp_path / "work", Network()) as root:
+        found = root.source_tarball("ffmpeg")
+        root.download_source(found, tmp_path, QUIET)
+        with pytest.raises(ResolveError, match="no source package"):
+            root.source_tarball("ffmpegg")
+        with pytest.raises(ResolveError, match="no upstream tarball"):
+            root.source_tarball("base-files")
+    assert re.fullmatch(r"5\.1\.\d+", found.version)
+    assert found.file == f"ffmpeg_{found.version}.orig.tar.xz"
+    assert hashlib.sha256((tmp_path / found.file).read_bytes()).hexdigest() == found.sha256
+
+
+# -- signed repositories, as an Ubuntu base has them, from a loopback server
+
+
+class Fixture:
+    """An archive with its key on a server, and a base image whose own source it is."""
+
+    def __init__(self, folder: Path, site: Site) -> None:
+        self.folder, self.site = folder, site
+        self.home, self.public = make_key(folder / "gnupg", "archive")
+        make_deb(folder / "ubuntu/pool", "tool", "2:1.0-0ubuntu1", Depends="libtool1 (>= 1)")
+        make_deb(folder / "ubuntu/pool", "libtool1", "1.0")
+        make_deb(folder / "cuda/pool", "cuda-thing", "11.8-1", Depends="libtool1")
+
+    def sign(self, **how: object) -> None:
+        for name in ("ubuntu", "cuda"):
+            signed_repository(self.folder / name, self.home, "jammy", **how)  # type: ignore[arg-type]
+        self.serve()
+
+    def serve(self) -> None:
+        for name in ("ubuntu", "cuda"):
+            for file in (self.folder / name).rglob("*"):
+                if file.is_file():
+                    self.site.add("/" + file.relative_to(self.folder).as_posix(), file.read_bytes())
+
+    def base(self) -> Path:
+        key = self.public.read_bytes()
+        return make_base(self.folder / "base", {
+            "etc/os-release": 'ID=ubuntu\nVERSION_ID="22.04"\n',
+            "etc/apt/sources.list.d/ubuntu.sources":
+                f"Types: deb\nURIs: {self.site.url}/ubuntu\nSuites: jammy\nComponents: main\nSigned-By: /etc/apt/keyrings/a.asc\n",
+            "etc/apt/keyrings/a.asc": key,
+        })  # fmt: skip
+
+    def cuda(self, key: bytes | None = None) -> AptSource:
+        data = self.public.read_bytes() if key is None else key
+        url = self.site.add("/key.asc", data)
+        return AptSource("cuda", f"{self.site.url}/cuda", "jammy", ("main",), (url,), hashlib.sha256(data).hexdigest())
+
+    def closure(self, *packages: str, key: bytes | None = None) -> list[DebFile]:
+        with AptRoot(self.base(), (self.cuda(key),), self.folder / "work", NETWORK) as root:
+            debs = root.closure(packages)
+            root.download(debs, self.folder / "got", QUIET)
+        return debs
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Fixture]:
+    if not shutil.which("gpg"):
+        pytest.skip("gpg is not installed")
+    with file_server() as site:
+        yield Fixture(tmp_path, site)
+    subprocess.run(["gpgconf", "--homedir", str(tmp_path / "gnupg"), "--kill", "all"], check=False)
+
+
+def test_a_base_s_own_signed_source_and_an_extra_one(archive: Fixture) -> None:
+    archive.sign(valid_for=86400)
+    debs = archive.closure("tool", "cuda-thing")
+    assert [(d.file, d.origin) for d in debs] == [
+        ("cuda-thing_11.8-1_amd64.deb", "apt:cuda"), ("libtool1_1.0_amd64.deb", "apt:base"),
+        ("tool_1.0-0ubuntu1_amd64.deb", "apt:base")]  # fmt: skip
+    assert sorted(p.name for p in (archive.folder / "got").iterdir()) == [d.file for d in debs]
+
+
+def test_another_key_is_refused(archive: Fixture, tmp_path: Path) -> None:
+    archive.sign()
+    home, other = make_key(tmp_path / "other", "stranger")
+    with pytest.raises(FetchError, match="signed with the key"):
+        archive.closure("cuda-thing", key=other.read_bytes())
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
+def test_an_expired_index_and_a_clock_that_is_behind(archive: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.sign(dated=-90000, valid_for=-3600)
+    with pytest.raises(FetchError, match="no longer valid") as caught:
+        archive.closure("tool")
+    assert aptfaults.ACCEPT_EXPIRED in caught.value.hint
+    monkeypatch.setenv(aptfaults.ACCEPT_EXPIRED, "1")
+    assert [d.package for d in archive.closure("tool")] == ["libtool1", "tool"]
+    monkeypatch.delenv(aptfaults.ACCEPT_EXPIRED)
+    archive.sign(dated=500000, valid_for=900000)
+    with pytest.raises(FetchError, match="clock is behind"):
+        archive.closure("tool")
+
+
+def test_a_changed_index_a_changed_package_and_an_unsigned_archive(archive: Fixture) -> None:
+    archive.sign()
+    deb = archive.folder / "ubuntu/pool/tool_1.0-0ubuntu1_amd64.deb"
+    archive.site.add("/ubuntu/pool/" + deb.name, deb.read_bytes()[:-1] + b"x")
+    with pytest.raises(FetchError) as caught:
+        archive.closure("tool")
+    assert [f.where.split()[0] for f in caught.value.faults] == [deb.name]
+    index = archive.folder / "ubuntu/dists/jammy/main/binary-amd64/Packages"
+    archive.site.add("/ubuntu/dists/jammy/main/binary-amd64/Packages", index.read_bytes().replace(b"tool1", b"evil1"))
+    with pytest.raises(FetchError, match="not what its signature says"):
+        archive.closure("tool")
+    release = archive.folder / "ubuntu/dists/jammy/InRelease"
+    archive.site.add(
+        "/ubuntu/dists/jammy/InRelease", release.read_bytes().replace(b"Origin: Fixture", b"Origin: Fixtune")
+    )
+    with pytest.raises(FetchError, match="signature is not good"):
+        archive.closure("tool")
+    del archive.site.paths["/ubuntu/dists/jammy/InRelease"]
+    with pytest.raises(FetchError, match="no signed index"):
+        archive.closure("tool")

@@ -1,0 +1,310 @@
+"""Base images for real: made from packages, out of a registry, out of a `docker save` archive."""
+
+from __future__ import annotations
+
+import filecmp
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gapforge.core.errors import FetchError, GapforgeError, ResolveError, TargetError
+from gapforge.core.preset import BaseImage
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.sync import imagefiles, oci
+from gapforge.sync.images import fetch_base
+from gapforge.sync.network import Network
+from tiny_image import make_layout
+
+QUIET = Progress("test", quiet=True)
+EPOCH = 1700000000
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagefiles, "_seen", {})
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project", tmp_path / "project" / "artifacts")
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not shutil.which(program), reason=f"{program} is not installed")
+
+
+def same_trees(a: Path, b: Path) -> bool:
+    names = [sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()) for root in (a, b)]
+    return names[0] == names[1] and not filecmp.cmpfiles(a, b, names[0], shallow=False)[1]
+
+
+# -- made from packages
+
+
+@needs("mmdebstrap")
+@pytest.mark.timeout(600)
+def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(tmp_path: Path, here: Project) -> None:
+    base = BaseImage(suite="bookworm", include=("ca-certificates",))
+    first = fetch_base(base, here, EPOCH, tmp_path / "1", Network(), QUIET)
+    second = fetch_base(base, here, EPOCH, tmp_path / "2", Network(), QUIET)
+    assert first == second
+    assert same_trees(tmp_path / "1", tmp_path / "2")
+    assert (first.os_id, first.os_version) == ("debian", "12")
+    layout = oci.read_layout(tmp_path / "1")
+    assert layout.config["created"] == "2023-11-14T22:13:20Z"
+    with tarfile.open(layout.layers[0].path(tmp_path / "1")) as archive:
+        members = {m.name.removeprefix("./"): m for m in archive}
+        shadow = archive.extractfile("./etc/shadow")
+        assert shadow is not None
+        assert b"root:*:19675:" in shadow.read(), "the day of the run shows in /etc/shadow"
+    assert not {"etc/hostname", "etc/resolv.conf", "etc/machine-id", "dev/null"} & members.keys()
+    assert not [
+        n for n, m in members.items() if m.isfile() and n.startswith(("var/lib/apt/lists/", "var/cache/apt/", "tmp/"))
+    ]
+    assert max(m.mtime for m in members.values()) <= EPOCH
+    files = imagefiles.read_files(layout)
+    suites = [line.split()[-2] for line in files.text("etc/apt/sources.list").splitlines()]
+    assert suites == ["bookworm", "bookworm-updates", "bookworm-security"]
+
+
+@needs("mmdebstrap")
+def test_a_mirror_is_asked_instead_but_not_written_into_the_image(tmp_path: Path, here: Project) -> None:
+    network = Network(apt_mirrors=(("http://", "http://127.0.0.1:9/"),), retries=0)
+    with pytest.raises(FetchError) as caught:
+        fetch_base(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "1", network, QUIET)
+    assert "127.0.0.1:9" in caught.value.render()
+
+
+@needs("mmdebstrap")
+@pytest.mark.parametrize(("base", "kind", "said"), [
+    (BaseImage(suite="no-such-suite"), ResolveError, 'no suite "no-such-suite"'),
+    (BaseImage(suite="bookworm", include=("no-such-package",)), ResolveError, "no-such-package"),
+])  # fmt: skip
+@pytest.mark.timeout(300)
+def test_what_does_not_exist_is_named(
+    tmp_path: Path, here: Project, base: BaseImage, kind: type[GapforgeError], said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        fetch_base(base, here, EPOCH, tmp_path / "1", Network(retries=0), QUIET)
+    assert said in caught.value.render()
+    assert not list((tmp_path / "1").rglob("*.tar"))
+
+
+# -- out of a registry
+
+
+@dataclass
+class Registry:
+    address: str
+    data: Path
+
+    def push(self, layout: Path, name: str) -> None:
+        subprocess.run(["skopeo", "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{self.address}/{name}"],
+                       check=True, capture_output=True)  # fmt: skip
+
+    def put_manifest(self, name: str, tag: str, body: bytes, media: str) -> None:
+        subprocess.run(["curl", "-fsS", "-X", "PUT", "-H", f"Content-Type: {media}", "--data-binary", "@-",
+                        f"http://{self.address}/v2/{name}/manifests/{tag}"], input=body, check=True, capture_output=True)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    if not shutil.which("docker-registry") or not shutil.which("skopeo"):
+        pytest.skip("docker-registry or skopeo is not installed")
+    folder = tmp_path_factory.mktemp("registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "config.yml"
+    config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {folder}/data}}\n"
+                      f"http: {{addr: '127.0.0.1:{port}'}}\n")  # fmt: skip
+    server = subprocess.Popen(
+        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield Registry(f"127.0.0.1:{port}", folder / "data")
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.parametrize("schema2", [False, True])
+def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, registry: Registry, schema2: bool) -> None:
+    made = make_layout(tmp_path / "made", schema2=schema2, note=str(schema2))
+    registry.push(tmp_path / "made", f"one/base:{schema2}".lower())
+    name = f"{registry.address}/one/base:{schema2}".lower()
+    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
+    assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
+    assert got.reference == f"{name}@{made.manifest_digest}"
+    assert (got.os_id, got.os_version) == ("debian", "12")
+    again = fetch_base(
+        BaseImage(image=name, digest=made.manifest_digest), here, EPOCH, tmp_path / "again", Network(), QUIET
+    )
+    assert again == got
+    assert same_trees(tmp_path / "out", tmp_path / "again")
+    assert not list((here.state / "images").iterdir())
+
+
+def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
+    made = make_layout(tmp_path / "made", note="multi")
+    registry.push(tmp_path / "made", "multi/base:amd64")
+    manifest = (tmp_path / "made/blobs/sha256" / made.manifest_digest[7:]).read_bytes()
+    entry = {"mediaType": oci.MANIFEST_TYPE, "digest": made.manifest_digest, "size": len(manifest)}
+    other = json.loads(manifest)
+    other["annotations"] = {"for": "arm64"}
+    other_bytes = json.dumps(other).encode()
+    registry.put_manifest("multi/base", "arm64", other_bytes, oci.MANIFEST_TYPE)
+    arm = {**entry, "digest": "sha256:" + hashlib.sha256(other_bytes).hexdigest(), "size": len(other_bytes),
+           "platform": {"os": "linux", "architecture": "arm64"}}  # fmt: skip
+
+    def index(*entries: dict[str, object]) -> bytes:
+        return json.dumps(
+            {"schemaVersion": 2, "mediaType": oci.INDEX_TYPES[0], "manifests": entries}, indent=3
+        ).encode()
+
+    both = index(arm, {**entry, "platform": {"os": "linux", "architecture": "amd64"}})
+    registry.put_manifest("multi/base", "both", both, oci.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "arm", index(arm), oci.INDEX_TYPES[0])
+    name = f"{registry.address}/multi/base:both"
+    top = "sha256:" + hashlib.sha256(both).hexdigest()
+    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
+    assert got.manifest_digest == made.manifest_digest
+    assert got.reference == f"{name}@{top}"
+    for pin in (top, made.manifest_digest):
+        folder = tmp_path / pin[7:15]
+        assert (
+            fetch_base(BaseImage(image=name, digest=pin), here, EPOCH, folder, Network(), QUIET).manifest_digest
+            == made.manifest_digest
+        )
+    with pytest.raises(TargetError, match="no linux/amd64"):
+        fetch_base(
+            BaseImage(image=f"{registry.address}/multi/base:arm"), here, EPOCH, tmp_path / "arm", Network(), QUIET
+        )
+
+
+def test_an_absent_image_a_wrong_pin_and_a_silent_registry(tmp_path: Path, here: Project, registry: Registry) -> None:
+    make_layout(tmp_path / "made", note="pins")
+    registry.push(tmp_path / "made", "pin/base:1")
+    network = Network(retries=0)
+    for number, (base, hint) in enumerate([
+        (BaseImage(image=f"{registry.address}/pin/base:2"), "tag or digest in the preset"),
+        (BaseImage(image=f"{registry.address}/pin/base:1", digest="sha256:" + "0" * 64), "tag or digest in the preset"),
+        (BaseImage(image="127.0.0.1:9/x:1"), "skopeo inspect"),
+    ]):  # fmt: skip
+        with pytest.raises(FetchError) as caught:
+            fetch_base(base, here, EPOCH, tmp_path / str(number), network, QUIET)
+        assert hint in caught.value.hint
+    with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
+        fetch_base(BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET)
+
+
+def test_a_mirror_serves_an_image_under_its_own_name(tmp_path: Path, here: Project, registry: Registry) -> None:
+    made = make_layout(tmp_path / "made", note="mirror")
+    registry.push(tmp_path / "made", "nvidia/cuda:1")
+    network = Network(registry_mirrors=(("docker.io", registry.address),))
+    got = fetch_base(BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET)
+    assert got.reference == f"nvidia/cuda:1@{made.manifest_digest}"
+
+
+def test_an_interrupted_copy_is_taken_up_and_its_damage_is_not_believed(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
+    made = make_layout(tmp_path / "made", note="resume")
+    registry.push(tmp_path / "made", "resume/base:1")
+    partial = here.state / "images" / made.manifest_digest[7:]
+    blobs = partial / "layout" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (partial / ".gapforge-folder").write_text("ours")
+    layer = oci.read_layout(tmp_path / "made").layers[0]
+    damaged = bytearray(layer.path(tmp_path / "made").read_bytes())
+    damaged[99] ^= 1
+    (blobs / layer.digest[7:]).write_bytes(damaged)
+    got = fetch_base(
+        BaseImage(image=f"{registry.address}/resume/base:1"), here, EPOCH, tmp_path / "out", Network(), QUIET
+    )
+    assert got.manifest_digest == made.manifest_digest
+    assert not partial.exists()
+
+
+def test_a_registry_that_serves_damaged_bytes_is_caught(tmp_path: Path, here: Project, registry: Registry) -> None:
+    make_layout(tmp_path / "made", note="damage")
+    registry.push(tmp_path / "made", "damage/base:1")
+    layer = oci.read_layout(tmp_path / "made").layers[1]
+    stored = registry.data / f"docker/registry/v2/blobs/sha256/{layer.digest[7:9]}/{layer.digest[7:]}/data"
+    data = bytearray(stored.read_bytes())
+    data[len(data) // 2] ^= 1
+    stored.write_bytes(data)
+    with pytest.raises(FetchError):
+        fetch_base(
+            BaseImage(image=f"{registry.address}/damage/base:1"),
+            here,
+            EPOCH,
+            tmp_path / "out",
+            Network(retries=0),
+            QUIET,
+        )
+
+
+# -- out of an archive
+
+
+@needs("skopeo")
+def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project) -> None:
+    made = make_layout(tmp_path / "made", note="archive")
+    here.root.mkdir()
+    file = here.root / "base.tar"
+    subprocess.run(
+        ["skopeo", "copy", f"oci:{tmp_path}/made", f"docker-archive:{file}:local/base:1"],
+        check=True,
+        capture_output=True,
+    )
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    got = fetch_base(
+        BaseImage(archive="base.tar", archive_sha256=sha256), here, EPOCH, tmp_path / "1", Network(offline=True), QUIET
+    )
+    assert got.reference == f"docker.io/local/base:1@sha256:{sha256}"
+    assert (got.os_id, got.os_version) == ("debian", "12")
+    packed = tmp_path / "base.tar.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    again = fetch_base(BaseImage(archive=str(packed)), here, EPOCH, tmp_path / "2", Network(), QUIET)
+    assert (again.manifest_digest, again.config_digest) == (got.manifest_digest, got.config_digest)
+    # skopeo can read what we wrote, and sees the same image
+    said = subprocess.run(["skopeo", "inspect", "--raw", f"oci:{tmp_path}/1"], check=True, capture_output=True).stdout
+    assert "sha256:" + hashlib.sha256(said).hexdigest() == got.manifest_digest
+    assert made.config_digest
+    with pytest.raises(FetchError) as caught:
+        fetch_base(
+            BaseImage(archive="base.tar", archive_sha256="0" * 64), here, EPOCH, tmp_path / "3", Network(), QUIET
+        )
+    assert sha256 in caught.value.render()
+    with pytest.raises(FetchError, match="is not there"):
+        fetch_base(BaseImage(archive="absent.tar"), here, EPOCH, tmp_path / "4", Network(), QUIET)
+    with pytest.raises(GapforgeError, match="unsafe path"):
+        fetch_base(BaseImage(archive="../base.tar"), here, EPOCH, tmp_path / "5", Network(), QUIET)
+
+
+def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path, here: Project) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(GapforgeError, match="not empty"):
+        fetch_base(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "out", Network(), QUIET)
+    assert os.listdir(tmp_path / "out") == ["mine"]
