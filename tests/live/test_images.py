@@ -150,7 +150,9 @@ def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, regis
     made = make_layout(tmp_path / "made", schema2=schema2, note=str(schema2))
     registry.push(tmp_path / "made", f"one/base:{schema2}".lower())
     name = f"{registry.address}/one/base:{schema2}".lower()
-    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
+    progress = Progress("test", quiet=True)
+    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), progress)
+    assert progress.done >= oci.read_layout(tmp_path / "out").size
     assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
     assert got.reference == f"{name}@{made.manifest_digest}"
     assert (got.os_id, got.os_version) == ("debian", "12")
@@ -160,6 +162,7 @@ def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, regis
     assert again == got
     assert same_trees(tmp_path / "out", tmp_path / "again")
     assert not list((here.state / "images").iterdir())
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "out").rglob("*") if p.is_file()} == {0o644}
 
 
 def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(

@@ -22,6 +22,7 @@ from gapforge.core.files import CHUNK, storage_errors
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
 from gapforge.sync import oci
+from gapforge.sync.aptfaults import ACCEPT_EXPIRED
 from gapforge.sync.network import Network
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -76,6 +77,8 @@ def _command(base: BaseImage, network: Network) -> list[str]:
                f"--components={','.join(base.components)}", f"--aptopt=Acquire::Retries \"{network.retries}\""]  # fmt: skip
     if base.include:
         command.append(f"--include={','.join(base.include)}")
+    if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
+        command.append('--aptopt=Acquire::Check-Valid-Until "false"')
     if network.ca_bundle:
         command.append(f'--aptopt=Acquire::https::CAInfo "{network.ca_bundle}"')
     return command

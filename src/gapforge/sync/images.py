@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +115,19 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
                "--retry-times", str(network.retries), *_plain_http(source, "--src-tls-verify=false"),
                f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
     lines: list[str] = []
-    if process.stream(command, lines.append, env=env) != 0:
+    with _watched(layout_folder, progress, base.image):
+        code = process.stream(command, lines.append, env=env)
+    if code != 0:
         raise _refusal(base.image, "\n".join(lines), network)
     blob = _single(layout_folder, platform, base.image)
     with storage_errors(destination):
         for file in sorted((layout_folder / "blobs" / "sha256").iterdir()):
+            file.chmod(0o644)  # skopeo's files are readable by their owner alone; artifacts are carried around
             link_or_copy(file, destination / "blobs" / "sha256" / file.name)
     oci.write_layout(destination, blob)
     layout = oci.read_layout(destination)
     try:
-        read_files(layout, progress.add)
+        read_files(layout)
     except GapforgeError:
         # A blob that skopeo believed to have is damaged: the next run must not believe it again.
         remove_folder(partial)
@@ -143,6 +148,37 @@ def _inspect(reference: str, shown: str, env: Mapping[str, str | None], network:
         if error.hint:  # skopeo itself is missing
             raise
         raise _refusal(shown, error.message, network) from error
+
+
+@contextmanager
+def _watched(folder: Path, progress: Progress, detail: str) -> Iterator[None]:
+    """Tell ``progress`` of the bytes that appear in ``folder``: skopeo reports none where there is no terminal."""
+    done = threading.Event()
+
+    def size() -> int:
+        total = 0
+        for file in folder.rglob("*"):
+            with suppress(OSError):  # renamed meanwhile
+                total += file.lstat().st_size if file.is_file() else 0
+        return total
+
+    def watch() -> None:
+        seen = size()
+        while True:
+            last = done.wait(0.5)
+            now = max(seen, size())
+            progress.add(now - seen, detail)
+            seen = now
+            if last:
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _plain_http(reference: str, flag: str) -> list[str]:
