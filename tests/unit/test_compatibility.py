@@ -343,7 +343,7 @@ def test_required_driver_is_the_highest_of_cuda_and_headers() -> None:
     assert required_driver(parse(raw), CATALOG) == "450.80.02"
     newer = stack(ffmpeg__version="7.0.2")
     newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
-    assert [p.rule for p in problems(newer)] == ["headers-driver"]
+    assert [p.rule for p in problems(newer) if p.path == "$.sources.nv-codec-headers"] == ["headers-driver"]
 
 
 def test_table_is_large_enough() -> None:

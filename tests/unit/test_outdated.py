@@ -172,7 +172,11 @@ def test_registry_tags_and_moved_digest(web: Web, tmp_path: Path, monkeypatch: p
     web.pages["/v2/"] = (200, {}, b"{}")
     names = ["11.8.0-cudnn8-devel-ubuntu22.04", "11.8.9-cudnn8-devel-ubuntu22.04", "11.8.0-cudnn8-devel-ubuntu20.04",
              "12.8.1-cudnn-devel-ubuntu22.04", "latest"]  # fmt: skip
-    web.pages["/v2/nvidia/cuda/tags/list"] = (200, {"Content-Type": "application/json"}, json.dumps({"name": "nvidia/cuda", "tags": names}).encode())
+    web.pages["/v2/nvidia/cuda/tags/list"] = (
+        200,
+        {"Content-Type": "application/json"},
+        json.dumps({"name": "nvidia/cuda", "tags": names}).encode(),
+    )
     for role in ("devel", "runtime"):
         web.pages[f"/v2/nvidia/cuda/manifests/11.8.0-cudnn8-{role}-ubuntu22.04"] = (200, kind, manifest)
     registries = tmp_path / ".config" / "containers" / "registries.conf"
@@ -180,11 +184,17 @@ def test_registry_tags_and_moved_digest(web: Web, tmp_path: Path, monkeypatch: p
     registries.write_text(f'[[registry]]\nlocation = "127.0.0.1:{web.port}"\ninsecure = true\n')
     monkeypatch.setenv("HOME", str(tmp_path))
     network = Network(retries=0, registry_mirrors=(("docker.io", f"127.0.0.1:{web.port}"),))
-    image = LockedImage(f"{REFERENCE.builder.image}@sha256:{'1' * 64}", f"sha256:{'2' * 64}", f"sha256:{'3' * 64}", "ubuntu", "22.04")
+    image = LockedImage(
+        f"{REFERENCE.builder.image}@sha256:{'1' * 64}", f"sha256:{'2' * 64}", f"sha256:{'3' * 64}", "ubuntu", "22.04"
+    )
     lock = Lock(REFERENCE.name, REFERENCE.sha256, {"builder": image, "runtime": image}, ())
     found = newer._base(REFERENCE, UPSTREAMS, network, lock, False)
     assert found is not None
-    assert (found.problem, found.newest, [c.version for c in found.candidates]) == ("", "11.8.9-cudnn8", ["11.8.9-cudnn8"])
+    assert (found.problem, found.newest, [c.version for c in found.candidates]) == (
+        "",
+        "11.8.9-cudnn8",
+        ["11.8.9-cudnn8"],
+    )
     assert "12.8.1-cudnn-devel-ubuntu22.04" in found.note  # another CUDA line is named, not taken
     assert found.note.count("another image now") == 2
     raw = json.loads(json.dumps(REFERENCE.raw))
@@ -232,7 +242,14 @@ def upstreams(web: Web, **versions: tuple[str, ...]) -> Iterator[dict[str, Upstr
     yield result
 
 
-def look(web: Web, *, same_line: bool = False, of: Preset = REFERENCE, answers: Resolver | None = None, **versions: tuple[str, ...]) -> outdated.Outlook:
+def look(
+    web: Web,
+    *,
+    same_line: bool = False,
+    of: Preset = REFERENCE,
+    answers: Resolver | None = None,
+    **versions: tuple[str, ...],
+) -> outdated.Outlook:
     with upstreams(web, **versions) as there:
         return outdated.look(of, CATALOG, there, NETWORK, answers or resolver(), same_line=same_line)
 
@@ -258,7 +275,12 @@ def test_numpy_2_is_held_by_torch_21_but_goes_with_a_newer_torch(web: Web) -> No
     numpy = part(found, "numpy")
     assert (numpy.newest, numpy.fits, numpy.status) == ("2.2.6", "", "held")
     assert "torch" in numpy.why
-    assert found.together["numpy"] == "2.2.6"
+    assert "numpy" not in found.together  # a newer torch takes it, OpenCV 4.9 does not
+    raw = json.loads(json.dumps(REFERENCE.raw))
+    raw["opencv"]["version"] = "4.10.0"
+    assert (
+        look(web, of=outdated.parse(raw), opencv=("4.10.0",), opencv_contrib=("4.10.0",)).together["numpy"] == "2.2.6"
+    )
     assert "numpy" not in look(web, same_line=True).together
 
 
@@ -280,7 +302,13 @@ def test_a_release_that_nobody_published_a_hash_for_is_trusted_on_first_use(web:
 
 @needs_curl
 def test_what_the_catalog_does_not_know_is_held(web: Web) -> None:
-    found = look(web, ffmpeg=("99.0", "5.1.9"), opencv=("4.99.0", "4.9.0"), opencv_contrib=("4.99.0", "4.9.0"), tensorrt=("99.1.2", "8.6.1"))
+    found = look(
+        web,
+        ffmpeg=("99.0", "5.1.9"),
+        opencv=("4.99.0", "4.9.0"),
+        opencv_contrib=("4.99.0", "4.9.0"),
+        tensorrt=("99.1.2", "8.6.1"),
+    )
     for name in ("ffmpeg", "opencv"):
         assert (part(found, name).status, name in found.together) == ("held", False)
         assert part(found, name).why
@@ -290,7 +318,12 @@ def test_what_the_catalog_does_not_know_is_held(web: Web) -> None:
 @needs_curl
 def test_opencv_brings_its_contrib_and_downloads(web: Web) -> None:
     raw = look(web, opencv=("4.11.0", "4.9.0"), opencv_contrib=("4.11.0", "4.9.0")).raw
-    assert raw["opencv"]["version"] == raw["sources"]["opencv"]["version"] == raw["sources"]["opencv-contrib"]["version"] == "4.11.0"
+    assert (
+        raw["opencv"]["version"]
+        == raw["sources"]["opencv"]["version"]
+        == raw["sources"]["opencv-contrib"]["version"]
+        == "4.11.0"
+    )
     files = {raw["sources"][name]["file"] for name in ("opencv", "opencv-contrib")}
     assert len(files) == 2  # both archives are called 4.11.0.tar.gz upstream
     ippicv = raw["sources"]["opencv-cache-ippicv"]["urls"][0]
@@ -335,12 +368,18 @@ def test_offline_is_refused_before_anything_is_asked() -> None:
 
 def test_search_finds_pairs_that_only_fit_together() -> None:
     def put(path: str, value: str) -> Callable[[dict[str, Any]], None]:
-        return lambda raw: raw["ffmpeg"].update(version=value) if path == "ffmpeg" else raw["sources"][path].update(version=value)
+        return lambda raw: (
+            raw["ffmpeg"].update(version=value) if path == "ffmpeg" else raw["sources"][path].update(version=value)
+        )
 
     def judge(preset: Preset) -> dict[str, str]:
         ffmpeg = preset.ffmpeg.version if preset.ffmpeg else ""
         headers = preset.sources["nv-codec-headers"].version
-        return {} if {("5.1.9", "11.1.5.2"), ("7.0", "12.1"), ("7.0", "12.2")} & {(ffmpeg, headers)} else {"pair": f"{ffmpeg} with {headers}"}
+        return (
+            {}
+            if {("5.1.9", "11.1.5.2"), ("7.0", "12.1"), ("7.0", "12.2")} & {(ffmpeg, headers)}
+            else {"pair": f"{ffmpeg} with {headers}"}
+        )
 
     parts = [newer.Component("ffmpeg", "5.1.9", "7.0", (newer.Candidate("7.0", put("ffmpeg", "7.0")),)),
              newer.Component("nv-codec-headers", "11.1.5.2", "12.2", tuple(
@@ -350,7 +389,9 @@ def test_search_finds_pairs_that_only_fit_together() -> None:
     assert [c.status for c in found.components] == ["held", "held"]
 
 
-@pytest.mark.parametrize("value", [{}, {"a": []}, {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "한글" * 30}]}])
+@pytest.mark.parametrize(
+    "value", [{}, {"a": []}, {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "한글" * 30}]}]
+)
 def test_render_is_the_same_json(value: Any) -> None:
     assert json.loads(outdated.render(value)) == value
 
@@ -396,8 +437,12 @@ def test_the_verb_with_nothing_reachable_reports_and_ends_with_6(tmp_path: Path)
     assert done.returncode == FetchError.exit_code, done.stderr
     document = json.loads(done.stdout)
     assert not document["ok"]
-    assert {c["status"] for c in document["components"] if c["name"] in ("ffmpeg", "opencv", "torch", "base")} == {"unknown"}
+    assert {c["status"] for c in document["components"] if c["name"] in ("ffmpeg", "opencv", "torch", "base")} == {
+        "unknown"
+    }
     assert not list((tmp_path / "presets").glob("fresh*"))
-    offline = subprocess.run(words, capture_output=True, text=True, env={**env, "GAPFORGE_OFFLINE": "1"}, timeout=60, check=False)
+    offline = subprocess.run(
+        words, capture_output=True, text=True, env={**env, "GAPFORGE_OFFLINE": "1"}, timeout=60, check=False
+    )
     assert offline.returncode == FetchError.exit_code
     assert "GAPFORGE_OFFLINE" in offline.stderr

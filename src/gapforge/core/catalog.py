@@ -100,7 +100,14 @@ SHAPES: Mapping[str, Record] = {
                                     "source": _SOURCE})),
         "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
         "cuda_fails": Items(Record({"cuda": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE})),
+        "cuda_built": Items(Record({"opencv": _DOTTED, "cuda": _DOTTED, "source": _SOURCE}),
+                            "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA"),
         "cudnn_needs": Items(Record({"cudnn": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
+        "ffmpeg_fails": Items(Record({"ffmpeg": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE}),
+                              "from this FFmpeg on, OpenCV up to opencv_to does not compile"),
+        "ffmpeg_built": Items(Record({"opencv": _DOTTED, "ffmpeg": _DOTTED, "source": _SOURCE}),
+                              "the newest FFmpeg that an OpenCV is known to build with"),
+        "numpy_needs": Items(Record({"numpy": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
         "downloads": Items(Record(
             {"opencv": Items(_DOTTED), "id": Text("OpenCV's cache folder"), "file": _FILE, "md5": _MD5, "url": _URL,
              "sha256": _HASH, "switch_off": Text(), "source": _SOURCE}, {"size": Number("bytes"), "note": Text()}),
@@ -261,7 +268,13 @@ class Download:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is known of versions and what goes together. ``read`` is the date of the sources."""
+    """All that is known of versions and what goes together. ``read`` is the date of the sources.
+
+    Pairs about OpenCV: ``opencv_fails`` (CUDA, last OpenCV that fails under it), ``opencv_cudnn`` and
+    ``opencv_numpy`` (from this version on, OpenCV needed), ``opencv_built`` (OpenCV, CUDA known to build),
+    ``opencv_ffmpeg_fails`` (FFmpeg, last OpenCV that fails with it), ``opencv_ffmpeg_built`` (OpenCV, newest
+    FFmpeg known to build with it).
+    """
 
     read: str
     images: tuple[CudaImage, ...]
@@ -287,11 +300,26 @@ class Catalog:
     opencv_confirmed: tuple[str, str]
     opencv_fails: tuple[tuple[str, str], ...]
     opencv_cudnn: tuple[tuple[str, str], ...]
+    opencv_built: tuple[tuple[str, str], ...]
+    opencv_ffmpeg_fails: tuple[tuple[str, str], ...]
+    opencv_ffmpeg_built: tuple[tuple[str, str], ...]
+    opencv_numpy: tuple[tuple[str, str], ...]
     downloads: tuple[Download, ...]
 
     def image(self, reference: str) -> CudaImage | None:
         """The catalog's base image that has ``reference`` as its builder or runtime tag."""
         return next((i for i in self.images if reference in (i.builder, i.runtime)), None)
+
+    def opencv_for(self, cuda: str) -> str:
+        """The oldest OpenCV that is known to build under this CUDA, for CUDA code and DNN alike; "" when none is."""
+        here = versions.minor(cuda)
+        built = [opencv for opencv, under in self.opencv_built if versions.minor(under) == here]
+        if built:
+            return min(built, key=versions.key)
+        if not versions.within(here, *self.opencv_confirmed):
+            return ""
+        needs = [n.opencv for n in self.opencv_needs if versions.key(here) >= versions.key(n.cuda)]
+        return max(needs, key=versions.key, default=min(self.opencv, key=versions.key))
 
     def suggested_architectures(self, cuda: str) -> tuple[str, ...]:
         """The architectures to compile for under this CUDA; () when the catalog does not say."""
@@ -354,6 +382,10 @@ def load(folder: Path) -> Catalog:
         opencv_confirmed=(opencv["cuda_confirmed"]["from"], opencv["cuda_confirmed"]["to"]),
         opencv_fails=tuple((f["cuda"], f["opencv_to"]) for f in opencv["cuda_fails"]),
         opencv_cudnn=tuple((n["cudnn"], n["opencv"]) for n in opencv["cudnn_needs"]),
+        opencv_built=tuple((b["opencv"], b["cuda"]) for b in opencv["cuda_built"]),
+        opencv_ffmpeg_fails=tuple((f["ffmpeg"], f["opencv_to"]) for f in opencv["ffmpeg_fails"]),
+        opencv_ffmpeg_built=tuple((b["opencv"], b["ffmpeg"]) for b in opencv["ffmpeg_built"]),
+        opencv_numpy=tuple((n["numpy"], n["opencv"]) for n in opencv["numpy_needs"]),
         downloads=tuple(Download(tuple(d["opencv"]), d["id"], d["file"], d["md5"], d["url"], d["sha256"] or "",
                                  d["switch_off"]) for d in opencv["downloads"]),
     )  # fmt: skip

@@ -239,6 +239,17 @@ def _torch_instead(version: str, cuda: str, python: str, catalog: Catalog) -> st
     return f"torch {near}+{fitting[near][0]}" if near else ""
 
 
+def numpy_allowed(preset: Preset, version: str) -> bool:
+    """Whether the resolver may choose this NumPy or a newer one for the preset: nothing pins it below."""
+    pins = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", _numpy_asked(preset))
+    limit = key(version)
+    return not any((op in ("==", "~=", "<=") and key(v) < limit) or (op == "<" and key(v) <= limit) for op, v in pins)
+
+
+def _numpy_asked(preset: Preset) -> str:
+    return next((p for p in preset.packages if re.match(r"numpy\s*([=<>~!]|$)", p, re.I)), "")
+
+
 def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
     """PyTorch below 2.3 needs NumPy 1, said or unsaid."""
     if not preset.pytorch:
@@ -248,12 +259,9 @@ def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
     limit = release.numpy_below if release else ("2" if key(version) < (2, 3) else "")
     if not limit:
         return []
-    asked = next((p for p in preset.packages if re.match(r"numpy\s*([=<>~!]|$)", p, re.I)), "")
-    pins = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", asked)
-    if any(
-        (op in ("==", "~=", "<=") and key(v) < key(limit)) or (op == "<" and key(v) <= key(limit)) for op, v in pins
-    ):
+    if not numpy_allowed(preset, limit):
         return []
+    asked = _numpy_asked(preset)
     return [error("numpy", "$.python.packages",
         f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (f"\"{asked}\"는 {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰세요",
         f"torch {version} does not work with NumPy {limit}, and " + (f'"{asked}" allows it' if asked else "no NumPy is pinned") + "; take numpy==1.26.4")]  # fmt: skip

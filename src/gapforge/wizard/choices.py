@@ -82,7 +82,7 @@ def base_options(catalog: Catalog) -> list[Option]:
         note = [f"cuDNN {image.cudnn or image.cudnn_major}"]
         if least := catalog.minor_drivers.get(image.cuda.split(".")[0]):
             note.append(tr(f"드라이버 {least} 이상", f"driver {least} or newer"))
-        if not within(minor(image.cuda), first, last):
+        if not catalog.opencv_for(image.cuda):
             note.append(tr("OpenCV와의 조합은 확인되지 않음", "not confirmed with OpenCV"))
         options.append(Option(image.builder, f"CUDA {image.cuda}", ", ".join(note), image is default))
     options.append(Option(PLAIN_BASE, tr("CUDA 없음", "no CUDA"), PLAIN_BASE, not options))

@@ -74,8 +74,11 @@ def warnings_of(raw: Mapping[str, Any], catalog: Catalog) -> list[str]:
     return [p.text for p in check_preset(presets.parse(raw), catalog) if p.severity == "warning"]
 
 
-def template_for(base: str, project: Project, catalog: Catalog) -> Preset:
-    """The shipped preset nearest to a base image: same CUDA, else the next older, else any with (or without) CUDA."""
+def template_for(base: str, project: Project, catalog: Catalog, torch: str = "") -> Preset:
+    """The shipped preset nearest to a base image: same CUDA, else the next older, else any with (or without) CUDA.
+
+    Of several with the same CUDA it is the one with this ``torch`` ("2.1.2"), else the one with the newest.
+    """
     chosen = base_of(base, catalog)
     cuda = chosen.cuda if chosen else ""
     known = [p for p in _readable(project) if not p.practice and bool(p.cuda) == bool(cuda)]
@@ -83,10 +86,12 @@ def template_for(base: str, project: Project, catalog: Catalog) -> Preset:
         raise PresetError(tr("바탕으로 삼을 프리셋이 없습니다", "there is no preset to start from"),
                           hint=tr("presets/ 를 배포본에서 복원하세요", "restore presets/ from the release"))  # fmt: skip
 
-    def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], str]:
+    def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], bool, tuple[int, ...], str]:
+        own = key(public(preset.pytorch.torch)) if preset.pytorch else ()
         newer = key(preset.cuda) > key(cuda)
         order = tuple(n if newer else -n for n in key(preset.cuda))
-        return (newer, int(major(preset.cuda) != major(cuda)), order, preset.name)
+        other = own[:2] != key(torch)[:2]
+        return (newer, int(major(preset.cuda) != major(cuda)), order, other, tuple(-n for n in own), preset.name)
 
     return min(known, key=distance)
 
@@ -208,6 +213,7 @@ def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
     cuda, cudnn, dnn = raw["cuda"], raw.get("cudnn") or "", opencv.get("dnn", False)
     needs = [n.opencv for n in catalog.opencv_needs if key(cuda) >= key(n.cuda) and (dnn or not n.dnn_only)]
     needs += [version for start, version in catalog.opencv_cudnn if dnn and cudnn and key(cudnn) >= key(start)]
+    needs += [known] if (known := catalog.opencv_for(cuda)) else []
     least = max(needs, key=key, default="")
     if not least or key(opencv["version"]) >= key(least) or least not in catalog.opencv:
         return
@@ -309,5 +315,5 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
 def complete(project: Project, choices: Choices, catalog: Catalog, *, write: bool) -> tuple[Preset, str | None]:
     """The preset that answers to all manual questions make, from the nearest shipped preset as template."""
     assert choices.base is not None
-    template = template_for(choices.base, project, catalog)
+    template = template_for(choices.base, project, catalog, choices.torch or "")
     return preset_for(project, template, replace(choices, preset=None), write=write, catalog=catalog)
