@@ -102,3 +102,18 @@ def test_korean(stage: Stage) -> None:
 @pytest.mark.parametrize("words", [["--nonsense"], ["--type"], ["x"]])
 def test_bad_arguments(stage: Stage, words: list[str]) -> None:
     assert stage.run(*words).returncode == 2 and not stage.log.exists()
+
+
+def test_a_lock_that_grew_old_is_resolved_anew_for_the_practice_preset_only(stage: Stage) -> None:
+    stage.put("deps_sync.sh", 'case "$*" in *--update*) exit 0 ;; *) exit 7 ;; esac')
+    assert stage.run().returncode == 0
+    assert "deps_sync.sh debian12-cpu-quickstart --update" in stage.calls()
+    stage.log.unlink()
+    assert stage.run("--preset", "ubuntu22.04-cpu-torch2.5").returncode == 7
+    assert not any("--update" in call for call in stage.calls())
+
+
+def test_another_failure_of_sync_is_passed_on(stage: Stage) -> None:
+    stage.put("deps_sync.sh", "exit 15")
+    assert stage.run().returncode == 15
+    assert not any("--update" in call or call.startswith("build.py") for call in stage.calls())
