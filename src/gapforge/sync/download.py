@@ -210,11 +210,13 @@ class Downloader:
                     raise _Final(str(error)) from None
                 started_over = True
             except _Passing as error:
-                failures = 0 if part.size > before else failures
-                failures += 1
+                moved = part.size > before
+                failures = 1 if moved else failures + 1
                 if failures > self.network.retries:
                     raise _Final(f"{error} (tried {failures} times)") from None
-                pause = min(LONGEST_WAIT, max(error.wait, 0.5 * 2 ** (failures - 1)))
+                # A server that cuts but serves is asked again at once; one that does not answer, ever later.
+                pause = 0.05 if moved else min(LONGEST_WAIT, 0.5 * 2 ** (failures - 1))
+                pause = min(LONGEST_WAIT, max(error.wait, pause))
                 self.progress.note(f"  {want.file}: {error}; again in {pause:g} s at {human_bytes(part.size)}")
                 if self._stop.wait(pause):
                     raise Interrupted("stopped") from None
