@@ -230,6 +230,34 @@ def test_same_size_and_time_but_new_bytes_is_noticed(site: Site) -> None:
     assert "application" in site.ran("runtime")
 
 
+def test_another_base_by_name_and_by_archive(site: Site, tmp_path: Path) -> None:
+    lock = locks.load(site.artifacts / "lock.json")
+    own = "localhost/gapforge/base:" + lock.images["runtime"].config_digest.removeprefix("sha256:")[:24]
+    archive = tmp_path / "base.tar"
+    site.docker("tag", own, "example.org/site/base:1")
+    site.docker("save", "-o", str(archive), "example.org/site/base:1")
+    for value in ("example.org/site/base:1", str(archive)):
+        done = site.build("runtime", "--base", value, "--tag", "example.org/site/media:1")
+        assert done.returncode == 0, done.stderr[-3000:]
+        report = json.loads((site.root / "dist" / PRESET / "runtime" / "report.json").read_text())
+        assert report["image"] == "example.org/site/media:1"
+        assert {base["reference"] for base in report["bases"]} == {f"--base {value}"}
+    refused = site.build("runtime", "--base", "example.org/not/there:1")
+    assert refused.returncode == 10 and "example.org/not/there:1" in refused.stderr
+
+
+def test_a_failing_smoke_check_leaves_no_tag(site: Site) -> None:
+    check = site.root / "components" / "ffmpeg" / "check.py"
+    good = check.read_text()
+    check.write_text(good + '\nreport("deliberate", False, "this", "that")\n')
+    try:
+        done = site.build("runtime", "--tag", "example.org/site/never:1")
+    finally:
+        check.write_text(good)
+    assert done.returncode == 12 and "deliberate" in done.stderr
+    assert site.docker("image", "inspect", "example.org/site/never:1", check=False).returncode != 0
+
+
 def replace_wheel(site: Site, package: str) -> None:
     """Swap one wheel for one with other bytes, and make the locks say so, as another sync would have."""
     lock = locks.load(site.artifacts / "lock.json")
