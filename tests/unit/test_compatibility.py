@@ -280,6 +280,10 @@ def test_nonfree_options_warn_and_nvenc_without_headers_is_refused() -> None:
     assert [p.severity for p in problems(raw) if p.rule == "nonfree"] == ["warning"]
     del raw["sources"]["nv-codec-headers"]
     assert "add nv-codec-headers 11.1.5.2" in errors(raw, "headers")[0]
+    raw["apt"]["builder"].append("libffmpeg-nvenc-dev")  # the distribution's package of the same headers
+    assert errors(raw, "headers") == []
+    raw["apt"]["builder"][-1] = "libffmpeg-nvenc-dev=12.2.72.0-1"
+    assert "does not build with nv-codec-headers 12.2.72.0" in errors(raw, "headers")[0]
 
 
 def test_old_ffmpeg_with_nvcc_needs_flags() -> None:

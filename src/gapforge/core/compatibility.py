@@ -149,11 +149,15 @@ def _apt(preset: Preset, role: str) -> tuple[str, ...]:
 # --- FFmpeg -----------------------------------------------------------------------------------------------
 
 
+def _headers_package(preset: Preset) -> str:
+    """The distribution's package of nv-codec-headers, as apt.builder names it (perhaps with a version); or ""."""
+    return next((p for p in preset.apt_builder if p.partition("=")[0] == "libffmpeg-nvenc-dev"), "")
+
+
 def _headers_version(preset: Preset) -> str:
     source = preset.sources.get("nv-codec-headers")
-    if source is None:
-        return ""
-    match = re.search(r"([0-9]+(?:\.[0-9]+){2,3})", source.version or source.file)
+    text = (source.version or source.file) if source else _headers_package(preset)
+    match = re.search(r"([0-9]+(?:\.[0-9]+){2,3})", text)
     return match.group(1) if match else ""
 
 
@@ -187,7 +191,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
                 )
     headers = _headers_version(preset)
     wants = any(o in _NVENC for o in options)
-    if wants and not headers:
+    if wants and "nv-codec-headers" not in preset.sources and not _headers_package(preset):
         take = _headers_for(version, catalog)
         problems.append(
             error(
