@@ -135,7 +135,10 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
     for top, count in sorted(folders.items()):
         print(f"context      {top} ({count})")
     print("smoke        " + ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
-    print(f"\n{command}")
+    # A dry run writes nothing; what the command reads is there once a build has begun.
+    print(tr("\n# 빌드가 컨텍스트를 만들고 기반 이미지를 불러온 뒤에 그대로 실행할 수 있습니다",
+             "\n# ready to paste once a build has laid out the context and loaded the base images"))  # fmt: skip
+    print(command)
     return 0
 
 
