@@ -12,10 +12,14 @@ fail() { # message, next command; exit code 17 is "tool" (gapforge --help lists 
     exit 17
 }
 
+usable() { command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
 python=
+if [[ -n ${GAPFORGE_INTERPRETER:-} ]] && ! usable "$GAPFORGE_INTERPRETER"; then
+    fail "GAPFORGE_INTERPRETER=$GAPFORGE_INTERPRETER is not a Python 3.10 or newer" "unset GAPFORGE_INTERPRETER"
+fi
 for candidate in ${GAPFORGE_INTERPRETER:+"$GAPFORGE_INTERPRETER"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
-    if command -v "$candidate" >/dev/null 2>&1 &&
-        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+    if usable "$candidate"; then
         python=$candidate
         break
     fi

@@ -38,7 +38,14 @@ UV_KEPT = re.compile(
     r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX_URL|HTTP_TIMEOUT|HTTP_RETRIES|NATIVE_TLS|SYSTEM_CERTS|KEYRING_PROVIDER|"
     r"INSECURE_HOST|OFFLINE|CONCURRENT_DOWNLOADS|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD))"
 )
-_TOML_TO_JSON = "import json,sys,tomli; json.dump(tomli.loads(sys.stdin.read()), sys.stdout, default=str)"
+_TOML_TO_JSON = """
+import json, sys
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+json.dump(tomllib.loads(sys.stdin.read()), sys.stdout, default=str)
+"""
 
 
 @dataclass(frozen=True)
