@@ -133,10 +133,7 @@ def make_plan(
         tag=tag or f"gapforge/{preset.name}:{type}",
         unchecked_tag=f"localhost/gapforge/unchecked/{preset.name}:{type}",
         bases=tuple(planned[role] for role in ROLES),
-        build_args={
-            "BUILDER_BASE": planned["builder"].name, "RUNTIME_BASE": planned["runtime"].name,
-            "APPLICATION": preset.application.name,
-        },
+        build_args={"BUILDER_BASE": planned["builder"].name, "RUNTIME_BASE": planned["runtime"].name},
         labels=_labels(preset, lock, type),
         secrets=preset.application.secrets,
         application_folder=application_folder,
