@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gapforge.core import catalog as catalogs
-from gapforge.core.compatibility import check_preset, required_driver
+from gapforge.core.compatibility import check_preset, driver_problems, required_driver
 from gapforge.core.preset import faults_of, parse
 from gapforge.core.problems import Problem
 
@@ -348,6 +348,99 @@ def test_required_driver_is_the_highest_of_cuda_and_headers() -> None:
     newer = stack(ffmpeg__version="7.0.2")
     newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
     assert [p.rule for p in problems(newer) if p.path == "$.sources.nv-codec-headers"] == ["headers-driver"]
+
+
+# OpenCV x FFmpeg: "no" does not compile (OpenCV's issues), "?" nobody reported either way, "yes" is built by public recipes
+@pytest.mark.parametrize(("opencv", "ffmpeg", "verdict"), [
+    ("4.5.5", "4.4.1", "yes"), ("4.5.5", "5.0.1", "no"), ("4.6.0", "5.0.1", "yes"), ("4.6.0", "5.1.9", "no"), ("4.7.0", "5.1.9", "yes"),
+    ("4.9.0", "4.2.4", "yes"), ("4.9.0", "5.1.9", "yes"), ("4.9.0", "6.0.1", "yes"), ("4.9.0", "6.1.1", "?"), ("4.9.0", "7.0.2", "?"),
+    ("4.11.0", "7.0.2", "yes"), ("4.11.0", "7.1.1", "?"), ("4.12.0", "7.1.1", "yes"), ("4.12.0", "8.0", "no"), ("4.13.0", "8.0", "yes"),
+    ("4.13.0", "9.0", "no"),
+])  # fmt: skip
+def test_opencv_against_ffmpeg(opencv: str, ffmpeg: str, verdict: str) -> None:
+    raw = stack(opencv__version=opencv, ffmpeg__version=ffmpeg)
+    found = [p for p in problems(raw) if p.rule == "opencv-ffmpeg"]
+    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[verdict], [p.en for p in found]
+    raw["opencv"]["cuda"] = raw["opencv"]["dnn"] = False
+    assert [p.rule for p in problems(raw) if p.rule == "opencv-ffmpeg"] == [
+        p.rule for p in found
+    ]  # with or without CUDA
+    raw["opencv"]["cmake"].append("-DWITH_FFMPEG=OFF")
+    assert [p for p in problems(raw) if p.rule == "opencv-ffmpeg"] == []
+
+
+def test_opencv_against_ffmpeg_says_both_ways_out() -> None:
+    assert errors(stack(opencv__version="4.6.0"), "opencv-ffmpeg") == [
+        "OpenCV 4.6.0 does not compile with FFmpeg 5.1 or newer; take OpenCV 4.7.0, or FFmpeg < 5.1"
+    ]
+    (found,) = [p.en for p in problems(stack(ffmpeg__version="7.0.2")) if p.rule == "opencv-ffmpeg"]
+    assert (
+        found
+        == "OpenCV 4.9.0 with FFmpeg 7.0.2 is not confirmed in the catalog; to be sure take OpenCV 4.11.0 or FFmpeg up to 6.0"
+    )
+
+
+@pytest.mark.parametrize(("opencv", "packages", "warned"), [
+    ("4.9.0", ["numpy==1.26.4"], False), ("4.9.0", ["numpy<2"], False), ("4.9.0", ["numpy==2.2.6"], True), ("4.9.0", ["numpy"], True),
+    ("4.9.0", [], True), ("4.9.0", ["numpy>=1.26"], True), ("4.10.0", ["numpy==2.2.6"], False), ("4.12.0", [], False),
+])  # fmt: skip
+def test_opencv_against_numpy(opencv: str, packages: list[str], warned: bool) -> None:
+    raw = on("12.4", stack(opencv__version=opencv, python__packages=packages, tensorrt=None, pytorch=None))
+    found = [p.en for p in problems(raw) if p.rule == "opencv-numpy"]
+    assert bool(found) == warned, found
+    if found:
+        assert found == [
+            f"NumPy 2 is supported from OpenCV 4.10.0 on and the preset has {opencv}; take numpy==1.26.4, or OpenCV 4.10.0"
+        ]
+
+
+def test_opencv_under_a_new_cuda_is_confirmed_by_a_recipe_or_said_not_to_be() -> None:
+    raw = stack(cuda="12.8", cudnn="9", opencv__version="4.11.0", tensorrt=None, pytorch=None)
+    raw["base"] = {
+        r: {"image": f"nvidia/cuda:12.8.1-cudnn-{t}-ubuntu22.04"}
+        for r, t in (("builder", "devel"), ("runtime", "runtime"))
+    }
+    (found,) = [p for p in problems(raw) if p.rule == "opencv-cuda"]
+    assert (found.severity, found.en) == (
+        "warning",
+        "OpenCV 4.11.0 with CUDA 12.8 is not confirmed in the catalog; OpenCV 4.12.0 is",
+    )
+    raw["opencv"]["version"] = "4.12.0"
+    assert problems(raw) == []
+
+
+def test_nvcc_of_ffmpeg_has_the_same_compiler_limit() -> None:
+    raw = stack(opencv=None)
+    raw["apt"]["builder"].append("g++-12")
+    assert errors(raw, "compiler") == []  # nothing there runs nvcc
+    raw["ffmpeg"]["configure"].append("--enable-cuda-nvcc")
+    assert "nvcc takes GCC up to 11" in errors(raw, "compiler")[0]
+
+
+@pytest.mark.parametrize(("cuda", "driver", "severity"), [
+    ("11.8", "450.51", "error"), ("11.8", "470.57.02", "warning"), ("11.8", "520.61.05", ""), ("11.8", "570.124.06", ""),
+    ("12.4", "520.61.05", "error"), ("12.4", "525.60.13", "warning"), ("12.4", "550.54.15", ""), ("12.4", "nonsense", "error"),
+])  # fmt: skip
+def test_driver_against_cuda(cuda: str, driver: str, severity: str) -> None:
+    preset = parse(on(cuda, stack(tensorrt=None, pytorch=None, opencv=None)))
+    found = driver_problems(preset, driver, CATALOG)
+    assert [p.severity for p in found] == ([severity] if severity else []), found
+
+
+def test_a_driver_that_is_too_old_gets_the_newest_cuda_that_runs() -> None:
+    (found,) = driver_problems(parse(on("12.4", stack(tensorrt=None, pytorch=None, opencv=None))), "470.82.01", CATALOG)
+    assert found.en == "driver 470.82.01 is older than 525.60.13, which CUDA 12.4 needs; update it, or take CUDA 11.8"
+    assert (
+        found.ko
+        == "드라이버 470.82.01은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리거나 CUDA 11.8을 쓰세요"
+    )
+    headers = stack()
+    headers["sources"]["nv-codec-headers"]["version"] = "12.0.16.1"
+    (found,) = driver_problems(parse(headers), "470.82.01", CATALOG)
+    assert (
+        "older than 520.56.06, which nv-codec-headers 12.0.16.1 need; update it, or take nv-codec-headers 11.1.5.2"
+        in found.en
+    )
 
 
 def test_table_is_large_enough() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "TorchBuild",
     "build_cuda",
     "check_preset",
+    "driver_problems",
     "python_problems",
     "required_driver",
     "torch_build",
@@ -62,6 +63,43 @@ def required_driver(preset: Preset, catalog: Catalog) -> str:
     if headers:
         found.append(headers.driver)
     return max((driver for driver in found if driver), key=key, default="")
+
+
+def driver_problems(preset: Preset, driver: str, catalog: Catalog) -> list[Problem]:
+    """What a site's NVIDIA driver (such as "470.82.01") cannot run of the preset; nothing without CUDA."""
+    path, cuda = "$.cuda", preset.cuda
+    if not cuda:
+        return []
+    if not key(driver):
+        return [error("driver", path, f'"{driver}"는 드라이버 버전이 아닙니다; nvidia-smi가 보여 주는 470.82.01 같은 값을 쓰세요',
+                      f'"{driver}" is no driver version; write what nvidia-smi shows, such as 470.82.01')]  # fmt: skip
+    least = catalog.minor_drivers.get(major(cuda), "")
+    if least and key(driver) < key(least):
+        runs = {m for m, needed in catalog.minor_drivers.items() if key(driver) >= key(needed)}
+        fits = max((minor(i.cuda) for i in catalog.images if major(i.cuda) in runs), key=key, default="")
+        ko, en = (f" CUDA {josa(fits, '을', '를')} 쓰세요", f", or take CUDA {fits}") if fits else ("", "")
+        return [error("driver", path,
+            f"드라이버 {josa(driver, '은', '는')} CUDA {cuda}에 필요한 {least}보다 오래되었습니다; 드라이버를 올리" + (f"거나{ko}" if ko else "세요"),
+            f"driver {driver} is older than {least}, which CUDA {cuda} needs; update it{en}")]  # fmt: skip
+    version = _headers_version(preset)
+    headers = catalog.headers.get(version)
+    if headers and headers.driver and preset.ffmpeg and key(driver) < key(headers.driver):
+        take = _headers_for(preset.ffmpeg.version, catalog)
+        return [error("driver", "$.sources.nv-codec-headers",
+            f"드라이버 {josa(driver, '은', '는')} nv-codec-headers {version}에 필요한 {headers.driver}보다 오래되었습니다; 드라이버를 올리거나 {josa(take, '을', '를')} 쓰세요",
+            f"driver {driver} is older than {headers.driver}, which nv-codec-headers {version} need; update it, or take {take}")]  # fmt: skip
+    own = _toolkit_driver(cuda, catalog)
+    if own and key(driver) < key(own):
+        return [warning("driver", path,
+            f"드라이버 {josa(driver, '은', '는')} CUDA {cuda}와 함께 나온 {own}보다 오래되어, PTX를 그 자리에서 컴파일하는 코드와 새 기능은 동작하지 않습니다; {own} 이상을 권합니다",
+            f"driver {driver} is older than CUDA {cuda}'s own {own}: code that is compiled from PTX, and new features, do not run; {own} or newer is safe")]  # fmt: skip
+    return []
+
+
+def _toolkit_driver(cuda: str, catalog: Catalog) -> str:
+    """The driver that comes with the newest toolkit of a CUDA series; "" when it is not known or there is no CUDA."""
+    newest = sorted(catalog.drivers, key=key, reverse=True)
+    return next((catalog.drivers[c] for c in newest if cuda and minor(c) == minor(cuda)), "")
 
 
 # --- base image -------------------------------------------------------------------------------------------
@@ -219,8 +257,7 @@ def _headers(preset: Preset, version: str, headers: str, catalog: Catalog) -> li
             f"FFmpeg {josa(version, '은', '는')} nv-codec-headers {josa(headers, '과', '와')} 컴파일되지 않습니다; {josa(take, '을', '를')} 쓰세요",
             f"FFmpeg {version} does not build with nv-codec-headers {headers}; take {take}"))  # fmt: skip
     known = catalog.headers.get(headers)
-    toolkit = next((catalog.drivers[c] for c in sorted(catalog.drivers, key=key, reverse=True)
-                    if preset.cuda and minor(c) == minor(preset.cuda)), "")  # fmt: skip
+    toolkit = _toolkit_driver(preset.cuda, catalog)
     if known and known.driver and toolkit and key(known.driver) > key(toolkit):
         problems.append(warning("headers-driver", path,
             f"nv-codec-headers {headers}에는 드라이버 {known.driver} 이상이 필요한데 CUDA {preset.cuda}의 드라이버는 {toolkit}입니다; {josa(_headers_for(version, catalog), '은', '는')} 더 낮은 드라이버에서도 됩니다",
