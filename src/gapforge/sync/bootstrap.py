@@ -75,8 +75,9 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
 def _command(base: BaseImage, network: Network) -> list[str]:
     command = ["mmdebstrap", "--format=tar", f"--variant={base.variant}", "--architectures=amd64",
                f"--components={','.join(base.components)}", f"--aptopt=Acquire::Retries \"{network.retries}\""]  # fmt: skip
-    if base.include:
-        command.append(f"--include={','.join(base.include)}")
+    # Builds install .debs with the image's own apt. Debian's required packages bring it along, Ubuntu's do not.
+    include = base.include if "apt" in base.include else ("apt", *base.include)
+    command.append(f"--include={','.join(include)}")
     if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
     if network.ca_bundle:
@@ -112,8 +113,9 @@ def _failure(base: BaseImage, said: str) -> GapforgeError:
     detail = "\n".join(telling[-6:])
     if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):
         return FetchError(f"the keys that sign {base.suite} are not on this machine\n{detail}",
-                          hint="install the distribution's keyring: apt-get install debian-archive-keyring "
-                               "ubuntu-keyring (Ubuntu calls the second ubuntu-archive-keyring)")  # fmt: skip
+                          hint="install the distribution's keyring: apt-get install debian-archive-keyring (for Debian) or "
+                               "ubuntu-keyring (for Ubuntu); where there is no such package, copy "
+                               "/usr/share/keyrings/ubuntu-archive-keyring.gpg from an Ubuntu machine to the same place here")  # fmt: skip
     if re.search(r"Unable to locate package|has no installation candidate|unmet dependencies|was not found", said):
         return ResolveError(f"the packages of base image {base.label} cannot be resolved\n{detail}",
                             hint="correct $.base.*.mmdebstrap.include in the preset")  # fmt: skip
