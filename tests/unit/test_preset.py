@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +116,10 @@ def test_what_a_shape_alone_cannot_see(place: Project) -> None:
         assert expected in text
 
 
-def checked(place: Project, *names: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
-    code = check.run(argparse.Namespace(presets=list(names), all=not names, json=True), place)
+def checked(
+    place: Project, *names: str, capsys: pytest.CaptureFixture[str], driver: str | None = None
+) -> tuple[int, dict[str, Any]]:
+    code = check.run(argparse.Namespace(presets=list(names), all=not names, json=True, driver=driver), place)
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -146,15 +150,82 @@ def test_check_sees_stale_and_broken_locks(place: Project, capsys: pytest.Captur
         Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(), encoding="utf-8"
     )
     code, found = checked(place, NAME, capsys=capsys)
-    assert (code, found["presets"][0]["lock"]["state"], found["presets"][0]["lock"]["entries"]) == (0, "current", 1)
+    assert (code, found["presets"][0]["lock"]["state"], found["presets"][0]["lock"]["entries"]) == (0, "partial", 1)
+    lock.write_text(samples.lock(current).render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    assert (code, found["presets"][0]["lock"]["state"], found["totals"]["unresolved"]) == (0, "partial", 2)
     lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
     lock.write_text("{}", encoding="utf-8")
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "unreadable")
-    assert check.run(argparse.Namespace(presets=[NAME], all=False, json=False), place) == 4
+    assert check.run(argparse.Namespace(presets=[NAME], all=False, json=False, driver=None), place) == 4
     assert f"./deps_sync.sh {NAME} --update" in capsys.readouterr().out
+
+
+def test_check_lists_what_no_lock_or_a_part_of_one_leaves_open(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = samples.raw_preset()
+    put(place, raw)
+    _, found = checked(place, NAME, capsys=capsys)
+    report = found["presets"][0]
+    assert report["lock"]["state"] == "not-synced"
+    kinds = Counter(item["kind"] for item in report["unresolved"])
+    assert kinds["image"] == 2
+    assert kinds["wheel"] == len(raw["python"]["packages"])
+    assert kinds["deb"] == len({*raw["apt"]["builder"], *raw["apt"]["runtime"]})
+    assert [item["name"] for item in report["unresolved"] if item["kind"] == "source"] == [
+        "ffmpeg"
+    ]  # opencv has its hash
+
+    current = preset.find(place.presets, NAME)
+    whole = samples.lock(current)
+    wheels = [samples.entry("wheel", f"wheels/{n}.whl", name=n) for n in ("pillow", "TQDM")]
+    full = replace(whole, entries=(*whole.entries, *wheels))
+    place.lock_file(NAME).write_text(full.render(), encoding="utf-8")
+    _, found = checked(place, NAME, capsys=capsys)
+    assert (found["presets"][0]["lock"]["state"], found["presets"][0]["unresolved"]) == ("current", [])
+    trusted = tuple(replace(e, trust="first-use") if e.name == "opencv" else e for e in full.entries)
+    partial = replace(
+        full,
+        images={"builder": full.images["builder"]},
+        entries=tuple(e for e in trusted if e.kind not in ("deb", "index")),
+    )
+    place.lock_file(NAME).write_text(partial.render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    report = found["presets"][0]
+    assert (code, report["lock"]["state"]) == (0, "partial")
+    assert {(i["kind"], i["name"]) for i in report["unresolved"] if i["kind"] != "deb"} == {("image", "runtime")}
+    assert sum(i["kind"] == "deb" for i in report["unresolved"]) == kinds["deb"]
+    opencv = next(e for e in partial.entries if e.name == "opencv")
+    assert found["totals"]["first_use_bytes"] == opencv.size
+    assert found["totals"]["pinned_bytes"] == sum(e.size for e in partial.entries) - opencv.size
+    assert check.run(argparse.Namespace(presets=[NAME], all=False, json=False, driver=None), place) == 0
+    assert "not resolved yet: 1 base image, " in capsys.readouterr().out
+
+
+def test_check_against_a_sites_driver(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = json.loads((ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8"))
+    raw["ffmpeg"]["configure"].append("--enable-libnpp")
+    put(place, raw, raw["name"])
+    assert checked(place, raw["name"], capsys=capsys)[0] == 0
+    code, found = checked(place, raw["name"], capsys=capsys, driver="470.82.01")
+    assert code == 9
+    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "driver"]
+    assert found["presets"][0]["redistributable"] is False
+
+
+def test_the_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = checked(Project(ROOT, ROOT / "artifacts"), capsys=capsys)
+    assert (code, found["totals"]["faults"], found["totals"]["facts_without_source"]) == (0, 0, 0)
+    for report in found["presets"]:
+        assert report["redistributable"], report["name"]
+        assert report["practice"] or report["name"].startswith("ubuntu22.04-")
+    assert {r["name"] for r in found["presets"]} >= {f"ubuntu22.04-{s}" for s in (
+        "cuda11.8-torch2.1", "cuda11.8-torch2.0", "cuda12.1-torch2.1", "cuda12.4-torch2.5", "cuda12.6-torch2.7",
+        "cuda12.8-torch2.8", "cpu-torch2.5")}  # fmt: skip
 
 
 def test_list_and_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,14 @@ from gapforge.core import catalog as catalogs
 from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.catalog import Catalog
-from gapforge.core.compatibility import check_preset, required_driver
+from gapforge.core.compatibility import check_preset, driver_problems, required_driver
 from gapforge.core.errors import CompatibilityError, Fault, LockError, PresetError
 from gapforge.core.preset import Preset
 from gapforge.core.problems import Problem
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import tr
+from gapforge.core.unresolved import Unresolved, counts, unresolved
 
 HELP = {
     "ko": "프리셋의 오류, 버전 조합, 잠금의 상태를 한 번에 모두 검사합니다.",
@@ -27,12 +28,15 @@ EPILOG = {
     "ko": "종료 코드: 0 문제없음(경고는 허용), 3 프리셋 오류, 9 함께 쓸 수 없는 버전, 4 프리셋과 다른 잠금",
     "en": "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot work together, 4 lock of another state",
 }
-UNSYNCED, CURRENT, STALE, BROKEN = "not-synced", "current", "stale", "unreadable"
+UNSYNCED, CURRENT, PARTIAL, STALE, BROKEN = "not-synced", "current", "partial", "stale", "unreadable"
 
 
 @dataclass
 class Report:
-    """What was found about one preset. ``pinned`` and ``first_use`` are names of sources."""
+    """What was found about one preset. ``pinned`` and ``first_use`` are names of sources; sizes are in bytes.
+
+    ``unresolved`` is what neither the preset nor its lock pins to bytes.
+    """
 
     name: str
     preset: Preset | None = None
@@ -46,6 +50,8 @@ class Report:
     lock_entries: int = 0
     lock_size: int = 0
     lock_first_use: int = 0
+    lock_first_use_size: int = 0
+    unresolved: list[Unresolved] = field(default_factory=list)
     driver: str = ""
 
     @property
@@ -73,8 +79,10 @@ class Report:
             "sources": {"pinned": len(self.pinned), "first_use": len(self.first_use), "first_use_names": self.first_use},
             "images_without_digest": self.loose_images,
             "driver": self.driver,
+            "redistributable": not any(p.rule == "nonfree" for p in self.problems),
+            "unresolved": [u.to_json() for u in self.unresolved],
             "lock": {"state": self.lock_state, "entries": self.lock_entries, "size": self.lock_size,
-                     "first_use": self.lock_first_use, "faults": [f.to_json() for f in self.lock_faults]},
+                     "pinned_bytes": self.lock_size - self.lock_first_use_size, "first_use": self.lock_first_use, "faults": [f.to_json() for f in self.lock_faults]},
         }  # fmt: skip
 
 
@@ -85,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "presets", metavar="PRESET", nargs="*", help=tr("프리셋 이름 (없으면 전부)", "preset names (none: all)")
     )
     parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
+    parser.add_argument("--driver", metavar="VERSION",
+                        help=tr("현장의 NVIDIA 드라이버에서 동작하는지도 검사합니다", "also check against a site's NVIDIA driver"))  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help=tr("결과를 JSON으로 출력합니다", "print the result as JSON")
     )
@@ -96,7 +106,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     names = presets.names(project.presets) if args.all or not args.presets else list(dict.fromkeys(args.presets))
     if not names:
         raise PresetError(f"{project.presets}: there is no preset", hint="restore presets/ from the release")
-    reports = [examine(project, name, catalog) for name in names]
+    reports = [examine(project, name, catalog, args.driver) for name in names]
     codes = {report.exit_code for report in reports}
     # A preset that cannot be read says more than versions, and versions more than a lock.
     code = next(
@@ -105,7 +115,12 @@ def run(args: argparse.Namespace, project: Project) -> int:
     facts, bare = catalogs.facts_and_sources(project.catalog)
     if args.json:
         totals = {"pinned": sum(len(r.pinned) for r in reports), "first_use": sum(len(r.first_use) for r in reports),
-                  "pinned_bytes": sum(r.lock_size for r in reports if r.lock_state == CURRENT)}  # fmt: skip
+                  "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
+                  "first_use_entries": sum(r.lock_first_use for r in reports),
+                  "first_use_bytes": sum(r.lock_first_use_size for r in reports),
+                  "unresolved": sum(len(r.unresolved) for r in reports),
+                  "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
+                  "facts_without_source": len(bare)}  # fmt: skip
         document = {
             "ok": code == 0, "exit_code": code, "presets": [r.to_json() for r in reports], "totals": totals,
             "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
@@ -116,13 +131,17 @@ def run(args: argparse.Namespace, project: Project) -> int:
         _print(report)
     wrong = sum(r.exit_code != 0 for r in reports)
     first = sum(len(r.first_use) for r in reports)
-    print(tr(f"프리셋 {len(reports)}개 중 {len(reports) - wrong}개 문제없음; 해시로 고정한 소스 {sum(len(r.pinned) for r in reports)}개, 처음 받은 것을 믿는 소스 {first}개; 카탈로그 사실 {facts}개, 출처 없는 것 {len(bare)}개",
-             f"{len(reports) - wrong} of {len(reports)} presets sound; {sum(len(r.pinned) for r in reports)} sources pinned by hash, {first} trusted on first use; {facts} catalog facts, {len(bare)} without a source"))  # fmt: skip
+    size, open_ = (
+        human_bytes(sum(r.lock_size - r.lock_first_use_size for r in reports)),
+        sum(len(r.unresolved) for r in reports),
+    )
+    print(tr(f"프리셋 {len(reports)}개 중 {len(reports) - wrong}개 문제없음; 해시로 고정한 소스 {sum(len(r.pinned) for r in reports)}개, 처음 받은 것을 믿는 소스 {first}개; 잠금이 해시로 고정한 양 {size}, 아직 정해지지 않은 항목 {open_}개; 카탈로그 사실 {facts}개, 출처 없는 것 {len(bare)}개",
+             f"{len(reports) - wrong} of {len(reports)} presets sound; {sum(len(r.pinned) for r in reports)} sources pinned by hash, {first} trusted on first use; {size} pinned by hash in locks, {open_} items not resolved yet; {facts} catalog facts, {len(bare)} without a source"))  # fmt: skip
     return code
 
 
-def examine(project: Project, name: str, catalog: Catalog) -> Report:
-    """Everything about one preset; raises nothing for what it finds."""
+def examine(project: Project, name: str, catalog: Catalog, driver: str | None = None) -> Report:
+    """Everything about one preset, for a site with ``driver`` when it is given; raises nothing for what it finds."""
     name = name.removeprefix("presets/").removesuffix(".json")
     report = Report(name)
     try:
@@ -132,6 +151,8 @@ def examine(project: Project, name: str, catalog: Catalog) -> Report:
         return report
     report.preset = preset
     report.problems = check_preset(preset, catalog)
+    if driver is not None:
+        report.problems += driver_problems(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
         (report.first_use if source.urls and not source.sha256 else report.pinned).append(source.name)
@@ -145,14 +166,14 @@ def examine(project: Project, name: str, catalog: Catalog) -> Report:
 def _lock(report: Report, project: Project, preset: Preset) -> None:
     file = project.lock_file(preset.name)
     if not file.exists():
+        report.unresolved = unresolved(preset, None)
         return
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
+        report.unresolved = unresolved(preset, None)
         return
-    report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
-    report.lock_first_use = sum(e.trust == "first-use" for e in lock.entries)
     if lock.preset != preset.name:
         report.lock_faults = (
             Fault(f"presets/{file.name}: $.preset", f'belongs to the preset "{lock.preset}"', f'"{preset.name}"'),
@@ -161,7 +182,14 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
         report.lock_faults = (Fault(f"presets/{file.name}: $.preset_sha256",
                                     tr("잠금을 만든 뒤에 프리셋이 바뀌었습니다", "the preset has changed since the lock was made"),
                                     preset.sha256),)  # fmt: skip
-    report.lock_state = STALE if report.lock_faults else CURRENT
+    if report.lock_faults:
+        report.lock_state, report.unresolved = STALE, unresolved(preset, None)
+        return
+    report.unresolved = unresolved(preset, lock)
+    report.lock_state = PARTIAL if report.unresolved else CURRENT
+    report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
+    trusted = [e.size for e in lock.entries if e.trust == "first-use"]
+    report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
 
 
 def _print(report: Report) -> None:
@@ -191,7 +219,7 @@ def _print(report: Report) -> None:
 def _print_lock(report: Report) -> None:
     if report.preset is None:
         return
-    if report.lock_state == CURRENT:
+    if report.lock_state in (CURRENT, PARTIAL):
         loose = (
             tr(f", 처음 받은 것을 믿음 {report.lock_first_use}개", f", {report.lock_first_use} trusted on first use")
             if report.lock_first_use
@@ -200,12 +228,9 @@ def _print_lock(report: Report) -> None:
         print(tr(f"  잠금: 파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
                  f"  lock: {report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
     elif report.lock_state == UNSYNCED:
-        print(
-            tr(
-                f"  잠금: 없음 (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
-                f"  lock: none (where there is a network: ./deps_sync.sh {report.name})",
-            )
-        )
-    else:
-        for fault in report.lock_faults:
-            print(fault.lines())
+        print(tr("  잠금: 없음", "  lock: none"))
+    for fault in report.lock_faults:
+        print(fault.lines())
+    if report.unresolved:
+        print(tr(f"  아직 정해지지 않음: {counts(report.unresolved)} (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
+                 f"  not resolved yet: {counts(report.unresolved)} (where there is a network: ./deps_sync.sh {report.name})"))  # fmt: skip
