@@ -141,15 +141,14 @@ class _Run:
                     faults=[Fault(sdists[source.name].file, f"has sha256 {sdists[source.name].sha256} on the index",
                                   f"sha256 {source.sha256}")],
                     hint=f"correct sources.{source.name} in presets/{preset.name}.json")  # fmt: skip
-        bases = {role: self._base(role) for role in ROLES}
-        local = [pair for pair in wanted if sources.is_local_repo(preset, pair[0])]
-        got.update(self._sources(local))
-        debs = self._closures(bases)
-
         got.update(self._sources([pair for pair in wanted if pair[0].name not in got],
                                  [_want(w) for w in (*wheels, tool)],
                                  [Want(s.file or sdists[s.name].file, (sdists[s.name].url,), s.sha256, sdists[s.name].size)
                                   for s in preset.sources.values() if s.sdist]))  # fmt: skip
+        # Bases last but for the packages that need them: one that is being made cannot be resumed, so a run
+        # that is cut there has everything else already.
+        bases = {role: self._base(role) for role in ROLES}
+        debs = self._closures(bases)
         entries: list[Entry] = []
         for image_entries, _ in bases.values():
             entries += image_entries
