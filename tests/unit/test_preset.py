@@ -28,7 +28,8 @@ NAME = "debian12-cpu-quickstart"
 @pytest.fixture
 def place(tmp_path: Path) -> Project:
     (tmp_path / "presets").mkdir()
-    (tmp_path / "catalog").symlink_to(ROOT / "catalog")
+    for name in ("catalog", "components", "Dockerfile"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return Project(tmp_path, tmp_path / "artifacts")
 
 

@@ -22,7 +22,9 @@ COMPONENT_SHAPE = Record(
         "summary": Record({"ko": Text(), "en": Text()}),
     },
     {
-        "preset": Text("the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*", "a preset key"),
+        "preset": Text(
+            "the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*", "a preset key"
+        ),
         "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
         "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
         "debs": Flag("it takes the .debs of the role"),
@@ -114,4 +116,29 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
             faults.append(Fault(f"presets/{preset.name}.json: $.sources.{source}",
                                 f"no component takes a source of this name{nearest(source, patterns)}",
                                 "one of: " + ", ".join(patterns)))  # fmt: skip
+    return faults
+
+
+def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
+    """Components that no stage of the Dockerfile builds, or whose results no image takes: they would silently be
+    missing. And stages that mount the inputs of a component that does not exist."""
+    faults = []
+    instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+    mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
+    stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
+    known = {f"{c.name}{suffix}" for c in components for suffix in (("-builder", "-runtime") if c.per_role else ("",))}
+    for folder in sorted(known - mounted):
+        faults.append(Fault("Dockerfile", f"mounts inputs/{folder} nowhere, so nothing builds that component",
+                            f"a stage with RUN --mount=type=bind,source=inputs/{folder},target=/in bash /in/build.sh"))  # fmt: skip
+    for folder in sorted(mounted - known):
+        faults.append(Fault("Dockerfile", f"mounts inputs/{folder}, but there is no such component{nearest(folder, sorted(known))}",
+                            "one of: " + ", ".join(f"inputs/{name}" for name in sorted(known))))  # fmt: skip
+    for name in (c.name for c in components if c.name in stages):
+        for tree in ("dev", "runtime"):
+            if not any(
+                re.match(rf"(?i)\s*COPY\s+--from={re.escape(name)}\s+/out/{tree}/\s", line + " ")
+                for line in instructions
+            ):
+                faults.append(Fault("Dockerfile", f"has the stage {name} but takes nothing of its /out/{tree}/",
+                                    f"COPY --from={name} /out/{tree}/ / in {'devbase' if tree == 'dev' else 'runtime'}"))  # fmt: skip
     return faults

@@ -64,6 +64,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     template = project.dockerfile.read_text(encoding="utf-8")
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_for(dockerfile.lint(rendered))
+    dockerfile.raise_for(component.check_dockerfile(rendered, components), what="does not fit the components")
     scripts = {"components/common.sh": (project.components / "common.sh").read_text(encoding="utf-8")}
     for piece in components:
         scripts[f"components/{piece.name}/build.sh"] = (piece.folder / "build.sh").read_text(encoding="utf-8")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gapforge.build import component, dockerfile
+from gapforge.build.component import Component
 from gapforge.core import catalog as catalogs
 from gapforge.core import lock as locks
 from gapforge.core import preset as presets
@@ -106,7 +109,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
     names = presets.names(project.presets) if args.all or not args.presets else list(dict.fromkeys(args.presets))
     if not names:
         raise PresetError(f"{project.presets}: there is no preset", hint="restore presets/ from the release")
-    reports = [examine(project, name, catalog, args.driver) for name in names]
+    components = component.load_all(project.components)
+    text = project.dockerfile.read_text(encoding="utf-8")
+    dockerfile.raise_for(component.check_dockerfile(text, components), what="does not fit the components")
+    reports = [examine(project, name, catalog, components, args.driver) for name in names]
     codes = {report.exit_code for report in reports}
     # A preset that cannot be read says more than versions, and versions more than a lock.
     code = next(
@@ -140,7 +146,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return code
 
 
-def examine(project: Project, name: str, catalog: Catalog, driver: str | None = None) -> Report:
+def examine(
+    project: Project, name: str, catalog: Catalog, components: Sequence[Component], driver: str | None = None
+) -> Report:
     """Everything about one preset, for a site with ``driver`` when it is given; raises nothing for what it finds."""
     name = name.removeprefix("presets/").removesuffix(".json")
     report = Report(name)
@@ -150,6 +158,7 @@ def examine(project: Project, name: str, catalog: Catalog, driver: str | None = 
         report.faults = error.faults or (Fault(f"presets/{name}.json", error.message),)
         return report
     report.preset = preset
+    report.faults = tuple(component.check_preset(preset, components))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
         report.problems += driver_problems(preset, driver, catalog)

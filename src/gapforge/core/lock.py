@@ -112,10 +112,10 @@ class Lock:
 def load(file: Path, *, shown: str = "") -> Lock:
     """Parse and validate a lock file. Raises LockError with every fault."""
     shown = shown or f"{file.parent.name}/{file.name}"
-    name = file.name.removesuffix(".lock.json")
+    name = file.parent.name if file.name == "lock.json" else file.name.removesuffix(".lock.json")
     if not file.exists():
         raise LockError(f"{shown} does not exist: this preset was never synced here",
-                        hint="online: ./deps_sync.sh PRESET, then carry artifacts/PRESET to this machine")  # fmt: skip
+                        hint=f"online: ./deps_sync.sh {name}, then carry artifacts/{name}/ to this machine")  # fmt: skip
     raw, faults = read_json(file, LOCK_SHAPE, shown)
     if raw is not None and not faults:
         seen: set[str] = set()
@@ -128,7 +128,7 @@ def load(file: Path, *, shown: str = "") -> Lock:
             seen.add(entry["path"])
     if faults:
         raise LockError(f"{shown} cannot be used", faults=faults,
-                        hint=f"online: ./deps_sync.sh {name if name != 'lock.json' else 'PRESET'} --update")  # fmt: skip
+                        hint=f"online: ./deps_sync.sh {name} --update")  # fmt: skip
     return Lock(
         preset=raw["preset"],
         preset_sha256=raw["preset_sha256"],
