@@ -60,7 +60,8 @@ for folder in "$IN"/sources/opencv-cache-*/; do
 done
 
 # CUDA: the preset's architectures, and an error when configure quietly goes without.
-if flag cuda; then
+# The switch has its full name: the bare "cuda" is the version of the base image, for every component.
+if flag opencv.cuda; then
     arguments+=(-DWITH_CUDA=ON "-DCUDA_ARCH_BIN=$(IFS=,; printf '%s' "${architectures[*]}")" -DCUDA_ARCH_PTX=)
     if flag dnn; then arguments+=(-DWITH_CUDNN=ON -DOPENCV_DNN_CUDA=ON); else arguments+=(-DOPENCV_DNN_CUDA=OFF); fi
     PATH="$PATH:/usr/local/cuda/bin"
@@ -120,7 +121,7 @@ if wants python3; then
     [[ "$built" == *";opencv_python3;"* ]] || die "opencv: configure left the Python bindings out"
 fi
 if [[ -n "$ffmpeg" ]]; then configured 'FFMPEG:[[:space:]]+YES' || die "opencv: configure did not take FFmpeg of $ffmpeg"; fi
-if flag cuda; then
+if flag opencv.cuda; then
     configured 'NVIDIA CUDA:[[:space:]]+YES' || die "opencv: CUDA is asked for but configure went without"
     summary="$(sed -nE 's/^--[[:space:]]+NVIDIA GPU arch:[[:space:]]+//p' "$log")"
     for architecture in "${architectures[@]}"; do
@@ -137,7 +138,7 @@ cmake --build "$build" --parallel "$(jobs_count)" > "$WORK/make.log" 2>&1 || {
 DESTDIR="$OUT/dev" cmake --install "$build" --strip > "$WORK/install.log"
 
 # It must load here, from where it was installed, unless only a driver on a GPU machine could make it load.
-if wants python3 && ! flag cuda; then
+if wants python3 && ! flag opencv.cuda; then
     # -B, no -I: the throwaway NumPy is found through PYTHONPATH. The loader's paths are absolute, hence the copy.
     cp -a "$OUT/dev/usr/local/." /usr/local/
     ldconfig

@@ -4,7 +4,8 @@ import tempfile
 
 WANTED = text_param("version")
 MODULES = list_param("modules")
-CUDA = flag_param("cuda")
+# The bare name "cuda" is the version of the base image, for every component.
+CUDA = flag_param("opencv.cuda")
 FFMPEG = os.path.exists("/usr/local/bin/ffmpeg")
 PYTHON = not MODULES or "python3" in MODULES
 

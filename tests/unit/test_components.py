@@ -433,7 +433,7 @@ print(os.environ.get("FAKE_SUMMARY", ""))
 def opencv(tmp_path: Path, **env: str) -> Stage:
     """A stage whose cmake configures as ``env`` says, and whose build step ends with exit code 9."""
     stage = Stage(tmp_path, "opencv")
-    stage.set(version="4.9.0\n", modules="core\n", cuda="\n", contrib="0\n", dnn="0\n")
+    stage.set(version="4.9.0\n", modules="core\n", cuda="11.8\n", contrib="0\n", dnn="0\n", **{"opencv.cuda": "0\n"})
     top = tmp_path / "pack/opencv-4.9.0"
     header = top / "modules/core/include/opencv2/core/version.hpp"
     header.parent.mkdir(parents=True)
@@ -450,17 +450,24 @@ def opencv(tmp_path: Path, **env: str) -> Stage:
 def test_opencv_comes_to_its_build_step_when_configure_did_all(tmp_path: Path) -> None:
     done = opencv(tmp_path).build()
     assert "the build failed" in done.stderr, "the cases below must fail earlier than this one"
-    assert "-DBUILD_LIST=core" in (tmp_path / "cmake.args").read_text().splitlines()
+    assert {"-DBUILD_LIST=core", "-DWITH_CUDA=OFF"} <= set((tmp_path / "cmake.args").read_text().splitlines())
+
+
+def test_no_switch_is_read_under_a_name_that_every_component_has() -> None:
+    # "cuda" is the version of the base image: a switch read from there is always off.
+    for file in (*ROOT.glob("components/*/build.sh"), *ROOT.glob("components/*/check.py")):
+        found = re.findall(r"""\bflag(?:_param\(["'])?\s*(python|cuda|epoch)\b""", file.read_text(encoding="utf-8"))
+        assert not found, f"{file}: {found}"
 
 
 @pytest.mark.parametrize(("params", "env", "words"), [
     ({}, {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'}, "tried to download"),
     ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
     ({}, {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"}, "did not take FFmpeg"),
-    ({"cuda": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"}, "CUDA is asked for but configure went without"),
-    ({"cuda": "1\n", "architectures": "7.5\n8.6\n"},
+    ({"opencv.cuda": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"}, "CUDA is asked for but configure went without"),
+    ({"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
      {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"}, "architecture 8.6 is asked for"),
-    ({"cuda": "1\n", "dnn": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"}, "found no cuDNN"),
+    ({"opencv.cuda": "1\n", "dnn": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"}, "found no cuDNN"),
     ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
     ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
 ])  # fmt: skip
