@@ -117,6 +117,21 @@ def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
     assert "libnvinfer-dev=8.6.1.6-1+cuda11.8\n" in builder
 
 
+def packages_of(tensorrt: dict[str, Any], role: str) -> str:
+    return next(f.text for f in plan({"tensorrt": tensorrt}).files if f.path == f"inputs/apt-{role}/params/packages")
+
+
+def test_a_builder_without_a_list_of_its_own_gets_the_runtimes_tensorrt() -> None:
+    trt: dict[str, Any] = {"version": "8.6.1", "form": "deb", "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"]}
+    assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in packages_of(trt, "builder"), "sync fetches it for the builder too"
+
+
+def test_debs_of_tensorrt_are_not_asked_for_when_it_comes_as_a_tar() -> None:
+    trt: dict[str, Any] = {"version": "8.6.1", "form": "tar", "builder": ["libnvinfer-dev"], "runtime": ["libnvinfer8"]}
+    for role in ("builder", "runtime"):
+        assert "nvinfer" not in packages_of(trt, role), "sync does not fetch it"
+
+
 def test_what_no_component_provides_is_named_with_the_nearest() -> None:
     raw = samples.raw_preset(components={"gstreamr": {"version": "1"}})
     raw["sources"]["opencv-contribb"] = raw["sources"]["opencv"]

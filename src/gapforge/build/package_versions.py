@@ -391,10 +391,8 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
     IN_BASE for what the base image has already."""
     preset = stack.preset
     roles: dict[str, list[str]] = {}
-    trt = preset.tensorrt if preset.tensorrt and preset.tensorrt.form == "deb" else None
-    for role, packages in (("builder", preset.apt_builder + (trt.builder if trt else ())),
-                           ("runtime", preset.apt_runtime + (trt.runtime if trt else ()))):  # fmt: skip
-        for package in packages:
+    for role in ("builder", "runtime"):
+        for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
     result = []

@@ -230,10 +230,7 @@ def parameters(component: Component, preset: Preset, lock: Lock, role: str = "")
     }
     if component.debs:
         # TensorRT as .debs is installed with all others, so that apt orders them.
-        trt = preset.tensorrt
-        wanted = {"builder": preset.apt_builder + (trt.builder if trt else ()),
-                  "runtime": preset.apt_runtime + (trt.runtime if trt else ())}  # fmt: skip
-        own["packages"] = list(wanted.get(role, ()))
+        own["packages"] = list(preset.debs(role)) if role else []
     for entry in lock.of("source", "tensorrt"):
         if component.takes_source(entry.name):
             common[f"source-{entry.name}.folder"] = preset.sources[entry.name].folder

@@ -274,6 +274,17 @@ class Preset:
         """The base image of "builder" or "runtime"."""
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
+    def debs(self, role: str) -> tuple[str, ...]:
+        """The packages to install in "builder" or "runtime", TensorRT's among them where it comes as .debs.
+
+        The builder gets the runtime's TensorRT when the preset names none of its own for it.
+        """
+        wanted = {"builder": self.apt_builder, "runtime": self.apt_runtime}[role]
+        if self.tensorrt is None or self.tensorrt.form != "deb":
+            return wanted
+        own = self.tensorrt.builder if role == "builder" else ()
+        return tuple(dict.fromkeys((*wanted, *(own or self.tensorrt.runtime))))
+
 
 def load(file: Path, *, shown: str = "") -> Preset:
     """Parse and validate a preset file. Raises PresetError with every fault."""

@@ -72,13 +72,9 @@ def _debs(preset: Preset, lock: Lock | None) -> list[Unresolved]:
     if lock and any(entry.path == "debs/Packages" for entry in lock.entries):
         return []
     roles: dict[str, list[str]] = {}
-    for role, packages in (("builder", preset.apt_builder), ("runtime", preset.apt_runtime)):
-        for package in packages:
+    for role in ("builder", "runtime"):
+        for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
-    if preset.tensorrt and preset.tensorrt.form == "deb":
-        for role, packages in (("builder", preset.tensorrt.builder), ("runtime", preset.tensorrt.runtime)):
-            for package in packages:
-                roles.setdefault(package, []).append(role)
     return [Unresolved("deb", package, "+".join(dict.fromkeys(of))) for package, of in sorted(roles.items())]
 
 

@@ -297,12 +297,7 @@ class _Run:
 
     def _closures(self, bases: Mapping[str, tuple[list[Entry], LockedImage]]) -> dict[str, list[apt.DebFile]]:
         """The .debs that each role's base lacks."""
-        tensorrt = self.preset.tensorrt
-        packages = {"builder": list(self.preset.apt_builder), "runtime": list(self.preset.apt_runtime)}
-        if tensorrt is not None and tensorrt.form == "deb":
-            packages["builder"] += tensorrt.builder or tensorrt.runtime
-            packages["runtime"] += tensorrt.runtime
-        return {role: list(self._apt_root(role, bases[role][0]).closure(packages[role])) for role in ROLES}
+        return {role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role))) for role in ROLES}
 
     def _fetch_debs(self, closures: Mapping[str, Sequence[apt.DebFile]]) -> list[Entry]:
         """The .debs of all roles in the store, as entries; a .deb that both roles need is one entry."""
