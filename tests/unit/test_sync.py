@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gapforge.core import holdings, preview
 from gapforge.core import lock as locks
 from gapforge.core.errors import BusyError, FetchError, GatedError, LockError, ResolveError
 from gapforge.core.files import exclusive
@@ -355,14 +356,15 @@ def test_offline_with_something_missing(place: Place) -> None:
 
 def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
     assert syncing.usable_lock(place.preset, place.project) is None
-    assert any("apt source ffmpeg" in line for line in syncing.outline(place.preset))
+    before = preview.of_preset(place.preset, holdings.look(place.project))
+    assert any("source package ffmpeg" in item.where[0] for item in before.items)
     place.sync()
     place.lose("sources/headers.tar.gz")
     place.asked()
     lock = syncing.usable_lock(place.preset, place.project)
     assert lock is not None
-    shown = {str(f["path"]): f for f in syncing.describe(lock, Store(place.project.store))}
-    assert [p for p, f in shown.items() if not f["stored"]] == ["sources/headers.tar.gz"]
+    shown = preview.of_lock(place.preset, lock, Store(place.project.store))
+    assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]
     assert place.asked() == []
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from gapforge.core import holdings, preview
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
 from gapforge.core.preset import Preset
@@ -14,6 +16,7 @@ from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.core.text import tr
+from gapforge.core.unresolved import Unresolved, counts, unresolved
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 
@@ -71,23 +74,39 @@ def _report(outcome: syncing.Outcome) -> None:
 
 
 def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
-    """What a sync would fetch. With a fitting lock it is exact and needs no network."""
+    """What a sync would fetch, without the network. With a fitting lock it is exact."""
     lock = None if args.update else syncing.usable_lock(preset, project)
     if lock is None:
-        lines = syncing.outline(preset)
-        if not args.json:
-            print(tr(f"{preset.name}: 맞는 잠금 파일이 없습니다. 내려받을 때 다음을 정합니다:",
-                     f"{preset.name}: no lock that fits; these would be resolved and fetched:"))  # fmt: skip
-            print("\n".join(f"  {line}" for line in lines))
-        return {"preset": preset.name, "locked": False, "wanted": lines}
-    files = syncing.describe(lock, Store(project.store))
-    total = sum(e.size for e in lock.entries)
-    missing = sum(e.size for e, file in zip(lock.entries, files, strict=True) if not file["stored"])
+        shown, left = preview.of_preset(preset, holdings.look(project)), unresolved(preset, None)
+    else:
+        shown, left = preview.of_lock(preset, lock, Store(project.store)), unresolved(preset, lock)
     if not args.json:
-        for entry, file in zip(lock.entries, files, strict=True):
-            where = entry.urls[0] if entry.urls else f"{entry.origin} {entry.file}"
-            print(f"  {human_bytes(entry.size):>9}  {tr('있음', 'have') if file['stored'] else tr('받음', 'get ')}  "
-                  f"{entry.path}  <- {where}")  # fmt: skip
-        print(f"{preset.name}: {len(files)} {tr('개 파일', 'files')}, {human_bytes(total)}; "
-              f"{tr('받을 양', 'to fetch')} {human_bytes(missing)}")  # fmt: skip
-    return {"preset": preset.name, "locked": True, "files": files, "bytes": total, "missing_bytes": missing}
+        _print(shown, left)
+    return {**shown.to_json(), "unresolved": [item.to_json() for item in left]}
+
+
+def _print(shown: preview.Preview, left: Sequence[Unresolved]) -> None:
+    if not shown.exact:
+        print(tr(f"{shown.preset}: 맞는 잠금 파일이 없어 동기화가 먼저 해석합니다. 프리셋이 말하는 것은 다음과 같습니다:",
+                 f"{shown.preset}: no lock that fits, so sync resolves first; what the preset itself says:"))  # fmt: skip
+    for item in shown.items:
+        size = "-" if item.size is None else human_bytes(item.size)
+        state = tr("있음", "have") if item.stored else tr("받음", "get ")
+        name = item.name if shown.exact else f"{item.kind} {item.name}"
+        print(f"  {size:>9}  {state}  {name}  <- {item.where[0]}")
+        for other in item.where[1:]:
+            print(f"  {'':>9}  {'':{len(state)}}    {tr('또는', 'or')} {other}")
+        if item.note:
+            print(f"  {'':>9}  {'':{len(state)}}    {item.note}")
+    total, missing = human_bytes(shown.total), human_bytes(shown.missing)
+    print(tr(f"{shown.preset}: {len(shown.items)}개, {total}; 받을 양 {missing}", f"{shown.preset}: {len(shown.items)} files, {total}; to fetch {missing}")
+          if shown.exact else
+          tr(f"{shown.preset}: 크기를 아는 것만 {total}, 받을 양 {missing}; 크기를 모르는 것 {len(shown.unknown)}개",
+             f"{shown.preset}: {total} of known size, {missing} of it to fetch; {len(shown.unknown)} items of unknown size"))  # fmt: skip
+    if left:
+        print(
+            tr(
+                f"동기화가 정할 것: {counts(left)}과 그 의존성",
+                f"left for sync to resolve: {counts(left)}, and what they depend on",
+            )
+        )
