@@ -96,7 +96,7 @@ RUN set -eu; \
     if [ -z "$user" ]; then useradd --uid 1000 --gid 1000 --no-create-home --home-dir /home/app --shell /bin/bash app; \
     else usermod --login app --gid 1000 --home /home/app "$user"; fi; \
     install -d -o 1000 -g 1000 -m 0755 /home/app /data; \
-    for folder in /usr/include /usr/local /opt; do \
+    for folder in /usr /opt; do \
         if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
     done; \
     ldconfig; \

@@ -129,7 +129,7 @@ def compilers() -> tuple[bool, object]:
 
 def development_files() -> tuple[bool, object]:
     found = []
-    for root in ("/usr/include", "/usr/local", "/opt"):
+    for root in ("/usr", "/opt"):
         for folder, _, files in os.walk(root):
             for name in files:
                 # Python reads pyconfig.h itself (sysconfig), so its package has it without the headers.

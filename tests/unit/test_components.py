@@ -617,7 +617,7 @@ def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "include").mkdir(parents=True)
     (root / "include/pyconfig.h").write_text("")
-    place = ('for root in ("/usr/include", "/usr/local", "/opt"):', f'for root in ("{root}",):')
+    place = ('for root in ("/usr", "/opt"):', f'for root in ("{root}",):')
     assert one(check("apt", tmp_path, {}, place), "no headers")["ok"], "pyconfig.h is Python's own"
     (root / "include/x.h").write_text("")
     result = one(check("apt", tmp_path, {}, place), "no headers")
