@@ -62,3 +62,9 @@ if "--enable-nvenc" in list_param("configure"):
         guarded("NVENC on the GPU", "encodes", lambda: (lambda r: (r[0] == 0, tail(r[1]) or "encodes"))(
             run("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=256x256:rate=10:duration=1",
                 "-c:v", "h264_nvenc", "-f", "null", "-")))  # fmt: skip
+if "--enable-cuvid" in list_param("configure"):
+    decoders = re.findall(r" (\w+_cuvid) ", listed("decoders"))
+    report("CUVID", bool(decoders), " ".join(decoders) or "missing", "decoders named *_cuvid")
+if "--enable-nvdec" in list_param("configure"):
+    methods = listed("hwaccels").split(":")[-1].split()
+    report("NVDEC", "cuda" in methods, " ".join(methods) or "none", "cuda among the acceleration methods")

@@ -588,6 +588,20 @@ def test_ffmpeg_check_compares_version_and_options(tmp_path: Path) -> None:
     assert not one(bad, "NVENC")["ok"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_ffmpeg_check_looks_for_each_way_to_the_gpu(tmp_path: Path, there: bool) -> None:
+    lists = """case "$*" in
+*-encoders*) echo " V....D h264_nvenc           NVIDIA NVENC H.264 encoder (codec h264)";;
+*-decoders*) echo " V..... h264_cuvid           Nvidia CUVID H264 decoder (codec h264)";;
+*-hwaccels*) printf 'Hardware acceleration methods:\\ncuda\\n\\n';;
+esac
+"""
+    script(tmp_path / "ffmpeg", lists if there else "echo 'Hardware acceleration methods:'")
+    options = ["--enable-nvenc", "--enable-cuvid", "--enable-nvdec"]
+    found = check("ffmpeg", tmp_path, {"params": {"version": "5.1", "configure": options}})
+    assert [one(found, name)["ok"] for name in ("NVENC", "CUVID", "NVDEC")] == [there] * 3
+
+
 def elf(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy("/bin/true", file)
