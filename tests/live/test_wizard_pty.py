@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+import samples
 from gapforge.core import catalog as catalogs
 from gapforge.core import preset
 from gapforge.core.compatibility import check_preset
+from gapforge.core.lock import Lock, LockedImage
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 30.0  # seconds that any one question may take
@@ -97,6 +101,29 @@ def presets(place: Path) -> set[str]:
     return {f.name for f in (place / "presets").iterdir()}
 
 
+def gapforge(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GAPFORGE_")} | {
+        "GAPFORGE_ROOT": str(place),
+        "GAPFORGE_LANG": "en",
+    }
+    argv = [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *words]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+def stand_in_artifacts(place: Path, made: preset.Preset) -> None:
+    """artifacts/NAME with a lock for this very preset; the files are a few bytes each."""
+    image = LockedImage("stand-in", "sha256:" + "1" * 64, "sha256:" + "2" * 64, made.os_id, made.os_version)
+    sources = tuple(
+        samples.entry("tensorrt" if n == "tensorrt" else "source", f"sources/{n}.tar", name=n) for n in made.sources
+    )
+    whole = samples.lock(made)
+    entries = tuple(e for e in whole.entries if e.kind != "source") + sources
+    lock = Lock(
+        made.name, made.sha256, {"builder": image, "runtime": image}, tuple(sorted(entries, key=lambda e: e.path))
+    )
+    samples.lay_artifacts(place / "artifacts" / made.name, lock)
+
+
 STACKS = [
     (
         ("nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04", "3.10", "2.0.1", "8.5.3.1", "runtime"),
@@ -127,6 +154,22 @@ def test_six_questions_by_hand_make_a_preset_that_check_accepts(
     if answers[3] not in ("", "none"):
         assert made.tensorrt is not None
         assert made.tensorrt.version == answers[3]
+    assert "To download: at least" in terminal.screen
+    checked = gapforge(place, "check", name)
+    assert checked.returncode == 0, checked.stdout
+    assert f"{name}  sound" in checked.stdout
+    plan_before = gapforge(place, "plan", "--preset", name)
+    assert plan_before.returncode == 4  # no lock: the message names the command that comes next
+    assert f"online: ./deps_sync.sh {name}, then carry artifacts/{name}/" in plan_before.stderr
+    stand_in_artifacts(place, made)
+    plan = gapforge(place, "plan", "--preset", name, "--type", "runtime", "--json")
+    assert plan.returncode == 0, plan.stderr
+    shown = json.loads(plan.stdout)
+    assert shown["preset"] == name
+    inputs = {file["path"] for file in shown["context"]}
+    assert {"Dockerfile", "inputs/ffmpeg/sources/ffmpeg/ffmpeg.tar"} <= inputs
+    assert any(path.startswith("inputs/tensorrt/sources/") for path in inputs) == (made.tensorrt is not None)
+    assert "--network=none" in shown["command"]
 
 
 def test_nonsense_back_and_defaults(terminal: Terminal, place: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import samples
 from gapforge.cli import wizard
 from gapforge.core import catalog as catalogs
 from gapforge.core import preset
 from gapforge.core.compatibility import check_preset
 from gapforge.core.errors import CompatibilityError, Interrupted
+from gapforge.core.lock import Lock, LockedImage
 from gapforge.core.project import Project
 from gapforge.core.text import josa, pad, tr, width
 from gapforge.wizard import choices, compose
@@ -117,6 +120,71 @@ def test_only_what_fits_is_offered(place: Project) -> None:
     nine = base_of("12.4.1", CATALOG)
     assert nine is not None
     assert not [v for v in (o.value for o in choices.tensorrt_options(nine, "3.10", CATALOG)) if v.startswith("8.")]
+
+
+def lock_with(place: Project, name: str) -> Lock:
+    """A lock of a preset with base images and the torch trio; the store has the builder's image."""
+    made = preset.find(place.presets, name)
+    assert made.pytorch is not None
+    image = {r: LockedImage(f"{made.base(r).image}@sha256:{'c' * 64}", f"sha256:{'a' * 64}", f"sha256:{'b' * 64}", "ubuntu", "22.04")
+             for r in ("builder", "runtime")}  # fmt: skip
+    layers = [replace(samples.entry("image", f"images/{r}/aa", name=r, roles=(r,)), size=size)
+              for r, size in (("builder", 4_000_000_000), ("runtime", 2_000_000_000))]  # fmt: skip
+    trio = {"torch": made.pytorch.torch, "torchvision": made.pytorch.torchvision, "torchaudio": made.pytorch.torchaudio}
+    wheels = [
+        replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000) for n, v in trio.items()
+    ]
+    lock = Lock(name, made.sha256, image, tuple(sorted([*layers, *wheels], key=lambda e: e.path)))
+    place.lock_file(name).write_text(lock.render(), encoding="utf-8")
+    return lock
+
+
+def put_into_store(place: Project, sha256: str, size: int) -> None:
+    file = place.store / "sha256" / sha256[:2] / sha256
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as stream:
+        stream.truncate(size)  # sparse: the prompts look at names and sizes only
+
+
+def test_prompts_mark_what_is_stored_and_what_would_be_downloaded(place: Project) -> None:
+    tar = next(t for t in CATALOG.tensorrt["10.7.0.23"].tars if t.cuda == "12.6")
+    _, screen = talk(place, "manual\nnvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04\n\n2.7.1\nnone\n\n")
+    base, torch, trt = (next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
+                        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23"))  # fmt: skip
+    assert "adds" not in base + torch  # nobody knows yet
+    assert trt.endswith("adds 4.4 GB")
+
+    lock = lock_with(place, "ubuntu22.04-cuda12.6-torch2.7")
+    put_into_store(place, tar.sha256, tar.size)
+    put_into_store(place, next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")), 4_000_000_000)
+    _, screen = talk(place, "manual\nnvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04\n\n2.7.1\nnone\n\n")
+    base, torch, trt = (next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
+                        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23"))  # fmt: skip
+    assert base.endswith("adds 2.0 GB")  # the runtime's image; the builder's is there
+    assert torch.endswith("adds 2.1 GB")
+    assert trt.endswith("already in the store")
+
+
+def test_the_download_of_the_chosen_preset_is_summed_up(place: Project) -> None:
+    _, screen = talk(place, "ubuntu22.04-cuda12.8-torch2.8\n\n")
+    assert "To download: at least 6.9 GB; already in the store: 0 B." in screen
+    assert "2 base images" in screen
+    lock = lock_with(place, "ubuntu22.04-cuda12.8-torch2.8")
+    put_into_store(place, next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")), 4_000_000_000)
+    _, screen = talk(place, "ubuntu22.04-cuda12.8-torch2.8\n\n")
+    assert "To download: 4.1 GB; already in the store: 4.0 GB." in screen
+    place.lock_file("ubuntu22.04-cuda12.8-torch2.8").write_text("{", encoding="utf-8")
+    _, screen = talk(place, "ubuntu22.04-cuda12.8-torch2.8\n\n")
+    assert "To download: at least 6.9 GB" in screen
+
+
+def test_the_template_is_that_of_the_chosen_torch(place: Project) -> None:
+    old = compose.template_for("11.8", place, CATALOG, "2.0.1")
+    assert old.name == "ubuntu22.04-cuda11.8-torch2.0"
+    assert compose.template_for("11.8", place, CATALOG, "2.1.2").name == REFERENCE
+    assert compose.template_for("11.8", place, CATALOG, "2.7.1").name == REFERENCE  # else the newest
+    assert compose.template_for("12.9", place, CATALOG).name == "ubuntu22.04-cuda12.8-torch2.8"
+    assert not compose.template_for("ubuntu:22.04", place, CATALOG).cuda
 
 
 def test_every_question_has_one_default(place: Project) -> None:

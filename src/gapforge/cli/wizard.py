@@ -10,15 +10,19 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from gapforge.core import catalog as catalogs
+from gapforge.core import holdings, preview
+from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.catalog import Catalog
-from gapforge.core.errors import Interrupted, PresetError
+from gapforge.core.errors import Interrupted, LockError, PresetError
+from gapforge.core.holdings import Holdings
 from gapforge.core.preset import Preset
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.readiness import Readiness, look
 from gapforge.core.shapes import nearest
 from gapforge.core.text import language, pad, tr, width
+from gapforge.core.unresolved import counts, unresolved
 from gapforge.wizard.choices import (
     PLAIN_BASE,
     Base,
@@ -55,6 +59,7 @@ class _Talk:
     presets: dict[str, Preset]
     broken: list[str]
     ready: dict[str, Readiness]
+    holdings: Holdings
     answers: dict[str, str] = field(default_factory=dict)
 
     def say(self, line: str = "") -> None:
@@ -86,7 +91,7 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
         except PresetError:
             broken.append(name)
     ready = {name: look(project, preset) for name, preset in known.items()}
-    return _Talk(project, stdin, stdout, catalogs.load(project.catalog), known, broken, ready)
+    return _Talk(project, stdin, stdout, catalogs.load(project.catalog), known, broken, ready, holdings.look(project))
 
 
 def _converse(talk: _Talk, given: Choices) -> Choices:
@@ -136,6 +141,7 @@ def _finish_manual(talk: _Talk, kind: str) -> Choices:
         talk.say(tr("주의: ", "warning: ") + line)
     state = look(talk.project, made)
     if not state.ready:
+        _say_download(talk, made)
         talk.say(_sync_first(made.name))
     return Choices(preset=made.name, type=kind)
 
@@ -204,22 +210,15 @@ def _options(talk: _Talk, step: str) -> tuple[str, list[Option]]:
     if step == "type":
         return tr("이미지 종류", "Kind of image"), type_options()
     if step == "base":
-        return tr("기반 이미지 (CUDA/cuDNN)", "Base image (CUDA/cuDNN)"), base_options(catalog)
+        return tr("기반 이미지 (CUDA/cuDNN)", "Base image (CUDA/cuDNN)"), base_options(catalog, talk.holdings)
     base = base_of(answers.get("base", PLAIN_BASE), catalog) or Base(PLAIN_BASE, PLAIN_BASE, "", "")
     if step == "python":
         return "Python", python_options(base, catalog)
     if step == "torch":
-        return "PyTorch", torch_options(base, answers["python"], catalog)
+        return "PyTorch", torch_options(base, answers["python"], catalog, talk.holdings)
     return tr("TensorRT, 또는 없음", "TensorRT, or none"), tensorrt_options(
-        base, answers["python"], catalog, _stored(talk)
+        base, answers["python"], catalog, talk.holdings
     )
-
-
-def _stored(talk: _Talk) -> frozenset[str]:
-    """The TensorRT files of the catalog that are in the store already."""
-    folder = talk.project.store / "sha256"
-    hashes = (tar.sha256 for release in talk.catalog.tensorrt.values() for tar in release.tars if tar.sha256)
-    return frozenset(h for h in hashes if (folder / h[:2] / h).is_file())
 
 
 def _preset_options(talk: _Talk) -> list[Option]:
@@ -260,7 +259,35 @@ def _show_preset(talk: _Talk, preset: Preset) -> None:
         if state.missing:
             talk.say(tr(f"   파일 {state.files}개 중 {len(state.missing)}개가 없거나 크기가 다릅니다 (예: {state.missing[0]}).",
                         f"   {len(state.missing)} of {state.files} files are missing or have another size (such as {state.missing[0]})."))  # fmt: skip
+        _say_download(talk, preset)
         talk.say(_sync_first(preset.name))
+
+
+def _say_download(talk: _Talk, preset: Preset) -> None:
+    """What a sync of the preset would add to the store, as far as it is known without the network."""
+    file = talk.project.lock_file(preset.name)
+    lock = None
+    if file.exists():
+        try:
+            lock = locks.load(file)
+        except LockError:
+            lock = None
+    if lock is not None and lock.preset_sha256 == preset.sha256:
+        shown = preview.of_lock(preset, lock, talk.holdings.store)
+    else:
+        shown = preview.of_preset(preset, talk.holdings)
+    have, missing = human_bytes(shown.total - shown.missing), human_bytes(shown.missing)
+    if shown.exact:
+        talk.say(
+            tr(
+                f"   받을 양 {missing}; 이미 받아 둔 것 {have}.",
+                f"   To download: {missing}; already in the store: {have}.",
+            )
+        )
+    else:
+        left = counts(unresolved(preset, None))
+        talk.say(tr(f"   받을 양 {missing} 이상; 이미 받아 둔 것 {have}. 크기를 아직 모르는 것: {left} 등 {len(shown.unknown)}개.",
+                    f"   To download: at least {missing}; already in the store: {have}. Of unknown size: {len(shown.unknown)} ({left}, …)."))  # fmt: skip
 
 
 def _sync_first(name: str) -> str:

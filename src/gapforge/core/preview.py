@@ -84,11 +84,9 @@ def of_preset(preset: Preset, holdings: Holdings) -> Preview:
     items += [Item("wheel", requirement, (_default_index(),)) for requirement in preset.packages]
     items += [_source(source, holdings) for source in preset.sources.values()]
     extra = tuple(source.uri for source in preset.apt_sources)
-    wanted = {"builder": list(preset.apt_builder), "runtime": list(preset.apt_runtime)}
-    if preset.tensorrt and preset.tensorrt.form == "deb":
-        wanted["builder"] += preset.tensorrt.builder or preset.tensorrt.runtime
-        wanted["runtime"] += preset.tensorrt.runtime
-    items += [Item("deb", f"{package} ({role})", (_base_apt(), *extra)) for role in ROLES for package in wanted[role]]
+    items += [
+        Item("deb", f"{package} ({role})", (_base_apt(), *extra)) for role in ROLES for package in preset.debs(role)
+    ]
     return Preview(preset.name, False, tuple(items))
 
 

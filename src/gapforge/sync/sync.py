@@ -454,25 +454,3 @@ def _paths_of(lock_file: Path) -> list[str]:
     except LockError:
         return []
     return [e.path for e in lock.entries]
-
-
-def describe(lock: Lock, store: Store) -> list[dict[str, object]]:
-    """Every file of a lock for ``--dry-run``: origin or addresses, size, and whether the store has it."""
-    return [{
-        "path": e.path, "kind": e.kind, "size": e.size, "sha256": e.sha256, "origin": e.origin,
-        "urls": list(e.urls), "stored": store.has(e.sha256, e.size),
-    } for e in lock.entries]  # fmt: skip
-
-
-def outline(preset: Preset) -> list[str]:
-    """What an unresolved preset asks for, one line each: all that can be said without the network."""
-    lines = [f"image {role}: {preset.base(role).label}" for role in ROLES]
-    for requirement in (*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages):
-        lines.append(f"wheel {requirement}, and what it depends on")
-    for source in preset.sources.values():
-        size = f", {source.size} bytes" if source.size else ""
-        where = source.urls[0] if source.urls else source.sdist or f"apt source {source.apt_source}"
-        lines.append(f"source {source.name}: {where}{size}")
-    for role, packages in (("builder", preset.apt_builder), ("runtime", preset.apt_runtime)):
-        lines += [f"deb {package} ({role}), and what it depends on" for package in packages]
-    return lines

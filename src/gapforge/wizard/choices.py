@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gapforge.core import tensorrt_fit
 from gapforge.core.catalog import Catalog, CudaImage, TensorRTRelease, TorchRelease
 from gapforge.core.compatibility import python_problems, torch_builds_for
+from gapforge.core.holdings import Held, Holdings
 from gapforge.core.preset import TARGET_OS
-from gapforge.core.progress import human_bytes
 from gapforge.core.text import tr
 from gapforge.core.versions import key, minor, within
 
@@ -67,8 +67,11 @@ def base_of(reference: str, catalog: Catalog) -> Base | None:
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-def base_options(catalog: Catalog) -> list[Option]:
-    """One base image for each CUDA, newest first, and one without; default: the newest that OpenCV is confirmed with."""
+def base_options(catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
+    """One base image for each CUDA, newest first, and one without; default: the newest that OpenCV is confirmed with.
+
+    ``holdings`` adds to every option of every question what it would add to download, where that is known.
+    """
     newest: dict[str, CudaImage] = {}
     for image in catalog.images:
         known = newest.get(minor(image.cuda))
@@ -84,8 +87,10 @@ def base_options(catalog: Catalog) -> list[Option]:
             note.append(tr(f"드라이버 {least} 이상", f"driver {least} or newer"))
         if not catalog.opencv_for(image.cuda):
             note.append(tr("OpenCV와의 조합은 확인되지 않음", "not confirmed with OpenCV"))
-        options.append(Option(image.builder, f"CUDA {image.cuda}", ", ".join(note), image is default))
-    options.append(Option(PLAIN_BASE, tr("CUDA 없음", "no CUDA"), PLAIN_BASE, not options))
+        note.append(holdings.image(image.builder, image.runtime).note if holdings else "")
+        options.append(Option(image.builder, f"CUDA {image.cuda}", _listed(note), image is default))
+    note = [PLAIN_BASE, holdings.image(PLAIN_BASE).note if holdings else ""]
+    options.append(Option(PLAIN_BASE, tr("CUDA 없음", "no CUDA"), _listed(note), not options))
     return options
 
 
@@ -112,7 +117,7 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
     return sorted(found, key=lambda pair: key(pair[0].torch), reverse=True)
 
 
-def torch_options(base: Base, python: str, catalog: Catalog) -> list[Option]:
+def torch_options(base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
     """The newest patch of each PyTorch series that fits, newest first, and none; default: the newest."""
     options: list[Option] = []
     seen: set[str] = set()
@@ -124,15 +129,24 @@ def torch_options(base: Base, python: str, catalog: Catalog) -> list[Option]:
         parts.append(
             f"torchaudio {release.torchaudio}" if release.torchaudio else tr("torchaudio 없음", "no torchaudio")
         )
-        options.append(Option(release.torch, f"PyTorch {release.torch}", ", ".join(parts), not options))
+        parts.append(_torch_held(release, build, holdings).note if holdings else "")
+        options.append(Option(release.torch, f"PyTorch {release.torch}", _listed(parts), not options))
     return [*options, Option(NONE, tr("PyTorch 없이", "without PyTorch"), "", not options)]
 
 
-def tensorrt_options(base: Base, python: str, catalog: Catalog, stored: frozenset[str] = frozenset()) -> list[Option]:
+def _torch_held(release: TorchRelease, build: str, holdings: Holdings) -> Held:
+    """The three wheels under their names in PyTorch's index, else in the default one."""
+    trio = {"torch": release.torch, "torchvision": release.torchvision, "torchaudio": release.torchaudio}
+    held = holdings.packages(*((name, f"{version}+{build}") for name, version in trio.items() if version))
+    if held.size is None and build == release.default_build:
+        return holdings.packages(*((name, version) for name, version in trio.items() if version))
+    return held
+
+
+def tensorrt_options(base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
     """The TensorRT releases that fit, newest first, and none; default: the newest whose range is published.
 
     A build for a newer CUDA than the base's is offered only where NVIDIA published that it serves.
-    ``stored`` holds SHA-256 of files that are already in the store; such releases are marked.
     """
     releases = tensorrt_fit.releases_for(base.cuda, base.cudnn, python, catalog) if base.cuda else []
     sure = [r for r in tensorrt_fit.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
@@ -149,14 +163,11 @@ def tensorrt_options(base: Base, python: str, catalog: Catalog, stored: frozense
             note.append(tr("이 CUDA와는 확인되지 않음", "not confirmed with this CUDA"))
         if release.pythons and release.binds(python) is None:
             note.append(tr(f"Python {python} 바인딩은 확인되지 않음", f"its binding for Python {python} not confirmed"))
-        if tar.sha256 in stored:
-            note.append(tr("이미 받아 둠", "already in the store"))
-        elif tar.size:
-            note.append(human_bytes(tar.size))
+        note.append(holdings.file(tar.sha256, tar.size).note if holdings else "")
         if not tar.sha256:
             note.append(tr("공개된 해시 없음", "no published hash"))
         options.append(
-            Option(release.version, f"TensorRT {release.version}", ", ".join(note), release.version == default)
+            Option(release.version, f"TensorRT {release.version}", _listed(note), release.version == default)
         )
     return [*options, Option(NONE, tr("TensorRT 없이", "without TensorRT"), "", default == NONE)]
 
@@ -177,6 +188,10 @@ def type_options() -> list[Option]:
             False,
         ),
     ]
+
+
+def _listed(notes: list[str]) -> str:
+    return ", ".join(note for note in notes if note)
 
 
 def _hash(release: TensorRTRelease, cuda: str) -> str:
