@@ -60,7 +60,9 @@ def library(target: Path, soname: str, code: str = "", needs: Sequence[Path | st
     return target
 
 
-def module(target: Path, name: str, declarations: str, version: str, needs: Sequence[Path | str], rpath: str = "") -> Path:
+def module(
+    target: Path, name: str, declarations: str, version: str, needs: Sequence[Path | str], rpath: str = ""
+) -> Path:
     """Compile a Python extension whose ``__version__`` is the text object that the expression ``version`` makes."""
     code = _MODULE.format(name=name, declarations=declarations, version=version)
     return library(target, "", code, needs, rpath)
@@ -82,7 +84,9 @@ class TensorRT:
         number = int(self.major) * (1000 if int(self.major) < 10 else 10000) + int(minor) * 100 + int(patch)
         self.folder, self.lib, self.include = folder, folder / "lib", folder / "include"
         core = self._part("nvinfer", f"int getInferLibVersion(void) {{ return {number}; }}")
-        library(self.lib / f"libnvinfer_builder_resource.so.{self.three}", f"libnvinfer_builder_resource.so.{self.three}")
+        library(
+            self.lib / f"libnvinfer_builder_resource.so.{self.three}", f"libnvinfer_builder_resource.so.{self.three}"
+        )
         plugin = self._part("nvinfer_plugin", "extern int getInferLibVersion(void); int initLibNvInferPlugins(void)"
                             "{ return getInferLibVersion(); }", core)  # fmt: skip
         self._part("nvinfer_vc_plugin", "", core)
@@ -111,11 +115,16 @@ class TensorRT:
 
     def _version_header(self) -> str:
         numbers = zip(("MAJOR", "MINOR", "PATCH", "BUILD"), self.version.split("."), strict=True)
-        return "".join(f"#define NV_TENSORRT_{key} {value} //!< TensorRT {key.lower()} version.\n" for key, value in numbers)
+        return "".join(
+            f"#define NV_TENSORRT_{key} {value} //!< TensorRT {key.lower()} version.\n" for key, value in numbers
+        )
 
     def wheel(self, name: str, tag: str) -> tuple[str, bytes]:
         """The binding as the tar has it; ``name`` may be tensorrt_lean or tensorrt_dispatch."""
-        files: dict[str, bytes] = {f"{name}/__init__.py": self.init().encode(), f"{name}/tensorrt.so": self.binding.read_bytes()}
+        files: dict[str, bytes] = {
+            f"{name}/__init__.py": self.init().encode(),
+            f"{name}/tensorrt.so": self.binding.read_bytes(),
+        }
         return wheel(name, self.three, f"{tag}-none-linux_x86_64", files, extras={"numpy": "numpy"})
 
     def init(self) -> str:
@@ -177,7 +186,10 @@ class TensorRT:
         if int(self.major) < 10:
             needs[f"libnvparsers{self.major}"], stems[f"libnvparsers{self.major}"] = f"{core} {same}", "nvparsers"
         for package, stem in stems.items():
-            files = {f"{usr}/{f.name}": f for f in (self.lib / f"lib{stem}.so.{self.three}", self.lib / f"lib{stem}.so.{self.major}")}
+            files = {
+                f"{usr}/{f.name}": f
+                for f in (self.lib / f"lib{stem}.so.{self.three}", self.lib / f"lib{stem}.so.{self.major}")
+            }
             if package == core:
                 resource = self.lib / f"libnvinfer_builder_resource.so.{self.three}"
                 files[f"{usr}/{resource.name}"] = resource
@@ -226,9 +238,16 @@ def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
     packages = index_of(folder).encode()
     files = {file.name: file.read_bytes() for file in sorted(folder.glob("*.deb"))}
     files |= {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
-    lines = ["Origin: NVIDIA", "Label: NVIDIA CUDA", "Architecture: amd64", f"Date: {formatdate(usegmt=True).replace('GMT', 'UTC')}"]
+    lines = [
+        "Origin: NVIDIA",
+        "Label: NVIDIA CUDA",
+        "Architecture: amd64",
+        f"Date: {formatdate(usegmt=True).replace('GMT', 'UTC')}",
+    ]
     lines.append("SHA256:")
-    lines += [f" {hashlib.sha256(files[name]).hexdigest()} {len(files[name])} {name}" for name in ("Packages", "Packages.gz")]
+    lines += [
+        f" {hashlib.sha256(files[name]).hexdigest()} {len(files[name])} {name}" for name in ("Packages", "Packages.gz")
+    ]
     files["Release"] = ("\n".join(lines) + "\n").encode()
     signed = subprocess.run(["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", "",
                              "--clearsign"], input=files["Release"], check=True, capture_output=True)  # fmt: skip
@@ -244,7 +263,10 @@ def local_repo_deb(folder: Path, debs: Path, name: str) -> Path:
     (tree / "Packages.gz").write_bytes(gzip.compress((tree / "Packages").read_bytes(), mtime=0))
     (tree / f"{name}.list").write_text(f"deb [signed-by=/usr/share/keyrings/{name}-keyring.gpg] file:///var/{name} /\n")
     (tree / f"{name}-keyring.gpg").write_bytes(b"\x99key")
-    files = {f"var/{name}/{file.name}": file for file in (*sorted(debs.glob("*.deb")), tree / "Packages", tree / "Packages.gz")}
+    files = {
+        f"var/{name}/{file.name}": file
+        for file in (*sorted(debs.glob("*.deb")), tree / "Packages", tree / "Packages.gz")
+    }
     files |= {f"var/{name}/{name}-keyring.gpg": tree / f"{name}-keyring.gpg",
               f"etc/apt/sources.list.d/{name}.list": tree / f"{name}.list"}  # fmt: skip
     return deb(folder, name, "1.0-1", files)
@@ -257,7 +279,9 @@ def wheel(name: str, version: str, tag: str, files: Mapping[str, bytes], require
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.8\n"
     metadata += "".join(f"Requires-Dist: {need}\n" for need in requires)
-    metadata += "".join(f"Provides-Extra: {e}\nRequires-Dist: {need} ; extra == '{e}'\n" for e, need in (extras or {}).items())
+    metadata += "".join(
+        f"Provides-Extra: {e}\nRequires-Dist: {need} ; extra == '{e}'\n" for e, need in (extras or {}).items()
+    )
     pure = "true" if tag.endswith("-any") else "false"
     tags = "".join(f"Tag: {python}-{tag.split('-', 1)[1]}\n" for python in tag.split("-")[0].split("."))
     content = dict(files)
@@ -281,7 +305,7 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
     the image does not have.
     """
     lib, local = folder / "torch" / "lib", "$ORIGIN"
-    c10 = library(lib / "libc10.so", "libc10.so", "const char gapforge_torch_version[] = \"2.1.2+cu118\";", rpath=local)
+    c10 = library(lib / "libc10.so", "libc10.so", 'const char gapforge_torch_version[] = "2.1.2+cu118";', rpath=local)
     cudart = library(lib / "libcudart-d0da41ae.so.11.0", "libcudart-d0da41ae.so.11.0")
     cpu = library(lib / "libtorch_cpu.so", "libtorch_cpu.so", "", [c10], local)
     cuda = library(lib / "libtorch_cuda.so", "libtorch_cuda.so", "", [c10, cpu, cudart], local)
@@ -306,7 +330,9 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
     }  # fmt: skip
     library(folder / "torchvision" / "_C.so", "", "", [torch, c10, cudart])
     library(folder / "torchaudio" / "lib" / "libtorchaudio.so", "libtorchaudio.so", "", [torch, c10])
-    library(folder / "torchaudio" / "lib" / "libtorchaudio_ffmpeg5.so", "libtorchaudio_ffmpeg5.so", "", ["libavcodec.so.59"])
+    library(
+        folder / "torchaudio" / "lib" / "libtorchaudio_ffmpeg5.so", "libtorchaudio_ffmpeg5.so", "", ["libavcodec.so.59"]
+    )
     for place, text in texts.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text)
@@ -316,7 +342,9 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
             "torchvision": ("0.16.2+cu118", ["numpy", "requests", "torch==2.1.2", "pillow!=8.3.*,>=5.3.0"])}  # fmt: skip
     found = {}
     for name, (version, requires) in sets.items():
-        files = {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted((folder / name).rglob("*")) if f.is_file()}
+        files = {
+            f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted((folder / name).rglob("*")) if f.is_file()
+        }
         file, data = wheel(name, version, "cp311-cp311-linux_x86_64", files, requires)
         found[file] = data
     return found

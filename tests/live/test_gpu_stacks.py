@@ -28,10 +28,15 @@ from samples import ROOT, sha
 from servers import Site, file_server, publish
 
 QUICKSTART = "debian12-cpu-quickstart"
-TAR8, TAR10, DEB, LOCAL = "debian12-cuda11.8-tar8", "debian12-cuda12.4-tar10", "debian12-cuda11.8-deb", "debian12-cuda11.8-local"
+TAR8, TAR10, DEB, LOCAL = (
+    "debian12-cuda11.8-tar8",
+    "debian12-cuda11.8-tar10",
+    "debian12-cuda11.8-deb",
+    "debian12-cuda11.8-local",
+)
 ALIEN, BROKEN = "debian12-cuda11.8-alien", "debian12-cuda11.8-broken"
 FILE8 = "TensorRT-8.6.1.6.Linux.x86_64-gnu.cuda-11.8.tar.gz"
-FILE10 = "TensorRT-10.0.1.6.Linux.x86_64-gnu.cuda-12.4.tar.gz"
+FILE10 = "TensorRT-10.0.1.6.Linux.x86_64-gnu.cuda-11.8.tar.gz"
 BUILD = "8.6.1.6-1+cuda11.8"
 LOCAL_NAME = "nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8"
 LOCAL_FILE = f"{LOCAL_NAME}_1.0-1_amd64.deb"
@@ -116,8 +121,14 @@ class Shelf:
 
     def __init__(self, site: Site, folder: Path, lock: Lock) -> None:
         self.site = site
-        self.eight, self.ten = gpu_parts.TensorRT(folder / "8", "8.6.1.6"), gpu_parts.TensorRT(folder / "10", "10.0.1.6")
-        self.tar8, self.tar10 = self.eight.tar(("cp38", "cp310", "cp311")), self.ten.tar(("cp38", "cp310", "cp311", "cp312"))
+        self.eight, self.ten = (
+            gpu_parts.TensorRT(folder / "8", "8.6.1.6"),
+            gpu_parts.TensorRT(folder / "10", "10.0.1.6"),
+        )
+        self.tar8, self.tar10 = (
+            self.eight.tar(("cp38", "cp310", "cp311")),
+            self.ten.tar(("cp38", "cp310", "cp311", "cp312")),
+        )
         # The first release after what the binding supports; and a release that is damaged inside.
         self.alien, self.broken = self.eight.tar(("cp36", "cp38", "cp310")), self.eight.tar(("cp311",), broken=True)
         self._indexes(folder / "wheels", lock)
@@ -137,7 +148,9 @@ class Shelf:
                 index[file] = data
         bad = {"torch": "2.1.2", "torchvision": "0.16.2", "torchaudio": "2.1.2", "tensorrt": "8.6.1"}
         for name, version in {**bad, "tensorrt-libs": "8.6.1"}.items():
-            file, data = gpu_parts.wheel(name, version, "py3-none-any", {f"{name}/__init__.py": b"raise SystemExit('wrong index')\n"})
+            file, data = gpu_parts.wheel(
+                name, version, "py3-none-any", {f"{name}/__init__.py": b"raise SystemExit('wrong index')\n"}
+            )
             default[file] = data
         self.torch = gpu_parts.torch_wheels(folder)
         self.default_index = publish(self.site, "/default", default)
@@ -257,7 +270,9 @@ class Place:
 
     def ask(self, name: str, kind: str, *modules: str) -> dict[str, Any]:
         """Import the modules in the image, where there is no network."""
-        said = self.docker("run", "--rm", "--network=none", f"gapforge/{name}:{kind}", "python3", "-I", "-c", ASK, *modules)
+        said = self.docker(
+            "run", "--rm", "--network=none", f"gapforge/{name}:{kind}", "python3", "-I", "-c", ASK, *modules
+        )
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
         return answer
 
@@ -284,7 +299,12 @@ def place(home: Path, ready: Lock) -> Iterator[Place]:
 
 
 def torch_part(place: Place) -> Mapping[str, str]:
-    return {"torch": "2.1.2+cu118", "torchvision": "0.16.2+cu118", "torchaudio": "2.1.2+cu118", "index": place.shelf.torch_index}
+    return {
+        "torch": "2.1.2+cu118",
+        "torchvision": "0.16.2+cu118",
+        "torchaudio": "2.1.2+cu118",
+        "index": place.shelf.torch_index,
+    }
 
 
 # ---- TensorRT 8 as a tar, with PyTorch +cu118
@@ -293,12 +313,16 @@ def torch_part(place: Place) -> Mapping[str, str]:
 def test_a_login_page_instead_of_the_tar_says_what_to_fetch(place: Place) -> None:
     place.preset(TAR8, "8.6.1.6", "tar", pytorch=torch_part(place), sources={
         "tensorrt": place.shelf.source(FILE8, place.shelf.tar8, version="8.6.1.6", gated="sign in and accept the licence")})  # fmt: skip
-    place.serve(FILE8, b"<!DOCTYPE html><html><title>Log in</title></html>" * 40, content_type="text/html; charset=utf-8")
+    place.serve(
+        FILE8, b"<!DOCTYPE html><html><title>Log in</title></html>" * 40, content_type="text/html; charset=utf-8"
+    )
     said = place.sync(TAR8, code=8)
     for part in (FILE8, f"{place.shelf.site.url}/secure/{FILE8}", sha(place.shelf.tar8), "sign in and accept the licence",
                  f"./deps_sync.sh {TAR8} --from FOLDER", "web page"):  # fmt: skip
         assert part in said
-    assert not [path for path, _ in place.shelf.site.log if path.startswith(("/default", "/whl"))], "asked before the long part"
+    assert not [path for path, _ in place.shelf.site.log if path.startswith(("/default", "/whl"))], (
+        "asked before the long part"
+    )
     assert not (place.root / "artifacts" / TAR8).exists()
 
 
@@ -326,9 +350,13 @@ def test_torch_is_locked_from_its_index_and_nothing_else_is(place: Place) -> Non
                  "torchaudio": ("2.1.2+cu118", "index:torch")}  # fmt: skip
     assert wheels == expected
     asked = {path for path, _ in place.shelf.site.log}
-    assert not [path for path in asked if "tensorrt" in path and path.startswith(("/default", "/whl"))], "the stub on the index"
+    assert not [path for path in asked if "tensorrt" in path and path.startswith(("/default", "/whl"))], (
+        "the stub on the index"
+    )
     assert not [path for path in asked if path.startswith("/default/files/torch")]
-    assert not [path for path in asked if path.startswith("/whl/cu118/files/") and not path.split("/")[-1].startswith("torch")]
+    assert not [
+        path for path in asked if path.startswith("/whl/cu118/files/") and not path.split("/")[-1].startswith("torch")
+    ]
 
 
 def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
@@ -337,7 +365,10 @@ def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
     assert found["tensorrt/library"] == "8.6.1" and found["tensorrt/import tensorrt"] == "8.6.1"
     assert found["wheels/torch's CUDA"] == "CUDA 11.8" and found["wheels/import torch"] == "2.1.2+cu118"
     closure = found["apt/shared libraries"]
-    assert "from the GPU driver at run time: libcuda.so.1" in closure and "libavcodec.so.59 of libtorchaudio_ffmpeg5.so" in closure
+    assert (
+        "from the GPU driver at run time: libcuda.so.1" in closure
+        and "libavcodec.so.59 of libtorchaudio_ffmpeg5.so" in closure
+    )
     said = place.ask(TAR8, "runtime", "tensorrt", "torch", "torchvision", "torchaudio", "numpy", "filelock")
     assert [said[name][0] for name in ("tensorrt", "torch", "torchvision", "torchaudio", "numpy")] == [
         "8.6.1", "2.1.2+cu118", "0.16.2+cu118", "2.1.2+cu118", "1.26.4"]  # fmt: skip
@@ -345,7 +376,9 @@ def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
     assert said["mapped"] == [f"/usr/local/tensorrt/lib/lib{name}.so.8.6.1" for name in
                               ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")]  # fmt: skip
     assert place.shell(TAR8, "runtime", LIST) == []
-    links = place.shell(TAR8, "runtime", "readlink /usr/local/tensorrt/lib/libnvinfer.so.8; stack-probe; ls /usr/local/tensorrt")
+    links = place.shell(
+        TAR8, "runtime", "readlink /usr/local/tensorrt/lib/libnvinfer.so.8; stack-probe; ls /usr/local/tensorrt"
+    )
     assert links == ["libnvinfer.so.8.6.1", "8.6.1 built with 8.6.1", "lib"]
 
 
@@ -355,15 +388,24 @@ def test_tar8_and_torch_in_the_dev_image(place: Place) -> None:
     headers = "/usr/local/tensorrt/include"
     assert {f"{headers}/NvInfer.h", f"{headers}/NvInferVersion.h", "/usr/local/tensorrt/bin/trtexec"} <= set(files)
     assert [f for f in files if f.endswith("/ATen.h")] and [f for f in files if f.endswith("/TorchConfig.cmake")]
-    assert not [f for f in files if "nvinfer" in f and f.endswith(".a")] and not [f for f in files if "mnist" in f or "lean" in f]
-    assert place.shell(TAR8, "dev", "trtexec && build-application > /dev/null && stack-probe") == ["8.6.1 built with 8.6.1"]
+    assert not [f for f in files if "nvinfer" in f and f.endswith(".a")] and not [
+        f for f in files if "mnist" in f or "lean" in f
+    ]
+    assert place.shell(TAR8, "dev", "trtexec && build-application > /dev/null && stack-probe") == [
+        "8.6.1 built with 8.6.1"
+    ]
 
 
 # ---- TensorRT 10 as a tar
 
 
 def test_a_flipped_bit_in_the_tar_is_refused(place: Place) -> None:
-    place.preset(TAR10, "10.0.1.6", "tar", sources={"tensorrt": place.shelf.source(FILE10, place.shelf.tar10, version="10.0.1.6")})
+    place.preset(
+        TAR10,
+        "10.0.1.6",
+        "tar",
+        sources={"tensorrt": place.shelf.source(FILE10, place.shelf.tar10, version="10.0.1.6")},
+    )
     flipped = bytearray(place.shelf.tar10)
     flipped[-5] ^= 0x80
     place.serve(FILE10, bytes(flipped))
@@ -379,11 +421,17 @@ def test_tar10_in_runtime_and_dev(place: Place) -> None:
     assert found["tensorrt/library"] == "10.0.1" and found["tensorrt/import tensorrt"] == "10.0.1"
     said = place.ask(TAR10, "runtime", "tensorrt")
     assert said["tensorrt"][0] == "10.0.1"
-    assert said["mapped"] == [f"/usr/local/tensorrt/lib/lib{name}.so.10.0.1" for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")]
+    assert said["mapped"] == [
+        f"/usr/local/tensorrt/lib/lib{name}.so.10.0.1" for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+    ]
     assert place.shell(TAR10, "runtime", LIST) == []
     place.build(TAR10, "dev")
     script = "trtexec && ls /usr/local/tensorrt/include/NvInfer.h && stack-probe && python3 -c 'import tensorrt as t; print(t.__version__)'"
-    assert place.shell(TAR10, "dev", script) == ["/usr/local/tensorrt/include/NvInfer.h", "10.0.1 built with 10.0.1", "10.0.1"]
+    assert place.shell(TAR10, "dev", script) == [
+        "/usr/local/tensorrt/include/NvInfer.h",
+        "10.0.1 built with 10.0.1",
+        "10.0.1",
+    ]
 
 
 def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
@@ -392,7 +440,9 @@ def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
     file.unlink()
     file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     try:
-        said = place.run("gapforge", "build", "--preset", TAR10, "--type", "runtime", "--non-interactive", "--quiet", code=5)
+        said = place.run(
+            "gapforge", "build", "--preset", TAR10, "--type", "runtime", "--non-interactive", "--quiet", code=5
+        )
         assert f"tensorrt/{FILE10}" in said and sha(whole) in said
     finally:
         file.unlink()
@@ -406,16 +456,22 @@ def test_a_tar_without_a_binding_for_the_python_names_what_it_has(place: Place) 
     place.preset(ALIEN, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source("alien.tar.gz", place.shelf.alien)})
     place.serve("alien.tar.gz", place.shelf.alien)
     place.sync(ALIEN)
-    said = place.run("gapforge", "build", "--preset", ALIEN, "--type", "runtime", "--non-interactive", "--quiet", code=11)
+    said = place.run(
+        "gapforge", "build", "--preset", ALIEN, "--type", "runtime", "--non-interactive", "--quiet", code=11
+    )
     assert "Python 3.11 (cp311)" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
     assert place.docker("images", "-q", f"gapforge/{ALIEN}") == ""
 
 
 def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_name(place: Place) -> None:
-    place.preset(BROKEN, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source("broken.tar.gz", place.shelf.broken)})
+    place.preset(
+        BROKEN, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source("broken.tar.gz", place.shelf.broken)}
+    )
     place.serve("broken.tar.gz", place.shelf.broken)
     place.sync(BROKEN)
-    said = place.run("gapforge", "build", "--preset", BROKEN, "--type", "runtime", "--non-interactive", "--quiet", code=12)
+    said = place.run(
+        "gapforge", "build", "--preset", BROKEN, "--type", "runtime", "--non-interactive", "--quiet", code=12
+    )
     assert "libnvonnxparser.so.8.6.1 needs libnowhere.so.7" in said
     assert place.docker("images", "-q", f"gapforge/{BROKEN}") == ""
 
@@ -423,11 +479,10 @@ def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_n
 # ---- TensorRT 8 as .debs
 
 
-def deb_part(*, builder: bool = True) -> dict[str, Any]:
-    """What a person writes: three of the packages pinned, the rest left to the dependencies."""
+def deb_part() -> dict[str, Any]:
+    """What a person writes: three or four of the packages pinned, the rest left to the dependencies."""
     runtime = [f"{name}={BUILD}" for name in ("libnvinfer8", "libnvinfer-plugin8", "python3-libnvinfer")]
-    part = {"version": "8.6.1.6", "form": "deb", "runtime": runtime}
-    return {**part, "builder": [*runtime, f"libnvinfer-dev={BUILD}"]} if builder else part
+    return {"version": "8.6.1.6", "form": "deb", "runtime": runtime, "builder": [*runtime, f"libnvinfer-dev={BUILD}"]}
 
 
 def test_debs_of_the_pinned_cuda_come_although_newer_ones_are_there(place: Place) -> None:
@@ -464,7 +519,11 @@ def test_debs_in_runtime_and_dev(place: Place) -> None:
     check_deb_runtime(place, DEB)
     place.build(DEB, "dev")
     script = "ls /usr/include/x86_64-linux-gnu/NvInfer.h && stack-probe && dpkg-query -W -f '${Version}\\n' libnvinfer-headers-dev"
-    assert place.shell(DEB, "dev", script) == ["/usr/include/x86_64-linux-gnu/NvInfer.h", "8.6.1 built with 8.6.1", BUILD]
+    assert place.shell(DEB, "dev", script) == [
+        "/usr/include/x86_64-linux-gnu/NvInfer.h",
+        "8.6.1 built with 8.6.1",
+        BUILD,
+    ]
 
 
 def check_deb_runtime(place: Place, name: str) -> None:
@@ -473,22 +532,24 @@ def check_deb_runtime(place: Place, name: str) -> None:
     assert said["mapped"] == [f"/usr/lib/x86_64-linux-gnu/lib{part}.so.8.6.1" for part in
                               ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")]  # fmt: skip
     assert place.shell(name, "runtime", LIST) == []
-    listed = place.shell(name, "runtime", "dpkg-query -W -f '${Package} ${Version}\\n' | grep -E 'nvinfer|nvonnx|nvparsers|cudnn'")
+    listed = place.shell(
+        name, "runtime", "dpkg-query -W -f '${Package} ${Version}\\n' | grep -E 'nvinfer|nvonnx|nvparsers|cudnn'"
+    )
     assert {line.split("+")[-1] for line in listed} == {"cuda11.8"} and len(listed) == 6
 
 
 def test_the_local_repository_deb_gives_the_same_packages(place: Place) -> None:
-    place.preset(LOCAL, "8.6.1.6", "deb", tensorrt=deb_part(builder=False),
+    place.preset(LOCAL, "8.6.1.6", "deb", tensorrt=deb_part(),
                  sources={"tensorrt": place.shelf.source(LOCAL_FILE, place.shelf.local, gated="sign in")},
-                 apt={"builder": TOOLS, "runtime": RUN, "sources": [place.shelf.apt("cudnn")]},
-                 application={"name": "stack-probe", "source": "probe", "check": ["stack-probe", "none"]})  # fmt: skip
+                 apt={"builder": TOOLS, "runtime": RUN, "sources": [place.shelf.apt("cudnn")]})  # fmt: skip
     place.serve(LOCAL_FILE, b"<html>log in</html>", content_type="text/html")
     assert LOCAL_FILE in place.sync(LOCAL, code=8)
     place.serve(LOCAL_FILE, place.shelf.local)
     place.sync(LOCAL)
     lock, before = place.lock(LOCAL), {e.name: e for e in place.lock(DEB).of("deb")}
     mine = {e.name: e for e in lock.of("deb") if e.origin == "apt:local-repo"}
-    assert set(mine) == {"libnvinfer8", "libnvinfer-plugin8", "libnvonnxparsers8", "libnvparsers8", "python3-libnvinfer"}
+    assert set(mine) == {"libnvinfer8", "libnvinfer-plugin8", "libnvonnxparsers8", "libnvparsers8", "python3-libnvinfer",
+                         "libnvinfer-dev", "libnvinfer-headers-dev"}  # fmt: skip
     assert all(e.sha256 == before[name].sha256 for name, e in mine.items())
     assert not lock.of("tensorrt"), "the repository itself is not carried across the gap"
 
