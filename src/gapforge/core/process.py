@@ -21,7 +21,7 @@ from gapforge.core.errors import ToolError
 PACKAGE_OF = {
     "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
     "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
-    "unshare": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
+    "unshare": "util-linux", "setpriv": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
 }  # fmt: skip
 
 

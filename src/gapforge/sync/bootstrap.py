@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 from datetime import datetime, timezone
@@ -49,8 +50,13 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
     """
     with storage_errors(destination), tempfile.TemporaryDirectory(prefix=".making-", dir=destination) as work:
         made = Path(work) / "made.tar"
+        if shutil.which("mmdebstrap") is None:
+            raise process.missing("mmdebstrap")
         command = _command(base, network)
         env = {**network.environment(), "SOURCE_DATE_EPOCH": str(epoch), "APT_CONFIG": None, "LC_ALL": "C.UTF-8"}
+        # Half-made roots are left in our own folder, which the next run removes.
+        if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
+            env["TMPDIR"] = work
         if network.apt_mirrors:
             originals = _default_sources(command, base, env)
             env["GAPFORGE_ORIGINAL_SOURCES"] = originals
@@ -94,7 +100,7 @@ def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | N
         "/dev/null",
     ]
     lines: list[str] = []
-    process.stream(probe, lines.append, env=env)
+    process.stream([*_confined(), *probe], lines.append, env=env)
     found = [line.split(":", 1)[1] for line in lines if line.startswith("GAPFORGE-SOURCE:")]
     if not found:
         raise _failure(base, "\n".join(lines))
@@ -103,8 +109,19 @@ def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | N
 
 def _run(command: list[str], base: BaseImage, env: dict[str, str | None]) -> None:
     lines: list[str] = []
-    if process.stream(command, lines.append, env=env) != 0:
+    if process.stream([*_confined(), *command], lines.append, env=env) != 0:
         raise _failure(base, "\n".join(lines))
+
+
+def _confined() -> list[str]:
+    """What to put before mmdebstrap so that it ends with us, even by SIGKILL, and leaves no mount behind.
+
+    As root it mounts /proc, /sys and parts of /dev into its root; in a mount and process namespace of their
+    own these vanish with it. Without root it makes such namespaces itself.
+    """
+    if os.geteuid() != 0:
+        return ["setpriv", "--pdeathsig", "KILL"]
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 def _failure(base: BaseImage, said: str) -> GapforgeError:
