@@ -343,6 +343,19 @@ def test_overrides_that_fit(place: Project) -> None:
     assert not [m for m in made.opencv.modules if m.startswith("cuda")] if made.opencv else False
 
 
+@pytest.mark.parametrize(
+    ("base", "opencv"),
+    [("12.1", "4.9.0"), ("12.4", "4.10.0"), ("12.6", "4.11.0"), ("12.8", "4.12.0"), ("12.9", "4.12.0")],
+)
+def test_opencv_moves_to_the_oldest_that_is_known_to_build(place: Project, base: str, opencv: str) -> None:
+    made = overridden(place, base=base, torch="none", tensorrt="none")
+    assert made.opencv is not None
+    assert made.opencv.version == opencv
+    assert [p for p in check_preset(made, CATALOG) if p.rule.startswith("opencv")] == []
+    assert opencv in made.sources["opencv"].file
+    assert opencv in made.sources["opencv-contrib"].file
+
+
 def test_overrides_of_the_default_index_stay_there(place: Project) -> None:
     made = overridden(place, "ubuntu22.04-cuda12.1-torch2.1", torch="2.2.2")
     assert made.pytorch is not None
