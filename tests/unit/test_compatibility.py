@@ -222,6 +222,19 @@ def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -
     assert (errors(raw, "numpy") == []) == works
 
 
+@pytest.mark.parametrize(("torch", "packages", "works"), [
+    ("2.1.2", ["packaging==24.1"], True), ("2.1.2", ["Packaging>=22"], True), ("2.1.2", ["packaging"], True),
+    ("2.1.2", [], False), ("2.0.1", ["packaging-legacy==1.0"], False), ("2.5.1", [], True),
+])  # fmt: skip
+def test_old_torch_imports_packaging_without_asking_for_it(torch: str, packages: list[str], works: bool) -> None:
+    raw = stack()
+    raw["pytorch"]["torch"] = torch
+    raw["python"]["packages"] = ["numpy==1.26.4", *packages]
+    found = errors(raw, "packaging")
+    assert (found == []) == works
+    assert works or "add packaging==24.1" in found[0]
+
+
 def test_torchvision_and_torchaudio_are_pairs() -> None:
     wrong = {**REFERENCE["pytorch"], "torchvision": "0.17.0+cu118", "torchaudio": "2.1.2+cu121"}
     found = errors(stack(pytorch=wrong), "torch-pair")

@@ -21,6 +21,7 @@ from gapforge.core.torch_fit import (
     torch_build,
     torch_builds_for,
     torch_problems,
+    undeclared_problems,
 )
 from gapforge.core.versions import key, major, minor
 
@@ -47,6 +48,7 @@ def check_preset(preset: Preset, catalog: Catalog) -> list[Problem]:
         *python_problems(preset.python, (preset.os_id, preset.os_version), bool(preset.apt_sources), catalog),
         *(torch_problems(preset.pytorch, preset.cuda, preset.python, catalog) if preset.pytorch else ()),
         *numpy_problems(preset, catalog),
+        *undeclared_problems(preset),
         *tensorrt_fit.check(preset, catalog),
         *_ffmpeg(preset, catalog),
         *opencv_fit.check(preset, catalog),

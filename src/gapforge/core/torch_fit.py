@@ -265,3 +265,13 @@ def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
     return [error("numpy", "$.python.packages",
         f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (f"\"{asked}\"는 {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰세요",
         f"torch {version} does not work with NumPy {limit}, and " + (f'"{asked}" allows it' if asked else "no NumPy is pinned") + "; take numpy==1.26.4")]  # fmt: skip
+
+
+def undeclared_problems(preset: Preset) -> list[Problem]:
+    """What PyTorch imports without its wheels asking for it (seen by installing 2.1.2: torchvision did not load)."""
+    version = public(preset.pytorch.torch) if preset.pytorch else ""
+    if not version or key(version) >= (2, 2) or any(re.match(r"packaging\s*([=<>~!]|$)", p, re.I) for p in preset.packages):
+        return []
+    return [error("packaging", "$.python.packages",
+        f"torch {josa(version, '은', '는')} packaging을 쓰면서도 요구하지 않아, 없으면 torchvision이 불러와지지 않습니다; packaging==24.1을 더하세요",
+        f"torch {version} imports packaging without asking for it, and torchvision does not load when it is absent; add packaging==24.1")]  # fmt: skip
