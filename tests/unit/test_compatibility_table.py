@@ -154,7 +154,7 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         "builder": {"image": base["builder"]},
         "runtime": {"image": base["builder"].replace("-devel-", "-runtime-")},
     }
-    raw["python"] = {"version": stack.python, "packages": [f"numpy=={stack.numpy}"]}
+    raw["python"] = {"version": stack.python, "packages": [f"numpy=={stack.numpy}", "packaging==24.1"]}
     # An archive with every Python: where a Python comes from is another rule, with a test of its own.
     raw["apt"]["sources"] = [{"name": "pythons", "uri": "https://packages.example.com/ubuntu", "suite": "jammy"}]
     raw["apt"]["builder"] = ["build-essential", *([f"g++-{stack.gcc}"] if stack.gcc != "11" else [])]
