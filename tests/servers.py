@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         begin, position = time.monotonic(), start
         try:
             while position < limit:
-                piece = how.body[position:min(position + step, limit)]
+                piece = how.body[position : min(position + step, limit)]
                 self.wfile.write(piece)
                 position += len(piece)
                 with self.site.guard:
@@ -199,8 +199,15 @@ def file_server() -> Iterator[Site]:
         server.server_close()
 
 
-def wheel(name: str, version: str, tag: str = "py3-none-any", requires: tuple[str, ...] = (), *, payload: str = "",
-          requires_python: str = "") -> tuple[str, bytes]:
+def wheel(
+    name: str,
+    version: str,
+    tag: str = "py3-none-any",
+    requires: tuple[str, ...] = (),
+    *,
+    payload: str = "",
+    requires_python: str = "",
+) -> tuple[str, bytes]:
     """A real, installable wheel: (file name, bytes). Its module ``NAME`` has ``__version__`` and ``payload``."""
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"

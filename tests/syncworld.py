@@ -69,7 +69,9 @@ class World:
 
     def publish(self) -> None:
         """Put every file on the server, together with the document that the stand-ins read."""
-        files: dict[str, bytes] = {f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()}
+        files: dict[str, bytes] = {
+            f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()
+        }
         files[f"pip-{self.tool}-py3-none-any.whl"] = noise("pip", self.size)
         files |= {f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()}
         files["opencv.tar.gz"], files["ffmpeg_5.1.9.orig.tar.xz"] = self.opencv, self.ffmpeg
@@ -141,7 +143,9 @@ class FakeResolver(_Asks):
 
 
 class FakeAptRoot(_Asks):
-    def __init__(self, layout: Path, extra: Any, workdir: Path, network: Network, local_repo: Path | None = None) -> None:
+    def __init__(
+        self, layout: Path, extra: Any, workdir: Path, network: Network, local_repo: Path | None = None
+    ) -> None:
         assert (layout / "index.json").is_file(), "AptRoot needs the base image"
         self.network = network
         self.local_repo = local_repo
@@ -153,7 +157,9 @@ class FakeAptRoot(_Asks):
         _Asks.calls.append("apt")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
@@ -181,7 +187,7 @@ def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: 
     layer = noise(facts["base"] + base.label, 50_000)
     for start in range(0, len(layer), 5000):  # slowly enough to be killed within
         with open(blobs / sha(layer), "ab") as file:
-            file.write(layer[start:start + 5000])
+            file.write(layer[start : start + 5000])
     (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (destination / "index.json").write_text(json.dumps({"layer": sha(layer)}))
     digest = f"sha256:{sha(layer)}"

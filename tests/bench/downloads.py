@@ -62,7 +62,9 @@ def serve(pipe: Connection) -> None:
             files = []
             for number in range(count):
                 own = number.to_bytes(8, "big") + body[8:]
-                files.append((f"{number}.bin", site.add(f"/{number}.bin", own, **how), hashlib.sha256(own).hexdigest(), size))
+                files.append(
+                    (f"{number}.bin", site.add(f"/{number}.bin", own, **how), hashlib.sha256(own).hexdigest(), size)
+                )
             pipe.send(files)
 
 
@@ -117,7 +119,9 @@ def main() -> None:
                 times[subject.__name__].append(measure(subject, here.recv()))
         results[scene] = times
         if not args.json:
-            text = "  ".join(f"{name} {statistics.median(t):6.2f} s ({min(t):.2f} to {max(t):.2f})" for name, t in times.items())
+            text = "  ".join(
+                f"{name} {statistics.median(t):6.2f} s ({min(t):.2f} to {max(t):.2f})" for name, t in times.items()
+            )
             print(f"{scene:50} {text}", flush=True)
     here.send(None)
     if args.json:

@@ -50,7 +50,17 @@ class Site:
 
     def build(self, kind: str, *more: str) -> subprocess.CompletedProcess[str]:
         """The field engineer's command, under a Python that can see no third-party package."""
-        argv = [site_python(), "-I", "-S", str(self.root / "build.py"), "--preset", PRESET, "--type", kind, "--non-interactive"]
+        argv = [
+            site_python(),
+            "-I",
+            "-S",
+            str(self.root / "build.py"),
+            "--preset",
+            PRESET,
+            "--type",
+            kind,
+            "--non-interactive",
+        ]
         return command([*argv, *more], cwd=self.root)
 
     def docker(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -324,7 +334,9 @@ def test_damage_of_every_kind_is_named_at_once_and_refused(site: Site) -> None:
     try:
         done = site.gapforge("verify", PRESET, "--json")
         assert done.returncode == 5
-        named = {fault["file"]: fault["kind"] for preset in json.loads(done.stdout)["presets"] for fault in preset["faults"]}
+        named = {
+            fault["file"]: fault["kind"] for preset in json.loads(done.stdout)["presets"] for fault in preset["faults"]
+        }
         expected = dict.fromkeys(flipped.values(), "changed")
         expected |= {cut: "short", gone: "missing", "debs/stranger.deb": "extra"}
         assert named == expected

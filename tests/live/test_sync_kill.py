@@ -99,7 +99,10 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
             else:
                 assert child.returncode == 0, "the run that was not killed failed"
                 if not update:  # begin again, so that ten runs are really cut
-                    subprocess.run(["rm", "-r", str(roots[1] / "artifacts"), str(roots[1] / "presets" / f"{NAME}.lock.json")], check=True)
+                    subprocess.run(
+                        ["rm", "-r", str(roots[1] / "artifacts"), str(roots[1] / "presets" / f"{NAME}.lock.json")],
+                        check=True,
+                    )
                 elif killed >= 1:
                     killed += 1
         # As a user would: the same command, and after an update the plain one.

@@ -144,7 +144,9 @@ def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, 
     name, body = wheel("thing", "1.0")
     index = publish(site, "/d", {name: body})
     preset = make(packages=["thing"])
-    good = Entry("wheel", f"wheels/{name}", hashlib.sha256(body).hexdigest(), len(body), "index:default", "thing", "1.0")
+    good = Entry(
+        "wheel", f"wheels/{name}", hashlib.sha256(body).hexdigest(), len(body), "index:default", "thing", "1.0"
+    )
     assert resolver(tmp_path, index).locate(preset, [good]) == {good.path: f"{site.url}/d/files/{name}"}
     publish(site, "/d", {name: body + b"tampered"})
     with pytest.raises(ResolveError) as error:
@@ -184,16 +186,40 @@ def test_requirements_install_offline_with_hashes(tmp_path: Path, site: Site, in
     folder.mkdir()
     for name, body in files.items():
         (folder / name).write_bytes(body)
-    text = python.requirements_text([("thing-x", "1.0", hashlib.sha256(files["Thing.x-1.0-py3-none-any.whl"]).hexdigest()),
-                                     ("leaf", "2.1.2+cu118", hashlib.sha256(files["leaf-2.1.2+cu118-py3-none-any.whl"]).hexdigest())])
+    text = python.requirements_text(
+        [
+            ("thing-x", "1.0", hashlib.sha256(files["Thing.x-1.0-py3-none-any.whl"]).hexdigest()),
+            ("leaf", "2.1.2+cu118", hashlib.sha256(files["leaf-2.1.2+cu118-py3-none-any.whl"]).hexdigest()),
+        ]
+    )
     requirements = tmp_path / "requirements.txt"
 
     def install(text: str, target: str) -> int:
         requirements.write_text(text)
         command = [sys.executable, "-m", "pip"] if installer == "pip" else [str(python.find_uv(Project.find())), "pip"]
-        command += ["install", "--no-index", "--find-links", str(folder), "--require-hashes", "-r", str(requirements),
-                    "--target", str(tmp_path / target)]
-        return subprocess.run(command, capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "PIP_CONFIG_FILE": "/dev/null", "UV_NO_CONFIG": "1", "HOME": str(tmp_path), "UV_PYTHON": sys.executable}).returncode
+        command += [
+            "install",
+            "--no-index",
+            "--find-links",
+            str(folder),
+            "--require-hashes",
+            "-r",
+            str(requirements),
+            "--target",
+            str(tmp_path / target),
+        ]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PIP_CONFIG_FILE": "/dev/null",
+                "UV_NO_CONFIG": "1",
+                "HOME": str(tmp_path),
+                "UV_PYTHON": sys.executable,
+            },
+        ).returncode
 
     assert install(text, "good") == 0
     assert install(text.replace(text[-10:], "00000000\n"), "bad") != 0

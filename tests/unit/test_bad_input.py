@@ -137,7 +137,9 @@ CASES: list[tuple[Callable[[Project], None], int, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("damage", "code", "said"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_one_message_and_its_code(there: Project, damage: Callable[[Project], None], code: int, said: tuple[str, ...]) -> None:
+def test_one_message_and_its_code(
+    there: Project, damage: Callable[[Project], None], code: int, said: tuple[str, ...]
+) -> None:
     damage(there)
     done = gapforge(there, *BUILD)
     shown = done.stdout + done.stderr

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import samples
 from gapforge.build import component, context
 from gapforge.build.plan import Plan, Recipe, make_plan
 from gapforge.core.errors import StorageError
 from gapforge.core.files import MARKER, content_mtime
-import samples
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 

@@ -33,7 +33,9 @@ def volume(device: int = 1, free: int = 500 * GB, inodes: int = -1, writable: bo
     return Volume(f"/disk{device}", device, free, inodes, writable)
 
 
-@pytest.mark.parametrize(("os_id", "version", "status"), [("ubuntu", "22.04", OK), ("ubuntu", "24.04", WARN), ("", "", WARN)])
+@pytest.mark.parametrize(
+    ("os_id", "version", "status"), [("ubuntu", "22.04", OK), ("ubuntu", "24.04", WARN), ("", "", WARN)]
+)
 def test_another_os_is_noted_not_refused(os_id: str, version: str, status: str) -> None:
     assert doctor.operating_system(replace(GOOD, os_id=os_id, os_version=version)).status == status
 
@@ -48,7 +50,10 @@ def test_processor_and_python() -> None:
 def test_engine_error_becomes_a_line_with_its_hint() -> None:
     line = doctor.engine(EngineFacts(problem="no docker here\nmore", hint="install it"))
     assert (line.status, line.found, line.action) == (FAIL, "no docker here", "install it")
-    assert doctor.engine(EngineFacts("docker-buildkit", "/usr/bin/docker", "20", "20.10.24", "buildkit (built in)")).status == OK
+    assert (
+        doctor.engine(EngineFacts("docker-buildkit", "/usr/bin/docker", "20", "20.10.24", "buildkit (built in)")).status
+        == OK
+    )
 
 
 def test_socket_says_which_step_is_missing() -> None:
@@ -111,7 +116,9 @@ def test_places_on_one_file_system_add_up() -> None:
 def test_inodes_and_a_remote_engine() -> None:
     lines = doctor.disk([("engine", volume(inodes=100), 10 * GB, 1000)])
     assert [line.check for line in lines if line.status == FAIL] == ["inodes"]
-    assert [line.status for line in doctor.disk([("engine", volume(inodes=-1), GB, 10**9)])] == [OK]  # btrfs, xfs: no fixed number
+    assert [line.status for line in doctor.disk([("engine", volume(inodes=-1), GB, 10**9)])] == [
+        OK
+    ]  # btrfs, xfs: no fixed number
     assert [line.status for line in doctor.disk([("engine", None, GB, 0)])] == [WARN]
 
 
@@ -248,9 +255,17 @@ def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
 
 def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    lines = [doctor.operating_system(GOOD), doctor.memory(GOOD), doctor.python(GOOD), doctor.engine(EngineFacts(problem="말 " * 60))]
+    lines = [
+        doctor.operating_system(GOOD),
+        doctor.memory(GOOD),
+        doctor.python(GOOD),
+        doctor.engine(EngineFacts(problem="말 " * 60)),
+    ]
     text = [line for line in cli.render(lines).splitlines() if line.startswith(("ok", "FAIL", "warn"))]
-    starts = {width(line[: line.rindex(needed)]) for line, needed in zip(text, ("ubuntu 22.04", "컴파일", ">= 3.10"), strict=False)}
+    starts = {
+        width(line[: line.rindex(needed)])
+        for line, needed in zip(text, ("ubuntu 22.04", "컴파일", ">= 3.10"), strict=False)
+    }
     assert len(starts) == 1
 
 
@@ -260,7 +275,12 @@ def run_doctor(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[
 
 
 def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> None:
-    env = {"PATH": str(tmp_path), "HOME": str(tmp_path), "GAPFORGE_ARTIFACTS": str(tmp_path / "none"), "GAPFORGE_LANG": "en"}
+    env = {
+        "PATH": str(tmp_path),
+        "HOME": str(tmp_path),
+        "GAPFORGE_ARTIFACTS": str(tmp_path / "none"),
+        "GAPFORGE_LANG": "en",
+    }
     done = run_doctor("ubuntu22.04-cuda11.8-torch2.1", "--json", env=env)
     assert done.returncode == NotReadyError.exit_code
     assert "Traceback" not in done.stderr

@@ -135,7 +135,9 @@ def test_wrong_hash_is_never_named_and_never_repeated(tmp_path: Path) -> None:
     assert list((tmp_path / "store" / "partial").iterdir()) == []
 
 
-@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n <html lang=en>", b"\xef\xbb\xbf<!doctype HTML>"])
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n <html lang=en>", b"\xef\xbb\xbf<!doctype HTML>"]
+)
 @pytest.mark.parametrize("size", [0, len(BODY)])
 def test_login_page_is_named_as_such(tmp_path: Path, page: bytes, size: int) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:

@@ -33,7 +33,9 @@ def test_exit_codes_are_unique() -> None:
     assert len(codes) == len(set(codes)) and 0 not in codes
 
 
-def test_a_known_error_gives_its_message_hint_and_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_known_error_gives_its_message_hint_and_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_verb(monkeypatch, raiser(EngineError("no engine", hint="./gapforge engine start")))
     assert cli.main(["list"]) == EngineError.exit_code
     shown = capsys.readouterr().err
@@ -51,7 +53,9 @@ def test_a_bug_is_saved_to_a_file_not_shown(
     assert "ZeroDivisionError" in (tmp_path / ".gapforge" / "last-error.txt").read_text()
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (PermissionError(13, "Permission denied", "/x"), 15)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (PermissionError(13, "Permission denied", "/x"), 15)]
+)
 def test_interrupts_and_system_errors_have_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int
 ) -> None:
@@ -76,7 +80,9 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("launcher", ["gapforge", "build.py", "scripts/build.py", "gapforge.py"])
 def test_launchers_work_from_anywhere_without_site_packages(launcher: str, tmp_path: Path) -> None:
     argv = [str(ROOT / launcher)] if launcher == "gapforge" else [sys.executable, "-I", "-S", str(ROOT / launcher)]
-    done = subprocess.run([*argv, "--help"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    done = subprocess.run(
+        [*argv, "--help"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""}
+    )
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
 

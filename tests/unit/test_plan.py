@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+import samples
 from gapforge.build import component
 from gapforge.build.plan import Plan, PlannedBase, Recipe, make_plan, requirements
 from gapforge.core.errors import PresetError
 from gapforge.core.lock import Entry
-import samples
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {

@@ -73,8 +73,13 @@ def test_pip_settings_give_the_index_but_never_an_extra_one(tmp_path: Path) -> N
     config = tmp_path / "pip.conf"
     config.write_text("[global]\nindex-url = https://mirror/simple\nextra-index-url = https://evil/simple\n")
     assert network(PIP_CONFIG_FILE=str(config)).index_url == "https://mirror/simple"
-    assert network(PIP_CONFIG_FILE=str(config), PIP_INDEX_URL="https://other/simple").index_url == "https://other/simple"
-    assert network(PIP_CONFIG_FILE=str(config), GAPFORGE_INDEX_URL="https://mine/simple").index_url == "https://mine/simple"
+    assert (
+        network(PIP_CONFIG_FILE=str(config), PIP_INDEX_URL="https://other/simple").index_url == "https://other/simple"
+    )
+    assert (
+        network(PIP_CONFIG_FILE=str(config), GAPFORGE_INDEX_URL="https://mine/simple").index_url
+        == "https://mine/simple"
+    )
     assert network(PIP_CONFIG_FILE=str(config), UV_DEFAULT_INDEX="https://uv/simple").index_url == ""
     config.write_text("this is [not a config")
     assert network(PIP_CONFIG_FILE=str(config)).index_url == network().index_url

@@ -111,10 +111,15 @@ def socket(found: Socket, usable_engine: bool) -> Line:
 def memory(found: System) -> Line:
     jobs = min(found.cores, found.available // JOB_MEMORY)
     title = tr("메모리와 코어", "memory and cores")
-    shown = tr(f"여유 {human_bytes(found.available)}, 코어 {found.cores}개", f"{human_bytes(found.available)} free, {found.cores} cores")
+    shown = tr(
+        f"여유 {human_bytes(found.available)}, 코어 {found.cores}개",
+        f"{human_bytes(found.available)} free, {found.cores} cores",
+    )
     needed = tr(f"컴파일 작업당 {human_bytes(JOB_MEMORY)}", f"{human_bytes(JOB_MEMORY)} for each compile job")
     if not found.available:
-        return Line("memory", title, WARN, tr(f"알 수 없음, 코어 {found.cores}개", f"unknown, {found.cores} cores"), needed)
+        return Line(
+            "memory", title, WARN, tr(f"알 수 없음, 코어 {found.cores}개", f"unknown, {found.cores} cores"), needed
+        )
     if jobs < 1:
         return Line("memory", title, FAIL, shown, needed,
                     tr("다른 프로그램을 닫거나 스왑을 늘리십시오 (free -h)", "end other programs or add swap (free -h)"))  # fmt: skip
@@ -136,7 +141,14 @@ def clock(found: System, floor: float) -> Line:
         return Line("clock", title, WARN, shown, needed, action)
     if found.newest_file > found.now + DAY:
         newest = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.newest_file))
-        return Line("clock", title, WARN, shown, tr(f"프로젝트 파일의 시각 {newest} 이후", f"after the project's files, {newest}"), action)
+        return Line(
+            "clock",
+            title,
+            WARN,
+            shown,
+            tr(f"프로젝트 파일의 시각 {newest} 이후", f"after the project's files, {newest}"),
+            action,
+        )
     if found.now > floor + 20 * 365 * DAY:
         return Line("clock", title, WARN, shown, tr(f"{least} 이후 20년 이내", f"within 20 years of {least}"), action)
     return Line("clock", title, OK, shown, needed)
@@ -219,11 +231,22 @@ def disk(places: Sequence[tuple[str, Volume | None, int, int]]) -> list[Line]:
         inodes = sum(share[3] for share in shares)
         title = tr("디스크", "disk") + " (" + ", ".join(share[0] for share in shares) + ")"
         detail = " + ".join(f"{share[0]} {human_bytes(share[2])}" for share in shares if share[2])
-        needed = tr(f"약 {human_bytes(size)}", f"about {human_bytes(size)}") + (f" ({detail})" if len(shares) > 1 and detail else "")
+        needed = tr(f"약 {human_bytes(size)}", f"about {human_bytes(size)}") + (
+            f" ({detail})" if len(shares) > 1 and detail else ""
+        )
         status = OK if where.free >= size else WARN if where.free >= size * SLACK else FAIL
         action = "" if status == OK else tr(f"공간을 비우십시오: df -h {where.path}; docker system df",
                                             f"make room: df -h {where.path}; docker system df")  # fmt: skip
-        lines.append(Line("disk", title, status, tr(f"여유 {human_bytes(where.free)}", f"{human_bytes(where.free)} free"), needed, action))
+        lines.append(
+            Line(
+                "disk",
+                title,
+                status,
+                tr(f"여유 {human_bytes(where.free)}", f"{human_bytes(where.free)} free"),
+                needed,
+                action,
+            )
+        )
         if where.inodes >= 0 and inodes and where.inodes < inodes:
             status = WARN if where.inodes >= inodes * SLACK else FAIL
             lines.append(Line("inodes", tr("아이노드", "inodes") + f" ({shares[0][0]})", status,
@@ -316,7 +339,9 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, known: Mapping[str, Architecture]) -> Line:
     title = f"GPU {gpu.name}"
     needed = f"CUDA {needs.cuda}" + (f", OpenCV {' '.join(needs.compiled_for)}" if needs.compiled_for else "")
     if not gpu.compute:
-        return Line("gpu", title, WARN, tr("세대를 알 수 없음 (오래된 드라이버)", "generation unknown (old driver)"), needed)
+        return Line(
+            "gpu", title, WARN, tr("세대를 알 수 없음 (오래된 드라이버)", "generation unknown (old driver)"), needed
+        )
     fact = known.get(gpu.compute)
     shown = gpu.compute + (f" ({fact.name})" if fact else "")
     cuda = versions.key(needs.cuda)

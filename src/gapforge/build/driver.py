@@ -105,7 +105,9 @@ def plan_of(inputs: Inputs, options: Options, bases: Mapping[str, PlannedBase] |
     )  # fmt: skip
 
 
-def request_of(plan: Plan, project: Project, inputs: Inputs, secret_files: Mapping[str, Path], no_cache: bool) -> BuildRequest:
+def request_of(
+    plan: Plan, project: Project, inputs: Inputs, secret_files: Mapping[str, Path], no_cache: bool
+) -> BuildRequest:
     """What the engine is asked to do. ``secret_files`` maps .env keys to the files that hold their values."""
     passed = {s.key: s.passed for s in plan.secrets}
     values = inputs.secrets.values

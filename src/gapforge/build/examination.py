@@ -139,7 +139,9 @@ def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | No
             return None
     faults = _size_faults(folder, lock)
     total = len(lock.entries)
-    lines.append(doctor.artifacts("", "", total - len(faults), total, faults, sum(e.size for e in lock.entries), preset.name))
+    lines.append(
+        doctor.artifacts("", "", total - len(faults), total, faults, sum(e.size for e in lock.entries), preset.name)
+    )
     return lock
 
 

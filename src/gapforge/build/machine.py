@@ -151,7 +151,9 @@ def docker_socket() -> Socket:
     except KeyError:
         pass
     member = status.st_gid in (os.getegid(), *os.getgroups())
-    return Socket(path, exists=True, usable=os.access(path, os.R_OK | os.W_OK), group=group, member=member, listed=listed)
+    return Socket(
+        path, exists=True, usable=os.access(path, os.R_OK | os.W_OK), group=group, member=member, listed=listed
+    )
 
 
 def nvidia(client: str = "", host: str = "") -> Nvidia:
@@ -211,7 +213,9 @@ def env_file(path: Path) -> EnvFile:
     status = _stat(path)
     if status is None:
         return EnvFile(str(path))
-    return EnvFile(str(path), True, stat.S_IMODE(status.st_mode), status.st_uid == os.geteuid(), os.access(path, os.R_OK))
+    return EnvFile(
+        str(path), True, stat.S_IMODE(status.st_mode), status.st_uid == os.geteuid(), os.access(path, os.R_OK)
+    )
 
 
 def parse_gpus(listing: str) -> tuple[str, tuple[Gpu, ...]]:
@@ -247,7 +251,9 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
 
 def _kernel_driver(file: Path) -> str:
     try:
-        match = re.search(r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s", file.read_text(encoding="utf-8", errors="replace"))
+        match = re.search(
+            r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s", file.read_text(encoding="utf-8", errors="replace")
+        )
     except OSError:
         return ""
     return match[1] if match else ""
@@ -287,7 +293,10 @@ def _toolkit_version() -> str:
 
 
 def _on_path(program: str) -> bool:
-    return any(os.access(Path(folder or ".", program), os.X_OK) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep))
+    return any(
+        os.access(Path(folder or ".", program), os.X_OK)
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    )
 
 
 def _os_release(file: Path) -> dict[str, str]:

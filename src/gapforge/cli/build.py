@@ -42,9 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tag", metavar="NAME:TAG", help=tr("완성된 이미지의 이름", "name of the finished image"))
     add("--engine", metavar="NAME", help=tr("엔진 (기본: 찾아서 고름)", "engine (default: chosen by looking)"))
     add("--non-interactive", action="store_true", help=tr("묻지 않습니다", "never ask"))
-    add("--dry-run", action="store_true", help=tr("계획과 엔진 명령만 출력합니다", "print the plan and the engine's command only"))
+    add(
+        "--dry-run",
+        action="store_true",
+        help=tr("계획과 엔진 명령만 출력합니다", "print the plan and the engine's command only"),
+    )
     add("--no-cache", action="store_true", help=tr("모든 단계를 다시 빌드합니다", "build every step again"))
-    add("--quiet", action="store_true", help=tr("엔진의 출력을 화면에 보이지 않습니다", "keep the engine's output off the screen"))
+    add(
+        "--quiet",
+        action="store_true",
+        help=tr("엔진의 출력을 화면에 보이지 않습니다", "keep the engine's output off the screen"),
+    )
     add("--json", action="store_true", help=tr("결과를 JSON으로 출력합니다", "print the result as JSON"))
 
 
@@ -144,7 +152,10 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
 
 def print_checks(checks: list[smoke.CheckResult]) -> None:
     """The smoke table."""
-    rows = [(("ok" if c.ok else "FAIL"), c.component, c.check, c.found if c.ok else f"{c.found} ≠ {c.expected}") for c in checks]
+    rows = [
+        (("ok" if c.ok else "FAIL"), c.component, c.check, c.found if c.ok else f"{c.found} ≠ {c.expected}")
+        for c in checks
+    ]
     columns = [max((width(row[i]) for row in rows), default=0) for i in range(3)]
     for row in rows:
         cells = [pad(cell, columns[i]) for i, cell in enumerate(row[:3])]
@@ -155,5 +166,3 @@ def print_checks(checks: list[smoke.CheckResult]) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-

@@ -25,7 +25,9 @@ _MARKS = {OK: "ok", WARN: "warn", FAIL: "FAIL"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("preset", nargs="?", metavar="PRESET",
                         help=tr("빌드할 프리셋. 없으면 컴퓨터만 봅니다", "preset to be built; without it only the machine is looked at"))  # fmt: skip
-    parser.add_argument("--engine", metavar="NAME", help=tr("엔진 (기본: 찾아서 고름)", "engine (default: chosen by looking)"))
+    parser.add_argument(
+        "--engine", metavar="NAME", help=tr("엔진 (기본: 찾아서 고름)", "engine (default: chosen by looking)")
+    )
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
 
 
@@ -49,8 +51,12 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return 0
     if not args.json:
         error = NotReadyError(
-            tr(f"준비되지 않은 항목이 {len(failed)}개입니다", f"{len(failed)} thing{'s are' if len(failed) > 1 else ' is'} not ready"),
-            hint=tr("표의 → 줄을 따른 뒤 다시: ", "follow the → lines above, then again: ") + f"./gapforge doctor {args.preset or ''}".rstrip(),
+            tr(
+                f"준비되지 않은 항목이 {len(failed)}개입니다",
+                f"{len(failed)} thing{'s are' if len(failed) > 1 else ' is'} not ready",
+            ),
+            hint=tr("표의 → 줄을 따른 뒤 다시: ", "follow the → lines above, then again: ")
+            + f"./gapforge doctor {args.preset or ''}".rstrip(),
         )
         print(error.render(), file=sys.stderr)
     return NotReadyError.exit_code

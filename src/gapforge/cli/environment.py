@@ -30,7 +30,9 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
         value = os.environ.get(variable(flag), "").strip().lower()
         if value not in _TRUE + _FALSE:
-            raise UsageError(f'{variable(flag)}="{value}" is neither yes nor no', hint=f"export {variable(flag)}=1, or unset it")
+            raise UsageError(
+                f'{variable(flag)}="{value}" is neither yes nor no', hint=f"export {variable(flag)}=1, or unset it"
+            )
         if value in _TRUE:
             setattr(args, name, True)
 

@@ -21,7 +21,20 @@ from gapforge.core.text import tr
 
 # In the order in which a project is worked through. Each is a module of this package with HELP,
 # add_arguments(parser) and run(args, project) -> exit code. Only the verb that is asked for is imported.
-VERBS = ("list", "check", "sync", "verify", "plan", "build", "smoke", "engine", "schema", "generate", "doctor", "outdated")
+VERBS = (
+    "list",
+    "check",
+    "sync",
+    "verify",
+    "plan",
+    "build",
+    "smoke",
+    "engine",
+    "schema",
+    "generate",
+    "doctor",
+    "outdated",
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -75,8 +75,20 @@ def render(look: Outlook) -> str:
     """The components as a table; why the newest does not fit stands below its line."""
     words = {"current": tr("최신", "current"), "outdated": tr("갱신 가능", "newer"), "held": tr("보류", "held"),
              "unknown": tr("알 수 없음", "unknown")}  # fmt: skip
-    rows = [(tr("구성요소", "component"), tr("현재", "has"), tr("최신", "newest"), tr("맞는 최신", "fits"), tr("함께", "together"), "")]
-    rows += [(c.name, c.current, c.newest or "?", c.fits or "-", look.together.get(c.name, "-"), words[c.status]) for c in look.components]
+    rows = [
+        (
+            tr("구성요소", "component"),
+            tr("현재", "has"),
+            tr("최신", "newest"),
+            tr("맞는 최신", "fits"),
+            tr("함께", "together"),
+            "",
+        )
+    ]
+    rows += [
+        (c.name, c.current, c.newest or "?", c.fits or "-", look.together.get(c.name, "-"), words[c.status])
+        for c in look.components
+    ]
     columns = [max(width(row[i]) for row in rows) for i in range(6)]
     text = []
     for index, row in enumerate(rows):
@@ -97,7 +109,9 @@ def _target(name: str, project: Project) -> Path:
                          hint="lower-case letters, digits, '.', '_' and '-', such as ubuntu22.04-cuda11.8-torch2.3")  # fmt: skip
     file = project.preset_file(name)
     if file.exists():
-        raise UsageError(f"{file} exists already", hint="choose another name; presets that were synced are not overwritten")
+        raise UsageError(
+            f"{file} exists already", hint="choose another name; presets that were synced are not overwritten"
+        )
     return file
 
 

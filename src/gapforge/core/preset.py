@@ -422,7 +422,11 @@ def _further_faults(raw: Mapping[str, Any], shown: str, stem: str) -> list[Fault
     for role in ("builder", "runtime"):
         base = raw["base"][role]
         if "archive" in base and base["archive"].startswith("/") and not raw.get("practice", False):
-            fault(f"$.base.{role}.archive", "is absolute; the preset would work on one machine only", "a path inside the project")
+            fault(
+                f"$.base.{role}.archive",
+                "is absolute; the preset would work on one machine only",
+                "a path inside the project",
+            )
     for part, source in (("ffmpeg", "ffmpeg"), ("opencv", "opencv")):
         if raw.get(part) and source not in raw["sources"]:
             fault("$.sources", f'has no "{source}", which $.{part} is built from', f'a source named "{source}"')
@@ -437,7 +441,7 @@ def _further_faults(raw: Mapping[str, Any], shown: str, stem: str) -> list[Fault
     if opencv and opencv.get("cuda") and not opencv.get("architectures"):
         fault("$.opencv.architectures", "is empty although cuda is true", 'GPU architectures such as ["7.5", "8.6"]')
     if opencv and opencv.get("cuda") and not raw.get("cuda"):
-        fault("$.opencv.cuda", "is true but the preset has no CUDA", "a \"cuda\" version, or false")
+        fault("$.opencv.cuda", "is true but the preset has no CUDA", 'a "cuda" version, or false')
     secrets = [s["key"] for s in raw["application"].get("secrets", ())]
     for key in sorted({k for k in secrets if secrets.count(k) > 1}):
         fault("$.application.secrets", f'names "{key}" twice', "each key once")

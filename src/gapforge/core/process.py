@@ -85,9 +85,7 @@ def run(
     except PermissionError:
         raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
     except subprocess.TimeoutExpired:
-        raise TimedOut(
-            f"{argv[0]} did not finish within {timeout:g} s: {hide(quoted(argv), redact)}"
-        ) from None
+        raise TimedOut(f"{argv[0]} did not finish within {timeout:g} s: {hide(quoted(argv), redact)}") from None
     result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and done.returncode != 0:
         raise failed(result, redact)
@@ -207,7 +205,9 @@ def _pump(feed: Callable[[IO[bytes]], None], pipe: IO[bytes], errors: list[BaseE
             pass
 
 
-def pipe(argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, stdin: str = "") -> subprocess.Popen[bytes]:
+def pipe(
+    argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, stdin: str = ""
+) -> subprocess.Popen[bytes]:
     """Start a program whose output the caller reads from ``.stdout``; ``stdin`` is written and closed first.
 
     The program ends by itself when we are killed, because nobody reads its output any more. The caller

@@ -270,7 +270,11 @@ def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
 def undeclared_problems(preset: Preset) -> list[Problem]:
     """What PyTorch imports without its wheels asking for it (seen by installing 2.1.2: torchvision did not load)."""
     version = public(preset.pytorch.torch) if preset.pytorch else ""
-    if not version or key(version) >= (2, 2) or any(re.match(r"packaging\s*([=<>~!]|$)", p, re.I) for p in preset.packages):
+    if (
+        not version
+        or key(version) >= (2, 2)
+        or any(re.match(r"packaging\s*([=<>~!]|$)", p, re.I) for p in preset.packages)
+    ):
         return []
     return [error("packaging", "$.python.packages",
         f"torch {josa(version, '은', '는')} packaging을 쓰면서도 요구하지 않아, 없으면 torchvision이 불러와지지 않습니다; packaging==24.1을 더하세요",

@@ -151,7 +151,9 @@ class Downloader:
         futures: dict[str, Future[Got]] = {}
         with ThreadPoolExecutor(self.network.jobs) as pool:
             try:
-                for key, want in sorted(unique.items(), key=lambda item: -item[1].size):  # large ones end last otherwise
+                for key, want in sorted(
+                    unique.items(), key=lambda item: -item[1].size
+                ):  # large ones end last otherwise
                     futures[key] = pool.submit(self._one, want, key)
                 wait(futures.values())
             except BaseException:
@@ -426,7 +428,10 @@ def _read_head(stream: IO[bytes]) -> _Answer | None:
 
 
 def _is_page_type(answer: _Answer) -> bool:
-    return answer.headers.get("content-type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+    return answer.headers.get("content-type", "").split(";")[0].strip().lower() in (
+        "text/html",
+        "application/xhtml+xml",
+    )
 
 
 def _widen(stream: IO[bytes]) -> None:
@@ -441,4 +446,3 @@ def _plain(message: str) -> str:
     """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
     last = message.splitlines()[-1] if message else ""
     return re.sub(r"^curl: \(\d+\) ", "", last)
-

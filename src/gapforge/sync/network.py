@@ -139,7 +139,7 @@ def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
         if separator and address != source and not address.startswith(source.rstrip(separator) + separator):
             continue
         if address.startswith(source):
-            return target + address[len(source):]
+            return target + address[len(source) :]
     return address
 
 

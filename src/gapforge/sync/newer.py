@@ -51,7 +51,7 @@ class Component:
 
     @property
     def status(self) -> str:
-        """"current", "outdated" (a newer one fits), "held" (newer ones do not fit), "unknown"."""
+        """ "current", "outdated" (a newer one fits), "held" (newer ones do not fit), "unknown"."""
         if self.problem or not self.newest:
             return "unknown"
         if self.fits:
@@ -92,7 +92,10 @@ def _ask(component: Component, upstreams: Mapping[str, Upstream], network: Netwo
     """The component's releases; [] and a ``problem`` when they cannot be had."""
     where = upstreams.get(name or component.name)
     if where is None:
-        component.problem = tr(f"catalog/upstreams.json에 {component.name}이 없습니다", f"catalog/upstreams.json does not say where {component.name} is listed")
+        component.problem = tr(
+            f"catalog/upstreams.json에 {component.name}이 없습니다",
+            f"catalog/upstreams.json does not say where {component.name} is listed",
+        )
         return []
     try:
         found = upstream.releases(where, network)
@@ -106,7 +109,9 @@ def _ask(component: Component, upstreams: Mapping[str, Upstream], network: Netwo
 # --- base image -------------------------------------------------------------------------------------------
 
 
-def _base(preset: Preset, upstreams: Mapping[str, Upstream], network: Network, lock: Lock | None, same_line: bool) -> Component | None:
+def _base(
+    preset: Preset, upstreams: Mapping[str, Upstream], network: Network, lock: Lock | None, same_line: bool
+) -> Component | None:
     """Newer tags of the base image. Another CUDA line is named, not taken: everything hangs on it."""
     match = CUDA_TAG.fullmatch(preset.builder.image)
     if match is None:
@@ -154,7 +159,10 @@ def _moved(component: Component, preset: Preset, network: Network, lock: Lock | 
             component.note = "; ".join(filter(None, (component.note, error.message)))
             continue
         if now != pinned:
-            moved = tr(f"{role} 태그가 다른 이미지를 가리킵니다: {now}", f"the {role}'s tag stands for another image now: {now}")
+            moved = tr(
+                f"{role} 태그가 다른 이미지를 가리킵니다: {now}",
+                f"the {role}'s tag stands for another image now: {now}",
+            )
             component.note = "; ".join(filter(None, (component.note, moved)))
 
 
@@ -181,7 +189,11 @@ def _torch(preset: Preset, catalog: Catalog, resolver: Resolver, same_line: bool
     for version in sorted(catalog.torch, key=key, reverse=True):
         release = catalog.torch[version]
         pair = {"torch": release.torch, "torchvision": release.torchvision, "torchaudio": release.torchaudio}
-        if preset.python in release.pythons and key(version) < key(component.newest) and all(pair[name] for name in members):
+        if (
+            preset.python in release.pythons
+            and key(version) < key(component.newest)
+            and all(pair[name] for name in members)
+        ):
             sets.append({name: pair[name] + suffix for name in members})
     candidates = []
     for chosen in sets:
@@ -209,7 +221,9 @@ def _packages(preset: Preset, resolver: Resolver, same_line: bool) -> list[Compo
     return found
 
 
-def _package(preset: Preset, resolver: Resolver, requirement: str, name: str, current: str, same_line: bool) -> Component:
+def _package(
+    preset: Preset, resolver: Resolver, requirement: str, name: str, current: str, same_line: bool
+) -> Component:
     component = Component(name, current)
     bound, candidates = "", []
     for _ in range(MAJORS_BACK):
@@ -244,7 +258,9 @@ def _take_package(old: str, new: str) -> Callable[[Raw], None]:
 # --- source archives --------------------------------------------------------------------------------------
 
 
-def _tensorrt(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool) -> Component | None:
+def _tensorrt(
+    preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool
+) -> Component | None:
     """Newer TensorRT with a tar for this CUDA in the catalog; a release's tags have three numbers, a tar's four."""
     have = preset.tensorrt
     if have is None:
@@ -253,8 +269,13 @@ def _tensorrt(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream
     found = _ask(component, upstreams, network)
     known = sorted((r for r in catalog.tensorrt.values() if key(r.version) > key(have.version)),
                    key=lambda r: key(r.version), reverse=True)  # fmt: skip
-    if found and not any(within(r.version, "", found[0].version) and within(found[0].version, "", r.version) for r in catalog.tensorrt.values()):
-        component.note = tr(f"{found[0].version}의 tar를 카탈로그가 모릅니다", f"the catalog does not know {found[0].version}'s tar")
+    if found and not any(
+        within(r.version, "", found[0].version) and within(found[0].version, "", r.version)
+        for r in catalog.tensorrt.values()
+    ):
+        component.note = tr(
+            f"{found[0].version}의 tar를 카탈로그가 모릅니다", f"the catalog does not know {found[0].version}'s tar"
+        )
     if have.form != "tar":
         component.note = tr("deb 패키지는 손으로 고정합니다", "packages are pinned by hand (form deb)")
         return component
@@ -274,13 +295,17 @@ def _tensorrt(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream
     return component
 
 
-def _sources(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool) -> list[Component]:
+def _sources(
+    preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool
+) -> list[Component]:
     """Every other source archive. opencv-contrib and OpenCV's own downloads go with OpenCV."""
     found = []
     for name, source in preset.sources.items():
         if name in ("tensorrt", "opencv-contrib") or name.startswith("opencv-cache-"):
             continue
-        component = Component(name, source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else ""))
+        component = Component(
+            name, source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else "")
+        )
         found.append(component)
         if not source.urls:
             component.newest = component.current
@@ -305,7 +330,9 @@ def _known(catalog: Catalog, name: str, version: str) -> tuple[str, str, str] | 
     return (best[0].url, best[0].file, best[0].sha256) if best else None
 
 
-def _take_release(name: str, release: Release, where: Upstream, known: tuple[str, str, str] | None) -> Callable[[Raw], None]:
+def _take_release(
+    name: str, release: Release, where: Upstream, known: tuple[str, str, str] | None
+) -> Callable[[Raw], None]:
     url = where.archive.format(version=release.version, tag=release.tag)
     last = url.rsplit("/", 1)[-1]
     # Two archives called 4.12.0.tar.gz would be one file in artifacts/NAME/sources.
@@ -352,10 +379,19 @@ def _opencv(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream],
     candidates = []
     for release in newer:
         known = catalog.opencv.get(release.version)
-        steps = [_take_release("opencv", release, upstreams["opencv"], (known[0].url, known[0].file, known[0].sha256) if known else None)]
+        steps = [
+            _take_release(
+                "opencv",
+                release,
+                upstreams["opencv"],
+                (known[0].url, known[0].file, known[0].sha256) if known else None,
+            )
+        ]
         if "opencv-contrib" in preset.sources:
             if release.version not in contrib:
-                component.note = tr(f"{release.version}의 contrib이 아직 없습니다", f"{release.version} has no contrib yet")
+                component.note = tr(
+                    f"{release.version}의 contrib이 아직 없습니다", f"{release.version} has no contrib yet"
+                )
                 continue
             steps.append(_take_release("opencv-contrib", contrib[release.version], upstreams["opencv-contrib"],
                                        (known[1].url, known[1].file, known[1].sha256) if known else None))  # fmt: skip

@@ -122,5 +122,3 @@ def _changed(raw: Raw, candidate: Candidate) -> Raw:
     changed = copy.deepcopy(raw)
     candidate.apply(changed)
     return changed
-
-

@@ -137,7 +137,9 @@ class Resolver:
                 if raw is None:
                     faults.append(Fault(entry.path, "is not on the index any more", entry.file))
                 elif _sha256(raw) not in ("", entry.sha256):
-                    faults.append(Fault(entry.path, f"has sha256 {_sha256(raw)} on the index", f"sha256 {entry.sha256}"))
+                    faults.append(
+                        Fault(entry.path, f"has sha256 {_sha256(raw)} on the index", f"sha256 {entry.sha256}")
+                    )
                 else:
                     result[entry.path] = self._login(raw["url"], index if entry.origin == "index:torch" else "")
         if faults:
@@ -208,7 +210,10 @@ class Resolver:
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
     """requirements.txt for (name, version, sha256): pinned, one hash each, read by pip and by uv alike."""
     lines = [f"{name}=={version} \\\n    --hash=sha256:{sha256}\n" for name, version, sha256 in sorted(wheels)]
-    return "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n" + "".join(lines)
+    return (
+        "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n"
+        + "".join(lines)
+    )
 
 
 def project_toml(python: str, requirements: Sequence[str], torch_index: str) -> str:
@@ -271,7 +276,9 @@ def find_uv(project: Project) -> Path:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and os.access(Path(folder) / "uv", os.X_OK):
             return Path(folder) / "uv"
-    raise ToolError("uv is not installed", hint="./deps_sync.sh installs it for itself; run that instead of gapforge sync")
+    raise ToolError(
+        "uv is not installed", hint="./deps_sync.sh installs it for itself; run that instead of gapforge sync"
+    )
 
 
 def _torch_index(preset: Preset, network: Network) -> str:
@@ -281,12 +288,16 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
-def _explain(done: process.Result, preset: Preset, requirements: Sequence[str], secrets: Iterable[str]) -> ResolveError | ToolError:
+def _explain(
+    done: process.Result, preset: Preset, requirements: Sequence[str], secrets: Iterable[str]
+) -> ResolveError | ToolError:
     """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept."""
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
     names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
     hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
-    reason = " ".join(re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in text.split("\nhint: ")[0].splitlines())
+    reason = " ".join(
+        re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in text.split("\nhint: ")[0].splitlines()
+    )
     if not names:
         return ResolveError(
             f"Python packages for {preset.name} could not be resolved", faults=[Fault("uv", reason[:2000])],

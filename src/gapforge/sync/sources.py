@@ -60,7 +60,9 @@ def fetch(preset: Preset, sources: Sequence[tuple[SourceArchive, Want]], downloa
     return [found[want.file] for _, want in sources]
 
 
-def gated_error(preset: Preset, missing: Iterable[tuple[SourceArchive, Want]], tried: Iterable[Fault] = ()) -> GatedError:
+def gated_error(
+    preset: Preset, missing: Iterable[tuple[SourceArchive, Want]], tried: Iterable[Fault] = ()
+) -> GatedError:
     """What a person must fetch, exactly, and what to run then."""
     reasons = {fault.where: fault.problem for fault in tried}
     faults = []

@@ -62,7 +62,9 @@ class Answer:
 def load(catalog: Path) -> dict[str, Upstream]:
     """The listings of ``catalog/upstreams.json`` by component. Raises PresetError when the catalog has faults."""
     table = documents(catalog)["upstreams"]["upstreams"]
-    return {name: Upstream(name, u["kind"], u["address"], u["pattern"], u.get("archive", "")) for name, u in table.items()}
+    return {
+        name: Upstream(name, u["kind"], u["address"], u["pattern"], u.get("archive", "")) for name, u in table.items()
+    }
 
 
 def releases(upstream: Upstream, network: Network) -> list[Release]:
