@@ -21,12 +21,16 @@ SCRIPTS = {
 INDEX = samples.content_of("debs/Packages").decode()
 
 
-def plan(changes: dict[str, Any] | None = None, *, entries: tuple[Entry, ...] = (), type: str = "runtime", **more: Any) -> Plan:
+def plan(
+    changes: dict[str, Any] | None = None, *, entries: tuple[Entry, ...] = (), type: str = "runtime", **more: Any
+) -> Plan:
     preset = samples.preset(**(changes or {}))
     lock = samples.lock(preset)
     swapped = {e.path: e for e in entries}
     lock = dataclasses.replace(lock, entries=tuple(swapped.get(e.path, e) for e in lock.entries))
-    return make_plan(preset, lock, INDEX, COMPONENTS, Recipe("FROM x\n", SCRIPTS), type=type, application_folder="app", **more)
+    return make_plan(
+        preset, lock, INDEX, COMPONENTS, Recipe("FROM x\n", SCRIPTS), type=type, application_folder="app", **more
+    )
 
 
 def inputs(of: Plan, name: str) -> set[tuple[str, str]]:
@@ -145,7 +149,9 @@ def test_what_no_component_provides_is_named_with_the_nearest() -> None:
 def test_a_broken_component_is_named(tmp_path: Any) -> None:
     folder = tmp_path / "gst"
     folder.mkdir()
-    (folder / "component.json").write_text('{"format": 1, "name": "gts", "summary": {"ko": "x", "en": "x"}, "wheel": []}')
+    (folder / "component.json").write_text(
+        '{"format": 1, "name": "gts", "summary": {"ko": "x", "en": "x"}, "wheel": []}'
+    )
     with pytest.raises(PresetError) as caught:
         component.load_all(tmp_path)
     shown = caught.value.render()

@@ -46,9 +46,17 @@ def test_wheels_that_do_not(file: str) -> None:
 
 
 def test_the_wheel_that_pip_would_take() -> None:
-    assert best("a-1-py3-none-any.whl", "a-1-cp310-abi3-linux_x86_64.whl", "a-1-cp310-cp310-linux_x86_64.whl") == "a-1-cp310-cp310-linux_x86_64.whl"
-    assert best("a-1-cp310-cp310-manylinux_2_17_x86_64.whl", "a-1-cp310-cp310-manylinux_2_28_x86_64.whl") == "a-1-cp310-cp310-manylinux_2_28_x86_64.whl"
-    assert best("a-1-9-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-py3-none-any.whl") == "a-1-10-py3-none-any.whl"
+    assert (
+        best("a-1-py3-none-any.whl", "a-1-cp310-abi3-linux_x86_64.whl", "a-1-cp310-cp310-linux_x86_64.whl")
+        == "a-1-cp310-cp310-linux_x86_64.whl"
+    )
+    assert (
+        best("a-1-cp310-cp310-manylinux_2_17_x86_64.whl", "a-1-cp310-cp310-manylinux_2_28_x86_64.whl")
+        == "a-1-cp310-cp310-manylinux_2_28_x86_64.whl"
+    )
+    assert (
+        best("a-1-9-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-py3-none-any.whl") == "a-1-10-py3-none-any.whl"
+    )
     assert best("a-1-cp311-cp311-linux_x86_64.whl") is None
 
 
@@ -56,7 +64,10 @@ def test_our_order_is_that_of_pip() -> None:
     packaging = pytest.importorskip("pip._vendor.packaging.tags")
     ours = python.tags("3.10", 35)
     platforms = [tag.split("-", 2)[2] for tag in ours if tag.startswith("cp310-cp310-")]
-    theirs = [*packaging.cpython_tags((3, 10), ["cp310"], platforms), *packaging.compatible_tags((3, 10), "cp310", platforms)]
+    theirs = [
+        *packaging.cpython_tags((3, 10), ["cp310"], platforms),
+        *packaging.compatible_tags((3, 10), "cp310", platforms),
+    ]
     assert [tag for tag in map(str, theirs) if tag in ours] == ours
 
 
