@@ -255,6 +255,11 @@ def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
     return files
 
 
+def end_agent(home: Path) -> None:
+    """gpg leaves an agent behind for each GNUPGHOME, which would keep the folder busy."""
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
+
+
 def local_repo_deb(folder: Path, debs: Path, name: str) -> Path:
     """The local-repository .deb: a flat repository below /var, its key and its source list."""
     tree = folder / "local-repo-files"

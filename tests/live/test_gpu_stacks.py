@@ -306,8 +306,8 @@ def place(home: Path, ready: Lock) -> Iterator[Place]:
         try:
             yield there
         finally:
-            print(subprocess.run(["df", "-h", str(there.root)], capture_output=True, text=True).stdout)
             there.run("gapforge", "engine", "remove")
+            gpu_parts.end_agent(home / "shelf" / "gpg")
 
 
 def torch_part(place: Place) -> Mapping[str, str]:
@@ -522,6 +522,7 @@ def test_a_repository_signed_by_somebody_else_is_refused(place: Place, tmp_path:
         said = place.sync(DEB, "--update", code=6)
         assert "/repo/cudnn" in said and "sign" in said
     finally:
+        gpu_parts.end_agent(tmp_path / "gpg")
         place.shelf.site.paths.update(good)
 
 
