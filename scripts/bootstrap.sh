@@ -66,6 +66,7 @@ have_docker() {
 
 want_test() {
     want_program shellcheck shellcheck
+    want_program gcc gcc  # tests/live makes stand-ins for GPU libraries; it needs no C library's headers
     want_program git git
     want_package ca-certificates
     want_python
