@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import hashlib
 import io
@@ -76,6 +77,8 @@ def flat_repository(folder: Path) -> str:
 def make_key(home: Path, name: str) -> tuple[Path, Path]:
     """A throwaway signing key: (GNUPGHOME, armored public key)."""
     home.mkdir(mode=0o700, parents=True)
+    # gpg leaves an agent behind for each GNUPGHOME, and starts it again at each signature.
+    atexit.register(subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
     gpg = ["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
     subprocess.run([*gpg, "--quick-generate-key", f"{name} <t@example.org>", "rsa2048", "sign", "never"],
                    check=True, capture_output=True)  # fmt: skip
