@@ -1,6 +1,8 @@
 """Packages of the role, the shared libraries of the whole image, and that nothing is left in it that has no business there."""
 
-LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages")
+LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")
+# Only the libraries themselves: a distribution's plug-ins below may be for libraries that are not installed.
+NOT_BELOW = ("/usr/lib/x86_64-linux-gnu",)
 
 # Extensions that a package ships for several versions of a library, and tries one after the other.
 OPTIONAL = re.compile(
@@ -45,7 +47,7 @@ def elf_files() -> list[str]:
     seen = set()
     for root in LIBRARY_ROOTS:
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if f not in ("stubs", "__pycache__"))
+            folders[:] = sorted(f for f in folders if root not in NOT_BELOW and f not in ("stubs", "__pycache__"))
             for name in files:
                 path = os.path.join(folder, name)
                 try:
