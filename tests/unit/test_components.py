@@ -621,7 +621,7 @@ def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str
     (root / "notes.so").write_text("no library")
     found = f"\\t{missing} => not found" if missing else "\\tlibc.so.6 => /lib/libc.so.6"
     script(tmp_path / "ldd", f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done')
-    roots = 'LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages")'
+    roots = 'LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")'
     results = check("apt", tmp_path, {}, (roots, f'LIBRARY_ROOTS = ("{tmp_path}/root",)'))
     result = one(results, "shared libraries")
     assert result["ok"] is ok and words in result["found"], result
