@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from gapforge.build import component, package_versions
+from gapforge.build import component, package_versions, schemas
 from gapforge.build.package_versions import Review, Stack
-from gapforge.cli import schema
 from gapforge.core import catalog, preset
 from gapforge.core import lock as locks
 from gapforge.core.compatibility import required_driver
@@ -57,7 +56,7 @@ def generated(project: Project) -> dict[str, str]:
 
     Raises PresetError or LockError when what they are made from cannot be read.
     """
-    return {**schema.schemas(), **documents(project)}
+    return {**schemas.schemas(), **documents(project)}
 
 
 def documents(project: Project) -> dict[str, str]:

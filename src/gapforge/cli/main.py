@@ -30,7 +30,6 @@ VERBS = (
     "build",
     "smoke",
     "engine",
-    "schema",
     "generate",
     "doctor",
     "outdated",
