@@ -114,7 +114,9 @@ class _Asks:
 
 
 class FakeResolver(_Asks):
-    def __init__(self, project: Project, network: Network, workdir: Path, refresh: bool = False) -> None:
+    def __init__(
+        self, project: Project, network: Network, workdir: Path, refresh: bool = False, patient: bool = True
+    ) -> None:
         self.network = network
 
     def _wheel(self, facts: dict[str, Any], name: str, version: str) -> Wheel:

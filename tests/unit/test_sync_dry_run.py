@@ -39,7 +39,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def dry(place: Project, name: str, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> str:
-    args = argparse.Namespace(presets=[name], dry_run=True, update=False, provided=None, json=as_json)
+    args = argparse.Namespace(
+        presets=[name], all=False, dry_run=True, lock_only=False, update=False, provided=None, json=as_json
+    )
     assert sync.run(args, place) == 0
     return capsys.readouterr().out
 

@@ -79,6 +79,7 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     file = project.artifacts_of(preset.name) / "lock.json"
     lock = lock_module.load(file, shown=f"artifacts/{preset.name}/lock.json")
     verify.check_preset_state(lock, preset)
+    lock.require_complete(f"artifacts/{preset.name}/lock.json")
     return lock
 
 

@@ -79,10 +79,10 @@ def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
     for role in ("builder", "runtime"):
         base = preset.base(role)
         locked = lock.images.get(role) if lock else None
-        if locked:
+        if locked and locked.os_id:
             version, digest = f"{locked.os_id} {locked.os_version}", locked.manifest_digest
         else:
-            version, digest = f"{preset.os_id} {preset.os_version}", base.digest
+            version, digest = f"{preset.os_id} {preset.os_version}", locked.manifest_digest if locked else base.digest
         rows.append(Row("image", f"{role}: {base.label}", version, "", _base_source(preset, role),
                         digest.removeprefix("sha256:") or base.archive_sha256, role))  # fmt: skip
     return rows
@@ -97,15 +97,15 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
     torch = preset.pytorch.requirements() if preset.pytorch else ()
     wanted = {_requirement(r)[0]: "$.pytorch" for r in torch}
     wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
-    if lock is None:
+    rows = []
+    if lock is None or not lock.settles("wheel"):
         index = preset.pytorch.index if preset.pytorch else "default"
-        rows = []
         for requirement in (*torch, *preset.packages):
             name, version = _requirement(requirement)
             place = _index_name(index) if wanted[name] == "$.pytorch" else "index:default"
             rows.append(Row("wheel", name, version, "", place, "", wanted[name]))
+    if lock is None:
         return rows
-    rows = []
     for entry in sorted(lock.of("wheel"), key=lambda e: canonical(e.name)):
         name = canonical(entry.name)
         reasons = [wanted[name]] if name in wanted else []
@@ -249,6 +249,8 @@ class _Document:
             return self.tr("프리셋과 다름", "of another preset state")
         if stack.lock is None:
             return self.tr("미확정", "not resolved")
+        if open_ := len(stack.lock.unresolved):
+            return self.tr(f"일부 확정({open_}개 미정)", f"partial ({open_} open)")
         return self.tr("확정", "resolved")
 
     def _trust(self) -> list[str]:
@@ -323,6 +325,8 @@ class _Document:
                 if stack.stale else tr("커밋된 잠금이 없으므로", "There is no committed lock, so")  # fmt: skip
             lines += [why + " " + tr("프리셋이 고정한 값만 보입니다.", "only what the preset pins is shown.")
                       + f" `./deps_sync.sh {p.name}`", ""]  # fmt: skip
+        elif stack.lock.unresolved:
+            lines += self._gaps(stack.lock)
         rows = rows_of(stack, self.components)
         groups = (("image", tr("기반 이미지", "Base images")), ("wheel", tr("Python 패키지", "Python packages")),
                   ("source", tr("소스", "Sources")), ("tensorrt", "TensorRT"))  # fmt: skip
@@ -331,6 +335,18 @@ class _Document:
                 lines += [f"### {p.name}: {title}", "", *self._rows(some)]
         lines += self._debs(stack)
         return lines + self._hashes(rows)
+
+    def _gaps(self, lock: Lock) -> list[str]:
+        """What a partial lock leaves open, by reason."""
+        tr = self.tr
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for gap in lock.unresolved:
+            reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
+        count = len(lock.unresolved)
+        intro = tr(f"잠금이 일부만 확정되어 있습니다(미정 {count}개). 이 잠금으로는 빌드할 수 없으며, 아래의 서버에 닿는 곳에서 `./deps_sync.sh {lock.preset}`가 나머지를 채웁니다.",
+                   f"The lock is partial ({count} open). Nothing is built with it; `./deps_sync.sh {lock.preset}` fills the rest where these can be reached.")  # fmt: skip
+        rows = [[kind, ", ".join(_code(name) for name in names), reason] for (kind, reason), names in reasons.items()]
+        return [intro, "", *_table([tr("종류", "kind"), tr("이름", "name"), tr("이유", "reason")], rows)]
 
     def _rows(self, rows: Sequence[Row]) -> list[str]:
         tr = self.tr
@@ -395,10 +411,11 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
+    settled = stack.lock is not None and stack.lock.settles("deb")
     result = []
     for package, where in sorted(roles.items()):
         name, _, pinned = package.partition("=")
         name = name.partition(":")[0]
-        version = pinned or locked.get(name, "") or (IN_BASE if stack.lock else "")
+        version = pinned or locked.get(name, "") or (IN_BASE if settled else "")
         result.append((name, ", ".join(where), version))
     return result

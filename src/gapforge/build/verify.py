@@ -134,6 +134,9 @@ def verify(
                           hint=f"online: ./deps_sync.sh {name}; offline: cp -r CARRIER/{name} {artifacts.parent}/")  # fmt: skip
     started = time.monotonic()
     lock, faults = _choose_lock(artifacts, project_lock)
+    lock.require_complete(
+        f"presets/{name}.lock.json" if project_lock and project_lock.exists() else str(artifacts / LOCK)
+    )
     if preset is not None:
         check_preset_state(lock, preset)
     wanted = {entry.path: entry for entry in lock.entries}

@@ -234,8 +234,9 @@ def _print_lock(report: Report) -> None:
             if report.lock_first_use
             else ""
         )
-        print(tr(f"  잠금: 파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
-                 f"  lock: {report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
+        partly = tr("일부만 정해짐, ", "partial, ") if report.lock_state == PARTIAL else ""
+        print(tr(f"  잠금: {partly}파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
+                 f"  lock: {partly}{report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
     elif report.lock_state == UNSYNCED:
         print(tr("  잠금: 없음", "  lock: none"))
     for fault in report.lock_faults:

@@ -17,6 +17,7 @@ from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.core.text import tr
 from gapforge.core.unresolved import Unresolved, counts, unresolved
+from gapforge.sync import pins
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 
@@ -26,11 +27,19 @@ HELP = {
 }
 
 
+FEW = 6  # names on one line
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="+", metavar="PRESET")
+    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
     parser.add_argument("--update", action="store_true",
                         help=tr("잠금 파일을 새로 만들고 바뀐 것을 보여 줍니다", "resolve anew and show what changed"))  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--lock-only", action="store_true",
+                     help=tr("아무것도 받지 않고 알 수 있는 데까지 잠금 파일만 씁니다",
+                             "fetch nothing; write the lock as far as it can be known"))  # fmt: skip
+    how.add_argument("--dry-run", action="store_true",
                         help=tr("받을 파일과 크기만 보여 줍니다", "only list what would be fetched, with sizes"))  # fmt: skip
     parser.add_argument("--from", dest="provided", type=Path, metavar="DIR",
                         help=tr("직접 내려받은 파일이 있는 폴더 (해시로 확인)",
@@ -39,9 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when every preset's artifacts are complete and verified."""
+    """Exit code 0 when every preset's artifacts are complete and verified; with --lock-only when every lock is written."""
     network = Network.from_environment()
-    wanted = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
+    names = presets.names(project.presets) if args.all else list(dict.fromkeys(args.presets))
+    if not names:
+        raise UsageError(
+            tr("프리셋 이름이 없습니다", "no preset is named"), hint="./gapforge list; ./deps_sync.sh PRESET"
+        )
+    wanted = [presets.find(project.presets, name) for name in names]
+    if args.lock_only and args.provided is not None:
+        raise UsageError(tr("--lock-only는 파일을 받지 않으므로 --from과 함께 쓸 수 없습니다",
+                            "--lock-only takes no files, so --from means nothing with it"),
+                         hint=f"./deps_sync.sh {names[0]} --lock-only")  # fmt: skip
     if args.provided is not None and not args.provided.is_dir():
         raise UsageError(f"--from {args.provided}: is not a folder", hint=f"ls -ld {args.provided}")
     documents = []
@@ -50,13 +68,31 @@ def run(args: argparse.Namespace, project: Project) -> int:
             documents.append(_dry_run(preset, project, args))
             continue
         options = syncing.Options(update=args.update, provided=args.provided, quiet=args.json)
-        outcome = syncing.sync(preset, project, network, options)
+        outcome = (pins.pin if args.lock_only else syncing.sync)(preset, project, network, options)
         documents.append(outcome.to_json())
         if not args.json:
-            _report(outcome)
+            (_report_lock if args.lock_only else _report)(outcome)
     if args.json:
         print(json.dumps({"ok": True, "presets": documents}, ensure_ascii=False, indent=2))
     return 0
+
+
+def _report_lock(outcome: syncing.Outcome) -> None:
+    lock = outcome.lock
+    size = human_bytes(sum({e.sha256: e.size for e in lock.entries}.values()))
+    print(tr(f"{lock.preset}: presets/{lock.preset}.lock.json이 파일 {len(lock.entries)}개({size})를 고정합니다",
+             f"{lock.preset}: presets/{lock.preset}.lock.json pins {len(lock.entries)} files, {size}"))  # fmt: skip
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for gap in lock.unresolved:
+        reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
+    for (kind, reason), names in reasons.items():
+        few = ", ".join(names[:FEW]) + (
+            tr(f" 외 {len(names) - FEW}개", f" and {len(names) - FEW} more") if names[FEW:] else ""
+        )
+        print(f"  {kind} {few}\n      {reason}")
+    if lock.unresolved:
+        print(tr(f"  미정 {len(lock.unresolved)}개. 나머지는 그것들에 닿는 곳에서: ./deps_sync.sh {lock.preset}",
+                 f"  {len(lock.unresolved)} not resolved; the rest where those can be reached: ./deps_sync.sh {lock.preset}"))  # fmt: skip
 
 
 def _report(outcome: syncing.Outcome) -> None:
@@ -86,13 +122,16 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
 
 
 def _print(shown: preview.Preview, left: Sequence[Unresolved]) -> None:
-    if not shown.exact:
+    if shown.locked and not shown.exact:
+        print(tr(f"{shown.preset}: 잠금 파일이 일부만 정해져 있어 동기화가 나머지를 먼저 해석합니다. 지금 아는 것은 다음과 같습니다:",
+                 f"{shown.preset}: the lock is partial, so sync resolves the rest first; what is known now:"))  # fmt: skip
+    elif not shown.exact:
         print(tr(f"{shown.preset}: 맞는 잠금 파일이 없어 동기화가 먼저 해석합니다. 프리셋이 말하는 것은 다음과 같습니다:",
                  f"{shown.preset}: no lock that fits, so sync resolves first; what the preset itself says:"))  # fmt: skip
     for item in shown.items:
         size = "-" if item.size is None else human_bytes(item.size)
         state = tr("있음", "have") if item.stored else tr("받음", "get ")
-        name = item.name if shown.exact else f"{item.kind} {item.name}"
+        name = item.name if shown.exact or "/" in item.name else f"{item.kind} {item.name}"
         print(f"  {size:>9}  {state}  {name}  <- {item.where[0]}")
         for other in item.where[1:]:
             print(f"  {'':>9}  {'':{len(state)}}    {tr('또는', 'or')} {other}")

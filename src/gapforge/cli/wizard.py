@@ -285,7 +285,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
             )
         )
     else:
-        left = counts(unresolved(preset, None))
+        left = counts(unresolved(preset, lock if shown.locked else None))
         talk.say(tr(f"   받을 양 {missing} 이상; 이미 받아 둔 것 {have}. 크기를 아직 모르는 것: {left} 등 {len(shown.unknown)}개.",
                     f"   To download: at least {missing}; already in the store: {have}. Of unknown size: {len(shown.unknown)} ({left}, …)."))  # fmt: skip
 

@@ -24,13 +24,17 @@ LOCK_SHAPE = Record({
     "preset_sha256": _HEX,
     "images": Table(Record({
         "reference": Text("where it came from"), "manifest_digest": _DIGEST, "config_digest": _DIGEST,
-        "os_id": Text(), "os_version": Text()}, {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")})),
+        "os_id": Text(pattern=".*"), "os_version": Text(pattern=".*")}, {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")})),
     "entries": Items(Record({
         "kind": Choice(KINDS), "path": Text("path inside artifacts/NAME"), "sha256": _HEX, "size": Number(),
         "origin": Text("index:NAME, apt:NAME, url, image or generated")}, {
         "name": Text("package, source or image role"), "version": Text(), "architecture": Text(),
         "roles": Items(Choice(ROLES)), "urls": Items(Text()), "trust": Choice(("first-use",)),
         "licence": Nullable(Text())})),
+}, {
+    "unresolved": Items(Record({
+        "kind": Choice(KINDS), "name": Text("requirement, package, source, image role or generated file"),
+        "reason": Text("why it is not pinned yet")})),
 })  # fmt: skip
 
 
@@ -71,9 +75,26 @@ class Entry:
         return {k: v for k, v in full.items() if v or k == "size"}
 
 
+@dataclass(frozen=True, order=True)
+class Gap:
+    """One thing that a lock leaves open: ``kind`` is one of KINDS, ``name`` the requirement, package, source, image
+    role or generated file, ``reason`` why. The reason says nothing of the machine or the day."""
+
+    kind: str
+    name: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """All fields."""
+        return dict(self.__dict__)
+
+
 @dataclass(frozen=True)
 class LockedImage:
-    """A base image as an OCI layout in ``images/ROLE``; digests are ``sha256:…``."""
+    """A base image as an OCI layout in ``images/ROLE``; digests are ``sha256:…``.
+
+    ``os_id`` and ``os_version`` are "" while only its manifest has been read; the lock then has a gap for it.
+    """
 
     reference: str
     manifest_digest: str
@@ -89,12 +110,29 @@ class LockedImage:
 
 @dataclass(frozen=True)
 class Lock:
-    """Every byte of one preset. ``entries`` are sorted by path."""
+    """Every byte of one preset. ``entries`` are sorted by path.
+
+    With ``unresolved`` it is a partial lock: what it pins stays pinned, and sync resolves the rest. Nothing can
+    be built or verified with it.
+    """
 
     preset: str
     preset_sha256: str
     images: Mapping[str, LockedImage]
     entries: tuple[Entry, ...]
+    unresolved: tuple[Gap, ...] = ()
+
+    def require_complete(self, shown: str) -> None:
+        """Raise LockError naming every gap unless the lock pins everything. ``shown`` is the lock's file."""
+        if self.unresolved:
+            count = len(self.unresolved)
+            raise LockError(f"{shown} is partial: {count} thing{'s are' if count > 1 else ' is'} not resolved yet",
+                            faults=[Fault(f"{gap.kind} {gap.name}", gap.reason) for gap in self.unresolved],
+                            hint=f"online: ./deps_sync.sh {self.preset}, then carry artifacts/{self.preset}/ to this machine")  # fmt: skip
+
+    def settles(self, kind: str) -> bool:
+        """Whether the lock leaves nothing of ``kind`` open."""
+        return all(gap.kind != kind for gap in self.unresolved)
 
     def of(self, *kinds: str) -> tuple[Entry, ...]:
         """The entries of these kinds, by path."""
@@ -102,11 +140,14 @@ class Lock:
 
     def render(self) -> str:
         """The lock file's text: same lock, same bytes."""
-        return canonical_json({
+        document: dict[str, Any] = {
             "format": FORMAT, "preset": self.preset, "preset_sha256": self.preset_sha256,
             "images": {role: image.to_json() for role, image in self.images.items()},
             "entries": [e.to_json() for e in sorted(self.entries, key=lambda e: e.path)],
-        })  # fmt: skip
+        }  # fmt: skip
+        if self.unresolved:
+            document["unresolved"] = [gap.to_json() for gap in sorted(self.unresolved)]
+        return canonical_json(document)
 
 
 def load(file: Path, *, shown: str = "") -> Lock:
@@ -126,6 +167,12 @@ def load(file: Path, *, shown: str = "") -> Lock:
             if entry["path"] in seen:
                 faults.append(Fault(where, f'"{entry["path"]}" is listed twice', "each path once"))
             seen.add(entry["path"])
+        open_images = {gap["name"] for gap in raw.get("unresolved", ()) if gap["kind"] == "image"}
+        for role, image in raw["images"].items():
+            if not (image["os_id"] and image["os_version"]) and role not in open_images:
+                faults.append(
+                    Fault(f"{shown}: $.images.{role}", "does not say its operating system", "os_id and os_version")
+                )
     if faults:
         raise LockError(f"{shown} cannot be used", faults=faults,
                         hint=f"online: ./deps_sync.sh {name} --update")  # fmt: skip
@@ -134,6 +181,7 @@ def load(file: Path, *, shown: str = "") -> Lock:
         preset_sha256=raw["preset_sha256"],
         images={role: LockedImage(**image) for role, image in raw["images"].items()},
         entries=tuple(sorted((_entry(e) for e in raw["entries"]), key=lambda e: e.path)),
+        unresolved=tuple(sorted(Gap(**gap) for gap in raw.get("unresolved", ()))),
     )
 
 

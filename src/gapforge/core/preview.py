@@ -37,11 +37,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Preview:
-    """``exact`` when a lock says everything; otherwise sync resolves first, and ``items`` are what it starts from."""
+    """``exact`` when a lock says everything; otherwise sync resolves first, and ``items`` are what it starts from.
+
+    ``locked`` tells whether there is a lock at all; a partial one is not exact.
+    """
 
     preset: str
     exact: bool
     items: tuple[Item, ...]
+    locked: bool = False
 
     @property
     def total(self) -> int:
@@ -60,15 +64,25 @@ class Preview:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
-        return {"preset": self.preset, "locked": self.exact, "files": [item.to_json() for item in self.items],
+        return {"preset": self.preset, "locked": self.exact, "partial": self.locked and not self.exact, "files": [item.to_json() for item in self.items],
                 "bytes": self.total, "missing_bytes": self.missing, "size_unknown": len(self.unknown)}  # fmt: skip
 
 
 def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
-    """Every file of a lock, with its size and where it comes from."""
+    """Every file of a lock, with its size and where it comes from; for a partial lock also what it leaves open."""
     items = [Item(e.kind, e.path, _origin(e, preset, lock), e.size, e.sha256, store.has(e.sha256, e.size), e.trust)
              for e in lock.entries]  # fmt: skip
-    return Preview(preset.name, True, tuple(items))
+    left = {(gap.kind, gap.name) for gap in lock.unresolved}
+    # An image of which the manifest is pinned stands among the lock's files already.
+    left -= {("image", role) for role in lock.images}
+    if left:
+        every = of_preset(preset, Holdings(store)).items
+        items += [
+            item
+            for item in every
+            if (item.kind, item.name.removesuffix(" (builder)").removesuffix(" (runtime)")) in left
+        ]
+    return Preview(preset.name, not lock.unresolved, tuple(items), True)
 
 
 def of_preset(preset: Preset, holdings: Holdings) -> Preview:

@@ -1,4 +1,4 @@
-"""How far a preset has come on this machine: never synced, incomplete, outdated, or ready to build.
+"""How far a preset has come on this machine: never synced, partly locked, incomplete, outdated, or ready to build.
 
 A cheap look (names and sizes). Verification of every byte is the build's own first step.
 """
@@ -14,18 +14,21 @@ from gapforge.core.project import Project
 from gapforge.core.text import tr
 
 READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = "ready", "not-synced", "incomplete", "stale", "broken-lock"
+PARTIAL = "partially-locked"
 
 
 @dataclass(frozen=True)
 class Readiness:
     """``state`` is one of the constants above. ``size`` in bytes is what the lock lists; ``locked`` tells
-    whether the project has a lock at all, so that the whole size of a sync is known."""
+    whether the project has a whole lock, so that the whole size of a sync is known; ``unresolved`` counts what a
+    partial lock leaves open."""
 
     state: str
     size: int = 0
     files: int = 0
     missing: tuple[str, ...] = ()
     locked: bool = False
+    unresolved: int = 0
 
     @property
     def ready(self) -> bool:
@@ -41,6 +44,7 @@ class Readiness:
             INCOMPLETE: tr("파일 부족", "incomplete"),
             STALE: tr("다시 동기화 필요", "sync again"),
             BROKEN: tr("잠금 손상", "lock unreadable"),
+            PARTIAL: tr(f"일부만 잠금({self.unresolved}개 미정)", f"partially locked ({self.unresolved} unresolved)"),
         }[self.state]
 
 
@@ -58,6 +62,8 @@ def look(project: Project, preset: Preset) -> Readiness:
     total = sum(entry.size for entry in lock.entries)
     if lock.preset_sha256 != preset.sha256:
         return Readiness(STALE, total, len(lock.entries), locked=True)
+    if lock.unresolved:
+        return Readiness(PARTIAL, total, len(lock.entries), unresolved=len(lock.unresolved))
     if file is committed:  # the bytes are somewhere else: at the online machine, or in a bundle
         return Readiness(UNSYNCED, total, len(lock.entries), locked=True)
     folder = project.artifacts_of(preset.name)

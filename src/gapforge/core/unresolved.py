@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
@@ -19,12 +19,14 @@ class Unresolved:
     """One thing that sync has still to turn into files with hashes.
 
     ``kind`` is a lock's ("image", "wheel", "deb", "source", "tensorrt"); ``name`` the role, requirement,
-    package or source; ``what`` the image, address or roles it stands for.
+    package or source; ``what`` the image, address or roles it stands for; ``reason`` why a partial lock left it
+    open, "" where nothing was asked yet.
     """
 
     kind: str
     name: str
     what: str
+    reason: str = ""
 
     def to_json(self) -> dict[str, str]:
         """All fields."""
@@ -36,13 +38,18 @@ def unresolved(preset: Preset, lock: Lock | None) -> list[Unresolved]:
 
     A lock that was made for another state of the preset counts as none: pass None for it.
     """
-    return [*_images(preset, lock), *_wheels(preset, lock), *_debs(preset, lock), *_sources(preset, lock)]
+    found = [*_images(preset, lock), *_wheels(preset, lock), *_debs(preset, lock), *_sources(preset, lock)]
+    if lock is None:
+        return found
+    reasons = {(gap.kind, gap.name): gap.reason for gap in lock.unresolved}
+    listed = [replace(item, reason=reasons.pop((item.kind, item.name), "")) for item in found]
+    return listed + [Unresolved(kind, name, "", reason) for (kind, name), reason in sorted(reasons.items())]
 
 
 def counts(items: Iterable[Unresolved]) -> str:
     """Such as "2 base images, 7 Python packages, 46 APT packages, 1 source" in the reader's language."""
     names = {"image": tr("기반 이미지", "base image"), "wheel": tr("Python 패키지", "Python package"),
-             "deb": tr("APT 패키지", "APT package"), "source": tr("소스", "source")}  # fmt: skip
+             "deb": tr("APT 패키지", "APT package"), "source": tr("소스", "source"), "index": tr("색인", "index file")}  # fmt: skip
     found = Counter("source" if item.kind == "tensorrt" else item.kind for item in items)
     return ", ".join(tr(f"{names[kind]} {found[kind]}개", f"{found[kind]} {names[kind]}" + "s" * (found[kind] > 1))
                      for kind in names if found[kind])  # fmt: skip
@@ -68,8 +75,8 @@ def _wheels(preset: Preset, lock: Lock | None) -> list[Unresolved]:
 
 
 def _debs(preset: Preset, lock: Lock | None) -> list[Unresolved]:
-    """The packages by name. A lock with an index of .debs is taken to have them: the base may bring some itself."""
-    if lock and any(entry.path == "debs/Packages" for entry in lock.entries):
+    """The packages by name. A lock that has resolved .debs has all of them: the base may bring some itself."""
+    if lock and (lock.of("deb") or any(entry.path == "debs/Packages" for entry in lock.entries)):
         return []
     roles: dict[str, list[str]] = {}
     for role in ("builder", "runtime"):

@@ -10,6 +10,7 @@ from typing import Protocol
 from gapforge.core.errors import Fault, FetchError, GapforgeError, ResolveError
 from gapforge.core.process import Result
 from gapforge.core.shapes import nearest
+from gapforge.sync.network import UnansweredError
 
 ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": use indexes whose Valid-Until has passed
 _MANY = 8  # names or versions that one message lists
@@ -117,4 +118,7 @@ def update_failure(said: str) -> GapforgeError:
     faults = [Fault("apt-get update", shown_line(line)) for line in dict.fromkeys(telling)][:12]
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     match, message, hint = next((m, text, then) for p, text, then in _UPDATE_FAILURES if (m := re.search(p, said)))
-    return FetchError(message.format("", *match.groups()), faults=faults, hint=hint.replace("{now}", now))
+    text, hint = message.format("", *match.groups()), hint.replace("{now}", now)
+    if match.re.pattern == "":  # nothing is wrong with what came: nothing came
+        return UnansweredError(text, who="an APT source of the base image or of the preset", faults=faults, hint=hint)
+    return FetchError(text, faults=faults, hint=hint)

@@ -115,12 +115,17 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
             except ValueError:
                 continue  # an unfinished quote; not a line that we need
     env = layout.env
-    cudnn = env.get("NV_CUDNN_VERSION", "")
+    cudnn = cudnn_version(env)
     for package in debindex.parse(files.text("var/lib/dpkg/status")):
         if _CUDNN.fullmatch(package.get("package", "")) and package.get("status", "").endswith(" installed"):
-            cudnn = package.get("version", cudnn)
+            cudnn = _REVISION.sub("", package.get("version", cudnn))
     return Facts(release.get("ID", "unknown"), release.get("VERSION_ID", "unknown"),
-                 env.get("CUDA_VERSION", ""), _REVISION.sub("", cudnn))  # fmt: skip
+                 env.get("CUDA_VERSION", ""), cudnn)  # fmt: skip
+
+
+def cudnn_version(env: Mapping[str, str]) -> str:
+    """What the environment variables of NVIDIA's images say of cuDNN, such as "8.9.6.50"; "" for nothing."""
+    return _REVISION.sub("", env.get("NV_CUDNN_VERSION", ""))
 
 
 def _wanted(path: str) -> bool:

@@ -8,25 +8,43 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gapforge.core import process
-from gapforge.core.errors import Fault, FetchError, GapforgeError, StorageError, TargetError, ToolError
-from gapforge.core.files import inside, link_or_copy, mark_folder, remove_folder, sha256_file, storage_errors
+from gapforge.core.errors import (
+    Fault,
+    FetchError,
+    GapforgeError,
+    StorageError,
+    TargetError,
+    ToolError,
+)
+from gapforge.core.files import (
+    inside,
+    link_or_copy,
+    mark_folder,
+    remove_folder,
+    sha256_bytes,
+    sha256_file,
+    storage_errors,
+)
 from gapforge.core.lock import LockedImage
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.sync import bootstrap, oci
 from gapforge.sync.archive import import_archive
-from gapforge.sync.imagefiles import facts, read_files
-from gapforge.sync.network import Network
+from gapforge.sync.imagefiles import cudnn_version, facts, read_files
+from gapforge.sync.network import Network, UnansweredError
 
 # What skopeo says when the registry answered "no": trying again does not help.
 _REFUSED = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
 _ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
+
+Files = dict[str, tuple[str, int]]  # path inside a layout -> (sha256, size in bytes)
 
 
 def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
@@ -48,15 +66,49 @@ def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path,
         network.require(f"making the base image {base.suite}")
         bootstrap.make(base, epoch, destination, network, progress)
         reference = base.label
-    layout = oci.read_layout(destination)
-    found = facts(layout, read_files(layout))
+    image = describe(destination, reference)
     progress.note(
-        f"base image {base.label}: {found.os_id} {found.os_version}"
-        + (f", CUDA {found.cuda}" if found.cuda else "")
-        + (f", cuDNN {found.cudnn}" if found.cudnn else "")
+        f"base image {base.label}: {image.os_id} {image.os_version}"
+        + (f", CUDA {image.cuda}" if image.cuda else "")
+        + (f", cuDNN {image.cudnn}" if image.cudnn else "")
     )
+    return image
+
+
+def describe(folder: Path, reference: str) -> LockedImage:
+    """What the image in the layout ``folder`` says of itself, as the lock records it. Raises FetchError."""
+    layout = oci.read_layout(folder)
+    found = facts(layout, read_files(layout))
     return LockedImage(reference, layout.manifest.digest, layout.config_blob.digest,
                        found.os_id, found.os_version, found.cuda, found.cudnn)  # fmt: skip
+
+
+def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
+    """A registry's image by its manifest alone: what a lock pins of it, and the files that fetching it will make.
+
+    Its operating system stays "" (only its layers tell); CUDA and cuDNN are what its environment variables say.
+    Raises FetchError as ``fetch_base`` does; UnansweredError when the registry gives no answer.
+    """
+    found = _find(base, network)
+    try:
+        manifest = json.loads(found.raw)
+        config_blob = oci.blob(manifest["config"])
+        layers = [oci.blob(layer) for layer in manifest["layers"]]
+        config = _ask(f"{found.source}@{found.platform}", base.image, network, "--config")
+        if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
+            raise ValueError("its configuration is not the one that its manifest names")
+        words = (json.loads(config).get("config") or {}).get("Env") or []
+        env = dict(str(word).partition("=")[::2] for word in words)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FetchError(f"the registry's {base.image} cannot be used: {error}",
+                         hint="name another image in the preset") from error  # fmt: skip
+    top = oci.Blob(str(manifest.get("mediaType", oci.MANIFEST_TYPE)), found.platform, len(found.raw))
+    files = {f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (b.digest.removeprefix("sha256:"), b.size)
+             for b in (top, config_blob, *layers)}  # fmt: skip
+    for name, text in oci.layout_texts(top).items():
+        files[name] = (sha256_bytes(text.encode()), len(text.encode()))
+    return LockedImage(found.reference, found.platform, config_blob.digest, "", "",
+                       env.get("CUDA_VERSION", ""), cudnn_version(env)), files  # fmt: skip
 
 
 def _from_archive(base: BaseImage, project: Project, destination: Path, progress: Progress) -> str:
@@ -83,19 +135,26 @@ def split_reference(reference: str) -> tuple[str, str, str]:
     return name, tag or ("" if digest else "latest"), digest
 
 
-def _from_registry(base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress) -> str:
-    """Copy the image into ``destination``; gives ``name:tag@digest`` with the digest that the tag stands for.
+@dataclass(frozen=True)
+class _Found:
+    """An image in its registry. ``source`` is where to ask (a mirror's name, without tag or digest), ``reference``
+    the ``name:tag@digest`` for the lock: its digest is the index's for a multi-platform image, as registries show it.
+    ``platform`` is the digest of linux/amd64's own manifest, ``raw`` that manifest's exact bytes."""
 
-    That digest is the index's for a multi-platform image, so that it equals what registries show; the
-    platform's own manifest digest is in the layout.
-    """
+    source: str
+    reference: str
+    platform: str
+    raw: bytes
+
+
+def _find(base: BaseImage, network: Network) -> _Found:
+    """Ask the registry what the image is now, and hold it against the pinned digest."""
     network.require(f"fetching the base image {base.image}")
     name, tag, digest = split_reference(base.image)
     digest = base.digest or digest
     source = split_reference(network.registry(f"{name}:{tag}" if tag else name))[0]
     top = f"{source}@{digest}" if digest else f"{source}:{tag}"
-    env = network.environment()
-    raw = _inspect(top, base.image, env, network)
+    raw = _ask(top, base.image, network)
     actual = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if digest and actual != digest:
         raise FetchError(f"the registry's {base.image} is not the pinned image",
@@ -104,19 +163,30 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
     platform = actual
     if manifest.get("mediaType") in oci.INDEX_TYPES or "manifests" in manifest:
         platform = _choose(manifest, base.image)
+        raw = _ask(f"{source}@{platform}", base.image, network)
+        if f"sha256:{sha256_bytes(raw)}" != platform:
+            raise FetchError(f"the registry's {base.image} is not the image that its index names",
+                             faults=[Fault(base.image, f"manifest digest is sha256:{sha256_bytes(raw)}", platform)])  # fmt: skip
+    return _Found(source, f"{name}:{tag}@{actual}" if tag else f"{name}@{actual}", platform, raw)
+
+
+def _from_registry(base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress) -> str:
+    """Copy the image into ``destination``; gives its reference for the lock."""
+    found = _find(base, network)
+    source, platform = found.source, found.platform
     partial = mark_folder(
         project.state / "images" / platform.removeprefix("sha256:"), "a base image that is being fetched"
     )
     layout_folder = partial / "layout"
     _drop_damaged(layout_folder)
-    progress.note(f"fetching {base.image}@{actual}")
+    progress.note(f"fetching {base.image}@{found.reference.rpartition('@')[2]}")
     # --preserve-digests: without it skopeo rewrites Docker's manifests into OCI ones, and both digests change.
     command = ["skopeo", "copy", "--preserve-digests", "--override-os", "linux", "--override-arch", "amd64",
                "--retry-times", str(network.retries), *_plain_http(source, "--src-tls-verify=false"),
                f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
     lines: list[str] = []
     with _watched(layout_folder, progress, base.image):
-        code = process.stream(command, lines.append, env=env)
+        code = process.stream(command, lines.append, env=network.environment())
     if code != 0:
         raise _refusal(base.image, "\n".join(lines), network)
     blob = _single(layout_folder, platform, base.image)
@@ -134,15 +204,15 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
         raise
     _drop_strays(destination, layout)
     remove_folder(partial)
-    return f"{name}:{tag}@{actual}" if tag else f"{name}@{actual}"
+    return found.reference
 
 
-def _inspect(reference: str, shown: str, env: Mapping[str, str | None], network: Network) -> bytes:
-    """The manifest's exact bytes."""
-    command = ["skopeo", "inspect", "--raw", "--retry-times", str(network.retries),
+def _ask(reference: str, shown: str, network: Network, *what: str) -> bytes:
+    """The manifest's exact bytes; with ``--config`` the configuration's."""
+    command = ["skopeo", "inspect", "--raw", *what, "--retry-times", str(network.retries),
                *_plain_http(reference, "--tls-verify=false"), f"docker://{reference}"]  # fmt: skip
     try:
-        with process.piped(command, env=env) as output:
+        with process.piped(command, env=network.environment()) as output:
             return output.read(oci.SMALL_BLOB)
     except ToolError as error:
         if error.hint:  # skopeo itself is missing
@@ -188,16 +258,23 @@ def _plain_http(reference: str, flag: str) -> list[str]:
 
 def _refusal(image: str, said: str, network: Network) -> FetchError:
     last = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
-    if message := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
-        last = message[1].replace('\\"', '"')
-    registry = network.registry(image).split("/", 1)[0]
+    if said_in := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
+        last = said_in[1].replace('\\"', '"')
+    asked = network.registry(image).split("/", 1)[0]
+    message = f"the base image {image} cannot be fetched: {last}"
     if _REFUSED.search(said):
-        hint = f"log in first (skopeo login {registry}), then run the same command again"
-    elif _ABSENT.search(said):
-        hint = "correct the name, tag or digest in the preset"
-    else:
-        hint = f"look whether it can be reached: skopeo inspect --raw docker://{network.registry(image)}"
-    return FetchError(f"the base image {image} cannot be fetched: {last}", hint=hint)
+        return UnansweredError(message, who=f"registry {registry_of(image)}", how="wants a login",
+                               hint=f"log in first (skopeo login {asked}), then run the same command again")  # fmt: skip
+    if _ABSENT.search(said):
+        return FetchError(message, hint="correct the name, tag or digest in the preset")
+    return UnansweredError(message, who=f"registry {registry_of(image)}",
+                           hint=f"look whether it can be reached: skopeo inspect --raw docker://{network.registry(image)}")  # fmt: skip
+
+
+def registry_of(image: str) -> str:
+    """The registry that an image reference names; "docker.io" when it names none."""
+    first = image.split("/", 1)[0]
+    return first if "/" in image and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def _document(raw: bytes, image: str) -> dict[str, Any]:

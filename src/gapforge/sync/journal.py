@@ -1,4 +1,5 @@
-"""What an unfinished sync found out, so that the next run need not ask again. Deleting it loses time only."""
+"""What an unfinished sync found out, so that the next run need not ask again (deleting it loses time only), and
+what it left half-made, which goes."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gapforge.core.files import canonical_json, write_text
+from gapforge.core.files import canonical_json, remove_folder, write_text
 from gapforge.core.lock import Entry, LockedImage
 from gapforge.core.preset import BaseImage, Preset
 
+STALE_DAYS = 30  # a partial file that nobody went on with for so long is let go
 VALID_SECONDS = 6 * 3600  # an image tag or a package list may have moved on after that
 
 Files = dict[str, tuple[str, int]]
@@ -64,6 +66,19 @@ class Journal:
 
     def _save(self) -> None:
         write_text(self.file, canonical_json(self._data))
+
+
+def clear_leftovers(partial: Path) -> None:
+    """Clear what killed runs left in the store's ``partial``, but not partial downloads, which are taken up."""
+    for path in sorted(partial.iterdir()):
+        stale = path.suffix in (".part", ".json") and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
+        if stale or path.name.startswith(("copy-", "bytes-", "place-")):
+            path.unlink(missing_ok=True)
+        elif path.name.startswith("work-"):
+            try:
+                remove_folder(path)
+            except OSError:
+                continue  # a program of the killed run is still writing there; the next run gets it
 
 
 def _key(base: BaseImage) -> str:

@@ -24,16 +24,34 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.core.errors import FetchError, UsageError
+from gapforge.core.errors import Fault, FetchError, UsageError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 Pairs = tuple[tuple[str, str], ...]
+
+
+class UnansweredError(FetchError):
+    """A server that had to be asked gave no usable answer.
+
+    ``who`` names it as the preset does, never as this machine's mirror ("registry docker.io"); ``how`` is what
+    it did. Both may stand in a lock, so they say nothing of this machine.
+    """
+
+    def __init__(self, message: str, *, who: str, how: str = "did not answer", hint: str = "",
+                 faults: Sequence[Fault] = ()) -> None:  # fmt: skip
+        super().__init__(message, hint=hint, faults=faults)
+        self.who, self.how = who, how
+
+    @property
+    def reason(self) -> str:
+        """Such as "registry docker.io did not answer"."""
+        return f"{self.who} {self.how}"
 
 
 @dataclass(frozen=True)

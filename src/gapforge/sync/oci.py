@@ -84,10 +84,10 @@ def read_layout(folder: Path) -> Layout:
         entries = [e for e in index["manifests"] if _is_ours(e)]
         if len(entries) != 1:
             raise ValueError(f"index.json names {len(entries)} linux/amd64 images; expected one")
-        manifest_blob = _blob(entries[0])
+        manifest_blob = blob(entries[0])
         manifest = json.loads(read_small(folder, manifest_blob))
-        config_blob = _blob(manifest["config"])
-        layers = tuple(_blob(layer) for layer in manifest["layers"])
+        config_blob = blob(manifest["config"])
+        layers = tuple(blob(layer) for layer in manifest["layers"])
         config = json.loads(read_small(folder, config_blob))
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
@@ -106,7 +106,8 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
     return not platform or (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
 
 
-def _blob(raw: Mapping[str, Any]) -> Blob:
+def blob(raw: Mapping[str, Any]) -> Blob:
+    """A descriptor out of a manifest or index. Raises ValueError, KeyError or TypeError for an unusable one."""
     digest = str(raw["digest"])
     if not DIGEST.fullmatch(digest):
         raise ValueError(f"unsupported digest {digest!r}; expected sha256:<64 hex digits>")
@@ -221,15 +222,16 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
 
 
 def write_layout(folder: Path, manifest: Blob) -> None:
-    """``oci-layout`` and ``index.json`` for the one image whose blobs are already in ``folder``.
+    """``oci-layout`` and ``index.json`` for the one image whose blobs are already in ``folder``."""
+    for name, text in layout_texts(manifest).items():
+        write_text(folder / name, text)
 
-    Same manifest, same bytes: no names or dates are written.
-    """
+
+def layout_texts(manifest: Blob) -> dict[str, str]:
+    """The two files of a layout that are not blobs. Same manifest, same bytes: no names or dates are written."""
     entry = {**manifest.to_json(), "platform": {"architecture": "amd64", "os": "linux"}}
-    write_text(folder / "index.json", canonical_json({
-        "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [entry],
-    }))  # fmt: skip
-    write_text(folder / "oci-layout", '{"imageLayoutVersion": "1.0.0"}\n')
+    index = canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [entry]})
+    return {"index.json": index, "oci-layout": '{"imageLayoutVersion": "1.0.0"}\n'}
 
 
 def add_blob(folder: Path, data: bytes, media_type: str) -> Blob:

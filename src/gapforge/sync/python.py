@@ -24,7 +24,7 @@ from gapforge.core.files import SAFE_NAME, write_text
 from gapforge.core.lock import Entry
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
-from gapforge.sync.network import Network
+from gapforge.sync.network import Network, UnansweredError
 
 INSTALL_TOOL = "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
 TORCH_SET = ("torch", "torchvision", "torchaudio")
@@ -75,12 +75,16 @@ class Sdist:
 
 @dataclass(frozen=True)
 class Resolver:
-    """Asks uv. ``workdir`` gets the generated project and uv's answer; ``refresh`` ignores uv's cached indexes."""
+    """Asks uv. ``workdir`` gets the generated project and uv's answer; ``refresh`` ignores uv's cached indexes.
+
+    Without ``patient`` an index that does not answer is asked once only.
+    """
 
     project: Project
     network: Network
     workdir: Path
     refresh: bool = False
+    patient: bool = True
 
     def wheels(self, preset: Preset) -> list[Wheel]:
         """The wheels that the preset's Python needs, by name, each the best one for the target.
@@ -173,10 +177,12 @@ class Resolver:
             command += ["--default-index", self.network.index_url]
         env: dict[str, str | None] = {k: None for k in os.environ if k.startswith("UV_") and not UV_KEPT.fullmatch(k)}
         env.update(self.network.environment())
+        if not self.patient:
+            env["UV_HTTP_RETRIES"] = "0"
         done = process.run(command, env=env, cwd=self.workdir, timeout=1800, check=False,
                            redact=_secrets(self.network))  # fmt: skip
         if done.code != 0:
-            raise _explain(done, preset, requirements, _secrets(self.network))
+            raise _explain(done, preset, requirements, _secrets(self.network), torch_index)
         document = _toml(answer.read_text(), self.project)
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
 
@@ -288,16 +294,31 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
+_SILENT = re.compile(r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
+                     r"Connection refused|timed out|status (?:code|server error)|HTTP status))")  # fmt: skip
+
+
 def _explain(
-    done: process.Result, preset: Preset, requirements: Sequence[str], secrets: Iterable[str]
-) -> ResolveError | ToolError:
-    """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept."""
+    done: process.Result, preset: Preset, requirements: Sequence[str], secrets: Iterable[str], torch_index: str = ""
+) -> ResolveError | UnansweredError:
+    """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept.
+
+    UnansweredError when it is not about packages: an index gave no answer.
+    """
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
     names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
     hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
     reason = " ".join(
         re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in text.split("\nhint: ")[0].splitlines()
     )
+    if not names and (silent := _SILENT.search(text)):
+        login_free = re.sub(r"//[^/@]*@", "//", torch_index).rstrip("/")
+        ours = login_free and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/") and preset.pytorch
+        who = f"index {preset.pytorch.index}" if ours and preset.pytorch else "the default Python index"
+        return UnansweredError(
+            f"Python packages for {preset.name} could not be resolved: {who} did not answer",
+            who=who, faults=[Fault("uv", reason[:2000])],
+            hint="check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then run the same command again")  # fmt: skip
     if not names:
         return ResolveError(
             f"Python packages for {preset.name} could not be resolved", faults=[Fault("uv", reason[:2000])],

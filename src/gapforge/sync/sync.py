@@ -1,22 +1,23 @@
 """The whole of sync: resolve a preset (or reuse its lock), fetch into the store, lay out artifacts/NAME.
 
 Killed at any moment, the next run converges: finished files are in the store by hash, cut ones are
-``partial``, and the lock is written only when every byte of it is in the store.
+``partial``, and the lock is written only when every byte of it is in the store. A partial lock (see
+``pins``) is completed: what it pins is fetched as it is, and only the rest is resolved.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from gapforge.core import lock as locks
 from gapforge.core.errors import Fault, FetchError, LockError, ResolveError, StorageError
 from gapforge.core.files import exclusive, mark_folder, remove_folder, write_text
-from gapforge.core.lock import Entry, Lock, LockedImage
+from gapforge.core.lock import Entry, Gap, Lock, LockedImage
 from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
@@ -24,16 +25,17 @@ from gapforge.core.store import Store
 from gapforge.sync import apt, images, sources
 from gapforge.sync.changes import Changes, compare
 from gapforge.sync.download import Downloader, Got, Want
-from gapforge.sync.journal import Journal
+from gapforge.sync.entries import BUILDER, ROLES, check_base, deb_entries, image_entries, same_image
+from gapforge.sync.journal import Journal, clear_leftovers
 from gapforge.sync.network import Network
-from gapforge.sync.python import Resolver, Wheel, requirements_text
+from gapforge.sync.python import Resolver, Sdist, Wheel, requirements_text
 from gapforge.sync.wheel_licence import licence_of
 
-ROLES = ("builder", "runtime")
 REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
 INDEX_FILES = ("Packages", "Release")
 TOOL_ONLY = ("install-tool",)  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
-STALE_DAYS = 30  # a partial file that nobody went on with for so long is let go
+EVERYTHING = tuple(Gap(kind, "*", "nothing was resolved yet") for kind in ("deb", "wheel"))
+AnyRun = TypeVar("AnyRun", bound="Run")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Outcome:
     changes: Changes
     resolved: bool
     fetched: int
-    strangers: tuple[str, ...]
+    strangers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The outcome in JSON types; sizes in bytes."""
@@ -63,17 +65,27 @@ class Outcome:
             "preset": self.lock.preset, "artifacts": str(self.artifacts), "resolved": self.resolved,
             "files": len(self.lock.entries), "bytes": sum(e.size for e in self.lock.entries),
             "fetched_bytes": self.fetched, "changes": self.changes.to_json(), "strangers": list(self.strangers),
+            "unresolved": [gap.to_json() for gap in self.lock.unresolved],
         }  # fmt: skip
 
 
 def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
     """Make artifacts/NAME hold exactly what the preset needs. Raises BusyError while another sync runs."""
+    with running(Run, preset, project, network, options) as run:
+        return run.execute()
+
+
+@contextmanager
+def running(
+    kind: type[AnyRun], preset: Preset, project: Project, network: Network, options: Options
+) -> Iterator[AnyRun]:
+    """A run that has the store for itself. Raises BusyError while there is another."""
     store = Store(project.store)
     with (
         exclusive(store.lock_file, f"{project.store}"),
         Progress(f"sync {preset.name}", quiet=options.quiet) as progress,
     ):
-        return _Run(preset, project, network, options, store, progress).execute()
+        yield kind(preset, project, network, options, store, progress)
 
 
 def usable_lock(preset: Preset, project: Project, *, update: bool = False) -> Lock | None:
@@ -91,8 +103,10 @@ def usable_lock(preset: Preset, project: Project, *, update: bool = False) -> Lo
     return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
 
 
-class _Run:
+class Run:
     """One run of sync, under the store's lock."""
+
+    patient = True  # try an index that does not answer again
 
     def __init__(self, preset: Preset, project: Project, network: Network, options: Options, store: Store,
                  progress: Progress) -> None:  # fmt: skip
@@ -101,74 +115,86 @@ class _Run:
         self.downloader = Downloader(store, network, progress)
         self.provided = sources.Provided(options.provided, store, progress)
         self.work = store.partial(f"work-{os.getpid()}")
-        self.resolver = Resolver(project, network, self.work / "uv", refresh=options.update)
+        self.resolver = Resolver(project, network, self.work / "uv", refresh=options.update, patient=self.patient)
         self.journal = Journal(project.state / "sync" / f"{preset.name}.json", preset.sha256)
         self.fetched = 0
 
     def execute(self) -> Outcome:
-        self._tidy()
-        mark_folder(self.work, "a sync at work")
-        old = usable_lock(self.preset, self.project, update=self.options.update)
-        self.before = old or self._previous_lock()
+        """Fetch, resolve and publish; what a cut run leaves behind, the next one takes up."""
+        old = self._begin()
         with ExitStack() as self.stack:
             self._apt: dict[BaseImage, apt.AptRoot] = {}
-            if old is not None and not self.options.update:
-                lock = self._complete(old)
+            if old is None or self.options.update:
+                lock = self._resolve(Lock(self.preset.name, self.preset.sha256, {}, (), EVERYTHING))
             else:
-                lock = self._resolve()
+                lock = self._complete(old)
+                if lock.unresolved:
+                    lock = self._resolve(lock)
             strangers = self._publish(lock)
         remove_folder(self.work)
         self.journal.remove()
         return Outcome(lock, self.project.artifacts_of(self.preset.name), compare(self.before, lock), lock is not old,
                        self.fetched, tuple(strangers))  # fmt: skip
 
+    def _begin(self) -> Lock | None:
+        """Make room to work in; gives the lock that fits the preset, which may be a partial one."""
+        clear_leftovers(self.work.parent)
+        for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        mark_folder(self.work, "a sync at work")
+        old = usable_lock(self.preset, self.project, update=self.options.update)
+        self.before = old or self._previous_lock()
+        return old
+
     # -- a lock that is to be made
 
-    def _resolve(self) -> Lock:
-        """Resolve everything, fetch it, and return the new lock."""
+    def _resolve(self, kept: Lock) -> Lock:
+        """Resolve what ``kept`` leaves open, fetch it, and return the complete lock. What ``kept`` pins is in the store."""
         preset = self.preset
         sources.check_files(preset)
-        wanted = self._wants()
+        held = {e.name: e for e in kept.of("source", "tensorrt")}
+        wanted = [pair for pair in self._wants() if pair[0].name not in held]
         # What a person has to bring, and what is cheap to refuse, comes before the long downloads.
         got = self._sources([pair for pair in wanted if pair[0].gated])
-        wheels = self.resolver.wheels(preset)
-        tool = self.resolver.install_tool(preset)
-        sdists = {s.name: self.resolver.sdist(s.sdist, preset) for s in preset.sources.values() if s.sdist}
-        for source in preset.sources.values():
-            if source.sdist and sdists[source.name].sha256 not in ("", source.sha256):
-                raise ResolveError(
-                    f"{source.sdist} is not the file that the preset names",
-                    faults=[Fault(sdists[source.name].file, f"has sha256 {sdists[source.name].sha256} on the index",
-                                  f"sha256 {source.sha256}")],
-                    hint=f"correct sources.{source.name} in presets/{preset.name}.json")  # fmt: skip
-        got.update(self._sources([pair for pair in wanted if pair[0].name not in got],
-                                 [_want(w) for w in (*wheels, tool)],
-                                 [Want(s.file or sdists[s.name].file, (sdists[s.name].url,), s.sha256, sdists[s.name].size)
-                                  for s in preset.sources.values() if s.sdist]))  # fmt: skip
+        pinned = kept.settles("wheel")
+        wheels = [] if pinned else [*self.resolver.wheels(preset), self.resolver.install_tool(preset)]
+        sdists = {s.name: self._sdist(s) for s in preset.sources.values() if s.sdist and s.name not in held}
+        got.update(self._sources([pair for pair in wanted if pair[0].name not in got], [_want(w) for w in wheels],
+                                 [Want(preset.sources[name].file or found.file, (found.url,), preset.sources[name].sha256, found.size)
+                                  for name, found in sdists.items()]))  # fmt: skip
         # Bases last but for the packages that need them: one that is being made cannot be resumed, so a run
         # that is cut there has everything else already.
-        bases = {role: self._base(role) for role in ROLES}
-        debs = self._closures(bases)
+        bases = {role: self._kept_base(kept, role) if role in kept.images else self._base(role) for role in ROLES}
         entries: list[Entry] = []
-        for image_entries, _ in bases.values():
-            entries += image_entries
-        entries += self._wheel_entries(wheels, tool, got)
+        for layout, _ in bases.values():
+            entries += layout
+        if pinned:
+            entries += [self._with_licence(e) for e in kept.of("wheel")]
+            entries += [self._requirements(kept.of("wheel"))]
+        else:
+            entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
+        debs = [] if kept.settles("deb") else self._fetch_debs(self._closures(bases))
+        debs += kept.of("deb") if kept.settles("deb") else ()
+        entries += [*held.values(), *debs]
         for source in preset.sources.values():
-            if sources.is_local_repo(preset, source):
+            if sources.is_local_repo(preset, source) or source.name in held:
                 continue
             if source.urls:
-                entries.append(sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url"))
+                entries.append(
+                    sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url")
+                )
                 if not source.sha256:
-                    self.progress.note(f"WARNING: {source.file} is trusted because it was seen first; sha256 {got[source.name].sha256}")
+                    self.progress.note(
+                        f"WARNING: {source.file} is trusted because it was seen first; sha256 {got[source.name].sha256}"
+                    )
             elif source.sdist:
                 sdist = sdists[source.name]
                 size = self.store.path(source.sha256).stat().st_size
                 entries.append(sources.entry_of(source, source.file or sdist.file, source.sha256, size,
                                                 "index:default", sdist.version))  # fmt: skip
             else:
-                entries.append(self._apt_source(source.name))
-        entries += self._fetch_debs(debs)
-        entries += self._deb_index([e for e in entries if e.kind == "deb"])
+                entries.append(self._apt_source(source.name, bases[BUILDER][0]))
+        entries += self._deb_index(debs)
         return Lock(preset.name, preset.sha256, {role: image for role, (_, image) in bases.items()},
                     tuple(sorted(entries, key=lambda e: e.path)))  # fmt: skip
 
@@ -185,18 +211,38 @@ class _Run:
             path = f"wheels/{wheel.file}"
             roles = TOOL_ONLY if wheel is tool else ()
             if path in entries:
-                entries[path] = replace(entries[path], roles=(*TOOL_ONLY, "runtime"))  # the preset asks for the same pip
+                entries[path] = replace(
+                    entries[path], roles=(*TOOL_ONLY, "runtime")
+                )  # the preset asks for the same pip
                 continue
             found = got[wheel.file]
             if not wheel.sha256:
-                self.progress.note(f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first")
+                self.progress.note(
+                    f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first"
+                )
             entries[path] = Entry("wheel", path, found.sha256, found.size, f"index:{wheel.index}", wheel.name, wheel.version,
                                   roles=roles, trust="" if wheel.sha256 else "first-use",
                                   licence=licence_of(self.store.path(found.sha256)))  # fmt: skip
-        pinned = [(w.name, w.version, got[w.file].sha256) for w in wheels]
-        data = requirements_text(pinned).encode()
-        sha256 = self.store.add_bytes(data)
-        return [*entries.values(), Entry("index", REQUIREMENTS, sha256, len(data), "generated", name="requirements")]
+        return [*entries.values(), self._requirements(entries.values())]
+
+    def _requirements(self, wheels: Iterable[Entry]) -> Entry:
+        """requirements.txt for these wheels, in the store. The tool is no package of the image."""
+        data = requirements_text((e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY).encode()
+        return Entry("index", REQUIREMENTS, self.store.add_bytes(data), len(data), "generated", name="requirements")
+
+    def _with_licence(self, wheel: Entry) -> Entry:
+        """A wheel that was pinned before it was here."""
+        return wheel if wheel.licence else replace(wheel, licence=licence_of(self.store.path(wheel.sha256)))
+
+    def _sdist(self, source: SourceArchive) -> Sdist:
+        """The source distribution on the index. Raises ResolveError when it is not the preset's."""
+        found = self.resolver.sdist(source.sdist, self.preset)
+        if found.sha256 not in ("", source.sha256):
+            raise ResolveError(
+                f"{source.sdist} is not the file that the preset names",
+                faults=[Fault(found.file, f"has sha256 {found.sha256} on the index", f"sha256 {source.sha256}")],
+                hint=f"correct sources.{source.name} in presets/{self.preset.name}.json")  # fmt: skip
+        return found
 
     # -- fetching
 
@@ -244,15 +290,28 @@ class _Run:
         if locked is not None and base.image and "@" in locked.reference:
             pinned = replace(base, digest=locked.reference.rpartition("@")[2])
         image, files = self._base_files(pinned)
-        if locked is not None and image != locked:
+        self._check_base(role, image)
+        if locked is not None and not same_image(image, locked):
             raise FetchError(
                 f"the base image of {role} cannot be had again as it was",
                 faults=[Fault(base.label, f"is now {image.config_digest}", locked.config_digest)],
                 hint=f"resolve anew: ./deps_sync.sh {self.preset.name} --update",
             )
-        entries = [Entry("image", f"images/{role}/{path}", sha256, size, "image", name=role, roles=(role,))
-                   for path, (sha256, size) in sorted(files.items())]  # fmt: skip
+        return image_entries(role, files), image
+
+    def _kept_base(self, kept: Lock, role: str) -> tuple[list[Entry], LockedImage]:
+        """The base image that ``kept`` pins, which is in the store, with what its own files say."""
+        entries, image = [e for e in kept.of("image") if role in e.roles], kept.images[role]
+        if image.os_id:
+            return entries, image
+        image = images.describe(self._layout(role, entries), image.reference)
+        self._check_base(role, image)
         return entries, image
+
+    def _check_base(self, role: str, image: LockedImage) -> None:
+        """Raise CompatibilityError for an image with another CUDA or cuDNN than the preset says."""
+        for warning in check_base(self.preset, role, image):
+            self.progress.note(f"WARNING: {warning}")
 
     def _base_files(self, base: BaseImage) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
         """The image's layout in the store: path -> (sha256, size). Builder and runtime often share one."""
@@ -277,13 +336,18 @@ class _Run:
         """The APT root on the base image of ``role``; roles with one base share it."""
         base = self.preset.base(role)
         if base not in self._apt:
-            number = len(self._apt)
-            layout = self.work / f"layout-{number}"
-            prefix = f"images/{role}/"
-            self.store.view(layout, {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)})
-            root = apt.AptRoot(layout, self.preset.apt_sources, self.work / f"apt-{number}", self.network, self._local_repo())
+            work = self.work / f"apt-{len(self._apt)}"
+            root = apt.AptRoot(
+                self._layout(role, entries), self.preset.apt_sources, work, self.network, self._local_repo()
+            )
             self._apt[base] = self.stack.enter_context(root)
         return self._apt[base]
+
+    def _layout(self, role: str, entries: Iterable[Entry]) -> Path:
+        """The OCI layout of a base image that is in the store."""
+        layout, prefix = self.work / f"layout-{role}", f"images/{role}/"
+        self.store.view(layout, {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)})
+        return layout
 
     def _local_repo(self) -> Path | None:
         """TensorRT's local-repository .deb under its own name, fetched when needed."""
@@ -301,26 +365,19 @@ class _Run:
 
     def _fetch_debs(self, closures: Mapping[str, Sequence[apt.DebFile]]) -> list[Entry]:
         """The .debs of all roles in the store, as entries; a .deb that both roles need is one entry."""
-        entries: dict[str, Entry] = {}
-        for role in ROLES:
-            for deb in closures[role]:
-                path = f"debs/{deb.file}"
-                if path in entries and entries[path].sha256 != deb.sha256:
-                    raise ResolveError(f"builder and runtime need different files of the name {deb.file}",
-                                       hint="give both roles bases with the same APT sources")  # fmt: skip
-                roles = (*entries[path].roles, role) if path in entries else (role,)
-                entries[path] = Entry("deb", path, deb.sha256, deb.size, deb.origin, deb.package, deb.version,
-                                      deb.architecture, roles)  # fmt: skip
+        entries = deb_entries(closures)
         # Our own downloads, not apt's: resumed after a kill, and in no danger from a curl that outlived us.
         self._obtain([_deb_want(deb) for deb in {d.file: d for role in ROLES for d in closures[role]}.values()])
-        return list(entries.values())
+        return entries
 
-    def _apt_source(self, name: str) -> Entry:
+    def _apt_source(self, name: str, builder: Iterable[Entry]) -> Entry:
         """An upstream tarball out of the builder's APT sources, in the store."""
         source = self.preset.sources[name]
-        found = self._apt[self.preset.builder].source_tarball(source.apt_source)
+        found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
         self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
-        return sources.entry_of(source, source.file or found.file, found.sha256, found.size, found.origin, found.version)
+        return sources.entry_of(
+            source, source.file or found.file, found.sha256, found.size, found.origin, found.version
+        )
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Packages and Release for these .debs."""
@@ -358,15 +415,15 @@ class _Run:
             elif entry.kind in ("source", "tensorrt") and entry.origin.startswith("index:"):
                 sdist = self.resolver.sdist(self.preset.sources[entry.name].sdist, self.preset)
                 more.append(Want(entry.file, (sdist.url,), entry.sha256, entry.size))
-        self._sources(pairs, more)
+        self._sources([pair for pair in pairs if pair[0].gated])
+        self._sources([pair for pair in pairs if not pair[0].gated], more)
         for role in ROLES:
             if any(e.kind == "image" and role in e.roles for e in self._still(missing)):
                 self._base(role, lock.images[role])
         self._complete_apt(lock, [e for e in self._still(missing) if e.origin.startswith("apt:")])
         if any(e.origin == "generated" for e in self._still(missing)):
             self._deb_index(lock.of("deb"))
-            self.store.add_bytes(requirements_text(
-                (e.name, e.version, e.sha256) for e in lock.of("wheel") if e.roles != TOOL_ONLY).encode())  # fmt: skip
+            self._requirements(lock.of("wheel"))
         if left := self._still(missing):
             raise LockError(f"the lock of {self.preset.name} cannot be fulfilled any more",
                             faults=[Fault(e.path, "cannot be made or fetched again", f"sha256 {e.sha256}") for e in left],
@@ -377,14 +434,14 @@ class _Run:
         """Fetch missing .debs and tarballs, when the archive still has those versions."""
         if not missing:
             return
-        image_entries = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
-        closures = self._closures({role: (image_entries[role], lock.images[role]) for role in ROLES})
+        layouts = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
+        closures = self._closures({role: (layouts[role], lock.images[role]) for role in ROLES})
         wanted = {e.sha256 for e in missing if e.kind == "deb"}
         debs = {deb.file: deb for role in ROLES for deb in closures[role] if deb.sha256 in wanted}
         self._obtain([_deb_want(deb) for deb in debs.values()])
         for entry in missing:
             if entry.kind != "deb":
-                self._apt_source(entry.name)
+                self._apt_source(entry.name, layouts[BUILDER])
         if left := self._still(missing):
             raise ResolveError(
                 f"the APT sources do not have what the lock of {self.preset.name} names",
@@ -406,16 +463,22 @@ class _Run:
                                hint="look after the disk; then run the same command again")  # fmt: skip
         folder = self.project.artifacts_of(self.preset.name)
         previous = _paths_of(folder / LOCK)
-        text = lock.render()
+        lock.require_complete(f"presets/{self.preset.name}.lock.json")
         # The lock first: whatever happens after this line, the next run lays out this very state.
-        file = self.project.lock_file(self.preset.name)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            write_text(file, text)
+        text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
         sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
         files[SUMS] = self.store.add_bytes(sums.encode())
         return self.store.view(folder, files, previous)
+
+    def _write_lock(self, lock: Lock) -> str:
+        """Write the lock beside its preset where it is not that already; gives its text."""
+        text = lock.render()
+        file = self.project.lock_file(self.preset.name)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+        return text
 
     def _previous_lock(self) -> Lock | None:
         """What was locked before the preset changed, to tell what is new; None when there is nothing usable."""
@@ -423,20 +486,6 @@ class _Run:
             return locks.load(self.project.lock_file(self.preset.name))
         except LockError:
             return None
-
-    def _tidy(self) -> None:
-        """Clear what killed runs left, but not the partial downloads, which are taken up."""
-        for path in sorted(self.work.parent.iterdir()):
-            stale = path.suffix in (".part", ".json") and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
-            if stale or path.name.startswith(("copy-", "bytes-", "place-")):
-                path.unlink(missing_ok=True)
-            elif path.name.startswith("work-"):
-                try:
-                    remove_folder(path)
-                except OSError:
-                    continue  # a program of the killed run is still writing there; the next run gets it
-        for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
-            leftover.unlink(missing_ok=True)
 
 
 def _want(wheel: Wheel) -> Want:

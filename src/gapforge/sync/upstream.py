@@ -159,16 +159,16 @@ def image_digest(image: str, network: Network) -> str:
         raise FetchError(f"{reference} cannot be looked at: {_last(error.message)}") from error
 
 
-def get(address: str, network: Network) -> Answer:
-    """One small HTTP answer, whatever its status. Raises FetchError when none comes."""
+def get(address: str, network: Network, *, head: bool = False) -> Answer:
+    """One small HTTP answer, whatever its status; with ``head`` its headers alone. Raises FetchError when none comes."""
     url = network.url(address)
     with tempfile.TemporaryDirectory(prefix="gapforge-ask-") as room:
         heads = Path(room, "heads")
         command = [
-            "curl", "--disable", "--silent", "--show-error", "--location", "--max-redirs", "5", "--compressed",
+            "curl", "--disable", "--silent", "--show-error", "--location", "--max-redirs", "5",
             "--proto", "=http,https", "--proto-redir", "=http,https", "--connect-timeout", "20",
             "--max-time", str(ANSWER_SECONDS), "--max-filesize", str(LARGEST_ANSWER), "--dump-header", str(heads),
-            "--retry", str(min(2, network.retries)), "--user-agent", "gapforge", *network.curl_options(), "--config", "-",
+            "--retry", str(min(2, network.retries)), "--user-agent", "gapforge", *network.curl_options(), *(("--head",) if head else ("--compressed",)), "--config", "-",
         ]  # fmt: skip
         # The address goes over standard input: `ps` shows command lines, and a mirror's may hold a login.
         quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
@@ -178,7 +178,7 @@ def get(address: str, network: Network) -> Answer:
             raise FetchError(f"{shown(url)} does not answer: {_last(done.errors)}",
                              hint="check the network of this machine (https_proxy, GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS")  # fmt: skip
         status, headers = _heads(heads.read_text(encoding="latin-1") if heads.exists() else "")
-    return Answer(status, headers, done.output.encode())
+    return Answer(status, headers, b"" if head else done.output.encode())
 
 
 def _heads(text: str) -> tuple[int, dict[str, str]]:

@@ -24,9 +24,14 @@ def licence_of(wheel: Path) -> str:
             if len(names) != 1:
                 return ""
             with archive.open(names[0]) as file:
-                message = BytesParser(policy=email.policy.compat32).parsebytes(file.read(_LARGEST), headersonly=True)
+                return licence_in(file.read(_LARGEST))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
         return ""  # a licence is for the reader; what is wrong with the file, verify and the installer say
+
+
+def licence_in(metadata: bytes) -> str:
+    """The same from the bytes of a METADATA file."""
+    message = BytesParser(policy=email.policy.compat32).parsebytes(metadata, headersonly=True)
     expression, field = (_one_line(str(message.get(key, ""))) for key in ("License-Expression", "License"))
     if expression:
         return expression
