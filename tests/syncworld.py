@@ -27,7 +27,7 @@ from gapforge.core.progress import Progress  # noqa: E402
 from gapforge.core.project import Project  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
-from gapforge.sync.network import Network  # noqa: E402
+from gapforge.sync.network import Network, UnansweredError  # noqa: E402
 from gapforge.sync.python import Sdist, Wheel  # noqa: E402
 
 NAME = "world"
@@ -66,6 +66,8 @@ class World:
         self.opencv = noise("opencv.tar.gz", size)
         self.ffmpeg = noise("ffmpeg.tar.xz", size)
         self.tool = "24.2"
+        self.cuda = self.cudnn = ""  # of every base image
+        self.silent: list[str] = []  # who gives no answer: "torch", "default", "registry", "apt"
 
     def publish(self) -> None:
         """Put every file on the server, together with the document that the stand-ins read."""
@@ -76,6 +78,7 @@ class World:
         files |= {f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()}
         files["opencv.tar.gz"], files["ffmpeg_5.1.9.orig.tar.xz"] = self.opencv, self.ffmpeg
         facts = {"wheels": self.wheels, "debs": self.debs, "base": self.base, "tool": self.tool,
+                 "cuda": self.cuda, "cudnn": self.cudnn, "silent": self.silent,
                  "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()}}  # fmt: skip
         for name, body in files.items():
             old = self.site.paths.get("/f/" + name)
@@ -108,6 +111,11 @@ class _Asks:
         with urlopen(f"{_Asks.url}/facts") as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
+    def answers(self, facts: dict[str, Any], key: str, who: str) -> None:
+        """Raise as the real programs do when the world says that ``who`` is silent."""
+        if key in facts["silent"]:
+            raise UnansweredError(f"{who} is silent", who=who)
+
     def file(self, facts: dict[str, Any], name: str) -> tuple[str, str, int]:
         held = facts["files"][name]
         return f"{_Asks.url}/f/{name}", held["sha256"], held["size"]
@@ -127,15 +135,21 @@ class FakeResolver(_Asks):
     def wheels(self, preset: Preset) -> list[Wheel]:
         self.network.require("wheels")
         facts = self.facts("wheels")
+        if preset.pytorch is not None and preset.pytorch.index != "default":
+            self.answers(facts, "torch", f"index {preset.pytorch.index}")
+        self.answers(facts, "default", "the default Python index")
         return [self._wheel(facts, n, v) for n, v in sorted(facts["wheels"].items())]
 
     def install_tool(self, preset: Preset) -> Wheel:
         facts = self.facts("tool")
+        self.answers(facts, "default", "the default Python index")
         return self._wheel(facts, "pip", facts["tool"])
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
         self.network.require("sdist")
-        url, sha256, size = self.file(self.facts("sdist"), "opencv.tar.gz")
+        facts = self.facts("sdist")
+        self.answers(facts, "default", "the default Python index")
+        url, sha256, size = self.file(facts, "opencv.tar.gz")
         return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
 
     def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
@@ -166,6 +180,7 @@ class FakeAptRoot(_Asks):
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
+        self.answers(facts, "apt", "an APT source of the base image or of the preset")
         found = []
         for package in sorted({p.split("=")[0] for p in packages} & set(facts["debs"])):
             version = facts["debs"][package]
@@ -192,8 +207,25 @@ def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: 
             file.write(layer[start : start + 5000])
     (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (destination / "index.json").write_text(json.dumps({"layer": sha(layer)}))
+    return fake_describe(destination, base.label)
+
+
+def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
+    facts = _Asks().facts(f"manifest {base.label}")
+    _Asks().answers(facts, "registry", "registry docker.io")
+    layer = noise(facts["base"] + base.label, 50_000)
+    files = {"index.json": json.dumps({"layer": sha(layer)}).encode(), "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+             f"blobs/sha256/{sha(layer)}": layer}  # fmt: skip
     digest = f"sha256:{sha(layer)}"
-    return LockedImage(base.label, digest, digest, "debian", "12")
+    image = LockedImage(base.label, digest, digest, "", "", facts["cuda"], facts["cudnn"])
+    return image, {path: (sha(data), len(data)) for path, data in files.items()}
+
+
+def fake_describe(folder: Path, reference: str) -> LockedImage:
+    with urlopen(f"{_Asks.url}/facts") as answer:  # in the real world the image's own files say it
+        facts = json.loads(answer.read())
+    digest = f"sha256:{json.loads((folder / 'index.json').read_text())['layer']}"
+    return LockedImage(reference, digest, digest, "debian", "12", facts["cuda"], facts["cudnn"])
 
 
 def fake_write_index(folder: Path) -> tuple[Path, Path]:
@@ -211,6 +243,8 @@ def install(url: str, put: Any = setattr) -> list[str]:
     put(syncing.apt, "AptRoot", FakeAptRoot)
     put(syncing.apt, "write_index", fake_write_index)
     put(syncing.images, "fetch_base", fake_fetch_base)
+    put(syncing.images, "look", fake_look)
+    put(syncing.images, "describe", fake_describe)
     return _Asks.calls
 
 

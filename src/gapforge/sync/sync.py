@@ -382,6 +382,7 @@ class Run:
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Packages and Release for these .debs."""
         folder = self.work / "index"
+        folder.mkdir(exist_ok=True)  # a preset may need no .deb at all
         self.store.view(folder, {e.path.removeprefix("debs/"): e.sha256 for e in debs})
         apt.write_index(folder)
         entries = []
@@ -421,8 +422,10 @@ class Run:
             if any(e.kind == "image" and role in e.roles for e in self._still(missing)):
                 self._base(role, lock.images[role])
         self._complete_apt(lock, [e for e in self._still(missing) if e.origin.startswith("apt:")])
-        if any(e.origin == "generated" for e in self._still(missing)):
+        generated = [e.path for e in self._still(missing) if e.origin == "generated"]
+        if any(path.startswith("debs/") for path in generated):
             self._deb_index(lock.of("deb"))
+        if REQUIREMENTS in generated:
             self._requirements(lock.of("wheel"))
         if left := self._still(missing):
             raise LockError(f"the lock of {self.preset.name} cannot be fulfilled any more",
