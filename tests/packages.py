@@ -14,9 +14,22 @@ from email.utils import formatdate
 from pathlib import Path
 
 from gapforge.core.debindex import join_stanzas, stanza_for
+from gapforge.core.progress import Progress
+from gapforge.core.store import Store
 from gapforge.sync import oci
+from gapforge.sync.apt import DebFile, SourceFile
+from gapforge.sync.download import Downloader, Want
+from gapforge.sync.network import Network
 
 STATUS = "Package: base-files\nStatus: install ok installed\nVersion: 12\nArchitecture: amd64\nEssential: yes\n"
+
+
+def fetch(files: Sequence[DebFile | SourceFile], into: Path, network: Network) -> None:
+    """The files under their names in ``into``, fetched as a sync fetches them."""
+    store = Store(into.with_name(into.name + ".store"))
+    wants = [Want(f.file, (f.uri,), f.sha256, f.size) for f in files]
+    for got in Downloader(store, network, Progress("test", quiet=True)).fetch(wants):
+        store.place(got.sha256, into / got.want.file)
 
 
 def make_deb(folder: Path, name: str, version: str, file: str = "", files: Mapping[str, bytes] | None = None,

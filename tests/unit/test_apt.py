@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,20 +16,18 @@ from gapforge.core import debindex, process
 from gapforge.core.errors import FetchError, ResolveError, ToolError, VerifyError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.preset import AptSource
-from gapforge.core.progress import Progress
 from gapforge.sync import aptfaults, aptsources
-from gapforge.sync.apt import AptRoot, fetch_files, write_index
+from gapforge.sync.apt import AptRoot, write_index
 from gapforge.sync.aptroot import IsolatedApt
 from gapforge.sync.imagefiles import read_files
 from gapforge.sync.network import Network
 from gapforge.sync.oci import read_layout
-from packages import STATUS, flat_repository, make_base, make_deb
+from packages import STATUS, fetch, flat_repository, make_base, make_deb
 from servers import Site, file_server
 
 needs_apt = pytest.mark.skipif(
     not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="apt is not installed"
 )
-QUIET = Progress("test", quiet=True)
 NETWORK = Network(retries=0)
 KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxxxx\n-----END PGP PUBLIC KEY BLOCK-----\n"
 
@@ -311,7 +308,7 @@ def closure(tmp_path: Path) -> Closure:
         base = make_base(tmp_path / f"base{len(list(tmp_path.glob('base*')))}", {}, STATUS + "\n" + status)
         with AptRoot(base, sources, tmp_path / work, NETWORK, local) as root:
             debs = root.closure(packages)
-            root.download(debs, tmp_path / "got", QUIET)
+            fetch(debs, tmp_path / "got", NETWORK)
         for deb in debs:
             data = (tmp_path / "got" / deb.file).read_bytes()
             assert (len(data), sha256_bytes(data)) == (deb.size, deb.sha256)
@@ -451,37 +448,6 @@ def test_offline_is_respected(tmp_path: Path) -> None:
         AptRoot(base, (), tmp_path / "work", replace(NETWORK, offline=True)),
     ):
         pass
-
-
-# -- fetching
-
-
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_files_are_resumed_verified_and_all_failures_named(tmp_path: Path, site: Site) -> None:
-    body = os.urandom(300_000)
-    item = (site.add("/a.deb", body), "a.deb", len(body), sha256_bytes(body))
-    part = tmp_path / ".partial" / f"{item[3]}.part"
-    part.parent.mkdir()
-    part.write_bytes(body[:100_000])
-    fetch_files([item], tmp_path, NETWORK, QUIET)
-    assert (tmp_path / "a.deb").read_bytes() == body
-    assert ("/a.deb", "bytes=100000-") in site.log
-    count = len(site.log)
-    fetch_files([item], tmp_path, NETWORK, QUIET)
-    assert len(site.log) == count, "what is there and right is not asked for again"
-
-    part.parent.mkdir(exist_ok=True)
-    (tmp_path / "a.deb").unlink()
-    part.write_bytes(b"x" * 100_000)
-    fetch_files([item], tmp_path, NETWORK, QUIET)
-    assert (tmp_path / "a.deb").read_bytes() == body, "a bad beginning is thrown away"
-
-    bad = (site.add("/b.deb", b"<html>"), "b.deb", 5, "0" * 64)
-    gone = (site.url + "/gone.deb", "gone.deb", 5, "1" * 64)
-    with pytest.raises(FetchError) as caught:
-        fetch_files([bad, item, gone], tmp_path, NETWORK, QUIET)
-    assert [fault.where.split()[0] for fault in caught.value.faults] == ["b.deb", "gone.deb"]
-    assert not (tmp_path / "b.deb").exists()
 
 
 def test_piped_output_is_exact_and_failures_are_told(tmp_path: Path) -> None:

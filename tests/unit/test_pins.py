@@ -367,7 +367,7 @@ def test_moved_tags_are_told(
     with pytest.raises(CompatibilityError) as caught:
         check_base(preset, role, image)
     assert [fault.expected.split()[0] for fault in caught.value.faults] == wrong
-    assert f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render() or wrong == ["CUDA"]
+    assert (f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()) or wrong == ["CUDA"]
 
 
 def test_an_image_that_says_nothing_is_warned_about_once() -> None:
@@ -380,9 +380,9 @@ def test_an_image_that_says_nothing_is_warned_about_once() -> None:
 def test_sync_and_lock_refuse_a_moved_tag(tmp_path: Path, world: World, calls: list[str]) -> None:
     world.cuda, world.cudnn = "11.8.0", "8.6.0.163"
     place = Place(tmp_path, world, calls, cuda="11.8", cudnn="8.9")
-    with pytest.raises(CompatibilityError, match="is not what presets/world.json says"):
+    with pytest.raises(CompatibilityError, match=r"is not what presets/world\.json says"):
         place.pin()
-    with pytest.raises(CompatibilityError, match="is not what presets/world.json says"):
+    with pytest.raises(CompatibilityError, match=r"is not what presets/world\.json says"):
         place.sync()
     assert not place.project.lock_file(NAME).exists()
     world.cudnn = "8.9.6.50"

@@ -69,7 +69,9 @@ def test_first_sync_lays_everything_out(place: Place) -> None:
         "wheels/alpha-1.0-py3-none-any.whl", "wheels/beta-2.0-py3-none-any.whl", "wheels/pip-24.2-py3-none-any.whl",
     }  # fmt: skip
     assert {"images/builder/index.json", "images/runtime/index.json"} <= set(found)
-    done = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=place.artifacts, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=place.artifacts, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(": OK") == len(found) - 1, "SHA256SUMS covers every file but itself"
     assert (place.artifacts / "lock.json").read_bytes() == place.project.lock_file(NAME).read_bytes()
@@ -85,7 +87,10 @@ def test_lock_says_where_everything_came_from(place: Place) -> None:
     assert entries["debs/gcc_12_amd64.deb"].roles == ("builder",)
     assert entries["wheels/pip-24.2-py3-none-any.whl"].roles == ("install-tool",)
     assert entries["wheels/alpha-1.0-py3-none-any.whl"].origin == "index:default"
-    assert (entries["sources/ffmpeg_5.1.9.orig.tar.xz"].origin, entries["sources/ffmpeg_5.1.9.orig.tar.xz"].version) == ("apt:base", "5.1.9")
+    assert (
+        entries["sources/ffmpeg_5.1.9.orig.tar.xz"].origin,
+        entries["sources/ffmpeg_5.1.9.orig.tar.xz"].version,
+    ) == ("apt:base", "5.1.9")
     assert entries["sources/headers.tar.gz"].urls == (f"{place.world.site.url}/f/headers.tar.gz",)
     text = place.project.lock_file(NAME).read_text()
     assert text.count(place.world.site.url) == 1, "addresses of indexes and APT sources are this machine's affair"
@@ -355,13 +360,13 @@ def test_offline_with_something_missing(place: Place) -> None:
 
 
 def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
-    assert syncing.usable_lock(place.preset, place.project) is None
+    assert locks.usable(place.project.lock_file(NAME), place.preset) is None
     before = preview.of_preset(place.preset, holdings.look(place.project))
     assert any("source package ffmpeg" in item.where[0] for item in before.items)
     place.sync()
     place.lose("sources/headers.tar.gz")
     place.asked()
-    lock = syncing.usable_lock(place.preset, place.project)
+    lock = locks.usable(place.project.lock_file(NAME), place.preset)
     assert lock is not None
     shown = preview.of_lock(place.preset, lock, Store(place.project.store))
     assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]
@@ -374,4 +379,3 @@ def test_two_sources_cannot_be_one_file(place: Place) -> None:
     place.preset = place.world.write_preset(place.root, sources=raw["sources"])
     with pytest.raises(FetchError, match=r"sources/headers\.tar\.gz"):
         place.sync()
-

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapforge.core import holdings, preview
+from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
 from gapforge.core.preset import Preset
@@ -111,7 +112,7 @@ def _report(outcome: syncing.Outcome) -> None:
 
 def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
     """What a sync would fetch, without the network. With a fitting lock it is exact."""
-    lock = None if args.update else syncing.usable_lock(preset, project)
+    lock = None if args.update else locks.usable(project.lock_file(preset.name), preset)
     if lock is None:
         shown, left = preview.of_preset(preset, holdings.look(project)), unresolved(preset, None)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gapforge.core.errors import Fault, LockError
 from gapforge.core.files import canonical_json, unsafe_path_reason
+from gapforge.core.preset import Preset
 from gapforge.core.shapes import Choice, Items, Nullable, Number, Record, Table, Text, read_json
 
 FORMAT = 1
@@ -183,6 +184,20 @@ def load(file: Path, *, shown: str = "") -> Lock:
         entries=tuple(sorted((_entry(e) for e in raw["entries"]), key=lambda e: e.path)),
         unresolved=tuple(sorted(Gap(**gap) for gap in raw.get("unresolved", ()))),
     )
+
+
+def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
+    """The lock in ``file`` when it fits the preset as it is now, whole or partial, else None. Raises LockError for a
+    damaged one, unless ``update`` is about to replace it."""
+    if not file.exists():
+        return None
+    try:
+        lock = load(file)
+    except LockError:
+        if update:
+            return None
+        raise
+    return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
 
 
 def _entry(raw: Mapping[str, Any]) -> Entry:

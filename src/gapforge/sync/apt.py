@@ -12,14 +12,13 @@ from types import TracebackType
 
 from gapforge.core import debindex, process
 from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
-from gapforge.core.files import SAFE_NAME, atomic_file, sha256_file, storage_errors, write_text
+from gapforge.core.files import SAFE_NAME, sha256_file, write_text
 from gapforge.core.preset import AptSource
-from gapforge.core.progress import Progress
 from gapforge.sync import aptfaults, oci
 from gapforge.sync.aptfaults import shown_line
-from gapforge.sync.aptroot import IsolatedApt, file_uri, local_file
+from gapforge.sync.aptroot import IsolatedApt, file_uri
 from gapforge.sync.imagefiles import read_files
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
 _CUDA_BUILD = re.compile(r"\+cuda([0-9]+(?:\.[0-9]+)*)")
@@ -116,13 +115,6 @@ class AptRoot:
         self._check_builds(packages, debs)
         return debs
 
-    def download(self, debs: Sequence[DebFile], into: Path, progress: Progress) -> None:
-        """Put ``debs`` into the folder ``into``; a file that is there and right is kept, a cut one resumed.
-
-        Raises FetchError naming every file that could not be had.
-        """
-        fetch_files([(deb.uri, deb.file, deb.size, deb.sha256) for deb in debs], into, self._network, progress)
-
     def source_tarball(self, name: str) -> SourceFile:
         """The upstream tarball of source package ``name`` in the base's own sources, newest version.
 
@@ -158,10 +150,6 @@ class AptRoot:
                                hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
         raise ResolveError(f'the index of source package "{name}" gives no SHA-256 for its files',
                            hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
-
-    def download_source(self, source: SourceFile, into: Path, progress: Progress) -> None:
-        """Put the tarball into the folder ``into``, verified. Raises FetchError."""
-        fetch_files([(source.uri, source.file, source.size, source.sha256)], into, self._network, progress)
 
     # -- resolving
 
@@ -275,66 +263,3 @@ def write_index(folder: Path) -> tuple[Path, Path]:
     write_text(folder / "Packages", text)
     write_text(folder / "Release", debindex.release_text(text.encode()))
     return folder / "Packages", folder / "Release"
-
-
-def fetch_files(wanted: Sequence[tuple[str, str, int, str]], into: Path, network: Network, progress: Progress) -> None:
-    """Fetch (uri, file, size, sha256) into ``into``, several at a time, resuming what was cut.
-
-    A file has its own name only once its hash is right. Raises FetchError naming every one that failed.
-    """
-    if any(local_file(uri) is None for uri, _, _, _ in wanted):
-        network.require("fetching packages")
-    partial = into / ".partial"
-    with storage_errors(partial):
-        partial.mkdir(parents=True, exist_ok=True)
-    faults: list[Fault] = []
-
-    def one(item: tuple[str, str, int, str]) -> None:
-        try:
-            _fetch(*item, into, partial, network, progress)
-        except FetchError as error:
-            faults.extend(error.faults)
-
-    with ThreadPoolExecutor(network.jobs) as pool:
-        list(pool.map(one, wanted))
-    if faults:
-        raise FetchError(f"{len(faults)} of {len(wanted)} files could not be fetched", faults=sorted(faults),
-                         hint="run the same command again; finished files are kept")  # fmt: skip
-    with storage_errors(partial):
-        if not any(partial.iterdir()):
-            partial.rmdir()
-
-
-def _fetch(
-    uri: str, file: str, size: int, sha256: str, into: Path, partial: Path, network: Network, progress: Progress
-) -> None:
-    target = into / file
-    if target.is_file() and sha256_file(target) == sha256:
-        progress.add(size, file)
-        return
-    source = local_file(uri)
-    part = partial / f"{sha256}.part"
-    reason = ""
-    for _ in range(2):  # a resumed file may have had a bad beginning: the second time from the start
-        if source is not None:
-            with storage_errors(part), open(source, "rb") as local, atomic_file(part) as out:
-                while chunk := local.read(1 << 20):
-                    out.write(chunk)
-        elif not part.exists() or part.stat().st_size != size:
-            if part.exists() and part.stat().st_size > size:
-                part.unlink()
-            done = process.run(
-                ["curl", "--fail", "--silent", "--show-error", "--location", "--proto", "=http,https", "--connect-timeout", "30",
-                 "--speed-limit", "1", "--speed-time", "60", "--retry", str(network.retries), "--continue-at", "-",
-                 *network.curl_options(), "--output", str(part), "--url", uri], env=network.environment(), check=False)  # fmt: skip
-            if done.code != 0 and not (part.exists() and part.stat().st_size == size):
-                reason = _last(done.errors)
-                continue
-        actual = sha256_file(part)
-        if actual == sha256:
-            os.replace(part, target)
-            progress.add(size, file)
-            return
-        reason = f"SHA-256 is {actual}, {part.stat().st_size} bytes"
-        part.unlink()
-    raise FetchError(file, faults=[Fault(f"{file} from {shown(uri)}", reason, f"{sha256}, {size} bytes")])

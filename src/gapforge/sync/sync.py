@@ -88,21 +88,6 @@ def running(
         yield kind(preset, project, network, options, store, progress)
 
 
-def usable_lock(preset: Preset, project: Project, *, update: bool = False) -> Lock | None:
-    """The preset's lock when it fits the preset as it is now, else None. Raises LockError for a damaged
-    one, unless ``update`` is about to replace it."""
-    file = project.lock_file(preset.name)
-    if not file.exists():
-        return None
-    try:
-        lock = locks.load(file)
-    except LockError:
-        if update:
-            return None
-        raise
-    return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
-
-
 class Run:
     """One run of sync, under the store's lock."""
 
@@ -142,7 +127,7 @@ class Run:
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
         mark_folder(self.work, "a sync at work")
-        old = usable_lock(self.preset, self.project, update=self.options.update)
+        old = locks.usable(self.project.lock_file(self.preset.name), self.preset, update=self.options.update)
         self.before = old or self._previous_lock()
         return old
 
