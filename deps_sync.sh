@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches everything that presets need: ./deps_sync.sh PRESET [--update] [--from DIR] [--dry-run]
+# Fetches everything that presets need: ./deps_sync.sh PRESET [--update] [--from DIR] [--dry-run | --lock-only]
 # Sets up its own tools (uv, pinned with hashes) in .gapforge/tools, then hands over to `gapforge sync`.
 set -euo pipefail
 

@@ -13,18 +13,19 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from gapforge.core.errors import FetchError, GapforgeError, ResolveError, TargetError
+from gapforge.core.lock import LockedImage
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.sync import imagefiles, oci
-from gapforge.sync.images import fetch_base
-from gapforge.sync.network import Network
+from gapforge.sync.images import fetch_base, look
+from gapforge.sync.network import Network, UnansweredError
 from tiny_image import make_layout
 
 QUIET = Progress("test", quiet=True)
@@ -145,6 +146,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         server.wait(10)
 
 
+def assert_looks_like(base: BaseImage, fetched: LockedImage, folder: Path) -> None:
+    """What a look at the manifest says is what fetching it made, but for what only the layers tell."""
+    image, files = look(base, Network())
+    assert image == replace(fetched, os_id="", os_version="", cuda=image.cuda, cudnn=image.cudnn)
+    made = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert files == {path: (hashlib.sha256(data).hexdigest(), len(data)) for path, data in made.items()}
+
+
 @pytest.mark.parametrize("schema2", [False, True])
 def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, registry: Registry, schema2: bool) -> None:
     made = make_layout(tmp_path / "made", schema2=schema2, note=str(schema2))
@@ -156,6 +165,7 @@ def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, regis
     assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
     assert got.reference == f"{name}@{made.manifest_digest}"
     assert (got.os_id, got.os_version) == ("debian", "12")
+    assert_looks_like(BaseImage(image=name), got, tmp_path / "out")
     again = fetch_base(
         BaseImage(image=name, digest=made.manifest_digest), here, EPOCH, tmp_path / "again", Network(), QUIET
     )
@@ -192,6 +202,7 @@ def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
     got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
     assert got.manifest_digest == made.manifest_digest
     assert got.reference == f"{name}@{top}"
+    assert_looks_like(BaseImage(image=name), got, tmp_path / "out")
     for pin in (top, made.manifest_digest):
         folder = tmp_path / pin[7:15]
         assert (
@@ -216,6 +227,11 @@ def test_an_absent_image_a_wrong_pin_and_a_silent_registry(tmp_path: Path, here:
         with pytest.raises(FetchError) as caught:
             fetch_base(base, here, EPOCH, tmp_path / str(number), network, QUIET)
         assert hint in caught.value.hint
+        with pytest.raises(FetchError) as looked:
+            look(base, network)
+        assert isinstance(looked.value, UnansweredError) == (base.image == "127.0.0.1:9/x:1")
+        if isinstance(looked.value, UnansweredError):
+            assert looked.value.reason == "registry 127.0.0.1:9 did not answer"
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         fetch_base(BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET)
 

@@ -12,7 +12,7 @@ from gapforge.core.lock import Entry
 from gapforge.core.preset import Preset, SourceArchive
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
-from gapforge.sync.download import Downloader, Got, Want
+from gapforge.sync.download import Got, Want
 
 
 def is_local_repo(preset: Preset, source: SourceArchive) -> bool:
@@ -36,28 +36,6 @@ def entry_of(source: SourceArchive, file: str, sha256: str, size: int, origin: s
         version=source.version or version, urls=source.urls, licence=source.licence,
         trust="first-use" if origin == "url" and not source.sha256 else "",
     )  # fmt: skip
-
-
-def fetch(preset: Preset, sources: Sequence[tuple[SourceArchive, Want]], downloader: Downloader) -> list[Got]:
-    """Fetch sources that have addresses. Gated ones go first: whoever must act is told before the long wait.
-
-    Raises GatedError naming every file that a person has to bring, FetchError for the others.
-    """
-    gated = [(source, want) for source, want in sources if source.gated]
-    found: dict[str, Got] = {}
-    if gated:
-        try:
-            for got in downloader.fetch([want for _, want in gated]):
-                found[got.want.file] = got
-        except FetchError as error:
-            failed = {fault.where for fault in error.faults}
-            missing = [(source, want) for source, want in gated if want.file in failed]
-            if not missing:
-                raise  # the network is forbidden altogether
-            raise gated_error(preset, missing, error.faults) from None
-    for got in downloader.fetch([want for source, want in sources if not source.gated]):
-        found[got.want.file] = got
-    return [found[want.file] for _, want in sources]
 
 
 def gated_error(
