@@ -34,6 +34,8 @@ _BLOCK = 512  # bytes; tar's unit
 _DROPPED = re.compile(
     r"etc/(resolv\.conf|hostname|machine-id)|var/lib/dbus/machine-id|dev/.+|etc/apt/apt\.conf\.d/(00|99)mmdebstrap"
     r"|var/cache/ldconfig/.+|run/(?!lock$).+|tmp/.+|root/\..+_history"
+    # Their owner tells whether apt could drop its rights where the image was made; apt makes them again.
+    r"|var/(cache/apt/archives|lib/apt/lists)/partial"
 )
 _DROPPED_FILES = re.compile(  # only files: the folders themselves are expected by programs
     r"var/(lib/apt/lists|cache/apt|cache/debconf/.*-old|backups)(/.*)?|var/cache/debconf/.*-old|var/lib/dpkg/.*-old"
@@ -57,6 +59,7 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
         # Half-made roots are left in our own folder, which the next run removes.
         if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
             env["TMPDIR"] = work
+            os.chmod(work, 0o711)  # so that apt can drop its rights and still reach what it writes
         if network.apt_mirrors:
             originals = _default_sources(command, base, env)
             env["GAPFORGE_ORIGINAL_SOURCES"] = originals
