@@ -50,7 +50,9 @@ def main() -> int:
         return 1
 
     # The CUDA libraries are wheels too. Without a driver they cannot run, but they must load, each with all it needs.
-    libraries = sorted(glob.glob(os.path.join(os.path.dirname(os.path.dirname(torch.__file__)), "nvidia", "*", "lib", "lib*.so.*")))
+    libraries = sorted(
+        glob.glob(os.path.join(os.path.dirname(os.path.dirname(torch.__file__)), "nvidia", "*", "lib", "lib*.so.*"))
+    )
     for library in libraries:
         ctypes.CDLL(library)
 
