@@ -294,6 +294,16 @@ def test_strange_things_in_the_store_are_named_and_stay(world: Project, capsys: 
     assert victim.read_text() == "mine"
 
 
+def test_names_that_would_play_tricks_on_a_terminal(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsencode(world.store / "partial") + b"/\xff\x1b[2J"
+    Path(os.fsdecode(name)).write_text("x")
+    for words in (["gc", "--json"], ["gc", "--yes"]):
+        assert cli.main(words) == 0
+        shown = text_of(capsys)
+        assert "\x1b" not in shown and "udcff" in shown
+    assert os.path.exists(name)
+
+
 @pytest.mark.parametrize("what", ["sha256", "partial"])
 def test_a_linked_folder_of_the_store_is_not_entered(world: Project, what: str) -> None:
     real = world.root / "elsewhere"

@@ -366,6 +366,14 @@ def test_strange_files_are_named_not_followed(site: Project) -> None:
     assert dict(stock.inventory) == held(site)
 
 
+def test_names_that_would_play_tricks_on_a_terminal(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    os.symlink("/etc/\x1b]0;x", os.fsencode(site.artifacts_of(PRESET)) + b"/\xff\x1b[2J\n\xea\xb0\x80")
+    assert cli.main(["inventory", "--json"]) == VerifyError.exit_code
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["faults"][0]["where"] == f"{PRESET}/\\udcff\\x1b[2J\\n가"
+    assert "\x1b" not in shown.out + shown.err
+
+
 def test_a_lock_that_cannot_be_read_is_a_fault_but_the_files_count(site: Project) -> None:
     (site.artifacts_of(PRESET) / "lock.json").write_text("{")
     stock = stocktake.take(site)

@@ -20,6 +20,7 @@ from gapforge.core.files import SHA256_HEX
 from gapforge.core.inventory import PRESET_NAME, Inventory
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
+from gapforge.core.text import printable
 
 LOCK_FILE = "lock.json"
 
@@ -105,7 +106,8 @@ def take(
     stated = {folder: hashes[f"{folder}/{LOCK_FILE}"] for folder in folders
               if PRESET_NAME.fullmatch(folder) and f"{folder}/{LOCK_FILE}" in hashes}  # fmt: skip
     read = {_identity(root / path): sizes[path] for path in hashes}
-    return Stock(Inventory.of(__version__, stated, held), len(read), sum(read.values()), tuple(sorted(set(faults))))
+    shown = {Fault(printable(f.where), printable(f.problem), f.expected) for f in faults}
+    return Stock(Inventory.of(__version__, stated, held), len(read), sum(read.values()), tuple(sorted(shown)))
 
 
 def _view(folder: Path) -> bool:

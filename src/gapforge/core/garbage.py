@@ -23,6 +23,7 @@ from gapforge.core.errors import Fault, LockError, StorageError
 from gapforge.core.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.text import printable
 
 LOCK_FILE, LOCK_SUFFIX = "lock.json", ".lock.json"
 BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a sync into another artifacts folder
@@ -212,7 +213,8 @@ def look(project: Project) -> Waste:
         loose += _partials(project.store / "partial", wanted, strange)
         loose += _images(project.state / "images", wanted)
     loose.sort(key=lambda item: (-item.size, str(item.path)))
-    return Waste(tuple(loose), tuple(strange), orphans, unfinished, kept, kept_bytes)
+    named_so = tuple(Fault(printable(f.where), printable(f.problem), f.expected) for f in strange)
+    return Waste(tuple(loose), named_so, orphans, unfinished, kept, kept_bytes)
 
 
 def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
