@@ -72,7 +72,7 @@ def test_only_the_standard_library(path: Path) -> None:
     assert used <= sys.stdlib_module_names, used - sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("verb", ["verify", "build", "plan", "smoke", "engine", "list", "check"])
+@pytest.mark.parametrize("verb", ["verify", "build", "plan", "smoke", "engine", "list", "check", "gc", "inventory"])
 def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
     """Also not by way of a function that imports late: the verb's help is run, and what was loaded is looked at."""
     if not (PACKAGE / "cli" / f"{verb}.py").exists():

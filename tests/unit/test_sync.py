@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gapforge.core import holdings, preview
+from gapforge.core import garbage, holdings, preview
 from gapforge.core import lock as locks
 from gapforge.core.errors import BusyError, FetchError, GatedError, LockError, ResolveError
 from gapforge.core.files import exclusive
@@ -105,6 +105,26 @@ def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
     assert place.asked() == []
     assert {p: p.stat().st_ino for p in place.artifacts.rglob("*") if p.is_file()} == before
     assert (outcome.fetched, outcome.resolved, bool(outcome.changes)) == (0, False, False)
+
+
+def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Place) -> None:
+    place.sync()
+    with garbage.holding(place.project):
+        assert garbage.look(place.project).loose == (), "lock.json and SHA256SUMS are known as sync writes them"
+    before = place.lock()
+    place.world.wheels["beta"] = "2.1"
+    place.world.publish()
+    place.sync(update=True)
+    after, found = place.lock(), tree(place.artifacts)
+    with garbage.holding(place.project):
+        waste = garbage.look(place.project)
+        gone = {e.sha256 for e in before.entries} - {e.sha256 for e in after.entries}
+        assert gone and gone <= {item.path.name for item in waste.loose}
+        assert garbage.sweep(place.project, waste) == waste.freed > 0
+        assert garbage.look(place.project).loose == ()
+    place.asked()
+    place.sync(offline=True)
+    assert place.asked() == [] and tree(place.artifacts) == found
 
 
 def test_same_world_gives_the_same_bytes_elsewhere(place: Place, tmp_path: Path) -> None:

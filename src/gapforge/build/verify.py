@@ -140,7 +140,7 @@ def verify(
     if preset is not None:
         check_preset_state(lock, preset)
     wanted = {entry.path: entry for entry in lock.entries}
-    present, strange = _walk(artifacts)
+    present, strange = walk(artifacts)
 
     tasks: list[str] = []
     for path, entry in wanted.items():
@@ -165,7 +165,7 @@ def verify(
     tasks.sort(key=lambda path: (-wanted[path].size, path))  # the largest first, so that no core ends alone
     if progress is not None:
         progress.total = sum(wanted[path].size for path in tasks)
-    hashed = _hash_all(artifacts, tasks, jobs or os.cpu_count() or 1, progress)
+    hashed = hash_all(artifacts, tasks, jobs or os.cpu_count() or 1, progress)
     for path, (digest, problem) in hashed.items():
         if problem:
             faults.append(FileFault(path, "unreadable", f"sha256 {wanted[path].sha256}", problem))
@@ -230,7 +230,7 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
         )
 
 
-def _walk(root: Path) -> tuple[dict[str, int], dict[str, str]]:
+def walk(root: Path) -> tuple[dict[str, int], dict[str, str]]:
     """Regular files below ``root`` with their sizes, and everything else with what it is. Links are not followed."""
     files: dict[str, int] = {}
     strange: dict[str, str] = {}
@@ -310,7 +310,7 @@ class _Stopped(Exception):
     """Raised inside the readers when the whole was interrupted."""
 
 
-def _hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | None) -> dict[str, tuple[str, str]]:
+def hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | None) -> dict[str, tuple[str, str]]:
     """Path -> (hash, "") or ("", what went wrong). Threads suffice: hashing and reading release Python's lock."""
     stop = threading.Event()
 

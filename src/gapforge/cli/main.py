@@ -26,6 +26,7 @@ VERBS = (
     "check",
     "sync",
     "verify",
+    "inventory",
     "plan",
     "build",
     "smoke",
@@ -33,6 +34,7 @@ VERBS = (
     "generate",
     "doctor",
     "outdated",
+    "gc",
 )
 
 

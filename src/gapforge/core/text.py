@@ -38,6 +38,14 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with escapes for what must not reach a terminal or JSON: control characters, and the bytes of
+    file names that are no UTF-8."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
 def josa(word: str, with_final: str, without_final: str) -> str:
     """Return ``word`` with the Korean particle that its last sound asks for: josa("8.6", "을", "를") is "8.6을".
 
