@@ -67,4 +67,6 @@ if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f
     printf '%s\n' "$state" >"$stamp"
 fi
 
+[[ ${1:-} != --setup ]] || exit 0 # the tools alone, for ./test
+
 exec "$python" "$here/gapforge.py" sync "$@"
