@@ -87,10 +87,6 @@ def _command(base: BaseImage, network: Network) -> list[str]:
     # Builds install .debs with the image's own apt. Debian's required packages bring it along, Ubuntu's do not.
     include = base.include if "apt" in base.include else ("apt", *base.include)
     command.append(f"--include={','.join(include)}")
-    # apt gives these folders to its own user only where that user can reach them, which depends on the modes of the
-    # folders above ours: without this, the same packages would make other bytes in a private folder.
-    partial = "/var/lib/apt/lists/partial /var/cache/apt/archives/partial"
-    command.append(f'--customize-hook=chroot "$1" chown _apt:root {partial}')
     if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
     if network.ca_bundle:
