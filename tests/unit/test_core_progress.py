@@ -85,10 +85,12 @@ def test_quiet_says_nothing() -> None:
     assert out.getvalue() == "" and progress.done == 10
 
 
-def test_more_than_the_total_is_not_more_than_all() -> None:
+def test_a_total_that_was_passed_is_no_longer_claimed() -> None:
     progress = Progress("fetch", 10, out=io.StringIO())
-    progress.add(25)
+    progress.add(10)
     assert "(100 %)" in progress.line() and "0 s left" in progress.line()
+    progress.add(15)
+    assert " of " not in progress.line() and "%" not in progress.line() and "left" not in progress.line()
 
 
 def test_closing_twice_says_it_once() -> None:

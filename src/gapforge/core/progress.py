@@ -87,10 +87,11 @@ class Progress:
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
         parts = [f"{self.what}: {human_bytes(self.done)}"]
-        if self.total:
-            parts[0] += f" of {human_bytes(self.total)} ({min(100, 100 * self.done // self.total)} %)"
+        known = bool(self.total) and self.total >= self.done  # more than the total came: it was never known
+        if known:
+            parts[0] += f" of {human_bytes(self.total)} ({100 * self.done // self.total} %)"
         parts.append(f"{human_bytes(rate)}/s")
-        if self.total and rate > 0:
+        if known and rate > 0:
             parts.append(f"{human_time((self.total - self.done) / rate)} left")
         if self.detail:
             parts.append(self.detail)
