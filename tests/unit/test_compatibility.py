@@ -265,13 +265,24 @@ def test_refusals_are_one_sentence_with_what_works_in_both_languages() -> None:
     raw = stack(tensorrt=part)
     raw["sources"]["tensorrt"] = source
     (found,) = [p for p in problems(raw) if p.severity == "error"]
-    assert found.en == "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 10.13.0"
-    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 10.13.0을 쓰세요"
+    assert found.en == "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1"
+    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 8.6.1을 쓰세요"
     assert found.path == "$.tensorrt.version"
     part, source = tensorrt("10.3.0.26", "12.5")  # a release that has a file for CUDA 11.8 too
     raw = stack(tensorrt=part)
     raw["sources"]["tensorrt"] = source
-    assert errors(raw) == ["this TensorRT 10.3.0 file is for CUDA 12.5; with CUDA 11.8 take TensorRT-10.3.0.26.Linux.x86_64-gnu.cuda-11.8.tar.gz"]  # fmt: skip
+    assert errors(raw) == [
+        "TensorRT 10.3.0 goes with CUDA 12 (its builds for CUDA 11.8 ended with 10.13); with CUDA 11.8 take 8.6.1"
+    ]
+
+
+def test_a_preset_may_name_tensorrt_10_for_cuda_11_by_hand() -> None:
+    part, source = tensorrt("10.3.0.26", "11.8")
+    raw = stack(tensorrt=part)
+    raw["sources"]["tensorrt"] = source
+    assert errors(raw) == []
+    (told,) = [p for p in problems(raw) if p.rule == "tensorrt-pair"]
+    assert told.severity == "warning" and told.en.endswith("with CUDA 11.8 take 8.6.1")
 
 
 def test_versions_the_catalog_does_not_know_are_warnings() -> None:

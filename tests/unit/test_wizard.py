@@ -115,8 +115,8 @@ def test_only_what_fits_is_offered(place: Project) -> None:
     assert "2.8.0" not in torch  # no cu118 build any more
     assert NONE in torch
     trt = [o.value for o in choices.tensorrt_options(base, "3.10", CATALOG)]
-    assert {"8.6.1.6", "10.3.0.26", "10.13.0.35"} <= set(trt)
-    assert "10.14.1.48" not in trt
+    assert "8.6.1.6" in trt
+    assert not [v for v in trt if v.startswith("10.")]
     nine = base_of("12.4.1", CATALOG)
     assert nine is not None
     assert not [v for v in (o.value for o in choices.tensorrt_options(nine, "3.10", CATALOG)) if v.startswith("8.")]
@@ -311,7 +311,9 @@ def refused(place: Project, name: str = REFERENCE, **picked: str) -> str:
 
 
 def test_overrides_that_contradict_each_other(place: Project) -> None:
-    assert "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 10.13.0" in refused(place, tensorrt="10.14")
+    assert "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1" in refused(place, tensorrt="10.14")
+    told = refused(place, tensorrt="10.3")  # NVIDIA built it for CUDA 11.8 too; here 10 goes with CUDA 12
+    assert "TensorRT 10.3.0 goes with CUDA 12" in told and "with CUDA 11.8 take 8.6.1" in told
     assert "take torch 2.1.2+cu118" in refused(place, torch="2.1.2+cu121")
     assert "take torch 2.7.1+cu118" in refused(place, torch="2.8.0")
     assert "has no Python 3.12" in refused(place, python="3.12")
@@ -322,10 +324,10 @@ def test_overrides_that_contradict_each_other(place: Project) -> None:
 
 
 def test_overrides_that_fit(place: Project) -> None:
-    made = overridden(place, tensorrt="10.3")
+    made = overridden(place, tensorrt="8.5.3")
     assert made.tensorrt is not None
-    assert made.tensorrt.version == "10.3.0.26"
-    assert made.sources["tensorrt"].file.endswith("cuda-11.8.tar.gz")
+    assert made.tensorrt.version == "8.5.3.1"
+    assert "cuda-11.8" in made.sources["tensorrt"].file
     assert overridden(place, tensorrt="none").tensorrt is None
     assert "tensorrt" not in overridden(place, tensorrt="none").sources
     made = overridden(place, torch="2.0")
@@ -373,7 +375,7 @@ def test_a_preset_is_written_once_and_whole(place: Project) -> None:
     assert created == f"presets/{REFERENCE}-2.json"
     assert preset.find(place.presets, f"{REFERENCE}-2") == made
     assert compose.preset_for(place, base, Choices(tensorrt="none"), write=True)[1] is None
-    dry, path = compose.preset_for(place, base, Choices(tensorrt="10.3"), write=False)
+    dry, path = compose.preset_for(place, base, Choices(tensorrt="8.5.3"), write=False)
     assert path == f"presets/{REFERENCE}-3.json"
     assert not (place.root / str(path)).exists()
     assert dry.name == f"{REFERENCE}-3"

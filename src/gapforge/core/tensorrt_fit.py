@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from gapforge.core.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.core.preset import Preset
@@ -43,6 +44,15 @@ def tar_for(release: TensorRTRelease, cuda: str) -> TensorRTTar | None:
     return min(fitting, key=lambda t: ranked[fit(t, cuda)], default=None)
 
 
+def paired(version: str, cuda: str) -> bool:
+    """Whether gapforge pairs the two: TensorRT 10 and newer with CUDA 12 and newer.
+
+    NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well. That line has ended, so nothing here chooses it; a preset
+    that names such a file by hand is built, with a warning.
+    """
+    return int(major(version)) < 10 or int(major(cuda)) >= 12
+
+
 def cudnn_fits(release: TensorRTRelease, cudnn: str) -> bool:
     """Whether the base image's cuDNN is of the generation that the release needs."""
     return not release.cudnn_needed or (bool(cudnn) and major(cudnn) == major(release.cudnn))
@@ -54,7 +64,7 @@ def releases_for(cuda: str, cudnn: str, python: str, catalog: Catalog, *, sure: 
     for release in catalog.tensorrt.values():
         tar = tar_for(release, cuda)
         binds = release.binds(python) if python else True
-        if tar is None or binds is False or not cudnn_fits(release, cudnn):
+        if tar is None or binds is False or not cudnn_fits(release, cudnn) or not paired(release.version, cuda):
             continue
         if not sure or (fit(tar, cuda) == "yes" and (binds or not release.pythons)):
             found.append(release)
@@ -98,7 +108,10 @@ def check(preset: Preset, catalog: Catalog) -> list[Problem]:
             )
         )
         return problems
-    problems += _cuda(preset, release, catalog)
+    against_cuda = _cuda(preset, release, catalog)
+    if not against_cuda and not paired(release.version, preset.cuda):
+        against_cuda = [unpaired(release.version, preset, catalog)]
+    problems += against_cuda
     problems += _cudnn(preset, release, catalog)
     if trt.python and release.binds(preset.python) is not True:
         problems.append(_binding(preset, release))
@@ -134,6 +147,15 @@ def _instead(version: str, preset: Preset, catalog: Catalog) -> tuple[str, str]:
     )
 
 
+def unpaired(version: str, preset: Preset, catalog: Catalog) -> Problem:
+    """The warning for TensorRT 10 built for CUDA 11; an override that asks for it is refused with the same words."""
+    ko, en = _instead(version, preset, catalog)
+    name = short(version)
+    return warning("tensorrt-pair", _PATH,
+        f"TensorRT {josa(name, '은', '는')} CUDA 12와 함께 씁니다(CUDA 11.8용 빌드는 10.13에서 끝났습니다); {ko}",
+        f"TensorRT {name} goes with CUDA 12 (its builds for CUDA 11.8 ended with 10.13); {en}")  # fmt: skip
+
+
 def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
     assert preset.tensorrt is not None
     name = short(release.version)
@@ -154,6 +176,8 @@ def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
             )
         ]
     other = tar_for(release, preset.cuda)
+    if other and not paired(release.version, preset.cuda):
+        return [replace(unpaired(release.version, preset, catalog), rule="tensorrt-cuda", severity="error")]
     if used and other:
         return [
             error(

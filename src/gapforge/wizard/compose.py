@@ -298,6 +298,8 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
                 "or write tensorrt and sources.tensorrt into a preset by hand",
             ),
         )
+    if cuda and tensorrt_fit.tar_for(release, cuda) and not tensorrt_fit.paired(release.version, cuda):
+        raise refusal([tensorrt_fit.unpaired(release.version, presets.parse(raw), catalog)])
     tar = tensorrt_fit.tar_for(release, cuda) or release.tars[-1]  # one that does not fit is refused with its reason
     source = {**_archive(Archive(tar.file, tar.url, tar.sha256)), "version": release.version,
               "licence": old.get("licence", "LicenseRef-NVIDIA-TensorRT-SLA"),
