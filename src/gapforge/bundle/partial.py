@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapforge.core.errors import FetchError
-from gapforge.core.files import canonical_json, storage_errors, write_text
+from gapforge.core.files import SHA256_HEX, canonical_json, storage_errors, write_text
 from gapforge.core.store import Store
 
 Range = tuple[int, int]  # from, to (exclusive), in bytes
@@ -90,11 +90,15 @@ class Partial:
                 path.unlink(missing_ok=True)
 
     def clear_litter(self) -> None:
-        """Remove what a killed run was writing; what it noted stays."""
+        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays."""
         folder = self.data("0" * 64).parent
         with storage_errors(folder):
             for path in [*folder.glob(".bundle-*.tmp"), *folder.glob("bundle-*.whole.part")]:
                 path.unlink(missing_ok=True)
+            keys = {path.name[7:71] for path in folder.glob("bundle-*") if SHA256_HEX.fullmatch(path.name[7:71])}
+        for sha256 in keys:
+            if self.store.has(sha256) or not (self._note(sha256).exists() and self.data(sha256).exists()):
+                self.discard(sha256)
 
     def _note(self, sha256: str) -> Path:
         return self.store.partial(f"bundle-{sha256}.json")

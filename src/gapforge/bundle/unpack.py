@@ -27,7 +27,7 @@ from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 
-MAX_LOCK = 16 << 20  # bytes of lock.json
+MAX_LOCK = 8 << 20  # bytes of lock.json
 _ROOM_EACH = 8 << 10  # bytes that an object takes on a disk beyond its size
 _SHOWN = 8  # names of objects in one line
 
@@ -267,10 +267,19 @@ class _Import:
         if path.stat().st_size > MAX_LOCK:
             raise BundleError(f"the bundle's lock of {view.preset} has {path.stat().st_size} bytes",
                               hint="somebody altered the bundle; carry it again")  # fmt: skip
+        text = path.read_bytes()
+        # A lock's objects hold a hash each; text of any other shape could take far more memory than it has bytes.
+        if text.count(b"{") > len(text) // 100 + 64 or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64:
+            raise BundleError(f"the bundle's lock of {view.preset} is not shaped like a lock",
+                              hint="somebody altered the bundle; carry it again")  # fmt: skip
         try:
             lock = locks.load(path, shown=f"the bundle's lock of {view.preset}")
             lock.require_complete(f"the bundle's lock of {view.preset}")
-        except LockError as error:
+        except (LockError, RecursionError) as error:
+            if isinstance(error, RecursionError):
+                raise BundleError(
+                    f"the bundle's lock of {view.preset} is nested too deeply", hint="carry it again"
+                ) from None
             raise BundleError(
                 error.message, faults=error.faults, hint="somebody altered the bundle; carry it again"
             ) from None
