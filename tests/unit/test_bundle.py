@@ -16,8 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundles import RUN_ENV, carry, hashes, names, receive, sender, site_at
-from conftest import PRESET
+from bundles import PRESET, RUN_ENV, carry, hashes, names, receive, sender, site_at
 from gapforge.build.verify import verify
 from gapforge.bundle import pack as packing
 from gapforge.bundle.contents import site_objects
@@ -285,6 +284,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     done = command(site, "unpack", str(tmp_path / "repair"))
     assert done.returncode == 0 and "gapforge verify" in done.stdout, done.stderr
+    assert not Path(told["request"]).exists()
     assert command(site, "verify", PRESET).returncode in (0, 3)
     assert hashes(site) == made.objects
 

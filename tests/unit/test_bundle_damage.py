@@ -291,6 +291,30 @@ def test_parts_that_do_not_make_up_the_object(tmp_path: Path) -> None:
     assert not [p for p in (site.store / "partial").iterdir() if HASH in p.name]
 
 
+def test_a_lie_about_a_size_removes_nothing(tmp_path: Path) -> None:
+    """The store drops an object that has another size than it should; a stick must not decide what it should be."""
+    made = sender(tmp_path)
+    carry(made, tmp_path / "good", size=SIZE)
+    site = site_at(tmp_path / "site")
+    receive(site, tmp_path / "good")
+    before = hashes(site)
+    for n, sha256 in enumerate(sorted(before)):
+        stick = tmp_path / f"stick{n}"
+        stick.mkdir()
+        forge(stick / "x.gfv", index_with([[sha256, 3]]), b"lie")
+        receive(Project(site.root, site.artifacts), stick)
+        forge(stick / "x.gfv", index_with([[sha256, 10**9, 5, 3, hashlib.sha256(b"lie").hexdigest()]]), b"lie")
+        receive(Project(site.root, site.artifacts), stick)
+    lock = json.loads(made.lock().render())
+    for entry in lock["entries"]:
+        entry["size"] += 1
+    text = json.dumps(lock, indent=2, sort_keys=True).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    forge(stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text)
+    assert not receive(site, stick).complete
+    assert hashes(site) == before | {digest} and verify(site.artifacts_of(PRESET)).ok
+
+
 def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()

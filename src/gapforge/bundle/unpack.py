@@ -56,7 +56,7 @@ class Unpacked:
     def error(self, request_file: Path) -> BundleError:
         """What is wrong, all of it, and the two ways on."""
         faults = [Fault(str(path), why) for path, why in self.broken.items()]
-        faults += [Fault(f"preset {name}", f"lacks {count} objects" if count >= 0 else "lacks its lock, and more")
+        faults += [Fault(f"preset {name}", f"lacks {count} object{'s' if count != 1 else ''}" if count >= 0 else "lacks its lock, and more")
                    for name, count in self.incomplete.items()]  # fmt: skip
         missing = ", ".join(str(n) for n in self.missing_volumes[:40])
         what = f"; volumes not seen: {missing}" if missing else ""
@@ -136,9 +136,10 @@ class _Import:
         return pieces
 
     def _absent(self, pieces: Iterable[Piece]) -> set[str]:
-        wanted = {(p.span.sha256, p.span.size) for p in pieces if p.span.sha256 not in self.present}
-        absent = self.store.missing(wanted)
-        self.present |= {sha256 for sha256, _ in wanted} - absent
+        # Not by the size that the volume declares: the store removes what has another one, and that may be a lie.
+        wanted = {piece.span.sha256 for piece in pieces} - self.present
+        absent = self.store.missing((sha256, -1) for sha256 in wanted)
+        self.present |= wanted - absent
         return absent
 
     # -- volumes
@@ -239,7 +240,8 @@ class _Import:
         if lock is None:
             return
         files = {entry.path: entry.sha256 for entry in lock.entries}
-        gone = self.store.missing((entry.sha256, entry.size) for entry in lock.entries)
+        gone = self.store.missing((entry.sha256, -1) for entry in lock.entries)
+        gone |= {entry.sha256 for entry in lock.entries if not self.store.has(entry.sha256, entry.size)}
         if gone:
             self.lacking |= {Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone}
             self.result.incomplete[view.preset] = len(gone)
@@ -351,6 +353,13 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
         return {}
+
+
+def clear_request(project: Project, bundle: str) -> None:
+    """Remove an earlier request of this bundle from beside the artifacts: it was answered."""
+    file = project.artifacts / Request(bundle, (), (), ()).file
+    with storage_errors(file):
+        file.unlink(missing_ok=True)
 
 
 def write_request(project: Project, request: Request, target: Path | None = None) -> Path:

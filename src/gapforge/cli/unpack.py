@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.bundle.scan import Scan, look
-from gapforge.bundle.unpack import Unpacked, unpack, write_request
+from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import tr
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     with Progress(f"unpack {scan.bundle}", quiet=args.json) as progress:
         result = unpack(project, scan, progress)
     request = write_request(project, result.request, args.request) if result.request is not None else None
+    if result.complete:
+        clear_request(project, result.bundle)
     error = result.error(request) if request is not None else None
     if args.json:
         document = _document(scan, result, request)
