@@ -23,6 +23,7 @@ TWINS = {
     "docs/build-guide.md": "docs/build-guide.en.md",
     "docs/architecture.md": "docs/architecture.en.md",
     "docs/package-versions.md": "docs/package-versions.en.md",
+    "docs/bundle-format.md": "docs/bundle-format.en.md",
 }
 SAME_CODE = ("README.md", "docs/build-guide.md")
 LAUNCHERS = {"./gapforge": "", "build.py": "build", "scripts/build.py": "build", "./deps_sync.sh": "sync"}

@@ -18,11 +18,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Which parts each part may import, besides itself.
 MAY_IMPORT = {
     "core": set(),
+    "bundle": {"core"},
     "engine": {"core"},
     "build": {"core", "engine"},
     "sync": {"core"},
     "wizard": {"core", "engine", "build"},
-    "cli": {"core", "engine", "build", "sync", "wizard"},
+    "cli": {"core", "bundle", "engine", "build", "sync", "wizard"},
 }
 LEAST_PYTHON = (3, 10)
 LONGEST = 500
@@ -72,7 +73,9 @@ def test_only_the_standard_library(path: Path) -> None:
     assert used <= sys.stdlib_module_names, used - sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("verb", ["verify", "build", "plan", "smoke", "engine", "list", "check", "gc", "inventory"])
+@pytest.mark.parametrize(
+    "verb", ["verify", "build", "plan", "smoke", "engine", "list", "check", "gc", "inventory", "pack", "unpack"]
+)
 def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
     """Also not by way of a function that imports late: the verb's help is run, and what was loaded is looked at."""
     if not (PACKAGE / "cli" / f"{verb}.py").exists():

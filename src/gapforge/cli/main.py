@@ -25,6 +25,8 @@ VERBS = (
     "list",
     "check",
     "sync",
+    "pack",
+    "unpack",
     "verify",
     "inventory",
     "plan",

@@ -178,6 +178,12 @@ class NotReadyError(GapforgeError):
     exit_code, cause = 20, "not-ready"
 
 
+class BundleError(GapforgeError):
+    """A bundle cannot be packed, or what was carried is not all of it, or not as it was packed."""
+
+    exit_code, cause = 21, "bundle"
+
+
 class Interrupted(GapforgeError):
     """The user quit, or pressed Ctrl-C. Nothing half-written is left."""
 
@@ -187,5 +193,5 @@ class Interrupted(GapforgeError):
 ERROR_CLASSES: tuple[type[GapforgeError], ...] = (
     InternalError, UsageError, PresetError, LockError, VerifyError, FetchError, ResolveError, GatedError,
     CompatibilityError, EngineError, BuildError, SmokeError, SourceError, SecretError, StorageError,
-    LintError, ToolError, TargetError, BusyError, NotReadyError, Interrupted,
+    LintError, ToolError, TargetError, BusyError, NotReadyError, BundleError, Interrupted,
 )  # fmt: skip

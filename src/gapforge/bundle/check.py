@@ -1,0 +1,59 @@
+"""Reading the payload of a volume against its index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gapforge.bundle.hashing import BUFFER
+from gapforge.bundle.volume import Damaged, Piece, open_regular
+
+
+def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], None] | None = None) -> None:
+    """Read a piece out of an open volume; ``write`` gets each part and its offset in the object.
+
+    Raises Damaged when the bytes have another hash than the index says, OSError as the system says it.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(BUFFER, piece.span.length) or 1))
+    done = 0
+    while done < piece.span.length:
+        wanted = buffer[: min(len(buffer), piece.span.length - done)]
+        count = os.preadv(handle, [wanted], piece.position + done)
+        if not count:
+            raise Damaged("ends too early")
+        digest.update(wanted[:count])
+        if write is not None:
+            write(wanted[:count], piece.span.offset + done)
+        done += count
+    if digest.hexdigest() != piece.sha256:
+        raise Damaged(f"has sha256 {digest.hexdigest()} instead of {piece.sha256}")
+
+
+def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces of a volume whose bytes are not what its index says. Raises OSError when it cannot be read."""
+
+    def bad(piece: Piece) -> bool:
+        try:
+            read_piece(handle, piece)
+        except Damaged:
+            return True
+        return False
+
+    with open_regular(path) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        handle = file.fileno()
+        return [piece for piece, is_bad in zip(pieces, pool.map(bad, pieces), strict=True) if is_bad]
+
+
+def volume_files(folders: Sequence[Path], suffix: str) -> Iterator[Path]:
+    """Everything whose name ends so in these folders and below (links to folders are not followed), or itself."""
+    for folder in folders:
+        if not folder.is_dir():
+            yield folder
+            continue
+        for where, below, names in os.walk(folder):
+            below.sort()
+            yield from (Path(where, name) for name in sorted(names) if name.lower().endswith(suffix) and name[0] != ".")

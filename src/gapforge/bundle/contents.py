@@ -1,0 +1,140 @@
+"""What a bundle shall hold: the objects of presets' locks that the site lacks, and where they are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gapforge.bundle.volume import MAX_OBJECT, Span, View
+from gapforge.core import lock as locks
+from gapforge.core.errors import BundleError, Fault, LockError, UsageError
+from gapforge.core.files import SHA256_HEX, sha256_bytes
+from gapforge.core.lock import Lock
+from gapforge.core.preset import Preset
+from gapforge.core.project import Project
+from gapforge.core.store import Store
+
+LOCK, SUMS = "lock.json", "SHA256SUMS"
+_LINE = 4096  # bytes of an inventory's line that are looked at
+
+
+def site_objects(file: Path) -> frozenset[str]:
+    """The hashes that a site's inventory names: those that its lines begin with. BundleError when it names none."""
+    found = set()
+    try:
+        with open(file, "rb") as lines:
+            while line := lines.readline(_LINE):
+                word = line[:64].decode("ascii", "replace")
+                if SHA256_HEX.fullmatch(word) and line[64:65] in (b"", b" ", b"\t", b"\r", b"\n"):
+                    found.add(word)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}", hint="--for FILE, as the site sent it") from None
+    if not found:
+        raise BundleError(f"{file} is no inventory: no line begins with a SHA-256",
+                          hint="at the site: ./gapforge inventory; then --for that file")  # fmt: skip
+    return frozenset(found)
+
+
+def sums_of(files: Mapping[str, str]) -> bytes:
+    """SHA256SUMS for path -> SHA-256, the same bytes as sync writes."""
+    return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()
+
+
+@dataclass
+class Contents:
+    """Objects to carry, and what is known of them. Objects are read from the store, or else from artifacts/NAME."""
+
+    project: Project
+    spans: list[Span] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    _places: dict[str, list[Path]] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def path(self, span: Span) -> Path | None:
+        """The file that holds the object, by name and size; None when it is not here."""
+        paths: list[Path] = [Store(self.project.store).path(span.sha256), *self._places.get(span.sha256, ())]
+        for path in paths:
+            try:
+                if path.stat().st_size == span.size and path.is_file():
+                    return path
+            except OSError:
+                continue
+        return None
+
+    def name(self, sha256: str) -> str:
+        """What a person calls the object."""
+        return self._names.get(sha256, f"object {sha256[:12]}")
+
+    def know(self, lock: Lock, text: bytes) -> View:
+        """Remember where the objects of a preset may be; gives its view."""
+        folder = self.project.artifacts_of(lock.preset)
+        files = {entry.path: entry.sha256 for entry in lock.entries}
+        files[LOCK] = sha256_bytes(text)
+        sums = sums_of(files)
+        self.texts.update({sha256_bytes(data): data for data in (text, sums)})
+        for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
+            self._names.setdefault(sha256, f"{lock.preset}/{path}")
+            self._places.setdefault(sha256, []).append(folder / path)
+        return View(lock.preset, files[LOCK], sha256_bytes(sums))
+
+    def require_all(self, hint: str) -> None:
+        """Raise BundleError naming every object that is not here."""
+        gone = [s for s in self.spans if s.sha256 not in self.texts and self.path(s) is None]
+        if gone:
+            raise BundleError(f"{len(gone)} of {len(self.spans)} objects are not here", hint=hint, faults=[
+                Fault(self.name(s.sha256), "is not in the store, or has another size", f"{s.size} bytes, sha256 {s.sha256}")
+                for s in gone])  # fmt: skip
+
+
+def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] = ()) -> Contents:
+    """The objects of these presets' locks, without those that the site has already (``held``).
+
+    Raises LockError when a preset was not synced as it is now, BundleError when objects are not here.
+    """
+    contents, skip, spans = Contents(project), frozenset(held), {}
+    for preset in presets:
+        lock, text = _lock_of(project, preset)
+        view = contents.know(lock, text)
+        contents.views.append(view)
+        sizes = {entry.sha256: entry.size for entry in lock.entries}
+        sizes.update({sha256: len(contents.texts[sha256]) for sha256 in (view.lock, view.sums)})
+        for sha256, size in sizes.items():
+            if size > MAX_OBJECT:
+                raise LockError(f"the lock of {preset.name} names a file of {size} bytes, which cannot be",
+                                hint=f"online: ./deps_sync.sh {preset.name} --update")  # fmt: skip
+            if sha256 not in skip:
+                spans[sha256] = Span(sha256, size, 0, size)
+    contents.spans = sorted(spans.values())
+    contents.require_all("online: ./deps_sync.sh " + " ".join(preset.name for preset in presets))
+    return contents
+
+
+def of_request(project: Project, spans: Iterable[Span], views: Sequence[View]) -> Contents:
+    """Just these spans, for a site that asked for them. Raises BundleError when objects are not here."""
+    contents = Contents(project, sorted(set(spans)), list(views))
+    for view in views:
+        for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / LOCK):
+            try:
+                contents.know(locks.load(file), file.read_bytes())
+            except (LockError, OSError):
+                continue
+    contents.require_all("pack --repair where the bundle was packed, with the same artifacts")
+    return contents
+
+
+def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
+    own, beside = project.artifacts_of(preset.name) / LOCK, project.lock_file(preset.name)
+    file = beside if beside.exists() else own
+    lock = locks.load(file)
+    lock.require_complete(f"presets/{preset.name}.lock.json")
+    text = file.read_bytes()
+    hint = f"online: ./deps_sync.sh {preset.name}"
+    if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
+        raise LockError(f"preset {preset.name} was changed after it was synced", hint=hint)
+    if own.exists() and own.read_bytes() != text:
+        raise LockError(f"{own} and {beside} are not the same lock", hint=hint)
+    if lock.render().encode() != text:
+        raise LockError(f"{file} was edited: it is not what sync writes", hint=hint)
+    return lock, text

@@ -1,0 +1,110 @@
+"""Objects that arrive in parts: which bytes are here already, remembered so that a cut import goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from gapforge.core.errors import FetchError
+from gapforge.core.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.core.store import Store
+
+Range = tuple[int, int]  # from, to (exclusive), in bytes
+
+
+def merged(ranges: Sequence[Range]) -> list[Range]:
+    """The same bytes as few ranges in order."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def without(wanted: Range, held: Sequence[Range]) -> list[Range]:
+    """The parts of ``wanted`` that ``held`` lacks."""
+    result, start = [], wanted[0]
+    for a, b in merged(held):
+        if a > start and start < wanted[1]:
+            result.append((start, min(a, wanted[1])))
+        start = max(start, b)
+    if start < wanted[1]:
+        result.append((start, wanted[1]))
+    return result
+
+
+class Partial:
+    """The parts that are here of objects which volumes cut. Its files are ``partial/bundle-HASH.part`` and ``.json``.
+
+    Parts are noted only when their bytes are on the disk; the whole object is hashed before it gets its name.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._guard = threading.Lock()
+
+    def data(self, sha256: str) -> Path:
+        """Where the bytes are gathered."""
+        return self.store.partial(f"bundle-{sha256}.part")
+
+    def held(self, sha256: str, size: int) -> list[Range]:
+        """The ranges that are here and were verified as parts."""
+        try:
+            raw = json.loads(self._note(sha256).read_text(encoding="utf-8"))
+            ranges = merged([(int(a), int(b)) for a, b in raw["ranges"]])
+            there = self.data(sha256).stat().st_size
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        fits = raw["size"] == size and all(0 <= a < b <= min(size, there) for a, b in ranges)
+        return ranges if fits else []
+
+    def note(self, sha256: str, size: int, part: Range) -> None:
+        """Remember that ``part`` is written and synced."""
+        with self._guard:
+            ranges = merged([*self.held(sha256, size), part])
+            write_text(self._note(sha256), canonical_json({"size": size, "ranges": ranges}))
+
+    def complete(self, sha256: str, size: int) -> bool:
+        """Whether every byte is here."""
+        return self.held(sha256, size) == [(0, size)]
+
+    def finish(self, sha256: str) -> bool:
+        """Give the object its name when its hash is right; False, and nothing is left of it, when it is not."""
+        try:
+            self.store.add(self.data(sha256), sha256)
+        except FetchError:
+            self.discard(sha256)
+            return False
+        self.discard(sha256)
+        return True
+
+    def discard(self, sha256: str) -> None:
+        """Forget the parts of an object."""
+        for path in (self._note(sha256), self.data(sha256)):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
+
+    def clear_litter(self) -> None:
+        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays."""
+        folder = self.data("0" * 64).parent
+        with storage_errors(folder):
+            for path in [*folder.glob(".bundle-*.tmp"), *folder.glob("bundle-*.whole.part")]:
+                path.unlink(missing_ok=True)
+            keys = {path.name[7:71] for path in folder.glob("bundle-*") if SHA256_HEX.fullmatch(path.name[7:71])}
+        for sha256 in keys:
+            if self.store.has(sha256) or not (self._note(sha256).exists() and self.data(sha256).exists()):
+                self.discard(sha256)
+
+    def _note(self, sha256: str) -> Path:
+        return self.store.partial(f"bundle-{sha256}.json")
+
+
+def sync_data(handle: int, path: Path) -> None:
+    """What was written is on the disk after this."""
+    with storage_errors(path):
+        os.fdatasync(handle)

@@ -1,0 +1,114 @@
+"""The repair request: what a site lacks of a bundle, in a file small enough for a mail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapforge.bundle.plan import index_name, read_index
+from gapforge.bundle.volume import (
+    BUNDLE_ID,
+    FORMAT,
+    MAX_INDEX,
+    MAX_VOLUMES,
+    Damaged,
+    Span,
+    View,
+    check_order,
+    compact,
+    number_in,
+    open_regular,
+    parse_json,
+    parse_span,
+    parse_views,
+    text_in,
+)  # fmt: skip
+from gapforge.core.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Request:
+    """``spans`` of objects that are known to be missing, and the numbers of ``volumes`` of which nothing is known."""
+
+    bundle: str
+    spans: tuple[Span, ...]
+    volumes: tuple[int, ...]
+    views: tuple[View, ...]
+
+    @property
+    def file(self) -> str:
+        return f"repair-{self.bundle}.json"
+
+    def render(self) -> bytes:
+        """The request's bytes."""
+        return compact({
+            "format": FORMAT, "request": "repair", "bundle": self.bundle, "volumes": list(self.volumes),
+            "objects": [span.to_json() for span in self.spans], "views": [view.to_json() for view in self.views],
+        })  # fmt: skip
+
+
+def read_request(path: Path) -> Request:
+    """A request out of a file. Raises BundleError when it is none, or was changed by hand or by mail."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_INDEX:
+                raise Damaged(f"has {size} bytes; no more than {MAX_INDEX} are read")
+            raw = parse_json(os.pread(file.fileno(), size, 0))
+        keys = {"format", "request", "bundle", "volumes", "objects", "views"}
+        if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or raw["request"] != "repair":
+            raise Damaged("is no repair request")
+        if type(raw["volumes"]) is not list or type(raw["objects"]) is not list:
+            raise Damaged("is no repair request")
+        spans = tuple(parse_span(row) for row in raw["objects"])
+        check_order(spans)
+        volumes = tuple(number_in(n, 1, MAX_VOLUMES, "a volume") for n in raw["volumes"])
+        return Request(text_in(raw["bundle"], BUNDLE_ID, "a bundle"), spans, volumes, parse_views(raw["views"]))
+    except Damaged as error:
+        raise BundleError(f"{path} {error}", hint="have the site send repair-BUNDLE.json again, unchanged") from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}", hint="pack --repair FILE") from None
+
+
+def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...]]:
+    """Every span that answers the request, and the bundle's views.
+
+    What whole volumes held is looked up in the bundle's index, in one of the folders ``places``. Raises BundleError
+    when it is in none of them.
+    """
+    spans, views = set(request.spans), request.views
+    if request.volumes or not views:
+        plan = None
+        for place in places:
+            try:
+                plan, _ = read_index(place / index_name(request.bundle))
+                break
+            except (Damaged, OSError):
+                continue
+        if plan is None:
+            raise BundleError(
+                f"the request asks for whole volumes of bundle {request.bundle}, and {index_name(request.bundle)} "
+                "is not here to tell what was in them",
+                hint=f"put {index_name(request.bundle)} beside the request, or pack the bundle again")  # fmt: skip
+        views = plan.views
+        for number in request.volumes:
+            if number > len(plan.volumes):
+                raise BundleError(f"bundle {request.bundle} has {len(plan.volumes)} volumes, not {number}",
+                                  hint="have the site send its request again")  # fmt: skip
+            spans |= set(plan.volumes[number - 1])
+    return disjoint(spans), views
+
+
+def disjoint(spans: set[Span]) -> list[Span]:
+    """The same bytes with nothing twice: spans of one object that touch become one."""
+    result: list[Span] = []
+    for span in sorted(spans):
+        last = result[-1] if result else None
+        if last is not None and last.sha256 == span.sha256 and last.size == span.size and span.offset <= last.end:
+            end = max(last.end, span.end)
+            result[-1] = Span(span.sha256, span.size, last.offset, end - last.offset)
+        else:
+            result.append(span)
+    return result

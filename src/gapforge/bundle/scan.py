@@ -1,0 +1,113 @@
+"""Looking over what was plugged in: which volumes are there, which are damaged, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gapforge.bundle.check import volume_files
+from gapforge.bundle.plan import Plan, Sealed, read_index
+from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
+from gapforge.core.errors import BundleError, Fault
+
+MAX_FILES = 20_000
+
+
+@dataclass
+class Scan:
+    """What lies in the folders. ``bundle`` is the one that all of it serves, ``plan`` what its index says if it is there."""
+
+    bundle: str = ""
+    volumes: list[Volume] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The presets of the bundle. Volumes of one bundle agree, since its id is made from them."""
+        return self.volumes[0].identity.views if self.volumes else self.plan.views if self.plan else ()
+
+    def missing(self) -> list[int]:
+        """The numbers of the bundle's own volumes of which there is no readable copy."""
+        own = [v.identity for v in self.volumes if v.identity.bundle == self.bundle]
+        total = own[0].volumes if own else len(self.plan.volumes) if self.plan else 0
+        return sorted(set(range(1, total + 1)) - {identity.number for identity in own})
+
+
+def look(folders: Sequence[Path], only: str = "") -> Scan:
+    """Find volumes and read their indexes, not their payload. ``only`` names one bundle to take.
+
+    Raises BundleError when there is nothing, or volumes of several bundles.
+    """
+    for folder in folders:
+        if not folder.exists():
+            raise BundleError(f"{folder} does not exist", hint="mount the stick, then: unpack FOLDER")
+    scan, plans = Scan(), {}
+    for path in volume_files([f for f in folders if f.is_dir()], ".json"):
+        try:
+            plan, sealed = read_index(path)
+        except (Damaged, OSError):
+            continue  # some other file; a damaged index is made good by the volumes
+        plans[plan.bundle] = plan, sealed
+    for count, path in enumerate(volume_files(folders, SUFFIX)):
+        if count == MAX_FILES:
+            raise BundleError(f"there are more than {MAX_FILES} volumes", hint="name the folders of one bundle")
+        try:
+            volume, _ = read_volume(path)
+            _as_listed(volume, plans)
+        except Damaged as error:
+            scan.broken[path] = str(error)
+        except OSError as error:
+            scan.broken[path] = f"cannot be read: {error.strerror}"
+        else:
+            scan.volumes.append(volume)
+    _choose(scan, folders, only, plans)
+    scan.volumes.sort(
+        key=lambda v: (v.identity.bundle != scan.bundle, v.identity.bundle, v.identity.number, str(v.path))
+    )
+    scan.plan = plans[scan.bundle][0] if scan.bundle in plans else None
+    return scan
+
+
+def _as_listed(volume: Volume, plans: dict[str, tuple[Plan, list[Sealed]]]) -> None:
+    """Raise Damaged when the bundle's index is here and says another thing."""
+    identity = volume.identity
+    if identity.bundle not in plans:
+        return
+    plan, sealed = plans[identity.bundle]
+    if identity.number > len(sealed) or identity != plan.identity(identity.number):
+        raise Damaged("says another thing of itself than the bundle's index")
+    if sealed[identity.number - 1].sha256 != volume.index_sha256:
+        raise Damaged("was altered: the bundle's index lists volume "
+                      f"{identity.number} with sha256 {sealed[identity.number - 1].sha256[:12]}…, "
+                      f"its own is {volume.index_sha256[:12]}…")  # fmt: skip
+
+
+def _choose(scan: Scan, folders: Sequence[Path], only: str, plans: dict[str, tuple[Plan, list[Sealed]]]) -> None:
+    """One bundle and the repairs of it; never a guess between two."""
+    roots = {volume.identity.root for volume in scan.volumes}
+    if only:
+        scan.volumes = [v for v in scan.volumes if v.identity.root == only]
+        roots &= {only}
+    if not roots and scan.broken:
+        named = [b for b in plans if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)]
+        roots = set(named[:1])
+    if not roots:
+        shown = ", ".join(str(folder) for folder in folders)
+        what = f"of bundle {only} " if only else ""
+        raise BundleError(f"no usable volume {what}in {shown}", hint=f"name the folders that hold *{SUFFIX}",
+                          faults=[Fault(str(path), why) for path, why in scan.broken.items()])  # fmt: skip
+    if len(roots) > 1:
+        raise BundleError(
+            "these are volumes of different bundles; nothing was imported",
+            faults=[Fault(str(v.path), f"volume {v.identity.number} of {v.identity.volumes} of bundle {v.identity.root}")
+                    for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))],
+            hint=f"name one: --bundle {min(roots)}")  # fmt: skip
+    scan.bundle = roots.pop()
+    views = {volume.identity.views for volume in scan.volumes}
+    if len(views) > 1:
+        raise BundleError("volumes of one bundle do not agree on its presets; nothing was imported",
+                          faults=[Fault(str(v.path), "names " + ", ".join(view.preset for view in v.identity.views))
+                                  for v in scan.volumes],
+                          hint="somebody altered them; carry the bundle again")  # fmt: skip

@@ -1,0 +1,369 @@
+"""Importing volumes: every object verified before it gets its name, in any order, from any number of folders.
+
+What is good is imported even when something else is broken. Killed at any moment, a plain re-run goes on: finished
+objects are in the store, and parts of cut ones are noted. Nothing is written outside the store and artifacts/NAME.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gapforge.bundle.check import read_piece
+from gapforge.bundle.contents import LOCK, SUMS, sums_of
+from gapforge.bundle.partial import Partial, merged, sync_data, without
+from gapforge.bundle.request import Request, disjoint
+from gapforge.bundle.scan import Scan
+from gapforge.bundle.volume import Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.core import lock as locks
+from gapforge.core.errors import BundleError, Fault, LockError, StorageError
+from gapforge.core.files import exclusive, sha256_bytes, storage_errors, write_text
+from gapforge.core.lock import Lock
+from gapforge.core.progress import Progress, human_bytes
+from gapforge.core.project import Project
+from gapforge.core.store import Store
+
+MAX_LOCK = 8 << 20  # bytes of lock.json
+_ROOM_EACH = 8 << 10  # bytes that an object takes on a disk beyond its size
+_SHOWN = 8  # names of objects in one line
+
+
+@dataclass
+class Unpacked:
+    """What an import did. ``broken`` says for each bad volume why, and which objects it fails; ``presets`` are laid
+    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet)."""
+
+    bundle: str
+    imported: int = 0
+    imported_bytes: int = 0
+    already: int = 0
+    broken: dict[Path, str] = field(default_factory=dict)
+    missing_volumes: list[int] = field(default_factory=list)
+    presets: list[str] = field(default_factory=list)
+    incomplete: dict[str, int] = field(default_factory=dict)
+    strangers: dict[str, list[str]] = field(default_factory=dict)
+    request: Request | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all presets of the bundle are here."""
+        return not self.incomplete
+
+    def error(self, request_file: Path) -> BundleError:
+        """What is wrong, all of it, and the two ways on."""
+        faults = [Fault(str(path), why) for path, why in self.broken.items()]
+        faults += [Fault(f"preset {name}", f"lacks {count} object{'s' if count != 1 else ''}" if count >= 0 else "lacks its lock, and more")
+                   for name, count in self.incomplete.items()]  # fmt: skip
+        missing = ", ".join(str(n) for n in self.missing_volumes[:40])
+        what = f"; volumes not seen: {missing}" if missing else ""
+        return BundleError(
+            f"bundle {self.bundle} is not complete{what}; all that is good was imported", faults=faults,
+            hint=("bring the other volumes and run unpack again; or " if missing else "")
+            + f"take {request_file} to where the bundle was packed: ./gapforge pack --repair {request_file.name} --to FOLDER")  # fmt: skip
+
+
+def unpack(project: Project, scan: Scan, progress: Progress) -> Unpacked:
+    """Import what ``scan`` found. Raises StorageError before the first byte when the disk has no room for it."""
+    store = Store(project.store)
+    with exclusive(store.lock_file, f"{project.store}"):
+        return _Import(project, store, scan, progress).run()
+
+
+class _Import:
+    def __init__(self, project: Project, store: Store, scan: Scan, progress: Progress) -> None:
+        self.project, self.store, self.scan, self.progress = project, store, scan, progress
+        self.partial = Partial(store)
+        self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
+        self.failed: dict[Path, list[Piece]] = {}
+        self._guard = threading.Lock()
+        self.lacking: set[Span] = set()
+        self.present: set[str] = set()  # verified by this run
+        self.carriers: dict[str, list[Path]] = {}  # object -> volumes that hold parts of it
+
+    def run(self) -> Unpacked:
+        self.partial.clear_litter()
+        self._make_sure_of_room()
+        for volume in self.scan.volumes:
+            self._volume(volume)
+        for view in self.scan.views:
+            self._view(view)
+        self._tell_of_failures()
+        self.result.missing_volumes = self.scan.missing()
+        if not self.result.complete:
+            self.result.request = self._request()
+        return self.result
+
+    # -- before the first byte
+
+    def _make_sure_of_room(self) -> None:
+        """Add up what the volumes here would write; objects that are in the store already are hashed on the way."""
+        need, seen = 0, set()
+        for volume in self.scan.volumes:
+            key = (volume.identity.bundle, volume.identity.number)
+            if key in seen:
+                continue
+            seen.add(key)
+            pieces = self._pieces(volume)
+            absent = self._absent(pieces)
+            self.result.already += sum(piece.span.sha256 not in absent for piece in pieces)
+            for piece in pieces:
+                span = piece.span
+                if span.sha256 in absent:
+                    held = [] if span.whole else self.partial.held(span.sha256, span.size)
+                    need += sum(b - a for a, b in without((span.offset, span.end), held)) + _ROOM_EACH
+        self.progress.total = need
+        folder = self.partial.data("0" * 64).parent
+        status = os.statvfs(folder)
+        free = status.f_bavail * status.f_frsize
+        if need > free:
+            raise StorageError(f"{folder}: {human_bytes(need)} are needed and {human_bytes(free)} are free",
+                               hint=f"make room (df -h {folder}), then run the same command again; "
+                               "nothing was imported")  # fmt: skip
+
+    def _pieces(self, volume: Volume) -> list[Piece]:
+        """The volume's pieces, read again: not all indexes are kept in memory. Empty when it went away."""
+        try:
+            again, pieces = read_volume(volume.path)
+            if again.index_sha256 != volume.index_sha256:
+                raise Damaged("was exchanged while it was read")
+        except (Damaged, OSError) as error:
+            self.result.broken[volume.path] = str(error)
+            return []
+        return pieces
+
+    def _absent(self, pieces: Iterable[Piece]) -> set[str]:
+        # Not by the size that the volume declares: the store removes what has another one, and that may be a lie.
+        wanted = {piece.span.sha256 for piece in pieces} - self.present
+        absent = self.store.missing((sha256, -1) for sha256 in wanted)
+        self.present |= wanted - absent
+        return absent
+
+    # -- volumes
+
+    def _volume(self, volume: Volume) -> None:
+        pieces = self._pieces(volume)
+        absent = self._absent(pieces)
+        todo = [piece for piece in pieces if piece.span.sha256 in absent]
+        bad: list[Piece] = []
+        why = ""
+        if todo:
+            try:
+                with open_regular(volume.path) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                    handle = file.fileno()
+                    try:
+                        results = list(pool.map(lambda piece: self._piece(handle, piece), todo))
+                    except BaseException:
+                        pool.shutdown(wait=True, cancel_futures=True)
+                        raise
+                bad = [piece for piece, problem in zip(todo, results, strict=True) if problem]
+                why = next((problem for problem in results if problem.startswith("cannot")), "")
+            except (Damaged, OSError) as error:
+                bad, why = todo, f"cannot be read: {error}"
+        for piece in todo:
+            if not piece.span.whole:
+                self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
+                self._finish(piece.span)
+        if bad:
+            self.failed[volume.path] = bad
+            self.result.broken[volume.path] = why or "is damaged"
+
+    def _piece(self, handle: int, piece: Piece) -> str:
+        """Import one piece; gives what is wrong with it, or "". Raises StorageError for our own disk."""
+        span = piece.span
+        if not span.whole and not without((span.offset, span.end), self.partial.held(span.sha256, span.size)):
+            return ""
+        target = (
+            self.store.partial(f"bundle-{span.sha256}.whole.part") if span.whole else self.partial.data(span.sha256)
+        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_TRUNC if span.whole else 0)
+        with storage_errors(target):
+            out = os.open(target, flags, 0o644)
+
+        def write(data: memoryview, offset: int) -> None:
+            try:
+                with storage_errors(target):
+                    done = 0
+                    while done < len(data):
+                        done += os.pwrite(out, data[done:], offset + done)
+            except OSError as error:
+                raise StorageError(f"{target}: {error.strerror}") from error
+            self.progress.add(len(data))
+
+        try:
+            read_piece(handle, piece, write)
+            if not span.whole:
+                sync_data(out, target)
+        except Damaged as error:
+            if span.whole:
+                target.unlink(missing_ok=True)
+            return str(error)
+        except OSError as error:
+            if span.whole:
+                target.unlink(missing_ok=True)
+            return f"cannot be read: {error.strerror}"
+        finally:
+            os.close(out)
+        if span.whole:
+            self.store.add(target, span.sha256, known=piece.sha256)
+            self.partial.discard(span.sha256)
+            self._count(span.size)
+        else:
+            self.partial.note(span.sha256, span.size, (span.offset, span.end))
+        return ""
+
+    def _finish(self, span: Span) -> None:
+        """Give a cut object its name when all of it is here."""
+        if self.store.has(span.sha256, span.size) or not self.partial.complete(span.sha256, span.size):
+            return
+        if self.partial.finish(span.sha256):
+            self._count(span.size)
+            return
+        for path in self.carriers[span.sha256]:
+            self.result.broken.setdefault(
+                path, f"holds parts that do not make up object {span.sha256[:12]}: one of its volumes was altered"
+            )
+        self.lacking.add(Span(span.sha256, span.size, 0, span.size))
+
+    def _count(self, size: int) -> None:
+        with self._guard:
+            self.result.imported += 1
+            self.result.imported_bytes += size
+
+    # -- presets
+
+    def _view(self, view: View) -> None:
+        lock = self._lock(view)
+        if lock is None:
+            return
+        files = {entry.path: entry.sha256 for entry in lock.entries}
+        gone = self.store.missing((entry.sha256, -1) for entry in lock.entries)
+        gone |= {entry.sha256 for entry in lock.entries if not self.store.has(entry.sha256, entry.size)}
+        if gone:
+            self.lacking |= {Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone}
+            self.result.incomplete[view.preset] = len(gone)
+            return
+        files[LOCK] = view.lock
+        sums = sums_of(files)
+        if sha256_bytes(sums) != view.sums:
+            raise BundleError(f"the bundle's SHA256SUMS of {view.preset} and its lock disagree; {view.preset} was not laid out",
+                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+        files[SUMS] = self.store.add_bytes(sums)
+        folder = self.project.artifacts_of(view.preset)
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a symbolic link", hint=f"rm {folder}; then the same command again")
+        strangers = self.store.view(folder, files, _paths_of(folder / LOCK))
+        if strangers:
+            self.result.strangers[view.preset] = strangers
+        self.result.presets.append(view.preset)
+
+    def _lock(self, view: View) -> Lock | None:
+        """The view's lock, or None while it is not here. Raises BundleError for one that no sync wrote."""
+        path = self.store.path(view.lock)
+        if not self.store.intact(view.lock):
+            self.result.incomplete[view.preset] = -1
+            return None
+        if path.stat().st_size > MAX_LOCK:
+            raise BundleError(f"the bundle's lock of {view.preset} has {path.stat().st_size} bytes",
+                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+        text = path.read_bytes()
+        # A lock's objects hold a hash each; text of any other shape could take far more memory than it has bytes.
+        if text.count(b"{") > len(text) // 100 + 64 or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64:
+            raise BundleError(f"the bundle's lock of {view.preset} is not shaped like a lock",
+                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+        try:
+            lock = locks.load(path, shown=f"the bundle's lock of {view.preset}")
+            lock.require_complete(f"the bundle's lock of {view.preset}")
+        except (LockError, RecursionError) as error:
+            if isinstance(error, RecursionError):
+                raise BundleError(
+                    f"the bundle's lock of {view.preset} is nested too deeply", hint="carry it again"
+                ) from None
+            raise BundleError(
+                error.message, faults=error.faults, hint="somebody altered the bundle; carry it again"
+            ) from None
+        if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
+            raise BundleError(f"the bundle's lock of {view.preset} is that of {lock.preset}, or lists itself",
+                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+        return lock
+
+    # -- what is left to say
+
+    def _names(self) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for view in self.scan.views:
+            names.setdefault(view.lock, f"{view.preset}/{LOCK}")
+            names.setdefault(view.sums, f"{view.preset}/{SUMS}")
+            if self.store.has(view.lock):
+                lock = locks.load(self.store.path(view.lock))
+                for entry in lock.entries:
+                    names.setdefault(entry.sha256, f"{view.preset}/{entry.path}")
+        return names
+
+    def _tell_of_failures(self) -> None:
+        """Add to each broken volume which objects it fails, by the names that people know."""
+        names = self._names() if self.result.broken else {}
+        held: dict[Path, Iterable[Span]] = {path: [p.span for p in bad] for path, bad in self.failed.items()}
+        for path in self.scan.broken:
+            number = _number_in_name(path, self.scan)
+            if number and self.scan.plan is not None:
+                held[path] = self.scan.plan.volumes[number - 1]
+        for path, spans in held.items():
+            # A second copy may have had what this one fails.
+            failing = [span for span in spans if not self._here(span)]
+            shown = [names.get(span.sha256, f"object {span.sha256[:12]}") for span in failing]
+            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+            self.result.broken[path] += ("; it fails " + ", ".join(shown[:_SHOWN]) + more if shown
+                                         else "; all that it holds is here")  # fmt: skip
+
+    def _here(self, span: Span) -> bool:
+        return self.store.has(span.sha256, span.size) or not without(
+            (span.offset, span.end), self.partial.held(span.sha256, span.size)
+        )
+
+    def _request(self) -> Request:
+        """Everything that the site lacks, as far as locks, indexes and volumes tell."""
+        spans = set(self.lacking) | {piece.span for bad in self.failed.values() for piece in bad}
+        if self.scan.plan is not None:
+            spans |= set(self.scan.plan.spans)
+        known_views = all(count >= 0 for count in self.result.incomplete.values())
+        volumes: list[int] = [] if known_views or self.scan.plan is not None else self.scan.missing()
+        lacking = set()
+        for span in spans:
+            if not self.store.has(span.sha256, span.size):
+                held = self.partial.held(span.sha256, span.size)
+                parts = without((span.offset, span.end), held) if span.size else [(0, 0)]
+                lacking |= {Span(span.sha256, span.size, a, b - a) for a, b in merged(parts)}
+        return Request(self.scan.bundle, tuple(disjoint(lacking)), tuple(volumes), self.scan.views)
+
+
+def _number_in_name(path: Path, scan: Scan) -> int:
+    """Which volume a file that cannot be read would be, by its name; 0 when its name does not say."""
+    stem, _, number = path.stem.rpartition("-")
+    total = len(scan.plan.volumes) if scan.plan is not None else 0
+    return int(number) if stem == scan.bundle and number.isdecimal() and 1 <= int(number) <= total else 0
+
+
+def _paths_of(lock_file: Path) -> Mapping[str, None]:
+    """The paths that an earlier lay-out put into artifacts/NAME, so that stale ones may be removed."""
+    try:
+        return {entry.path: None for entry in locks.load(lock_file).entries}
+    except (LockError, OSError):
+        return {}
+
+
+def clear_request(project: Project, bundle: str) -> None:
+    """Remove an earlier request of this bundle from beside the artifacts: it was answered."""
+    file = project.artifacts / Request(bundle, (), (), ()).file
+    with storage_errors(file):
+        file.unlink(missing_ok=True)
+
+
+def write_request(project: Project, request: Request, target: Path | None = None) -> Path:
+    """Write the request to ``target``, or beside the artifacts; gives where."""
+    file = target or project.artifacts / request.file
+    write_text(file, request.render().decode("ascii"))
+    return file

@@ -1,0 +1,148 @@
+"""`gapforge pack`: volumes that carry presets' objects across the gap, or just the bytes that a site asks for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gapforge.bundle import contents as bundles
+from gapforge.bundle.contents import Contents
+from gapforge.bundle.pack import Packed, pack, place
+from gapforge.bundle.plan import Plan, index_name, make_plan
+from gapforge.bundle.receiver import RECEIVER
+from gapforge.bundle.request import read_request, wanted_spans
+from gapforge.bundle.volume import volume_name
+from gapforge.core import preset as presets
+from gapforge.core.errors import UsageError
+from gapforge.core.progress import Progress, human_bytes, human_time
+from gapforge.core.project import Project
+from gapforge.core.text import tr
+
+HELP = {
+    "ko": "프리셋의 객체를 망 너머로 나를 볼륨 파일로 만듭니다 (네트워크 불필요)",
+    "en": "make volume files that carry presets across the gap (needs no network)",
+}
+
+NAMED_SIZES = {"fat32": (1 << 32) - 1, "dvd": 4_700_372_992}
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+         "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
+LEAST_VOLUME = 64 << 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("--for", dest="inventory", type=Path, metavar="INVENTORY",
+                        help=tr("현장이 보낸 목록; 현장에 있는 객체는 뺍니다",
+                                "the site's inventory; what it has is left out"))  # fmt: skip
+    parser.add_argument("--repair", type=Path, metavar="REQUEST",
+                        help=tr("현장의 복구 요청 파일이 말하는 바이트만 담습니다",
+                                "just the bytes that a site's repair request names"))  # fmt: skip
+    parser.add_argument("--volume-size", default="4G", metavar="SIZE",
+                        help=tr("볼륨 하나의 최대 크기: 4G(기본), fat32, dvd, 바이트 수",
+                                "largest size of a volume: 4G (default), fat32, dvd, or bytes"))  # fmt: skip
+    parser.add_argument("--to", nargs="+", action="extend", type=Path, default=[], metavar="DIR",
+                        help=tr("볼륨을 둘 폴더; 여럿이면 차례로 채웁니다",
+                                "folders for the volumes, filled in this order"))  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help=tr("무엇이 어디에 놓일지만 보여 줍니다", "only show what would go where"))  # fmt: skip
+    parser.add_argument("--speed", metavar="SIZE",
+                        help=tr("매체의 초당 쓰기 속도(예: 30M); 걸릴 시간을 보여 줍니다",
+                                "what the medium writes a second (30M, say); shows how long it takes"))  # fmt: skip
+    parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
+
+
+def size_of(text: str, flag: str) -> int:
+    """Bytes of "4G" (decimal, as media are sold), "4GiB", "fat32", "dvd" or a number. Raises UsageError."""
+    word = text.strip().lower()
+    if word in NAMED_SIZES:
+        return NAMED_SIZES[word]
+    match = re.fullmatch(r"(\d{1,15})([kmgt]i?|)b?", word)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(f'{flag} "{text}" is not a size', hint=f"{flag} 4G, or 4GiB, fat32, dvd, or bytes")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Exit code 0 when every volume is written, or the dry run shown."""
+    volume_size = size_of(args.volume_size, "--volume-size")
+    if volume_size < LEAST_VOLUME:
+        raise UsageError(f"--volume-size {args.volume_size} is too small", hint=f"{LEAST_VOLUME} bytes or more")
+    speed = size_of(args.speed, "--speed") if args.speed else 0
+    if not args.to and not args.dry_run:
+        raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
+                         hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
+    contents, repairs = _contents(args, project)
+    plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs)
+    if args.dry_run:
+        folders: Mapping[int, Path] = place(plan, args.to, check=False).folders if args.to else {}
+        document = _document(plan, folders, speed)
+        if not args.json:
+            _show(plan, folders, speed)
+    else:
+        with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
+            packed = pack(project, plan, contents, args.to, progress)
+        document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept),
+                    "index": [str(path) for path in packed.index]}  # fmt: skip
+        if not args.json:
+            _show(plan, packed.folders, 0)
+            _what_next(packed)
+    if args.json:
+        print(json.dumps({"ok": True, **document}, ensure_ascii=False, indent=2))
+    return 0
+
+
+def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str]:
+    if args.repair is not None:
+        if args.presets or args.inventory:
+            raise UsageError("--repair takes what the request names, so neither presets nor --for go with it",
+                             hint=f"./gapforge pack --repair {args.repair} --to FOLDER")  # fmt: skip
+        request = read_request(args.repair)
+        places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
+        spans, views = wanted_spans(request, places)
+        return bundles.of_request(project, spans, views), request.bundle
+    if not args.presets:
+        raise UsageError(
+            tr("프리셋 이름이 없습니다", "no preset is named"), hint="./gapforge list; ./gapforge pack PRESET"
+        )
+    held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
+    named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
+    return bundles.of_presets(project, named, held), ""
+
+
+def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
+    sizes = {number: plan.size(number) for number in range(1, len(plan.volumes) + 1)}
+    return {
+        "bundle": plan.bundle, "repairs": plan.repairs, "presets": [view.preset for view in plan.views],
+        "objects": len(plan.spans), "payload": plan.payload, "bytes": sum(sizes.values()), "index_file": index_name(plan.bundle),
+        "volumes": [{"number": number, "file": volume_name(plan.bundle, number), "size": size,
+                     "folder": str(folders[number]) if number in folders else None}
+                    for number, size in sizes.items()],
+        "seconds": round(sum(sizes.values()) / speed) if speed else None,
+    }  # fmt: skip
+
+
+def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
+    sizes = [plan.size(number) for number in range(1, len(plan.volumes) + 1)]
+    names = ", ".join(view.preset for view in plan.views)
+    total = human_bytes(sum(sizes))
+    print(tr(f"묶음 {plan.bundle} ({names}): 객체 {len(plan.spans)}개, 볼륨 {len(sizes)}개, {total}",
+             f"bundle {plan.bundle} ({names}): {len(plan.spans)} objects in {len(sizes)} volumes, {total}"))  # fmt: skip
+    for number, size in enumerate(sizes, 1):
+        where = f"  -> {folders[number]}" if number in folders else ""
+        print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
+    if speed:
+        took = human_time(sum(sizes) / speed)
+        print(tr(f"초당 {human_bytes(speed)}로 쓰면 {took}", f"{took} at {human_bytes(speed)} a second"))
+
+
+def _what_next(packed: Packed) -> None:
+    if packed.kept:
+        print(tr(f"이미 있던 볼륨 {len(packed.kept)}개는 읽어서 확인하고 그대로 두었습니다",
+                 f"{len(packed.kept)} volumes were there already; they were read and kept"))  # fmt: skip
+    folders = " ".join(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
+    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {RECEIVER} unpack {folders})",
+             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {RECEIVER} unpack {folders})"))  # fmt: skip

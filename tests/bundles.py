@@ -1,0 +1,121 @@
+"""A place that packs and places that unpack, with small files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from fabric import fabricate, write_lock
+from gapforge.bundle.contents import of_presets, of_request, site_objects
+from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.plan import make_plan
+from gapforge.bundle.request import Request, wanted_spans
+from gapforge.bundle.scan import look
+from gapforge.bundle.unpack import Unpacked, unpack
+from gapforge.core import lock as locks
+from gapforge.core import preset as documents
+from gapforge.core.files import sha256_bytes, sha256_file
+from gapforge.core.lock import Entry, Lock
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from samples import ROOT
+
+PRESET = "debian12-cpu-quickstart"
+RUN_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8"}
+
+
+class Sender:
+    """A project with artifacts that can be packed."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def lock(self, name: str = PRESET) -> Lock:
+        return locks.load(self.project.lock_file(name))
+
+    def entry(self, path: str) -> Entry:
+        return next(e for e in self.lock().entries if e.path == path)
+
+    @property
+    def objects(self) -> set[str]:
+        """What the store of a site holds in the end."""
+        contents = of_presets(self.project, [documents.find(self.project.presets, PRESET)])
+        return {span.sha256 for span in contents.spans}
+
+    def change(self, files: Mapping[str, bytes], *, only: bool = False) -> None:
+        """Add files to the preset's artifacts and lock."""
+        lock = self.lock()
+        folder = self.project.artifacts_of(PRESET)
+        entries = {} if only else {e.path: e for e in lock.entries}
+        for path, data in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+            entries[path] = Entry("source", path, sha256_bytes(data), len(data), "generated")
+        made = Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries.values(), key=lambda e: e.path)))
+        write_lock(self.project, made)
+
+    def second(self) -> str:
+        """A further preset that shares files with the first; gives its name."""
+        name = next(n for n in documents.names(self.project.presets) if n != PRESET)
+        fabricate(self.project, documents.find(self.project.presets, name))
+        return name
+
+
+def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
+    """A project in ``folder``; with ``files`` its preset has just these."""
+    here = folder / "sender"
+    (here / "presets").mkdir(parents=True)
+    for file in sorted((ROOT / "presets").glob("*.json")):
+        if not file.name.endswith(".lock.json"):
+            shutil.copy(file, here / "presets")
+    made = Sender(Project(here, here / "artifacts"))
+    fabricate(made.project, documents.find(made.project.presets, PRESET))
+    if files is not None:
+        made.change(files, only=True)
+    return made
+
+
+def site_at(folder: Path) -> Project:
+    """A site with nothing but presets."""
+    (folder / "presets").mkdir(parents=True)
+    shutil.copy(ROOT / "presets" / f"{PRESET}.json", folder / "presets")
+    return Project(folder, folder / "artifacts")
+
+
+def carry(made: Sender, *to: Path, size: int, inventory: Path | None = None, presets: tuple[str, ...] = (PRESET,)) -> Packed:  # fmt: skip
+    """Pack presets into folders."""
+    held = site_objects(inventory) if inventory is not None else frozenset()
+    named = [documents.find(made.project.presets, name) for name in presets]
+    contents = of_presets(made.project, named, held)
+    plan = make_plan(contents.spans, contents.views, size)
+    return pack(made.project, plan, contents, to, Progress("pack", quiet=True))
+
+
+def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
+    """Answer a request."""
+    spans, views = wanted_spans(request, [made.project.state / "bundles"])
+    contents = of_request(made.project, spans, views)
+    plan = make_plan(contents.spans, contents.views, size, repairs=request.bundle)
+    return pack(made.project, plan, contents, [to], Progress("pack", quiet=True))
+
+
+def receive(site: Project, *folders: Path, only: str = "") -> Unpacked:
+    """Unpack at a site."""
+    return unpack(site, look(folders, only), Progress("unpack", quiet=True))
+
+
+def hashes(site: Project) -> set[str]:
+    """What the store holds; fails for a name that is not its content's."""
+    found = set()
+    for path in (site.store / "sha256").rglob("*"):
+        if path.is_file():
+            assert sha256_file(path) == path.name, f"{path} holds other bytes than its name says"
+            found.add(path.name)
+    return found
+
+
+def names(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 of everything in a folder."""
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}

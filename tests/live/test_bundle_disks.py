@@ -1,0 +1,72 @@
+"""Packing to and unpacking on real disks that are too small, or read-only (needs root for mounts)."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles import PRESET, carry, hashes, receive, sender, site_at
+from gapforge.build.verify import verify
+from gapforge.core.errors import StorageError
+from gapforge.core.project import Project
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
+    """Gives a function that mounts a tmpfs called so, with these options."""
+    mounted: list[Path] = []
+
+    def mount(name: str, options: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    chance = random.Random(1)
+    made = sender(tmp_path, {f"sources/{n}": chance.randbytes(700_000) for n in range(8)})
+    one, two = disk("one", "size=4m"), disk("two", "size=5m")
+    with pytest.raises(StorageError, match="do not fit"):
+        carry(made, one, size=1_000_000)
+    assert not list(one.iterdir())
+    packed = carry(made, one, two, size=1_000_000)
+    assert set(packed.folders.values()) == {one, two}
+    for stick in (one, two):
+        subprocess.run(["mount", "-o", "remount,ro", str(stick)], check=True)
+    small = disk("small", "size=4m")
+    (small / "site").mkdir()
+    site = Project(small / "site", small / "site" / "artifacts")
+    with pytest.raises(StorageError, match=r"are needed and .* are free"):
+        receive(site, one, two)
+    assert hashes(site) == set()
+    first = receive(site, one)  # what fits is taken
+    assert not first.complete and first.missing_volumes and first.imported
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+    assert receive(site, two, one).complete and hashes(site) == made.objects
+    assert verify(site.artifacts_of(PRESET)).ok
+
+
+def test_packing_on_a_read_only_disk(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    made, stick = sender(tmp_path), disk("stick", "size=5m")
+    subprocess.run(["mount", "-o", "remount,ro", str(stick)], check=True)
+    with pytest.raises(StorageError, match="read-only"):
+        carry(made, stick, size=100_000)
+    assert receive(site_at(tmp_path / "site"), _packed(tmp_path)).complete
+
+
+def _packed(folder: Path) -> Path:
+    carry(sender(folder / "again"), folder / "plain", size=100_000)
+    return folder / "plain"
