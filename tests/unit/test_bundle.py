@@ -23,7 +23,8 @@ from gapforge.bundle.contents import site_objects
 from gapforge.bundle.plan import make_plan, read_index, tree_root
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.bundle.volume import Damaged, Span, read_volume
-from gapforge.core.errors import BundleError, StorageError, UsageError
+from gapforge.core.errors import BundleError, StorageError, UsageError, VerifyError
+from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
 
 SMALL = 64 << 10
@@ -144,7 +145,7 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
     receive(site, tmp_path / "first")
     made.change({"sources/new.tar": b"new" * 1000})
     inventory = tmp_path / "inventory"
-    inventory.write_text("gapforge inventory\n" + "".join(f"{sha256} 1\n" for sha256 in sorted(hashes(site))))
+    inventory.write_text(Inventory.of("0.1.0", {}, dict.fromkeys(hashes(site), 1)).render())
     packed = carry(made, tmp_path / "second", size=10**9, inventory=inventory)
     new = {made.entry("sources/new.tar").sha256}
     assert {s.sha256 for s in packed.plan.spans} == new | {packed.plan.views[0].lock, packed.plan.views[0].sums}
@@ -155,7 +156,7 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"nothing\n", b"\0\xff" * 5000, b"f" * 100_000, b"F" * 64 + b"\n"])
 def test_an_inventory_that_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "i").write_bytes(text)
-    with pytest.raises(BundleError, match="is no inventory"):
+    with pytest.raises(VerifyError, match="is not an inventory"):
         site_objects(tmp_path / "i")
     with pytest.raises(UsageError):
         site_objects(tmp_path / "absent")

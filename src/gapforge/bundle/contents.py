@@ -8,32 +8,20 @@ from pathlib import Path
 
 from gapforge.bundle.volume import MAX_OBJECT, Span, View
 from gapforge.core import lock as locks
-from gapforge.core.errors import BundleError, Fault, LockError, UsageError
-from gapforge.core.files import SHA256_HEX, sha256_bytes
+from gapforge.core.errors import BundleError, Fault, LockError
+from gapforge.core.files import sha256_bytes
+from gapforge.core.inventory import Inventory
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
-_LINE = 4096  # bytes of an inventory's line that are looked at
 
 
 def site_objects(file: Path) -> frozenset[str]:
-    """The hashes that a site's inventory names: those that its lines begin with. BundleError when it names none."""
-    found = set()
-    try:
-        with open(file, "rb") as lines:
-            while line := lines.readline(_LINE):
-                word = line[:64].decode("ascii", "replace")
-                if SHA256_HEX.fullmatch(word) and line[64:65] in (b"", b" ", b"\t", b"\r", b"\n"):
-                    found.add(word)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}", hint="--for FILE, as the site sent it") from None
-    if not found:
-        raise BundleError(f"{file} is no inventory: no line begins with a SHA-256",
-                          hint="at the site: ./gapforge inventory; then --for that file")  # fmt: skip
-    return frozenset(found)
+    """The hashes that a site's inventory names. Raises VerifyError for one that is damaged or none at all."""
+    return frozenset(sha256 for sha256, _ in Inventory.read(file))
 
 
 def sums_of(files: Mapping[str, str]) -> bytes:
