@@ -129,9 +129,9 @@ class ProcessWatch(threading.Thread):
     def run(self) -> None:
         needles = [value.encode() for value in CANARY.values()]
         while not self.stop.is_set():
-            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            for process in filter(str.isdigit, os.listdir("/proc")):
                 try:
-                    data = entry.read_bytes()
+                    data = Path("/proc", process, "cmdline").read_bytes()
                 except OSError:
                     continue
                 if any(needle in data for needle in needles):

@@ -27,7 +27,7 @@ bootstrap.make(BaseImage(suite="bookworm"), 1700000000, Path(sys.argv[2]), Netwo
 def descendants(folder: Path) -> list[str]:
     """Processes that still work below ``folder``, by their root, working folder or arguments."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for entry in (Path("/proc", name) for name in os.listdir("/proc") if name.isdigit()):
         try:
             text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             places = [os.readlink(entry / "root"), os.readlink(entry / "cwd"), text]
