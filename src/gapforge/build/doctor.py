@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gapforge.build.machine import EngineFacts, EnvFile, Gpu, Nvidia, Socket, System, Volume
-from gapforge.build.space import SpaceNeed
 from gapforge.core import versions
 from gapforge.core.catalog import Architecture
 from gapforge.core.preset import TARGET_OS
@@ -253,12 +252,6 @@ def disk(places: Sequence[tuple[str, Volume | None, int, int]]) -> list[Line]:
                               tr(f"여유 {where.inodes}개", f"{where.inodes} free"), tr(f"약 {inodes}개", f"about {inodes}"),
                               f"df -i {where.path}"))  # fmt: skip
     return lines
-
-
-def space_text(need: SpaceNeed) -> str:
-    """What the engine's estimate is made of, largest first."""
-    parts = sorted(((size, name) for name, size in need.engine_parts.items() if size), reverse=True)
-    return ", ".join(f"{name} {human_bytes(size)}" for size, name in parts)
 
 
 def bare_gpu(found: Nvidia) -> list[Line]:

@@ -16,7 +16,6 @@ from gapforge.core import versions
 from gapforge.core.lock import Entry, Lock
 from gapforge.core.preset import Preset, SourceArchive
 
-LANGUAGES = ("ko", "en")
 COMMAND = "./gapforge generate"
 IN_BASE = "base"  # instead of a version; the base image's digest pins it
 SHORT = 12  # hex digits of a hash in a table; the whole hash stands in the list below it

@@ -25,7 +25,6 @@ from gapforge.core.files import CHUNK, SHA256_HEX, sha256_bytes
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _SMALL = 16 << 20  # bytes; no manifest or config is larger, and a file that claims to be is not read

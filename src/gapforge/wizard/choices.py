@@ -14,7 +14,6 @@ from gapforge.core.versions import key, minor, within
 
 NONE = "none"
 PLAIN_BASE = "ubuntu:22.04"
-TYPES = ("runtime", "dev")
 
 
 @dataclass(frozen=True)
