@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from gapforge.bundle.volume import (
     parse_span,
     parse_views,
     text_in,
+    text_or_none,
     volume_name,
     volume_size,
 )  # fmt: skip
@@ -37,6 +39,8 @@ from gapforge.core.errors import BundleError
 from gapforge.core.files import SHA256_HEX, sha256_bytes
 
 MIN_PAYLOAD = 1024  # bytes that a volume must be able to hold besides its index
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")  # UTC; as texts they sort as the moments do
+_HEAD_KEYS = ("format", "bundle", "volume_size", "repairs", "tool", "made")  # the first row of the hash tree
 _PIECE_ROOM = 230  # bytes of index that a part of an object takes at most
 _INDEX_LIMIT = MAX_INDEX - (64 << 10)
 _WASTE = 64  # an object that fits the next volume is cut only when more than this part of a volume would stay empty
@@ -44,7 +48,10 @@ _WASTE = 64  # an object that fits the next volume is cut only when more than th
 
 @dataclass(frozen=True)
 class Plan:
-    """A bundle: its spans by hash and offset, its views, and what each volume holds. ``repairs``: see Identity."""
+    """A bundle: its spans by hash and offset, its views, and what each volume holds.
+
+    ``repairs`` and ``tool``: see Identity.
+    """
 
     bundle: str
     volume_size: int
@@ -52,10 +59,11 @@ class Plan:
     views: tuple[View, ...]
     spans: tuple[Span, ...]
     volumes: tuple[tuple[Span, ...], ...]
+    tool: str = ""
 
     def identity(self, number: int) -> Identity:
         """What volume ``number`` (from 1) says of itself."""
-        return Identity(self.bundle, number, len(self.volumes), self.volume_size, self.repairs, self.views)
+        return Identity(self.bundle, number, len(self.volumes), self.volume_size, self.repairs, self.views, self.tool)
 
     def size(self, number: int) -> int:
         """The exact size in bytes of volume ``number``."""
@@ -76,21 +84,32 @@ class Sealed:
     sha256: str
 
 
-def make_plan(spans: Iterable[Span], views: Iterable[View], volume_bytes: int, *, repairs: str = "") -> Plan:
+@dataclass(frozen=True)
+class Index:
+    """A bundle's index file. ``made`` is when the bundle was signed (MOMENT), or "" when it never was."""
+
+    plan: Plan
+    sealed: tuple[Sealed, ...]
+    made: str
+
+
+def make_plan(
+    spans: Iterable[Span], views: Iterable[View], volume_bytes: int, *, repairs: str = "", tool: str = ""
+) -> Plan:
     """Lay spans out over volumes of at most ``volume_bytes``.
 
     Raises BundleError when volumes of that size cannot even hold their own index, or the bundle has too many objects.
     """
     ordered, named = tuple(sorted(set(spans))), tuple(sorted(set(views)))
-    seed = {"format": FORMAT, "volume_size": volume_bytes, "repairs": repairs,
+    seed = {"format": FORMAT, "volume_size": volume_bytes, "repairs": repairs, "tool": tool,
             "spans": [span.to_json() for span in ordered], "views": [view.to_json() for view in named]}  # fmt: skip
     text = compact(seed)
     if len(text) > _INDEX_LIMIT:
         raise BundleError(f"a bundle of {len(ordered)} objects is too large for its index",
                           hint="pack the presets one by one")  # fmt: skip
-    identity = Identity(sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named)
+    identity = Identity(sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named, tool)
     volumes = _layout(ordered, identity)
-    return Plan(identity.bundle, volume_bytes, repairs, named, ordered, volumes)
+    return Plan(identity.bundle, volume_bytes, repairs, named, ordered, volumes, tool)
 
 
 def _layout(spans: Sequence[Span], identity: Identity) -> tuple[tuple[Span, ...], ...]:
@@ -136,10 +155,14 @@ def tree_root(rows: Iterable[bytes]) -> str:
     return level[0].hex()
 
 
-def render_index(plan: Plan, sealed: Sequence[Sealed]) -> bytes:
-    """The bundle's index file: everything in it, and the root of a hash tree over its rows."""
+def render_index(plan: Plan, sealed: Sequence[Sealed], made: str = "") -> bytes:
+    """The bundle's index file: everything in it, and the root of a hash tree over its rows.
+
+    ``made`` is for bundles that are signed: a signature alone does not tell an old bundle from a new one.
+    """
     document: dict[str, Any] = {
         "format": FORMAT, "bundle": plan.bundle, "volume_size": plan.volume_size, "repairs": plan.repairs,
+        "tool": plan.tool, "made": made,
         "objects": [span.to_json() for span in plan.spans], "views": [view.to_json() for view in plan.views],
         "volumes": [[volume_name(plan.bundle, one.number), one.size, one.sha256] for one in sealed],
     }  # fmt: skip
@@ -147,20 +170,20 @@ def render_index(plan: Plan, sealed: Sequence[Sealed]) -> bytes:
 
 
 def _root_of(document: dict[str, Any]) -> str:
-    head = {key: document[key] for key in ("format", "bundle", "volume_size", "repairs")}
+    head = {key: document[key] for key in _HEAD_KEYS}
     return tree_root(
         [compact(head), *(compact(row) for key in ("objects", "views", "volumes") for row in document[key])]
     )
 
 
-def read_index(path: Path) -> tuple[Plan, list[Sealed]]:
+def read_index(path: Path) -> Index:
     """A bundle's index file with every promise of it checked. Raises Damaged or OSError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_INDEX:
             raise Damaged(f"has {size} bytes; no more than {MAX_INDEX} are read")
         raw = parse_json(os.pread(file.fileno(), size, 0))
-    keys = {"format", "bundle", "volume_size", "repairs", "objects", "views", "volumes", "root"}
+    keys = {*_HEAD_KEYS, "objects", "views", "volumes", "root"}
     if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT:
         raise Damaged("is not the index of a bundle")
     if any(type(raw[key]) is not list for key in ("objects", "views", "volumes")):
@@ -169,12 +192,13 @@ def read_index(path: Path) -> tuple[Plan, list[Sealed]]:
         raise Damaged("is damaged: its hash tree has another root")
     spans = [parse_span(row) for row in raw["objects"]]
     check_order(spans)
-    repairs = text_in(raw["repairs"], BUNDLE_ID, "the mended bundle") if raw["repairs"] != "" else ""
+    repairs = text_or_none(raw["repairs"], BUNDLE_ID, "the mended bundle")
+    tool = text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as")
     bytes_each = number_in(raw["volume_size"], 1, 1 << 62, "a volume size")
     if sum(span.length for span in spans) // bytes_each > MAX_INDEX // 64:
         raise Damaged("declares more volumes than it lists")
     try:
-        plan = make_plan(spans, parse_views(raw["views"]), bytes_each, repairs=repairs)
+        plan = make_plan(spans, parse_views(raw["views"]), bytes_each, repairs=repairs, tool=tool)
     except BundleError as error:
         raise Damaged(error.message) from None
     if plan.bundle != raw["bundle"] or len(raw["volumes"]) != len(plan.volumes):
@@ -184,4 +208,4 @@ def read_index(path: Path) -> tuple[Plan, list[Sealed]]:
         if type(row) is not list or len(row) != 3 or row[:2] != [volume_name(plan.bundle, number), plan.size(number)]:
             raise Damaged(f"lists volume {number} in another form")
         sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, "a volume")))
-    return plan, sealed
+    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, "the moment"))

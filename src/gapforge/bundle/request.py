@@ -24,18 +24,24 @@ from gapforge.bundle.volume import (
     parse_span,
     parse_views,
     text_in,
+    text_or_none,
 )  # fmt: skip
 from gapforge.core.errors import BundleError
+from gapforge.core.files import SHA256_HEX
 
 
 @dataclass(frozen=True)
 class Request:
-    """``spans`` of objects that are known to be missing, and the numbers of ``volumes`` of which nothing is known."""
+    """``spans`` of objects that are known to be missing, and the numbers of ``volumes`` of which nothing is known.
+
+    ``views`` and ``tool`` are those of the bundle.
+    """
 
     bundle: str
     spans: tuple[Span, ...]
     volumes: tuple[int, ...]
     views: tuple[View, ...]
+    tool: str = ""
 
     @property
     def file(self) -> str:
@@ -46,6 +52,7 @@ class Request:
         return compact({
             "format": FORMAT, "request": "repair", "bundle": self.bundle, "volumes": list(self.volumes),
             "objects": [span.to_json() for span in self.spans], "views": [view.to_json() for view in self.views],
+            "tool": self.tool,
         })  # fmt: skip
 
 
@@ -57,7 +64,7 @@ def read_request(path: Path) -> Request:
             if size > MAX_INDEX:
                 raise Damaged(f"has {size} bytes; no more than {MAX_INDEX} are read")
             raw = parse_json(os.pread(file.fileno(), size, 0))
-        keys = {"format", "request", "bundle", "volumes", "objects", "views"}
+        keys = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
         if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or raw["request"] != "repair":
             raise Damaged("is no repair request")
         if type(raw["volumes"]) is not list or type(raw["objects"]) is not list:
@@ -65,25 +72,26 @@ def read_request(path: Path) -> Request:
         spans = tuple(parse_span(row) for row in raw["objects"])
         check_order(spans)
         volumes = tuple(number_in(n, 1, MAX_VOLUMES, "a volume") for n in raw["volumes"])
-        return Request(text_in(raw["bundle"], BUNDLE_ID, "a bundle"), spans, volumes, parse_views(raw["views"]))
+        return Request(text_in(raw["bundle"], BUNDLE_ID, "a bundle"), spans, volumes, parse_views(raw["views"]),
+                       text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as"))  # fmt: skip
     except Damaged as error:
         raise BundleError(f"{path} {error}", hint="have the site send repair-BUNDLE.json again, unchanged") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}", hint="pack --repair FILE") from None
 
 
-def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...]]:
-    """Every span that answers the request, and the bundle's views.
+def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...], str]:
+    """Every span that answers the request, and the bundle's views and tool.
 
     What whole volumes held is looked up in the bundle's index, in one of the folders ``places``. Raises BundleError
     when it is in none of them.
     """
-    spans, views = set(request.spans), request.views
+    spans, views, tool = set(request.spans), request.views, request.tool
     if request.volumes or not views:
         plan = None
         for place in places:
             try:
-                plan, _ = read_index(place / index_name(request.bundle))
+                plan = read_index(place / index_name(request.bundle)).plan
                 break
             except (Damaged, OSError):
                 continue
@@ -92,13 +100,13 @@ def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], 
                 f"the request asks for whole volumes of bundle {request.bundle}, and {index_name(request.bundle)} "
                 "is not here to tell what was in them",
                 hint=f"put {index_name(request.bundle)} beside the request, or pack the bundle again")  # fmt: skip
-        views = plan.views
+        views, tool = plan.views, plan.tool
         for number in request.volumes:
             if number > len(plan.volumes):
                 raise BundleError(f"bundle {request.bundle} has {len(plan.volumes)} volumes, not {number}",
                                   hint="have the site send its request again")  # fmt: skip
             spans |= set(plan.volumes[number - 1])
-    return disjoint(spans), views
+    return disjoint(spans), views, tool
 
 
 def disjoint(spans: set[Span]) -> list[Span]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.bundle.check import volume_files
-from gapforge.bundle.plan import Plan, Sealed, read_index
+from gapforge.bundle.plan import Index, Plan, read_index
 from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
 from gapforge.core.errors import BundleError, Fault
 
@@ -16,12 +16,22 @@ MAX_FILES = 20_000
 
 @dataclass
 class Scan:
-    """What lies in the folders. ``bundle`` is the one that all of it serves, ``plan`` what its index says if it is there."""
+    """What lies in the folders. ``bundle`` is the one that all of it serves, ``index`` its index if it is there."""
 
     bundle: str = ""
     volumes: list[Volume] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
-    plan: Plan | None = None
+    index: Index | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the bundle's index says of it, if it is here."""
+        return self.index.plan if self.index is not None else None
+
+    @property
+    def tool(self) -> str:
+        """The object that is gapforge's own repository, or ""."""
+        return self.volumes[0].identity.tool if self.volumes else self.plan.tool if self.plan else ""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -43,39 +53,39 @@ def look(folders: Sequence[Path], only: str = "") -> Scan:
     for folder in folders:
         if not folder.exists():
             raise BundleError(f"{folder} does not exist", hint="mount the stick, then: unpack FOLDER")
-    scan, plans = Scan(), {}
+    scan, indexes = Scan(), {}
     for path in volume_files([f for f in folders if f.is_dir()], ".json"):
         try:
-            plan, sealed = read_index(path)
+            index = read_index(path)
         except (Damaged, OSError):
             continue  # some other file; a damaged index is made good by the volumes
-        plans[plan.bundle] = plan, sealed
+        indexes[index.plan.bundle] = index
     for count, path in enumerate(volume_files(folders, SUFFIX)):
         if count == MAX_FILES:
             raise BundleError(f"there are more than {MAX_FILES} volumes", hint="name the folders of one bundle")
         try:
             volume, _ = read_volume(path)
-            _as_listed(volume, plans)
+            _as_listed(volume, indexes)
         except Damaged as error:
             scan.broken[path] = str(error)
         except OSError as error:
             scan.broken[path] = f"cannot be read: {error.strerror}"
         else:
             scan.volumes.append(volume)
-    _choose(scan, folders, only, plans)
+    _choose(scan, folders, only, indexes)
     scan.volumes.sort(
         key=lambda v: (v.identity.bundle != scan.bundle, v.identity.bundle, v.identity.number, str(v.path))
     )
-    scan.plan = plans[scan.bundle][0] if scan.bundle in plans else None
+    scan.index = indexes.get(scan.bundle)
     return scan
 
 
-def _as_listed(volume: Volume, plans: dict[str, tuple[Plan, list[Sealed]]]) -> None:
+def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
     """Raise Damaged when the bundle's index is here and says another thing."""
     identity = volume.identity
-    if identity.bundle not in plans:
+    if identity.bundle not in indexes:
         return
-    plan, sealed = plans[identity.bundle]
+    plan, sealed = indexes[identity.bundle].plan, indexes[identity.bundle].sealed
     if identity.number > len(sealed) or identity != plan.identity(identity.number):
         raise Damaged("says another thing of itself than the bundle's index")
     if sealed[identity.number - 1].sha256 != volume.index_sha256:
@@ -84,14 +94,14 @@ def _as_listed(volume: Volume, plans: dict[str, tuple[Plan, list[Sealed]]]) -> N
                       f"its own is {volume.index_sha256[:12]}…")  # fmt: skip
 
 
-def _choose(scan: Scan, folders: Sequence[Path], only: str, plans: dict[str, tuple[Plan, list[Sealed]]]) -> None:
+def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, Index]) -> None:
     """One bundle and the repairs of it; never a guess between two."""
     roots = {volume.identity.root for volume in scan.volumes}
     if only:
         scan.volumes = [v for v in scan.volumes if v.identity.root == only]
         roots &= {only}
     if not roots and scan.broken:
-        named = [b for b in plans if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)]
+        named = [b for b in indexes if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)]
         roots = set(named[:1])
     if not roots:
         shown = ", ".join(str(folder) for folder in folders)
@@ -105,9 +115,9 @@ def _choose(scan: Scan, folders: Sequence[Path], only: str, plans: dict[str, tup
                     for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))],
             hint=f"name one: --bundle {min(roots)}")  # fmt: skip
     scan.bundle = roots.pop()
-    views = {volume.identity.views for volume in scan.volumes}
-    if len(views) > 1:
-        raise BundleError("volumes of one bundle do not agree on its presets; nothing was imported",
+    carried = {(volume.identity.views, volume.identity.tool) for volume in scan.volumes}
+    if len(carried) > 1:
+        raise BundleError("volumes of one bundle do not agree on what it carries; nothing was imported",
                           faults=[Fault(str(v.path), "names " + ", ".join(view.preset for view in v.identity.views))
                                   for v in scan.volumes],
                           hint="somebody altered them; carry the bundle again")  # fmt: skip

@@ -337,7 +337,8 @@ class _Import:
                 held = self.partial.held(span.sha256, span.size)
                 parts = without((span.offset, span.end), held) if span.size else [(0, 0)]
                 lacking |= {Span(span.sha256, span.size, a, b - a) for a, b in merged(parts)}
-        return Request(self.scan.bundle, tuple(disjoint(lacking)), tuple(volumes), self.scan.views)
+        return Request(self.scan.bundle, tuple(disjoint(lacking)), tuple(volumes), self.scan.views,
+                       self.scan.tool)  # fmt: skip
 
 
 def _number_in_name(path: Path, scan: Scan) -> int:

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from gapforge.core.files import SHA256_HEX, sha256_bytes
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".gfv"
 HEAD = b"gapforge-volume\n"
 TRAILER_MAGIC = b"GFV-END\n"
@@ -92,7 +92,8 @@ class View:
 class Identity:
     """What a volume says of itself: its bundle, its ``number`` (from 1) of ``volumes``, and the bundle's views.
 
-    ``repairs`` is the bundle that this one mends, or "".
+    ``repairs`` is the bundle that this one mends, or "". ``tool`` is the object that is gapforge's own repository,
+    or "" when the bundle does not carry it.
     """
 
     bundle: str
@@ -101,6 +102,7 @@ class Identity:
     volume_size: int
     repairs: str
     views: tuple[View, ...]
+    tool: str = ""
 
     @property
     def root(self) -> str:
@@ -138,7 +140,7 @@ def index_bytes(identity: Identity, spans: Sequence[Span], hashes: Sequence[str]
     return compact({
         "format": FORMAT, "bundle": identity.bundle, "number": identity.number, "volumes": identity.volumes,
         "volume_size": identity.volume_size, "repairs": identity.repairs, "pieces": pieces,
-        "views": [view.to_json() for view in identity.views],
+        "views": [view.to_json() for view in identity.views], "tool": identity.tool,
     })  # fmt: skip
 
 
@@ -194,6 +196,11 @@ def text_in(value: Any, pattern: re.Pattern[str], what: str) -> str:
     if type(value) is not str or not pattern.fullmatch(value):
         raise Damaged(f"declares {what} {str(value)[:60]!r}, which is not allowed")
     return value
+
+
+def text_or_none(value: Any, pattern: re.Pattern[str], what: str) -> str:
+    """``value`` when it is "" or a text of this form; Damaged otherwise."""
+    return "" if type(value) is str and not value else text_in(value, pattern, what)
 
 
 def parse_span(row: Any) -> Span:
@@ -283,7 +290,7 @@ def _at(file: io.FileIO, offset: int, length: int) -> bytes:
 
 
 def _parse_index(raw: Any) -> tuple[Identity, list[Piece]]:
-    keys = {"format", "bundle", "number", "volumes", "volume_size", "repairs", "pieces", "views"}
+    keys = {"format", "bundle", "number", "volumes", "volume_size", "repairs", "pieces", "views", "tool"}
     if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or type(raw["pieces"]) is not list:
         raise Damaged("has an index of another form")
     volumes = number_in(raw["volumes"], 1, MAX_VOLUMES, "a number of volumes")
@@ -292,8 +299,9 @@ def _parse_index(raw: Any) -> tuple[Identity, list[Piece]]:
         number_in(raw["number"], 1, volumes, "its number"),
         volumes,
         number_in(raw["volume_size"], 1, 1 << 62, "a volume size"),
-        text_in(raw["repairs"], BUNDLE_ID, "the mended bundle") if raw["repairs"] != "" else "",
+        text_or_none(raw["repairs"], BUNDLE_ID, "the mended bundle"),
         parse_views(raw["views"]),
+        text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as"),
     )
     pieces, position = [], len(HEAD)
     for row in raw["pieces"]:

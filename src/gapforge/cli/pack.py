@@ -75,8 +75,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if not args.to and not args.dry_run:
         raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
                          hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
-    contents, repairs = _contents(args, project)
-    plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs)
+    contents, repairs, tool = _contents(args, project)
+    plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         folders: Mapping[int, Path] = place(plan, args.to, check=False).folders if args.to else {}
         document = _document(plan, folders, speed)
@@ -95,22 +95,23 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
-def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str]:
+def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str, str]:
+    """What to pack, the bundle that it mends or "", and the object that is this repository or ""."""
     if args.repair is not None:
         if args.presets or args.inventory:
             raise UsageError("--repair takes what the request names, so neither presets nor --for go with it",
                              hint=f"./gapforge pack --repair {args.repair} --to FOLDER")  # fmt: skip
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
-        spans, views = wanted_spans(request, places)
-        return bundles.of_request(project, spans, views), request.bundle
+        spans, views, tool = wanted_spans(request, places)
+        return bundles.of_request(project, spans, views), request.bundle, tool
     if not args.presets:
         raise UsageError(
             tr("프리셋 이름이 없습니다", "no preset is named"), hint="./gapforge list; ./gapforge pack PRESET"
         )
     held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
-    return bundles.of_presets(project, named, held), ""
+    return bundles.of_presets(project, named, held), "", ""
 
 
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
