@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -22,6 +20,7 @@ import pytest
 
 from gapforge.core import lock as locks
 from gapforge.core.files import canonical_json
+from places import copy_repository, site_python
 from samples import ROOT, sha
 
 PRESET = "debian12-cpu-quickstart"
@@ -81,15 +80,6 @@ class Site:
         return {stage for number, stage in names.items() if number not in cached}
 
 
-def site_python() -> str:
-    """Python 3.10 where there is one, as at the site; else the one that runs the tests."""
-    candidates = [shutil.which("python3.10"), *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10"))]
-    for candidate in filter(None, candidates):  # a version manager's stand-in exists without the Python behind it
-        if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
-            return candidate
-    return sys.executable
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     done = command([str(ROOT / "deps_sync.sh"), PRESET], cwd=ROOT)
@@ -98,12 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert done.returncode == 0, done.stderr[-3000:]
     root = tmp_path_factory.mktemp("site") / "gapforge"
     root.mkdir()
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT,
-                            capture_output=True, text=True, check=True).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["cp", "-r", str(ROOT / name), str(root / name)], check=True)
+    copy_repository(root)
     (root / "artifacts").mkdir()
     subprocess.run(["cp", "-r", str(ROOT / "artifacts" / PRESET), str(root / "artifacts")], check=True)
     (root / ".env").write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
