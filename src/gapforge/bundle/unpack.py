@@ -17,25 +17,26 @@ from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
 from gapforge.bundle.partial import Partial, merged, sync_data, without
 from gapforge.bundle.request import Request, disjoint
+from gapforge.bundle.room import Room
 from gapforge.bundle.scan import Scan
 from gapforge.bundle.volume import Damaged, Piece, Span, View, Volume, open_regular, read_volume
 from gapforge.core import lock as locks
 from gapforge.core.errors import BundleError, Fault, LockError, StorageError
 from gapforge.core.files import exclusive, sha256_bytes, storage_errors, write_text
 from gapforge.core.lock import Lock
-from gapforge.core.progress import Progress, human_bytes
+from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
-_ROOM_EACH = 8 << 10  # bytes that an object takes on a disk beyond its size
 _SHOWN = 8  # names of objects in one line
 
 
 @dataclass
 class Unpacked:
     """What an import did. ``broken`` says for each bad volume why, and which objects it fails; ``presets`` are laid
-    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet)."""
+    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet).
+    ``copies`` of the files laid out, ``copied`` bytes, are no hard links into the store."""
 
     bundle: str
     imported: int = 0
@@ -46,6 +47,8 @@ class Unpacked:
     presets: list[str] = field(default_factory=list)
     incomplete: dict[str, int] = field(default_factory=dict)
     strangers: dict[str, list[str]] = field(default_factory=dict)
+    copies: int = 0
+    copied: int = 0
     request: Request | None = None
 
     @property
@@ -76,7 +79,7 @@ def unpack(project: Project, scan: Scan, progress: Progress) -> Unpacked:
 class _Import:
     def __init__(self, project: Project, store: Store, scan: Scan, progress: Progress) -> None:
         self.project, self.store, self.scan, self.progress = project, store, scan, progress
-        self.partial = Partial(store)
+        self.partial, self.room = Partial(store), Room(store)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
         self.failed: dict[Path, list[Piece]] = {}
         self._guard = threading.Lock()
@@ -101,7 +104,7 @@ class _Import:
 
     def _make_sure_of_room(self) -> None:
         """Add up what the volumes here would write; objects that are in the store already are hashed on the way."""
-        need, seen = 0, set()
+        seen = set()
         for volume in self.scan.volumes:
             key = (volume.identity.bundle, volume.identity.number)
             if key in seen:
@@ -114,15 +117,9 @@ class _Import:
                 span = piece.span
                 if span.sha256 in absent:
                     held = [] if span.whole else self.partial.held(span.sha256, span.size)
-                    need += sum(b - a for a, b in without((span.offset, span.end), held)) + _ROOM_EACH
-        self.progress.total = need
-        folder = self.partial.data("0" * 64).parent
-        status = os.statvfs(folder)
-        free = status.f_bavail * status.f_frsize
-        if need > free:
-            raise StorageError(f"{folder}: {human_bytes(need)} are needed and {human_bytes(free)} are free",
-                               hint=f"make room (df -h {folder}), then run the same command again; "
-                               "nothing was imported")  # fmt: skip
+                    self.room.add(span, sum(b - a for a, b in without((span.offset, span.end), held)))
+        self.progress.total = self.room.bytes
+        self.room.require()
 
     def _pieces(self, volume: Volume) -> list[Piece]:
         """The volume's pieces, read again: not all indexes are kept in memory. Empty when it went away."""
@@ -255,9 +252,12 @@ class _Import:
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
             raise StorageError(f"{folder} is a symbolic link", hint=f"rm {folder}; then the same command again")
-        strangers = self.store.view(folder, files, _paths_of(folder / LOCK))
-        if strangers:
-            self.result.strangers[view.preset] = strangers
+        self.room.require_copies(folder, files)
+        laid = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
+        if laid.strangers:
+            self.result.strangers[view.preset] = list(laid.strangers)
+        self.result.copies += laid.copies
+        self.result.copied += laid.copied
         self.result.presets.append(view.preset)
 
     def _lock(self, view: View) -> Lock | None:
