@@ -19,7 +19,8 @@ from gapforge.bundle.partial import Partial, merged, sync_data, without
 from gapforge.bundle.request import Request, disjoint
 from gapforge.bundle.room import Room
 from gapforge.bundle.scan import Scan
-from gapforge.bundle.volume import Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.core import imports
 from gapforge.core import lock as locks
 from gapforge.core.errors import BundleError, Fault, LockError, StorageError
 from gapforge.core.files import exclusive, sha256_bytes, storage_errors, write_text
@@ -29,6 +30,7 @@ from gapforge.core.project import Project
 from gapforge.core.store import Store
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
+MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
 _SHOWN = 8  # names of objects in one line
 
 
@@ -85,32 +87,48 @@ class _Import:
         self._guard = threading.Lock()
         self.lacking: set[Span] = set()
         self.present: set[str] = set()  # verified by this run
+        self.named: set[str] = set()  # all that indexes and views name
         self.carriers: dict[str, list[Path]] = {}  # object -> volumes that hold parts of it
 
     def run(self) -> Unpacked:
         self.partial.clear_litter()
         self._make_sure_of_room()
+        self._remember(self.named)
         for volume in self.scan.volumes:
             self._volume(volume)
         for view in self.scan.views:
             self._view(view)
         self._tell_of_failures()
         self.result.missing_volumes = self.scan.missing()
-        if not self.result.complete:
+        if self.result.complete:
+            imports.forget(self.store.folder, self.scan.bundle)
+        else:
             self.result.request = self._request()
         return self.result
+
+    def _remember(self, objects: Iterable[str]) -> None:
+        """Keep gc from these objects until the bundle is complete: no preset's lock is here to name them."""
+        presets = (view.preset for view in self.scan.views)
+        imports.remember(self.store.folder, self.scan.bundle, presets, objects)
 
     # -- before the first byte
 
     def _make_sure_of_room(self) -> None:
         """Add up what the volumes here would write; objects that are in the store already are hashed on the way."""
         seen = set()
+        self.named.update(sha256 for view in self.scan.views for sha256 in (view.lock, view.sums))
+        if self.scan.plan is not None:
+            self.named.update(span.sha256 for span in self.scan.plan.spans)
         for volume in self.scan.volumes:
             key = (volume.identity.bundle, volume.identity.number)
             if key in seen:
                 continue
             seen.add(key)
             pieces = self._pieces(volume)
+            self.named.update(piece.span.sha256 for piece in pieces)
+            if len(self.named) > MAX_NAMED:
+                raise BundleError(f"the volumes name more than {MAX_NAMED} objects, which no bundle holds; nothing was imported",
+                                  hint="somebody altered them; carry the bundle again")  # fmt: skip
             absent = self._absent(pieces)
             self.result.already += sum(piece.span.sha256 not in absent for piece in pieces)
             for piece in pieces:
@@ -242,6 +260,7 @@ class _Import:
         if gone:
             self.lacking |= {Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone}
             self.result.incomplete[view.preset] = len(gone)
+            self._remember(entry.sha256 for entry in lock.entries)  # what pack left out is needed as well
             return
         files[LOCK] = view.lock
         sums = sums_of(files)
