@@ -68,6 +68,11 @@ def pack(project: Project, plan: Plan, contents: Contents, to: Sequence[Path], p
                 for number in range(1, len(plan.volumes) + 1):
                     _part(folder, plan, number).unlink(missing_ok=True)
         placed = place(plan, to)
+        for number in set(placed.folders) - set(placed.kept):
+            # A damaged volume of this name goes first: its room was counted for the new one.
+            target = placed.folders[number] / volume_name(plan.bundle, number)
+            with storage_errors(target):
+                target.unlink(missing_ok=True)
         progress.total = sum(plan.size(n) for n in placed.folders if n not in placed.kept)
         with _Writer(plan, contents, placed, progress) as writer:
             sealed = writer.run()
