@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -232,7 +233,7 @@ def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
     unharmed(site, set())
 
 
-def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)
     stick = tmp_path / "stick"
@@ -240,10 +241,18 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     (stick / "link.gfv").symlink_to(volumes(tmp_path / "real")[0])
     (stick / "null.gfv").symlink_to("/dev/zero")
     os.mkfifo(stick / "pipe.gfv")
+    try:
+        os.mknod(stick / "device.gfv", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # zeros without end
+    except PermissionError:
+        pass  # only root makes devices
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1])
     (stick / "below").symlink_to(tmp_path / "real")
     with pytest.raises(BundleError, match="no usable volume") as caught:
         receive(site_at(tmp_path / "site"), stick)
     assert "symbolic link" in caught.value.render() and "not a regular file" in caught.value.render()
+    assert not [path for path in opened if path.endswith(".gfv")]
 
 
 def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
