@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
-FAT_LIMIT = (1 << 32) - 1  # bytes; FAT keeps a file's size in four bytes
+# Bytes. FAT keeps a file's size in four, but fsck.fat counts clusters in four as well: to it a file that fills the last
+# cluster below 4 GiB has none, and it "repairs" that by emptying the file. No cluster is larger than 64 KiB.
+FAT_LIMIT = (1 << 32) - (1 << 16)
 _FAT = frozenset({"vfat", "msdos", "fuse.fusefat"})
 
 
