@@ -219,11 +219,11 @@ class _Open:
             sync_folder(self.target.parent)
 
     def abandon(self) -> None:
-        self.file.close()
         try:
+            self.file.close()
             self.part.unlink(missing_ok=True)
         except OSError:
-            pass  # the stick is gone; the next run removes it
+            pass  # the stick is gone, as the error that leads here says; the next run removes it
 
 
 class _Writer:
