@@ -247,7 +247,9 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pyt
         pass  # only root makes devices
     opened: list[str] = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1])
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1]
+    )
     (stick / "below").symlink_to(tmp_path / "real")
     with pytest.raises(BundleError, match="no usable volume") as caught:
         receive(site_at(tmp_path / "site"), stick)

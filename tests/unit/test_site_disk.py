@@ -52,7 +52,12 @@ def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.Mo
         "vfat"
     ] * 4
     assert medium.file_system(odd / "x") == "exfat" and medium.file_system(Path(f"{stick}2")) == "msdos"
-    assert [medium.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)] == [2**32 - 2**16, 0, 2**32 - 2**16, 0]
+    assert [medium.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)] == [
+        2**32 - 2**16,
+        0,
+        2**32 - 2**16,
+        0,
+    ]
     monkeypatch.setattr(medium, "MOUNTS", tmp_path / "none")
     assert medium.file_system(stick) == "" and medium.file_limit(stick) == 0
 
