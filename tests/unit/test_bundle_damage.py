@@ -114,6 +114,30 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     assert error.exit_code == 21 and str(volume) in error.render() and "pack --repair r.json" in error.hint
 
 
+def test_a_bad_piece_spoils_nothing_that_was_here_before(tmp_path: Path) -> None:
+    """A repair may be cut otherwise than the bundle, so a piece of which some bytes are here already can come again,
+    broken as before. A repair that was killed in between is such a case."""
+    made = sender(tmp_path, {"sources/large": random.Random(1).randbytes(90_000)})
+    carry(made, tmp_path / "stick", size=SIZE)
+    volume = volumes(tmp_path / "stick")[1]
+    _, pieces = read_volume(volume)
+    piece = max(pieces, key=lambda p: p.span.length)
+    assert not piece.span.whole and piece.span.length > 20_000
+    data = bytearray(volume.read_bytes())
+    data[piece.position + 100] ^= 1
+    volume.write_bytes(data)
+    site = site_at(tmp_path / "site")
+    result = receive(site, tmp_path / "stick")
+    assert result.request is not None
+    repair(made, result.request, tmp_path / "mend", size=10_000)
+    mends = volumes(tmp_path / "mend")
+    assert len(mends) > 2
+    assert not receive(site, mends[0], tmp_path / "stick").complete
+    result = receive(site, tmp_path / "mend", tmp_path / "stick")
+    assert result.complete and [path for path in result.broken if path.parent.name == "mend"] == []
+    whole(site, made)
+
+
 def test_a_second_copy_makes_good_what_the_first_lacks(tmp_path: Path) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "a", size=SIZE)

@@ -189,8 +189,11 @@ class _Import:
     def _piece(self, handle: int, piece: Piece) -> str:
         """Import one piece; gives what is wrong with it, or "". Raises StorageError for our own disk."""
         span = piece.span
-        if not span.whole and not without((span.offset, span.end), self.partial.held(span.sha256, span.size)):
-            return ""
+        gaps = [(span.offset, span.end)]
+        if not span.whole:
+            gaps = without(gaps[0], self.partial.held(span.sha256, span.size))
+            if not gaps:
+                return ""
         target = (
             self.store.partial(f"bundle-{span.sha256}.whole.part") if span.whole else self.partial.data(span.sha256)
         )
@@ -201,9 +204,10 @@ class _Import:
         def write(data: memoryview, offset: int) -> None:
             try:
                 with storage_errors(target):
-                    done = 0
-                    while done < len(data):
-                        done += os.pwrite(out, data[done:], offset + done)
+                    for start, end in gaps:  # what was verified before must not suffer when this piece turns out bad
+                        done, rest = max(start, offset), min(end, offset + len(data))
+                        while done < rest:
+                            done += os.pwrite(out, data[done - offset : rest - offset], done)
             except OSError as error:
                 raise StorageError(f"{target}: {error.strerror}") from error
             self.progress.add(len(data))
