@@ -68,6 +68,13 @@ want_test() {
     want_program shellcheck shellcheck
     want_program gcc gcc  # tests/live makes stand-ins for GPU libraries; it needs no C library's headers
     want_program git git
+    want_program rsync rsync
+    # Sticks: file systems without hard links, and with FAT's limit, mounted without the kernel's help.
+    want_program mkfs.vfat dosfstools
+    want_program mcopy mtools
+    want_program fusefat fusefat
+    want_program mkfs.exfat exfatprogs
+    want_program mount.exfat-fuse exfat-fuse
     want_package ca-certificates
     want_python
 }

@@ -59,6 +59,25 @@ def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str]
     assert verify(site.artifacts_of(PRESET)).ok
 
 
+def test_damaged_volumes_on_a_full_stick_are_written_again(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    """A damaged volume's room is that of the new one, so both are never there at a time."""
+    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(4)})
+    stick = disk("stick", "size=8m")
+    want = carry(made, tmp_path / "want", size=2_000_000)
+    carry(made, stick, size=2_000_000)
+    for file in stick.glob("*.gfv"):
+        data = bytearray(file.read_bytes())
+        data[1000] ^= 1
+        file.write_bytes(data)
+    status = os.statvfs(stick)
+    with open(stick / "films", "wb") as file:
+        file.write(bytes(status.f_bavail * status.f_frsize - 1_700_000))
+    carry(made, stick, size=2_000_000)
+    for number in range(1, len(want.plan.volumes) + 1):
+        name = f"{want.plan.bundle}-{number:04}.gfv"
+        assert (stick / name).read_bytes() == (tmp_path / "want" / name).read_bytes()
+
+
 def test_packing_on_a_read_only_disk(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
     made, stick = sender(tmp_path), disk("stick", "size=5m")
     subprocess.run(["mount", "-o", "remount,ro", str(stick)], check=True)

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -111,6 +112,30 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     assert result.imported == len(pieces) - 1
     error = result.error(Path("r.json"))
     assert error.exit_code == 21 and str(volume) in error.render() and "pack --repair r.json" in error.hint
+
+
+def test_a_bad_piece_spoils_nothing_that_was_here_before(tmp_path: Path) -> None:
+    """A repair may be cut otherwise than the bundle, so a piece of which some bytes are here already can come again,
+    broken as before. A repair that was killed in between is such a case."""
+    made = sender(tmp_path, {"sources/large": random.Random(1).randbytes(90_000)})
+    carry(made, tmp_path / "stick", size=SIZE)
+    volume = volumes(tmp_path / "stick")[1]
+    _, pieces = read_volume(volume)
+    piece = max(pieces, key=lambda p: p.span.length)
+    assert not piece.span.whole and piece.span.length > 20_000
+    data = bytearray(volume.read_bytes())
+    data[piece.position + 100] ^= 1
+    volume.write_bytes(data)
+    site = site_at(tmp_path / "site")
+    result = receive(site, tmp_path / "stick")
+    assert result.request is not None
+    repair(made, result.request, tmp_path / "mend", size=10_000)
+    mends = volumes(tmp_path / "mend")
+    assert len(mends) > 2
+    assert not receive(site, mends[0], tmp_path / "stick").complete
+    result = receive(site, tmp_path / "mend", tmp_path / "stick")
+    assert result.complete and [path for path in result.broken if path.parent.name == "mend"] == []
+    whole(site, made)
 
 
 def test_a_second_copy_makes_good_what_the_first_lacks(tmp_path: Path) -> None:
@@ -232,7 +257,7 @@ def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
     unharmed(site, set())
 
 
-def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)
     stick = tmp_path / "stick"
@@ -240,10 +265,20 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     (stick / "link.gfv").symlink_to(volumes(tmp_path / "real")[0])
     (stick / "null.gfv").symlink_to("/dev/zero")
     os.mkfifo(stick / "pipe.gfv")
+    try:
+        os.mknod(stick / "device.gfv", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # zeros without end
+    except PermissionError:
+        pass  # only root makes devices
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1]
+    )
     (stick / "below").symlink_to(tmp_path / "real")
     with pytest.raises(BundleError, match="no usable volume") as caught:
         receive(site_at(tmp_path / "site"), stick)
     assert "symbolic link" in caught.value.render() and "not a regular file" in caught.value.render()
+    assert not [path for path in opened if path.endswith(".gfv")]
 
 
 def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:

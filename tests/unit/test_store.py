@@ -10,7 +10,7 @@ import pytest
 
 from gapforge.core.errors import FetchError, StorageError
 from gapforge.core.files import content_mtime
-from gapforge.core.store import Store
+from gapforge.core.store import Laid, Store
 
 
 def sha(data: bytes) -> str:
@@ -87,9 +87,9 @@ def test_a_symlink_out_of_the_store_is_no_way_to_write(tmp_path: Path) -> None:
 def test_view_makes_exactly_the_files_and_removes_its_own_old_ones(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "artifacts" / "p"
     first = {"a/x": put(store, b"1"), "a/b/y": put(store, b"2")}
-    assert store.view(folder, first) == []
+    assert store.view(folder, first) == Laid()
     second = {"a/x": put(store, b"3")}
-    assert store.view(folder, second, previous=list(first)) == []
+    assert store.view(folder, second, previous=list(first)) == Laid()
     assert (folder / "a/x").read_bytes() == b"3"
     assert not (folder / "a/b").exists(), "a folder that became empty goes with its last file"
     assert os.path.samefile(folder / "a/x", store.path(second["a/x"]))
@@ -102,7 +102,7 @@ def test_view_reports_strangers_and_does_not_touch_them(tmp_path: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     old = {"a/x": put(store, b"1")}
     store.view(folder, old)
-    assert store.view(folder, {}, previous=["a/x"]) == ["a/notes.txt", "link"]
+    assert store.view(folder, {}, previous=["a/x"]).strangers == ("a/notes.txt", "link")
     assert (folder / "a" / "notes.txt").read_text() == "mine"
 
 
@@ -112,7 +112,7 @@ def test_view_replaces_changed_and_foreign_files_of_a_wanted_name(tmp_path: Path
     folder.mkdir()
     (folder / "x").write_bytes(b"edited")
     (folder / "y").symlink_to(store.path(files["y"]))  # right bytes, but it would break when copied
-    assert store.view(folder, files) == []
+    assert store.view(folder, files) == Laid()
     assert (folder / "x").read_bytes() == b"1"
     assert not (folder / "y").is_symlink()
 
@@ -130,15 +130,17 @@ def test_view_refuses_to_leave_its_folder(tmp_path: Path) -> None:
 
 def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
-    files = {"x": put(store, b"1")}
+    files = {"x": put(store, b"1"), "a/y": put(store, b"four")}
+    assert store.links()
 
     def no_links(*_: object) -> None:
         raise OSError(1, "no links on this disk")
 
     monkeypatch.setattr(os, "link", no_links)
-    store.view(folder, files)
+    assert not store.links() and not list(store.partial("x").parent.iterdir())
+    assert store.view(folder, files) == Laid((), 2, 5)
     inode = (folder / "x").stat().st_ino
-    store.view(folder, files)
+    assert store.view(folder, files) == Laid((), 2, 5), "copies take their room twice, made now or before"
     assert (folder / "x").stat().st_ino == inode, "a right copy is not made again"
     (folder / "x").chmod(0o644)
     (folder / "x").write_bytes(b"2")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gapforge.cli import main as cli
 from gapforge.core import garbage, holdings, preview
 from gapforge.core import lock as locks
 from gapforge.core.errors import BusyError, FetchError, GatedError, LockError, ResolveError
@@ -237,6 +238,25 @@ def test_strangers_are_told_and_left(place: Place) -> None:
     (place.artifacts / "wheels" / "mine.whl").write_text("x")
     assert place.sync().strangers == ("wheels/mine.whl",)
     assert (place.artifacts / "wheels" / "mine.whl").exists()
+
+
+def test_copies_are_told_where_there_are_no_hard_links(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.sync().copies == 0
+
+    def link(*_: object) -> None:
+        raise OSError(1, "no links on this disk")
+
+    monkeypatch.setattr("os.link", link)
+    subprocess.run(["rm", "-r", str(place.artifacts)], check=True)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
+    assert cli.main(["sync", NAME, "--json"]) == 0
+    files = [p for p in place.artifacts.rglob("*") if p.is_file()]
+    told = json.loads(capsys.readouterr().out)["presets"][0]["copies"]
+    assert told == {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
+    assert cli.main(["sync", NAME]) == 0
+    assert capsys.readouterr().out.count(f"no hard links, so {len(files)} files") == 1
 
 
 def test_damaged_lock_is_refused_until_update(place: Place) -> None:

@@ -21,6 +21,7 @@ from typing import IO
 from gapforge.bundle.check import damaged_pieces
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.hashing import Ring, lanes
+from gapforge.bundle.medium import cluster, file_limit
 from gapforge.bundle.plan import Plan, Sealed, index_name, render_index
 from gapforge.bundle.receiver import RECEIVER, receiver_bytes
 from gapforge.bundle.volume import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
@@ -67,6 +68,11 @@ def pack(project: Project, plan: Plan, contents: Contents, to: Sequence[Path], p
                 for number in range(1, len(plan.volumes) + 1):
                     _part(folder, plan, number).unlink(missing_ok=True)
         placed = place(plan, to)
+        for number in set(placed.folders) - set(placed.kept):
+            # A damaged volume of this name goes first: its room was counted for the new one.
+            target = placed.folders[number] / volume_name(plan.bundle, number)
+            with storage_errors(target):
+                target.unlink(missing_ok=True)
         progress.total = sum(plan.size(n) for n in placed.folders if n not in placed.kept)
         with _Writer(plan, contents, placed, progress) as writer:
             sealed = writer.run()
@@ -85,6 +91,7 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
 
     Without ``check`` volumes that are there already are not read.
     """
+    _require_file_size(plan, to)
     kept: dict[int, tuple[Sealed, Mapping[Span, str]]] = {}
     folders: dict[int, Path] = {}
     existing: dict[int, Path] = {}
@@ -98,7 +105,8 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
             if found is not None:
                 kept[number], folders[number] = found, folder
                 break
-    beside = len(receiver_bytes()) + 90 * len(plan.spans) + 130 * len(plan.volumes) + 4 * _CLUSTER
+    each = max([_CLUSTER, *map(cluster, to)])
+    beside = len(receiver_bytes()) + 90 * len(plan.spans) + 130 * len(plan.volumes) + 4 * each
     free: dict[int, int] = {}
     disks: dict[Path, int] = {}
     for folder in to:
@@ -110,7 +118,7 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
     for number in range(1, len(plan.volumes) + 1):
         if number in folders:
             continue
-        need = plan.size(number) + _CLUSTER
+        need = plan.size(number) + each
         if number in existing:  # a damaged one of the same name is replaced where it is
             need -= existing[number].stat().st_size
         candidates = [existing[number].parent] if number in existing else to
@@ -126,6 +134,15 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
         raise StorageError(f"the volumes do not fit: {human_bytes(short)} too much ({shown})",
                            hint="name a further folder with --to, or make room")  # fmt: skip
     return Placed(folders, kept)
+
+
+def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
+    largest = max(plan.size(number) for number in range(1, len(plan.volumes) + 1))
+    for folder in to:
+        limit = file_limit(folder)
+        if limit and largest > limit:
+            raise StorageError(f"{folder} is on a FAT disk, which takes files of up to {limit} bytes; a volume would have "
+                               f"{largest}", hint="the same command with --volume-size fat32; nothing was written")  # fmt: skip
 
 
 def disk_of(folder: Path) -> tuple[int, int]:
@@ -202,11 +219,11 @@ class _Open:
             sync_folder(self.target.parent)
 
     def abandon(self) -> None:
-        self.file.close()
         try:
+            self.file.close()
             self.part.unlink(missing_ok=True)
         except OSError:
-            pass  # the stick is gone; the next run removes it
+            pass  # the stick is gone, as the error that leads here says; the next run removes it
 
 
 class _Writer:

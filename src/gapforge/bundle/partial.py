@@ -90,11 +90,15 @@ class Partial:
                 path.unlink(missing_ok=True)
 
     def clear_litter(self) -> None:
-        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays."""
+        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays.
+
+        Call it with the store's lock held: what lies there is nobody's then.
+        """
         folder = self.data("0" * 64).parent
         with storage_errors(folder):
-            for path in [*folder.glob(".bundle-*.tmp"), *folder.glob("bundle-*.whole.part")]:
-                path.unlink(missing_ok=True)
+            for pattern in (".bundle-*.tmp", "bundle-*.whole.part", "place-*", "bytes-*", "copy-*"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
             keys = {path.name[7:71] for path in folder.glob("bundle-*") if SHA256_HEX.fullmatch(path.name[7:71])}
         for sha256 in keys:
             if self.store.has(sha256) or not (self._note(sha256).exists() and self.data(sha256).exists()):

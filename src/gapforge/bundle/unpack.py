@@ -17,25 +17,28 @@ from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
 from gapforge.bundle.partial import Partial, merged, sync_data, without
 from gapforge.bundle.request import Request, disjoint
+from gapforge.bundle.room import Room
 from gapforge.bundle.scan import Scan
-from gapforge.bundle.volume import Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.core import imports
 from gapforge.core import lock as locks
 from gapforge.core.errors import BundleError, Fault, LockError, StorageError
 from gapforge.core.files import exclusive, sha256_bytes, storage_errors, write_text
 from gapforge.core.lock import Lock
-from gapforge.core.progress import Progress, human_bytes
+from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
-_ROOM_EACH = 8 << 10  # bytes that an object takes on a disk beyond its size
+MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
 _SHOWN = 8  # names of objects in one line
 
 
 @dataclass
 class Unpacked:
     """What an import did. ``broken`` says for each bad volume why, and which objects it fails; ``presets`` are laid
-    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet)."""
+    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet).
+    ``copies`` of the files laid out, ``copied`` bytes, are no hard links into the store."""
 
     bundle: str
     imported: int = 0
@@ -46,6 +49,8 @@ class Unpacked:
     presets: list[str] = field(default_factory=list)
     incomplete: dict[str, int] = field(default_factory=dict)
     strangers: dict[str, list[str]] = field(default_factory=dict)
+    copies: int = 0
+    copied: int = 0
     request: Request | None = None
 
     @property
@@ -76,53 +81,63 @@ def unpack(project: Project, scan: Scan, progress: Progress) -> Unpacked:
 class _Import:
     def __init__(self, project: Project, store: Store, scan: Scan, progress: Progress) -> None:
         self.project, self.store, self.scan, self.progress = project, store, scan, progress
-        self.partial = Partial(store)
+        self.partial, self.room = Partial(store), Room(store)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
         self.failed: dict[Path, list[Piece]] = {}
         self._guard = threading.Lock()
         self.lacking: set[Span] = set()
         self.present: set[str] = set()  # verified by this run
+        self.named: set[str] = set()  # all that indexes and views name
         self.carriers: dict[str, list[Path]] = {}  # object -> volumes that hold parts of it
 
     def run(self) -> Unpacked:
         self.partial.clear_litter()
         self._make_sure_of_room()
+        self._remember(self.named)
         for volume in self.scan.volumes:
             self._volume(volume)
         for view in self.scan.views:
             self._view(view)
         self._tell_of_failures()
         self.result.missing_volumes = self.scan.missing()
-        if not self.result.complete:
+        if self.result.complete:
+            imports.forget(self.store.folder, self.scan.bundle)
+        else:
             self.result.request = self._request()
         return self.result
+
+    def _remember(self, objects: Iterable[str]) -> None:
+        """Keep gc from these objects until the bundle is complete: no preset's lock is here to name them."""
+        presets = (view.preset for view in self.scan.views)
+        imports.remember(self.store.folder, self.scan.bundle, presets, objects)
 
     # -- before the first byte
 
     def _make_sure_of_room(self) -> None:
         """Add up what the volumes here would write; objects that are in the store already are hashed on the way."""
-        need, seen = 0, set()
+        seen = set()
+        self.named.update(sha256 for view in self.scan.views for sha256 in (view.lock, view.sums))
+        if self.scan.plan is not None:
+            self.named.update(span.sha256 for span in self.scan.plan.spans)
         for volume in self.scan.volumes:
             key = (volume.identity.bundle, volume.identity.number)
             if key in seen:
                 continue
             seen.add(key)
             pieces = self._pieces(volume)
+            self.named.update(piece.span.sha256 for piece in pieces)
+            if len(self.named) > MAX_NAMED:
+                raise BundleError(f"the volumes name more than {MAX_NAMED} objects, which no bundle holds; nothing was imported",
+                                  hint="somebody altered them; carry the bundle again")  # fmt: skip
             absent = self._absent(pieces)
             self.result.already += sum(piece.span.sha256 not in absent for piece in pieces)
             for piece in pieces:
                 span = piece.span
                 if span.sha256 in absent:
                     held = [] if span.whole else self.partial.held(span.sha256, span.size)
-                    need += sum(b - a for a, b in without((span.offset, span.end), held)) + _ROOM_EACH
-        self.progress.total = need
-        folder = self.partial.data("0" * 64).parent
-        status = os.statvfs(folder)
-        free = status.f_bavail * status.f_frsize
-        if need > free:
-            raise StorageError(f"{folder}: {human_bytes(need)} are needed and {human_bytes(free)} are free",
-                               hint=f"make room (df -h {folder}), then run the same command again; "
-                               "nothing was imported")  # fmt: skip
+                    self.room.add(span, sum(b - a for a, b in without((span.offset, span.end), held)))
+        self.progress.total = self.room.bytes
+        self.room.require()
 
     def _pieces(self, volume: Volume) -> list[Piece]:
         """The volume's pieces, read again: not all indexes are kept in memory. Empty when it went away."""
@@ -174,8 +189,11 @@ class _Import:
     def _piece(self, handle: int, piece: Piece) -> str:
         """Import one piece; gives what is wrong with it, or "". Raises StorageError for our own disk."""
         span = piece.span
-        if not span.whole and not without((span.offset, span.end), self.partial.held(span.sha256, span.size)):
-            return ""
+        gaps = [(span.offset, span.end)]
+        if not span.whole:
+            gaps = without(gaps[0], self.partial.held(span.sha256, span.size))
+            if not gaps:
+                return ""
         target = (
             self.store.partial(f"bundle-{span.sha256}.whole.part") if span.whole else self.partial.data(span.sha256)
         )
@@ -186,9 +204,10 @@ class _Import:
         def write(data: memoryview, offset: int) -> None:
             try:
                 with storage_errors(target):
-                    done = 0
-                    while done < len(data):
-                        done += os.pwrite(out, data[done:], offset + done)
+                    for start, end in gaps:  # what was verified before must not suffer when this piece turns out bad
+                        done, rest = max(start, offset), min(end, offset + len(data))
+                        while done < rest:
+                            done += os.pwrite(out, data[done - offset : rest - offset], done)
             except OSError as error:
                 raise StorageError(f"{target}: {error.strerror}") from error
             self.progress.add(len(data))
@@ -245,6 +264,7 @@ class _Import:
         if gone:
             self.lacking |= {Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone}
             self.result.incomplete[view.preset] = len(gone)
+            self._remember(entry.sha256 for entry in lock.entries)  # what pack left out is needed as well
             return
         files[LOCK] = view.lock
         sums = sums_of(files)
@@ -255,9 +275,12 @@ class _Import:
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
             raise StorageError(f"{folder} is a symbolic link", hint=f"rm {folder}; then the same command again")
-        strangers = self.store.view(folder, files, _paths_of(folder / LOCK))
-        if strangers:
-            self.result.strangers[view.preset] = strangers
+        self.room.require_copies(folder, files)
+        laid = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
+        if laid.strangers:
+            self.result.strangers[view.preset] = list(laid.strangers)
+        self.result.copies += laid.copies
+        self.result.copied += laid.copied
         self.result.presets.append(view.preset)
 
     def _lock(self, view: View) -> Lock | None:

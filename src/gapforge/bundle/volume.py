@@ -246,8 +246,11 @@ def check_order(spans: Sequence[Span]) -> None:
 @contextmanager
 def open_regular(path: Path) -> Iterator[io.FileIO]:
     """A file of a carrier, unbuffered. Damaged for a link, pipe or device; OSError as the system says it."""
-    if path.is_symlink():
+    kind = os.lstat(path).st_mode
+    if stat.S_ISLNK(kind):
         raise Damaged("is a symbolic link, not a file")
+    if not stat.S_ISREG(kind):  # to open a device may already do something
+        raise Damaged("is not a regular file")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -7,7 +7,8 @@ import json
 import sys
 from typing import Any
 
-from gapforge.core import garbage
+from gapforge.core import garbage, imports
+from gapforge.core.errors import UsageError
 from gapforge.core.garbage import DOWNLOAD, OBJECT, WORK, Loose, Waste
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
@@ -22,6 +23,8 @@ FEW = 5  # of the largest that are shown
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help=tr("묻지 않고 지웁니다", "delete without asking"))
+    parser.add_argument("--drop", default="", metavar="BUNDLE",
+                        help=tr("다 들여오지 않은 이 묶음을 포기합니다", "give up this bundle, which is not imported to its end"))  # fmt: skip
     parser.add_argument("--json", action="store_true",
                         help=tr("결과를 JSON으로 출력 (--yes가 없으면 지우지 않음)",
                                 "print the result as JSON (deletes nothing without --yes)"))  # fmt: skip
@@ -30,12 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when everything was shown, and deleted where that was asked for."""
     with garbage.holding(project):
-        waste = garbage.look(project)
+        known = imports.bundles(project.store)
+        if args.drop and args.drop not in known:
+            found = ", ".join(known) or tr("없음", "none")
+            raise UsageError(tr(f"--drop {args.drop}: 이런 묶음은 들여오는 중이 아닙니다 (들여오는 중: {found})",
+                                f"--drop {args.drop}: no import of such a bundle is unfinished (unfinished: {found})"),
+                             hint="./gapforge gc")  # fmt: skip
+        waste = garbage.look(project, args.drop)
         if not args.json:
             _show(waste)
-        delete = bool(waste.loose) and (args.yes or (not args.json and _asked()))
+        delete = bool(waste.loose or args.drop) and (args.yes or (not args.json and _asked()))
         freed = 0
         if delete:
+            if args.drop:
+                imports.forget(project.store, args.drop)
             what = tr("비움", "removed")
             with Progress(what, waste.size, quiet=args.json or not sys.stderr.isatty()) as progress:
                 freed = garbage.sweep(project, waste, progress.add)
@@ -43,9 +54,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print(json.dumps(_to_json(waste, deleted=delete, freed=freed), ensure_ascii=False, indent=2))
     elif delete:
         print(tr(f"지웠습니다. {human_bytes(freed)}를 비웠습니다", f"deleted; {human_bytes(freed)} are free again"))
-    elif waste.loose:
-        print(tr("아무것도 지우지 않았습니다. 지우려면: ./gapforge gc --yes",
-                 "nothing was deleted; to delete: ./gapforge gc --yes"))  # fmt: skip
+    elif waste.loose or args.drop:
+        command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
+        print(tr(f"아무것도 지우지 않았습니다. 지우려면: {command}", f"nothing was deleted; to delete: {command}"))
     return 0
 
 
@@ -96,6 +107,12 @@ def _show(waste: Waste) -> None:
         print(tr(f"참고: {name}의 동기화가 중단된 채입니다. 지금까지 받은 것은 아직 잠금에 없으므로 지우면 다시 받아야 합니다. 먼저 끝내려면: ./deps_sync.sh {name}",
                  f"note: a sync of {name} was cut; what it has fetched is in no lock yet, and would be fetched again. "
                  f"To finish it first: ./deps_sync.sh {name}"))  # fmt: skip
+    for one in waste.imports:
+        what = f"{one.bundle} ({', '.join(one.presets)})"
+        size = human_bytes(one.size)
+        print(tr(f"참고: 묶음 {what}을 아직 다 들여오지 않아 그 파일 {one.count}개({size})를 남깁니다. 마저 들여오려면: ./gapforge unpack 폴더; 포기하려면: ./gapforge gc --drop {one.bundle}",
+                 f"note: bundle {what} is not imported to its end, so {one.count} files ({size}) of it stay. "
+                 f"To go on: ./gapforge unpack FOLDER; to give it up: ./gapforge gc --drop {one.bundle}"))  # fmt: skip
     for fault in waste.strange:
         print(tr(f"경고: {fault.where}: gapforge의 것이 아니어서 손대지 않습니다 ({fault.problem})",
                  f"warning: {fault.where}: {fault.problem}; it is left alone"), file=sys.stderr)  # fmt: skip
@@ -119,5 +136,9 @@ def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
         "kept": {"count": waste.kept, "bytes": waste.kept_bytes},
         "views_without_preset": list(waste.orphans),
         "unfinished_syncs": list(waste.unfinished),
+        "unfinished_imports": [
+            {"bundle": one.bundle, "presets": list(one.presets), "count": one.count, "bytes": one.size}
+            for one in waste.imports
+        ],
         "left_alone": [fault.to_json() for fault in waste.strange],
     }

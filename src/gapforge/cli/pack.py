@@ -11,6 +11,7 @@ from typing import Any
 
 from gapforge.bundle import contents as bundles
 from gapforge.bundle.contents import Contents
+from gapforge.bundle.medium import FAT_LIMIT
 from gapforge.bundle.pack import Packed, pack, place
 from gapforge.bundle.plan import Plan, index_name, make_plan
 from gapforge.bundle.receiver import RECEIVER
@@ -27,7 +28,7 @@ HELP = {
     "en": "make volume files that carry presets across the gap (needs no network)",
 }
 
-NAMED_SIZES = {"fat32": (1 << 32) - 1, "dvd": 4_700_372_992}
+NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
 LEAST_VOLUME = 64 << 10

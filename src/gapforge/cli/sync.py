@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gapforge.cli import copies as copies_made
 from gapforge.core import holdings, preview
 from gapforge.core import lock as locks
 from gapforge.core import preset as presets
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.provided is not None and not args.provided.is_dir():
         raise UsageError(f"--from {args.provided}: is not a folder", hint=f"ls -ld {args.provided}")
     documents = []
+    copies = copied = 0
     for preset in wanted:
         if args.dry_run:
             documents.append(_dry_run(preset, project, args))
@@ -71,8 +73,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
         options = syncing.Options(update=args.update, provided=args.provided, quiet=args.json)
         outcome = (pins.pin if args.lock_only else syncing.sync)(preset, project, network, options)
         documents.append(outcome.to_json())
+        copies, copied = copies + outcome.copies, copied + outcome.copied
         if not args.json:
             (_report_lock if args.lock_only else _report)(outcome)
+    if copies and not args.json:
+        print(copies_made.note(copies, copied))
     if args.json:
         print(json.dumps({"ok": True, "presets": documents}, ensure_ascii=False, indent=2))
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from gapforge.bundle.scan import Scan, look
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
+from gapforge.cli import copies
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import tr
@@ -61,6 +62,7 @@ def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, A
         "broken": {str(path): why for path, why in result.broken.items()}, "missing_volumes": result.missing_volumes,
         "presets": result.presets, "incomplete": result.incomplete, "strangers": result.strangers,
         "request": str(request) if request is not None else None,
+        "copies": {"files": result.copies, "bytes": result.copied},
     }  # fmt: skip
 
 
@@ -71,6 +73,8 @@ def _show(result: Unpacked, project: Project) -> None:
     for name in result.presets:
         print(tr(f"{name}: 모두 {project.artifacts_of(name)}에 있습니다. 다음: ./gapforge verify {name}",
                  f"{name}: whole in {project.artifacts_of(name)}; next: ./gapforge verify {name}"))  # fmt: skip
+    if result.copies:
+        print(copies.note(result.copies, result.copied))
     if result.complete:
         for file, why in result.broken.items():
             print(tr(f"경고: {file}: {why}", f"warning: {file}: {why}"), file=sys.stderr)

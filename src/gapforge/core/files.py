@@ -127,6 +127,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied",
             errno.EPERM: "permission denied",
             errno.EFBIG: "the file is larger than this file system takes (FAT32 ends at 4 GiB)",
+            errno.EIO: "the disk does not answer (input/output error)",
+            errno.ENODEV: "the disk is gone",
+            errno.ENXIO: "the disk is gone",
+            errno.ENOTCONN: "the disk is gone",
+            errno.ESTALE: "the disk is gone",
             errno.EISDIR: "a folder is where a file should be",
             errno.ENOTDIR: "a file is where a folder should be",
         }
@@ -136,6 +141,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         hint = ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = f"make room (df -h {path.parent}), then run the same command again; finished work is kept"
+        elif error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE):
+            hint = "plug it in again or take another, then run the same command again; finished work is kept"
+        elif error.errno == errno.EFBIG:
+            hint = "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32"
         raise StorageError(f"{path}: {reason}", hint=hint) from error
 
 

@@ -1,6 +1,6 @@
-"""What may leave the store: objects that no lock names, and what killed syncs left half-made.
+"""What may leave the store: objects that no lock and no unfinished import names, and what killed runs left half-made.
 
-Nothing is guessed. A lock that cannot be read stops everything, since what it names is then unknown; a file whose
+Nothing is guessed. A lock or an import's record that cannot be read stops everything, since what it names is then unknown; a file whose
 name or kind is not ours is named and stays; links are not followed below the store. Removal goes by folder handles,
 so that a folder that is swapped for a link meanwhile leads nowhere else.
 """
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapforge.core import imports
 from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.errors import Fault, LockError, StorageError
@@ -30,6 +31,7 @@ BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a 
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
+_CARRIED = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")  # parts of an object that comes in volumes
 _TEMPORARY = re.compile(r"(?:copy|bytes|place)-[0-9]+(?:-[0-9]+)?")
 _WORK = re.compile(r"work-[0-9]+")
 OBJECT, DOWNLOAD, WORK = "object", "download", "work"
@@ -52,18 +54,29 @@ class Loose:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A bundle that is not here to its end, and what the store keeps for it alone: ``count`` objects, ``size`` bytes."""
+
+    bundle: str
+    presets: tuple[str, ...]
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Waste:
     """What gc would remove (``loose``, largest first) and what it only names.
 
     ``strange`` are files in the store that are not ours, ``orphans`` views (names of folders in artifacts) whose
     preset is gone, ``unfinished`` presets with a sync that was cut: what it fetched is in no lock yet.
-    ``kept`` and ``kept_bytes`` count the objects that locks name.
+    ``kept`` and ``kept_bytes`` count the objects that locks name, or the bundles of ``imports``.
     """
 
     loose: tuple[Loose, ...] = ()
     strange: tuple[Fault, ...] = ()
     orphans: tuple[str, ...] = ()
     unfinished: tuple[str, ...] = ()
+    imports: tuple[Waiting, ...] = ()
     kept: int = 0
     kept_bytes: int = 0
 
@@ -84,10 +97,15 @@ class Waste:
 
 @dataclass(frozen=True)
 class Named:
-    """What all locks name: files by SHA-256, and base images by manifest digest (hex)."""
+    """What all locks name: files by SHA-256, and base images by manifest digest (hex); and what bundles wait for."""
 
     files: frozenset[str]
     images: frozenset[str]
+    imports: tuple[imports.Unfinished, ...] = ()
+
+    def keeps(self, sha256: str) -> bool:
+        """Whether a file of this content must stay."""
+        return sha256 in self.files or any(sha256 in one.objects for one in self.imports)
 
 
 @contextmanager
@@ -100,8 +118,11 @@ def holding(project: Project) -> Iterator[None]:
         yield
 
 
-def named(project: Project) -> Named:
-    """What the locks in presets/ and artifacts/*/ name. Raises LockError, with all faults, unless each can be read."""
+def named(project: Project, drop: str = "") -> Named:
+    """What the locks in presets/ and artifacts/*/ name, and unfinished imports except that of bundle ``drop``.
+
+    Raises LockError, with all faults, unless each can be read.
+    """
     files: set[str] = set()
     images: set[str] = set()
     faults: list[Fault] = []
@@ -129,7 +150,21 @@ def named(project: Project) -> Named:
             hint="repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or copy artifacts/NAME again), "
                  "then: ./gapforge gc",
         )  # fmt: skip
-    return Named(frozenset(files), frozenset(images))
+    return Named(frozenset(files), frozenset(images), _waiting(project, drop))
+
+
+def _waiting(project: Project, drop: str) -> tuple[imports.Unfinished, ...]:
+    found, faults = imports.unfinished(project.store)
+    faults = [fault for fault in faults if fault.where != str(imports.file_of(project.store, drop))]
+    if faults:
+        raise LockError(
+            "not every record of an unfinished import can be read, so nobody knows what the store must keep; "
+            "nothing was deleted",
+            faults=faults,
+            hint="bring the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
+                 f"./gapforge gc --drop {Path(faults[0].where).stem}",
+        )  # fmt: skip
+    return tuple(one for one in found if one.bundle != drop)
 
 
 def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
@@ -192,9 +227,12 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
     return found
 
 
-def look(project: Project) -> Waste:
-    """What gc would remove now; call it within ``holding``. Raises LockError unless every lock can be read."""
-    wanted = named(project)
+def look(project: Project, drop: str = "") -> Waste:
+    """What gc would remove now, with the unfinished import of bundle ``drop`` given up; call it within ``holding``.
+
+    Raises LockError unless every lock can be read.
+    """
+    wanted = named(project, drop)
     known = set(presets.names(project.presets))
     orphans = tuple(
         path.name for path in views(project, []) if path.name not in known and PRESET_NAME.fullmatch(path.name)
@@ -204,17 +242,25 @@ def look(project: Project) -> Waste:
     loose: list[Loose] = []
     strange: list[Fault] = []
     kept = kept_bytes = 0
+    held = {one.bundle: [0, 0] for one in wanted.imports}
     for path, status in _objects(project.store, strange):
-        if path.name in wanted.files:
+        if wanted.keeps(path.name):
             kept, kept_bytes = kept + 1, kept_bytes + status.st_size
+            for one in wanted.imports if path.name not in wanted.files else ():
+                if path.name in one.objects:
+                    held[one.bundle] = [held[one.bundle][0] + 1, held[one.bundle][1] + status.st_size]
         else:
             loose.append(_file(OBJECT, path, status))
     if project.store.is_dir():
         loose += _partials(project.store / "partial", wanted, strange)
         loose += _images(project.state / "images", wanted)
+        strange += [Fault(str(path), _what(path, status), "the record of an unfinished import")
+                    for path, status in _listed(project.store / "imports", strange)
+                    if not imports.FILE.fullmatch(path.name)]  # fmt: skip
     loose.sort(key=lambda item: (-item.size, str(item.path)))
     named_so = tuple(Fault(printable(f.where), printable(f.problem), f.expected) for f in strange)
-    return Waste(tuple(loose), named_so, orphans, unfinished, kept, kept_bytes)
+    waiting = tuple(Waiting(one.bundle, one.presets, *held[one.bundle]) for one in wanted.imports)
+    return Waste(tuple(loose), named_so, orphans, unfinished, waiting, kept, kept_bytes)
 
 
 def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
@@ -227,8 +273,9 @@ def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
     freed, faults = 0, []
     folders: dict[Path, list[Loose]] = {}
     for item in waste.loose:
-        key = item.path.name.partition(".")[0]
-        if key not in wanted.files and key not in wanted.images:
+        carried = _CARRIED.fullmatch(item.path.name)
+        key = carried[1] if carried else item.path.name.partition(".")[0]
+        if not wanted.keeps(key) and key not in wanted.images:
             folders.setdefault(item.path.parent, []).append(item)
     for folder, items in sorted(folders.items()):
         try:
@@ -305,14 +352,14 @@ def _objects(store: Path, strange: list[Fault]) -> Iterator[tuple[Path, os.stat_
 
 def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loose]:
     for path, status in _listed(folder, strange):
-        download = _DOWNLOAD.fullmatch(path.name)
+        download = _DOWNLOAD.fullmatch(path.name) or _CARRIED.fullmatch(path.name)
         if stat.S_ISREG(status.st_mode) and (download or _TEMPORARY.fullmatch(path.name)):
-            if not (download and download[1] in wanted.files):
+            if not (download and wanted.keeps(download[1])):
                 yield _file(DOWNLOAD, path, status)
         elif stat.S_ISDIR(status.st_mode) and _WORK.fullmatch(path.name) and _ours(path):
             yield _folder(path)
         else:
-            strange.append(Fault(str(path), _what(path, status), "what a sync makes"))
+            strange.append(Fault(str(path), _what(path, status), "what sync or unpack makes"))
 
 
 def _images(folder: Path, wanted: Named) -> Iterator[Loose]:

@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.core.errors import Fault, FetchError
@@ -28,6 +29,16 @@ from gapforge.core.files import (
 )  # fmt: skip
 
 OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A folder that ``view`` made. ``strangers`` lie in it and are not the view's. ``copies`` of its files, ``copied``
+    bytes, are no hard links, so what they hold takes its room twice."""
+
+    strangers: tuple[str, ...] = ()
+    copies: int = 0
+    copied: int = 0
 
 
 class Store:
@@ -147,40 +158,68 @@ class Store:
             temporary.write_bytes(data)
         return self.add(temporary, sha256, known=sha256)
 
-    def place(self, sha256: str, target: Path) -> None:
-        """Make ``target`` the file with this hash: a hard link, or a copy where links cannot be.
+    def links(self) -> bool:
+        """Whether this disk makes hard links (exFAT, FAT32 and some network disks make none), found by making one."""
+        first, second = (self.partial(f"place-{os.getpid()}-{n}") for n in (1, 2))
+        with storage_errors(first):
+            try:
+                second.unlink(missing_ok=True)
+                first.touch()
+                try:
+                    os.link(first, second)
+                except OSError:
+                    return False
+                return True
+            finally:
+                first.unlink(missing_ok=True)
+                second.unlink(missing_ok=True)
+
+    def place(self, sha256: str, target: Path) -> bool:
+        """Make ``target`` the file with this hash. True when it is a hard link, False for a copy, where links cannot be.
 
         ``target`` appears by one rename out of ``partial``, so nothing half-made is ever beside it.
         """
         source = self.path(sha256)
         try:
             if os.path.samefile(source, target) and not target.is_symlink():
-                return
+                return True
         except OSError:
             pass
         temporary = self.partial(f"place-{os.getpid()}")
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)
+            linked = True
             try:
                 try:
                     os.link(source, temporary)
                 except OSError:  # no hard links here (exFAT, some network disks), or too many of them
+                    linked = False
                     if _same_copy(source, target, sha256):
-                        return
+                        return False
                     shutil.copy2(source, temporary)
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
+        return linked
 
-    def view(self, folder: Path, files: Mapping[str, str], previous: Collection[str] = ()) -> list[str]:
-        """Make ``folder`` hold ``files`` (relative path -> SHA-256), and return what else lies in it.
+    def view(self, folder: Path, files: Mapping[str, str], previous: Collection[str] = (), last: str = "") -> Laid:
+        """Make ``folder`` hold ``files`` (relative path -> SHA-256), and tell what else lies in it.
 
         Paths in ``previous`` (what the last sync put there) that are not wanted any more are removed.
-        Files that we never wrote are not touched; verify reports them as faults.
+        Files that we never wrote are not touched; verify reports them as faults. The file ``last`` is placed when
+        all else is done: what tells the next run of ``previous`` must not change while any of that is left.
         """
-        for path in sorted(files):
-            self.place(files[path], inside(folder, path))
+        copies = copied = 0
+
+        def place(path: str) -> None:
+            nonlocal copies, copied
+            target = inside(folder, path)
+            if not self.place(files[path], target):
+                copies, copied = copies + 1, copied + target.stat().st_size
+
+        for path in sorted(set(files) - {last}):
+            place(path)
         for path in sorted(set(previous) - set(files)):
             stale = inside(folder, path)
             with storage_errors(stale):
@@ -190,8 +229,10 @@ class Store:
                     if parent == folder or not parent.is_dir() or any(parent.iterdir()):
                         break
                     parent.rmdir()
+        if last in files:
+            place(last)
         found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-        return sorted(set(found) - set(files))
+        return Laid(tuple(sorted(set(found) - set(files))), copies, copied)
 
 
 def _same_copy(source: Path, target: Path, sha256: str) -> bool:

@@ -21,7 +21,7 @@ from gapforge.core.lock import Entry, Gap, Lock, LockedImage
 from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.store import Store
+from gapforge.core.store import Laid, Store
 from gapforge.sync import apt, images, sources
 from gapforge.sync.changes import Changes, compare
 from gapforge.sync.download import Downloader, Got, Want
@@ -50,7 +50,8 @@ class Options:
 @dataclass(frozen=True)
 class Outcome:
     """What sync did. ``fetched`` counts bytes that came from elsewhere; ``strangers`` are files in
-    artifacts/NAME that gapforge never put there (verify refuses them)."""
+    artifacts/NAME that gapforge never put there (verify refuses them); ``copies`` of its files, ``copied`` bytes,
+    are no hard links."""
 
     lock: Lock
     artifacts: Path
@@ -58,6 +59,8 @@ class Outcome:
     resolved: bool
     fetched: int
     strangers: tuple[str, ...] = ()
+    copies: int = 0
+    copied: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The outcome in JSON types; sizes in bytes."""
@@ -66,6 +69,7 @@ class Outcome:
             "files": len(self.lock.entries), "bytes": sum(e.size for e in self.lock.entries),
             "fetched_bytes": self.fetched, "changes": self.changes.to_json(), "strangers": list(self.strangers),
             "unresolved": [gap.to_json() for gap in self.lock.unresolved],
+            "copies": {"files": self.copies, "bytes": self.copied},
         }  # fmt: skip
 
 
@@ -115,11 +119,11 @@ class Run:
                 lock = self._complete(old)
                 if lock.unresolved:
                     lock = self._resolve(lock)
-            strangers = self._publish(lock)
+            laid = self._publish(lock)
         remove_folder(self.work)
         self.journal.remove()
         return Outcome(lock, self.project.artifacts_of(self.preset.name), compare(self.before, lock), lock is not old,
-                       self.fetched, tuple(strangers))  # fmt: skip
+                       self.fetched, laid.strangers, laid.copies, laid.copied)  # fmt: skip
 
     def _begin(self) -> Lock | None:
         """Make room to work in; gives the lock that fits the preset, which may be a partial one."""
@@ -442,8 +446,8 @@ class Run:
 
     # -- the result
 
-    def _publish(self, lock: Lock) -> list[str]:
-        """Write the lock, then make artifacts/NAME that; returns the files there that are not ours."""
+    def _publish(self, lock: Lock) -> Laid:
+        """Write the lock, then make artifacts/NAME that."""
         gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
         if gone:
             raise StorageError("files in the store changed while sync was running",
@@ -458,7 +462,7 @@ class Run:
         files[LOCK] = self.store.add_bytes(text.encode())
         sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
         files[SUMS] = self.store.add_bytes(sums.encode())
-        return self.store.view(folder, files, previous)
+        return self.store.view(folder, files, previous, last=LOCK)
 
     def _write_lock(self, lock: Lock) -> str:
         """Write the lock beside its preset where it is not that already; gives its text."""

@@ -1,0 +1,71 @@
+"""Whether a site's disk has room for an import: said before the first byte, and before a preset is copied together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gapforge.bundle.medium import file_limit
+from gapforge.bundle.volume import Span
+from gapforge.core.errors import StorageError
+from gapforge.core.files import inside
+from gapforge.core.progress import human_bytes
+from gapforge.core.store import Store
+
+_EACH = 8 << 10  # bytes that a file takes on a disk beyond its size, at least
+
+
+class Room:
+    """Counts what an import will write. Where the disk has no hard links, artifacts/NAME takes all of it once more."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.folder = store.partial("room").parent
+        self.links = store.links()
+        self.each = max(_EACH, os.statvfs(self.folder).f_frsize)
+        self.bytes = self.need = 0
+        self._counted: set[str] = set()
+        self._largest = Span("", 0, 0, 0)
+
+    def add(self, span: Span, length: int) -> None:
+        """``length`` bytes of ``span`` will be written; a whole object that several volumes hold only once."""
+        if span.whole:
+            if span.sha256 in self._counted:
+                return
+            self._counted.add(span.sha256)
+        self.bytes += length
+        self.need += (length + self.each) * (1 if self.links else 2)
+        if span.size > self._largest.size:
+            self._largest = span
+
+    def require(self) -> None:
+        """Raise StorageError when the disk does not take what was counted."""
+        limit = file_limit(self.folder)
+        if limit and self._largest.size > limit:
+            raise StorageError(
+                f"{self.folder} is on a FAT disk, which takes files of up to {limit} bytes; object "
+                f"{self._largest.sha256[:12]} has {self._largest.size}",
+                hint="put artifacts/ on another disk (GAPFORGE_ARTIFACTS=FOLDER), then the same command again; "
+                     "nothing was imported")  # fmt: skip
+        self._require(self.need, "nothing was imported")
+
+    def require_copies(self, folder: Path, files: Mapping[str, str]) -> None:
+        """Raise StorageError when there is no room for the copies that ``folder`` still lacks of these files."""
+        if self.links:
+            return
+        need = 0
+        for path, sha256 in files.items():
+            size = self.store.path(sha256).stat().st_size
+            target = inside(folder, path)
+            if not (target.is_file() and target.stat().st_size == size):
+                need += size + self.each
+        self._require(need, f"all objects are in the store; {folder} was not laid out")
+
+    def _require(self, need: int, state: str) -> None:
+        status = os.statvfs(self.folder)
+        free = status.f_bavail * status.f_frsize
+        if need > free:
+            why = "" if self.links else "; this disk has no hard links, so artifacts/NAME takes everything once more"
+            raise StorageError(f"{self.folder}: {human_bytes(need)} are needed and {human_bytes(free)} are free{why}",
+                               hint=f"make room (df -h {self.folder}), then run the same command again; {state}")  # fmt: skip

@@ -1,0 +1,222 @@
+"""Sticks and sites on the file systems that people have: FAT32 and exFAT, for real (through FUSE; needs root)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from bundles import PRESET, carry, hashes, names, sender, site_at
+from fabric import write_lock
+from gapforge.bundle import medium
+from gapforge.core.lock import Entry
+from gapforge.core.project import Project
+from gapforge.core.store import Store
+from media import argv, environment, exfat, fat, gapforge, image, need, run, tree
+
+MB = 1_000_000
+
+
+def files(count: int, size: int) -> dict[str, bytes]:
+    return {f"sources/{n}": random.Random(n).randbytes(size) for n in range(count)}
+
+
+def test_the_largest_volume_for_fat32_is_one_that_fat32_keeps(tmp_path: Path) -> None:
+    """A file of that size goes into a FAT32 image and its checker finds nothing to repair; 4 GiB are refused."""
+    need("mkfs.vfat", "fsck.vfat", "mcopy")
+    stick = image(tmp_path / "stick.img", 4_400 << 20, "mkfs.vfat", "-F", "32", "-s", "128")
+    name = "0123456789abcdef01234567-0001.gfv"
+    for size, taken in ((medium.FAT_LIMIT, True), (1 << 32, False)):
+        volume = tmp_path / name
+        with open(volume, "wb") as file:
+            file.truncate(size)
+        said = run("mcopy", "-o", "-i", stick, volume, "::/", code=None)
+        listed = run("mdir", "-b", "-i", stick)
+        assert (name in listed) is taken and ("too big" in said) is not taken, said + listed
+        if taken:
+            assert f" 1 files, {(medium.FAT_LIMIT >> 16) + 1}/" in run("fsck.vfat", "-n", stick)
+            run("mdel", "-i", stick, f"::/{name}")
+    stick.unlink()  # 4 GiB that pytest would keep
+
+
+def test_volumes_go_through_a_fat32_stick(tmp_path: Path) -> None:
+    """Packed here, copied by mtools onto FAT32 under their own names, copied back, unpacked."""
+    need("mkfs.vfat", "fsck.vfat", "mcopy")
+    made = sender(tmp_path, files(6, 900_000))
+    gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", tmp_path / "out")
+    stick = image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")
+    run("mcopy", "-s", "-i", stick, tmp_path / "out", "::/")
+    run("fsck.vfat", "-n", stick)
+    run("mcopy", "-s", "-i", stick, "::/out", tmp_path / "back")
+    assert names(tmp_path / "back") == names(tmp_path / "out")
+    site = site_at(tmp_path / "site")
+    gapforge(site.root, "unpack", tmp_path / "back")
+    gapforge(site.root, "verify", PRESET)
+
+
+def test_a_mounted_fat_stick(tmp_path: Path) -> None:
+    need("mkfs.vfat", "fsck.vfat", "fusefat")
+    made = sender(tmp_path, files(6, 900_000))
+    carry(made, tmp_path / "want", size=2 * MB)
+    stick = image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")
+    with fat(tmp_path / "stick", stick) as folder:
+        assert medium.file_system(folder) == "fuse.fusefat"
+        gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
+    run("fsck.vfat", "-n", stick)
+    with fat(tmp_path / "again", stick) as folder:
+        assert names(folder) == names(tmp_path / "want")
+        site = site_at(tmp_path / "site")
+        gapforge(site.root, "unpack", folder)
+        gapforge(site.root, "verify", PRESET)
+
+
+def test_a_pack_that_fat_cannot_take_ends_before_it_begins(tmp_path: Path) -> None:
+    """5 GB in one volume: refused for the FAT stick before the object is read or a byte is written."""
+    need("mkfs.vfat", "fusefat")
+    made = sender(tmp_path, {"sources/small": b"small"})
+    huge = made.project.artifacts_of(PRESET) / "sources/huge"
+    with open(huge, "wb") as file:
+        file.truncate(5_000_000_000)  # its hash is not what the lock says, so reading it would be another error
+    lock = made.lock()
+    entry = Entry("source", "sources/huge", "ab" * 32, 5_000_000_000, "generated")
+    write_lock(made.project, dataclasses.replace(lock, entries=(entry, *lock.entries)))
+    with fat(tmp_path / "stick", image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")) as folder:
+        for more in ([], ["--dry-run"]):
+            said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "8G", "--to", folder, *more, code=15)
+            assert f"{folder} is on a FAT disk, which takes files of up to 4294901760 bytes" in said
+            assert "next: the same command with --volume-size fat32" in said and not list(folder.iterdir())
+        said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "fat32", "--to", folder, code=15)
+        assert "the volumes do not fit" in said and not list(folder.iterdir())
+
+
+def test_a_disk_that_takes_no_large_file(tmp_path: Path) -> None:
+    """What mountinfo does not tell: the system refuses the byte beyond its limit, and pack says what to do."""
+    made = sender(tmp_path, files(6, 900_000))
+    words = argv("pack", PRESET, "--volume-size", "4M", "--to", tmp_path / "stick")
+    limit = f'ulimit -f {3 * MB // 1024}; exec "$@"'
+    done = subprocess.run(["bash", "-c", limit, "bash", *words], env=environment(made.project.root),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 15, done.stderr
+    assert "the file is larger than this file system takes (FAT32 ends at 4 GiB)" in done.stderr
+    assert "next: " in done.stderr and "--volume-size fat32" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "stick").glob("*.gfv")) and not list((tmp_path / "stick").glob(".*.part"))
+    gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", tmp_path / "stick")
+
+
+def test_an_exfat_stick(tmp_path: Path) -> None:
+    need("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    made = sender(tmp_path, files(6, 900_000))
+    carry(made, tmp_path / "want", size=2 * MB)
+    stick = image(tmp_path / "stick.img", 100 << 20, "mkfs.exfat")
+    with exfat(tmp_path / "stick", stick) as folder:
+        assert medium.file_limit(folder) == 0 and not Store(folder).links()
+        shutil.rmtree(folder / "partial")
+        gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
+    with exfat(tmp_path / "again", stick) as folder:  # what was synced is there after the stick was taken out
+        assert names(folder) == names(tmp_path / "want")
+        gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
+        site = site_at(tmp_path / "site")
+        gapforge(site.root, "unpack", folder)
+        gapforge(site.root, "verify", PRESET)
+
+
+def test_a_site_on_exfat(tmp_path: Path) -> None:
+    """No hard links: copies, said so, counted; all else as anywhere."""
+    need("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    made = sender(tmp_path, files(20, 900_000))
+    gapforge(made.project.root, "pack", PRESET, "--volume-size", "4M", "--to", tmp_path / "out")
+    volumes = sorted((tmp_path / "out").glob("*.gfv"))
+    disk = image(tmp_path / "disk.img", 60 << 20, "mkfs.exfat")
+    with exfat(tmp_path / "disk", disk) as folder:
+        site = site_at(folder / "site")
+        room = os.statvfs(folder)
+        filler = folder / "films"
+        filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 25 * MB))
+        said = gapforge(site.root, "unpack", tmp_path / "out", code=15)
+        assert "artifacts/NAME takes everything once more" in said and "nothing was imported" in said
+        assert hashes(site) == set()
+        filler.unlink()
+        assert "volumes not seen" in gapforge(site.root, "unpack", *volumes[:2], code=21)
+        gapforge(site.root, "gc", "--yes")
+        said = gapforge(site.root, "unpack", *volumes[2:])
+        count = len(tree(site.artifacts_of(PRESET)))
+        assert re.search(rf"note: this disk has no hard links, so {count} files \(18\.0 MB\) are copies", said), said
+        assert f"so {count} files" in gapforge(site.root, "unpack", tmp_path / "out")
+        gapforge(site.root, "verify", PRESET)
+        assert "there is nothing to delete" in gapforge(site.root, "gc", "--yes")
+        used = room.f_bavail - os.statvfs(folder).f_bavail
+        assert 36 * MB < used * room.f_frsize < 39 * MB
+    with exfat(tmp_path / "again", disk) as folder:
+        site = Project(folder / "site", folder / "site/artifacts")
+        gapforge(site.root, "verify", PRESET)
+        assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.6])
+def test_a_site_on_exfat_that_is_killed(tmp_path: Path, seconds: float) -> None:
+    need("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    made = sender(tmp_path, files(12, 900_000))
+    carry(made, tmp_path / "out", size=3 * MB)
+    with exfat(tmp_path / "disk", image(tmp_path / "disk.img", 60 << 20, "mkfs.exfat")) as folder:
+        site = site_at(folder / "site")
+        child = subprocess.Popen(argv("unpack", tmp_path / "out"), env=environment(site.root), stderr=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(seconds)
+        child.kill()
+        child.wait()
+        hashes(site)  # fails for an object whose bytes are not what its name says
+        gapforge(site.root, "unpack", tmp_path / "out")
+        gapforge(site.root, "verify", PRESET)
+        assert not list((site.store / "partial").iterdir())
+
+
+def test_a_stick_that_is_pulled_out(tmp_path: Path) -> None:
+    """The FUSE program dies, so that the disk is gone as a device that was pulled out: while packing, and unpacking."""
+    need("mkfs.exfat", "mount.exfat-fuse", "losetup")
+    made = sender(tmp_path, files(60, 900_000))
+    carry(made, tmp_path / "want", size=5 * MB)
+    before = tree(made.project.artifacts)
+    stick = image(tmp_path / "stick.img", 200 << 20, "mkfs.exfat")
+    with exfat(tmp_path / "stick", stick) as folder:
+        said = pulled(made.project.root, folder, "pack", PRESET, "--volume-size", "5M", "--to", folder)
+    assert str(tmp_path / "stick") in said and "the disk is gone" in said and "plug it in again" in said, said
+    assert tree(made.project.artifacts) == before
+    with exfat(tmp_path / "again", stick) as folder:
+        gapforge(made.project.root, "pack", PRESET, "--volume-size", "5M", "--to", folder)
+        assert names(folder) == names(tmp_path / "want")
+        site = site_at(tmp_path / "site")
+        said = pulled(site.root, folder, "unpack", folder)
+    hashes(site)
+    with exfat(tmp_path / "third", stick) as folder:
+        gapforge(site.root, "unpack", folder)
+    gapforge(site.root, "verify", PRESET)
+    assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
+
+
+def pulled(root: Path, folder: Path, *words: str | Path) -> str:
+    """What a command says whose stick goes away a third of a second after it began to work there."""
+    driver = next(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and serves(p, folder))
+    start = os.statvfs(folder).f_bavail
+    site = Project(root, root / "artifacts")
+    child = subprocess.Popen(argv(*words), env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    while child.poll() is None and os.statvfs(folder).f_bavail > start - 100 and len(hashes(site)) < 3:
+        time.sleep(0.005)
+    os.kill(driver, signal.SIGKILL)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode in (15, 21) and "Traceback" not in said, said
+    return said
+
+
+def serves(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")[-2:-1] == [str(folder).encode()]
+    except OSError:
+        return False
