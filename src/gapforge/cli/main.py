@@ -26,6 +26,7 @@ VERBS = (
     "check",
     "sync",
     "pack",
+    "rehearse",
     "unpack",
     "verify",
     "inventory",

@@ -1,0 +1,271 @@
+"""The rehearsal itself: an empty place, what was carried, verify, an engine without a network, the build, the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from gapforge import __version__
+from gapforge.core import process
+from gapforge.core.errors import (
+    BundleError,
+    EngineError,
+    GapforgeError,
+    InternalError,
+    Interrupted,
+    LockError,
+    SmokeError,
+    StorageError,
+    ToolError,
+    VerifyError,
+)  # fmt: skip
+from gapforge.core.files import exclusive, sha256_file
+from gapforge.core.inventory import Inventory
+from gapforge.core.preset import Preset
+from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.core.text import tr
+from gapforge.engine import private
+from gapforge.rehearsal import carried as bundles
+from gapforge.rehearsal import place as places
+from gapforge.rehearsal.carried import Carried
+from gapforge.rehearsal.child import Children, can_leave_network, report_of, site_python
+from gapforge.rehearsal.record import LOG, Record, forget
+
+Say = Callable[[str], None]
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for. ``command`` is how, to be run again."""
+
+    command: tuple[str, ...]
+    types: tuple[str, ...] = ("runtime",)
+    folders: tuple[Path, ...] = ()  # with the bundle; without any, artifacts/PRESET is carried as it is
+    inventory: Path | None = None
+    app_source: Path | None = None
+    keep: bool = False
+    quiet: bool = False  # no progress of our own
+
+
+def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, show: Say) -> Record:
+    """Rehearse one preset; gives the record, which is also written to dist/PRESET, ready or not.
+
+    ``say`` gets milestones, ``show`` every line that the steps print. Raises only what keeps a rehearsal from
+    being one: BusyError, and StorageError when its record cannot be written.
+    """
+    dist = project.dist_of(preset.name)
+    lock_file = project.state / "locks" / f"rehearse-{preset.name}"
+    ours = [p for p in (project.root / "dist", dist, project.state, lock_file.parent) if not p.exists()]
+    with exclusive(lock_file, f"rehearsal of {preset.name}"):
+        forget(dist)
+        dist.mkdir(parents=True, exist_ok=True)
+        record = Record(preset.name, preset.sha256, preset.practice, __version__, options.command, options.types)
+        try:
+            with open(dist / LOG, "w", encoding="utf-8") as log:
+                _Rehearsal(project, preset, options, record, say, show, log).run()
+            record.end()
+            record.write(dist)
+        finally:
+            places.give_back(*ours, lock_file, *dist.glob("rehearsal.*"), *dist.glob("repair-*.json"))
+    return record
+
+
+class _Rehearsal:
+    def __init__(self, project: Project, preset: Preset, options: Options, record: Record, say: Say, show: Say,
+                 log: TextIO) -> None:  # fmt: skip
+        self.project, self.preset, self.options, self.record = project, preset, options, record
+        self.say, self.show, self.log = say, show, log
+        self.place = places.place_of(project, preset.name)
+        self.step = ""
+        self.made = False  # whether the place is ours by now
+        self.carried: Carried | None = None
+
+    def run(self) -> None:
+        """All steps; a failure goes into the record. The place and its engine are gone afterwards."""
+        try:
+            self._steps()
+        except GapforgeError as error:
+            self.record.fail(self.step, self._explained(error))
+        except OSError as error:
+            self.record.fail(self.step, StorageError(f"{error.filename or 'input/output'}: {error.strerror or error}"))
+        except KeyboardInterrupt:
+            self.record.fail(
+                self.step, Interrupted(tr("중단했습니다", "interrupted"), hint=process.quoted(self.options.command))
+            )
+        finally:
+            with _unhurried():
+                self._clean_up()
+
+    def _steps(self) -> None:
+        name, record, options = self.preset.name, self.record, self.options
+        with self._timed("start", tr("필요한 것을 확인합니다", "what a rehearsal needs")):
+            if os.geteuid() != 0:
+                raise EngineError("a rehearsal starts an engine without a network, which needs root",
+                                  hint=f"sudo {process.quoted(options.command)}")  # fmt: skip
+            private.require_tools()
+            record.repository = _repository(self.project)
+            record.lock_sha256 = _hash_of(self.project.lock_file(name)) or _hash_of(self._lock_beside(self.project))
+            python, record.children_without_network = site_python(), can_leave_network()
+            record.python = python.to_json()
+            children = Children(self.project.root, self.place.root, python, self.preset, record.children_without_network,
+                                self.show, self._write)  # fmt: skip
+        if options.folders:
+            with self._timed("bundle", tr("묶음을 살펴봅니다", "looking the bundle over")):
+                self.carried = bundles.examine(options.folders, name)
+                record.bundle = self.carried.described
+                self._warn(*self.carried.warnings)
+        with self._timed("place", tr(f"현장 자리를 만듭니다: {self.place.root}", f"an empty place: {self.place.root}")):
+            places.clear(self.place)
+            self.made = True
+            self._warn(*(f"{left} and was left out" for left in places.fill(self.project, self.place)))
+        if self.carried is None:
+            with (
+                self._timed("copy", tr("artifacts 폴더를 옮깁니다", "carrying the artifacts' folder")),
+                self._progress("copy") as bar,
+            ):
+                places.carry_artifacts(self.project, self.place, name, bar.add)
+        else:
+            self._unpack(children, self.carried)
+        with self._timed("verify", tr("모든 바이트를 확인합니다", "verifying every byte")):
+            children.run(self.place.root / places.PROGRAM, "verify", name)
+            record.lock_sha256 = _hash_of(self._lock_beside(self.place))
+        with self._timed("engine", tr("네트워크 없는 엔진을 시작합니다", "starting an engine with no network")):
+            state = private.start(self.place, offline=True, on_line=self._write)
+            record.engine = {"version": state.version, "storage_driver": state.storage_driver, "offline": state.offline}
+            children.extra["DOCKER_HOST"] = state.host
+        for kind in options.types:
+            with self._timed(
+                f"build {kind}", tr(f"{kind} 이미지를 빌드하고 검사합니다", f"building and checking the {kind} image")
+            ):
+                self._build(children, kind)
+
+    def _unpack(self, children: Children, carried: Carried) -> None:
+        inventory = self.options.inventory
+        if inventory is not None:
+            with self._timed("stock", tr("현장에 이미 있는 것을 놓습니다", "what the site has already")):
+                held = Inventory.read(inventory)
+                found = bundles.at_the_site(self.project, carried, held)
+                self.record.inventory = {"sha256": held.sha256, "digest": held.digest, "objects": len(held),
+                                         "bytes": held.total, "found_here": len(found)}  # fmt: skip
+                with self._progress("stock") as bar:
+                    places.stock(self.place, found, bar.add)
+        program = carried.receiver or self.place.root / places.PROGRAM
+        with self._timed("unpack", tr(f"{program.name}(으)로 들여옵니다", f"unpacking with {program.name}")):
+            children.run(program, "unpack", *map(str, carried.folders))
+
+    def _build(self, children: Children, kind: str) -> None:
+        words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
+        if self.options.app_source is not None:
+            words += ["--app-source", str(self.options.app_source)]
+        children.run(self.place.root / "build.py", *words)
+        raw = _json(self.place.dist_of(self.preset.name) / kind / "report.json")
+        image = report_of(raw, self.preset.name, kind)
+        if (raw["lock_sha256"], raw["preset_sha256"]) != (self.record.lock_sha256, self.record.preset_sha256):
+            raise InternalError(f"the build of {kind} was not made of the lock that was verified")
+        folder = Path(image["application"]["folder"])
+        if self.place.root in (folder, *folder.parents):
+            image["application"]["folder"] = str(folder.relative_to(self.place.root))
+        else:
+            self._warn(f"the application's source is {folder}, outside of the project: it must be carried too")
+        self.record.images.append(image)
+        assert self.record.engine is not None
+        self.record.engine |= {key: raw["engine"][key] for key in ("name", "builder", "client_version")}
+
+    # -- what goes wrong
+
+    def _explained(self, error: GapforgeError) -> GapforgeError:
+        """The error with a next command that helps here, rather than at the site that the place stands for."""
+        again = bundles.pack_again(self.carried, self.options.inventory) if self.carried is not None else ""
+        if self.carried is not None and self.step == "unpack" and isinstance(error, BundleError):
+            lacking = bundles.what_lacks(self.project, self.place, self.carried)
+            return BundleError(error.message, faults=[*error.faults, *lacking], hint=again)
+        if self.carried is not None and self.step == "verify" and isinstance(error, (VerifyError, LockError)):
+            hint = again if isinstance(error, VerifyError) else f"{error.hint}; then: {again}"
+            return type(error)(error.message, faults=error.faults, hint=hint)
+        if isinstance(error, SmokeError):
+            keep = () if self.options.keep else ("--keep",)
+            hint = f"{process.quoted([*self.options.command, *keep])}; then: cd {self.place.root}; ./gapforge engine start --offline"
+            return SmokeError(error.message, faults=error.faults, hint=f"{hint}; {error.hint}")
+        return error
+
+    def _clean_up(self) -> None:
+        if not self.made:
+            return
+        try:
+            if self.options.keep:
+                private.stop(self.place)
+                self.say(
+                    tr(f"현장 자리를 남겨 두었습니다: {self.place.root}", f"the place was kept: {self.place.root}")
+                )
+            else:
+                places.clear(self.place)
+        except (GapforgeError, OSError) as error:
+            what = error.message if isinstance(error, GapforgeError) else str(error)
+            self._warn(f"{self.place.root} could not be taken away: {what}")
+
+    # -- small things
+
+    @contextmanager
+    def _timed(self, step: str, what: str) -> Iterator[None]:
+        self.step = step
+        self.say(f"{tr('예행', 'rehearsal')}: {what}")
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.record.seconds[step] = round(time.monotonic() - started, 1)
+
+    def _progress(self, what: str) -> Progress:
+        return Progress(what, quiet=self.options.quiet)
+
+    def _warn(self, *warnings: str) -> None:
+        for warning in warnings:
+            self.record.warnings.append(warning)
+            self.say(tr("주의: ", "warning: ") + warning)
+
+    def _write(self, line: str) -> None:
+        self.log.write(line + "\n")
+        self.log.flush()
+
+    def _lock_beside(self, project: Project) -> Path:
+        return project.artifacts_of(self.preset.name) / "lock.json"
+
+
+@contextmanager
+def _unhurried() -> Iterator[None]:
+    """Signals wait until the block ends: a second Ctrl-C must not leave an engine behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _repository(project: Project) -> dict[str, Any] | None:
+    """Which commit the project folder is at, and whether files differ from it; None where git does not tell."""
+    git = ["git", "-C", str(project.root)]
+    with suppress(ToolError):
+        commit = process.run([*git, "rev-parse", "HEAD"], timeout=60).output.strip()
+        changed = process.run([*git, "status", "--porcelain"], timeout=600).output.strip()
+        return {"commit": commit, "uncommitted_changes": bool(changed)}
+    return None
+
+
+def _hash_of(file: Path) -> str | None:
+    return sha256_file(file) if file.is_file() else None
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
