@@ -21,6 +21,7 @@ from gapforge.core.text import language
 _KEPT = ("PATH", "HOME", "TERM", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "LC_CTYPE", "GAPFORGE_DOCKER")
 _SITE_PYTHON = (3, 10)
 _ASK = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
+_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))  # under sudo or a version manager PATH may lack them
 _REMEMBERED = 5000  # lines of a child's output in which its error is looked for
 
 
@@ -53,7 +54,7 @@ def _candidates() -> Iterator[str]:
     if sys.version_info[:2] == _SITE_PYTHON:
         yield sys.executable
     folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
-    folders += [Path("/usr/bin"), Path("/usr/local/bin")]
+    folders += _FOLDERS
     home = Path.home()
     folders += sorted(home.glob(".pyenv/versions/3.10.*/bin")) + sorted(
         home.glob(".local/share/uv/python/cpython-3.10*/bin")

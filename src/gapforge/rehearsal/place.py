@@ -92,7 +92,9 @@ def _carried(project: Project, name: str) -> bool:
 
 def _copy(root: Path, name: str, place: Path) -> str:
     """Copy one file; gives why it was not copied, or ""."""
-    source, target = root / name, inside(place, name)
+    source, target = root / name, place / name
+    if source.parent.resolve() != root.resolve() / Path(name).parent:
+        return "lies behind a symbolic link"  # git still knows the folder that the link replaced
     if source.is_symlink():
         if not _stays_inside(root, source):
             return f"is a symbolic link to {os.readlink(source)}, which is not carried with the repository"
