@@ -669,6 +669,32 @@ def test_a_python_of_the_site_is_preferred(tmp_path: Path, monkeypatch: pytest.M
         assert found.path == sys.executable
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_children_leave_the_network_where_that_is_possible(
+    office: Office, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    started: list[list[str]] = []
+
+    def stream(argv: list[str], on_line: object, **_: object) -> int:
+        started.append(argv)
+        return 0
+
+    monkeypatch.setattr(rehearsal, "can_leave_network", lambda: offline)
+    monkeypatch.setattr(child.process, "stream", stream)
+    office.pack()
+    office.from_stick()  # the build that did not happen has no report
+    assert office.record()["children_without_network"] is offline
+    programs = [
+        (office.stick / RECEIVER, "unpack"),
+        (office.place.root / "gapforge.py", "verify"),
+        (office.place.root / "build.py", "--preset"),
+    ]
+    apart = ["unshare", "--net"] if offline else []
+    assert [argv[: len(apart) + 6] for argv in started] == [
+        [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs]  # fmt: skip
+    assert ("none" if offline else "this machine's could be seen") in office.page()
+
+
 @pytest.mark.parametrize("lines", [[], ["a", "b"], ["error:no"], [f"line {n}" for n in range(50)]])
 def test_an_end_without_a_message(lines: list[str]) -> None:
     error = child.error_of(17, lines)

@@ -252,7 +252,7 @@ def _unhurried() -> Iterator[None]:
 
 def _repository(project: Project) -> dict[str, Any] | None:
     """Which commit the project folder is at, and whether files differ from it; None where git does not tell."""
-    git = ["git", "-C", str(project.root)]
+    git = ["git", "--no-optional-locks", "-C", str(project.root)]  # under sudo the index must stay the user's
     with suppress(ToolError):
         commit = process.run([*git, "rev-parse", "HEAD"], timeout=60).output.strip()
         changed = process.run([*git, "status", "--porcelain"], timeout=600).output.strip()
