@@ -18,7 +18,16 @@ from fabric import fabricate
 from gapforge.bundle.receiver import RECEIVER, receiver_bytes
 from gapforge.cli import main as cli
 from gapforge.core import preset as presets
-from gapforge.core.errors import ERROR_CLASSES, BuildError, Fault, GapforgeError, SecretError, SmokeError, VerifyError
+from gapforge.core.errors import (
+    ERROR_CLASSES,
+    BuildError,
+    EngineError,
+    Fault,
+    GapforgeError,
+    SecretError,
+    SmokeError,
+    VerifyError,
+)
 from gapforge.core.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
 from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
@@ -355,22 +364,32 @@ def test_an_inventory_that_is_none(office: Office) -> None:
 # -- not ready: what is done with it
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in ERROR_CLASSES if kind.exit_code not in (130,)], ids=lambda k: k.cause
-)
+@pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.cause)
+def test_what_a_child_fails_with_is_understood(kind: type[GapforgeError]) -> None:
+    """Every class, from the very text that a child prints."""
+    faults = [Fault("x", "is bad; worse", "good"), Fault("y z", "z")]
+    error = kind("it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults)
+    for shown in (error, kind("short"), kind("no faults", hint="x"), kind("no hint", faults=faults)):
+        lines = ["some line", "error: not this one", "  a", "      b", *shown.render().splitlines(), "printed later"]
+        found = child.error_of(kind.exit_code, lines if shown.hint else lines[:-1])
+        assert type(found) is kind
+        assert (found.message, found.faults, found.hint) == (shown.message, shown.faults, shown.hint)
+
+
+@pytest.mark.parametrize("kind", [BuildError, SecretError, EngineError], ids=lambda kind: kind.cause)
 def test_a_failing_build_gives_its_own_code_and_reasons(office: Office, kind: type[GapforgeError]) -> None:
     error = kind(
         "it went wrong\nin two lines",
-        hint="./gapforge list",
+        hint="cp a PLACE/b",
         faults=[Fault("PLACE/x", "is bad", "good"), Fault("y", "z")],
     )
-    office.build(kind.exit_code, "some line\nerror: not this one\nmore\n" + error.render())
+    office.build(kind.exit_code, "some line\n" + error.render())
     assert office.rehearse() == kind.exit_code
     failure = office.not_ready(kind.exit_code, "build runtime")
     assert failure["message"] == "it went wrong\nin two lines" and failure["error"] == kind.cause
     assert failure["faults"] == [{"where": f"{office.root}/x", "problem": "is bad", "expected": "good"},
                                  {"where": "y", "problem": "z", "expected": ""}]  # fmt: skip
-    assert "./gapforge list" in failure["next"]
+    assert failure["next"] == f"cp a {office.root}/b", "what is wrong there is to be corrected here"
 
 
 def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:

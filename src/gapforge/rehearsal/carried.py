@@ -78,6 +78,8 @@ def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict
         "id": scan.bundle,
         "presets": {view.preset: {"lock_sha256": view.lock, "sha256sums_sha256": view.sums} for view in scan.views},
         "index": {"file": index.name, "sha256": sha256_file(index)} if index is not None else None,
+        "made": scan.index.made if scan.index is not None else "",
+        "tool_sha256": scan.tool,
         "volumes": [{"number": v.identity.number, "of": v.identity.volumes, "file": v.path.name, "size": v.size,
                      "index_sha256": v.index_sha256, "repairs": v.identity.repairs}
                     for _, v in sorted(listed.items(), key=lambda item: (bool(item[1].identity.repairs), item[0]))],
