@@ -188,6 +188,16 @@ def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.Monkey
     assert office.seen["argv"][-2:] == ["--app-source", str(Path("some/where").absolute())]
 
 
+def test_an_application_in_the_repository_is_taken_from_the_place(office: Office) -> None:
+    (office.root / "my-app").mkdir()
+    (office.root / "my-app/CMakeLists.txt").write_text("")
+    assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
+    assert office.seen["argv"][-1] == str(office.place.root / "my-app") and not office.record()["warnings"]
+    (office.root / ".gapforge/my-app").mkdir()  # not carried
+    assert office.rehearse("--app-source", str(office.root / ".gapforge/my-app")) == 0
+    assert any("is not carried" in warning for warning in office.record()["warnings"])
+
+
 def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
     office.build(application={"folder": "/srv/app", "chosen_by": "flag"})
     assert office.rehearse() == 0
@@ -242,7 +252,7 @@ def test_no_such_bundle(office: Office, what: str) -> None:
     elif what == "another preset":
         office.pack(presets=(office.made.second(),))
     assert office.from_stick() == 21
-    assert "--bundle DIR" in (told := office.not_ready(21, "bundle")["next"]) or "pack" in told
+    assert f"./gapforge pack {PRESET} --to DIR" in office.not_ready(21, "bundle")["next"]
 
 
 def test_a_bundle_of_another_lock(office: Office) -> None:
@@ -405,7 +415,7 @@ def test_a_program_that_dies_without_a_word(office: Office) -> None:
 
 
 @pytest.mark.parametrize("report", [{"passed": False}, {"checks": []}, {"checks": [{"ok": True}, {"ok": False}]}, {"type": "dev"},
-                                    {"preset": "other"}, {"lock_sha256": "0" * 64}, {"preset_sha256": "0" * 64}, {"image_ids": ...}])  # fmt: skip
+                                    {"preset": "other"}, {"lock_sha256": "0" * 64}, {"preset_sha256": "0" * 64}, {"engine": {}}, {"image_ids": ...}])  # fmt: skip
 def test_a_report_that_does_not_say_success_is_no_success(office: Office, report: dict[str, Any]) -> None:
     text = (office.root / "build.py").read_text()
     if ... in report.values():

@@ -49,7 +49,8 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
         scan = look(folders)
     except BundleError as error:
         raise BundleError(error.message, faults=error.faults,
-                          hint=f"name the folders of one bundle that carries {preset}: --bundle DIR…") from None  # fmt: skip
+                          hint=f"name the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
+                          f"or make one: ./gapforge pack {preset} --to DIR") from None  # fmt: skip
     receiver, bad = _receiver(folders)
     volume_size = next((v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0)
     carried = Carried(

@@ -136,17 +136,21 @@ def error_of(code: int, lines: Sequence[str]) -> GapforgeError:
     return kind("\n".join(message), hint=hint, faults=faults)
 
 
-def report_of(raw: Any, preset: str, kind: str) -> dict[str, Any]:
-    """The part of a build's report that the record repeats. Raises InternalError for one that says no success."""
+def report_of(raw: Any, of: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the record repeats of a build's report: (the image, the engine).
+
+    ``of`` is what it must be a report of. Raises InternalError for another, and for one that says no success.
+    """
     try:
         checks = raw["checks"]
         passed = sum(check["ok"] is True for check in checks)
-        good = raw["passed"] is True and passed == len(checks) > 0 and raw["preset"] == preset and raw["type"] == kind
-        found = {"type": kind, "image": raw["image"], "image_ids": raw["image_ids"], "size_bytes": raw["size_bytes"],
+        good = raw["passed"] is True and passed == len(checks) > 0 and all(raw[key] == of[key] for key in of)
+        image = {"type": raw["type"], "image": raw["image"], "image_ids": raw["image_ids"], "size_bytes": raw["size_bytes"],
                  "checks": len(checks), "checks_passed": passed, "plan_sha256": raw["plan_sha256"],
                  "application": raw["application"], "seconds": raw["seconds"]}  # fmt: skip
+        engine = {key: raw["engine"][key] for key in ("name", "builder", "client_version")}
     except (KeyError, TypeError):
-        good, found = False, {}
+        good, image, engine = False, {}, {}
     if not good:
-        raise InternalError(f"the build of {kind} ended well, but its report does not say so")
-    return found
+        raise InternalError(f"the build of {of['type']} ended well, but its report does not say so")
+    return image, engine

@@ -18,7 +18,6 @@ from gapforge.core.errors import (
     BundleError,
     EngineError,
     GapforgeError,
-    InternalError,
     Interrupted,
     LockError,
     SmokeError,
@@ -75,7 +74,7 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
             record.end()
             record.write(dist)
         finally:
-            places.give_back(*ours, lock_file, *dist.glob("rehearsal.*"), *dist.glob("repair-*.json"))
+            places.give_back(*ours, lock_file, *dist.glob("rehearsal.*"))
     return record
 
 
@@ -165,20 +164,28 @@ class _Rehearsal:
     def _build(self, children: Children, kind: str) -> None:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
         if self.options.app_source is not None:
-            words += ["--app-source", str(self.options.app_source)]
+            words += ["--app-source", str(self._at_the_place(self.options.app_source))]
         children.run(self.place.root / "build.py", *words)
         raw = _json(self.place.dist_of(self.preset.name) / kind / "report.json")
-        image = report_of(raw, self.preset.name, kind)
-        if (raw["lock_sha256"], raw["preset_sha256"]) != (self.record.lock_sha256, self.record.preset_sha256):
-            raise InternalError(f"the build of {kind} was not made of the lock that was verified")
+        of = {"preset": self.preset.name, "preset_sha256": self.record.preset_sha256,
+              "lock_sha256": self.record.lock_sha256, "type": kind}  # fmt: skip
+        image, engine = report_of(raw, of)
         folder = Path(image["application"]["folder"])
         if self.place.root in (folder, *folder.parents):
             image["application"]["folder"] = str(folder.relative_to(self.place.root))
         else:
             self._warn(f"the application's source is {folder}, outside of the project: it must be carried too")
         self.record.images.append(image)
-        assert self.record.engine is not None
-        self.record.engine |= {key: raw["engine"][key] for key in ("name", "builder", "client_version")}
+        self.record.engine = {**(self.record.engine or {}), **engine}
+
+    def _at_the_place(self, folder: Path) -> Path:
+        """Where a folder of this machine is at the site: what lies in the repository comes with it."""
+        if self.project.root not in (folder, *folder.parents):
+            return folder
+        there = self.place.root / folder.relative_to(self.project.root)
+        if folder.exists() and not there.exists():
+            self._warn(f"{folder} is not carried with the repository")
+        return there
 
     # -- what goes wrong
 
