@@ -254,7 +254,9 @@ def _contents(facts: Custody) -> list[str]:
                 name = f"{_safe(item.name)} {_safe(item.version)}".rstrip()
                 lines.append(f"  {item.state} {pad(name, 46)}  {pad(_licence(item), 30)}  {_number(item.size):>15}")
                 marks = tr("  첫 다운로드를 신뢰함", "  trusted on first use") if item.first_use else ""
-                lines.append(f"    {item.sha256}  {_safe(item.origin)}{marks}")
+                origin = f"{_safe(item.origin)}{marks}"
+                fits = 4 + len(item.sha256) + 2 + width(origin) <= COLUMNS
+                lines += [f"    {item.sha256}  {origin}"] if fits else [f"    {item.sha256}", f"    {origin}"]
     return lines
 
 
@@ -304,7 +306,10 @@ def _attention(facts: Custody) -> list[str]:
     bad = [volume for volume in facts.volumes if volume.trouble]
     if bad:
         say(
-            tr(f"온전하지 않은 볼륨 {len(bad)}개: 위 목록을 보십시오.", f"{len(bad)} volumes are not whole: see above.")
+            tr(
+                f"온전하지 않은 볼륨 {len(bad)}개: 위 목록을 보십시오.",
+                f"volumes that are not whole: {len(bad)}, see above.",
+            )
         )
     for preset in facts.presets:
         _attention_of(preset, say)
