@@ -686,6 +686,8 @@ def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
     done = command(site.root, "unpack", str(tmp_path / "stick"))
     assert done.returncode == 21 and "../evil" in done.stderr and "nothing of it was written" in done.stderr
     assert not (tmp_path / "evil").exists() and (site.artifacts_of(PRESET) / "lock.json").is_file()
+    told = json.loads(command(site.root, "unpack", str(tmp_path / "stick"), "--json").stdout)
+    assert told["tool"]["state"] == "failed" and "../evil" in told["tool"]["why"] and told["error"] == "bundle"
     page = next((site.root / "dist/custody").glob("import-*.txt")).read_text()
     assert "could not be installed" in page
     done = command(site.root, "unpack", str(tmp_path / "stick"), "--no-tool", "--json")
@@ -697,7 +699,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     shown = command(project.root, "pack", PRESET, "--with-tool", "--dry-run", "--json", "--volume-size", "200000")
     planned = json.loads(shown.stdout)
     assert planned["tool"]["bytes"] > 500_000 and planned["sticks"] == [{"size": 4 * 10**9, "count": 1}]
-    assert not (project.state / "bundles").exists()
+    assert not (project.state / "bundles").exists() and planned["tool"]["untracked"] == []
     told = command(project.root, "pack", PRESET, "--with-tool", "--dry-run").stdout
     assert f"gapforge itself, {planned['tool']['sha256'][:12]}" in told and "sticks needed: 1 of 4 GB" in told
     assert "gapforge 저장소" in command(project.root, "pack", PRESET, "--with-tool", "--dry-run", lang="ko").stdout
@@ -731,6 +733,14 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     shutil.rmtree(site.root / ".git")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
     assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
+    assert command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
+    words = ["pack", PRESET, "--with-tool", "--for", str(tmp_path / "inventory.txt"), "--dry-run"]
+    assert "the site has it, so it is left out" in command(project.root, *words).stdout
+    lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x"})
+    told = command(project.root, *words).stdout
+    assert "2 files that git does not know travel too: docs/글.md, site notes.txt" in told
+    planned = json.loads(command(project.root, *words, "--json").stdout)
+    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == ["docs/글.md", "site notes.txt"]
 
 
 def test_new_locks_wait_for_their_artifacts(checkout: Callable[[str], Project], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from gapforge.bundle.ignored import is_ignored, rules_in
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.core.errors import BundleError, Fault, ToolError
 from gapforge.core.files import sha256_bytes, unsafe_path_reason, write_bytes
-from gapforge.core.process import Result, run
+from gapforge.core.process import run
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import printable
@@ -84,7 +84,7 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
     total = 0
     for raw in _listed(project):
         name = raw.decode("utf-8", "backslashreplace")
-        if private_reason(name) or _PRODUCT.fullmatch(name.rsplit("/", 1)[-1]) or _in_artifacts(project, name):
+        if _left_out(project, name):
             continue
         try:
             found = _read(project.root, raw, name)
@@ -183,6 +183,11 @@ def _bad_name(name: str) -> str:
     return ""
 
 
+def _left_out(project: Project, name: str) -> bool:
+    """What is never carried: this machine's own, and what pack and unpack made."""
+    return bool(private_reason(name) or _PRODUCT.fullmatch(name.rsplit("/", 1)[-1]) or _in_artifacts(project, name))
+
+
 def _in_artifacts(project: Project, name: str) -> bool:
     """Whether a path lies in the folder of artifacts, which may have any name inside the project."""
     root, artifacts = project.root.resolve(), project.artifacts.resolve()
@@ -191,18 +196,27 @@ def _in_artifacts(project: Project, name: str) -> bool:
 
 def _listed(project: Project) -> list[bytes]:
     """The paths that make up the repository: what git knows or would add, or else all that is not to be ignored."""
-    done: Result | None = None
-    if os.path.lexists(project.root / ".git"):
-        try:
-            # Without -z names come as ASCII, whatever the locale is that their bytes would be decoded with.
-            done = run(["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files",
-                        "--cached", "--others", "--exclude-standard"],
-                       env={"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}, check=False)  # fmt: skip
-        except ToolError:
-            pass  # no git here
-    if done is not None and done.code == 0:
-        return sorted({_unquoted(line) for line in done.output.split("\n") if line})
-    return list(_walked(project))
+    by_git = _git(project, "--cached", "--others", "--exclude-standard")
+    return by_git if by_git is not None else list(_walked(project))
+
+
+def untracked(project: Project) -> list[str]:
+    """Files that travel though nobody has added them to git: a person should see their names before they do."""
+    names = [raw.decode("utf-8", "backslashreplace") for raw in _git(project, "--others", "--exclude-standard") or ()]
+    return [printable(name) for name in names if not _left_out(project, name)]
+
+
+def _git(project: Project, *what: str) -> list[bytes] | None:
+    """The paths that git lists, sorted; None where the project is no checkout, or git is missing or refuses."""
+    if not os.path.lexists(project.root / ".git"):
+        return None
+    try:
+        # Without -z names come as ASCII, whatever the locale is that their bytes would be decoded with.
+        done = run(["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files", *what],
+                   env={"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}, check=False)  # fmt: skip
+    except ToolError:
+        return None
+    return sorted({_unquoted(line) for line in done.output.split("\n") if line}) if done.code == 0 else None
 
 
 def _unquoted(line: str) -> bytes:

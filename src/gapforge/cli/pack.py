@@ -18,7 +18,7 @@ from gapforge.bundle.plan import Plan, index_name, make_plan
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.bundle.request import read_request, wanted_spans
 from gapforge.bundle.sticks import sticks
-from gapforge.bundle.tool import keep_archive, make_archive
+from gapforge.bundle.tool import keep_archive, make_archive, untracked
 from gapforge.bundle.volume import volume_name
 from gapforge.cli.custody import add_operator, now, operator_of, write_pages
 from gapforge.core import preset as presets
@@ -36,6 +36,7 @@ NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
 LEAST_VOLUME = 64 << 10
+SHOWN = 12  # names in one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,12 +87,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
         raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
                          hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
     contents, repairs, tool = _contents(args, project)
+    loose = untracked(project) if args.with_tool else []
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         folders: Mapping[int, Path] = place(plan, args.to, check=False).folders if args.to else {}
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
+            _show_untracked(loose)
     else:
         with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
             if tool in contents.texts:
@@ -103,8 +106,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
                     "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
         if not args.json:
             _show(plan, packed.folders, 0)
+            _show_untracked(loose)
             _what_next(packed, pages)
     if args.json:
+        if document["tool"] is not None:
+            document["tool"]["untracked"] = loose
         print(json.dumps({"ok": True, **document}, ensure_ascii=False, indent=2))
     return 0
 
@@ -173,6 +179,14 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     if speed:
         took = human_time(sum(sizes) / speed)
         print(tr(f"초당 {human_bytes(speed)}로 쓰면 {took}", f"{took} at {human_bytes(speed)} a second"))
+
+
+def _show_untracked(names: Sequence[str]) -> None:
+    """Files that nobody has added to git travel too; perhaps nobody meant them to."""
+    if names:
+        more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
+        print(tr(f"git에 없지만 함께 가는 파일 {len(names)}개: ", f"{len(names)} files that git does not know travel too: ")
+              + ", ".join(names[:SHOWN]) + more)  # fmt: skip
 
 
 def _what_next(packed: Packed, pages: Sequence[Path]) -> None:

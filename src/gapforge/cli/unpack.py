@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +50,22 @@ def run(args: argparse.Namespace, project: Project) -> int:
     request = write_request(project, result.request, args.request) if result.request is not None else None
     if result.complete:
         clear_request(project, result.bundle)
-    error: GapforgeError | None = result.error(request) if request is not None else None
+    errors: list[GapforgeError] = [result.error(request)] if request is not None else []
     tool: Installed | None = None
     if scan.tool:
         try:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
         except GapforgeError as raised:
-            error = error or raised
+            errors.append(raised)
     facts = provenance.of_import(
         project, scan, result, args.folders, now(), operator=operator, tool=tool, request=request
     )
     pages = write_pages(project, facts)
     if args.json:
         document = _document(scan, result, request)
-        document.update(tool=_tool(scan, tool), custody=[str(path) for path in pages])
-        if error is not None:
-            document.update({k: v for k, v in error.to_json().items() if k != "exit_code"}, ok=False)
+        document.update(tool=_tool(scan, tool, errors), custody=[str(path) for path in pages])
+        if errors:
+            document.update({k: v for k, v in errors[0].to_json().items() if k != "exit_code"}, ok=False)
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         _show(result, project)
@@ -72,10 +73,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show_tool(tool, project)
         for page in pages:
             print(tr(f"반출입 확인서: {page}", f"custody page: {page}"))
-    if error is not None:
+    for error in errors:
         print(error.render(), file=sys.stderr)
-        return error.exit_code
-    return 0
+    return errors[0].exit_code if errors else 0
 
 
 def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def _show(result: Unpacked, project: Project) -> None:
                      "refuse it; move it away"), file=sys.stderr)  # fmt: skip
 
 
-def _tool(scan: Scan, tool: Installed | None) -> dict[str, Any] | None:
+def _tool(scan: Scan, tool: Installed | None, errors: Sequence[GapforgeError]) -> dict[str, Any] | None:
     if not scan.tool:
         return None
     if tool is None:
-        return {"sha256": scan.tool, "state": "failed"}
+        return {"sha256": scan.tool, "state": "failed", "why": errors[-1].message}
     return {
         "sha256": tool.sha256, "state": tool.state, "why": tool.why, "files": tool.files, "new": tool.new,
         "replaced": list(tool.replaced), "removed": list(tool.removed), "local": list(tool.local),
