@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -544,7 +545,7 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path: Path, monkeypatch: pyte
 
         return call
 
-    for name in ("link_or_copy", "write_text", "sync_folder", "remove_folder", "mark_folder"):
+    for name in ("link_or_copy", "_put", "write_text", "sync_folder", "remove_folder", "mark_folder"):
         monkeypatch.setattr(installing, name, counted(getattr(installing, name)))
     monkeypatch.setattr(installing._Install, "_remove", counted(installing._Install._remove))
     for stop in range(1, 60):
@@ -573,15 +574,32 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path: Path, monkeypatch: pyte
         pytest.fail("never came to the end")
 
 
+def test_a_folder_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if ".gapforge-new" in str(source) and ".gapforge-new" not in str(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    site = site_at(tmp_path / "site")
+    site.state.mkdir()
+    (site.state / ".tool.json.abc.tmp").write_text("of a run that was killed")
+    put(site, render(SMALL))
+    assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {n: data for n, (data, _) in SMALL.items()}
+    assert sorted(p.name for p in site.state.iterdir()) == ["tool.json", "tool.lock"]
+
+
 def test_a_first_arrival_that_was_killed_is_finished_though_the_bundle_is_not_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = site_at(tmp_path / "site")
-    whole = installing.link_or_copy
-    monkeypatch.setattr(installing, "link_or_copy", lambda source, target: (_ for _ in ()).throw(Killed))
+    whole = installing._put
+    monkeypatch.setattr(installing, "_put", lambda source, target: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         put(site, render(SMALL), complete=False)
-    monkeypatch.setattr(installing, "link_or_copy", whole)
+    monkeypatch.setattr(installing, "_put", whole)
     assert put(site, render(SMALL), complete=False).state == INSTALLED
 
 

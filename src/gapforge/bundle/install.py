@@ -8,6 +8,7 @@ is finished by the next: what to remove is known from ``tool.json``, which is wr
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -100,6 +101,8 @@ def install(project: Project, sha256: str, *, wanted: bool = True, complete: boo
     with storage_errors(project.state):
         project.state.mkdir(parents=True, exist_ok=True)
     with exclusive(project.state / "tool.lock", f"{project.root}"):
+        for litter in project.state.glob(".tool.*.tmp"):  # of a run that was killed
+            litter.unlink(missing_ok=True)
         known = _known(project)
         ours = bool(known) or (project.root / "src/gapforge/__init__.py").is_file()
         if ours and not complete and not _begun(project, sha256):
@@ -311,10 +314,19 @@ class _Install:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if target.is_dir() and not target.is_symlink():
                     target.rmdir()
-                link_or_copy(stage / member.name, target)
+                _put(stage / member.name, target)
             folders[target.parent] = None
         for folder in folders:
             sync_folder(folder)
+
+
+def _put(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a folder of the project may be another disk
+            raise
+        link_or_copy(source, target)
 
 
 def _same(one: Path, other: Path) -> bool:
