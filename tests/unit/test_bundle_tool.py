@@ -202,7 +202,7 @@ def test_what_cannot_go_is_named_and_nothing_outside_is_read(
 ) -> None:
     project = checkout("one")
     (tmp_path / "outside").mkdir()
-    lay(tmp_path / "outside", {"a.md": CANARY.encode()})
+    lay(tmp_path / "outside", {"한글 문서.md": CANARY.encode()})  # git knows this name
     shutil.rmtree(project.root / "docs")
     os.symlink(tmp_path / "outside", project.root / "docs")
     os.symlink("/etc/hostname", project.root / "host")
@@ -216,6 +216,7 @@ def test_what_cannot_go_is_named_and_nothing_outside_is_read(
     for words in ("docs", "host\n", "is a symbolic link", "id_ed25519", "private key", "src/a\\nb.py", "caf\\xe9.md"):
         assert words in told, told
     assert ".gitignore" in caught.value.hint
+    assert not with_git or "lies behind a symbolic link" in told
 
 
 def test_a_repository_within_and_a_huge_file_are_refused(
