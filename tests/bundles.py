@@ -96,7 +96,7 @@ def carry(made: Sender, *to: Path, size: int, inventory: Path | None = None, pre
 def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
     """Answer a request."""
     spans, views, tool = wanted_spans(request, [made.project.state / "bundles"])
-    contents = of_request(made.project, spans, views)
+    contents = of_request(made.project, spans, views, tool)
     plan = make_plan(contents.spans, contents.views, size, repairs=request.bundle, tool=tool)
     return pack(made.project, plan, contents, [to], Progress("pack", quiet=True))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.bundle.tool import archive_name
 from gapforge.bundle.volume import MAX_OBJECT, Span, View
 from gapforge.core import lock as locks
 from gapforge.core.errors import BundleError, Fault, LockError
@@ -37,6 +38,7 @@ class Contents:
     spans: list[Span] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
+    locks: dict[str, Lock] = field(default_factory=dict)  # by the hash of their text
     _places: dict[str, list[Path]] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
 
@@ -62,10 +64,25 @@ class Contents:
         files[LOCK] = sha256_bytes(text)
         sums = sums_of(files)
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
+        self.locks[files[LOCK]] = lock
         for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
             self._places.setdefault(sha256, []).append(folder / path)
         return View(lock.preset, files[LOCK], sha256_bytes(sums))
+
+    def carry_tool(self, archive: bytes, held: Collection[str] = ()) -> str:
+        """Take gapforge itself along, unless the site has it; gives its hash."""
+        sha256 = sha256_bytes(archive)
+        self.know_tool(sha256)
+        self.texts[sha256] = archive
+        if sha256 not in held:
+            self.spans = sorted([*self.spans, Span(sha256, len(archive), 0, len(archive))])
+        return sha256
+
+    def know_tool(self, sha256: str) -> None:
+        """Remember where the archive of gapforge is that an earlier pack kept."""
+        self._names[sha256] = f"gapforge itself ({archive_name(sha256)})"
+        self._places.setdefault(sha256, []).append(self.project.state / "bundles" / archive_name(sha256))
 
     def require_all(self, hint: str) -> None:
         """Raise BundleError naming every object that is not here."""
@@ -99,9 +116,11 @@ def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] 
     return contents
 
 
-def of_request(project: Project, spans: Iterable[Span], views: Sequence[View]) -> Contents:
+def of_request(project: Project, spans: Iterable[Span], views: Sequence[View], tool: str = "") -> Contents:
     """Just these spans, for a site that asked for them. Raises BundleError when objects are not here."""
     contents = Contents(project, sorted(set(spans)), list(views))
+    if tool:
+        contents.know_tool(tool)
     for view in views:
         for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / LOCK):
             try:

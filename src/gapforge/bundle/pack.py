@@ -106,14 +106,13 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
                 kept[number], folders[number] = found, folder
                 break
     each = max([_CLUSTER, *map(cluster, to)])
-    beside = len(receiver_bytes()) + 90 * len(plan.spans) + 130 * len(plan.volumes) + 4 * each
     free: dict[int, int] = {}
     disks: dict[Path, int] = {}
     for folder in to:
         disks[folder], room = disk_of(folder)
         free.setdefault(disks[folder], room)
     for folder in to:
-        free[disks[folder]] -= beside
+        free[disks[folder]] -= beside(plan, each)
     short = 0
     for number in range(1, len(plan.volumes) + 1):
         if number in folders:
@@ -143,6 +142,11 @@ def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
         if limit and largest > limit:
             raise StorageError(f"{folder} is on a FAT disk, which takes files of up to {limit} bytes; a volume would have "
                                f"{largest}", hint="the same command with --volume-size fat32; nothing was written")  # fmt: skip
+
+
+def beside(plan: Plan, each: int = _CLUSTER) -> int:
+    """The most bytes that lie beside the volumes in each folder: receiver, index, custody page."""
+    return len(receiver_bytes()) + (90 + 260) * len(plan.spans) + 300 * len(plan.volumes) + 5 * each
 
 
 def disk_of(folder: Path) -> tuple[int, int]:

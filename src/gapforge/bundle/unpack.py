@@ -38,7 +38,8 @@ _SHOWN = 8  # names of objects in one line
 class Unpacked:
     """What an import did. ``broken`` says for each bad volume why, and which objects it fails; ``presets`` are laid
     out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet).
-    ``copies`` of the files laid out, ``copied`` bytes, are no hard links into the store."""
+    ``copies`` of the files laid out, ``copied`` bytes, are no hard links into the store; ``objects`` are the hashes
+    of what was imported."""
 
     bundle: str
     imported: int = 0
@@ -52,17 +53,20 @@ class Unpacked:
     copies: int = 0
     copied: int = 0
     request: Request | None = None
+    objects: set[str] = field(default_factory=set)
+    lacks_tool: bool = False
 
     @property
     def complete(self) -> bool:
-        """Whether all presets of the bundle are here."""
-        return not self.incomplete
+        """Whether all presets of the bundle are here, and gapforge itself where the bundle carries it."""
+        return not self.incomplete and not self.lacks_tool
 
     def error(self, request_file: Path) -> BundleError:
         """What is wrong, all of it, and the two ways on."""
         faults = [Fault(str(path), why) for path, why in self.broken.items()]
         faults += [Fault(f"preset {name}", f"lacks {count} object{'s' if count != 1 else ''}" if count >= 0 else "lacks its lock, and more")
                    for name, count in self.incomplete.items()]  # fmt: skip
+        faults += [Fault("gapforge itself", "is not whole yet")] if self.lacks_tool else []
         missing = ", ".join(str(n) for n in self.missing_volumes[:40])
         what = f"; volumes not seen: {missing}" if missing else ""
         return BundleError(
@@ -86,6 +90,7 @@ class _Import:
         self.failed: dict[Path, list[Piece]] = {}
         self._guard = threading.Lock()
         self.lacking: set[Span] = set()
+        self.tool_unknown = False
         self.present: set[str] = set()  # verified by this run
         self.named: set[str] = set()  # all that indexes and views name
         self.carriers: dict[str, list[Path]] = {}  # object -> volumes that hold parts of it
@@ -98,6 +103,7 @@ class _Import:
             self._volume(volume)
         for view in self.scan.views:
             self._view(view)
+        self._tool()
         self._tell_of_failures()
         self.result.missing_volumes = self.scan.missing()
         if self.result.complete:
@@ -229,7 +235,7 @@ class _Import:
         if span.whole:
             self.store.add(target, span.sha256, known=piece.sha256)
             self.partial.discard(span.sha256)
-            self._count(span.size)
+            self._count(span)
         else:
             self.partial.note(span.sha256, span.size, (span.offset, span.end))
         return ""
@@ -239,7 +245,7 @@ class _Import:
         if self.store.has(span.sha256, span.size) or not self.partial.complete(span.sha256, span.size):
             return
         if self.partial.finish(span.sha256):
-            self._count(span.size)
+            self._count(span)
             return
         for path in self.carriers[span.sha256]:
             self.result.broken.setdefault(
@@ -247,10 +253,11 @@ class _Import:
             )
         self.lacking.add(Span(span.sha256, span.size, 0, span.size))
 
-    def _count(self, size: int) -> None:
+    def _count(self, span: Span) -> None:
         with self._guard:
             self.result.imported += 1
-            self.result.imported_bytes += size
+            self.result.imported_bytes += span.size
+            self.result.objects.add(span.sha256)
 
     # -- presets
 
@@ -313,10 +320,22 @@ class _Import:
                               hint="somebody altered the bundle; carry it again")  # fmt: skip
         return lock
 
+    def _tool(self) -> None:
+        """Ask for gapforge itself when the bundle carries it and it is not here."""
+        sha256, plan = self.scan.tool, self.scan.plan
+        if not sha256 or self.store.intact(sha256):
+            return
+        spans = [piece.span for volume in self.scan.volumes for piece in self._pieces(volume)]
+        sizes = {span.size for span in [*spans, *(plan.spans if plan else ())] if span.sha256 == sha256}
+        self.lacking |= {Span(sha256, size, 0, size) for size in sizes}
+        # Where the site had it by its inventory it is in no volume; with volumes unseen, nobody knows.
+        self.tool_unknown = not sizes and plan is None and bool(self.scan.missing())
+        self.result.lacks_tool = bool(sizes) or self.tool_unknown
+
     # -- what is left to say
 
     def _names(self) -> dict[str, str]:
-        names: dict[str, str] = {}
+        names: dict[str, str] = {self.scan.tool: "gapforge itself"}
         for view in self.scan.views:
             names.setdefault(view.lock, f"{view.preset}/{LOCK}")
             names.setdefault(view.sums, f"{view.preset}/{SUMS}")
@@ -352,8 +371,8 @@ class _Import:
         spans = set(self.lacking) | {piece.span for bad in self.failed.values() for piece in bad}
         if self.scan.plan is not None:
             spans |= set(self.scan.plan.spans)
-        known_views = all(count >= 0 for count in self.result.incomplete.values())
-        volumes: list[int] = [] if known_views or self.scan.plan is not None else self.scan.missing()
+        known = all(count >= 0 for count in self.result.incomplete.values()) and not self.tool_unknown
+        volumes: list[int] = [] if known or self.scan.plan is not None else self.scan.missing()
         lacking = set()
         for span in spans:
             if not self.store.has(span.sha256, span.size):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gapforge.bundle import contents as bundles
+from gapforge.bundle import provenance
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.medium import FAT_LIMIT
 from gapforge.bundle.pack import Packed, pack, place
 from gapforge.bundle.plan import Plan, index_name, make_plan
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.bundle.request import read_request, wanted_spans
+from gapforge.bundle.sticks import sticks
+from gapforge.bundle.tool import keep_archive, make_archive, untracked
 from gapforge.bundle.volume import volume_name
+from gapforge.cli.custody import add_operator, now, operator_of, write_pages
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
 from gapforge.core.progress import Progress, human_bytes, human_time
@@ -32,6 +36,7 @@ NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
          "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
 LEAST_VOLUME = 64 << 10
+SHOWN = 12  # names in one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speed", metavar="SIZE",
                         help=tr("매체의 초당 쓰기 속도(예: 30M); 걸릴 시간을 보여 줍니다",
                                 "what the medium writes a second (30M, say); shows how long it takes"))  # fmt: skip
+    parser.add_argument("--with-tool", action="store_true",
+                        help=tr("gapforge 저장소(코드, 프리셋, 잠금)도 함께 담습니다",
+                                "carry gapforge's repository too: code, presets and locks"))  # fmt: skip
+    add_operator(parser)
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
 
 
@@ -73,25 +82,35 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if volume_size < LEAST_VOLUME:
         raise UsageError(f"--volume-size {args.volume_size} is too small", hint=f"{LEAST_VOLUME} bytes or more")
     speed = size_of(args.speed, "--speed") if args.speed else 0
+    operator = operator_of(args)
     if not args.to and not args.dry_run:
         raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
                          hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
     contents, repairs, tool = _contents(args, project)
+    loose = untracked(project) if args.with_tool else []
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         folders: Mapping[int, Path] = place(plan, args.to, check=False).folders if args.to else {}
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
+            _show_untracked(loose)
     else:
         with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
+            if tool in contents.texts:
+                keep_archive(project, contents.texts[tool])
             packed = pack(project, plan, contents, args.to, progress)
+        facts = provenance.of_pack(project, packed, contents, now(), operator=operator)
+        pages = write_pages(project, facts, [*(path.parent for path in packed.index), project.state / "bundles"])
         document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept),
-                    "index": [str(path) for path in packed.index]}  # fmt: skip
+                    "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
         if not args.json:
             _show(plan, packed.folders, 0)
-            _what_next(packed)
+            _show_untracked(loose)
+            _what_next(packed, pages)
     if args.json:
+        if document["tool"] is not None:
+            document["tool"]["untracked"] = loose
         print(json.dumps({"ok": True, **document}, ensure_ascii=False, indent=2))
     return 0
 
@@ -99,32 +118,43 @@ def run(args: argparse.Namespace, project: Project) -> int:
 def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str, str]:
     """What to pack, the bundle that it mends or "", and the object that is this repository or ""."""
     if args.repair is not None:
-        if args.presets or args.inventory:
-            raise UsageError("--repair takes what the request names, so neither presets nor --for go with it",
+        if args.presets or args.inventory or args.with_tool:
+            raise UsageError("--repair takes what the request names, so presets, --for and --with-tool do not go with it",
                              hint=f"./gapforge pack --repair {args.repair} --to FOLDER")  # fmt: skip
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
         spans, views, tool = wanted_spans(request, places)
-        return bundles.of_request(project, spans, views), request.bundle, tool
+        return bundles.of_request(project, spans, views, tool), request.bundle, tool
     if not args.presets:
         raise UsageError(
             tr("프리셋 이름이 없습니다", "no preset is named"), hint="./gapforge list; ./gapforge pack PRESET"
         )
     held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
-    return bundles.of_presets(project, named, held), "", ""
+    contents, tool = bundles.of_presets(project, named, held), ""
+    if args.with_tool:
+        archive = make_archive(project, {view.preset: contents.texts[view.lock] for view in contents.views})
+        tool = contents.carry_tool(archive, held)
+    return contents, "", tool
 
 
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
     sizes = {number: plan.size(number) for number in range(1, len(plan.volumes) + 1)}
     return {
         "bundle": plan.bundle, "repairs": plan.repairs, "presets": [view.preset for view in plan.views],
-        "objects": len(plan.spans), "payload": plan.payload, "bytes": sum(sizes.values()), "index_file": index_name(plan.bundle),
+        "tool": _tool(plan), "objects": len(plan.spans), "payload": plan.payload, "bytes": sum(sizes.values()), "index_file": index_name(plan.bundle),
         "volumes": [{"number": number, "file": volume_name(plan.bundle, number), "size": size,
                      "folder": str(folders[number]) if number in folders else None}
                     for number, size in sizes.items()],
+        "sticks": [{"size": size, "count": count} for size, count in sticks(plan)],
         "seconds": round(sum(sizes.values()) / speed) if speed else None,
     }  # fmt: skip
+
+
+def _tool(plan: Plan) -> dict[str, Any] | None:
+    """gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
+    size = sum(span.length for span in plan.spans if span.sha256 == plan.tool)
+    return {"sha256": plan.tool, "bytes": size} if plan.tool else None
 
 
 def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
@@ -133,18 +163,40 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     total = human_bytes(sum(sizes))
     print(tr(f"묶음 {plan.bundle} ({names}): 객체 {len(plan.spans)}개, 볼륨 {len(sizes)}개, {total}",
              f"bundle {plan.bundle} ({names}): {len(plan.spans)} objects in {len(sizes)} volumes, {total}"))  # fmt: skip
+    if tool := _tool(plan):
+        told = (
+            human_bytes(tool["bytes"])
+            if tool["bytes"]
+            else tr("현장에 있으므로 담지 않음", "the site has it, so it is left out")
+        )
+        print(tr(f"gapforge 저장소 {plan.tool[:12]}: {told}", f"gapforge itself, {plan.tool[:12]}: {told}"))
     for number, size in enumerate(sizes, 1):
         where = f"  -> {folders[number]}" if number in folders else ""
         print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
+    if not folders and (needed := sticks(plan)):
+        print(tr("필요한 매체: ", "sticks needed: ") + tr(", 또는 ", ", or ").join(
+            tr(f"{size // 10**9} GB {count}개", f"{count} of {size // 10**9} GB") for size, count in needed))  # fmt: skip
     if speed:
         took = human_time(sum(sizes) / speed)
         print(tr(f"초당 {human_bytes(speed)}로 쓰면 {took}", f"{took} at {human_bytes(speed)} a second"))
 
 
-def _what_next(packed: Packed) -> None:
+def _show_untracked(names: Sequence[str]) -> None:
+    """Files that nobody has added to git travel too; perhaps nobody meant them to."""
+    if names:
+        more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
+        print(tr(f"git에 없지만 함께 가는 파일 {len(names)}개: ", f"{len(names)} files that git does not know travel too: ")
+              + ", ".join(names[:SHOWN]) + more)  # fmt: skip
+
+
+def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
     if packed.kept:
         print(tr(f"이미 있던 볼륨 {len(packed.kept)}개는 읽어서 확인하고 그대로 두었습니다",
                  f"{len(packed.kept)} volumes were there already; they were read and kept"))  # fmt: skip
+    if pages:
+        print(
+            tr(f"반출입 확인서: {pages[0]}, 볼륨 옆에도 있습니다", f"custody page: {pages[0]}, and beside the volumes")
+        )
     folders = " ".join(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
     print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {RECEIVER} unpack {folders})",
              f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {RECEIVER} unpack {folders})"))  # fmt: skip

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gapforge.bundle import provenance
+from gapforge.bundle.install import ABSENT, ASKED, CHECKOUT, INSTALLED, SAVED, WAITS, Installed, install
 from gapforge.bundle.scan import Scan, look
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
 from gapforge.cli import copies
+from gapforge.cli.custody import add_operator, now, operator_of, write_pages
+from gapforge.core.errors import GapforgeError
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import tr
@@ -30,29 +35,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--request", type=Path, metavar="FILE",
                         help=tr("빠진 것이 있을 때 복구 요청을 쓸 파일 (기본: artifacts/repair-ID.json)",
                                 "where to write the repair request if anything lacks (default: artifacts/repair-ID.json)"))  # fmt: skip
+    parser.add_argument("--no-tool", action="store_true",
+                        help=tr("함께 온 gapforge 저장소를 설치하지 않습니다", "do not lay out the gapforge that came with it"))  # fmt: skip
+    add_operator(parser)
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks."""
+    operator = operator_of(args)
     scan = look(args.folders, args.bundle)
     with Progress(f"unpack {scan.bundle}", quiet=args.json) as progress:
         result = unpack(project, scan, progress)
     request = write_request(project, result.request, args.request) if result.request is not None else None
     if result.complete:
         clear_request(project, result.bundle)
-    error = result.error(request) if request is not None else None
+    errors: list[GapforgeError] = [result.error(request)] if request is not None else []
+    tool: Installed | None = None
+    if scan.tool:
+        try:
+            tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
+        except GapforgeError as raised:
+            errors.append(raised)
+    facts = provenance.of_import(
+        project, scan, result, args.folders, now(), operator=operator, tool=tool, request=request
+    )
+    pages = write_pages(project, facts)
     if args.json:
         document = _document(scan, result, request)
-        if error is not None:
-            document.update({k: v for k, v in error.to_json().items() if k != "exit_code"})
+        document.update(tool=_tool(scan, tool, errors), custody=[str(path) for path in pages])
+        if errors:
+            document.update({k: v for k, v in errors[0].to_json().items() if k != "exit_code"}, ok=False)
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         _show(result, project)
-    if error is not None:
+        if tool is not None:
+            _show_tool(tool, project)
+        for page in pages:
+            print(tr(f"반출입 확인서: {page}", f"custody page: {page}"))
+    for error in errors:
         print(error.render(), file=sys.stderr)
-        return error.exit_code
-    return 0
+    return errors[0].exit_code if errors else 0
 
 
 def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
@@ -83,3 +106,51 @@ def _show(result: Unpacked, project: Project) -> None:
             print(tr(f"경고: {project.artifacts_of(name) / path}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
                      f"warning: {project.artifacts_of(name) / path}: gapforge did not put this file there and verify will "
                      "refuse it; move it away"), file=sys.stderr)  # fmt: skip
+
+
+def _tool(scan: Scan, tool: Installed | None, errors: Sequence[GapforgeError]) -> dict[str, Any] | None:
+    if not scan.tool:
+        return None
+    if tool is None:
+        return {"sha256": scan.tool, "state": "failed", "why": errors[-1].message}
+    return {
+        "sha256": tool.sha256, "state": tool.state, "why": tool.why, "files": tool.files, "new": tool.new,
+        "replaced": list(tool.replaced), "removed": list(tool.removed), "local": list(tool.local),
+        "kept": [str(path) for path in tool.kept], "saved": str(tool.saved) if tool.saved is not None else None,
+    }  # fmt: skip
+
+
+def _show_tool(tool: Installed, project: Project) -> None:
+    root, short = project.root, tool.sha256[:12]
+    if tool.state == INSTALLED:
+        if not tool.changed:
+            print(tr(f"gapforge 저장소 {short}: {root}의 파일 {tool.files}개가 이미 같습니다",
+                     f"gapforge itself, {short}: the {tool.files} files in {root} are these already"))  # fmt: skip
+        else:
+            print(tr(f"gapforge 저장소 {short}: {root}에 파일 {tool.files}개 (새 파일 {tool.new}, 바꿈 {len(tool.replaced)}, 뺌 {len(tool.removed)})",
+                     f"gapforge itself, {short}: {tool.files} files in {root} ({tool.new} new, {len(tool.replaced)} replaced, "
+                     f"{len(tool.removed)} removed)"))  # fmt: skip
+        for path in (*tool.replaced, *tool.removed):
+            print(f"  {path}")
+        for folder in tool.kept:
+            print(tr(f"이전 파일은 {folder}에 있습니다", f"the files as they were are in {folder}"))
+        for path in tool.local:
+            print(tr(f"경고: {root / path}: 새 저장소에는 없지만 현장에서 고친 파일이라 두었습니다",
+                     f"warning: {root / path}: is not in the new repository, but was changed here, so it stays"), file=sys.stderr)  # fmt: skip
+    elif tool.state == SAVED:
+        why = (tr(f"{root}는 git 작업 폴더여서 건드리지 않았습니다", f"{root} is a git checkout and was not touched")
+               if tool.why == CHECKOUT else
+               tr(f"{root}에 이름이 같은 다른 파일이 있어 건드리지 않았습니다", f"{root} holds other files of the same names and was not touched"))  # fmt: skip
+        print(tr(f"gapforge 저장소 {short}: {why}. 쓰려면: mkdir NEW && tar -xf {tool.saved} -C NEW",
+                 f"gapforge itself, {short}: {why}; to use it: mkdir NEW && tar -xf {tool.saved} -C NEW"))  # fmt: skip
+    elif tool.why in _LEFT:
+        print(f"gapforge {short}: " + tr(*_LEFT[tool.why]))
+
+
+_LEFT = {
+    ABSENT: ("저장소가 아직 다 오지 않았습니다", "its repository is not whole here yet"),
+    ASKED: ("--no-tool이므로 설치하지 않고 artifacts/.store에 두었습니다",
+            "not laid out because of --no-tool; it stays in artifacts/.store"),
+    WAITS: ("새 저장소는 묶음의 프리셋이 다 온 뒤에 설치합니다. 지금 것은 그대로 쓸 수 있습니다",
+            "the new repository is laid out when the presets of the bundle are whole; what is here works on"),
+}  # fmt: skip

@@ -110,8 +110,13 @@ def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
 def write_text(target: Path, text: str, mode: int = 0o644) -> None:
     """Write a small UTF-8 file atomically."""
+    write_bytes(target, text.encode(), mode)
+
+
+def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a small file atomically."""
     with atomic_file(target, mode) as file:
-        file.write(text.encode())
+        file.write(data)
 
 
 @contextmanager

@@ -1,0 +1,335 @@
+"""gapforge itself as one object of a bundle: an archive of the repository, so that code, presets and locks are of
+the same moment.
+
+The archive is a plain tar that has one form for the same files: ustar headers of regular files alone, sorted, mode
+644 or 755, no owner and no date, not compressed (other versions of zlib give other bytes). Headers are made and read
+here and not by tarfile, which fills them in differently from one Python to the next and reads far more than we write.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from gapforge.bundle.ignored import FILE as IGNORE_FILE
+from gapforge.bundle.ignored import is_ignored, rules_in
+from gapforge.bundle.receiver import RECEIVER
+from gapforge.core.errors import BundleError, Fault, ToolError
+from gapforge.core.files import sha256_bytes, unsafe_path_reason, write_bytes
+from gapforge.core.process import run
+from gapforge.core.progress import human_bytes
+from gapforge.core.project import Project
+from gapforge.core.text import printable
+
+MAX_ARCHIVE = 64 << 20  # bytes; gapforge has 3 MB
+MAX_MEMBERS = 20_000
+BLOCK = 512
+_END = bytes(2 * BLOCK)
+_OURS = {"artifacts", "dist"}  # at the top; results, not gapforge
+_CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+_PRODUCT = re.compile(
+    rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv", re.IGNORECASE
+)
+_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_KINDS = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "5": "a folder", "6": "a pipe",
+          "x": "an extension header", "g": "an extension header", "L": "an extension header", "S": "a sparse file"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the archive: ``size`` bytes from ``offset``."""
+
+    name: str
+    executable: bool
+    offset: int
+    size: int
+
+
+def archive_name(sha256: str) -> str:
+    """What the archive is called as a file."""
+    return f"tool-{sha256}.tar"
+
+
+def private_reason(name: str) -> str:
+    """Why a path is never in an archive, whatever git says; "" for all others.
+
+    Compared the way that the least careful file system compares names: upper case is lower case there, and dots and
+    blanks at the end do not count.
+    """
+    parts = [part.casefold().rstrip(". ") for part in name.split("/")]
+    if parts[0] in _OURS or parts[0].startswith(".gapforge"):
+        return f"lies in {parts[0]}/, which belongs to this machine"
+    if ".git" in parts:
+        return "lies in git's own folder"
+    if any(part == ".env" or (part.startswith(".env.") and part != ".env.template") for part in parts):
+        return "may hold secrets"
+    return ""
+
+
+# -- making
+
+
+def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
+    """The archive of the project's repository. ``locks`` are the texts that the bundle's locks have, by preset.
+
+    Raises BundleError naming everything that cannot go into it.
+    """
+    files: dict[str, tuple[bytes, bool]] = {}
+    faults: list[Fault] = []
+    total = 0
+    for raw in _listed(project):
+        name = raw.decode("utf-8", "backslashreplace")
+        if _left_out(project, name):
+            continue
+        try:
+            found = _read(project.root, raw, name)
+        except FileNotFoundError:
+            continue  # deleted, and not committed yet
+        except (ValueError, OSError) as error:
+            why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+            faults.append(Fault(printable(name), why))
+            continue
+        total += len(found[0])
+        if total > MAX_ARCHIVE:
+            raise BundleError(f"the repository has more than {human_bytes(MAX_ARCHIVE)}; it is not all gapforge's",
+                              faults=[Fault(path, f"has {len(data)} bytes") for path, (data, _) in
+                                      sorted({**files, name: found}.items(), key=lambda item: -len(item[1][0]))[:5]],
+                              hint=f"move away what does not belong there, or name it in {IGNORE_FILE}")  # fmt: skip
+        files[name] = found
+    if faults:
+        raise BundleError(f"{len(faults)} file{'s' if len(faults) > 1 else ''} of the repository cannot be packed",
+                          faults=faults, hint=f"move them away, or name them in {IGNORE_FILE}")  # fmt: skip
+    if len(files) >= MAX_MEMBERS:
+        raise BundleError(
+            f"the repository has {len(files)} files", hint=f"name what is not gapforge's in {IGNORE_FILE}"
+        )
+    for preset, text in locks.items():
+        path = f"presets/{preset}.lock.json"
+        if files.setdefault(path, (text, False))[0] != text or f"presets/{preset}.json" not in files:
+            raise BundleError(f"presets/{preset}.json and its lock are not in the repository as they are packed",
+                              hint=f"./gapforge check {preset}; then the same command again")  # fmt: skip
+    if "src/gapforge/__init__.py" not in files:
+        raise BundleError(f"{project.root} is not a repository of gapforge", hint="pack from a checkout")
+    return render(files)
+
+
+def keep_archive(project: Project, data: bytes) -> Path:
+    """Keep a copy at the sender, so that a repair can be answered after the repository changed; gives where."""
+    target = project.state / "bundles" / archive_name(sha256_bytes(data))
+    if not target.is_file() or target.read_bytes() != data:
+        write_bytes(target, data)
+    return target
+
+
+def render(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
+    """The archive of path -> (bytes, whether it may be run). Raises BundleError for a path that is too long."""
+    parts: list[bytes] = []
+    for name in sorted(files, key=lambda name: name.encode()):
+        data, executable = files[name]
+        parts += [_header(name, len(data), executable), data, bytes(-len(data) % BLOCK)]
+    return b"".join([*parts, _END])
+
+
+def _header(name: str, size: int, executable: bool) -> bytes:
+    raw = name.encode()
+    cut = 0
+    if len(raw) > 100:
+        cut = raw.rfind(b"/", 0, 156)
+        if cut < 1 or len(raw) - cut - 1 > 100:
+            raise BundleError(f"{printable(name)} has too long a path to pack", hint="shorten the name")
+    prefix, rest = (raw[:cut], raw[cut + 1 :]) if cut else (b"", raw)
+    mode = b"0000755\0" if executable else b"0000644\0"
+    zero, no_date = b"0000000\0", b"00000000000\0"
+    before = rest.ljust(100, b"\0") + mode + zero + zero + b"%011o\0" % size + no_date
+    after = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + zero + zero + prefix.ljust(155, b"\0") + bytes(12)
+    checksum = sum(before) + 8 * ord(" ") + sum(after)
+    return before + b"%06o\0 " % checksum + after
+
+
+def _read(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
+    """A file's bytes and whether it may be run; ValueError saying why it is no file to carry."""
+    path = root / os.fsdecode(raw)
+    raw.decode("utf-8")
+    if reason := _bad_name(name):
+        raise ValueError(reason)
+    if path.parent.resolve() != root.resolve().joinpath(*name.split("/")[:-1]):
+        raise ValueError("lies behind a symbolic link")
+    if path.is_symlink():
+        raise ValueError("is a symbolic link; the archive holds files only")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise ValueError("is a repository of its own")
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is no regular file")
+        data = file.read(MAX_ARCHIVE + 1)
+    if _KEY.match(data):
+        raise ValueError("is a private key, which must not leave this machine")
+    return data, bool(status.st_mode & 0o100)
+
+
+def _bad_name(name: str) -> str:
+    if reason := unsafe_path_reason(name):
+        return reason
+    parts = name.split("/")
+    if not name.isprintable() or any(part in ("", ".") or len(part.encode()) > 255 for part in parts):
+        return "has a name that not every system takes"
+    return ""
+
+
+def _left_out(project: Project, name: str) -> bool:
+    """What is never carried: this machine's own, and what pack and unpack made."""
+    return bool(private_reason(name) or _PRODUCT.fullmatch(name.rsplit("/", 1)[-1]) or _in_artifacts(project, name))
+
+
+def _in_artifacts(project: Project, name: str) -> bool:
+    """Whether a path lies in the folder of artifacts, which may have any name inside the project."""
+    root, artifacts = project.root.resolve(), project.artifacts.resolve()
+    return root in artifacts.parents and (root / name == artifacts or artifacts in (root / name).parents)
+
+
+def _listed(project: Project) -> list[bytes]:
+    """The paths that make up the repository: what git knows or would add, or else all that is not to be ignored."""
+    by_git = _git(project, "--cached", "--others", "--exclude-standard")
+    return by_git if by_git is not None else list(_walked(project))
+
+
+def untracked(project: Project) -> list[str]:
+    """Files that travel though nobody has added them to git: a person should see their names before they do."""
+    names = [raw.decode("utf-8", "backslashreplace") for raw in _git(project, "--others", "--exclude-standard") or ()]
+    return [printable(name) for name in names if not _left_out(project, name)]
+
+
+def _git(project: Project, *what: str) -> list[bytes] | None:
+    """The paths that git lists, sorted; None where the project is no checkout, or git is missing or refuses."""
+    if not os.path.lexists(project.root / ".git"):
+        return None
+    try:
+        # Without -z names come as ASCII, whatever the locale is that their bytes would be decoded with.
+        done = run(["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files", *what],
+                   env={"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}, check=False)  # fmt: skip
+    except ToolError:
+        return None
+    return sorted({_unquoted(line) for line in done.output.split("\n") if line}) if done.code == 0 else None
+
+
+def _unquoted(line: str) -> bytes:
+    """A path as git prints it: in double quotes, with C's escapes, where it has unusual characters."""
+    raw = line.encode("utf-8", "surrogateescape")
+    if not (len(raw) > 1 and raw[:1] == raw[-1:] == b'"'):
+        return raw
+    simple = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
+
+    def one(match: re.Match[bytes]) -> bytes:
+        return bytes([int(match[1], 8) if len(match[1]) == 3 else simple[match[1][0]]])
+
+    return re.sub(rb'\\([0-7]{3}|[abtnvfr"\\])', one, raw[1:-1])
+
+
+def _walked(project: Project) -> Iterator[bytes]:
+    base = rules_in(project.root / ".git" / "info" / "exclude")
+    rules_of = {"": base + rules_in(project.root / IGNORE_FILE)}
+    for where, folders, names in os.walk(project.root):
+        relative = Path(where).relative_to(project.root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        rules = rules_of.pop(prefix) if prefix in rules_of else base
+        kept = []
+        for folder in sorted(folders):
+            path = prefix + folder
+            out = folder in _CACHES or private_reason(path) or _in_artifacts(project, path)
+            if out or is_ignored(path, True, rules):
+                continue
+            if Path(where, folder).is_symlink():
+                names.append(folder)
+                continue
+            kept.append(folder)
+            rules_of[f"{path}/"] = rules + rules_in(Path(where, folder, IGNORE_FILE), f"{path}/")
+        folders[:] = kept
+        for name in sorted(names):
+            if not name.endswith(".pyc") and not is_ignored(prefix + name, False, rules):
+                yield os.fsencode(prefix + name)
+
+
+# -- reading
+
+
+def read_archive(path: Path) -> list[Member]:
+    """The files of an archive, with every promise of its form checked. Raises BundleError saying what is not allowed.
+
+    That the archive has the right hash says nothing about what somebody put into it.
+    """
+    members: list[Member] = []
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(handle).st_size
+        if size > MAX_ARCHIVE + MAX_MEMBERS * 2 * BLOCK:
+            raise _refused(f"has {size} bytes")
+        at = 0
+        while (block := os.pread(handle, BLOCK, at)) != bytes(BLOCK):
+            if len(block) < BLOCK:
+                raise _refused("is cut short")
+            if len(members) == MAX_MEMBERS:
+                raise _refused(f"has more than {MAX_MEMBERS} files")
+            member = _parse(block, at + BLOCK)
+            end = member.offset + member.size
+            at = end + -end % BLOCK
+            if at + len(_END) > size:
+                raise _refused(f"declares {member.size} bytes for {member.name}, more than it has")
+            if os.pread(handle, at - end, end) != bytes(at - end):
+                raise _refused(f"hides something after {member.name}")
+            members.append(member)
+        if os.pread(handle, len(_END) + 1, at) != _END or at + len(_END) != size:
+            raise _refused("goes on after its end")
+    finally:
+        os.close(handle)
+    _check_order(members)
+    return members
+
+
+def _parse(block: bytes, offset: int) -> Member:
+    try:
+        prefix, rest = block[345:500].rstrip(b"\0").decode(), block[:100].rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        raise _refused("names a file in another encoding than UTF-8") from None
+    name = f"{prefix}/{rest}" if prefix else rest
+    shown = printable(name)[:200]
+    kind = chr(block[156])
+    if kind != "0":
+        raise _refused(f"holds {_KINDS.get(kind, 'something unknown')}: {shown}")
+    if reason := _bad_name(name):
+        raise _refused(f'names a file "{shown}", which {reason}')
+    if reason := private_reason(name):
+        raise _refused(f'names a file "{shown}", which {reason}')
+    if not re.fullmatch(rb"[0-7]{11}\0", block[124:136]):
+        raise _refused(f"declares no usable size for {shown}")
+    member = Member(name, block[100:108] == b"0000755\0", offset, int(block[124:135], 8))
+    try:
+        usual = _header(name, member.size, member.executable)
+    except BundleError:
+        usual = b""
+    if usual != block:
+        raise _refused(f"describes {shown} in another way than gapforge does")
+    return member
+
+
+def _check_order(members: list[Member]) -> None:
+    names = [member.name for member in members]
+    for before, after in pairwise(names):
+        if before.encode() >= after.encode():
+            raise _refused(f"names {after} twice, or out of order")
+    files = set(names)
+    for name in names:
+        parts = name.split("/")
+        if any("/".join(parts[:count]) in files for count in range(1, len(parts))):
+            raise _refused(f"has {name} inside of a file")
+
+
+def _refused(what: str) -> BundleError:
+    return BundleError(f"the archive of gapforge that the bundle carries {what}; nothing of it was written",
+                       hint="somebody altered it; carry the bundle again, or unpack with --no-tool")  # fmt: skip

@@ -1,0 +1,69 @@
+"""Who carries, and the custody page of a pack or an import: for the verbs ``pack`` and ``unpack``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+from gapforge.bundle.custody import Custody, keep_page, page_name, render
+from gapforge.cli import environment
+from gapforge.core.errors import StorageError, UsageError
+from gapforge.core.files import write_text
+from gapforge.core.project import Project
+from gapforge.core.text import printable, tr
+
+_LONGEST = 120  # characters of a name
+
+
+def add_operator(parser: argparse.ArgumentParser) -> None:
+    """The flag that both verbs have."""
+    parser.add_argument("--operator", metavar="NAME",
+                        help=tr("반출입 확인서에 적을 작업자 이름", "who does this, for the custody page"))  # fmt: skip
+
+
+def operator_of(args: argparse.Namespace) -> str:
+    """The operator's name, or "". Raises UsageError for one that could forge lines of a page."""
+    environment.text_default(args, "--operator")
+    if args.operator is None:
+        return ""
+    name = str(args.operator).strip()
+    if not name or not name.isprintable() or len(name) > _LONGEST:
+        shown = printable(name[:_LONGEST])
+        raise UsageError(tr(f'--operator "{shown}": 이름으로 쓸 수 없습니다', f'--operator "{shown}" cannot be a name'),
+                         hint=f'--operator "Kim Jiwon"; 1-{_LONGEST} characters, no control characters')  # fmt: skip
+    return name
+
+
+def now() -> str:
+    """This moment in UTC, as pages show it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_pages(project: Project, facts: Custody, beside: Iterable[Path] = ()) -> list[Path]:
+    """Write the page into dist/custody and the folders ``beside``; gives where it is, the kept one first.
+
+    What cannot be written is said on stderr and does not undo what was packed or imported.
+    """
+    text, written = render(facts), []
+
+    def attempt(place: Path, write: Callable[[], Path]) -> None:
+        try:
+            written.append(write())
+        except (StorageError, OSError) as error:
+            why = error.message if isinstance(error, StorageError) else f"{place}: {error.strerror}"
+            print(tr(f"경고: 반출입 확인서를 쓰지 못했습니다: {why}", f"warning: the custody page was not written: {why}"),
+                  file=sys.stderr)  # fmt: skip
+
+    def write_beside(folder: Path) -> Path:
+        target = folder / page_name(facts.bundle)
+        write_text(target, text)
+        return target
+
+    attempt(project.root / "dist", lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text))
+    for folder in beside:
+        attempt(folder, partial(write_beside, folder))
+    return written
