@@ -27,6 +27,7 @@ from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import BLOCK, keep_archive, make_archive, private_reason, read_archive, render
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume import Span
+from gapforge.core import garbage
 from gapforge.core import lock as locks
 from gapforge.core import preset as documents
 from gapforge.core.errors import BundleError, StorageError
@@ -659,6 +660,17 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
     second = carry_tool(project, tmp_path / "second", held=frozenset({tool}))
     assert second.plan.tool == tool and tool not in {span.sha256 for span in second.plan.spans}
     assert receive(site, tmp_path / "second").complete
+    lost = Store(site.store).path(contents_of(project).views[0].lock)
+    data = lost.read_bytes()
+    lost.unlink()
+    away = next((tmp_path / "second").glob("*.gfv"))
+    bad = bytearray(away.read_bytes())
+    bad[bad.index(data[:200]) + 5] ^= 1
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / away.name).write_bytes(bad)
+    assert not receive(site, tmp_path / "damaged").complete
+    assert garbage.named(site).keeps(tool)  # gc keeps it until the bundle is whole
+    assert receive(site, tmp_path / "second").complete and not garbage.named(site).keeps(tool)
     Store(site.store).discard(tool)  # gc took it; it was in no volume, so nobody can be asked for it
     assert receive(site, tmp_path / "second").complete
     assert install(site, tool).why == "absent"

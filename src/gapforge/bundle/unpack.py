@@ -123,6 +123,7 @@ class _Import:
         """Add up what the volumes here would write; objects that are in the store already are hashed on the way."""
         seen = set()
         self.named.update(sha256 for view in self.scan.views for sha256 in (view.lock, view.sums))
+        self.named.update({self.scan.tool} - {""})  # the site may have it from an earlier bundle
         if self.scan.plan is not None:
             self.named.update(span.sha256 for span in self.scan.plan.spans)
         for volume in self.scan.volumes:
