@@ -39,6 +39,7 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "gapforge"
         self.sticks = [folder / "one", folder / "two"]
+        self.whole = folder / "whole"  # a bundle that brings gapforge itself
         self.project = Project(self.root, ROOT / "artifacts")
         self.place = place_of(self.project, PRESET)
         self.dist = self.root / "dist" / PRESET
@@ -51,8 +52,8 @@ class Office:
         return done
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A rehearsal that goes on until it builds, and beyond."""
-        child = subprocess.Popen([str(self.root / "gapforge"), "rehearse", PRESET, "--bundle", *map(str, self.sticks)],
+        """A rehearsal that goes on until it builds, and beyond; with the gapforge that the bundle brought."""
+        child = subprocess.Popen([str(self.root / "gapforge"), "rehearse", PRESET, "--bundle", str(self.whole)],
                                  cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)  # fmt: skip
         context = self.place.state / "context" / PRESET / "Dockerfile"
@@ -90,6 +91,8 @@ def office(needs_root: None) -> Iterator[Office]:
         (made.root / ".env").write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
         (made.root / ".env").chmod(0o600)
         packed = made.gapforge("pack", PRESET, "--to", str(made.sticks[0]), "--volume-size", "200M")
+        assert packed.returncode == 0, packed.stderr
+        packed = made.gapforge("pack", PRESET, "--with-tool", "--to", str(made.whole))
         assert packed.returncode == 0, packed.stderr
         made.sticks[1].mkdir()
         second = next(made.sticks[0].glob("*-0002.gfv"))
@@ -198,6 +201,7 @@ def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
 def test_interrupted_while_it_builds_it_leaves_nothing(office: Office) -> None:
     child = office.start()
     assert private.status(office.place) is not None
+    assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
     assert child.wait(120) == 130
     office.assert_nothing_is_left()

@@ -146,6 +146,38 @@ def test_a_bundle_that_holds_all_is_ready(office: Office, capsys: pytest.Capture
     assert not office.place.root.exists() and hashes(office.project) == set()
 
 
+def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office: Office) -> None:
+    assert cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"]) == 0
+    good = (office.root / "build.py").read_text()
+    (office.root / "build.py").write_text("raise SystemExit('not the one that was packed')")
+    (office.root / "newer").write_text("x")
+    assert office.from_stick() == 0
+    tool = office.record()["bundle"]["tool_sha256"]
+    assert len(tool) == 64 and tool in office.page()
+    assert "newer" not in office.seen["files"] and ".gapforge/tool.json" in office.seen["files"]
+    (office.root / "build.py").write_text(good)
+    (office.stick / RECEIVER).unlink()  # then the site needs one of its own, which is a copy of this
+    assert office.from_stick() == 0 and "newer" in office.seen["files"]
+    (office.root / "newer").unlink()
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    sorted(office.stick.glob("*.gfv"))[-1].unlink()
+    assert office.from_stick() == 21
+    words = office.not_ready(21, "unpack")["next"].split()
+    assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
+
+
+def test_a_site_that_has_gapforge_itself(office: Office) -> None:
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.folder / "first")])
+    site = site_at(office.folder / "site")
+    receive(site, office.folder / "first")
+    held = {p.name: p.stat().st_size for p in (site.store / "sha256").rglob("*") if p.is_file()}
+    inventory = office.folder / "inventory.txt"
+    inventory.write_text(Inventory.of("0.1.0", {}, held).render())
+    assert cli.main(["pack", PRESET, "--with-tool", "--for", str(inventory), "--to", str(office.stick)]) == 0
+    assert office.from_stick("--for", str(inventory)) == 0
+    assert office.record()["inventory"]["found_here"] == len(held)
+
+
 def test_the_folder_carried_as_it_is_is_ready_and_stays_as_it_is(office: Office) -> None:
     artifacts = office.project.artifacts_of(PRESET)
     before = {p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode) for p in artifacts.rglob("*") if p.is_file()}

@@ -34,9 +34,15 @@ class Carried:
     views: tuple[View, ...]
     spans: frozenset[str]
     volume_size: int
+    tool: str  # the object that is gapforge itself, "" without one
     receiver: Path | None
     described: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def brings_gapforge(self) -> bool:
+        """Whether a site that has nothing gets gapforge from these folders: its repository, and a program to unpack it."""
+        return self.tool in self.spans and self.receiver is not None
 
     @property
     def presets(self) -> list[str]:
@@ -54,7 +60,13 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
     receiver, bad = _receiver(folders)
     volume_size = next((v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0)
     carried = Carried(
-        tuple(folders), scan.views, frozenset(_spans(scan)), volume_size, receiver, describe(scan, folders, receiver)
+        tuple(folders),
+        scan.views,
+        frozenset(_spans(scan)),
+        volume_size,
+        scan.tool,
+        receiver,
+        describe(scan, folders, receiver),
     )
     if preset not in carried.presets:
         raise BundleError(f"bundle {scan.bundle} does not carry {preset}; it carries {', '.join(carried.presets) or 'nothing known'}",
@@ -135,7 +147,7 @@ def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> lis
 
     Raises BundleError naming what the bundle's presets need, the site has, and nobody here can stand in for.
     """
-    contents, needed = _known(project, carried.views)
+    contents, needed = _known(project, carried)
     found: list[tuple[str, Path | bytes]] = []
     lacking = []
     for sha256, size in inventory:
@@ -155,10 +167,12 @@ def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> lis
     return found
 
 
-def _known(project: Project, views: Sequence[View]) -> tuple[Contents, set[str]]:
+def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
     """(where things are here, what the bundle's presets need), by the very locks that the bundle carries."""
     contents, needed = Contents(project), set()
-    for view in views:
+    if carried.tool:
+        contents.know_tool(carried.tool)
+    for view in carried.views:
         for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / "lock.json"):
             try:
                 text = file.read_bytes()
@@ -179,7 +193,7 @@ def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault
         spans = read_request(requests[0]).spans if requests else ()
     except BundleError:
         return []
-    contents, _ = _known(project, carried.views)
+    contents, _ = _known(project, carried)
     lacks: dict[str, int] = {}
     sizes = {span.sha256: span.size for span in spans}
     for span in spans:
@@ -194,6 +208,8 @@ def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault
 def pack_again(carried: Carried, inventory: Path | None) -> str:
     """The command that makes good the bundle where it lies: pack keeps what is whole and writes the rest."""
     words = ["./gapforge", "pack", *carried.presets]
+    if carried.tool:
+        words.append("--with-tool")
     if inventory is not None:
         words += ["--for", str(inventory)]
     if carried.volume_size not in (0, DEFAULT_VOLUME):

@@ -36,10 +36,10 @@ def clear(place: Project) -> None:
         place.root.parent.rmdir()
 
 
-def fill(project: Project, place: Project) -> list[str]:
+def fill(project: Project, place: Project, *, bare: bool = False) -> list[str]:
     """Make the place, with a copy of the repository; gives what was left out of it, each with the reason.
 
-    Files are copied, so that whatever happens in the place happens there only. ``.env`` is the exception: it is the
+    ``bare`` copies nothing, for a bundle that brings the repository too. Files are copied, so that whatever happens in the place happens there only. ``.env`` is the exception: it is the
     same file under a second name, since a copy of a secret would have to be wiped as well.
     """
     if not (project.root / PROGRAM).is_file():
@@ -47,7 +47,7 @@ def fill(project: Project, place: Project) -> list[str]:
                          hint="run it in a checkout: ./gapforge rehearse PRESET")  # fmt: skip
     mark_folder(place.root, "stands for a site while a rehearsal runs")
     left_out = []
-    for name in files_of(project):
+    for name in () if bare else files_of(project):
         if reason := _copy(project.root, name, place.root):
             left_out.append(f"{name} {reason}")
     _carry_env(project.env_file, place.env_file)

@@ -143,6 +143,8 @@ class Record:
         rows = [(tr("묶음", "bundle"), bundle["id"])]
         if bundle["index"] is not None:
             rows.append((tr("색인", "index"), f"{bundle['index']['sha256']}  {bundle['index']['file']}"))
+        if bundle["tool_sha256"]:
+            rows.append((tr("gapforge 저장소", "gapforge itself"), bundle["tool_sha256"]))
         for volume in bundle["volumes"]:
             rows.append(
                 (tr("볼륨", "volume"), f"{volume['index_sha256']}  {volume['file']}, {human_bytes(volume['size'])}")

@@ -125,7 +125,8 @@ class _Rehearsal:
         with self._timed("place", tr(f"현장 자리를 만듭니다: {self.place.root}", f"an empty place: {self.place.root}")):
             places.clear(self.place)
             self.made = True
-            self._warn(*(f"{left} and was left out" for left in places.fill(self.project, self.place)))
+            bare = self.carried is not None and self.carried.brings_gapforge
+            self._warn(*(f"{left} and was left out" for left in places.fill(self.project, self.place, bare=bare)))
         if self.carried is None:
             with (
                 self._timed("copy", tr("artifacts 폴더를 옮깁니다", "carrying the artifacts' folder")),
@@ -160,6 +161,9 @@ class _Rehearsal:
         program = carried.receiver or self.place.root / places.PROGRAM
         with self._timed("unpack", tr(f"{program.name}(으)로 들여옵니다", f"unpacking with {program.name}")):
             children.run(program, "unpack", *map(str, carried.folders))
+            if not (self.place.root / places.PROGRAM).is_file():
+                raise BundleError("the bundle was unpacked, but brought no gapforge that could build",
+                                  hint=bundles.pack_again(carried, inventory))  # fmt: skip
 
     def _build(self, children: Children, kind: str) -> None:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
