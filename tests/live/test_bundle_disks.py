@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, carry, hashes, receive, sender, site_at
+from bundles import PRESET, carry, hashes, names, receive, sender, site_at
 from gapforge.build.verify import verify
 from gapforge.core.errors import StorageError
 from gapforge.core.project import Project
+from media import gapforge, tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -84,6 +85,75 @@ def test_packing_on_a_read_only_disk(tmp_path: Path, disk: Callable[[str, str], 
     with pytest.raises(StorageError, match="read-only"):
         carry(made, stick, size=100_000)
     assert receive(site_at(tmp_path / "site"), _packed(tmp_path)).complete
+
+
+def full_on_the_way(disk: Callable[[str, str], Path], name: str, files: int) -> Path:
+    """A disk with room for bytes, as a look at it says, and for so many files only: full while it is written."""
+    return disk(name, f"size=60m,nr_inodes={files}")
+
+
+def more_room(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(folder)], check=True)
+
+
+def test_a_stick_that_fills_up_while_it_is_packed(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
+    before = tree(made.project.artifacts)
+    stick = full_on_the_way(disk, "stick", 3)
+    words = ["pack", PRESET, "--volume-size", "1M", "--to", stick]
+    said = gapforge(made.project.root, *words, code=15)
+    assert f"{stick}/" in said and "the disk is full" in said and f"next: make room (df -h {stick})" in said
+    kept = names(stick)
+    assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), "what is whole stays, nothing else"
+    assert tree(made.project.artifacts) == before
+    more_room(stick)
+    assert f"{len(kept)} volumes were there already; they were read and kept" in gapforge(made.project.root, *words)
+    gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", tmp_path / "want")
+    assert kept.items() < names(stick).items() and names(stick) == names(tmp_path / "want")
+
+
+def test_a_site_that_fills_up_while_it_is_unpacked(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(90_000) for n in range(20)})
+    carry(made, tmp_path / "stick", size=400_000)
+    for files in (12, 25, 40, 60):  # in the store's first folders, among the objects, and while the preset is laid out
+        folder = full_on_the_way(disk, f"disk{files}", files)
+        site = site_at(folder / "site")
+        said = gapforge(site.root, "unpack", tmp_path / "stick", code=15)
+        assert str(folder) in said and "the disk is full" in said and "run the same command again" in said
+        assert hashes(site) <= made.objects and not site.artifacts_of(PRESET).joinpath("lock.json").exists()
+        more_room(folder)
+        gapforge(site.root, "unpack", tmp_path / "stick")
+        gapforge(site.root, "verify", PRESET)
+        assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
+
+
+def test_disks_that_are_full_or_read_only_from_the_start(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
+    good = tmp_path / "good"
+    gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", good)
+    small, locked = disk("small", "size=2m"), disk("locked", "size=20m")
+    said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", small, code=15)
+    assert (
+        "the volumes do not fit" in said
+        and "next: name a further folder with --to" in said
+        and not list(small.iterdir())
+    )
+    (small / "site").mkdir()
+    site = Project(small / "site", small / "site" / "artifacts")
+    said = gapforge(site.root, "unpack", good, code=15)
+    assert "are needed and" in said and "nothing was imported" in said and hashes(site) == set()
+    here = site_at(locked / "site")
+    gapforge(here.root, "unpack", *sorted(good.glob("*.gfv"))[:2], code=21)
+    before = tree(locked)
+    subprocess.run(["mount", "-o", "remount,ro", str(locked)], check=True)
+    said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", locked / "stick", code=15)
+    assert "the file system is read-only" in said and str(locked) in said
+    said = gapforge(here.root, "unpack", good, code=15)
+    assert "the file system is read-only" in said and str(locked) in said
+    assert tree(locked) == before
+    subprocess.run(["mount", "-o", "remount,rw", str(locked)], check=True)
+    gapforge(here.root, "unpack", good)
+    gapforge(here.root, "verify", PRESET)
 
 
 def _packed(folder: Path) -> Path:
