@@ -9,15 +9,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_bundle_damage import HASH, HOSTILE, forge, index_with, volumes
 
 from bundles import PRESET, Sender, carry, hashes, names, sender, site_at
 from gapforge.build.verify import verify
 from gapforge.bundle.volume import TRAILER, read_volume
 from gapforge.cli import main as cli
 from gapforge.core.project import Project
+from hostile import HASH, HOSTILE, forge, index_with
 
 SIZE = 40_000
+
+
+def volumes(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.gfv"))
 
 
 class World:

@@ -25,9 +25,10 @@ from gapforge.bundle import unpack as unpacking
 from gapforge.bundle.partial import merged, without
 from gapforge.bundle.request import Request, read_request
 from gapforge.bundle.scan import look
-from gapforge.bundle.volume import FORMAT, HEAD, MAX_INDEX, Damaged, compact, read_volume, trailer
+from gapforge.bundle.volume import MAX_INDEX, Damaged, read_volume
 from gapforge.core.errors import BundleError, StorageError
 from gapforge.core.project import Project
+from hostile import HASH, HOSTILE, forge, index_with
 
 SIZE = 40_000
 KILLS = 10
@@ -192,50 +193,6 @@ def test_nothing_to_import_is_said(tmp_path: Path) -> None:
         receive(site, tmp_path / "empty")
     assert "does not begin like a volume" in caught.value.render()
     unharmed(site, set())
-
-
-def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
-    """A volume with this index and all hashes around it right."""
-    data = raw or compact(index)
-    offset = len(HEAD) + len(payload)
-    path.write_bytes(HEAD + payload + data + trailer(data, offset))
-
-
-def index_with(pieces: Any = (), **changes: Any) -> dict[str, Any]:
-    return {"format": FORMAT, "bundle": "ab" * 12, "number": 1, "volumes": 1, "volume_size": 10**6, "repairs": "", "tool": "",
-            "pieces": list(pieces), "views": [[PRESET, "1" * 64, "2" * 64]], **changes}  # fmt: skip
-
-
-HASH = "a" * 64
-HOSTILE: dict[str, Any] = {
-    "size 2^63": index_with([[HASH, 2**63]]),
-    "a part of size 2^63": index_with([[HASH, 2**63, 2**62, 1, HASH]]),
-    "more digits than a number has": None,
-    "a length beyond the file": index_with([[HASH, 5000]]),
-    "a negative offset": index_with([[HASH, 100, -5, 10, HASH]]),
-    "beyond the object": index_with([[HASH, 100, 95, 10, HASH]]),
-    "a path for a hash": index_with([["../../../../etc/passwd", 3]]),
-    "an absolute path for a hash": index_with([["/etc/passwd", 3]]),
-    "a long name that begins like a hash": index_with([[HASH + "/../x", 3]]),
-    "a preset that leads out": index_with(views=[["../../x", "1" * 64, "2" * 64]]),
-    "an absolute preset": index_with(views=[["/tmp/x", "1" * 64, "2" * 64]]),
-    "a preset that is the store": index_with(views=[[".store", "1" * 64, "2" * 64]]),
-    "a preset twice": index_with(views=[[PRESET, "1" * 64, "2" * 64]] * 2),
-    "overlapping parts": index_with([[HASH, 100, 0, 10, HASH], [HASH, 100, 5, 10, HASH]]),
-    "an object twice": index_with([[HASH, 0], [HASH, 0]]),
-    "true for a number": index_with(number=True),
-    "a float": index_with(number=1.0),
-    "volume 2 of 1": index_with(number=2),
-    "a billion volumes": index_with(volumes=10**9),
-    "no object": [],
-    "other keys": {**index_with(), "path": "/etc/passwd"},
-    "a bundle that leads out": index_with(bundle="../" * 8),
-    "a tool that leads out": index_with(tool="../" * 8),
-    "a tool of another kind": index_with(tool=None),
-    "deep": None,
-    "spaces": None,
-    "no ASCII": None,
-}
 
 
 @pytest.mark.parametrize("kind", sorted(HOSTILE))

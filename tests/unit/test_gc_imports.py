@@ -172,6 +172,13 @@ def test_a_killed_run_s_half_written_record_goes(half: Half) -> None:
     assert not half.record.parent.exists()
 
 
+def test_what_a_killed_run_was_laying_out_goes(half: Half) -> None:
+    for name in ("place-7", "bytes-7-8", "copy-7-8", "place-7-1"):
+        (half.site.store / "partial" / name).write_text("half")
+    assert receive(half.site, half.stick).complete
+    assert not half.parts()
+
+
 def test_two_bundles_on_their_way(half: Half, tmp_path: Path) -> None:
     chance = random.Random(1)
     other = sender(tmp_path / "other", {f"sources/{n}": chance.randbytes(30_000) for n in range(4)})

@@ -87,7 +87,8 @@ class _Import:
         self.project, self.store, self.scan, self.progress = project, store, scan, progress
         self.partial, self.room = Partial(store), Room(store)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
-        self.failed: dict[Path, list[Piece]] = {}
+        self.failed: dict[Path, list[Span]] = {}
+        self._spans: dict[Span, Span] = {}  # those of ``failed``, each once however many copies of a volume come
         self._guard = threading.Lock()
         self.lacking: set[Span] = set()
         self.tool_unknown = False
@@ -190,7 +191,7 @@ class _Import:
                 self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
                 self._finish(piece.span)
         if bad:
-            self.failed[volume.path] = bad
+            self.failed[volume.path] = [self._spans.setdefault(piece.span, piece.span) for piece in bad]
             self.result.broken[volume.path] = why or "is damaged"
 
     def _piece(self, handle: int, piece: Piece) -> str:
@@ -349,7 +350,7 @@ class _Import:
     def _tell_of_failures(self) -> None:
         """Add to each broken volume which objects it fails, by the names that people know."""
         names = self._names() if self.result.broken else {}
-        held: dict[Path, Iterable[Span]] = {path: [p.span for p in bad] for path, bad in self.failed.items()}
+        held: dict[Path, Iterable[Span]] = dict(self.failed)
         for path in self.scan.broken:
             number = _number_in_name(path, self.scan)
             if number and self.scan.plan is not None:
@@ -369,7 +370,7 @@ class _Import:
 
     def _request(self) -> Request:
         """Everything that the site lacks, as far as locks, indexes and volumes tell."""
-        spans = set(self.lacking) | {piece.span for bad in self.failed.values() for piece in bad}
+        spans = self.lacking | set(self._spans)
         if self.scan.plan is not None:
             spans |= set(self.scan.plan.spans)
         known = all(count >= 0 for count in self.result.incomplete.values()) and not self.tool_unknown

@@ -1,0 +1,61 @@
+"""Volumes that are made to use up memory: an index as full as one can be, every entry wrong, and copies of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundles import hashes, site_at
+from gapforge.bundle.volume import MAX_INDEX, compact, read_volume
+from hostile import forge, index_with
+from media import argv, environment
+
+MOST = 200_000  # kB
+ENTRIES = 57_000
+
+
+def unpacked(root: Path, stick: Path) -> tuple[int, str, int]:
+    """Exit code, what was said, and the most memory in kB of a real unpack."""
+    with open(root / "said", "w+", encoding="utf-8") as said:
+        child = subprocess.Popen(argv("unpack", stick), env=environment(root), stdout=said, stderr=said, cwd="/")
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        return child.returncode, said.read(), usage.ru_maxrss
+
+
+def full(file: Path, seed: str, number: int, volumes: int) -> None:
+    pieces = sorted([hashlib.sha256(f"{seed}{n}".encode()).hexdigest(), 1] for n in range(ENTRIES))
+    index = index_with(pieces, number=number, volumes=volumes)
+    assert 0.95 * MAX_INDEX < len(compact(index)) <= MAX_INDEX
+    forge(file, index, b"w" * ENTRIES)
+
+
+@pytest.mark.timeout(900)
+def test_a_full_index_with_nothing_right_in_it(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    full(stick / "1.gfv", "", 1, 1)
+    os.link(stick / "1.gfv", stick / "copy.gfv")
+    assert len(read_volume(stick / "1.gfv")[1]) == ENTRIES
+    site = site_at(tmp_path / "site")
+    code, said, peak = unpacked(site.root, stick)
+    print(f"{peak} kB")
+    assert code == 21 and f"and {ENTRIES - 8} more" in said and "Traceback" not in said
+    assert peak < MOST and hashes(site) == set() and not list((site.store / "partial").iterdir())
+
+
+def test_many_full_indexes(tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    for n in range(1, 9):
+        full(stick / f"{n}.gfv", f"{n}-", n, 8)
+    site = site_at(tmp_path / "site")
+    code, said, peak = unpacked(site.root, stick)
+    print(f"{peak} kB")
+    assert code == 21 and "which no bundle holds; nothing was imported" in said
+    assert peak < MOST and hashes(site) == set()
