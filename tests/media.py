@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bundles import names
 from gapforge.core.files import sha256_file
 from samples import ROOT
 
@@ -44,6 +45,11 @@ def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
         for p in sorted(folder.rglob("*"))
         if p.is_file() and not p.is_symlink()
     }
+
+
+def carried(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 of all that pack put into a folder but the custody page, which tells of the day."""
+    return {name: sha256 for name, sha256 in names(folder).items() if not name.endswith(".custody.txt")}
 
 
 def need(*programs: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, carry, hashes, names, receive, sender, site_at
+from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.build.verify import verify
 from gapforge.core.errors import StorageError
 from gapforge.core.project import Project
-from media import gapforge, tree
+from media import carried, gapforge, tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -38,8 +38,8 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 
 def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
     chance = random.Random(1)
-    made = sender(tmp_path, {f"sources/{n}": chance.randbytes(700_000) for n in range(8)})
-    one, two = disk("one", "size=4m"), disk("two", "size=5m")
+    made = sender(tmp_path, {f"sources/{n}": chance.randbytes(700_000) for n in range(11)})
+    one, two = disk("one", "size=6m"), disk("two", "size=6m")
     with pytest.raises(StorageError, match="do not fit"):
         carry(made, one, size=1_000_000)
     assert not list(one.iterdir())
@@ -47,7 +47,7 @@ def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str]
     assert set(packed.folders.values()) == {one, two}
     for stick in (one, two):
         subprocess.run(["mount", "-o", "remount,ro", str(stick)], check=True)
-    small = disk("small", "size=4m")
+    small = disk("small", "size=6m")
     (small / "site").mkdir()
     site = Project(small / "site", small / "site" / "artifacts")
     with pytest.raises(StorageError, match=r"are needed and .* are free"):
@@ -55,7 +55,7 @@ def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str]
     assert hashes(site) == set()
     first = receive(site, one)  # what fits is taken
     assert not first.complete and first.missing_volumes and first.imported
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=12m", str(small)], check=True)
     assert receive(site, two, one).complete and hashes(site) == made.objects
     assert verify(site.artifacts_of(PRESET)).ok
 
@@ -103,13 +103,13 @@ def test_a_stick_that_fills_up_while_it_is_packed(tmp_path: Path, disk: Callable
     words = ["pack", PRESET, "--volume-size", "1M", "--to", stick]
     said = gapforge(made.project.root, *words, code=15)
     assert f"{stick}/" in said and "the disk is full" in said and f"next: make room (df -h {stick})" in said
-    kept = names(stick)
+    kept = carried(stick)
     assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), "what is whole stays, nothing else"
     assert tree(made.project.artifacts) == before
     more_room(stick)
     assert f"{len(kept)} volumes were there already; they were read and kept" in gapforge(made.project.root, *words)
     gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", tmp_path / "want")
-    assert kept.items() < names(stick).items() and names(stick) == names(tmp_path / "want")
+    assert kept.items() < carried(stick).items() and carried(stick) == carried(tmp_path / "want")
 
 
 def test_a_site_that_fills_up_while_it_is_unpacked(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, Sender, hashes, names, sender, site_at
+from bundles import PRESET, Sender, hashes, sender, site_at
 from gapforge.core.project import Project
-from media import argv, environment, gapforge, mounted, tree
+from media import argv, carried, environment, gapforge, mounted, tree
 
 KILLS = 50
 SOME_KILLS = 10
@@ -97,7 +97,7 @@ def only_right_volumes(want: dict[str, str], *folders: Path) -> dict[str, str]:
     """What has its final name, none of it with other bytes than an undisturbed pack's."""
     found: dict[str, str] = {}
     for folder in filter(Path.is_dir, folders):
-        for name, sha256 in names(folder).items():
+        for name, sha256 in carried(folder).items():
             if not name.startswith("."):
                 assert sha256 == want[name], f"{name} has its name and other bytes"
                 found[name] = sha256
@@ -125,7 +125,7 @@ def test_packing_onto_several_sticks_that_is_killed(
 
 
 def kill_packing(made: Sender, calm: Path, folders: list[Path], kills: int, capsys: pytest.CaptureFixture[str]) -> None:
-    want, before = names(calm), tree(made.project.artifacts)
+    want, before = carried(calm), tree(made.project.artifacts)
     words = ["pack", PRESET, "--volume-size", VOLUME, "--to", *folders]
     moments = Moments(random.Random(50 + kills), 0.8 * timed(lambda: gapforge(made.project.root, *words)))
     kept = 0
@@ -138,7 +138,7 @@ def kill_packing(made: Sender, calm: Path, folders: list[Path], kills: int, caps
         kept += len(only_right_volumes(want, *folders))
         gapforge(made.project.root, *words)
         assert only_right_volumes(want, *folders) == want, "the same volumes and index"
-        there = [path.name for folder in folders for path in folder.iterdir()]
+        there = [name for folder in folders for name in carried(folder)]
         assert set(there) == set(want), "and nothing besides"
         assert len(there) == len(set(there)) + 2 * sum(any(folder.iterdir()) for folder in folders[1:]), (
             "each volume once"
@@ -155,7 +155,7 @@ def test_unpacking_that_is_killed(made: Sender, calm: Path, tmp_path: Path, caps
     for n, file in enumerate(sorted(calm.iterdir())):
         sticks[n % 2].mkdir(exist_ok=True)
         shutil.copy(file, sticks[n % 2])
-    carried = [names(stick) for stick in sticks]
+    brought = [carried(stick) for stick in sticks]
     trial = site_at(tmp_path / "trial")
     moments = Moments(random.Random(7), timed(lambda: gapforge(trial.root, "unpack", *sticks)))
     want, view = tree(trial.store / "sha256"), tree(trial.artifacts_of(PRESET))
@@ -177,7 +177,7 @@ def test_unpacking_that_is_killed(made: Sender, calm: Path, tmp_path: Path, caps
             if moments.hits % 5 == 0:  # the trees say the same
                 gapforge(site.root, "verify", PRESET)
         shutil.rmtree(site.root)
-    assert [names(stick) for stick in sticks] == carried, "sticks are only read"
+    assert [carried(stick) for stick in sticks] == brought, "sticks are only read"
     with capsys.disabled():
         moments.report("\nunpack")
         print(f"  {partly} of them with some of the objects, {views} while the preset was laid out or after")
@@ -210,7 +210,7 @@ def test_a_repair_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsy
     request = next(half.artifacts.glob("repair-*.json"))
     words = ["pack", "--repair", request, "--volume-size", VOLUME, "--to"]
     took = timed(lambda: gapforge(made.project.root, *words, tmp_path / "mend"))
-    want, before = names(tmp_path / "mend"), tree(made.project.artifacts)
+    want, before = carried(tmp_path / "mend"), tree(made.project.artifacts)
     moments = Moments(random.Random(8), 0.7 * took)
     folder = tmp_path / "stick"
     while moments.hits < SOME_KILLS:
@@ -219,7 +219,7 @@ def test_a_repair_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsy
         if moments.strike(made.project.root, *words, folder, working=busy(folder)):
             only_right_volumes(want, folder)
             gapforge(made.project.root, *words, folder)
-            assert names(folder) == want and tree(made.project.artifacts) == before
+            assert carried(folder) == want and tree(made.project.artifacts) == before
     with capsys.disabled():
         moments.report("\npack --repair")
     moments = Moments(random.Random(9), 0.7 * took)

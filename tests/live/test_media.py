@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bundles import PRESET, carry, hashes, names, sender, site_at
+from bundles import PRESET, carry, hashes, sender, site_at
 from fabric import write_lock
 from gapforge.bundle import medium
 from gapforge.core.lock import Entry
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from media import argv, environment, exfat, fat, gapforge, image, need, run, tree
+from media import argv, carried, environment, exfat, fat, gapforge, image, need, run, tree
 
 MB = 1_000_000
 
@@ -56,7 +56,7 @@ def test_volumes_go_through_a_fat32_stick(tmp_path: Path) -> None:
     run("mcopy", "-s", "-i", stick, tmp_path / "out", "::/")
     run("fsck.vfat", "-n", stick)
     run("mcopy", "-s", "-i", stick, "::/out", tmp_path / "back")
-    assert names(tmp_path / "back") == names(tmp_path / "out")
+    assert carried(tmp_path / "back") == carried(tmp_path / "out")
     site = site_at(tmp_path / "site")
     gapforge(site.root, "unpack", tmp_path / "back")
     gapforge(site.root, "verify", PRESET)
@@ -72,7 +72,7 @@ def test_a_mounted_fat_stick(tmp_path: Path) -> None:
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     run("fsck.vfat", "-n", stick)
     with fat(tmp_path / "again", stick) as folder:
-        assert names(folder) == names(tmp_path / "want")
+        assert carried(folder) == carried(tmp_path / "want")
         site = site_at(tmp_path / "site")
         gapforge(site.root, "unpack", folder)
         gapforge(site.root, "verify", PRESET)
@@ -121,7 +121,7 @@ def test_an_exfat_stick(tmp_path: Path) -> None:
         shutil.rmtree(folder / "partial")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     with exfat(tmp_path / "again", stick) as folder:  # what was synced is there after the stick was taken out
-        assert names(folder) == names(tmp_path / "want")
+        assert carried(folder) == carried(tmp_path / "want")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
         site = site_at(tmp_path / "site")
         gapforge(site.root, "unpack", folder)
@@ -191,7 +191,7 @@ def test_a_stick_that_is_pulled_out(tmp_path: Path) -> None:
     assert tree(made.project.artifacts) == before
     with exfat(tmp_path / "again", stick) as folder:
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "5M", "--to", folder)
-        assert names(folder) == names(tmp_path / "want")
+        assert carried(folder) == carried(tmp_path / "want")
         site = site_at(tmp_path / "site")
         said = pulled(site.root, folder, "unpack", folder)
     hashes(site)

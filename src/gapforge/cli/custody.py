@@ -60,6 +60,8 @@ def write_pages(project: Project, facts: Custody, beside: Iterable[Path] = ()) -
 
     def write_beside(folder: Path) -> Path:
         target = folder / page_name(facts.bundle)
+        for litter in folder.glob(f".{target.name}.*.tmp"):  # of a run that was killed
+            litter.unlink(missing_ok=True)
         write_text(target, text)
         return target
 
