@@ -42,6 +42,7 @@ want_sync() {
     want_program mmdebstrap mmdebstrap
     want_program curl curl
     want_program git git
+    want_program ssh-keygen openssh-client
     want_program xz xz-utils
     want_program zstd zstd
     want_program gpg gpg
@@ -57,6 +58,7 @@ want_build() {
     have_docker || packages+=(docker.io)
     want_program unshare util-linux
     want_program mount mount
+    want_program ssh-keygen openssh-client  # signatures; where nobody is trusted, nothing asks for it
 }
 
 have_docker() {
@@ -75,6 +77,7 @@ want_test() {
     want_program fusefat fusefat
     want_program mkfs.exfat exfatprogs
     want_program mount.exfat-fuse exfat-fuse
+    want_program ssh-keygen openssh-client
     want_package ca-certificates
     want_python
 }

@@ -75,12 +75,13 @@ def test_everything_is_missing(machine: Machine) -> None:
         "shellcheck",
         "apt-utils",
         "gcc",
+        "openssh-client",
     } <= set(got)
     assert "debian-archive-keyring" in got and got == sorted(set(got)) and machine.asked() == ""
 
 
 def test_nothing_is_missing_then_nothing_is_asked(machine: Machine) -> None:
-    for name in ("docker", "dockerd", "unshare", "mount", "python3"):
+    for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen", "python3"):
         machine.put(name, "exit 0")
     assert machine.run("build").returncode == 0 and machine.asked() == ""
 
@@ -96,6 +97,7 @@ def test_installs_only_what_is_missing(machine: Machine) -> None:
     machine.put("python3", "exit 0")
     machine.put("docker", '[ "$1" = info ]')
     machine.put("unshare", "exit 0")
+    machine.put("ssh-keygen", "exit 0")
     assert machine.run("build").returncode == 0
     update, install = (line for line in machine.asked().splitlines() if not line.startswith("there:"))
     assert update.endswith("update") and install.endswith("install --no-install-recommends mount")
@@ -127,7 +129,7 @@ def test_no_root_and_no_sudo_names_what_an_administrator_must_do(machine: Machin
         if sudo:
             machine.put("sudo", sudo)  # asks for a password, and nobody is there to type one
         got = machine.run("build")
-        assert got.returncode == 17 and "apt-get install docker.io mount util-linux" in got.stderr
+        assert got.returncode == 17 and "apt-get install docker.io mount openssh-client util-linux" in got.stderr
     assert "관리자" in machine.run("build", env={"LANG": "ko_KR.UTF-8"}).stderr
     assert machine.asked() == ""
 
@@ -152,7 +154,7 @@ def test_unknown_argument(machine: Machine) -> None:
 
 
 def test_an_old_python_is_refused(machine: Machine) -> None:
-    for name in ("docker", "dockerd", "unshare", "mount"):
+    for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen"):
         machine.put(name, "exit 0")
     machine.put("python3", 'case "$*" in *version_info*) exit 1;; --version) echo Python 3.8.10;; esac')
     got = machine.run("build")

@@ -184,6 +184,12 @@ class BundleError(GapforgeError):
     exit_code, cause = 21, "bundle"
 
 
+class TrustError(GapforgeError):
+    """What was carried is not signed by a trusted signer, was altered after that, or is older than what is here."""
+
+    exit_code, cause = 22, "trust"
+
+
 class Interrupted(GapforgeError):
     """The user quit, or pressed Ctrl-C. Nothing half-written is left."""
 
@@ -193,5 +199,5 @@ class Interrupted(GapforgeError):
 ERROR_CLASSES: tuple[type[GapforgeError], ...] = (
     InternalError, UsageError, PresetError, LockError, VerifyError, FetchError, ResolveError, GatedError,
     CompatibilityError, EngineError, BuildError, SmokeError, SourceError, SecretError, StorageError,
-    LintError, ToolError, TargetError, BusyError, NotReadyError, BundleError, Interrupted,
+    LintError, ToolError, TargetError, BusyError, NotReadyError, BundleError, TrustError, Interrupted,
 )  # fmt: skip

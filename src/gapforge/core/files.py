@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,23 @@ def inside(root: Path, relative: str) -> Path:
     if reason:
         raise StorageError(f"unsafe path {relative!r} under {root}: it {reason}")
     return target
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A small file that others may have put there. Raises ValueError saying why for a link, pipe, device or a file of
+    more than ``most`` bytes, OSError as the system says it."""
+    if path.is_symlink():
+        raise ValueError("is a symbolic link, not a file")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("is not a regular file")
+        data = bytearray()
+        while len(data) <= most and (chunk := file.read(most + 1 - len(data))):
+            data += chunk
+    if len(data) > most:
+        raise ValueError(f"has more than {most} bytes")
+    return bytes(data)
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

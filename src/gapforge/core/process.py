@@ -22,6 +22,7 @@ PACKAGE_OF = {
     "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
     "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
     "unshare": "util-linux", "setpriv": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
+    "ssh-keygen": "openssh-client",
 }  # fmt: skip
 
 
@@ -61,25 +62,28 @@ def run(
     env: Mapping[str, str | None] | None = None,
     cwd: Path | None = None,
     timeout: float | None = None,
-    stdin: str | None = None,
+    stdin: str | bytes | None = None,
     check: bool = True,
     echo: bool = False,
     redact: Iterable[str] = (),
+    detached: bool = False,
 ) -> Result:
     """Run a program to its end and return what it printed.
 
     ``timeout`` is in seconds. ``echo`` prints the quoted command to stderr first, with every string of
-    ``redact`` hidden. Raises ToolError when the program is missing, takes too long, or (with ``check``)
+    ``redact`` hidden. ``detached`` runs it in a session of its own, where it finds no terminal to ask at.
+    Raises ToolError when the program is missing, takes too long, or (with ``check``)
     exits with anything but 0; the message ends with the last lines it printed.
     """
     if echo:
         print(f"$ {hide(quoted(argv), redact)}", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(
-            list(argv), env=environment(env), cwd=cwd, timeout=timeout, input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True, text=True, errors="replace", check=False,
-        )  # fmt: skip
+        with _exact(stdin) as file:
+            done = subprocess.run(
+                list(argv), env=environment(env), cwd=cwd, timeout=timeout,
+                input=stdin if isinstance(stdin, str) else None, stdin=file,
+                capture_output=True, text=True, errors="replace", check=False, start_new_session=detached,
+            )  # fmt: skip
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
@@ -90,6 +94,18 @@ def run(
     if check and done.returncode != 0:
         raise failed(result, redact)
     return result
+
+
+@contextmanager
+def _exact(stdin: str | bytes | None) -> Iterator[IO[bytes] | int | None]:
+    """What to give subprocess as ``stdin``: bytes come out of a file, so that no encoding touches them."""
+    if not isinstance(stdin, bytes):
+        yield subprocess.DEVNULL if stdin is None else None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        yield file
 
 
 def stream(

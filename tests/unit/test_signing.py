@@ -1,0 +1,241 @@
+"""Signatures by SSH keys: what signs, what is read, and everything that is none."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles import RUN_ENV
+from gapforge.core import signing
+from gapforge.core.errors import GapforgeError, ToolError, TrustError, UsageError
+from gapforge.core.signing import BUNDLE, LOCK, BadSignature, PublicKey, parse_public, parse_signature, signing_key
+from signers import fingerprint, make_key, needs_ssh_keygen, pub, signature
+
+pytestmark = needs_ssh_keygen
+KINDS = ("ed25519", "ecdsa", "rsa")
+DATA = "이름\r\n\x00".encode() + bytes(range(256))  # no text: no encoding may touch it
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for kind in KINDS:
+        make_key(folder, kind, kind=kind)
+    make_key(folder, "secret", passphrase="correct horse")
+    return folder
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    """The socket of an ssh-agent of our own."""
+    socket = str(tmp_path / "agent")
+    child = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            if os.path.exists(socket):
+                break
+            time.sleep(0.05)
+        yield socket
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_key_signs_and_is_told_from_others(keys: Path, kind: str) -> None:
+    key = signing_key(keys / kind)
+    one, two = signing.sign(key, LOCK, [DATA, b""])
+    read = parse_signature(one)
+    assert read.key.fingerprint == fingerprint(keys / kind) == key.public.fingerprint and read.namespace == LOCK
+    assert signing.made_by(read, DATA, LOCK) == read.key
+    assert signing.made_by(read, DATA, BUNDLE) is None  # another namespace
+    assert signing.made_by(read, DATA[:-1], LOCK) is None
+    assert signing.made_by(read, DATA.replace(b"\r\n", b"\n"), LOCK) is None
+    assert signing.made_by(parse_signature(two), b"", LOCK) is not None
+    assert signing.made_by(parse_signature(two), DATA, LOCK) is None
+
+
+def test_what_a_person_signs_by_hand_is_the_same(keys: Path, tmp_path: Path) -> None:
+    made = parse_signature(signature(keys / "ed25519", BUNDLE, DATA, tmp_path))
+    assert signing.made_by(made, DATA, BUNDLE) is not None
+    assert signing.sign(signing_key(keys / "ed25519"), BUNDLE, [DATA]) == [made.data]
+
+
+def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_path: Path) -> None:
+    code = ("from pathlib import Path; from gapforge.core import signing; "
+            f"signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'data'])")  # fmt: skip
+    for extra in ({}, {"DISPLAY": ":99", "SSH_ASKPASS": "/bin/false"}):
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], env={**RUN_ENV, **extra}, start_new_session=True, timeout=60, cwd=tmp_path,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
+        assert "has a passphrase, and there is no terminal to ask for it" in done.stderr
+        assert time.monotonic() - begun < 30
+
+
+def test_a_passphrase_is_asked_for_at_the_terminal_once(keys: Path, tmp_path: Path) -> None:
+    """A terminal of its own, as a person has one; stdout and stderr are elsewhere."""
+    code = ("from pathlib import Path; from gapforge.core import signing; "
+            f"print(len(signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'1', b'2', b'3'])))")  # fmt: skip
+    outer = ("import os, pty, sys; pid, fd = pty.fork()\n"
+             f"if pid == 0: os.execv(sys.executable, [sys.executable, '-c', {code!r}])\n"
+             "seen = b''\n"
+             "while b'passphrase' not in seen: seen += os.read(fd, 1000)\n"
+             "os.write(fd, b'correct horse\\n')\n"
+             "try:\n"
+             "    while data := os.read(fd, 1000): seen += data\n"
+             "except OSError: pass\n"
+             "print(seen.decode(), os.waitpid(pid, 0)[1])\n")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", outer], env=RUN_ENV, cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.stdout.count("passphrase") == 1 and done.stdout.split()[-2:] == ["3", "0"], done.stdout + done.stderr
+
+
+def test_a_key_that_only_the_agent_holds(
+    keys: Path, tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone.pub"
+    alone.write_bytes(pub(keys / "ecdsa").read_bytes())
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(TrustError, match="cannot sign") as caught:
+        signing.sign(signing_key(alone), LOCK, [DATA])
+    assert "ssh-add -l" in caught.value.hint
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    subprocess.run(["ssh-add", "-q", keys / "ecdsa"], check=True, env={**os.environ, "SSH_AUTH_SOCK": agent})
+    made = parse_signature(signing.sign(signing_key(alone), LOCK, [DATA])[0])
+    assert made.key.fingerprint == fingerprint(keys / "ecdsa") and signing.made_by(made, DATA, LOCK)
+
+
+def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
+    cases: dict[str, bytes | None] = {"absent": None, "empty": b"", "junk": os.urandom(900), "-n": b"hello\n"}
+    for name, data in cases.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError) as caught:
+            signing_key(tmp_path / name)
+        assert caught.value.hint
+    with pytest.raises(UsageError, match="is not a file"):
+        signing_key(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is not a file"):
+        signing_key(tmp_path / "pipe")
+    open_key = tmp_path / "open"
+    open_key.write_bytes((keys / "ed25519").read_bytes())
+    open_key.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read"):
+        signing_key(open_key)
+    damaged = tmp_path / "damaged"
+    text = (keys / "ed25519").read_text().splitlines()
+    damaged.write_text("\n".join([*text[:-2], text[-1]]) + "\n")
+    damaged.chmod(0o600)
+    with pytest.raises(GapforgeError):
+        signing.sign(signing_key(damaged), LOCK, [DATA])
+
+
+def test_a_pub_file_of_another_key_beside_the_private_one(keys: Path, tmp_path: Path) -> None:
+    key = make_key(tmp_path, "k")
+    pub(key).write_bytes(pub(keys / "ecdsa").read_bytes())
+    # The private file tells its own public half, so the wrong .pub does no harm, or ssh-keygen refuses it.
+    try:
+        made = signing.sign(signing_key(key), LOCK, [DATA])
+    except TrustError:
+        return
+    assert parse_signature(made[0]).key.blob == signing_key(key).public.blob
+
+
+def test_no_ssh_keygen(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parse_signature(signing.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for call in (lambda: signing.sign(signing_key(keys / "ed25519"), LOCK, [DATA]), lambda: signing.made_by(made, DATA, LOCK)):  # fmt: skip
+        with pytest.raises(ToolError, match="ssh-keygen is not installed") as caught:
+            call()
+        assert "apt-get install openssh-client" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fingerprint_is_what_ssh_keygen_shows(keys: Path, kind: str) -> None:
+    key = parse_public(pub(keys / kind).read_text().rstrip("\n"))
+    assert key.fingerprint == fingerprint(keys / kind) and key.comment == f"{kind}@example"
+    assert signing_key(keys / kind).public.blob == key.blob
+
+
+def ssh_string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def line(kind: str, *fields: bytes, first: str = "") -> str:
+    blob = b"".join(map(ssh_string, [(first or kind).encode(), *fields]))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+GOOD = line("ssh-ed25519", b"k" * 32)
+
+
+def test_public_keys_that_are_read() -> None:
+    assert parse_public(GOOD).comment == "" and parse_public(GOOD + " a  b ").comment == "a  b"
+    assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).touched
+    assert parse_public(line("sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", b"\4" + b"p" * 64, b"ssh:")).touched
+    assert not parse_public(line("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)).touched
+
+
+@pytest.mark.parametrize("text", [
+    "", " ", "ssh-ed25519", "ssh-ed25519 ", "ssh-ed25519 !!!!", "ssh-ed25519 AAAA", GOOD[:-4], GOOD + "=",
+    GOOD.replace("ssh-ed25519 ", "ssh-rsa "), 'command="x" ' + GOOD, "a@b " + GOOD, GOOD + "\n" + GOOD, GOOD + "\rx",
+    "# " + GOOD, line("ssh-ed25519", b"k" * 31), line("ssh-ed25519", b"k" * 32, b"more"), line("ssh-dss", *[b"1"] * 4),
+    line("ssh-ed25519", b"k" * 32, first="ssh-rsa"), line("ssh-rsa", b"\1\0\1", b"\xff" * 128),
+    line("ecdsa-sha2-nistp256", b"nistp384", b"\4" + b"p" * 64), line("ssh-ed25519-cert-v01@openssh.com", b"k" * 32),
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----", GOOD + " \x1b[31m", GOOD + "\0",
+])  # fmt: skip
+def test_text_that_is_no_public_key(text: str) -> None:
+    with pytest.raises(ValueError, match=r".{10}"):
+        parse_public(text)
+
+
+def armour(raw: bytes) -> bytes:
+    return b"-----BEGIN SSH SIGNATURE-----\n" + base64.b64encode(raw) + b"\n-----END SSH SIGNATURE-----\n"
+
+
+def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
+    good = signing.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0]
+    blob = parse_signature(good).key.blob
+    rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
+    cases = [
+        b"", b"x", good[:-10], good[1:], b"x" + good, good + b"x", good + good, b"\0" * 300, good.replace(b"U1NI", b"U1NJ"),
+        armour(b""), armour(b"SSHSIG"), armour(b"SSHSIG\0\0\0\2" + ssh_string(blob) + rest), armour(b"SSHSIG\0\0\0\1" + ssh_string(blob)),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(b"") + rest), armour(b"SSHSIG\0\0\0\1\xff\xff\xff\xff"), armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest + b"\0"),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + ssh_string(b"a\nb") + rest), good.replace(b"SIGNATURE", b"MESSAGE"),
+        b"-----BEGIN SSH SIGNATURE-----\n" + b"A" * (70 << 10) + b"\n-----END SSH SIGNATURE-----\n",
+    ]  # fmt: skip
+    for number, data in enumerate(cases):
+        with pytest.raises(BadSignature):
+            parse_signature(data)
+        (tmp_path / str(number)).write_bytes(data)
+        with pytest.raises(BadSignature):
+            signing.read_signature(tmp_path / str(number))
+    assert parse_signature(armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest)).namespace == LOCK
+    assert parse_signature(good.replace(b"\n", b"\r\n")).key.blob == blob  # what a mail program does
+
+
+def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(signing.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
+    (tmp_path / "link").symlink_to(good)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(1 << 40)
+    for name, why in (("link", "symbolic link"), ("pipe", "regular file"), ("folder", "regular file|directory"),
+                      ("huge", "more than"), ("absent", "is missing")):  # fmt: skip
+        with pytest.raises(BadSignature, match=why):
+            signing.read_signature(tmp_path / name)
+
+
+def test_comparing_keys_is_about_their_bytes() -> None:
+    assert PublicKey("ssh-rsa", b"1").fingerprint != PublicKey("ssh-rsa", b"2").fingerprint
