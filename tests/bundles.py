@@ -23,7 +23,8 @@ from gapforge.core.project import Project
 from samples import ROOT
 
 PRESET = "debian12-cpu-quickstart"
-RUN_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8"}
+RUN_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8",
+           "XDG_CONFIG_HOME": "/nonexistent/config"}  # fmt: skip
 
 
 class Sender:

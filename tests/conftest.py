@@ -23,6 +23,7 @@ from gapforge.core import preset as presets  # noqa: E402
 from gapforge.core.project import Project  # noqa: E402
 
 PRESET = "debian12-cpu-quickstart"
+NOWHERE = "/nonexistent/config"
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -39,6 +40,7 @@ def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         if key.startswith("GAPFORGE_"):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
+    monkeypatch.setenv("XDG_CONFIG_HOME", NOWHERE)  # nobody whom the user trusts is trusted in a test
     if request.node.get_closest_marker("live"):
         return
     for key in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "DOCKER_HOST", "DOCKER_CONTEXT"):

@@ -76,7 +76,21 @@ def test_only_the_standard_library(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["verify", "build", "plan", "smoke", "engine", "list", "check", "gc", "inventory", "pack", "unpack", "rehearse"],
+    [
+        "verify",
+        "build",
+        "plan",
+        "smoke",
+        "engine",
+        "list",
+        "check",
+        "gc",
+        "inventory",
+        "pack",
+        "unpack",
+        "rehearse",
+        "trust",
+    ],
 )
 def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
     """Also not by way of a function that imports late: the verb's help is run, and what was loaded is looked at."""

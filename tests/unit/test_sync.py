@@ -259,6 +259,15 @@ def test_copies_are_told_where_there_are_no_hard_links(
     assert capsys.readouterr().out.count(f"have none), so {len(files)} files") == 1
 
 
+def test_a_signature_stays_beside_the_lock_that_it_signs(place: Place) -> None:
+    place.sync()
+    (place.artifacts / "lock.json.sig").write_text("signature")
+    assert place.sync().strangers == () and (place.artifacts / "lock.json.sig").exists()
+    place.world.wheels = {"alpha": "1.1"}
+    place.world.publish()
+    assert place.sync(update=True).strangers == () and not (place.artifacts / "lock.json.sig").exists()
+
+
 def test_damaged_lock_is_refused_until_update(place: Place) -> None:
     place.sync()
     before = tree(place.artifacts)

@@ -12,7 +12,8 @@ from gapforge.build import application_source, base_images, component, context, 
 from gapforge.build.plan import Plan, PlannedBase, Recipe, make_plan
 from gapforge.core import lock as lock_module
 from gapforge.core import preset as preset_module
-from gapforge.core.errors import Fault, PresetError, TargetError
+from gapforge.core import trust
+from gapforge.core.errors import Fault, PresetError, TargetError, VerifyError
 from gapforge.core.files import canonical_json, exclusive, sha256_bytes, write_text
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
@@ -144,13 +145,17 @@ class Built:
     report: Path
 
 
-def verify_artifacts(project: Project, preset: Preset) -> None:
-    """Every byte of artifacts/NAME against the lock; VerifyError with every fault."""
+def verify_artifacts(project: Project, preset: Preset, lock: Lock | None = None) -> None:
+    """Every byte of artifacts/NAME against the lock; VerifyError with every fault, TrustError when no trusted signer
+    signed it. ``lock`` is the one that a build was planned with: it must be the very same."""
     with Progress(f"verify {preset.name}") as progress:
-        verify.verify(
+        report = verify.verify(
             project.artifacts_of(preset.name), progress=progress, preset=preset,
-            project_lock=project.lock_file(preset.name),
+            project_lock=project.lock_file(preset.name), trusted=(project, trust.load(project)),
         ).raise_for_faults()  # fmt: skip
+    if lock not in (None, report.lock):
+        raise VerifyError(f"artifacts/{preset.name}/lock.json changed while it was read",
+                          hint="run the same command again when nobody else writes there")  # fmt: skip
 
 
 def build(project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say) -> Built:

@@ -21,6 +21,7 @@ from gapforge.core.inventory import PRESET_NAME, Inventory
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.text import printable
+from gapforge.core.trust import LOCK_SIGNATURE
 
 LOCK_FILE = "lock.json"
 
@@ -117,7 +118,7 @@ def _view(folder: Path) -> bool:
 def _add(root: Path, folder: str, sizes: dict[str, int], faults: list[Fault]) -> None:
     """The regular files below a folder of artifacts; everything else there is a fault."""
     files, strange = walk(root / folder)
-    sizes.update({f"{folder}/{path}": size for path, size in files.items()})
+    sizes.update({f"{folder}/{path}": size for path, size in files.items() if path != LOCK_SIGNATURE})
     faults += [Fault(f"{folder}/{path}", what, "a regular file") for path, what in strange.items()]
 
 

@@ -23,9 +23,11 @@ from gapforge.core.files import MARKER, sha256_bytes, sha256_open
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
+from gapforge.core.project import Project
+from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, check_lock
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
-_UNLISTED = frozenset({LOCK, SUMS, MARKER})  # files that no lock can list: they describe the others
+_UNLISTED = frozenset({LOCK, SUMS, MARKER, LOCK_SIGNATURE})  # files that no lock can list: they describe the others
 _SUMS_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _SHOWN_IN_HINT = 6  # file names that fit in a hint; the faults name all of them
 
@@ -59,7 +61,10 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found. ``files`` and ``bytes`` count what was read; ``seconds`` is how long that took."""
+    """What was found. ``files`` and ``bytes`` count what was read; ``seconds`` is how long that took.
+
+    ``signer`` is the trusted signer of the lock, None where nobody is trusted.
+    """
 
     preset: str
     artifacts: Path
@@ -68,6 +73,7 @@ class VerifyReport:
     seconds: float
     faults: tuple[FileFault, ...]
     lock: Lock
+    signer: Signer | None = None
 
     @property
     def ok(self) -> bool:
@@ -80,6 +86,7 @@ class VerifyReport:
             "bytes": self.bytes, "seconds": round(self.seconds, 3),
             "rate": round(self.bytes / self.seconds) if self.seconds > 0 else 0,
             "faults": [fault.to_json() for fault in self.faults],
+            "signer": self.signer.name if self.signer is not None else "",
         }  # fmt: skip
 
     def error(self) -> VerifyError:
@@ -117,12 +124,15 @@ def verify(
     progress: Progress | None = None,
     project_lock: Path | None = None,
     preset: Preset | None = None,
+    trusted: tuple[Project, Signers] | None = None,
 ) -> VerifyReport:
     """Read every file of ``artifacts`` and compare it with the lock; the report holds all faults.
 
     ``jobs`` is the number of files read at a time (all cores when None). ``project_lock`` is
     presets/NAME.lock.json: where that file exists it is what everything is compared with, and an artifacts
     lock that differs is a fault. With ``preset``, a lock made for another state of it is refused.
+    With ``trusted`` signers the artifacts' own lock, which one of them signed, is what everything is compared with;
+    TrustError when none of them did.
     Raises VerifyError when ``artifacts`` is no folder, LockError when there is no usable lock or it belongs
     to another preset or another state of it. Faults in files do not raise; see ``raise_for_faults``.
     """
@@ -133,7 +143,13 @@ def verify(
         raise VerifyError(f"{artifacts} {found}: nothing was synced or copied there",
                           hint=f"online: ./deps_sync.sh {name}; offline: cp -r CARRIER/{name} {artifacts.parent}/")  # fmt: skip
     started = time.monotonic()
-    lock, faults = _choose_lock(artifacts, project_lock)
+    signer = None
+    if trusted is not None and trusted[1] and (artifacts / LOCK).exists():  # before a word of it is believed
+        signer = check_lock(trusted[0], artifacts, name, trusted[1])
+    if trusted is not None and trusted[1]:
+        lock, faults = _signed_lock(artifacts, project_lock)
+    else:
+        lock, faults = _choose_lock(artifacts, project_lock)
     lock.require_complete(
         f"presets/{name}.lock.json" if project_lock and project_lock.exists() else str(artifacts / LOCK)
     )
@@ -174,7 +190,29 @@ def verify(
     return VerifyReport(
         preset=lock.preset, artifacts=artifacts, files=len(tasks), bytes=sum(wanted[path].size for path in tasks),
         seconds=time.monotonic() - started, faults=tuple(sorted(set(faults))), lock=lock,
+        signer=signer,
     )  # fmt: skip
+
+
+def _signed_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list[FileFault]]:
+    """The artifacts' own lock, whose signature is good; the project's, which nobody signed, must be the same."""
+    own = artifacts / LOCK
+    lock = locks.load(own, shown=str(own))
+    if project_lock is None or not project_lock.exists() or project_lock.read_bytes() == own.read_bytes():
+        return lock, []
+    stated = _stated_preset(project_lock)
+    if stated is not None and stated != (lock.preset, lock.preset_sha256):
+        raise _of_two_states(own, (lock.preset, lock.preset_sha256), project_lock, stated)
+    return lock, [FileFault(f"presets/{project_lock.name}", "lock", f"the same as {own}, which is signed",
+                            f"sha256 {sha256_bytes(project_lock.read_bytes())}")]  # fmt: skip
+
+
+def _of_two_states(own: Path, ours: tuple[str, str], project_lock: Path, theirs: tuple[str, str]) -> LockError:
+    return LockError(
+        f"{own} was made for preset {ours[0]} in state {ours[1][:12]}, "
+        f"{project_lock} for {theirs[0]} in state {theirs[1][:12]}",
+        hint="copy the repository and the artifacts from the same machine, after the same ./deps_sync.sh",
+    )
 
 
 def _choose_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list[FileFault]]:
@@ -199,11 +237,7 @@ def _choose_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list
     if data == project_lock.read_bytes():
         return lock, []
     if (stated := _stated_preset(own)) and stated != (lock.preset, lock.preset_sha256):
-        raise LockError(
-            f"{own} was made for preset {stated[0]} in state {stated[1][:12]}, "
-            f"{project_lock} for {lock.preset} in state {lock.preset_sha256[:12]}",
-            hint="copy the repository and the artifacts from the same machine, after the same ./deps_sync.sh",
-        )
+        raise _of_two_states(own, stated, project_lock, (lock.preset, lock.preset_sha256))
     return lock, [FileFault(LOCK, "lock", f"sha256 {sha256_bytes(project_lock.read_bytes())} (as {project_lock})",
                             f"sha256 {sha256_bytes(data)}")]  # fmt: skip
 

@@ -22,8 +22,9 @@ from gapforge.bundle.check import damaged_pieces
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.hashing import Ring, lanes
 from gapforge.bundle.medium import cluster, file_limit
-from gapforge.bundle.plan import Plan, Sealed, index_name, render_index
+from gapforge.bundle.plan import Plan, Sealed, index_name
 from gapforge.bundle.receiver import RECEIVER, receiver_bytes
+from gapforge.bundle.seal import Beside, Seal, unsigned
 from gapforge.bundle.volume import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
 from gapforge.core.errors import BundleError, Fault, StorageError
 from gapforge.core.files import exclusive, sha256_bytes, storage_errors, sync_folder
@@ -52,13 +53,17 @@ class Packed:
     folders: Mapping[int, Path]
     kept: tuple[int, ...]
     index: tuple[Path, ...]
+    beside: Beside = field(default_factory=lambda: Beside({}))
 
 
-def pack(project: Project, plan: Plan, contents: Contents, to: Sequence[Path], progress: Progress) -> Packed:
+def pack(
+    project: Project, plan: Plan, contents: Contents, to: Sequence[Path], progress: Progress, seal: Seal | None = None
+) -> Packed:
     """Write the volumes of ``plan`` into the folders ``to``, which are filled in order.
 
-    Beside them go the bundle's index and the receiver. Raises StorageError, before anything is written, when there
-    is not enough room; BundleError naming the object whose bytes are not what the lock says.
+    Beside them go the bundle's index, signed with ``seal``, and the receiver. Raises StorageError and TrustError,
+    before anything is written, when there is not enough room or the key cannot sign; BundleError naming the object
+    whose bytes are not what the lock says.
     """
     state = project.state / "bundles"
     with exclusive(state / f"{plan.bundle}.lock", f"bundle {plan.bundle}"):
@@ -67,7 +72,9 @@ def pack(project: Project, plan: Plan, contents: Contents, to: Sequence[Path], p
                 folder.mkdir(parents=True, exist_ok=True)
                 for number in range(1, len(plan.volumes) + 1):
                     _part(folder, plan, number).unlink(missing_ok=True)
-        placed = place(plan, to)
+        placed = place(plan, to, signatures=len(plan.views) + 1 if seal is not None else 0)
+        for name, data in (seal.prepare(project, plan, contents, to) if seal is not None else {}).items():
+            _put(state / name, data)
         for number in set(placed.folders) - set(placed.kept):
             # A damaged volume of this name goes first: its room was counted for the new one.
             target = placed.folders[number] / volume_name(plan.bundle, number)
@@ -76,20 +83,24 @@ def pack(project: Project, plan: Plan, contents: Contents, to: Sequence[Path], p
         progress.total = sum(plan.size(n) for n in placed.folders if n not in placed.kept)
         with _Writer(plan, contents, placed, progress) as writer:
             sealed = writer.run()
-        document = render_index(plan, sealed)
+        small = seal.finish(plan, sealed) if seal is not None else unsigned(project, plan, sealed, to)
         folders = list(dict.fromkeys(placed.folders[n] for n in sorted(placed.folders)))
+        for folder in (state, *folders):  # ours first: what a killed run has given out is known to the next one
+            for name in small.stale:
+                with storage_errors(folder / name):
+                    (folder / name).unlink(missing_ok=True)
+            for name, data in small.files.items():
+                _put(folder / name, data)
         for folder in folders:
             _put(folder / RECEIVER, receiver_bytes())
-            _put(folder / index_name(plan.bundle), document)
-        _put(state / index_name(plan.bundle), document)
     index = tuple(folder / index_name(plan.bundle) for folder in folders)
-    return Packed(plan, tuple(sealed), placed.folders, tuple(sorted(placed.kept)), index)
+    return Packed(plan, tuple(sealed), placed.folders, tuple(sorted(placed.kept)), index, small)
 
 
-def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
+def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int = 0) -> Placed:
     """Choose the folder of each volume: where it is already, else the first with room. Raises StorageError.
 
-    Without ``check`` volumes that are there already are not read.
+    Without ``check`` volumes that are there already are not read. Each folder keeps room for so many ``signatures``.
     """
     _require_file_size(plan, to)
     kept: dict[int, tuple[Sealed, Mapping[Span, str]]] = {}
@@ -112,7 +123,7 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True) -> Placed:
         disks[folder], room = disk_of(folder)
         free.setdefault(disks[folder], room)
     for folder in to:
-        free[disks[folder]] -= beside(plan, each)
+        free[disks[folder]] -= beside(plan, each) + signatures * each
     short = 0
     for number in range(1, len(plan.volumes) + 1):
         if number in folders:

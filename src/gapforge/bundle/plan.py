@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +34,11 @@ from gapforge.bundle.volume import (
     volume_name,
     volume_size,
 )  # fmt: skip
+from gapforge.core.accepted import MOMENT
 from gapforge.core.errors import BundleError
 from gapforge.core.files import SHA256_HEX, sha256_bytes
 
 MIN_PAYLOAD = 1024  # bytes that a volume must be able to hold besides its index
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")  # UTC; as texts they sort as the moments do
 _HEAD_KEYS = ("format", "bundle", "volume_size", "repairs", "tool", "made")  # the first row of the hash tree
 _PIECE_ROOM = 230  # bytes of index that a part of an object takes at most
 _INDEX_LIMIT = MAX_INDEX - (64 << 10)

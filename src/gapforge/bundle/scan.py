@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.bundle.admission import Admission
 from gapforge.bundle.check import volume_files
 from gapforge.bundle.plan import Index, Plan, read_index
 from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
 from gapforge.core.errors import BundleError, Fault
+from gapforge.core.signing import SUFFIX as SIGNATURE_SUFFIX
 
 MAX_FILES = 20_000
+LOCK_SUFFIX = f".lock{SIGNATURE_SUFFIX}"
 
 
 @dataclass
@@ -45,39 +48,69 @@ class Scan:
         return sorted(set(range(1, total + 1)) - {identity.number for identity in own})
 
 
-def look(folders: Sequence[Path], only: str = "") -> Scan:
+class Altered(Damaged):
+    """A volume that is whole, and not the one that the bundle's index lists."""
+
+
+def look(folders: Sequence[Path], only: str = "", admission: Admission | None = None) -> Scan:
     """Find volumes and read their indexes, not their payload. ``only`` names one bundle to take.
 
-    Raises BundleError when there is nothing, or volumes of several bundles.
+    ``admission`` says which bundles' indexes count. Raises TrustError with every fault where signers are trusted and
+    did not sign what is here, BundleError when there is nothing, or volumes of several bundles.
     """
     for folder in folders:
         if not folder.exists():
             raise BundleError(f"{folder} does not exist", hint="mount the stick, then: unpack FOLDER")
-    scan, indexes = Scan(), {}
-    for path in volume_files([f for f in folders if f.is_dir()], ".json"):
+    scan, indexes = Scan(), admission.indexes if admission is not None else {}
+    for path in _small_files(folders, ".json", beside=admission is not None):
         try:
             index = read_index(path)
-        except (Damaged, OSError):
-            continue  # some other file; a damaged index is made good by the volumes
-        indexes[index.plan.bundle] = index
+        except (Damaged, OSError) as error:  # some other file; a damaged index is made good by the volumes
+            if admission is not None:
+                admission.offer_damaged(path, str(error))
+            continue
+        if admission is not None:
+            admission.offer(path, index)
+        else:
+            indexes[index.plan.bundle] = index
+    if admission is not None:
+        for path in _small_files(folders, LOCK_SUFFIX, beside=True):
+            admission.offer_lock_signature(path)
+    altered: dict[Path, tuple[str, str]] = {}
     for count, path in enumerate(volume_files(folders, SUFFIX)):
         if count == MAX_FILES:
             raise BundleError(f"there are more than {MAX_FILES} volumes", hint="name the folders of one bundle")
         try:
             volume, _ = read_volume(path)
+            if admission is not None:
+                admission.recall(volume.identity.bundle)
             _as_listed(volume, indexes)
+        except Altered as error:
+            altered[path] = volume.identity.root, str(error)
+            scan.broken[path] = str(error)
         except Damaged as error:
             scan.broken[path] = str(error)
         except OSError as error:
             scan.broken[path] = f"cannot be read: {error.strerror}"
         else:
             scan.volumes.append(volume)
+    if admission is not None:
+        admission.require([(v.path, v.identity) for v in scan.volumes if only in ("", v.identity.root)],
+                          {path: why for path, (root, why) in altered.items() if only in ("", root)})  # fmt: skip
     _choose(scan, folders, only, indexes)
     scan.volumes.sort(
         key=lambda v: (v.identity.bundle != scan.bundle, v.identity.bundle, v.identity.number, str(v.path))
     )
     scan.index = indexes.get(scan.bundle)
     return scan
+
+
+def _small_files(folders: Sequence[Path], suffix: str, *, beside: bool) -> Iterator[Path]:
+    """What lies in the folders by this suffix, and ``beside`` volumes that are named themselves."""
+    yield from volume_files([folder for folder in folders if folder.is_dir()], suffix)
+    if beside:
+        for folder in sorted({path.absolute().parent for path in folders if not path.is_dir()}):
+            yield from sorted(path for path in folder.glob(f"*{suffix}") if path.name[0] != ".")
 
 
 def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
@@ -87,9 +120,9 @@ def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
         return
     plan, sealed = indexes[identity.bundle].plan, indexes[identity.bundle].sealed
     if identity.number > len(sealed) or identity != plan.identity(identity.number):
-        raise Damaged("says another thing of itself than the bundle's index")
+        raise Altered("says another thing of itself than the bundle's index")
     if sealed[identity.number - 1].sha256 != volume.index_sha256:
-        raise Damaged("was altered: the bundle's index lists volume "
+        raise Altered("was altered: the bundle's index lists volume "
                       f"{identity.number} with sha256 {sealed[identity.number - 1].sha256[:12]}…, "
                       f"its own is {volume.index_sha256[:12]}…")  # fmt: skip
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.bundle.admission import Admission, lay_signature, locks_untrusted
 from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
 from gapforge.bundle.partial import Partial, merged, sync_data, without
@@ -22,12 +23,13 @@ from gapforge.bundle.scan import Scan
 from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
 from gapforge.core import imports
 from gapforge.core import lock as locks
-from gapforge.core.errors import BundleError, Fault, LockError, StorageError
-from gapforge.core.files import exclusive, sha256_bytes, storage_errors, write_text
+from gapforge.core.errors import BundleError, Fault, LockError, StorageError, TrustError
+from gapforge.core.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
 from gapforge.core.lock import Lock
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.trust import Untrusted
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
 MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
@@ -37,9 +39,9 @@ _SHOWN = 8  # names of objects in one line
 @dataclass
 class Unpacked:
     """What an import did. ``broken`` says for each bad volume why, and which objects it fails; ``presets`` are laid
-    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet).
-    ``copies`` of the files laid out, ``copied`` bytes, are no hard links into the store; ``objects`` are the hashes
-    of what was imported."""
+    out in artifacts/NAME; ``incomplete`` counts for the others the objects that are missing (-1: not known yet), and
+    ``untrusted`` says why the lock of a preset that is whole does not count. ``copies`` of the files laid out,
+    ``copied`` bytes, are no hard links into the store; ``objects`` are the hashes of what was imported."""
 
     bundle: str
     imported: int = 0
@@ -55,18 +57,22 @@ class Unpacked:
     request: Request | None = None
     objects: set[str] = field(default_factory=set)
     lacks_tool: bool = False
+    untrusted: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether all presets of the bundle are here, and gapforge itself where the bundle carries it."""
-        return not self.incomplete and not self.lacks_tool
+        return not self.incomplete and not self.lacks_tool and not self.untrusted
 
-    def error(self, request_file: Path) -> BundleError:
+    def error(self, request_file: Path) -> BundleError | TrustError:
         """What is wrong, all of it, and the two ways on."""
+        if self.untrusted and not self.incomplete and not self.lacks_tool:
+            return locks_untrusted([Fault(f"lock of preset {name}", why) for name, why in self.untrusted.items()])
         faults = [Fault(str(path), why) for path, why in self.broken.items()]
         faults += [Fault(f"preset {name}", f"lacks {count} object{'s' if count != 1 else ''}" if count >= 0 else "lacks its lock, and more")
                    for name, count in self.incomplete.items()]  # fmt: skip
         faults += [Fault("gapforge itself", "is not whole yet")] if self.lacks_tool else []
+        faults += [Fault(f"lock of preset {name}", why) for name, why in self.untrusted.items()]
         missing = ", ".join(str(n) for n in self.missing_volumes[:40])
         what = f"; volumes not seen: {missing}" if missing else ""
         return BundleError(
@@ -75,16 +81,26 @@ class Unpacked:
             + f"take {request_file} to where the bundle was packed: ./gapforge pack --repair {request_file.name} --to FOLDER")  # fmt: skip
 
 
-def unpack(project: Project, scan: Scan, progress: Progress) -> Unpacked:
-    """Import what ``scan`` found. Raises StorageError before the first byte when the disk has no room for it."""
+def unpack(
+    project: Project, scan: Scan, progress: Progress, admission: Admission | None = None, *, allow_older: bool = False
+) -> Unpacked:
+    """Import what ``scan`` found with the same ``admission``. Before the first byte it raises StorageError when the
+    disk has no room for it, TrustError when it is older than what was accepted here (unless ``allow_older``)."""
     store = Store(project.store)
     with exclusive(store.lock_file, f"{project.store}"):
-        return _Import(project, store, scan, progress).run()
+        if admission is not None:
+            admission.check_age(scan.bundle, allow_older)
+        result = _Import(project, store, scan, progress, admission).run()
+        if admission is not None:
+            admission.forget_superseded()
+        return result
 
 
 class _Import:
-    def __init__(self, project: Project, store: Store, scan: Scan, progress: Progress) -> None:
-        self.project, self.store, self.scan, self.progress = project, store, scan, progress
+    def __init__(
+        self, project: Project, store: Store, scan: Scan, progress: Progress, admission: Admission | None
+    ) -> None:
+        self.project, self.store, self.scan, self.progress, self.admission = project, store, scan, progress, admission
         self.partial, self.room = Partial(store), Room(store)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
         self.failed: dict[Path, list[Span]] = {}
@@ -108,8 +124,10 @@ class _Import:
         self._tell_of_failures()
         self.result.missing_volumes = self.scan.missing()
         if self.result.complete:
+            if self.admission is not None:
+                self.admission.accept_tool(self.scan.tool, self.scan.bundle)
             imports.forget(self.store.folder, self.scan.bundle)
-        else:
+        elif self.result.incomplete or self.result.lacks_tool:
             self.result.request = self._request()
         return self.result
 
@@ -284,8 +302,19 @@ class _Import:
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
             raise StorageError(f"{folder} is a symbolic link", hint=f"rm {folder}; then the same command again")
+        signature = None
+        if self.admission is not None:
+            try:
+                signature = self.admission.lock_signature(view, self.store.path(view.lock).read_bytes())
+            except Untrusted as error:
+                self.result.untrusted[view.preset] = str(error)
+                return
         self.room.require_copies(folder, files)
+        changed = not _is_copy(folder / LOCK, view.lock)
         laid = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
+        lay_signature(folder, signature, changed)
+        if self.admission is not None:
+            self.admission.accept(view, self.scan.bundle)
         if laid.strangers:
             self.result.strangers[view.preset] = list(laid.strangers)
         self.result.copies += laid.copies
@@ -398,6 +427,13 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
         return {}
+
+
+def _is_copy(file: Path, sha256: str) -> bool:
+    try:
+        return sha256_file(file) == sha256
+    except OSError:
+        return False
 
 
 def clear_request(project: Project, bundle: str) -> None:

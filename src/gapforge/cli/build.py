@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 "warning: this is a practice preset; its image is not for delivery"))  # fmt: skip
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    driver.verify_artifacts(project, preset)
+    driver.verify_artifacts(project, preset, inputs.lock)
     engine = registry.choose(args.engine or "", project=project)
     show = (lambda line: None) if args.quiet or args.json else (lambda line: print(line, file=sys.stderr))
     built = driver.build(project, engine, inputs, options, say=_say, show=show)

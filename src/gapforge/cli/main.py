@@ -28,6 +28,7 @@ VERBS = (
     "pack",
     "rehearse",
     "unpack",
+    "trust",
     "verify",
     "inventory",
     "plan",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,17 @@ from gapforge.bundle.contents import Contents
 from gapforge.bundle.medium import FAT_LIMIT
 from gapforge.bundle.pack import Packed, pack, place
 from gapforge.bundle.plan import Plan, index_name, make_plan
-from gapforge.bundle.receiver import RECEIVER
+from gapforge.bundle.receiver import RECEIVER, receiver_bytes
 from gapforge.bundle.request import read_request, wanted_spans
+from gapforge.bundle.seal import Seal
 from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import keep_archive, make_archive, untracked
 from gapforge.bundle.volume import volume_name
 from gapforge.cli.custody import add_operator, now, operator_of, write_pages
 from gapforge.core import preset as presets
+from gapforge.core import signing
 from gapforge.core.errors import UsageError
+from gapforge.core.files import sha256_bytes
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
 from gapforge.core.text import tr
@@ -53,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", nargs="+", action="extend", type=Path, default=[], metavar="DIR",
                         help=tr("볼륨을 둘 폴더; 여럿이면 차례로 채웁니다",
                                 "folders for the volumes, filled in this order"))  # fmt: skip
+    parser.add_argument("--sign", metavar="KEY",
+                        help=tr("이 SSH 키로 색인과 잠금에 서명합니다. 개인 키 파일, 또는 ssh-agent가 가진 키의 .pub",
+                                "sign the index and the locks with this SSH key: a private key's file, or the .pub of one "
+                                "that ssh-agent holds"))  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
                         help=tr("무엇이 어디에 놓일지만 보여 줍니다", "only show what would go where"))  # fmt: skip
     parser.add_argument("--speed", metavar="SIZE",
@@ -86,23 +95,34 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if not args.to and not args.dry_run:
         raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
                          hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
+    sign = args.sign or os.environ.get("GAPFORGE_SIGN_KEY")
+    key = signing.signing_key(Path(sign)) if sign else None
     contents, repairs, tool = _contents(args, project)
     loose = untracked(project) if args.with_tool else []
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
-        folders: Mapping[int, Path] = place(plan, args.to, check=False).folders if args.to else {}
+        signatures = len(plan.views) + 1 if key is not None else 0
+        placed = place(plan, args.to, check=False, signatures=signatures) if args.to else None
+        folders: Mapping[int, Path] = placed.folders if placed is not None else {}
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
             _show_untracked(loose)
     else:
+        if key is not None and key.public.touched:
+            print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
+        seal = (
+            Seal(key, [args.repair.absolute().parent] if args.repair is not None else []) if key is not None else None
+        )
         with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
             if tool in contents.texts:
                 keep_archive(project, contents.texts[tool])
-            packed = pack(project, plan, contents, args.to, progress)
-        facts = provenance.of_pack(project, packed, contents, now(), operator=operator)
+            packed = pack(project, plan, contents, args.to, progress, seal)
+        signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
+        facts = provenance.of_pack(project, packed, contents, now(), operator=operator, signer=signer)
         pages = write_pages(project, facts, [*(path.parent for path in packed.index), project.state / "bundles"])
-        document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept),
+        document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept), "made": packed.beside.made,
+                    "signer": signer, "receiver_sha256": sha256_bytes(receiver_bytes()),
                     "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
         if not args.json:
             _show(plan, packed.folders, 0)
@@ -197,6 +217,10 @@ def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
         print(
             tr(f"반출입 확인서: {pages[0]}, 볼륨 옆에도 있습니다", f"custody page: {pages[0]}, and beside the volumes")
         )
+    if packed.beside.key is not None:
+        signer, made = packed.beside.key.fingerprint, packed.beside.made
+        print(tr(f"{made}에 {signer}의 키로 서명했습니다. {RECEIVER}의 sha256은 {sha256_bytes(receiver_bytes())}",
+                 f"signed {made} by {signer}; sha256 of {RECEIVER}: {sha256_bytes(receiver_bytes())}"))  # fmt: skip
     folders = " ".join(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
     print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {RECEIVER} unpack {folders})",
              f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {RECEIVER} unpack {folders})"))  # fmt: skip

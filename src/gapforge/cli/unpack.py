@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.bundle import provenance
+from gapforge.bundle.admission import Admission
 from gapforge.bundle.install import ABSENT, ASKED, CHECKOUT, INSTALLED, SAVED, WAITS, Installed, install
 from gapforge.bundle.scan import Scan, look
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
 from gapforge.cli import copies
 from gapforge.cli.custody import add_operator, now, operator_of, write_pages
+from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
@@ -38,19 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-tool", action="store_true",
                         help=tr("함께 온 gapforge 저장소를 설치하지 않습니다", "do not lay out the gapforge that came with it"))  # fmt: skip
     add_operator(parser)
+    parser.add_argument("--allow-older", action="store_true",
+                        help=tr("이곳에서 이미 받아들인 것보다 먼저 서명된 묶음도 들여옵니다",
+                                "import a bundle that was signed before what was accepted here already"))  # fmt: skip
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks."""
+    """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks; 22 when signers are
+    trusted and did not sign it, or it is older than what was accepted."""
     operator = operator_of(args)
-    scan = look(args.folders, args.bundle)
+    admission = Admission(project, trust.load(project))
+    scan = look(args.folders, args.bundle, admission)
     with Progress(f"unpack {scan.bundle}", quiet=args.json) as progress:
-        result = unpack(project, scan, progress)
+        result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
+    for line in admission.told(scan.bundle):
+        print(line, file=sys.stderr)
     request = write_request(project, result.request, args.request) if result.request is not None else None
     if result.complete:
         clear_request(project, result.bundle)
-    errors: list[GapforgeError] = [result.error(request)] if request is not None else []
+    errors: list[GapforgeError] = [] if result.complete else [result.error(request or Path())]
     tool: Installed | None = None
     if scan.tool:
         try:
@@ -58,11 +67,19 @@ def run(args: argparse.Namespace, project: Project) -> int:
         except GapforgeError as raised:
             errors.append(raised)
     facts = provenance.of_import(
-        project, scan, result, args.folders, now(), operator=operator, tool=tool, request=request
+        project,
+        scan,
+        result,
+        args.folders,
+        now(),
+        operator=operator,
+        signer=admission.signer(scan.bundle),
+        tool=tool,
+        request=request,
     )
     pages = write_pages(project, facts)
     if args.json:
-        document = _document(scan, result, request)
+        document = {**_document(scan, result, request), "signed": admission.to_json(scan.bundle)}
         document.update(tool=_tool(scan, tool, errors), custody=[str(path) for path in pages])
         if errors:
             document.update({k: v for k, v in errors[0].to_json().items() if k != "exit_code"}, ok=False)
@@ -84,6 +101,7 @@ def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, A
         "imported": result.imported, "imported_bytes": result.imported_bytes, "already": result.already,
         "broken": {str(path): why for path, why in result.broken.items()}, "missing_volumes": result.missing_volumes,
         "presets": result.presets, "incomplete": result.incomplete, "strangers": result.strangers,
+        "untrusted": result.untrusted,
         "request": str(request) if request is not None else None,
         "copies": {"files": result.copies, "bytes": result.copied},
     }  # fmt: skip

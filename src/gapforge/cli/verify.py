@@ -8,10 +8,12 @@ import sys
 
 from gapforge.build.verify import VerifyReport, verify
 from gapforge.core import preset as presets
+from gapforge.core import trust
 from gapforge.core.errors import GapforgeError, UsageError
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
 from gapforge.core.text import tr
+from gapforge.core.trust import Signers
 
 HELP = {
     "ko": "아티팩트의 모든 바이트를 잠금 파일과 비교합니다 (네트워크 불필요)",
@@ -33,10 +35,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when everything is as locked; else the code of the first failure."""
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs} is not allowed", hint="a whole number from 1")
+    signers = trust.load(project)
     code, documents = 0, []
     for name in _names(args, project):
         try:
-            report = _verify_one(name, args, project)
+            report = _verify_one(name, args, project, signers)
             document = report.to_json()
             error: GapforgeError | None = report.error() if report.faults else None
         except GapforgeError as raised:
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             print(error.render(), file=sys.stderr)
         elif not args.json:
             print(f"{name}: {report.files} files, {human_bytes(report.bytes)}, "
-                  f"{human_time(report.seconds)}: " + tr("모두 일치합니다", "all as locked"))  # fmt: skip
+                  f"{human_time(report.seconds)}: " + tr("모두 일치합니다", "all as locked") + _signed(report))  # fmt: skip
         documents.append(document)
     if args.json:
         print(json.dumps({"ok": code == 0, "presets": documents}, ensure_ascii=False, indent=2))
@@ -68,8 +71,14 @@ def _names(args: argparse.Namespace, project: Project) -> list[str]:
     return found
 
 
-def _verify_one(name: str, args: argparse.Namespace, project: Project) -> VerifyReport:
+def _signed(report: VerifyReport) -> str:
+    if report.signer is None:
+        return ""
+    return tr(f", {report.signer.name}의 서명 확인", f", signed by {report.signer.name}")
+
+
+def _verify_one(name: str, args: argparse.Namespace, project: Project, signers: Signers) -> VerifyReport:
     preset = presets.find(project.presets, name)
     with Progress(f"verify {name}", quiet=args.json) as progress:
         return verify(project.artifacts_of(name), jobs=args.jobs, progress=progress, preset=preset,
-                      project_lock=project.lock_file(name))  # fmt: skip
+                      project_lock=project.lock_file(name), trusted=(project, signers))  # fmt: skip

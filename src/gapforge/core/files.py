@@ -54,8 +54,11 @@ def inside(root: Path, relative: str) -> Path:
 def read_regular(path: Path, most: int) -> bytes:
     """A small file that others may have put there. Raises ValueError saying why for a link, pipe, device or a file of
     more than ``most`` bytes, OSError as the system says it."""
-    if path.is_symlink():
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
         raise ValueError("is a symbolic link, not a file")
+    if not stat.S_ISREG(mode):  # to open a device or pipe may do something already
+        raise ValueError("is not a regular file")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -28,6 +28,7 @@ from gapforge.core.files import (
     sync_folder,
 )  # fmt: skip
 
+BESIDE = frozenset({"lock.json.sig"})  # what people and unpack put into a view besides: the signature of its lock
 OnBytes = Callable[[int], None]
 
 
@@ -232,7 +233,7 @@ class Store:
         if last in files:
             place(last)
         found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-        return Laid(tuple(sorted(set(found) - set(files))), copies, copied)
+        return Laid(tuple(sorted(set(found) - set(files) - BESIDE)), copies, copied)
 
 
 def _same_copy(source: Path, target: Path, sha256: str) -> bool:

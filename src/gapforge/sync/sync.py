@@ -22,6 +22,7 @@ from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Laid, Store
+from gapforge.core.trust import LOCK_SIGNATURE
 from gapforge.sync import apt, images, sources
 from gapforge.sync.changes import Changes, compare
 from gapforge.sync.download import Downloader, Got, Want
@@ -462,6 +463,8 @@ class Run:
         files[LOCK] = self.store.add_bytes(text.encode())
         sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
         files[SUMS] = self.store.add_bytes(sums.encode())
+        if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
+            previous.append(LOCK_SIGNATURE)  # somebody signed the lock that was there before
         return self.store.view(folder, files, previous, last=LOCK)
 
     def _write_lock(self, lock: Lock) -> str:

@@ -1,0 +1,361 @@
+"""Who signed what was plugged in: the question before the first object is imported.
+
+Where signers are trusted, only volumes come in that an index lists which one of them signed. Such an index is kept in
+``artifacts/.store/signed/``, so that a later stick whose own copy is damaged can still be imported. Where nobody is
+trusted yet, the signatures are carried along and told of.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gapforge.bundle.plan import Index, index_name, read_index, render_index
+from gapforge.bundle.seal import lock_signature_name, signature_name
+from gapforge.bundle.volume import BUNDLE_ID, PRESET_NAME, Damaged, Identity, View
+from gapforge.core import accepted, signing
+from gapforge.core.accepted import Record
+from gapforge.core.errors import Fault, ToolError, TrustError
+from gapforge.core.files import atomic_file, storage_errors
+from gapforge.core.project import Project
+from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
+from gapforge.core.text import tr
+from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, Untrusted
+
+_LOCK_SIGNATURE = re.compile(rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}")
+_MOST_FILES = 200  # signatures of one preset's lock that are looked at
+DAY = 86400
+TOOL = ""  # what the record calls gapforge itself; no preset is called so
+
+
+@dataclass
+class Admission:
+    """Judges indexes as they are found, then what may come in. ``indexes`` are those that count."""
+
+    project: Project
+    signers: Signers
+    indexes: dict[str, Index] = field(default_factory=dict)
+    _signed: dict[str, tuple[Signer, Signature]] = field(default_factory=dict)
+    _places: dict[str, Path] = field(default_factory=dict)
+    _refused: dict[str, list[Fault]] = field(default_factory=dict)
+    _lock_signatures: dict[str, list[Path]] = field(default_factory=dict)
+    _recalled: set[str] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set)
+    _record: Record = field(default_factory=Record)
+    _allow_older: bool = False
+
+    # -- while folders are looked over
+
+    def offer(self, path: Path, index: Index) -> None:
+        """An index that is whole. Where signers are trusted, only the first one counts that one of them signed."""
+        bundle = index.plan.bundle
+        if not self.signers:
+            self.indexes[bundle], self._places[bundle] = index, path
+            return
+        if bundle in self.indexes:
+            return
+        beside = path.with_name(path.name + SUFFIX)
+        try:
+            signature = signing.read_signature(beside)
+            data = render_index(index.plan, index.sealed, index.made)
+            signer = self.signers.judge(signature, data, BUNDLE)
+            if not index.made:
+                raise Untrusted("says no moment at which it was signed")
+        except BadSignature as error:
+            self._refuse(bundle, beside, str(error))
+        except Untrusted as error:
+            self._refuse(bundle, path, str(error))
+        else:
+            self.indexes[bundle], self._places[bundle] = index, path
+            self._signed[bundle] = signer, signature
+
+    def offer_damaged(self, path: Path, why: str) -> None:
+        """An index that cannot be read; only its name says whose it would be."""
+        if BUNDLE_ID.fullmatch(path.stem):
+            self._refuse(path.stem, path, why)
+
+    def offer_lock_signature(self, path: Path) -> None:
+        """What may be the signature of a preset's lock, by its name."""
+        match = _LOCK_SIGNATURE.fullmatch(path.name)
+        if match is not None and len(self._lock_signatures.setdefault(match[2], [])) < _MOST_FILES:
+            self._lock_signatures[match[2]].append(path)
+
+    def recall(self, bundle: str) -> None:
+        """Take up the index that was kept when an earlier stick of the bundle came in, if none counts yet."""
+        if self.signers and bundle not in self.indexes and bundle not in self._recalled:
+            self._recalled.add(bundle)
+            path = self._keep / index_name(bundle)
+            try:
+                self.offer(path, read_index(path))
+            except FileNotFoundError:
+                pass
+            except (Damaged, OSError) as error:
+                self._refuse(bundle, path, str(error))
+
+    def require(self, identities: Iterable[tuple[Path, Identity]], altered: Mapping[Path, str]) -> None:
+        """Raise TrustError with every fault unless a trusted signer's index lists all these volumes.
+
+        ``altered`` are volumes that are whole and another thing than their bundle's index says.
+        """
+        first: dict[str, Path] = {}
+        for path, identity in identities:
+            first.setdefault(identity.bundle, path)
+        self._used |= set(first)
+        if not self.signers:
+            return
+        faults = [Fault(str(path), why, "the volume that was signed") for path, why in altered.items()]
+        for bundle, path in first.items():
+            if bundle not in self.indexes:
+                faults += self._refused.get(bundle) or [
+                    Fault(str(path), f"is unsigned: neither {index_name(bundle)} nor {signature_name(bundle)} is here",
+                          f"both, signed by {self._trusted}")]  # fmt: skip
+        if faults:
+            raise TrustError(
+                "what was carried is not signed by anybody who is trusted here; nothing was imported", faults=sorted(faults),
+                hint="have it packed with --sign, or carried again; a signer whom you know by another way: "
+                     "./gapforge trust add KEY")  # fmt: skip
+
+    # -- before the first byte, while the store is ours
+
+    def check_age(self, bundle: str, allow_older: bool) -> None:
+        """Raise TrustError when this site accepted something newer of a preset in ``bundle``, unless ``allow_older``."""
+        if not self.signers:
+            return
+        self._allow_older = allow_older
+        self._used |= {bundle} & self.indexes.keys()  # with all its volumes broken, its presets may be here still
+        try:
+            self._record = accepted.read(self.project)
+        except TrustError:
+            if not allow_older:
+                raise
+        faults, known_latest = [], ""
+        for name in sorted(self._used & self.indexes.keys()):
+            index = self.indexes[name]
+            for view in index.plan.views:
+                known = self._record.newer_than(view.preset, index.made, view.lock)
+                if known is not None:
+                    known_latest = max(known_latest, known.made)
+                    faults.append(Fault(f"preset {view.preset}", f"was signed {index.made} in bundle {name}",
+                                        f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+            known = self._record.newer_than(TOOL, index.made, index.plan.tool) if index.plan.tool else None
+            if known is not None:
+                known_latest = max(known_latest, known.made)
+                faults.append(Fault("gapforge itself", f"was signed {index.made} in bundle {name}",
+                                    f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+        if faults and not allow_older:
+            wrong = (f"; if {known_latest} cannot be, the clock where it was signed was wrong, and --allow-older mends that"
+                     if known_latest > _moment(DAY) else "")  # fmt: skip
+            raise TrustError(
+                "what was carried is older than what was accepted here; nothing was imported", faults=faults,
+                hint="ask the sender for the newest; to go back on purpose: the same command with --allow-older" + wrong)  # fmt: skip
+        for name in sorted(self._used & self._signed.keys()):
+            self._remember(name)
+
+    # -- when a preset is whole
+
+    def lock_signature(self, view: View, text: bytes) -> bytes | None:
+        """The signature to lay beside the lock; None where nobody is trusted and there is none.
+
+        Raises Untrusted, saying why, where signers are trusted and none of them signed it.
+        """
+        own = self.project.artifacts_of(view.preset) / LOCK_SIGNATURE
+        reason = "has no signature"
+        for path in [
+            *self._lock_signatures.get(view.preset, ()),
+            *sorted(self._keep.glob(f"*.{view.preset}.lock{SUFFIX}")),
+            own,
+        ]:
+            try:
+                signature = signing.read_signature(path)
+                if self.signers:
+                    self.signers.judge(signature, text, LOCK)
+                elif not _made(signature, text):
+                    continue
+            except BadSignature as error:
+                if path != own:
+                    reason = f"has no signature: {path} {error}"
+            except Untrusted as error:
+                if path != own:
+                    reason = f"{error} ({path})"
+            else:
+                return signature.data
+        if self.signers:
+            raise Untrusted(reason)
+        return None
+
+    def accept(self, view: View, bundle: str) -> None:
+        """Remember that this state of the preset was laid out here."""
+        made = max((index.made for name, index in self.indexes.items()
+                    if name in self._used | {bundle} and view in index.plan.views), default="")  # fmt: skip
+        self._write(view.preset, made, bundle, view.lock)
+
+    def accept_tool(self, tool: str, bundle: str) -> None:
+        """Remember that this gapforge came with a bundle that is whole."""
+        made = max((index.made for name, index in self.indexes.items()
+                    if name in self._used | {bundle} and tool and index.plan.tool == tool), default="")  # fmt: skip
+        self._write(TOOL, made, bundle, tool)
+
+    def _write(self, name: str, made: str, bundle: str, sha256: str) -> None:
+        if self.signers and made:
+            record = self._record.accept(name, made, bundle, sha256, older=self._allow_older)
+            if record != self._record:
+                record.write(self.project)
+                self._record = record
+
+    def forget_superseded(self) -> None:
+        """Remove kept indexes of bundles that would be refused by now, so that they do not pile up."""
+        for path in sorted(self._keep.glob("*.json")):
+            try:
+                index = read_index(path)
+            except (Damaged, OSError):
+                continue
+            views = index.plan.views
+            older = [view for view in views if self._record.newer_than(view.preset, index.made, view.lock)]
+            if index.plan.bundle not in self._used and views and len(older) == len(views):
+                for name in (
+                    signature_name(path.stem),
+                    *(lock_signature_name(path.stem, view.preset) for view in views),
+                ):
+                    (self._keep / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+    def told(self, bundle: str) -> list[str]:
+        """What a person should know of who signed this, in the reader's language."""
+        told = []
+        for name in sorted(self._used | ({bundle} & self.indexes.keys())):
+            if name in self._signed:
+                signer, made = self._signed[name][0], self.indexes[name].made
+                told.append(tr(f"묶음 {name}: {made}에 {signer.shown}이(가) 서명했습니다",
+                               f"bundle {name}: signed {made} by {signer.shown}"))  # fmt: skip
+                if made > _moment(DAY):
+                    told.append(tr(f"주의: {made}은 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
+                                   "그때까지 이 프리셋의 다음 묶음에는 --allow-older가 필요합니다",
+                                   f"warning: {made} is yet to come: the sender's clock or this one is wrong; until then the "
+                                   "next bundle of these presets will need --allow-older"))  # fmt: skip
+            elif not self.signers:
+                told.append(self._claim(name))
+        return told
+
+    def signer(self, bundle: str) -> str:
+        """Who signed what came in, for the custody page; "" where nobody did."""
+        names = sorted(self._used | ({bundle} & self.indexes.keys()))
+        if self.signers:
+            return ", ".join(sorted({self._signed[name][0].shown for name in names if name in self._signed}))
+        try:
+            keys = {found.key.fingerprint for name in names if (found := self._good(name)) is not None}
+        except ToolError:
+            return ""
+        return ", ".join(tr(f"{key} (이곳에서는 신뢰하지 않음)", f"{key} (not trusted here)") for key in sorted(keys))
+
+    def _good(self, bundle: str) -> Signature | None:
+        """The signature of an index when it fits, whoever made it. Raises ToolError without ssh-keygen."""
+        index, path = self.indexes.get(bundle), self._places.get(bundle)
+        if index is None or path is None or not index.made:
+            return None
+        try:
+            signature = signing.read_signature(path.with_name(path.name + SUFFIX))
+        except BadSignature:
+            return None
+        data = render_index(index.plan, index.sealed, index.made)
+        return signature if signing.made_by(signature, data, BUNDLE) is not None else None
+
+    def to_json(self, bundle: str) -> list[dict[str, str]]:
+        """The signers of what came in, in JSON types; ``signer`` is "" for a bundle that no trusted signer signed."""
+        return [
+            {"bundle": name, "made": self.indexes[name].made if name in self.indexes else "",
+             "signer": self._signed[name][0].name if name in self._signed else "",
+             "fingerprint": self._signed[name][0].key.fingerprint if name in self._signed else ""}
+            for name in sorted(self._used | ({bundle} & self.indexes.keys()))
+        ]  # fmt: skip
+
+    def _claim(self, bundle: str) -> str:
+        """What a bundle says of its signer where nobody is trusted."""
+        index, path = self.indexes.get(bundle), self._places.get(bundle)
+        if index is None or path is None or not index.made:
+            return tr(f"묶음 {bundle}: 서명이 없습니다", f"bundle {bundle}: unsigned")
+        try:
+            signature = signing.read_signature(path.with_name(path.name + SUFFIX))
+            data = render_index(index.plan, index.sealed, index.made)
+            good = signing.made_by(signature, data, BUNDLE) is not None
+        except BadSignature as error:
+            return tr(f"묶음 {bundle}: 서명이 없습니다 ({error})", f"bundle {bundle}: unsigned (its signature {error})")
+        except ToolError:
+            return tr(f"묶음 {bundle}: {signature.key.fingerprint}의 서명이라고 하지만 ssh-keygen이 없어 확인하지 못했습니다",
+                      f"bundle {bundle}: claims to be signed by {signature.key.fingerprint}; without ssh-keygen that "
+                      "could not be checked")  # fmt: skip
+        if not good:
+            return tr(f"주의: 묶음 {bundle}: 서명이 맞지 않습니다. 서명한 뒤에 바뀌었습니다",
+                      f"warning: bundle {bundle}: its signature does not fit; it was altered since")  # fmt: skip
+        return tr(f"묶음 {bundle}: {signature.key.fingerprint}의 서명이 있지만 이곳에서는 아직 아무도 신뢰하지 않습니다: ./gapforge trust add KEY",
+                  f"bundle {bundle}: signed by {signature.key.fingerprint}; nobody is trusted here yet: "
+                  "./gapforge trust add KEY")  # fmt: skip
+
+    # -- what is kept
+
+    @property
+    def _keep(self) -> Path:
+        return self.project.store / "signed"
+
+    @property
+    def _trusted(self) -> str:
+        return " or ".join(signer.name for signer in self.signers.signers[:4])
+
+    def _refuse(self, bundle: str, path: Path, why: str) -> None:
+        faults = self._refused.setdefault(bundle, [])
+        if len(faults) < _MOST_FILES:
+            faults.append(Fault(str(path), why, f"signed by {self._trusted}"))
+
+    def _remember(self, bundle: str) -> None:
+        """Keep the index, its signature and those of the locks."""
+        index, (_, signature) = self.indexes[bundle], self._signed[bundle]
+        files = {signature_name(bundle): signature.data,
+                 index_name(bundle): render_index(index.plan, index.sealed, index.made)}  # fmt: skip
+        for view in index.plan.views:
+            for path in self._lock_signatures.get(view.preset, ()):
+                try:
+                    found = signing.read_signature(path)
+                except BadSignature:
+                    continue
+                if any(signer.key.blob == found.key.blob for signer in self.signers.signers):
+                    files[lock_signature_name(bundle, view.preset)] = found.data
+                    break
+        for name, data in files.items():
+            file = self._keep / name
+            with storage_errors(file):
+                if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
+                    with atomic_file(file) as out:
+                        out.write(data)
+
+
+def lay_signature(folder: Path, signature: bytes | None, lock_changed: bool) -> None:
+    """Make lock.json.sig the one that fits; one that signs an earlier lock goes."""
+    file = folder / LOCK_SIGNATURE
+    with storage_errors(file):
+        if signature is None:
+            if lock_changed and (file.is_symlink() or file.is_file()):
+                file.unlink()
+        elif file.is_symlink() or not file.is_file() or file.read_bytes() != signature:
+            with atomic_file(file) as out:
+                out.write(signature)
+
+
+def _made(signature: Signature, text: bytes) -> bool:
+    try:
+        return signing.made_by(signature, text, LOCK) is not None
+    except ToolError:
+        return signature.namespace == LOCK  # verify will tell, where somebody is trusted
+
+
+def _moment(ahead: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + ahead))
+
+
+def locks_untrusted(faults: Sequence[Fault]) -> TrustError:
+    """The error for presets whose objects are here and whose locks nobody who is trusted signed."""
+    return TrustError(
+        "the locks of these presets are not signed by anybody who is trusted here; they were not laid out", faults=faults,
+        hint="have the sender give the small files BUNDLE.PRESET.lock.sig again, put them beside the volumes, and run "
+             "unpack again; what was imported stays")  # fmt: skip

@@ -1,0 +1,105 @@
+"""What a site accepted last: for each preset the newest signed index, so that an older one is noticed.
+
+    artifacts/.store/accepted.json      {"format": 1, "presets": {NAME: {"made", "bundle", "lock", "superseded"}}}
+
+Only what a trusted signer signed is remembered. ``superseded`` are the locks that were accepted before: a signature of
+a lock holds no moment, so this is how an old one is known again that somebody copied back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gapforge.core.errors import Fault, TrustError
+from gapforge.core.files import SHA256_HEX, canonical_json, read_regular, write_text
+from gapforge.core.project import Project
+
+FORMAT = 1
+FILE = "accepted.json"
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)  # UTC; as texts they sort as the moments do
+MOST_BYTES = 64 << 20
+MOST_SUPERSEDED = 10_000  # for each preset
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The newest signed state of one preset: when it was signed, in which bundle, and which lock that is."""
+
+    made: str
+    bundle: str
+    lock: str
+    superseded: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"made": self.made, "bundle": self.bundle, "lock": self.lock, "superseded": list(self.superseded)}
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that was accepted here, by preset. It does not change; see ``accept``."""
+
+    presets: Mapping[str, Accepted] = field(default_factory=dict)
+
+    def newer_than(self, preset: str, made: str, lock: str) -> Accepted | None:
+        """What was accepted already, when this is older and another lock; None when nothing stands against it."""
+        known = self.presets.get(preset)
+        return known if known is not None and known.lock != lock and known.made > made else None
+
+    def accept(self, preset: str, made: str, bundle: str, lock: str, *, older: bool = False) -> Record:
+        """The record with this as the newest state of the preset, unless it knows a newer one and not ``older``."""
+        known = self.presets.get(preset)
+        if known is None:
+            state = Accepted(made, bundle, lock)
+        elif known.made > made and not (older and known.lock != lock):
+            return self
+        else:
+            before = [one for one in (*known.superseded, known.lock) if one != lock]
+            state = Accepted(made, bundle, lock, tuple(dict.fromkeys(before))[-MOST_SUPERSEDED:])
+        return Record({**self.presets, preset: state})
+
+    def write(self, project: Project) -> None:
+        """Keep it, whole or not at all."""
+        document = {"format": FORMAT, "presets": {name: one.to_json() for name, one in self.presets.items()}}
+        write_text(file_of(project), canonical_json(document))
+
+
+def file_of(project: Project) -> Path:
+    """Where the record is: beside the objects, since it is about them."""
+    return project.store / FILE
+
+
+def read(project: Project) -> Record:
+    """What was accepted here; nothing where there is no record. Raises TrustError for a damaged one: what an attacker
+    or a bad disk did to it must not make an old bundle look new."""
+    file = file_of(project)
+    try:
+        raw = json.loads(read_regular(file, MOST_BYTES).decode("utf-8"))
+        if raw["format"] != FORMAT or set(raw) != {"format", "presets"}:
+            raise ValueError(f"is not in format {FORMAT}")
+        return Record({str(name): _accepted(one) for name, one in raw["presets"].items()})
+    except FileNotFoundError:
+        return Record()
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except RecursionError:
+        problem = "is nested too deeply"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = str(error)[:200] if str(error).startswith(("is ", "has ")) else "is damaged"
+    raise TrustError("what this site accepted last is not known, so an older bundle would not be noticed",
+                     faults=[Fault(str(file), problem)],
+                     hint="compare the bundle's number and day with the sender; then: ./gapforge unpack DIR --allow-older, "
+                     "which begins a new record")  # fmt: skip
+
+
+def _accepted(raw: Any) -> Accepted:
+    texts = [raw["made"], raw["bundle"], raw["lock"], *raw["superseded"]]
+    if set(raw) != {"made", "bundle", "lock", "superseded"} or not all(type(text) is str for text in texts):
+        raise ValueError("is damaged")
+    if not MOMENT.fullmatch(texts[0]) or not all(SHA256_HEX.fullmatch(text) for text in texts[2:]):
+        raise ValueError("is damaged")
+    return Accepted(texts[0], texts[1], texts[2], tuple(texts[3:]))

@@ -1,0 +1,275 @@
+"""Who is trusted to sign what is carried, and whether a signature is by one of them.
+
+The list is a file of OpenSSH's own kind ("allowed signers"), so ``ssh-keygen -Y verify -f`` reads it by hand too. It
+lies in the user's home, never in the project or the artifacts: whoever alters the carried disk must not alter trust.
+A list that is there and cannot be read is an error; only one that names nobody, or is not there, means that nobody
+is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapforge.core import accepted, signing
+from gapforge.core.errors import Fault, TrustError, UsageError
+from gapforge.core.files import read_regular, sha256_bytes, write_text
+from gapforge.core.project import Project
+from gapforge.core.signing import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
+from gapforge.core.text import printable
+
+VARIABLE = "GAPFORGE_TRUST"
+LOCK_FILE = "lock.json"
+LOCK_SIGNATURE = LOCK_FILE + signing.SUFFIX
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+MOST_BYTES = 4 << 20
+MAX_LOCK = 64 << 20  # bytes
+_OPTION = r'(?:namespaces|valid-after|valid-before)="[^"]*"'
+_LINE = re.compile(
+    rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?)'
+)
+_HEADER = "# Who may sign what gapforge imports and builds. Written by: ./gapforge trust add; format: man ssh-keygen"
+
+
+class Untrusted(Exception):
+    """Why a signature does not count. Callers add which file it is about."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Somebody who may sign."""
+
+    name: str
+    key: PublicKey
+
+    @property
+    def shown(self) -> str:
+        return f"{self.name} ({self.key.fingerprint})"
+
+
+@dataclass(frozen=True)
+class Signers:
+    """Everybody who may sign, and the file that says so. False when that is nobody."""
+
+    file: Path
+    signers: tuple[Signer, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.signers)
+
+    def judge(self, signature: Signature, data: bytes, namespace: str) -> Signer:
+        """Who signed ``data``. Raises Untrusted saying why nobody who counts did, ToolError without ssh-keygen."""
+        if signature.namespace != namespace:
+            raise Untrusted(f"has a signature of something else ({printable(signature.namespace)[:60]})")
+        known = [signer for signer in self.signers if signer.key.blob == signature.key.blob]
+        if not known:
+            raise Untrusted(f"is signed by {signature.key.fingerprint}, which is not trusted here")
+        reasons = []
+        for signer in known:
+            reason = signing.why_not(signature, data, namespace, self.file, signer.name)
+            if not reason:
+                return signer
+            reasons.append(reason)
+        raise Untrusted(f"was altered after {known[0].name} signed it, or the signature was ({reasons[0]})")
+
+
+def place(project: Project) -> Path:
+    """Where the list is. Raises TrustError for a place that travels with what it shall judge."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        file = Path(named).absolute()
+        home = _home()
+        for folder in (project.artifacts, project.root):
+            inside = folder.resolve() in file.resolve().parents
+            if inside and folder.resolve() not in (home, *home.parents):
+                raise TrustError(f"{VARIABLE}={named} lies in {folder}, which is carried: whoever alters what is carried "
+                                 "could alter it too",
+                                 hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers, or unset it")  # fmt: skip
+        return file
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    return (settings if settings.is_absolute() else _home() / ".config") / "gapforge" / "allowed_signers"
+
+
+def load(project: Project) -> Signers:
+    """Everybody who may sign here. Raises TrustError when that cannot be known.
+
+    It cannot where a named list is not there, nor where signed bundles were accepted and the list has gone since (or
+    is another user's: sudo changes the home).
+    """
+    file = place(project)
+    if not _there(file):
+        hint = f"./gapforge trust add KEY; with sudo name the list: sudo env {VARIABLE}=$HOME/.config/gapforge/allowed_signers …"
+        if os.environ.get(VARIABLE):
+            raise TrustError(f"the list of trusted signers that {VARIABLE} names is not there",
+                             faults=[Fault(str(file), "does not exist")], hint=hint)  # fmt: skip
+        if _there(accepted.file_of(project)):
+            raise TrustError(
+                "signed bundles were accepted here, and now the list of trusted signers is not there",
+                faults=[Fault(str(file), "does not exist")],
+                hint=f"{hint}; to trust nobody on purpose: rm {accepted.file_of(project)}")  # fmt: skip
+        return Signers(file, ())
+    return read(file)
+
+
+def read(file: Path) -> Signers:
+    """The list in ``file``; nobody where it does not exist. Raises TrustError with every fault of it."""
+    if not _there(file):
+        return Signers(file, ())
+    faults: list[Fault] = []
+    signers: list[Signer] = []
+    for number, line in enumerate(_text(file).split("\n"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            signers.append(_signer(line))
+        except ValueError as error:
+            faults.append(
+                Fault(f"{file}: line {number}", str(error), "NAME KIND KEY, as ./gapforge trust add writes it")
+            )
+    if faults:
+        raise TrustError("the list of trusted signers is damaged, so nothing is trusted",
+                         faults=faults, hint=f"correct {file}, or restore it; then: ./gapforge trust list")  # fmt: skip
+    return Signers(file, tuple(signers))
+
+
+def add(file: Path, key: PublicKey, name: str) -> bool:
+    """Trust a key under a name; False when it was trusted under it already.
+
+    Raises UsageError when the name has another key: a signer's next key gets a name of its own until the old one
+    has signed its last.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{printable(name)!r} cannot be a signer's name",
+                         hint="--name with letters, digits and . _ @ + -")  # fmt: skip
+    signers = read(file)
+    for signer in signers.signers:
+        if signer.name == name and signer.key.blob == key.blob:
+            return False
+        if signer.name == name:
+            raise UsageError(
+                f"{name} is trusted with another key, {signer.key.fingerprint}; this one is {key.fingerprint}",
+                hint=f"a further key: ./gapforge trust add KEY --name {name}-2; to replace it: ./gapforge trust remove {name}, "
+                "then add")  # fmt: skip
+    before = _text(file) if _there(file) else _HEADER + "\n"
+    namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
+    line = f'{name} namespaces="{namespaces}" {key.text}'
+    write_text(_real(file), before + ("" if before.endswith("\n") or not before else "\n") + line + "\n")
+    return True
+
+
+def remove(file: Path, name: str) -> list[Signer]:
+    """Trust this name no longer; gives the keys that it had. Raises UsageError when nobody is called so."""
+    gone = [signer for signer in read(file).signers if signer.name == name]
+    if not gone:
+        raise UsageError(f"nobody called {printable(name)} is trusted", hint="./gapforge trust list")
+    kept = [line for line in _text(file).split("\n")
+            if not line.strip() or line.startswith("#") or _signer(line).name != name]  # fmt: skip
+    write_text(_real(file), "\n".join(kept))
+    return gone
+
+
+def check_lock(project: Project, folder: Path, preset: str, signers: Signers) -> Signer:
+    """Who signed ``folder``/lock.json, before a word of it is believed.
+
+    Raises TrustError when nobody who is trusted did, or when this site accepted a newer lock since.
+    """
+    lock, beside = folder / LOCK_FILE, folder / LOCK_SIGNATURE
+    try:
+        data = read_regular(lock, MAX_LOCK)
+    except FileNotFoundError:
+        raise _refused(preset, [Fault(str(lock), "is missing")]) from None
+    except OSError as error:
+        raise _refused(preset, [Fault(str(lock), f"cannot be read: {error.strerror}")]) from None
+    except ValueError as error:
+        raise _refused(preset, [Fault(str(lock), str(error))]) from None
+    try:
+        signer = signers.judge(signing.read_signature(beside), data, LOCK)
+    except BadSignature as error:
+        raise _refused(preset, [Fault(str(beside), str(error), "the signature of lock.json")]) from None
+    except Untrusted as error:
+        raise _refused(preset, [Fault(str(lock), str(error), _trusted(signers))]) from None
+    known = accepted.read(project).presets.get(preset)
+    if known is not None and sha256_bytes(data) in known.superseded:
+        raise TrustError(
+            f"the artifacts of {preset} are older than what was accepted here",
+            faults=[Fault(str(lock), f"has sha256 {sha256_bytes(data)}, which a later bundle replaced",
+                          f"sha256 {known.lock}, signed {known.made}")],
+            hint=f"unpack bundle {known.bundle} again; to go back on purpose: ./gapforge unpack DIR --allow-older")  # fmt: skip
+    return signer
+
+
+def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:
+    return TrustError(f"the artifacts of {preset} are not signed by anybody who is trusted here", faults=faults,
+                      hint=f"where they were made: ./gapforge trust sign {preset} --key KEY, and carry {LOCK_SIGNATURE} too; "
+                      "who may sign: ./gapforge trust list")  # fmt: skip
+
+
+def _trusted(signers: Signers) -> str:
+    return " or ".join(signer.shown for signer in signers.signers[:4]) + (
+        " or others" if len(signers.signers) > 4 else ""
+    )
+
+
+def _signer(line: str) -> Signer:
+    line = line.replace("\t", " ")
+    match = _LINE.fullmatch(line.strip(" ")) if line.isprintable() else None
+    if match is None:
+        raise ValueError(
+            "has another form" + (", and certificates are not followed" if "cert-authority" in line else "")
+        )
+    name = match["names"].split(",")[0]
+    if not NAME.fullmatch(name):
+        raise ValueError(f"has a pattern or another form in place of a name: {name[:60]!r}")
+    try:
+        return Signer(name, signing.parse_public(match["key"]))
+    except ValueError as error:
+        raise ValueError(f"holds a key that {error}") from None
+
+
+def _text(file: Path) -> str:
+    real = _real(file)
+    try:
+        if stat.S_IMODE(os.stat(real).st_mode) & 0o002:
+            raise TrustError("everybody on this machine may change the list of trusted signers",
+                             faults=[Fault(str(file), "may be written by all")], hint=f"chmod o-w {file}")  # fmt: skip
+        return read_regular(real, MOST_BYTES).decode("utf-8")
+    except UnicodeDecodeError:
+        problem = "is not text"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        problem = str(error)
+    raise TrustError("the list of trusted signers cannot be read, so nothing is trusted",
+                     faults=[Fault(str(file), problem)], hint=f"ls -l {file}; then: ./gapforge trust list")  # fmt: skip
+
+
+def _there(file: Path) -> bool:
+    """Whether something has this name. What cannot be looked at counts as there: it must not pass for nothing."""
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _real(file: Path) -> Path:
+    """The file itself, where people keep their settings elsewhere and link them."""
+    return Path(os.path.realpath(file))
+
+
+def _home() -> Path:
+    home = Path(os.environ.get("HOME") or "")
+    if home.is_absolute():
+        return home
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise TrustError("this user has no home, so there is no list of trusted signers",
+                         hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers") from None  # fmt: skip

@@ -1,0 +1,104 @@
+"""People with SSH keys, and machines that trust some of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from bundles import RUN_ENV
+from gapforge.cli.main import main
+from gapforge.core.project import Project
+
+needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (openssh-client)")
+
+
+def make_key(folder: Path, name: str, *, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """A new private key, its .pub beside it, the comment NAME@example."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bits = {"rsa": ["-b", "2048"]}.get(kind, [])
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, *bits, "-N", passphrase, "-C", f"{name}@example", "-f", folder / name],
+                   check=True, stdin=subprocess.DEVNULL, capture_output=True)  # fmt: skip
+    return folder / name
+
+
+def pub(key: Path) -> Path:
+    return key.with_name(key.name + ".pub")
+
+
+def fingerprint(key: Path) -> str:
+    """What ssh-keygen says of a key."""
+    done = subprocess.run(["ssh-keygen", "-l", "-f", pub(key)], check=True, capture_output=True, text=True)
+    return done.stdout.split()[1]
+
+
+def signature(key: Path, namespace: str, data: bytes, folder: Path) -> bytes:
+    """What a person gets who signs by hand."""
+    file = folder / "by-hand"
+    file.write_bytes(data)
+    (folder / "by-hand.sig").unlink(missing_ok=True)
+    subprocess.run(
+        ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", namespace, file], check=True, capture_output=True
+    )
+    return (folder / "by-hand.sig").read_bytes()
+
+
+class Machine:
+    """Somebody's machine: a project, and a home with settings of its own."""
+
+    def __init__(self, project: Project, home: Path) -> None:
+        self.project, self.home = project, home
+        home.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def trusted(self) -> Path:
+        return self.home / ".config" / "gapforge" / "allowed_signers"
+
+    def run(
+        self, *words: object, env: Mapping[str, str] | None = None, apart: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """One command of ours; ``apart`` in a process of its own that has no terminal."""
+        argv = [str(word) for word in words]
+        base = {key: value for key, value in RUN_ENV.items() if key != "XDG_CONFIG_HOME"}
+        whole = {**base, "HOME": str(self.home), "GAPFORGE_ROOT": str(self.project.root), **(env or {})}
+        if apart:
+            return subprocess.run([sys.executable, "-m", "gapforge", *argv], capture_output=True, text=True, check=False,
+                                  stdin=subprocess.DEVNULL, start_new_session=True, timeout=120, env=whole)  # fmt: skip
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        output, errors = io.StringIO(), io.StringIO()
+        try:
+            with patch.dict(os.environ, whole, clear=True), redirect_stdout(output), redirect_stderr(errors):
+                code = main(argv)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return subprocess.CompletedProcess(argv, code, output.getvalue(), errors.getvalue())
+
+    def ok(self, *words: object, env: Mapping[str, str] | None = None, apart: bool = False) -> str:
+        """A command that must succeed; what it printed."""
+        done = self.run(*words, env=env, apart=apart)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def json(self, *words: object, code: int = 0) -> Any:
+        done = self.run(*words, "--json")
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def refused(self, *words: object, code: int = 22, env: Mapping[str, str] | None = None, apart: bool = False) -> str:
+        """A command that must fail with this code and a next step; its message."""
+        done = self.run(*words, env=env, apart=apart)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr and "next: " in done.stderr
+        return done.stderr
