@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -52,6 +53,22 @@ def signature(key: Path, namespace: str, data: bytes, folder: Path) -> bytes:
         ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", namespace, file], check=True, capture_output=True
     )
     return (folder / "by-hand.sig").read_bytes()
+
+
+@contextmanager
+def ssh_agent(folder: Path) -> Iterator[str]:
+    """The socket of an agent of our own."""
+    socket = str(folder / "agent")
+    child = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            if os.path.exists(socket):
+                break
+            time.sleep(0.05)
+        yield socket
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(10)
 
 
 class Machine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from bundles import RUN_ENV
 from gapforge.core import signing
 from gapforge.core.errors import GapforgeError, ToolError, TrustError, UsageError
 from gapforge.core.signing import BUNDLE, LOCK, BadSignature, PublicKey, parse_public, parse_signature, signing_key
-from signers import fingerprint, make_key, needs_ssh_keygen, pub, signature
+from signers import fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
 
 pytestmark = needs_ssh_keygen
 KINDS = ("ed25519", "ecdsa", "rsa")
@@ -35,18 +34,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[str]:
-    """The socket of an ssh-agent of our own."""
-    socket = str(tmp_path / "agent")
-    child = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            if os.path.exists(socket):
-                break
-            time.sleep(0.05)
+    with ssh_agent(tmp_path) as socket:
         yield socket
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(10)
 
 
 @pytest.mark.parametrize("kind", KINDS)

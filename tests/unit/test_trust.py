@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,7 @@ from gapforge.core.errors import TrustError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from signers import Machine, fingerprint, make_key, needs_ssh_keygen, pub, signature
+from signers import Machine, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
 
 pytestmark = needs_ssh_keygen
 SIZE = "66000"
@@ -251,6 +252,17 @@ def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:
     env = {**at(0), "GAPFORGE_SIGN_KEY": str(air.foreign)}
     assert fingerprint(air.foreign) in air.sender.ok("pack", PRESET, "--to", air.stick("y"), env=env)
     assert fingerprint(air.key) in air.sender.ok("pack", PRESET, "--to", air.stick("z"), "--sign", air.key, env=env)
+
+
+def test_a_key_that_only_the_agent_holds(air: Air) -> None:
+    alone = air.folder / "alone.pub"
+    shutil.copy(pub(air.key), alone)
+    with ssh_agent(air.folder) as socket:
+        env = {**at(0), "SSH_AUTH_SOCK": socket}
+        subprocess.run(["ssh-add", "-q", air.key], check=True, env={**os.environ, **env})
+        air.sender.ok("pack", PRESET, "--to", air.stick("stick"), "--sign", alone, env=env, apart=True)
+    air.site.ok("unpack", air.stick("stick"))
+    air.site.ok("verify", PRESET)
 
 
 def test_packing_without_a_key_leaves_no_stale_signature(air: Air) -> None:
@@ -883,6 +895,49 @@ def test_the_places_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / "home/list"))
     assert trust.place(Project(tmp_path / "home", tmp_path / "home/artifacts")) == tmp_path / "home/list"
+
+
+def test_sudo_does_not_silently_trust_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = site_at(tmp_path / "site")
+    (tmp_path / "user").mkdir()
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(trust.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user")))
+    for number in ("", "x", "1000"):
+        monkeypatch.setenv("SUDO_UID", number)
+        assert not trust.load(project)
+    theirs = tmp_path / "user/.config/gapforge/allowed_signers"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("")
+    with pytest.raises(TrustError, match="calls sudo") as caught:
+        trust.load(project)
+    assert f"GAPFORGE_TRUST={theirs}" in caught.value.hint
+    monkeypatch.setenv("GAPFORGE_TRUST", str(theirs))
+    assert trust.load(project).file == theirs
+
+
+def test_several_bundles_in_one_place(air: Air) -> None:
+    air.pack("stick")
+    signed = index_of(air.stick("stick")).stem
+    air.sender.ok("pack", PRESET, "--volume-size", "70000", "--to", air.stick("stick"))
+    assert "--bundle" in air.site.refused("unpack", air.stick("stick"), code=21)
+    other = next(p.stem for p in air.stick("stick").glob("*.json") if p.stem != signed)
+    air.site.refused("unpack", air.stick("stick"), "--bundle", other)
+    air.site.ok("unpack", air.stick("stick"), "--bundle", signed)
+
+
+def test_a_key_s_name_that_got_lost(air: Air) -> None:
+    air.sender.refused("pack", PRESET, "--to", air.stick("x"), "--sign", "", code=2)
+    air.sender.refused("trust", "sign", PRESET, "--key", "", code=2)
+    assert not air.stick("x").exists()
+
+
+def test_an_altered_preset_is_told_by_the_signed_lock(air: Air) -> None:
+    carried_by_hand(air)
+    file = air.site.project.presets / f"{PRESET}.json"
+    file.write_text(file.read_text().replace("--disable-network", "--enable-network"))
+    assert "was changed after it was synced" in air.site.refused("verify", PRESET, code=4)
 
 
 def test_a_forged_bundle_is_only_refused_by_trust(tmp_path: Path) -> None:

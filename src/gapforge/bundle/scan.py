@@ -94,7 +94,7 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
             scan.broken[path] = f"cannot be read: {error.strerror}"
         else:
             scan.volumes.append(volume)
-    if admission is not None:
+    if admission is not None and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2:
         admission.require([(v.path, v.identity) for v in scan.volumes if only in ("", v.identity.root)],
                           {path: why for path, (root, why) in altered.items() if only in ("", root)})  # fmt: skip
     _choose(scan, folders, only, indexes)

@@ -95,8 +95,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if not args.to and not args.dry_run:
         raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
                          hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
-    sign = args.sign or os.environ.get("GAPFORGE_SIGN_KEY")
-    key = signing.signing_key(Path(sign)) if sign else None
+    sign = args.sign if args.sign is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
+    key = signing.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
     loose = untracked(project) if args.with_tool else []
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)

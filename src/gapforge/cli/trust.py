@@ -107,12 +107,12 @@ def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
 
 
 def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
-    key = args.key or os.environ.get("GAPFORGE_SIGN_KEY")
-    if not key or not args.what:
+    key = args.key if args.key is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
+    if key is None or not args.what:
         raise UsageError(tr("서명할 프리셋과 키가 필요합니다", "trust sign needs presets and a key"),
                          hint="./gapforge trust sign PRESET --key ~/.ssh/id_ed25519")  # fmt: skip
     names = [presets.find(project.presets, name).name for name in dict.fromkeys(args.what)]
-    chosen = signing.signing_key(Path(key))
+    chosen = signing.signing_key_of(key)
     if chosen.public.touched:
         print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
     return sign_lock(project, names, chosen)

@@ -146,6 +146,13 @@ def signing_key(file: Path) -> SigningKey:
     return SigningKey(file, _public_part(data) or read_public(file))
 
 
+def signing_key_of(text: str) -> SigningKey:
+    """The key that a flag or variable names. An empty name is an error: a script that lost it must not sign nothing."""
+    if not text:
+        raise UsageError("no key is named to sign with", hint="name a key of yours: ls ~/.ssh/*.pub")
+    return signing_key(Path(text))
+
+
 def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[bytes]:
     """A signature of each document. A passphrase is asked for at the terminal, once for all of them.
 

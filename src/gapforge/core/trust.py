@@ -112,8 +112,26 @@ def load(project: Project) -> Signers:
                 "signed bundles were accepted here, and now the list of trusted signers is not there",
                 faults=[Fault(str(file), "does not exist")],
                 hint=f"{hint}; to trust nobody on purpose: rm {accepted.file_of(project)}")  # fmt: skip
+        invoker = _invoker_s(file)
+        if invoker is not None:
+            raise TrustError(
+                "who calls sudo has a list of trusted signers, and root, who is asked now, has none",
+                faults=[Fault(str(file), "does not exist", str(invoker))],
+                hint=f"sudo env {VARIABLE}={invoker} …, the same command")  # fmt: skip
         return Signers(file, ())
     return read(file)
+
+
+def _invoker_s(file: Path) -> Path | None:
+    """The list of the user who called sudo, if there is one and it is not the one that was looked for."""
+    number = os.environ.get("SUDO_UID", "")
+    if os.geteuid() != 0 or not (number.isascii() and number.isdecimal()):
+        return None
+    try:
+        theirs = Path(pwd.getpwuid(int(number)).pw_dir) / ".config" / "gapforge" / "allowed_signers"
+    except (KeyError, OverflowError):
+        return None
+    return theirs if theirs != file and _there(theirs) else None
 
 
 def read(file: Path) -> Signers:
