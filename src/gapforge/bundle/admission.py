@@ -22,7 +22,7 @@ from gapforge.core.errors import Fault, ToolError, TrustError
 from gapforge.core.files import atomic_file, storage_errors
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
 _LOCK_SIGNATURE = re.compile(rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}")
@@ -228,7 +228,8 @@ class Admission:
         for name in sorted(self._used | ({bundle} & self.indexes.keys())):
             if name in self._signed:
                 signer, made = self._signed[name][0], self.indexes[name].made
-                told.append(tr(f"묶음 {name}: {made}에 {signer.shown}이(가) 서명했습니다",
+                who = josa(signer.name, "이", "가")
+                told.append(tr(f"묶음 {name}: {made}에 {who} 서명했습니다 ({signer.key.fingerprint})",
                                f"bundle {name}: signed {made} by {signer.shown}"))  # fmt: skip
                 if made > _moment(DAY):
                     told.append(tr(f"주의: {made}은 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
@@ -306,7 +307,7 @@ class Admission:
     def _refuse(self, bundle: str, path: Path, why: str) -> None:
         faults = self._refused.setdefault(bundle, [])
         if len(faults) < _MOST_FILES:
-            faults.append(Fault(str(path), why, f"signed by {self._trusted}"))
+            faults.append(Fault(str(path), why, f"a good signature by {self._trusted}"))
 
     def _remember(self, bundle: str) -> None:
         """Keep the index, its signature and those of the locks."""

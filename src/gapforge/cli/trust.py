@@ -16,7 +16,7 @@ from gapforge.core import signing, trust
 from gapforge.core.errors import UsageError
 from gapforge.core.project import Project
 from gapforge.core.signing import KINDS, PublicKey
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import Signer
 
 HELP = {
@@ -74,8 +74,8 @@ def _only(args: argparse.Namespace, count: int, command: str) -> str:
     if len(args.what) != count:
         said = tr(f"trust {args.action}에는 인자가 {count}개 필요한데 {len(args.what)}개가 있습니다",
                   f"trust {args.action} takes {count} argument{'s' if count != 1 else ''}, not {len(args.what)}")  # fmt: skip
-        raise UsageError(said, hint=command + tr(" (공개 키 한 줄은 따옴표로 묶습니다)", " (put the line of a public key in quotes)")
-                         if count else command)  # fmt: skip
+        quotes = tr(" (공개 키 한 줄은 따옴표로 묶습니다)", " (put the line of a public key in quotes)")
+        raise UsageError(said, hint=command + (quotes if args.action == "add" else ""))
     return str(args.what[0]) if count else ""
 
 
@@ -93,13 +93,13 @@ def _key(text: str) -> PublicKey:
 
 def _name(key: PublicKey) -> str:
     """A name out of the key's comment, or of its fingerprint where that holds none."""
-    name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", key.comment).strip("-.")[:60].strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", key.comment).strip("-.@+_")[:60].strip("-.@+_")
     return name if trust.NAME.fullmatch(name) else "key-" + re.sub(r"[^A-Za-z0-9]", "", key.fingerprint[7:])[:8]
 
 
 def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
-    first = (tr(f"{name}을(를) 신뢰합니다 ({file})", f"{name} is trusted now ({file})") if new
-             else tr(f"{name}은(는) 이미 신뢰하고 있습니다 ({file})", f"{name} was trusted already ({file})"))  # fmt: skip
+    first = (tr(josa(name, "을", "를") + f" 신뢰합니다 ({file})", f"{name} is trusted now ({file})") if new
+             else tr(josa(name, "은", "는") + f" 이미 신뢰하고 있습니다 ({file})", f"{name} was trusted already ({file})"))  # fmt: skip
     return [first, f"  {key.fingerprint}  ({key.kind})", tr(
         "이 지문을 서명자에게 전화처럼 다른 길로 물어 비교하십시오. 다르면: ./gapforge trust remove " + name,
         "compare this fingerprint with the signer over another way, such as the phone; if it differs: "
