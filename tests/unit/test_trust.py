@@ -623,6 +623,38 @@ def test_an_older_bundle_needs_allow_older(air: Air) -> None:
     air.site.refused("unpack", air.stick("old"))
 
 
+def test_an_older_gapforge_in_a_bundle_is_noticed_too(air: Air) -> None:
+    """The locks are the same; what came with them is not."""
+    code = air.made.project.root / "src/gapforge/__init__.py"
+    code.parent.mkdir(parents=True)
+    for text, days, name in (("old = 1\n", 0, "old"), ("new = 2\n", 10, "new")):
+        code.write_text(text)
+        air.pack(name, "--with-tool", days=days)
+    air.site.ok("unpack", air.stick("old"))
+    air.site.ok("unpack", air.stick("new"))
+    said = air.site.refused("unpack", air.stick("old"))
+    assert "gapforge itself" in said and "2025-06-25T15:06:40Z" in said
+    air.site.ok("unpack", air.stick("new"))
+    air.site.ok("unpack", air.stick("old"), "--allow-older")
+    air.site.ok("unpack", air.stick("old"))
+    air.site.ok("verify", PRESET)
+
+
+def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
+    air = Air(tmp_path)
+    air.pack("stick")
+    assert fingerprint(air.key) in the(air.stick("stick"), "*.custody.txt").read_text()
+    air.site.ok("unpack", air.stick("stick"))
+    (page,) = (air.site.project.root / "dist/custody").iterdir()
+    assert f"sender@example ({fingerprint(air.key)})" in page.read_text()
+    other = Air(tmp_path / "other", trusting=False)
+    other.pack("stick")
+    other.site.ok("unpack", other.stick("stick"))
+    (page,) = (other.site.project.root / "dist/custody").iterdir()
+    assert f"{fingerprint(other.key)} (not trusted here)" in page.read_text()
+    assert "Nobody signed" not in page.read_text()
+
+
 def test_the_same_lock_and_other_presets_are_not_hindered(air: Air) -> None:
     other = air.made.second()
     shutil.copy(air.made.project.presets / f"{other}.json", air.site.project.presets)

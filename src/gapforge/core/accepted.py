@@ -2,6 +2,8 @@
 
     artifacts/.store/accepted.json      {"format": 1, "presets": {NAME: {"made", "bundle", "lock", "superseded"}}}
 
+The name "" stands for gapforge itself, where bundles carry it, and its ``lock`` is the archive's hash.
+
 Only what a trusted signer signed is remembered. ``superseded`` are the locks that were accepted before: a signature of
 a lock holds no moment, so this is how an old one is known again that somebody copied back.
 """
