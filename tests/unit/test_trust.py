@@ -170,7 +170,9 @@ def test_packing_again_gives_the_same_bytes_also_after_kill(tmp_path: Path) -> N
     air = Air(tmp_path, kind="ecdsa")  # whose signatures are never twice the same
     air.made.change({f"sources/{n}.tar": os.urandom(2_000_000) for n in range(6)})
     command = [sys.executable, "-m", "gapforge", "pack", PRESET, "--volume-size", "3M", "--sign", str(air.key), "--to"]
-    env = {**RUN_ENV, "HOME": str(air.sender.home), "GAPFORGE_ROOT": str(air.made.project.root)}
+    (tmp_path / "temporary").mkdir()
+    env = {**RUN_ENV, "HOME": str(air.sender.home), "GAPFORGE_ROOT": str(air.made.project.root),
+           "TMPDIR": str(tmp_path / "temporary")}  # fmt: skip
     seen: dict[str, set[bytes]] = {}
     for wait in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2):
         child = subprocess.Popen(
