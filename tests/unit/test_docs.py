@@ -24,8 +24,9 @@ TWINS = {
     "docs/architecture.md": "docs/architecture.en.md",
     "docs/package-versions.md": "docs/package-versions.en.md",
     "docs/bundle-format.md": "docs/bundle-format.en.md",
+    "docs/carry-guide.md": "docs/carry-guide.en.md",
 }
-SAME_CODE = ("README.md", "docs/build-guide.md")
+SAME_CODE = ("README.md", "docs/build-guide.md", "docs/carry-guide.md")
 LAUNCHERS = {"./gapforge": "", "build.py": "build", "scripts/build.py": "build", "./deps_sync.sh": "sync"}
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
