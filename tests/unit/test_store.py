@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from gapforge.core import files as careful
 from gapforge.core.errors import FetchError, StorageError
 from gapforge.core.files import content_mtime
 from gapforge.core.store import Laid, Store
@@ -40,6 +43,95 @@ def test_wrong_file_never_gets_a_name(tmp_path: Path) -> None:
     assert sha(b"hellO") in error.value.render() and sha(b"hello") in error.value.render()
     assert file.exists()
     assert not list((tmp_path / "store").rglob("sha256/*/*"))
+
+
+def several(store: Store, count: int = 5) -> dict[Path, str]:
+    """Files in ``partial`` that are not in the store yet."""
+    files = {}
+    for number in range(count):
+        data = b"object %d" % number
+        file = store.partial(f"several-{number}")
+        file.write_bytes(data)
+        files[file] = sha(data)
+    return files
+
+
+def test_many_are_added_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    there = put(store, b"object 3")
+    files = several(store)
+    store.add_all(files)
+    assert there in files.values() and not list((store.folder / "partial").iterdir())
+    for sha256 in files.values():
+        assert store.intact(sha256) and Store(store.folder).intact(sha256)
+        stat = store.path(sha256).stat()
+        assert (stat.st_mode & 0o777, stat.st_mtime) == (0o444, content_mtime(sha256))
+    store.add_all({})
+
+
+@pytest.mark.parametrize("one_sync", [True, False])
+def test_none_of_many_has_its_name_before_all_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    files = several(store)
+    inodes = {file.stat().st_ino for file in files}
+    synced: set[int] = set()
+    real_fsync, real_replace, named = os.fsync, os.replace, []
+
+    def fsync(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        real_fsync(handle)
+
+    def syncfs(folder: Path) -> bool:
+        synced.update(file.stat().st_ino for file in folder.iterdir())
+        return True
+
+    def replace(source: Path, target: Path) -> None:
+        assert inodes <= synced, "named before it was synced"
+        named.append(target)
+        real_replace(source, target)
+
+    monkeypatch.setattr(careful, "_one_sync_will_do", lambda folder: one_sync)
+    monkeypatch.setattr(careful, "_syncfs", syncfs)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    store.add_all(files)
+    assert len(named) == len(files)
+    assert {path.parent.stat().st_ino for path in named} <= synced, "a folder that was not synced"
+
+
+def test_many_that_the_disk_does_not_take_stay_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    files = several(store)
+    bad = list(files)[2].stat().st_ino
+
+    def fsync(handle: int) -> None:
+        if os.fstat(handle).st_ino == bad:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(careful, "_syncfs", lambda folder: False)  # it says that something went wrong, not what
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match=r"several-2: the disk is full"):
+        store.add_all(files)
+    assert not any(store.has(sha256) for sha256 in files.values()) and all(file.exists() for file in files)
+
+
+def test_one_sync_for_many_only_where_it_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path.stat().st_dev
+    mount = f"1 2 {os.major(device)}:{os.minor(device)} / / rw - {{}} none rw"
+    real = Path.read_text
+    cases = {("ext4", "5.15.0-1-generic"): True, ("ext4", "5.4.0"): False, ("fuseblk", "6.1.0"): False}
+    for (kind, release), good in cases.items():
+
+        def read_text(path: Path, *args: str, kind: str = kind, **kwargs: str) -> str:
+            return mount.format(kind) if path == Path("/proc/self/mountinfo") else real(path, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
+        assert careful._one_sync_will_do(tmp_path) is good
+    monkeypatch.setattr(Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n")
+    assert careful._one_sync_will_do(tmp_path) is False
 
 
 def test_copy_leaves_the_original_alone(tmp_path: Path) -> None:

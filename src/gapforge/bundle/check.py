@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gapforge.bundle.flow import Flow
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.volume import Damaged, Piece, open_regular
+from gapforge.core.cores import on_all_cores
+
+
+class _Own(threading.local):
+    """What each thread that reads has for itself; it goes with the thread."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(BUFFER))
+        self.flow = Flow(-1)
+
+
+_own = _Own()
 
 
 def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], None] | None = None) -> None:
@@ -17,11 +30,12 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
 
     Raises Damaged when the bytes have another hash than the index says, OSError as the system says it.
     """
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(BUFFER, piece.span.length) or 1))
-    done = 0
+    digest, done = hashlib.sha256(), 0
+    if _own.flow.handle != handle:
+        _own.flow = Flow(handle)
+    _own.flow.begin(piece.position)
     while done < piece.span.length:
-        wanted = buffer[: min(len(buffer), piece.span.length - done)]
+        wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:
             raise Damaged("ends too early")
@@ -29,6 +43,7 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
         if write is not None:
             write(wanted[:count], piece.span.offset + done)
         done += count
+        _own.flow.reached(piece.position + done)
     if digest.hexdigest() != piece.sha256:
         raise Damaged(f"has sha256 {digest.hexdigest()} instead of {piece.sha256}")
 
@@ -43,9 +58,9 @@ def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
             return True
         return False
 
-    with open_regular(path) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with open_regular(path) as file:
         handle = file.fileno()
-        return [piece for piece, is_bad in zip(pieces, pool.map(bad, pieces), strict=True) if is_bad]
+        return [piece for piece, is_bad in zip(pieces, on_all_cores(bad, pieces), strict=True) if is_bad]
 
 
 def volume_files(folders: Sequence[Path], suffix: str) -> Iterator[Path]:

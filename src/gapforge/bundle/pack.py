@@ -20,6 +20,7 @@ from typing import IO
 
 from gapforge.bundle.check import damaged_pieces
 from gapforge.bundle.contents import Contents
+from gapforge.bundle.flow import Flow
 from gapforge.bundle.hashing import Ring, lanes
 from gapforge.bundle.medium import cluster, file_limit
 from gapforge.bundle.plan import Plan, Sealed, index_name
@@ -209,6 +210,7 @@ class _Open:
         self.size = len(HEAD)
         with storage_errors(self.part):
             self.file: IO[bytes] = open(self.part, "wb", buffering=0)  # noqa: SIM115 - closed by seal or abandon
+        self.flow = Flow(self.file.fileno())
         self.write(memoryview(HEAD), count=False)
 
     def write(self, data: memoryview, *, count: bool = True) -> None:
@@ -216,8 +218,9 @@ class _Open:
             done = 0
             while done < len(data):
                 done += self.file.write(data[done:])
-        if count:
-            self.size += len(data)
+            if count:
+                self.size += len(data)
+            self.flow.reached(self.size)
 
     def seal(self) -> Sealed:
         index = index_bytes(self.plan.identity(self.number), self.plan.volumes[self.number - 1], self.hashes)
@@ -317,6 +320,7 @@ class _Writer:
         slots = deque(group)
         piece = hashlib.sha256()
         with storage_errors(path), open(path, "rb", buffering=0) as file:
+            flow = Flow(file.fileno())
             while True:
                 buffer = self.ring.take()
                 count = file.readinto(buffer)
@@ -338,6 +342,7 @@ class _Writer:
                     slots.popleft()
                     piece = hashlib.sha256()
                 position = end
+                flow.reached(position)
         self._judge(first, position, self.whole.finish(digest))
 
     def _source(self, span: Span) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -41,15 +42,19 @@ def without(wanted: Range, held: Sequence[Range]) -> list[Range]:
 class Partial:
     """The parts that are here of objects which volumes cut. Its files are ``partial/bundle-HASH.part`` and ``.json``.
 
-    Parts are noted only when their bytes are on the disk; the whole object is hashed before it gets its name.
+    Parts are noted only when their bytes are on the disk; the whole object is hashed before it gets its name: on the
+    way when one run wrote all parts in order, else out of the file.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._guard = threading.Lock()
+        self._there: set[str] = set()  # objects of which something may be here
+        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # object -> the hash of all bytes before this offset
 
     def data(self, sha256: str) -> Path:
         """Where the bytes are gathered."""
+        self._there.add(sha256)
         return self.store.partial(f"bundle-{sha256}.part")
 
     def held(self, sha256: str, size: int) -> list[Range]:
@@ -63,9 +68,16 @@ class Partial:
         fits = raw["size"] == size and all(0 <= a < b <= min(size, there) for a, b in ranges)
         return ranges if fits else []
 
-    def note(self, sha256: str, size: int, part: Range) -> None:
-        """Remember that ``part`` is written and synced."""
+    def hash_before(self, sha256: str, offset: int) -> hashlib._Hash | None:
+        """The hash of the object's bytes before ``offset`` to go on with; None when this run did not write them all."""
+        digest, position = self._hashed.get(sha256, (None, 0)) if offset else (hashlib.sha256(), 0)
+        return digest.copy() if digest is not None and position == offset else None
+
+    def note(self, sha256: str, size: int, part: Range, digest: hashlib._Hash | None) -> None:
+        """Remember that ``part`` is written and synced; ``digest`` is ``hash_before`` its end if that is known."""
         with self._guard:
+            if digest is not None:
+                self._hashed[sha256] = digest, part[1]
             ranges = merged([*self.held(sha256, size), part])
             write_text(self._note(sha256), canonical_json({"size": size, "ranges": ranges}))
 
@@ -73,10 +85,11 @@ class Partial:
         """Whether every byte is here."""
         return self.held(sha256, size) == [(0, size)]
 
-    def finish(self, sha256: str) -> bool:
+    def finish(self, sha256: str, size: int) -> bool:
         """Give the object its name when its hash is right; False, and nothing is left of it, when it is not."""
+        digest = self.hash_before(sha256, size) if size else None
         try:
-            self.store.add(self.data(sha256), sha256)
+            self.store.add(self.data(sha256), sha256, known=digest.hexdigest() if digest is not None else "")
         except FetchError:
             self.discard(sha256)
             return False
@@ -85,21 +98,26 @@ class Partial:
 
     def discard(self, sha256: str) -> None:
         """Forget the parts of an object."""
+        if sha256 not in self._there:
+            return
         for path in (self._note(sha256), self.data(sha256)):
             with storage_errors(path):
                 path.unlink(missing_ok=True)
+        self._hashed.pop(sha256, None)
+        self._there.discard(sha256)
 
     def clear_litter(self) -> None:
-        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays.
+        """Remove what a killed run was writing; what it noted, of objects that are not whole yet, stays. Comes first.
 
         Call it with the store's lock held: what lies there is nobody's then.
         """
-        folder = self.data("0" * 64).parent
+        folder = self.store.partial("bundle").parent
         with storage_errors(folder):
             for pattern in (".bundle-*.tmp", "bundle-*.whole.part", "place-*", "bytes-*", "copy-*"):
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
             keys = {path.name[7:71] for path in folder.glob("bundle-*") if SHA256_HEX.fullmatch(path.name[7:71])}
+        self._there = set(keys)
         for sha256 in keys:
             if self.store.has(sha256) or not (self._note(sha256).exists() and self.data(sha256).exists()):
                 self.discard(sha256)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.bundle.admission import Admission, lay_signature, locks_untrusted
 from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
+from gapforge.bundle.flow import Flow
+from gapforge.bundle.landing import Landing
 from gapforge.bundle.partial import Partial, merged, sync_data, without
 from gapforge.bundle.request import Request, disjoint
 from gapforge.bundle.room import Room
@@ -23,6 +24,7 @@ from gapforge.bundle.scan import Scan
 from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
 from gapforge.core import imports
 from gapforge.core import lock as locks
+from gapforge.core.cores import on_all_cores
 from gapforge.core.errors import BundleError, Fault, LockError, StorageError, TrustError
 from gapforge.core.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
 from gapforge.core.lock import Lock
@@ -102,6 +104,7 @@ class _Import:
     ) -> None:
         self.project, self.store, self.scan, self.progress, self.admission = project, store, scan, progress, admission
         self.partial, self.room = Partial(store), Room(store)
+        self.landing = Landing(store, self._landed)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
         self.failed: dict[Path, list[Span]] = {}
         self._spans: dict[Span, Span] = {}  # those of ``failed``, each once however many copies of a volume come
@@ -193,17 +196,14 @@ class _Import:
         why = ""
         if todo:
             try:
-                with open_regular(volume.path) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                with open_regular(volume.path) as file:
                     handle = file.fileno()
-                    try:
-                        results = list(pool.map(lambda piece: self._piece(handle, piece), todo))
-                    except BaseException:
-                        pool.shutdown(wait=True, cancel_futures=True)
-                        raise
+                    results = on_all_cores(lambda piece: self._piece(handle, piece), todo)
                 bad = [piece for piece, problem in zip(todo, results, strict=True) if problem]
                 why = next((problem for problem in results if problem.startswith("cannot")), "")
             except (Damaged, OSError) as error:
                 bad, why = todo, f"cannot be read: {error}"
+        self.landing.flush()
         for piece in todo:
             if not piece.span.whole:
                 self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
@@ -226,6 +226,10 @@ class _Import:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_TRUNC if span.whole else 0)
         with storage_errors(target):
             out = os.open(target, flags, 0o644)
+        flow = Flow(out)
+        flow.begin(span.offset)
+        anew = not span.whole and gaps == [(span.offset, span.end)]  # else the file keeps bytes of an earlier run
+        digest = self.partial.hash_before(span.sha256, span.offset) if anew else None
 
         def write(data: memoryview, offset: int) -> None:
             try:
@@ -236,6 +240,9 @@ class _Import:
                             done += os.pwrite(out, data[done - offset : rest - offset], done)
             except OSError as error:
                 raise StorageError(f"{target}: {error.strerror}") from error
+            flow.reached(offset + len(data))
+            if digest is not None:
+                digest.update(data)
             self.progress.add(len(data))
 
         try:
@@ -253,18 +260,16 @@ class _Import:
         finally:
             os.close(out)
         if span.whole:
-            self.store.add(target, span.sha256, known=piece.sha256)
-            self.partial.discard(span.sha256)
-            self._count(span)
+            self.landing.add(target, span)
         else:
-            self.partial.note(span.sha256, span.size, (span.offset, span.end))
+            self.partial.note(span.sha256, span.size, (span.offset, span.end), digest)
         return ""
 
     def _finish(self, span: Span) -> None:
         """Give a cut object its name when all of it is here."""
         if self.store.has(span.sha256, span.size) or not self.partial.complete(span.sha256, span.size):
             return
-        if self.partial.finish(span.sha256):
+        if self.partial.finish(span.sha256, span.size):
             self._count(span)
             return
         for path in self.carriers[span.sha256]:
@@ -272,6 +277,10 @@ class _Import:
                 path, f"holds parts that do not make up object {span.sha256[:12]}: one of its volumes was altered"
             )
         self.lacking.add(Span(span.sha256, span.size, 0, span.size))
+
+    def _landed(self, span: Span) -> None:
+        self.partial.discard(span.sha256)  # of an earlier bundle that cut it
+        self._count(span)
 
     def _count(self, span: Span) -> None:
         with self._guard:

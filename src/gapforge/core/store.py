@@ -12,20 +12,23 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapforge.core.cores import on_all_cores
 from gapforge.core.errors import Fault, FetchError
 from gapforge.core.files import (
     CHUNK,
+    SAFE_NAME,
     SHA256_HEX,
     content_mtime,
     inside,
     sha256_bytes,
     sha256_file,
     storage_errors,
+    sync_files,
     sync_folder,
+    unsafe_path_reason,
 )  # fmt: skip
 
 BESIDE = frozenset({"lock.json.sig"})  # what people and unpack put into a view besides: the signature of its lock
@@ -53,6 +56,7 @@ class Store:
         self.lock_file = folder / "lock"
         self._verified: set[str] = set()  # hashed by this process; no need to hash again
         self._guard = threading.Lock()
+        self._partial: Path | None = None  # the folder, once it was made
 
     def path(self, sha256: str) -> Path:
         """Where the file with this hash is, or would be."""
@@ -62,10 +66,12 @@ class Store:
 
     def partial(self, key: str) -> Path:
         """The place for unverified bytes called ``key`` (a hash or plain name); its folder exists."""
-        folder = self.folder / "partial"
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return inside(folder, key)
+        if self._partial is None:
+            folder = self.folder / "partial"
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._partial = folder
+        return inside(self._partial, key) if "/" in key or not SAFE_NAME.fullmatch(key) else self._partial / key
 
     def has(self, sha256: str, size: int = -1) -> bool:
         """Whether the file is there, and of ``size`` bytes (-1: any). Looks at no content: see ``intact``."""
@@ -96,8 +102,7 @@ class Store:
     def missing(self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None) -> set[str]:
         """The hashes out of (sha256, size) pairs that are absent or damaged; hashes on ``jobs`` threads (0: all cores)."""
         pairs = sorted(set(wanted), key=lambda pair: (-pair[1], pair[0]))  # large first: cores end together
-        with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-            found = list(pool.map(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs))
+        found = on_all_cores(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs, jobs)
         return {pair[0] for pair, good in zip(pairs, found, strict=True) if not good}
 
     def discard(self, sha256: str) -> None:
@@ -133,6 +138,33 @@ class Store:
                 with self._guard:
                     self._verified.add(sha256)
         return sha256
+
+    def add_all(self, files: Mapping[Path, str]) -> None:
+        """Move files whose SHA-256 the caller computed into the store: all are synced, then all get their names.
+
+        Far faster than ``add`` for many small files, since the disk is waited for once.
+        """
+        fresh = {}
+        for file, sha256 in files.items():
+            if self.intact(sha256, file.stat().st_size):
+                file.unlink()
+            else:
+                fresh[file] = self.path(sha256)
+        sync_files(list(fresh))
+        folders = {target.parent for target in fresh.values()}
+        for folder in folders:
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        for file, target in fresh.items():
+            with storage_errors(target):
+                os.chmod(file, 0o444)
+                moment = content_mtime(target.name)
+                os.utime(file, (moment, moment))
+                os.replace(file, target)
+        for folder in folders:
+            sync_folder(folder)
+        with self._guard:
+            self._verified.update(target.name for target in fresh.values())
 
     def add_copy(self, file: Path, expected: str = "", on_bytes: OnBytes | None = None) -> str:
         """Copy a file that is not ours into the store, hashing the copy; the original is only read."""
@@ -212,15 +244,20 @@ class Store:
         all else is done: what tells the next run of ``previous`` must not change while any of that is left.
         """
         copies = copied = 0
+        looked_at = ""  # the last folder that was found to lie inside; looking takes longer than linking
 
         def place(path: str) -> None:
-            nonlocal copies, copied
-            target = inside(folder, path)
+            nonlocal copies, copied, looked_at
+            beside = path.rpartition("/")[0]
+            known = beside == looked_at != "" and not unsafe_path_reason(path)
+            target = folder / path if known else inside(folder, path)
+            looked_at = beside
             if not self.place(files[path], target):
                 copies, copied = copies + 1, copied + target.stat().st_size
 
         for path in sorted(set(files) - {last}):
             place(path)
+        looked_at = ""
         for path in sorted(set(previous) - set(files)):
             stale = inside(folder, path)
             with storage_errors(stale):
@@ -232,8 +269,12 @@ class Store:
                     parent.rmdir()
         if last in files:
             place(last)
-        found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-        return Laid(tuple(sorted(set(found) - set(files) - BESIDE)), copies, copied)
+        found: set[str] = set()
+        for where, below, names in os.walk(folder):
+            found.update(os.path.join(where, name) for name in names)
+            found.update(path for path in (os.path.join(where, name) for name in below) if os.path.islink(path))
+        strangers = {os.path.relpath(path, folder) for path in found} - set(files) - BESIDE
+        return Laid(tuple(sorted(strangers)), copies, copied)
 
 
 def _same_copy(source: Path, target: Path, sha256: str) -> bool:

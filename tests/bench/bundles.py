@@ -1,0 +1,252 @@
+"""Measures pack and unpack against tar, split, cat and sha256sum, in paired runs on one disk.
+
+    python tests/bench/bundles.py [--size 6] [--runs 3] [--where /var/tmp] [--json]
+
+A preset of --size GB is fabricated: a few files of 0.5 to 2.5 GB, dozens of 10 to 100 MB, and 500 for each GB of
+1 kB to 2 MB, none of which can be compressed. In each round ours and all of theirs run once, in alternating order,
+each after ``sync`` and with an empty page cache where we may empty it. A ratio is theirs / ours of the same round.
+
+What ours promises, and the baseline "same guarantees" therefore does as well:
+
+    pack    every source has the hash that its lock says     sha256sum -c of the sources
+            every byte of a volume is under a noted hash     tar cf - | split -b 4GB; sha256sum of the parts
+            a volume is on the disk before it counts         sync of the parts and their list
+    unpack  a bad volume is named                            sha256sum -c of the parts
+            every object is verified before it counts        cat parts | tar xf -; sha256sum -c of the files
+            what counts is on the disk                       sync -f of the folder
+
+"literal" leaves out what a script without these promises leaves out: pack does not check the sources, unpack not the
+parts. "literal, no sync" does not wait for the disk either, which ours does in every row.
+Needs about four times --size on the disk. The figures in docs/bundle-format.md come from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
+from fabric import write_lock  # noqa: E402
+from gapforge.bundle.contents import LOCK, SUMS, sums_of  # noqa: E402
+from gapforge.core import lock as locks  # noqa: E402
+from gapforge.core.files import sha256_file  # noqa: E402
+from gapforge.core.lock import Entry, Lock  # noqa: E402
+from gapforge.core.project import Project  # noqa: E402
+
+MB, GB = 10**6, 10**9
+CACHES = Path("/proc/sys/vm/drop_caches")
+OURS = "ours"
+# name: what is run, with {source}, {parts} and {site} filled in
+PACK = {
+    "same guarantees": "cd {source} && sha256sum --quiet -c SHA256SUMS && tar cf - . | split -b 4GB - {parts}/part. && "
+                       "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
+    "literal": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
+               "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
+    "literal, no sync": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
+                        "cd {parts} && sha256sum part.* > SHA256SUMS",
+}  # fmt: skip
+UNPACK = {
+    "same guarantees": "cd {parts} && sha256sum --quiet -c SHA256SUMS && cat part.* | tar xf - -C {site} && "
+                       "cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
+    "literal": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
+    "literal, no sync": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS",
+}  # fmt: skip
+ENV = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "GAPFORGE_LANG": "en"}
+
+
+def sizes(total: int) -> Iterator[int]:
+    """Sizes of files that add up to about ``total``: 55 % in large ones, 32 % in middle ones, the rest in small ones."""
+    chance, rest = random.Random(1), 0
+    for share, least, most in ((0.55, 500 * MB, 2500 * MB), (0.32, 10 * MB, 100 * MB)):
+        rest += int(total * share)
+        while rest >= least:
+            size = min(rest, chance.randrange(least, most))
+            yield size
+            rest -= size
+    for _ in range(total * 500 // GB):
+        yield int(1000 * 2000 ** chance.random())  # as many of 1 to 2 kB as of 1 to 2 MB
+
+
+def fabricated(folder: Path, total: int) -> Project:
+    """A project whose preset has files of this many bytes together."""
+    project = sender(folder).project
+    lock, target = locks.load(project.lock_file(PRESET)), project.artifacts_of(PRESET)
+    shutil.rmtree(target)
+    entries = []
+    for number, size in enumerate(sizes(total)):
+        path, digest, rest = f"sources/{number % 97:02}/{number:05}.bin", hashlib.sha256(), size
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        with open(target / path, "wb") as file:
+            while rest:
+                data = os.urandom(min(rest, 4 * MB))
+                digest.update(data)
+                rest -= file.write(data)
+        entries.append(Entry("source", path, digest.hexdigest(), size, "generated"))
+    made = Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries, key=lambda e: e.path)))
+    write_lock(project, made)
+    files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}
+    (target / SUMS).write_bytes(sums_of(files))
+    return project
+
+
+def settle() -> bool:
+    """Nothing waits to be written, and no file is in memory; False where that is not ours to say."""
+    os.sync()
+    try:
+        CACHES.write_text("3\n")
+    except OSError:
+        return False
+    return True
+
+
+def run(words: list[str], folder: Path, **extra: str) -> tuple[float, int]:
+    """Seconds, and the peak of resident memory in bytes, of a program that has to succeed."""
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(words, cwd=folder, env={**ENV, **extra}, stdout=said, stderr=said) as program:
+            peak = 0
+            while program.poll() is None:
+                peak = max(peak, high_water(program.pid))
+                time.sleep(0.01)
+        took = time.monotonic() - start
+        said.seek(0)
+        if program.returncode:
+            sys.exit(f"{shlex.join(words)} ended with {program.returncode}:\n{said.read().decode()}")
+    return took, peak
+
+
+def high_water(pid: int) -> int:
+    """VmHWM of one process. (ru_maxrss would count what our own process had before the program began.)"""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+
+
+class Bench:
+    """The places of one benchmark, and what was measured: "pack" or "unpack" -> who -> a figure for each round."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self.folder = folder
+        self.project = fabricated(folder, total)
+        self.stick, self.parts, self.site = folder / "stick", folder / "parts", folder / "site"
+        self.seconds: dict[str, dict[str, list[float]]] = {"pack": {}, "unpack": {}}
+        self.peaks: dict[str, list[int]] = {"pack": [], "unpack": []}
+        self.emptied = True
+
+    @property
+    def files(self) -> list[int]:
+        lock = locks.load(self.project.lock_file(PRESET))
+        return [entry.size for entry in lock.entries]
+
+    def once(self, verb: str, who: str) -> None:
+        """Run one subject, from the same state of the disk as all others."""
+        target = self.site if verb == "unpack" else self.stick if who == OURS else self.parts
+        self.put_away(target)
+        if verb == "unpack" and who == OURS:
+            site_at(target)
+        else:
+            target.mkdir()
+        self.emptied &= settle()
+        if who != OURS:
+            command = {"pack": PACK, "unpack": UNPACK}[verb][who].format(
+                source=self.project.artifacts_of(PRESET), parts=self.parts, site=self.site
+            )
+            took, _ = run(["bash", "-e", "-o", "pipefail", "-c", command], self.folder)
+        else:
+            took, peak = run(self.ours(verb), self.site if verb == "unpack" else self.folder,
+                             **({"GAPFORGE_ROOT": str(self.project.root)} if verb == "pack" else {}))  # fmt: skip
+            self.peaks[verb].append(peak)
+        self.seconds[verb].setdefault(who, []).append(took)
+
+    def ours(self, verb: str) -> list[str]:
+        if verb == "pack":
+            launcher = str(HERE.parent / "gapforge")
+            return [launcher, "pack", PRESET, "--volume-size", "4G", "--to", str(self.stick)]
+        return ["python3", "-I", "-S", str(self.stick / "gapforge-receive.pyz"), "unpack", str(self.stick)]
+
+    def round(self, number: int) -> None:
+        for verb, theirs in (("pack", PACK), ("unpack", UNPACK)):
+            subjects = [OURS, *theirs]
+            for who in subjects if number % 2 == 0 else reversed(subjects):
+                self.once(verb, who)
+        self.put_away(self.site)
+
+    def put_away(self, target: Path) -> None:
+        """Empty the files and move the folder aside. After removals ext4 looks longer for free inodes, for minutes."""
+        if target.exists():
+            for path in target.rglob("*"):
+                if path.is_file() and path.stat().st_size:
+                    path.chmod(0o644)
+                    os.truncate(path, 0)
+            target.rename(tempfile.mkdtemp(prefix="used-", dir=self.folder))
+
+    def lines(self) -> Iterator[str]:
+        files = self.files
+        yield (f"{len(files)} files, {sum(files) / GB:.2f} GB, largest {max(files) / GB:.2f} GB; page cache "
+               + ("emptied" if self.emptied else "NOT emptied") + " before each run")  # fmt: skip
+        for verb, measured in self.seconds.items():
+            yield (f"{verb:7} {OURS:18} {spread(measured[OURS], ' s')}   "
+                   f"peak memory {max(self.peaks[verb]) / MB:.0f} MB")  # fmt: skip
+            for who, ratios in self.ratios(verb).items():
+                yield f"{verb:7} {who:18} {spread(measured[who], ' s')}   ratio {spread(ratios, 'x')}"
+        for verb, commands in (("pack", PACK), ("unpack", UNPACK)):
+            for who, command in commands.items():
+                yield f"  {verb}, {who}: {command}"
+
+    def ratios(self, verb: str) -> dict[str, list[float]]:
+        """Who -> theirs / ours, a round at a time."""
+        measured = self.seconds[verb]
+        return {who: [theirs / ours for theirs, ours in zip(times, measured[OURS], strict=True)]
+                for who, times in measured.items() if who != OURS}  # fmt: skip
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "files": len(self.files), "bytes": sum(self.files), "page_cache_emptied": self.emptied,
+            "seconds": self.seconds, "ratios": {verb: self.ratios(verb) for verb in self.seconds},
+            "peak_bytes": self.peaks, "commands": {"pack": PACK, "unpack": UNPACK},
+        }  # fmt: skip
+
+
+def spread(values: list[float], unit: str) -> str:
+    return f"{statistics.median(values):6.2f}{unit} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=float, default=6, help="GB of files")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--where", type=Path, default=Path("/var/tmp"), help="a folder on the disk to measure on")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="gapforge-bench-", dir=args.where))
+    try:
+        bench = Bench(folder, int(args.size * GB))
+        for number in range(args.runs):
+            bench.round(number)
+            if not args.json:
+                print(f"round {number + 1} of {args.runs} done", file=sys.stderr, flush=True)
+        print(json.dumps(bench.document(), indent=2) if args.json else "\n".join(bench.lines()))
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
