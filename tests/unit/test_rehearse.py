@@ -36,6 +36,7 @@ from gapforge.rehearsal import child, place
 from gapforge.rehearsal import run as rehearsal
 from gapforge.rehearsal.place import files_of, fill, place_of
 from samples import ROOT
+from signers import fingerprint, make_key, needs_ssh_keygen, pub
 
 # Stands for build.py: does what stub.json beside it says, and tells what it was given.
 STUB = """
@@ -272,6 +273,65 @@ def test_an_altered_volume_whose_copy_is_good(office: Office) -> None:
     data[30] ^= 1
     sorted(other.glob("*.gfv"))[0].write_bytes(data)
     assert office.rehearse("--bundle", str(other), str(office.stick)) == 0
+
+
+def pack_signed(office: Office, key: Path) -> str:
+    """Pack with this key; gives its fingerprint."""
+    assert cli.main(["pack", PRESET, "--sign", str(key), "--to", str(office.stick)]) == 0
+    return fingerprint(key)
+
+
+@needs_ssh_keygen
+def test_signatures_are_checked_whoever_made_them(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    signer = pack_signed(office, make_key(office.folder, "release"))
+    assert office.from_stick() == 0
+    assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": False}
+    assert signer in office.page() and "the site compares the fingerprint" in office.page()
+    assert not list(office.place.root.parent.glob("*.signers"))
+    # As it would be refused at the site: the index's signature, then a lock's.
+    signature = next(office.stick.glob("*.json.sig"))
+    good = signature.read_bytes()
+    signature.write_bytes(next(office.stick.glob("*.lock.sig")).read_bytes())
+    assert office.from_stick() == 22
+    assert "signature of something else" in str(office.not_ready(22, "unpack")["faults"])
+    signature.unlink()
+    assert office.from_stick() == 22
+    signature.write_bytes(good)
+    lock = next(office.stick.glob("*.lock.sig"))
+    lock.write_bytes(good)
+    assert office.from_stick() == 22
+    for path in (signature, lock):
+        path.write_bytes(b"junk")
+    assert office.from_stick() == 22
+    failure = office.not_ready(22, "signatures")
+    assert len(failure["faults"]) == 2 and "--sign KEY" in failure["next"]
+
+
+@needs_ssh_keygen
+def test_who_is_trusted_on_this_machine_counts(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    release, other = make_key(office.folder, "release"), make_key(office.folder, "other")
+    signer = pack_signed(office, release)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(office.folder / "signers"))
+    assert cli.main(["trust", "add", str(pub(other))]) == 0
+    assert office.from_stick() == 22 and signer in str(office.not_ready(22, "unpack")["faults"])
+    assert cli.main(["trust", "add", str(pub(release))]) == 0
+    assert office.from_stick() == 0
+    assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": True}
+    assert "trusted on this machine" in office.page()
+    (office.folder / "signers").write_text("what\n")
+    assert office.from_stick() == 22 and "damaged" in office.not_ready(22, "signatures")["message"]
+
+
+@needs_ssh_keygen
+def test_the_signature_of_a_folder_that_is_copied(office: Office) -> None:
+    key = make_key(office.folder, "release")
+    assert cli.main(["trust", "sign", PRESET, "--key", str(key)]) == 0
+    assert office.rehearse() == 0 and len(office.record()["signatures"]["signed_by"]) == 1
+    signature = office.project.artifacts_of(PRESET) / "lock.json.sig"
+    lines = signature.read_text().splitlines()
+    lines[3] = lines[3][::-1]
+    signature.write_text("\n".join(lines) + "\n")
+    assert office.rehearse() == 22
 
 
 @pytest.mark.parametrize("what", ["absent", "empty", "two bundles", "another preset"])

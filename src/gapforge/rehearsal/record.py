@@ -32,6 +32,7 @@ class Record:
     repository: dict[str, Any] | None = None
     bundle: dict[str, Any] | None = None
     inventory: dict[str, Any] | None = None
+    signatures: dict[str, Any] | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     python: dict[str, str] | None = None
@@ -105,6 +106,8 @@ class Record:
         ]
         if self.bundle is not None:
             rows += self._bundle(self.bundle)
+        if self.signatures is not None:
+            rows += [(tr("서명", "signed by"), words) for words in _signers(self.signatures)]
         if self.inventory is not None:
             rows.append((tr("현장 목록", "inventory"), f"{self.inventory['sha256']} ({self.inventory['digest']})"))
         for image in self.images:
@@ -156,6 +159,16 @@ class Record:
                 (tr("수신 프로그램", "receiver"), f"{bundle['receiver']['sha256']}  {bundle['receiver']['file']}")
             )
         return rows
+
+
+def _signers(signatures: dict[str, Any]) -> list[str]:
+    if not signatures["signed_by"]:
+        return [tr("없음", "nobody")]
+    known = (
+        tr("이 컴퓨터가 신뢰", "trusted on this machine") if signatures["trusted_here"]
+        else tr("서명은 확인함, 누구인지는 현장이 지문으로 확인", "its signatures hold; the site compares the fingerprint")
+    )  # fmt: skip
+    return [f"{fingerprint} ({known})" for fingerprint in signatures["signed_by"]]
 
 
 def forget(folder: Path) -> None:

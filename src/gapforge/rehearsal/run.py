@@ -31,9 +31,11 @@ from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.text import tr
+from gapforge.core.trust import LOCK_SIGNATURE, VARIABLE
 from gapforge.engine import private
 from gapforge.rehearsal import carried as bundles
 from gapforge.rehearsal import place as places
+from gapforge.rehearsal import signers
 from gapforge.rehearsal.carried import Carried
 from gapforge.rehearsal.child import Children, can_leave_network, report_of, site_python
 from gapforge.rehearsal.record import LOG, Record, forget
@@ -133,7 +135,13 @@ class _Rehearsal:
                 self._progress("copy") as bar,
             ):
                 places.carry_artifacts(self.project, self.place, name, bar.add)
+            beside = self.place.artifacts_of(name) / LOCK_SIGNATURE
+            self._choose_signers(
+                children, [beside] if beside.exists() else [], f"./gapforge trust sign {name} --key KEY"
+            )
         else:
+            again = bundles.pack_again(self.carried, self.options.inventory)
+            self._choose_signers(children, signers.signatures_in(self.options.folders), f"{again} --sign KEY")
             self._unpack(children, self.carried)
         with self._timed("verify", tr("모든 바이트를 확인합니다", "verifying every byte")):
             children.run(self.place.root / places.PROGRAM, "verify", name)
@@ -147,6 +155,18 @@ class _Rehearsal:
                 f"build {kind}", tr(f"{kind} 이미지를 빌드하고 검사합니다", f"building and checking the {kind} image")
             ):
                 self._build(children, kind)
+
+    def _choose_signers(self, children: Children, signatures: list[Path], again: str) -> None:
+        """Children trust whom the site will trust, as far as this machine can tell."""
+        with self._timed("signatures", tr("서명을 살펴봅니다", "the signatures")):
+            self._signers_file.unlink(missing_ok=True)  # of a rehearsal that was killed
+            file, self.record.signatures = signers.choose(self.project, signatures, self._signers_file, again)
+            if file is not None:
+                children.extra[VARIABLE] = str(file)
+
+    @property
+    def _signers_file(self) -> Path:
+        return self.place.root.with_name(f"{self.preset.name}.signers")  # not in the place: trust must not travel
 
     def _unpack(self, children: Children, carried: Carried) -> None:
         inventory = self.options.inventory
@@ -212,6 +232,7 @@ class _Rehearsal:
         if not self.made:
             return
         try:
+            self._signers_file.unlink(missing_ok=True)
             if self.options.keep:
                 private.stop(self.place)
                 self.say(
