@@ -132,21 +132,19 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
 
 
 def test_the_site_takes_nothing_that_its_signer_did_not_sign(world: World) -> None:
-    out = world.media / "unsigned"
-    world.run(Block("sender", 0, f"./gapforge pack {SECOND} --to {out}\n"))
-    said = world.run(Block("site", 22, f"./gapforge unpack {out}\n"))
+    world.run(Block("sender", 0, f"./gapforge pack {SECOND} --to /media/unsigned\n"))
+    said = world.run(Block("site", 22, "./gapforge unpack /media/unsigned\n"))
     assert "not signed" in said or "unsigned" in said
 
 
 def test_going_back_must_be_meant(world: World) -> None:
     """The first bundle again, after a later one for the same preset came with another lock."""
-    out = world.media / "newer"
     world.run(Block("sender", 0, f"""sed -i 's/tqdm==4.66.5/tqdm==4.66.4/' presets/{PRESET}.json
 ./deps_sync.sh {PRESET}
-./gapforge pack {PRESET} --with-tool --for {world.media}/mail/inventory.txt --sign ~/.ssh/gapforge --to {out}
+./gapforge pack {PRESET} --with-tool --for /media/mail/inventory.txt --sign ~/.ssh/gapforge --to /media/newer
 """))  # fmt: skip
-    world.run(Block("site", 0, f"./gapforge unpack {out}\n"))
-    back = f"unpack {world.media}/stick1 {world.media}/stick2 {world.media}/stick3"
+    world.run(Block("site", 0, "./gapforge unpack /media/newer\n"))
+    back = "unpack /media/stick1 /media/stick2 /media/stick3"
     assert "--allow-older" in world.run(Block("site", 22, f"./gapforge {back}\n"))
     world.run(Block("site", 0, f"./gapforge {back} --allow-older\n"))
 

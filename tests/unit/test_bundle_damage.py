@@ -182,6 +182,25 @@ def test_missing_truncated_and_foreign_volumes(tmp_path: Path) -> None:
     whole(site, made)
 
 
+def test_volumes_that_came_before_are_not_asked_for_again(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    files = volumes(tmp_path / "stick")
+    assert len(files) > 4
+    site = site_at(tmp_path / "site")
+    away = tmp_path / "away"
+    away.mkdir()
+    for file in files[2:]:
+        file.rename(away / file.name)
+    assert receive(site, tmp_path / "stick").missing_volumes == list(range(3, len(files) + 1))
+    (away / f"{files[0].name[:24]}.json").write_bytes(next((tmp_path / "stick").glob("*.json")).read_bytes())
+    volumes(away)[-1].unlink()
+    result = receive(site, away)
+    assert (
+        result.missing_volumes == [len(files)] and f"volumes not seen: {len(files)};" in result.error(Path("r")).message
+    )
+
+
 def test_nothing_to_import_is_said(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     (tmp_path / "empty").mkdir()

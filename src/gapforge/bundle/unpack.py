@@ -125,7 +125,7 @@ class _Import:
             self._view(view)
         self._tool()
         self._tell_of_failures()
-        self.result.missing_volumes = self.scan.missing()
+        self.result.missing_volumes = [number for number in self.scan.missing() if not self._came(number)]
         if self.result.complete:
             if self.admission is not None:
                 self.admission.accept_tool(self.scan.tool, self.scan.bundle)
@@ -400,6 +400,11 @@ class _Import:
             more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
             self.result.broken[path] += ("; it fails " + ", ".join(shown[:_SHOWN]) + more if shown
                                          else "; all that it holds is here")  # fmt: skip
+
+    def _came(self, number: int) -> bool:
+        """Whether all that a volume holds is here, as after an earlier run that saw it."""
+        plan = self.scan.plan
+        return plan is not None and all(self._here(span) for span in plan.volumes[number - 1])
 
     def _here(self, span: Span) -> bool:
         return self.store.has(span.sha256, span.size) or not without(
