@@ -6,11 +6,15 @@ empty folder whose commands have none, with an engine that has none; sticks are 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +22,10 @@ from pathlib import Path
 import pytest
 
 from gapforge.core import lock as locks
+from gapforge.core.files import sha256_file
+from gapforge.core.project import Project
 from gapforge.engine import private
+from gapforge.rehearsal.place import place_of
 from places import copy_repository, site_python
 from samples import ROOT
 
@@ -26,6 +33,7 @@ PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
 BLOCK = re.compile(r"^<!-- run: (\w+)(?: (\d+))? -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MEDIA = ("stick1", "stick2", "stick3", "stick4", "mail")
 STICK = "320m"  # two volumes of 150 MB and what lies beside them: the third has to go to the second stick
+CANARY = {"XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55", "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1"}
 MINUTE = 60
 
 
@@ -77,6 +85,31 @@ class World:
         return done.stdout
 
 
+class NetworkWatch(threading.Thread):
+    """The network interfaces that programs see which run in the rehearsal's place or in its engine."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(daemon=True)
+        self.place, self.stop = os.fsencode(place), threading.Event()
+        self.seen: dict[str, set[str]] = {}
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            for process in filter(str.isdigit, os.listdir("/proc")):
+                try:
+                    words = Path("/proc", process, "cmdline").read_bytes()
+                    where = os.fsencode(os.readlink(f"/proc/{process}/cwd"))
+                    if self.place not in words and where != self.place:
+                        continue
+                    lines = Path("/proc", process, "net/dev").read_text().splitlines()[2:]
+                except OSError:
+                    continue
+                what = next((w for w in ("unpack", "verify", "build.py", "dockerd") if w.encode() in words), "")
+                if b"rehearse" not in words and what and not words.startswith(b"unshare"):
+                    self.seen.setdefault(what, set()).update(line.split(":")[0].strip() for line in lines)
+            time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def world(offline_engine: private.State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
@@ -91,6 +124,9 @@ def world(offline_engine: private.State, tmp_path_factory: pytest.TempPathFactor
         copy_repository(world.folders["sender"])
         if (ROOT / "artifacts" / ".store").is_dir():  # what was fetched already need not be fetched again
             subprocess.run(["cp", "-al", str(ROOT / "artifacts"), str(world.folders["sender"])], check=True)
+        tokens = world.folders["sender"] / ".env"
+        tokens.write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
+        tokens.chmod(0o600)
         yield world
     finally:
         for folder in mounted:
@@ -104,9 +140,17 @@ def test_both_languages_show_the_same_commands() -> None:
 
 
 def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
+    place = place_of(Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET)
+    watch = NetworkWatch(place.root)
+    watch.start()
     told = [(block, world.run(_with_fallback(block))) for block in blocks("docs/carry-guide.md")]
+    watch.stop.set()
+    watch.join()
+    assert {"build.py", "dockerd"} <= set(watch.seen) and all(found == {"lo"} for found in watch.seen.values()), watch.seen  # fmt: skip
+    assert not any(value in out for _, out in told for value in CANARY.values())
     said = {word: out for block, out in told for word in re.findall(r"gapforge (\w+)|receive.pyz (\w+)", block.text) for word in word if word}  # fmt: skip
     assert "ready to travel" in said["rehearse"]
+    assert not place.root.exists() and private.status(place) is None and private.strays(place) == []
 
     site, sender = world.folders["site"], world.folders["sender"]
     names = [sorted(p.name for p in (world.media / stick).glob("*.gfv")) for stick in ("stick1", "stick2", "stick3")]
@@ -129,6 +173,51 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
         assert (site / "presets" / f"{name}.json").read_bytes() == (sender / "presets" / f"{name}.json").read_bytes()
     report = json.loads((site / "dist" / PRESET / "runtime" / "report.json").read_text(encoding="utf-8"))
     assert report["passed"] is True and report["image"]
+
+
+def test_the_rehearsal_s_record_is_true(world: World) -> None:
+    """What the sender read before leaving, against the sticks as they are now (one was damaged since)."""
+    root = world.folders["sender"]
+    record = json.loads((root / "dist" / PRESET / "rehearsal.json").read_text())
+    page, log = ((root / "dist" / PRESET / f"rehearsal.{kind}").read_text() for kind in ("txt", "log"))
+    assert record["ready"] is True and record["failure"] is None and record["warnings"] == []
+    assert page.startswith(f"ready to travel: {PRESET}\n")
+    assert record["lock_sha256"] == sha256_file(world.folders["site"] / "artifacts" / PRESET / "lock.json")
+    assert record["practice"] is True and record["gapforge"] and record["preset_sha256"]
+    fingerprint = subprocess.run(["ssh-keygen", "-lf", str(world.homes["sender"] / ".ssh/gapforge.pub")],
+                                 capture_output=True, text=True, check=True).stdout.split()[1]  # fmt: skip
+    assert record["signatures"] == {"signed_by": [fingerprint], "trusted_here": False} and fingerprint in page
+
+    bundle, stick = record["bundle"], world.media / "stick1"
+    index = next(stick.glob("*.json"))
+    assert bundle["index"] == {"file": f"{bundle['id']}.json", "sha256": sha256_file(index)}
+    receiver = sha256_file(stick / "gapforge-receive.pyz")
+    assert bundle["receiver"] == {"file": "gapforge-receive.pyz", "sha256": receiver, "of_this_gapforge": True}
+    files = sorted(path for folder in ("stick1", "stick2") for path in (world.media / folder).glob("*.gfv"))
+    told = {volume["file"]: (volume["size"], volume["index_sha256"]) for volume in bundle["volumes"]}
+    assert told == {path.name: (path.stat().st_size, index_hash(path)) for path in files} and len(told) == 3
+    assert bundle["missing"] == [] and bundle["broken"] == {}
+
+    (image,) = record["images"]
+    assert image["type"] == "runtime" and image["image"] == f"gapforge/{PRESET}:runtime"
+    assert image["checks_passed"] == image["checks"] > 20 and image["size_bytes"] > 50_000_000
+    assert image["image_ids"] and all(re.fullmatch("sha256:[0-9a-f]{64}", one) for one in image["image_ids"])
+    assert image["application"]["folder"] == "examples/xaiva-media"
+    assert record["engine"]["offline"] is True and record["children_without_network"] is True
+    assert set(record["seconds"]) == {
+        *["start", "bundle", "place", "signatures", "unpack", "verify", "engine"],
+        "build runtime",
+    }
+    assert "gapforge-receive.pyz unpack" in log and "build.py" in log
+    assert not any(value in text for text in (log, page, json.dumps(record)) for value in CANARY.values())
+    assert (root / ".env").read_text().count("canary") == 2
+
+
+def index_hash(volume: Path) -> str:
+    """The SHA-256 of a volume's index, read as docs/bundle-format.md says."""
+    data = volume.read_bytes()
+    _, _, _, offset, length, _ = struct.unpack(">8sIIQQ32s", data[-64:])
+    return hashlib.sha256(data[offset : offset + length]).hexdigest()
 
 
 def test_the_site_takes_nothing_that_its_signer_did_not_sign(world: World) -> None:
