@@ -49,7 +49,7 @@ def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
 
 def carried(folder: Path) -> dict[str, str]:
     """File name -> SHA-256 of all that pack put into a folder but the custody page, which tells of the day."""
-    return {name: sha256 for name, sha256 in names(folder).items() if not name.endswith(".custody.txt")}
+    return {name: sha256 for name, sha256 in names(folder).items() if ".custody.txt" not in name}
 
 
 def need(*programs: str) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundles import PRESET, RUN_ENV, hashes, names, sender, site_at
+from bundles import PRESET, RUN_ENV, hashes, sender, site_at
 from gapforge.bundle import pack as packing
 from gapforge.bundle.contents import sums_of
 from gapforge.bundle.plan import read_index, render_index
@@ -27,6 +27,7 @@ from gapforge.core.errors import TrustError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from media import carried
 from signers import Machine, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
 
 pytestmark = needs_ssh_keygen
@@ -105,11 +106,6 @@ def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
     index_of(folder).write_bytes(render_index(index.plan, sealed, index.made))
 
 
-def without_page(folder: Path) -> dict[str, str]:
-    """Names and hashes of all but the custody page, which says when it was written."""
-    return {name: sha256 for name, sha256 in names(folder).items() if not name.endswith(".custody.txt")}
-
-
 def flip(data: bytes) -> bytes:
     return bytes([data[0] ^ 1]) + data[1:]
 
@@ -182,16 +178,16 @@ def test_packing_again_gives_the_same_bytes_also_after_kill(tmp_path: Path) -> N
         child.send_signal(signal.SIGKILL)
         child.wait()
         for path in (tmp_path / "stick").glob("*"):
-            if path.name[0] != "." and path.suffix != ".txt" and path.is_file():
+            if path.name[0] != "." and ".custody.txt" not in path.name and path.is_file():
                 seen.setdefault(path.name, set()).add(path.read_bytes())
     subprocess.run([*command, tmp_path / "stick"], env=env, check=True, capture_output=True)
-    final = {name: (tmp_path / "stick" / name).read_bytes() for name in without_page(tmp_path / "stick")}
+    final = {name: (tmp_path / "stick" / name).read_bytes() for name in carried(tmp_path / "stick")}
     assert all(versions == {final[name]} for name, versions in seen.items())
     subprocess.run([*command, tmp_path / "stick"], env=env, check=True, capture_output=True)
     subprocess.run([*command, tmp_path / "other"], env=env, check=True, capture_output=True)
     shutil.rmtree(air.made.project.state)  # the stick itself tells then
     subprocess.run([*command, tmp_path / "stick"], env=env, check=True, capture_output=True)
-    assert without_page(tmp_path / "stick") == without_page(tmp_path / "other")
+    assert carried(tmp_path / "stick") == carried(tmp_path / "other")
     assert {name: (tmp_path / "stick" / name).read_bytes() for name in final} == final
     air.site.ok("unpack", tmp_path / "stick")
 
@@ -217,12 +213,12 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
         done = air.sender.run("pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut))
         monkeypatch.setattr(packing, "_put", put)
         assert done.returncode == (130 if next(calls) == cut + 1 else 0)
-        given = without_page(air.stick(f"cut{cut}"))
+        given = carried(air.stick(f"cut{cut}"))
         air.sender.ok("pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut + 50))
-        final = without_page(air.stick(f"cut{cut}"))
+        final = carried(air.stick(f"cut{cut}"))
         assert given.items() <= final.items() and len(final) == 5
         air.sender.ok("pack", PRESET, "--to", air.stick(f"again{cut}"), "--sign", air.key, env=at(cut + 99))
-        assert without_page(air.stick(f"again{cut}")) == final
+        assert carried(air.stick(f"again{cut}")) == final
     assert done.returncode == 0, "every file was cut at once"
 
 
@@ -269,9 +265,9 @@ def test_a_key_that_only_the_agent_holds(air: Air) -> None:
 
 def test_packing_without_a_key_leaves_no_stale_signature(air: Air) -> None:
     air.pack("stick")
-    before = without_page(air.stick("stick"))
+    before = carried(air.stick("stick"))
     assert fingerprint(air.key) in air.pack("stick", signed=False)  # the very same bundle: what was said is still true
-    assert without_page(air.stick("stick")) == before
+    assert carried(air.stick("stick")) == before
     sig = the(air.stick("stick"), "*.json.sig")
     for place in (sig, air.made.project.state / "bundles" / sig.name):
         place.write_bytes(place.read_bytes().replace(b"A", b"B", 3))
@@ -657,6 +653,25 @@ def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
     assert "Nobody signed" not in page.read_text()
 
 
+def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
+    """With OpenSSH alone, before anything from the stick is run: the page, and by the page the receiver."""
+    air = Air(tmp_path)
+    air.pack("stick")
+    page, sig = (the(air.stick("stick"), pattern) for pattern in ("*.custody.txt", "*.custody.txt.sig"))
+    receiver = sha256_bytes((air.stick("stick") / "gapforge-receive.pyz").read_bytes())
+    assert receiver in page.read_text()
+
+    def holds(data: bytes) -> bool:
+        words = ["ssh-keygen", "-Y", "verify", "-f", air.site.trusted, "-I", "sender@example", "-n", "gapforge-custody", "-s", sig]  # fmt: skip
+        return subprocess.run(words, input=data, capture_output=True).returncode == 0
+
+    assert holds(page.read_bytes()) and not holds(page.read_bytes().replace(receiver.encode(), b"0" * 64))
+    air.pack("stick", days=1)  # another day, another page
+    assert holds(page.read_bytes())
+    air.pack("stick", signed=False)
+    assert not sig.exists() and page.exists()
+
+
 def test_the_same_lock_and_other_presets_are_not_hindered(air: Air) -> None:
     other = air.made.second()
     shutil.copy(air.made.project.presets / f"{other}.json", air.site.project.presets)
@@ -875,10 +890,10 @@ def test_a_list_that_cannot_be_read_refuses_everything(air: Air) -> None:
     air.site.ok("verify", PRESET, env={"GAPFORGE_TRUST": str(other)})
     air.site.ok("trust", "add", pub(air.key), env={"XDG_CONFIG_HOME": str(air.folder / "settings")})
     air.site.ok("verify", PRESET, env={"XDG_CONFIG_HOME": str(air.folder / "settings")})
-    for carried in (air.site.project.root / "list", air.site.project.artifacts / "list"):
-        carried.parent.mkdir(exist_ok=True)
-        shutil.copy(other, carried)
-        said = air.site.refused("verify", PRESET, env={"GAPFORGE_TRUST": str(carried)})
+    for travels in (air.site.project.root / "list", air.site.project.artifacts / "list"):
+        travels.parent.mkdir(exist_ok=True)
+        shutil.copy(other, travels)
+        said = air.site.refused("verify", PRESET, env={"GAPFORGE_TRUST": str(travels)})
         assert "which is carried" in said
     # To trust nobody is possible, when it is said.
     air.site.trusted.parent.mkdir(parents=True)

@@ -157,8 +157,8 @@ def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
 
 
 def beside(plan: Plan, each: int = _CLUSTER) -> int:
-    """The most bytes that lie beside the volumes in each folder: receiver, index, custody page."""
-    return len(receiver_bytes()) + (90 + 260) * len(plan.spans) + 300 * len(plan.volumes) + 5 * each
+    """The most bytes that lie beside the volumes in each folder: receiver, index, custody page and its signature."""
+    return len(receiver_bytes()) + (90 + 260) * len(plan.spans) + 300 * len(plan.volumes) + 6 * each
 
 
 def disk_of(folder: Path) -> tuple[int, int]:

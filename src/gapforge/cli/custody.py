@@ -11,9 +11,11 @@ from pathlib import Path
 
 from gapforge.bundle.custody import Custody, keep_page, page_name, render
 from gapforge.cli import environment
-from gapforge.core.errors import StorageError, UsageError
-from gapforge.core.files import write_text
+from gapforge.core import signing
+from gapforge.core.errors import GapforgeError, UsageError
+from gapforge.core.files import atomic_file, write_text
 from gapforge.core.project import Project
+from gapforge.core.signing import CUSTODY, SUFFIX, SigningKey
 from gapforge.core.text import printable, tr
 
 _LONGEST = 120  # characters of a name
@@ -43,18 +45,22 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_pages(project: Project, facts: Custody, beside: Iterable[Path] = ()) -> list[Path]:
+def write_pages(
+    project: Project, facts: Custody, beside: Iterable[Path] = (), key: SigningKey | None = None
+) -> list[Path]:
     """Write the page into dist/custody and the folders ``beside``; gives where it is, the kept one first.
 
-    What cannot be written is said on stderr and does not undo what was packed or imported.
+    With ``key`` its signature lies beside it, so that a site can check the page, and by the page the receiver, before
+    it runs anything. What cannot be written is said on stderr and does not undo what was packed or imported.
     """
     text, written = render(facts), []
+    signature = b""
 
     def attempt(place: Path, write: Callable[[], Path]) -> None:
         try:
             written.append(write())
-        except (StorageError, OSError) as error:
-            why = error.message if isinstance(error, StorageError) else f"{place}: {error.strerror}"
+        except (GapforgeError, OSError) as error:
+            why = error.message if isinstance(error, GapforgeError) else f"{place}: {error.strerror}"
             print(tr(f"경고: 반출입 확인서를 쓰지 못했습니다: {why}", f"warning: the custody page was not written: {why}"),
                   file=sys.stderr)  # fmt: skip
 
@@ -62,10 +68,21 @@ def write_pages(project: Project, facts: Custody, beside: Iterable[Path] = ()) -
         target = folder / page_name(facts.bundle)
         for litter in folder.glob(f".{target.name}.*.tmp"):  # of a run that was killed
             litter.unlink(missing_ok=True)
+        beside_it = target.with_name(target.name + SUFFIX)
+        beside_it.unlink(missing_ok=True)  # never one that signs an earlier page
         write_text(target, text)
+        if signature:
+            with atomic_file(beside_it) as file:
+                file.write(signature)
         return target
 
     attempt(project.root / "dist", lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text))
+    if key is not None:
+        try:
+            signature = signing.sign(key, CUSTODY, [text.encode()])[0]
+        except GapforgeError as error:
+            print(tr(f"경고: 반출입 확인서에 서명하지 못했습니다: {error.message}",
+                     f"warning: the custody page was not signed: {error.message}"), file=sys.stderr)  # fmt: skip
     for folder in beside:
         attempt(folder, partial(write_beside, folder))
     return written

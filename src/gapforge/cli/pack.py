@@ -120,7 +120,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
             packed = pack(project, plan, contents, args.to, progress, seal)
         signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
         facts = provenance.of_pack(project, packed, contents, now(), operator=operator, signer=signer)
-        pages = write_pages(project, facts, [*(path.parent for path in packed.index), project.state / "bundles"])
+        folders_of_pages = [*(path.parent for path in packed.index), project.state / "bundles"]
+        pages = write_pages(project, facts, folders_of_pages, key)
         document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept), "made": packed.beside.made,
                     "signer": signer, "receiver_sha256": sha256_bytes(receiver_bytes()),
                     "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
