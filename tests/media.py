@@ -21,7 +21,8 @@ SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 def environment(root: Path) -> dict[str, str]:
     """What a command gets to work in the project ``root``."""
-    return {"PATH": os.environ["PATH"], "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8"}
+    return {"PATH": os.environ["PATH"], "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": str(ROOT / "src"), "XDG_CONFIG_HOME": "/nonexistent"}  # fmt: skip
 
 
 def argv(*words: str | Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from samples import ROOT
@@ -27,3 +28,12 @@ def site_python() -> str:
         if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
             return candidate
     return sys.executable
+
+
+def unmount(folder: Path | str) -> None:
+    """Unmount; what an engine that has just ended still held is let go a moment later."""
+    for _ in range(60):
+        if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.5)
+    subprocess.run(["umount", str(folder)], check=True)

@@ -15,6 +15,7 @@ from gapforge.build.verify import verify
 from gapforge.core.errors import StorageError
 from gapforge.core.project import Project
 from media import carried, gapforge, tree
+from places import unmount
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -33,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        unmount(folder)
 
 
 def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:

@@ -26,7 +26,7 @@ from gapforge.core.files import sha256_file
 from gapforge.core.project import Project
 from gapforge.engine import private
 from gapforge.rehearsal.place import place_of
-from places import copy_repository, site_python
+from places import copy_repository, site_python, unmount
 from samples import ROOT
 
 PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
@@ -130,7 +130,7 @@ def world(offline_engine: private.State, tmp_path_factory: pytest.TempPathFactor
         yield world
     finally:
         for folder in mounted:
-            subprocess.run(["umount", str(folder)], check=True)
+            unmount(folder)
         shutil.rmtree(root)
 
 

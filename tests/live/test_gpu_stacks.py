@@ -25,6 +25,7 @@ import pytest
 from gapforge.core import lock as locks
 from gapforge.core.lock import Lock
 from packages import make_key
+from places import unmount
 from samples import ROOT, sha
 from servers import Site, file_server, publish
 
@@ -115,7 +116,7 @@ def home(needs_root: None) -> Iterator[Path]:
             yield Path(folder)
         finally:
             if mounted:
-                subprocess.run(["umount", folder], check=True)
+                unmount(folder)
 
 
 @pytest.fixture(scope="module")
