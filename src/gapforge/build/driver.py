@@ -20,6 +20,7 @@ from gapforge.core.preset import Preset
 from gapforge.core.process import hide
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
+from gapforge.core.text import utc
 from gapforge.engine.base import BuildRequest, Engine
 
 Say = Callable[[str], None]
@@ -240,7 +241,7 @@ def _write_report(
         "warnings": inputs.warnings,
         "checks": [check.to_json() for check in checks],
         "seconds": {key: round(value, 1) for key, value in clock.laps.items()},
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": utc(),
     }  # fmt: skip
     file = dist / "report.json"
     write_text(file, canonical_json(report))

@@ -19,10 +19,10 @@ from gapforge.bundle.volume import BUNDLE_ID, PRESET_NAME, Damaged, Identity, Vi
 from gapforge.core import accepted, signing
 from gapforge.core.accepted import Record
 from gapforge.core.errors import Fault, ToolError, TrustError
-from gapforge.core.files import atomic_file, storage_errors
+from gapforge.core.files import storage_errors, write_bytes
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
-from gapforge.core.text import josa, tr
+from gapforge.core.text import josa, tr, utc
 from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
 _LOCK_SIGNATURE = re.compile(rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}")
@@ -327,8 +327,7 @@ class Admission:
             file = self._keep / name
             with storage_errors(file):
                 if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
-                    with atomic_file(file) as out:
-                        out.write(data)
+                    write_bytes(file, data)
 
 
 def lay_signature(folder: Path, signature: bytes | None, lock_changed: bool) -> None:
@@ -339,8 +338,7 @@ def lay_signature(folder: Path, signature: bytes | None, lock_changed: bool) -> 
             if lock_changed and (file.is_symlink() or file.is_file()):
                 file.unlink()
         elif file.is_symlink() or not file.is_file() or file.read_bytes() != signature:
-            with atomic_file(file) as out:
-                out.write(signature)
+            write_bytes(file, signature)
 
 
 def _made(signature: Signature, text: bytes) -> bool:
@@ -351,7 +349,7 @@ def _made(signature: Signature, text: bytes) -> bool:
 
 
 def _moment(ahead: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + ahead))
+    return utc(time.time() + ahead)
 
 
 def locks_untrusted(faults: Sequence[Fault]) -> TrustError:

@@ -20,9 +20,9 @@ from gapforge.bundle.tool import Member, archive_name, private_reason, read_arch
 from gapforge.core.errors import BundleError, Fault, StorageError
 from gapforge.core.files import (
     SHA256_HEX,
-    atomic_file,
     canonical_json,
     exclusive,
+    free_bytes,
     link_or_copy,
     mark_folder,
     remove_folder,
@@ -259,8 +259,7 @@ class _Install:
 
     def _make_sure_of_room(self) -> None:
         need = sum(m.size + _ROOM_EACH for m in [*self.work.new, *self.work.replaced])
-        status = os.statvfs(self.root)
-        free = status.f_bavail * status.f_frsize
+        free = free_bytes(self.root)
         if need > free:
             raise StorageError(f"{self.root}: {human_bytes(need)} are needed for gapforge and {human_bytes(free)} are free",
                                hint=f"make room (df -h {self.root}), then run the same command again")  # fmt: skip
@@ -292,8 +291,8 @@ class _Install:
         remove_folder(stage)
         mark_folder(stage, "gapforge's files before they are put in place")
         for member in members:
-            with atomic_file(stage / "files" / member.name, 0o755 if member.executable else 0o644) as file:
-                file.write(_data(self.handle, member))
+            mode = 0o755 if member.executable else 0o644
+            write_bytes(stage / "files" / member.name, _data(self.handle, member), mode)
         return stage / "files"
 
     def _remove(self, path: str) -> None:

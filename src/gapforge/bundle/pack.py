@@ -28,7 +28,7 @@ from gapforge.bundle.receiver import RECEIVER, receiver_bytes
 from gapforge.bundle.seal import Beside, Seal, unsigned
 from gapforge.bundle.volume import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
 from gapforge.core.errors import BundleError, Fault, StorageError
-from gapforge.core.files import exclusive, sha256_bytes, storage_errors, sync_folder
+from gapforge.core.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 
@@ -164,8 +164,7 @@ def beside(plan: Plan, each: int = _CLUSTER) -> int:
 def disk_of(folder: Path) -> tuple[int, int]:
     """Which disk a folder (that need not exist yet) is on, and how many bytes are free there."""
     where = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    status = os.statvfs(where)
-    return where.stat().st_dev, status.f_bavail * status.f_frsize
+    return where.stat().st_dev, free_bytes(where)
 
 
 def _kept(path: Path, plan: Plan, number: int) -> tuple[Sealed, Mapping[Span, str]] | None:

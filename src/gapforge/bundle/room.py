@@ -9,7 +9,7 @@ from pathlib import Path
 from gapforge.bundle.medium import file_limit
 from gapforge.bundle.volume import Span
 from gapforge.core.errors import StorageError
-from gapforge.core.files import inside
+from gapforge.core.files import free_bytes, inside
 from gapforge.core.progress import human_bytes
 from gapforge.core.store import Store
 
@@ -63,8 +63,7 @@ class Room:
         self._require(need, f"all objects are in the store; {folder} was not laid out")
 
     def _require(self, need: int, state: str) -> None:
-        status = os.statvfs(self.folder)
-        free = status.f_bavail * status.f_frsize
+        free = free_bytes(self.folder)
         if need > free:
             why = "" if self.links else "; this disk has no hard links, so artifacts/NAME takes everything once more"
             raise StorageError(f"{self.folder}: {human_bytes(need)} are needed and {human_bytes(free)} are free{why}",

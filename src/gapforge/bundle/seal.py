@@ -8,7 +8,6 @@ a run that was cut gives the same bytes, also with keys whose signatures are nev
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from gapforge.bundle.plan import Index, Plan, Sealed, index_name, read_index, re
 from gapforge.bundle.volume import Damaged, View
 from gapforge.core import signing
 from gapforge.core.errors import BundleError, ToolError, UsageError
-from gapforge.core.files import atomic_file, read_regular, sha256_bytes
+from gapforge.core.files import read_regular, sha256_bytes, write_bytes
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, PublicKey, Signature, SigningKey
 from gapforge.core.store import Store
+from gapforge.core.text import utc
 from gapforge.core.trust import LOCK_SIGNATURE, MAX_LOCK
 
 _PROBE = "gapforge-probe"  # the namespace of a signature that nobody gets
@@ -167,7 +167,7 @@ def moment() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if epoch and not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 12):
         raise UsageError(f'SOURCE_DATE_EPOCH="{epoch[:40]}" is no number of seconds', hint="unset SOURCE_DATE_EPOCH")
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(epoch) if epoch else time.time()))
+    return utc(int(epoch) if epoch else None)
 
 
 def _lock_text(project: Project, contents: Contents, view: View) -> bytes | None:
@@ -228,8 +228,7 @@ def _lay(folder: Path, text: bytes, signature: bytes) -> None:
             return
     except (OSError, ValueError):
         pass
-    with atomic_file(folder / LOCK_SIGNATURE) as file:
-        file.write(signature)
+    write_bytes(folder / LOCK_SIGNATURE, signature)
 
 
 def _lock_now(project: Project, preset: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from gapforge.bundle.custody import Custody, keep_page, page_name, render
 from gapforge.cli import environment
 from gapforge.core import signing
 from gapforge.core.errors import GapforgeError, UsageError
-from gapforge.core.files import atomic_file, write_text
+from gapforge.core.files import write_bytes, write_text
 from gapforge.core.project import Project
 from gapforge.core.signing import CUSTODY, SUFFIX, SigningKey
 from gapforge.core.text import printable, tr
@@ -38,11 +37,6 @@ def operator_of(args: argparse.Namespace) -> str:
         raise UsageError(tr(f'--operator "{shown}": 이름으로 쓸 수 없습니다', f'--operator "{shown}" cannot be a name'),
                          hint=f'--operator "Kim Jiwon"; 1-{_LONGEST} characters, no control characters')  # fmt: skip
     return name
-
-
-def now() -> str:
-    """This moment in UTC, as pages show it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_pages(
@@ -72,8 +66,7 @@ def write_pages(
         beside_it.unlink(missing_ok=True)  # never one that signs an earlier page
         write_text(target, text)
         if signature:
-            with atomic_file(beside_it) as file:
-                file.write(signature)
+            write_bytes(beside_it, signature)
         return target
 
     attempt(project.root / "dist", lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text))

@@ -23,14 +23,14 @@ from gapforge.bundle.seal import Seal
 from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import keep_archive, make_archive, untracked
 from gapforge.bundle.volume import volume_name
-from gapforge.cli.custody import add_operator, now, operator_of, write_pages
+from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import preset as presets
 from gapforge.core import signing
 from gapforge.core.errors import UsageError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import tr, utc
 
 HELP = {
     "ko": "프리셋의 객체를 망 너머로 나를 볼륨 파일로 만듭니다 (네트워크 불필요)",
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 keep_archive(project, contents.texts[tool])
             packed = pack(project, plan, contents, args.to, progress, seal)
         signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
-        facts = provenance.of_pack(project, packed, contents, now(), operator=operator, signer=signer)
+        facts = provenance.of_pack(project, packed, contents, utc(), operator=operator, signer=signer)
         folders_of_pages = [*(path.parent for path in packed.index), project.state / "bundles"]
         pages = write_pages(project, facts, folders_of_pages, key)
         document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept), "made": packed.beside.made,

@@ -15,12 +15,12 @@ from gapforge.bundle.install import ABSENT, ASKED, CHECKOUT, INSTALLED, SAVED, W
 from gapforge.bundle.scan import Scan, look
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
 from gapforge.cli import copies
-from gapforge.cli.custody import add_operator, now, operator_of, write_pages
+from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import tr, utc
 
 HELP = {
     "ko": "날라 온 볼륨을 확인하며 들여와 artifacts/에 둡니다 (네트워크 불필요)",
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         scan,
         result,
         args.folders,
-        now(),
+        utc(),
         operator=operator,
         signer=admission.signer(scan.bundle),
         tool=tool,

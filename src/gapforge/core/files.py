@@ -144,6 +144,12 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
         file.write(data)
 
 
+def free_bytes(folder: Path) -> int:
+    """How many bytes this user may still write on the disk of an existing folder."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says about a disk into one clear StorageError."""

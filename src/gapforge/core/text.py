@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 from collections.abc import Mapping
 
@@ -36,6 +37,11 @@ def _columns(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def utc(seconds: float | None = None) -> str:
+    """A moment (seconds since 1970, now without any) as "2026-11-27T18:00:00Z"; such texts sort as the moments do."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from gapforge.core.errors import GapforgeError
 from gapforge.core.files import canonical_json, storage_errors, write_text
 from gapforge.core.process import quoted
 from gapforge.core.progress import human_bytes, human_time
-from gapforge.core.text import pad, tr, width
+from gapforge.core.text import pad, tr, utc, width
 
 FORMAT = 1
 RECORD, PAGE, LOG = "rehearsal.json", "rehearsal.txt", "rehearsal.log"
@@ -57,7 +56,7 @@ class Record:
 
     def end(self) -> None:
         """Now."""
-        self.finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.finished = utc()
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "ready": self.ready, **asdict(self), "command": quoted(self.command)}
