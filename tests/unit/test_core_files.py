@@ -127,6 +127,8 @@ def test_killed_writer_never_leaves_half_a_file(tmp_path: Path, root: Path) -> N
         (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"), (errno.EFBIG, "FAT32"), (errno.EISDIR, "a folder is where"),
         (errno.EIO, "does not answer"), (errno.ENODEV, "the disk is gone"), (errno.ENOTCONN, "the disk is gone"),
+        (errno.ECONNABORTED, "the disk is gone"), (errno.ENOMEDIUM, "the disk is gone"),
+        (errno.ETXTBSY, os.strerror(errno.ETXTBSY)),
     ],
 )  # fmt: skip
 def test_storage_errors_speak_plainly(number: int, words: str) -> None:
@@ -135,7 +137,7 @@ def test_storage_errors_speak_plainly(number: int, words: str) -> None:
     assert "/x/y" in error.value.message and error.value.exit_code == 15
     if number in (errno.ENOSPC, errno.EDQUOT):
         assert "df -h" in error.value.hint
-    if number in (errno.EIO, errno.ENODEV, errno.ENOTCONN):
+    if number in (errno.EIO, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED):
         assert "plug it in again" in error.value.hint
     if number == errno.EFBIG:
         assert "--volume-size fat32" in error.value.hint
@@ -144,6 +146,8 @@ def test_storage_errors_speak_plainly(number: int, words: str) -> None:
 def test_other_os_errors_stay_what_they_are() -> None:
     with pytest.raises(ConnectionResetError), storage_errors(Path("/x")):
         raise ConnectionResetError(errno.ECONNRESET, "reset")
+    with pytest.raises(FileNotFoundError), storage_errors(Path("/x")), open("/no/such/file"):
+        pass
 
 
 def test_writing_where_a_file_is_in_the_way(tmp_path: Path) -> None:

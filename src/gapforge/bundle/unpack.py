@@ -232,14 +232,11 @@ class _Import:
         digest = self.partial.hash_before(span.sha256, span.offset) if anew else None
 
         def write(data: memoryview, offset: int) -> None:
-            try:
-                with storage_errors(target):
-                    for start, end in gaps:  # what was verified before must not suffer when this piece turns out bad
-                        done, rest = max(start, offset), min(end, offset + len(data))
-                        while done < rest:
-                            done += os.pwrite(out, data[done - offset : rest - offset], done)
-            except OSError as error:
-                raise StorageError(f"{target}: {error.strerror}") from error
+            with storage_errors(target):
+                for start, end in gaps:  # what was verified before must not suffer when this piece turns out bad
+                    done, rest = max(start, offset), min(end, offset + len(data))
+                    while done < rest:
+                        done += os.pwrite(out, data[done - offset : rest - offset], done)
             flow.reached(offset + len(data))
             if digest is not None:
                 digest.update(data)

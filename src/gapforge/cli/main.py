@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, StorageError, UsageError
+from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
+from gapforge.core.files import storage_error
 from gapforge.core.project import Project
 from gapforge.core.shapes import nearest
 from gapforge.core.text import tr
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     except GapforgeError as raised:
         error = raised
     except OSError as raised:
-        error = StorageError(f"{raised.filename or 'input/output'}: {raised.strerror or raised}")
+        error = storage_error(raised)
     except RecursionError:
         error = InternalError("input is nested too deeply")
     except Exception as raised:  # noqa: BLE001 - the last line of defence against a traceback for a user

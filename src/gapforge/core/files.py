@@ -150,38 +150,57 @@ def free_bytes(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EFBIG: "the file is larger than this file system takes (FAT32 ends at 4 GiB)",
+    errno.EIO: "the disk does not answer (input/output error)",
+    errno.EREMOTEIO: "the disk does not answer (input/output error)",
+    errno.EISDIR: "a folder is where a file should be",
+    errno.ENOTDIR: "a file is where a folder should be",
+}
+# A disk that was pulled out: what the kernel's block layer, its FUSE (ECONNABORTED for the call that was under way,
+# ENOTCONN for those after it) and network file systems say.
+_GONE = frozenset({
+    errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ESTALE,
+    errno.EHOSTDOWN, errno.ETIMEDOUT,
+})  # fmt: skip
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a disk into one clear StorageError."""
+    """Turn what the operating system says about a disk into one clear StorageError that names ``path``.
+
+    What names a file of its own (it does not exist, say) and what a network connection says stay what they are.
+    """
     try:
         yield
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-            errno.EPERM: "permission denied",
-            errno.EFBIG: "the file is larger than this file system takes (FAT32 ends at 4 GiB)",
-            errno.EIO: "the disk does not answer (input/output error)",
-            errno.ENODEV: "the disk is gone",
-            errno.ENXIO: "the disk is gone",
-            errno.ENOTCONN: "the disk is gone",
-            errno.ESTALE: "the disk is gone",
-            errno.EISDIR: "a folder is where a file should be",
-            errno.ENOTDIR: "a file is where a folder should be",
-        }
-        reason = reasons.get(error.errno or 0)
-        if reason is None:
+        number = error.errno or 0
+        ours = error.filename is None and not isinstance(
+            error, ConnectionError
+        )  # read(), write() and fsync() name none
+        if number not in _GONE and number not in _REASONS and not ours:
             raise
-        hint = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = f"make room (df -h {path.parent}), then run the same command again; finished work is kept"
-        elif error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ESTALE):
-            hint = "plug it in again or take another, then run the same command again; finished work is kept"
-        elif error.errno == errno.EFBIG:
-            hint = "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32"
-        raise StorageError(f"{path}: {reason}", hint=hint) from error
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path | None = None) -> StorageError:
+    """What the operating system says about ``path`` (else the file that it names itself), and what to do about it."""
+    number = error.errno or 0
+    where = str(path or error.filename or "input/output")
+    reason = "the disk is gone" if number in _GONE else _REASONS.get(number, error.strerror or str(error))
+    hint = ""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"make room (df -h {Path(where).parent}), then run the same command again; finished work is kept"
+    elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
+        hint = "plug it in again or take another, then run the same command again; finished work is kept"
+    elif number == errno.EFBIG:
+        hint = "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32"
+    return StorageError(f"{where}: {reason}", hint=hint)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:

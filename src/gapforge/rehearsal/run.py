@@ -21,11 +21,10 @@ from gapforge.core.errors import (
     Interrupted,
     LockError,
     SmokeError,
-    StorageError,
     ToolError,
     VerifyError,
 )  # fmt: skip
-from gapforge.core.files import exclusive, sha256_file
+from gapforge.core.files import exclusive, sha256_file, storage_error
 from gapforge.core.inventory import Inventory
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
@@ -97,7 +96,7 @@ class _Rehearsal:
         except GapforgeError as error:
             self.record.fail(self.step, self._explained(error))
         except OSError as error:
-            self.record.fail(self.step, StorageError(f"{error.filename or 'input/output'}: {error.strerror or error}"))
+            self.record.fail(self.step, storage_error(error))
         except KeyboardInterrupt:
             self.record.fail(
                 self.step, Interrupted(tr("중단했습니다", "interrupted"), hint=process.quoted(self.options.command))
