@@ -228,8 +228,7 @@ class Admission:
         for name in sorted(self._used | ({bundle} & self.indexes.keys())):
             if name in self._signed:
                 signer, made = self._signed[name][0], self.indexes[name].made
-                who = josa(signer.name, "이", "가")
-                told.append(tr(f"묶음 {name}: {made}에 {who} 서명했습니다 ({signer.key.fingerprint})",
+                told.append(tr(f"묶음 {name}: {made}에 {josa(signer.name, '이', '가')} 서명했습니다 ({signer.key.fingerprint})",
                                f"bundle {name}: signed {made} by {signer.shown}"))  # fmt: skip
                 if made > _moment(DAY):
                     told.append(tr(f"주의: {made}은 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
