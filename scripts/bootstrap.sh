@@ -20,7 +20,7 @@ say() { # say KOREAN ENGLISH
 }
 
 fail() { # fail KOREAN ENGLISH
-    say "error: $1" "error: $2"
+    say "오류: $1" "error: $2"
     exit 17
 }
 
@@ -99,7 +99,7 @@ install_packages() {
         if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
             as_root=(sudo)
         else
-            fail "root 권한이 없습니다. 관리자에게 부탁하세요: apt-get install ${wanted[*]}" \
+            fail "root 권한이 없습니다. 관리자에게 부탁하십시오: apt-get install ${wanted[*]}" \
                 "not root, and sudo is not there or asks for a password; ask an administrator: apt-get install ${wanted[*]}"
         fi
     fi
@@ -161,7 +161,7 @@ main() {
             all) parts+=(sync build test) ;;
             --print-packages) print_only=1 ;;
             *)
-                say "error: 모르는 인자입니다: $part (sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
+                say "오류: 모르는 인자입니다: $part (sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
                 exit 2
                 ;;
         esac
