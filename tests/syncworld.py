@@ -28,6 +28,7 @@ from gapforge.core.project import Project  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, UnansweredError  # noqa: E402
+from gapforge.sync.outcome import Options  # noqa: E402
 from gapforge.sync.python import Sdist, Wheel  # noqa: E402
 
 NAME = "world"
@@ -257,4 +258,4 @@ if __name__ == "__main__":
     install(sys.argv[1])
     where = Path(sys.argv[2])
     syncing.sync(load(where / "presets" / f"{NAME}.json"), Project(where, where / "artifacts"), Network(jobs=3),
-                 syncing.Options(update="--update" in sys.argv, quiet=True))  # fmt: skip
+                 Options(update="--update" in sys.argv, quiet=True))  # fmt: skip

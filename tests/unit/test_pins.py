@@ -28,6 +28,7 @@ from gapforge.sync import pins, python, wheel_licence
 from gapforge.sync import sync as syncing
 from gapforge.sync.entries import check_base
 from gapforge.sync.network import Network, UnansweredError
+from gapforge.sync.outcome import Options, Outcome
 from servers import file_server
 from syncworld import NAME, World, install, noise, sha, tree
 
@@ -49,12 +50,12 @@ class Place:
     def pin(self, *, update: bool = False, **network: Any) -> Lock:
         self.world.publish()
         return pins.pin(
-            self.preset, self.project, Network(retries=0, **network), syncing.Options(update=update, quiet=True)
+            self.preset, self.project, Network(retries=0, **network), Options(update=update, quiet=True)
         ).lock
 
-    def sync(self) -> syncing.Outcome:
+    def sync(self) -> Outcome:
         self.world.publish()
-        return syncing.sync(self.preset, self.project, Network(retries=0), syncing.Options(quiet=True))
+        return syncing.sync(self.preset, self.project, Network(retries=0), Options(quiet=True))
 
     def artifacts(self) -> dict[str, str]:
         return tree(self.project.artifacts_of(NAME))

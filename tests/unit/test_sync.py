@@ -21,6 +21,7 @@ from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
+from gapforge.sync.outcome import Options, Outcome
 from servers import file_server
 from syncworld import NAME, World, install, noise, sha, tree
 
@@ -36,8 +37,8 @@ class Place:
         world.publish()
         self.preset: Preset = world.write_preset(root)
 
-    def sync(self, *, update: bool = False, provided: Path | None = None, **network: Any) -> syncing.Outcome:
-        options = syncing.Options(update=update, provided=provided, quiet=True)
+    def sync(self, *, update: bool = False, provided: Path | None = None, **network: Any) -> Outcome:
+        options = Options(update=update, provided=provided, quiet=True)
         return syncing.sync(self.preset, self.project, Network(retries=0, **network), options)
 
     def asked(self) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapforge.cli import copies as copies_made
-from gapforge.core import holdings, preview
+from gapforge.core import holdings, preview, reasons
 from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
@@ -19,9 +19,10 @@ from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.core.text import tr
 from gapforge.core.unresolved import Unresolved, counts, unresolved
-from gapforge.sync import pins
+from gapforge.sync import pins, sources
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
+from gapforge.sync.outcome import Options, Outcome
 
 HELP = {
     "ko": "프리셋에 필요한 모든 것을 받아 artifacts/에 둡니다 (네트워크가 있는 곳에서)",
@@ -63,14 +64,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
                             "--lock-only takes no files, so --from means nothing with it"),
                          hint=f"./deps_sync.sh {names[0]} --lock-only")  # fmt: skip
     if args.provided is not None and not args.provided.is_dir():
-        raise UsageError(f"--from {args.provided}: is not a folder", hint=f"ls -ld {args.provided}")
+        raise sources.not_a_folder(args.provided)
     documents = []
     copies = copied = 0
     for preset in wanted:
         if args.dry_run:
             documents.append(_dry_run(preset, project, args))
             continue
-        options = syncing.Options(update=args.update, provided=args.provided, quiet=args.json)
+        options = Options(update=args.update, provided=args.provided, quiet=args.json)
         outcome = (pins.pin if args.lock_only else syncing.sync)(preset, project, network, options)
         documents.append(outcome.to_json())
         copies, copied = copies + outcome.copies, copied + outcome.copied
@@ -83,32 +84,33 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
-def _report_lock(outcome: syncing.Outcome) -> None:
+def _report_lock(outcome: Outcome) -> None:
     lock = outcome.lock
     size = human_bytes(sum({e.sha256: e.size for e in lock.entries}.values()))
     print(tr(f"{lock.preset}: presets/{lock.preset}.lock.json이 파일 {len(lock.entries)}개({size})를 고정합니다",
              f"{lock.preset}: presets/{lock.preset}.lock.json pins {len(lock.entries)} files, {size}"))  # fmt: skip
-    reasons: dict[tuple[str, str], list[str]] = {}
+    open_: dict[tuple[str, str], list[str]] = {}
     for gap in lock.unresolved:
-        reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
-    for (kind, reason), names in reasons.items():
+        open_.setdefault((gap.kind, gap.reason), []).append(gap.name)
+    for (kind, reason), names in open_.items():
         few = ", ".join(names[:FEW]) + (
             tr(f" 외 {len(names) - FEW}개", f" and {len(names) - FEW} more") if names[FEW:] else ""
         )
-        print(f"  {kind} {few}\n      {reason}")
+        print(f"  {kind} {few}\n      {reasons.told(reason)}")
     if lock.unresolved:
         print(tr(f"  미정 {len(lock.unresolved)}개. 나머지는 그것들에 닿는 곳에서: ./deps_sync.sh {lock.preset}",
                  f"  {len(lock.unresolved)} not resolved; the rest where those can be reached: ./deps_sync.sh {lock.preset}"))  # fmt: skip
 
 
-def _report(outcome: syncing.Outcome) -> None:
+def _report(outcome: Outcome) -> None:
     for line in outcome.changes.lines() if outcome.resolved else ():
         print(line)
     if outcome.resolved and not outcome.changes:
         print(tr("바뀐 것이 없습니다", "nothing changed"))
     size = human_bytes(sum(e.size for e in outcome.lock.entries))
-    print(f"{outcome.lock.preset}: {len(outcome.lock.entries)} {tr('개 파일', 'files')}, {size}, "
-          f"{tr('받은 양', 'fetched')} {human_bytes(outcome.fetched)} -> {outcome.artifacts}")  # fmt: skip
+    fetched, count = human_bytes(outcome.fetched), len(outcome.lock.entries)
+    print(tr(f"{outcome.lock.preset}: 파일 {count}개, {size}, 받은 양 {fetched} -> {outcome.artifacts}",
+             f"{outcome.lock.preset}: {count} files, {size}, fetched {fetched} -> {outcome.artifacts}"))  # fmt: skip
     for path in outcome.strangers:
         print(tr(f"경고: {outcome.artifacts / path}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
                  f"warning: {outcome.artifacts / path}: gapforge did not put this file there and verify will refuse it; "

@@ -14,6 +14,7 @@ from gapforge.core import debindex, process
 from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.core.files import SAFE_NAME, sha256_file, write_text
 from gapforge.core.preset import AptSource
+from gapforge.core.text import tr
 from gapforge.sync import aptfaults, oci
 from gapforge.sync.aptfaults import shown_line
 from gapforge.sync.aptroot import IsolatedApt, file_uri
@@ -89,7 +90,7 @@ class AptRoot:
     @property
     def apt(self) -> IsolatedApt:
         if self._apt is None:
-            raise RuntimeError("AptRoot is a context manager; enter it first")
+            raise RuntimeError("AptRoot is a context manager; enter it first")  # no tr: for programmers
         return self._apt
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
@@ -127,9 +128,10 @@ class AptRoot:
             ["apt-get", "source", "-qq", "--print-uris", "--only-source", "--download-only", "--", name], check=False
         )
         if done.code != 0:
-            raise ResolveError(f'there is no source package "{name}" in the base image\'s APT sources',
+            raise ResolveError(tr(f'기반 이미지의 APT 소스에 "{name}" 소스 패키지가 없습니다',
+                                  f'there is no source package "{name}" in the base image\'s APT sources'),
                                faults=[Fault(name, shown_line(_last(done.errors)))],
-                               hint='correct "apt-source" in the preset')  # fmt: skip
+                               hint=tr('프리셋의 "apt-source"를 고치십시오', 'correct "apt-source" in the preset'))  # fmt: skip
         files = {match[2]: (match[1], int(match[3])) for line in done.output.splitlines()
                  if (match := _URI_LINE.fullmatch(line.strip()))}  # fmt: skip
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
@@ -145,11 +147,14 @@ class AptRoot:
                     size, sha256 = hashes[file]
                     return SourceFile(name, file, re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream), version, size, sha256,
                                       "apt:base", files[file][0])  # fmt: skip
-            raise ResolveError(f'source package "{name}" {version} has no upstream tarball',
-                               faults=[Fault(name, f"holds {', '.join(sorted(files))}", f"{name}_{upstream}.orig.tar.*")],
-                               hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
-        raise ResolveError(f'the index of source package "{name}" gives no SHA-256 for its files',
-                           hint='give the archive\'s own address under "urls" in the preset')  # fmt: skip
+            held = ", ".join(sorted(files))
+            raise ResolveError(tr(f'소스 패키지 "{name}" {version}에 원본 tar 파일이 없습니다',
+                                  f'source package "{name}" {version} has no upstream tarball'),
+                               faults=[Fault(name, tr(f"들어 있는 파일: {held}", f"holds {held}"), f"{name}_{upstream}.orig.tar.*")],
+                               hint=_own_address())  # fmt: skip
+        raise ResolveError(tr(f'색인에 소스 패키지 "{name}"의 파일에 대한 SHA-256이 없습니다',
+                              f'the index of source package "{name}" gives no SHA-256 for its files'),
+                           hint=_own_address())  # fmt: skip
 
     # -- resolving
 
@@ -188,21 +193,28 @@ class AptRoot:
             if not _plain(uri).endswith("/" + _plain(stanza["filename"])) or int(stanza.get("size", "0")) != size:
                 continue
             if not stanza.get("sha256"):
-                raise ResolveError(f"the index gives no SHA-256 for {key[0]} {key[1]}", hint="use a source that does")
+                raise ResolveError(tr(f"색인에 {key[0]} {key[1]}의 SHA-256이 없습니다", f"the index gives no SHA-256 for {key[0]} {key[1]}"),
+                                   hint=tr("SHA-256이 있는 소스를 쓰십시오", "use a source that does"))  # fmt: skip
             package, version, architecture = key
             file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
             if not SAFE_NAME.fullmatch(file):
-                raise ResolveError(f"{package} {version}: {file!r} is not a usable file name")
+                raise ResolveError(tr(f"{package} {version}: 쓸 수 없는 파일 이름입니다: {file!r}",
+                                      f"{package} {version}: {file!r} is not a usable file name"))  # fmt: skip
             deb = DebFile(
                 package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), file_uri(uri)
             )
             if file in debs and debs[file].sha256 != deb.sha256:
-                raise ResolveError(f"two different packages would both be {file}")
+                raise ResolveError(
+                    tr(
+                        f"서로 다른 두 패키지의 파일 이름이 같습니다: {file}",
+                        f"two different packages would both be {file}",
+                    )
+                )
             debs[file] = deb
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
-            raise ResolveError("APT chose packages that its index does not describe",
-                               faults=[Fault(f"{p}={v}", f"for {a}, not in the index") for p, v, a in sorted(missing)])  # fmt: skip
+            raise ResolveError(tr("APT가 고른 패키지가 색인에 없습니다", "APT chose packages that its index does not describe"),
+                               faults=[Fault(f"{p}={v}", tr(f"{a}용이 색인에 없음", f"for {a}, not in the index")) for p, v, a in sorted(missing)])  # fmt: skip
         return sorted(debs.values(), key=lambda deb: deb.file)
 
     def _check_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
@@ -218,11 +230,17 @@ class AptRoot:
                     for v in aptfaults.versions(self.apt, deb.package)
                     if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
                 ]
-                faults.append(Fault(deb.package, f"would come as {deb.version}",
-                                    f"{deb.package}={fitting[0]}" if fitting else f"a build for CUDA {' or '.join(sorted(pinned))}; no source has one"))  # fmt: skip
+                one = tr(" 또는 ", " or ").join(sorted(pinned))
+                faults.append(Fault(deb.package, tr(f"선택된 버전이 {deb.version}임", f"would come as {deb.version}"),
+                                    f"{deb.package}={fitting[0]}" if fitting else
+                                    tr(f"CUDA {one}용 빌드(가진 소스가 없음)", f"a build for CUDA {one}; no source has one")))  # fmt: skip
         if faults:
-            raise ResolveError(f"pinned packages are built for CUDA {' and '.join(sorted(pinned))}, but their dependencies would not be",
-                               faults=faults, hint="pin these too in the preset, or name a source that has the fitting builds")  # fmt: skip
+            of = tr(", ", " and ").join(sorted(pinned))
+            raise ResolveError(tr(f"고정한 패키지는 CUDA {of}용인데 그 의존성은 그렇지 않습니다",
+                                  f"pinned packages are built for CUDA {of}, but their dependencies would not be"),
+                               faults=faults,
+                               hint=tr("이 패키지들도 프리셋에서 고정하거나 맞는 빌드가 있는 소스를 적으십시오",
+                                       "pin these too in the preset, or name a source that has the fitting builds"))  # fmt: skip
 
 
 def _plain(path: str) -> str:
@@ -233,7 +251,14 @@ def _plain(path: str) -> str:
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "APT gave no reason"
+    return lines[-1] if lines else tr("APT가 이유를 밝히지 않음", "APT gave no reason")
+
+
+def _own_address() -> str:
+    return tr(
+        '프리셋의 "urls"에 아카이브의 주소를 직접 적으십시오',
+        'give the archive\'s own address under "urls" in the preset',
+    )
 
 
 def write_index(folder: Path) -> tuple[Path, Path]:
@@ -250,15 +275,18 @@ def write_index(folder: Path) -> tuple[Path, Path]:
         except ToolError as error:
             if error.hint:  # dpkg-deb itself is missing
                 raise
-            faults.append(Fault(str(file), "is not a Debian package", "a .deb"))
+            faults.append(
+                Fault(str(file), tr("deb 패키지가 아님", "is not a Debian package"), tr("deb 패키지", "a .deb"))
+            )
             return ""
         return debindex.stanza_for(control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file))
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         stanzas = list(pool.map(describe, files))
     if faults:
-        raise FetchError(f"{folder} holds files that are no packages", faults=sorted(faults),
-                         hint="delete them, then sync again")  # fmt: skip
+        raise FetchError(tr(f"{folder}에 패키지가 아닌 파일이 있습니다", f"{folder} holds files that are no packages"),
+                         faults=sorted(faults),
+                         hint=tr("그 파일들을 지우고 다시 받으십시오", "delete them, then sync again"))  # fmt: skip
     text = debindex.join_stanzas(stanzas)
     write_text(folder / "Packages", text)
     write_text(folder / "Release", debindex.release_text(text.encode()))

@@ -17,6 +17,7 @@ from gapforge.core import process
 from gapforge.core.errors import Fault, FetchError, ResolveError, StorageError
 from gapforge.core.files import inside, mark_folder, remove_folder, sha256_bytes
 from gapforge.core.preset import AptSource
+from gapforge.core.text import josa, tr
 from gapforge.sync import aptsources
 from gapforge.sync.aptfaults import ACCEPT_EXPIRED, update_failure
 from gapforge.sync.aptsources import SourceEntry
@@ -39,9 +40,11 @@ class IsolatedApt:
                  local_repo: Path | None = None) -> None:  # fmt: skip
         status = files.read("var/lib/dpkg/status")
         if not status:
-            raise ResolveError("the base image has no package list (var/lib/dpkg/status); it is no Debian or Ubuntu image",
-                               hint="choose another base image in the preset")  # fmt: skip
+            raise ResolveError(tr("기반 이미지에 패키지 목록(var/lib/dpkg/status)이 없습니다. Debian이나 Ubuntu 이미지가 아닙니다",
+                                  "the base image has no package list (var/lib/dpkg/status); it is no Debian or Ubuntu image"),
+                               hint=tr("프리셋에서 다른 기반 이미지를 고르십시오", "choose another base image in the preset"))  # fmt: skip
         workdir.mkdir(parents=True, exist_ok=True)
+        # no tr: written into the folder's mark
         self._folder = mark_folder(Path(tempfile.mkdtemp(prefix="apt-", dir=workdir)), "an isolated APT root")
         self._link: Path | None = None
         self.network = network
@@ -81,7 +84,8 @@ class IsolatedApt:
         home = Path(tempfile.mkdtemp(prefix="gapforge-apt-"))
         if not _PLAIN_PATH.fullmatch(str(home)):
             home.rmdir()
-            raise StorageError(f"neither {folder} nor {home} is a path that APT can use; it may hold no blanks or quotes",
+            raise StorageError(tr(f"APT가 쓸 수 있는 경로가 아닙니다(빈칸이나 따옴표가 없어야 합니다): {folder}, {home}",
+                                  f"neither {folder} nor {home} is a path that APT can use; it may hold no blanks or quotes"),
                                hint="TMPDIR=/tmp ./deps_sync.sh PRESET")  # fmt: skip
         self._link = home / "root"
         self._link.symlink_to(folder)
@@ -112,8 +116,10 @@ class IsolatedApt:
                 continue
             data = files.read(word)
             if data is None:
-                raise ResolveError(f"the base image's APT source {shown(entry.uris[0])} is signed by {word}, which the image does not hold",
-                                   hint="choose a base image whose APT sources work")  # fmt: skip
+                where = shown(entry.uris[0])
+                raise ResolveError(tr(f"기반 이미지의 APT 소스 {where}에 쓰이는 키 {josa(word, '이', '가')} 이미지에 없습니다",
+                                      f"the base image's APT source {where} is signed by {word}, which the image does not hold"),
+                                   hint=tr("APT 소스가 올바른 기반 이미지를 고르십시오", "choose a base image whose APT sources work"))  # fmt: skip
             words.append(str(self._add_key(data, f"base-{sha256_bytes(data)[:16]}", word)))
         options = {name: text for name, text in entry.options.items() if name != "Signed-By"}
         if words:
@@ -127,8 +133,11 @@ class IsolatedApt:
         elif data[:1] and data[0] & 0x80:
             ending = "gpg"
         else:
-            raise FetchError(f"{origin} is no OpenPGP key: it begins with {data[:20]!r}",
-                             hint='correct the key\'s "urls" in the preset; a web page is no key')  # fmt: skip
+            start = data[:20]
+            raise FetchError(tr(f"OpenPGP 키가 아닙니다: {origin} (시작: {start!r})",
+                                f"{origin} is no OpenPGP key: it begins with {start!r}"),
+                             hint=tr('프리셋에서 그 키의 "urls"를 고치십시오. 웹 페이지는 키가 아닙니다',
+                                     'correct the key\'s "urls" in the preset; a web page is no key'))  # fmt: skip
         path = self.root / "keys" / f"{name}.{ending}"
         path.write_bytes(data)
         return path
@@ -154,13 +163,17 @@ class IsolatedApt:
         elif uri.startswith("file:"):
             options["Trusted"] = "yes"
         else:
-            raise FetchError(f'APT source "{source.name}" has no key; anybody on the way could change its packages',
-                             hint=f'add "key": {{"urls": […], "sha256": …}} to the source "{source.name}" in the preset')  # fmt: skip
+            raise FetchError(tr(f'APT 소스 "{source.name}"에 키가 없습니다. 도중에 누구든 패키지를 바꿀 수 있습니다',
+                                f'APT source "{source.name}" has no key; anybody on the way could change its packages'),
+                             hint=tr(f'프리셋의 소스 "{source.name}"에 "key": {{"urls": […], "sha256": …}}를 더하십시오',
+                                     f'add "key": {{"urls": […], "sha256": …}} to the source "{source.name}" in the preset'))  # fmt: skip
         flat = source.suite.endswith("/")
         return SourceEntry(("deb",), (uri,), (source.suite,), () if flat else source.components or ("main",), options)
 
     def _fetch_key(self, source: AptSource) -> Path:
-        self.network.require(f'fetching the key of APT source "{source.name}"')
+        self.network.require(
+            tr(f'APT 소스 "{source.name}"의 키 받기', f'fetching the key of APT source "{source.name}"')
+        )
         faults: list[Fault] = []
         target = self.root / "keys" / ".incoming"
         for url in source.key_urls:
@@ -170,19 +183,20 @@ class IsolatedApt:
                  "--retry", str(self.network.retries), *self.network.curl_options(), "--output", str(target),
                  "--url", self.network.url(url)], env=self.network.environment(), check=False)  # fmt: skip
             if done.code != 0:
-                faults.append(
-                    Fault(shown(url), done.errors.strip().splitlines()[-1] if done.errors.strip() else "no answer")
-                )
+                said = done.errors.strip().splitlines()
+                faults.append(Fault(shown(url), said[-1] if said else tr("답이 없음", "no answer")))
                 continue
             data = target.read_bytes()
             target.unlink()
             actual = sha256_bytes(data)
             if actual != source.key_sha256:
-                faults.append(Fault(shown(url), f"SHA-256 is {actual}", source.key_sha256))
+                faults.append(Fault(shown(url), tr(f"SHA-256이 {actual}임", f"SHA-256 is {actual}"), source.key_sha256))
                 continue
             return self._add_key(data, f"extra-{source.name}", shown(url))
-        raise FetchError(f'the key of APT source "{source.name}" cannot be had', faults=faults,
-                         hint="look whether the publisher changed the key, then correct the preset")  # fmt: skip
+        raise FetchError(tr(f'APT 소스 "{source.name}"의 키를 받지 못했습니다', f'the key of APT source "{source.name}" cannot be had'),
+                         faults=faults,
+                         hint=tr("배포처가 키를 바꾸었는지 확인한 뒤 프리셋을 고치십시오",
+                                 "look whether the publisher changed the key, then correct the preset"))  # fmt: skip
 
     def _local(self, deb: Path) -> SourceEntry:
         """The repository inside a local-repository .deb, whose own hash the preset has fixed."""
@@ -190,23 +204,26 @@ class IsolatedApt:
         process.run(["dpkg-deb", "-x", str(deb), str(target)])
         found = sorted({path.parent for path in target.glob("var/*/**/*.deb") if path.is_file()})
         if not found:
-            raise ResolveError(f"{deb.name} is no local-repository package: it holds no .deb under /var",
-                               hint="give the package that NVIDIA calls *-local-repo-*.deb")  # fmt: skip
+            raise ResolveError(tr(f"로컬 저장소 패키지가 아닙니다(/var 아래에 deb 패키지가 없습니다): {deb.name}",
+                                  f"{deb.name} is no local-repository package: it holds no .deb under /var"),
+                               hint=_nvidias())  # fmt: skip
         # dpkg-deb keeps the archive's links; one that leads out of the folder is not followed.
         for folder in found:
             inside(target, str((folder / "Packages").relative_to(target)))
         folder = found[0]
         if not any((folder / name).is_file() for name in ("Packages", "Packages.gz", "Packages.xz")):
-            raise ResolveError(f"{deb.name} holds .debs but no package index",
-                               hint="give the package that NVIDIA calls *-local-repo-*.deb")  # fmt: skip
+            raise ResolveError(tr(f"deb 패키지는 있지만 패키지 색인이 없습니다: {deb.name}",
+                                  f"{deb.name} holds .debs but no package index"), hint=_nvidias())  # fmt: skip
         uri = f"file://{quote(str(folder))}"
         self.origins[uri] = LOCAL_REPO
         return SourceEntry(("deb",), (uri,), ("./",), (), {"Trusted": "yes"})
 
     def _write_sources(self, entries: Sequence[SourceEntry]) -> None:
         if not entries:
-            raise ResolveError("the base image has no usable APT source, and the preset names none",
-                               hint='add one under $.apt.sources in the preset, with its "key"')  # fmt: skip
+            raise ResolveError(tr("기반 이미지에 쓸 수 있는 APT 소스가 없고 프리셋에도 없습니다",
+                                  "the base image has no usable APT source, and the preset names none"),
+                               hint=tr('프리셋의 $.apt.sources에 소스를 "key"와 함께 더하십시오',
+                                       'add one under $.apt.sources in the preset, with its "key"'))  # fmt: skip
         unique = list(dict.fromkeys(entry.render() for entry in entries))
         (self.root / "etc/apt/sources.list.d/gapforge.sources").write_text("\n".join(unique))
 
@@ -244,7 +261,7 @@ class IsolatedApt:
     def update(self) -> None:
         """Fetch the signed indexes. Raises FetchError that says which source is at fault and why."""
         if self.remote:
-            self.network.require("reading APT's package indexes")
+            self.network.require(tr("APT 패키지 색인 읽기", "reading APT's package indexes"))
         done = self.run(["apt-get", "update", "--error-on=any"], check=False)
         if done.code != 0:
             raise update_failure(done.output + "\n" + done.errors)
@@ -264,6 +281,13 @@ class IsolatedApt:
 def file_uri(uri: str) -> str:
     """``uri``, with APT's ``file:/path`` written as other programs want it: ``file:///path``."""
     return re.sub(r"^file:/+", "file:///", uri)
+
+
+def _nvidias() -> str:
+    return tr(
+        "NVIDIA가 *-local-repo-*.deb라고 부르는 패키지를 주십시오",
+        "give the package that NVIDIA calls *-local-repo-*.deb",
+    )
 
 
 def _below(uri: str, source: str) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gapforge.core.lock import Entry, Lock
+from gapforge.core.text import tr
+
+Thing = tuple[str, bool]  # "KIND NAME", and whether it is the tool that installs the others
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,32 @@ def compare(old: Lock | None, new: Lock) -> Changes:
     changed = []
     for key in sorted(before.keys() & after.keys()):
         was, now = before[key], after[key]
+        what = _shown(key)
         if was[0] != now[0]:
-            changed.append(f"{key} {was[0]} -> {now[0]}")
+            changed.append(f"{what} {was[0]} -> {now[0]}")
         elif was[1] != now[1]:
-            changed.append(f"{key} {now[0]}: other bytes, sha256 {was[1][:12]} -> {now[1][:12]}".replace("  ", " "))
+            changed.append(tr(f"{what} {now[0]}: 내용이 바뀜, sha256 {was[1][:12]} -> {now[1][:12]}",
+                              f"{what} {now[0]}: other bytes, sha256 {was[1][:12]} -> {now[1][:12]}").replace("  ", " "))  # fmt: skip
     return Changes(
-        added=tuple(f"{key} {after[key][0]}".rstrip() for key in sorted(after.keys() - before.keys())),
-        removed=tuple(f"{key} {before[key][0]}".rstrip() for key in sorted(before.keys() - after.keys())),
+        added=tuple(f"{_shown(key)} {after[key][0]}".rstrip() for key in sorted(after.keys() - before.keys())),
+        removed=tuple(f"{_shown(key)} {before[key][0]}".rstrip() for key in sorted(before.keys() - after.keys())),
         changed=tuple(changed),
     )
 
 
-def _things(lock: Lock) -> Mapping[str, tuple[str, str]]:
-    """What a person would list: "KIND NAME" -> (version, hash)."""
-    result: dict[str, tuple[str, str]] = {}
+def _things(lock: Lock) -> Mapping[Thing, tuple[str, str]]:
+    """What a person would list: the thing -> (version, hash)."""
+    result: dict[Thing, tuple[str, str]] = {}
     for entry in lock.of("wheel", "deb", "source", "tensorrt"):
-        result[f"{entry.kind} {_label(entry)}"] = (entry.version, entry.sha256)
+        result[f"{entry.kind} {_name(entry)}", "install-tool" in entry.roles] = (entry.version, entry.sha256)
     for role, image in lock.images.items():
-        result[f"image {role}"] = (image.reference, image.config_digest.removeprefix("sha256:"))
+        result[f"image {role}", False] = (image.reference, image.config_digest.removeprefix("sha256:"))
     return result
 
 
-def _label(entry: Entry) -> str:
-    if entry.kind == "deb":
-        return f"{entry.name}:{entry.architecture}"
-    return f"{entry.name or entry.file}" + (" (install tool)" if "install-tool" in entry.roles else "")
+def _name(entry: Entry) -> str:
+    return f"{entry.name}:{entry.architecture}" if entry.kind == "deb" else entry.name or entry.file
+
+
+def _shown(thing: Thing) -> str:
+    return thing[0] + (tr(" (설치 도구)", " (install tool)") if thing[1] else "")

@@ -29,6 +29,7 @@ from gapforge.core.errors import Fault, FetchError, Interrupted
 from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
+from gapforge.core.text import tr
 from gapforge.sync.network import Network, shown
 
 CONNECT_SECONDS = 30
@@ -173,10 +174,12 @@ class Downloader:
         if faults:
             count = len({fault.where for fault in faults})
             raise FetchError(
-                f"{count} file{'s' if count > 1 else ''} could not be fetched",
+                tr(f"파일 {count}개를 받지 못했습니다", f"{count} file{'s' if count > 1 else ''} could not be fetched"),
                 faults=faults,
-                hint="run the same command again: what was fetched is kept and cut downloads go on where they stopped; "
-                     "or put the files into a folder and add --from FOLDER",
+                hint=tr("같은 명령을 다시 실행하십시오. 이미 받은 것은 그대로 두고 끊긴 파일은 멈춘 곳부터 이어 받습니다. "
+                        "또는 파일을 폴더에 모아 --from FOLDER를 붙이십시오",
+                        "run the same command again: what was fetched is kept and cut downloads go on where they stopped; "
+                        "or put the files into a folder and add --from FOLDER"),
             )  # fmt: skip
         return [Got(want, got.sha256, got.size, got.url) for want in wants for got in [futures[_key(want)].result()]]
 
@@ -190,9 +193,9 @@ class Downloader:
             except _Final as error:
                 tried.append(Fault(want.file, f"{shown(self.network.url(url))}: {error}"))
         if not want.urls:
-            tried.append(Fault(want.file, "has no address to fetch it from"))
+            tried.append(Fault(want.file, tr("받을 주소가 없음", "has no address to fetch it from")))
         self._forget(part)
-        raise FetchError(f"{want.file} could not be fetched", faults=tried)
+        raise FetchError(tr(f"파일을 받지 못했습니다: {want.file}", f"{want.file} could not be fetched"), faults=tried)
 
     def _from_url(self, want: Want, url: str, part: _Part) -> Got:
         """The file from one address; _Final when this address cannot give it."""
@@ -215,13 +218,15 @@ class Downloader:
                 moved = part.size > before
                 failures = 1 if moved else failures + 1
                 if failures > self.network.retries:
-                    raise _Final(f"{error} (tried {failures} times)") from None
+                    raise _Final(tr(f"{error} ({failures}번 시도함)", f"{error} (tried {failures} times)")) from None
                 # A server that cuts but serves is asked again at once; one that does not answer, ever later.
                 pause = 0.05 if moved else min(LONGEST_WAIT, 0.5 * 2 ** (failures - 1))
                 pause = min(LONGEST_WAIT, max(error.wait, pause))
-                self.progress.note(f"  {want.file}: {error}; again in {pause:g} s at {human_bytes(part.size)}")
+                at = human_bytes(part.size)
+                self.progress.note(tr(f"  {want.file}: {error}. {pause:g}초 뒤 {at}부터 다시 받습니다",
+                                      f"  {want.file}: {error}; again in {pause:g} s at {at}"))  # fmt: skip
                 if self._stop.wait(pause):
-                    raise Interrupted("stopped") from None
+                    raise Interrupted(tr("멈췄습니다", "stopped")) from None
 
     def _transfer(self, want: Want, address: str, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
@@ -232,7 +237,7 @@ class Downloader:
         if scheme == "file":
             self._copy(want, address, part)
             return
-        self.network.require(f"fetching {want.file}")
+        self.network.require(tr(f"{want.file} 받기", f"fetching {want.file}"))
         child = process.pipe(self._curl(), env=self.network.environment(), stdin=_curl_config(address, part))
         assert child.stdout is not None and child.stderr is not None
         with self._guard:
@@ -258,40 +263,49 @@ class Downloader:
             with self._guard:
                 self._children.discard(child)
         if self._stop.is_set():
-            raise Interrupted("stopped")
+            raise Interrupted(tr("멈췄습니다", "stopped"))
         if answer is not None and answer.status not in (200, 206):
             self._refused(answer, part)
         if code in PASSING_CURL:
-            raise _Passing(_plain(message) or f"curl ended with {code}")
+            raise _Passing(_plain(message, code))
         if code != 0 or answer is None:
-            hint = "; set GAPFORGE_CA_BUNDLE to your organisation's certificates" if code in (60, 77) else ""
-            raise _Final((_plain(message) or f"curl ended with {code}") + hint)
+            hint = tr("; 조직의 인증서를 GAPFORGE_CA_BUNDLE에 지정하십시오",
+                      "; set GAPFORGE_CA_BUNDLE to your organisation's certificates") if code in (60, 77) else ""  # fmt: skip
+            raise _Final(_plain(message, code) + hint)
         if answer.whole and ended < answer.whole:
-            raise _Passing(f"the connection was cut at {human_bytes(ended)} of {human_bytes(answer.whole)}")
+            there, whole = human_bytes(ended), human_bytes(answer.whole)
+            raise _Passing(tr(f"{whole} 중 {there}에서 연결이 끊김", f"the connection was cut at {there} of {whole}"))
 
     def _refused(self, answer: _Answer, part: _Part) -> None:
         """Turn an HTTP status that is no success into the right failure."""
         if answer.status == 416 and part.size:
-            raise _StartOver("the server has fewer bytes than were fetched before")
+            raise _StartOver(
+                tr("서버의 파일이 이미 받은 것보다 짧음", "the server has fewer bytes than were fetched before")
+            )
         if answer.status in PASSING_HTTP:
             after = answer.headers.get("retry-after", "")
-            raise _Passing(f"the server answers {answer.status}", float(after) if after.isdigit() else 0)
-        reasons = {401: "login needed (netrc)", 403: "access denied", 404: "not there", 407: "the proxy wants a login",
-                   410: "gone"}  # fmt: skip
-        raise _Final(f"the server answers {answer.status}: {reasons.get(answer.status, 'not usable')}")
+            said = tr(f"서버 응답 {answer.status}", f"the server answers {answer.status}")
+            raise _Passing(said, float(after) if after.isdigit() else 0)
+        reasons = {401: tr("로그인이 필요함(netrc)", "login needed (netrc)"), 403: tr("접근이 거부됨", "access denied"),
+                   404: tr("파일이 없음", "not there"), 407: tr("프록시에 로그인해야 함", "the proxy wants a login"),
+                   410: tr("파일이 없어짐", "gone")}  # fmt: skip
+        reason = reasons.get(answer.status, tr("쓸 수 없는 응답", "not usable"))
+        raise _Final(tr(f"서버 응답 {answer.status}: {reason}", f"the server answers {answer.status}: {reason}"))
 
     def _check_head(self, want: Want, answer: _Answer, part: _Part) -> None:
         """Refuse an answer that cannot be (the rest of) the file, before any byte of it is written."""
         if answer.status == 200 and part.size:
             self._forget(part)  # the server cannot resume, or the file changed: it sends the whole
         if answer.start != part.size:
-            raise _StartOver(f"asked to go on at byte {part.size}, the server sent from {answer.start}")
+            raise _StartOver(tr(f"{part.size}바이트부터 요청했으나 서버가 {answer.start}바이트부터 보냄",
+                                f"asked to go on at byte {part.size}, the server sent from {answer.start}"))  # fmt: skip
         if want.size and answer.whole and answer.whole != want.size:
             page = _is_page_type(answer) and not want.file.endswith((".html", ".htm"))
             if page:
-                raise _Final("a web page (a login or error page?) came instead of the file")
+                raise _Final(_page_came())
             self._forget(part)
-            raise _Final(f"the file there has {answer.whole} bytes, expected {want.size}")
+            raise _Final(tr(f"그곳의 파일은 {answer.whole}바이트임(기대한 크기 {want.size})",
+                            f"the file there has {answer.whole} bytes, expected {want.size}"))  # fmt: skip
         if not want.size and answer.whole:
             self._announce(part, answer.whole)
 
@@ -330,13 +344,14 @@ class Downloader:
                 if first:
                     first = False
                     if WEB_PAGE.match(chunk) and not want.file.endswith((".html", ".htm")):
-                        raise _Final("a web page (a login or error page?) came instead of the file")
+                        raise _Final(_page_came())
                 target.write(chunk)
                 part.digest.update(chunk)
                 part.counted += len(chunk)
                 self.progress.add(len(chunk), want.file)
                 if want.size and part.counted > want.size:
-                    raise _StartOver(f"the server sends more than the expected {want.size} bytes")
+                    raise _StartOver(tr(f"서버가 기대한 {want.size}바이트보다 많이 보냄",
+                                        f"the server sends more than the expected {want.size} bytes"))  # fmt: skip
 
     def _copy(self, want: Want, address: str, part: _Part) -> None:
         """A file:// address: read here, as curl would need another set of rules for it."""
@@ -348,23 +363,23 @@ class Downloader:
                     self._announce(part, path.stat().st_size)
                 self._drain(want, source, part)
         except FileNotFoundError:
-            raise _Final("does not exist") from None
+            raise _Final(tr("파일이 없음", "does not exist")) from None
         except (PermissionError, IsADirectoryError) as error:
-            raise _Final(f"cannot be read: {error.strerror}") from None
+            raise _Final(tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")) from None
 
     def _finish(self, want: Want, url: str, part: _Part) -> Got:
         """Give the verified bytes their place in the store; the only way into it for a download."""
         size, sha256 = part.size, part.digest.hexdigest()
         wrong = ""
         if want.size and size != want.size:
-            wrong = f"has {size} bytes, expected {want.size}"
+            wrong = tr(f"{size}바이트임(기대한 크기 {want.size})", f"has {size} bytes, expected {want.size}")
         elif want.sha256 and sha256 != want.sha256:
-            wrong = f"has sha256 {sha256}, expected {want.sha256}"
+            wrong = tr(f"sha256이 {sha256}임(기대한 값 {want.sha256})", f"has sha256 {sha256}, expected {want.sha256}")
         if wrong:
-            if part.resumed:
-                raise _StartOver(f"the file {wrong}")  # pieces of two files? once more, in one go
+            if part.resumed:  # pieces of two files? once more, in one go
+                raise _StartOver(tr(f"받은 파일은 {wrong}", f"the file {wrong}"))
             self._forget(part)
-            raise _Final(f"the file there {wrong}")
+            raise _Final(tr(f"그곳의 파일은 {wrong}", f"the file there {wrong}"))
         if not part.path.exists():
             part.path.touch()  # an empty file is a file
         self.store.add(part.path, want.sha256, known=sha256)
@@ -442,7 +457,13 @@ def _widen(stream: IO[bytes]) -> None:
         pass
 
 
-def _plain(message: str) -> str:
+def _page_came() -> str:
+    return tr("파일 대신 웹 페이지가 옴(로그인이나 오류 페이지로 보임)",
+              "a web page (a login or error page?) came instead of the file")  # fmt: skip
+
+
+def _plain(message: str, code: int) -> str:
     """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
     last = message.splitlines()[-1] if message else ""
-    return re.sub(r"^curl: \(\d+\) ", "", last)
+    said = re.sub(r"^curl: \(\d+\) ", "", last)
+    return said or tr(f"curl이 종료 코드 {code}로 끝남", f"curl ended with {code}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gapforge.core.errors import CompatibilityError, Fault, ResolveError
 from gapforge.core.lock import Entry, LockedImage
 from gapforge.core.preset import Preset
+from gapforge.core.text import tr
 from gapforge.sync.apt import DebFile
 
 ROLES = BUILDER, RUNTIME = ("builder", "runtime")
@@ -25,8 +26,10 @@ def deb_entries(closures: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
         for deb in closures[role]:
             path = f"debs/{deb.file}"
             if path in entries and entries[path].sha256 != deb.sha256:
-                raise ResolveError(f"builder and runtime need different files of the name {deb.file}",
-                                   hint="give both roles bases with the same APT sources")  # fmt: skip
+                raise ResolveError(tr(f"builder와 runtime에 이름은 같고 내용은 다른 파일이 필요합니다: {deb.file}",
+                                      f"builder and runtime need different files of the name {deb.file}"),
+                                   hint=tr("두 역할에 APT 소스가 같은 기반 이미지를 쓰십시오",
+                                           "give both roles bases with the same APT sources"))  # fmt: skip
             roles = (*entries[path].roles, role) if path in entries else (role,)
             entries[path] = Entry("deb", path, deb.sha256, deb.size, deb.origin, deb.package, deb.version,
                                   deb.architecture, roles)  # fmt: skip
@@ -50,12 +53,17 @@ def check_base(preset: Preset, role: str, image: LockedImage) -> list[str]:
     faults, warnings = [], []
     for what, said, found in (("CUDA", preset.cuda, image.cuda), ("cuDNN", preset.cudnn, image.cudnn)):
         if said and found and not f"{found}.".startswith(f"{said}."):
-            faults.append(Fault(f"base image of {role} ({image.reference})", f"has {what} {found}", f"{what} {said}"))
+            faults.append(Fault(tr(f"{role} 기반 이미지 ({image.reference})", f"base image of {role} ({image.reference})"),
+                                tr(f"{what} {found}임", f"has {what} {found}"), f"{what} {said}"))  # fmt: skip
         elif said and not found and role == BUILDER:
-            warnings.append(f"{image.reference} does not say which {what} it has; the preset says {said}")
+            warnings.append(tr(f"{image.reference}에 {what} 버전이 나와 있지 않습니다. 프리셋의 값은 {said}입니다",
+                               f"{image.reference} does not say which {what} it has; the preset says {said}"))  # fmt: skip
     if faults:
         raise CompatibilityError(
-            f"the base image is not what presets/{preset.name}.json says", faults=faults,
-            hint=f"under base.{role} name an image that has it, by digest if its tag has moved; or correct cuda and "
-                 f"cudnn (cudnn null takes any), then: ./gapforge check {preset.name}")  # fmt: skip
+            tr(f"기반 이미지가 presets/{preset.name}.json에 적힌 것과 다릅니다",
+               f"the base image is not what presets/{preset.name}.json says"), faults=faults,
+            hint=tr(f"base.{role}에 맞는 이미지를 적거나(태그가 옮겨졌으면 다이제스트로) cuda와 cudnn을 고친 뒤"
+                    f"(cudnn이 null이면 무엇이든 받습니다): ./gapforge check {preset.name}",
+                    f"under base.{role} name an image that has it, by digest if its tag has moved; or correct cuda and "
+                    f"cudnn (cudnn null takes any), then: ./gapforge check {preset.name}"))  # fmt: skip
     return warnings

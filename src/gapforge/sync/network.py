@@ -30,6 +30,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from gapforge.core.errors import Fault, FetchError, UsageError
+from gapforge.core.reasons import UNANSWERED
+from gapforge.core.text import josa, tr
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
@@ -40,10 +42,11 @@ class UnansweredError(FetchError):
     """A server that had to be asked gave no usable answer.
 
     ``who`` names it as the preset does, never as this machine's mirror ("registry docker.io"); ``how`` is what
-    it did. Both may stand in a lock, so they say nothing of this machine.
+    it did. Both may stand in a lock, so they say nothing of this machine and are always English: ``core.reasons``
+    has what they may say, and tells it in the reader's language.
     """
 
-    def __init__(self, message: str, *, who: str, how: str = "did not answer", hint: str = "",
+    def __init__(self, message: str, *, who: str, how: str = UNANSWERED, hint: str = "",
                  faults: Sequence[Fault] = ()) -> None:  # fmt: skip
         super().__init__(message, hint=hint, faults=faults)
         self.who, self.how = who, how
@@ -76,7 +79,8 @@ class Network:
         env = os.environ if environ is None else environ
         bundle = env.get("GAPFORGE_CA_BUNDLE", "")
         if bundle and not Path(bundle).is_file():
-            raise UsageError(f"GAPFORGE_CA_BUNDLE: {bundle} is not a file", hint=f"ls -l {bundle}")
+            raise UsageError(tr(f"GAPFORGE_CA_BUNDLE: {josa(bundle, '은', '는')} 파일이 아닙니다",
+                                f"GAPFORGE_CA_BUNDLE: {bundle} is not a file"), hint=f"ls -l {bundle}")  # fmt: skip
         netrc = env.get("NETRC", "")
         proxies = []
         for name in PROXIES:
@@ -98,12 +102,16 @@ class Network:
         )
 
     def require(self, what: str) -> None:
-        """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it."""
+        """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it.
+
+        ``what`` begins the sentence, as "fetching X" does (in Korean "X 받기").
+        """
         if self.offline:
             raise FetchError(
-                f"{what} would need the network, and GAPFORGE_OFFLINE is set",
-                hint="give the files with --from DIR, or run it where there is a network: "
-                     "unset GAPFORGE_OFFLINE",
+                tr(f"{what}: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
+                   f"{what} would need the network, and GAPFORGE_OFFLINE is set"),
+                hint=tr("파일을 --from DIR로 주거나 네트워크가 있는 곳에서 실행하십시오: unset GAPFORGE_OFFLINE",
+                        "give the files with --from DIR, or run it where there is a network: unset GAPFORGE_OFFLINE"),
             )  # fmt: skip
 
     def url(self, address: str) -> str:
@@ -168,8 +176,9 @@ def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
         if not separator and lone:
             source, target = lone, word
         if not source or not target:
-            raise UsageError(f"{variable}: {shown(word)!r} is not FROM=TO",
-                             hint=f"{variable}='https://upstream/=https://mirror/' (several are separated by blanks)")  # fmt: skip
+            raise UsageError(tr(f"{variable}: FROM=TO 꼴이 아닙니다: {shown(word)!r}", f"{variable}: {shown(word)!r} is not FROM=TO"),
+                             hint=tr(f"{variable}='https://upstream/=https://mirror/' (여럿이면 빈칸으로 나눕니다)",
+                                     f"{variable}='https://upstream/=https://mirror/' (several are separated by blanks)"))  # fmt: skip
         pairs[source] = target
     return tuple(sorted(pairs.items(), key=lambda pair: (-len(pair[0]), pair[0])))
 
@@ -179,15 +188,17 @@ def _number(env: Mapping[str, str], variable: str, default: int, least: int, mos
     if not text:
         return default
     if not re.fullmatch(r"[0-9]{1,4}", text) or not least <= int(text) <= most:
-        raise UsageError(f"{variable}: {text!r} is not a whole number from {least} to {most}",
-                         hint=f"unset {variable}, or set it to {default}")  # fmt: skip
+        raise UsageError(tr(f"{variable}: {text!r} 대신 {least}에서 {most}까지의 정수를 써야 합니다",
+                            f"{variable}: {text!r} is not a whole number from {least} to {most}"),
+                         hint=tr(f"unset {variable}; 또는 {variable}={default}", f"unset {variable}, or set it to {default}"))  # fmt: skip
     return int(text)
 
 
 def _address(env: Mapping[str, str], variable: str) -> str:
     text = env.get(variable, "")
     if text and not re.match(r"(https?|file)://\S+$", text):
-        raise UsageError(f"{variable}: {text!r} is not an http(s):// or file:// address", hint=f"unset {variable}")
+        raise UsageError(tr(f"{variable}: {text!r} 대신 http(s)://나 file:// 주소를 써야 합니다",
+                            f"{variable}: {text!r} is not an http(s):// or file:// address"), hint=f"unset {variable}")  # fmt: skip
     return text
 
 

@@ -11,7 +11,7 @@ from gapforge.core.catalog import Catalog
 from gapforge.core.errors import GapforgeError
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset, PyTorch
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.versions import key, local, major, minor, public, within
 from gapforge.sync import upstream
 from gapforge.sync.network import Network
@@ -93,7 +93,7 @@ def _ask(component: Component, upstreams: Mapping[str, Upstream], network: Netwo
     where = upstreams.get(name or component.name)
     if where is None:
         component.problem = tr(
-            f"catalog/upstreams.json에 {component.name}이 없습니다",
+            f"catalog/upstreams.json에 {josa(component.name, '이', '가')} 없습니다",
             f"catalog/upstreams.json does not say where {component.name} is listed",
         )
         return []

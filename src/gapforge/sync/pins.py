@@ -1,7 +1,7 @@
 """A lock without the bytes: pin everything that indexes, registries and the preset itself tell, fetch no artifact.
 
 What could not be pinned stands in the lock with its reason, which depends on nothing but the preset and who
-answered. Python packages are pinned all together or not at all: they are resolved jointly, so a set that was
+answered, and is always English; ``core.reasons`` tells it to the reader. Python packages are pinned all together or not at all: they are resolved jointly, so a set that was
 resolved without PyTorch would be a guess.
 """
 
@@ -19,13 +19,16 @@ from gapforge.core.holdings import look
 from gapforge.core.lock import Entry, Gap, Lock, LockedImage
 from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.project import Project
+from gapforge.core.reasons import DEFAULT_INDEX, UNANSWERED
+from gapforge.core.text import tr
 from gapforge.sync import apt, images, sources, upstream
 from gapforge.sync.changes import compare
 from gapforge.sync.download import Want
 from gapforge.sync.entries import BUILDER, ROLES, deb_entries, image_entries
 from gapforge.sync.network import Network, UnansweredError
+from gapforge.sync.outcome import Options, Outcome
 from gapforge.sync.python import INSTALL_TOOL, Wheel, requirements_text
-from gapforge.sync.sync import REQUIREMENTS, TOOL_ONLY, Options, Outcome, Run, running
+from gapforge.sync.sync import REQUIREMENTS, TOOL_ONLY, Run, running
 from gapforge.sync.wheel_licence import licence_in, licence_of
 
 DEB_INDEX = "debs/Packages"
@@ -60,7 +63,7 @@ class _Pinning(Run):
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
-        self.network.require(f"resolving {self.preset.name}")
+        self.network.require(tr(f"{self.preset.name} 해석", f"resolving {self.preset.name}"))
         sources.check_files(self.preset)
         self.kept = kept or Lock(self.preset.name, self.preset.sha256, {}, ())
         self.gaps: list[Gap] = []
@@ -102,13 +105,14 @@ class _Pinning(Run):
         if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
             image = images.describe(self._layout(role, entries), image.reference)
         if not image.os_id:
+            # no tr: stands in the lock
             self._open("image", role, "is pinned by its manifest; its operating system is read when it is fetched")
         self._check_base(role, image)
         return entries, image
 
     def _asked(self, base: BaseImage) -> tuple[LockedImage, images.Files] | Gap:
         if not base.image:
-            how = "is read from its archive" if base.archive else "is made from packages"
+            how = "is read from its archive" if base.archive else "is made from packages"  # no tr: stands in the lock
             return Gap("image", "", f"{how} when it is fetched")
         try:
             return images.look(base, replace(self.network, retries=0))
@@ -138,7 +142,7 @@ class _Pinning(Run):
             ours = set(torch.requirements()) if torch is not None and torch.index != "default" else set()
             for requirement in (*(torch.requirements() if torch else ()), *self.preset.packages):
                 together = "" if requirement in ours or not ours or torch is None or torch.index not in error.who else \
-                    "is resolved together with torch, and "  # fmt: skip
+                    "is resolved together with torch, and "  # fmt: skip # no tr: stands in the lock
                 self._open("wheel", requirement, together + error.reason)
             return []
         data = requirements_text((e.name, e.version, e.sha256) for e in wheels).encode()
@@ -149,11 +153,12 @@ class _Pinning(Run):
         """The wheels as entries. Raises UnansweredError when the index does not tell a hash or a size."""
 
         def entry(wheel: Wheel) -> Entry:
-            who = "the default Python index" if wheel.index == "default" or self.preset.pytorch is None else \
+            who = DEFAULT_INDEX if wheel.index == "default" or self.preset.pytorch is None else \
                 f"index {self.preset.pytorch.index}"  # fmt: skip
             size = wheel.size or self._size(wheel.url, who)
             if not wheel.sha256 or not size:
-                raise UnansweredError(f"{wheel.file} cannot be pinned without being fetched", who=who,
+                raise UnansweredError(tr(f"받지 않고는 고정할 수 없습니다: {wheel.file}", f"{wheel.file} cannot be pinned without being fetched"),
+                                      who=who,  # no tr: the next line stands in the lock
                                       how=f"tells no {'size' if wheel.sha256 else 'hash'} of {wheel.file}")  # fmt: skip
             return Entry("wheel", f"wheels/{wheel.file}", wheel.sha256, size, f"index:{wheel.index}", wheel.name,
                          wheel.version, licence=self._licence(wheel))  # fmt: skip
@@ -197,12 +202,12 @@ class _Pinning(Run):
         try:
             if source.sdist:
                 sdist = self._sdist(source)
-                size = sdist.size or self._size(sdist.url, "the default Python index")
+                size = sdist.size or self._size(sdist.url, DEFAULT_INDEX)
                 return sources.entry_of(source, source.file or sdist.file, source.sha256, size, "index:default",
-                                        sdist.version) if size else "the default Python index tells no size of it"  # fmt: skip
+                                        sdist.version) if size else f"{DEFAULT_INDEX} tells no size of it"  # fmt: skip # no tr: stands in the lock
             if want is None:
                 if builder is None:
-                    return "needs the APT sources of the builder's base image"
+                    return "needs the APT sources of the builder's base image"  # no tr: stands in the lock
                 found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
                 return sources.entry_of(
                     source, source.file or found.file, found.sha256, found.size, found.origin, found.version
@@ -210,7 +215,7 @@ class _Pinning(Run):
         except UnansweredError as error:
             return error.reason
         if not want.sha256:
-            return "nobody published its hash: it is trusted as seen first"
+            return "nobody published its hash: it is trusted as seen first"  # no tr: stands in the lock
         size = want.size or sizes.get(want.sha256, 0)
         silent: list[str] = []
         for url in () if size or source.gated else source.urls:  # where a login is asked for, a page would answer
@@ -221,7 +226,8 @@ class _Pinning(Run):
         if size:
             return sources.entry_of(source, source.file, want.sha256, size, "url")
         hosts = " and ".join(dict.fromkeys(silent))
-        return "its hash is known, its size is not: " + (f"{hosts} did not answer" if hosts else "nobody states it")
+        # no tr: stands in the lock
+        return "its hash is known, its size is not: " + (f"{hosts} {UNANSWERED}" if hosts else "nobody states it")
 
     def _size(self, url: str, who: str) -> int:
         """The size in bytes that the server ``who`` states, 0 for none. Raises UnansweredError without an answer."""
@@ -244,7 +250,7 @@ class _Pinning(Run):
             debs = []
         elif bases is None:
             for package in asked:
-                self._open("deb", package, "needs the package lists of the base images")
+                self._open("deb", package, "needs the package lists of the base images")  # no tr: stands in the lock
             return []
         else:
             try:
@@ -254,6 +260,6 @@ class _Pinning(Run):
                     self._open("deb", package, error.reason)
                 return []
         if self.store.missing((e.sha256, e.size) for e in debs):
-            self._open("index", DEB_INDEX, "is made when the packages are fetched")
+            self._open("index", DEB_INDEX, "is made when the packages are fetched")  # no tr: stands in the lock
             return debs
         return [*debs, *self._deb_index(debs)]

@@ -24,6 +24,8 @@ from gapforge.core.files import SAFE_NAME, write_text
 from gapforge.core.lock import Entry
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
+from gapforge.core.reasons import DEFAULT_INDEX, told
+from gapforge.core.text import tr
 from gapforge.sync.network import Network, UnansweredError
 
 INSTALL_TOOL = "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
@@ -114,8 +116,10 @@ class Resolver:
         found = self._compile(preset, [requirement], "", dependencies=False, wheels_only=False)
         raw = found[0].get("sdist")
         if raw is None:
-            raise ResolveError(f"{requirement} has no source distribution on the default index",
-                               hint="name the archive's address in the preset instead (urls)")  # fmt: skip
+            raise ResolveError(tr(f"기본 인덱스에 {requirement}의 소스 배포판이 없습니다",
+                                  f"{requirement} has no source distribution on the default index"),
+                               hint=tr("대신 프리셋에 아카이브의 주소를 적으십시오(urls)",
+                                       "name the archive's address in the preset instead (urls)"))  # fmt: skip
         file = _file(raw)
         return Sdist(file, found[0]["version"], self._login(raw["url"], ""), _sha256(raw), int(raw.get("size", 0)))
 
@@ -139,16 +143,18 @@ class Resolver:
             for entry in group:
                 raw = known.get(entry.file)
                 if raw is None:
-                    faults.append(Fault(entry.path, "is not on the index any more", entry.file))
-                elif _sha256(raw) not in ("", entry.sha256):
                     faults.append(
-                        Fault(entry.path, f"has sha256 {_sha256(raw)} on the index", f"sha256 {entry.sha256}")
+                        Fault(entry.path, tr("인덱스에 더는 없음", "is not on the index any more"), entry.file)
                     )
+                elif (there := _sha256(raw)) not in ("", entry.sha256):
+                    problem = tr(f"인덱스의 sha256이 {there}임", f"has sha256 {there} on the index")
+                    faults.append(Fault(entry.path, problem, f"sha256 {entry.sha256}"))
                 else:
                     result[entry.path] = self._login(raw["url"], index if entry.origin == "index:torch" else "")
         if faults:
-            raise ResolveError("the index does not have what the lock names", faults=faults,
-                               hint=f"resolve anew: ./deps_sync.sh {preset.name} --update")  # fmt: skip
+            raise ResolveError(tr("잠금에 적힌 파일이 인덱스에 없습니다", "the index does not have what the lock names"), faults=faults,
+                               hint=tr(f"다시 해석하십시오: ./deps_sync.sh {preset.name} --update",
+                                       f"resolve anew: ./deps_sync.sh {preset.name} --update"))  # fmt: skip
         return result
 
     def _compile(
@@ -156,7 +162,7 @@ class Resolver:
         dependencies: bool = True, wheels_only: bool = True,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """uv's resolution for the target: the ``packages`` of a pylock.toml, by name."""
-        self.network.require("resolving Python packages")
+        self.network.require(tr("Python 패키지 해석", "resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index))
         answer = self.workdir / "pylock.toml"
@@ -195,9 +201,12 @@ class Resolver:
             if rank is not None:
                 ranked.append((rank, _file(raw), raw))
         if not ranked:
-            there = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ()))) or "no wheel at all"
-            raise ResolveError(f"{package['name']} {package['version']} has no wheel for CPython {preset.python} on "
-                               f"{preset.os_id} {preset.os_version}; there is: {there}")  # fmt: skip
+            there = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ()))) or tr(
+                "wheel 없음", "no wheel at all"
+            )
+            what, target = f"{package['name']} {package['version']}", f"{preset.os_id} {preset.os_version}"
+            raise ResolveError(tr(f"{what}에는 {target}의 CPython {preset.python}용 wheel이 없습니다. 있는 것: {there}",
+                                  f"{what} has no wheel for CPython {preset.python} on {target}; there is: {there}"))  # fmt: skip
         _, file, raw = min(ranked)
         index = "torch" if torch_index and package["name"] in TORCH_SET else "default"
         return Wheel(package["name"], package["version"], file, self._login(raw["url"], torch_index if index == "torch" else ""),
@@ -216,7 +225,7 @@ class Resolver:
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
     """requirements.txt for (name, version, sha256): pinned, one hash each, read by pip and by uv alike."""
     lines = [f"{name}=={version} \\\n    --hash=sha256:{sha256}\n" for name, version, sha256 in sorted(wheels)]
-    return (
+    return (  # no tr: its bytes have a hash in the lock
         "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n"
         + "".join(lines)
     )
@@ -240,7 +249,8 @@ def platform(preset: Preset) -> str:
     glibc = GLIBC.get((preset.os_id, preset.os_version))
     if glibc is None:
         known = ", ".join(f"{name} {version}" for name, version in sorted(GLIBC))
-        raise ResolveError(f"which wheels run on {preset.os_id} {preset.os_version} is not known; known are: {known}")
+        raise ResolveError(tr(f"{preset.os_id} {preset.os_version}에서 어떤 wheel을 쓸 수 있는지 알 수 없습니다. 아는 것: {known}",
+                              f"which wheels run on {preset.os_id} {preset.os_version} is not known; known are: {known}"))  # fmt: skip
     return f"x86_64-manylinux_2_{glibc}"
 
 
@@ -282,9 +292,9 @@ def find_uv(project: Project) -> Path:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and os.access(Path(folder) / "uv", os.X_OK):
             return Path(folder) / "uv"
-    raise ToolError(
-        "uv is not installed", hint="./deps_sync.sh installs it for itself; run that instead of gapforge sync"
-    )
+    raise ToolError(tr("uv가 설치되어 있지 않습니다", "uv is not installed"),
+                    hint=tr("gapforge sync 대신 ./deps_sync.sh를 실행하십시오. 필요한 uv를 스스로 설치합니다",
+                            "./deps_sync.sh installs it for itself; run that instead of gapforge sync"))  # fmt: skip
 
 
 def _torch_index(preset: Preset, network: Network) -> str:
@@ -294,6 +304,7 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
+# no tr: uv's words
 _SILENT = re.compile(r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
                      r"Connection refused|timed out|status (?:code|server error)|HTTP status))")  # fmt: skip
 
@@ -306,6 +317,7 @@ def _explain(
     UnansweredError when it is not about packages: an index gave no answer.
     """
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
+    # no tr: uv's words
     names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
     hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
     reason = " ".join(
@@ -314,21 +326,29 @@ def _explain(
     if not names and (silent := _SILENT.search(text)):
         login_free = re.sub(r"//[^/@]*@", "//", torch_index).rstrip("/")
         ours = login_free and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/") and preset.pytorch
-        who = f"index {preset.pytorch.index}" if ours and preset.pytorch else "the default Python index"
+        who = f"index {preset.pytorch.index}" if ours and preset.pytorch else DEFAULT_INDEX
+        named = told(who)
         return UnansweredError(
-            f"Python packages for {preset.name} could not be resolved: {who} did not answer",
-            who=who, faults=[Fault("uv", reason[:2000])],
-            hint="check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then run the same command again")  # fmt: skip
+            tr(f"{preset.name}의 Python 패키지를 해석하지 못했습니다: {named}에서 답이 없습니다",
+               f"Python packages for {preset.name} could not be resolved: {named} did not answer"),
+            who=who, faults=[Fault("uv", reason[:2000])], hint=_check_network())  # fmt: skip
     if not names:
         return ResolveError(
-            f"Python packages for {preset.name} could not be resolved", faults=[Fault("uv", reason[:2000])],
-            hint="check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then run the same command again")  # fmt: skip
+            tr(f"{preset.name}의 Python 패키지를 해석하지 못했습니다", f"Python packages for {preset.name} could not be resolved"),
+            faults=[Fault("uv", reason[:2000])], hint=_check_network())  # fmt: skip
     package = names[0] if names[0] != "gapforge-target" else _name(requirements[0])
     return ResolveError(
-        f"{package}: no wheel fits CPython {preset.python} on {preset.os_id} {preset.os_version}",
+        tr(f"{package}: {preset.os_id} {preset.os_version}의 CPython {preset.python}에 맞는 wheel이 없습니다",
+           f"{package}: no wheel fits CPython {preset.python} on {preset.os_id} {preset.os_version}"),
         faults=[Fault(package, reason[:2000], " ".join(hints)[:500])],
-        hint=f"change the version in presets/{preset.name}.json to one that has a wheel for the target",
-    )
+        hint=tr(f"presets/{preset.name}.json의 버전을 이 대상용 wheel이 있는 것으로 바꾸십시오",
+                f"change the version in presets/{preset.name}.json to one that has a wheel for the target"),
+    )  # fmt: skip
+
+
+def _check_network() -> str:
+    return tr("네트워크(GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE)를 확인한 뒤 같은 명령을 다시 실행하십시오",
+              "check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then run the same command again")  # fmt: skip
 
 
 def _secrets(network: Network) -> list[str]:
@@ -363,7 +383,8 @@ def _file(raw: Mapping[str, Any]) -> str:
     """The file name of a pylock wheel or sdist, safe to use as one."""
     name = str(raw.get("name") or unquote(urlsplit(raw["url"]).path).rsplit("/", 1)[-1])
     if not SAFE_NAME.fullmatch(name):
-        raise ResolveError(f"the index offers a file with the name {name!r}, which is not usable")
+        raise ResolveError(tr(f"인덱스에 있는 파일의 이름을 쓸 수 없습니다: {name!r}",
+                              f"the index offers a file with the name {name!r}, which is not usable"))  # fmt: skip
     return name
 
 

@@ -12,6 +12,7 @@ from gapforge.core.lock import Entry
 from gapforge.core.preset import Preset, SourceArchive
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
+from gapforge.core.text import tr
 from gapforge.sync.download import Got, Want
 
 
@@ -45,20 +46,31 @@ def gated_error(
     reasons = {fault.where: fault.problem for fault in tried}
     faults = []
     for source, want in missing:
-        size = f", {want.size} bytes ({human_bytes(want.size)})" if want.size else ""
-        problem = (
-            f"{source.name} {source.version}".rstrip() + f" must be downloaded by a person: {source.gated}\n"
-            f"      from: {' or '.join(source.urls)}"
-        )
+        shown = human_bytes(want.size)
+        size = tr(f", {want.size}바이트({shown})", f", {want.size} bytes ({shown})") if want.size else ""
+        what, where = f"{source.name} {source.version}".rstrip(), tr(" 또는 ", " or ").join(source.urls)
+        problem = tr(f"{what}: 사람이 내려받아야 함: {source.gated}\n      주소: {where}",
+                     f"{what} must be downloaded by a person: {source.gated}\n      from: {where}")  # fmt: skip
         if want.file in reasons:
-            problem += f"\n      (tried: {reasons[want.file]})"
-        expected = f"sha256 {want.sha256}{size}" if want.sha256 else f"the file {want.file}{size}"
+            reason = reasons[want.file]
+            problem += tr(f"\n      (시도한 결과: {reason})", f"\n      (tried: {reason})")
+        expected = f"sha256 {want.sha256}{size}" if want.sha256 else \
+            tr(f"파일 {want.file}{size}", f"the file {want.file}{size}")  # fmt: skip
         faults.append(Fault(want.file, problem, expected))
     count = len(faults)
     return GatedError(
-        f"{count} file{'s' if count > 1 else ''} of {preset.name} cannot be downloaded without a person",
+        tr(f"{preset.name}의 파일 {count}개는 사람이 직접 내려받아야 합니다",
+           f"{count} file{'s' if count > 1 else ''} of {preset.name} cannot be downloaded without a person"),
         faults=faults,
-        hint=f"put {'them' if count > 1 else 'it'} into a folder, then: ./deps_sync.sh {preset.name} --from FOLDER",
+        hint=tr(f"내려받은 파일 {count}개를 폴더에 넣은 뒤: ./deps_sync.sh {preset.name} --from FOLDER",
+                f"put {'them' if count > 1 else 'it'} into a folder, then: ./deps_sync.sh {preset.name} --from FOLDER"),
+    )  # fmt: skip
+
+
+def not_a_folder(folder: Path) -> UsageError:
+    """The error for a ``--from`` that cannot be looked into."""
+    return UsageError(
+        tr(f"--from {folder}: 폴더가 아닙니다", f"--from {folder}: is not a folder"), hint=f"ls -ld {folder}"
     )
 
 
@@ -67,7 +79,7 @@ class Provided:
 
     def __init__(self, folder: Path | None, store: Store, progress: Progress) -> None:
         if folder is not None and not folder.is_dir():
-            raise UsageError(f"--from {folder}: is not a folder", hint=f"ls -ld {folder}")
+            raise not_a_folder(folder)
         self.folder, self.store, self.progress = folder, store, progress
         self._files: list[tuple[Path, int]] | None = None
         self._hashes: dict[Path, str] = {}
@@ -89,19 +101,33 @@ class Provided:
             wrong: list[Fault] = []
             for path, size in [*named, *others]:
                 if want.size and size != want.size:
-                    wrong.append(Fault(str(path), f"has {size} bytes", f"{want.size} bytes"))
-                elif want.sha256 and self._hash(path) != want.sha256:
-                    wrong.append(Fault(str(path), f"has sha256 {self._hash(path)}", f"sha256 {want.sha256}"))
+                    wrong.append(
+                        Fault(
+                            str(path),
+                            tr(f"{size}바이트임", f"has {size} bytes"),
+                            tr(f"{want.size}바이트", f"{want.size} bytes"),
+                        )
+                    )
+                elif want.sha256 and (sha256 := self._hash(path)) != want.sha256:
+                    wrong.append(
+                        Fault(str(path), tr(f"sha256이 {sha256}임", f"has sha256 {sha256}"), f"sha256 {want.sha256}")
+                    )
                 elif want.sha256 or path.name == want.file:
                     sha256 = self.store.add_copy(path, want.sha256)
-                    self.progress.note(f"  {want.file}  {human_bytes(size)}  from {path}")
+                    shown = human_bytes(size)
+                    self.progress.note(
+                        tr(f"  {want.file}  {shown}  {path}에서", f"  {want.file}  {shown}  from {path}")
+                    )
                     found[want.file] = Got(want, sha256, size, "")
                     break
             else:
                 faults += [fault for fault in wrong if Path(fault.where).name == want.file]
         if faults:
-            raise FetchError(f"--from {self.folder}: {len(faults)} file(s) with a wanted name have other bytes",
-                             faults=faults, hint="download them again; a browser may have saved a web page or been cut off")  # fmt: skip
+            count = len(faults)
+            raise FetchError(tr(f"--from {self.folder}: 이름은 맞지만 내용이 다른 파일이 {count}개 있습니다",
+                                f"--from {self.folder}: {count} file(s) with a wanted name have other bytes"), faults=faults,
+                             hint=tr("다시 내려받으십시오. 브라우저가 웹 페이지를 저장했거나 도중에 끊겼을 수 있습니다",
+                                     "download them again; a browser may have saved a web page or been cut off"))  # fmt: skip
         return found
 
     def _list(self) -> list[tuple[Path, int]]:
@@ -143,6 +169,8 @@ def check_files(preset: Preset) -> None:
             continue
         _, path = place_of(source)
         if path in seen:
-            raise FetchError(f"the sources {seen[path]} and {source.name} would both be {path}",
-                             hint=f'give one of them another "file" in presets/{preset.name}.json')  # fmt: skip
+            raise FetchError(tr(f"두 소스 {seen[path]}, {source.name}의 파일이 모두 {path}입니다",
+                                f"the sources {seen[path]} and {source.name} would both be {path}"),
+                             hint=tr(f'presets/{preset.name}.json에서 하나에 다른 "file"을 적으십시오',
+                                     f'give one of them another "file" in presets/{preset.name}.json'))  # fmt: skip
         seen[path] = source.name

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,56 +22,24 @@ from gapforge.core.preset import BaseImage, Preset, SourceArchive
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Laid, Store
+from gapforge.core.text import tr
 from gapforge.core.trust import LOCK_SIGNATURE
 from gapforge.sync import apt, images, sources
-from gapforge.sync.changes import Changes, compare
+from gapforge.sync.changes import compare
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.entries import BUILDER, ROLES, check_base, deb_entries, image_entries, same_image
 from gapforge.sync.journal import Journal, clear_leftovers
 from gapforge.sync.network import Network
+from gapforge.sync.outcome import Options, Outcome
 from gapforge.sync.python import Resolver, Sdist, Wheel, requirements_text
 from gapforge.sync.wheel_licence import licence_of
 
 REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
 INDEX_FILES = ("Packages", "Release")
 TOOL_ONLY = ("install-tool",)  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
+# no tr: a lock that is not written
 EVERYTHING = tuple(Gap(kind, "*", "nothing was resolved yet") for kind in ("deb", "wheel"))
 AnyRun = TypeVar("AnyRun", bound="Run")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
-
-    update: bool = False
-    provided: Path | None = None
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What sync did. ``fetched`` counts bytes that came from elsewhere; ``strangers`` are files in
-    artifacts/NAME that gapforge never put there (verify refuses them); ``copies`` of its files, ``copied`` bytes,
-    are no hard links."""
-
-    lock: Lock
-    artifacts: Path
-    changes: Changes
-    resolved: bool
-    fetched: int
-    strangers: tuple[str, ...] = ()
-    copies: int = 0
-    copied: int = 0
-
-    def to_json(self) -> dict[str, object]:
-        """The outcome in JSON types; sizes in bytes."""
-        return {
-            "preset": self.lock.preset, "artifacts": str(self.artifacts), "resolved": self.resolved,
-            "files": len(self.lock.entries), "bytes": sum(e.size for e in self.lock.entries),
-            "fetched_bytes": self.fetched, "changes": self.changes.to_json(), "strangers": list(self.strangers),
-            "unresolved": [gap.to_json() for gap in self.lock.unresolved],
-            "copies": {"files": self.copies, "bytes": self.copied},
-        }  # fmt: skip
 
 
 def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
@@ -131,7 +99,7 @@ class Run:
         clear_leftovers(self.work.parent)
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
-        mark_folder(self.work, "a sync at work")
+        mark_folder(self.work, "a sync at work")  # no tr: written into the folder's mark
         old = locks.usable(self.project.lock_file(self.preset.name), self.preset, update=self.options.update)
         self.before = old or self._previous_lock()
         return old
@@ -174,9 +142,9 @@ class Run:
                     sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url")
                 )
                 if not source.sha256:
-                    self.progress.note(
-                        f"WARNING: {source.file} is trusted because it was seen first; sha256 {got[source.name].sha256}"
-                    )
+                    sha256 = got[source.name].sha256
+                    self.progress.note(tr(f"경고: {source.file}: 처음 받은 것을 믿습니다. sha256 {sha256}",
+                                          f"WARNING: {source.file} is trusted because it was seen first; sha256 {sha256}"))  # fmt: skip
             elif source.sdist:
                 sdist = sdists[source.name]
                 size = self.store.path(source.sha256).stat().st_size
@@ -208,8 +176,8 @@ class Run:
             found = got[wheel.file]
             if not wheel.sha256:
                 self.progress.note(
-                    f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first"
-                )
+                    tr(f"경고: 인덱스에 {wheel.file}의 해시가 없어 처음 받은 것을 믿습니다. sha256 {found.sha256}",
+                       f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first"))  # fmt: skip
             entries[path] = Entry("wheel", path, found.sha256, found.size, f"index:{wheel.index}", wheel.name, wheel.version,
                                   roles=roles, trust="" if wheel.sha256 else "first-use",
                                   licence=licence_of(self.store.path(found.sha256)))  # fmt: skip
@@ -229,9 +197,11 @@ class Run:
         found = self.resolver.sdist(source.sdist, self.preset)
         if found.sha256 not in ("", source.sha256):
             raise ResolveError(
-                f"{source.sdist} is not the file that the preset names",
-                faults=[Fault(found.file, f"has sha256 {found.sha256} on the index", f"sha256 {source.sha256}")],
-                hint=f"correct sources.{source.name} in presets/{self.preset.name}.json")  # fmt: skip
+                tr(f"프리셋에 적힌 파일이 아닙니다: {source.sdist}", f"{source.sdist} is not the file that the preset names"),
+                faults=[Fault(found.file, tr(f"인덱스의 sha256이 {found.sha256}임", f"has sha256 {found.sha256} on the index"),
+                              f"sha256 {source.sha256}")],
+                hint=tr(f"presets/{self.preset.name}.json의 sources.{source.name} 항목을 고치십시오",
+                        f"correct sources.{source.name} in presets/{self.preset.name}.json"))  # fmt: skip
         return found
 
     # -- fetching
@@ -283,10 +253,11 @@ class Run:
         self._check_base(role, image)
         if locked is not None and not same_image(image, locked):
             raise FetchError(
-                f"the base image of {role} cannot be had again as it was",
-                faults=[Fault(base.label, f"is now {image.config_digest}", locked.config_digest)],
-                hint=f"resolve anew: ./deps_sync.sh {self.preset.name} --update",
-            )
+                tr(f"{role} 기반 이미지를 잠금에 적힌 그대로 다시 받을 수 없습니다",
+                   f"the base image of {role} cannot be had again as it was"),
+                faults=[Fault(base.label, tr(f"지금은 {image.config_digest}임", f"is now {image.config_digest}"), locked.config_digest)],
+                hint=tr(f"다시 해석하십시오: ./deps_sync.sh {self.preset.name} --update",
+                        f"resolve anew: ./deps_sync.sh {self.preset.name} --update"))  # fmt: skip
         return image_entries(role, files), image
 
     def _kept_base(self, kept: Lock, role: str) -> tuple[list[Entry], LockedImage]:
@@ -301,7 +272,7 @@ class Run:
     def _check_base(self, role: str, image: LockedImage) -> None:
         """Raise CompatibilityError for an image with another CUDA or cuDNN than the preset says."""
         for warning in check_base(self.preset, role, image):
-            self.progress.note(f"WARNING: {warning}")
+            self.progress.note(tr(f"경고: {warning}", f"WARNING: {warning}"))
 
     def _base_files(self, base: BaseImage) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
         """The image's layout in the store: path -> (sha256, size). Builder and runtime often share one."""
@@ -386,7 +357,7 @@ class Run:
     def _complete(self, lock: Lock) -> Lock:
         """Bring back what the store lacks of ``lock``; the lock stays as it is."""
         size = sum({e.sha256: e.size for e in lock.entries}.values())
-        with Progress("check the store", size, quiet=self.options.quiet) as progress:
+        with Progress(tr("보관소 확인", "check the store"), size, quiet=self.options.quiet) as progress:
             gone = self.store.missing(((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add)
         missing = [e for e in lock.entries if e.sha256 in gone]
         if not missing:
@@ -418,8 +389,10 @@ class Run:
         if REQUIREMENTS in generated:
             self._requirements(lock.of("wheel"))
         if left := self._still(missing):
-            raise LockError(f"the lock of {self.preset.name} cannot be fulfilled any more",
-                            faults=[Fault(e.path, "cannot be made or fetched again", f"sha256 {e.sha256}") for e in left],
+            again = tr("다시 만들거나 받을 수 없음", "cannot be made or fetched again")
+            raise LockError(tr(f"{self.preset.name}의 잠금에 적힌 것을 더는 모두 갖출 수 없습니다",
+                               f"the lock of {self.preset.name} cannot be fulfilled any more"),
+                            faults=[Fault(e.path, again, f"sha256 {e.sha256}") for e in left],
                             hint=f"./deps_sync.sh {self.preset.name} --update")  # fmt: skip
         return lock
 
@@ -437,10 +410,12 @@ class Run:
                 self._apt_source(entry.name, layouts[BUILDER])
         if left := self._still(missing):
             raise ResolveError(
-                f"the APT sources do not have what the lock of {self.preset.name} names",
-                faults=[Fault(e.path, "has been replaced by another version", f"{e.name} {e.version}") for e in left],
-                hint=f"resolve anew: ./deps_sync.sh {self.preset.name} --update; or give the files with --from FOLDER",
-            )
+                tr(f"{self.preset.name}의 잠금에 적힌 것이 APT 소스에 없습니다",
+                   f"the APT sources do not have what the lock of {self.preset.name} names"),
+                faults=[Fault(e.path, tr("다른 버전으로 바뀜", "has been replaced by another version"), f"{e.name} {e.version}")
+                        for e in left],
+                hint=tr(f"다시 해석하십시오: ./deps_sync.sh {self.preset.name} --update. 또는 파일을 --from FOLDER로 주십시오",
+                        f"resolve anew: ./deps_sync.sh {self.preset.name} --update; or give the files with --from FOLDER"))  # fmt: skip
 
     def _still(self, entries: Iterable[Entry]) -> list[Entry]:
         return [e for e in entries if not self.store.intact(e.sha256, e.size)]
@@ -451,9 +426,11 @@ class Run:
         """Write the lock, then make artifacts/NAME that."""
         gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
         if gone:
-            raise StorageError("files in the store changed while sync was running",
-                               faults=[Fault(e.path, "is damaged", f"sha256 {e.sha256}") for e in lock.entries if e.sha256 in gone],
-                               hint="look after the disk; then run the same command again")  # fmt: skip
+            raise StorageError(tr("sync가 실행되는 동안 보관소의 파일이 바뀌었습니다", "files in the store changed while sync was running"),
+                               faults=[Fault(e.path, tr("손상됨", "is damaged"), f"sha256 {e.sha256}")
+                                       for e in lock.entries if e.sha256 in gone],
+                               hint=tr("디스크를 점검한 뒤 같은 명령을 다시 실행하십시오",
+                                       "look after the disk; then run the same command again"))  # fmt: skip
         folder = self.project.artifacts_of(self.preset.name)
         previous = _paths_of(folder / LOCK)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")

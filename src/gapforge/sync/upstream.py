@@ -20,6 +20,7 @@ from gapforge.core import process
 from gapforge.core.catalog import documents
 from gapforge.core.errors import FetchError, ToolError
 from gapforge.core.files import sha256_bytes
+from gapforge.core.text import tr
 from gapforge.core.versions import key
 from gapforge.sync.network import Network, shown
 
@@ -69,7 +70,7 @@ def load(catalog: Path) -> dict[str, Upstream]:
 
 def releases(upstream: Upstream, network: Network) -> list[Release]:
     """Every release there, newest first. Raises FetchError saying who did not answer as expected."""
-    network.require(f"asking for releases of {upstream.name}")
+    network.require(tr(f"{upstream.name}의 릴리스 확인", f"asking for releases of {upstream.name}"))
     if upstream.kind == "github-tags":
         names = github_tags(upstream.address, network)
     elif upstream.kind == "listing":
@@ -78,8 +79,11 @@ def releases(upstream: Upstream, network: Network) -> list[Release]:
         names = registry_tags(upstream.address, network)
     found = matching(names, upstream.pattern)
     if not found:
-        raise FetchError(f"{shown(upstream.address)} answered, but lists no release that looks like {upstream.pattern}",
-                         hint=f"if the project changed its names, correct catalog/upstreams.json: {upstream.name}")  # fmt: skip
+        where = shown(upstream.address)
+        raise FetchError(tr(f"{where}에 {upstream.pattern} 꼴의 릴리스가 없습니다",
+                            f"{where} answered, but lists no release that looks like {upstream.pattern}"),
+                         hint=tr(f"프로젝트가 이름 규칙을 바꾸었으면 catalog/upstreams.json을 고치십시오: {upstream.name}",
+                                 f"if the project changed its names, correct catalog/upstreams.json: {upstream.name}"))  # fmt: skip
     return found
 
 
@@ -106,14 +110,18 @@ def github_tags(address: str, network: Network) -> list[str]:
             page = json.loads(answer.body)
             names += [str(tag["name"]) for tag in page]
         except (ValueError, TypeError, KeyError) as error:
-            raise FetchError(f"{shown(address)} answers something that is no list of tags",
-                             hint="a proxy's page? look: curl " + shown(address)) from error  # fmt: skip
+            where = shown(address)
+            raise FetchError(tr(f"{where}의 응답이 태그 목록이 아닙니다", f"{where} answers something that is no list of tags"),
+                             hint=tr(f"프록시의 페이지인지 확인하십시오: curl {where}",
+                                     f"a proxy's page? look: curl {where}")) from error  # fmt: skip
         following = re.search(r'<([^>]+)>\s*;\s*rel="next"', answer.headers.get("link", ""))
         if not following:
             return names
         url = urljoin(url, following[1])
         if not url.startswith(("http://", "https://")):
-            raise FetchError(f"{shown(address)} names a next page that is no web address")
+            where = shown(address)
+            raise FetchError(tr(f"{where}의 응답에 적힌 다음 페이지가 웹 주소가 아닙니다",
+                                f"{where} names a next page that is no web address"))  # fmt: skip
     return names
 
 
@@ -135,19 +143,24 @@ def registry_tags(image: str, network: Network) -> list[str]:
     except ToolError as error:
         if error.hint:
             raise
-        raise FetchError(f"{reference} does not answer: {error.message}") from error
+        raise FetchError(
+            tr(f"{reference}: 답이 없습니다: {error.message}", f"{reference} does not answer: {error.message}")
+        ) from error
     if done.code != 0:
-        raise FetchError(f"the tags of {reference} cannot be listed: {_last(done.errors)}",
+        said = _last(done.errors)
+        raise FetchError(tr(f"{reference}의 태그 목록을 얻지 못했습니다: {said}", f"the tags of {reference} cannot be listed: {said}"),
                          hint=f"skopeo list-tags docker://{reference}")  # fmt: skip
     try:
         return [str(tag) for tag in json.loads(done.output)["Tags"]]
     except (ValueError, TypeError, KeyError):
-        raise FetchError(f"{reference} answers no list of tags") from None
+        raise FetchError(
+            tr(f"{reference}의 응답이 태그 목록이 아닙니다", f"{reference} answers no list of tags")
+        ) from None
 
 
 def image_digest(image: str, network: Network) -> str:
     """The digest that an image's tag stands for now ("sha256:…"). Raises FetchError."""
-    network.require(f"asking for the digest of {image}")
+    network.require(tr(f"{image}의 다이제스트 확인", f"asking for the digest of {image}"))
     reference = network.registry(image)
     command = ["skopeo", "inspect", "--raw", "--retry-times", str(min(2, network.retries)), f"docker://{reference}"]
     try:
@@ -156,7 +169,10 @@ def image_digest(image: str, network: Network) -> str:
     except ToolError as error:
         if error.hint:
             raise
-        raise FetchError(f"{reference} cannot be looked at: {_last(error.message)}") from error
+        said = _last(error.message)
+        raise FetchError(
+            tr(f"{reference}: 확인하지 못했습니다: {said}", f"{reference} cannot be looked at: {said}")
+        ) from error
 
 
 def get(address: str, network: Network, *, head: bool = False) -> Answer:
@@ -175,8 +191,10 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
         done = process.run(command, env=network.environment(), stdin=f'url = "{quoted}"\n',
                            timeout=4 * ANSWER_SECONDS, check=False)  # fmt: skip
         if done.code != 0:
-            raise FetchError(f"{shown(url)} does not answer: {_last(done.errors)}",
-                             hint="check the network of this machine (https_proxy, GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS")  # fmt: skip
+            where, said = shown(url), _last(done.errors)
+            raise FetchError(tr(f"{where}: 답이 없습니다: {said}", f"{where} does not answer: {said}"),
+                             hint=tr("이 컴퓨터의 네트워크(https_proxy, GAPFORGE_CA_BUNDLE)를 확인하거나 미러를 지정하십시오: GAPFORGE_URL_MIRRORS",
+                                     "check the network of this machine (https_proxy, GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS"))  # fmt: skip
         status, headers = _heads(heads.read_text(encoding="latin-1") if heads.exists() else "")
     return Answer(status, headers, b"" if head else done.output.encode())
 
@@ -201,21 +219,29 @@ def _refuse_limit(answer: Answer, address: str) -> None:
     if left != "0" and answer.status != 429 and not after:
         return
     reset = answer.headers.get("x-ratelimit-reset", "")
-    when = f" until {time.strftime('%H:%M UTC', time.gmtime(int(reset)))}" if reset.isdigit() else \
-        f" for {after} s" if after.isdigit() else ""  # fmt: skip
+    when = ""
+    if reset.isdigit():
+        at = time.strftime("%H:%M UTC", time.gmtime(int(reset)))
+        when = tr(f" {at}까지", f" until {at}")
+    elif after.isdigit():
+        when = tr(f" {after}초 동안", f" for {after} s")
     host = shown(address).split("/")[2]
-    raise FetchError(f"{host} answers no more questions from this address{when} (rate limit)",
-                     hint=f"wait, or give a token in ~/.netrc: machine {host} login USER password TOKEN")  # fmt: skip
+    raise FetchError(tr(f"{host}: 이 주소에서 오는 요청에{when} 답하지 않습니다(횟수 제한)",
+                        f"{host} answers no more questions from this address{when} (rate limit)"),
+                     hint=tr(f"기다리거나 ~/.netrc에 토큰을 넣으십시오: machine {host} login USER password TOKEN",
+                             f"wait, or give a token in ~/.netrc: machine {host} login USER password TOKEN"))  # fmt: skip
 
 
 def _expect_success(answer: Answer, address: str) -> None:
     if answer.status != 200:
-        raise FetchError(f"{shown(address)} answers {answer.status or 'nothing'}",
-                         hint="look whether the address in catalog/upstreams.json is still right")  # fmt: skip
+        where, said = shown(address), answer.status or tr("없음", "nothing")
+        raise FetchError(tr(f"{where}: 서버 응답 {said}", f"{where} answers {said}"),
+                         hint=tr("catalog/upstreams.json의 주소가 아직 맞는지 확인하십시오",
+                                 "look whether the address in catalog/upstreams.json is still right"))  # fmt: skip
 
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
     if lines and (said := re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])):  # skopeo's log format
         return said[1].replace('\\"', '"')
-    return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else "no answer"
+    return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else tr("답이 없음", "no answer")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
 _LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
+# no tr: what the authors of packages write
 _NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
 
 
