@@ -18,8 +18,8 @@ import pytest
 from gapforge.cli import sync as sync_verb
 from gapforge.core import lock as locks
 from gapforge.core import process, reasons
-from gapforge.core.errors import Fault, FetchError, GapforgeError, GatedError
-from gapforge.core.lock import Entry, Lock, LockedImage
+from gapforge.core.errors import Fault, FetchError, GapforgeError, GatedError, LockError
+from gapforge.core.lock import Entry, Gap, Lock, LockedImage
 from gapforge.core.preset import SourceArchive
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
@@ -71,6 +71,13 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch, reason: str, ko: str) -> None:
     assert reasons.told(reason) == ko
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     assert reasons.told(reason) == reason
+
+
+def test_a_partial_lock_is_refused_with_its_reasons() -> None:
+    gap = Gap("image", "builder", "registry docker.io did not answer")
+    with pytest.raises(LockError) as caught:
+        Lock(NAME, "0" * 64, {}, (), (gap,)).require_complete("presets/world.lock.json")
+    assert said(caught.value)[1] == [("image builder", "레지스트리 docker.io에서 답이 없음", "")]
 
 
 @pytest.mark.parametrize("silent", [[], ["registry", "default"], ["torch"]])

@@ -10,6 +10,7 @@ from typing import Any
 from gapforge.core.errors import Fault, LockError
 from gapforge.core.files import canonical_json, unsafe_path_reason
 from gapforge.core.preset import Preset
+from gapforge.core.reasons import told
 from gapforge.core.shapes import Choice, Items, Nullable, Number, Record, Table, Text, read_json
 from gapforge.core.text import josa, tr
 
@@ -131,7 +132,7 @@ class Lock:
             count = len(self.unresolved)
             raise LockError(tr(f"{josa(shown, '은', '는')} 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 {count}개",
                                f"{shown} is partial: {count} thing{'s are' if count > 1 else ' is'} not resolved yet"),
-                            faults=[Fault(f"{gap.kind} {gap.name}", gap.reason) for gap in self.unresolved],
+                            faults=[Fault(f"{gap.kind} {gap.name}", told(gap.reason)) for gap in self.unresolved],
                             hint=_sync_and_carry(self.preset))  # fmt: skip
 
     def settles(self, kind: str) -> bool:
