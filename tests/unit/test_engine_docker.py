@@ -10,7 +10,7 @@ import pytest
 
 from engine_contract import MOUNTED, TOKEN, request
 from engine_fakes import Fake
-from gapforge.core.errors import BuildError, EngineError, SecretError, StorageError
+from gapforge.core.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError
 from gapforge.engine import registry
 from gapforge.engine.base import BuildRequest, EngineInfo
 from gapforge.engine.buildlog import BuildLog
@@ -204,3 +204,40 @@ def test_version_of(text: str, version: tuple[int, ...]) -> None:
 def test_unreachable_in_the_words_of_several_versions(text: str) -> None:
     assert text in unreachable("first line\n" + text)
     assert unreachable("cp: cannot create '/x': Permission denied") == ""
+
+
+DENIED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+
+
+def failure(code: int, *lines: str) -> GapforgeError:
+    log = BuildLog()
+    for line in lines:
+        log.feed(line)
+    return BuildKitEngine(INFO)._build_failure(log, code, WANTED)
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_what_a_failure_is_does_not_depend_on_the_language(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    assert type(failure(1, "write /x: no space left on device")) is StorageError
+    assert type(failure(1, DENIED)) is EngineError
+    assert "newgrp docker" in failure(1, DENIED).hint
+    assert type(failure(1, "something")) is BuildError
+    missing = failure(1, "#3 [internal] load metadata for localhost/x", "#3 ERROR: pull access denied")
+    assert type(missing) is BuildError
+    assert "Dockerfile" in missing.hint
+    assert "Dockerfile" not in failure(1, "#9 [ffmpeg 2/3] RUN false", "#9 ERROR: exit code: 1").hint
+
+
+def test_failures_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    error = failure(1, "#9 [ffmpeg 2/3] RUN false", "#9 0.1 boom", "#9 ERROR: exit code: 1")
+    assert error.message == "타깃 runtime의 단계가 실패했습니다: [ffmpeg 2/3] RUN false\n    boom\n    exit code: 1"
+    assert failure(1, "#9 ERROR: exit code: 1").message.splitlines()[0] == "타깃 runtime의 단계가 실패했습니다: 단계 #9"
+    assert failure(3, "odd").message == "엔진이 빌드를 거부했습니다 (종료 코드 3):\n    odd"
+    assert failure(1, DENIED).message == (
+        f"빌드 중에 엔진과 연결이 끊어졌습니다: 엔진의 소켓에 접근할 권한이 없음: {DENIED}"
+    )
+    full = BuildKitEngine(replace(INFO, root_dir=""))._failure("docker load", "no space left on device")
+    assert full.message == "docker load: 엔진의 디스크가 가득 찼습니다 (엔진의 폴더)"
+    assert BuildKitEngine(INFO)._failure("docker load", "odd\n").message == "docker load 명령이 실패했습니다:\nodd"

@@ -14,6 +14,7 @@ import pytest
 from engine_fakes import Fake
 from gapforge.build import base_images
 from gapforge.core.errors import EngineError, TargetError, VerifyError
+from gapforge.core.files import sha256_bytes
 from gapforge.core.lock import LockedImage
 from gapforge.engine import image_tar, registry
 from gapforge.engine.base import Engine
@@ -234,3 +235,29 @@ class TestOverride:
         monkeypatch.setattr(base_images, "OS_RELEASE", ("/nonexistent",))
         with pytest.raises(TargetError, match="which operating system"):
             self.take(engine, layout)
+
+
+def test_damage_in_korean(layout: Path, image: LockedImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    parts = image_tar.read_layout(layout)
+    layer = blob(layout, parts.layers[0].digest)
+    data = layer.read_bytes()
+
+    def said() -> str:
+        with pytest.raises(VerifyError) as caught:
+            written(parts)
+        return caught.value.message
+
+    layer.write_bytes(data[:-1])
+    shown = f"기반 이미지의 blob {parts.layers[0].digest}"
+    assert said() == f"{shown}: 중간에 끝남; 기대한 크기: {len(data)}바이트"
+    layer.write_bytes(bytes(len(data)))
+    assert said() == f"{shown}: 내용이 다릅니다: sha256:{sha256_bytes(bytes(len(data)))}"
+    layer.unlink()
+    with pytest.raises(VerifyError) as caught:
+        image_tar.read_layout(layout)
+    assert caught.value.message == f"{layer}: 없음; 기대한 크기: {len(data)}바이트"
+    (layout / "index.json").unlink()
+    with pytest.raises(EngineError) as refused:
+        image_tar.read_layout(layout)
+    assert refused.value.message == f"{layout}: OCI 이미지 레이아웃이 아닙니다 (oci-layout과 index.json 없음)"

@@ -126,3 +126,39 @@ def test_status_of_nothing(own: Project, capsys: pytest.CaptureFixture[str]) -> 
 def test_mounts_below_a_folder_are_seen_whatever_their_name() -> None:
     assert "/" in private._mounts_below(Path("/"))
     assert private._mounts_below(Path("/nonexistent")) == []
+
+
+def test_errors_in_korean(own: Project, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    record(own, bystander.pid)  # offline
+    with pytest.raises(EngineError) as caught:
+        private.start(own, offline=False)
+    assert caught.value.message == (f"전용 엔진이 이미 오프라인 상태로 실행 중입니다 (프로세스 {bystander.pid}). "
+                                    "실행 중에는 온라인 상태로 바꿀 수 없습니다")  # fmt: skip
+    assert caught.value.hint == "먼저 중지하십시오: ./gapforge engine stop"
+    monkeypatch.setattr(private, "status", lambda project: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EngineError) as caught:
+        private.start(own)
+    assert caught.value.message == "전용 엔진에는 root 권한이 필요합니다"
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as ended:
+        ended.wait()
+        with pytest.raises(private._NotUp) as why:
+            private._wait(ended, own.root / "docker.sock")
+    assert str(why.value) == "스스로 종료됨 (종료 코드 3)"
+
+
+def test_sudo_keeps_every_variable_that_chooses_the_language(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(argv: list[str], **_: object) -> process.Result:
+        asked.append(argv)
+        return process.Result(tuple(argv), 0, "", "")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(process, "run", run)
+    chosen = ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    for name in chosen:
+        monkeypatch.setenv(name, "ko_KR.UTF-8")
+    command.run(arguments("start"), own)
+    assert {f"{name}=ko_KR.UTF-8" for name in chosen} <= set(asked[-1])

@@ -227,3 +227,44 @@ def test_remote_engine_has_no_folder_here(clients: Any, monkeypatch: pytest.Monk
     clients()
     monkeypatch.setenv("DOCKER_HOST", "ssh://builder")
     assert registry.choose(project=Project(Path("/x"), Path("/x"))).info.root_dir == ""
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_the_hint_is_the_same_in_both_languages(clients: Any, lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen by what the clients and daemons said, not by our words about it."""
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    fake = clients(banner="podman version 4.3.1")
+    assert "apt-get" not in refused().hint  # a client of Docker's own is wanted, not the plugin
+    fake.set(banner="", component="Podman Engine")
+    assert "DOCKER_HOST" in refused().hint
+    fake.set(component="Engine", server="19.03.15")
+    assert "20.10" in refused().hint
+    fake.set(server="20.10.24", down=DENIED)
+    assert "newgrp docker" in refused().hint
+    fake.set(down="the daemon said something else")
+    assert "systemctl start docker" in refused().hint
+    # That the client itself may not be run has nothing to do with the docker group.
+    fake.client.chmod(0o644)
+    monkeypatch.setenv("GAPFORGE_DOCKER", str(fake.client))
+    assert "docker-buildx" in refused().hint
+
+
+def test_what_was_tried_in_korean(clients: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    first, second = clients(client="28.2.2"), clients(down=DOWN)
+    error = refused(host="unix:///x.sock")
+    assert error.message == f"쓸 수 있는 엔진이 없습니다: {DOWN}"
+    assert error.hint == ("Docker를 시작하거나(sudo systemctl start docker) 이 프로젝트의 전용 엔진을 시작하십시오: "
+                          "./gapforge engine start")  # fmt: skip
+    assert [(fault.where, fault.problem, fault.expected) for fault in error.faults] == [
+        (str(first.client), "클라이언트 28.2.2: 23부터 BuildKit에 필요한 buildx 플러그인이 없음",
+         "BuildKit이나 docker-buildx 플러그인이 있는 클라이언트"),
+        (f"{second.client} 20.10.24, 주소 unix:///x.sock", DOWN, ""),
+    ]  # fmt: skip
+    second.set(server="19.03.15")
+    second.set(down="")
+    assert refused().message == ("쓸 수 있는 엔진이 없습니다: docker 데몬 19.03.15: 너무 오래되었습니다. "
+                                 "RUN --mount에는 20.10 이상이 필요합니다")  # fmt: skip
+    error = refused("docker-buildx")
+    assert error.message == "docker-buildx에 쓸 수 있는 docker 클라이언트가 없습니다"
+    assert error.faults[1].problem == "클라이언트 20.10.24: docker-buildkit만 가능, docker-buildx 불가"

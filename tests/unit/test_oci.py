@@ -15,12 +15,16 @@ from typing import Any
 
 import pytest
 
-from gapforge.core.errors import FetchError, TargetError, ToolError
-from gapforge.sync import imagefiles, oci
+from gapforge.core import process
+from gapforge.core.errors import FetchError, ResolveError, TargetError, ToolError
+from gapforge.core.preset import BaseImage
+from gapforge.core.progress import Progress
+from gapforge.sync import bootstrap, imagefiles, oci
 from gapforge.sync.archive import import_archive
 from gapforge.sync.bootstrap import clean_tar
 from gapforge.sync.imagefiles import facts, read_files
-from gapforge.sync.images import split_reference
+from gapforge.sync.images import look, split_reference
+from gapforge.sync.network import Network, UnansweredError
 
 # In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
 Tree = Mapping[str, "bytes | str | None"]
@@ -384,3 +388,105 @@ def test_extended_attributes_survive(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_references(reference: str, parts: tuple[str, str, str]) -> None:
     assert split_reference(reference) == parts
+
+
+class Refused:
+    """A process.stream() whose program says one thing and fails; ``env`` is what it was started with."""
+
+    def __init__(self, said: str) -> None:
+        self.said, self.env = said, dict[str, Any]()
+
+    def __call__(self, argv: Sequence[str], on_line: Any, *, env: Mapping[str, Any]) -> int:
+        self.env = dict(env)
+        on_line(self.said)
+        return 1
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_apt_is_read_in_english_whatever_the_reader_s_language(
+    tmp_path: Path, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    monkeypatch.setenv("LANGUAGE", "ko:en")  # even in C.UTF-8 gettext would follow it
+    stream = Refused("E: Unable to locate package nosuch")
+    monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(ResolveError) as caught:
+        bootstrap.make(BaseImage(suite="bookworm"), 0, tmp_path, Network(), Progress("test", quiet=True))
+    assert (stream.env["LC_ALL"], stream.env["LANGUAGE"]) == ("C.UTF-8", None)
+    if lang == "ko":
+        label = BaseImage(suite="bookworm").label
+        assert caught.value.message == f"기반 이미지 {label}의 패키지 의존성을 풀 수 없습니다\n{stream.said}"
+        assert caught.value.hint == "프리셋의 $.base.*.mmdebstrap.include를 고치십시오"
+
+
+# -- out of a registry
+
+
+SKOPEO = 'time="2026-01-01T00:00:00Z" level=fatal msg="Error parsing image name: {}"'
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where PATH has skopeo; what is written there is the program."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin" / "skopeo"
+
+
+def unanswered(said: str, skopeo: Path) -> FetchError:
+    skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    skopeo.chmod(0o755)
+    with pytest.raises(FetchError) as caught:
+        look(BaseImage(image="registry.example/denied/x:404"), Network())
+    return caught.value
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_what_skopeo_says_decides_and_not_our_words_about_it(
+    skopeo: Path, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    login = unanswered(SKOPEO.format("unauthorized: authentication required"), skopeo)
+    assert isinstance(login, UnansweredError)
+    assert login.reason == "registry registry.example wants a login"  # a lock may hold it: one language
+    assert not isinstance(unanswered(SKOPEO.format("manifest unknown"), skopeo), UnansweredError)
+    for silent in (unanswered(SKOPEO.format("i/o timeout"), skopeo), unanswered("", skopeo)):
+        assert isinstance(silent, UnansweredError)
+        assert silent.reason == "registry registry.example did not answer"
+    skopeo.chmod(0o644)
+    monkeypatch.setenv("PATH", str(skopeo.parent))
+    with pytest.raises(UnansweredError) as caught:
+        look(BaseImage(image="registry.example/x:1"), Network())
+    assert caught.value.how == "did not answer"  # skopeo may not be run: no login would help
+
+
+def test_errors_about_images_in_korean(tmp_path: Path, skopeo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    login = unanswered(SKOPEO.format("unauthorized"), skopeo)
+    assert login.message == (
+        "기반 이미지 registry.example/denied/x:404: 받을 수 없습니다: Error parsing image name: unauthorized"
+    )
+    assert login.hint == "먼저 로그인하고(skopeo login registry.example) 같은 명령을 다시 실행하십시오"
+    folder = make(tmp_path / "image", [{"a": b"x"}])
+    edited(folder, lambda index: index.update(manifests=[]))
+    with pytest.raises(FetchError) as caught:
+        oci.read_layout(folder)
+    assert caught.value.message == (f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: "
+                                    "index.json의 linux/amd64 이미지가 0개임; 하나여야 함")  # fmt: skip
+    assert caught.value.hint == "기반 이미지를 다시 받으십시오: ./deps_sync.sh PRESET"
+    folder = make(tmp_path / "other", [{"a": b"x"}])
+    layer = oci.read_layout(folder).layers[0]
+    layer.path(folder).write_bytes(b"changed")
+    with pytest.raises(FetchError) as caught:
+        files_of(folder)
+    assert caught.value.message == f"{layer.path(folder)}: 내용이 바뀌었습니다"
+    changed = hashlib.sha256(b"changed").hexdigest()
+    fault = caught.value.faults[0]
+    assert (fault.problem, fault.expected) == (f"sha256:{changed}, 7바이트임", f"{layer.digest}, {layer.size}바이트")
+    file = tmp_path / "x.tar"
+    file.write_bytes(tar_of({}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FetchError) as caught:
+        import_archive(file, tmp_path / "out")
+    assert caught.value.message == f"{file}: 쓸 수 있는 `docker save` 아카이브가 아닙니다: manifest.json 없음"

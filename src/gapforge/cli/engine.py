@@ -20,7 +20,16 @@ HELP = {
     "en": "start, stop, look at or remove this project's own Docker daemon",
 }
 
-_KEPT = ("PATH", "GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS", "GAPFORGE_DOCKERD", "GAPFORGE_LANG", "LANG", "LC_ALL")
+_KEPT = (
+    "PATH",
+    "GAPFORGE_ROOT",
+    "GAPFORGE_ARTIFACTS",
+    "GAPFORGE_DOCKERD",
+    "GAPFORGE_LANG",
+    "LANG",
+    "LC_ALL",
+    "LC_MESSAGES",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,17 +97,19 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
     except ToolError:
         allowed = False
     if not allowed:
-        raise EngineError("a private engine needs root, and sudo is not there or asks for a password",
-                          hint=f"sudo ./gapforge engine {args.action}{' --offline' if args.offline else ''}; "
-                               "rootless daemons are not supported")  # fmt: skip
+        command = f"sudo ./gapforge engine {args.action}{' --offline' if args.offline else ''}"
+        raise EngineError(tr("전용 엔진에는 root 권한이 필요한데, sudo가 없거나 암호를 묻습니다",
+                             "a private engine needs root, and sudo is not there or asks for a password"),
+                          hint=tr(f"{command}; rootless 데몬은 지원하지 않습니다",
+                                  f"{command}; rootless daemons are not supported"))  # fmt: skip
     project.state.mkdir(parents=True, exist_ok=True)  # as ourselves: other verbs must be able to write there
     source = Path(__file__).resolve().parents[2]
     kept = [f"{name}={value}" for name in _KEPT if (value := os.environ.get(name)) is not None]
-    command = ["sudo", "-n", "env", *kept, f"PYTHONPATH={source}", f"GAPFORGE_ROOT={project.root}",
-               sys.executable, "-m", "gapforge", "engine", args.action]  # fmt: skip
-    command += ["--offline"] if args.offline else []
-    command += ["--json"] if args.json else []
-    result = process.run(command, timeout=300, check=False)
+    argv = ["sudo", "-n", "env", *kept, f"PYTHONPATH={source}", f"GAPFORGE_ROOT={project.root}",
+            sys.executable, "-m", "gapforge", "engine", args.action]  # fmt: skip
+    argv += ["--offline"] if args.offline else []
+    argv += ["--json"] if args.json else []
+    result = process.run(argv, timeout=300, check=False)
     sys.stderr.write(result.errors)
     sys.stdout.write(result.output)
     return result.code

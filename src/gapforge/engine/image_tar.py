@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from gapforge.core.errors import EngineError, VerifyError
 from gapforge.core.files import CHUNK, SHA256_HEX, sha256_bytes
+from gapforge.core.text import josa, tr
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -65,7 +66,8 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
     is missing or differs, EngineError for a folder that is no layout or holds several images.
     """
     if not (folder / "oci-layout").is_file() or not (folder / "index.json").is_file():
-        raise EngineError(f"{folder} is not an OCI image layout (it has no oci-layout and index.json)")
+        raise EngineError(tr(f"{folder}: OCI 이미지 레이아웃이 아닙니다 (oci-layout과 index.json 없음)",
+                             f"{folder} is not an OCI image layout (it has no oci-layout and index.json)"))  # fmt: skip
     if not manifest_digest:
         entries = _entries(_document((folder / "index.json").read_bytes(), f"{folder}/index.json"))
         if len(entries) == 1 and entries[0].get("mediaType") in (OCI_INDEX, DOCKER_LIST):
@@ -73,16 +75,19 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
             entries = [e for e in _entries(_document(nested, str(folder)))
                        if (e.get("platform") or {}).get("os") != "unknown"]  # attestations  # fmt: skip
         if len(entries) != 1:
-            raise EngineError(f"{folder} holds {len(entries)} images where one is needed",
-                              hint="make a layout of one image: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME")  # fmt: skip
+            count = len(entries)
+            raise EngineError(tr(f"{folder}: 이미지가 하나여야 하는데 {count}개입니다", f"{folder} holds {count} images where one is needed"),
+                              hint=tr("이미지 하나만 담은 레이아웃을 만드십시오: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME",
+                                      "make a layout of one image: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME"))  # fmt: skip
         manifest_digest = str(entries[0].get("digest"))
     raw = _verified(folder, manifest_digest)
-    manifest = _document(raw, f"{folder}: manifest {manifest_digest}")
+    manifest = _document(raw, tr(f"{folder}: 매니페스트 {manifest_digest}", f"{folder}: manifest {manifest_digest}"))
     try:
         config = _layout_blob(folder, manifest["config"])
         layers = tuple(_layout_blob(folder, layer) for layer in manifest["layers"])
     except (KeyError, TypeError) as error:
-        raise EngineError(f"{folder}: {manifest_digest} is not the manifest of one image (no {error})") from error
+        raise EngineError(tr(f"{folder}: {manifest_digest}: 이미지 하나의 매니페스트가 아닙니다 ({error} 없음)",
+                             f"{folder}: {manifest_digest} is not the manifest of one image (no {error})")) from error  # fmt: skip
     _verified(folder, config.digest)
     return ImageParts(raw, str(manifest.get("mediaType") or OCI_MANIFEST), config, layers)
 
@@ -91,25 +96,29 @@ def _layout_blob(folder: Path, descriptor: dict[str, Any]) -> Blob:
     file = _blob_file(folder, str(descriptor["digest"]))
     found = file.stat().st_size if file.is_file() else None
     if found != descriptor["size"]:
-        raise VerifyError(f"{file}: " + ("is missing" if found is None else f"has {found} bytes")
-                          + f"; expected {descriptor['size']} bytes")  # fmt: skip
+        size = descriptor["size"]
+        state = tr("없음", "is missing") if found is None else tr(f"{found}바이트임", f"has {found} bytes")
+        raise VerifyError(tr(f"{file}: {state}; 기대한 크기: {size}바이트", f"{file}: {state}; expected {size} bytes"))
     return Blob(str(descriptor["digest"]), int(descriptor["size"]), lambda: open(file, "rb"))
 
 
 def _blob_file(folder: Path, digest: str) -> Path:
     algorithm, _, value = digest.partition(":")
     if algorithm != "sha256" or not SHA256_HEX.fullmatch(value):
-        raise EngineError(f"{folder}: {digest!r} is not a sha256 digest")
+        raise EngineError(
+            tr(f"{folder}: {digest!r}: sha256 다이제스트가 아닙니다", f"{folder}: {digest!r} is not a sha256 digest")
+        )
     return folder / "blobs" / "sha256" / value
 
 
 def _verified(folder: Path, digest: str) -> bytes:
     file = _blob_file(folder, digest)
     if not file.is_file() or file.stat().st_size > _SMALL:
-        raise VerifyError(f"{file}: is missing" if not file.is_file() else f"{file}: is too large for a manifest")
+        raise VerifyError(tr(f"{file}: 없습니다", f"{file}: is missing") if not file.is_file() else
+                          tr(f"{file}: 매니페스트로는 너무 큽니다", f"{file}: is too large for a manifest"))  # fmt: skip
     data = file.read_bytes()
     if (found := "sha256:" + sha256_bytes(data)) != digest:
-        raise VerifyError(f"{file}: is {found}; expected {digest}")
+        raise VerifyError(tr(f"{file}: {found}임; 기대한 값: {digest}", f"{file}: is {found}; expected {digest}"))
     return data
 
 
@@ -117,9 +126,9 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise EngineError(f"{where} is not JSON: {error}") from error
+        raise EngineError(tr(f"{where}: JSON이 아닙니다: {error}", f"{where} is not JSON: {error}")) from error
     if not isinstance(value, dict):
-        raise EngineError(f"{where} is not a JSON object")
+        raise EngineError(tr(f"{where}: JSON 객체가 아닙니다", f"{where} is not a JSON object"))
     return value
 
 
@@ -139,28 +148,37 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
         with tarfile.open(path, "r:*") as tar:
             yield _archive_parts(tar, path)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise EngineError(f"{path} is not a whole `docker save` archive: {error}") from error
+        raise EngineError(tr(f"{path}: 온전한 `docker save` 아카이브가 아닙니다: {error}",
+                             f"{path} is not a whole `docker save` archive: {error}")) from error  # fmt: skip
 
 
 def _archive_parts(tar: tarfile.TarFile, path: Path) -> ImageParts:
     try:
         listed = json.loads(_small_member(tar, "manifest.json", path))
         if len(listed) != 1:
-            raise EngineError(f"{path} holds {len(listed)} images where one is needed",
-                              hint="save one image alone: docker save NAME -o FILE")  # fmt: skip
+            count = len(listed)
+            raise EngineError(tr(f"{path}: 이미지가 하나여야 하는데 {count}개입니다", f"{path} holds {count} images where one is needed"),
+                              hint=tr("이미지 하나만 저장하십시오: docker save NAME -o FILE",
+                                      "save one image alone: docker save NAME -o FILE"))  # fmt: skip
         config_bytes = _small_member(tar, listed[0]["Config"], path)
         names = [str(name) for name in listed[0]["Layers"]]
-        diff_ids = [str(i) for i in _document(config_bytes, f"{path}: config")["rootfs"]["diff_ids"]]
+        diff_ids = [
+            str(i) for i in _document(config_bytes, tr(f"{path}: 설정", f"{path}: config"))["rootfs"]["diff_ids"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{path}: manifest.json or the config in it cannot be read: {error!r}") from error
+        raise EngineError(tr(f"{path}: manifest.json이나 그 안의 설정을 읽을 수 없습니다: {error!r}",
+                             f"{path}: manifest.json or the config in it cannot be read: {error!r}")) from error  # fmt: skip
     if len(names) != len(diff_ids):
-        raise EngineError(f"{path}: {len(names)} layers, but the config names {len(diff_ids)}")
+        count, wanted = len(names), len(diff_ids)
+        raise EngineError(tr(f"{path}: 레이어는 {count}개인데 설정에는 {wanted}개로 되어 있습니다",
+                             f"{path}: {count} layers, but the config names {wanted}"))  # fmt: skip
     layers: list[Blob] = []
     descriptors: list[dict[str, Any]] = []
     for name, diff_id in zip(names, diff_ids, strict=True):
         blob, packed = _archive_layer(tar, name, path)
         if not packed and blob.digest != diff_id:
-            raise VerifyError(f"{path}: layer {name} is {blob.digest}; expected {diff_id}")
+            raise VerifyError(tr(f"{path}: 레이어 {name}: {blob.digest}임; 기대한 값: {diff_id}",
+                                 f"{path}: layer {name} is {blob.digest}; expected {diff_id}"))  # fmt: skip
         layers.append(blob)
         descriptors.append(
             {"mediaType": OCI_LAYER + ("+gzip" if packed else ""), "digest": blob.digest, "size": blob.size}
@@ -177,7 +195,7 @@ def _small_member(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
     with _member(tar, name, path) as file:
         data = file.read(_SMALL + 1)
     if len(data) > _SMALL:
-        raise EngineError(f"{path}: {name} is too large")
+        raise EngineError(tr(f"{path}: {name}: 너무 큽니다", f"{path}: {name} is too large"))
     return data
 
 
@@ -189,8 +207,10 @@ def _member(tar: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
     if file is None:
         hint = ""
         if name == "manifest.json" and "oci-layout" in tar.getnames():
-            hint = f"it is an OCI archive; unpack it and name the folder: mkdir DIR && tar -xf {path} -C DIR"
-        raise EngineError(f"{path}: holds no {name}, so it is no `docker save` archive", hint=hint)
+            hint = tr(f"OCI 아카이브입니다. 풀어서 그 폴더를 지정하십시오: mkdir DIR && tar -xf {path} -C DIR",
+                      f"it is an OCI archive; unpack it and name the folder: mkdir DIR && tar -xf {path} -C DIR")  # fmt: skip
+        raise EngineError(tr(f"{path}: {josa(name, '이', '가')} 없어 `docker save` 아카이브가 아닙니다",
+                             f"{path}: holds no {name}, so it is no `docker save` archive"), hint=hint)  # fmt: skip
     return file
 
 
@@ -268,10 +288,13 @@ def _write_blob(tar: tarfile.TarFile, blob: Blob, on_bytes: Callable[[int], None
         try:
             tar.addfile(header, checked)
         except OSError as error:
-            if "unexpected end of data" not in str(error):
+            if "unexpected end of data" not in str(error):  # no tr: the words of Python's tarfile
                 raise
-            raise VerifyError(f"base image blob {blob.digest} ends early; expected {blob.size} bytes") from error
+            raise VerifyError(tr(f"기반 이미지의 blob {blob.digest}: 중간에 끝남; 기대한 크기: {blob.size}바이트",
+                                 f"base image blob {blob.digest} ends early; expected {blob.size} bytes")) from error  # fmt: skip
         found = "sha256:" + checked.digest.hexdigest()
     if found != blob.digest:
-        raise VerifyError(f"base image blob {blob.digest} holds other bytes: {found}",
-                          hint="copy the artifacts again from the medium, then: gapforge verify PRESET")  # fmt: skip
+        raise VerifyError(tr(f"기반 이미지의 blob {blob.digest}: 내용이 다릅니다: {found}",
+                             f"base image blob {blob.digest} holds other bytes: {found}"),
+                          hint=tr("매체에서 artifacts를 다시 복사한 뒤 실행하십시오: gapforge verify PRESET",
+                                  "copy the artifacts again from the medium, then: gapforge verify PRESET"))  # fmt: skip

@@ -27,6 +27,7 @@ from gapforge.core import process
 from gapforge.core.errors import EngineError, StorageError, ToolError
 from gapforge.core.files import canonical_json, exclusive, mark_folder, remove_folder, write_text
 from gapforge.core.project import Project
+from gapforge.core.text import tr
 
 START_TIMEOUT = 90.0  # seconds until the daemon must answer; a cold disk is slow
 STOP_TIMEOUT = 30.0  # seconds until it is killed
@@ -36,6 +37,7 @@ TAIL = 20  # lines of the log that a failure shows
 
 # Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder to carry it across while /run is
 # covered; the rest is the daemon's command line. Values come as arguments, never as text of the script.
+# no tr: a shell script
 _INSIDE = """
 set -e
 socket=$1 shelf=$2
@@ -144,24 +146,32 @@ def start(project: Project, *, offline: bool = False, on_line: Callable[[str], N
     if (running := status(project)) is not None:
         return _same_mode(running, offline)
     if os.geteuid() != 0:
-        raise EngineError("a private engine needs root",
-                          hint="sudo ./gapforge engine start; or use a Docker that an administrator set up")  # fmt: skip
+        raise EngineError(tr("전용 엔진에는 root 권한이 필요합니다", "a private engine needs root"),
+                          hint=tr("sudo ./gapforge engine start; 또는 관리자가 설치한 Docker를 쓰십시오",
+                                  "sudo ./gapforge engine start; or use a Docker that an administrator set up"))  # fmt: skip
     if SOCKETS in project.root.resolve().parents:
-        raise EngineError(f"a private engine cannot live below {SOCKETS}; the project is at {project.root}")
+        raise EngineError(tr(f"전용 엔진은 {SOCKETS} 아래에 둘 수 없습니다. 프로젝트의 위치: {project.root}",
+                             f"a private engine cannot live below {SOCKETS}; the project is at {project.root}"))  # fmt: skip
     dockerd = _dockerd()
-    with exclusive(project.state / "engine.lock", "starting or stopping the private engine"):
+    with exclusive(project.state / "engine.lock", _work()):
         if (running := status(project)) is not None:
             return _same_mode(running, offline)
         _clean_up(project)
         return _start(project, dockerd, offline, on_line)
 
 
+def _work() -> str:
+    return tr("전용 엔진 시작 또는 중지", "starting or stopping the private engine")
+
+
 def _same_mode(running: State, offline: bool) -> State:
     if running.offline == offline:
         return running
-    now, then = ("offline", "online") if running.offline else ("online", "offline")
-    raise EngineError(f"the private engine runs {now} already (process {running.pid}); it cannot become {then} while it runs",
-                      hint="stop it first: ./gapforge engine stop")  # fmt: skip
+    modes = tr("오프라인", "offline"), tr("온라인", "online")
+    now, then = modes if running.offline else modes[::-1]
+    raise EngineError(tr(f"전용 엔진이 이미 {now} 상태로 실행 중입니다 (프로세스 {running.pid}). 실행 중에는 {then} 상태로 바꿀 수 없습니다",
+                         f"the private engine runs {now} already (process {running.pid}); it cannot become {then} while it runs"),
+                      hint=tr("먼저 중지하십시오: ./gapforge engine stop", "stop it first: ./gapforge engine stop"))  # fmt: skip
 
 
 def _dockerd() -> str:
@@ -169,16 +179,19 @@ def _dockerd() -> str:
     places = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH often lacks sbin
     found = shutil.which(named, path=places)
     if not found and "GAPFORGE_DOCKERD" in os.environ:
-        raise ToolError(f"GAPFORGE_DOCKERD={named} is not a program", hint="unset it, or name a dockerd that exists")
+        raise ToolError(tr(f"GAPFORGE_DOCKERD={named}: 실행할 수 있는 프로그램이 아닙니다", f"GAPFORGE_DOCKERD={named} is not a program"),
+                        hint=tr("이 변수를 지우거나, 있는 dockerd를 지정하십시오", "unset it, or name a dockerd that exists"))  # fmt: skip
     if not found:
         raise process.missing(named)
     return found
 
 
 def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str], None]) -> State:
+    # no tr: written into the folder's marker file
     folder = mark_folder(folder_of(project), "the private engine's images, build cache and log")
     shelf = folder / "shelf"
     shelf.mkdir(exist_ok=True)
+    # no tr: written into the folder's marker file
     sockets = mark_folder(_socket_folder(project), "the private engine's socket")
     made = tuple(str(p) for p in COVERED if not p.exists())
     for covered in COVERED:
@@ -197,7 +210,9 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] if offline else [])]
     argv = [*apart, "--", "sh", "-c", _INSIDE, "gapforge-engine", str(sockets), str(shelf), *daemon]
     path = f"{Path(dockerd).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    on_line(f"starting a private engine ({'no network' if offline else 'online'}): {dockerd}, data in {folder}")
+    network = tr("네트워크 없음", "no network") if offline else tr("온라인", "online")
+    on_line(tr(f"전용 엔진을 시작합니다 ({network}): {dockerd}, 데이터: {folder}",
+               f"starting a private engine ({network}): {dockerd}, data in {folder}"))  # fmt: skip
     child = process.spawn(argv, log_of(project), env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None})
     state = State(
         child.pid, _start_ticks(child.pid), _boot(), str(project.root.resolve()), str(sock), offline, "", "", made
@@ -211,15 +226,19 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
         tail = _log_tail(project)
         _clean_up(project)
         if isinstance(error, _NotUp):
-            raise EngineError(f"the private engine did not start: {error}\n{tail}",
-                              hint=f"read the whole log: {log_of(project)}") from None  # fmt: skip
+            log = log_of(project)
+            raise EngineError(tr(f"전용 엔진이 시작되지 않았습니다: {error}\n{tail}",
+                                 f"the private engine did not start: {error}\n{tail}"),
+                              hint=tr(f"로그 전체를 보십시오: {log}", f"read the whole log: {log}")) from None  # fmt: skip
         raise
     child.returncode = 0  # it is meant to outlive us; without this Python warns about a child that was left
     state = State(**{**asdict(state), "version": version, "storage_driver": driver})
     _record(project, state)
     if driver == "vfs":
-        on_line(f"warning: this file system ({folder}) has no overlay mounts, so the engine uses vfs: every layer is a "
-                "full copy, slow and large; put the project on ext4 or xfs")  # fmt: skip
+        on_line(tr(f"경고: 이 파일 시스템({folder})에서는 overlay 마운트를 쓸 수 없어 엔진이 vfs를 씁니다. 레이어마다 전체를 복사하므로 "
+                   "느리고 용량이 큽니다. 프로젝트를 ext4나 xfs에 두십시오",
+                   f"warning: this file system ({folder}) has no overlay mounts, so the engine uses vfs: every layer is a "
+                   "full copy, slow and large; put the project on ext4 or xfs"))  # fmt: skip
     return state
 
 
@@ -236,12 +255,12 @@ def _wait(child: subprocess.Popen[bytes], sock: Path) -> tuple[str, str]:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if (code := child.poll()) is not None:
-            raise _NotUp(f"it ended with exit code {code}")
+            raise _NotUp(tr(f"스스로 종료됨 (종료 코드 {code})", f"it ended with exit code {code}"))
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             info = json.loads(ask(sock, "/info"))
             return str(info["ServerVersion"]), str(info["Driver"])
         time.sleep(0.1)
-    raise _NotUp(f"no answer after {START_TIMEOUT:g} s")
+    raise _NotUp(tr(f"{START_TIMEOUT:g}초가 지나도 응답 없음", f"no answer after {START_TIMEOUT:g} s"))
 
 
 def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
@@ -255,7 +274,7 @@ def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise OSError(f"{path}: status {answer.status}")
+            raise OSError(tr(f"{path}: 응답 상태 {answer.status}", f"{path}: status {answer.status}"))
         return body
     finally:
         connection.close()
@@ -275,10 +294,11 @@ def stop(project: Project) -> bool:
     if os.geteuid() != 0:
         if not running:
             return False
-        raise EngineError("the private engine belongs to root", hint="sudo ./gapforge engine stop")
+        raise EngineError(tr("전용 엔진은 root의 것입니다", "the private engine belongs to root"),
+                          hint="sudo ./gapforge engine stop")  # fmt: skip
     if not running and not folder_of(project).exists():
         return False
-    with exclusive(project.state / "engine.lock", "starting or stopping the private engine"):
+    with exclusive(project.state / "engine.lock", _work()):
         if (state := status(project)) is not None:
             _end(state)
         _clean_up(project)
@@ -322,8 +342,8 @@ def _end(state: State) -> None:
             if not _alive(state):
                 return
             time.sleep(0.05)
-    raise EngineError(f"the private engine (process {state.pid}) cannot be ended",
-                      hint=f"look at it: ps -fp {state.pid}")  # fmt: skip
+    raise EngineError(tr(f"전용 엔진(프로세스 {state.pid})을 끝낼 수 없습니다", f"the private engine (process {state.pid}) cannot be ended"),
+                      hint=tr(f"프로세스를 살펴보십시오: ps -fp {state.pid}", f"look at it: ps -fp {state.pid}"))  # fmt: skip
 
 
 def _children(pid: int) -> list[int]:
@@ -366,13 +386,17 @@ def remove(project: Project) -> int:
     """
     folder = folder_of(project)
     if folder.exists() and os.geteuid() != 0:
-        raise EngineError("the private engine's folder belongs to root", hint="sudo ./gapforge engine remove")
+        raise EngineError(tr("전용 엔진의 폴더는 root의 것입니다", "the private engine's folder belongs to root"),
+                          hint="sudo ./gapforge engine remove")  # fmt: skip
     stop(project)
     if not folder.exists():
         return 0
     if mounted := _mounts_below(folder):
-        raise StorageError(f"{folder}: {len(mounted)} file systems are still mounted below it, such as {mounted[0]}",
-                           hint=f"umount {mounted[0]}; then run the same command again")  # fmt: skip
+        count, first = len(mounted), mounted[0]
+        raise StorageError(tr(f"{folder}: 그 아래에 파일 시스템 {count}개가 아직 마운트되어 있습니다 (예: {first})",
+                              f"{folder}: {count} file systems are still mounted below it, such as {first}"),
+                           hint=tr(f"umount {first}; 그런 다음 같은 명령을 다시 실행하십시오",
+                                   f"umount {first}; then run the same command again"))  # fmt: skip
     size = _disk_use(folder)
     remove_folder(folder)
     (project.state / "engine.lock").unlink(missing_ok=True)
@@ -404,4 +428,6 @@ def require_tools() -> None:
     _dockerd()
     for program in ("unshare", "mount", "sh"):
         if not shutil.which(program):
-            raise ToolError(f"{program} is not installed", hint="install it first: apt-get install util-linux mount")
+            raise ToolError(tr(f"{program}: 설치되어 있지 않습니다", f"{program} is not installed"),
+                            hint=tr("먼저 설치하십시오: apt-get install util-linux mount",
+                                    "install it first: apt-get install util-linux mount"))  # fmt: skip

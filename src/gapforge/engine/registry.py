@@ -14,15 +14,16 @@ from gapforge.core import process
 from gapforge.core.errors import EngineError, Fault, ToolError, UsageError
 from gapforge.core.project import Project
 from gapforge.core.shapes import nearest
+from gapforge.core.text import tr
 from gapforge.engine import private
 from gapforge.engine.base import Engine, EngineInfo
 from gapforge.engine.docker import (
-    NO_DAEMON_HINT,
     BuildKitEngine,
     BuildxEngine,
     DockerEngine,
     client_env,
     hint_for,
+    no_daemon_hint,
     unreachable,
     version_of,
 )  # fmt: skip
@@ -41,6 +42,15 @@ class Client:
     builders: tuple[tuple[str, str], ...]
 
 
+class _Unusable(EngineError):
+    """Why one daemon is of no use. ``said`` is what the client or the daemon said itself, in no language of ours;
+    ``old`` is a daemon that is too old. Both choose the hint."""
+
+    def __init__(self, message: str, said: str = "", *, old: bool = False) -> None:
+        super().__init__(message)
+        self.said, self.old = said, old
+
+
 def choose(preferred: str = "", host: str = "", project: Project | None = None) -> Engine:
     """The engine to build with.
 
@@ -52,28 +62,33 @@ def choose(preferred: str = "", host: str = "", project: Project | None = None) 
     preferred = preferred or os.environ.get("GAPFORGE_ENGINE", "")
     if preferred not in ("", "docker", *ENGINES):
         names = ["docker", *ENGINES]
-        raise UsageError(f'no engine is called "{preferred}"{nearest(preferred, names)}',
-                         hint="use one of: " + ", ".join(names))  # fmt: skip
+        raise UsageError(tr(f'"{preferred}"라는 엔진은 없습니다{nearest(preferred, names)}',
+                            f'no engine is called "{preferred}"{nearest(preferred, names)}'),
+                         hint=tr("다음 중 하나를 쓰십시오: ", "use one of: ") + ", ".join(names))  # fmt: skip
     tried: list[Fault] = []
-    clients = [c for path in client_paths() if (c := _look(path, preferred, tried))]
+    podman: list[str] = []
+    clients = [c for path in client_paths() if (c := _look(path, preferred, tried, podman))]
     if not clients:
-        raise _no_client(tried, preferred)
-    said: list[str] = []  # what the clients said about daemons, for the message
+        raise _no_client(tried, preferred, podman)
+    refused: list[_Unusable] = []
     for address, own in _hosts(host, project):
         for client in clients:
             try:
                 return _reach(client, address, own)
-            except EngineError as error:
-                said.append(error.message)
-                where = f"{client.path} {client.version}" + (f" at {address}" if address else "")
+            except _Unusable as error:
+                refused.append(error)
+                where = f"{client.path} {client.version}"
+                if address:
+                    where = tr(f"{where}, 주소 {address}", f"{where} at {address}")
                 tried.append(Fault(where, error.message.strip().splitlines()[-1]))
-    first = "\n".join(said)
-    raise EngineError("no engine can be used: " + said[0], faults=tried,
-                      hint=hint_for(first) if unreachable(first) else _other_hint(first))  # fmt: skip
+    said = "\n".join(error.said for error in refused)
+    raise EngineError(tr("쓸 수 있는 엔진이 없습니다: ", "no engine can be used: ") + refused[0].message, faults=tried,
+                      hint=hint_for(said) if unreachable(said) else _other_hint(said, any(e.old for e in refused)))  # fmt: skip
 
 
 def assumed() -> Engine:
     """Docker with its built-in BuildKit, not looked for: for showing the command where no engine is usable."""
+    # no tr: a name, which reports hold too
     return BuildKitEngine(EngineInfo("docker-buildkit", "docker", "", "", "buildkit (built in)", ""))
 
 
@@ -91,36 +106,51 @@ def client_paths() -> list[str]:
     return list(found.values()) or ([named] if named else [])
 
 
-def _look(path: str, preferred: str, tried: list[Fault]) -> Client | None:
-    """What a client can build with, asked without a daemon; None (and a Fault in ``tried``) when nothing fits."""
+def _look(path: str, preferred: str, tried: list[Fault], podman: list[str]) -> Client | None:
+    """What a client can build with, asked without a daemon; None (and a Fault in ``tried``) when nothing fits.
+
+    Its path goes to ``podman`` when it is Podman's.
+    """
     try:
         shown = process.run([path, "--version"], timeout=PROBE_TIMEOUT, check=False)
     except (ToolError, OSError) as error:
-        tried.append(Fault(path, f"cannot be run: {error}"))
+        tried.append(Fault(path, tr(f"실행할 수 없음: {error}", f"cannot be run: {error}")))
         return None
     text = (shown.output + shown.errors).strip()
     if "podman" in text.lower():
-        tried.append(Fault(path, "is Podman's stand-in for docker; gapforge does not build with Podman yet",
-                           "Docker's own client"))  # fmt: skip
+        podman.append(path)
+        tried.append(Fault(path, tr("docker를 대신하는 Podman임. gapforge는 아직 Podman으로 빌드하지 않음",
+                                    "is Podman's stand-in for docker; gapforge does not build with Podman yet"),
+                           tr("Docker의 클라이언트", "Docker's own client")))  # fmt: skip
         return None
     if shown.code != 0 or not text.startswith("Docker version"):
-        tried.append(Fault(path, f"does not answer --version like a docker client: {text[:80]!r}"))
+        start = text[:80]
+        tried.append(Fault(path, tr(f"--version에 docker 클라이언트답게 답하지 않음: {start!r}",
+                                    f"does not answer --version like a docker client: {start!r}")))  # fmt: skip
         return None
     version = version_of(text)
     builders: list[tuple[str, str]] = []
     if (18, 9) <= version < (23,):
-        builders.append(("docker-buildkit", "buildkit (built in)"))
+        builders.append(("docker-buildkit", "buildkit (built in)"))  # no tr: a name, which reports hold too
     if buildx := _buildx(path):
         builders.append(("docker-buildx", f"buildx {buildx}"))
     number = ".".join(map(str, version))
     if not builders:
-        why = "has no buildx plugin, which clients from 23 on need for BuildKit" if version >= (23,) else \
-              "is older than BuildKit (18.09)"  # fmt: skip
-        tried.append(Fault(path, f"client {number} {why}", "a client with BuildKit or the plugin docker-buildx"))
+        if version >= (23,):
+            why = tr(f"클라이언트 {number}: 23부터 BuildKit에 필요한 buildx 플러그인이 없음",
+                     f"client {number} has no buildx plugin, which clients from 23 on need for BuildKit")  # fmt: skip
+        else:
+            why = tr(
+                f"클라이언트 {number}: BuildKit(18.09)보다 오래됨", f"client {number} is older than BuildKit (18.09)"
+            )
+        tried.append(Fault(path, why, tr("BuildKit이나 docker-buildx 플러그인이 있는 클라이언트",
+                                         "a client with BuildKit or the plugin docker-buildx")))  # fmt: skip
         return None
     fitting = tuple(b for b in builders if preferred in ("", "docker", b[0]))
     if not fitting:
-        tried.append(Fault(path, f"client {number} can be {builders[0][0]}, not {preferred}", preferred))
+        other = builders[0][0]
+        tried.append(Fault(path, tr(f"클라이언트 {number}: {other}만 가능, {preferred} 불가",
+                                    f"client {number} can be {other}, not {preferred}"), preferred))  # fmt: skip
         return None
     return Client(path, number, fitting)
 
@@ -159,25 +189,34 @@ def _context() -> str:
         return "default"
 
 
+def _silent(error: ToolError) -> _Unusable:
+    return _Unusable(tr(f"데몬이 응답하지 않습니다: {error.message}", f"the daemon does not answer: {error.message}"))
+
+
 def _reach(client: Client, host: str, own: bool) -> Engine:
-    """The engine behind ``host``; EngineError when nothing answers or it is not usable."""
+    """The engine behind ``host``; _Unusable when nothing answers or it is not usable."""
     try:
         asked = process.run([client.path, "version", "--format", "{{json .}}"], env=client_env(host),
                             timeout=PROBE_TIMEOUT, check=False)  # fmt: skip
     except ToolError as error:
-        raise EngineError(f"the daemon does not answer: {error.message}") from error
+        raise _silent(error) from error
     answer = _json(asked.output)
     server = answer.get("Server") or {}
     if not server:
-        raise EngineError((asked.errors or asked.output or "no answer").strip())
+        said = (asked.errors or asked.output).strip()
+        raise _Unusable(said or tr("응답 없음", "no answer"), said)
     version = str(server.get("Version", ""))
     parts = " ".join(str(c.get("Name", "")) for c in server.get("Components") or ())
     if "podman" in parts.lower():
-        raise EngineError(f"Podman {version} answers on this socket; gapforge does not build with Podman yet")
+        raise _Unusable(tr(f"이 소켓에서는 Podman {version} 데몬이 응답합니다. gapforge는 아직 Podman으로 빌드하지 않습니다",
+                           f"Podman {version} answers on this socket; gapforge does not build with Podman yet"), parts)  # fmt: skip
     if server.get("Os", "linux") != "linux":
-        raise EngineError(f"the daemon builds {server['Os']} images; gapforge needs linux")
+        system = server["Os"]
+        raise _Unusable(tr(f"데몬이 {system} 이미지를 빌드합니다. gapforge에는 linux가 필요합니다",
+                           f"the daemon builds {system} images; gapforge needs linux"))  # fmt: skip
     if version_of(version) and version_of(version) < LEAST_SERVER:
-        raise EngineError(f"the docker daemon {version} is too old: RUN --mount needs 20.10 or newer")
+        raise _Unusable(tr(f"docker 데몬 {version}: 너무 오래되었습니다. RUN --mount에는 20.10 이상이 필요합니다",
+                           f"the docker daemon {version} is too old: RUN --mount needs 20.10 or newer"), old=True)  # fmt: skip
     info = _info(client, host)
     name, builder = client.builders[0]
     status = " ".join(str(item) for pair in info.get("DriverStatus") or () for item in pair)
@@ -195,10 +234,11 @@ def _info(client: Client, host: str) -> dict[str, Any]:
         asked = process.run([client.path, "info", "--format", "{{json .}}"], env=client_env(host),
                             timeout=PROBE_TIMEOUT, check=False)  # fmt: skip
     except ToolError as error:
-        raise EngineError(f"the daemon does not answer: {error.message}") from error
+        raise _silent(error) from error
     info = _json(asked.output)
     if errors := info.get("ServerErrors"):
-        raise EngineError("\n".join(map(str, errors)))
+        said = "\n".join(map(str, errors))
+        raise _Unusable(said, said)
     return info
 
 
@@ -218,23 +258,27 @@ def _json(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _no_client(tried: list[Fault], preferred: str) -> EngineError:
+def _no_client(tried: list[Fault], preferred: str, podman: list[str]) -> EngineError:
     if not tried:
-        return EngineError("there is no docker client on PATH",
-                           hint="install Docker (apt-get install docker.io), or name a client: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
-    podman = all("Podman" in fault.problem for fault in tried)
-    hint = (
-        "install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker"
-        if podman
-        else "install the plugin (apt-get install docker-buildx), or name another client: GAPFORGE_DOCKER=/path/to/docker"
-    )
-    wanted = f" for {preferred}" if preferred in ENGINES else ""
-    return EngineError(f"no docker client can be used{wanted}", faults=tried, hint=hint)
+        return EngineError(tr("PATH에 docker 클라이언트가 없습니다", "there is no docker client on PATH"),
+                           hint=tr("Docker를 설치하거나(apt-get install docker.io) 클라이언트를 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
+                                   "install Docker (apt-get install docker.io), or name a client: GAPFORGE_DOCKER=/path/to/docker"))  # fmt: skip
+    if len(podman) == len(tried):
+        hint = tr("Docker의 클라이언트를 따로 설치하고 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
+                  "install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
+    else:
+        hint = tr("플러그인을 설치하거나(apt-get install docker-buildx) 다른 클라이언트를 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
+                  "install the plugin (apt-get install docker-buildx), or name another client: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
+    wanted = tr(f"{preferred}에 ", f" for {preferred}") if preferred in ENGINES else ""
+    return EngineError(tr(f"{wanted}쓸 수 있는 docker 클라이언트가 없습니다", f"no docker client can be used{wanted}"),
+                       faults=tried, hint=hint)  # fmt: skip
 
 
-def _other_hint(text: str) -> str:
-    if "Podman" in text:
-        return "point DOCKER_HOST at a Docker daemon, or start this project's own engine: ./gapforge engine start"
-    if "too old" in text:
-        return "update Docker to 20.10 or newer, or start this project's own engine: ./gapforge engine start"
-    return NO_DAEMON_HINT
+def _other_hint(said: str, old: bool) -> str:
+    if "podman" in said.lower():
+        return tr("DOCKER_HOST로 Docker 데몬을 가리키거나, 이 프로젝트의 전용 엔진을 시작하십시오: ./gapforge engine start",
+                  "point DOCKER_HOST at a Docker daemon, or start this project's own engine: ./gapforge engine start")  # fmt: skip
+    if old or "too old" in said:
+        return tr("Docker를 20.10 이상으로 올리거나, 이 프로젝트의 전용 엔진을 시작하십시오: ./gapforge engine start",
+                  "update Docker to 20.10 or newer, or start this project's own engine: ./gapforge engine start")  # fmt: skip
+    return no_daemon_hint()

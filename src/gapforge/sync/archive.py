@@ -16,6 +16,7 @@ from typing import IO
 
 from gapforge.core.errors import Fault, FetchError
 from gapforge.core.files import CHUNK, storage_errors
+from gapforge.core.text import tr
 from gapforge.sync import oci
 
 _LINKS = 16  # a layer may be a link to another image's layer.tar; longer chains are a loop
@@ -55,7 +56,7 @@ def import_archive(file: Path, destination: Path) -> str:
                         assert content is not None
                         stored[name] = _store(content, destination)
         except (tarfile.TarError, EOFError) as error:
-            raise _unusable(file, f"it cannot be unpacked ({error})") from error
+            raise _unusable(file, tr(f"풀 수 없음 ({error})", f"it cannot be unpacked ({error})")) from error
 
         def find(name: str) -> _Stored:
             name = os.path.normpath(name)
@@ -63,28 +64,36 @@ def import_archive(file: Path, destination: Path) -> str:
                 if name in stored:
                     return stored[name]
                 name = links.get(name, "")
-            raise _unusable(file, f"{name or 'a layer'} is missing in it")
+            what = name or tr("레이어", "a layer")
+            raise _unusable(file, tr(f"그 안에 {what} 없음", f"{what} is missing in it"))
 
         def text(name: str) -> bytes:
             found = find(name)
             return oci.read_small(destination, oci.Blob("", found.digest, found.size))
 
         if "manifest.json" not in stored:
-            raise _unusable(file, "it holds no manifest.json")
+            raise _unusable(file, tr("manifest.json 없음", "it holds no manifest.json"))
         try:
             images = json.loads(text("manifest.json"))
             if len(images) != 1:
-                names = [tag for image in images for tag in image.get("RepoTags") or ["(no name)"]]
+                unnamed = tr("(이름 없음)", "(no name)")
+                names = [tag for image in images for tag in image.get("RepoTags") or [unnamed]]
+                count, held = len(images), ", ".join(names)
+                name = next((name for name in names if name != unnamed), "NAME:TAG")
+                save = f"docker save {name} -o {file.name}"
                 raise FetchError(
-                    f"{file.name} holds {len(images)} images; a base archive must hold one",
-                    faults=[Fault(str(file), f"holds {', '.join(names)}", "one image")],
-                    hint=f"save the wanted one alone: docker save {names[0] if names else 'NAME:TAG'} -o {file.name}",
-                )
+                    tr(f"{file.name}: 이미지가 {count}개 있습니다. 기반 이미지 아카이브에는 하나만 있어야 합니다",
+                       f"{file.name} holds {count} images; a base archive must hold one"),
+                    faults=[Fault(str(file), tr(f"{held} 있음", f"holds {held}"), tr("이미지 하나", "one image"))],
+                    hint=tr(f"필요한 이미지만 저장하십시오: {save}", f"save the wanted one alone: {save}"),
+                )  # fmt: skip
             config = text(images[0]["Config"])
             layers = [find(name) for name in images[0]["Layers"]]
             tags = images[0].get("RepoTags") or []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _unusable(file, f"its manifest.json is wrong ({error!r})") from error
+            raise _unusable(
+                file, tr(f"manifest.json이 잘못됨 ({error!r})", f"its manifest.json is wrong ({error!r})")
+            ) from error
         blobs = [oci.Blob(_layer_type(layer), layer.digest, layer.size) for layer in layers]
         manifest = oci.add_image(destination, config, blobs)
         _keep_only(destination, manifest)
@@ -120,5 +129,7 @@ def _keep_only(destination: Path, manifest: oci.Blob) -> None:
 
 
 def _unusable(file: Path, reason: str) -> FetchError:
-    return FetchError(f"{file} is not a usable `docker save` archive: {reason}",
-                      hint=f"save the image again: docker save NAME:TAG -o {file.name}")  # fmt: skip
+    return FetchError(tr(f"{file}: 쓸 수 있는 `docker save` 아카이브가 아닙니다: {reason}",
+                         f"{file} is not a usable `docker save` archive: {reason}"),
+                      hint=tr(f"이미지를 다시 저장하십시오: docker save NAME:TAG -o {file.name}",
+                              f"save the image again: docker save NAME:TAG -o {file.name}"))  # fmt: skip

@@ -22,6 +22,7 @@ from gapforge.core.errors import FetchError, GapforgeError, ResolveError, ToolEr
 from gapforge.core.files import CHUNK, storage_errors
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
+from gapforge.core.text import tr
 from gapforge.sync import oci
 from gapforge.sync.aptfaults import ACCEPT_EXPIRED
 from gapforge.sync.network import Network
@@ -55,7 +56,8 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
         if shutil.which("mmdebstrap") is None:
             raise process.missing("mmdebstrap")
         command = _command(base, network)
-        env = {**network.environment(), "SOURCE_DATE_EPOCH": str(epoch), "APT_CONFIG": None, "LC_ALL": "C.UTF-8"}
+        env = {**network.environment(), "SOURCE_DATE_EPOCH": str(epoch), "APT_CONFIG": None, "LC_ALL": "C.UTF-8",
+               "LANGUAGE": None}  # which translates apt's words even in C.UTF-8, and _failure() reads them  # fmt: skip
         # Half-made roots are left in our own folder, which the next run removes.
         if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
             env["TMPDIR"] = work
@@ -68,7 +70,7 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
                 '--setup-hook=printf %s "$GAPFORGE_MIRRORED_SOURCES" > "$1/etc/apt/sources.list"',
                 '--customize-hook=printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
             ]
-        progress.note(f"making the base image {base.label}")
+        progress.note(tr(f"기반 이미지를 만듭니다: {base.label}", f"making the base image {base.label}"))
         _run([*command, base.suite, str(made)], base, env)
         blob_path = Path(work) / "layer"
         with open(blob_path, "wb") as out:
@@ -131,26 +133,40 @@ def _failure(base: BaseImage, said: str) -> GapforgeError:
     """What went wrong, out of mmdebstrap's words."""
     telling = [line for line in said.splitlines() if re.match(r"(E|W|Err):?", line.strip())] or said.splitlines()
     detail = "\n".join(telling[-6:])
-    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):
-        return FetchError(f"the keys that sign {base.suite} are not on this machine\n{detail}",
-                          hint="install the distribution's keyring: apt-get install debian-archive-keyring (for Debian) or "
-                               "ubuntu-keyring (for Ubuntu); where there is no such package, copy "
-                               "/usr/share/keyrings/ubuntu-archive-keyring.gpg from an Ubuntu machine to the same place here")  # fmt: skip
+    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):  # no tr: apt's own words
+        return FetchError(tr(f"{base.suite} 서명을 확인할 키가 이 컴퓨터에 없습니다\n{detail}",
+                             f"the keys that sign {base.suite} are not on this machine\n{detail}"),
+                          hint=tr("배포판의 키링을 설치하십시오: apt-get install debian-archive-keyring(Debian) 또는 "
+                                  "ubuntu-keyring(Ubuntu). 그런 패키지가 없으면 Ubuntu 컴퓨터의 "
+                                  "/usr/share/keyrings/ubuntu-archive-keyring.gpg를 이 컴퓨터의 같은 위치에 복사하십시오",
+                                  "install the distribution's keyring: apt-get install debian-archive-keyring (for Debian) or "
+                                  "ubuntu-keyring (for Ubuntu); where there is no such package, copy "
+                                  "/usr/share/keyrings/ubuntu-archive-keyring.gpg from an Ubuntu machine to the same place here"))  # fmt: skip
+    # no tr: apt's own words
     if re.search(r"Unable to locate package|has no installation candidate|unmet dependencies|was not found", said):
-        return ResolveError(f"the packages of base image {base.label} cannot be resolved\n{detail}",
-                            hint="correct $.base.*.mmdebstrap.include in the preset")  # fmt: skip
+        return ResolveError(tr(f"기반 이미지 {base.label}의 패키지 의존성을 풀 수 없습니다\n{detail}",
+                               f"the packages of base image {base.label} cannot be resolved\n{detail}"),
+                            hint=tr("프리셋의 $.base.*.mmdebstrap.include를 고치십시오",
+                                    "correct $.base.*.mmdebstrap.include in the preset"))  # fmt: skip
+    # no tr: apt's and mmdebstrap's own words
     if re.search(r"unshare|newuidmap|user namespace|mount|permission|mknod|chroot mode|fakechroot", said, re.IGNORECASE) \
-            and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):  # fmt: skip
-        return ToolError(f"mmdebstrap may not make a base image here\n{detail}",
-                         hint="run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; "
-                              "apt-get install uidmap), or name an image or an archive as the base")  # fmt: skip
+            and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):  # no tr: apt's own words  # fmt: skip
+        return ToolError(tr(f"mmdebstrap이 여기에서는 기반 이미지를 만들 수 없습니다\n{detail}",
+                            f"mmdebstrap may not make a base image here\n{detail}"),
+                         hint=tr("root로 실행하거나, 사용자 네임스페이스를 허용하거나(sysctl kernel.unprivileged_userns_clone=1; "
+                                 "apt-get install uidmap), 이미지나 아카이브를 기반으로 지정하십시오",
+                                 "run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; "
+                                 "apt-get install uidmap), or name an image or an archive as the base"))  # fmt: skip
+    # no tr: apt's own words
     if re.search(r"does not have a Release file|404 +Not Found|unknown suite", said, re.IGNORECASE):
-        return ResolveError(f'there is no suite "{base.suite}" where mmdebstrap looks for it\n{detail}',
-                            hint="correct $.base.*.mmdebstrap.suite in the preset")  # fmt: skip
-    return FetchError(
-        f"the base image {base.label} cannot be made\n{detail}",
-        hint="look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR",
-    )
+        return ResolveError(tr(f'mmdebstrap이 찾는 곳에 "{base.suite}" 배포판(suite)이 없습니다\n{detail}',
+                               f'there is no suite "{base.suite}" where mmdebstrap looks for it\n{detail}'),
+                            hint=tr("프리셋의 $.base.*.mmdebstrap.suite를 고치십시오",
+                                    "correct $.base.*.mmdebstrap.suite in the preset"))  # fmt: skip
+    return FetchError(tr(f"기반 이미지 {base.label}: 만들 수 없습니다\n{detail}",
+                         f"the base image {base.label} cannot be made\n{detail}"),
+                      hint=tr("위의 메시지를 보십시오. 프록시는 http_proxy로, 미러는 GAPFORGE_APT_MIRROR로 지정합니다",
+                              "look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR"))  # fmt: skip
 
 
 def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
@@ -181,7 +197,7 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
             while left > 0:
                 data = raw.read(min(CHUNK, left))
                 if not data:
-                    raise FetchError(f"{source} ended too early")
+                    raise FetchError(tr(f"{source}: 중간에 끝났습니다", f"{source} ended too early"))
                 put(data)
                 left -= len(data)
     put(b"\0" * 2 * _BLOCK)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gapforge.core import debindex
 from gapforge.core.errors import FetchError
+from gapforge.core.text import tr
 from gapforge.sync.oci import Layout, OnBytes, open_layer
 
 WANTED = ("etc/os-release", "usr/lib/os-release", "etc/apt/", "usr/share/keyrings/", "var/lib/dpkg/status",
@@ -55,7 +56,8 @@ class ImageFiles:
                 continue
             hops += 1
             if hops > HOPS:
-                raise FetchError(f"the image's /{path} is a loop of symbolic links")
+                raise FetchError(tr(f"이미지의 /{path}: 심볼릭 링크가 끝없이 돌고 있습니다",
+                                    f"the image's /{path} is a loop of symbolic links"))  # fmt: skip
             done = [] if node.target.startswith("/") else done[:-1]
             todo = [p for p in node.target.split("/") if p not in ("", ".")] + todo
         return "/".join(done)
@@ -135,8 +137,11 @@ def _wanted(path: str) -> bool:
 def _clean(name: str, number: int) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:
-        raise FetchError(f"layer {number + 1} of the image holds the unsafe name {name!r}",
-                         hint="this image was not made by an honest tool; choose another one")  # fmt: skip
+        layer = number + 1
+        raise FetchError(tr(f"이미지의 레이어 {layer}: 안전하지 않은 이름이 있습니다: {name!r}",
+                            f"layer {layer} of the image holds the unsafe name {name!r}"),
+                         hint=tr("정상적인 도구로 만든 이미지가 아닙니다. 다른 이미지를 고르십시오",
+                                 "this image was not made by an honest tool; choose another one"))  # fmt: skip
     return "/".join(parts)
 
 
@@ -190,8 +195,8 @@ def _node(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, number: 
     if not member.isfile():
         return None
     if member.size > LARGEST:
-        raise FetchError(
-            f"/{path} in layer {number + 1} of the image is {member.size} bytes long, which cannot be right"
-        )
+        layer, size = number + 1, member.size
+        raise FetchError(tr(f"이미지의 레이어 {layer}에 있는 /{path}: {size}바이트입니다. 정상일 수 없는 크기입니다",
+                            f"/{path} in layer {layer} of the image is {size} bytes long, which cannot be right"))  # fmt: skip
     file = archive.extractfile(member)
     return Node(data=file.read() if file else b"")

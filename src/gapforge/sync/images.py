@@ -34,14 +34,17 @@ from gapforge.core.lock import LockedImage
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
+from gapforge.core.text import tr
 from gapforge.sync import bootstrap, oci
 from gapforge.sync.archive import import_archive
 from gapforge.sync.imagefiles import cudnn_version, facts, read_files
 from gapforge.sync.network import Network, UnansweredError
 
 # What skopeo says when the registry answered "no": trying again does not help.
+# no tr: skopeo's and the registry's own words
 _REFUSED = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
+# no tr: skopeo's and the registry's own words
 _ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
 
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (sha256, size in bytes)
@@ -57,18 +60,20 @@ def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path,
     with storage_errors(destination):
         destination.mkdir(parents=True, exist_ok=True)
         if any(destination.iterdir()):
-            raise StorageError(f"{destination} is not empty; a base image needs a new folder")
+            raise StorageError(tr(f"{destination}: 비어 있지 않습니다. 기반 이미지에는 새 폴더가 필요합니다",
+                                  f"{destination} is not empty; a base image needs a new folder"))  # fmt: skip
     if base.image:
         reference = _from_registry(base, project, destination, network, progress)
     elif base.archive:
         reference = _from_archive(base, project, destination, progress)
     else:
-        network.require(f"making the base image {base.suite}")
+        network.require(tr(f"기반 이미지 {base.suite} 만들기", f"making the base image {base.suite}"))
         bootstrap.make(base, epoch, destination, network, progress)
         reference = base.label
     image = describe(destination, reference)
     progress.note(
-        f"base image {base.label}: {image.os_id} {image.os_version}"
+        tr("기반 이미지", "base image")
+        + f" {base.label}: {image.os_id} {image.os_version}"
         + (f", CUDA {image.cuda}" if image.cuda else "")
         + (f", cuDNN {image.cudnn}" if image.cudnn else "")
     )
@@ -96,12 +101,17 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
         layers = [oci.blob(layer) for layer in manifest["layers"]]
         config = _ask(f"{found.source}@{found.platform}", base.image, network, "--config")
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
-            raise ValueError("its configuration is not the one that its manifest names")
+            raise ValueError(
+                tr(
+                    "이미지 설정이 매니페스트에 적힌 것이 아님",
+                    "its configuration is not the one that its manifest names",
+                )
+            )
         words = (json.loads(config).get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(f"the registry's {base.image} cannot be used: {error}",
-                         hint="name another image in the preset") from error  # fmt: skip
+        raise FetchError(tr(f"레지스트리의 {base.image}: 쓸 수 없습니다: {error}",
+                            f"the registry's {base.image} cannot be used: {error}"), hint=_name_another()) from error  # fmt: skip
     top = oci.Blob(str(manifest.get("mediaType", oci.MANIFEST_TYPE)), found.platform, len(found.raw))
     files = {f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (b.digest.removeprefix("sha256:"), b.size)
              for b in (top, config_blob, *layers)}  # fmt: skip
@@ -111,17 +121,25 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
                        env.get("CUDA_VERSION", ""), cudnn_version(env)), files  # fmt: skip
 
 
+def _name_another() -> str:
+    return tr("프리셋에 다른 이미지를 지정하십시오", "name another image in the preset")
+
+
 def _from_archive(base: BaseImage, project: Project, destination: Path, progress: Progress) -> str:
     file = Path(base.archive) if base.archive.startswith("/") else inside(project.root, base.archive)
     if not file.is_file():
-        raise FetchError(f"base image archive {base.archive} is not there", faults=[Fault(str(file), "does not exist")],
-                         hint=f"where the image is: docker save NAME:TAG -o {file.name}; then put it at {file}")  # fmt: skip
+        raise FetchError(tr(f"기반 이미지 아카이브 {base.archive}: 없습니다", f"base image archive {base.archive} is not there"),
+                         faults=[Fault(str(file), tr("없음", "does not exist"))],
+                         hint=tr(f"이미지가 있는 곳에서: docker save NAME:TAG -o {file.name}; 그런 다음 {file}에 두십시오",
+                                 f"where the image is: docker save NAME:TAG -o {file.name}; then put it at {file}"))  # fmt: skip
     with storage_errors(file):
         actual = sha256_file(file, progress.add)
     if base.archive_sha256 and actual != base.archive_sha256:
-        raise FetchError(f"base image archive {base.archive} is not the one that the preset names",
-                         faults=[Fault(str(file), f"SHA-256 is {actual}", base.archive_sha256)],
-                         hint=f"get the right file, or write its hash into the preset: sha256sum {file}")  # fmt: skip
+        raise FetchError(tr(f"기반 이미지 아카이브 {base.archive}: 프리셋에 지정된 파일이 아닙니다",
+                            f"base image archive {base.archive} is not the one that the preset names"),
+                         faults=[Fault(str(file), tr(f"SHA-256이 {actual}임", f"SHA-256 is {actual}"), base.archive_sha256)],
+                         hint=tr(f"맞는 파일을 구하거나, 이 파일의 해시를 프리셋에 적으십시오: sha256sum {file}",
+                                 f"get the right file, or write its hash into the preset: sha256sum {file}"))  # fmt: skip
     name = import_archive(file, destination)
     return f"{name or base.archive}@sha256:{actual}"
 
@@ -149,7 +167,7 @@ class _Found:
 
 def _find(base: BaseImage, network: Network) -> _Found:
     """Ask the registry what the image is now, and hold it against the pinned digest."""
-    network.require(f"fetching the base image {base.image}")
+    network.require(tr(f"기반 이미지 {base.image} 받기", f"fetching the base image {base.image}"))
     name, tag, digest = split_reference(base.image)
     digest = base.digest or digest
     source = split_reference(network.registry(f"{name}:{tag}" if tag else name))[0]
@@ -157,29 +175,36 @@ def _find(base: BaseImage, network: Network) -> _Found:
     raw = _ask(top, base.image, network)
     actual = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if digest and actual != digest:
-        raise FetchError(f"the registry's {base.image} is not the pinned image",
-                         faults=[Fault(base.image, f"manifest digest is {actual}", digest)])  # fmt: skip
+        raise FetchError(tr(f"레지스트리의 {base.image}: 고정해 둔 이미지가 아닙니다",
+                            f"the registry's {base.image} is not the pinned image"),
+                         faults=[_other_manifest(base.image, actual, digest)])  # fmt: skip
     manifest = _document(raw, base.image)
     platform = actual
     if manifest.get("mediaType") in oci.INDEX_TYPES or "manifests" in manifest:
         platform = _choose(manifest, base.image)
         raw = _ask(f"{source}@{platform}", base.image, network)
-        if f"sha256:{sha256_bytes(raw)}" != platform:
-            raise FetchError(f"the registry's {base.image} is not the image that its index names",
-                             faults=[Fault(base.image, f"manifest digest is sha256:{sha256_bytes(raw)}", platform)])  # fmt: skip
+        if (found := f"sha256:{sha256_bytes(raw)}") != platform:
+            raise FetchError(tr(f"레지스트리의 {base.image}: 색인에 적힌 이미지가 아닙니다",
+                                f"the registry's {base.image} is not the image that its index names"),
+                             faults=[_other_manifest(base.image, found, platform)])  # fmt: skip
     return _Found(source, f"{name}:{tag}@{actual}" if tag else f"{name}@{actual}", platform, raw)
+
+
+def _other_manifest(image: str, found: str, expected: str) -> Fault:
+    return Fault(image, tr(f"매니페스트 다이제스트가 {found}임", f"manifest digest is {found}"), expected)
 
 
 def _from_registry(base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress) -> str:
     """Copy the image into ``destination``; gives its reference for the lock."""
     found = _find(base, network)
     source, platform = found.source, found.platform
-    partial = mark_folder(
-        project.state / "images" / platform.removeprefix("sha256:"), "a base image that is being fetched"
-    )
+    # no tr: written into the folder's marker file
+    purpose = "a base image that is being fetched"
+    partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), purpose)
     layout_folder = partial / "layout"
     _drop_damaged(layout_folder)
-    progress.note(f"fetching {base.image}@{found.reference.rpartition('@')[2]}")
+    shown = f"{base.image}@{found.reference.rpartition('@')[2]}"
+    progress.note(tr(f"받는 중: {shown}", f"fetching {shown}"))
     # --preserve-digests: without it skopeo rewrites Docker's manifests into OCI ones, and both digests change.
     command = ["skopeo", "copy", "--preserve-digests", "--override-os", "linux", "--override-arch", "amd64",
                "--retry-times", str(network.retries), *_plain_http(source, "--src-tls-verify=false"),
@@ -217,7 +242,8 @@ def _ask(reference: str, shown: str, network: Network, *what: str) -> bytes:
     except ToolError as error:
         if error.hint:  # skopeo itself is missing
             raise
-        raise _refusal(shown, error.message, network) from error
+        said = error.message.partition("\n")[2]  # skopeo's own words come after our line
+        raise _refusal(shown, said, network, error.message) from error
 
 
 @contextmanager
@@ -256,19 +282,25 @@ def _plain_http(reference: str, flag: str) -> list[str]:
     return [flag] if _LOOPBACK.match(reference) else []
 
 
-def _refusal(image: str, said: str, network: Network) -> FetchError:
-    last = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
+def _refusal(image: str, said: str, network: Network, otherwise: str = "") -> FetchError:
+    """The error for what skopeo ``said``; ``otherwise`` is told when it said nothing, and decides nothing."""
+    told = (said.strip() or otherwise.strip()).splitlines()
+    last = told[-1] if told else tr("skopeo의 출력 없음", "skopeo said nothing")
     if said_in := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
         last = said_in[1].replace('\\"', '"')
     asked = network.registry(image).split("/", 1)[0]
-    message = f"the base image {image} cannot be fetched: {last}"
+    message = tr(f"기반 이미지 {image}: 받을 수 없습니다: {last}", f"the base image {image} cannot be fetched: {last}")
     if _REFUSED.search(said):
+        # no tr: written into the lock
         return UnansweredError(message, who=f"registry {registry_of(image)}", how="wants a login",
-                               hint=f"log in first (skopeo login {asked}), then run the same command again")  # fmt: skip
+                               hint=tr(f"먼저 로그인하고(skopeo login {asked}) 같은 명령을 다시 실행하십시오",
+                                       f"log in first (skopeo login {asked}), then run the same command again"))  # fmt: skip
     if _ABSENT.search(said):
-        return FetchError(message, hint="correct the name, tag or digest in the preset")
+        return FetchError(message, hint=tr("프리셋의 이름, 태그 또는 다이제스트를 고치십시오",
+                                           "correct the name, tag or digest in the preset"))  # fmt: skip
+    look = f"skopeo inspect --raw docker://{network.registry(image)}"
     return UnansweredError(message, who=f"registry {registry_of(image)}",
-                           hint=f"look whether it can be reached: skopeo inspect --raw docker://{network.registry(image)}")  # fmt: skip
+                           hint=tr(f"접속할 수 있는지 확인하십시오: {look}", f"look whether it can be reached: {look}"))  # fmt: skip
 
 
 def registry_of(image: str) -> str:
@@ -284,7 +316,9 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
             return value
     except (ValueError, RecursionError):
         pass
-    raise FetchError(f"the registry's answer for {image} is no manifest")
+    raise FetchError(
+        tr(f"{image}: 레지스트리의 응답이 매니페스트가 아닙니다", f"the registry's answer for {image} is no manifest")
+    )
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
@@ -297,8 +331,10 @@ def _choose(index: Mapping[str, Any], image: str) -> str:
         digest = str(entry.get("digest", ""))
         if where == "linux/amd64" and oci.DIGEST.fullmatch(digest):
             return digest
-    raise TargetError(f"{image} has no linux/amd64 variant", faults=[Fault(image, f"has {', '.join(seen) or 'none'}", "linux/amd64")],
-                      hint="name another image in the preset")  # fmt: skip
+    has = ", ".join(seen)
+    found = tr(f"{has} 있음", f"has {has}") if has else tr("하나도 없음", "has none")
+    raise TargetError(tr(f"{image}: linux/amd64용이 없습니다", f"{image} has no linux/amd64 variant"),
+                      faults=[Fault(image, found, "linux/amd64")], hint=_name_another())  # fmt: skip
 
 
 def _single(folder: Path, digest: str, image: str) -> oci.Blob:
@@ -306,7 +342,8 @@ def _single(folder: Path, digest: str, image: str) -> oci.Blob:
     index = json.loads((folder / "index.json").read_bytes())
     found = [e for e in index["manifests"] if e["digest"] == digest]
     if not found:
-        raise FetchError(f"{image} was stored under another digest than the registry's",
+        raise FetchError(tr(f"{image}: 레지스트리와 다른 다이제스트로 저장되었습니다",
+                            f"{image} was stored under another digest than the registry's"),
                          faults=[Fault(str(folder), ", ".join(e["digest"] for e in index["manifests"]), digest)])  # fmt: skip
     return oci.Blob(found[0]["mediaType"], digest, found[0]["size"])
 

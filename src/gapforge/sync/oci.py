@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 from gapforge.core import process
 from gapforge.core.errors import Fault, FetchError, TargetError, ToolError
 from gapforge.core.files import CHUNK, canonical_json, write_text
+from gapforge.core.text import tr
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -80,10 +81,12 @@ def read_layout(folder: Path) -> Layout:
         marker = json.loads((folder / "oci-layout").read_bytes())
         index = json.loads((folder / "index.json").read_bytes())
         if marker.get("imageLayoutVersion") != "1.0.0":
-            raise ValueError('oci-layout does not say version "1.0.0"')
+            raise ValueError(tr('oci-layout의 버전이 "1.0.0"이 아님', 'oci-layout does not say version "1.0.0"'))
         entries = [e for e in index["manifests"] if _is_ours(e)]
         if len(entries) != 1:
-            raise ValueError(f"index.json names {len(entries)} linux/amd64 images; expected one")
+            count = len(entries)
+            raise ValueError(tr(f"index.json의 linux/amd64 이미지가 {count}개임; 하나여야 함",
+                                f"index.json names {count} linux/amd64 images; expected one"))  # fmt: skip
         manifest_blob = blob(entries[0])
         manifest = json.loads(read_small(folder, manifest_blob))
         config_blob = blob(manifest["config"])
@@ -91,14 +94,25 @@ def read_layout(folder: Path) -> Layout:
         config = json.loads(read_small(folder, config_blob))
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
-            raise ValueError(f"{len(layers)} layers but {len(diff_ids)} diff_ids")
+            count, named = len(layers), len(diff_ids)
+            raise ValueError(
+                tr(f"레이어는 {count}개인데 diff_ids는 {named}개임", f"{count} layers but {named} diff_ids")
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(f"{folder} is not a usable OCI layout: {error}",
-                         hint="fetch the base image again: ./deps_sync.sh PRESET") from error  # fmt: skip
+        raise FetchError(tr(f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: {error}",
+                            f"{folder} is not a usable OCI layout: {error}"), hint=_fetch_again()) from error  # fmt: skip
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
-        raise TargetError(f"the image in {folder} is for {config.get('os')}/{config.get('architecture')}, not linux/amd64",
-                          hint="name an image that has a linux/amd64 variant")  # fmt: skip
+        platform = f"{config.get('os')}/{config.get('architecture')}"
+        raise TargetError(tr(f"{folder}: linux/amd64가 아니라 {platform}용 이미지입니다",
+                             f"the image in {folder} is for {platform}, not linux/amd64"),
+                          hint=tr("linux/amd64용이 있는 이미지를 지정하십시오", "name an image that has a linux/amd64 variant"))  # fmt: skip
     return Layout(folder, manifest_blob, config_blob, layers, diff_ids, config)
+
+
+def _fetch_again() -> str:
+    return tr(
+        "기반 이미지를 다시 받으십시오: ./deps_sync.sh PRESET", "fetch the base image again: ./deps_sync.sh PRESET"
+    )
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
@@ -110,16 +124,19 @@ def blob(raw: Mapping[str, Any]) -> Blob:
     """A descriptor out of a manifest or index. Raises ValueError, KeyError or TypeError for an unusable one."""
     digest = str(raw["digest"])
     if not DIGEST.fullmatch(digest):
-        raise ValueError(f"unsupported digest {digest!r}; expected sha256:<64 hex digits>")
+        raise ValueError(tr(f"지원하지 않는 다이제스트 {digest!r}; 기대한 형식: sha256:<16진수 64자리>",
+                            f"unsupported digest {digest!r}; expected sha256:<64 hex digits>"))  # fmt: skip
     if type(raw["size"]) is not int or raw["size"] < 0:
-        raise ValueError(f"unusable size {raw['size']!r} of {digest}")
+        size = raw["size"]
+        raise ValueError(tr(f"{digest}의 크기 {size!r}: 쓸 수 없는 값임", f"unusable size {size!r} of {digest}"))
     return Blob(str(raw.get("mediaType", "")), digest, raw["size"])
 
 
 def read_small(folder: Path, blob: Blob) -> bytes:
     """A manifest or configuration, checked. Raises FetchError when its bytes are not the named ones."""
     if blob.size > SMALL_BLOB:
-        raise FetchError(f"{blob.digest} is {blob.size} bytes long; no manifest or configuration is")
+        raise FetchError(tr(f"{blob.digest}: {blob.size}바이트입니다. 매니페스트나 이미지 설정은 이렇게 크지 않습니다",
+                            f"{blob.digest} is {blob.size} bytes long; no manifest or configuration is"))  # fmt: skip
     parts: list[bytes] = []
     with _checked(folder, blob, None) as stream:
         while chunk := stream.read(CHUNK):
@@ -155,8 +172,9 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only a failing open() is caught here
     except OSError as error:
-        raise FetchError(f"{path}: the layout names this blob, but it cannot be read ({error.strerror})",
-                         hint="fetch the base image again: ./deps_sync.sh PRESET") from error  # fmt: skip
+        raise FetchError(tr(f"{path}: 레이아웃에 적힌 blob이지만 읽을 수 없습니다 ({error.strerror})",
+                            f"{path}: the layout names this blob, but it cannot be read ({error.strerror})"),
+                         hint=_fetch_again()) from error  # fmt: skip
     with file:
         reader = _HashingReader(file, on_bytes)
         failure: Exception | None = None
@@ -167,15 +185,15 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
         reader.drain()
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != blob.digest or reader.count != blob.size:
-            raise FetchError(
-                f"{path} has changed", faults=[Fault(
-                    str(path), f"is {actual}, {reader.count} bytes", f"{blob.digest}, {blob.size} bytes")],
-                hint="fetch the base image again: ./deps_sync.sh PRESET",
-            ) from failure  # fmt: skip
+            fault = Fault(str(path), tr(f"{actual}, {reader.count}바이트임", f"is {actual}, {reader.count} bytes"),
+                          tr(f"{blob.digest}, {blob.size}바이트", f"{blob.digest}, {blob.size} bytes"))  # fmt: skip
+            message = tr(f"{path}: 내용이 바뀌었습니다", f"{path} has changed")
+            raise FetchError(message, faults=[fault], hint=_fetch_again()) from failure
         if isinstance(failure, (FetchError, ToolError)):
             raise failure
         if failure is not None:
-            raise FetchError(f"{path} cannot be unpacked: {failure}") from failure
+            message = tr(f"{path}: 풀 수 없습니다: {failure}", f"{path} cannot be unpacked: {failure}")
+            raise FetchError(message) from failure
 
 
 def _magic(folder: Path, blob: Blob) -> bytes:
@@ -217,8 +235,10 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
             reader = stored
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != diff_id:
-            raise FetchError(f"layer {number + 1} of the image unpacks to other bytes than its configuration says",
-                             faults=[Fault(str(blob.path(layout.folder)), f"unpacks to {actual}", diff_id)])  # fmt: skip
+            layer, found = number + 1, tr(f"압축을 풀면 {actual}임", f"unpacks to {actual}")
+            raise FetchError(tr(f"이미지의 레이어 {layer}: 압축을 푼 내용이 이미지 설정과 다릅니다",
+                                f"layer {layer} of the image unpacks to other bytes than its configuration says"),
+                             faults=[Fault(str(blob.path(layout.folder)), found, diff_id)])  # fmt: skip
 
 
 def write_layout(folder: Path, manifest: Blob) -> None:
