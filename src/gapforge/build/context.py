@@ -12,6 +12,7 @@ from pathlib import Path
 from gapforge.build.plan import ContextFile, Plan
 from gapforge.core.errors import StorageError
 from gapforge.core.files import MARKER, content_mtime, inside, link_or_copy, mark_folder, storage_errors, write_text
+from gapforge.core.text import tr
 
 APPLICATION = "inputs/application/app"  # the application's source; laid out by application_source.copy_into
 _IGNORE = f"{MARKER}\n.dockerignore\n"
@@ -23,7 +24,7 @@ def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
     ``artifacts`` is the verified artifacts/NAME. Raises StorageError when the disk is full or a folder is
     not ours.
     """
-    mark_folder(context, "the build context")
+    mark_folder(context, "the build context")  # no tr: stands in the marker file
     wanted = {file.path: file for file in plan.files}
     wanted[".dockerignore"] = ContextFile(".dockerignore", "text", "", _IGNORE, "")
     with storage_errors(context):
@@ -108,5 +109,6 @@ def _date(target: Path, sha256: str) -> None:
 def application_folder(context: Path) -> Path:
     """Where the application's source goes in the context."""
     if not (context / MARKER).is_file():
-        raise StorageError(f"{context} is not a build context of gapforge")
+        raise StorageError(tr(f"{context}: gapforge의 빌드 컨텍스트가 아닙니다",
+                              f"{context} is not a build context of gapforge"))  # fmt: skip
     return context / APPLICATION

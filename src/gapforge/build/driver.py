@@ -20,7 +20,7 @@ from gapforge.core.preset import Preset
 from gapforge.core.process import hide
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import utc
+from gapforge.core.text import tr, utc
 from gapforge.engine.base import BuildRequest, Engine
 
 Say = Callable[[str], None]
@@ -57,7 +57,8 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     lock = load_lock(project, preset)
     components = component.load_all(project.components)
     if faults := component.check_preset(preset, components):
-        raise PresetError(f"presets/{preset.name}.json asks for what no component provides", faults=faults)
+        raise PresetError(tr(f"presets/{preset.name}.json: 어느 구성 요소도 제공하지 않는 것을 요구합니다",
+                             f"presets/{preset.name}.json asks for what no component provides"), faults=faults)  # fmt: skip
     check_target(preset, lock)
     env = secrets.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
@@ -66,7 +67,10 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     template = project.dockerfile.read_text(encoding="utf-8")
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_for(dockerfile.lint(rendered))
-    dockerfile.raise_for(component.check_dockerfile(rendered, components), what="does not fit the components")
+    dockerfile.raise_for(
+        component.check_dockerfile(rendered, components),
+        what=tr("구성 요소와 맞지 않습니다", "does not fit the components"),
+    )
     scripts = {"components/common.sh": (project.components / "common.sh").read_text(encoding="utf-8")}
     for piece in components:
         scripts[f"components/{piece.name}/build.sh"] = (piece.folder / "build.sh").read_text(encoding="utf-8")
@@ -91,13 +95,17 @@ def check_target(preset: Preset, lock: Lock) -> None:
     faults = []
     for role, image in sorted(lock.images.items()):
         if (image.os_id, image.os_version) != (preset.os_id, preset.os_version):
-            faults.append(Fault(f"base image of {role} ({image.reference})",
-                                f"is {image.os_id} {image.os_version}", f"{preset.os_id} {preset.os_version}"))  # fmt: skip
+            faults.append(Fault(tr(f"{role}의 기반 이미지 ({image.reference})", f"base image of {role} ({image.reference})"),
+                                tr(f"{image.os_id} {image.os_version}임", f"is {image.os_id} {image.os_version}"),
+                                f"{preset.os_id} {preset.os_version}"))  # fmt: skip
     if (preset.os_id, preset.os_version) != preset_module.TARGET_OS and not preset.practice:
         faults.append(Fault(f"presets/{preset.name}.json: $.os", f"{preset.os_id} {preset.os_version}", "ubuntu 22.04"))
     if faults:
-        raise TargetError("the base image is not the target", faults=faults,
-                          hint=f"correct presets/{preset.name}.json, then online: ./deps_sync.sh {preset.name} --update")  # fmt: skip
+        raise TargetError(
+            tr("기반 이미지의 운영체제가 대상 운영체제가 아닙니다", "the base image is not the target"), faults=faults,
+            hint=tr(f"presets/{preset.name}.json을 고친 뒤 온라인에서: ./deps_sync.sh {preset.name} --update",
+                    f"correct presets/{preset.name}.json, then online: ./deps_sync.sh {preset.name} --update"),
+        )  # fmt: skip
 
 
 def plan_of(inputs: Inputs, options: Options, bases: Mapping[str, PlannedBase] | None = None) -> Plan:
@@ -128,9 +136,12 @@ def override_bases(engine: Engine, value: str, preset: Preset, on_line: Say) -> 
     """Load ``--base`` and describe it for a plan. Raises TargetError when its OS is not the preset's."""
     name, digest, os_id, os_version = base_images.ensure_override(engine, value, on_line)
     if (os_id, os_version) != (preset.os_id, preset.os_version):
-        raise TargetError(f"--base {value} is {os_id} {os_version}, but the preset's packages are for "
-                          f"{preset.os_id} {preset.os_version}",
-                          hint="take a base of the same OS, or a preset made for this one (./gapforge list)")  # fmt: skip
+        raise TargetError(
+            tr(f"--base {value}: 운영체제가 {os_id} {os_version}이지만 프리셋의 패키지는 {preset.os_id} {preset.os_version}용입니다",
+               f"--base {value} is {os_id} {os_version}, but the preset's packages are for {preset.os_id} {preset.os_version}"),
+            hint=tr("같은 운영체제의 기반 이미지나, 이 운영체제용 프리셋을 쓰십시오 (./gapforge list)",
+                    "take a base of the same OS, or a preset made for this one (./gapforge list)"),
+        )  # fmt: skip
     return {role: PlannedBase(role, name, digest, digest, f"--base {value}", "") for role in ("builder", "runtime")}
 
 
@@ -155,8 +166,10 @@ def verify_artifacts(project: Project, preset: Preset, lock: Lock | None = None)
             project_lock=project.lock_file(preset.name), trusted=(project, trust.load(project)),
         ).raise_for_faults()  # fmt: skip
     if lock not in (None, report.lock):
-        raise VerifyError(f"artifacts/{preset.name}/lock.json changed while it was read",
-                          hint="run the same command again when nobody else writes there")  # fmt: skip
+        raise VerifyError(tr(f"artifacts/{preset.name}/lock.json: 읽는 동안 바뀌었습니다",
+                             f"artifacts/{preset.name}/lock.json changed while it was read"),
+                          hint=tr("다른 프로그램이 그곳에 쓰지 않을 때 같은 명령을 다시 실행하십시오",
+                                  "run the same command again when nobody else writes there"))  # fmt: skip
 
 
 def build(project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say) -> Built:
@@ -166,7 +179,7 @@ def build(project: Project, engine: Engine, inputs: Inputs, options: Options, *,
     unless the smoke checks pass. Raises BuildError, SmokeError, EngineError and the errors of each step.
     """
     name = inputs.preset.name
-    with exclusive(project.state / "locks" / f"build-{name}", f"build of {name}"):
+    with exclusive(project.state / "locks" / f"build-{name}", tr(f"{name} 빌드", f"build of {name}")):
         return _build(project, engine, inputs, options, say=say, show=show)
 
 
@@ -196,10 +209,12 @@ def _build(project: Project, engine: Engine, inputs: Inputs, options: Options, *
             lines.flush()
             show(safe)
 
-        say(f"build: {plan.target} of {preset.name} with {engine.info.builder}, log in {_shown(log, project)}")
+        say(tr(f"빌드: {preset.name}의 {plan.target}, {engine.info.builder} 사용, 로그 {_shown(log, project)}",
+               f"build: {plan.target} of {preset.name} with {engine.info.builder}, log in {_shown(log, project)}"))  # fmt: skip
         engine.build(request, on_line)
     clock.lap("build")
-    say("smoke: the components' checks, in the finished image with no network")
+    say(tr("검사: 완성된 이미지 안에서 네트워크 없이 구성 요소를 확인합니다",
+           "smoke: the components' checks, in the finished image with no network"))  # fmt: skip
     checks = smoke.run_checks(engine, plan.unchecked_tag, plan.smoke, project.components)
     if smoke.gpu_present():
         checks += smoke.run_checks(engine, plan.unchecked_tag, plan.smoke, project.components, gpu=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gapforge.core import process
 from gapforge.core.errors import ToolError
+from gapforge.core.text import tr
 
 QUESTION_TIMEOUT = 20.0  # seconds; nvidia-smi takes several on a cold machine, and hangs when the driver does
 NVIDIA_VENDOR = "0x10de"
@@ -246,7 +247,7 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
         if gpus:
             return driver, gpus, ""
         said = said or (result.output + result.errors).strip()
-    return "", (), said.splitlines()[-1] if said else "nvidia-smi says nothing"
+    return "", (), said.splitlines()[-1] if said else tr("nvidia-smi의 출력이 없음", "nvidia-smi says nothing")
 
 
 def _kernel_driver(file: Path) -> str:

@@ -161,7 +161,7 @@ def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
         "gapforge.practice": "true" if preset.practice else "false",
     }
     if preset.practice:
-        labels["gapforge.warning"] = "practice image: not for delivery"
+        labels["gapforge.warning"] = "practice image: not for delivery"  # no tr: a label of the image
     return labels
 
 

@@ -21,6 +21,7 @@ from gapforge.core import process
 from gapforge.core.errors import Fault, SecretError, ToolError
 from gapforge.core.files import MARKER, mark_folder, remove_folder, storage_errors
 from gapforge.core.preset import Secret
+from gapforge.core.text import tr
 
 SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and its like: settings of the project, no secrets
 _FOLDER_PREFIX = "gapforge-secrets-"
@@ -90,15 +91,19 @@ def load(env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str
         if not value:
             value, source = parsed.get(secret.key, ""), env_file.name
         if "\0" in value:
-            faults.append(Fault(secret.key, "holds a NUL byte", "text"))
+            faults.append(Fault(secret.key, tr("NUL 바이트가 있음", "holds a NUL byte"), tr("텍스트", "text")))
         elif value:
             values[secret.key], origin[secret.key] = value, source
         elif secret.required:
-            faults.append(Fault(secret.key, f"is required by the preset and has no value in {env_file} or the environment",
-                                f"a line {secret.key}=VALUE"))  # fmt: skip
+            faults.append(Fault(secret.key, tr(f"프리셋에 필요한 값이 {env_file}에도 환경 변수에도 없음",
+                                               f"is required by the preset and has no value in {env_file} or the environment"),
+                                tr(f"{secret.key}=VALUE 줄", f"a line {secret.key}=VALUE")))  # fmt: skip
     if faults:
-        raise SecretError("required keys are missing", faults=faults,
-                          hint=f"cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; fill in the keys")  # fmt: skip
+        raise SecretError(
+            tr("필요한 키의 값이 없습니다", "required keys are missing"), faults=faults,
+            hint=tr(f"cp .env.template {env_file} (파일이 아직 없으면); chmod 600 {env_file}; 그 다음 키의 값을 채우십시오",
+                    f"cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; fill in the keys"),
+        )  # fmt: skip
     named = {secret.key for secret in secrets}
     keys = {key for key in [*parsed, *environ] if key.endswith(SETTING_SUFFIX) and key not in named}
     settings = {key: environ.get(key) or parsed.get(key, "") for key in sorted(keys)}
@@ -114,13 +119,19 @@ def _read(env_file: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except IsADirectoryError:
-        raise SecretError(f"{env_file} is a folder", hint="make it a file: see .env.template") from None
+        raise SecretError(tr(f"{env_file}: 파일이 아니라 폴더입니다", f"{env_file} is a folder"),
+                          hint=tr("파일로 만드십시오. 형식은 .env.template에 있습니다",
+                                  "make it a file: see .env.template")) from None  # fmt: skip
     except OSError as error:
-        raise SecretError(f"{env_file} cannot be read: {error.strerror}", hint=f"ls -l {env_file}") from None
+        raise SecretError(
+            tr(f"{env_file} 파일을 읽을 수 없습니다: {error.strerror}", f"{env_file} cannot be read: {error.strerror}"),
+            hint=f"ls -l {env_file}",
+        ) from None
     values, faults = parse(data, str(env_file))
     if faults:
-        raise SecretError(f"{env_file} has {len(faults)} fault{'s' if len(faults) > 1 else ''} (values are not shown)",
-                          faults=faults, hint="see .env.template for the form")  # fmt: skip
+        raise SecretError(tr(f"{env_file} 파일에 잘못된 곳이 {len(faults)}군데 있습니다 (값은 표시하지 않습니다)",
+                             f"{env_file} has {len(faults)} fault{'s' if len(faults) > 1 else ''} (values are not shown)"),
+                          faults=faults, hint=tr("형식은 .env.template을 보십시오", "see .env.template for the form"))  # fmt: skip
     return values
 
 
@@ -138,7 +149,8 @@ def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         bad = data[: error.start].count(b"\n") + 1
-        return {}, [Fault(f"{shown}: line {bad}", "is not UTF-8 text", "UTF-8")]
+        return {}, [Fault(tr(f"{shown}: {bad}행", f"{shown}: line {bad}"), tr("UTF-8 텍스트가 아님", "is not UTF-8 text"),
+                          "UTF-8")]  # fmt: skip
     lines = text.replace("\r\n", "\n").split("\n")
     number = 0
     while number < len(lines):
@@ -147,45 +159,49 @@ def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]
         number += 1
 
         def fault(problem: str, expected: str = "", at: int = start) -> None:
-            faults.append(Fault(f"{shown}: line {at}", problem, expected))
+            faults.append(Fault(tr(f"{shown}: {at}행", f"{shown}: line {at}"), problem, expected))
 
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if any(ord(char) < 32 and char != "\t" for char in line):
-            fault("holds a control character", "text")
+            fault(tr("제어 문자가 있음", "holds a control character"), tr("텍스트", "text"))
             continue
         head, separator, rest = line.partition("=")
         words = head.split()
         if words[:1] == ["export"]:
             words = words[1:]
         if not separator:
-            fault('has no "="', "KEY=VALUE")
+            fault(tr('"="가 없음', 'has no "="'), "KEY=VALUE")
             continue
         if len(words) != 1 or not _KEY.fullmatch(words[0]):
-            fault('has no usable key before "="', "letters, digits and '_', not beginning with a digit")
+            fault(tr('"=" 앞에 쓸 수 있는 키가 없음', 'has no usable key before "="'),
+                  tr("숫자로 시작하지 않는 영문자, 숫자, '_'", "letters, digits and '_', not beginning with a digit"))  # fmt: skip
             continue
         key = words[0]
         rest = rest.lstrip(" \t")
         if rest[:1] in ("'", '"'):
-            value, tail, number, problem = _quoted(rest, lines, number)
-            if problem:
-                fault(problem, "a closing quote" if "never closed" in problem else '\\n \\r \\t \\\\ \\" or \\$')
+            value, tail, number, wrong = _quoted(rest, lines, number)
+            if wrong[0]:
+                fault(*wrong)
                 continue
             if tail.strip() and not re.match(r"\s+#", tail):
-                fault("has text after the closing quote", "nothing, or a comment that begins with ' #'", number)
+                fault(tr("닫는 따옴표 뒤에 글자가 있음", "has text after the closing quote"),
+                      tr("아무것도 없거나 ' #'으로 시작하는 주석", "nothing, or a comment that begins with ' #'"), number)  # fmt: skip
                 continue
         else:
             value = "" if rest.startswith("#") else re.split(r"\s#", rest, maxsplit=1)[0].strip()
         if key in first_line:
-            fault(f"sets {key} again", f"each key once (it is set in line {first_line[key]})")
+            fault(tr(f"{key}: 다시 설정됨", f"sets {key} again"),
+                  tr(f"키마다 한 번 ({first_line[key]}행에 있음)", f"each key once (it is set in line {first_line[key]})"))  # fmt: skip
             continue
         first_line[key] = start
         values[key] = value
     return values, faults
 
 
-def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int, str]:
-    """(value, what follows the closing quote, next line's index, what is wrong). May run over several lines."""
+def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int, tuple[str, str]]:
+    """(value, what follows the closing quote, next line's index, what is wrong and what would be right). May run over
+    several lines."""
     quote, text = rest[0], rest[1:]
     following = number
     value: list[str] = []
@@ -194,7 +210,8 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         if position >= len(text):
             if following >= len(lines):
                 # Go on with the line after the opening one, so that later faults are found too.
-                return "", "", number, f"opens a {quote} that is never closed"
+                return "", "", number, (tr(f"여는 {quote}에 닫는 짝이 없음", f"opens a {quote} that is never closed"),
+                                        tr("닫는 따옴표", "a closing quote"))  # fmt: skip
             value.append("\n")
             text, position = lines[following], 0
             following += 1
@@ -202,11 +219,12 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         char = text[position]
         position += 1
         if char == quote:
-            return "".join(value), text[position:], following, ""
+            return "".join(value), text[position:], following, ("", "")
         if quote == '"' and char == "\\":
             escaped = text[position : position + 1]
             if escaped not in _ESCAPES:
-                return "", "", number, "has an unknown escape in double quotes"
+                return "", "", number, (tr("큰따옴표 안에 모르는 이스케이프가 있음", "has an unknown escape in double quotes"),
+                                        tr('\\n \\r \\t \\\\ \\" 또는 \\$', '\\n \\r \\t \\\\ \\" or \\$'))  # fmt: skip
             value.append(_ESCAPES[escaped])
             position += 1
         else:
@@ -221,10 +239,17 @@ def file_warnings(env_file: Path) -> list[str]:
         return []
     warnings = []
     if stat.S_IMODE(mode) & 0o077:
-        warnings.append(f"{env_file} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {env_file}")
+        warnings.append(
+            tr(f"{env_file}: 다른 사용자가 읽을 수 있습니다 (모드 {stat.S_IMODE(mode):04o}). chmod 600 {env_file}",
+               f"{env_file} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {env_file}")
+        )  # fmt: skip
     if _tracked(env_file):
-        warnings.append(f"{env_file} is tracked by git, so its values are in the history of every clone; "
-                        f"git rm --cached {env_file.name}, and change the values")  # fmt: skip
+        warnings.append(
+            tr(f"{env_file}: git이 추적하고 있어 모든 복제본의 이력에 값이 들어 있습니다. "
+               f"git rm --cached {env_file.name} 실행 후 값을 바꾸십시오",
+               f"{env_file} is tracked by git, so its values are in the history of every clone; "
+               f"git rm --cached {env_file.name}, and change the values")
+        )  # fmt: skip
     return warnings
 
 
@@ -268,7 +293,7 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
     with storage_errors(place):
         new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=place))  # mode 0700
         try:
-            mark_folder(new, "secrets of a running build")
+            mark_folder(new, "secrets of a running build")  # no tr: stands in the marker file
             handle = os.open(new / MARKER, os.O_RDWR)
             fcntl.flock(handle, fcntl.LOCK_EX)
             # Only now does it get the name that remove_stale looks for: it never sees an unlocked one of ours.

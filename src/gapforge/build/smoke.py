@@ -11,20 +11,31 @@ from typing import Any
 
 from gapforge.core import process
 from gapforge.core.errors import Fault, SmokeError, ToolError
+from gapforge.core.text import tr
 from gapforge.engine.base import Engine
 
 TIME_LIMIT = 900  # seconds for one component's check; importing torch from a cold disk takes minutes
+# Checks of ours have fixed names, as those of the components have: reports hold these, people read ``title``.
+_ENDS = "check runs to its end"  # no tr: a fixed name
+_REPORTS, _READABLE = "check reports something", "output is readable"  # no tr: fixed names
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at in the finished image."""
+    """One thing that was looked at in the finished image. ``check`` is its fixed name."""
 
     component: str
     check: str
     ok: bool
     found: str
     expected: str
+
+    @property
+    def title(self) -> str:
+        """The check's name in the reader's language, where it is one of ours."""
+        own = {_ENDS: "검사가 끝까지 실행됨", _REPORTS: "검사가 결과를 냄", _READABLE: "출력을 읽을 수 있음"}
+        ko, en = own.get(self.check, self.check), self.check
+        return tr(ko, en)
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -60,10 +71,12 @@ def run_checks(
         except ToolError as error:
             code, errors, found = 1, error.message, []
         if code != 0:
-            last = " | ".join(errors.strip().splitlines()[-4:]) or "no message"
-            found.append(CheckResult(name, "check runs to its end", False, f"exit code {code}: {last}", "exit code 0"))
+            last = " | ".join(errors.strip().splitlines()[-4:]) or tr("메시지 없음", "no message")
+            found.append(CheckResult(name, _ENDS, False, tr(f"종료 코드 {code}: {last}", f"exit code {code}: {last}"),
+                                     tr("종료 코드 0", "exit code 0")))  # fmt: skip
         elif not found:
-            found.append(CheckResult(name, "check reports something", False, "no result", "at least one result"))
+            found.append(CheckResult(name, _REPORTS, False, tr("결과 없음", "no result"),
+                                     tr("결과 하나 이상", "at least one result")))  # fmt: skip
         for result in found:
             results.append(result)
             on_result(result)
@@ -78,7 +91,8 @@ def _parse(component: str, output: str) -> Iterable[CheckResult]:
             raw = json.loads(line)
             yield CheckResult(component, str(raw["check"]), raw["ok"] is True, str(raw["found"]), str(raw["expected"]))
         except (ValueError, KeyError, TypeError):
-            yield CheckResult(component, "output is readable", False, line[:200], "one JSON object a line")
+            yield CheckResult(component, _READABLE, False, line[:200],
+                              tr("한 줄에 JSON 객체 하나", "one JSON object a line"))  # fmt: skip
 
 
 def gpu_present() -> bool:
@@ -97,7 +111,16 @@ def raise_for(results: Sequence[CheckResult], image: str) -> None:
     failed = [result for result in results if not result.ok]
     if failed:
         raise SmokeError(
-            f"{len(failed)} of {len(results)} checks failed; the image was not tagged (it is kept as {image})",
-            faults=[Fault(f"{r.component}: {r.check}", f"found {r.found}", r.expected) for r in failed],
-            hint=f"look inside: docker run --rm -it --network none {image} bash",
+            tr(
+                f"검사 {len(results)}개 중 {len(failed)}개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 ({image}에 남아 있음)",
+                f"{len(failed)} of {len(results)} checks failed; the image was not tagged (it is kept as {image})",
+            ),
+            faults=[
+                Fault(f"{r.component}: {r.title}", tr(f"실제값: {r.found}", f"found {r.found}"), r.expected)
+                for r in failed
+            ],
+            hint=tr(
+                f"안을 살펴보십시오: docker run --rm -it --network none {image} bash",
+                f"look inside: docker run --rm -it --network none {image} bash",
+            ),
         )

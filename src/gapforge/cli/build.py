@@ -126,23 +126,23 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
     if args.json:
         print(json.dumps({**plan.to_json(), "command": command}, ensure_ascii=False, indent=2, sort_keys=True))
         return 0
-    print(f"preset       {plan.preset} ({plan.preset_sha256[:12]})")
-    print(f"image        {plan.tag} (--target {plan.target})")
+    _row(tr("프리셋", "preset"), f"{plan.preset} ({plan.preset_sha256[:12]})")
+    _row(tr("이미지", "image"), f"{plan.tag} (--target {plan.target})")
     for base in plan.bases:
-        print(f"base         {base.role}: {base.reference} → {base.name}")
+        _row(tr("기반 이미지", "base"), f"{base.role}: {base.reference} → {base.name}")
     for key, value in plan.build_args.items():
-        print(f"build-arg    {key}={value}")
+        _row("build-arg", f"{key}={value}")
     for secret in plan.secrets:
         state = tr("있음", "set") if secret.key in inputs.secrets.values else tr("없음", "not set")
-        print(f"{secret.passed:12} {secret.key} ({state})")
-    print(f"application  {plan.application_folder} ({inputs.source.chosen_by})")
+        _row(secret.passed, f"{secret.key} ({state})")
+    _row(tr("소스 폴더", "application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
     folders: dict[str, int] = {}
     for file in plan.files:
         top = "/".join(file.path.split("/")[:2])
         folders[top] = folders.get(top, 0) + 1
     for top, count in sorted(folders.items()):
-        print(f"context      {top} ({count})")
-    print("smoke        " + ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
+        _row(tr("컨텍스트", "context"), f"{top} ({count})")
+    _row(tr("검사", "smoke"), ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
     # A dry run writes nothing; what the command reads is there once a build has begun.
     print(tr("\n# 빌드가 컨텍스트를 만들고 기반 이미지를 불러온 뒤에 그대로 실행할 수 있습니다",
              "\n# ready to paste once a build has laid out the context and loaded the base images"))  # fmt: skip
@@ -150,10 +150,14 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
     return 0
 
 
+def _row(label: str, text: str) -> None:
+    print(pad(label, 13) + text)
+
+
 def print_checks(checks: list[smoke.CheckResult]) -> None:
     """The smoke table."""
     rows = [
-        (("ok" if c.ok else "FAIL"), c.component, c.check, c.found if c.ok else f"{c.found} ≠ {c.expected}")
+        (("ok" if c.ok else "FAIL"), c.component, c.title, c.found if c.ok else f"{c.found} ≠ {c.expected}")
         for c in checks
     ]
     columns = [max((width(row[i]) for row in rows), default=0) for i in range(3)]

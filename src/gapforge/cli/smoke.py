@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("preset", nargs="?", metavar="PRESET")
     add("--type", metavar="runtime|dev", help=tr("이미지 종류 (기본 runtime)", "kind of image (default runtime)"))
-    add("--image", metavar="NAME:TAG", help=tr("검사할 이미지", "image to check (default: the preset's own tag)"))
+    add("--image", metavar="NAME:TAG", help=tr("검사할 이미지 (기본: 프리셋의 태그)",
+                                                          "image to check (default: the preset's own tag)"))  # fmt: skip
     add("--engine", metavar="NAME", help=tr("엔진", "engine"))
     add("--json", action="store_true")
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     image = args.image or plan.tag
     engine = registry.choose(args.engine or "", project=project)
     if not engine.image_ids(image):
-        raise EngineError(f"there is no image {image} in the engine",
+        raise EngineError(tr(f"엔진에 없는 이미지입니다: {image}", f"there is no image {image} in the engine"),
                           hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive")  # fmt: skip
     checks = smoke.run_checks(engine, image, plan.smoke, project.components)
     if smoke.gpu_present():

@@ -264,6 +264,20 @@ def spawn(argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | Non
         raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
 
 
+def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a program that reads its stdin until that ends, and so ends with us however we end.
+
+    It has a session of its own, and stdin and stdout are pipes. Raises ToolError when it is missing.
+    """
+    try:
+        return subprocess.Popen(
+            list(argv), start_new_session=True, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+
+
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """End a program that was started in its own session: politely, then not."""
     for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):

@@ -83,10 +83,15 @@ class Signature:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key that may sign: ``file`` holds the private half, or the public one of a key that ssh-agent holds."""
+    """A key that may sign: ``file`` holds the private half, or the public one of a key that ssh-agent holds.
+
+    ``locked`` keys ask for a passphrase; ``agent`` is the socket of an ssh-agent to ask instead of the user's own.
+    """
 
     file: Path
     public: PublicKey
+    locked: bool = False
+    agent: Path | None = None
 
 
 def parse_public(text: str) -> PublicKey:
@@ -143,7 +148,7 @@ def signing_key(file: Path) -> SigningKey:
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
         raise UsageError(f"{file} is a private key that others may read (mode {stat.S_IMODE(status.st_mode):o}); "
                          "ssh-keygen refuses it", hint=f"chmod 600 {file}")  # fmt: skip
-    return SigningKey(file, _public_part(data) or read_public(file))
+    return SigningKey(file, _public_part(data) or read_public(file), locked=_locked(data))
 
 
 def signing_key_of(text: str) -> SigningKey:
@@ -164,20 +169,25 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
         files = [Path(folder, f"{number}") for number in range(len(documents))]
         for file, data in zip(files, documents, strict=True):
             file.write_bytes(data)
-        at_terminal = _at_terminal()
+        terminal = at_terminal()
         done = process.run(
             ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key.file), "-n", namespace, *map(str, files)],
-            env={"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": os.environ.get("SSH_ASKPASS_REQUIRE", "never")},
-            check=False, timeout=SIGNING_PATIENCE, detached=not at_terminal,
+            env=asking(key), check=False, timeout=SIGNING_PATIENCE, detached=not terminal,
         )  # fmt: skip
         if done.code != 0:
-            raise _cannot_sign(key, done, at_terminal)
+            raise _cannot_sign(key, done, terminal)
         made = [read_regular(file.with_name(file.name + SUFFIX), MAX_SIGNATURE) for file in files]
     for data in made:
         if parse_signature(data).key.blob != key.public.blob:
             raise TrustError(f"{key.file} and the public key beside it do not belong together",
                              hint=f"ssh-keygen -y -f {key.file} > {key.file}.pub; then the same command again")  # fmt: skip
     return made
+
+
+def asking(key: SigningKey) -> dict[str, str]:
+    """The environment of OpenSSH's programs that may need ``key``: they ask at the terminal, and the right agent."""
+    asking = {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": os.environ.get("SSH_ASKPASS_REQUIRE", "never")}
+    return {**asking, "SSH_AUTH_SOCK": str(key.agent)} if key.agent is not None else asking
 
 
 def parse_signature(data: bytes) -> Signature:
@@ -253,7 +263,7 @@ def _file(signature: Signature) -> Iterator[Path]:
         yield file
 
 
-def _at_terminal() -> bool:
+def at_terminal() -> bool:
     """Whether a program that we start can ask a person: in the background it would be stopped instead."""
     try:
         handle = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
@@ -306,6 +316,17 @@ def _public_part(data: bytes) -> PublicKey | None:
         return _key(blob, _fields(blob, at_most=1)[0].decode("ascii"))
     except (ValueError, IndexError, binascii.Error):
         return None
+
+
+def _locked(data: bytes) -> bool:
+    """Whether a private key needs a passphrase: its cipher in OpenSSH's own form, a word in the headers of others."""
+    try:
+        raw = base64.b64decode(re.sub(rb"\s", b"", data.split(b"-----")[2]), validate=True)
+    except (IndexError, binascii.Error):
+        raw = b""
+    if raw.startswith(_PRIVATE_MAGIC):
+        return not raw[len(_PRIVATE_MAGIC) :].startswith(b"\0\0\0\x04none")
+    return b"ENCRYPTED" in data[:400]
 
 
 def _key(blob: bytes, kind: str, comment: str = "") -> PublicKey:

@@ -1,0 +1,59 @@
+"""An ssh-agent of our own, for work that signs at its beginning and again, much later, at its end.
+
+A person who types a passphrase and leaves must not find, hours later, a question that nobody answered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gapforge.core import process, signing
+from gapforge.core.errors import ToolError, TrustError
+from gapforge.core.signing import SigningKey
+from gapforge.core.text import tr
+
+# ssh-agent ends when the command that it was given ends, and cat ends when we close its stdin, or die.
+_AGENT = 'echo "$SSH_AGENT_PID"; exec cat'
+
+
+@contextmanager
+def held(key: SigningKey) -> Iterator[SigningKey]:
+    """``key``, usable without a question until the end. A passphrase is asked for now, once, at the terminal.
+
+    Nothing is asked of a key without passphrase, of one that the user's ssh-agent holds, or of a security key, whose
+    owner is there anyway. Without a terminal the key comes back as it is, and signing says what to do.
+    Raises TrustError when no right passphrase is given, ToolError without OpenSSH's programs.
+    """
+    if not key.locked or key.public.touched or not signing.at_terminal() or _in_users_agent(key):
+        yield key
+        return
+    with tempfile.TemporaryDirectory(prefix="gapforge-agent-") as folder:
+        socket = Path(folder, "socket")
+        with process.companion(["ssh-agent", "-a", str(socket), "sh", "-c", _AGENT]) as agent:
+            pid = (agent.stdout.readline() if agent.stdout is not None else "").strip()
+            try:
+                if not pid.isdecimal():
+                    raise ToolError(tr("ssh-agent가 시작되지 않습니다", "ssh-agent does not start"),
+                                    hint=f"ssh-add {key.file}; {tr('그다음', 'then')} --sign {key.file}.pub")  # fmt: skip
+                ours = dataclasses.replace(key, agent=socket)
+                done = process.run(["ssh-add", "-q", str(key.file)], env=signing.asking(ours), check=False,
+                                   timeout=signing.SIGNING_PATIENCE)  # fmt: skip
+                if done.code != 0:
+                    raise TrustError(tr(f"{key.file}의 암호를 받지 못했습니다", f"no passphrase for {key.file} was given"),
+                                     hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
+                yield ours
+            finally:
+                if pid.isdecimal():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGTERM)
+
+
+def _in_users_agent(key: SigningKey) -> bool:
+    done = process.run(["ssh-add", "-L"], env=signing.asking(key), check=False, timeout=signing.PATIENCE, detached=True)
+    return key.public.text in done.output
