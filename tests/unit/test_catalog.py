@@ -47,6 +47,25 @@ def test_all_faults_of_all_documents_at_once(tmp_path: Path) -> None:
     assert "catalog/pytorhc.json" in where
 
 
+def test_faults_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    folder = tmp_path / "catalog"
+    shutil.copytree(ROOT / "catalog", folder)
+    raw = json.loads((folder / "cuda.json").read_text(encoding="utf-8"))
+    raw["drivers"][0]["cuda"] = "new"
+    (folder / "cuda.json").write_text(json.dumps(raw), encoding="utf-8")
+    (folder / "pytorhc.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(PresetError) as caught:
+        catalog.load(folder)
+    assert (caught.value.message, caught.value.hint) == (
+        "카탈로그를 쓸 수 없습니다", "이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오")  # fmt: skip
+    assert [(f.where, f.problem) for f in caught.value.faults] == [
+        ("catalog/cuda.json: $.drivers[0].cuda", '쓸 수 없는 값: "new"'),
+        ("catalog/pytorhc.json", "카탈로그 문서가 아님"),
+    ]
+    assert caught.value.faults[0].expected == '숫자와 점, 예: "12.4"'
+
+
 def test_nothing_names_a_registry_host_or_an_unreachable_reference() -> None:
     for file in [*(ROOT / "catalog").glob("*.json"), *(ROOT / "presets").glob("ubuntu22.04-*.json")]:
         text = file.read_text(encoding="utf-8")

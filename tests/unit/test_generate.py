@@ -97,6 +97,30 @@ def test_check_names_a_missing_file_and_writes_nothing(
     assert not (copy.root / "docs/package-versions.md").exists()
 
 
+def test_the_reader_s_language_changes_no_generated_file(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = generate.generated(copy)
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert generate.generated(copy) == before
+
+
+def test_what_is_stale_in_korean(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    (copy.root / "docs/package-versions.md").unlink()
+    (copy.root / "schemas/lock.schema.json").write_text("{}")
+    wanted = generate.generated(copy)
+    assert generate.stale_files(copy, wanted) == {
+        "docs/package-versions.md": "없음",
+        "schemas/lock.schema.json": "최신이 아님",
+    }
+    assert run(copy, monkeypatch, "--check") == PresetError.exit_code
+    assert "지금의 프리셋, 잠금, 카탈로그로 만든 내용" in capsys.readouterr().err
+    (copy.root / generate.REVIEW).write_text("{}")
+    with pytest.raises(PresetError, match=r"docs/review\.json을 읽을 수 없습니다"):
+        generate.generated(copy)
+
+
 def test_schemas_are_generated_too(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.cli import check
+from gapforge.cli import check, environment
 from gapforge.cli import list as list_verb
+from gapforge.core import lock as locks
 from gapforge.core import preset
-from gapforge.core.errors import PresetError
-from gapforge.core.lock import Lock
+from gapforge.core.errors import LockError, PresetError, UsageError
+from gapforge.core.lock import Gap, Lock
 from gapforge.core.project import Project
 from gapforge.core.readiness import look
 
@@ -115,6 +116,122 @@ def test_what_a_shape_alone_cannot_see(place: Project) -> None:
     text = "\n".join(faults(place, raw))
     for expected in ("$.name", "$.os", "$.sources.opencv.folder", "$.sources.x.sha256", 'has no "ffmpeg"'):
         assert expected in text
+
+
+KOREAN_FAULTS = {
+    "$.name": ('"other"인데 파일은 debian12-cpu-quickstart.json임', '"debian12-cpu-quickstart"'),
+    "$.os": ("debian 12는 대상 운영 체제가 아님", 'ubuntu 22.04, 또는 넘기지 않을 연습용 이미지라면 "practice": true'),
+    "$.sources.x.sha256": ("null임", '해시, 또는 처음 받은 것을 기록하려면 "trust": "first-use"'),
+    "$.sources.x.urls[0]": ('쓸 수 있는 파일 이름으로 끝나지 않음("-")', '옆에 "file" 키'),
+    "$.sources.y.trust": ("해시와 함께 적혀 있음", "둘 중 하나"),
+    "$.base.builder.archive": ("절대 경로임(프리셋을 한 컴퓨터에서만 쓸 수 있게 됨)", "프로젝트 안의 경로"),
+    "$.opencv.architectures": ("cuda가 true인데 비어 있음", 'GPU 아키텍처, 예: ["7.5", "8.6"]'),
+    "$.opencv.cuda": ("true인데 프리셋에 CUDA가 없음", '"cuda" 버전, 또는 false'),
+    "$.application.secrets": ('두 번 적혀 있음: "A"', "키마다 한 번"),
+}
+
+
+def broken_in_every_way() -> Any:
+    raw = samples.raw_preset(name="other", practice=False)
+    raw["sources"]["x"] = {"urls": ["https://example.com/-"], "sha256": None}
+    raw["sources"]["y"] = {"urls": ["https://example.com/y.tgz"], "sha256": "0" * 64, "trust": "first-use"}
+    raw["base"]["builder"] = {"archive": "/srv/base.tar"}
+    raw["opencv"].update(contrib=True, cuda=True, architectures=[])
+    raw["cuda"] = None
+    raw["tensorrt"] = {"version": "8.6.1.6", "form": "tar"}
+    raw["application"]["secrets"] = [{"key": "A", "pass": "secret"}, {"key": "A", "pass": "build-arg"}]
+    del raw["sources"]["ffmpeg"]
+    return raw
+
+
+def test_rules_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    english = preset.faults_of(broken_in_every_way(), "p")
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert [f.where for f in preset.faults_of(broken_in_every_way(), "p")] == [f.where for f in english]
+    with pytest.raises(PresetError) as caught:
+        preset.load(put(place, broken_in_every_way()))
+    assert caught.value.message == f"presets/{NAME}.json에 잘못된 곳이 12개 있습니다"
+    assert caught.value.hint == f"고친 뒤: ./gapforge check {NAME}"
+    found = {f.where.removeprefix(f"presets/{NAME}.json: "): (f.problem, f.expected) for f in caught.value.faults}
+    assert {path: text for path, text in found.items() if path != "$.sources"} == KOREAN_FAULTS
+    assert {(f.problem, f.expected) for f in caught.value.faults if f.where.endswith("$.sources")} == {
+        ('"ffmpeg" 없음($.ffmpeg 빌드에 필요함)', '이름이 "ffmpeg"인 소스'),
+        ('"tensorrt" 없음(form이 "tar"인 $.tensorrt에 필요함)', '이름이 "tensorrt"인 소스'),
+        ('"opencv-contrib" 없음($.opencv.contrib에 필요함)', '이름이 "opencv-contrib"인 소스'),
+    }
+
+
+def test_what_cannot_be_found_or_read_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    put(place, samples.raw_preset())
+    with pytest.raises(PresetError) as caught:
+        preset.find(place.presets, "debian12-cpu-quickstrat")
+    assert caught.value.message == f'"debian12-cpu-quickstrat" 프리셋이 없습니다 (혹시 "{NAME}"입니까?)'
+    assert (caught.value.faults[0].problem, caught.value.faults[0].expected) == ("없음", f"{NAME} 중 하나")
+    with pytest.raises(PresetError, match=r"^프리셋 이름이 아닙니다: '\.\./x'$"):
+        preset.find(place.presets, "../x")
+    lock = place.lock_file(NAME)
+    with pytest.raises(LockError) as missing:
+        locks.load(lock)
+    assert missing.value.message == f"presets/{lock.name} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다"
+    assert missing.value.hint == (f"네트워크가 있는 곳에서 ./deps_sync.sh {NAME} 명령을 실행한 뒤 "
+                                  f"artifacts/{NAME}/ 폴더를 이 컴퓨터로 옮기십시오")  # fmt: skip
+    lock.write_text("{}", encoding="utf-8")
+    with pytest.raises(LockError) as broken:
+        locks.load(lock)
+    assert broken.value.message == f"presets/{lock.name}을 쓸 수 없습니다"
+    assert broken.value.faults[0].problem == "없음"
+    whole = samples.lock(preset.find(place.presets, NAME))
+    double = replace(whole, entries=(*whole.entries, whole.entries[0]))
+    lock.write_text(double.render(), encoding="utf-8")
+    with pytest.raises(LockError) as twice:
+        locks.load(lock)
+    assert twice.value.faults[0].problem == f'두 번 적혀 있음: "{whole.entries[0].path}"'
+    with pytest.raises(LockError) as partial:
+        replace(whole, unresolved=(Gap("deb", "gcc", "x"),)).require_complete("presets/a.lock.json")
+    assert partial.value.message == "presets/a.lock.json은 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 1개"
+
+
+def test_check_and_list_decide_the_same_in_korean(
+    place: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(place, samples.raw_preset())
+    put(place, "{", "broken")
+    place.lock_file(NAME).write_text("{}", encoding="utf-8")
+    codes = [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")] == codes == [4, 3, 3]
+    assert look(place, preset.find(place.presets, NAME)).state == "broken-lock"
+    place.lock_file(NAME).write_text(
+        replace(samples.lock(preset.find(place.presets, NAME)), preset="someone").render(), encoding="utf-8"
+    )
+    _, found = checked(place, NAME, capsys=capsys)
+    assert found["presets"][0]["lock"]["faults"][0]["problem"] == '다른 프리셋 "someone"의 것임'
+    list_verb.run(argparse.Namespace(json=False), place)
+    assert (
+        "! broken: presets/broken.json에 잘못된 곳이 1개 있습니다; ./gapforge check broken" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "neither", "expected"),
+    [
+        ("en", 'GAPFORGE_OFFLINE="maybe" is neither yes nor no', '--type (or GAPFORGE_TYPE) is "x"; expected a or b'),
+        ("ko", 'GAPFORGE_OFFLINE의 값이 예도 아니오도 아닙니다: "maybe"',
+         '--type(또는 GAPFORGE_TYPE)의 값을 쓸 수 없습니다: "x"; 기대한 값: a 또는 b'),
+    ],
+)  # fmt: skip
+def test_variables_that_mean_nothing(
+    monkeypatch: pytest.MonkeyPatch, language: str, neither: str, expected: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    monkeypatch.setenv("GAPFORGE_OFFLINE", "maybe")
+    with pytest.raises(UsageError) as caught:
+        environment.switch_default(argparse.Namespace(), "--offline")
+    assert caught.value.message == neither
+    with pytest.raises(UsageError) as caught:
+        environment.one_of("x", ("a", "b"), "--type")
+    assert caught.value.message == expected
 
 
 def checked(

@@ -108,10 +108,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
     catalog = catalogs.load(project.catalog)
     names = presets.names(project.presets) if args.all or not args.presets else list(dict.fromkeys(args.presets))
     if not names:
-        raise PresetError(f"{project.presets}: there is no preset", hint="restore presets/ from the release")
+        raise PresetError(tr(f"{project.presets}: 프리셋이 없습니다", f"{project.presets}: there is no preset"),
+                          hint=tr("릴리스의 presets/를 다시 가져오십시오", "restore presets/ from the release"))  # fmt: skip
     components = component.load_all(project.components)
     text = project.dockerfile.read_text(encoding="utf-8")
-    dockerfile.raise_for(component.check_dockerfile(text, components), what="does not fit the components")
+    dockerfile.raise_for(component.check_dockerfile(text, components), what=tr("구성 요소와 맞지 않습니다", "does not fit the components"))  # fmt: skip
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     codes = {report.exit_code for report in reports}
     # A preset that cannot be read says more than versions, and versions more than a lock.
@@ -184,12 +185,12 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
         report.unresolved = unresolved(preset, None)
         return
     if lock.preset != preset.name:
-        report.lock_faults = (
-            Fault(f"presets/{file.name}: $.preset", f'belongs to the preset "{lock.preset}"', f'"{preset.name}"'),
-        )
+        report.lock_faults = (Fault(f"presets/{file.name}: $.preset",
+                                    tr(f'다른 프리셋 "{lock.preset}"의 것임', f'belongs to the preset "{lock.preset}"'),
+                                    f'"{preset.name}"'),)  # fmt: skip
     elif lock.preset_sha256 != preset.sha256:
         report.lock_faults = (Fault(f"presets/{file.name}: $.preset_sha256",
-                                    tr("잠금을 만든 뒤에 프리셋이 바뀌었습니다", "the preset has changed since the lock was made"),
+                                    tr("잠금을 만든 뒤에 프리셋이 바뀜", "the preset has changed since the lock was made"),
                                     preset.sha256),)  # fmt: skip
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, unresolved(preset, None)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from gapforge.core.errors import UsageError
+from gapforge.core.text import tr
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -30,9 +31,9 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
         value = os.environ.get(variable(flag), "").strip().lower()
         if value not in _TRUE + _FALSE:
-            raise UsageError(
-                f'{variable(flag)}="{value}" is neither yes nor no', hint=f"export {variable(flag)}=1, or unset it"
-            )
+            key = variable(flag)
+            raise UsageError(tr(f'{key}의 값이 예도 아니오도 아닙니다: "{value}"', f'{key}="{value}" is neither yes nor no'),
+                             hint=tr(f"export {key}=1, 또는 unset {key}", f"export {key}=1, or unset it"))  # fmt: skip
         if value in _TRUE:
             setattr(args, name, True)
 
@@ -40,5 +41,7 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
 def one_of(value: str | None, allowed: Sequence[str], flag: str) -> None:
     """UsageError unless ``value`` is None or allowed; names the variable too, since it may come from there."""
     if value is not None and value not in allowed:
-        raise UsageError(f'{flag} (or {variable(flag)}) is "{value}"; expected {" or ".join(allowed)}',
+        words = tr(" 또는 ", " or ").join(allowed)
+        raise UsageError(tr(f'{flag}(또는 {variable(flag)})의 값을 쓸 수 없습니다: "{value}"; 기대한 값: {words}',
+                            f'{flag} (or {variable(flag)}) is "{value}"; expected {words}'),
                          hint="./gapforge build --help")  # fmt: skip

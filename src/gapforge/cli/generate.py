@@ -14,7 +14,7 @@ from gapforge.core.errors import Fault, LockError, PresetError
 from gapforge.core.files import inside, write_text
 from gapforge.core.project import Project
 from gapforge.core.shapes import Choice, Record, Text, read_json
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 HELP = {
     "ko": "프리셋과 카탈로그에서 생성되는 파일(스키마, docs/package-versions)을 다시 씁니다.",
@@ -22,7 +22,7 @@ HELP = {
 }
 REVIEW = "docs/review.json"
 REVIEW_SHAPE = Record({
-    "format": Choice((1,), "version of this format"),
+    "format": Choice((1,), "version of this format"),  # no tr: schema
     "reviewed": Text("day of the last review", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
     "note": Record({"ko": Text(), "en": Text()}),
 })  # fmt: skip
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     stale = stale_files(project, wanted)
     if args.check and stale:
         raise PresetError(tr("생성된 파일이 최신이 아닙니다", "generated files are stale"),
-                          faults=[Fault(path, stale[path], "what presets, locks and catalog give now") for path in stale],
+                          faults=[Fault(path, stale[path], tr("지금의 프리셋, 잠금, 카탈로그로 만든 내용",
+                                                              "what presets, locks and catalog give now")) for path in stale],
                           hint=f"{package_versions.COMMAND}; git add " + " ".join(stale))  # fmt: skip
     for path in stale:
         write_text(inside(project.root, path), wanted[path])
@@ -76,9 +77,9 @@ def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
     for path, text in sorted(wanted.items()):
         file = inside(project.root, path)
         if not file.is_file():
-            found[path] = "does not exist"
+            found[path] = tr("없음", "does not exist")
         elif file.read_bytes() != text.encode():
-            found[path] = "is stale"
+            found[path] = tr("최신이 아님", "is stale")
     return found
 
 
@@ -89,9 +90,9 @@ def _stack(project: Project, name: str) -> Stack:
         return Stack(chosen, None)
     lock = locks.load(file)
     if lock.preset != name:
-        raise LockError(
-            f'presets/{file.name} belongs to the preset "{lock.preset}"', hint=f"./deps_sync.sh {name} --update"
-        )
+        raise LockError(tr(f'presets/{file.name}은 다른 프리셋 "{lock.preset}"의 것입니다',
+                           f'presets/{file.name} belongs to the preset "{lock.preset}"'),
+                        hint=f"./deps_sync.sh {name} --update")  # fmt: skip
     if lock.preset_sha256 != chosen.sha256:
         return Stack(chosen, None, stale=True)
     return Stack(chosen, lock)
@@ -100,6 +101,7 @@ def _stack(project: Project, name: str) -> Stack:
 def _review(project: Project) -> Review:
     raw, faults = read_json(project.root / REVIEW, REVIEW_SHAPE, REVIEW)
     if faults:
-        raise PresetError(f"{REVIEW} cannot be read", faults=faults,
-                          hint='it looks like {"format": 1, "reviewed": "2026-11-23", "note": {"ko": "…", "en": "…"}}')  # fmt: skip
+        example = '{"format": 1, "reviewed": "2026-11-23", "note": {"ko": "…", "en": "…"}}'
+        raise PresetError(tr(f"{josa(REVIEW, '을', '를')} 읽을 수 없습니다", f"{REVIEW} cannot be read"), faults=faults,
+                          hint=tr(f"다음과 같은 모양이어야 합니다: {example}", f"it looks like {example}"))  # fmt: skip
     return Review(raw["reviewed"], raw["note"]["ko"], raw["note"]["en"])

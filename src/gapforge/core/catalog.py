@@ -14,25 +14,29 @@ from typing import Any
 from gapforge.core import versions
 from gapforge.core.errors import Fault, PresetError
 from gapforge.core.shapes import Choice, Flag, Items, Nullable, Number, Record, Shape, Table, Text, read_json
+from gapforge.core.text import tr
 
 FORMAT = 1
 
-_DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", 'digits and dots, such as "12.4"')
-_VERSION = Text("version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?", 'a version such as "2.1.2+cu118"')
-_HASH = Nullable(Text("SHA-256", r"[0-9a-f]{64}", "64 lower-case hex digits"), "null: nobody published one")
-_MD5 = Text("MD5", r"[0-9a-f]{32}", "32 lower-case hex digits")
-_URL = Text("address", r"https://[^\s\x00-\x1f]+", "an https:// address")
-_FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", "a plain file name")
-_BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", '"cpu" or "cu118"')
-_SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)
+_DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*",
+               {"ko": '숫자와 점, 예: "12.4"', "en": 'digits and dots, such as "12.4"'})  # fmt: skip
+_VERSION = Text("version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?",
+                {"ko": '버전, 예: "2.1.2+cu118"', "en": 'a version such as "2.1.2+cu118"'})  # fmt: skip
+_HASH = Nullable(Text("SHA-256", r"[0-9a-f]{64}", {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"}),
+                 "null: nobody published one")  # fmt: skip
+_MD5 = Text("MD5", r"[0-9a-f]{32}", {"ko": "소문자 16진수 32자리", "en": "32 lower-case hex digits"})
+_URL = Text("address", r"https://[^\s\x00-\x1f]+", {"ko": "https:// 주소", "en": "an https:// address"})
+_FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", {"ko": "파일 이름", "en": "a plain file name"})
+_BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", {"ko": '"cpu" 또는 "cu118"', "en": '"cpu" or "cu118"'})
+_SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)  # no tr: schema
 _NOTES = Items(Record({"fact": Text(), "source": _SOURCE}))
 _ARCHIVE = Record({"file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
-                  {"made_by_host": Flag("the hosting site makes this archive on demand")})  # fmt: skip
+                  {"made_by_host": Flag("the hosting site makes this archive on demand")})  # fmt: skip  # no tr: schema
 _BOTH = Record({"ko": Text(), "en": Text()})
 
 
 def _document(required: Mapping[str, Shape]) -> Record:
-    return Record({"format": Choice((FORMAT,), "version of this format"),
+    return Record({"format": Choice((FORMAT,), "version of this format"),  # no tr: schema
                    "read": Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"), **required},
                   {"$schema": Text()})  # fmt: skip
 
@@ -42,9 +46,9 @@ SHAPES: Mapping[str, Record] = {
         "images": Items(Record({"cuda": _DOTTED, "builder": Text("registry/name:tag"), "runtime": Text("registry/name:tag"),
                                 "cudnn": Nullable(_DOTTED), "driver": _DOTTED, "source": _SOURCE}, {"note": Text()})),
         "drivers": Items(Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}),
-                         "the driver that comes with each toolkit"),
+                         "the driver that comes with each toolkit"),  # no tr: schema
         "minor_compatibility": Items(Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}, {"note": Text()}),
-                                     "the least driver for any toolkit of a major version"),
+                                     "the least driver for any toolkit of a major version"),  # no tr: schema
         "host_compilers": Items(Record({"cuda": _DOTTED, "gcc": _DOTTED, "source": _SOURCE}), "the newest GCC nvcc takes"),
         "notes": _NOTES,
     }),
@@ -58,7 +62,7 @@ SHAPES: Mapping[str, Record] = {
     "python": _document({
         "ubuntu2204": Items(Record({"python": _DOTTED, "from": Choice(("archive", "release-candidate")),
                                     "source": _SOURCE}, {"note": Text()})),
-        "compilers": Items(Record({"os": Text(), "gcc": _DOTTED, "source": _SOURCE}), "GCC that build-essential brings"),
+        "compilers": Items(Record({"os": Text(), "gcc": _DOTTED, "source": _SOURCE}), "GCC that build-essential brings"),  # no tr: schema
         "notes": _NOTES,
     }),
     "pytorch": _document({
@@ -76,7 +80,7 @@ SHAPES: Mapping[str, Record] = {
             {"version": _DOTTED, "tars": Items(Record(
                 {"cuda": _DOTTED, "file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
                 {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED})),
-             "cudnn": _DOTTED, "cudnn_needed": Flag(), "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
+             "cudnn": _DOTTED, "cudnn_needed": Flag(), "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),  # no tr: schema
              "pythons_complete": Flag("whether pythons names all of them"), "apt_versions": Items(Text()),
              "source": _SOURCE}, {"note": Text()})),
         "packages": Items(Record({"major": _DOTTED, "names": Items(Text()), "source": _SOURCE})),
@@ -101,26 +105,26 @@ SHAPES: Mapping[str, Record] = {
         "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
         "cuda_fails": Items(Record({"cuda": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE})),
         "cuda_built": Items(Record({"opencv": _DOTTED, "cuda": _DOTTED, "source": _SOURCE}),
-                            "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA"),
+                            "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA"),  # no tr: schema
         "cudnn_needs": Items(Record({"cudnn": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
         "ffmpeg_fails": Items(Record({"ffmpeg": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE}),
-                              "from this FFmpeg on, OpenCV up to opencv_to does not compile"),
+                              "from this FFmpeg on, OpenCV up to opencv_to does not compile"),  # no tr: schema
         "ffmpeg_built": Items(Record({"opencv": _DOTTED, "ffmpeg": _DOTTED, "source": _SOURCE}),
-                              "the newest FFmpeg that an OpenCV is known to build with"),
+                              "the newest FFmpeg that an OpenCV is known to build with"),  # no tr: schema
         "numpy_needs": Items(Record({"numpy": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
         "downloads": Items(Record(
             {"opencv": Items(_DOTTED), "id": Text("OpenCV's cache folder"), "file": _FILE, "md5": _MD5, "url": _URL,
              "sha256": _HASH, "switch_off": Text(), "source": _SOURCE}, {"size": Number("bytes"), "note": Text()}),
-            "what the configure step fetches"),
+            "what the configure step fetches"),  # no tr: schema
         "notes": _NOTES,
     }),
     # Where `outdated` looks for newer releases; nothing else reads it.
     "upstreams": _document({
         "upstreams": Table(Record(
-            {"kind": Choice(("github-tags", "listing", "registry")), "address": Text("listing page, tags API or image name"),
+            {"kind": Choice(("github-tags", "listing", "registry")), "address": Text("listing page, tags API or image name"),  # no tr: schema
              "pattern": Text("regular expression for a whole tag or file name, with the group (?P<version>…)"), "source": _SOURCE},
-            {"archive": Text("address of a release's archive; {version} and {tag} are filled in", r"https://\S+", "https://…"),
-             "note": Text()}), about="by the name of a preset's source, or \"base\""),
+            {"archive": Text("address of a release's archive; {version} and {tag} are filled in", r"https://\S+", "https://…"),  # no tr: schema
+             "note": Text()}), about="by the name of a preset's source, or \"base\""),  # no tr: schema
     }),
 }  # fmt: skip
 
@@ -339,12 +343,12 @@ def documents(folder: Path) -> dict[str, Any]:
         found[name] = raw
     for file in sorted(folder.glob("*.json")):
         if file.stem not in SHAPES:
-            faults.append(
-                Fault(f"{folder.name}/{file.name}", "is not a catalog document", ", ".join(f"{n}.json" for n in SHAPES))
-            )
+            faults.append(Fault(f"{folder.name}/{file.name}", tr("카탈로그 문서가 아님", "is not a catalog document"),
+                                ", ".join(f"{n}.json" for n in SHAPES)))  # fmt: skip
     if faults:
-        raise PresetError("the catalog cannot be used", faults=faults,
-                          hint="take catalog/ from the release that this copy of gapforge belongs to")  # fmt: skip
+        raise PresetError(tr("카탈로그를 쓸 수 없습니다", "the catalog cannot be used"), faults=faults,
+                          hint=tr("이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오",
+                                  "take catalog/ from the release that this copy of gapforge belongs to"))  # fmt: skip
     return found
 
 

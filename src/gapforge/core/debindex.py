@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from gapforge.core.errors import Fault, VerifyError
 from gapforge.core.files import sha256_bytes
+from gapforge.core.text import tr
 
 _FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
 
@@ -63,12 +64,12 @@ def filter_index(packages_text: str, files: set[str]) -> str:
     missing = files - {file_of(stanza) for stanza in kept}
     if missing:
         raise VerifyError(
-            "the package index does not describe every .deb",
-            faults=[
-                Fault(name, "has no entry in debs/Packages", "one entry for each .deb") for name in sorted(missing)
-            ],
-            hint="online: sync the preset again, then carry its artifacts here",
-        )
+            tr("패키지 색인에 없는 deb 패키지가 있습니다", "the package index does not describe every .deb"),
+            faults=[Fault(name, tr("debs/Packages에 항목이 없음", "has no entry in debs/Packages"),
+                          tr("deb 패키지마다 항목 하나", "one entry for each .deb")) for name in sorted(missing)],
+            hint=tr("네트워크가 있는 곳에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오",
+                    "online: sync the preset again, then carry its artifacts here"),
+        )  # fmt: skip
     return join_stanzas(kept)
 
 
@@ -91,7 +92,7 @@ def release_text(packages: bytes) -> str:
     Its date never changes, so that same packages give same bytes; APT warns about a Release without one.
     """
     return (
-        "Origin: gapforge\n"
+        "Origin: gapforge\n"  # no tr: a file for APT
         "Label: gapforge\n"
         "Suite: artifacts\n"
         "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"

@@ -11,30 +11,32 @@ from gapforge.core.errors import Fault, LockError
 from gapforge.core.files import canonical_json, unsafe_path_reason
 from gapforge.core.preset import Preset
 from gapforge.core.shapes import Choice, Items, Nullable, Number, Record, Table, Text, read_json
+from gapforge.core.text import josa, tr
 
 FORMAT = 1
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 ROLES = ("builder", "runtime", "install-tool")
 
-_HEX = Text("SHA-256", r"[0-9a-f]{64}", "64 lower-case hex digits")
-_DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", '"sha256:" and 64 hex digits')
+_HEX = Text("SHA-256", r"[0-9a-f]{64}", {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"})
+_DIGEST = Text("digest", r"sha256:[0-9a-f]{64}",
+               {"ko": '"sha256:"과 16진수 64자리', "en": '"sha256:" and 64 hex digits'})  # fmt: skip
 
 LOCK_SHAPE = Record({
-    "format": Choice((FORMAT,), "version of this format"),
+    "format": Choice((FORMAT,), "version of this format"),  # no tr: schema
     "preset": Text(),
     "preset_sha256": _HEX,
     "images": Table(Record({
-        "reference": Text("where it came from"), "manifest_digest": _DIGEST, "config_digest": _DIGEST,
+        "reference": Text("where it came from"), "manifest_digest": _DIGEST, "config_digest": _DIGEST,  # no tr: schema
         "os_id": Text(pattern=".*"), "os_version": Text(pattern=".*")}, {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")})),
     "entries": Items(Record({
         "kind": Choice(KINDS), "path": Text("path inside artifacts/NAME"), "sha256": _HEX, "size": Number(),
-        "origin": Text("index:NAME, apt:NAME, url, image or generated")}, {
+        "origin": Text("index:NAME, apt:NAME, url, image or generated")}, {  # no tr: schema
         "name": Text("package, source or image role"), "version": Text(), "architecture": Text(),
         "roles": Items(Choice(ROLES)), "urls": Items(Text()), "trust": Choice(("first-use",)),
         "licence": Nullable(Text())})),
 }, {
     "unresolved": Items(Record({
-        "kind": Choice(KINDS), "name": Text("requirement, package, source, image role or generated file"),
+        "kind": Choice(KINDS), "name": Text("requirement, package, source, image role or generated file"),  # no tr: schema
         "reason": Text("why it is not pinned yet")})),
 })  # fmt: skip
 
@@ -127,9 +129,10 @@ class Lock:
         """Raise LockError naming every gap unless the lock pins everything. ``shown`` is the lock's file."""
         if self.unresolved:
             count = len(self.unresolved)
-            raise LockError(f"{shown} is partial: {count} thing{'s are' if count > 1 else ' is'} not resolved yet",
+            raise LockError(tr(f"{josa(shown, '은', '는')} 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 {count}개",
+                               f"{shown} is partial: {count} thing{'s are' if count > 1 else ' is'} not resolved yet"),
                             faults=[Fault(f"{gap.kind} {gap.name}", gap.reason) for gap in self.unresolved],
-                            hint=f"online: ./deps_sync.sh {self.preset}, then carry artifacts/{self.preset}/ to this machine")  # fmt: skip
+                            hint=_sync_and_carry(self.preset))  # fmt: skip
 
     def settles(self, kind: str) -> bool:
         """Whether the lock leaves nothing of ``kind`` open."""
@@ -156,27 +159,27 @@ def load(file: Path, *, shown: str = "") -> Lock:
     shown = shown or f"{file.parent.name}/{file.name}"
     name = file.parent.name if file.name == "lock.json" else file.name.removesuffix(".lock.json")
     if not file.exists():
-        raise LockError(f"{shown} does not exist: this preset was never synced here",
-                        hint=f"online: ./deps_sync.sh {name}, then carry artifacts/{name}/ to this machine")  # fmt: skip
+        raise LockError(tr(f"{shown} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다",
+                           f"{shown} does not exist: this preset was never synced here"), hint=_sync_and_carry(name))  # fmt: skip
     raw, faults = read_json(file, LOCK_SHAPE, shown)
     if raw is not None and not faults:
         seen: set[str] = set()
         for index, entry in enumerate(raw["entries"]):
             where = f"{shown}: $.entries[{index}].path"
             if reason := unsafe_path_reason(entry["path"]):
-                faults.append(Fault(where, f'"{entry["path"]}" {reason}'))
+                faults.append(Fault(where, tr(f'"{entry["path"]}": {reason}', f'"{entry["path"]}" {reason}')))
             if entry["path"] in seen:
-                faults.append(Fault(where, f'"{entry["path"]}" is listed twice', "each path once"))
+                faults.append(Fault(where, tr(f'두 번 적혀 있음: "{entry["path"]}"', f'"{entry["path"]}" is listed twice'),
+                                    tr("경로마다 한 번", "each path once")))  # fmt: skip
             seen.add(entry["path"])
         open_images = {gap["name"] for gap in raw.get("unresolved", ()) if gap["kind"] == "image"}
         for role, image in raw["images"].items():
             if not (image["os_id"] and image["os_version"]) and role not in open_images:
-                faults.append(
-                    Fault(f"{shown}: $.images.{role}", "does not say its operating system", "os_id and os_version")
-                )
+                faults.append(Fault(f"{shown}: $.images.{role}", tr("운영 체제가 적혀 있지 않음", "does not say its operating system"),
+                                    tr("os_id와 os_version", "os_id and os_version")))  # fmt: skip
     if faults:
-        raise LockError(f"{shown} cannot be used", faults=faults,
-                        hint=f"online: ./deps_sync.sh {name} --update")  # fmt: skip
+        raise LockError(tr(f"{josa(shown, '을', '를')} 쓸 수 없습니다", f"{shown} cannot be used"), faults=faults,
+                        hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {name} --update", f"online: ./deps_sync.sh {name} --update"))  # fmt: skip
     return Lock(
         preset=raw["preset"],
         preset_sha256=raw["preset_sha256"],
@@ -198,6 +201,11 @@ def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
             return None
         raise
     return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
+
+
+def _sync_and_carry(preset: str) -> str:
+    return tr(f"네트워크가 있는 곳에서 ./deps_sync.sh {preset} 명령을 실행한 뒤 artifacts/{preset}/ 폴더를 이 컴퓨터로 옮기십시오",
+              f"online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine")  # fmt: skip
 
 
 def _entry(raw: Mapping[str, Any]) -> Entry:

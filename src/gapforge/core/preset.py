@@ -1,17 +1,18 @@
 """The preset: what an image shall contain, parsed once into frozen dataclasses.
 
 ``presets/NAME.json`` is written by people and is self-contained. ``PRESET_SHAPE`` below is the only
-description of its format: it validates, and ``schemas/preset.schema.json`` is generated from it.
+description of its format: it validates, and ``schemas/preset.schema.json`` is generated from it. What a shape
+alone cannot see, ``preset_rules`` does.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapforge.core import preset_rules
 from gapforge.core.errors import Fault, PresetError
 from gapforge.core.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.core.shapes import (
@@ -26,30 +27,44 @@ from gapforge.core.shapes import (
     Text,
     Variant,
     nearest,
+    one_of,
     read_json,
 )  # fmt: skip
+from gapforge.core.text import tr
 
 FORMAT = 1
-TARGET_OS = ("ubuntu", "22.04")
+TARGET_OS = preset_rules.TARGET_OS
 
-NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", "lower-case letters, digits, '.', '_', '-'")
-VERSION = Text("version", r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?", 'digits and dots, such as "12.4"')
-DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", 'digits and dots, such as "3.10"')
-SHA256 = Text("SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", "64 lower-case hex digits")
-DIGEST = Text("registry digest", r"sha256:[0-9a-f]{64}", '"sha256:" and 64 lower-case hex digits')
-URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", "an http(s):// or file:// address")
-FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", "a plain file name without '/'")
-PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", "a path")
-PACKAGE = Text("APT package, or package=version", r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
-               'an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"')  # fmt: skip
+NAME = Text("name", r"[a-z0-9][a-z0-9._-]*",
+            {"ko": "소문자, 숫자, '.', '_', '-'", "en": "lower-case letters, digits, '.', '_', '-'"})  # fmt: skip
+VERSION = Text("version", r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
+               {"ko": '숫자와 점, 예: "12.4"', "en": 'digits and dots, such as "12.4"'})  # fmt: skip
+DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", {"ko": '숫자와 점, 예: "3.10"', "en": 'digits and dots, such as "3.10"'})
+SHA256 = Text("SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}",  # no tr: schema
+              {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"})  # fmt: skip
+DIGEST = Text("registry digest", r"sha256:[0-9a-f]{64}",
+              {"ko": '"sha256:"과 소문자 16진수 64자리', "en": '"sha256:" and 64 lower-case hex digits'})  # fmt: skip
+URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+",
+           {"ko": "http(s)://나 file:// 주소", "en": "an http(s):// or file:// address"})  # fmt: skip
+FILE = Text("file name", preset_rules.FILE_NAME, {"ko": "'/'가 없는 파일 이름", "en": "a plain file name without '/'"})
+A_PATH = {"ko": "경로", "en": "a path"}
+PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", A_PATH)  # no tr: schema
+PACKAGE = Text("APT package, or package=version",  # no tr: schema
+               r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
+               {"ko": 'APT 패키지 이름, 예: "nasm", "libnvinfer8=8.6.1.6-1+cuda11.8"',
+                "en": 'an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'})  # fmt: skip
 REQUIREMENT = Text("Python requirement", r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
-                   'a requirement such as "numpy==1.26.4"')  # fmt: skip
-OPTION = Text("build option, one word", r"[^\x00-\x1f]+", "an option on one line")
-ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", "upper-case letters, digits and '_'")
+                   {"ko": '요구 사항, 예: "numpy==1.26.4"', "en": 'a requirement such as "numpy==1.26.4"'})  # fmt: skip
+OPTION = Text("build option, one word", r"[^\x00-\x1f]+", {"ko": "한 줄짜리 옵션", "en": "an option on one line"})
+ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", {"ko": "대문자, 숫자, '_'", "en": "upper-case letters, digits and '_'"})
 
 _SOURCE_COMMON: dict[str, Shape] = {
     "file": FILE,
-    "folder": Text("folder inside the archive to use; the only top folder when absent", PATH.pattern, "a path"),
+    "folder": Text(
+        "folder inside the archive to use; the only top folder when absent",  # no tr: schema
+        PATH.pattern,
+        A_PATH,
+    ),
     "version": VERSION,
     "licence": Text("SPDX licence expression"),
     "homepage": URL,
@@ -57,70 +72,71 @@ _SOURCE_COMMON: dict[str, Shape] = {
 
 SOURCE = Variant({
     "urls": Record(
-        {"urls": Items(URL, "addresses in order of preference", least=1),
-         "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"')},
-        {**_SOURCE_COMMON, "size": Number("size in bytes"), "trust": Choice(("first-use",), "nobody published a hash"),
-         "gated": Text("what a person must do to download it (login, licence); then use --from DIR")}),
-    "sdist": Record({"sdist": Text("NAME==VERSION of a source distribution on the default Python index",
+        {"urls": Items(URL, "addresses in order of preference", least=1),  # no tr: schema
+         "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"')},  # no tr: schema
+        {**_SOURCE_COMMON, "size": Number("size in bytes"), "trust": Choice(("first-use",), "nobody published a hash"),  # no tr: schema
+         "gated": Text("what a person must do to download it (login, licence); then use --from DIR")}),  # no tr: schema
+    "sdist": Record({"sdist": Text("NAME==VERSION of a source distribution on the default Python index",  # no tr: schema
                                    r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!-]+", "NAME==VERSION"), "sha256": SHA256}, _SOURCE_COMMON),
-    "apt-source": Record({"apt-source": Text("source package whose upstream tarball is wanted, from the base's APT sources",
-                                             r"[a-z0-9][a-z0-9+.-]+", "an APT source package name")}, _SOURCE_COMMON),
-}, about="where a source archive comes from")  # fmt: skip
+    "apt-source": Record({"apt-source": Text("source package whose upstream tarball is wanted, from the base's APT sources",  # no tr: schema
+                                             r"[a-z0-9][a-z0-9+.-]+", {"ko": "APT 소스 패키지 이름", "en": "an APT source package name"})}, _SOURCE_COMMON),
+}, about="where a source archive comes from")  # fmt: skip  # no tr: schema
 
 BASE = Variant({
     "image": Record({"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
                     {"digest": DIGEST}),
-    "archive": Record({"archive": Text("a `docker save` archive", PATH.pattern, "a path")}, {"sha256": SHA256}),
+    "archive": Record({"archive": Text("a `docker save` archive", PATH.pattern, A_PATH)}, {"sha256": SHA256}),  # no tr: schema
     "mmdebstrap": Record({"mmdebstrap": Record(
         {"suite": NAME}, {"variant": Choice(("minbase", "apt", "essential", "buildd", "important")),
                           "components": Items(NAME), "include": Items(PACKAGE)})}),
-}, about="base image: from a registry, an archive, or made from packages")  # fmt: skip
+}, about="base image: from a registry, an archive, or made from packages")  # fmt: skip  # no tr: schema
 
 PRESET_SHAPE = Record(
     {
-        "format": Choice((FORMAT,), "version of this format"),
+        "format": Choice((FORMAT,), "version of this format"),  # no tr: schema
         "name": NAME,
-        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),
-        "os": Record({"id": Choice(("ubuntu", "debian")), "version": DOTTED}, about="operating system of the base"),
+        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),  # no tr: schema
+        "os": Record({"id": Choice(("ubuntu", "debian")), "version": DOTTED}, about="operating system of the base"),  # no tr: schema
         "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
-        "python": Record({"version": Text("Python, major.minor", r"3\.[0-9]+", 'such as "3.10"')},
+        "python": Record({"version": Text("Python, major.minor", r"3\.[0-9]+", {"ko": '예: "3.10"', "en": 'such as "3.10"'})},
                          {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)}),
         "apt": Record({"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)}, {
             "sources": Items(Record(
-                {"name": NAME, "uri": URL, "suite": Text("suite, or '/' for a flat repository", r"[A-Za-z0-9./_-]+", "a suite")},
+                {"name": NAME, "uri": URL, "suite": Text("suite, or '/' for a flat repository", r"[A-Za-z0-9./_-]+",  # no tr: schema
+                                                        {"ko": "suite 이름", "en": "a suite"})},
                 {"components": Items(NAME), "key": Record({"urls": Items(URL, least=1), "sha256": SHA256})},
-                about="an APT source besides the base image's own"))}),
-        "sources": Table(SOURCE, NAME, "source archives by name; a component's component.json says which it takes"),
+                about="an APT source besides the base image's own"))}),  # no tr: schema
+        "sources": Table(SOURCE, NAME, "source archives by name; a component's component.json says which it takes"),  # no tr: schema
         "application": Record(
-            {"name": NAME, "source": Text("default source folder, relative to the project", PATH.pattern, "a path")},
-            {"cmake": Items(OPTION, "options for cmake"),
-             "check": Items(OPTION, "command of the smoke check; {clip}, {output} and {summary} become file names"),
+            {"name": NAME, "source": Text("default source folder, relative to the project", PATH.pattern, A_PATH)},  # no tr: schema
+            {"cmake": Items(OPTION, "options for cmake"),  # no tr: schema
+             "check": Items(OPTION, "command of the smoke check; {clip}, {output} and {summary} become file names"),  # no tr: schema
              "secrets": Items(Record({"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
                                      {"required": Flag()}))}),
     },
     {
         "$schema": Text(),
-        "practice": Flag("true: not for delivery; the image is labelled so"),
-        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
-        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),
+        "practice": Flag("true: not for delivery; the image is labelled so"),  # no tr: schema
+        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),  # no tr: schema
+        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),  # no tr: schema
         "platform": Choice(("linux/amd64",)),
         "epoch": Number("SOURCE_DATE_EPOCH, seconds since 1970"),
         "pytorch": Nullable(Record(
-            {"torch": VERSION, "index": Text('"default", or the address of PyTorch\'s index', r"default|(https?|file)://\S+",
-                                             '"default" or an address')},
+            {"torch": VERSION, "index": Text('"default", or the address of PyTorch\'s index', r"default|(https?|file)://\S+",  # no tr: schema
+                                             {"ko": '"default" 또는 주소', "en": '"default" or an address'})},
             {"torchvision": VERSION, "torchaudio": VERSION})),
         "tensorrt": Nullable(Record(
             {"version": VERSION, "form": Choice(("tar", "deb"))},
-            {"python": Flag("install the Python binding (default true)"),
+            {"python": Flag("install the Python binding (default true)"),  # no tr: schema
              "builder": Items(PACKAGE, "form deb: packages of the builder"),
-             "runtime": Items(PACKAGE, "form deb: packages of the runtime")})),
+             "runtime": Items(PACKAGE, "form deb: packages of the runtime")})),  # no tr: schema
         "ffmpeg": Nullable(Record({"version": VERSION}, {"configure": Items(OPTION)})),
         "opencv": Nullable(Record({"version": VERSION}, {
-            "contrib": Flag(), "cuda": Flag(), "dnn": Flag("DNN on CUDA"), "architectures": Items(DOTTED),
+            "contrib": Flag(), "cuda": Flag(), "dnn": Flag("DNN on CUDA"), "architectures": Items(DOTTED),  # no tr: schema
             "modules": Items(NAME, "only these modules (BUILD_LIST); all when absent"),
             "cmake": Items(OPTION, "further -D options")})),
-        "components": Table(Table(Text("option value", r"[^\x00]*", "text")), NAME,
-                            "options of further components, by component name"),
+        "components": Table(Table(Text("option value", r"[^\x00]*", {"ko": "문자열", "en": "text"})), NAME,
+                            "options of further components, by component name"),  # no tr: schema
     },
 )  # fmt: skip
 
@@ -291,13 +307,13 @@ def load(file: Path, *, shown: str = "") -> Preset:
     shown = shown or f"{file.parent.name}/{file.name}"
     raw, faults = read_json(file, PRESET_SHAPE, shown)
     if raw is not None and not faults:
-        faults = _further_faults(raw, shown, file.stem)
+        faults = preset_rules.broken_rules(raw, shown, file.stem)
     if faults:
         raise PresetError(
-            f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}",
+            tr(f"{shown}에 잘못된 곳이 {len(faults)}개 있습니다", f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}"),
             faults=faults,
-            hint=f"correct it, then: ./gapforge check {file.stem}",
-        )
+            hint=tr(f"고친 뒤: ./gapforge check {file.stem}", f"correct it, then: ./gapforge check {file.stem}"),
+        )  # fmt: skip
     return parse(raw)
 
 
@@ -305,20 +321,22 @@ def faults_of(raw: Any, shown: str) -> list[Fault]:
     """Every fault of a raw preset that is not (yet) a file; ``shown`` is the name that messages use."""
     faults: list[Fault] = []
     PRESET_SHAPE.check(raw, "$", faults, shown)
-    return faults or _further_faults(raw, shown, raw["name"])
+    return faults or preset_rules.broken_rules(raw, shown, raw["name"])
 
 
 def find(presets: Path, name: str) -> Preset:
     """The preset called ``name``; PresetError with the nearest name when there is none."""
     reason = unsafe_path_reason(name)
     if reason or "/" in name:
-        raise PresetError(f"{name!r} is not a preset's name", hint="./gapforge list")
+        raise PresetError(
+            tr(f"프리셋 이름이 아닙니다: {name!r}", f"{name!r} is not a preset's name"), hint="./gapforge list"
+        )
     file = presets / f"{name}.json"
     if not file.exists():
         known = names(presets)
-        raise PresetError(f'there is no preset "{name}"{nearest(name, known)}',
-                          hint="./gapforge list", faults=[Fault(str(file), "does not exist",
-                          "one of: " + ", ".join(known))])  # fmt: skip
+        close = nearest(name, known)
+        raise PresetError(tr(f'"{name}" 프리셋이 없습니다{close}', f'there is no preset "{name}"{close}'), hint="./gapforge list",
+                          faults=[Fault(str(file), tr("없음", "does not exist"), one_of(known))])  # fmt: skip
     return load(file)
 
 
@@ -383,66 +401,9 @@ def _base(raw: Mapping[str, Any]) -> BaseImage:
 
 
 def _source(name: str, raw: Mapping[str, Any]) -> SourceArchive:
-    file = raw.get("file", "")
-    if not file and "urls" in raw:
-        file = raw["urls"][0].split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1]
     return SourceArchive(
-        name=name, file=file, folder=raw.get("folder", ""), version=raw.get("version", ""),
+        name=name, file=preset_rules.file_name(raw), folder=raw.get("folder", ""), version=raw.get("version", ""),
         licence=raw.get("licence", ""), urls=tuple(raw.get("urls", ())), sha256=raw.get("sha256") or "",
         size=raw.get("size", 0), gated=raw.get("gated", ""), sdist=raw.get("sdist", ""),
         apt_source=raw.get("apt-source", ""),
     )  # fmt: skip
-
-
-def _further_faults(raw: Mapping[str, Any], shown: str, stem: str) -> list[Fault]:
-    """Faults that the shape alone cannot see."""
-    faults: list[Fault] = []
-
-    def fault(path: str, problem: str, expected: str = "") -> None:
-        faults.append(Fault(f"{shown}: {path}", problem, expected))
-
-    if raw["name"] != stem:
-        fault("$.name", f'is "{raw["name"]}" but the file is {stem}.json', f'"{stem}"')
-    target = (raw["os"]["id"], raw["os"]["version"])
-    if target != TARGET_OS and not raw.get("practice", False):
-        fault("$.os", f"{target[0]} {target[1]} is not the target",
-              'ubuntu 22.04, or "practice": true for an image that is never delivered')  # fmt: skip
-    for name, source in raw["sources"].items():
-        path = f"$.sources.{name}"
-        if "urls" in source:
-            if source["sha256"] is None and "trust" not in source:
-                fault(f"{path}.sha256", "is null", 'a hash, or "trust": "first-use" to record what is seen first')
-            if source["sha256"] is not None and "trust" in source:
-                fault(f"{path}.trust", "stands beside a hash", "one or the other")
-            file = _source(name, source).file
-            if not re.fullmatch(FILE.pattern, file):
-                fault(f"{path}.urls[0]", f'ends in no usable file name ("{file}")', 'a "file" key beside it')
-        if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
-            fault(f"{path}.folder", f'"{source["folder"]}" {reason}')
-    for role in ("builder", "runtime"):
-        base = raw["base"][role]
-        if "archive" in base and base["archive"].startswith("/") and not raw.get("practice", False):
-            fault(
-                f"$.base.{role}.archive",
-                "is absolute; the preset would work on one machine only",
-                "a path inside the project",
-            )
-    for part, source in (("ffmpeg", "ffmpeg"), ("opencv", "opencv")):
-        if raw.get(part) and source not in raw["sources"]:
-            fault("$.sources", f'has no "{source}", which $.{part} is built from', f'a source named "{source}"')
-    trt = raw.get("tensorrt")
-    if trt and trt["form"] == "tar" and "tensorrt" not in raw["sources"]:
-        fault("$.sources", 'has no "tensorrt", which $.tensorrt (form tar) unpacks', 'a source named "tensorrt"')
-    if trt and trt["form"] == "deb" and not trt.get("runtime"):
-        fault("$.tensorrt.runtime", "is empty", "the packages to install, such as libnvinfer8=8.6.1.6-1+cuda11.8")
-    opencv = raw.get("opencv")
-    if opencv and opencv.get("contrib") and "opencv-contrib" not in raw["sources"]:
-        fault("$.sources", 'has no "opencv-contrib", which $.opencv.contrib needs', 'a source named "opencv-contrib"')
-    if opencv and opencv.get("cuda") and not opencv.get("architectures"):
-        fault("$.opencv.architectures", "is empty although cuda is true", 'GPU architectures such as ["7.5", "8.6"]')
-    if opencv and opencv.get("cuda") and not raw.get("cuda"):
-        fault("$.opencv.cuda", "is true but the preset has no CUDA", 'a "cuda" version, or false')
-    secrets = [s["key"] for s in raw["application"].get("secrets", ())]
-    for key in sorted({k for k in secrets if secrets.count(k) > 1}):
-        fault("$.application.secrets", f'names "{key}" twice', "each key once")
-    return faults
