@@ -240,11 +240,24 @@ def test_what_does_not_fit_is_named_in_korean(tmp_path: Path, monkeypatch: pytes
         "gstreamer 단계의 /out/dev/를 가져오는 COPY가 없음",
         "devbase 단계의 COPY --from=gstreamer /out/dev/ /",
     )
-    (project.components / "gstreamer" / "check.py").unlink()
+    raw = json.loads((project.presets / f"{NAME}.json").read_text(encoding="utf-8"))
+    raw["components"]["gstraemer"] = raw["components"].pop("gstreamer")
+    (fault,) = component.check_preset(presets.parse(raw), component.load_all(project.components))
+    assert (fault.problem, fault.expected) == (
+        '이 이름의 구성 요소가 없음 (혹시 "gstreamer"입니까?)',
+        'component.json에 "preset": "components.gstraemer"이 있는 폴더 components/gstraemer',
+    )
+    folder = project.components / "gstreamer"
+    (folder / "check.py").unlink()
+    described = json.loads((folder / "component.json").read_text(encoding="utf-8"))
+    (folder / "component.json").write_text(json.dumps({**described, "wheels": ["Big"]}), encoding="utf-8")
     with pytest.raises(PresetError) as refused:
         component.load_all(project.components)
     assert refused.value.message == "구성 요소를 읽을 수 없습니다"
-    assert [(f.where, f.problem) for f in refused.value.faults] == [("components/gstreamer/check.py", "없음")]
+    assert [(f.where, f.problem, f.expected) for f in refused.value.faults] == [
+        ("components/gstreamer/component.json: $.wheels[0]", '쓸 수 없는 값: "Big"', '이름, 예: "numpy", 또는 "*"'),
+        ("components/gstreamer/check.py", "없음", ""),
+    ]
 
 
 def test_the_project_s_own_dockerfile_fits_its_components() -> None:

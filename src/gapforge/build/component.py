@@ -12,10 +12,12 @@ from typing import Any
 from gapforge.core.errors import Fault, PresetError
 from gapforge.core.lock import Entry
 from gapforge.core.preset import NAME, Preset
-from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, read_json
+from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, one_of, read_json
 from gapforge.core.text import tr
 
-_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", 'a name such as "numpy", or "*"')
+# no tr: schema
+_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*",
+                {"ko": '이름, 예: "numpy", 또는 "*"', "en": 'a name such as "numpy", or "*"'})  # fmt: skip
 COMPONENT_SHAPE = Record(
     {
         "format": Choice((1,), "version of this format"),  # no tr: schema
@@ -23,15 +25,14 @@ COMPONENT_SHAPE = Record(
         "summary": Record({"ko": Text(), "en": Text()}),
     },
     {
-        "preset": Text(
-            "the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*", "a preset key"
-        ),
+        "preset": Text("the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*",  # no tr: schema
+                       {"ko": "프리셋의 키", "en": "a preset key"}),
         "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),  # no tr: schema
         "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),  # no tr: schema
         "debs": Flag("it takes the .debs of the role"),  # no tr: schema
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),  # no tr: schema
     },
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
         takers = [c for c in components if c.takes_source(source)]
         if not takers:
             patterns = sorted({p for c in components for p in c.sources})
-            close, listed = nearest(source, patterns), ", ".join(patterns)
+            close = nearest(source, patterns)
             faults.append(Fault(f"presets/{preset.name}.json: $.sources.{source}",
                                 tr(f"이 이름의 소스를 쓰는 구성 요소가 없음{close}",
                                    f"no component takes a source of this name{close}"),
-                                tr(f"{listed} 중 하나", f"one of: {listed}")))  # fmt: skip
+                                one_of(patterns)))  # fmt: skip
     return faults
 
 
@@ -140,10 +141,10 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
                                              f"mounts inputs/{folder} nowhere, so nothing builds that component"),
                             tr(f"다음이 들어 있는 단계: {run}", f"a stage with {run}")))  # fmt: skip
     for folder in sorted(mounted - known):
-        close, listed = nearest(folder, sorted(known)), ", ".join(f"inputs/{name}" for name in sorted(known))
+        close = nearest(folder, sorted(known))
         faults.append(Fault("Dockerfile", tr(f"inputs/{folder} 마운트가 있지만 그런 구성 요소가 없음{close}",
                                              f"mounts inputs/{folder}, but there is no such component{close}"),
-                            tr(f"{listed} 중 하나", f"one of: {listed}")))  # fmt: skip
+                            one_of([f"inputs/{name}" for name in sorted(known)])))  # fmt: skip
     for name in (c.name for c in components if c.name in stages):
         for tree in ("dev", "runtime"):
             if not any(
