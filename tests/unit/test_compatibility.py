@@ -266,7 +266,7 @@ def test_refusals_are_one_sentence_with_what_works_in_both_languages() -> None:
     raw["sources"]["tensorrt"] = source
     (found,) = [p for p in problems(raw) if p.severity == "error"]
     assert found.en == "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1"
-    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 8.6.1을 쓰세요"
+    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 8.6.1을 쓰십시오"
     assert found.path == "$.tensorrt.version"
     part, source = tensorrt("10.3.0.26", "12.5")  # a release that has a file for CUDA 11.8 too
     raw = stack(tensorrt=part)
@@ -456,7 +456,7 @@ def test_a_driver_that_is_too_old_gets_the_newest_cuda_that_runs() -> None:
     assert found.en == "driver 470.82.01 is older than 525.60.13, which CUDA 12.4 needs; update it, or take CUDA 11.8"
     assert (
         found.ko
-        == "드라이버 470.82.01은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리거나 CUDA 11.8을 쓰세요"
+        == "드라이버 470.82.01은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리거나 CUDA 11.8을 쓰십시오"
     )
     headers = stack()
     headers["sources"]["nv-codec-headers"]["version"] = "12.0.16.1"
@@ -471,3 +471,54 @@ def test_table_is_large_enough() -> None:
     count = len(BASES) * len(TORCH) * len(CU) + len(TORCH) * 6 + len(BASES) * len(TENSORRT)
     count += sum(map(len, HEADERS.values())) + len(OPENCV) * len(BASES)
     assert count >= 300
+
+
+def korean(raw: dict[str, Any], rule: str) -> list[str]:
+    return [p.ko for p in problems(raw) if p.rule == rule]
+
+
+def test_reasons_that_are_put_together_are_whole_in_korean() -> None:
+    part, source = tensorrt("8.6.1.6", "12.0")
+    raw = on("12.4", stack(tensorrt=part))
+    raw["sources"]["tensorrt"] = source
+    assert korean(raw, "tensorrt-cudnn") == [
+        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지의 cuDNN은 9.1입니다; CUDA 12.4에는 10.0.1을 쓰십시오"]  # fmt: skip
+    assert korean(raw, "opencv-cuda") == [
+        "CUDA 12.4부터는 OpenCV 4.10.0 이상이 필요합니다(그 이전 버전은 CUDA 12.4에서 컴파일되지 않습니다); "
+        "CUDA 12.4에는 OpenCV 4.10.0, OpenCV 4.9.0에는 12.4보다 낮은 CUDA를 쓰십시오"]  # fmt: skip
+    raw = stack(cudnn=None)
+    assert korean(raw, "tensorrt-cudnn") == [
+        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지에 cuDNN이 없습니다; CUDA 11.8에 맞는 TensorRT는 카탈로그에 없습니다"]  # fmt: skip
+    raw = stack(pytorch={**torch_set("2.1.2", "0.16.2", "2.1.2", "cu118"), "torchvision": "0.15.2+cu118"})
+    assert korean(raw, "torch-pair") == [
+        "torchvision 0.15.2는 torch 2.1.2와 맞지 않습니다; torchvision 0.16.2+cu118을 쓰십시오"]  # fmt: skip
+    raw = stack(pytorch=torch_set("2.8.0", "0.23.0", "2.8.0", "cu118"))
+    assert korean(raw, "torch-build") == [
+        "torch 2.8.0에는 cu118 빌드가 없고 cu126, cu128, cu129, cpu만 있습니다; cu118 빌드는 torch 2.7.1에 있습니다"]  # fmt: skip
+    raw = stack()
+    raw["python"]["packages"] = ["numpy>=1.26", "packaging==24.1"]
+    assert korean(raw, "numpy") == [
+        'torch 2.1.2는 NumPy 2에서 동작하지 않는데 "numpy>=1.26"은 2.x를 허용합니다; numpy==1.26.4를 쓰십시오']  # fmt: skip
+    raw["python"]["packages"] = ["packaging==24.1"]
+    assert korean(raw, "numpy") == [
+        "torch 2.1.2는 NumPy 2에서 동작하지 않는데 NumPy 버전이 정해져 있지 않습니다; numpy==1.26.4를 쓰십시오"]  # fmt: skip
+    raw = on("12.4", stack())
+    raw["cuda"] = "12.6"
+    assert korean(raw, "base-cuda") == [
+        f"기반 이미지의 CUDA 12.4는 프리셋의 CUDA 12.6과 다릅니다; nvidia/cuda:12.6.3-cudnn-{role}-ubuntu22.04를 쓰십시오"
+        for role in ("devel", "runtime")]  # fmt: skip
+    raw = stack(tensorrt={"version": "12.0.0.1", "form": "tar"})
+    assert korean(raw, "unknown") == [
+        "TensorRT 12.0.0.1은 카탈로그에 없어 CUDA와 cuDNN을 확인할 수 없습니다; CUDA 11.8에 맞는 가까운 것은 8.6.1입니다"]  # fmt: skip
+    (told,) = driver_problems(parse(on("12.4", stack(tensorrt=None))), "450.51", CATALOG)
+    assert told.ko == "드라이버 450.51은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리십시오"
+
+
+@pytest.mark.parametrize("cuda", BASES)
+def test_the_language_changes_only_the_text(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = on(cuda, stack(pytorch=torch_set("2.8.0", "0.15.2", "2.8.0", "cu118")))
+    english = problems(raw)
+    assert [p.text for p in english] == [p.en for p in english]
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert problems(raw) == english != []  # also the order, which goes by path and English text
+    assert [p.text for p in english] == [p.ko for p in english]

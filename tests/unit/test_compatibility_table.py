@@ -40,6 +40,7 @@ BUILD_CUDA = {
     "cu130": "13.0",
 }
 NONE = "none"
+PARTICLE = re.compile(r"([0-9])(은|는|이|가|을|를|과|와|으로|로)(?=[ ;,.)])")
 
 CHOICES: dict[str, list[str]] = {
     "cuda": list(BASES),
@@ -175,12 +176,24 @@ def preset_of(stack: Stack) -> dict[str, Any]:
     return raw
 
 
+def misheard(text: str) -> list[str]:
+    """Korean particles after a number that its last digit, read aloud, does not take."""
+    return [
+        match.group()
+        for match in PARTICLE.finditer(text)
+        if (match[2] in ("은", "이", "을", "과", "으로"))
+        != (match[1] in ("036" if match[2] in ("으로", "로") else "013678"))
+    ]
+
+
 @pytest.mark.parametrize("stack", STACKS, ids=lambda s: "-".join(str(getattr(s, f.name)) for f in fields(Stack)))
 def test_the_verdict_is_that_of_the_facts(stack: Stack) -> None:
     raw = preset_of(stack)
     assert faults_of(raw, "stack") == []
-    problems = [p for p in check_preset(parse(raw), CATALOG) if p.severity == "error"]
+    found = check_preset(parse(raw), CATALOG)
+    problems = [p for p in found if p.severity == "error"]
     assert {p.rule for p in problems} == faults(stack), [p.en for p in problems]
+    assert not [p.ko for p in found if misheard(p.ko)]
     for problem in problems:
         assert "; " in problem.en  # the reason, then what works instead
         assert "; " in problem.ko

@@ -20,7 +20,7 @@ from gapforge.build import component, dockerfile, driver, smoke
 from gapforge.build.plan import Plan
 from gapforge.cli import check
 from gapforge.core import preset as presets
-from gapforge.core.errors import LintError
+from gapforge.core.errors import LintError, PresetError
 from gapforge.core.lock import LockedImage
 from gapforge.core.project import Project
 
@@ -218,6 +218,46 @@ def test_a_preset_or_a_stage_without_the_folder(tmp_path: Path, capsys: pytest.C
     write_stage(project)
     with pytest.raises(LintError, match="does not fit the components"):
         checked(project, BASE)
+
+
+def test_what_does_not_fit_is_named_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    project = copy_of_the_project(tmp_path / "project")
+    write_folder(project)
+    with pytest.raises(LintError) as caught:
+        checked(project)
+    (fault,) = caught.value.faults
+    assert (fault.problem, fault.expected) == (
+        "inputs/gstreamer 마운트가 없어 이 구성 요소가 빌드되지 않음",
+        "다음이 들어 있는 단계: RUN --mount=type=bind,source=inputs/gstreamer,target=/in bash /in/build.sh",
+    )
+    write_stage(project, without=blocks("docs/architecture.md")[4])
+    write_preset(project)
+    with pytest.raises(LintError) as caught:
+        plan(project, NAME)
+    (fault,) = caught.value.faults
+    assert (fault.problem, fault.expected) == (
+        "gstreamer 단계의 /out/dev/를 가져오는 COPY가 없음",
+        "devbase 단계의 COPY --from=gstreamer /out/dev/ /",
+    )
+    raw = json.loads((project.presets / f"{NAME}.json").read_text(encoding="utf-8"))
+    raw["components"]["gstraemer"] = raw["components"].pop("gstreamer")
+    (fault,) = component.check_preset(presets.parse(raw), component.load_all(project.components))
+    assert (fault.problem, fault.expected) == (
+        '이 이름의 구성 요소가 없음 (혹시 "gstreamer"입니까?)',
+        'component.json에 "preset": "components.gstraemer"이 있는 폴더 components/gstraemer',
+    )
+    folder = project.components / "gstreamer"
+    (folder / "check.py").unlink()
+    described = json.loads((folder / "component.json").read_text(encoding="utf-8"))
+    (folder / "component.json").write_text(json.dumps({**described, "wheels": ["Big"]}), encoding="utf-8")
+    with pytest.raises(PresetError) as refused:
+        component.load_all(project.components)
+    assert refused.value.message == "구성 요소를 읽을 수 없습니다"
+    assert [(f.where, f.problem, f.expected) for f in refused.value.faults] == [
+        ("components/gstreamer/component.json: $.wheels[0]", '쓸 수 없는 값: "Big"', '이름, 예: "numpy", 또는 "*"'),
+        ("components/gstreamer/check.py", "없음", ""),
+    ]
 
 
 def test_the_project_s_own_dockerfile_fits_its_components() -> None:

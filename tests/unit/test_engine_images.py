@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -194,6 +195,24 @@ class TestOverride:
         (tmp_path / "d").mkdir()
         with pytest.raises(EngineError, match="no OCI image layout"):
             self.take(engine, tmp_path / "d")
+
+    def test_in_korean(self, engine: Engine, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GAPFORGE_LANG", "ko")
+        lines: list[str] = []
+        make_archive(layout, tmp_path / "base.tar")
+        name, *_ = base_images.ensure_override(engine, str(tmp_path / "base.tar"), lines.append)
+        assert lines[0].startswith("기반 이미지 base.tar 적재: ")
+        assert re.fullmatch(r"기반 이미지 base.tar 적재 완료\(.+\), 엔진에서의 이름: " + re.escape(name), lines[-1])
+        told = {}
+        for value in ("ubuntu:none", "/none", str(tmp_path)):
+            with pytest.raises(EngineError) as caught:
+                self.take(engine, value)
+            told[value] = caught.value.message
+        assert told == {
+            "ubuntu:none": "기반 이미지 ubuntu:none: 그런 이름의 파일도, 엔진 안의 이미지도 없습니다. 레지스트리에서 받지는 않습니다",
+            "/none": "기반 이미지 /none: 그런 파일이 없습니다. 레지스트리에서 받지는 않습니다",
+            str(tmp_path): f"{tmp_path}: OCI 이미지 레이아웃이 아닌 폴더입니다(oci-layout 파일이 없습니다)",
+        }
 
     def test_several_images(self, engine: Engine, layout: Path, tmp_path: Path) -> None:
         make_archive(layout, tmp_path / "two.tar", images=2)

@@ -394,6 +394,28 @@ def test_a_file_that_grows_while_it_is_read(site: Project, monkeypatch: pytest.M
     assert [(f.where, f.problem) for f in stock.faults] == [(f"{PRESET}/requirements.txt", "changed while it was read")]
 
 
+def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    objects = site.store / "sha256"
+    objects.mkdir(parents=True)
+    (objects / "README").write_text("x")
+    damaged = next(path for path in FILES if path.startswith("wheels/"))
+    sha256 = sha256_bytes(FILES[damaged][1])
+    (site.artifacts_of(PRESET) / damaged).write_bytes(b"x")
+    stock = stocktake.take(site)
+    assert [(f.where, f.problem, f.expected) for f in stock.faults] == [
+        (".store/sha256/README", "저장소의 객체가 아님", "자신의 SHA-256이 이름인 파일"),
+        (f"{PRESET}/{damaged}", f"손상됨: sha256이 {sha256_bytes(b'x')}임", f"sha256 {sha256}"),
+    ]
+    error = stock.error()
+    assert error.message == "파일 2개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다"
+    assert error.hint == "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 묶입니다"
+    with pytest.raises(VerifyError) as caught:
+        stocktake.take(site, ["absent"])
+    assert caught.value.message == "artifacts가 없는 프리셋입니다: absent"
+    assert [(f.problem, f.expected) for f in caught.value.faults] == [("없음", "폴더")]
+
+
 def test_unverified_bytes_are_never_held(site: Project) -> None:
     partial = Store(site.store).partial(f"{A}.part")
     partial.write_bytes(b"half of something")

@@ -415,6 +415,19 @@ def test_an_existing_preset_is_not_overwritten() -> None:
         cli._target(REFERENCE.name, Project(ROOT, ROOT / "artifacts"))
 
 
+def test_refusals_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(UsageError) as caught:
+        cli._target("Big", Project(tmp_path, tmp_path / "artifacts"))
+    assert (caught.value.message, caught.value.hint) == (
+        '--write "Big": 프리셋 이름으로 쓸 수 없습니다',
+        "영문 소문자, 숫자, '.', '_', '-'만 쓰십시오. 예: ubuntu22.04-cuda11.8-torch2.3",
+    )
+    with pytest.raises(UsageError) as caught:
+        cli._target(REFERENCE.name, Project(ROOT, ROOT / "artifacts"))
+    assert caught.value.message == f"{ROOT}/presets/{REFERENCE.name}.json: 이미 있습니다"
+
+
 @needs_curl
 def test_the_written_preset_is_read_back_by_the_parser(web: Web, tmp_path: Path) -> None:
     found = look(web, ffmpeg=("5.1.99",), opencv=("4.11.0",), opencv_contrib=("4.11.0",))

@@ -422,3 +422,45 @@ def test_korean_columns_line_up(place: Project, monkeypatch: pytest.MonkeyPatch)
     _, screen = talk(place, "\n\n")
     assert "선택 [" in screen
     assert "프리셋" in screen
+
+
+def test_the_conversation_is_the_same_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = "manual\n12.4\nnvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04\n3.11\n\n\ndev\n"
+    english, screen = talk(place, typed)
+    before = files(place)
+    place.preset_file(str(english.preset)).unlink()
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    answers, korean = talk(place, typed)
+    assert answers == english
+    assert files(place) == before
+    assert korean.count("\n") == screen.count("\n")
+    assert "Python 3.11  Ubuntu 22.04의 Python 3.11은 정식판이 아닌 릴리스 후보 빌드입니다; 3.10이 안전합니다" in korean
+    assert '선택지에 없는 답입니다: "12.4"' in korean
+
+
+def test_a_misspelt_value_gets_the_nearest_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    answers, screen = talk(place, "debian12-cpu-quickstrat\n\n\n")
+    assert answers.preset == PRACTICE
+    assert '선택지에 없는 답입니다: "debian12-cpu-quickstrat" (혹시 "debian12-cpu-quickstart"입니까?). 1~' in screen
+
+
+def test_refusals_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    hint = "위에 적힌 버전으로 바꾸어 다시 실행하십시오"
+    with pytest.raises(CompatibilityError) as caught:
+        overridden(place, tensorrt="10.3")
+    assert (caught.value.message, caught.value.hint, caught.value.exit_code) == (
+        "TensorRT 10.3.0은 CUDA 12와 함께 씁니다(CUDA 11.8용 빌드는 10.13에서 끝났습니다); CUDA 11.8에는 8.6.1을 쓰십시오", hint, 9)  # fmt: skip
+    with pytest.raises(CompatibilityError) as caught:
+        overridden(place, tensorrt="9.9")
+    assert (
+        caught.value.message == "TensorRT 9.9의 파일 주소가 카탈로그에 없습니다; CUDA 11.8에 맞는 가까운 버전: 8.6.1.6"
+    )
+    assert caught.value.hint == "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰십시오"
+    with pytest.raises(CompatibilityError) as caught:
+        overridden(place, python="3.13", tensorrt="10.15", torch="2.13.0")
+    assert caught.value.message == "선택한 버전들은 함께 쓸 수 없습니다"
+    assert [f.where for f in caught.value.faults] == sorted(f.where for f in caught.value.faults)
+    assert ("Ubuntu 22.04의 저장소에는 Python 3.13이 없습니다; 3.10을 쓰거나 그 버전이 있는 저장소를 apt.sources에 추가하십시오"
+            in [f.problem for f in caught.value.faults])  # fmt: skip

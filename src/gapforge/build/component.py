@@ -12,25 +12,27 @@ from typing import Any
 from gapforge.core.errors import Fault, PresetError
 from gapforge.core.lock import Entry
 from gapforge.core.preset import NAME, Preset
-from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, read_json
+from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, one_of, read_json
+from gapforge.core.text import tr
 
-_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", 'a name such as "numpy", or "*"')
+# no tr: schema
+_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*",
+                {"ko": '이름, 예: "numpy", 또는 "*"', "en": 'a name such as "numpy", or "*"'})  # fmt: skip
 COMPONENT_SHAPE = Record(
     {
-        "format": Choice((1,), "version of this format"),
+        "format": Choice((1,), "version of this format"),  # no tr: schema
         "name": NAME,
         "summary": Record({"ko": Text(), "en": Text()}),
     },
     {
-        "preset": Text(
-            "the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*", "a preset key"
-        ),
-        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
-        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
-        "debs": Flag("it takes the .debs of the role"),
-        "per_role": Flag("it has one input folder for the builder and one for the runtime"),
+        "preset": Text("the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*",  # no tr: schema
+                       {"ko": "프리셋의 키", "en": "a preset key"}),
+        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),  # no tr: schema
+        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),  # no tr: schema
+        "debs": Flag("it takes the .debs of the role"),  # no tr: schema
+        "per_role": Flag("it has one input folder for the builder and one for the runtime"),  # no tr: schema
     },
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,20 @@ def load_all(folder: Path) -> tuple[Component, ...]:
         shown = f"components/{file.parent.name}/component.json"
         raw, wrong = read_json(file, COMPONENT_SHAPE, shown)
         if raw is not None and not wrong and raw["name"] != file.parent.name:
-            wrong = [Fault(f"{shown}: $.name", f'is "{raw["name"]}"', f'"{file.parent.name}", the folder\'s name')]
+            wrong = [Fault(f"{shown}: $.name", tr(f'"{raw["name"]}"임', f'is "{raw["name"]}"'),
+                           tr(f'폴더 이름인 "{file.parent.name}"', f'"{file.parent.name}", the folder\'s name'))]  # fmt: skip
         for script in ("build.sh", "check.py"):
             if not (file.parent / script).is_file():
-                wrong.append(Fault(f"components/{file.parent.name}/{script}", "does not exist"))
+                wrong.append(Fault(f"components/{file.parent.name}/{script}", tr("없음", "does not exist")))
         faults += wrong
         if raw is not None and not wrong:
             found.append(Component(
                 raw["name"], file.parent, raw.get("preset", ""), tuple(raw.get("sources", ())),
                 tuple(raw.get("wheels", ())), raw.get("debs", False), raw.get("per_role", False)))  # fmt: skip
     if not found and not faults:
-        faults.append(Fault(str(folder), "holds no component"))
+        faults.append(Fault(str(folder), tr("구성 요소가 없음", "holds no component")))
     if faults:
-        raise PresetError("components cannot be read", faults=faults)
+        raise PresetError(tr("구성 요소를 읽을 수 없습니다", "components cannot be read"), faults=faults)
     return tuple(found)
 
 
@@ -106,16 +109,20 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
     names = sorted(k.removeprefix("components.") for k in keys if k.startswith("components."))
     for name in sorted(preset.components):
         if f"components.{name}" not in keys:
+            close = nearest(name, names)
             faults.append(Fault(f"presets/{preset.name}.json: $.components.{name}",
-                                f"there is no component of this name{nearest(name, names)}",
-                                f"a folder components/{name} whose component.json has \"preset\": \"components.{name}\""))  # fmt: skip
+                                tr(f"이 이름의 구성 요소가 없음{close}", f"there is no component of this name{close}"),
+                                tr(f"component.json에 \"preset\": \"components.{name}\"이 있는 폴더 components/{name}",
+                                   f"a folder components/{name} whose component.json has \"preset\": \"components.{name}\"")))  # fmt: skip
     for source in sorted(preset.sources):
         takers = [c for c in components if c.takes_source(source)]
         if not takers:
             patterns = sorted({p for c in components for p in c.sources})
+            close = nearest(source, patterns)
             faults.append(Fault(f"presets/{preset.name}.json: $.sources.{source}",
-                                f"no component takes a source of this name{nearest(source, patterns)}",
-                                "one of: " + ", ".join(patterns)))  # fmt: skip
+                                tr(f"이 이름의 소스를 쓰는 구성 요소가 없음{close}",
+                                   f"no component takes a source of this name{close}"),
+                                one_of(patterns)))  # fmt: skip
     return faults
 
 
@@ -125,20 +132,28 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
     faults = []
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
+    # no tr: an instruction of a Dockerfile
     stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
     known = {f"{c.name}{suffix}" for c in components for suffix in (("-builder", "-runtime") if c.per_role else ("",))}
     for folder in sorted(known - mounted):
-        faults.append(Fault("Dockerfile", f"mounts inputs/{folder} nowhere, so nothing builds that component",
-                            f"a stage with RUN --mount=type=bind,source=inputs/{folder},target=/in bash /in/build.sh"))  # fmt: skip
+        run = f"RUN --mount=type=bind,source=inputs/{folder},target=/in bash /in/build.sh"
+        faults.append(Fault("Dockerfile", tr(f"inputs/{folder} 마운트가 없어 이 구성 요소가 빌드되지 않음",
+                                             f"mounts inputs/{folder} nowhere, so nothing builds that component"),
+                            tr(f"다음이 들어 있는 단계: {run}", f"a stage with {run}")))  # fmt: skip
     for folder in sorted(mounted - known):
-        faults.append(Fault("Dockerfile", f"mounts inputs/{folder}, but there is no such component{nearest(folder, sorted(known))}",
-                            "one of: " + ", ".join(f"inputs/{name}" for name in sorted(known))))  # fmt: skip
+        close = nearest(folder, sorted(known))
+        faults.append(Fault("Dockerfile", tr(f"inputs/{folder} 마운트가 있지만 그런 구성 요소가 없음{close}",
+                                             f"mounts inputs/{folder}, but there is no such component{close}"),
+                            one_of([f"inputs/{name}" for name in sorted(known)])))  # fmt: skip
     for name in (c.name for c in components if c.name in stages):
         for tree in ("dev", "runtime"):
             if not any(
                 re.match(rf"(?i)\s*COPY\s+--from={re.escape(name)}\s+/out/{tree}/\s", line + " ")
                 for line in instructions
             ):
-                faults.append(Fault("Dockerfile", f"has the stage {name} but takes nothing of its /out/{tree}/",
-                                    f"COPY --from={name} /out/{tree}/ / in {'devbase' if tree == 'dev' else 'runtime'}"))  # fmt: skip
+                taker = "devbase" if tree == "dev" else "runtime"
+                faults.append(Fault("Dockerfile", tr(f"{name} 단계의 /out/{tree}/를 가져오는 COPY가 없음",
+                                                     f"has the stage {name} but takes nothing of its /out/{tree}/"),
+                                    tr(f"{taker} 단계의 COPY --from={name} /out/{tree}/ /",
+                                       f"COPY --from={name} /out/{tree}/ / in {taker}")))  # fmt: skip
     return faults

@@ -14,9 +14,9 @@ from gapforge.core.shapes import Shape
 def schemas() -> dict[str, str]:
     """The text of every schema, by its path inside the project. Same shapes, same bytes."""
     shapes: dict[str, tuple[str, Shape]] = {
-        "preset": ("gapforge preset: what an image shall contain", PRESET_SHAPE),
-        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
-        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
+        "preset": ("gapforge preset: what an image shall contain", PRESET_SHAPE),  # no tr: schema
+        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),  # no tr: schema
+        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),  # no tr: schema
     }
     for name, shape in catalog.SHAPES.items():
         shapes[f"catalog-{name}"] = (f"gapforge catalog: {name}", shape)

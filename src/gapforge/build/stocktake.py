@@ -20,7 +20,7 @@ from gapforge.core.files import SHA256_HEX
 from gapforge.core.inventory import PRESET_NAME, Inventory
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import printable
+from gapforge.core.text import printable, tr
 from gapforge.core.trust import LOCK_SIGNATURE
 
 LOCK_FILE = "lock.json"
@@ -39,10 +39,16 @@ class Stock:
         """The error that names every fault."""
         count = len(self.faults)
         return VerifyError(
-            f"{count} file{'s are' if count != 1 else ' is'} damaged or not what belongs there; "
-            "the inventory was written without",
+            tr(
+                f"파일 {count}개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다",
+                f"{count} file{'s are' if count != 1 else ' is'} damaged or not what belongs there; "
+                "the inventory was written without",
+            ),
             faults=self.faults,
-            hint="send the inventory as it is: what is missing there will be packed again",
+            hint=tr(
+                "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 묶입니다",
+                "send the inventory as it is: what is missing there will be packed again",
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -72,13 +78,17 @@ def take(
     folders = [name for name in names if _view(root / name)]
     missing = [name for name in names if name not in folders]
     if missing:
-        raise VerifyError("there are no artifacts of " + ", ".join(missing),
-                          faults=[Fault(str(root / name), "does not exist", "a folder") for name in missing],
-                          hint="./gapforge list; without a name the inventory is of all that is there")  # fmt: skip
+        listed, absent, wanted = ", ".join(missing), tr("없음", "does not exist"), tr("폴더", "a folder")
+        raise VerifyError(tr(f"artifacts가 없는 프리셋입니다: {listed}", f"there are no artifacts of {listed}"),
+                          faults=[Fault(str(root / name), absent, wanted) for name in missing],
+                          hint=tr("./gapforge list; 이름 없이 실행하면 여기 있는 모든 것의 현장 목록을 만듭니다",
+                                  "./gapforge list; without a name the inventory is of all that is there"))  # fmt: skip
     if not names:
         if not root.is_dir():
-            raise VerifyError(f"{root} does not exist: this machine holds nothing",
-                              hint="GAPFORGE_ARTIFACTS names the folder where artifacts lie")  # fmt: skip
+            raise VerifyError(tr(f"{root} 폴더가 없습니다. 이 컴퓨터에는 아무것도 없습니다",
+                                 f"{root} does not exist: this machine holds nothing"),
+                              hint=tr("artifacts가 있는 폴더를 GAPFORGE_ARTIFACTS로 지정하십시오",
+                                      "GAPFORGE_ARTIFACTS names the folder where artifacts lie"))  # fmt: skip
         folders = sorted(n for n in os.listdir(root) if n != project.store.name and _view(root / n))
     faults: list[Fault] = []
     sizes: dict[str, int] = {}  # path inside artifacts -> bytes
@@ -95,13 +105,20 @@ def take(
             if SHA256_HEX.fullmatch(name) and name.startswith(prefix) and len(prefix) == 2:
                 expected[path] = name
             else:
-                faults.append(Fault(path, "is no object of the store", "a file that has its SHA-256 as its name"))
+                faults.append(Fault(path, tr("저장소의 객체가 아님", "is no object of the store"),
+                                    tr("자신의 SHA-256이 이름인 파일", "a file that has its SHA-256 as its name")))  # fmt: skip
                 del sizes[path]
     hashes = _hashes(root, sizes, jobs or os.cpu_count() or 1, progress, faults)
     held: dict[str, int] = {}
     for path, sha256 in hashes.items():
         if expected.get(path, sha256) != sha256:
-            faults.append(Fault(path, f"is damaged: has sha256 {sha256}", f"sha256 {expected[path]}"))
+            faults.append(
+                Fault(
+                    path,
+                    tr(f"손상됨: sha256이 {sha256}임", f"is damaged: has sha256 {sha256}"),
+                    f"sha256 {expected[path]}",
+                )
+            )
         else:
             held[sha256] = sizes[path]
     stated = {folder: hashes[f"{folder}/{LOCK_FILE}"] for folder in folders
@@ -119,7 +136,8 @@ def _add(root: Path, folder: str, sizes: dict[str, int], faults: list[Fault]) ->
     """The regular files below a folder of artifacts; everything else there is a fault."""
     files, strange = walk(root / folder)
     sizes.update({f"{folder}/{path}": size for path, size in files.items() if path != LOCK_SIGNATURE})
-    faults += [Fault(f"{folder}/{path}", what, "a regular file") for path, what in strange.items()]
+    regular = tr("일반 파일", "a regular file")
+    faults += [Fault(f"{folder}/{path}", what, regular) for path, what in strange.items()]
 
 
 def _promised(view: Path, faults: list[Fault]) -> dict[str, str]:
@@ -150,10 +168,11 @@ def _hashes(
     for paths in same.values():
         sha256, problem = found[paths[0]]
         if not problem and _size(root / paths[0]) != sizes[paths[0]]:
-            problem = "changed while it was read"
+            problem = tr("읽는 동안 바뀜", "changed while it was read")
         for path in paths:
             if problem:
-                faults.append(Fault(path, problem, "a file that can be read and rests"))
+                expected = tr("읽을 수 있고 바뀌지 않는 파일", "a file that can be read and rests")
+                faults.append(Fault(path, problem, expected))
             else:
                 hashes[path] = sha256
     return hashes

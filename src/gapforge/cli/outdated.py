@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
     network = Network.from_environment()
-    network.require(f"looking for releases newer than {preset.name}'s")
+    network.require(tr(f"{preset.name}보다 새로운 릴리스 찾기", f"looking for releases newer than {preset.name}'s"))
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)
@@ -77,7 +77,7 @@ def render(look: Outlook) -> str:
              "unknown": tr("알 수 없음", "unknown")}  # fmt: skip
     rows = [
         (
-            tr("구성요소", "component"),
+            tr("구성 요소", "component"),
             tr("현재", "has"),
             tr("최신", "newest"),
             tr("맞는 최신", "fits"),
@@ -105,13 +105,14 @@ def _target(name: str, project: Project) -> Path:
     faults: list[Fault] = []
     preset_module.NAME.check(name, "--write", faults, "command line")
     if faults or unsafe_path_reason(name) or name.endswith(".lock"):
-        raise UsageError(f'--write "{name}" is not a name for a preset',
-                         hint="lower-case letters, digits, '.', '_' and '-', such as ubuntu22.04-cuda11.8-torch2.3")  # fmt: skip
+        raise UsageError(tr(f'--write "{name}": 프리셋 이름으로 쓸 수 없습니다', f'--write "{name}" is not a name for a preset'),
+                         hint=tr("영문 소문자, 숫자, '.', '_', '-'만 쓰십시오. 예: ubuntu22.04-cuda11.8-torch2.3",
+                                 "lower-case letters, digits, '.', '_' and '-', such as ubuntu22.04-cuda11.8-torch2.3"))  # fmt: skip
     file = project.preset_file(name)
     if file.exists():
-        raise UsageError(
-            f"{file} exists already", hint="choose another name; presets that were synced are not overwritten"
-        )
+        raise UsageError(tr(f"{file}: 이미 있습니다", f"{file} exists already"),
+                         hint=tr("다른 이름을 고르십시오. 받아 둔 프리셋은 덮어쓰지 않습니다",
+                                 "choose another name; presets that were synced are not overwritten"))  # fmt: skip
     return file
 
 

@@ -180,7 +180,7 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         if chosen is not None:
             return chosen.value
         close = nearest(word, [option.value for option in options])
-        talk.say(tr(f'   선택지에 없는 답입니다: "{_plain(word)}". 1~{len(options)}의 번호나 값을 입력하세요. Enter는 {default}번, b는 뒤로, q는 끝내기입니다.',
+        talk.say(tr(f'   선택지에 없는 답입니다: "{_plain(word)}"{close}. 1~{len(options)}의 번호나 값을 입력하십시오. Enter는 {default}번, b는 뒤로, q는 끝내기입니다.',
                     f'   "{_plain(word)}" is not a choice{close}. Type a number from 1 to {len(options)}, or the value; Enter takes {default}, b goes back, q quits.'))  # fmt: skip
 
 
@@ -291,7 +291,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
 
 
 def _sync_first(name: str) -> str:
-    return tr(f"   아직 빌드할 수 없습니다. 먼저 네트워크가 있는 곳에서: ./deps_sync.sh {name}\n   그런 다음 artifacts/{name}/ 을 이 컴퓨터로 옮기세요.",
+    return tr(f"   아직 빌드할 수 없습니다. 먼저 네트워크가 있는 곳에서: ./deps_sync.sh {name}\n   그런 다음 artifacts/{name}/ 을 이 컴퓨터로 옮기십시오.",
               f"   It cannot be built here yet. First, where there is a network: ./deps_sync.sh {name}\n   then carry artifacts/{name}/ to this machine.")  # fmt: skip
 
 

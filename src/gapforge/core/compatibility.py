@@ -73,27 +73,27 @@ def driver_problems(preset: Preset, driver: str, catalog: Catalog) -> list[Probl
     if not cuda:
         return []
     if not key(driver):
-        return [error("driver", path, f'"{driver}"는 드라이버 버전이 아닙니다; nvidia-smi가 보여 주는 470.82.01 같은 값을 쓰세요',
+        return [error("driver", path, f'드라이버 버전이 아닌 값입니다: "{driver}"; nvidia-smi에 나오는 470.82.01 같은 값을 쓰십시오',
                       f'"{driver}" is no driver version; write what nvidia-smi shows, such as 470.82.01')]  # fmt: skip
     least = catalog.minor_drivers.get(major(cuda), "")
     if least and key(driver) < key(least):
         runs = {m for m, needed in catalog.minor_drivers.items() if key(driver) >= key(needed)}
         fits = max((minor(i.cuda) for i in catalog.images if major(i.cuda) in runs), key=key, default="")
-        ko, en = (f" CUDA {josa(fits, '을', '를')} 쓰세요", f", or take CUDA {fits}") if fits else ("", "")
+        ko, en = (f" CUDA {josa(fits, '을', '를')} 쓰십시오", f", or take CUDA {fits}") if fits else ("", "")
         return [error("driver", path,
-            f"드라이버 {josa(driver, '은', '는')} CUDA {cuda}에 필요한 {least}보다 오래되었습니다; 드라이버를 올리" + (f"거나{ko}" if ko else "세요"),
+            f"드라이버 {josa(driver, '은', '는')} CUDA {cuda}에 필요한 {least}보다 오래되었습니다; 드라이버를 올리" + (f"거나{ko}" if ko else "십시오"),
             f"driver {driver} is older than {least}, which CUDA {cuda} needs; update it{en}")]  # fmt: skip
     version = _headers_version(preset)
     headers = catalog.headers.get(version)
     if headers and headers.driver and preset.ffmpeg and key(driver) < key(headers.driver):
         take = _headers_for(preset.ffmpeg.version, catalog)
         return [error("driver", "$.sources.nv-codec-headers",
-            f"드라이버 {josa(driver, '은', '는')} nv-codec-headers {version}에 필요한 {headers.driver}보다 오래되었습니다; 드라이버를 올리거나 {josa(take, '을', '를')} 쓰세요",
+            f"드라이버 {josa(driver, '은', '는')} nv-codec-headers {version}에 필요한 {headers.driver}보다 오래되었습니다; 드라이버를 올리거나 {josa(take, '을', '를')} 쓰십시오",
             f"driver {driver} is older than {headers.driver}, which nv-codec-headers {version} need; update it, or take {take}")]  # fmt: skip
     own = _toolkit_driver(cuda, catalog)
     if own and key(driver) < key(own):
         return [warning("driver", path,
-            f"드라이버 {josa(driver, '은', '는')} CUDA {cuda}와 함께 나온 {own}보다 오래되어, PTX를 그 자리에서 컴파일하는 코드와 새 기능은 동작하지 않습니다; {own} 이상을 권합니다",
+            f"드라이버 {josa(driver, '은', '는')} CUDA {josa(cuda, '과', '와')} 함께 나온 {own}보다 오래되어, 실행 중에 PTX를 컴파일하는 코드와 새 기능은 동작하지 않습니다; {own} 이상이면 안전합니다",
             f"driver {driver} is older than CUDA {cuda}'s own {own}: code that is compiled from PTX, and new features, do not run; {own} or newer is safe")]  # fmt: skip
     return []
 
@@ -121,7 +121,7 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "base-cuda",
                     path,
-                    f'기반 이미지에는 CUDA {josa(tag_cuda, "이", "가")} 있는데 프리셋의 cuda는 null입니다; "cuda": "{tag_cuda}"로 쓰거나 ubuntu:22.04를 쓰세요',
+                    f'기반 이미지에는 CUDA {josa(tag_cuda, "이", "가")} 있는데 프리셋의 cuda는 null입니다; "cuda": "{tag_cuda}"라고 쓰거나 ubuntu:22.04를 쓰십시오',
                     f'the base image has CUDA {tag_cuda} but the preset\'s cuda is null; write "cuda": "{tag_cuda}", or take ubuntu:22.04',
                 )
             )
@@ -132,7 +132,7 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "base-cuda",
                     path,
-                    f"기반 이미지의 CUDA {josa(tag_cuda, '은', '는')} 프리셋의 CUDA {preset.cuda}와 다릅니다; {other}로 맞추세요",
+                    f"기반 이미지의 CUDA {josa(tag_cuda, '은', '는')} 프리셋의 CUDA {josa(preset.cuda, '과', '와')} 다릅니다; {josa(other, '을', '를')} 쓰십시오",
                     f"the base image has CUDA {tag_cuda}, not the preset's CUDA {preset.cuda}; take {other}",
                 )
             )
@@ -142,7 +142,7 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "base-devel",
                     path,
-                    f"{reference}에는 nvcc가 없어 OpenCV를 CUDA로 컴파일할 수 없습니다; -devel- 태그를 쓰세요",
+                    f"{reference}에는 nvcc가 없어 OpenCV를 CUDA로 컴파일할 수 없습니다; -devel- 태그를 쓰십시오",
                     f"{reference} has no nvcc, which OpenCV with CUDA needs; take the -devel- tag",
                 )
             )
@@ -163,7 +163,7 @@ def _base_cudnn(preset: Preset, catalog: Catalog, role: str, rest: str) -> list[
             error(
                 "base-cudnn",
                 path,
-                f"프리셋은 cuDNN {josa(preset.cudnn, '을', '를')} 쓰지만 {reference}에는 cuDNN이 없습니다; cudnn이 든 태그를 쓰거나 libcudnn 패키지를 넣으세요",
+                f"프리셋은 cuDNN {josa(preset.cudnn, '을', '를')} 쓰지만 {reference}에는 cuDNN이 없습니다; cudnn이 든 태그를 쓰거나 libcudnn 패키지를 추가하십시오",
                 f"the preset uses cuDNN {preset.cudnn} but {reference} has none; take a tag with cudnn, or add a libcudnn package",
             )
         ]
@@ -175,7 +175,7 @@ def _base_cudnn(preset: Preset, catalog: Catalog, role: str, rest: str) -> list[
             error(
                 "base-cudnn",
                 path,
-                f'{reference}의 cuDNN은 {found}인데 프리셋은 {josa(preset.cudnn, "이라", "라")} 적혀 있습니다; "cudnn": "{found}"로 고치거나 다른 태그를 쓰세요',
+                f'{reference}의 cuDNN은 {found}인데 프리셋에는 {josa(preset.cudnn, "이라고", "라고")} 적혀 있습니다; "cudnn": "{found}"라고 쓰거나 다른 태그를 쓰십시오',
                 f'{reference} has cuDNN {found}, not {preset.cudnn}; write "cudnn": "{found}", or take another tag',
             )
         ]
@@ -213,7 +213,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
                 warning(
                     "nonfree",
                     "$.ffmpeg.configure",
-                    f"{josa(option, '은', '는')} --enable-nonfree를 요구하므로 이 이미지는 재배포할 수 없습니다; nvenc, nvdec, cuvid는 없이도 됩니다",
+                    f"{option} 옵션을 쓰면 FFmpeg 바이너리가 nonfree가 되어 이미지를 재배포할 수 없습니다; nvenc, nvdec, cuvid는 이 옵션 없이도 동작합니다",
                     f"{option} makes the FFmpeg binary nonfree, so the image may not be redistributed; nvenc, nvdec and cuvid work without it",
                 )
             )
@@ -225,7 +225,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
                     error(
                         "ffmpeg-nvcc",
                         "$.ffmpeg.configure",
-                        f"FFmpeg {version}의 nvcc 기본값 compute_{josa(compute.replace('.', ''), '은', '는')} CUDA {preset.cuda}에 없습니다; --nvccflags=-gencode arch=compute_75,code=sm_75 -O2 를 더하세요",
+                        f"FFmpeg {version}의 nvcc 기본값 compute_{josa(compute.replace('.', ''), '은', '는')} CUDA {preset.cuda}에 없습니다; --nvccflags=-gencode arch=compute_75,code=sm_75 -O2 를 추가하십시오",
                         f"FFmpeg {version} asks nvcc for compute_{compute.replace('.', '')}, which CUDA {preset.cuda} has not; add --nvccflags=-gencode arch=compute_75,code=sm_75 -O2",
                     )
                 )
@@ -237,7 +237,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
             error(
                 "headers",
                 "$.sources",
-                f"nvenc/nvdec/cuvid에는 nv-codec-headers 소스가 필요합니다; {josa(take, '을', '를')} sources에 넣으세요",
+                f"nvenc, nvdec, cuvid에는 nv-codec-headers 소스가 필요합니다; sources에 {josa(take, '을', '를')} 추가하십시오",
                 f"nvenc, nvdec and cuvid need the source nv-codec-headers; add {take}",
             )
         )
@@ -256,13 +256,13 @@ def _headers(preset: Preset, version: str, headers: str, catalog: Catalog) -> li
     elif not rule.takes(headers):
         take = _headers_for(version, catalog)
         problems.append(error("headers", path,
-            f"FFmpeg {josa(version, '은', '는')} nv-codec-headers {josa(headers, '과', '와')} 컴파일되지 않습니다; {josa(take, '을', '를')} 쓰세요",
+            f"FFmpeg {josa(version, '은', '는')} nv-codec-headers {josa(headers, '과', '와')} 함께 컴파일되지 않습니다; {josa(take, '을', '를')} 쓰십시오",
             f"FFmpeg {version} does not build with nv-codec-headers {headers}; take {take}"))  # fmt: skip
     known = catalog.headers.get(headers)
     toolkit = _toolkit_driver(preset.cuda, catalog)
     if known and known.driver and toolkit and key(known.driver) > key(toolkit):
         problems.append(warning("headers-driver", path,
-            f"nv-codec-headers {headers}에는 드라이버 {known.driver} 이상이 필요한데 CUDA {preset.cuda}의 드라이버는 {toolkit}입니다; {josa(_headers_for(version, catalog), '은', '는')} 더 낮은 드라이버에서도 됩니다",
+            f"nv-codec-headers {headers}에는 드라이버 {known.driver} 이상이 필요한데 CUDA {preset.cuda}의 드라이버는 {toolkit}입니다; {josa(_headers_for(version, catalog), '은', '는')} 더 낮은 드라이버에서도 동작합니다",
             f"nv-codec-headers {headers} need driver {known.driver}, newer than CUDA {preset.cuda}'s own {toolkit}; {_headers_for(version, catalog)} need less"))  # fmt: skip
     return problems
 

@@ -32,7 +32,7 @@ def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
     for numpy, least in catalog.opencv_numpy:
         if key(version) < key(least) and numpy_allowed(preset, numpy):
             return [warning("opencv-numpy", path,
-                f"NumPy {josa(numpy, '은', '는')} OpenCV {least}부터 지원되는데 프리셋은 OpenCV {version}입니다; numpy==1.26.4나 OpenCV {josa(least, '을', '를')} 쓰세요",
+                f"NumPy {josa(numpy, '은', '는')} OpenCV {least}부터 지원되는데 프리셋은 OpenCV {version}입니다; numpy==1.26.4나 OpenCV {josa(least, '을', '를')} 쓰십시오",
                 f"NumPy {numpy} is supported from OpenCV {least} on and the preset has {version}; take numpy==1.26.4, or OpenCV {least}")]  # fmt: skip
     return []
 
@@ -47,7 +47,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
             older = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
             below = f"FFmpeg {older}" if older else f"FFmpeg < {fails}"
             return [error("opencv-ffmpeg", path,
-                f"OpenCV {josa(version, '은', '는')} FFmpeg {fails} 이상에서 컴파일되지 않습니다; OpenCV {josa(newer, '을', '를')} 쓰거나 {josa(below, '으로', '로')} 낮추세요",
+                f"OpenCV {josa(version, '은', '는')} FFmpeg {fails} 이상에서 컴파일되지 않습니다; OpenCV {newer} 또는 {josa(below, '을', '를')} 쓰십시오",
                 f"OpenCV {version} does not compile with FFmpeg {fails} or newer; take OpenCV {newer}, or {below}")]  # fmt: skip
     known = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
     if known and key(minor(ffmpeg)) > key(known):
@@ -78,12 +78,11 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
     for need in reversed(catalog.opencv_needs):  # the newest CUDA first: one sentence is enough
         if key(minor(cuda)) >= key(need.cuda) and key(version) < key(need.opencv) and (opencv.dnn or not need.dnn_only):
             part = " DNN" if need.dnn_only else ""
-            below = f"CUDA {need.cuda}"
             problems.append(
                 error(
                     "opencv-cuda",
                     path,
-                    f"{below}부터는 OpenCV {need.opencv} 이상이{part and ' DNN에'} 필요합니다({need.why_ko}); CUDA {cuda}에는 OpenCV {need.opencv}, OpenCV {version}에는 {below}보다 낮은 CUDA를 쓰세요",
+                    f"CUDA {need.cuda}부터는 {part and 'DNN에 '}OpenCV {need.opencv} 이상이 필요합니다({need.why_ko}); CUDA {cuda}에는 OpenCV {need.opencv}, OpenCV {version}에는 {need.cuda}보다 낮은 CUDA를 쓰십시오",
                     f"OpenCV {version}{part} does not build under CUDA {cuda} ({need.why_en}); take OpenCV {need.opencv}, or a CUDA below {need.cuda}",
                 )
             )
@@ -94,7 +93,7 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "opencv-cuda",
                     path,
-                    f"OpenCV {josa(version, '은', '는')} CUDA {fails} 이상에서 빌드되지 않습니다; CUDA {catalog.opencv_confirmed[1]}에는 OpenCV 4.11.0이 확인되었습니다",
+                    f"OpenCV {josa(version, '은', '는')} CUDA {fails} 이상에서 빌드되지 않습니다; OpenCV 4.11.0과 CUDA {catalog.opencv_confirmed[1]}의 조합은 확인되었습니다",
                     f"OpenCV {version} does not build under CUDA {fails} or newer; OpenCV 4.11.0 with CUDA {catalog.opencv_confirmed[1]} is confirmed",
                 )
             )
@@ -102,8 +101,7 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
     built = any(minor(c) == minor(cuda) and key(version) >= key(o) for o, c in catalog.opencv_built)
     if not built and not within(minor(cuda), first, last) and not any(p.rule == "opencv-cuda" for p in problems):
         take = catalog.opencv_for(cuda)
-        ko = f"OpenCV {take}" if take else f"CUDA {first}~{last}"
-        en = f"OpenCV {take}" if take else f"CUDA {first} to {last}"
+        ko, en = (f"OpenCV {take}",) * 2 if take else (f"CUDA {first}에서 {last}까지", f"CUDA {first} to {last}")
         problems.append(
             warning(
                 "opencv-cuda",
@@ -124,7 +122,7 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
             error(
                 "opencv-cudnn",
                 "$.opencv.dnn",
-                "OpenCV DNN의 CUDA 백엔드에는 cuDNN이 필요한데 프리셋의 cudnn이 비어 있어 CPU로만 동작하게 됩니다; cudnn이 든 기반 이미지를 쓰거나 dnn을 false로 하세요",
+                "OpenCV DNN의 CUDA 백엔드에는 cuDNN이 필요한데 프리셋의 cudnn이 비어 있어 CPU로만 동작하게 됩니다; cuDNN이 든 기반 이미지를 쓰거나 dnn을 false로 하십시오",
                 "OpenCV's DNN on CUDA needs cuDNN and the preset has none, so DNN would silently be CPU only; take a base image with cudnn, or set dnn to false",
             )
         ]
@@ -134,7 +132,7 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "opencv-cudnn",
                     "$.opencv.version",
-                    f"OpenCV {preset.opencv.version}의 DNN은 cuDNN {cudnn}에서 컴파일되지 않습니다; OpenCV {opencv} 또는 cuDNN 8 기반 이미지를 쓰세요",
+                    f"OpenCV {preset.opencv.version}의 DNN은 cuDNN {josa(cudnn, '과', '와')} 함께 컴파일되지 않습니다; OpenCV {opencv} 또는 cuDNN 8 기반 이미지를 쓰십시오",
                     f"OpenCV {preset.opencv.version}'s DNN does not build with cuDNN {cudnn}; take OpenCV {opencv}, or a base image with cuDNN 8",
                 )
             ]
@@ -155,7 +153,7 @@ def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
     if not most or not used or key(used) <= key(most):
         return []
     return [error("compiler", "$.apt.builder",
-        f"CUDA {preset.cuda}의 nvcc는 GCC {most}까지만 받는데 빌더의 GCC는 {used}입니다; g++-{most} 패키지를 쓰세요",
+        f"CUDA {preset.cuda}의 nvcc는 GCC {most}까지만 받는데 빌더의 GCC는 {used}입니다; g++-{most} 패키지를 쓰십시오",
         f"CUDA {preset.cuda}'s nvcc takes GCC up to {most} and the builder has {used}; take the package g++-{most}")]  # fmt: skip
 
 
@@ -180,7 +178,7 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "architecture",
                     path,
-                    f"{known.name}(compute {compute})에는 CUDA {known.first_cuda} 이상이 필요합니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰세요",
+                    f"{known.name}(compute {compute})에는 CUDA {known.first_cuda} 이상이 필요합니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰십시오",
                     f"{known.name} (compute {compute}) needs CUDA {known.first_cuda}; with CUDA {cuda} take {suggested}",
                 )
             )
@@ -189,7 +187,7 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "architecture",
                     path,
-                    f"CUDA {josa(known.dropped_in, '이', '가')} {known.name}(compute {compute}) 지원을 없앴습니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰세요",
+                    f"CUDA {known.dropped_in}부터 {known.name}(compute {compute}) 지원이 없습니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰십시오",
                     f"CUDA {known.dropped_in} dropped {known.name} (compute {compute}); with CUDA {cuda} take {suggested}",
                 )
             )

@@ -44,13 +44,14 @@ def warning(rule: str, path: str, ko: str, en: str) -> Problem:
 
 def unknown(path: str, what: str, known: str, ko: str, en: str) -> Problem:
     """A version that the catalog does not know; ``ko`` and ``en`` say what therefore cannot be checked."""
-    tail_ko = f"; 가까운 것은 {known}입니다" if known else ""
-    tail_en = f"; the nearest it knows is {known}" if known else ""
+    near_ko, near_en = (
+        (f"; 카탈로그에 있는 가까운 것은 {known}입니다", f"; the nearest it knows is {known}") if known else ("", "")
+    )
     return warning(
         "unknown",
         path,
-        f"{josa(what, '은', '는')} 카탈로그에 없어 {ko} 확인할 수 없습니다{tail_ko}",
-        f"{what} is not in the catalog, so {en} cannot be checked{tail_en}",
+        f"{josa(what, '은', '는')} 카탈로그에 없어 {ko} 확인할 수 없습니다{near_ko}",
+        f"{what} is not in the catalog, so {en} cannot be checked{near_en}",
     )
 
 

@@ -81,7 +81,7 @@ def check(preset: Preset, catalog: Catalog) -> list[Problem]:
             error(
                 "tensorrt-cuda",
                 "$.tensorrt",
-                "TensorRT에는 CUDA가 필요합니다; 프리셋에 CUDA를 넣거나 tensorrt를 null로 하세요",
+                "TensorRT에는 CUDA가 필요합니다; 프리셋에 CUDA를 넣거나 tensorrt를 null로 하십시오",
                 "TensorRT needs CUDA; give the preset a CUDA, or set tensorrt to null",
             )
         ]
@@ -124,14 +124,13 @@ def _binding(preset: Preset, release: TensorRTRelease) -> Problem:
         return error(
             "tensorrt-python",
             "$.python.version",
-            f"TensorRT {name}에는 Python {preset.python}용 바인딩이 없습니다; Python {josa(named, '을', '를')} 쓰거나 tensorrt.python을 false로 하세요",
+            f"TensorRT {name}에는 Python {preset.python}용 바인딩이 없습니다; Python {josa(named, '을', '를')} 쓰거나 tensorrt.python을 false로 하십시오",
             f"TensorRT {name} has no binding for Python {preset.python}; take Python {named}, or set tensorrt.python to false",
         )
-    seen_ko = f"; 확인된 것은 Python {named}입니다" if named else ""
-    seen_en = f"; Python {named} is confirmed" if named else ""
+    ko, en = (f"; 확인된 것은 Python {named}입니다", f"; Python {named} is confirmed") if named else ("", "")
     return warning("tensorrt-python", "$.python.version",
-        f"TensorRT {name}의 파일에 Python {preset.python}용 바인딩이 있는지는 카탈로그에 없습니다{seen_ko}",
-        f"whether TensorRT {name} has a binding for Python {preset.python} is not in the catalog{seen_en}")  # fmt: skip
+        f"TensorRT {name}의 파일에 Python {preset.python}용 바인딩이 있는지는 카탈로그에 없어 알 수 없습니다{ko}",
+        f"whether TensorRT {name} has a binding for Python {preset.python} is not in the catalog{en}")  # fmt: skip
 
 
 def _instead(version: str, preset: Preset, catalog: Catalog) -> tuple[str, str]:
@@ -140,7 +139,7 @@ def _instead(version: str, preset: Preset, catalog: Catalog) -> tuple[str, str]:
         fitting = [r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog, sure=sure)]
         if fitting:
             take = short(nearest_version(version, fitting))
-            return (f"CUDA {preset.cuda}에는 {josa(take, '을', '를')} 쓰세요", f"with CUDA {preset.cuda} take {take}")
+            return (f"CUDA {preset.cuda}에는 {josa(take, '을', '를')} 쓰십시오", f"with CUDA {preset.cuda} take {take}")
     return (
         f"CUDA {preset.cuda}에 맞는 TensorRT는 카탈로그에 없습니다",
         f"the catalog knows no TensorRT for CUDA {preset.cuda}",
@@ -171,7 +170,7 @@ def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
             warning(
                 "tensorrt-cuda",
                 _PATH,
-                f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 되는지는 공개된 범위가 없어 알 수 없습니다; 확인된 조합으로는 {ko}",
+                f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 동작하는지는 공개된 범위가 없어 확인되지 않았습니다; {ko}",
                 f"no range was published for TensorRT {name}'s CUDA {tar.cuda} build, so CUDA {preset.cuda} is not confirmed; to be sure, {en}",
             )
         ]
@@ -183,7 +182,7 @@ def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
             error(
                 "tensorrt-cuda",
                 "$.sources.tensorrt",
-                f"TensorRT {name}의 이 파일은 CUDA {used}용입니다; CUDA {preset.cuda}에는 {josa(other.file, '을', '를')} 쓰세요",
+                f"TensorRT {name}의 이 파일은 CUDA {used}용입니다; CUDA {preset.cuda}에는 {josa(other.file, '을', '를')} 쓰십시오",
                 f"this TensorRT {name} file is for CUDA {used}; with CUDA {preset.cuda} take {other.file}",
             )
         ]
@@ -219,7 +218,7 @@ def _named(preset: Preset) -> list[Problem]:
     if not match or match.group(1) == stated or match.group(1).startswith(stated + "."):
         return []
     return [error("tensorrt-file", "$.sources.tensorrt",
-        f"파일은 TensorRT {match.group(1)}인데 프리셋의 버전은 {stated}입니다; 둘을 같게 하세요",
+        f"파일은 TensorRT {match.group(1)}인데 프리셋의 버전은 {stated}입니다; 둘을 같게 하십시오",
         f"the file is TensorRT {match.group(1)} but the preset says {stated}; make them the same")]  # fmt: skip
 
 
@@ -236,7 +235,7 @@ def _debs(preset: Preset) -> list[Problem]:
             warning(
                 "tensorrt-pin",
                 "$.tensorrt.runtime",
-                f"버전을 고정하지 않은 {', '.join(loose)} 때문에 다른 CUDA용 빌드가 섞일 수 있습니다; 모두 같은 버전으로 고정하세요",
+                f"버전을 고정하지 않은 패키지({', '.join(loose)}) 때문에 apt가 다른 CUDA용 빌드를 섞을 수 있습니다; 모두 같은 버전으로 고정하십시오",
                 f"{', '.join(loose)} has no version, so apt may mix builds for another CUDA; pin every package to one version",
             )
         )
@@ -245,7 +244,7 @@ def _debs(preset: Preset) -> list[Problem]:
             error(
                 "tensorrt-pin",
                 "$.tensorrt.runtime",
-                f"TensorRT 패키지의 버전이 서로 다릅니다({', '.join(sorted(pinned))}); 하나로 맞추세요",
+                f"TensorRT 패키지의 버전이 서로 다릅니다({', '.join(sorted(pinned))}); 하나로 맞추십시오",
                 f"the TensorRT packages have different versions ({', '.join(sorted(pinned))}); pin all to one",
             )
         )
@@ -257,15 +256,14 @@ def _cudnn(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[P
         return []
     name = short(release.version)
     if not cudnn_fits(release, preset.cudnn):
-        found = f"cuDNN {preset.cudnn}" if preset.cudnn else "cuDNN"
         ko, en = _instead(release.version, preset, catalog)
-        why_ko = f"기반 이미지는 {found}입니다" if preset.cudnn else "기반 이미지에 cuDNN이 없습니다"
-        why_en = f"the base image has {found}" if preset.cudnn else "the base image has none"
+        why_ko, why_en = ((f"기반 이미지의 cuDNN은 {preset.cudnn}입니다", f"the base image has cuDNN {preset.cudnn}") if preset.cudnn
+                          else ("기반 이미지에 cuDNN이 없습니다", "the base image has none"))  # fmt: skip
         return [error("tensorrt-cudnn", _PATH, f"TensorRT {name}에는 cuDNN {josa(major(release.cudnn), '이', '가')} 필요한데 {why_ko}; {ko}",
                       f"TensorRT {name} needs cuDNN {major(release.cudnn)} and {why_en}; {en}")]  # fmt: skip
     if "." in preset.cudnn and key(preset.cudnn)[:2] < key(release.cudnn)[:2]:
         return [warning("tensorrt-cudnn", _PATH,
-            f"TensorRT {name}의 검증에 쓰인 cuDNN은 {release.cudnn}인데 기반 이미지는 {preset.cudnn}입니다",
+            f"TensorRT {name}의 검증에 쓰인 cuDNN은 {release.cudnn}인데 기반 이미지의 cuDNN은 {preset.cudnn}입니다",
             f"TensorRT {name} was tested with cuDNN {release.cudnn}; the base image has {preset.cudnn}")]  # fmt: skip
     return []
 
@@ -281,6 +279,6 @@ def _gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
             known = catalog.architectures.get(compute)
             name = known.name if known else compute
             problems.append(warning("tensorrt-gpu", "$.opencv.architectures",
-                f"TensorRT {since}부터 {name}(compute {compute}) 지원을 없앴으므로 그 GPU에서는 TensorRT가 동작하지 않습니다",
+                f"TensorRT {since}부터 {name}(compute {compute}) 지원이 중단되어, 그 GPU에서는 OpenCV만 동작하고 TensorRT는 동작하지 않습니다",
                 f"TensorRT dropped {name} (compute {compute}) in {since}: on such a GPU OpenCV runs and TensorRT does not"))  # fmt: skip
     return problems

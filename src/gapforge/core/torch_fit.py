@@ -31,7 +31,7 @@ def python_problems(python: str, os: tuple[str, str], extra_source: bool, catalo
             error(
                 "python-source",
                 "$.python.version",
-                f"Ubuntu 22.04의 저장소에는 Python {josa(python, '이', '가')} 없습니다; 3.10을 쓰거나 그 Python을 가진 저장소를 apt.sources에 더하세요",
+                f"Ubuntu 22.04의 저장소에는 Python {josa(python, '이', '가')} 없습니다; 3.10을 쓰거나 그 버전이 있는 저장소를 apt.sources에 추가하십시오",
                 f"Ubuntu 22.04's archive has no Python {python}; take 3.10, or add to apt.sources an archive that has it",
             )
         ]
@@ -85,7 +85,7 @@ def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
             error(
                 "torch-index",
                 "$.pytorch.index",
-                f"기본 인덱스에는 torch {torch.torch} 같은 +{own} 빌드가 없습니다; index를 https://download.pytorch.org/whl/{own} 으로 쓰세요",
+                f"기본 인덱스에는 torch {torch.torch} 같은 +{own} 빌드가 없습니다; index를 다음 주소로 바꾸십시오: https://download.pytorch.org/whl/{own}",
                 f"the default index has no +{own} builds such as torch {torch.torch}; set index to https://download.pytorch.org/whl/{own}",
             )
         ]
@@ -95,7 +95,7 @@ def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
             error(
                 "torch-index",
                 "$.pytorch.index",
-                f"torch {josa(torch.torch, '은', '는')} 인덱스 {match.group(1)}에 없습니다; 주소의 끝을 {own}으로 맞추세요",
+                f"torch {josa(torch.torch, '은', '는')} 인덱스 {match.group(1)}에 없습니다; 주소의 끝을 {own}에 맞추십시오",
                 f"torch {torch.torch} is not in the index for {match.group(1)}; end the address with {own}",
             )
         ]
@@ -107,28 +107,29 @@ def _torch_release(
 ) -> list[Problem]:
     problems: list[Problem] = []
     if asked.build and asked.build not in release.builds:
-        cuda = build_cuda(asked.build)
         other = nearest_version(asked.version, (v for v, r in catalog.torch.items() if asked.build in r.builds))
-        hint_ko = f"; {josa(asked.build, '은', '는')} torch {other}에 있습니다" if other else ""
-        hint_en = f"; {asked.build} exists for torch {other}" if other else ""
+        ko, en = (
+            (f"; {asked.build} 빌드는 torch {other}에 있습니다", f"; {asked.build} exists for torch {other}")
+            if other
+            else ("", "")
+        )
         problems.append(
             error(
                 "torch-build",
                 "$.pytorch.torch",
-                f"torch {asked.version}에는 CUDA {cuda or '?'} 빌드({asked.build})가 없고 {', '.join(release.builds)}만 있습니다{hint_ko}",
-                f"torch {asked.version} has no {asked.build} build, only {', '.join(release.builds)}{hint_en}",
+                f"torch {asked.version}에는 {asked.build} 빌드가 없고 {', '.join(release.builds)}만 있습니다{ko}",
+                f"torch {asked.version} has no {asked.build} build, only {', '.join(release.builds)}{en}",
             )
         )
     if python not in release.pythons:
         other = nearest_version(asked.version, (v for v, r in catalog.torch.items() if python in r.pythons))
-        hint_ko = f", 또는 torch {other}" if other else ""
-        hint_en = f", or torch {other}" if other else ""
+        ko, en = (f" 또는 torch {other}", f", or torch {other}") if other else ("", "")
         problems.append(
             error(
                 "torch-python",
                 "$.pytorch.torch",
-                f"torch {josa(asked.version, '은', '는')} Python {python}용 휠이 없습니다; Python {josa(', '.join(release.pythons) + hint_ko, '을', '를')} 쓰세요",
-                f"torch {asked.version} has no wheels for Python {python}; take Python {', '.join(release.pythons)}{hint_en}",
+                f"torch {asked.version}에는 Python {python}용 wheel이 없습니다; Python {josa(', '.join(release.pythons) + ko, '을', '를')} 쓰십시오",
+                f"torch {asked.version} has no wheels for Python {python}; take Python {', '.join(release.pythons)}{en}",
             )
         )
     for name, asked_for, goes_with in (
@@ -144,7 +145,7 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"torch {asked.version}에 맞는 {josa(name, '은', '는')} 나온 적이 없습니다; {josa(name, '을', '를')} 빼세요",
+                    f"torch {asked.version}에 맞는 {josa(name, '은', '는')} 나온 적이 없습니다; {josa(name, '을', '를')} 빼십시오",
                     f"no {name} was released for torch {asked.version}; leave {name} out",
                 )
             )
@@ -153,7 +154,7 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"{name} {josa(public(asked_for), '은', '는')} torch {josa(asked.version, '과', '와')} 맞지 않습니다; {name} {goes_with}{josa(suffix, '을', '를')} 쓰세요",
+                    f"{name} {josa(public(asked_for), '은', '는')} torch {josa(asked.version, '과', '와')} 맞지 않습니다; {name} {josa(goes_with + suffix, '을', '를')} 쓰십시오",
                     f"{name} {public(asked_for)} does not go with torch {asked.version}; take {name} {goes_with}{suffix}",
                 )
             )
@@ -162,7 +163,7 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"{name} {josa(asked_for, '과', '와')} torch {josa(torch.torch, '은', '는')} 서로 다른 빌드입니다; {name} {goes_with}{josa(suffix, '을', '를')} 쓰세요",
+                    f"{name} {josa(asked_for, '과', '와')} torch {josa(torch.torch, '은', '는')} 서로 다른 빌드입니다; {name} {josa(goes_with + suffix, '을', '를')} 쓰십시오",
                     f"{name} {asked_for} and torch {torch.torch} are different builds; take {name} {goes_with}{suffix}",
                 )
             )
@@ -189,7 +190,7 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             warning(
                 "torch-cuda",
                 path,
-                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리를 함께 가져옵니다; {asked.version}+cpu와 인덱스 https://download.pytorch.org/whl/cpu 를 쓰세요",
+                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리까지 설치합니다; 인덱스 https://download.pytorch.org/whl/cpu 의 {asked.version}+cpu를 쓰십시오",
                 f"the preset has no CUDA but torch {asked.version}'s {asked.build} build brings the CUDA libraries along; take {asked.version}+cpu from https://download.pytorch.org/whl/cpu",
             )
         ]
@@ -210,9 +211,9 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             error(
                 "torch-cuda",
                 path,
-                f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {cuda}에는 {josa(take, '을', '를')} 쓰세요"
+                f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {cuda}에는 {josa(take, '을', '를')} 쓰십시오"
                 if take
-                else f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {own} 기반 이미지를 쓰세요",
+                else f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {own} 기반 이미지를 쓰십시오",
                 f"torch {asked.version}'s {asked.build} build needs CUDA {major(own)}; "
                 + (f"with CUDA {cuda} take {take}" if take else f"take a base image with CUDA {own}"),
             )
@@ -223,7 +224,7 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             warning(
                 "torch-cuda",
                 path,
-                f"torch {asked.version}의 CUDA {josa(own, '은', '는')} 기반 이미지의 CUDA {cuda}보다 새것이라 더 새 드라이버가 필요할 수 있습니다"
+                f"torch {asked.version}의 CUDA {josa(own, '은', '는')} 기반 이미지의 CUDA {cuda}보다 높아 더 새로운 드라이버가 필요할 수 있습니다"
                 + (f"; {josa(take, '이', '가')} 맞습니다" if take else ""),
                 f"torch {asked.version} carries CUDA {own}, newer than the base image's {cuda}, and may need a newer driver"
                 + (f"; {take} fits" if take else ""),
@@ -263,7 +264,7 @@ def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
         return []
     asked = _numpy_asked(preset)
     return [error("numpy", "$.python.packages",
-        f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (f"\"{asked}\"는 {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰세요",
+        f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (josa(f'"{asked}"', "은", "는") + f" {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰십시오",
         f"torch {version} does not work with NumPy {limit}, and " + (f'"{asked}" allows it' if asked else "no NumPy is pinned") + "; take numpy==1.26.4")]  # fmt: skip
 
 
@@ -277,5 +278,5 @@ def undeclared_problems(preset: Preset) -> list[Problem]:
     ):
         return []
     return [error("packaging", "$.python.packages",
-        f"torch {josa(version, '은', '는')} packaging을 쓰면서도 요구하지 않아, 없으면 torchvision이 불러와지지 않습니다; packaging==24.1을 더하세요",
+        f"torch {josa(version, '은', '는')} packaging을 쓰면서도 의존성으로 요구하지 않아, 없으면 torchvision을 불러올 수 없습니다; packaging==24.1을 추가하십시오",
         f"torch {version} imports packaging without asking for it, and torchvision does not load when it is absent; add packaging==24.1")]  # fmt: skip

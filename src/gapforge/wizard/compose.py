@@ -64,7 +64,7 @@ def refusal(problems: Sequence[Problem]) -> CompatibilityError:
         else tr("선택한 버전들은 함께 쓸 수 없습니다", "the chosen versions cannot work together"),
         faults=[Fault(p.path, p.text) for p in problems] if len(problems) > 1 else [],
         hint=tr(
-            "위에 적힌 버전으로 바꾸어 다시 실행하세요", "choose the versions named above and run the command again"
+            "위에 적힌 버전으로 바꾸어 다시 실행하십시오", "choose the versions named above and run the command again"
         ),
     )
 
@@ -84,7 +84,7 @@ def template_for(base: str, project: Project, catalog: Catalog, torch: str = "")
     known = [p for p in _readable(project) if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
         raise PresetError(tr("바탕으로 삼을 프리셋이 없습니다", "there is no preset to start from"),
-                          hint=tr("presets/ 를 배포본에서 복원하세요", "restore presets/ from the release"))  # fmt: skip
+                          hint=tr("presets/ 를 배포본에서 복원하십시오", "restore presets/ from the release"))  # fmt: skip
 
     def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], bool, tuple[int, ...], str]:
         own = key(public(preset.pytorch.torch)) if preset.pytorch else ()
@@ -289,12 +289,12 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
         near = nearest_version(wanted, fitting)
         raise CompatibilityError(
             tr(
-                f"TensorRT {wanted}의 파일 주소를 카탈로그가 모릅니다",
+                f"TensorRT {wanted}의 파일 주소가 카탈로그에 없습니다",
                 f"the catalog does not know where TensorRT {wanted} is",
             )
             + (tr(f"; CUDA {cuda}에 맞는 가까운 버전: {near}", f"; with CUDA {cuda} take {near}") if near else ""),
             hint=tr(
-                "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰세요",
+                "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰십시오",
                 "or write tensorrt and sources.tensorrt into a preset by hand",
             ),
         )
@@ -304,6 +304,7 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     source = {**_archive(Archive(tar.file, tar.url, tar.sha256)), "version": release.version,
               "licence": old.get("licence", "LicenseRef-NVIDIA-TensorRT-SLA"),
               "homepage": old.get("homepage", "https://developer.nvidia.com/tensorrt"),
+              # no tr: it becomes part of the preset, which is a file and is hashed
               "gated": old.get("gated", "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
                                " with a browser, accept the licence and download this file")}  # fmt: skip
     if tar.size:
