@@ -12,6 +12,7 @@ from gapforge.bundle.flow import Flow
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.volume import Damaged, Piece, open_regular
 from gapforge.core.cores import on_all_cores
+from gapforge.core.text import tr
 
 
 class _Own(threading.local):
@@ -38,14 +39,15 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
         wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:
-            raise Damaged("ends too early")
+            raise Damaged(tr("너무 일찍 끝남", "ends too early"))
         digest.update(wanted[:count])
         if write is not None:
             write(wanted[:count], piece.span.offset + done)
         done += count
         _own.flow.reached(piece.position + done)
     if digest.hexdigest() != piece.sha256:
-        raise Damaged(f"has sha256 {digest.hexdigest()} instead of {piece.sha256}")
+        raise Damaged(tr(f"sha256이 {piece.sha256} 대신 {digest.hexdigest()}임",
+                         f"has sha256 {digest.hexdigest()} instead of {piece.sha256}"))  # fmt: skip
 
 
 def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:

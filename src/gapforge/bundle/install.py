@@ -37,6 +37,7 @@ from gapforge.core.files import (
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.text import josa, tr
 
 FORMAT = 1
 INSTALLED, SAVED, LEFT = "installed", "saved", "left"
@@ -186,8 +187,10 @@ def _examine(project: Project, handle: int, members: list[Member], known: Mappin
         elif bool(status.st_mode & 0o100) != member.executable:
             work.modes.append(member)
     if faults:
-        raise StorageError(f"{root} cannot take gapforge's files; nothing of them was written", faults=faults,
-                           hint="move away what is named, then run the same command again; or unpack with --no-tool")  # fmt: skip
+        raise StorageError(tr(f"{root}에 gapforge의 파일을 둘 수 없어 하나도 쓰지 않았습니다",
+                              f"{root} cannot take gapforge's files; nothing of them was written"), faults=faults,
+                           hint=tr("적힌 것을 옮긴 뒤 같은 명령을 다시 실행하거나, unpack에 --no-tool을 붙이십시오",
+                                   "move away what is named, then run the same command again; or unpack with --no-tool"))  # fmt: skip
     return work
 
 
@@ -201,26 +204,28 @@ def _behind_link(root: Path, path: str) -> bool:
 def _obstacle(root: Path, path: str, removed: set[str]) -> str:
     """Why no file can be put there; "" when it can. What is about to be removed is no obstacle."""
     if _behind_link(root, path):
-        return "lies behind a symbolic link, which is not followed"
+        return tr("심볼릭 링크 너머에 있음; 링크는 따라가지 않음", "lies behind a symbolic link, which is not followed")
     parts = path.split("/")
     for count in range(1, len(parts)):
         parent = "/".join(parts[:count])
         if os.path.lexists(root / parent) and not (root / parent).is_dir() and parent not in removed:
-            return f"needs a folder where the file {parent} is"
+            return tr(f"폴더가 있어야 할 자리에 파일이 있음: {parent}", f"needs a folder where the file {parent} is")
     target = root / path
     if target.is_dir() and not target.is_symlink():
         for where, folders, files in os.walk(target):
             stays = any(Path(where, name).is_symlink() for name in folders)
             stays |= any(Path(where, name).relative_to(root).as_posix() not in removed for name in files)
             if stays or not (folders or files or Path(where) == target):
-                return "is a folder where the archive has a file"
+                return tr("아카이브에는 파일인데 여기에는 폴더임", "is a folder where the archive has a file")
     return ""
 
 
 def _data(handle: int, member: Member) -> bytes:
     data = os.pread(handle, member.size, member.offset)
     if len(data) != member.size:
-        raise BundleError("the archive of gapforge became shorter while it was read", hint="run the same command again")
+        raise BundleError(tr("gapforge 저장소의 아카이브가 읽는 동안 짧아졌습니다",
+                             "the archive of gapforge became shorter while it was read"),
+                          hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
     return data
 
 
@@ -261,8 +266,10 @@ class _Install:
         need = sum(m.size + _ROOM_EACH for m in [*self.work.new, *self.work.replaced])
         free = free_bytes(self.root)
         if need > free:
-            raise StorageError(f"{self.root}: {human_bytes(need)} are needed for gapforge and {human_bytes(free)} are free",
-                               hint=f"make room (df -h {self.root}), then run the same command again")  # fmt: skip
+            raise StorageError(tr(f"{self.root}: gapforge에 {josa(human_bytes(need), '이', '가')} 필요하지만 {human_bytes(free)}만 남아 있습니다",
+                                  f"{self.root}: {human_bytes(need)} are needed for gapforge and {human_bytes(free)} are free"),
+                               hint=tr(f"공간을 확보한 뒤(df -h {self.root}) 같은 명령을 다시 실행하십시오",
+                                       f"make room (df -h {self.root}), then run the same command again"))  # fmt: skip
 
     def _keep(self, path: str) -> None:
         """Keep a file as it is now; never over another one that was kept before."""
@@ -283,13 +290,14 @@ class _Install:
         elif source.is_file():
             link_or_copy(source, target)
         else:
-            raise StorageError(f"{source} is neither a file nor a folder", hint=f"move it away: ls -l {source}")
+            raise StorageError(tr(f"{josa(str(source), '은', '는')} 파일도 폴더도 아닙니다", f"{source} is neither a file nor a folder"),
+                               hint=tr(f"다른 곳으로 옮기십시오: ls -l {source}", f"move it away: ls -l {source}"))  # fmt: skip
         self.kept[folder] = None
 
     def _stage(self, members: list[Member]) -> Path:
         stage = self.root / _STAGE
         remove_folder(stage)
-        mark_folder(stage, "gapforge's files before they are put in place")
+        mark_folder(stage, "gapforge's files before they are put in place")  # no tr: goes into the marker file
         for member in members:
             mode = 0o755 if member.executable else 0o644
             write_bytes(stage / "files" / member.name, _data(self.handle, member), mode)

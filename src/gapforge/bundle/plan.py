@@ -37,6 +37,7 @@ from gapforge.bundle.volume import (
 from gapforge.core.accepted import MOMENT
 from gapforge.core.errors import BundleError
 from gapforge.core.files import SHA256_HEX, sha256_bytes
+from gapforge.core.text import tr
 
 MIN_PAYLOAD = 1024  # bytes that a volume must be able to hold besides its index
 _HEAD_KEYS = ("format", "bundle", "volume_size", "repairs", "tool", "made")  # the first row of the hash tree
@@ -104,8 +105,9 @@ def make_plan(
             "spans": [span.to_json() for span in ordered], "views": [view.to_json() for view in named]}  # fmt: skip
     text = compact(seed)
     if len(text) > _INDEX_LIMIT:
-        raise BundleError(f"a bundle of {len(ordered)} objects is too large for its index",
-                          hint="pack the presets one by one")  # fmt: skip
+        raise BundleError(tr(f"객체가 {len(ordered)}개인 묶음은 색인에 다 적을 수 없습니다",
+                             f"a bundle of {len(ordered)} objects is too large for its index"),
+                          hint=tr("프리셋을 하나씩 따로 담으십시오", "pack the presets one by one"))  # fmt: skip
     identity = Identity(sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named, tool)
     volumes = _layout(ordered, identity)
     return Plan(identity.bundle, volume_bytes, repairs, named, ordered, volumes, tool)
@@ -115,8 +117,10 @@ def _layout(spans: Sequence[Span], identity: Identity) -> tuple[tuple[Span, ...]
     fixed = len(HEAD) + TRAILER.size + len(index_bytes(identity, (), ()))
     capacity = identity.volume_size - fixed
     if capacity < _PIECE_ROOM + MIN_PAYLOAD:
-        raise BundleError(f"volumes of {identity.volume_size} bytes are too small for their own index",
-                          hint=f"--volume-size {fixed + _PIECE_ROOM + MIN_PAYLOAD + 16} or more")  # fmt: skip
+        least = fixed + _PIECE_ROOM + MIN_PAYLOAD + 16
+        raise BundleError(tr(f"{identity.volume_size}바이트 볼륨은 너무 작아 자신의 색인도 담지 못합니다",
+                             f"volumes of {identity.volume_size} bytes are too small for their own index"),
+                          hint=tr(f"--volume-size {least} 이상으로 지정하십시오", f"--volume-size {least} or more"))  # fmt: skip
     volumes: list[list[Span]] = [[]]
     used = listed = 0
     for span in spans:
@@ -136,7 +140,8 @@ def _layout(spans: Sequence[Span], identity: Identity) -> tuple[tuple[Span, ...]
             volumes.append([])
             used = listed = 0
     if len(volumes) > MAX_VOLUMES:
-        raise BundleError(f"{len(volumes)} volumes are too many", hint="choose a larger --volume-size")
+        raise BundleError(tr(f"볼륨이 {len(volumes)}개로 너무 많습니다", f"{len(volumes)} volumes are too many"),
+                          hint=tr("--volume-size를 더 크게 지정하십시오", "choose a larger --volume-size"))  # fmt: skip
     return tuple(tuple(volume) for volume in volumes)
 
 
@@ -180,31 +185,32 @@ def read_index(path: Path) -> Index:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_INDEX:
-            raise Damaged(f"has {size} bytes; no more than {MAX_INDEX} are read")
+            raise Damaged(tr(f"{size}바이트임; {MAX_INDEX}바이트까지만 읽음",
+                             f"has {size} bytes; no more than {MAX_INDEX} are read"))  # fmt: skip
         raw = parse_json(os.pread(file.fileno(), size, 0))
     keys = {*_HEAD_KEYS, "objects", "views", "volumes", "root"}
     if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT:
-        raise Damaged("is not the index of a bundle")
+        raise Damaged(tr("묶음의 색인이 아님", "is not the index of a bundle"))
     if any(type(raw[key]) is not list for key in ("objects", "views", "volumes")):
-        raise Damaged("is not the index of a bundle")
+        raise Damaged(tr("묶음의 색인이 아님", "is not the index of a bundle"))
     if raw["root"] != _root_of(raw):
-        raise Damaged("is damaged: its hash tree has another root")
+        raise Damaged(tr("손상됨: 해시 트리의 뿌리가 다름", "is damaged: its hash tree has another root"))
     spans = [parse_span(row) for row in raw["objects"]]
     check_order(spans)
-    repairs = text_or_none(raw["repairs"], BUNDLE_ID, "the mended bundle")
-    tool = text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as")
-    bytes_each = number_in(raw["volume_size"], 1, 1 << 62, "a volume size")
+    repairs = text_or_none(raw["repairs"], BUNDLE_ID, lambda: tr("복구할 묶음", "the mended bundle"))
+    tool = text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as"))
+    bytes_each = number_in(raw["volume_size"], 1, 1 << 62, lambda: tr("볼륨 크기", "a volume size"))
     if sum(span.length for span in spans) // bytes_each > MAX_INDEX // 64:
-        raise Damaged("declares more volumes than it lists")
+        raise Damaged(tr("볼륨이 목록보다 많다고 함", "declares more volumes than it lists"))
     try:
         plan = make_plan(spans, parse_views(raw["views"]), bytes_each, repairs=repairs, tool=tool)
     except BundleError as error:
-        raise Damaged(error.message) from None
+        raise Damaged(tr(f"만들 수 없는 묶음임: {error.message}", error.message)) from None
     if plan.bundle != raw["bundle"] or len(raw["volumes"]) != len(plan.volumes):
-        raise Damaged("does not describe the bundle that it names")
+        raise Damaged(tr("스스로 밝힌 묶음과 내용이 다름", "does not describe the bundle that it names"))
     sealed = []
     for number, row in enumerate(raw["volumes"], 1):
         if type(row) is not list or len(row) != 3 or row[:2] != [volume_name(plan.bundle, number), plan.size(number)]:
-            raise Damaged(f"lists volume {number} in another form")
-        sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, "a volume")))
-    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, "the moment"))
+            raise Damaged(tr(f"볼륨 {number}의 형식이 다름", f"lists volume {number} in another form"))
+        sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, lambda: tr("볼륨", "a volume"))))
+    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, lambda: tr("서명 시각", "the moment")))

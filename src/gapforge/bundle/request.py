@@ -28,6 +28,7 @@ from gapforge.bundle.volume import (
 )  # fmt: skip
 from gapforge.core.errors import BundleError
 from gapforge.core.files import SHA256_HEX
+from gapforge.core.text import josa, tr
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,28 @@ def read_request(path: Path) -> Request:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_INDEX:
-                raise Damaged(f"has {size} bytes; no more than {MAX_INDEX} are read")
+                raise Damaged(tr(f"{size}바이트임; {MAX_INDEX}바이트까지만 읽음",
+                                 f"has {size} bytes; no more than {MAX_INDEX} are read"))  # fmt: skip
             raw = parse_json(os.pread(file.fileno(), size, 0))
         keys = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
         if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or raw["request"] != "repair":
-            raise Damaged("is no repair request")
+            raise Damaged(tr("복구 요청이 아님", "is no repair request"))
         if type(raw["volumes"]) is not list or type(raw["objects"]) is not list:
-            raise Damaged("is no repair request")
+            raise Damaged(tr("복구 요청이 아님", "is no repair request"))
         spans = tuple(parse_span(row) for row in raw["objects"])
         check_order(spans)
-        volumes = tuple(number_in(n, 1, MAX_VOLUMES, "a volume") for n in raw["volumes"])
-        return Request(text_in(raw["bundle"], BUNDLE_ID, "a bundle"), spans, volumes, parse_views(raw["views"]),
-                       text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as"))  # fmt: skip
+        volumes = tuple(number_in(n, 1, MAX_VOLUMES, lambda: tr("볼륨", "a volume")) for n in raw["volumes"])
+        bundle = text_in(raw["bundle"], BUNDLE_ID, lambda: tr("묶음", "a bundle"))
+        views = parse_views(raw["views"])
+        tool = text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as"))
+        return Request(bundle, spans, volumes, views, tool)
     except Damaged as error:
-        raise BundleError(f"{path} {error}", hint="have the site send repair-BUNDLE.json again, unchanged") from None
+        raise BundleError(tr(f"복구 요청 {josa(str(path), '을', '를')} 쓸 수 없습니다: {error}", f"{path} {error}"),
+                          hint=tr("현장에 repair-BUNDLE.json을 고치지 말고 다시 보내 달라고 하십시오",
+                                  "have the site send repair-BUNDLE.json again, unchanged")) from None  # fmt: skip
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}", hint="pack --repair FILE") from None
+        raise BundleError(tr(f"{josa(str(path), '을', '를')} 읽을 수 없습니다: {error.strerror}",
+                             f"{path} cannot be read: {error.strerror}"), hint="pack --repair FILE") from None  # fmt: skip
 
 
 def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...], str]:
@@ -96,15 +103,18 @@ def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], 
             except (Damaged, OSError):
                 continue
         if plan is None:
+            bundle, index = request.bundle, index_name(request.bundle)
             raise BundleError(
-                f"the request asks for whole volumes of bundle {request.bundle}, and {index_name(request.bundle)} "
-                "is not here to tell what was in them",
-                hint=f"put {index_name(request.bundle)} beside the request, or pack the bundle again")  # fmt: skip
+                tr(f"요청이 묶음 {bundle}의 볼륨을 통째로 바라는데, 볼륨의 내용을 알려 줄 {josa(index, '이', '가')} 여기 없습니다",
+                   f"the request asks for whole volumes of bundle {bundle}, and {index} is not here to tell what was in them"),
+                hint=tr(f"{josa(index, '을', '를')} 요청 옆에 두거나 묶음을 다시 만드십시오",
+                        f"put {index} beside the request, or pack the bundle again"))  # fmt: skip
         views, tool = plan.views, plan.tool
         for number in request.volumes:
             if number > len(plan.volumes):
-                raise BundleError(f"bundle {request.bundle} has {len(plan.volumes)} volumes, not {number}",
-                                  hint="have the site send its request again")  # fmt: skip
+                raise BundleError(tr(f"묶음 {request.bundle}의 볼륨은 {len(plan.volumes)}개이므로 볼륨 {number}번은 없습니다",
+                                     f"bundle {request.bundle} has {len(plan.volumes)} volumes, not {number}"),
+                                  hint=tr("현장에 요청을 다시 보내 달라고 하십시오", "have the site send its request again"))  # fmt: skip
             spans |= set(plan.volumes[number - 1])
     return disjoint(spans), views, tool
 

@@ -12,6 +12,7 @@ from gapforge.bundle.plan import Index, Plan, read_index
 from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
 from gapforge.core.errors import BundleError, Fault
 from gapforge.core.signing import SUFFIX as SIGNATURE_SUFFIX
+from gapforge.core.text import josa, tr
 
 MAX_FILES = 20_000
 LOCK_SUFFIX = f".lock{SIGNATURE_SUFFIX}"
@@ -60,7 +61,9 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
     """
     for folder in folders:
         if not folder.exists():
-            raise BundleError(f"{folder} does not exist", hint="mount the stick, then: unpack FOLDER")
+            raise BundleError(tr(f"{josa(str(folder), '이', '가')} 없습니다", f"{folder} does not exist"),
+                              hint=tr("스틱을 마운트한 뒤 실행하십시오: unpack FOLDER",
+                                      "mount the stick, then: unpack FOLDER"))  # fmt: skip
     scan, indexes = Scan(), admission.indexes if admission is not None else {}
     for path in _small_files(folders, ".json", beside=admission is not None):
         try:
@@ -79,7 +82,8 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
     altered: dict[Path, tuple[str, str]] = {}
     for count, path in enumerate(volume_files(folders, SUFFIX)):
         if count == MAX_FILES:
-            raise BundleError(f"there are more than {MAX_FILES} volumes", hint="name the folders of one bundle")
+            raise BundleError(tr(f"볼륨이 {MAX_FILES}개보다 많습니다", f"there are more than {MAX_FILES} volumes"),
+                              hint=tr("묶음 하나의 폴더만 지정하십시오", "name the folders of one bundle"))  # fmt: skip
         try:
             volume, _ = read_volume(path)
             if admission is not None:
@@ -91,7 +95,7 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
         except Damaged as error:
             scan.broken[path] = str(error)
         except OSError as error:
-            scan.broken[path] = f"cannot be read: {error.strerror}"
+            scan.broken[path] = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
         else:
             scan.volumes.append(volume)
     if admission is not None and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2:
@@ -120,11 +124,13 @@ def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
         return
     plan, sealed = indexes[identity.bundle].plan, indexes[identity.bundle].sealed
     if identity.number > len(sealed) or identity != plan.identity(identity.number):
-        raise Altered("says another thing of itself than the bundle's index")
-    if sealed[identity.number - 1].sha256 != volume.index_sha256:
-        raise Altered("was altered: the bundle's index lists volume "
-                      f"{identity.number} with sha256 {sealed[identity.number - 1].sha256[:12]}…, "
-                      f"its own is {volume.index_sha256[:12]}…")  # fmt: skip
+        raise Altered(tr("스스로 밝힌 내용이 묶음의 색인과 다름",
+                         "says another thing of itself than the bundle's index"))  # fmt: skip
+    number, listed, own = identity.number, sealed[identity.number - 1].sha256, volume.index_sha256
+    if listed != own:
+        raise Altered(tr(f"바뀌었음: 묶음의 색인에 적힌 볼륨 {number}의 sha256은 {listed[:12]}…, 이 볼륨은 {own[:12]}…",
+                         f"was altered: the bundle's index lists volume {number} with sha256 {listed[:12]}…, "
+                         f"its own is {own[:12]}…"))  # fmt: skip
 
 
 def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, Index]) -> None:
@@ -138,19 +144,24 @@ def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str
         roots = set(named[:1])
     if not roots:
         shown = ", ".join(str(folder) for folder in folders)
-        what = f"of bundle {only} " if only else ""
-        raise BundleError(f"no usable volume {what}in {shown}", hint=f"name the folders that hold *{SUFFIX}",
+        what = tr(f"묶음 {only}의 ", f"of bundle {only} ") if only else ""
+        raise BundleError(tr(f"{shown}에 {what}쓸 수 있는 볼륨이 없습니다", f"no usable volume {what}in {shown}"),
+                          hint=tr(f"*{SUFFIX} 파일이 있는 폴더를 지정하십시오", f"name the folders that hold *{SUFFIX}"),
                           faults=[Fault(str(path), why) for path, why in scan.broken.items()])  # fmt: skip
     if len(roots) > 1:
         raise BundleError(
-            "these are volumes of different bundles; nothing was imported",
-            faults=[Fault(str(v.path), f"volume {v.identity.number} of {v.identity.volumes} of bundle {v.identity.root}")
+            tr("서로 다른 묶음의 볼륨이 섞여 있어 아무것도 들여오지 않았습니다",
+               "these are volumes of different bundles; nothing was imported"),
+            faults=[Fault(str(v.path), tr(f"묶음 {v.identity.root}의 볼륨 {v.identity.volumes}개 중 {v.identity.number}번",
+                                          f"volume {v.identity.number} of {v.identity.volumes} of bundle {v.identity.root}"))
                     for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))],
-            hint=f"name one: --bundle {min(roots)}")  # fmt: skip
+            hint=tr(f"하나를 지정하십시오: --bundle {min(roots)}", f"name one: --bundle {min(roots)}"))  # fmt: skip
     scan.bundle = roots.pop()
     carried = {(volume.identity.views, volume.identity.tool) for volume in scan.volumes}
     if len(carried) > 1:
-        raise BundleError("volumes of one bundle do not agree on what it carries; nothing was imported",
-                          faults=[Fault(str(v.path), "names " + ", ".join(view.preset for view in v.identity.views))
+        raise BundleError(tr("한 묶음의 볼륨들이 묶음의 내용을 서로 다르게 적고 있어 아무것도 들여오지 않았습니다",
+                             "volumes of one bundle do not agree on what it carries; nothing was imported"),
+                          faults=[Fault(str(v.path), tr("프리셋: ", "names ") + ", ".join(view.preset for view in v.identity.views))
                                   for v in scan.volumes],
-                          hint="somebody altered them; carry the bundle again")  # fmt: skip
+                          hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
+                                  "somebody altered them; carry the bundle again"))  # fmt: skip

@@ -19,7 +19,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gapforge.core.files import SHA256_HEX, sha256_bytes
+from gapforge.core.text import tr
 
 FORMAT = 2
 SUFFIX = ".gfv"
@@ -40,6 +41,7 @@ MAX_VIEWS = 1000
 BUNDLE_ID = re.compile(r"[0-9a-f]{24}")
 PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NO_HASH = "0" * 64
+Words = Callable[[], str]  # asked only when something is wrong: an index has a hundred thousand values
 
 
 class Damaged(Exception):
@@ -165,10 +167,10 @@ def parse_json(data: bytes) -> Any:
 
     # One object, rows that hold a hash, few values besides: any other shape could take far more memory than its text.
     if data.count(b"{") > 1 or data.count(b"[") > len(data) // 64 + 16 or data.count(b",") > len(data) // 10 + 100_000:
-        raise Damaged("is not shaped like the JSON that gapforge writes")
+        raise Damaged(tr("gapforge가 쓰는 JSON의 형태가 아님", "is not shaped like the JSON that gapforge writes"))
 
     def refuse(text: str) -> NoReturn:
-        raise ValueError(f"holds the number {text[:20]}")
+        raise ValueError(tr(f"쓸 수 없는 숫자 {text[:20]}", f"holds the number {text[:20]}"))
 
     def number(text: str) -> int:
         return int(text) if len(text) <= 19 else refuse(text)
@@ -176,29 +178,34 @@ def parse_json(data: bytes) -> Any:
     try:
         value = json.loads(data.decode("ascii"), parse_int=number, parse_float=refuse, parse_constant=refuse)
         if compact(value) != data:
-            raise Damaged("is not written the way gapforge writes it")
+            raise Damaged(tr("gapforge가 쓰는 방식으로 적혀 있지 않음", "is not written the way gapforge writes it"))
     except RecursionError:
-        raise Damaged("is nested too deeply") from None
+        raise Damaged(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
     except (ValueError, MemoryError) as error:
-        raise Damaged(f"is not the JSON that gapforge writes: {str(error)[:100]}") from None
+        why = str(error)[:100]
+        raise Damaged(
+            tr(f"gapforge가 쓰는 JSON이 아님: {why}", f"is not the JSON that gapforge writes: {why}")
+        ) from None
     return value
 
 
-def number_in(value: Any, least: int, most: int, what: str) -> int:
+def number_in(value: Any, least: int, most: int, what: Words) -> int:
     """``value`` when it is a whole number in range; Damaged otherwise."""
     if type(value) is not int or not least <= value <= most:
-        raise Damaged(f"declares {what} {str(value)[:40]}, which cannot be ({least} to {most})")
+        raise Damaged(tr(f"{what()}: 있을 수 없는 값 {str(value)[:40]} ({least}~{most})",
+                         f"declares {what()} {str(value)[:40]}, which cannot be ({least} to {most})"))  # fmt: skip
     return value
 
 
-def text_in(value: Any, pattern: re.Pattern[str], what: str) -> str:
+def text_in(value: Any, pattern: re.Pattern[str], what: Words) -> str:
     """``value`` when it is a text of this form; Damaged otherwise."""
     if type(value) is not str or not pattern.fullmatch(value):
-        raise Damaged(f"declares {what} {str(value)[:60]!r}, which is not allowed")
+        raise Damaged(tr(f"{what()}: 허용되지 않는 값 {str(value)[:60]!r}",
+                         f"declares {what()} {str(value)[:60]!r}, which is not allowed"))  # fmt: skip
     return value
 
 
-def text_or_none(value: Any, pattern: re.Pattern[str], what: str) -> str:
+def text_or_none(value: Any, pattern: re.Pattern[str], what: Words) -> str:
     """``value`` when it is "" or a text of this form; Damaged otherwise."""
     return "" if type(value) is str and not value else text_in(value, pattern, what)
 
@@ -206,30 +213,37 @@ def text_or_none(value: Any, pattern: re.Pattern[str], what: str) -> str:
 def parse_span(row: Any) -> Span:
     """A span out of JSON. Raises Damaged when no object can have it."""
     if type(row) is not list or len(row) not in (2, 4):
-        raise Damaged("holds a piece of another form")
-    sha256 = text_in(row[0], SHA256_HEX, "an object")
-    size = number_in(row[1], 0, MAX_OBJECT, f"for object {sha256[:12]} the size")
+        raise Damaged(tr("조각의 형식이 다름", "holds a piece of another form"))
+    sha256 = text_in(row[0], SHA256_HEX, lambda: tr("객체", "an object"))
+    size = number_in(
+        row[1], 0, MAX_OBJECT, lambda: tr(f"객체 {sha256[:12]}의 크기", f"for object {sha256[:12]} the size")
+    )
     if len(row) == 2:
         return Span(sha256, size, 0, size)
-    offset = number_in(row[2], 0, size, f"for object {sha256[:12]} the offset")
-    length = number_in(row[3], 1, size - offset, f"for object {sha256[:12]} the length")
+    offset = number_in(
+        row[2], 0, size, lambda: tr(f"객체 {sha256[:12]}의 위치", f"for object {sha256[:12]} the offset")
+    )
+    length = number_in(
+        row[3], 1, size - offset, lambda: tr(f"객체 {sha256[:12]}의 길이", f"for object {sha256[:12]} the length")
+    )
     if length == size:
-        raise Damaged("writes a whole object as a part")
+        raise Damaged(tr("객체 전체를 일부로 적음", "writes a whole object as a part"))
     return Span(sha256, size, offset, length)
 
 
 def parse_views(raw: Any) -> tuple[View, ...]:
     """The views out of JSON. A preset's name becomes a folder's, so it is checked here."""
     if type(raw) is not list or len(raw) > MAX_VIEWS:
-        raise Damaged("does not list its presets")
+        raise Damaged(tr("프리셋 목록이 올바르지 않음", "does not list its presets"))
     views = []
     for row in raw:
         if type(row) is not list or len(row) != 3:
-            raise Damaged("describes a preset in another form")
-        views.append(View(text_in(row[0], PRESET_NAME, "a preset named"), text_in(row[1], SHA256_HEX, "the lock"),
-                          text_in(row[2], SHA256_HEX, "the sums")))  # fmt: skip
+            raise Damaged(tr("프리셋 항목의 형식이 다름", "describes a preset in another form"))
+        views.append(View(text_in(row[0], PRESET_NAME, lambda: tr("프리셋 이름", "a preset named")),
+                          text_in(row[1], SHA256_HEX, lambda: tr("잠금", "the lock")),
+                          text_in(row[2], SHA256_HEX, lambda: tr("SHA256SUMS", "the sums"))))  # fmt: skip
     if len({view.preset for view in views}) != len(views):
-        raise Damaged("names a preset twice")
+        raise Damaged(tr("같은 프리셋이 두 번 나옴", "names a preset twice"))
     return tuple(views)
 
 
@@ -238,9 +252,10 @@ def check_order(spans: Sequence[Span]) -> None:
     for before, after in pairwise(spans):
         same = before.sha256 == after.sha256
         if before.sha256 > after.sha256 or (same and (before.end > after.offset or before.size != after.size)):
-            raise Damaged(f"lists object {after.sha256[:12]} twice or out of order")
+            raise Damaged(tr(f"객체 {after.sha256[:12]}: 두 번 나오거나 순서가 틀림",
+                             f"lists object {after.sha256[:12]} twice or out of order"))  # fmt: skip
         if same and not (before.size and after.size):
-            raise Damaged(f"lists object {after.sha256[:12]} twice")
+            raise Damaged(tr(f"객체 {after.sha256[:12]}: 두 번 나옴", f"lists object {after.sha256[:12]} twice"))
 
 
 @contextmanager
@@ -248,13 +263,13 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
     """A file of a carrier, unbuffered. Damaged for a link, pipe or device; OSError as the system says it."""
     kind = os.lstat(path).st_mode
     if stat.S_ISLNK(kind):
-        raise Damaged("is a symbolic link, not a file")
+        raise Damaged(tr("파일이 아니라 심볼릭 링크임", "is a symbolic link, not a file"))
     if not stat.S_ISREG(kind):  # to open a device may already do something
-        raise Damaged("is not a regular file")
+        raise Damaged(tr("일반 파일이 아님", "is not a regular file"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Damaged("is not a regular file")
+            raise Damaged(tr("일반 파일이 아님", "is not a regular file"))
         yield file
 
 
@@ -263,55 +278,62 @@ def read_volume(path: Path) -> tuple[Volume, list[Piece]]:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size < len(HEAD) + TRAILER.size:
-            raise Damaged(f"is cut short: it has {size} bytes")
+            raise Damaged(tr(f"잘려 있음: {size}바이트뿐임", f"is cut short: it has {size} bytes"))
         if _at(file, 0, len(HEAD)) != HEAD:
-            raise Damaged("does not begin like a volume")
+            raise Damaged(tr("시작이 볼륨과 다름", "does not begin like a volume"))
         magic, version, zero, offset, length, digest = TRAILER.unpack(_at(file, size - TRAILER.size, TRAILER.size))
         if magic != TRAILER_MAGIC:
-            raise Damaged("is cut short or damaged: it does not end like a volume")
+            raise Damaged(
+                tr("잘렸거나 손상됨: 끝이 볼륨과 다름", "is cut short or damaged: it does not end like a volume")
+            )
         if version != FORMAT:
-            raise Damaged(f"is of format {version} or damaged; this gapforge reads format {FORMAT}")
+            raise Damaged(tr(f"형식 {version}이거나 손상됨; 이 gapforge가 읽는 형식은 {FORMAT}",
+                             f"is of format {version} or damaged; this gapforge reads format {FORMAT}"))  # fmt: skip
         if zero or offset < len(HEAD) or offset + length + TRAILER.size != size:
-            raise Damaged("is cut short or damaged: its trailer does not fit its size")
+            raise Damaged(tr("잘렸거나 손상됨: 꼬리표가 파일 크기와 맞지 않음",
+                             "is cut short or damaged: its trailer does not fit its size"))  # fmt: skip
         if length > MAX_INDEX:
-            raise Damaged(f"has an index of {length} bytes; no more than {MAX_INDEX} are read")
+            raise Damaged(tr(f"색인이 {length}바이트임; {MAX_INDEX}바이트까지만 읽음",
+                             f"has an index of {length} bytes; no more than {MAX_INDEX} are read"))  # fmt: skip
         index = _at(file, offset, length)
     if bytes.fromhex(sha256_bytes(index)) != digest:
-        raise Damaged("has a damaged index: its hash is another")
+        raise Damaged(tr("색인이 손상됨: 해시가 다름", "has a damaged index: its hash is another"))
     identity, pieces = _parse_index(parse_json(index))
     payload = sum(piece.span.length for piece in pieces)
     if payload != offset - len(HEAD):
-        raise Damaged(f"lists {payload} bytes and holds {offset - len(HEAD)}")
+        raise Damaged(tr(f"색인에는 {payload}바이트가 있다고 하지만 실제로는 {offset - len(HEAD)}바이트임",
+                         f"lists {payload} bytes and holds {offset - len(HEAD)}"))  # fmt: skip
     return Volume(path, size, digest.hex(), identity), pieces
 
 
 def _at(file: io.FileIO, offset: int, length: int) -> bytes:
     data = os.pread(file.fileno(), length, offset)
     if len(data) != length:
-        raise Damaged("became shorter while it was read")
+        raise Damaged(tr("읽는 동안 짧아짐", "became shorter while it was read"))
     return data
 
 
 def _parse_index(raw: Any) -> tuple[Identity, list[Piece]]:
     keys = {"format", "bundle", "number", "volumes", "volume_size", "repairs", "pieces", "views", "tool"}
     if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or type(raw["pieces"]) is not list:
-        raise Damaged("has an index of another form")
-    volumes = number_in(raw["volumes"], 1, MAX_VOLUMES, "a number of volumes")
+        raise Damaged(tr("색인의 형식이 다름", "has an index of another form"))
+    volumes = number_in(raw["volumes"], 1, MAX_VOLUMES, lambda: tr("볼륨 수", "a number of volumes"))
     identity = Identity(
-        text_in(raw["bundle"], BUNDLE_ID, "the bundle"),
-        number_in(raw["number"], 1, volumes, "its number"),
+        text_in(raw["bundle"], BUNDLE_ID, lambda: tr("묶음", "the bundle")),
+        number_in(raw["number"], 1, volumes, lambda: tr("볼륨 번호", "its number")),
         volumes,
-        number_in(raw["volume_size"], 1, 1 << 62, "a volume size"),
-        text_or_none(raw["repairs"], BUNDLE_ID, "the mended bundle"),
+        number_in(raw["volume_size"], 1, 1 << 62, lambda: tr("볼륨 크기", "a volume size")),
+        text_or_none(raw["repairs"], BUNDLE_ID, lambda: tr("복구할 묶음", "the mended bundle")),
         parse_views(raw["views"]),
-        text_or_none(raw["tool"], SHA256_HEX, "gapforge itself as"),
+        text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as")),
     )
     pieces, position = [], len(HEAD)
     for row in raw["pieces"]:
         if type(row) is not list or len(row) not in (2, 5):
-            raise Damaged("holds a piece of another form")
+            raise Damaged(tr("조각의 형식이 다름", "holds a piece of another form"))
         span = parse_span(row[:4])
-        pieces.append(Piece(span, text_in(row[4], SHA256_HEX, "a piece") if len(row) == 5 else span.sha256, position))
+        sha256 = text_in(row[4], SHA256_HEX, lambda: tr("조각", "a piece")) if len(row) == 5 else span.sha256
+        pieces.append(Piece(span, sha256, position))
         position += span.length
     check_order([piece.span for piece in pieces])
     return identity, pieces
