@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from gapforge.core import errors
 from gapforge.core.errors import ERROR_CLASSES, Fault, GapforgeError, VerifyError
 
@@ -39,3 +41,14 @@ def test_render_names_everything() -> None:
         "faults": [{"where": "a/b", "problem": "changed", "expected": "1"}, {"where": "c", "problem": "missing", "expected": ""}],
     }  # fmt: skip
     assert VerifyError("x").render() == "error: x"
+
+
+def test_render_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    error = VerifyError(
+        "두 가지가 다릅니다", hint="./gapforge verify x", faults=[Fault("a/b", "바뀜", "1"), Fault("c", "없음")]
+    )
+    assert error.render() == (
+        "오류: 두 가지가 다릅니다\n  a/b\n      바뀜; 기대한 값: 1\n  c\n      없음\n다음: ./gapforge verify x"
+    )
+    assert set(error.to_json()) == {"error", "exit_code", "message", "faults", "next"}

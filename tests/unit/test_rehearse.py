@@ -466,9 +466,13 @@ def test_an_inventory_that_is_none(office: Office) -> None:
 # -- not ready: what is done with it
 
 
+@pytest.mark.parametrize("spoken", ["en", "ko"])
 @pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.cause)
-def test_what_a_child_fails_with_is_understood(kind: type[GapforgeError]) -> None:
-    """Every class, from the very text that a child prints."""
+def test_what_a_child_fails_with_is_understood(
+    monkeypatch: pytest.MonkeyPatch, kind: type[GapforgeError], spoken: str
+) -> None:
+    """Every class, from the very text that a child prints, whichever language it and we speak."""
+    monkeypatch.setenv("GAPFORGE_LANG", spoken)
     faults = [Fault("x", "is bad; worse", "good"), Fault("y z", "z")]
     error = kind("it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults)
     for shown in (error, kind("short"), kind("no faults", hint="x"), kind("no hint", faults=faults)):

@@ -8,6 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gapforge.core.text import tr
+
+# What begins a message, what begins its next step, and what parts a fault from what would be right: Korean, English.
+ERROR = ("오류: ", "error: ")
+NEXT = ("다음: ", "next: ")
+EXPECTED = ("; 기대한 값: ", "; expected ")
+
 
 @dataclass(frozen=True, order=True)
 class Fault:
@@ -19,7 +26,7 @@ class Fault:
 
     def lines(self) -> str:
         """The fault as one or two indented lines for a terminal."""
-        tail = f"; expected {self.expected}" if self.expected else ""
+        tail = f"{tr(*EXPECTED)}{self.expected}" if self.expected else ""
         return f"  {self.where}\n      {self.problem}{tail}"
 
     def to_json(self) -> dict[str, str]:
@@ -44,10 +51,10 @@ class GapforgeError(Exception):
 
     def render(self) -> str:
         """The whole message for a terminal."""
-        parts = [f"error: {self.message}"]
+        parts = [f"{tr(*ERROR)}{self.message}"]
         parts += [fault.lines() for fault in self.faults]
         if self.hint:
-            parts.append(f"next: {self.hint}")
+            parts.append(f"{tr(*NEXT)}{self.hint}")
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.core import process
-from gapforge.core.errors import ERROR_CLASSES, Fault, GapforgeError, InternalError, ToolError
+from gapforge.core.errors import ERROR, ERROR_CLASSES, EXPECTED, NEXT, Fault, GapforgeError, InternalError, ToolError
 from gapforge.core.preset import Preset
 from gapforge.core.text import language
 
@@ -114,26 +114,34 @@ class Children:
 
 
 def error_of(code: int, lines: Sequence[str]) -> GapforgeError:
-    """The error that a child of ours printed last (see GapforgeError.render) and ended with, as an error again."""
+    """The error that a child of ours printed last (see GapforgeError.render) and ended with, as an error again.
+
+    In whichever language it speaks.
+    """
     kinds = {kind.exit_code: kind for kind in ERROR_CLASSES}
     kind = kinds.get(code, InternalError)
-    start = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=-1)
+    start = max((number for number, line in enumerate(lines) if line.startswith(ERROR)), default=-1)
     if start < 0:
         last = "\n".join(lines[-12:])
         return kind(f"ended with exit code {code} and no message of its own{':' if last else ''}\n{last}".rstrip())
-    message, faults, hint = [lines[start].removeprefix("error: ")], [], ""
+    message, faults, hint = [_without(ERROR, lines[start])], [], ""
     rest = deque(lines[start + 1 :])
     while rest:
         line = rest.popleft()
-        if line.startswith("next: "):
-            hint = line.removeprefix("next: ")
+        if line.startswith(NEXT):
+            hint = _without(NEXT, line)
             break
         if re.match(r" {2}\S", line) and rest and re.match(r" {6}\S", rest[0]):
-            problem, _, expected = rest.popleft().strip().partition("; expected ")
-            faults.append(Fault(line.strip(), problem, expected))
+            problem, *expected = re.split("|".join(EXPECTED), rest.popleft().strip(), maxsplit=1)
+            faults.append(Fault(line.strip(), problem, *expected))
         else:
             message.append(line)
     return kind("\n".join(message), hint=hint, faults=faults)
+
+
+def _without(words: tuple[str, ...], line: str) -> str:
+    """What comes after the one of these words that begins the line."""
+    return next(line.removeprefix(word) for word in words if line.startswith(word))
 
 
 def report_of(raw: Any, of: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

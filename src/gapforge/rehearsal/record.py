@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gapforge.core.errors import GapforgeError
+from gapforge.core.errors import Fault, GapforgeError
 from gapforge.core.files import canonical_json, storage_errors, write_text
 from gapforge.core.process import quoted
 from gapforge.core.progress import human_bytes, human_time
@@ -90,8 +90,7 @@ class Record:
         lines = [tr(f"실패한 단계  {f['step']} (종료 코드 {f['exit_code']}, {f['error']})",
                     f"failed step  {f['step']} (exit code {f['exit_code']}, {f['error']})"), *f["message"].splitlines()]  # fmt: skip
         for fault in f["faults"][:_SHOWN]:
-            tail = f"; expected {fault['expected']}" if fault["expected"] else ""
-            lines += [f"  {fault['where']}", f"      {fault['problem']}{tail}"]
+            lines.append(Fault(**fault).lines())
         if (more := len(f["faults"]) - _SHOWN) > 0:
             lines.append(tr(f"  그 밖에 {more}개는 {RECORD}에 있습니다", f"  and {more} more, in {RECORD}"))
         if f["next"]:
