@@ -254,3 +254,30 @@ def test_exclusive(tmp_path: Path, root: Path) -> None:
 def test_content_times_are_plausible_and_stable(data: bytes) -> None:
     when = content_mtime(sha256_bytes(data))
     assert when == content_mtime(sha256_bytes(data)) and 10**9 <= when < 15 * 10**8
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (errno.ENOSPC, "오류: /d/f: 디스크가 가득 찼습니다\n다음: 공간을 비운 뒤(df -h /d) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다"),
+        (errno.ENODEV, "오류: /d/f: 디스크가 사라졌습니다\n다음: 다시 꽂거나 다른 디스크를 쓰고, 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다"),
+        (errno.EACCES, "오류: /d/f: 권한이 없습니다"),
+        (errno.ELOOP, "오류: /d/f: " + os.strerror(errno.ELOOP)),
+    ],
+)  # fmt: skip
+def test_what_a_disk_says_in_korean(monkeypatch: pytest.MonkeyPatch, number: int, shown: str) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert files.storage_error(OSError(number, os.strerror(number)), Path("/d/f")).render() == shown
+
+
+def test_an_unsafe_path_in_korean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(StorageError) as caught:
+        files.inside(tmp_path, "../x")
+    assert (
+        caught.value.message == f"{tmp_path} 아래에 둘 수 없는 경로입니다. '../x': '..'이 있음 (폴더 안에 머물러야 함)"
+    )
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="파일이 아니라 심볼릭 링크임"):
+        files.read_regular(tmp_path / "link", 10)
+    assert files.unsafe_path_reason("a/b") == ""

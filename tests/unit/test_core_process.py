@@ -169,3 +169,22 @@ def test_bytes_that_are_no_text() -> None:
     assert (
         lines == ["\ufffd"] and process.run(python("import sys; sys.stdout.buffer.write(b'\\xff')")).output == "\ufffd"
     )
+
+
+def test_what_programs_fail_with_in_korean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert process.missing("/usr/bin/skopeo").render() == (
+        "오류: /usr/bin/skopeo: 설치되어 있지 않습니다\n다음: 먼저 설치하십시오: apt-get install skopeo"
+    )
+    (tmp_path / "tool").write_text("")
+    with pytest.raises(ToolError) as caught:
+        process.run([str(tmp_path / "tool")])
+    assert caught.value.render() == f"오류: {tmp_path}/tool: 실행할 수 없습니다(권한 없음)"
+    argv = python("import sys; sys.exit('why')")
+    with pytest.raises(ToolError) as caught:
+        process.run(argv)
+    assert caught.value.render() == f"오류: 종료 코드 1: {process.quoted(argv)}\nwhy"
+    argv = python("import time; time.sleep(60)")
+    with pytest.raises(process.TimedOut) as late:
+        process.run(argv, timeout=0.2)
+    assert late.value.message == f"{sys.executable}: 0.2초 안에 끝나지 않았습니다: {process.quoted(argv)}"

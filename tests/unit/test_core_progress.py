@@ -9,6 +9,7 @@ import pytest
 
 from gapforge.core import progress as module
 from gapforge.core.progress import Progress, human_bytes, human_time
+from gapforge.core.text import width
 
 
 class Terminal(io.StringIO):
@@ -109,3 +110,23 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert progress.done == 40_000
+
+
+def test_progress_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert [human_time(seconds) for seconds in (45, 185, 7800)] == ["45초", "3분 05초", "2시간 10분"]
+    clock, out = Clock(monkeypatch), io.StringIO()
+    with Progress("받기", 1000, out=out) as progress:
+        clock.now += 12
+        progress.add(400, "x.whl")
+    assert out.getvalue() == "받기: 400 B / 1.0 kB (40 %), 33 B/s, 18초 남음, x.whl\n받기: 완료, 400 B, 12초, 33 B/s\n"
+
+
+def test_a_live_line_of_wide_letters_is_wiped_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Clock(monkeypatch), Terminal()
+    with Progress("받기", out=out) as progress:
+        for detail in ("가" * 100, "b"):
+            clock.now += 1
+            progress.add(1000, detail)
+    lines = out.getvalue().split("\r")
+    assert width(lines[1]) in (module.LIVE_COLUMNS - 1, module.LIVE_COLUMNS) and width(lines[2]) == width(lines[1])

@@ -410,3 +410,26 @@ def test_a_killed_gc_leaves_a_store_that_the_next_one_finishes(world: Project) -
     assert kept <= objects(world)
     assert cli.main(["gc", "--yes"]) == 0
     assert objects(world) == kept
+
+
+def test_gc_in_korean(world: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    before = objects(world)
+    stray = world.store / "sha256" / "zz"
+    stray.mkdir()
+    assert cli.main(["gc"]) == 0
+    assert objects(world) == before, "nobody was asked"
+    assert f"경고: {stray}: gapforge의 것이 아니어서 손대지 않습니다 (gapforge의 것이 아닌 폴더임)" in text_of(capsys)
+    lock = world.lock_file(PRESET)
+    lock.unlink()
+    lock.symlink_to("/dev/null")
+    (world.artifacts / "gone").symlink_to("/nowhere")
+    assert cli.main(["gc", "--yes"]) == LockError.exit_code
+    assert objects(world) == before
+    assert text_of(capsys) == (
+        "오류: 읽을 수 없는 잠금이 있어 무엇을 남겨야 하는지 알 수 없습니다. 아무것도 지우지 않았습니다\n"
+        f"  {world.artifacts}/gone\n      링크의 대상이 없음: /nowhere\n"
+        f"  {lock}\n      일반 파일이 아님\n"
+        "다음: 위에 든 것을 고치십시오(git checkout -- presets/; ./deps_sync.sh NAME; 또는 artifacts/NAME을 다시 복사). "
+        "그다음: ./gapforge gc\n"
+    )

@@ -197,3 +197,17 @@ def test_volumes_that_name_more_than_any_bundle(half: Half, monkeypatch: pytest.
     with pytest.raises(BundleError, match="name more than 5 objects"):
         receive(site, half.stick)
     assert not hashes(site) and look([half.stick]).bundle == half.bundle
+
+
+def test_a_record_that_cannot_be_read_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    bundle = "a" * 24
+    file = imports.file_of(tmp_path, bundle)
+    file.parent.mkdir()
+    file.write_text("{")
+    assert imports.unfinished(tmp_path)[1][0].lines() == (
+        f"  {file}\n      손상됨; 기대한 값: 다 들여오지 않은 묶음의 기록"
+    )
+    imports.remember(tmp_path, bundle, ["x"], ["b" * 64])
+    found, faults = imports.unfinished(tmp_path)
+    assert [one.bundle for one in found] == [bundle] and not faults

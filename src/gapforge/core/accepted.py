@@ -20,6 +20,7 @@ from typing import Any
 from gapforge.core.errors import Fault, TrustError
 from gapforge.core.files import SHA256_HEX, canonical_json, read_regular, write_text
 from gapforge.core.project import Project
+from gapforge.core.text import tr
 
 FORMAT = 1
 FILE = "accepted.json"
@@ -80,28 +81,40 @@ def read(project: Project) -> Record:
     or a bad disk did to it must not make an old bundle look new."""
     file = file_of(project)
     try:
-        raw = json.loads(read_regular(file, MOST_BYTES).decode("utf-8"))
-        if raw["format"] != FORMAT or set(raw) != {"format", "presets"}:
-            raise ValueError(f"is not in format {FORMAT}")
-        return Record({str(name): _accepted(one) for name, one in raw["presets"].items()})
+        return _record(read_regular(file, MOST_BYTES))
     except FileNotFoundError:
         return Record()
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except RecursionError:
-        problem = "is nested too deeply"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = str(error)[:200] if str(error).startswith(("is ", "has ")) else "is damaged"
-    raise TrustError("what this site accepted last is not known, so an older bundle would not be noticed",
+        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+    except ValueError as error:
+        problem = str(error)
+    raise TrustError(tr("이 현장이 마지막으로 받아들인 것을 알 수 없어, 더 오래된 묶음이 와도 알아챌 수 없습니다",
+                        "what this site accepted last is not known, so an older bundle would not be noticed"),
                      faults=[Fault(str(file), problem)],
-                     hint="compare the bundle's number and day with the sender; then: ./gapforge unpack DIR --allow-older, "
-                     "which begins a new record")  # fmt: skip
+                     hint=tr("묶음의 번호와 날짜를 보낸 사람에게 확인하십시오. 그다음: ./gapforge unpack DIR --allow-older "
+                             "(기록을 새로 시작합니다)",
+                             "compare the bundle's number and day with the sender; then: ./gapforge unpack DIR --allow-older, "
+                             "which begins a new record"))  # fmt: skip
+
+
+def _record(data: bytes) -> Record:
+    """Raises ValueError saying what is wrong with the record."""
+    try:
+        raw = json.loads(data.decode("utf-8"))
+        known = raw["format"] == FORMAT and set(raw) == {"format", "presets"}
+        if known:
+            return Record({str(name): _accepted(one) for name, one in raw["presets"].items()})
+    except RecursionError:
+        raise ValueError(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(tr("손상됨", "is damaged")) from None
+    raise ValueError(tr(f"형식이 {FORMAT}이 아님", f"is not in format {FORMAT}"))
 
 
 def _accepted(raw: Any) -> Accepted:
     texts = [raw["made"], raw["bundle"], raw["lock"], *raw["superseded"]]
     if set(raw) != {"made", "bundle", "lock", "superseded"} or not all(type(text) is str for text in texts):
-        raise ValueError("is damaged")
+        raise ValueError
     if not MOMENT.fullmatch(texts[0]) or not all(SHA256_HEX.fullmatch(text) for text in texts[2:]):
-        raise ValueError("is damaged")
+        raise ValueError
     return Accepted(texts[0], texts[1], texts[2], tuple(texts[3:]))

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from gapforge.core.cores import on_all_cores
 from gapforge.core.errors import BusyError, StorageError
+from gapforge.core.text import tr
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # a folder that holds this file is ours to delete
@@ -32,12 +33,12 @@ SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 def unsafe_path_reason(path: str) -> str:
     """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
     if not path or "\0" in path or "\\" in path or "\n" in path:
-        return "is empty or holds a control character or backslash"
+        return tr("비어 있거나 제어 문자 또는 역슬래시가 있음", "is empty or holds a control character or backslash")
     pure = PurePosixPath(path)
     if pure.is_absolute():
-        return "is absolute; it must stay inside its folder"
+        return tr("절대 경로임 (폴더 안에 머물러야 함)", "is absolute; it must stay inside its folder")
     if ".." in path.split("/"):
-        return "holds '..'; it must stay inside its folder"
+        return tr("'..'이 있음 (폴더 안에 머물러야 함)", "holds '..'; it must stay inside its folder")
     return ""
 
 
@@ -49,9 +50,10 @@ def inside(root: Path, relative: str) -> Path:
         resolved_root = root.resolve()
         resolved = target.parent.resolve() / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
-            reason = f"leads outside {root} through a symbolic link"
+            reason = tr(f"심볼릭 링크를 따라 {root} 밖으로 나감", f"leads outside {root} through a symbolic link")
     if reason:
-        raise StorageError(f"unsafe path {relative!r} under {root}: it {reason}")
+        raise StorageError(tr(f"{root} 아래에 둘 수 없는 경로입니다. {relative!r}: {reason}",
+                              f"unsafe path {relative!r} under {root}: it {reason}"))  # fmt: skip
     return target
 
 
@@ -60,18 +62,18 @@ def read_regular(path: Path, most: int) -> bytes:
     more than ``most`` bytes, OSError as the system says it."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
-        raise ValueError("is a symbolic link, not a file")
+        raise ValueError(tr("파일이 아니라 심볼릭 링크임", "is a symbolic link, not a file"))
     if not stat.S_ISREG(mode):  # to open a device or pipe may do something already
-        raise ValueError("is not a regular file")
+        raise ValueError(tr("일반 파일이 아님", "is not a regular file"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("is not a regular file")
+            raise ValueError(tr("일반 파일이 아님", "is not a regular file"))
         data = bytearray()
         while len(data) <= most and (chunk := file.read(most + 1 - len(data))):
             data += chunk
     if len(data) > most:
-        raise ValueError(f"has more than {most} bytes")
+        raise ValueError(tr(f"{most}바이트를 넘음", f"has more than {most} bytes"))
     return bytes(data)
 
 
@@ -150,18 +152,21 @@ def free_bytes(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+_DENIED = {"ko": "권한이 없습니다", "en": "permission denied"}
+_SILENT = {"ko": "디스크가 응답하지 않습니다(입출력 오류)", "en": "the disk does not answer (input/output error)"}
 _REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EFBIG: "the file is larger than this file system takes (FAT32 ends at 4 GiB)",
-    errno.EIO: "the disk does not answer (input/output error)",
-    errno.EREMOTEIO: "the disk does not answer (input/output error)",
-    errno.EISDIR: "a folder is where a file should be",
-    errno.ENOTDIR: "a file is where a folder should be",
-}
+    errno.ENOSPC: {"ko": "디스크가 가득 찼습니다", "en": "the disk is full"},
+    errno.EDQUOT: {"ko": "디스크 할당량을 다 썼습니다", "en": "the disk quota is used up"},
+    errno.EROFS: {"ko": "읽기 전용 파일 시스템입니다", "en": "the file system is read-only"},
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EFBIG: {"ko": "파일이 이 파일 시스템의 한도보다 큽니다(FAT32는 4 GiB까지)",
+                  "en": "the file is larger than this file system takes (FAT32 ends at 4 GiB)"},
+    errno.EIO: _SILENT,
+    errno.EREMOTEIO: _SILENT,
+    errno.EISDIR: {"ko": "파일이 있어야 할 곳에 폴더가 있습니다", "en": "a folder is where a file should be"},
+    errno.ENOTDIR: {"ko": "폴더가 있어야 할 곳에 파일이 있습니다", "en": "a file is where a folder should be"},
+}  # fmt: skip
 # A disk that was pulled out: what the kernel's block layer, its FUSE (ECONNABORTED for the call that was under way,
 # ENOTCONN for those after it) and network file systems say.
 _GONE = frozenset({
@@ -191,15 +196,21 @@ def storage_errors(path: Path) -> Iterator[None]:
 def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     """What the operating system says about ``path`` (else the file that it names itself), and what to do about it."""
     number = error.errno or 0
-    where = str(path or error.filename or "input/output")
-    reason = "the disk is gone" if number in _GONE else _REASONS.get(number, error.strerror or str(error))
+    where = str(path or error.filename or tr("입출력", "input/output"))
+    if number in _GONE:
+        reason = tr("디스크가 사라졌습니다", "the disk is gone")
+    else:
+        reason = tr(**_REASONS[number]) if number in _REASONS else error.strerror or str(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = f"make room (df -h {Path(where).parent}), then run the same command again; finished work is kept"
+        hint = tr(f"공간을 비운 뒤(df -h {Path(where).parent}) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
+                  f"make room (df -h {Path(where).parent}), then run the same command again; finished work is kept")  # fmt: skip
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
-        hint = "plug it in again or take another, then run the same command again; finished work is kept"
+        hint = tr("다시 꽂거나 다른 디스크를 쓰고, 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
+                  "plug it in again or take another, then run the same command again; finished work is kept")  # fmt: skip
     elif number == errno.EFBIG:
-        hint = "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32"
+        hint = tr("다른 디스크를 쓰십시오. pack에 --volume-size fat32를 주면 FAT32에 들어가는 볼륨을 만듭니다",
+                  "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32")  # fmt: skip
     return StorageError(f"{where}: {reason}", hint=hint)
 
 
@@ -242,9 +253,12 @@ def mark_folder(folder: Path, purpose: str) -> Path:
         if not marker.exists():
             if any(folder.iterdir()):
                 raise StorageError(
-                    f"{folder} exists, is not empty and was not made by gapforge",
-                    hint=f"move it away, or choose another place; then run the same command again (ls -la {folder})",
-                )
+                    tr(f"{folder}: gapforge가 만들지 않은, 비어 있지 않은 폴더가 이미 있습니다",
+                       f"{folder} exists, is not empty and was not made by gapforge"),
+                    hint=tr(f"다른 곳으로 옮기거나 다른 자리를 정한 뒤 같은 명령을 다시 실행하십시오 (ls -la {folder})",
+                            f"move it away, or choose another place; then run the same command again (ls -la {folder})"),
+                )  # fmt: skip
+            # no tr: a file's content
             marker.write_text(f"gapforge may delete this folder: {purpose}\n")
     return folder
 
@@ -254,7 +268,8 @@ def remove_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if folder.is_symlink() or not (folder / MARKER).is_file():
-        raise StorageError(f"{folder} does not carry {MARKER}; gapforge deletes only its own folders")
+        raise StorageError(tr(f"{folder}: {MARKER} 파일이 없습니다. gapforge는 자신이 만든 폴더만 지웁니다",
+                              f"{folder} does not carry {MARKER}; gapforge deletes only its own folders"))  # fmt: skip
     with storage_errors(folder):
         # The marker goes last, so that an interrupted removal can be taken up again.
         for entry in sorted(folder.iterdir()):
@@ -282,9 +297,9 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                f"another gapforge is at work: {what}",
-                hint="wait for it to end, then run the same command again",
-            ) from None
+                tr(f"다른 gapforge가 작업 중입니다: {what}", f"another gapforge is at work: {what}"),
+                hint=tr("끝나기를 기다려 같은 명령을 다시 실행하십시오", "wait for it to end, then run the same command again"),
+            ) from None  # fmt: skip
         yield
     finally:
         os.close(handle)

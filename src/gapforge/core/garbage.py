@@ -24,7 +24,7 @@ from gapforge.core.errors import Fault, LockError, StorageError
 from gapforge.core.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from gapforge.core.text import printable
+from gapforge.core.text import printable, tr
 
 LOCK_FILE, LOCK_SUFFIX = "lock.json", ".lock.json"
 BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a sync into another artifacts folder
@@ -134,7 +134,7 @@ def named(project: Project, drop: str = "") -> Named:
             faults += error.faults or (Fault(str(file), error.message),)
             continue
         except OSError as error:
-            faults.append(Fault(str(file), f"cannot be read: {error.strerror}"))
+            faults.append(Fault(str(file), _unread(error)))
             continue
         wanted = {entry.path: entry.sha256 for entry in lock.entries}
         files.update(wanted.values())
@@ -145,10 +145,13 @@ def named(project: Project, drop: str = "") -> Named:
         images.update(image.manifest_digest.removeprefix("sha256:") for image in lock.images.values())
     if faults:
         raise LockError(
-            "not every lock can be read, so nobody knows what the store must keep; nothing was deleted",
+            tr("읽을 수 없는 잠금이 있어 무엇을 남겨야 하는지 알 수 없습니다. 아무것도 지우지 않았습니다",
+               "not every lock can be read, so nobody knows what the store must keep; nothing was deleted"),
             faults=faults,
-            hint="repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or copy artifacts/NAME again), "
-                 "then: ./gapforge gc",
+            hint=tr("위에 든 것을 고치십시오(git checkout -- presets/; ./deps_sync.sh NAME; 또는 artifacts/NAME을 다시 복사). "
+                    "그다음: ./gapforge gc",
+                    "repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or copy artifacts/NAME again), "
+                    "then: ./gapforge gc"),
         )  # fmt: skip
     return Named(frozenset(files), frozenset(images), _waiting(project, drop))
 
@@ -157,12 +160,16 @@ def _waiting(project: Project, drop: str) -> tuple[imports.Unfinished, ...]:
     found, faults = imports.unfinished(project.store)
     faults = [fault for fault in faults if fault.where != str(imports.file_of(project.store, drop))]
     if faults:
+        bundle = Path(faults[0].where).stem
         raise LockError(
-            "not every record of an unfinished import can be read, so nobody knows what the store must keep; "
-            "nothing was deleted",
+            tr("다 들여오지 않은 묶음의 기록 가운데 읽을 수 없는 것이 있어 무엇을 남겨야 하는지 알 수 없습니다. "
+               "아무것도 지우지 않았습니다",
+               "not every record of an unfinished import can be read, so nobody knows what the store must keep; "
+               "nothing was deleted"),
             faults=faults,
-            hint="bring the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
-                 f"./gapforge gc --drop {Path(faults[0].where).stem}",
+            hint=tr(f"묶음의 볼륨을 다시 들여오십시오: ./gapforge unpack FOLDER; 묶음을 포기하려면: ./gapforge gc --drop {bundle}",
+                    "bring the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
+                    f"./gapforge gc --drop {bundle}"),
         )  # fmt: skip
     return tuple(one for one in found if one.bundle != drop)
 
@@ -170,13 +177,19 @@ def _waiting(project: Project, drop: str) -> tuple[imports.Unfinished, ...]:
 def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
     """Every lock file; what stands where a lock may be and cannot be looked into becomes a fault."""
     if not project.presets.is_dir():
-        faults.append(Fault(str(project.presets), "is not a folder", "the presets and their locks"))
+        faults.append(
+            Fault(
+                str(project.presets),
+                tr("폴더가 아님", "is not a folder"),
+                tr("프리셋과 그 잠금", "the presets and their locks"),
+            )
+        )
         return []
     try:
         found = [project.presets / name for name in sorted(os.listdir(project.presets))
                  if name.endswith(LOCK_SUFFIX) and not name.startswith(".")]  # fmt: skip
     except OSError as error:
-        faults.append(Fault(str(project.presets), f"cannot be listed: {error.strerror}"))
+        faults.append(Fault(str(project.presets), _unlisted(error)))
         return []
     found += [folder / LOCK_FILE for folder in views(project, faults)]
     regular = []
@@ -186,14 +199,14 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
         except FileNotFoundError:
             continue  # a view that was copied without its lock, or is being copied now
         except OSError as error:
-            faults.append(Fault(str(file), f"cannot be examined: {error.strerror}"))
+            faults.append(Fault(str(file), _unseen(error)))
             continue
         try:
             if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
-                faults.append(Fault(str(file), "is not a regular file"))
+                faults.append(Fault(str(file), tr("일반 파일이 아님", "is not a regular file")))
                 continue
         except OSError as error:
-            faults.append(Fault(str(file), f"cannot be examined: {error.strerror}"))
+            faults.append(Fault(str(file), _unseen(error)))
             continue
         regular.append(file)
     return regular
@@ -211,7 +224,7 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        faults.append(Fault(str(project.artifacts), f"cannot be listed: {error.strerror}"))
+        faults.append(Fault(str(project.artifacts), _unlisted(error)))
         return []
     for name in listed:
         path = project.artifacts / name
@@ -219,11 +232,13 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
             continue
         try:
             if path.is_symlink() and not path.exists():
-                faults.append(Fault(str(path), f"leads to {os.readlink(path)}, which is not there"))
+                there = os.readlink(path)
+                faults.append(Fault(str(path), tr(f"링크의 대상이 없음: {there}",
+                                                  f"leads to {there}, which is not there")))  # fmt: skip
             elif path.is_dir() and (PRESET_NAME.fullmatch(name) or os.access(path, os.R_OK | os.X_OK)):
                 found.append(path)
         except OSError as error:
-            faults.append(Fault(str(path), f"cannot be examined: {error.strerror}"))
+            faults.append(Fault(str(path), _unseen(error)))
     return found
 
 
@@ -254,7 +269,7 @@ def look(project: Project, drop: str = "") -> Waste:
     if project.store.is_dir():
         loose += _partials(project.store / "partial", wanted, strange)
         loose += _images(project.state / "images", wanted)
-        strange += [Fault(str(path), _what(path, status), "the record of an unfinished import")
+        strange += [Fault(str(path), _what(path, status), tr("다 들여오지 않은 묶음의 기록", "the record of an unfinished import"))
                     for path, status in _listed(project.store / "imports", strange)
                     if not imports.FILE.fullmatch(path.name)]  # fmt: skip
     loose.sort(key=lambda item: (-item.size, str(item.path)))
@@ -287,13 +302,13 @@ def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
                         continue
                     except (OSError, StorageError) as error:
                         reason = error.strerror if isinstance(error, OSError) else error.message
-                        faults.append(Fault(str(item.path), f"cannot be removed: {reason}"))
+                        faults.append(Fault(str(item.path), _stays(reason)))
                         continue
                     freed += item.freed
                     if on_done is not None:
                         on_done(item.size)
         except OSError as error:
-            faults += [Fault(str(item.path), f"cannot be removed: {error.strerror}") for item in items]
+            faults += [Fault(str(item.path), _stays(error.strerror)) for item in items]
             continue
         if folder.parent.name == "sha256":
             try:
@@ -301,15 +316,17 @@ def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
             except OSError:
                 pass  # not empty
     if faults:
-        raise StorageError(f"{len(faults)} of {len(waste.loose)} could not be removed", faults=sorted(faults),
-                           hint="see who owns them (ls -la); then: ./gapforge gc --yes")  # fmt: skip
+        raise StorageError(tr(f"{len(waste.loose)}개 가운데 {len(faults)}개를 지우지 못했습니다",
+                              f"{len(faults)} of {len(waste.loose)} could not be removed"), faults=sorted(faults),
+                           hint=tr("누구의 것인지 보십시오(ls -la). 그다음: ./gapforge gc --yes",
+                                   "see who owns them (ls -la); then: ./gapforge gc --yes"))  # fmt: skip
     return freed
 
 
 def _remove(item: Loose, handle: int) -> None:
     if item.kind != WORK:
         if not stat.S_ISREG(os.stat(item.path.name, dir_fd=handle, follow_symlinks=False).st_mode):
-            raise StorageError("is no regular file any more")
+            raise StorageError(tr("이제 일반 파일이 아님", "is no regular file any more"))
         os.unlink(item.path.name, dir_fd=handle)
     elif (item.path / MARKER).exists():
         remove_folder(item.path)
@@ -340,14 +357,16 @@ def _objects(store: Path, strange: list[Fault]) -> Iterator[tuple[Path, os.stat_
     """Every object of the store; what is not one goes into ``strange``."""
     for prefix, status in _listed(store / "sha256", strange):
         if not _PREFIX.fullmatch(prefix.name) or not stat.S_ISDIR(status.st_mode):
-            strange.append(Fault(str(prefix), _what(prefix, status), "a folder with two hex digits as its name"))
+            strange.append(Fault(str(prefix), _what(prefix, status),
+                                 tr("이름이 16진수 두 자리인 폴더", "a folder with two hex digits as its name")))  # fmt: skip
             continue
         for path, inner in _listed(prefix, strange):
             name = path.name
             if SHA256_HEX.fullmatch(name) and name.startswith(prefix.name) and stat.S_ISREG(inner.st_mode):
                 yield path, inner
             else:
-                strange.append(Fault(str(path), _what(path, inner), "a file that has its SHA-256 as its name"))
+                strange.append(Fault(str(path), _what(path, inner),
+                                     tr("이름이 자신의 SHA-256인 파일", "a file that has its SHA-256 as its name")))  # fmt: skip
 
 
 def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loose]:
@@ -359,7 +378,8 @@ def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loo
         elif stat.S_ISDIR(status.st_mode) and _WORK.fullmatch(path.name) and _ours(path):
             yield _folder(path)
         else:
-            strange.append(Fault(str(path), _what(path, status), "what sync or unpack makes"))
+            strange.append(Fault(str(path), _what(path, status),
+                                 tr("sync나 unpack이 만드는 것", "what sync or unpack makes")))  # fmt: skip
 
 
 def _images(folder: Path, wanted: Named) -> Iterator[Loose]:
@@ -375,7 +395,7 @@ def _images(folder: Path, wanted: Named) -> Iterator[Loose]:
 def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_result]]:
     """What lies in a folder, by name; nothing for one that is not there. A link in place of the folder is strange."""
     if folder.is_symlink():
-        strange.append(Fault(str(folder), f"is a symbolic link to {os.readlink(folder)}", "a folder"))
+        strange.append(Fault(str(folder), _link(folder), tr("폴더", "a folder")))
         return []
     try:
         with os.scandir(folder) as entries:
@@ -384,7 +404,7 @@ def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_resu
         return []
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EACCES, errno.EPERM):
-            strange.append(Fault(str(folder), f"cannot be listed: {error.strerror}", "a folder"))
+            strange.append(Fault(str(folder), _unlisted(error), tr("폴더", "a folder")))
             return []
         raise
 
@@ -414,7 +434,30 @@ def _below(folder: Path) -> Iterator[os.stat_result]:
 
 def _what(path: Path, status: os.stat_result) -> str:
     if stat.S_ISLNK(status.st_mode):
-        return f"is a symbolic link to {os.readlink(path)}"
+        return _link(path)
     if stat.S_ISDIR(status.st_mode):
-        return "is a folder that is not ours"
-    return "is a file that is not ours" if stat.S_ISREG(status.st_mode) else "is no regular file"
+        return tr("gapforge의 것이 아닌 폴더임", "is a folder that is not ours")
+    if stat.S_ISREG(status.st_mode):
+        return tr("gapforge의 것이 아닌 파일임", "is a file that is not ours")
+    return tr("일반 파일이 아님", "is no regular file")
+
+
+def _link(path: Path) -> str:
+    there = os.readlink(path)
+    return tr(f"심볼릭 링크임 (대상: {there})", f"is a symbolic link to {there}")
+
+
+def _unread(error: OSError) -> str:
+    return tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+
+
+def _unlisted(error: OSError) -> str:
+    return tr(f"목록을 볼 수 없음: {error.strerror}", f"cannot be listed: {error.strerror}")
+
+
+def _unseen(error: OSError) -> str:
+    return tr(f"살펴볼 수 없음: {error.strerror}", f"cannot be examined: {error.strerror}")
+
+
+def _stays(reason: str | None) -> str:
+    return tr(f"지울 수 없음: {reason}", f"cannot be removed: {reason}")

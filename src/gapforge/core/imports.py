@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gapforge.core.errors import Fault
 from gapforge.core.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.core.text import tr
 
 FORMAT = 1
 FILE = re.compile(r"([0-9a-f]{24})\.json")
@@ -72,17 +73,21 @@ def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
     faults: list[Fault] = []
     folder = store / "imports"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        return found, [Fault(str(folder), "is no folder", "the records of unfinished imports")]
+        return found, [Fault(str(folder), tr("폴더가 아님", "is no folder"),
+                             tr("다 들여오지 않은 묶음의 기록", "the records of unfinished imports"))]  # fmt: skip
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return found, faults
     except OSError as error:
-        return found, [Fault(str(folder), f"cannot be listed: {error.strerror}")]
+        return found, [
+            Fault(str(folder), tr(f"목록을 볼 수 없음: {error.strerror}", f"cannot be listed: {error.strerror}"))
+        ]
     for name in filter(FILE.fullmatch, names):
         record = _read(folder / name)
         if isinstance(record, str):
-            faults.append(Fault(str(folder / name), record, "the record of an unfinished import"))
+            expected = tr("다 들여오지 않은 묶음의 기록", "the record of an unfinished import")
+            faults.append(Fault(str(folder / name), record, expected))
         else:
             found.append(record)
     return found, faults
@@ -92,14 +97,14 @@ def _read(file: Path) -> Unfinished | str:
     """The record, or why there is none."""
     try:
         if file.is_symlink() or not file.is_file():
-            return "is no regular file"
+            return tr("일반 파일이 아님", "is no regular file")
         raw = json.loads(file.read_text(encoding="utf-8"))
         presets, objects = tuple(raw["presets"]), frozenset(raw["objects"])
         good = raw["format"] == FORMAT and f"{raw['bundle']}.json" == file.name
         if good and all(isinstance(p, str) for p in presets) and all(SHA256_HEX.fullmatch(o) for o in objects):
             return Unfinished(raw["bundle"], presets, objects)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return "is damaged"
+    return tr("손상됨", "is damaged")

@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from gapforge.core.errors import Fault, UsageError, VerifyError
 from gapforge.core.files import SHA256_HEX
+from gapforge.core.text import tr
 
 FORMAT = 1
 TITLE = "gapforge-inventory"
@@ -76,7 +77,7 @@ class Inventory:
             and len(presets) <= MOST_PRESETS and len(objects) <= MOST_OBJECTS and sum(objects.values()) <= LARGEST
         )  # fmt: skip
         if not good:
-            raise ValueError("an inventory cannot hold this")
+            raise ValueError("an inventory cannot hold this")  # no tr: a programmer's mistake
         ordered = sorted(objects)
         return cls(tool, tuple(sorted(presets.items())), b"".join(map(bytes.fromhex, ordered)),
                    b"".join(_SIZE.pack(objects[sha256]) for sha256 in ordered))  # fmt: skip
@@ -95,7 +96,7 @@ class Inventory:
     def size_of(self, sha256: str) -> int | None:
         """Bytes of the object with this hash; None when the site does not hold it."""
         if not SHA256_HEX.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256: {sha256!r}")
+            raise ValueError(f"not a SHA-256: {sha256!r}")  # no tr: a programmer's mistake
         wanted, low, high = bytes.fromhex(sha256), 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -148,15 +149,16 @@ class Inventory:
         yield "".join(block)
 
     @classmethod
-    def parse(cls, text: str, shown: str = "the inventory") -> Inventory:
+    def parse(cls, text: str, shown: str = "") -> Inventory:
         """The inventory that ``text`` is. Raises VerifyError for anything that ``render`` would not have written.
 
         Only line ends may differ (a mail program may have made them CRLF). ``shown`` is the name for messages.
         """
+        shown = shown or tr("현장 목록", "the inventory")
         if len(text) > MOST_BYTES:
-            _refuse(shown, 0, f"is longer than {MOST_BYTES} bytes")
+            _refuse(shown, 0, tr(f"{MOST_BYTES}바이트를 넘음", f"is longer than {MOST_BYTES} bytes"))
         if not text.isascii():
-            _refuse(shown, 0, "holds characters that are not ASCII")
+            _refuse(shown, 0, tr("ASCII가 아닌 글자가 있음", "holds characters that are not ASCII"))
         return _parse(_lines(text), shown)
 
     @classmethod
@@ -164,9 +166,10 @@ class Inventory:
         """The inventory in ``file``, read a line at a time. Raises VerifyError as ``parse`` does, OSError for the disk."""
         shown = shown or str(file)
         if not file.exists():
-            raise UsageError(f"{shown} does not exist", hint="at the site: ./gapforge inventory --all")
+            raise UsageError(tr(f"{shown}: 파일이 없습니다", f"{shown} does not exist"),
+                             hint=tr("현장에서: ./gapforge inventory --all", "at the site: ./gapforge inventory --all"))  # fmt: skip
         if not file.is_file():
-            _refuse(shown, 0, "is no regular file")
+            _refuse(shown, 0, tr("일반 파일이 아님", "is no regular file"))
         with open(file, "rb") as source:
             return _parse(iter(lambda: source.readline(LONGEST_LINE + 2), b""), shown)
 
@@ -190,13 +193,17 @@ def read_short_digest(text: str) -> str:
     do not matter. Raises UsageError for one that was misread."""
     plain = text.upper().translate(_SAME)
     if len(plain) != _GROUP * _GROUPS or any(letter not in _LETTERS for letter in plain):
-        raise UsageError(f"{text!r} is not a digest of an inventory: expected {_GROUPS} groups of {_GROUP} letters and digits",
-                         hint="read it out again; I, L, O and U do not occur")  # fmt: skip
+        raise UsageError(
+            tr(f"{text!r}: 현장 목록의 확인 문자열이 아닙니다(글자와 숫자 {_GROUP}개씩 {_GROUPS}묶음이어야 합니다)",
+               f"{text!r} is not a digest of an inventory: expected {_GROUPS} groups of {_GROUP} letters and digits"),
+            hint=tr("다시 읽어 달라고 하십시오. I, L, O, U는 쓰지 않습니다", "read it out again; I, L, O and U do not occur"))  # fmt: skip
     total = 0
     for index, letter in enumerate(plain):
         total ^= _times(_LETTERS.index(letter), index)
     if total:
-        raise UsageError(f"{text!r} was misread: its check letter does not fit", hint="read it out again")
+        raise UsageError(tr(f"{text!r}: 잘못 읽었습니다. 검사 글자가 맞지 않습니다",
+                            f"{text!r} was misread: its check letter does not fit"),
+                         hint=tr("다시 읽어 달라고 하십시오", "read it out again"))  # fmt: skip
     return "-".join(plain[at : at + _GROUP] for at in range(0, _GROUP * _GROUPS, _GROUP))
 
 
@@ -223,42 +230,58 @@ def _parse(lines: Iterable[bytes], shown: str) -> Inventory:
     numbered = _Lines(lines, shown)
     title = numbered.match(_FIRST, f'"{TITLE} {FORMAT}"')
     if int(title[1]) != FORMAT:
-        _refuse(shown, 1, f"is in format {int(title[1])}", f"format {FORMAT}",
-                hint="take it with the gapforge of the same version as this one")  # fmt: skip
+        _refuse(shown, 1, tr(f"형식 {int(title[1])}임", f"is in format {int(title[1])}"), tr(f"형식 {FORMAT}", f"format {FORMAT}"),
+                hint=tr("이 gapforge와 같은 버전의 gapforge로 만드십시오", "take it with the gapforge of the same version as this one"))  # fmt: skip
     tool = numbered.match(_TOOL, '"gapforge VERSION"')[1].decode()
     presets: list[tuple[str, str]] = []
     while found := numbered.try_match(_PRESET):
         name = found[1].decode()
         if presets and name <= presets[-1][0]:
-            _refuse(shown, numbered.number, f"names preset {name} twice or out of order", "presets sorted, each once")
+            _refuse(shown, numbered.number,
+                    tr(f"두 번 나오거나 순서가 틀린 프리셋: {name}", f"names preset {name} twice or out of order"),
+                    tr("이름순으로 한 번씩 적은 프리셋", "presets sorted, each once"))  # fmt: skip
         if len(presets) == MOST_PRESETS:
-            _refuse(shown, numbered.number, "names too many presets", f"at most {MOST_PRESETS}")
+            _refuse(shown, numbered.number, tr("프리셋이 너무 많음", "names too many presets"), _at_most(MOST_PRESETS))
         presets.append((name, found[2].decode()))
-    head = numbered.match(_COUNT, '"preset NAME SHA256" or "objects COUNT BYTES"')
+    head = numbered.match(_COUNT, tr('"preset NAME SHA256" 또는 "objects COUNT BYTES"',
+                                     '"preset NAME SHA256" or "objects COUNT BYTES"'))  # fmt: skip
     count, total = int(head[1]), int(head[2])
     if count > MOST_OBJECTS:
-        _refuse(shown, numbered.number, f"announces {count} objects", f"at most {MOST_OBJECTS}")
+        _refuse(
+            shown,
+            numbered.number,
+            tr(f"객체 {count}개로 적혀 있음", f"announces {count} objects"),
+            _at_most(MOST_OBJECTS),
+        )
     if total > LARGEST:
-        _refuse(shown, numbered.number, f"announces {total} bytes", f"at most {LARGEST}")
+        _refuse(
+            shown, numbered.number, tr(f"모두 {total}바이트로 적혀 있음", f"announces {total} bytes"), _at_most(LARGEST)
+        )
     hashes, sizes, before = bytearray(), bytearray(), b""
     for _ in range(count):
         line = numbered.match(_OBJECT, '"SHA256 SIZE"')
         if line[1] <= before:
-            _refuse(shown, numbered.number, "holds an object twice or out of order", "objects sorted, each once")
+            _refuse(shown, numbered.number,
+                    tr("객체가 두 번 나오거나 순서가 틀림", "holds an object twice or out of order"),
+                    tr("해시순으로 한 번씩 적은 객체", "objects sorted, each once"))  # fmt: skip
         before, size = line[1], int(line[2])
         if size > total:  # also keeps it within the eight bytes that it is kept in
-            _refuse(shown, numbered.number, f"holds an object of {size} bytes", f"{total} bytes for all of them")
+            _refuse(shown, numbered.number, tr(f"{size}바이트인 객체가 있음", f"holds an object of {size} bytes"),
+                    tr(f"모두 합해 {total}바이트", f"{total} bytes for all of them"))  # fmt: skip
         hashes += bytes.fromhex(before.decode())
         sizes += _SIZE.pack(size)
         total -= size
     if total:
-        _refuse(shown, numbered.number, f"announces {total} bytes more than its objects have")
+        _refuse(shown, numbered.number, tr(f"객체들의 크기보다 {total}바이트 많게 적혀 있음",
+                                           f"announces {total} bytes more than its objects have"))  # fmt: skip
     expected = numbered.digest.hexdigest()
-    last = numbered.match(_LAST, f'"sha256 HASH" after {count} objects')
+    last = numbered.match(_LAST, tr(f'객체 {count}개 다음에 "sha256 HASH"', f'"sha256 HASH" after {count} objects'))
     if last[1].decode() != expected:
-        _refuse(shown, numbered.number, f"states sha256 {last[1].decode()}", f"sha256 {expected} of the lines above")
+        _refuse(shown, numbered.number, tr(f"적힌 sha256이 {last[1].decode()}임", f"states sha256 {last[1].decode()}"),
+                tr(f"위 내용의 sha256 {expected}", f"sha256 {expected} of the lines above"))  # fmt: skip
     if numbered.more():
-        _refuse(shown, numbered.number + 1, "goes on after its last line", "nothing more")
+        _refuse(shown, numbered.number + 1, tr("마지막 줄 뒤에 내용이 더 있음", "goes on after its last line"),
+                tr("파일의 끝", "nothing more"))  # fmt: skip
     return Inventory(tool, tuple(presets), bytes(hashes), bytes(sizes))
 
 
@@ -288,7 +311,7 @@ class _Lines:
         """The next line, which must have this form."""
         found = self.try_match(pattern)
         if found is None:
-            problem = "is cut short" if not self._next else "has another form"
+            problem = tr("중간에 잘림", "is cut short") if not self._next else tr("형식이 다름", "has another form")
             _refuse(self._shown, self.number + 1, problem, expected)
         return found
 
@@ -297,7 +320,13 @@ class _Lines:
         return bool(self._next or next(self._lines, b""))
 
 
+def _at_most(count: int) -> str:
+    return tr(f"{count} 이하", f"at most {count}")
+
+
 def _refuse(shown: str, line: int, problem: str, expected: str = "", hint: str = "") -> NoReturn:
-    where = f"{shown}: line {line}" if line else shown
-    raise VerifyError(f"{shown} is not an inventory that can be used", faults=[Fault(where, problem, expected)],
-                      hint=hint or "have the file sent again as an attachment, and compare the digest")  # fmt: skip
+    where = tr(f"{shown}: {line}행", f"{shown}: line {line}") if line else shown
+    hint = hint or tr("파일을 첨부로 다시 받아 확인 문자열을 비교하십시오",
+                      "have the file sent again as an attachment, and compare the digest")  # fmt: skip
+    raise VerifyError(tr(f"{shown}: 쓸 수 있는 현장 목록이 아닙니다", f"{shown} is not an inventory that can be used"),
+                      faults=[Fault(where, problem, expected)], hint=hint)  # fmt: skip

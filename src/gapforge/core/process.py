@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.core.errors import ToolError
+from gapforge.core.text import tr
 
 # Which package provides a program, for the message when it is missing (Debian 12 and Ubuntu 22.04 names).
 PACKAGE_OF = {
@@ -87,9 +88,11 @@ def run(
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
-        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+        raise _denied(argv[0]) from None
     except subprocess.TimeoutExpired:
-        raise TimedOut(f"{argv[0]} did not finish within {timeout:g} s: {hide(quoted(argv), redact)}") from None
+        command = hide(quoted(argv), redact)
+        raise TimedOut(tr(f"{argv[0]}: {timeout:g}초 안에 끝나지 않았습니다: {command}",
+                          f"{argv[0]} did not finish within {timeout:g} s: {command}")) from None  # fmt: skip
     result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and done.returncode != 0:
         raise failed(result, redact)
@@ -130,7 +133,7 @@ def stream(
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
-        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+        raise _denied(argv[0]) from None
     feeder: threading.Thread | None = None
     feed_error: list[BaseException] = []
     if feed is not None:
@@ -175,7 +178,7 @@ def piped(
         except FileNotFoundError:
             raise missing(argv[0]) from None
         except PermissionError:
-            raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+            raise _denied(argv[0]) from None
         assert child.stdout is not None
         feed_error: list[BaseException] = []
         feeder: threading.Thread | None = None
@@ -237,7 +240,7 @@ def pipe(
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
-        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+        raise _denied(argv[0]) from None
     assert child.stdin is not None
     try:
         child.stdin.write(stdin.encode())
@@ -261,7 +264,7 @@ def spawn(argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | Non
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
-        raise ToolError(f"{argv[0]} cannot be executed (permission denied)") from None
+        raise _denied(argv[0]) from None
 
 
 def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
@@ -302,11 +305,19 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def missing(program: str) -> ToolError:
     """The error for a program that is not on PATH."""
     package = PACKAGE_OF.get(Path(program).name, Path(program).name)
-    return ToolError(f"{program} is not installed", hint=f"install it first: apt-get install {package}")
+    return ToolError(tr(f"{program}: 설치되어 있지 않습니다", f"{program} is not installed"),
+                     hint=tr(f"먼저 설치하십시오: apt-get install {package}",
+                             f"install it first: apt-get install {package}"))  # fmt: skip
+
+
+def _denied(program: str) -> ToolError:
+    return ToolError(tr(f"{program}: 실행할 수 없습니다(권한 없음)",
+                        f"{program} cannot be executed (permission denied)"))  # fmt: skip
 
 
 def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
     """The error for a program that exited with a failure."""
     last = "\n".join((result.errors or result.output).strip().splitlines()[-12:])
     command = hide(quoted(result.argv), redact)
-    return ToolError(f"exit code {result.code} from: {command}\n{hide(last, redact)}".rstrip())
+    said = tr(f"종료 코드 {result.code}: {command}", f"exit code {result.code} from: {command}")
+    return ToolError(f"{said}\n{hide(last, redact)}".rstrip())

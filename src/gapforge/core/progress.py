@@ -7,8 +7,11 @@ import threading
 import time
 from typing import TextIO
 
+from gapforge.core.text import pad, tr, width
+
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is none
+LIVE_COLUMNS = 118
 
 
 def human_bytes(count: float) -> str:
@@ -21,13 +24,14 @@ def human_bytes(count: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
+    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min", in the reader's language."""
     whole = max(0, round(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return tr(f"{whole}초", f"{whole} s")
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+        return tr(f"{whole // 60}분 {whole % 60:02}초", f"{whole // 60} min {whole % 60:02} s")
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return tr(f"{hours}시간 {minutes:02}분", f"{hours} h {minutes:02} min")
 
 
 class Progress:
@@ -76,9 +80,10 @@ class Progress:
                 return
             self._clear()
             seconds = time.monotonic() - self.start
-            state = "stopped" if failed else "done"
+            state = tr("중단", "stopped") if failed else tr("완료", "done")
             rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
-            print(f"{self.what}: {state}, {human_bytes(self.done)} in {human_time(seconds)}{rate}",
+            size, took = human_bytes(self.done), human_time(seconds)
+            print(f"{self.what}: {state}, " + tr(f"{size}, {took}{rate}", f"{size} in {took}{rate}"),
                   file=self.out, flush=True)  # fmt: skip
             self.quiet = True
 
@@ -89,10 +94,12 @@ class Progress:
         parts = [f"{self.what}: {human_bytes(self.done)}"]
         known = bool(self.total) and self.total >= self.done  # more than the total came: it was never known
         if known:
-            parts[0] += f" of {human_bytes(self.total)} ({100 * self.done // self.total} %)"
+            total = human_bytes(self.total)
+            parts[0] += tr(f" / {total}", f" of {total}") + f" ({100 * self.done // self.total} %)"
         parts.append(f"{human_bytes(rate)}/s")
         if known and rate > 0:
-            parts.append(f"{human_time((self.total - self.done) / rate)} left")
+            left = human_time((self.total - self.done) / rate)
+            parts.append(tr(f"{left} 남음", f"{left} left"))
         if self.detail:
             parts.append(self.detail)
         return ", ".join(parts)
@@ -101,9 +108,10 @@ class Progress:
         self.shown = time.monotonic()
         text = self.line()
         if self.live:
-            text = text[:118]
-            print("\r" + text.ljust(self._width), end="", file=self.out, flush=True)
-            self._width = len(text)
+            while width(text) > LIVE_COLUMNS:
+                text = text[:-1]
+            print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
+            self._width = width(text)
         else:
             print(text, file=self.out, flush=True)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from gapforge.core import process
 from gapforge.core.errors import TrustError, UsageError
 from gapforge.core.files import read_regular
-from gapforge.core.text import printable
+from gapforge.core.text import printable, tr
 
 BUNDLE, LOCK, CUSTODY = "gapforge-bundle", "gapforge-lock", "gapforge-custody"  # namespaces
 SUFFIX = ".sig"
@@ -97,45 +97,50 @@ class SigningKey:
 def parse_public(text: str) -> PublicKey:
     """The public key that one line is. Raises ValueError saying why it is none that can be trusted."""
     if _PRIVATE.search(text):
-        raise ValueError("is a private key; it never leaves its owner, only the public half (.pub) is wanted")
+        raise ValueError(tr("개인 키임. 개인 키는 주인만 가지며, 필요한 것은 공개 키(.pub)뿐임",
+                            "is a private key; it never leaves its owner, only the public half (.pub) is wanted"))  # fmt: skip
     line = text.replace("\t", " ").strip(" ")
     if not line.isprintable():
-        raise ValueError("holds line ends or control characters; expected one line")
+        raise ValueError(tr("줄바꿈이나 제어 문자가 있음 (한 줄이어야 함)",
+                            "holds line ends or control characters; expected one line"))  # fmt: skip
     words = line.split(None, 2)
     if words and "-cert-v0" in words[0]:
-        raise ValueError("is a certificate; expected the public key itself")
+        raise ValueError(tr("인증서임 (공개 키 자체가 필요함)", "is a certificate; expected the public key itself"))
     if len(words) < 2 or words[0] not in _FIELDS:
-        raise ValueError(f"is no public SSH key; expected one line that begins with {', '.join(KINDS[:3])}, …")
+        raise ValueError(tr(f"SSH 공개 키가 아님 ({', '.join(KINDS[:3])}, … 중 하나로 시작하는 한 줄이어야 함)",
+                            f"is no public SSH key; expected one line that begins with {', '.join(KINDS[:3])}, …"))  # fmt: skip
     try:
         blob = base64.b64decode(words[1], validate=True)
     except (binascii.Error, ValueError):
         blob = b""
     if base64.b64encode(blob).decode() != words[1]:
-        raise ValueError("is cut short or damaged: it is no base64")
+        raise ValueError(tr("잘렸거나 손상됨: base64가 아님", "is cut short or damaged: it is no base64"))
     return _key(blob, words[0], words[2] if len(words) == 3 else "")
 
 
 def read_public(file: Path) -> PublicKey:
     """The public key in a file, or beside a private one as ``FILE.pub``. Raises UsageError for anything else."""
     data = _read_key(file)
-    hint = f"ssh-keygen -y -f {file} > {file}.pub; then the same command again"
     if _PRIVATE.search(data.decode("latin-1")):
         beside = file.with_name(file.name + ".pub")
         if not beside.exists():
-            raise UsageError(f"{file} is a private key and {beside.name} does not lie beside it", hint=hint)
+            raise UsageError(tr(f"{file}: 개인 키인데 옆에 {beside.name} 파일이 없습니다",
+                                f"{file} is a private key and {beside.name} does not lie beside it"), hint=_pair(file))  # fmt: skip
         file, data = beside, _read_key(beside)
     try:
         lines = [line.rstrip("\r") for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is no public SSH key", hint="name the .pub file that ssh-keygen made") from None
+        raise UsageError(
+            tr(f"{file}: SSH 공개 키가 아닙니다", f"{file} is no public SSH key"), hint=_name_public()
+        ) from None
     lines = [line for line in lines if line.strip(" \t") and not line.startswith("#")]
     if len(lines) != 1:
-        raise UsageError(f"{file} holds {len(lines)} keys; expected one",
-                         hint="put the key that is meant into a file of its own")  # fmt: skip
+        raise UsageError(tr(f"{file}: 키가 {len(lines)}개 있습니다(하나여야 합니다)", f"{file} holds {len(lines)} keys; expected one"),
+                         hint=tr("쓰려는 키만 따로 파일에 두십시오", "put the key that is meant into a file of its own"))  # fmt: skip
     try:
         return parse_public(lines[0])
     except ValueError as error:
-        raise UsageError(f"{file} {error}", hint="name the .pub file that ssh-keygen made") from None
+        raise UsageError(tr(f"{file}: {error}", f"{file} {error}"), hint=_name_public()) from None
 
 
 def signing_key(file: Path) -> SigningKey:
@@ -146,15 +151,17 @@ def signing_key(file: Path) -> SigningKey:
         return SigningKey(file, read_public(file))
     status = os.stat(file)
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
-        raise UsageError(f"{file} is a private key that others may read (mode {stat.S_IMODE(status.st_mode):o}); "
-                         "ssh-keygen refuses it", hint=f"chmod 600 {file}")  # fmt: skip
+        mode = f"{stat.S_IMODE(status.st_mode):o}"
+        raise UsageError(tr(f"{file}: 다른 사용자도 읽을 수 있는 개인 키라서(모드 {mode}) ssh-keygen이 거부합니다",
+                            f"{file} is a private key that others may read (mode {mode}); ssh-keygen refuses it"),
+                         hint=f"chmod 600 {file}")  # fmt: skip
     return SigningKey(file, _public_part(data) or read_public(file), locked=_locked(data))
 
 
 def signing_key_of(text: str) -> SigningKey:
     """The key that a flag or variable names. An empty name is an error: a script that lost it must not sign nothing."""
     if not text:
-        raise UsageError("no key is named to sign with", hint="name a key of yours: ls ~/.ssh/*.pub")
+        raise UsageError(tr("서명할 키를 지정하지 않았습니다", "no key is named to sign with"), hint=_name_one())
     return signing_key(Path(text))
 
 
@@ -179,8 +186,8 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
         made = [read_regular(file.with_name(file.name + SUFFIX), MAX_SIGNATURE) for file in files]
     for data in made:
         if parse_signature(data).key.blob != key.public.blob:
-            raise TrustError(f"{key.file} and the public key beside it do not belong together",
-                             hint=f"ssh-keygen -y -f {key.file} > {key.file}.pub; then the same command again")  # fmt: skip
+            raise TrustError(tr(f"{key.file}: 옆에 있는 공개 키와 짝이 맞지 않습니다",
+                                f"{key.file} and the public key beside it do not belong together"), hint=_pair(key.file))  # fmt: skip
     return made
 
 
@@ -193,24 +200,25 @@ def asking(key: SigningKey) -> dict[str, str]:
 def parse_signature(data: bytes) -> Signature:
     """What a signature says of itself. Raises BadSignature when it is none."""
     if len(data) > MAX_SIGNATURE:
-        raise BadSignature(f"has more than {MAX_SIGNATURE} bytes")
+        raise BadSignature(tr(f"{MAX_SIGNATURE}바이트를 넘음", f"has more than {MAX_SIGNATURE} bytes"))
     match = _ARMOUR.fullmatch(data)
     if match is None:
-        raise BadSignature("is no SSH signature")
+        raise BadSignature(tr("SSH 서명이 아님", "is no SSH signature"))
     try:
         raw = base64.b64decode(re.sub(rb"[\r\n]", b"", match[1]), validate=True)
         if raw[:6] != _MAGIC or raw[6:10] != b"\0\0\0\1":
-            raise BadSignature("is no SSH signature of a known version")
+            raise BadSignature(tr("아는 버전의 SSH 서명이 아님", "is no SSH signature of a known version"))
         fields = _fields(raw[10:])
         if len(fields) != 5:
-            raise BadSignature("is no SSH signature of a known form")
+            raise BadSignature(tr("아는 형식의 SSH 서명이 아님", "is no SSH signature of a known form"))
         kind = _fields(fields[0], at_most=1)[0].decode("ascii")
         namespace = fields[1].decode("ascii")
         if not namespace.isprintable():
-            raise BadSignature("has a namespace with control characters")
+            raise BadSignature(tr("네임스페이스에 제어 문자가 있음", "has a namespace with control characters"))
         return Signature(data, _key(fields[0], kind), namespace)
     except (binascii.Error, ValueError, IndexError) as error:
-        raise BadSignature(f"is a damaged SSH signature: {printable(str(error))[:100]}") from None
+        why = printable(str(error))[:100]
+        raise BadSignature(tr(f"손상된 SSH 서명임: {why}", f"is a damaged SSH signature: {why}")) from None
 
 
 def read_signature(file: Path) -> Signature:
@@ -218,9 +226,9 @@ def read_signature(file: Path) -> Signature:
     try:
         return parse_signature(read_regular(file, MAX_SIGNATURE))
     except FileNotFoundError:
-        raise BadSignature("is missing") from None
+        raise BadSignature(tr("없음", "is missing")) from None
     except OSError as error:
-        raise BadSignature(f"cannot be read: {error.strerror}") from None
+        raise BadSignature(tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")) from None
     except ValueError as error:
         raise BadSignature(str(error)) from None
 
@@ -251,7 +259,7 @@ def why_not(signature: Signature, data: bytes, namespace: str, allowed: Path, na
     if done.code == 0:
         return ""
     lines = [*done.errors.strip().splitlines(), *done.output.strip().splitlines()]
-    return printable(lines[0])[:200] if lines else "it does not verify"
+    return printable(lines[0])[:200] if lines else tr("서명이 맞지 않음", "it does not verify")
 
 
 @contextmanager
@@ -279,27 +287,49 @@ def at_terminal() -> bool:
 
 def _cannot_sign(key: SigningKey, done: process.Result, at_terminal: bool) -> TrustError:
     said = (done.errors or done.output).strip().splitlines()
-    last = printable(said[-1].replace("Enter passphrase: ", ""))[:300] if said else f"exit code {done.code}"
+    last = printable(said[-1].replace("Enter passphrase: ", ""))[:300] if said else ""
     if "passphrase" in last:
         if at_terminal:
-            return TrustError(f"the passphrase of {key.file} is another", hint="run the same command again")
-        return TrustError(f"{key.file} has a passphrase, and there is no terminal to ask for it",
-                          hint=f"ssh-add {key.file}; then the same command with {key.file}.pub")  # fmt: skip
-    hint = "see whether ssh-add -l lists the key" if "No private key" in last else f"ssh-keygen -l -f {key.file}"
-    return TrustError(f"{key.file} cannot sign: {last}", hint=hint)
+            return TrustError(tr(f"{key.file}: 암호가 다릅니다", f"the passphrase of {key.file} is another"),
+                              hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
+        return TrustError(tr(f"{key.file}: 암호가 걸려 있는데 물어볼 터미널이 없습니다",
+                             f"{key.file} has a passphrase, and there is no terminal to ask for it"),
+                          hint=tr(f"ssh-add {key.file}; 그다음 같은 명령에 {key.file}.pub를 주십시오",
+                                  f"ssh-add {key.file}; then the same command with {key.file}.pub"))  # fmt: skip
+    hint = f"ssh-keygen -l -f {key.file}"
+    if "No private key" in last:  # no tr: the words of ssh-keygen in the C locale
+        hint = tr("ssh-add -l 목록에 이 키가 있는지 보십시오", "see whether ssh-add -l lists the key")
+    last = last or tr(f"종료 코드 {done.code}", f"exit code {done.code}")
+    return TrustError(tr(f"{key.file}: 서명할 수 없습니다: {last}", f"{key.file} cannot sign: {last}"), hint=hint)
 
 
 def _read_key(file: Path) -> bytes:
     try:
         if not file.is_file():  # a link is fine: it is the user's own
-            what = "is not a file" if file.exists() else "does not exist"
-            raise UsageError(f"{printable(str(file))} {what}", hint="name a key of yours: ls ~/.ssh/*.pub")
+            what = tr("파일이 아닙니다", "is not a file") if file.exists() else tr("파일이 없습니다", "does not exist")
+            shown = printable(str(file))
+            raise UsageError(tr(f"{shown}: {what}", f"{shown} {what}"), hint=_name_one())
         return read_regular(file.resolve(), MAX_KEY)
     except ValueError as error:
-        raise UsageError(f"{file} {error}", hint="name a key of yours: ls ~/.ssh/*.pub") from None
+        raise UsageError(tr(f"{file}: {error}", f"{file} {error}"), hint=_name_one()) from None
     except OSError as error:
-        raise UsageError(f"{printable(str(file))} cannot be read: {error.strerror}",
-                         hint="name a key of yours: ls ~/.ssh/*.pub") from None  # fmt: skip
+        shown = printable(str(file))
+        raise UsageError(tr(f"{shown}: 읽을 수 없습니다: {error.strerror}", f"{shown} cannot be read: {error.strerror}"),
+                         hint=_name_one()) from None  # fmt: skip
+
+
+def _pair(file: Path) -> str:
+    """How the public half of a key comes to lie beside it."""
+    return tr(f"ssh-keygen -y -f {file} > {file}.pub; 그다음 같은 명령을 다시 실행하십시오",
+              f"ssh-keygen -y -f {file} > {file}.pub; then the same command again")  # fmt: skip
+
+
+def _name_one() -> str:
+    return tr("가진 키를 지정하십시오: ls ~/.ssh/*.pub", "name a key of yours: ls ~/.ssh/*.pub")
+
+
+def _name_public() -> str:
+    return tr("ssh-keygen이 만든 .pub 파일을 지정하십시오", "name the .pub file that ssh-keygen made")
 
 
 def _public_part(data: bytes) -> PublicKey | None:
@@ -333,13 +363,15 @@ def _key(blob: bytes, kind: str, comment: str = "") -> PublicKey:
     """The key in ``blob``, which must be one of this kind to the last byte. Raises ValueError."""
     fields = _fields(blob)
     if kind not in _FIELDS:
-        raise ValueError(f"is of kind {kind[:60]!r}, which is not used here; expected {', '.join(KINDS)}")
-    if fields[0] != kind.encode() or len(fields) != _FIELDS[kind] + 1:
-        raise ValueError("is damaged: its bytes are no key of the kind that it names")
-    if fields[1] != _CURVES.get(kind, fields[1]) or ("ed25519" in kind and len(fields[1]) != 32):
-        raise ValueError("is damaged: its bytes are no key of the kind that it names")
+        raise ValueError(tr(f"여기서 쓰지 않는 종류인 {kind[:60]!r}임 (쓰는 종류: {', '.join(KINDS)})",
+                            f"is of kind {kind[:60]!r}, which is not used here; expected {', '.join(KINDS)}"))  # fmt: skip
+    good = fields[0] == kind.encode() and len(fields) == _FIELDS[kind] + 1
+    if not good or fields[1] != _CURVES.get(kind, fields[1]) or ("ed25519" in kind and len(fields[1]) != 32):
+        raise ValueError(tr("손상됨: 내용이 거기 적힌 종류의 키가 아님",
+                            "is damaged: its bytes are no key of the kind that it names"))  # fmt: skip
     if kind == "ssh-rsa" and (bits := int.from_bytes(fields[2], "big").bit_length()) < LEAST_RSA:
-        raise ValueError(f"is an RSA key of {bits} bits; expected {LEAST_RSA} or more")
+        raise ValueError(tr(f"{bits}비트 RSA 키임 ({LEAST_RSA}비트 이상이어야 함)",
+                            f"is an RSA key of {bits} bits; expected {LEAST_RSA} or more"))  # fmt: skip
     return PublicKey(kind, blob, printable(comment)[:200])
 
 
@@ -350,9 +382,9 @@ def _fields(data: bytes, at_most: int = 16) -> list[bytes]:
     while data and len(fields) < at_most:
         length = int.from_bytes(data[:4], "big")
         if len(data) < 4 + length:
-            raise ValueError("is cut short")
+            raise ValueError(tr("중간에 잘림", "is cut short"))
         fields.append(data[4 : 4 + length])
         data = data[4 + length :]
     if (data and at_most == 16) or not fields:
-        raise ValueError("holds more or less than it should")
+        raise ValueError(tr("내용이 정해진 것보다 많거나 적음", "holds more or less than it should"))
     return fields

@@ -30,6 +30,7 @@ from gapforge.core.files import (
     sync_folder,
     unsafe_path_reason,
 )  # fmt: skip
+from gapforge.core.text import tr
 
 BESIDE = frozenset({"lock.json.sig"})  # what people and unpack put into a view besides: the signature of its lock
 OnBytes = Callable[[int], None]
@@ -61,7 +62,7 @@ class Store:
     def path(self, sha256: str) -> Path:
         """Where the file with this hash is, or would be."""
         if not SHA256_HEX.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256: {sha256!r}")
+            raise ValueError(f"not a SHA-256: {sha256!r}")  # no tr: a programmer's mistake
         return self.folder / "sha256" / sha256[:2] / sha256
 
     def partial(self, key: str) -> Path:
@@ -120,8 +121,9 @@ class Store:
         """
         sha256 = known or sha256_file(file)
         if expected and sha256 != expected:
-            raise FetchError(f"{file.name} is not the expected file",
-                             faults=[Fault(file.name, f"has sha256 {sha256}", f"sha256 {expected}")])  # fmt: skip
+            raise FetchError(tr(f"기대한 파일이 아닙니다: {file.name}", f"{file.name} is not the expected file"),
+                             faults=[Fault(file.name, tr(f"sha256이 {sha256}임", f"has sha256 {sha256}"),
+                                           f"sha256 {expected}")])  # fmt: skip
         target = self.path(sha256)
         with storage_errors(target):
             if self.intact(sha256, file.stat().st_size):
@@ -179,7 +181,9 @@ class Store:
                 return self.add(temporary, expected)
             except FetchError as error:
                 faults = [Fault(str(file), fault.problem, fault.expected) for fault in error.faults]
-                raise FetchError(f"{file} is not the expected file", faults=faults) from None
+                raise FetchError(
+                    tr(f"기대한 파일이 아닙니다: {file}", f"{file} is not the expected file"), faults=faults
+                ) from None
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from gapforge.core.errors import Fault, TrustError, UsageError
 from gapforge.core.files import read_regular, sha256_bytes, write_text
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
-from gapforge.core.text import printable
+from gapforge.core.text import printable, tr
 
 VARIABLE = "GAPFORGE_TRUST"
 LOCK_FILE = "lock.json"
@@ -33,6 +33,7 @@ _OPTION = r'(?:namespaces|valid-after|valid-before)="[^"]*"'
 _LINE = re.compile(
     rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?)'
 )
+# no tr: the first line of a file
 _HEADER = "# Who may sign what gapforge imports and builds. Written by: ./gapforge trust add; format: man ssh-keygen"
 
 
@@ -65,17 +66,20 @@ class Signers:
     def judge(self, signature: Signature, data: bytes, namespace: str) -> Signer:
         """Who signed ``data``. Raises Untrusted saying why nobody who counts did, ToolError without ssh-keygen."""
         if signature.namespace != namespace:
-            raise Untrusted(f"has a signature of something else ({printable(signature.namespace)[:60]})")
+            other = printable(signature.namespace)[:60]
+            raise Untrusted(tr(f"다른 것의 서명임 ({other})", f"has a signature of something else ({other})"))
         known = [signer for signer in self.signers if signer.key.blob == signature.key.blob]
         if not known:
-            raise Untrusted(f"is signed by {signature.key.fingerprint}, which is not trusted here")
+            raise Untrusted(tr(f"여기서 신뢰하지 않는 {signature.key.fingerprint}의 서명임",
+                               f"is signed by {signature.key.fingerprint}, which is not trusted here"))  # fmt: skip
         reasons = []
         for signer in known:
             reason = signing.why_not(signature, data, namespace, self.file, signer.name)
             if not reason:
                 return signer
             reasons.append(reason)
-        raise Untrusted(f"was altered after {known[0].name} signed it, or the signature was ({reasons[0]})")
+        raise Untrusted(tr(f"{known[0].name}의 서명 뒤에 내용이나 서명이 바뀜 ({reasons[0]})",
+                           f"was altered after {known[0].name} signed it, or the signature was ({reasons[0]})"))  # fmt: skip
 
 
 def place(project: Project) -> Path:
@@ -87,9 +91,12 @@ def place(project: Project) -> Path:
         for folder in (project.artifacts, project.root):
             inside = folder.resolve() in file.resolve().parents
             if inside and folder.resolve() not in (home, *home.parents):
-                raise TrustError(f"{VARIABLE}={named} lies in {folder}, which is carried: whoever alters what is carried "
-                                 "could alter it too",
-                                 hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers, or unset it")  # fmt: skip
+                raise TrustError(
+                    tr(f"{VARIABLE}={named}: 날라 온 폴더 {folder} 안에 있습니다. 날라 온 것을 바꾸는 사람은 이 목록도 바꿀 수 있습니다",
+                       f"{VARIABLE}={named} lies in {folder}, which is carried: whoever alters what is carried "
+                       "could alter it too"),
+                    hint=tr(f"export {VARIABLE}=/etc/gapforge/allowed_signers (또는 이 변수를 지우십시오)",
+                            f"export {VARIABLE}=/etc/gapforge/allowed_signers, or unset it"))  # fmt: skip
         return file
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
     return (settings if settings.is_absolute() else _home() / ".config") / "gapforge" / "allowed_signers"
@@ -103,21 +110,30 @@ def load(project: Project) -> Signers:
     """
     file = place(project)
     if not _there(file):
-        hint = f"./gapforge trust add KEY; with sudo name the list: sudo env {VARIABLE}=$HOME/.config/gapforge/allowed_signers …"
+        command = f"sudo env {VARIABLE}=$HOME/.config/gapforge/allowed_signers …"
+        hint = tr(f"./gapforge trust add KEY; sudo로 실행할 때는 목록을 지정하십시오: {command}",
+                  f"./gapforge trust add KEY; with sudo name the list: {command}")  # fmt: skip
+        gone = tr("없음", "does not exist")
         if os.environ.get(VARIABLE):
-            raise TrustError(f"the list of trusted signers that {VARIABLE} names is not there",
-                             faults=[Fault(str(file), "does not exist")], hint=hint)  # fmt: skip
-        if _there(accepted.file_of(project)):
+            raise TrustError(tr(f"{VARIABLE}로 지정한 신뢰하는 서명자의 목록이 없습니다",
+                                f"the list of trusted signers that {VARIABLE} names is not there"),
+                             faults=[Fault(str(file), gone)], hint=hint)  # fmt: skip
+        record = accepted.file_of(project)
+        if _there(record):
             raise TrustError(
-                "signed bundles were accepted here, and now the list of trusted signers is not there",
-                faults=[Fault(str(file), "does not exist")],
-                hint=f"{hint}; to trust nobody on purpose: rm {accepted.file_of(project)}")  # fmt: skip
+                tr("전에 서명된 묶음을 받아들인 곳인데, 지금은 신뢰하는 서명자의 목록이 없습니다",
+                   "signed bundles were accepted here, and now the list of trusted signers is not there"),
+                faults=[Fault(str(file), gone)],
+                hint=tr(f"{hint}; 일부러 아무도 신뢰하지 않으려면: rm {record}",
+                        f"{hint}; to trust nobody on purpose: rm {record}"))  # fmt: skip
         invoker = _invoker_s(file)
         if invoker is not None:
             raise TrustError(
-                "who calls sudo has a list of trusted signers, and root, who is asked now, has none",
-                faults=[Fault(str(file), "does not exist", str(invoker))],
-                hint=f"sudo env {VARIABLE}={invoker} …, the same command")  # fmt: skip
+                tr("sudo를 부른 사용자에게는 신뢰하는 서명자의 목록이 있지만, 지금 실행하는 root에게는 없습니다",
+                   "who calls sudo has a list of trusted signers, and root, who is asked now, has none"),
+                faults=[Fault(str(file), gone, str(invoker))],
+                hint=tr(f"sudo env {VARIABLE}={invoker} … 뒤에 같은 명령을 쓰십시오",
+                        f"sudo env {VARIABLE}={invoker} …, the same command"))  # fmt: skip
         return Signers(file, ())
     return read(file)
 
@@ -147,11 +163,14 @@ def read(file: Path) -> Signers:
             signers.append(_signer(line))
         except ValueError as error:
             faults.append(
-                Fault(f"{file}: line {number}", str(error), "NAME KIND KEY, as ./gapforge trust add writes it")
-            )
+                Fault(tr(f"{file}: {number}행", f"{file}: line {number}"), str(error),
+                      tr("./gapforge trust add가 쓰는 형식인 NAME KIND KEY", "NAME KIND KEY, as ./gapforge trust add writes it"))
+            )  # fmt: skip
     if faults:
-        raise TrustError("the list of trusted signers is damaged, so nothing is trusted",
-                         faults=faults, hint=f"correct {file}, or restore it; then: ./gapforge trust list")  # fmt: skip
+        raise TrustError(tr("신뢰하는 서명자의 목록이 손상되어 아무것도 신뢰하지 않습니다",
+                            "the list of trusted signers is damaged, so nothing is trusted"), faults=faults,
+                         hint=tr(f"목록을 고치거나 되돌리십시오({file}). 그다음: ./gapforge trust list",
+                                 f"correct {file}, or restore it; then: ./gapforge trust list"))  # fmt: skip
     return Signers(file, tuple(signers))
 
 
@@ -162,17 +181,20 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     has signed its last.
     """
     if not NAME.fullmatch(name):
-        raise UsageError(f"{printable(name)!r} cannot be a signer's name",
-                         hint="--name with letters, digits and . _ @ + -")  # fmt: skip
+        raise UsageError(tr(f"{printable(name)!r}: 서명자의 이름으로 쓸 수 없습니다", f"{printable(name)!r} cannot be a signer's name"),
+                         hint=tr("--name에는 영문자, 숫자와 . _ @ + - 를 쓰십시오", "--name with letters, digits and . _ @ + -"))  # fmt: skip
     signers = read(file)
     for signer in signers.signers:
         if signer.name == name and signer.key.blob == key.blob:
             return False
         if signer.name == name:
             raise UsageError(
-                f"{name} is trusted with another key, {signer.key.fingerprint}; this one is {key.fingerprint}",
-                hint=f"a further key: ./gapforge trust add KEY --name {name}-2; to replace it: ./gapforge trust remove {name}, "
-                "then add")  # fmt: skip
+                tr(f"{name}: 이미 다른 키 {signer.key.fingerprint}로 신뢰하고 있습니다(이번 키는 {key.fingerprint})",
+                   f"{name} is trusted with another key, {signer.key.fingerprint}; this one is {key.fingerprint}"),
+                hint=tr(f"키를 더하려면: ./gapforge trust add KEY --name {name}-2; 바꾸려면: ./gapforge trust remove {name} "
+                        "다음에 add",
+                        f"a further key: ./gapforge trust add KEY --name {name}-2; to replace it: ./gapforge trust remove {name}, "
+                        "then add"))  # fmt: skip
     before = _text(file) if _there(file) else _HEADER + "\n"
     namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
     line = f'{name} namespaces="{namespaces}" {key.text}'
@@ -184,7 +206,8 @@ def remove(file: Path, name: str) -> list[Signer]:
     """Trust this name no longer; gives the keys that it had. Raises UsageError when nobody is called so."""
     gone = [signer for signer in read(file).signers if signer.name == name]
     if not gone:
-        raise UsageError(f"nobody called {printable(name)} is trusted", hint="./gapforge trust list")
+        raise UsageError(tr(f"{printable(name)}: 신뢰하는 서명자 가운데 이런 이름이 없습니다",
+                            f"nobody called {printable(name)} is trusted"), hint="./gapforge trust list")  # fmt: skip
     kept = [line for line in _text(file).split("\n")
             if not line.strip() or line.startswith("#") or _signer(line).name != name]  # fmt: skip
     write_text(_real(file), "\n".join(kept))
@@ -200,36 +223,45 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     try:
         data = read_regular(lock, MAX_LOCK)
     except FileNotFoundError:
-        raise _refused(preset, [Fault(str(lock), "is missing")]) from None
+        raise _refused(preset, [Fault(str(lock), tr("없음", "is missing"))]) from None
     except OSError as error:
-        raise _refused(preset, [Fault(str(lock), f"cannot be read: {error.strerror}")]) from None
+        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+        raise _refused(preset, [Fault(str(lock), problem)]) from None
     except ValueError as error:
         raise _refused(preset, [Fault(str(lock), str(error))]) from None
     try:
         signer = signers.judge(signing.read_signature(beside), data, LOCK)
     except BadSignature as error:
-        raise _refused(preset, [Fault(str(beside), str(error), "the signature of lock.json")]) from None
+        expected = tr("lock.json의 서명", "the signature of lock.json")
+        raise _refused(preset, [Fault(str(beside), str(error), expected)]) from None
     except Untrusted as error:
         raise _refused(preset, [Fault(str(lock), str(error), _trusted(signers))]) from None
     known = accepted.read(project).presets.get(preset)
-    if known is not None and sha256_bytes(data) in known.superseded:
+    sha256 = sha256_bytes(data)
+    if known is not None and sha256 in known.superseded:
         raise TrustError(
-            f"the artifacts of {preset} are older than what was accepted here",
-            faults=[Fault(str(lock), f"has sha256 {sha256_bytes(data)}, which a later bundle replaced",
-                          f"sha256 {known.lock}, signed {known.made}")],
-            hint=f"unpack bundle {known.bundle} again; to go back on purpose: ./gapforge unpack DIR --allow-older")  # fmt: skip
+            tr(f"{preset}의 artifacts가 여기서 이미 받아들인 것보다 오래되었습니다",
+               f"the artifacts of {preset} are older than what was accepted here"),
+            faults=[Fault(str(lock), tr(f"sha256이 {sha256}임. 나중 묶음이 이것을 대체했음",
+                                        f"has sha256 {sha256}, which a later bundle replaced"),
+                          tr(f"{known.made}에 서명한 sha256 {known.lock}", f"sha256 {known.lock}, signed {known.made}"))],
+            hint=tr(f"이 묶음을 다시 unpack 하십시오: {known.bundle}; 일부러 되돌리려면: ./gapforge unpack DIR --allow-older",
+                    f"unpack bundle {known.bundle} again; to go back on purpose: ./gapforge unpack DIR --allow-older"))  # fmt: skip
     return signer
 
 
 def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:
-    return TrustError(f"the artifacts of {preset} are not signed by anybody who is trusted here", faults=faults,
-                      hint=f"where they were made: ./gapforge trust sign {preset} --key KEY, and carry {LOCK_SIGNATURE} too; "
-                      "who may sign: ./gapforge trust list")  # fmt: skip
+    return TrustError(tr(f"{preset}의 artifacts에 여기서 신뢰하는 사람의 서명이 없습니다",
+                         f"the artifacts of {preset} are not signed by anybody who is trusted here"), faults=faults,
+                      hint=tr(f"만든 곳에서: ./gapforge trust sign {preset} --key KEY (그 뒤 {LOCK_SIGNATURE}도 함께 나르십시오); "
+                              "서명할 수 있는 사람: ./gapforge trust list",
+                              f"where they were made: ./gapforge trust sign {preset} --key KEY, and carry {LOCK_SIGNATURE} too; "
+                              "who may sign: ./gapforge trust list"))  # fmt: skip
 
 
 def _trusted(signers: Signers) -> str:
-    return " or ".join(signer.shown for signer in signers.signers[:4]) + (
-        " or others" if len(signers.signers) > 4 else ""
+    return tr(" 또는 ", " or ").join(signer.shown for signer in signers.signers[:4]) + (
+        tr(" 또는 그 밖의 서명자", " or others") if len(signers.signers) > 4 else ""
     )
 
 
@@ -237,33 +269,40 @@ def _signer(line: str) -> Signer:
     line = line.replace("\t", " ")
     match = _LINE.fullmatch(line.strip(" ")) if line.isprintable() else None
     if match is None:
+        certificates = "cert-authority" in line
         raise ValueError(
-            "has another form" + (", and certificates are not followed" if "cert-authority" in line else "")
+            tr("형식이 다름", "has another form")
+            + (tr(" (인증서는 쓰지 않음)", ", and certificates are not followed") if certificates else "")
         )
     name = match["names"].split(",")[0]
     if not NAME.fullmatch(name):
-        raise ValueError(f"has a pattern or another form in place of a name: {name[:60]!r}")
+        raise ValueError(tr(f"이름 자리에 패턴이나 다른 형식이 있음: {name[:60]!r}",
+                            f"has a pattern or another form in place of a name: {name[:60]!r}"))  # fmt: skip
     try:
         return Signer(name, signing.parse_public(match["key"]))
     except ValueError as error:
-        raise ValueError(f"holds a key that {error}") from None
+        raise ValueError(tr(f"쓸 수 없는 키가 있음: {error}", f"holds a key that {error}")) from None
 
 
 def _text(file: Path) -> str:
     real = _real(file)
     try:
         if stat.S_IMODE(os.stat(real).st_mode) & 0o002:
-            raise TrustError("everybody on this machine may change the list of trusted signers",
-                             faults=[Fault(str(file), "may be written by all")], hint=f"chmod o-w {file}")  # fmt: skip
+            raise TrustError(tr("이 컴퓨터의 누구나 신뢰하는 서명자의 목록을 바꿀 수 있습니다",
+                                "everybody on this machine may change the list of trusted signers"),
+                             faults=[Fault(str(file), tr("누구나 쓸 수 있음", "may be written by all"))],
+                             hint=f"chmod o-w {file}")  # fmt: skip
         return read_regular(real, MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError:
-        problem = "is not text"
+        problem = tr("텍스트가 아님", "is not text")
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
     except ValueError as error:
         problem = str(error)
-    raise TrustError("the list of trusted signers cannot be read, so nothing is trusted",
-                     faults=[Fault(str(file), problem)], hint=f"ls -l {file}; then: ./gapforge trust list")  # fmt: skip
+    raise TrustError(tr("신뢰하는 서명자의 목록을 읽을 수 없어 아무것도 신뢰하지 않습니다",
+                        "the list of trusted signers cannot be read, so nothing is trusted"),
+                     faults=[Fault(str(file), problem)],
+                     hint=tr(f"ls -l {file}; 그다음: ./gapforge trust list", f"ls -l {file}; then: ./gapforge trust list"))  # fmt: skip
 
 
 def _there(file: Path) -> bool:
@@ -289,5 +328,6 @@ def _home() -> Path:
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
-        raise TrustError("this user has no home, so there is no list of trusted signers",
+        raise TrustError(tr("이 사용자는 홈이 없어 신뢰하는 서명자의 목록도 없습니다",
+                            "this user has no home, so there is no list of trusted signers"),
                          hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers") from None  # fmt: skip
