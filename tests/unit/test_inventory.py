@@ -473,3 +473,38 @@ def test_nothing_of_the_day_or_machine(site: Project) -> None:
         os.utime(path, (1, 1))
     moved = Project(site.root, site.artifacts.rename(site.root / "elsewhere"))
     assert stocktake.take(moved).inventory.render() == first
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "problem"),
+    [
+        ("gapforge-inventory 2\n", ": 1행", "형식 2임; 기대한 값: 형식 1"),
+        ("", ": 1행", '중간에 잘림; 기대한 값: "gapforge-inventory 1"'),
+        ("gapforge-inventory 1\nx\n", ": 2행", '형식이 다름; 기대한 값: "gapforge VERSION"'),
+        ("이름\n", "", "ASCII가 아닌 글자가 있음"),
+        ("gapforge-inventory 1\ngapforge 0.3.0\nobjects 1000001 1\n", ": 3행", "객체 1000001개로 적혀 있음; 기대한 값: 1000000 이하"),
+    ],
+)  # fmt: skip
+def test_what_is_no_inventory_in_korean(monkeypatch: pytest.MonkeyPatch, text: str, where: str, problem: str) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(VerifyError) as caught:
+        Inventory.parse(text)
+    if text.startswith("gapforge-inventory 2"):
+        hint = "이 gapforge와 같은 버전의 gapforge로 만드십시오"
+    else:
+        hint = "파일을 첨부로 다시 받아 확인 문자열을 비교하십시오"
+    assert caught.value.render() == (
+        f"오류: 현장 목록: 쓸 수 있는 현장 목록이 아닙니다\n  현장 목록{where}\n      {problem}\n다음: {hint}"
+    )
+
+
+def test_a_misread_digest_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    good = short_digest("1" * 64)
+    assert read_short_digest(good.lower()) == good
+    wrong = ("1" if good[0] == "0" else "0") + good[1:]
+    with pytest.raises(UsageError) as caught:
+        read_short_digest(wrong)
+    assert caught.value.render() == (
+        f"오류: '{wrong}': 잘못 읽었습니다. 검사 글자가 맞지 않습니다\n다음: 다시 읽어 달라고 하십시오"
+    )

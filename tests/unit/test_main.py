@@ -91,3 +91,45 @@ def test_launcher_through_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "gf").symlink_to(ROOT / "gapforge")
     done = subprocess.run([str(tmp_path / "gf"), "--version"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("gapforge ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--foo"], "오류: 모르는 인자입니다: --foo\n다음: gapforge --help\n"),
+        (["verify", "--jobs", "x"], "오류: --jobs: int 값이 아닙니다: 'x'\n다음: gapforge verify --help\n"),
+        (["verify", "--jobs"], "오류: --jobs: 값이 하나 필요합니다\n다음: gapforge verify --help\n"),
+        (
+            ["verify", "--all=3"],
+            "오류: --all: 값을 쓰지 않는 옵션에 값이 있습니다: '3'\n다음: gapforge verify --help\n",
+        ),
+        (["verify", "--all", "x"], "오류: --all과 프리셋 이름은 함께 쓸 수 없습니다\n다음: ./gapforge verify --all\n"),
+        (["qqqqq"], '오류: "qqqqq": 없는 명령입니다\n다음: ./gapforge --help\n'),
+    ],
+)
+def test_a_wrong_command_line_in_korean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == said
+
+
+def test_help_in_korean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(SystemExit):
+        cli.main(["verify", "--help"])
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("사용법: gapforge verify", "\n인자:\n", "\n옵션:\n", "이 도움말을 출력"))
+    assert not any(word in shown for word in ("usage", "options", "positional", "show"))
+
+
+def test_a_bug_in_korean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
+    fake_verb(monkeypatch, raiser(ZeroDivisionError("x")))
+    assert cli.main(["list"]) == 1
+    assert capsys.readouterr().err == (
+        "오류: gapforge의 버그입니다: ZeroDivisionError: x\n"
+        f"다음: 이 파일과 함께 알려 주십시오: {tmp_path}/.gapforge/last-error.txt\n"
+    )

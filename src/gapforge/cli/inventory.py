@@ -48,19 +48,24 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.read is not None:
         return _read(args)
     if args.digest is not None:
-        raise UsageError("--digest means nothing without --read", hint="./gapforge inventory --read FILE --digest TEXT")
+        raise UsageError(tr("--digest는 --read와 함께만 씁니다", "--digest means nothing without --read"),
+                         hint="./gapforge inventory --read FILE --digest TEXT")  # fmt: skip
     if args.all and args.presets:
-        raise UsageError("--all and preset names exclude each other", hint="./gapforge inventory --all")
+        raise UsageError(tr("--all과 프리셋 이름은 함께 쓸 수 없습니다", "--all and preset names exclude each other"),
+                         hint="./gapforge inventory --all")  # fmt: skip
     if args.jobs is not None and args.jobs < 1:
-        raise UsageError(f"--jobs {args.jobs} is not allowed", hint="a whole number from 1")
+        raise UsageError(tr(f"--jobs {args.jobs}: 쓸 수 없는 값입니다", f"--jobs {args.jobs} is not allowed"),
+                         hint=tr("1 이상의 정수를 주십시오", "a whole number from 1"))  # fmt: skip
     names = list(dict.fromkeys(args.presets))
     for name in names:
         if "/" in name or name in ("", ".", "..", project.store.name) or not (project.artifacts / name).is_dir():
-            raise UsageError(f'there are no artifacts of "{name}"{nearest(name, preset_names(project.presets))}',
-                             hint="./gapforge list; without a name the inventory is of everything here")  # fmt: skip
+            raise UsageError(tr(f'"{name}"의 artifacts가 없습니다', f'there are no artifacts of "{name}"')
+                             + nearest(name, preset_names(project.presets)),
+                             hint=tr("./gapforge list; 이름을 주지 않으면 여기 있는 모든 것의 목록을 만듭니다",
+                                     "./gapforge list; without a name the inventory is of everything here"))  # fmt: skip
     output = args.output or DEFAULT
     _refuse_bad_output(output, project)
-    with Progress("inventory", quiet=args.json) as progress:
+    with Progress(tr("현장 목록", "inventory"), quiet=args.json) as progress:
         stock = stocktake.take(project, names, jobs=args.jobs, progress=progress)
     with atomic_file(output) as file:
         for chunk in stock.inventory.chunks():
@@ -83,14 +88,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _read(args: argparse.Namespace) -> int:
     if args.presets or args.all or args.output is not None:
-        raise UsageError("--read takes no inventory, so presets, --all and --output mean nothing with it",
+        raise UsageError(tr("--read는 목록을 만들지 않으므로 프리셋, --all, --output과 함께 쓸 수 없습니다",
+                            "--read takes no inventory, so presets, --all and --output mean nothing with it"),
                          hint=f"./gapforge inventory --read {args.read}")  # fmt: skip
     told = None if args.digest is None else read_short_digest(args.digest)
     inventory = Inventory.read(args.read)
     if told not in (None, inventory.digest):
-        raise VerifyError(f"{args.read} is not the inventory that the site told you of",
-                          faults=[Fault(str(args.read), f"has the digest {inventory.digest}", f"{told}")],
-                          hint="ask which one is the newest, and have it sent again")  # fmt: skip
+        raise VerifyError(tr(f"{args.read}: 현장이 알려 준 목록이 아닙니다",
+                             f"{args.read} is not the inventory that the site told you of"),
+                          faults=[Fault(str(args.read), tr(f"확인 문자열이 {inventory.digest}임",
+                                                           f"has the digest {inventory.digest}"), f"{told}")],
+                          hint=tr("어느 것이 최신인지 물어 다시 받으십시오",
+                                  "ask which one is the newest, and have it sent again"))  # fmt: skip
     if args.json:
         print(json.dumps({
             "ok": True, "file": str(args.read), "gapforge": inventory.tool, "objects": len(inventory),
@@ -104,12 +113,17 @@ def _read(args: argparse.Namespace) -> int:
 def _refuse_bad_output(output: Path, project: Project) -> None:
     """An inventory replaces an older one, nothing else; inside the artifacts it would be a stranger."""
     if project.artifacts.resolve() in output.resolve().parents:
-        raise UsageError(f"{output} lies in the artifacts, where verify would refuse it", hint="choose another place")
+        raise UsageError(tr(f"{output}: artifacts 안이어서 verify가 거부하게 됩니다",
+                            f"{output} lies in the artifacts, where verify would refuse it"),
+                         hint=tr("다른 곳을 정하십시오", "choose another place"))  # fmt: skip
     if output.is_symlink() or (output.exists() and not _is_inventory(output)):
-        raise UsageError(f"{output} exists and is no inventory; it stays as it is", hint="choose another name")
+        raise UsageError(tr(f"{output}: 현장 목록이 아닌 것이 이미 있어 그대로 둡니다",
+                            f"{output} exists and is no inventory; it stays as it is"),
+                         hint=tr("다른 이름을 정하십시오", "choose another name"))  # fmt: skip
     # Before the long reading, not after it.
     if output.parent.exists() and not os.access(output.parent, os.W_OK):
-        raise StorageError(f"{output}: nothing can be written there", hint="choose another place with --output")
+        raise StorageError(tr(f"{output}: 이곳에는 쓸 수 없습니다", f"{output}: nothing can be written there"),
+                           hint=tr("--output으로 다른 곳을 정하십시오", "choose another place with --output"))  # fmt: skip
 
 
 def _is_inventory(file: Path) -> bool:

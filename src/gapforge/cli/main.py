@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
+from gapforge.cli.parser import Parser
 from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
 from gapforge.core.files import storage_error
 from gapforge.core.project import Project
@@ -43,13 +44,6 @@ VERBS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one message, the next command, exit code 2."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(message, hint=f"{self.prog} --help")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one verb; return the process's exit code. Prints every error itself."""
     as_json = "--json" in argv
@@ -71,10 +65,12 @@ def main(argv: Sequence[str]) -> int:
     except OSError as raised:
         error = storage_error(raised)
     except RecursionError:
-        error = InternalError("input is nested too deeply")
+        error = InternalError(tr("입력이 너무 깊이 중첩되어 있습니다", "input is nested too deeply"))
     except Exception as raised:  # noqa: BLE001 - the last line of defence against a traceback for a user
-        error = InternalError(f"a bug in gapforge: {type(raised).__name__}: {raised}",
-                              hint=f"please report it with {_save_traceback()}")  # fmt: skip
+        kept = _save_traceback()
+        error = InternalError(tr(f"gapforge의 버그입니다: {type(raised).__name__}: {raised}",
+                                 f"a bug in gapforge: {type(raised).__name__}: {raised}"),
+                              hint=tr(f"이 파일과 함께 알려 주십시오: {kept}", f"please report it with {kept}"))  # fmt: skip
     if as_json:
         print(json.dumps(error.to_json(), ensure_ascii=False, indent=2))
     print(error.render(), file=sys.stderr)
@@ -84,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     # The registry names each verb once; help needs them all, so only then are all imported.
     verb = next((word for word in argv if not word.startswith("-")), None)
-    parser = _Parser(
+    parser = Parser(
         prog="gapforge",
         description=tr("GPU 소프트웨어 스택을 망분리 현장으로 옮겨 빌드합니다.",
                        "Carries a GPU software stack across an air gap and builds it there."),
@@ -92,10 +88,11 @@ def _run(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"gapforge {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     wanted = [verb] if verb in VERBS else list(VERBS)
     if verb is not None and verb not in VERBS:
-        raise UsageError(f'there is no verb "{verb}"{nearest(verb, VERBS)}', hint="./gapforge --help")
+        raise UsageError(tr(f'"{verb}": 없는 명령입니다', f'there is no verb "{verb}"') + nearest(verb, VERBS),
+                         hint="./gapforge --help")  # fmt: skip
     modules = {}
     for name in wanted:
         module = importlib.import_module(f"gapforge.cli.{name}")

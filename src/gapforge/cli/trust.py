@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when it was done, or was so already."""
     for flag, action in (("name", "add"), ("key", "sign")):
         if getattr(args, flag) is not None and args.action != action:
-            raise UsageError(f"--{flag} means nothing with trust {args.action}", hint="./gapforge trust --help")
+            raise UsageError(tr(f"--{flag}: trust {args.action}에는 쓰지 않습니다", f"--{flag} means nothing with trust {args.action}"),
+                             hint="./gapforge trust --help")  # fmt: skip
     file = trust.place(project)
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
@@ -85,9 +86,11 @@ def _key(text: str) -> PublicKey:
         try:
             return signing.parse_public(text)
         except ValueError as error:
-            raise UsageError(f"the key that was given {error}", hint="./gapforge trust add FILE.pub") from None
+            raise UsageError(tr(f"주신 키를 쓸 수 없습니다: {error}", f"the key that was given {error}"),
+                             hint="./gapforge trust add FILE.pub") from None  # fmt: skip
     if not text.isprintable():
-        raise UsageError("a key's file has no line ends in its name", hint="./gapforge trust add FILE.pub")
+        raise UsageError(tr("키 파일의 이름에는 줄바꿈이 없어야 합니다", "a key's file has no line ends in its name"),
+                         hint="./gapforge trust add FILE.pub")  # fmt: skip
     return signing.read_public(Path(text).expanduser())
 
 

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when everything is as locked; else the code of the first failure."""
     if args.jobs is not None and args.jobs < 1:
-        raise UsageError(f"--jobs {args.jobs} is not allowed", hint="a whole number from 1")
+        raise UsageError(tr(f"--jobs {args.jobs}: 쓸 수 없는 값입니다", f"--jobs {args.jobs} is not allowed"),
+                         hint=tr("1 이상의 정수를 주십시오", "a whole number from 1"))  # fmt: skip
     signers = trust.load(project)
     code, documents = 0, []
     for name in _names(args, project):
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             code = code or error.exit_code
             print(error.render(), file=sys.stderr)
         elif not args.json:
-            print(f"{name}: {report.files} files, {human_bytes(report.bytes)}, "
-                  f"{human_time(report.seconds)}: " + tr("모두 일치합니다", "all as locked") + _signed(report))  # fmt: skip
+            files = tr(f"파일 {report.files}개", f"{report.files} files")
+            print(f"{name}: {files}, {human_bytes(report.bytes)}, {human_time(report.seconds)}: "
+                  + tr("모두 잠금과 일치합니다", "all as locked") + _signed(report))  # fmt: skip
         documents.append(document)
     if args.json:
         print(json.dumps({"ok": code == 0, "presets": documents}, ensure_ascii=False, indent=2))
@@ -59,15 +61,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _names(args: argparse.Namespace, project: Project) -> list[str]:
     if args.all and args.presets:
-        raise UsageError("--all and preset names exclude each other", hint="./gapforge verify --all")
+        raise UsageError(tr("--all과 프리셋 이름은 함께 쓸 수 없습니다", "--all and preset names exclude each other"),
+                         hint="./gapforge verify --all")  # fmt: skip
     if not args.all and not args.presets:
-        raise UsageError("verify needs a preset, or --all", hint="./gapforge list; ./gapforge verify PRESET")
+        raise UsageError(tr("verify에는 프리셋 이름이나 --all이 필요합니다", "verify needs a preset, or --all"),
+                         hint="./gapforge list; ./gapforge verify PRESET")  # fmt: skip
     if args.presets:
         return list(dict.fromkeys(args.presets))
     found = [name for name in presets.names(project.presets) if project.artifacts_of(name).is_dir()]
     if not found:
-        raise UsageError(f"no preset has artifacts in {project.artifacts}",
-                         hint="online: ./deps_sync.sh PRESET")  # fmt: skip
+        raise UsageError(tr(f"{project.artifacts}에 artifacts가 있는 프리셋이 없습니다",
+                            f"no preset has artifacts in {project.artifacts}"),
+                         hint=tr("네트워크가 있는 곳에서: ./deps_sync.sh PRESET", "online: ./deps_sync.sh PRESET"))  # fmt: skip
     return found
 
 
@@ -79,6 +84,6 @@ def _signed(report: VerifyReport) -> str:
 
 def _verify_one(name: str, args: argparse.Namespace, project: Project, signers: Signers) -> VerifyReport:
     preset = presets.find(project.presets, name)
-    with Progress(f"verify {name}", quiet=args.json) as progress:
+    with Progress(tr(f"{name} 검증", f"verify {name}"), quiet=args.json) as progress:
         return verify(project.artifacts_of(name), jobs=args.jobs, progress=progress, preset=preset,
                       project_lock=project.lock_file(name), trusted=(project, signers))  # fmt: skip
