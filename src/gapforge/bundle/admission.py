@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.bundle.carrier import why_unreadable
 from gapforge.bundle.plan import Index, index_name, read_index, render_index
 from gapforge.bundle.seal import lock_signature_name, signature_name
 from gapforge.bundle.volume import BUNDLE_ID, PRESET_NAME, Damaged, Identity, View
 from gapforge.core import accepted, signing
-from gapforge.core.accepted import Record
+from gapforge.core.accepted import Accepted, Record
 from gapforge.core.errors import Fault, ToolError, TrustError
 from gapforge.core.files import storage_errors, write_bytes
 from gapforge.core.project import Project
@@ -63,7 +64,7 @@ class Admission:
             data = render_index(index.plan, index.sealed, index.made)
             signer = self.signers.judge(signature, data, BUNDLE)
             if not index.made:
-                raise Untrusted("says no moment at which it was signed")
+                raise Untrusted(tr("서명한 시각이 없음", "says no moment at which it was signed"))
         except BadSignature as error:
             self._refuse(bundle, beside, str(error))
         except Untrusted as error:
@@ -93,7 +94,7 @@ class Admission:
             except FileNotFoundError:
                 pass
             except (Damaged, OSError) as error:
-                self._refuse(bundle, path, str(error))
+                self._refuse(bundle, path, why_unreadable(error))
 
     def require(self, identities: Iterable[tuple[Path, Identity]], altered: Mapping[Path, str]) -> None:
         """Raise TrustError with every fault unless a trusted signer's index lists all these volumes.
@@ -106,17 +107,22 @@ class Admission:
         self._used |= set(first)
         if not self.signers:
             return
-        faults = [Fault(str(path), why, "the volume that was signed") for path, why in altered.items()]
+        signed = tr("서명된 볼륨", "the volume that was signed")
+        faults = [Fault(str(path), why, signed) for path, why in altered.items()]
         for bundle, path in first.items():
             if bundle not in self.indexes:
+                index, signature, trusted = index_name(bundle), signature_name(bundle), self._trusted
                 faults += self._refused.get(bundle) or [
-                    Fault(str(path), f"is unsigned: neither {index_name(bundle)} nor {signature_name(bundle)} is here",
-                          f"both, signed by {self._trusted}")]  # fmt: skip
+                    Fault(str(path), tr(f"서명 없음: {index}도 {signature}도 여기 없음",
+                                        f"is unsigned: neither {index} nor {signature} is here"),
+                          tr(f"{trusted}의 서명이 있는 두 파일", f"both, signed by {trusted}"))]  # fmt: skip
         if faults:
             raise TrustError(
-                "what was carried is not signed by anybody who is trusted here; nothing was imported", faults=sorted(faults),
-                hint="have it packed with --sign, or carried again; a signer whom you know by another way: "
-                     "./gapforge trust add KEY")  # fmt: skip
+                tr("날라 온 것에 이곳에서 신뢰하는 사람의 서명이 없습니다. 아무것도 들여오지 않았습니다",
+                   "what was carried is not signed by anybody who is trusted here; nothing was imported"), faults=sorted(faults),
+                hint=tr("보낸 쪽에 --sign을 주어 다시 담거나 다시 날라 달라고 하십시오. 다른 길로 확인한 서명자라면: ./gapforge trust add KEY",
+                        "have it packed with --sign, or carried again; a signer whom you know by another way: "
+                        "./gapforge trust add KEY"))  # fmt: skip
 
     # -- before the first byte, while the store is ours
 
@@ -138,19 +144,20 @@ class Admission:
                 known = self._record.newer_than(view.preset, index.made, view.lock)
                 if known is not None:
                     known_latest = max(known_latest, known.made)
-                    faults.append(Fault(f"preset {view.preset}", f"was signed {index.made} in bundle {name}",
-                                        f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+                    faults.append(_older(tr(f"프리셋 {view.preset}", f"preset {view.preset}"), name, index.made, known))
             known = self._record.newer_than(TOOL, index.made, index.plan.tool) if index.plan.tool else None
             if known is not None:
                 known_latest = max(known_latest, known.made)
-                faults.append(Fault("gapforge itself", f"was signed {index.made} in bundle {name}",
-                                    f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+                faults.append(_older(tr("gapforge 저장소", "gapforge itself"), name, index.made, known))
         if faults and not allow_older:
-            wrong = (f"; if {known_latest} cannot be, the clock where it was signed was wrong, and --allow-older mends that"
-                     if known_latest > _moment(DAY) else "")  # fmt: skip
-            raise TrustError(
-                "what was carried is older than what was accepted here; nothing was imported", faults=faults,
-                hint="ask the sender for the newest; to go back on purpose: the same command with --allow-older" + wrong)  # fmt: skip
+            hint = tr("보낸 쪽에 최신 묶음을 달라고 하십시오. 일부러 되돌리는 것이면 같은 명령에 --allow-older를 붙이십시오",
+                      "ask the sender for the newest; to go back on purpose: the same command with --allow-older")  # fmt: skip
+            if known_latest > _moment(DAY):
+                hint += tr(f". {josa(known_latest, '이', '가')} 아직 오지 않은 시각이라면 서명한 컴퓨터의 시계가 틀렸던 것이며, 그때도 --allow-older로 풀립니다",
+                           f"; if {known_latest} cannot be, the clock where it was signed was wrong, and --allow-older mends that")  # fmt: skip
+            raise TrustError(tr("날라 온 것이 이곳에서 이미 받아들인 것보다 오래되었습니다. 아무것도 들여오지 않았습니다",
+                                "what was carried is older than what was accepted here; nothing was imported"),
+                             faults=faults, hint=hint)  # fmt: skip
         for name in sorted(self._used & self._signed.keys()):
             self._remember(name)
 
@@ -162,7 +169,7 @@ class Admission:
         Raises Untrusted, saying why, where signers are trusted and none of them signed it.
         """
         own = self.project.artifacts_of(view.preset) / LOCK_SIGNATURE
-        reason = "has no signature"
+        reason = tr("서명 없음", "has no signature")
         for path in [
             *self._lock_signatures.get(view.preset, ()),
             *sorted(self._keep.glob(f"*.{view.preset}.lock{SUFFIX}")),
@@ -176,7 +183,7 @@ class Admission:
                     continue
             except BadSignature as error:
                 if path != own:
-                    reason = f"has no signature: {path} {error}"
+                    reason = tr(f"쓸 수 있는 서명 없음: {path}: {error}", f"has no signature: {path} {error}")
             except Untrusted as error:
                 if path != own:
                     reason = f"{error} ({path})"
@@ -301,12 +308,14 @@ class Admission:
 
     @property
     def _trusted(self) -> str:
-        return " or ".join(signer.name for signer in self.signers.signers[:4])
+        return tr(" 또는 ", " or ").join(signer.name for signer in self.signers.signers[:4])
 
     def _refuse(self, bundle: str, path: Path, why: str) -> None:
         faults = self._refused.setdefault(bundle, [])
         if len(faults) < _MOST_FILES:
-            faults.append(Fault(str(path), why, f"a good signature by {self._trusted}"))
+            faults.append(
+                Fault(str(path), why, tr(f"{self._trusted}의 올바른 서명", f"a good signature by {self._trusted}"))
+            )
 
     def _remember(self, bundle: str) -> None:
         """Keep the index, its signature and those of the locks."""
@@ -351,9 +360,18 @@ def _moment(ahead: int) -> str:
     return utc(time.time() + ahead)
 
 
+def _older(what: str, bundle: str, made: str, known: Accepted) -> Fault:
+    """The fault of something in ``bundle``, signed at ``made``, that is older than what is known here."""
+    return Fault(what, tr(f"묶음 {bundle}에서 {made}에 서명됨", f"was signed {made} in bundle {bundle}"),
+                 tr(f"{known.made}(묶음 {known.bundle}의 서명 시각)보다 오래되지 않은 것",
+                    f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+
+
 def locks_untrusted(faults: Sequence[Fault]) -> TrustError:
     """The error for presets whose objects are here and whose locks nobody who is trusted signed."""
     return TrustError(
-        "the locks of these presets are not signed by anybody who is trusted here; they were not laid out", faults=faults,
-        hint="have the sender give the small files BUNDLE.PRESET.lock.sig again, put them beside the volumes, and run "
-             "unpack again; what was imported stays")  # fmt: skip
+        tr("이 프리셋들의 잠금에 이곳에서 신뢰하는 사람의 서명이 없습니다. 프리셋을 두지 않았습니다",
+           "the locks of these presets are not signed by anybody who is trusted here; they were not laid out"), faults=faults,
+        hint=tr("보낸 쪽에서 작은 파일 BUNDLE.PRESET.lock.sig를 다시 받아 볼륨 옆에 두고 unpack을 다시 실행하십시오. 들여온 것은 그대로 있습니다",
+                "have the sender give the small files BUNDLE.PRESET.lock.sig again, put them beside the volumes, and run "
+                "unpack again; what was imported stays"))  # fmt: skip

@@ -16,6 +16,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.text import josa, tr
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
 
@@ -41,6 +42,7 @@ class Contents:
     locks: dict[str, Lock] = field(default_factory=dict)  # by the hash of their text
     _places: dict[str, list[Path]] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
+    _presets: dict[str, str] = field(default_factory=dict)
 
     def path(self, span: Span) -> Path | None:
         """The file that holds the object, by name and size; None when it is not here."""
@@ -55,7 +57,11 @@ class Contents:
 
     def name(self, sha256: str) -> str:
         """What a person calls the object."""
-        return self._names.get(sha256, f"object {sha256[:12]}")
+        return self._names.get(sha256) or tr(f"객체 {sha256[:12]}", f"object {sha256[:12]}")
+
+    def preset_of(self, sha256: str) -> str:
+        """The preset whose sync brings the object, "" when that is not known."""
+        return self._presets.get(sha256, "")
 
     def know(self, lock: Lock, text: bytes) -> View:
         """Remember where the objects of a preset may be; gives its view."""
@@ -67,6 +73,7 @@ class Contents:
         self.locks[files[LOCK]] = lock
         for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
+            self._presets.setdefault(sha256, lock.preset)
             self._places.setdefault(sha256, []).append(folder / path)
         return View(lock.preset, files[LOCK], sha256_bytes(sums))
 
@@ -81,15 +88,18 @@ class Contents:
 
     def know_tool(self, sha256: str) -> None:
         """Remember where the archive of gapforge is that an earlier pack kept."""
-        self._names[sha256] = f"gapforge itself ({archive_name(sha256)})"
-        self._places.setdefault(sha256, []).append(self.project.state / "bundles" / archive_name(sha256))
+        archive = archive_name(sha256)
+        self._names[sha256] = tr(f"gapforge 저장소({archive})", f"gapforge itself ({archive})")
+        self._places.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
 
     def require_all(self, hint: str) -> None:
         """Raise BundleError naming every object that is not here."""
         gone = [s for s in self.spans if s.sha256 not in self.texts and self.path(s) is None]
         if gone:
-            raise BundleError(f"{len(gone)} of {len(self.spans)} objects are not here", hint=hint, faults=[
-                Fault(self.name(s.sha256), "is not in the store, or has another size", f"{s.size} bytes, sha256 {s.sha256}")
+            raise BundleError(tr(f"객체 {len(self.spans)}개 가운데 {len(gone)}개가 여기 없습니다",
+                                 f"{len(gone)} of {len(self.spans)} objects are not here"), hint=hint, faults=[
+                Fault(self.name(s.sha256), tr("저장소에 없거나 크기가 다름", "is not in the store, or has another size"),
+                      tr(f"{s.size}바이트, sha256 {s.sha256}", f"{s.size} bytes, sha256 {s.sha256}"))
                 for s in gone])  # fmt: skip
 
 
@@ -107,12 +117,13 @@ def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] 
         sizes.update({sha256: len(contents.texts[sha256]) for sha256 in (view.lock, view.sums)})
         for sha256, size in sizes.items():
             if size > MAX_OBJECT:
-                raise LockError(f"the lock of {preset.name} names a file of {size} bytes, which cannot be",
-                                hint=f"online: ./deps_sync.sh {preset.name} --update")  # fmt: skip
+                raise LockError(tr(f"{preset.name}의 잠금에 {size}바이트짜리 파일이 적혀 있습니다. 그런 파일은 있을 수 없습니다",
+                                   f"the lock of {preset.name} names a file of {size} bytes, which cannot be"),
+                                hint=_online(f"{preset.name} --update"))  # fmt: skip
             if sha256 not in skip:
                 spans[sha256] = Span(sha256, size, 0, size)
     contents.spans = sorted(spans.values())
-    contents.require_all("online: ./deps_sync.sh " + " ".join(preset.name for preset in presets))
+    contents.require_all(_online(" ".join(preset.name for preset in presets)))
     return contents
 
 
@@ -127,7 +138,8 @@ def of_request(project: Project, spans: Iterable[Span], views: Sequence[View], t
                 contents.know(locks.load(file), file.read_bytes())
             except (LockError, OSError):
                 continue
-    contents.require_all("pack --repair where the bundle was packed, with the same artifacts")
+    contents.require_all(tr("묶음을 만든 곳에서, 그때의 artifacts로 pack --repair를 실행하십시오",
+                            "pack --repair where the bundle was packed, with the same artifacts"))  # fmt: skip
     return contents
 
 
@@ -137,11 +149,17 @@ def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
     lock = locks.load(file)
     lock.require_complete(f"presets/{preset.name}.lock.json")
     text = file.read_bytes()
-    hint = f"online: ./deps_sync.sh {preset.name}"
+    hint = _online(preset.name)
     if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
-        raise LockError(f"preset {preset.name} was changed after it was synced", hint=hint)
+        raise LockError(tr(f"프리셋 {josa(preset.name, '이', '가')} sync한 뒤에 바뀌었습니다",
+                           f"preset {preset.name} was changed after it was synced"), hint=hint)  # fmt: skip
     if own.exists() and own.read_bytes() != text:
-        raise LockError(f"{own} and {beside} are not the same lock", hint=hint)
+        raise LockError(tr(f"두 잠금이 서로 다릅니다: {own}, {beside}", f"{own} and {beside} are not the same lock"), hint=hint)  # fmt: skip
     if lock.render().encode() != text:
-        raise LockError(f"{file} was edited: it is not what sync writes", hint=hint)
+        raise LockError(tr(f"{file}: sync가 쓴 것이 아닙니다. 누군가 고쳤습니다",
+                           f"{file} was edited: it is not what sync writes"), hint=hint)  # fmt: skip
     return lock, text
+
+
+def _online(words: str) -> str:
+    return tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {words}", f"online: ./deps_sync.sh {words}")

@@ -332,15 +332,15 @@ def _attention_of(preset: PresetFacts, say: Callable[[str], None]) -> None:
     for licence, names in sorted(vendor.items()):
         say(tr(f"{name}: 재배포를 제한할 수 있는 공급자 조건 {licence}: {_names(names)}",
                f"{name}: terms of the vendor's own, which may restrict passing it on: {licence}: {_names(names)}"))  # fmt: skip
-    for words_ko, words_en, chosen in (
-        ("사람이 조건에 동의하고 받은 파일", "files that a person fetched by accepting terms", [i for i in items if i.gated]),
-        ("해시를 미리 알지 못해 첫 다운로드를 신뢰한 파일", "files trusted on first use, with no hash known before",
+    for words, chosen in (
+        (tr("사람이 조건에 동의하고 받은 파일", "files that a person fetched by accepting terms"), [i for i in items if i.gated]),
+        (tr("해시를 미리 알지 못해 첫 다운로드를 신뢰한 파일", "files trusted on first use, with no hash known before"),
          [i for i in items if i.first_use]),
-        ("라이선스를 밝히지 않은 파일", "files whose licence is not stated",
+        (tr("라이선스를 밝히지 않은 파일", "files whose licence is not stated"),
          [i for i in items if not i.licence and i.kind in ("wheel", "source", "tensorrt")]),
     ):  # fmt: skip
         if chosen:
-            say(f"{name}: {tr(words_ko, words_en)}: {_names([item.name for item in chosen])}")
+            say(f"{name}: {words}: {_names([item.name for item in chosen])}")
 
 
 def _names(names: Sequence[str]) -> str:

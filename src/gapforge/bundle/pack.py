@@ -31,6 +31,7 @@ from gapforge.core.errors import BundleError, Fault, StorageError
 from gapforge.core.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
+from gapforge.core.text import tr
 
 SMALL = 2 << 20  # bytes; objects up to this size are read and hashed ahead, on all cores
 AHEAD = 8  # small objects that wait for their turn
@@ -67,7 +68,7 @@ def pack(
     whose bytes are not what the lock says.
     """
     state = project.state / "bundles"
-    with exclusive(state / f"{plan.bundle}.lock", f"bundle {plan.bundle}"):
+    with exclusive(state / f"{plan.bundle}.lock", tr(f"묶음 {plan.bundle}", f"bundle {plan.bundle}")):
         for folder in to:
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -141,9 +142,12 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int
         else:
             short += need
     if short:
-        shown = ", ".join(f"{folder}: {human_bytes(max(0, free[disks[folder]]))} left" for folder in to)
-        raise StorageError(f"the volumes do not fit: {human_bytes(short)} too much ({shown})",
-                           hint="name a further folder with --to, or make room")  # fmt: skip
+        left = {folder: human_bytes(max(0, free[disks[folder]])) for folder in to}
+        shown = ", ".join(tr(f"{folder}: {room} 남음", f"{folder}: {room} left") for folder, room in left.items())
+        raise StorageError(tr(f"볼륨이 다 들어가지 않습니다: {human_bytes(short)} 모자람 ({shown})",
+                              f"the volumes do not fit: {human_bytes(short)} too much ({shown})"),
+                           hint=tr("--to에 폴더를 더 지정하거나 공간을 비우십시오",
+                                   "name a further folder with --to, or make room"))  # fmt: skip
     return Placed(folders, kept)
 
 
@@ -152,8 +156,10 @@ def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
     for folder in to:
         limit = file_limit(folder)
         if limit and largest > limit:
-            raise StorageError(f"{folder} is on a FAT disk, which takes files of up to {limit} bytes; a volume would have "
-                               f"{largest}", hint="the same command with --volume-size fat32; nothing was written")  # fmt: skip
+            raise StorageError(tr(f"{folder}: FAT 디스크여서 {limit}바이트보다 큰 파일을 둘 수 없는데, 볼륨 하나가 {largest}바이트입니다",
+                                  f"{folder} is on a FAT disk, which takes files of up to {limit} bytes; a volume would have {largest}"),
+                               hint=tr("같은 명령에 --volume-size fat32를 붙이십시오. 아무것도 쓰지 않았습니다",
+                                       "the same command with --volume-size fat32; nothing was written"))  # fmt: skip
 
 
 def beside(plan: Plan, each: int = _CLUSTER) -> int:
@@ -347,18 +353,25 @@ class _Writer:
     def _source(self, span: Span) -> Path:
         path = self.contents.path(span)
         if path is None:
-            raise BundleError(f"{self.contents.name(span.sha256)} is gone, or has another size than a moment ago",
-                              hint="sync again, then run the same command again")  # fmt: skip
+            name = self.contents.name(span.sha256)
+            raise BundleError(tr(f"{name}: 조금 전까지 있었지만 사라졌거나 크기가 바뀌었습니다",
+                                 f"{name} is gone, or has another size than a moment ago"),
+                              hint=tr("sync를 다시 한 뒤 같은 명령을 다시 실행하십시오",
+                                      "sync again, then run the same command again"))  # fmt: skip
         return path
 
     def _judge(self, span: Span, size: int, sha256: str) -> None:
         if (size, sha256) != (span.size, span.sha256):
             name = self.contents.name(span.sha256)
+            presets = self.contents.preset_of(span.sha256) or " ".join(view.preset for view in self.plan.views)
             raise BundleError(
-                f"{name} is not what its lock says; nothing of it was packed",
-                faults=[Fault(str(self.contents.path(span) or name), f"has {size} bytes, sha256 {sha256}",
-                              f"{span.size} bytes, sha256 {span.sha256}")],
-                hint=f"online: ./deps_sync.sh {name.split('/')[0]}; then the same command again")  # fmt: skip
+                tr(f"{name}: 잠금에 적힌 것과 다릅니다. 이것은 담지 않았습니다",
+                   f"{name} is not what its lock says; nothing of it was packed"),
+                faults=[Fault(str(self.contents.path(span) or name),
+                              tr(f"{size}바이트, sha256 {sha256}", f"has {size} bytes, sha256 {sha256}"),
+                              tr(f"{span.size}바이트, sha256 {span.sha256}", f"{span.size} bytes, sha256 {span.sha256}"))],
+                hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {presets}; 그런 다음 같은 명령을 다시 실행하십시오",
+                        f"online: ./deps_sync.sh {presets}; then the same command again"))  # fmt: skip
 
     # -- volumes
 
@@ -377,8 +390,10 @@ class _Writer:
             self.open.hashes.append(sha256)
         elif self.placed.kept[number][1][span] != sha256:
             path = self.placed.folders[number] / volume_name(self.plan.bundle, number)
-            raise BundleError(f"{path} holds other bytes of {self.contents.name(span.sha256)}",
-                              hint=f"rm {path}; then the same command again")  # fmt: skip
+            name = self.contents.name(span.sha256)
+            raise BundleError(tr(f"{path}: {name}의 바이트가 다릅니다", f"{path} holds other bytes of {name}"),
+                              hint=tr(f"rm {path}; 그런 다음 같은 명령을 다시 실행하십시오",
+                                      f"rm {path}; then the same command again"))  # fmt: skip
 
     def _seal(self) -> None:
         if self.open is not None:

@@ -14,7 +14,7 @@ from gapforge.bundle.pack import Packed
 from gapforge.bundle.plan import index_name
 from gapforge.bundle.receiver import RECEIVER, receiver_bytes
 from gapforge.bundle.scan import Scan
-from gapforge.bundle.unpack import Unpacked
+from gapforge.bundle.unpack import Unpacked, lock_of
 from gapforge.bundle.volume import View, volume_name
 from gapforge.core import catalog as catalogs
 from gapforge.core import lock as locks
@@ -118,7 +118,7 @@ def _arrived(store: Store, view: View, result: Unpacked) -> Lock | None:
     if view.preset not in result.presets and result.incomplete.get(view.preset, -1) < 0:
         return None
     try:
-        return locks.load(store.path(view.lock), shown=f"the bundle's lock of {view.preset}")
+        return locks.load(store.path(view.lock), shown=lock_of(view.preset))
     except GapforgeError:
         return None
 

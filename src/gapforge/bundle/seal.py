@@ -22,7 +22,7 @@ from gapforge.core.files import read_regular, sha256_bytes, write_bytes
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, PublicKey, Signature, SigningKey
 from gapforge.core.store import Store
-from gapforge.core.text import utc
+from gapforge.core.text import tr, utc
 from gapforge.core.trust import LOCK_SIGNATURE, MAX_LOCK
 
 _PROBE = "gapforge-probe"  # the namespace of a signature that nobody gets
@@ -112,10 +112,13 @@ class Seal:
         if not plan.tool and all(_lock_now(project, view.preset) == view.lock for view in plan.views):
             return moment()
         raise BundleError(
-            f"when bundle {plan.repairs} was signed is not known here, and its presets have changed since: signed as of "
-            "now, the repair would make an old bundle look new",
-            hint=f"put {index_name(plan.repairs)} and {signature_name(plan.repairs)} beside the request; or pack the "
-                 "presets as they are now: ./gapforge pack PRESET --sign KEY")  # fmt: skip
+            tr(f"묶음 {plan.repairs}의 서명 시각을 여기서 알 수 없고 그 뒤로 프리셋이 바뀌었습니다. 지금 시각으로 서명하면 오래된 묶음이 새것처럼 보입니다",
+               f"when bundle {plan.repairs} was signed is not known here, and its presets have changed since: signed as of "
+               "now, the repair would make an old bundle look new"),
+            hint=tr(f"복구 요청 옆에 {index_name(plan.repairs)}, {signature_name(plan.repairs)} 파일을 두거나, 지금의 프리셋을 담으십시오: "
+                    "./gapforge pack PRESET --sign KEY",
+                    f"put {index_name(plan.repairs)} and {signature_name(plan.repairs)} beside the request; or pack the "
+                    "presets as they are now: ./gapforge pack PRESET --sign KEY"))  # fmt: skip
 
 
 def unsigned(project: Project, plan: Plan, sealed: Sequence[Sealed], to: Sequence[Path]) -> Beside:
@@ -153,7 +156,8 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
             texts[preset] = read_regular(lock, MAX_LOCK)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"{lock} cannot be signed: {why}", hint=f"online: ./deps_sync.sh {preset}") from None
+            raise UsageError(tr(f"{lock}에 서명할 수 없습니다: {why}", f"{lock} cannot be signed: {why}"),
+                             hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {preset}", f"online: ./deps_sync.sh {preset}")) from None  # fmt: skip
     wanted = [
         p for p, text in texts.items() if _by(key.public, [project.artifacts_of(p) / LOCK_SIGNATURE], text) is None
     ]
@@ -166,7 +170,8 @@ def moment() -> str:
     """Now, as an index says it; SOURCE_DATE_EPOCH decides where it is set."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if epoch and not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 12):
-        raise UsageError(f'SOURCE_DATE_EPOCH="{epoch[:40]}" is no number of seconds', hint="unset SOURCE_DATE_EPOCH")
+        raise UsageError(tr(f'SOURCE_DATE_EPOCH="{epoch[:40]}": 초를 나타내는 수가 아닙니다',
+                            f'SOURCE_DATE_EPOCH="{epoch[:40]}" is no number of seconds'), hint="unset SOURCE_DATE_EPOCH")  # fmt: skip
     return utc(int(epoch) if epoch else None)
 
 

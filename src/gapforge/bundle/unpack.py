@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.bundle.admission import Admission, lay_signature, locks_untrusted
+from gapforge.bundle.carrier import why_unreadable
 from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
 from gapforge.bundle.flow import Flow
@@ -31,6 +32,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import Untrusted
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
@@ -69,18 +71,28 @@ class Unpacked:
     def error(self, request_file: Path) -> BundleError | TrustError:
         """What is wrong, all of it, and the two ways on."""
         if self.untrusted and not self.incomplete and not self.lacks_tool:
-            return locks_untrusted([Fault(f"lock of preset {name}", why) for name, why in self.untrusted.items()])
+            return locks_untrusted(self._untrusted())
         faults = [Fault(str(path), why) for path, why in self.broken.items()]
-        faults += [Fault(f"preset {name}", f"lacks {count} object{'s' if count != 1 else ''}" if count >= 0 else "lacks its lock, and more")
-                   for name, count in self.incomplete.items()]  # fmt: skip
-        faults += [Fault("gapforge itself", "is not whole yet")] if self.lacks_tool else []
-        faults += [Fault(f"lock of preset {name}", why) for name, why in self.untrusted.items()]
+        faults += [
+            Fault(tr(f"프리셋 {name}", f"preset {name}"), _lack(count)) for name, count in self.incomplete.items()
+        ]
+        if self.lacks_tool:
+            faults.append(Fault(tr("gapforge 저장소", "gapforge itself"), tr("아직 다 오지 않음", "is not whole yet")))
+        faults += self._untrusted()
         missing = ", ".join(str(n) for n in self.missing_volumes[:40])
-        what = f"; volumes not seen: {missing}" if missing else ""
-        return BundleError(
-            f"bundle {self.bundle} is not complete{what}; all that is good was imported", faults=faults,
-            hint=("bring the other volumes and run unpack again; or " if missing else "")
-            + f"take {request_file} to where the bundle was packed: ./gapforge pack --repair {request_file.name} --to FOLDER")  # fmt: skip
+        what = tr(f". 아직 보지 못한 볼륨: {missing}", f"; volumes not seen: {missing}") if missing else ""
+        hint = tr(f"{josa(str(request_file), '을', '를')} 묶음을 만든 곳으로 가져가십시오: ./gapforge pack --repair {request_file.name} --to FOLDER",
+                  f"take {request_file} to where the bundle was packed: ./gapforge pack --repair {request_file.name} --to FOLDER")  # fmt: skip
+        if missing:
+            hint = tr(f"나머지 볼륨을 가져와 unpack을 다시 실행하거나, {hint}",
+                      f"bring the other volumes and run unpack again; or {hint}")  # fmt: skip
+        return BundleError(tr(f"묶음 {josa(self.bundle, '이', '가')} 다 들어오지 않았습니다{what}. 온전한 것은 모두 들여왔습니다",
+                              f"bundle {self.bundle} is not complete{what}; all that is good was imported"), faults=faults, hint=hint)  # fmt: skip
+
+    def _untrusted(self) -> list[Fault]:
+        return [
+            Fault(tr(f"프리셋 {name}의 잠금", f"lock of preset {name}"), why) for name, why in self.untrusted.items()
+        ]
 
 
 def unpack(
@@ -156,8 +168,10 @@ class _Import:
             pieces = self._pieces(volume)
             self.named.update(piece.span.sha256 for piece in pieces)
             if len(self.named) > MAX_NAMED:
-                raise BundleError(f"the volumes name more than {MAX_NAMED} objects, which no bundle holds; nothing was imported",
-                                  hint="somebody altered them; carry the bundle again")  # fmt: skip
+                raise BundleError(tr(f"볼륨에 적힌 객체가 {MAX_NAMED}개를 넘습니다. 그런 묶음은 없습니다. 아무것도 들여오지 않았습니다",
+                                     f"the volumes name more than {MAX_NAMED} objects, which no bundle holds; nothing was imported"),
+                                  hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
+                                          "somebody altered them; carry the bundle again"))  # fmt: skip
             absent = self._absent(pieces)
             self.result.already += sum(piece.span.sha256 not in absent for piece in pieces)
             for piece in pieces:
@@ -173,9 +187,9 @@ class _Import:
         try:
             again, pieces = read_volume(volume.path)
             if again.index_sha256 != volume.index_sha256:
-                raise Damaged("was exchanged while it was read")
+                raise Damaged(tr("읽는 동안 다른 것으로 바뀜", "was exchanged while it was read"))
         except (Damaged, OSError) as error:
-            self.result.broken[volume.path] = str(error)
+            self.result.broken[volume.path] = why_unreadable(error)
             return []
         return pieces
 
@@ -199,10 +213,10 @@ class _Import:
                 with open_regular(volume.path) as file:
                     handle = file.fileno()
                     results = on_all_cores(lambda piece: self._piece(handle, piece), todo)
-                bad = [piece for piece, problem in zip(todo, results, strict=True) if problem]
-                why = next((problem for problem in results if problem.startswith("cannot")), "")
+                bad = [piece for piece, error in zip(todo, results, strict=True) if error is not None]
+                why = next((why_unreadable(error) for error in results if isinstance(error, OSError)), "")
             except (Damaged, OSError) as error:
-                bad, why = todo, f"cannot be read: {error}"
+                bad, why = todo, why_unreadable(error)
         self.landing.flush()
         for piece in todo:
             if not piece.span.whole:
@@ -210,16 +224,17 @@ class _Import:
                 self._finish(piece.span)
         if bad:
             self.failed[volume.path] = [self._spans.setdefault(piece.span, piece.span) for piece in bad]
-            self.result.broken[volume.path] = why or "is damaged"
+            self.result.broken[volume.path] = why or tr("손상됨", "is damaged")
 
-    def _piece(self, handle: int, piece: Piece) -> str:
-        """Import one piece; gives what is wrong with it, or "". Raises StorageError for our own disk."""
+    def _piece(self, handle: int, piece: Piece) -> Damaged | OSError | None:
+        """Import one piece; gives what is wrong with it: a Damaged, or why it cannot be read. Raises StorageError for
+        our own disk."""
         span = piece.span
         gaps = [(span.offset, span.end)]
         if not span.whole:
             gaps = without(gaps[0], self.partial.held(span.sha256, span.size))
             if not gaps:
-                return ""
+                return None
         target = (
             self.store.partial(f"bundle-{span.sha256}.whole.part") if span.whole else self.partial.data(span.sha256)
         )
@@ -246,21 +261,17 @@ class _Import:
             read_piece(handle, piece, write)
             if not span.whole:
                 sync_data(out, target)
-        except Damaged as error:
+        except (Damaged, OSError) as error:
             if span.whole:
                 target.unlink(missing_ok=True)
-            return str(error)
-        except OSError as error:
-            if span.whole:
-                target.unlink(missing_ok=True)
-            return f"cannot be read: {error.strerror}"
+            return error.with_traceback(None)  # or each would hold all that was at work
         finally:
             os.close(out)
         if span.whole:
             self.landing.add(target, span)
         else:
             self.partial.note(span.sha256, span.size, (span.offset, span.end), digest)
-        return ""
+        return None
 
     def _finish(self, span: Span) -> None:
         """Give a cut object its name when all of it is here."""
@@ -270,9 +281,9 @@ class _Import:
             self._count(span)
             return
         for path in self.carriers[span.sha256]:
-            self.result.broken.setdefault(
-                path, f"holds parts that do not make up object {span.sha256[:12]}: one of its volumes was altered"
-            )
+            self.result.broken.setdefault(path, tr(
+                f"담긴 조각을 모아도 객체 {josa(span.sha256[:12], '이', '가')} 되지 않음: 그 객체의 볼륨 가운데 하나가 바뀜",
+                f"holds parts that do not make up object {span.sha256[:12]}: one of its volumes was altered"))  # fmt: skip
         self.lacking.add(Span(span.sha256, span.size, 0, span.size))
 
     def _landed(self, span: Span) -> None:
@@ -302,12 +313,13 @@ class _Import:
         files[LOCK] = view.lock
         sums = sums_of(files)
         if sha256_bytes(sums) != view.sums:
-            raise BundleError(f"the bundle's SHA256SUMS of {view.preset} and its lock disagree; {view.preset} was not laid out",
-                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+            raise _altered(tr(f"묶음에 담긴 {view.preset}의 SHA256SUMS와 잠금이 서로 다릅니다. {josa(view.preset, '은', '는')} 두지 않았습니다",
+                              f"the bundle's SHA256SUMS of {view.preset} and its lock disagree; {view.preset} was not laid out"))  # fmt: skip
         files[SUMS] = self.store.add_bytes(sums)
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
-            raise StorageError(f"{folder} is a symbolic link", hint=f"rm {folder}; then the same command again")
+            raise StorageError(tr(f"{folder}: 심볼릭 링크입니다", f"{folder} is a symbolic link"), hint=tr(
+                f"rm {folder}; 그런 다음 같은 명령을 다시 실행하십시오", f"rm {folder}; then the same command again"))  # fmt: skip
         signature = None
         if self.admission is not None:
             try:
@@ -333,28 +345,24 @@ class _Import:
         if not self.store.intact(view.lock):
             self.result.incomplete[view.preset] = -1
             return None
-        if path.stat().st_size > MAX_LOCK:
-            raise BundleError(f"the bundle's lock of {view.preset} has {path.stat().st_size} bytes",
-                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+        shown, size = lock_of(view.preset), path.stat().st_size
+        if size > MAX_LOCK:
+            raise _altered(tr(f"{shown}: 크기가 {size}바이트나 됩니다", f"{shown} has {size} bytes"))
         text = path.read_bytes()
         # A lock's objects hold a hash each; text of any other shape could take far more memory than it has bytes.
         if text.count(b"{") > len(text) // 100 + 64 or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64:
-            raise BundleError(f"the bundle's lock of {view.preset} is not shaped like a lock",
-                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+            raise _altered(tr(f"{shown}: 잠금의 모양이 아닙니다", f"{shown} is not shaped like a lock"))
         try:
-            lock = locks.load(path, shown=f"the bundle's lock of {view.preset}")
-            lock.require_complete(f"the bundle's lock of {view.preset}")
-        except (LockError, RecursionError) as error:
-            if isinstance(error, RecursionError):
-                raise BundleError(
-                    f"the bundle's lock of {view.preset} is nested too deeply", hint="carry it again"
-                ) from None
-            raise BundleError(
-                error.message, faults=error.faults, hint="somebody altered the bundle; carry it again"
-            ) from None
+            lock = locks.load(path, shown=shown)
+            lock.require_complete(shown)
+        except RecursionError:
+            raise BundleError(tr(f"{shown}: 너무 깊게 중첩되어 있습니다", f"{shown} is nested too deeply"),
+                              hint=tr("다시 나르십시오", "carry it again")) from None  # fmt: skip
+        except LockError as error:
+            raise _altered(error.message, error.faults) from None
         if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
-            raise BundleError(f"the bundle's lock of {view.preset} is that of {lock.preset}, or lists itself",
-                              hint="somebody altered the bundle; carry it again")  # fmt: skip
+            raise _altered(tr(f"{shown}: {lock.preset}의 것이거나 자기 자신이 들어 있습니다",
+                              f"{shown} is that of {lock.preset}, or lists itself"))  # fmt: skip
         return lock
 
     def _tool(self) -> None:
@@ -372,7 +380,7 @@ class _Import:
     # -- what is left to say
 
     def _names(self) -> dict[str, str]:
-        names: dict[str, str] = {self.scan.tool: "gapforge itself"}
+        names: dict[str, str] = {self.scan.tool: tr("gapforge 저장소", "gapforge itself")}
         for view in self.scan.views:
             names.setdefault(view.lock, f"{view.preset}/{LOCK}")
             names.setdefault(view.sums, f"{view.preset}/{SUMS}")
@@ -393,10 +401,14 @@ class _Import:
         for path, spans in held.items():
             # A second copy may have had what this one fails.
             failing = [span for span in spans if not self._here(span)]
-            shown = [names.get(span.sha256, f"object {span.sha256[:12]}") for span in failing]
-            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-            self.result.broken[path] += ("; it fails " + ", ".join(shown[:_SHOWN]) + more if shown
-                                         else "; all that it holds is here")  # fmt: skip
+            shown = [
+                names.get(span.sha256) or tr(f"객체 {span.sha256[:12]}", f"object {span.sha256[:12]}")
+                for span in failing
+            ]
+            some, more = ", ".join(shown[:_SHOWN]), len(shown) - _SHOWN
+            some += tr(f" 외 {more}개", f" and {more} more") if more > 0 else ""
+            self.result.broken[path] += (tr(f"; 이 때문에 빠진 것: {some}", f"; it fails {some}") if shown else
+                                         tr("; 담긴 것은 모두 여기 있음", "; all that it holds is here"))  # fmt: skip
 
     def _came(self, number: int) -> bool:
         """Whether all that a volume holds is here, as after an earlier run that saw it."""
@@ -423,6 +435,22 @@ class _Import:
                 lacking |= {Span(span.sha256, span.size, a, b - a) for a, b in merged(parts)}
         return Request(self.scan.bundle, tuple(disjoint(lacking)), tuple(volumes), self.scan.views,
                        self.scan.tool)  # fmt: skip
+
+
+def lock_of(preset: str) -> str:
+    """What a person calls the lock that a bundle brought."""
+    return tr(f"묶음에 담긴 {preset}의 잠금", f"the bundle's lock of {preset}")
+
+
+def _altered(message: str, faults: Sequence[Fault] = ()) -> BundleError:
+    return BundleError(message, faults=faults, hint=tr("누군가 묶음을 바꾸었습니다. 다시 나르십시오",
+                                                       "somebody altered the bundle; carry it again"))  # fmt: skip
+
+
+def _lack(count: int) -> str:
+    if count < 0:
+        return tr("잠금부터 없음", "lacks its lock, and more")
+    return tr(f"객체 {count}개가 모자람", f"lacks {count} object{'s' if count != 1 else ''}")
 
 
 def _number_in_name(path: Path, scan: Scan) -> int:

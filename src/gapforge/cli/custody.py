@@ -35,7 +35,8 @@ def operator_of(args: argparse.Namespace) -> str:
     if not name or not name.isprintable() or len(name) > _LONGEST:
         shown = printable(name[:_LONGEST])
         raise UsageError(tr(f'--operator "{shown}": 이름으로 쓸 수 없습니다', f'--operator "{shown}" cannot be a name'),
-                         hint=f'--operator "Kim Jiwon"; 1-{_LONGEST} characters, no control characters')  # fmt: skip
+                         hint=tr(f'--operator "김지원"; 1-{_LONGEST}자, 제어 문자 없이',
+                                 f'--operator "Kim Jiwon"; 1-{_LONGEST} characters, no control characters'))  # fmt: skip
     return name
 
 

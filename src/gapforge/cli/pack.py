@@ -81,7 +81,8 @@ def size_of(text: str, flag: str) -> int:
         return NAMED_SIZES[word]
     match = re.fullmatch(r"(\d{1,15})([kmgt]i?|)b?", word)
     if match is None or int(match[1]) == 0:
-        raise UsageError(f'{flag} "{text}" is not a size', hint=f"{flag} 4G, or 4GiB, fat32, dvd, or bytes")
+        raise UsageError(tr(f'{flag} "{text}": 크기가 아닙니다', f'{flag} "{text}" is not a size'),
+                         hint=tr(f"{flag} 4G, 또는 4GiB, fat32, dvd, 바이트 수", f"{flag} 4G, or 4GiB, fat32, dvd, or bytes"))  # fmt: skip
     return int(match[1]) * UNITS[match[2]]
 
 
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when every volume is written, or the dry run shown."""
     volume_size = size_of(args.volume_size, "--volume-size")
     if volume_size < LEAST_VOLUME:
-        raise UsageError(f"--volume-size {args.volume_size} is too small", hint=f"{LEAST_VOLUME} bytes or more")
+        raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 작습니다", f"--volume-size {args.volume_size} is too small"),
+                         hint=tr(f"{LEAST_VOLUME}바이트 이상이어야 합니다", f"{LEAST_VOLUME} bytes or more"))  # fmt: skip
     speed = size_of(args.speed, "--speed") if args.speed else 0
     operator = operator_of(args)
     if not args.to and not args.dry_run:
@@ -140,7 +142,8 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
     """What to pack, the bundle that it mends or "", and the object that is this repository or ""."""
     if args.repair is not None:
         if args.presets or args.inventory or args.with_tool:
-            raise UsageError("--repair takes what the request names, so presets, --for and --with-tool do not go with it",
+            raise UsageError(tr("--repair는 복구 요청에 적힌 것을 담으므로 프리셋, --for, --with-tool과 함께 쓸 수 없습니다",
+                                "--repair takes what the request names, so presets, --for and --with-tool do not go with it"),
                              hint=f"./gapforge pack --repair {args.repair} --to FOLDER")  # fmt: skip
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]

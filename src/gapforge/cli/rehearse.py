@@ -49,10 +49,13 @@ def run(args: argparse.Namespace, project: Project) -> int:
     environment.text_default(args, "--type", "--app-source")
     kind = args.type or "runtime"
     if kind not in _TYPES:
-        raise UsageError(f'--type (or {environment.variable("--type")}) is "{kind}"; expected {", ".join(_TYPES)}',
+        variable, allowed = environment.variable("--type"), ", ".join(_TYPES)
+        raise UsageError(tr(f'--type(또는 {variable})의 값 "{kind}": {allowed} 가운데 하나여야 합니다',
+                            f'--type (or {variable}) is "{kind}"; expected {allowed}'),
                          hint="./gapforge rehearse --help")  # fmt: skip
     if args.inventory is not None and not args.bundle:
-        raise UsageError("--for goes with --bundle: it is about a bundle that leaves things out",
+        raise UsageError(tr("--for는 --bundle과 함께 씁니다. 현장에 있는 것을 뺀 묶음에 쓰는 것입니다",
+                            "--for goes with --bundle: it is about a bundle that leaves things out"),
                          hint=f"./gapforge rehearse {args.preset} --bundle DIR --for {args.inventory}")  # fmt: skip
     preset = presets.find(project.presets, args.preset)
     options = Options(

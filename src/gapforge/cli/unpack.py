@@ -161,14 +161,16 @@ def _show_tool(tool: Installed, project: Project) -> None:
                tr(f"{root}에 이름이 같은 다른 파일이 있어 건드리지 않았습니다", f"{root} holds other files of the same names and was not touched"))  # fmt: skip
         print(tr(f"gapforge 저장소 {short}: {why}. 쓰려면: mkdir NEW && tar -xf {tool.saved} -C NEW",
                  f"gapforge itself, {short}: {why}; to use it: mkdir NEW && tar -xf {tool.saved} -C NEW"))  # fmt: skip
-    elif tool.why in _LEFT:
-        print(f"gapforge {short}: " + tr(*_LEFT[tool.why]))
+    elif why := _left(tool.why):
+        print(f"gapforge {short}: {why}")
 
 
-_LEFT = {
-    ABSENT: ("저장소가 아직 다 오지 않았습니다", "its repository is not whole here yet"),
-    ASKED: ("--no-tool이므로 설치하지 않고 artifacts/.store에 두었습니다",
-            "not laid out because of --no-tool; it stays in artifacts/.store"),
-    WAITS: ("새 저장소는 묶음의 프리셋이 다 온 뒤에 설치합니다. 지금 것은 그대로 쓸 수 있습니다",
-            "the new repository is laid out when the presets of the bundle are whole; what is here works on"),
-}  # fmt: skip
+def _left(why: str) -> str:
+    """Why the repository was not laid out, for those reasons that a person should know."""
+    return {
+        ABSENT: tr("저장소가 아직 다 오지 않았습니다", "its repository is not whole here yet"),
+        ASKED: tr("--no-tool이므로 설치하지 않고 artifacts/.store에 두었습니다",
+                  "not laid out because of --no-tool; it stays in artifacts/.store"),
+        WAITS: tr("새 저장소는 묶음의 프리셋이 다 온 뒤에 설치합니다. 지금 것은 그대로 쓸 수 있습니다",
+                  "the new repository is laid out when the presets of the bundle are whole; what is here works on"),
+    }.get(why, "")  # fmt: skip

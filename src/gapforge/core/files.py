@@ -175,6 +175,11 @@ _GONE = frozenset({
 })  # fmt: skip
 
 
+def is_gone(error: OSError) -> bool:
+    """Whether this says that the disk itself went away, rather than that something on it is wrong."""
+    return error.errno in _GONE
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says about a disk into one clear StorageError that names ``path``.

@@ -21,6 +21,7 @@ from gapforge.core.files import sha256_bytes, sha256_file
 from gapforge.core.inventory import Inventory
 from gapforge.core.process import quoted
 from gapforge.core.project import Project
+from gapforge.core.text import josa, tr
 
 DEFAULT_VOLUME = 4_000_000_000  # bytes; what pack takes without --volume-size
 
@@ -55,8 +56,10 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
         scan = look(folders)
     except BundleError as error:
         raise BundleError(error.message, faults=error.faults,
-                          hint=f"name the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
-                          f"or make one: ./gapforge pack {preset} --to DIR") from None  # fmt: skip
+                          hint=tr(f"묶음 하나의 폴더를 지정하십시오: ./gapforge rehearse {preset} --bundle DIR; "
+                                  f"묶음이 없으면 만드십시오: ./gapforge pack {preset} --to DIR",
+                                  f"name the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
+                                  f"or make one: ./gapforge pack {preset} --to DIR")) from None  # fmt: skip
     receiver, bad = _receiver(folders)
     volume_size = next((v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0)
     carried = Carried(
@@ -69,15 +72,19 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
         describe(scan, folders, receiver),
     )
     if preset not in carried.presets:
-        raise BundleError(f"bundle {scan.bundle} does not carry {preset}; it carries {', '.join(carried.presets) or 'nothing known'}",
-                          hint=f"./gapforge pack {preset} --to DIR; or name another folder")  # fmt: skip
-    carried.warnings += [f"{path} is damaged" for path in bad]
+        names = ", ".join(carried.presets) or tr("알 수 없음", "nothing known")
+        raise BundleError(tr(f"묶음 {scan.bundle}에 {josa(preset, '이', '가')} 없습니다. 담긴 것: {names}",
+                             f"bundle {scan.bundle} does not carry {preset}; it carries {names}"),
+                          hint=tr(f"./gapforge pack {preset} --to DIR, 또는 다른 폴더를 지정하십시오",
+                                  f"./gapforge pack {preset} --to DIR; or name another folder"))  # fmt: skip
+    carried.warnings += [tr(f"{josa(str(path), '이', '가')} 손상되었습니다", f"{path} is damaged") for path in bad]
     if receiver is None:
-        carried.warnings.append(f"there is no whole {RECEIVER} with the volumes: the site needs a gapforge of its own")
+        carried.warnings.append(tr(f"볼륨과 함께 있는 온전한 {RECEIVER} 파일이 없습니다. 현장에 gapforge가 따로 있어야 합니다",
+                                   f"there is no whole {RECEIVER} with the volumes: the site needs a gapforge of its own"))  # fmt: skip
     elif not carried.described["receiver"]["of_this_gapforge"]:
         carried.warnings.append(
-            f"{receiver} is not what this gapforge writes: another version packed it, or it was changed"
-        )
+            tr(f"{receiver}: 이 gapforge가 쓰는 것과 다릅니다. 다른 버전으로 담았거나 바뀌었습니다",
+               f"{receiver} is not what this gapforge writes: another version packed it, or it was changed"))  # fmt: skip
     return carried
 
 
@@ -157,13 +164,17 @@ def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> lis
         elif sha256 in contents.texts:
             found.append((sha256, contents.texts[sha256]))
         elif sha256 in needed and sha256 not in carried.spans:
-            lacking.append(Fault(contents.name(sha256), "the site has it, the bundle leaves it out, and it is not here",
-                                 f"{size} bytes, sha256 {sha256}"))  # fmt: skip
+            lacking.append(Fault(contents.name(sha256),
+                                 tr("현장에 있어서 묶음에서 뺐는데 여기에는 없음",
+                                    "the site has it, the bundle leaves it out, and it is not here"),
+                                 tr(f"{size}바이트, sha256 {sha256}", f"{size} bytes, sha256 {sha256}")))  # fmt: skip
     if lacking:
         names = " ".join(carried.presets)
-        raise BundleError(f"{len(lacking)} objects that the site has are not here, so its part cannot be played",
-                          faults=lacking, hint=f"online: ./deps_sync.sh {names}; or rehearse the whole: "
-                          f"./gapforge pack {names} --to DIR")  # fmt: skip
+        raise BundleError(tr(f"현장에 있는 객체 {len(lacking)}개가 여기 없어 현장을 흉내 낼 수 없습니다",
+                             f"{len(lacking)} objects that the site has are not here, so its part cannot be played"),
+                          faults=lacking,
+                          hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {names}; 또는 전체를 담아 예행하십시오: ./gapforge pack {names} --to DIR",
+                                  f"online: ./deps_sync.sh {names}; or rehearse the whole: ./gapforge pack {names} --to DIR"))  # fmt: skip
     return found
 
 
@@ -198,11 +209,13 @@ def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault
     sizes = {span.sha256: span.size for span in spans}
     for span in spans:
         lacks[span.sha256] = lacks.get(span.sha256, 0) + span.length
-    faults = [
-        Fault(contents.name(sha256), "did not come" if lacks[sha256] == size else f"{lacks[sha256]} of its {size} bytes did not come")
-        for sha256, size in sizes.items()
-    ]  # fmt: skip
-    return sorted(faults)
+    return sorted(Fault(contents.name(sha256), _lack(lacks[sha256], size)) for sha256, size in sizes.items())
+
+
+def _lack(lacking: int, size: int) -> str:
+    if lacking == size:
+        return tr("오지 않음", "did not come")
+    return tr(f"{size}바이트 가운데 {lacking}바이트가 오지 않음", f"{lacking} of its {size} bytes did not come")
 
 
 def pack_again(carried: Carried, inventory: Path | None) -> str:

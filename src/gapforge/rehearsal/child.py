@@ -14,7 +14,7 @@ from typing import Any
 from gapforge.core import process
 from gapforge.core.errors import ERROR, ERROR_CLASSES, EXPECTED, NEXT, Fault, GapforgeError, InternalError, ToolError
 from gapforge.core.preset import Preset
-from gapforge.core.text import language
+from gapforge.core.text import language, tr
 
 # What a child keeps of this machine's environment: all else (proxies, mirrors, folders, tokens of other programs) is
 # nothing that a site has. GAPFORGE_DOCKER only says which client of this machine talks to the engine.
@@ -122,8 +122,10 @@ def error_of(code: int, lines: Sequence[str]) -> GapforgeError:
     kind = kinds.get(code, InternalError)
     start = max((number for number, line in enumerate(lines) if line.startswith(ERROR)), default=-1)
     if start < 0:
-        last = "\n".join(lines[-12:])
-        return kind(f"ended with exit code {code} and no message of its own{':' if last else ''}\n{last}".rstrip())
+        last = "\n".join(lines[-12:]).rstrip()
+        last = f":\n{last}" if last else ""
+        return kind(tr(f"아무 말 없이 끝났습니다(종료 코드 {code}){last}",
+                       f"ended with exit code {code} and no message of its own{last}"))  # fmt: skip
     message, faults, hint = [_without(ERROR, lines[start])], [], ""
     rest = deque(lines[start + 1 :])
     while rest:
@@ -160,5 +162,6 @@ def report_of(raw: Any, of: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     except (KeyError, TypeError):
         good, image, engine = False, {}, {}
     if not good:
-        raise InternalError(f"the build of {of['type']} ended well, but its report does not say so")
+        raise InternalError(tr(f"{of['type']} 빌드는 잘 끝났지만 보고서는 성공이라고 하지 않습니다",
+                               f"the build of {of['type']} ended well, but its report does not say so"))  # fmt: skip
     return image, engine

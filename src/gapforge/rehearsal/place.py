@@ -13,6 +13,7 @@ from gapforge.core.errors import ToolError, UsageError
 from gapforge.core.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
 from gapforge.core.project import Project
 from gapforge.core.store import Store
+from gapforge.core.text import josa, tr
 from gapforge.engine import private
 
 # Parts of a project folder that are not carried with it: they are made anew, or travel by another way.
@@ -43,13 +44,15 @@ def fill(project: Project, place: Project, *, bare: bool = False) -> list[str]:
     same file under a second name, since a copy of a secret would have to be wiped as well.
     """
     if not (project.root / PROGRAM).is_file():
-        raise UsageError(f"{project.root} does not hold gapforge itself, so it is not what a site gets",
-                         hint="run it in a checkout: ./gapforge rehearse PRESET")  # fmt: skip
-    mark_folder(place.root, "stands for a site while a rehearsal runs")
+        raise UsageError(tr(f"{project.root}에 gapforge 저장소가 없어 현장이 받을 것과 다릅니다",
+                            f"{project.root} does not hold gapforge itself, so it is not what a site gets"),
+                         hint=tr("gapforge 저장소의 작업 폴더에서 실행하십시오: ./gapforge rehearse PRESET",
+                                 "run it in a checkout: ./gapforge rehearse PRESET"))  # fmt: skip
+    mark_folder(place.root, "stands for a site while a rehearsal runs")  # no tr: goes into the marker file
     left_out = []
     for name in () if bare else files_of(project):
         if reason := _copy(project.root, name, place.root):
-            left_out.append(f"{name} {reason}")
+            left_out.append(tr(f"{name}: {reason}", f"{name} {reason}"))
     _carry_env(project.env_file, place.env_file)
     place.artifacts.mkdir(exist_ok=True)
     return left_out
@@ -94,10 +97,13 @@ def _copy(root: Path, name: str, place: Path) -> str:
     """Copy one file; gives why it was not copied, or ""."""
     source, target = root / name, place / name
     if source.parent.resolve() != root.resolve() / Path(name).parent:
-        return "lies behind a symbolic link"  # git still knows the folder that the link replaced
+        # git still knows the folder that the link replaced
+        return tr("심볼릭 링크 너머에 있음", "lies behind a symbolic link")
     if source.is_symlink():
         if not _stays_inside(root, source):
-            return f"is a symbolic link to {os.readlink(source)}, which is not carried with the repository"
+            there = os.readlink(source)
+            return tr(f"저장소와 함께 나르지 않는 {josa(there, '을', '를')} 가리키는 심볼릭 링크임",
+                      f"is a symbolic link to {there}, which is not carried with the repository")  # fmt: skip
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(os.readlink(source), target)
@@ -106,7 +112,7 @@ def _copy(root: Path, name: str, place: Path) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     elif source.exists():
-        return "is neither a file nor a folder"
+        return tr("파일도 폴더도 아님", "is neither a file nor a folder")
     return ""  # deleted, though git still knows it: the site gets the folder as it is now
 
 

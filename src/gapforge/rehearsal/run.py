@@ -29,7 +29,7 @@ from gapforge.core.inventory import Inventory
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import LOCK_SIGNATURE, VARIABLE
 from gapforge.engine import private
 from gapforge.rehearsal import carried as bundles
@@ -65,7 +65,7 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
     dist = project.dist_of(preset.name)
     lock_file = project.state / "locks" / f"rehearse-{preset.name}"
     ours = [p for p in (project.root / "dist", dist, project.state, lock_file.parent) if not p.exists()]
-    with exclusive(lock_file, f"rehearsal of {preset.name}"):
+    with exclusive(lock_file, tr(f"{preset.name} 예행", f"rehearsal of {preset.name}")):
         forget(dist)
         dist.mkdir(parents=True, exist_ok=True)
         record = Record(preset.name, preset.sha256, preset.practice, __version__, options.command, options.types)
@@ -109,7 +109,8 @@ class _Rehearsal:
         name, record, options = self.preset.name, self.record, self.options
         with self._timed("start", tr("필요한 것을 확인합니다", "what a rehearsal needs")):
             if os.geteuid() != 0:
-                raise EngineError("a rehearsal starts an engine without a network, which needs root",
+                raise EngineError(tr("예행은 네트워크 없는 엔진을 시작하므로 root 권한이 필요합니다",
+                                     "a rehearsal starts an engine without a network, which needs root"),
                                   hint=f"sudo {process.quoted(options.command)}")  # fmt: skip
             private.require_tools()
             record.repository = _repository(self.project)
@@ -127,11 +128,12 @@ class _Rehearsal:
             places.clear(self.place)
             self.made = True
             bare = self.carried is not None and self.carried.brings_gapforge
-            self._warn(*(f"{left} and was left out" for left in places.fill(self.project, self.place, bare=bare)))
+            left_out = places.fill(self.project, self.place, bare=bare)
+            self._warn(*(tr(f"{left}; 복사하지 않았습니다", f"{left} and was left out") for left in left_out))
         if self.carried is None:
             with (
                 self._timed("copy", tr("artifacts 폴더를 옮깁니다", "carrying the artifacts' folder")),
-                self._progress("copy") as bar,
+                self._progress(tr("복사", "copy")) as bar,
             ):
                 places.carry_artifacts(self.project, self.place, name, bar.add)
             beside = self.place.artifacts_of(name) / LOCK_SIGNATURE
@@ -175,13 +177,14 @@ class _Rehearsal:
                 found = bundles.at_the_site(self.project, carried, held)
                 self.record.inventory = {"sha256": held.sha256, "digest": held.digest, "objects": len(held),
                                          "bytes": held.total, "found_here": len(found)}  # fmt: skip
-                with self._progress("stock") as bar:
+                with self._progress(tr("현장에 있는 것", "stock")) as bar:
                     places.stock(self.place, found, bar.add)
         program = carried.receiver or self.place.root / places.PROGRAM
         with self._timed("unpack", tr(f"{program.name}(으)로 들여옵니다", f"unpacking with {program.name}")):
             children.run(program, "unpack", *map(str, carried.folders))
             if not (self.place.root / places.PROGRAM).is_file():
-                raise BundleError("the bundle was unpacked, but brought no gapforge that could build",
+                raise BundleError(tr("묶음을 들여왔지만, 빌드할 gapforge가 함께 오지 않았습니다",
+                                     "the bundle was unpacked, but brought no gapforge that could build"),
                                   hint=bundles.pack_again(carried, inventory))  # fmt: skip
 
     def _build(self, children: Children, kind: str) -> None:
@@ -197,7 +200,8 @@ class _Rehearsal:
         if self.place.root in (folder, *folder.parents):
             image["application"]["folder"] = str(folder.relative_to(self.place.root))
         else:
-            self._warn(f"the application's source is {folder}, outside of the project: it must be carried too")
+            self._warn(tr(f"응용 프로그램 소스가 프로젝트 밖에 있습니다: {folder}. 이것도 날라야 합니다",
+                          f"the application's source is {folder}, outside of the project: it must be carried too"))  # fmt: skip
         self.record.images.append(image)
         self.record.engine = {**(self.record.engine or {}), **engine}
 
@@ -207,7 +211,8 @@ class _Rehearsal:
             return folder
         there = self.place.root / folder.relative_to(self.project.root)
         if folder.exists() and not there.exists():
-            self._warn(f"{folder} is not carried with the repository")
+            self._warn(tr(f"{josa(str(folder), '은', '는')} 저장소와 함께 나르지 않습니다",
+                          f"{folder} is not carried with the repository"))  # fmt: skip
         return there
 
     # -- what goes wrong
@@ -219,11 +224,15 @@ class _Rehearsal:
             lacking = bundles.what_lacks(self.project, self.place, self.carried)
             return BundleError(error.message, faults=[*error.faults, *lacking], hint=again)
         if self.carried is not None and self.step == "verify" and isinstance(error, (VerifyError, LockError)):
-            hint = again if isinstance(error, VerifyError) else f"{error.hint}; then: {again}"
+            both = tr(f"{error.hint}; 그런 다음: {again}", f"{error.hint}; then: {again}")
+            hint = again if isinstance(error, VerifyError) else both
             return type(error)(error.message, faults=error.faults, hint=hint)
         if isinstance(error, SmokeError):
             keep = () if self.options.keep else ("--keep",)
-            hint = f"{process.quoted([*self.options.command, *keep])}; then: cd {self.place.root}; ./gapforge engine start --offline"
+            command, look = process.quoted([*self.options.command, *keep]), "./gapforge engine start --offline"
+            hint = tr(
+                f"{command}; 그런 다음: cd {self.place.root}; {look}", f"{command}; then: cd {self.place.root}; {look}"
+            )
             return SmokeError(error.message, faults=error.faults, hint=f"{hint}; {error.hint}")
         return error
 
@@ -241,7 +250,8 @@ class _Rehearsal:
                 places.clear(self.place)
         except (GapforgeError, OSError) as error:
             what = error.message if isinstance(error, GapforgeError) else str(error)
-            self._warn(f"{self.place.root} could not be taken away: {what}")
+            self._warn(tr(f"{josa(str(self.place.root), '을', '를')} 지우지 못했습니다: {what}",
+                          f"{self.place.root} could not be taken away: {what}"))  # fmt: skip
 
     # -- small things
 

@@ -11,6 +11,7 @@ from gapforge.core import signing, trust
 from gapforge.core.errors import Fault, TrustError
 from gapforge.core.project import Project
 from gapforge.core.signing import BadSignature, PublicKey
+from gapforge.core.text import tr
 
 
 def signatures_in(folders: Sequence[Path]) -> list[Path]:
@@ -27,7 +28,8 @@ def choose(project: Project, signatures: Iterable[Path], ours: Path, again: str)
     """
     found, faults = _keys(signatures)
     if faults and not found:
-        raise TrustError("no signature of what is carried can be read", faults=faults, hint=again)
+        raise TrustError(tr("날라 갈 것의 서명을 하나도 읽을 수 없습니다", "no signature of what is carried can be read"),
+                         faults=faults, hint=again)  # fmt: skip
     signed_by = sorted(key.fingerprint for key in found)
     here = trust.load(project)
     if here:
