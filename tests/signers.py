@@ -55,6 +55,31 @@ def signature(key: Path, namespace: str, data: bytes, folder: Path) -> bytes:
     return (folder / "by-hand.sig").read_bytes()
 
 
+_TERMINAL = """
+import json, os, pty, sys
+answers = json.loads(sys.argv[1])
+pid, fd = pty.fork()
+if pid == 0: os.execv(sys.argv[2], sys.argv[2:])
+said = new = b""
+try:
+    while data := os.read(fd, 1000):
+        said, new = said + data, new + data
+        if b"passphrase" in new and new.endswith(b": ") and answers:
+            os.write(fd, answers.pop(0).encode() + b"\\n")
+            new = b""
+except OSError: pass
+print(said.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
+"""
+
+
+def at_a_terminal(argv: list[str], folder: Path, answers: list[str], env: Mapping[str, str]) -> tuple[str, int]:
+    """What a program says that has a terminal of its own, where somebody answers each passphrase, and how it ends."""
+    done = subprocess.run([sys.executable, "-c", _TERMINAL, json.dumps(answers), *argv], env=env, cwd=folder,
+                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    return done.stdout, done.returncode
+
+
 @contextmanager
 def ssh_agent(folder: Path) -> Iterator[str]:
     """The socket of an agent of our own."""

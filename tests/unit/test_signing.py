@@ -16,7 +16,7 @@ from bundles import RUN_ENV
 from gapforge.core import signing
 from gapforge.core.errors import GapforgeError, ToolError, TrustError, UsageError
 from gapforge.core.signing import BUNDLE, LOCK, BadSignature, PublicKey, parse_public, parse_signature, signing_key
-from signers import fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
+from signers import at_a_terminal, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
 
 pytestmark = needs_ssh_keygen
 KINDS = ("ed25519", "ecdsa", "rsa")
@@ -72,7 +72,7 @@ def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_p
 def test_a_passphrase_is_asked_for_at_the_terminal_once(keys: Path, tmp_path: Path) -> None:
     """A terminal of its own, as a person has one; stdout and stderr are elsewhere."""
     code = f"print(len(signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'1', b'2', b'3'])))"
-    said, status = at_a_terminal(code, tmp_path, ["correct horse"])
+    said, status = run_at_a_terminal(code, tmp_path, ["correct horse"])
     assert said.count("passphrase") == 1 and said.split()[-1] == "3" and status == 0, said
 
 
@@ -91,7 +91,7 @@ print("gone", not key.agent.exists())
 def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(keys: Path, tmp_path: Path) -> None:
     """Also after a mistyped one; the agent that holds the key meanwhile is gone afterwards."""
     code = HOLDING.format(key=str(keys / "secret"), then="")
-    said, status = at_a_terminal(code, tmp_path, ["wrong", "correct horse"])
+    said, status = run_at_a_terminal(code, tmp_path, ["wrong", "correct horse"])
     assert (
         status == 0
         and said.count("passphrase") == 2
@@ -103,13 +103,13 @@ def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(keys
 
 
 def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
-    said, status = at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
+    said, status = run_at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said
 
 
 def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Path) -> None:
     code = HOLDING.format(key=str(keys / "secret"), then="os.kill(os.getpid(), 9)")
-    said, _ = at_a_terminal(code, tmp_path, ["correct horse"])
+    said, _ = run_at_a_terminal(code, tmp_path, ["correct horse"])
     assert "agents 1" in said and "signed" in said and "gone" not in said, said
     end = time.monotonic() + 30  # it looks every ten seconds
     while agents(said) and time.monotonic() < end:
@@ -122,7 +122,7 @@ def test_a_key_that_asks_nothing_needs_no_agent_of_ours(keys: Path, tmp_path: Pa
     subprocess.run([sys.executable, "-c", ADD, keys / "secret"], check=True, env={**RUN_ENV, "SSH_AUTH_SOCK": agent})
     for name in ("ed25519", "secret"):
         code = f"with held(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
-        said, status = at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
+        said, status = run_at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
         assert status == 0 and said.strip() == "None 1", said
     # Without a terminal there is nobody to ask, and nothing waits.
     assert signing_key(keys / "secret").locked and not signing_key(keys / "ed25519").locked
@@ -155,23 +155,9 @@ def runs(process: Path, socket: str) -> bool:
         return False
 
 
-def at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
-    """What Python code says that runs at a terminal of its own, where someone answers each question, and its end."""
+def run_at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
     code = "from pathlib import Path\nfrom gapforge.core import signing\nfrom gapforge.core.agent import held\n" + code
-    outer = ("import os, pty, sys; pid, fd = pty.fork()\n"
-             f"if pid == 0: os.execv(sys.executable, [sys.executable, '-c', {code!r}])\n"
-             "said = new = b''\n"
-             f"answers = {answers!r}\n"
-             "try:\n"
-             "    while data := os.read(fd, 1000):\n"
-             "        said, new = said + data, new + data\n"
-             "        if b'passphrase' in new and new.endswith(b': ') and answers:\n"
-             "            os.write(fd, answers.pop(0).encode() + b'\\n'); new = b''\n"
-             "except OSError: pass\n"
-             "print(said.decode()); sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)\n")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", outer], env={**RUN_ENV, **env}, cwd=folder, capture_output=True,
-                          text=True, timeout=90, check=False)  # fmt: skip
-    return done.stdout, done.returncode
+    return at_a_terminal([sys.executable, "-c", code], folder, answers, {**RUN_ENV, **env})
 
 
 def test_a_key_that_only_the_agent_holds(

@@ -28,7 +28,7 @@ from gapforge.core.files import sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 from media import carried
-from signers import Machine, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
+from signers import Machine, at_a_terminal, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
 
 pytestmark = needs_ssh_keygen
 SIZE = "66000"
@@ -220,6 +220,22 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
         air.sender.ok("pack", PRESET, "--to", air.stick(f"again{cut}"), "--sign", air.key, env=at(cut + 99))
         assert carried(air.stick(f"again{cut}")) == final
     assert done.returncode == 0, "every file was cut at once"
+
+
+def test_a_signed_pack_asks_for_its_passphrase_once(air: Air) -> None:
+    """At a terminal: before the first volume, then never, though lock, index and page are signed one after another."""
+    secret = make_key(air.folder / "keys", "secret", passphrase="correct horse")
+    words = ["pack", PRESET, "--volume-size", SIZE, "--to", air.stick("stick"), "--sign", secret]
+    env = {**RUN_ENV, **at(0), "HOME": str(air.sender.home), "GAPFORGE_ROOT": str(air.sender.project.root)}
+    said, code = at_a_terminal([sys.executable, "-m", "gapforge", *map(str, words)], air.folder, ["correct horse"], env)
+    assert code == 0 and said.count("passphrase") == 1, said
+    assert said.index("passphrase") < said.index("objects in"), said
+    air.site.ok("trust", "add", pub(secret))
+    assert fingerprint(secret) in air.site.ok("unpack", air.stick("stick"))
+    page = the(air.stick("stick"), "*.custody.txt")
+    made = signing.read_signature(page.with_name(page.name + ".sig"))
+    assert signing.made_by(made, page.read_bytes(), signing.CUSTODY) is not None
+    assert made.key.fingerprint == fingerprint(secret)
 
 
 def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:

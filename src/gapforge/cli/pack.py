@@ -24,12 +24,13 @@ from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import keep_archive, make_archive, untracked
 from gapforge.bundle.volume import volume_name
 from gapforge.cli.custody import add_operator, operator_of, write_pages
+from gapforge.core import agent, signing
 from gapforge.core import preset as presets
-from gapforge.core import signing
 from gapforge.core.errors import UsageError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
+from gapforge.core.signing import SigningKey
 from gapforge.core.text import tr, utc
 
 HELP = {
@@ -111,19 +112,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show(plan, folders, speed)
             _show_untracked(loose)
     else:
-        if key is not None and key.public.touched:
-            print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
-        seal = (
-            Seal(key, [args.repair.absolute().parent] if args.repair is not None else []) if key is not None else None
-        )
-        with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
-            if tool in contents.texts:
-                keep_archive(project, contents.texts[tool])
-            packed = pack(project, plan, contents, args.to, progress, seal)
+        with agent.held(key) as ready:
+            packed, pages = _write(args, project, plan, contents, ready, operator)
         signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
-        facts = provenance.of_pack(project, packed, contents, utc(), operator=operator, signer=signer)
-        folders_of_pages = [*(path.parent for path in packed.index), project.state / "bundles"]
-        pages = write_pages(project, facts, folders_of_pages, key)
         document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept), "made": packed.beside.made,
                     "signer": signer, "receiver_sha256": sha256_bytes(receiver_bytes()),
                     "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
@@ -136,6 +127,24 @@ def run(args: argparse.Namespace, project: Project) -> int:
             document["tool"]["untracked"] = loose
         print(json.dumps({"ok": True, **document}, ensure_ascii=False, indent=2))
     return 0
+
+
+def _write(args: argparse.Namespace, project: Project, plan: Plan, contents: Contents, key: SigningKey | None,
+           operator: str) -> tuple[Packed, list[Path]]:  # fmt: skip
+    """Write the volumes and their custody page, signed where there is a key; gives where the page is too."""
+    seal = None
+    if key is not None:
+        if key.public.touched:
+            print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
+        seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
+    with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
+        if plan.tool in contents.texts:
+            keep_archive(project, contents.texts[plan.tool])
+        packed = pack(project, plan, contents, args.to, progress, seal)
+    signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
+    facts = provenance.of_pack(project, packed, contents, utc(), operator=operator, signer=signer)
+    folders = [*(path.parent for path in packed.index), project.state / "bundles"]
+    return packed, write_pages(project, facts, folders, key)
 
 
 def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str, str]:

@@ -23,14 +23,14 @@ _AGENT = 'echo "$SSH_AGENT_PID"; exec cat'
 
 
 @contextmanager
-def held(key: SigningKey) -> Iterator[SigningKey]:
+def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
     """``key``, usable without a question until the end. A passphrase is asked for now, once, at the terminal.
 
-    Nothing is asked of a key without passphrase, of one that the user's ssh-agent holds, or of a security key, whose
+    Nothing is asked without a key, nor of one without passphrase, of one that the user's ssh-agent holds, or of a security key, whose
     owner is there anyway. Without a terminal the key comes back as it is, and signing says what to do.
     Raises TrustError when no right passphrase is given, ToolError without OpenSSH's programs.
     """
-    if not key.locked or key.public.touched or not signing.at_terminal() or _in_users_agent(key):
+    if key is None or not key.locked or key.public.touched or not signing.at_terminal() or _in_users_agent(key):
         yield key
         return
     with tempfile.TemporaryDirectory(prefix="gapforge-agent-") as folder:

@@ -279,6 +279,8 @@ def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
         )  # fmt: skip
     except FileNotFoundError:
         raise missing(argv[0]) from None
+    except PermissionError:
+        raise _denied(argv[0]) from None
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
