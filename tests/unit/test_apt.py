@@ -72,7 +72,7 @@ def test_what_an_index_lacks_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
         debindex.filter_index("", {"a.deb"})
     assert caught.value.message == "패키지 색인에 없는 deb 패키지가 있습니다"
     assert caught.value.faults[0].problem == "debs/Packages에 항목이 없음"
-    assert caught.value.hint == "네트워크가 있는 곳에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
+    assert caught.value.hint == "온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
 
 
 def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() -> None:

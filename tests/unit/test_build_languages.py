@@ -164,7 +164,7 @@ def test_faults_of_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
     assert error.message == f"{report.artifacts}: 잠금과 다른 것이 7개 있습니다"
     assert error.hint.startswith("매체에서 다시 복사: closed ") and error.hint.endswith(
         f"; 또는 온라인에서: ./deps_sync.sh {PRESET}; 그곳의 것이 아닌 파일(남는 파일로 표시됨)을 삭제; "
-        f"그 다음: ./gapforge verify {PRESET}"
+        f"그다음: ./gapforge verify {PRESET}"
     )
     said = {fault.kind: fault.to_fault() for fault in report.faults}
     assert (said["extra"].problem, said["extra"].expected) == ("남는 파일: 5바이트", "이 이름의 파일이 없음")

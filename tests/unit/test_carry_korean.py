@@ -209,14 +209,14 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
     file.write_bytes(b"x" * len(whole))
     message, hint, faults = raised(BundleError, lambda: carry(made, tmp_path / "stick", size=10**9))
     assert message == f"{PRESET}/{NASM}: 잠금에 적힌 것과 다릅니다. 이것은 담지 않았습니다"
-    assert hint == f"네트워크가 있는 곳에서: ./deps_sync.sh {PRESET}; 그런 다음 같은 명령을 다시 실행하십시오"
+    assert hint == f"온라인에서: ./deps_sync.sh {PRESET}; 그다음 같은 명령을 다시 실행하십시오"
     assert faults[0].problem.startswith(f"{entry.size}바이트, sha256 ")
     assert faults[0].expected == f"{entry.size}바이트, sha256 {entry.sha256}"
     file.unlink()
     message, hint, faults = raised(BundleError, lambda: of_presets(made.project, [preset]))
     assert message.startswith("객체 ") and message.endswith("개 가운데 1개가 여기 없습니다")
-    assert hint == f"네트워크가 있는 곳에서: ./deps_sync.sh {PRESET}"
-    assert faults == (Fault(f"{PRESET}/{NASM}", "저장소에 없거나 크기가 다름", f"{entry.size}바이트, sha256 {entry.sha256}"),)  # fmt: skip
+    assert hint == f"온라인에서: ./deps_sync.sh {PRESET}"
+    assert faults == (Fault(f"{PRESET}/{NASM}", "보관소에 없거나 크기가 다름", f"{entry.size}바이트, sha256 {entry.sha256}"),)  # fmt: skip
     made.project.lock_file(PRESET).write_bytes(made.project.lock_file(PRESET).read_bytes() + b"\n")
     (made.project.artifacts_of(PRESET) / "lock.json").unlink()
     message, _, _ = raised(LockError, lambda: of_presets(made.project, [preset]))

@@ -404,7 +404,7 @@ def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatc
     (site.artifacts_of(PRESET) / damaged).write_bytes(b"x")
     stock = stocktake.take(site)
     assert [(f.where, f.problem, f.expected) for f in stock.faults] == [
-        (".store/sha256/README", "저장소의 객체가 아님", "자신의 SHA-256이 이름인 파일"),
+        (".store/sha256/README", "보관소의 객체가 아님", "자신의 SHA-256이 이름인 파일"),
         (f"{PRESET}/{damaged}", f"손상됨: sha256이 {sha256_bytes(b'x')}임", f"sha256 {sha256}"),
     ]
     error = stock.error()

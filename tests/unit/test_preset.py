@@ -174,7 +174,7 @@ def test_what_cannot_be_found_or_read_in_korean(place: Project, monkeypatch: pyt
     with pytest.raises(LockError) as missing:
         locks.load(lock)
     assert missing.value.message == f"presets/{lock.name} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다"
-    assert missing.value.hint == (f"네트워크가 있는 곳에서 ./deps_sync.sh {NAME} 명령을 실행한 뒤 "
+    assert missing.value.hint == (f"온라인에서 ./deps_sync.sh {NAME} 명령을 실행한 뒤 "
                                   f"artifacts/{NAME}/ 폴더를 이 컴퓨터로 옮기십시오")  # fmt: skip
     lock.write_text("{}", encoding="utf-8")
     with pytest.raises(LockError) as broken:

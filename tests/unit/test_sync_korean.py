@@ -182,7 +182,7 @@ def test_no_network_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         Network(offline=True).require("Python 패키지 해석")
     assert said(caught.value) == (
         "Python 패키지 해석: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다", [],
-        "파일을 --from DIR로 주거나 네트워크가 있는 곳에서 실행하십시오: unset GAPFORGE_OFFLINE",
+        "파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
     )  # fmt: skip
 
 

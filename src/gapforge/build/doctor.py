@@ -101,7 +101,7 @@ def socket(found: Socket, usable_engine: bool) -> Line:
         action = tr(f"그룹 {found.group} 적용을 위해 다시 로그인하거나: newgrp {found.group}",
                     f"log in again so that group {found.group} counts, or: newgrp {found.group}")  # fmt: skip
     else:
-        action = tr(f"관리자에게 요청: sudo usermod -aG {found.group} $USER, 그 다음 다시 로그인",
+        action = tr(f"관리자에게 요청: sudo usermod -aG {found.group} $USER, 그다음 다시 로그인",
                     f"ask an administrator: sudo usermod -aG {found.group} $USER, then log in again")  # fmt: skip
     return Line("socket", title, FAIL, tr(f"{found.path}: 권한 없음 (그룹 {found.group})",
                                           f"{found.path}: permission denied (group {found.group})"), needed, action)  # fmt: skip

@@ -124,7 +124,7 @@ def _env(project: Project, preset: Preset | None) -> Line:
 def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | None:
     """Add the line about artifacts; the lock to reckon with, if need be the one that is in the repository."""
     folder = project.artifacts_of(preset.name)
-    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그 다음 artifacts/{preset.name}을 {folder}로 복사",
+    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 {folder}로 복사",
               f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} to {folder}")  # fmt: skip
     try:
         lock = lock_module.load(folder / "lock.json", shown=f"artifacts/{preset.name}/lock.json")

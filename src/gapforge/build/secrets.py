@@ -101,7 +101,7 @@ def load(env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str
     if faults:
         raise SecretError(
             tr("필요한 키의 값이 없습니다", "required keys are missing"), faults=faults,
-            hint=tr(f"cp .env.template {env_file} (파일이 아직 없으면); chmod 600 {env_file}; 그 다음 키의 값을 채우십시오",
+            hint=tr(f"cp .env.template {env_file} (파일이 아직 없으면); chmod 600 {env_file}; 그다음 키의 값을 채우십시오",
                     f"cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; fill in the keys"),
         )  # fmt: skip
     named = {secret.key for secret in secrets}

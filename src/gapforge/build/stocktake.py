@@ -105,7 +105,7 @@ def take(
             if SHA256_HEX.fullmatch(name) and name.startswith(prefix) and len(prefix) == 2:
                 expected[path] = name
             else:
-                faults.append(Fault(path, tr("저장소의 객체가 아님", "is no object of the store"),
+                faults.append(Fault(path, tr("보관소의 객체가 아님", "is no object of the store"),
                                     tr("자신의 SHA-256이 이름인 파일", "a file that has its SHA-256 as its name")))  # fmt: skip
                 del sizes[path]
     hashes = _hashes(root, sizes, jobs or os.cpu_count() or 1, progress, faults)

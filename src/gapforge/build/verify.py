@@ -125,7 +125,7 @@ class VerifyReport:
             steps.append(tr("그곳의 것이 아닌 파일(남는 파일로 표시됨)을 삭제",
                             "remove what does not belong there (listed as extra)"))  # fmt: skip
         done = "; ".join(steps)
-        return tr(f"{done}; 그 다음: ./gapforge verify {self.preset}", f"{done}; then: ./gapforge verify {self.preset}")
+        return tr(f"{done}; 그다음: ./gapforge verify {self.preset}", f"{done}; then: ./gapforge verify {self.preset}")
 
 
 def verify(
@@ -283,7 +283,7 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
         raise LockError(
             tr(f"{preset.name}의 아티팩트에 다른 프리셋의 잠금이 있습니다: {lock.preset}",
                f"the artifacts of {preset.name} hold the lock of another preset, {lock.preset}"),
-            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그 다음 artifacts/{preset.name}을 이곳으로 복사",
+            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 이곳으로 복사",
                     f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} here"),
         )  # fmt: skip
     if lock.preset_sha256 != preset.sha256:

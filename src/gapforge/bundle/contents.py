@@ -98,7 +98,7 @@ class Contents:
         if gone:
             raise BundleError(tr(f"객체 {len(self.spans)}개 가운데 {len(gone)}개가 여기 없습니다",
                                  f"{len(gone)} of {len(self.spans)} objects are not here"), hint=hint, faults=[
-                Fault(self.name(s.sha256), tr("저장소에 없거나 크기가 다름", "is not in the store, or has another size"),
+                Fault(self.name(s.sha256), tr("보관소에 없거나 크기가 다름", "is not in the store, or has another size"),
                       tr(f"{s.size}바이트, sha256 {s.sha256}", f"{s.size} bytes, sha256 {s.sha256}"))
                 for s in gone])  # fmt: skip
 
@@ -162,4 +162,4 @@ def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
 
 
 def _online(words: str) -> str:
-    return tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {words}", f"online: ./deps_sync.sh {words}")
+    return tr(f"온라인에서: ./deps_sync.sh {words}", f"online: ./deps_sync.sh {words}")

@@ -370,7 +370,7 @@ class _Writer:
                 faults=[Fault(str(self.contents.path(span) or name),
                               tr(f"{size}바이트, sha256 {sha256}", f"has {size} bytes, sha256 {sha256}"),
                               tr(f"{span.size}바이트, sha256 {span.sha256}", f"{span.size} bytes, sha256 {span.sha256}"))],
-                hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {presets}; 그런 다음 같은 명령을 다시 실행하십시오",
+                hint=tr(f"온라인에서: ./deps_sync.sh {presets}; 그다음 같은 명령을 다시 실행하십시오",
                         f"online: ./deps_sync.sh {presets}; then the same command again"))  # fmt: skip
 
     # -- volumes
@@ -392,7 +392,7 @@ class _Writer:
             path = self.placed.folders[number] / volume_name(self.plan.bundle, number)
             name = self.contents.name(span.sha256)
             raise BundleError(tr(f"{path}: {name}의 바이트가 다릅니다", f"{path} holds other bytes of {name}"),
-                              hint=tr(f"rm {path}; 그런 다음 같은 명령을 다시 실행하십시오",
+                              hint=tr(f"rm {path}; 그다음 같은 명령을 다시 실행하십시오",
                                       f"rm {path}; then the same command again"))  # fmt: skip
 
     def _seal(self) -> None:

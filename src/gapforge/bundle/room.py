@@ -63,7 +63,7 @@ class Room:
             target = inside(folder, path)
             if not (target.is_file() and target.stat().st_size == size):
                 need += size + self.each
-        self._require(need, tr(f"객체는 모두 저장소에 있고, {josa(str(folder), '은', '는')} 만들지 않았습니다",
+        self._require(need, tr(f"객체는 모두 보관소에 있고, {josa(str(folder), '은', '는')} 만들지 않았습니다",
                                f"all objects are in the store; {folder} was not laid out"))  # fmt: skip
 
     def _require(self, need: int, state: str) -> None:

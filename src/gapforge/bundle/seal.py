@@ -157,7 +157,7 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise UsageError(tr(f"{lock}에 서명할 수 없습니다: {why}", f"{lock} cannot be signed: {why}"),
-                             hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {preset}", f"online: ./deps_sync.sh {preset}")) from None  # fmt: skip
+                             hint=tr(f"온라인에서: ./deps_sync.sh {preset}", f"online: ./deps_sync.sh {preset}")) from None  # fmt: skip
     wanted = [
         p for p, text in texts.items() if _by(key.public, [project.artifacts_of(p) / LOCK_SIGNATURE], text) is None
     ]

@@ -117,7 +117,7 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
         if files.setdefault(path, (text, False))[0] != text or f"presets/{preset}.json" not in files:
             raise BundleError(tr(f"presets/{preset}.json과 그 잠금이 저장소에 없거나 담으려는 것과 다릅니다",
                                  f"presets/{preset}.json and its lock are not in the repository as they are packed"),
-                              hint=tr(f"./gapforge check {preset}; 그런 다음 같은 명령을 다시 실행하십시오",
+                              hint=tr(f"./gapforge check {preset}; 그다음 같은 명령을 다시 실행하십시오",
                                       f"./gapforge check {preset}; then the same command again"))  # fmt: skip
     if "src/gapforge/__init__.py" not in files:
         raise BundleError(tr(f"{josa(str(project.root), '은', '는')} gapforge 저장소가 아닙니다",

@@ -319,7 +319,7 @@ class _Import:
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
             raise StorageError(tr(f"{folder}: 심볼릭 링크입니다", f"{folder} is a symbolic link"), hint=tr(
-                f"rm {folder}; 그런 다음 같은 명령을 다시 실행하십시오", f"rm {folder}; then the same command again"))  # fmt: skip
+                f"rm {folder}; 그다음 같은 명령을 다시 실행하십시오", f"rm {folder}; then the same command again"))  # fmt: skip
         signature = None
         if self.admission is not None:
             try:

@@ -99,7 +99,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         args.base = None if given.base and not args.base else args.base
     if given.preset is None:
         raise UsageError(tr("--preset 이 없습니다", "--preset is missing"),
-                         hint="./gapforge list; " + tr("그 다음", "then") + " python3 build.py --preset NAME --type runtime --non-interactive")  # fmt: skip
+                         hint="./gapforge list; " + tr("그다음", "then") + " python3 build.py --preset NAME --type runtime --non-interactive")  # fmt: skip
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"

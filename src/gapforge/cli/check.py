@@ -218,10 +218,7 @@ def _print(report: Report) -> None:
             print(tr(f"  NVIDIA 드라이버: {report.driver} 이상", f"  NVIDIA driver: {report.driver} or newer"))
     _print_lock(report)
     if report.exit_code in (LockError.exit_code,):
-        print(
-            tr("  다음: 네트워크가 있는 곳에서", "  next: where there is a network,")
-            + f" ./deps_sync.sh {report.name} --update"
-        )
+        print(tr("  다음: 온라인에서", "  next: where there is a network,") + f" ./deps_sync.sh {report.name} --update")
     elif report.faults or report.errors:
         print(tr("  다음: 고친 뒤", "  next: correct it, then") + f" ./gapforge check {report.name}")
 
@@ -243,5 +240,5 @@ def _print_lock(report: Report) -> None:
     for fault in report.lock_faults:
         print(fault.lines())
     if report.unresolved:
-        print(tr(f"  아직 정해지지 않음: {counts(report.unresolved)} (네트워크가 있는 곳에서 ./deps_sync.sh {report.name})",
+        print(tr(f"  아직 정해지지 않음: {counts(report.unresolved)} (온라인에서 ./deps_sync.sh {report.name})",
                  f"  not resolved yet: {counts(report.unresolved)} (where there is a network: ./deps_sync.sh {report.name})"))  # fmt: skip

@@ -25,7 +25,7 @@ from gapforge.sync.network import Network
 from gapforge.sync.outcome import Options, Outcome
 
 HELP = {
-    "ko": "프리셋에 필요한 모든 것을 받아 artifacts/에 둡니다 (네트워크가 있는 곳에서)",
+    "ko": "프리셋에 필요한 모든 것을 받아 artifacts/에 둡니다 (온라인에서)",
     "en": "fetch everything that presets need into artifacts/ (where there is a network)",
 }
 

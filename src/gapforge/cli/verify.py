@@ -72,7 +72,7 @@ def _names(args: argparse.Namespace, project: Project) -> list[str]:
     if not found:
         raise UsageError(tr(f"{project.artifacts}에 artifacts가 있는 프리셋이 없습니다",
                             f"no preset has artifacts in {project.artifacts}"),
-                         hint=tr("네트워크가 있는 곳에서: ./deps_sync.sh PRESET", "online: ./deps_sync.sh PRESET"))  # fmt: skip
+                         hint=tr("온라인에서: ./deps_sync.sh PRESET", "online: ./deps_sync.sh PRESET"))  # fmt: skip
     return found
 
 

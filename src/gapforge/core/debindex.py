@@ -67,7 +67,7 @@ def filter_index(packages_text: str, files: set[str]) -> str:
             tr("패키지 색인에 없는 deb 패키지가 있습니다", "the package index does not describe every .deb"),
             faults=[Fault(name, tr("debs/Packages에 항목이 없음", "has no entry in debs/Packages"),
                           tr("deb 패키지마다 항목 하나", "one entry for each .deb")) for name in sorted(missing)],
-            hint=tr("네트워크가 있는 곳에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오",
+            hint=tr("온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오",
                     "online: sync the preset again, then carry its artifacts here"),
         )  # fmt: skip
     return join_stanzas(kept)

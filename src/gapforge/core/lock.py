@@ -180,7 +180,7 @@ def load(file: Path, *, shown: str = "") -> Lock:
                                     tr("os_id와 os_version", "os_id and os_version")))  # fmt: skip
     if faults:
         raise LockError(tr(f"{josa(shown, '을', '를')} 쓸 수 없습니다", f"{shown} cannot be used"), faults=faults,
-                        hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {name} --update", f"online: ./deps_sync.sh {name} --update"))  # fmt: skip
+                        hint=tr(f"온라인에서: ./deps_sync.sh {name} --update", f"online: ./deps_sync.sh {name} --update"))  # fmt: skip
     return Lock(
         preset=raw["preset"],
         preset_sha256=raw["preset_sha256"],
@@ -205,7 +205,7 @@ def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
 
 
 def _sync_and_carry(preset: str) -> str:
-    return tr(f"네트워크가 있는 곳에서 ./deps_sync.sh {preset} 명령을 실행한 뒤 artifacts/{preset}/ 폴더를 이 컴퓨터로 옮기십시오",
+    return tr(f"온라인에서 ./deps_sync.sh {preset} 명령을 실행한 뒤 artifacts/{preset}/ 폴더를 이 컴퓨터로 옮기십시오",
               f"online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine")  # fmt: skip
 
 

@@ -330,7 +330,7 @@ def hint_for(text: str) -> str:
     low = text.lower()
     if "permission denied" in low:  # no tr: Docker's own words
         user = os.environ.get("USER") or "$USER"
-        return tr(f"docker 그룹의 구성원이 되십시오: sudo usermod -aG docker {user}; 그런 다음 다시 로그인하거나, 이 셸에서 newgrp docker",
+        return tr(f"docker 그룹의 구성원이 되십시오: sudo usermod -aG docker {user}; 그다음 다시 로그인하거나, 이 셸에서 newgrp docker",
                   f"become a member of the docker group: sudo usermod -aG docker {user}; then log in again, "
                   "or in this shell: newgrp docker")  # fmt: skip
     if "api version" in low:

@@ -395,7 +395,7 @@ def remove(project: Project) -> int:
         count, first = len(mounted), mounted[0]
         raise StorageError(tr(f"{folder}: 그 아래에 파일 시스템 {count}개가 아직 마운트되어 있습니다 (예: {first})",
                               f"{folder}: {count} file systems are still mounted below it, such as {first}"),
-                           hint=tr(f"umount {first}; 그런 다음 같은 명령을 다시 실행하십시오",
+                           hint=tr(f"umount {first}; 그다음 같은 명령을 다시 실행하십시오",
                                    f"umount {first}; then run the same command again"))  # fmt: skip
     size = _disk_use(folder)
     remove_folder(folder)

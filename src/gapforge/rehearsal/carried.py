@@ -173,7 +173,7 @@ def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> lis
         raise BundleError(tr(f"현장에 있는 객체 {len(lacking)}개가 여기 없어 현장을 흉내 낼 수 없습니다",
                              f"{len(lacking)} objects that the site has are not here, so its part cannot be played"),
                           faults=lacking,
-                          hint=tr(f"네트워크가 있는 곳에서: ./deps_sync.sh {names}; 또는 전체를 담아 예행하십시오: ./gapforge pack {names} --to DIR",
+                          hint=tr(f"온라인에서: ./deps_sync.sh {names}; 또는 전체를 담아 예행하십시오: ./gapforge pack {names} --to DIR",
                                   f"online: ./deps_sync.sh {names}; or rehearse the whole: ./gapforge pack {names} --to DIR"))  # fmt: skip
     return found
 

@@ -224,14 +224,14 @@ class _Rehearsal:
             lacking = bundles.what_lacks(self.project, self.place, self.carried)
             return BundleError(error.message, faults=[*error.faults, *lacking], hint=again)
         if self.carried is not None and self.step == "verify" and isinstance(error, (VerifyError, LockError)):
-            both = tr(f"{error.hint}; 그런 다음: {again}", f"{error.hint}; then: {again}")
+            both = tr(f"{error.hint}; 그다음: {again}", f"{error.hint}; then: {again}")
             hint = again if isinstance(error, VerifyError) else both
             return type(error)(error.message, faults=error.faults, hint=hint)
         if isinstance(error, SmokeError):
             keep = () if self.options.keep else ("--keep",)
             command, look = process.quoted([*self.options.command, *keep]), "./gapforge engine start --offline"
             hint = tr(
-                f"{command}; 그런 다음: cd {self.place.root}; {look}", f"{command}; then: cd {self.place.root}; {look}"
+                f"{command}; 그다음: cd {self.place.root}; {look}", f"{command}; then: cd {self.place.root}; {look}"
             )
             return SmokeError(error.message, faults=error.faults, hint=f"{hint}; {error.hint}")
         return error

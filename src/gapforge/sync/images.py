@@ -130,7 +130,7 @@ def _from_archive(base: BaseImage, project: Project, destination: Path, progress
     if not file.is_file():
         raise FetchError(tr(f"기반 이미지 아카이브 {base.archive}: 없습니다", f"base image archive {base.archive} is not there"),
                          faults=[Fault(str(file), tr("없음", "does not exist"))],
-                         hint=tr(f"이미지가 있는 곳에서: docker save NAME:TAG -o {file.name}; 그런 다음 {file}에 두십시오",
+                         hint=tr(f"이미지가 있는 곳에서: docker save NAME:TAG -o {file.name}; 그다음 {file}에 두십시오",
                                  f"where the image is: docker save NAME:TAG -o {file.name}; then put it at {file}"))  # fmt: skip
     with storage_errors(file):
         actual = sha256_file(file, progress.add)

@@ -110,7 +110,7 @@ class Network:
             raise FetchError(
                 tr(f"{what}: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
                    f"{what} would need the network, and GAPFORGE_OFFLINE is set"),
-                hint=tr("파일을 --from DIR로 주거나 네트워크가 있는 곳에서 실행하십시오: unset GAPFORGE_OFFLINE",
+                hint=tr("파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
                         "give the files with --from DIR, or run it where there is a network: unset GAPFORGE_OFFLINE"),
             )  # fmt: skip
 
