@@ -20,6 +20,7 @@ from gapforge.core import catalog as catalogs
 from gapforge.core import preset as presets
 from gapforge.core.errors import NotReadyError
 from gapforge.core.lock import Lock
+from gapforge.core.project import Project
 from gapforge.core.text import width
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +94,28 @@ def test_permissions() -> None:
 @pytest.mark.parametrize(("mode", "status"), [(0o600, OK), (0o400, OK), (0o640, WARN), (0o644, WARN)])
 def test_env_readable_by_others(mode: int, status: str) -> None:
     assert doctor.env(EnvFile(".env", True, mode, True, True), [], "").status == status
+
+
+def test_who_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is fine, and said so; a list that cannot be read, or signatures that cannot be checked, are not."""
+    project = Project(tmp_path, tmp_path / "artifacts")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    line = examination._trust(project)
+    assert (line.status, line.found) == (OK, "nobody: signatures are not checked")
+    file = tmp_path / "settings/gapforge/allowed_signers"
+    file.parent.mkdir(parents=True)
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+    file.write_text(f"release-team {key}\nbackup {key}\n")
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/ssh-keygen")
+    line = examination._trust(project)
+    assert (line.status, line.found) == (OK, "release-team, backup")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    line = examination._trust(project)
+    assert line.status == FAIL and line.action == "apt-get install openssh-client"
+    file.write_text("release-team ssh-ed25519 AAAA\n")
+    line = examination._trust(project)
+    assert line.status == FAIL and "is damaged, so nothing is trusted" in line.found and f"{file}: line 1" in line.found
+    assert "./gapforge trust list" in line.action
 
 
 def test_env_missing_matters_only_when_a_key_is_required() -> None:

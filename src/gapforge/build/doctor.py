@@ -188,6 +188,23 @@ def env(found: EnvFile, required: Sequence[str], problem: str) -> Line:
     return Line("env", title, OK, shown, "0600")
 
 
+def trust(names: Sequence[str], problem: str, hint: str, *, can_check: bool) -> Line:
+    """``names`` of trusted signers; ``problem`` is why who they are cannot be known, ``can_check`` whether ssh-keygen is here."""
+    title = tr("신뢰하는 서명자", "trusted signers")
+    needed = tr("없어도 됩니다. 있으면 서명을 확인합니다", "may be nobody; else signatures are checked")
+    if problem:
+        return Line("trust", title, FAIL, problem, needed, hint)
+    if not names:
+        return Line(
+            "trust", title, OK, tr("없음: 서명을 확인하지 않습니다", "nobody: signatures are not checked"), needed
+        )
+    shown = ", ".join(names)
+    if not can_check:
+        return Line("trust", title, FAIL, tr(f"{shown}; ssh-keygen 없음", f"{shown}; ssh-keygen is missing"), "ssh-keygen",
+                    "apt-get install openssh-client")  # fmt: skip
+    return Line("trust", title, OK, shown, needed)
+
+
 def artifacts(problem: str, hint: str, files: int, total: int, faults: Sequence[str], size: int, name: str) -> Line:
     """``problem`` is why there is no usable lock; else ``faults`` name files that are absent or of another size."""
     title = tr("아티팩트", "artifacts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gapforge.build.plan import base_of
 from gapforge.core import catalog as catalog_module
 from gapforge.core import lock as lock_module
 from gapforge.core import preset as preset_module
-from gapforge.core import versions
+from gapforge.core import trust, versions
 from gapforge.core.catalog import Catalog
 from gapforge.core.errors import GapforgeError, LockError, PresetError
 from gapforge.core.files import inside
@@ -44,7 +45,7 @@ def examine(project: Project, name: str = "", engine_name: str = "") -> list[Lin
         doctor.permissions(found.umask, [machine.volume(path) for path in (project.state, project.root / "dist")]),
         *catalog_line,
     ]
-    lines.append(_env(project, preset))
+    lines += [_env(project, preset), _trust(project)]
     lock = _artifacts(project, preset, lines) if preset else None
     lines += _space(project, preset, lock, engine, engine_facts)
     if preset is None or preset.cuda:
@@ -119,6 +120,15 @@ def _env(project: Project, preset: Preset | None) -> Line:
     except GapforgeError as error:
         problem = "; ".join(f"{fault.where}: {fault.problem}" for fault in error.faults) or error.message
     return doctor.env(facts, [s.key for s in wanted if s.required], problem)
+
+
+def _trust(project: Project) -> Line:
+    try:
+        names, problem, hint = [signer.name for signer in trust.load(project).signers], "", ""
+    except GapforgeError as error:
+        places = "; ".join(f"{fault.where}: {fault.problem}" for fault in error.faults)
+        names, problem, hint = [], f"{error.message} ({places})" if places else error.message, error.hint
+    return doctor.trust(names, problem, hint, can_check=shutil.which("ssh-keygen") is not None)
 
 
 def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | None:
