@@ -14,6 +14,7 @@ from gapforge.core import catalog as catalogs
 from gapforge.core.compatibility import check_preset, driver_problems, required_driver
 from gapforge.core.preset import faults_of, parse
 from gapforge.core.problems import Problem
+from gapforge.core.tensorrt_fit import short
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = catalogs.load(ROOT / "catalog")
@@ -150,6 +151,19 @@ def test_tensorrt_against_cuda(cuda: str, file: tuple[str, str]) -> None:
     assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[expected], [
         p.en for p in found
     ]
+
+
+def test_nobody_is_told_to_take_what_was_just_called_in_doubt() -> None:
+    """Where nothing is confirmed (for this Python, say) nothing is called sure."""
+    doubted = 0
+    for cuda, file, python in itertools.product(BASES, TENSORRT, ("3.10", "3.12")):
+        part, source = tensorrt(*file)
+        raw = on(cuda, stack(tensorrt=part, pytorch=None, opencv=None, python={"version": python}))
+        raw["sources"]["tensorrt"] = source
+        for problem in problems(raw):
+            doubted += problem.rule == "tensorrt-cuda" and problem.severity == "warning"
+            assert f" take {short(file[0])}" not in problem.en, problem.en
+    assert doubted > 8
 
 
 # FFmpeg x nv-codec-headers, compiled; True: builds

@@ -165,15 +165,13 @@ def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
         return []
     if "unknown" in served:
         tar = next(t for t in tars if fit(t, preset.cuda) == "unknown")
-        ko, en = _instead(release.version, preset, catalog)
-        return [
-            warning(
-                "tensorrt-cuda",
-                _PATH,
-                f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 동작하는지는 공개된 범위가 없어 확인되지 않았습니다; {ko}",
-                f"no range was published for TensorRT {name}'s CUDA {tar.cuda} build, so CUDA {preset.cuda} is not confirmed; to be sure, {en}",
-            )
-        ]
+        ko = en = ""
+        if releases_for(preset.cuda, preset.cudnn, preset.python, catalog, sure=True):
+            sure_ko, sure_en = _instead(release.version, preset, catalog)
+            ko, en = f"; 확실하게 하려면 {sure_ko}", f"; to be sure, {sure_en}"
+        return [warning("tensorrt-cuda", _PATH,
+            f"TensorRT {name}의 CUDA {tar.cuda}용 빌드가 CUDA {preset.cuda}에서 동작하는지는 공개된 범위가 없어 확인되지 않았습니다{ko}",
+            f"no range was published for TensorRT {name}'s CUDA {tar.cuda} build, so CUDA {preset.cuda} is not confirmed{en}")]  # fmt: skip
     other = tar_for(release, preset.cuda)
     if other and not paired(release.version, preset.cuda):
         return [replace(unpaired(release.version, preset, catalog), rule="tensorrt-cuda", severity="error")]
