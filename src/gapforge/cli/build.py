@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Choose, verify, build, check, tag; prints the result."""
     environment.text_default(args, *_TEXT_FLAGS)
     environment.switch_default(args, "--non-interactive", "--dry-run", "--no-cache", "--quiet")
-    environment.one_of(args.type, _TYPES, "--type")
+    environment.one_of(args.type, _TYPES, "--type", args.verb)
     preset, kind = _choose(args, project)
     options = driver.Options(
         type=kind, tag=args.tag or "", base=args.base or "", app_source=args.app_source or "", no_cache=args.no_cache
@@ -98,7 +98,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         # A base chosen at the prompt is part of the preset that was made of the answers.
         args.base = None if given.base and not args.base else args.base
     if given.preset is None:
-        raise UsageError(tr("--preset 이 없습니다", "--preset is missing"),
+        raise UsageError(tr("--preset이 없습니다", "--preset is missing"),
                          hint="./gapforge list; " + tr("그다음", "then") + " python3 build.py --preset NAME --type runtime --non-interactive")  # fmt: skip
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:

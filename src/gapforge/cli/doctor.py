@@ -12,7 +12,7 @@ from gapforge.build.doctor import FAIL, OK, WARN, Line
 from gapforge.cli import environment
 from gapforge.core.errors import NotReadyError
 from gapforge.core.project import Project
-from gapforge.core.text import pad, tr, width
+from gapforge.core.text import pad, tr, width, wrap
 
 HELP = {
     "ko": "빌드하기 전에 이 컴퓨터를 진단합니다: 엔진, 디스크, 메모리, GPU, 아티팩트 (네트워크 불필요)",
@@ -80,15 +80,3 @@ def render(lines: Sequence[Line]) -> str:
     text.append(tr(f"정상 {counts[OK]}, 주의 {counts[WARN]}, 실패 {counts[FAIL]}",
                    f"{counts[OK]} ok, {counts[WARN]} to note, {counts[FAIL]} failed"))  # fmt: skip
     return "\n".join(text)
-
-
-def wrap(text: str, columns: int) -> list[str]:
-    """``text`` as lines of at most ``columns`` terminal columns, broken at blanks; a longer word stays whole."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and width(longer) > columns:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

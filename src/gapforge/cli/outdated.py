@@ -28,9 +28,9 @@ HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", metavar="PRESET")
+    parser.add_argument("preset", metavar="PRESET", help=tr("비교할 프리셋", "preset to compare"))
     parser.add_argument("--write", metavar="NAME",
-                        help=tr("함께 맞는 최신 조합을 presets/NAME.json으로 저장", "write the newest combination that fits to presets/NAME.json"))  # fmt: skip
+                        help=tr("함께 쓸 수 있는 최신 조합을 presets/NAME.json으로 저장", "write the newest combination that fits to presets/NAME.json"))  # fmt: skip
     parser.add_argument("--same-line", action="store_true",
                         help=tr("같은 계열 안에서만 (FFmpeg 5.1.x, torch 2.1.x)", "stay within each series (FFmpeg 5.1.x, torch 2.1.x)"))  # fmt: skip
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))

@@ -34,7 +34,7 @@ FEW = 6  # names on one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=tr("받을 프리셋", "presets to fetch"))
     parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
     parser.add_argument("--update", action="store_true",
                         help=tr("잠금 파일을 새로 만들고 바뀐 것을 보여 줍니다", "resolve anew and show what changed"))  # fmt: skip
