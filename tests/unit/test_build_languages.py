@@ -170,7 +170,7 @@ def test_faults_of_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
     assert (said["extra"].problem, said["extra"].expected) == ("남는 파일: 5바이트", "이 이름의 파일이 없음")
     assert (said["not-a-file"].problem, said["not-a-file"].expected) == ("파일이 아님: 파이프", "일반 파일")
     assert said["missing"].problem == "빠짐: 파일이 없음" and said["missing"].expected.endswith("바이트")
-    assert said["unreadable"].problem == "읽지 못함: 폴더를 읽을 수 없음: Permission denied"
+    assert said["unreadable"].problem == "읽지 못함: 폴더를 읽을 수 없음: 권한이 없음"
     assert said["changed"].problem.startswith("내용이 바뀜: sha256 ")
 
 

@@ -136,3 +136,10 @@ def test_a_language_is_chosen_when_it_is_needed(path: Path) -> None:
     }
     early = [node for node in ast.walk(tree) if is_tr(node) and id(node) not in late]
     assert not early, [f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}" for node in early]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_the_system_says_is_said_in_the_readers_language(path: Path) -> None:
+    """The C library speaks English to us whatever the reader's language is; core/foreign.py knows the words."""
+    if path.name != "foreign.py":
+        assert "strerror" not in path.read_text(encoding="utf-8"), "say it with os_says(error)"

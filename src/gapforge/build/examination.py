@@ -18,6 +18,7 @@ from gapforge.core import trust, versions
 from gapforge.core.catalog import Catalog
 from gapforge.core.errors import GapforgeError, LockError, PresetError
 from gapforge.core.files import inside
+from gapforge.core.foreign import says
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
@@ -105,7 +106,7 @@ def _engine(name: str) -> tuple[Engine | None, machine.EngineFacts]:
     except GapforgeError as error:
         return None, machine.EngineFacts(problem=error.message, hint=error.hint)
     except OSError as error:
-        return None, machine.EngineFacts(problem=str(error), hint="docker version")
+        return None, machine.EngineFacts(problem=says(error), hint="docker version")
     info = engine.info
     return engine, machine.EngineFacts(info.name, info.client, info.client_version, info.server_version, info.builder,
                                        info.root_dir, info.host)  # fmt: skip

@@ -20,6 +20,7 @@ from pathlib import Path
 from gapforge.core import process
 from gapforge.core.errors import Fault, SecretError, ToolError
 from gapforge.core.files import MARKER, mark_folder, remove_folder, storage_errors
+from gapforge.core.foreign import os_says
 from gapforge.core.preset import Secret
 from gapforge.core.text import tr
 
@@ -124,7 +125,7 @@ def _read(env_file: Path) -> dict[str, str]:
                                   "make it a file: see .env.template")) from None  # fmt: skip
     except OSError as error:
         raise SecretError(
-            tr(f"{env_file} 파일을 읽을 수 없습니다: {error.strerror}", f"{env_file} cannot be read: {error.strerror}"),
+            tr(f"{env_file} 파일을 읽을 수 없습니다: {os_says(error)}", f"{env_file} cannot be read: {os_says(error)}"),
             hint=f"ls -l {env_file}",
         ) from None
     values, faults = parse(data, str(env_file))

@@ -20,6 +20,7 @@ from typing import Any
 from gapforge.core import lock as locks
 from gapforge.core.errors import Fault, LockError, VerifyError
 from gapforge.core.files import MARKER, sha256_bytes, sha256_open
+from gapforge.core.foreign import os_says
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
@@ -316,7 +317,7 @@ def _look_over(root: Path) -> tuple[dict[str, int], dict[str, str], dict[str, st
                 found = sorted(entries, key=lambda e: e.name)
         except OSError as error:
             closed[folder.rstrip("/") or "."] = tr(
-                f"폴더를 읽을 수 없음: {error.strerror}", f"cannot be listed: {error.strerror}"
+                f"폴더를 읽을 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}"
             )
             continue
         for entry in found:
@@ -324,7 +325,7 @@ def _look_over(root: Path) -> tuple[dict[str, int], dict[str, str], dict[str, st
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError as error:
-                closed[path] = tr(f"살펴볼 수 없음: {error.strerror}", f"cannot be examined: {error.strerror}")
+                closed[path] = tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
                 continue
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path + "/")
@@ -354,7 +355,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     try:
         text = (artifacts / SUMS).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else tr("UTF-8 텍스트가 아님", "is not UTF-8 text")
+        reason = os_says(error) if isinstance(error, OSError) else tr("UTF-8 텍스트가 아님", "is not UTF-8 text")
         return [FileFault(SUMS, "unreadable", one_line, reason or "")]
     faults = []
     listed: dict[str, str] = {}
@@ -413,7 +414,7 @@ def hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | N
                     return "", tr("더는 일반 파일이 아님", "is no regular file any more")
                 return sha256_open(file, on_bytes), ""
         except OSError as error:
-            return "", tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+            return "", tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
 
     paths = list(paths)
     pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="verify")

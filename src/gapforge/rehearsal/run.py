@@ -25,6 +25,7 @@ from gapforge.core.errors import (
     VerifyError,
 )  # fmt: skip
 from gapforge.core.files import exclusive, sha256_file, storage_error
+from gapforge.core.foreign import says
 from gapforge.core.inventory import Inventory
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
@@ -249,7 +250,7 @@ class _Rehearsal:
             else:
                 places.clear(self.place)
         except (GapforgeError, OSError) as error:
-            what = error.message if isinstance(error, GapforgeError) else str(error)
+            what = error.message if isinstance(error, GapforgeError) else says(error)
             self._warn(tr(f"{josa(str(self.place.root), '을', '를')} 지우지 못했습니다: {what}",
                           f"{self.place.root} could not be taken away: {what}"))  # fmt: skip
 
