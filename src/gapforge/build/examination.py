@@ -22,7 +22,7 @@ from gapforge.core.foreign import says
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.engine.base import Engine
 
 
@@ -135,7 +135,7 @@ def _trust(project: Project) -> Line:
 def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | None:
     """Add the line about artifacts; the lock to reckon with, if need be the one that is in the repository."""
     folder = project.artifacts_of(preset.name)
-    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 {folder}로 복사",
+    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그다음 {josa(f'artifacts/{preset.name}', '을', '를')} {josa(str(folder), '으로', '로')} 복사",
               f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} to {folder}")  # fmt: skip
     try:
         lock = lock_module.load(folder / "lock.json", shown=f"artifacts/{preset.name}/lock.json")

@@ -211,7 +211,7 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         if position >= len(text):
             if following >= len(lines):
                 # Go on with the line after the opening one, so that later faults are found too.
-                return "", "", number, (tr(f"여는 {quote}에 닫는 짝이 없음", f"opens a {quote} that is never closed"),
+                return "", "", number, (tr(f"따옴표 {quote} 뒤에 닫는 따옴표가 없음", f"opens a {quote} that is never closed"),
                                         tr("닫는 따옴표", "a closing quote"))  # fmt: skip
             value.append("\n")
             text, position = lines[following], 0

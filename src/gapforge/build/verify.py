@@ -25,7 +25,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, check_lock
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
@@ -123,7 +123,7 @@ class VerifyReport:
                    f"copy from the carrier again: {shown}{more}; or online: ./deps_sync.sh {self.preset}")
             )  # fmt: skip
         if extra:
-            steps.append(tr("그곳의 것이 아닌 파일(남는 파일로 표시됨)을 삭제",
+            steps.append(tr("폴더에 있어서는 안 되는 파일(“남는 파일”)을 삭제",
                             "remove what does not belong there (listed as extra)"))  # fmt: skip
         done = "; ".join(steps)
         return tr(f"{done}; 그다음: ./gapforge verify {self.preset}", f"{done}; then: ./gapforge verify {self.preset}")
@@ -284,7 +284,7 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
         raise LockError(
             tr(f"{preset.name}의 아티팩트에 다른 프리셋의 잠금이 있습니다: {lock.preset}",
                f"the artifacts of {preset.name} hold the lock of another preset, {lock.preset}"),
-            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 이곳으로 복사",
+            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그다음 {josa(f'artifacts/{preset.name}', '을', '를')} 이곳으로 복사",
                     f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} here"),
         )  # fmt: skip
     if lock.preset_sha256 != preset.sha256:

@@ -116,8 +116,8 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
         engine = registry.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = registry.assumed()
-        _say(tr("주의: 쓸 수 있는 엔진이 없어 명령은 Docker 내장 BuildKit 기준입니다: ",
-                "warning: no usable engine; the command is for Docker's built-in BuildKit: ") + error.message)  # fmt: skip
+        _say(tr("주의: 아래 명령은 Docker 내장 BuildKit 기준입니다. ",
+                "warning: the command is for Docker's built-in BuildKit: ") + error.message)  # fmt: skip
     with inputs.secrets.files(dry=True) as secret_files:
         request = driver.request_of(plan, project, inputs, secret_files, options.no_cache)
     argv, env = engine.build_command(request)
@@ -157,7 +157,12 @@ def _row(label: str, text: str) -> None:
 def print_checks(checks: list[smoke.CheckResult]) -> None:
     """The smoke table."""
     rows = [
-        (("ok" if c.ok else "FAIL"), c.component, c.title, c.found if c.ok else f"{c.found} ≠ {c.expected}")
+        (
+            tr("통과", "ok") if c.ok else tr("실패", "FAIL"),
+            c.component,
+            c.title,
+            c.found if c.ok else f"{c.found} ≠ {c.expected}",
+        )
         for c in checks
     ]
     columns = [max((width(row[i]) for row in rows), default=0) for i in range(3)]

@@ -21,7 +21,7 @@ from gapforge.core.errors import Fault, TrustError
 from gapforge.core.files import SHA256_HEX, canonical_json, read_regular, write_text
 from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 FORMAT = 1
 FILE = "accepted.json"
@@ -109,7 +109,7 @@ def _record(data: bytes) -> Record:
         raise ValueError(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(tr("손상됨", "is damaged")) from None
-    raise ValueError(tr(f"형식이 {FORMAT}이 아님", f"is not in format {FORMAT}"))
+    raise ValueError(tr(f"형식이 {josa(str(FORMAT), '이', '가')} 아님", f"is not in format {FORMAT}"))
 
 
 def _accepted(raw: Any) -> Accepted:

@@ -67,11 +67,12 @@ def printable(text: str) -> str:
 def josa(word: str, with_final: str, without_final: str) -> str:
     """Return ``word`` with the Korean particle that its last sound asks for: josa("8.6", "을", "를") is "8.6을".
 
-    Digits are read as Korean numbers; Latin letters by their names.
+    Digits are read as Korean numbers; Latin letters by their names. "으로" is "로" after ㄹ.
     """
     last = next((char for char in reversed(word) if char.isalnum()), "")
     if "가" <= last <= "힣":
-        final = (ord(last) - ord("가")) % 28 != 0
+        sound = (ord(last) - ord("가")) % 28
+        final, liquid = sound != 0, sound == 8
     else:
-        final = last in "013678" or last.lower() in "lmn"
-    return word + (with_final if final else without_final)
+        final, liquid = last in "013678" or last.lower() in "lmn", last in ("1", "7", "8", "l", "L")
+    return word + (with_final if final and not (liquid and with_final == "으로") else without_final)

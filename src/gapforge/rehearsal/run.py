@@ -181,7 +181,9 @@ class _Rehearsal:
                 with self._progress(tr("현장에 있는 것", "stock")) as bar:
                     places.stock(self.place, found, bar.add)
         program = carried.receiver or self.place.root / places.PROGRAM
-        with self._timed("unpack", tr(f"{program.name}(으)로 들여옵니다", f"unpacking with {program.name}")):
+        with self._timed(
+            "unpack", tr(f"{josa(program.name, '으로', '로')} 들여옵니다", f"unpacking with {program.name}")
+        ):
             children.run(program, "unpack", *map(str, carried.folders))
             if not (self.place.root / places.PROGRAM).is_file():
                 raise BundleError(tr("묶음을 들여왔지만, 빌드할 gapforge가 함께 오지 않았습니다",

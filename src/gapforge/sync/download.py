@@ -30,7 +30,7 @@ from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
 from gapforge.core.foreign import os_says
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.sync.network import Network, shown
 
 CONNECT_SECONDS = 30
@@ -467,4 +467,4 @@ def _plain(message: str, code: int) -> str:
     """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
     last = message.splitlines()[-1] if message else ""
     said = re.sub(r"^curl: \(\d+\) ", "", last)
-    return said or tr(f"curl이 종료 코드 {code}로 끝남", f"curl ended with {code}")
+    return said or tr(f"curl이 종료 코드 {josa(str(code), '으로', '로')} 끝남", f"curl ended with {code}")
