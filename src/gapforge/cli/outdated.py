@@ -42,7 +42,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
     network = Network.from_environment()
-    network.require(tr(f"{preset.name}보다 새로운 릴리스 찾기", f"looking for releases newer than {preset.name}'s"))
+    network.require(
+        tr(f"{preset.name}보다 새로운 릴리스 찾기", f"looking for releases newer than {preset.name}'s"), files=False
+    )
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)

@@ -80,7 +80,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
     ``; did you mean "x"?`` in English; `` (혹시 "x"입니까?)`` in Korean, before the full stop if there is one.
     """
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    match = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return tr(f' (혹시 "{match[0]}"입니까?)', f'; did you mean "{match[0]}"?') if match else ""
 
 
