@@ -319,7 +319,7 @@ def test_the_page_of_a_failure() -> None:
     record.end()
     fault = Fault("a", "다름", "같음").lines()
     assert record.page().startswith(
-        f"준비되지 않았습니다: {PRESET}\n\n실패한 단계  unpack (종료 코드 21, bundle)\n다 오지 않았습니다\n{fault}\n"
+        f"준비되지 않았습니다: {PRESET}\n\n실패한 단계  들여오기 (종료 코드 21, bundle)\n다 오지 않았습니다\n{fault}\n"
         f"다음         다시\n그다음       ./gapforge rehearse {PRESET}\n")  # fmt: skip
 
 

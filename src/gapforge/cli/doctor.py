@@ -19,7 +19,7 @@ HELP = {
     "en": "Examine this machine before anything is built: engine, disk, memory, GPU, artifacts (needs no network)",
 }
 WIDEST = 46  # terminal columns of a cell; longer text goes on below
-_MARKS = {OK: "ok", WARN: "warn", FAIL: "FAIL"}
+_MARKS = {OK: {"ko": "정상", "en": "ok"}, WARN: {"ko": "주의", "en": "warn"}, FAIL: {"ko": "실패", "en": "FAIL"}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 def render(lines: Sequence[Line]) -> str:
     """The lines as a table; what to do stands below its line."""
     head = ("", tr("항목", "what"), tr("현재", "found"), tr("필요", "needed"))
-    rows = [head] + [(_MARKS[line.status], line.title, line.found, line.needed) for line in lines]
+    rows = [head] + [(tr(**_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
     columns = [min(WIDEST, max(width(row[i]) for row in rows)) for i in range(4)]
     text = []
     for index, row in enumerate(rows):

@@ -137,7 +137,7 @@ def _write(args: argparse.Namespace, project: Project, plan: Plan, contents: Con
         if key.public.touched:
             print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
-    with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
+    with Progress(tr(f"묶음 {plan.bundle} 담기", f"pack {plan.bundle}"), quiet=args.json) as progress:
         if plan.tool in contents.texts:
             keep_archive(project, contents.texts[plan.tool])
         packed = pack(project, plan, contents, args.to, progress, seal)
