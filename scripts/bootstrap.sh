@@ -161,7 +161,7 @@ main() {
             all) parts+=(sync build test) ;;
             --print-packages) print_only=1 ;;
             *)
-                say "오류: 모르는 인자입니다: $part (sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
+                say "오류: 모르는 인자입니다: $part (쓸 수 있는 값: sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
                 exit 2
                 ;;
         esac

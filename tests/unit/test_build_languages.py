@@ -102,7 +102,7 @@ def test_faults_of_env() -> None:
         (".env: 3행", "큰따옴표 안에 모르는 이스케이프가 있음", '\\n \\r \\t \\\\ \\" 또는 \\$'),
         (".env: 4행", "닫는 따옴표 뒤에 글자가 있음", "아무것도 없거나 ' #'으로 시작하는 주석"),
         (".env: 6행", "D: 다시 설정됨", "키마다 한 번 (5행에 있음)"),
-        (".env: 7행", "여는 '에 닫는 짝이 없음", "닫는 따옴표"),
+        (".env: 7행", "따옴표 ' 뒤에 닫는 따옴표가 없음", "닫는 따옴표"),
     ]
 
 
@@ -163,14 +163,14 @@ def test_faults_of_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
     error = report.error()
     assert error.message == f"{report.artifacts}: 잠금과 다른 것이 7개 있습니다"
     assert error.hint.startswith("매체에서 다시 복사: closed ") and error.hint.endswith(
-        f"; 또는 온라인에서: ./deps_sync.sh {PRESET}; 그곳의 것이 아닌 파일(남는 파일로 표시됨)을 삭제; "
+        f"; 또는 온라인에서: ./deps_sync.sh {PRESET}; 폴더에 있어서는 안 되는 파일(“남는 파일”)을 삭제; "
         f"그다음: ./gapforge verify {PRESET}"
     )
     said = {fault.kind: fault.to_fault() for fault in report.faults}
     assert (said["extra"].problem, said["extra"].expected) == ("남는 파일: 5바이트", "이 이름의 파일이 없음")
     assert (said["not-a-file"].problem, said["not-a-file"].expected) == ("파일이 아님: 파이프", "일반 파일")
     assert said["missing"].problem == "빠짐: 파일이 없음" and said["missing"].expected.endswith("바이트")
-    assert said["unreadable"].problem == "읽지 못함: 폴더를 읽을 수 없음: Permission denied"
+    assert said["unreadable"].problem == "읽지 못함: 폴더를 읽을 수 없음: 권한이 없음"
     assert said["changed"].problem.startswith("내용이 바뀜: sha256 ")
 
 
@@ -249,7 +249,7 @@ def test_failed_checks(
     assert error.value.message == "검사 1개 중 1개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 (x:y에 남아 있음)"
     assert texts(error.value) == [told]
     build_command.print_checks(results)
-    assert f"FAIL  ffmpeg  {told[0].partition(': ')[2]}  " in capsys.readouterr().out
+    assert f"실패  ffmpeg  {told[0].partition(': ')[2]}  " in capsys.readouterr().out
 
 
 def test_another_operating_system(project: Project) -> None:

@@ -477,6 +477,10 @@ def test_a_folder_of_other_things_is_not_touched(tmp_path: Path) -> None:
 def test_what_is_here_works_on_until_the_bundle_is_whole(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     assert put(site, render(SMALL), complete=False).state == INSTALLED  # nothing was there that could be disturbed
+    again = put(
+        site, render(SMALL), complete=False
+    )  # the second stick of the same bundle: there is nothing to wait for
+    assert (again.state, again.changed) == (INSTALLED, False)
     newer = render({**SMALL, "docs/a.md": (b"newer\n", False)})
     done = put(site, newer, complete=False)
     assert (done.state, done.why) == (LEFT, WAITS) and (site.root / "docs/a.md").read_bytes() == b"a\n"

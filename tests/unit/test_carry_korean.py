@@ -89,7 +89,7 @@ def josa_of(bundle: str) -> str:
 
 @pytest.mark.parametrize("language", ["ko", "en"])
 @pytest.mark.parametrize(("number", "korean", "english"), [
-    (errno.EIO, "읽을 수 없음: Input/output error", "cannot be read: Input/output error"),
+    (errno.EIO, "읽을 수 없음: 입출력 오류", "cannot be read: Input/output error"),
     (errno.ENODEV, "디스크가 사라짐", "the disk is gone"),
     (errno.ENOTCONN, "디스크가 사라짐", "the disk is gone"),
 ])  # fmt: skip
@@ -123,7 +123,7 @@ def test_why_a_file_of_a_carrier_cannot_be_read(monkeypatch: pytest.MonkeyPatch)
               OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM), "/x")]  # fmt: skip
     assert list(map(why_unreadable, errors)) == [
         "x",
-        "읽을 수 없음: Permission denied",
+        "읽을 수 없음: 권한이 없음",
         "읽을 수 없음: odd",
         "디스크가 사라짐",
     ]
@@ -319,7 +319,7 @@ def test_the_page_of_a_failure() -> None:
     record.end()
     fault = Fault("a", "다름", "같음").lines()
     assert record.page().startswith(
-        f"준비되지 않았습니다: {PRESET}\n\n실패한 단계  unpack (종료 코드 21, bundle)\n다 오지 않았습니다\n{fault}\n"
+        f"준비되지 않았습니다: {PRESET}\n\n실패한 단계  들여오기 (종료 코드 21, bundle)\n다 오지 않았습니다\n{fault}\n"
         f"다음         다시\n그다음       ./gapforge rehearse {PRESET}\n")  # fmt: skip
 
 

@@ -225,6 +225,13 @@ def test_architecture_against_cuda(cuda: str, compute: str, works: bool) -> None
     assert (found == []) == works, found
 
 
+def test_a_cuda_that_no_suggestion_covers_is_answered_with_another_cuda() -> None:
+    raw = stack(cuda="13.9", opencv__architectures=["7.0"], tensorrt=None)
+    (found,) = [p for p in problems(raw) if p.rule == "architecture"]
+    assert found.en == "CUDA 13.0 dropped Volta (compute 7.0); take a CUDA older than 13.0"
+    assert found.ko == "CUDA 13.0부터 Volta(compute 7.0) 지원이 없습니다; 13.0보다 낮은 CUDA를 쓰십시오"
+
+
 @pytest.mark.parametrize(("torch", "packages", "works"), [
     ("2.1.2", ["numpy==1.26.4"], True), ("2.1.2", ["numpy<2"], True), ("2.1.2", ["numpy"], False), ("2.1.2", [], False),
     ("2.1.2", ["numpy==2.0.1"], False), ("2.1.2", ["numpy>=1.26"], False), ("2.1.2", ["numpy<=2"], False),

@@ -209,3 +209,9 @@ def test_any_bytes_give_faults_not_errors(data: bytes) -> None:
         value, found = read_json(Path(file.name), Record({"word": WORD}), "x")
         assert value is None or isinstance(found, list)
         assert found
+
+
+def test_a_word_that_is_right_is_not_suggested() -> None:
+    """Where a known name is refused for another reason, "did you mean" it helps nobody."""
+    assert nearest("train", ["train", "trains"]) == ""
+    assert nearest("trian", ["train"]) == '; did you mean "train"?'

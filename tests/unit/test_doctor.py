@@ -284,7 +284,7 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
         doctor.python(GOOD),
         doctor.engine(EngineFacts(problem="말 " * 60)),
     ]
-    text = [line for line in cli.render(lines).splitlines() if line.startswith(("ok", "FAIL", "warn"))]
+    text = [line for line in cli.render(lines).splitlines() if line.startswith(("정상", "실패", "주의"))]
     starts = {
         width(line[: line.rindex(needed)])
         for line, needed in zip(text, ("ubuntu 22.04", "컴파일", ">= 3.10"), strict=False)

@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_named_in_korean(tmp_path: Path, monkeypatch: pytes
     (fault,) = component.check_preset(presets.parse(raw), component.load_all(project.components))
     assert (fault.problem, fault.expected) == (
         '이 이름의 구성 요소가 없음 (혹시 "gstreamer"입니까?)',
-        'component.json에 "preset": "components.gstraemer"이 있는 폴더 components/gstraemer',
+        'component.json에 "preset": "components.gstraemer"가 있는 폴더 components/gstraemer',
     )
     folder = project.components / "gstreamer"
     (folder / "check.py").unlink()

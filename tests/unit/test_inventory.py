@@ -409,7 +409,7 @@ def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatc
     ]
     error = stock.error()
     assert error.message == "파일 2개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다"
-    assert error.hint == "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 묶입니다"
+    assert error.hint == "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 담겨 옵니다"
     with pytest.raises(VerifyError) as caught:
         stocktake.take(site, ["absent"])
     assert caught.value.message == "artifacts가 없는 프리셋입니다: absent"

@@ -26,6 +26,15 @@ TELLING = re.compile(
 WORD = re.compile(r"(?<![-\w./{<%$])[A-Za-z]+(?![-\w/(=])")
 NOT_SAID = re.compile(r"# no tr: \S.{5,}")
 
+# Particles that take one form after a consonant, another after a vowel.
+PARTICLE = re.compile(
+    r"""["'”’\]}]*(을|를|이|가|은|는|과|와|으로|로|이라고|라고|이라는|라는|이나|나|이면|라면|이라면|이며)(?=[\s.,:;)!?]|$)"""
+)
+PARTED = re.compile(
+    r"[^가-힣\s,;:.!?] (?:을|를|은|는|과|와|의|에|에서|로|으로|도|만)(?=[\s.,:;)]|$)|[을를이가은는과와]\([을를이가은는과와으]\)|\(으\)로"
+)
+SCRIPTS = [PACKAGE.parents[1] / name for name in ("quickstart", "deps_sync.sh", "test", "scripts/bootstrap.sh")]
+
 
 def is_prose(text: str) -> bool:
     words = [word for word in WORD.findall(text) if len(word) > 1 or word == "a"]
@@ -136,3 +145,35 @@ def test_a_language_is_chosen_when_it_is_needed(path: Path) -> None:
     }
     early = [node for node in ast.walk(tree) if is_tr(node) and id(node) not in late]
     assert not early, [f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}" for node in early]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_the_system_says_is_said_in_the_readers_language(path: Path) -> None:
+    """The C library speaks English to us whatever the reader's language is; core/foreign.py knows the words."""
+    if path.name != "foreign.py":
+        assert "strerror" not in path.read_text(encoding="utf-8"), "say it with os_says(error)"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_particle_fits_the_word_before_it(path: Path) -> None:
+    """What stands in a placeholder is known only when it is said, so the particle after it is josa's to choose; and
+    no particle stands alone, or in both forms."""
+    wrong = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            for value, after in itertools.pairwise(node.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
+                    shaped = ast.unparse(value.value)
+                    counted = shaped.startswith(
+                        ("human_bytes(", "counts(")
+                    )  # "8.5 GB를", "소스 3개와": always the same
+                    if PARTICLE.match(str(after.value)) and not counted:
+                        wrong.append(f"{path.name}:{after.lineno}: {{{shaped}}}{after.value[:20]}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and PARTED.search(node.value):
+            wrong.append(f"{path.name}:{node.lineno}: {node.value[:80]}")
+    assert not wrong, "say it with josa(word, '을', '를'), and no blank before a particle:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_particles_of_scripts(path: Path) -> None:
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if PARTED.search(line)] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ import pytest
 
 from gapforge.cli import main as cli
 from gapforge.core.errors import ERROR_CLASSES, EngineError
+from gapforge.core.text import width
 from samples import ROOT
 
 
@@ -96,12 +98,14 @@ def test_launcher_through_a_symlink(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--foo"], "오류: 모르는 인자입니다: --foo\n다음: gapforge --help\n"),
-        (["verify", "--jobs", "x"], "오류: --jobs: int 값이 아닙니다: 'x'\n다음: gapforge verify --help\n"),
-        (["verify", "--jobs"], "오류: --jobs: 값이 하나 필요합니다\n다음: gapforge verify --help\n"),
+        (["--foo"], "오류: 모르는 인자입니다: --foo\n다음: ./gapforge --help\n"),
+        (["verify", "--jobs", "x"], "오류: --jobs: int 값이 아닙니다: 'x'\n다음: ./gapforge verify --help\n"),
+        (["verify", "--foo"], "오류: 모르는 인자입니다: --foo\n다음: ./gapforge verify --help\n"),
+        (["trust"], "오류: 인자가 빠졌습니다: ACTION, KEY|NAME|PRESET\n다음: ./gapforge trust --help\n"),
+        (["verify", "--jobs"], "오류: --jobs: 값이 하나 필요합니다\n다음: ./gapforge verify --help\n"),
         (
             ["verify", "--all=3"],
-            "오류: --all: 값을 쓰지 않는 옵션에 값이 있습니다: '3'\n다음: gapforge verify --help\n",
+            "오류: --all: 값을 쓰지 않는 옵션에 값이 있습니다: '3'\n다음: ./gapforge verify --help\n",
         ),
         (["verify", "--all", "x"], "오류: --all과 프리셋 이름은 함께 쓸 수 없습니다\n다음: ./gapforge verify --all\n"),
         (["qqqqq"], '오류: "qqqqq": 없는 명령입니다\n다음: ./gapforge --help\n'),
@@ -122,6 +126,23 @@ def test_help_in_korean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("사용법: gapforge verify", "\n인자:\n", "\n옵션:\n", "이 도움말을 출력"))
     assert not any(word in shown for word in ("usage", "options", "positional", "show"))
+
+
+@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+def test_every_argument_is_explained_in_korean_in_the_columns_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*filter(None, [verb]), "--help"])
+    shown = capsys.readouterr().out.partition("\n종료 코드")[0]
+    assert [line for line in shown.splitlines() if width(line) > 80] == []
+    usage, _, rest = shown.partition("\n\n")
+    first, *others = usage.splitlines()
+    assert {width(line) - width(line.lstrip()) for line in others} <= {width(first.partition(" [")[0]) + 1}
+    for entry in re.split(r"\n {2,4}(?=\S)", rest.partition("\n인자:" if "\n인자:" in rest else "\n옵션:")[2])[1:]:
+        assert re.search("[가-힣]", entry) or entry.strip() == "VERB", f"not explained in Korean: {entry}"
 
 
 def test_a_bug_in_korean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

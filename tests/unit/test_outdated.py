@@ -458,4 +458,4 @@ def test_the_verb_with_nothing_reachable_reports_and_ends_with_6(tmp_path: Path)
         words, capture_output=True, text=True, env={**env, "GAPFORGE_OFFLINE": "1"}, timeout=60, check=False
     )
     assert offline.returncode == FetchError.exit_code
-    assert "GAPFORGE_OFFLINE" in offline.stderr
+    assert "GAPFORGE_OFFLINE" in offline.stderr and "--from" not in offline.stderr  # which this verb has not

@@ -230,7 +230,7 @@ def test_variables_that_mean_nothing(
         environment.switch_default(argparse.Namespace(), "--offline")
     assert caught.value.message == neither
     with pytest.raises(UsageError) as caught:
-        environment.one_of("x", ("a", "b"), "--type")
+        environment.one_of("x", ("a", "b"), "--type", "build")
     assert caught.value.message == expected
 
 

@@ -326,7 +326,10 @@ def test_scripts(folder: Path) -> None:
     done = run(folder, "quickstart", "--nonsense")
     assert (done.returncode, done.stderr) == (2, "오류: 모르는 인자입니다: --nonsense\n다음: ./quickstart --help\n")
     done = run(folder, "scripts/bootstrap.sh", "nonsense")
-    assert (done.returncode, done.stderr) == (2, "오류: 모르는 인자입니다: nonsense (sync, build, test, all)\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "오류: 모르는 인자입니다: nonsense (쓸 수 있는 값: sync, build, test, all)\n",
+    )
 
 
 def test_no_uv_and_no_network(folder: Path) -> None:

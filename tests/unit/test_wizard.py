@@ -410,6 +410,8 @@ def test_language_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tr("ko", "en") == expected, env
     assert [josa(w, "을", "를") for w in ("8.6", "8.9", "12.4", "3.10", "cu118", "이미지", "파일")] == [
         "8.6을", "8.9를", "12.4를", "3.10을", "cu118을", "이미지를", "파일을"]  # fmt: skip
+    assert [josa(w, "으로", "로") for w in ("8", "9", "3", "URL", "ARM", "파일", "끝")] == [
+        "8로", "9로", "3으로", "URL로", "ARM으로", "파일로", "끝으로"]  # fmt: skip
 
 
 def test_korean_columns_line_up(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from gapforge.core.files import (
     storage_errors,
     unsafe_path_reason,
 )
+from gapforge.core.foreign import os_says, says
 from gapforge.core.preset import Application
 from gapforge.core.text import tr
 
@@ -122,7 +123,7 @@ def choose(
         raise refuse(tr("끊어진 심볼릭 링크임", "is a broken symbolic link") if folder.is_symlink()
                      else tr("폴더가 없음", "does not exist")) from None  # fmt: skip
     except OSError as error:
-        raise refuse(tr(f"접근할 수 없음: {error.strerror}", f"cannot be reached: {error.strerror}")) from None
+        raise refuse(tr(f"접근할 수 없음: {os_says(error)}", f"cannot be reached: {os_says(error)}")) from None
     if not stat.S_ISDIR(mode):
         raise refuse(tr("폴더가 아님", "is not a folder"))
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -226,8 +227,8 @@ def _scan(root: Path, ignored: list[re.Pattern[str]]) -> tuple[list[_Item], list
             with os.scandir(root / folder) as entries:
                 found = sorted(entries, key=lambda e: e.name)
         except OSError as error:
-            faults.append(Fault(folder or ".", tr(f"폴더를 읽을 수 없음: {error.strerror}",
-                                                  f"cannot be listed: {error.strerror}")))  # fmt: skip
+            faults.append(Fault(folder or ".", tr(f"폴더를 읽을 수 없음: {os_says(error)}",
+                                                  f"cannot be listed: {os_says(error)}")))  # fmt: skip
             return
         for entry in found:
             path = folder + entry.name
@@ -291,7 +292,7 @@ def _copy_file(source: Path, target: Path, mode: int) -> tuple[str, int, bool]:
         count = source.stat().st_size
     except OSError as error:
         raise SourceError(
-            tr(f"{source} 파일을 읽을 수 없습니다: {error.strerror}", f"{source} cannot be read: {error.strerror}"),
+            tr(f"{source} 파일을 읽을 수 없습니다: {os_says(error)}", f"{source} cannot be read: {os_says(error)}"),
             hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"),
         ) from None
     with storage_errors(target):
@@ -370,7 +371,7 @@ def _read_ignore(root: Path) -> list[re.Pattern[str]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(tr(f"{file} 파일을 읽을 수 없습니다: {error}", f"{file} cannot be read: {error}"),
+        raise SourceError(tr(f"{file} 파일을 읽을 수 없습니다: {says(error)}", f"{file} cannot be read: {says(error)}"),
                           hint=tr("한 줄에 패턴 하나씩 적은 UTF-8 텍스트로 만드십시오",
                                   "make it UTF-8 text, one pattern a line")) from None  # fmt: skip
     for number, line in enumerate(lines, 1):

@@ -13,7 +13,7 @@ from gapforge.core.errors import Fault, PresetError
 from gapforge.core.lock import Entry
 from gapforge.core.preset import NAME, Preset
 from gapforge.core.shapes import Choice, Flag, Items, Record, Text, nearest, one_of, read_json
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 # no tr: schema
 _PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*",
@@ -109,11 +109,11 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
     names = sorted(k.removeprefix("components.") for k in keys if k.startswith("components."))
     for name in sorted(preset.components):
         if f"components.{name}" not in keys:
-            close = nearest(name, names)
+            close, key = nearest(name, names), f'"preset": "components.{name}"'
             faults.append(Fault(f"presets/{preset.name}.json: $.components.{name}",
                                 tr(f"이 이름의 구성 요소가 없음{close}", f"there is no component of this name{close}"),
-                                tr(f"component.json에 \"preset\": \"components.{name}\"이 있는 폴더 components/{name}",
-                                   f"a folder components/{name} whose component.json has \"preset\": \"components.{name}\"")))  # fmt: skip
+                                tr(f"component.json에 {josa(key, '이', '가')} 있는 폴더 components/{name}",
+                                   f"a folder components/{name} whose component.json has {key}")))  # fmt: skip
     for source in sorted(preset.sources):
         takers = [c for c in components if c.takes_source(source)]
         if not takers:

@@ -16,7 +16,7 @@ from gapforge.core import versions
 from gapforge.core.catalog import Architecture
 from gapforge.core.preset import TARGET_OS
 from gapforge.core.progress import human_bytes
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 LEAST_PYTHON = (3, 10)
@@ -76,7 +76,7 @@ def architecture(found: System, platform: str) -> Line:
 def python(found: System) -> Line:
     good = found.python[:2] >= LEAST_PYTHON
     return Line("python", "Python", OK if good else FAIL, ".".join(map(str, found.python)), ">= 3.10",
-                "" if good else tr("Ubuntu 22.04의 /usr/bin/python3 로 실행하십시오", "run it with Ubuntu 22.04's /usr/bin/python3"))  # fmt: skip
+                "" if good else tr("Ubuntu 22.04의 /usr/bin/python3으로 실행하십시오", "run it with Ubuntu 22.04's /usr/bin/python3"))  # fmt: skip
 
 
 def engine(found: EngineFacts) -> Line:
@@ -373,6 +373,7 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, known: Mapping[str, Architecture]) -> Line:
     same = [a for a in needs.compiled_for if a.split(".")[0] == major and int(a.split(".")[1]) <= int(minor)]
     if same:
         return Line("gpu", title, OK, shown, needed)
+    own = f'"{gpu.compute}"'
     return Line("gpu", title, FAIL, shown, needed,
-                tr(f'OpenCV의 CUDA 코드가 이 GPU에서 돌지 않습니다. 온라인에서 opencv.architectures에 "{gpu.compute}"를 더하십시오',
-                   f'OpenCV\'s CUDA code does not run on this GPU; online, add "{gpu.compute}" to opencv.architectures'))  # fmt: skip
+                tr(f'OpenCV의 CUDA 코드가 이 GPU에서 돌지 않습니다. 온라인에서 opencv.architectures에 {josa(own, "을", "를")} 더하십시오',
+                   f'OpenCV\'s CUDA code does not run on this GPU; online, add {own} to opencv.architectures'))  # fmt: skip

@@ -160,7 +160,7 @@ class Built:
 def verify_artifacts(project: Project, preset: Preset, lock: Lock | None = None) -> None:
     """Every byte of artifacts/NAME against the lock; VerifyError with every fault, TrustError when no trusted signer
     signed it. ``lock`` is the one that a build was planned with: it must be the very same."""
-    with Progress(f"verify {preset.name}") as progress:
+    with Progress(tr(f"{preset.name} 검증", f"verify {preset.name}")) as progress:
         report = verify.verify(
             project.artifacts_of(preset.name), progress=progress, preset=preset,
             project_lock=project.lock_file(preset.name), trusted=(project, trust.load(project)),

@@ -18,10 +18,11 @@ from gapforge.core import trust, versions
 from gapforge.core.catalog import Catalog
 from gapforge.core.errors import GapforgeError, LockError, PresetError
 from gapforge.core.files import inside
+from gapforge.core.foreign import says
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.engine.base import Engine
 
 
@@ -105,7 +106,7 @@ def _engine(name: str) -> tuple[Engine | None, machine.EngineFacts]:
     except GapforgeError as error:
         return None, machine.EngineFacts(problem=error.message, hint=error.hint)
     except OSError as error:
-        return None, machine.EngineFacts(problem=str(error), hint="docker version")
+        return None, machine.EngineFacts(problem=says(error), hint="docker version")
     info = engine.info
     return engine, machine.EngineFacts(info.name, info.client, info.client_version, info.server_version, info.builder,
                                        info.root_dir, info.host)  # fmt: skip
@@ -134,7 +135,7 @@ def _trust(project: Project) -> Line:
 def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | None:
     """Add the line about artifacts; the lock to reckon with, if need be the one that is in the repository."""
     folder = project.artifacts_of(preset.name)
-    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 {folder}로 복사",
+    hint = tr(f"온라인에서 ./deps_sync.sh {preset.name}, 그다음 {josa(f'artifacts/{preset.name}', '을', '를')} {josa(str(folder), '으로', '로')} 복사",
               f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} to {folder}")  # fmt: skip
     try:
         lock = lock_module.load(folder / "lock.json", shown=f"artifacts/{preset.name}/lock.json")

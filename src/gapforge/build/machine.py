@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gapforge.core import process
 from gapforge.core.errors import ToolError
+from gapforge.core.foreign import says
 from gapforge.core.text import tr
 
 QUESTION_TIMEOUT = 20.0  # seconds; nvidia-smi takes several on a cold machine, and hangs when the driver does
@@ -242,7 +243,7 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
             result = process.run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
                                  check=False, timeout=QUESTION_TIMEOUT)  # fmt: skip
         except (ToolError, OSError) as error:
-            return "", (), str(error)
+            return "", (), says(error)
         driver, gpus = parse_gpus(result.output)
         if gpus:
             return driver, gpus, ""

@@ -20,6 +20,7 @@ from pathlib import Path
 from gapforge.core import process
 from gapforge.core.errors import Fault, SecretError, ToolError
 from gapforge.core.files import MARKER, mark_folder, remove_folder, storage_errors
+from gapforge.core.foreign import os_says
 from gapforge.core.preset import Secret
 from gapforge.core.text import tr
 
@@ -124,7 +125,7 @@ def _read(env_file: Path) -> dict[str, str]:
                                   "make it a file: see .env.template")) from None  # fmt: skip
     except OSError as error:
         raise SecretError(
-            tr(f"{env_file} 파일을 읽을 수 없습니다: {error.strerror}", f"{env_file} cannot be read: {error.strerror}"),
+            tr(f"{env_file} 파일을 읽을 수 없습니다: {os_says(error)}", f"{env_file} cannot be read: {os_says(error)}"),
             hint=f"ls -l {env_file}",
         ) from None
     values, faults = parse(data, str(env_file))
@@ -210,7 +211,7 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         if position >= len(text):
             if following >= len(lines):
                 # Go on with the line after the opening one, so that later faults are found too.
-                return "", "", number, (tr(f"여는 {quote}에 닫는 짝이 없음", f"opens a {quote} that is never closed"),
+                return "", "", number, (tr(f"따옴표 {quote} 뒤에 닫는 따옴표가 없음", f"opens a {quote} that is never closed"),
                                         tr("닫는 따옴표", "a closing quote"))  # fmt: skip
             value.append("\n")
             text, position = lines[following], 0

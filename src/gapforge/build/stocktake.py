@@ -46,7 +46,7 @@ class Stock:
             ),
             faults=self.faults,
             hint=tr(
-                "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 묶입니다",
+                "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 담겨 옵니다",
                 "send the inventory as it is: what is missing there will be packed again",
             ),
         )

@@ -20,11 +20,12 @@ from typing import Any
 from gapforge.core import lock as locks
 from gapforge.core.errors import Fault, LockError, VerifyError
 from gapforge.core.files import MARKER, sha256_bytes, sha256_open
+from gapforge.core.foreign import os_says
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, check_lock
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
@@ -122,7 +123,7 @@ class VerifyReport:
                    f"copy from the carrier again: {shown}{more}; or online: ./deps_sync.sh {self.preset}")
             )  # fmt: skip
         if extra:
-            steps.append(tr("그곳의 것이 아닌 파일(남는 파일로 표시됨)을 삭제",
+            steps.append(tr("폴더에 있어서는 안 되는 파일(“남는 파일”)을 삭제",
                             "remove what does not belong there (listed as extra)"))  # fmt: skip
         done = "; ".join(steps)
         return tr(f"{done}; 그다음: ./gapforge verify {self.preset}", f"{done}; then: ./gapforge verify {self.preset}")
@@ -283,7 +284,7 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
         raise LockError(
             tr(f"{preset.name}의 아티팩트에 다른 프리셋의 잠금이 있습니다: {lock.preset}",
                f"the artifacts of {preset.name} hold the lock of another preset, {lock.preset}"),
-            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그다음 artifacts/{preset.name}을 이곳으로 복사",
+            hint=tr(f"온라인에서: ./deps_sync.sh {preset.name}, 그다음 {josa(f'artifacts/{preset.name}', '을', '를')} 이곳으로 복사",
                     f"online: ./deps_sync.sh {preset.name}, then copy artifacts/{preset.name} here"),
         )  # fmt: skip
     if lock.preset_sha256 != preset.sha256:
@@ -316,7 +317,7 @@ def _look_over(root: Path) -> tuple[dict[str, int], dict[str, str], dict[str, st
                 found = sorted(entries, key=lambda e: e.name)
         except OSError as error:
             closed[folder.rstrip("/") or "."] = tr(
-                f"폴더를 읽을 수 없음: {error.strerror}", f"cannot be listed: {error.strerror}"
+                f"폴더를 읽을 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}"
             )
             continue
         for entry in found:
@@ -324,7 +325,7 @@ def _look_over(root: Path) -> tuple[dict[str, int], dict[str, str], dict[str, st
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError as error:
-                closed[path] = tr(f"살펴볼 수 없음: {error.strerror}", f"cannot be examined: {error.strerror}")
+                closed[path] = tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
                 continue
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path + "/")
@@ -354,7 +355,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     try:
         text = (artifacts / SUMS).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else tr("UTF-8 텍스트가 아님", "is not UTF-8 text")
+        reason = os_says(error) if isinstance(error, OSError) else tr("UTF-8 텍스트가 아님", "is not UTF-8 text")
         return [FileFault(SUMS, "unreadable", one_line, reason or "")]
     faults = []
     listed: dict[str, str] = {}
@@ -413,7 +414,7 @@ def hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | N
                     return "", tr("더는 일반 파일이 아님", "is no regular file any more")
                 return sha256_open(file, on_bytes), ""
         except OSError as error:
-            return "", tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+            return "", tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
 
     paths = list(paths)
     pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="verify")

@@ -238,7 +238,7 @@ class Admission:
                 told.append(tr(f"묶음 {name}: {made}에 {josa(signer.name, '이', '가')} 서명했습니다 ({signer.key.fingerprint})",
                                f"bundle {name}: signed {made} by {signer.shown}"))  # fmt: skip
                 if made > _moment(DAY):
-                    told.append(tr(f"주의: {made}은 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
+                    told.append(tr(f"주의: {josa(made, '은', '는')} 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
                                    "그때까지 이 프리셋의 다음 묶음에는 --allow-older가 필요합니다",
                                    f"warning: {made} is yet to come: the sender's clock or this one is wrong; until then the "
                                    "next bundle of these presets will need --allow-older"))  # fmt: skip

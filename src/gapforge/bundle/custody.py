@@ -197,7 +197,7 @@ def _presets(facts: Custody) -> list[str]:
     for preset in facts.presets:
         kind = {True: tr("연습용, 납품 금지", "practice, not for delivery"), False: tr("납품용", "for delivery"),
                 None: tr("용도는 여기서 알 수 없음", "its use is not known here")}[preset.practice]  # fmt: skip
-        lines += [f"{_safe(preset.name)}  ({kind})", f"    lock sha256 {preset.lock}"]
+        lines += [f"{_safe(preset.name)}  ({kind})", tr("    잠금 sha256 ", "    lock sha256 ") + preset.lock]
     return lines or [tr("알 수 없음", "not known")]
 
 
@@ -241,7 +241,7 @@ def _licence(item: Item) -> str:
 
 
 def _contents(facts: Custody) -> list[str]:
-    legend = (tr("+ 이 묶음으로 나름   = 현장에 이미 있음", "+ carried by this bundle   = the site has it already")
+    legend = (tr("+ 이 묶음에 담음   = 현장에 이미 있음", "+ carried by this bundle   = the site has it already")
               if facts.action == PACK else
               tr("+ 이번에 들여옴   = 이미 있었음   - 모자람", "+ imported now   = was here already   - missing"))  # fmt: skip
     lines = [legend]

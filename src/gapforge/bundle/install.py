@@ -106,7 +106,8 @@ def install(project: Project, sha256: str, *, wanted: bool = True, complete: boo
             litter.unlink(missing_ok=True)
         known = _known(project)
         ours = bool(known) or (project.root / "src/gapforge/__init__.py").is_file()
-        if ours and not complete and not _begun(project, sha256):
+        # Not for what is laid out already, by another stick of the bundle, nor what a killed run began.
+        if ours and not complete and not any(_named(file(project), sha256) for file in (_record, _pending)):
             return Installed(sha256, LEFT, WAITS)
         with open(archive, "rb", buffering=0) as file:
             work = _examine(project, file.fileno(), members, known)
@@ -130,10 +131,10 @@ def _pending(project: Project) -> Path:
     return project.state / "tool.pending.json"
 
 
-def _begun(project: Project, sha256: str) -> bool:
-    """Whether a run that lays out this very archive was killed in the middle."""
+def _named(file: Path, sha256: str) -> bool:
+    """Whether a record is about this very archive."""
     try:
-        return bool(json.loads(_pending(project).read_text(encoding="utf-8"))["archive"] == sha256)
+        return bool(json.loads(file.read_text(encoding="utf-8"))["archive"] == sha256)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

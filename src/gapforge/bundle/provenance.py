@@ -26,7 +26,7 @@ from gapforge.core.lock import Entry, Lock
 from gapforge.core.preset import Preset
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 _LARGEST = 64 << 20  # bytes of a file beside the volumes that is hashed for the page
 
@@ -42,7 +42,7 @@ def of_pack(project: Project, packed: Packed, contents: Contents, moment: str, *
     tool = ""
     if plan.tool:
         tool = (
-            tr("이 묶음으로 나름", "carried by this bundle")
+            tr("이 묶음에 담음", "carried by this bundle")
             if plan.tool in carried
             else tr("현장에 있음", "the site has it")
         )
@@ -75,7 +75,7 @@ def of_import(
         result.imported, result.imported_bytes, result.already,
         (request.name, sha256_file(request)) if request is not None else ("", ""),
         tuple(_lack(name, count) for name, count in result.incomplete.items())
-        + tuple(tr(f"복구 묶음 {bundle}을 함께 읽음", f"mended by bundle {bundle}") for bundle in repairs),
+        + tuple(tr(f"복구 묶음 {josa(bundle, '을', '를')} 함께 읽음", f"mended by bundle {bundle}") for bundle in repairs),
     )  # fmt: skip
 
 

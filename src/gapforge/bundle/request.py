@@ -28,6 +28,7 @@ from gapforge.bundle.volume import (
 )  # fmt: skip
 from gapforge.core.errors import BundleError
 from gapforge.core.files import SHA256_HEX
+from gapforge.core.foreign import os_says
 from gapforge.core.text import josa, tr
 
 
@@ -83,8 +84,8 @@ def read_request(path: Path) -> Request:
                           hint=tr("현장에 repair-BUNDLE.json을 고치지 말고 다시 보내 달라고 하십시오",
                                   "have the site send repair-BUNDLE.json again, unchanged")) from None  # fmt: skip
     except OSError as error:
-        raise BundleError(tr(f"{josa(str(path), '을', '를')} 읽을 수 없습니다: {error.strerror}",
-                             f"{path} cannot be read: {error.strerror}"), hint="pack --repair FILE") from None  # fmt: skip
+        raise BundleError(tr(f"{josa(str(path), '을', '를')} 읽을 수 없습니다: {os_says(error)}",
+                             f"{path} cannot be read: {os_says(error)}"), hint="./gapforge pack --repair FILE --to FOLDER") from None  # fmt: skip
 
 
 def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...], str]:

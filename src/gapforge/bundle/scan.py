@@ -11,6 +11,7 @@ from gapforge.bundle.check import volume_files
 from gapforge.bundle.plan import Index, Plan, read_index
 from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
 from gapforge.core.errors import BundleError, Fault
+from gapforge.core.foreign import os_says
 from gapforge.core.signing import SUFFIX as SIGNATURE_SUFFIX
 from gapforge.core.text import josa, tr
 
@@ -95,7 +96,7 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
         except Damaged as error:
             scan.broken[path] = str(error)
         except OSError as error:
-            scan.broken[path] = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+            scan.broken[path] = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
         else:
             scan.volumes.append(volume)
     if admission is not None and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2:

@@ -19,6 +19,7 @@ from gapforge.bundle.volume import Damaged, View
 from gapforge.core import signing
 from gapforge.core.errors import BundleError, ToolError, UsageError
 from gapforge.core.files import read_regular, sha256_bytes, write_bytes
+from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, PublicKey, Signature, SigningKey
 from gapforge.core.store import Store
@@ -155,7 +156,7 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
         try:
             texts[preset] = read_regular(lock, MAX_LOCK)
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+            why = os_says(error) if isinstance(error, OSError) else str(error)
             raise UsageError(tr(f"{lock}에 서명할 수 없습니다: {why}", f"{lock} cannot be signed: {why}"),
                              hint=tr(f"온라인에서: ./deps_sync.sh {preset}", f"online: ./deps_sync.sh {preset}")) from None  # fmt: skip
     wanted = [

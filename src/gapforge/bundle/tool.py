@@ -21,6 +21,7 @@ from gapforge.bundle.ignored import is_ignored, rules_in
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.core.errors import BundleError, Fault, ToolError
 from gapforge.core.files import sha256_bytes, unsafe_path_reason, write_bytes
+from gapforge.core.foreign import os_says
 from gapforge.core.process import run
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
@@ -91,7 +92,7 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
         except (ValueError, OSError) as error:
             why = str(error)
             if isinstance(error, OSError):
-                why = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+                why = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
             faults.append(Fault(printable(name), why))
             continue
         total += len(found[0])

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gapforge.core.files import SHA256_HEX, sha256_bytes
+from gapforge.core.foreign import says
 from gapforge.core.text import tr
 
 FORMAT = 2
@@ -182,7 +183,7 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise Damaged(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
     except (ValueError, MemoryError) as error:
-        why = str(error)[:100]
+        why = says(error)[:100]
         raise Damaged(
             tr(f"gapforge가 쓰는 JSON이 아님: {why}", f"is not the JSON that gapforge writes: {why}")
         ) from None

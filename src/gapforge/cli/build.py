@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Choose, verify, build, check, tag; prints the result."""
     environment.text_default(args, *_TEXT_FLAGS)
     environment.switch_default(args, "--non-interactive", "--dry-run", "--no-cache", "--quiet")
-    environment.one_of(args.type, _TYPES, "--type")
+    environment.one_of(args.type, _TYPES, "--type", args.verb)
     preset, kind = _choose(args, project)
     options = driver.Options(
         type=kind, tag=args.tag or "", base=args.base or "", app_source=args.app_source or "", no_cache=args.no_cache
@@ -98,7 +98,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         # A base chosen at the prompt is part of the preset that was made of the answers.
         args.base = None if given.base and not args.base else args.base
     if given.preset is None:
-        raise UsageError(tr("--preset 이 없습니다", "--preset is missing"),
+        raise UsageError(tr("--preset이 없습니다", "--preset is missing"),
                          hint="./gapforge list; " + tr("그다음", "then") + " python3 build.py --preset NAME --type runtime --non-interactive")  # fmt: skip
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:
@@ -116,8 +116,8 @@ def _dry_run(args: argparse.Namespace, project: Project, inputs: driver.Inputs, 
         engine = registry.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = registry.assumed()
-        _say(tr("주의: 쓸 수 있는 엔진이 없어 명령은 Docker 내장 BuildKit 기준입니다: ",
-                "warning: no usable engine; the command is for Docker's built-in BuildKit: ") + error.message)  # fmt: skip
+        _say(tr("주의: 아래 명령은 Docker 내장 BuildKit 기준입니다. ",
+                "warning: the command is for Docker's built-in BuildKit: ") + error.message)  # fmt: skip
     with inputs.secrets.files(dry=True) as secret_files:
         request = driver.request_of(plan, project, inputs, secret_files, options.no_cache)
     argv, env = engine.build_command(request)
@@ -157,7 +157,12 @@ def _row(label: str, text: str) -> None:
 def print_checks(checks: list[smoke.CheckResult]) -> None:
     """The smoke table."""
     rows = [
-        (("ok" if c.ok else "FAIL"), c.component, c.title, c.found if c.ok else f"{c.found} ≠ {c.expected}")
+        (
+            tr("통과", "ok") if c.ok else tr("실패", "FAIL"),
+            c.component,
+            c.title,
+            c.found if c.ok else f"{c.found} ≠ {c.expected}",
+        )
         for c in checks
     ]
     columns = [max((width(row[i]) for row in rows), default=0) for i in range(3)]

@@ -13,6 +13,7 @@ from gapforge.cli import environment
 from gapforge.core import signing
 from gapforge.core.errors import GapforgeError, UsageError
 from gapforge.core.files import write_bytes, write_text
+from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import CUSTODY, SUFFIX, SigningKey
 from gapforge.core.text import printable, tr
@@ -55,7 +56,7 @@ def write_pages(
         try:
             written.append(write())
         except (GapforgeError, OSError) as error:
-            why = error.message if isinstance(error, GapforgeError) else f"{place}: {error.strerror}"
+            why = error.message if isinstance(error, GapforgeError) else f"{place}: {os_says(error)}"
             print(tr(f"경고: 반출입 확인서를 쓰지 못했습니다: {why}", f"warning: the custody page was not written: {why}"),
                   file=sys.stderr)  # fmt: skip
 

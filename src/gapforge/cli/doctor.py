@@ -12,14 +12,14 @@ from gapforge.build.doctor import FAIL, OK, WARN, Line
 from gapforge.cli import environment
 from gapforge.core.errors import NotReadyError
 from gapforge.core.project import Project
-from gapforge.core.text import pad, tr, width
+from gapforge.core.text import pad, tr, width, wrap
 
 HELP = {
     "ko": "빌드하기 전에 이 컴퓨터를 진단합니다: 엔진, 디스크, 메모리, GPU, 아티팩트 (네트워크 불필요)",
     "en": "Examine this machine before anything is built: engine, disk, memory, GPU, artifacts (needs no network)",
 }
 WIDEST = 46  # terminal columns of a cell; longer text goes on below
-_MARKS = {OK: "ok", WARN: "warn", FAIL: "FAIL"}
+_MARKS = {OK: {"ko": "정상", "en": "ok"}, WARN: {"ko": "주의", "en": "warn"}, FAIL: {"ko": "실패", "en": "FAIL"}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 def render(lines: Sequence[Line]) -> str:
     """The lines as a table; what to do stands below its line."""
     head = ("", tr("항목", "what"), tr("현재", "found"), tr("필요", "needed"))
-    rows = [head] + [(_MARKS[line.status], line.title, line.found, line.needed) for line in lines]
+    rows = [head] + [(tr(**_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
     columns = [min(WIDEST, max(width(row[i]) for row in rows)) for i in range(4)]
     text = []
     for index, row in enumerate(rows):
@@ -80,15 +80,3 @@ def render(lines: Sequence[Line]) -> str:
     text.append(tr(f"정상 {counts[OK]}, 주의 {counts[WARN]}, 실패 {counts[FAIL]}",
                    f"{counts[OK]} ok, {counts[WARN]} to note, {counts[FAIL]} failed"))  # fmt: skip
     return "\n".join(text)
-
-
-def wrap(text: str, columns: int) -> list[str]:
-    """``text`` as lines of at most ``columns`` terminal columns, broken at blanks; a longer word stays whole."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and width(longer) > columns:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -33,16 +33,16 @@ _KEPT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("start", "stop", "status", "remove"),
-                        help=tr("remove는 이미지와 빌드 캐시도 삭제합니다",
-                                "remove also deletes the engine's images and build cache"))  # fmt: skip
+    parser.add_argument("action", choices=("start", "stop", "status", "remove"), metavar="ACTION",
+                        help=tr("할 일: start, stop, status, remove(이미지와 빌드 캐시도 삭제합니다)",
+                                "what to do: start, stop, status, or remove, which also deletes the engine's images and build cache"))  # fmt: skip
     parser.add_argument("--offline", action="store_true",
-                        help=tr("start: 망분리 현장처럼 네트워크 인터페이스가 없는 엔진으로",
+                        help=tr("start: 망분리 현장처럼 네트워크 인터페이스가 없는 엔진을 시작합니다",
                                 "start: give the engine no network interface at all, as at a disconnected site"))  # fmt: skip
     parser.add_argument(
         "--json",
         action="store_true",
-        help=tr("결과를 표준 출력에 JSON으로", "print the result as JSON on standard output"),
+        help=tr("결과를 표준 출력에 JSON으로 출력", "print the result as JSON on standard output"),
     )
 
 

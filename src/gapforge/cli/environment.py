@@ -38,10 +38,10 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
             setattr(args, name, True)
 
 
-def one_of(value: str | None, allowed: Sequence[str], flag: str) -> None:
+def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> None:
     """UsageError unless ``value`` is None or allowed; names the variable too, since it may come from there."""
     if value is not None and value not in allowed:
         words = tr(" 또는 ", " or ").join(allowed)
         raise UsageError(tr(f'{flag}(또는 {variable(flag)})의 값을 쓸 수 없습니다: "{value}"; 기대한 값: {words}',
                             f'{flag} (or {variable(flag)}) is "{value}"; expected {words}'),
-                         hint="./gapforge build --help")  # fmt: skip
+                         hint=f"./gapforge {verb} --help")  # fmt: skip

@@ -12,7 +12,7 @@ from gapforge.core.errors import UsageError
 from gapforge.core.garbage import DOWNLOAD, OBJECT, WORK, Loose, Waste
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 HELP = {
     "ko": "어느 잠금 파일도 쓰지 않는 것을 보관소(artifacts/.store)에서 보여 주고 지웁니다",
@@ -86,7 +86,8 @@ def _show(waste: Waste) -> None:
         items = waste.of(kind)
         if not items:
             continue
-        print(f"{words}: {len(items)}, {human_bytes(sum(item.size for item in items))}")
+        count, size = len(items), human_bytes(sum(item.size for item in items))
+        print(f"{words}: " + tr(f"{count}개, {size}", f"{count}, {size}"))
         for item in items[:FEW]:
             print(f"  {human_bytes(item.size):>9}  {_shown(item)}")
         if len(items) > FEW:
@@ -110,7 +111,7 @@ def _show(waste: Waste) -> None:
     for one in waste.imports:
         what = f"{one.bundle} ({', '.join(one.presets)})"
         size = human_bytes(one.size)
-        print(tr(f"참고: 묶음 {what}을 아직 다 들여오지 않아 그 파일 {one.count}개({size})를 남깁니다. 마저 들여오려면: ./gapforge unpack 폴더; 포기하려면: ./gapforge gc --drop {one.bundle}",
+        print(tr(f"참고: 묶음 {josa(what, '을', '를')} 아직 다 들여오지 않아 그 파일 {one.count}개({size})를 남깁니다. 마저 들여오려면: ./gapforge unpack FOLDER; 포기하려면: ./gapforge gc --drop {one.bundle}",
                  f"note: bundle {what} is not imported to its end, so {one.count} files ({size}) of it stay. "
                  f"To go on: ./gapforge unpack FOLDER; to give it up: ./gapforge gc --drop {one.bundle}"))  # fmt: skip
     for fault in waste.strange:

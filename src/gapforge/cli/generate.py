@@ -90,7 +90,7 @@ def _stack(project: Project, name: str) -> Stack:
         return Stack(chosen, None)
     lock = locks.load(file)
     if lock.preset != name:
-        raise LockError(tr(f'presets/{file.name}은 다른 프리셋 "{lock.preset}"의 것입니다',
+        raise LockError(tr(f'presets/{file.name}: 다른 프리셋 "{lock.preset}"의 것입니다',
                            f'presets/{file.name} belongs to the preset "{lock.preset}"'),
                         hint=f"./deps_sync.sh {name} --update")  # fmt: skip
     if lock.preset_sha256 != chosen.sha256:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.cli.parser import Parser
+from gapforge.cli.parser import Parser, Unfilled
 from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
 from gapforge.core.files import storage_error
 from gapforge.core.project import Project
@@ -85,9 +84,10 @@ def _run(argv: Sequence[str]) -> int:
         description=tr("GPU 소프트웨어 스택을 망분리 현장으로 옮겨 빌드합니다.",
                        "Carries a GPU software stack across an air gap and builds it there."),
         epilog=_exit_codes(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Unfilled,
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"gapforge {__version__}")
+    parser.add_argument("--version", action="version", version=f"gapforge {__version__}",
+                        help=tr("버전을 출력", "show the version and exit"))  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     wanted = [verb] if verb in VERBS else list(VERBS)
     if verb is not None and verb not in VERBS:
@@ -99,7 +99,11 @@ def _run(argv: Sequence[str]) -> int:
         modules[name] = module
         about = tr(module.HELP["ko"], module.HELP["en"])
         module.add_arguments(verbs.add_parser(name, help=about, description=about))
-    args = parser.parse_args(list(argv))
+    args, strange = parser.parse_known_args(list(argv))
+    if strange:
+        named = verbs.choices[args.verb] if args.verb else parser
+        raise UsageError(tr(f"모르는 인자입니다: {' '.join(strange)}", f"unrecognized arguments: {' '.join(strange)}"),
+                         hint=f"./{named.prog} --help")  # fmt: skip
     if args.verb is None:
         parser.print_help()
         return 0

@@ -28,9 +28,9 @@ HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", metavar="PRESET")
+    parser.add_argument("preset", metavar="PRESET", help=tr("비교할 프리셋", "preset to compare"))
     parser.add_argument("--write", metavar="NAME",
-                        help=tr("함께 맞는 최신 조합을 presets/NAME.json으로 저장", "write the newest combination that fits to presets/NAME.json"))  # fmt: skip
+                        help=tr("함께 쓸 수 있는 최신 조합을 presets/NAME.json으로 저장", "write the newest combination that fits to presets/NAME.json"))  # fmt: skip
     parser.add_argument("--same-line", action="store_true",
                         help=tr("같은 계열 안에서만 (FFmpeg 5.1.x, torch 2.1.x)", "stay within each series (FFmpeg 5.1.x, torch 2.1.x)"))  # fmt: skip
     parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
     network = Network.from_environment()
-    network.require(tr(f"{preset.name}보다 새로운 릴리스 찾기", f"looking for releases newer than {preset.name}'s"))
+    network.require(
+        tr(f"{preset.name}보다 새로운 릴리스 찾기", f"looking for releases newer than {preset.name}'s"), files=False
+    )
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)

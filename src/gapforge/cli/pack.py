@@ -34,7 +34,7 @@ from gapforge.core.signing import SigningKey
 from gapforge.core.text import tr, utc
 
 HELP = {
-    "ko": "프리셋의 객체를 망 너머로 나를 볼륨 파일로 만듭니다 (네트워크 불필요)",
+    "ko": "프리셋을 현장으로 나를 볼륨 파일을 만듭니다 (네트워크 불필요)",
     "en": "make volume files that carry presets across the gap (needs no network)",
 }
 
@@ -46,7 +46,7 @@ SHOWN = 12  # names in one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=tr("나를 프리셋", "presets to carry"))
     parser.add_argument("--for", dest="inventory", type=Path, metavar="INVENTORY",
                         help=tr("현장이 보낸 목록; 현장에 있는 객체는 뺍니다",
                                 "the site's inventory; what it has is left out"))  # fmt: skip
@@ -137,7 +137,7 @@ def _write(args: argparse.Namespace, project: Project, plan: Plan, contents: Con
         if key.public.touched:
             print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
-    with Progress(f"pack {plan.bundle}", quiet=args.json) as progress:
+    with Progress(tr(f"묶음 {plan.bundle} 담기", f"pack {plan.bundle}"), quiet=args.json) as progress:
         if plan.tool in contents.texts:
             keep_archive(project, contents.texts[plan.tool])
         packed = pack(project, plan, contents, args.to, progress, seal)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import gettext
+from collections.abc import Iterable
+from typing import Any
 
 from gapforge.core.errors import UsageError
-from gapforge.core.text import language
+from gapforge.core.text import language, tr, width, wrap
 
 # What argparse says of command lines and in its help, as Python 3.10 and newer look it up. What is not here (it speaks
 # of mistakes in a program) stays English.
 _WORDS = (
-    {"en": "usage: ", "ko": "사용법: "},
     {"en": "positional arguments", "ko": "인자"},
     {"en": "options", "ko": "옵션"},
     {"en": "show this help message and exit", "ko": "이 도움말을 출력"},
-    {"en": "show program's version number and exit", "ko": "버전을 출력"},
     {"en": "argument %(argument_name)s: %(message)s", "ko": "%(argument_name)s: %(message)s"},
-    {"en": "unrecognized arguments: %s", "ko": "모르는 인자입니다: %s"},
     {"en": "the following arguments are required: %s", "ko": "인자가 빠졌습니다: %s"},
     {"en": "one of the arguments %s is required", "ko": "이 가운데 하나가 필요합니다: %s"},
     {"en": "not allowed with argument %s", "ko": "%s 인자와 함께 쓸 수 없습니다"},
@@ -52,10 +51,41 @@ def _of_some(one: str, more: str, count: int) -> str:
 vars(argparse).update(_=_one, ngettext=_of_some)
 
 
+class Formatter(argparse.HelpFormatter):
+    """Help laid out by terminal columns, of which Hangul takes two; argparse counts characters."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in wrap(text, width))
+
+    def _format_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None,
+    ) -> str:
+        shown = tr("사용법: ", "usage: ") if prefix is None else prefix
+        room = "\0" * width(shown)  # of as many characters as the prefix has columns
+        return super()._format_usage(usage, actions, groups, room).replace(room, shown, 1)
+
+
+class Unfilled(Formatter, argparse.RawDescriptionHelpFormatter):
+    """The same, but a description and epilog stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours: one message, the next command, exit code 2."""
+
+    def __init__(self, *, formatter_class: type[argparse.HelpFormatter] = Formatter, **others: Any) -> None:
+        super().__init__(formatter_class=formatter_class, **others)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         if language() == "ko":
             message = message.removeprefix("argument ")  # Python 3.10 does not look that word up
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise UsageError(message, hint=f"./{self.prog} --help")

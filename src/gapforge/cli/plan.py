@@ -8,7 +8,7 @@ from gapforge.cli import build
 from gapforge.core.project import Project
 
 HELP = {
-    "ko": "빌드가 무엇을 할지 보여 줍니다 (build --dry-run 과 같음).",
+    "ko": "빌드가 무엇을 할지 보여 줍니다 (build --dry-run과 같습니다).",
     "en": "Show what a build would do (the same as build --dry-run).",
 }
 

@@ -23,7 +23,7 @@ _TYPES = {"runtime": ("runtime",), "dev": ("dev",), "all": ("runtime", "dev")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", metavar="PRESET")
+    parser.add_argument("preset", metavar="PRESET", help=tr("예행할 프리셋", "preset to rehearse"))
     parser.add_argument("--bundle", nargs="+", action="extend", type=Path, default=[], metavar="DIR",
                         help=tr("볼륨이 있는 폴더; 없으면 artifacts/PRESET을 복사해 나르는 경우를 예행합니다",
                                 "folders with the volumes; without them, artifacts/PRESET as cp -r would carry it"))  # fmt: skip

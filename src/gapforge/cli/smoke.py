@@ -22,18 +22,18 @@ HELP = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("preset", nargs="?", metavar="PRESET")
+    add("preset", nargs="?", metavar="PRESET", help=tr("이미지의 프리셋", "the image's preset"))
     add("--type", metavar="runtime|dev", help=tr("이미지 종류 (기본 runtime)", "kind of image (default runtime)"))
     add("--image", metavar="NAME:TAG", help=tr("검사할 이미지 (기본: 프리셋의 태그)",
                                                           "image to check (default: the preset's own tag)"))  # fmt: skip
     add("--engine", metavar="NAME", help=tr("엔진", "engine"))
-    add("--json", action="store_true")
+    add("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print every result; SmokeError (exit code of its own) when one failed."""
     environment.text_default(args, "--preset", "--type", "--engine")
-    environment.one_of(args.type, ("runtime", "dev"), "--type")
+    environment.one_of(args.type, ("runtime", "dev"), "--type", "smoke")
     if args.preset is None:
         raise UsageError(tr("프리셋 이름이 없습니다", "the preset's name is missing"), hint="./gapforge list")
     preset = preset_module.find(project.presets, args.preset)

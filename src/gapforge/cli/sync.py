@@ -17,7 +17,7 @@ from gapforge.core.preset import Preset
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from gapforge.core.text import tr
+from gapforge.core.text import pad, tr, width
 from gapforge.core.unresolved import Unresolved, counts, unresolved
 from gapforge.sync import pins, sources
 from gapforge.sync import sync as syncing
@@ -34,7 +34,7 @@ FEW = 6  # names on one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=tr("받을 프리셋", "presets to fetch"))
     parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
     parser.add_argument("--update", action="store_true",
                         help=tr("잠금 파일을 새로 만들고 바뀐 것을 보여 줍니다", "resolve anew and show what changed"))  # fmt: skip
@@ -136,15 +136,17 @@ def _print(shown: preview.Preview, left: Sequence[Unresolved]) -> None:
     elif not shown.exact:
         print(tr(f"{shown.preset}: 맞는 잠금 파일이 없어 동기화가 먼저 해석합니다. 프리셋이 말하는 것은 다음과 같습니다:",
                  f"{shown.preset}: no lock that fits, so sync resolves first; what the preset itself says:"))  # fmt: skip
+    have, get = tr("있음", "have"), tr("받을 것", "get")
+    column = max(width(have), width(get))
     for item in shown.items:
         size = "-" if item.size is None else human_bytes(item.size)
-        state = tr("있음", "have") if item.stored else tr("받음", "get ")
+        state = pad(have if item.stored else get, column)
         name = item.name if shown.exact or "/" in item.name else f"{item.kind} {item.name}"
         print(f"  {size:>9}  {state}  {name}  <- {item.where[0]}")
         for other in item.where[1:]:
-            print(f"  {'':>9}  {'':{len(state)}}    {tr('또는', 'or')} {other}")
+            print(f"  {'':>9}  {'':{column}}    {tr('또는', 'or')} {other}")
         if item.note:
-            print(f"  {'':>9}  {'':{len(state)}}    {item.note}")
+            print(f"  {'':>9}  {'':{column}}    {item.note}")
     total, missing = human_bytes(shown.total), human_bytes(shown.missing)
     print(tr(f"{shown.preset}: {len(shown.items)}개, {total}; 받을 양 {missing}", f"{shown.preset}: {len(shown.items)} files, {total}; to fetch {missing}")
           if shown.exact else
@@ -153,7 +155,7 @@ def _print(shown: preview.Preview, left: Sequence[Unresolved]) -> None:
     if left:
         print(
             tr(
-                f"동기화가 정할 것: {counts(left)}과 그 의존성",
+                f"동기화가 정할 것: {counts(left)}와 그 의존성",
                 f"left for sync to resolve: {counts(left)}, and what they depend on",
             )
         )

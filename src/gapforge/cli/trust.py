@@ -26,8 +26,8 @@ HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("add", "list", "remove", "sign"),
-                        help=tr("add KEY, list, remove NAME, sign PRESET… --key KEY", "add KEY, list, remove NAME, sign PRESET… --key KEY"))  # fmt: skip
+    parser.add_argument("action", choices=("add", "list", "remove", "sign"), metavar="ACTION",
+                        help=tr("할 일: add KEY, list, remove NAME, sign PRESET… --key KEY", "what to do: add KEY, list, remove NAME, sign PRESET… --key KEY"))  # fmt: skip
     parser.add_argument("what", nargs="*", metavar="KEY|NAME|PRESET",
                         help=tr("add: .pub 파일, .pub가 옆에 있는 개인 키, 또는 공개 키 한 줄",
                                 "add: a .pub file, a private key with its .pub beside it, or the line of a public key"))  # fmt: skip

@@ -20,7 +20,7 @@ from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
-from gapforge.core.text import tr, utc
+from gapforge.core.text import josa, tr, utc
 
 HELP = {
     "ko": "날라 온 볼륨을 확인하며 들여와 artifacts/에 둡니다 (네트워크 불필요)",
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     operator = operator_of(args)
     admission = Admission(project, trust.load(project))
     scan = look(args.folders, args.bundle, admission)
-    with Progress(f"unpack {scan.bundle}", quiet=args.json) as progress:
+    with Progress(tr(f"묶음 {scan.bundle} 들여오기", f"unpack {scan.bundle}"), quiet=args.json) as progress:
         result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
     for line in admission.told(scan.bundle):
         print(line, file=sys.stderr)
@@ -145,7 +145,7 @@ def _show_tool(tool: Installed, project: Project) -> None:
             print(tr(f"gapforge 저장소 {short}: {root}의 파일 {tool.files}개가 이미 같습니다",
                      f"gapforge itself, {short}: the {tool.files} files in {root} are these already"))  # fmt: skip
         else:
-            print(tr(f"gapforge 저장소 {short}: {root}에 파일 {tool.files}개 (새 파일 {tool.new}, 바꿈 {len(tool.replaced)}, 뺌 {len(tool.removed)})",
+            print(tr(f"gapforge 저장소 {short}: {root}에 파일 {tool.files}개 (새로 둔 것 {tool.new}개, 바꾼 것 {len(tool.replaced)}개, 치운 것 {len(tool.removed)}개)",
                      f"gapforge itself, {short}: {tool.files} files in {root} ({tool.new} new, {len(tool.replaced)} replaced, "
                      f"{len(tool.removed)} removed)"))  # fmt: skip
         for path in (*tool.replaced, *tool.removed):
@@ -156,7 +156,7 @@ def _show_tool(tool: Installed, project: Project) -> None:
             print(tr(f"경고: {root / path}: 새 저장소에는 없지만 현장에서 고친 파일이라 두었습니다",
                      f"warning: {root / path}: is not in the new repository, but was changed here, so it stays"), file=sys.stderr)  # fmt: skip
     elif tool.state == SAVED:
-        why = (tr(f"{root}는 git 작업 폴더여서 건드리지 않았습니다", f"{root} is a git checkout and was not touched")
+        why = (tr(f"{josa(str(root), '은', '는')} git 작업 폴더여서 건드리지 않았습니다", f"{root} is a git checkout and was not touched")
                if tool.why == CHECKOUT else
                tr(f"{root}에 이름이 같은 다른 파일이 있어 건드리지 않았습니다", f"{root} holds other files of the same names and was not touched"))  # fmt: skip
         print(tr(f"gapforge 저장소 {short}: {why}. 쓰려면: mkdir NEW && tar -xf {tool.saved} -C NEW",

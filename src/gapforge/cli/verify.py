@@ -22,7 +22,7 @@ HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET")
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=tr("확인할 프리셋", "presets to verify"))
     parser.add_argument("--all", action="store_true",
                         help=tr("아티팩트가 있는 모든 프리셋", "every preset that has artifacts"))  # fmt: skip
     parser.add_argument("--jobs", type=int, metavar="N",

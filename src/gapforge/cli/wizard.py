@@ -291,7 +291,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
 
 
 def _sync_first(name: str) -> str:
-    return tr(f"   아직 빌드할 수 없습니다. 먼저 온라인에서: ./deps_sync.sh {name}\n   그다음 artifacts/{name}/ 을 이 컴퓨터로 옮기십시오.",
+    return tr(f"   아직 빌드할 수 없습니다. 먼저 온라인에서: ./deps_sync.sh {name}\n   그다음 이 컴퓨터로 옮길 것: artifacts/{name}/",
               f"   It cannot be built here yet. First, where there is a network: ./deps_sync.sh {name}\n   then carry artifacts/{name}/ to this machine.")  # fmt: skip
 
 

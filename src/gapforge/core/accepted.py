@@ -19,8 +19,9 @@ from typing import Any
 
 from gapforge.core.errors import Fault, TrustError
 from gapforge.core.files import SHA256_HEX, canonical_json, read_regular, write_text
+from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 
 FORMAT = 1
 FILE = "accepted.json"
@@ -85,7 +86,7 @@ def read(project: Project) -> Record:
     except FileNotFoundError:
         return Record()
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
     except ValueError as error:
         problem = str(error)
     raise TrustError(tr("이 현장이 마지막으로 받아들인 것을 알 수 없어, 더 오래된 묶음이 와도 알아챌 수 없습니다",
@@ -108,7 +109,7 @@ def _record(data: bytes) -> Record:
         raise ValueError(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(tr("손상됨", "is damaged")) from None
-    raise ValueError(tr(f"형식이 {FORMAT}이 아님", f"is not in format {FORMAT}"))
+    raise ValueError(tr(f"형식이 {josa(str(FORMAT), '이', '가')} 아님", f"is not in format {FORMAT}"))
 
 
 def _accepted(raw: Any) -> Accepted:

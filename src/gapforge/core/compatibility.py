@@ -117,12 +117,13 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
             continue
         tag_cuda, rest = match.groups()
         if not preset.cuda:
+            right = f'"cuda": "{tag_cuda}"'
             problems.append(
                 error(
                     "base-cuda",
                     path,
-                    f'기반 이미지에는 CUDA {josa(tag_cuda, "이", "가")} 있는데 프리셋의 cuda는 null입니다; "cuda": "{tag_cuda}"라고 쓰거나 ubuntu:22.04를 쓰십시오',
-                    f'the base image has CUDA {tag_cuda} but the preset\'s cuda is null; write "cuda": "{tag_cuda}", or take ubuntu:22.04',
+                    f"기반 이미지에는 CUDA {josa(tag_cuda, '이', '가')} 있는데 프리셋의 cuda는 null입니다; {josa(right, '이라고', '라고')} 쓰거나 ubuntu:22.04를 쓰십시오",
+                    f"the base image has CUDA {tag_cuda} but the preset's cuda is null; write {right}, or take ubuntu:22.04",
                 )
             )
         elif minor(preset.cuda) != tag_cuda:
@@ -171,12 +172,13 @@ def _base_cudnn(preset: Preset, catalog: Catalog, role: str, rest: str) -> list[
         return []
     found = image.cudnn_major if image else spelled.group(1) or ("9" if key(preset.cuda) >= (12, 4) else "")
     if found and preset.cudnn and found != major(preset.cudnn):
+        right = f'"cudnn": "{found}"'
         return [
             error(
                 "base-cudnn",
                 path,
-                f'{reference}의 cuDNN은 {found}인데 프리셋에는 {josa(preset.cudnn, "이라고", "라고")} 적혀 있습니다; "cudnn": "{found}"라고 쓰거나 다른 태그를 쓰십시오',
-                f'{reference} has cuDNN {found}, not {preset.cudnn}; write "cudnn": "{found}", or take another tag',
+                f"{reference}의 cuDNN은 {found}인데 프리셋에는 {josa(preset.cudnn, '이라고', '라고')} 적혀 있습니다; {josa(right, '이라고', '라고')} 쓰거나 다른 태그를 쓰십시오",
+                f"{reference} has cuDNN {found}, not {preset.cudnn}; write {right}, or take another tag",
             )
         ]
     return []  # fmt: skip
@@ -225,7 +227,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
                     error(
                         "ffmpeg-nvcc",
                         "$.ffmpeg.configure",
-                        f"FFmpeg {version}의 nvcc 기본값 compute_{josa(compute.replace('.', ''), '은', '는')} CUDA {preset.cuda}에 없습니다; --nvccflags=-gencode arch=compute_75,code=sm_75 -O2 를 추가하십시오",
+                        f"FFmpeg {version}의 nvcc 기본값 compute_{josa(compute.replace('.', ''), '은', '는')} CUDA {preset.cuda}에 없습니다; 추가하십시오: --nvccflags=-gencode arch=compute_75,code=sm_75 -O2",
                         f"FFmpeg {version} asks nvcc for compute_{compute.replace('.', '')}, which CUDA {preset.cuda} has not; add --nvccflags=-gencode arch=compute_75,code=sm_75 -O2",
                     )
                 )

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from gapforge.core.cores import on_all_cores
 from gapforge.core.errors import BusyError, StorageError
+from gapforge.core.foreign import os_says
 from gapforge.core.text import tr
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
@@ -205,7 +206,7 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     if number in _GONE:
         reason = tr("디스크가 사라졌습니다", "the disk is gone")
     else:
-        reason = tr(**_REASONS[number]) if number in _REASONS else error.strerror or str(error)
+        reason = tr(**_REASONS[number]) if number in _REASONS else os_says(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
         hint = tr(f"공간을 비운 뒤(df -h {Path(where).parent}) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",

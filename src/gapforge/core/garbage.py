@@ -22,6 +22,7 @@ from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.errors import Fault, LockError, StorageError
 from gapforge.core.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
+from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.core.text import printable, tr
@@ -301,14 +302,14 @@ def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
                     except FileNotFoundError:
                         continue
                     except (OSError, StorageError) as error:
-                        reason = error.strerror if isinstance(error, OSError) else error.message
+                        reason = os_says(error) if isinstance(error, OSError) else error.message
                         faults.append(Fault(str(item.path), _stays(reason)))
                         continue
                     freed += item.freed
                     if on_done is not None:
                         on_done(item.size)
         except OSError as error:
-            faults += [Fault(str(item.path), _stays(error.strerror)) for item in items]
+            faults += [Fault(str(item.path), _stays(os_says(error))) for item in items]
             continue
         if folder.parent.name == "sha256":
             try:
@@ -448,15 +449,15 @@ def _link(path: Path) -> str:
 
 
 def _unread(error: OSError) -> str:
-    return tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+    return tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
 
 
 def _unlisted(error: OSError) -> str:
-    return tr(f"목록을 볼 수 없음: {error.strerror}", f"cannot be listed: {error.strerror}")
+    return tr(f"목록을 볼 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}")
 
 
 def _unseen(error: OSError) -> str:
-    return tr(f"살펴볼 수 없음: {error.strerror}", f"cannot be examined: {error.strerror}")
+    return tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
 
 
 def _stays(reason: str | None) -> str:

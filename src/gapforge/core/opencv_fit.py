@@ -45,10 +45,11 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
         if key(ffmpeg) >= key(fails) and key(version) <= key(last):
             newer = next((v for v in sorted(catalog.opencv, key=key) if key(v) > key(last)), "")
             older = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
-            below = f"FFmpeg {older}" if older else f"FFmpeg < {fails}"
+            below_ko = f"FFmpeg {older}" if older else f"{fails}보다 낮은 FFmpeg"
+            below_en = f"FFmpeg {older}" if older else f"FFmpeg < {fails}"
             return [error("opencv-ffmpeg", path,
-                f"OpenCV {josa(version, '은', '는')} FFmpeg {fails} 이상에서 컴파일되지 않습니다; OpenCV {newer} 또는 {josa(below, '을', '를')} 쓰십시오",
-                f"OpenCV {version} does not compile with FFmpeg {fails} or newer; take OpenCV {newer}, or {below}")]  # fmt: skip
+                f"OpenCV {josa(version, '은', '는')} FFmpeg {fails} 이상에서 컴파일되지 않습니다; OpenCV {newer} 또는 {josa(below_ko, '을', '를')} 쓰십시오",
+                f"OpenCV {version} does not compile with FFmpeg {fails} or newer; take OpenCV {newer}, or {below_en}")]  # fmt: skip
     known = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
     if known and key(minor(ffmpeg)) > key(known):
         fits = [v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg))]
@@ -163,10 +164,17 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
     problems: list[Problem] = []
     cuda = minor(preset.cuda)
     names: Sequence[str] = preset.opencv.architectures
+    suggested = ", ".join(catalog.suggested_architectures(cuda))
+
+    def instead(ko: str, en: str) -> tuple[str, str]:
+        """What fits this CUDA or, where the catalog does not say, another CUDA."""
+        if suggested:
+            return f"CUDA {cuda}에는 {josa(suggested, '을', '를')}", f"with CUDA {cuda} take {suggested}"
+        return ko, f"take {en}"
+
     for index, compute in enumerate(names):
         path = f"$.opencv.architectures[{index}]"
         known = catalog.architectures.get(compute)
-        suggested = ", ".join(catalog.suggested_architectures(cuda))
         if known is None:
             problems.append(
                 unknown(
@@ -174,21 +182,23 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
                 )
             )
         elif known.first_cuda and key(cuda) < key(known.first_cuda):
+            ko, en = instead(f"CUDA {known.first_cuda} 이상을", f"CUDA {known.first_cuda} or newer")
             problems.append(
                 error(
                     "architecture",
                     path,
-                    f"{known.name}(compute {compute})에는 CUDA {known.first_cuda} 이상이 필요합니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰십시오",
-                    f"{known.name} (compute {compute}) needs CUDA {known.first_cuda}; with CUDA {cuda} take {suggested}",
+                    f"{known.name}(compute {compute})에는 CUDA {known.first_cuda} 이상이 필요합니다; {ko} 쓰십시오",
+                    f"{known.name} (compute {compute}) needs CUDA {known.first_cuda}; {en}",
                 )
             )
         elif known.dropped_in and key(cuda) >= key(known.dropped_in):
+            ko, en = instead(f"{known.dropped_in}보다 낮은 CUDA를", f"a CUDA older than {known.dropped_in}")
             problems.append(
                 error(
                     "architecture",
                     path,
-                    f"CUDA {known.dropped_in}부터 {known.name}(compute {compute}) 지원이 없습니다; CUDA {cuda}에는 {josa(suggested, '을', '를')} 쓰십시오",
-                    f"CUDA {known.dropped_in} dropped {known.name} (compute {compute}); with CUDA {cuda} take {suggested}",
+                    f"CUDA {known.dropped_in}부터 {known.name}(compute {compute}) 지원이 없습니다; {ko} 쓰십시오",
+                    f"CUDA {known.dropped_in} dropped {known.name} (compute {compute}); {en}",
                 )
             )
     return problems  # fmt: skip

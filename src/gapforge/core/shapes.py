@@ -15,25 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.core.errors import Fault
+from gapforge.core.foreign import json_says, os_says
 from gapforge.core.text import tr
 
 Said = str | Mapping[str, str]  # a text for readers: the same in every language, or one for each of "ko" and "en"
 ONE_LINE: Mapping[str, str] = {"ko": "한 줄짜리 문자열", "en": "text on one line"}
-# What Python's parser says of a text that is no JSON, without what it quotes after a colon.
-_JSON_ERRORS = {
-    "Expecting value": "값이 와야 함",
-    "Expecting property name enclosed in double quotes": "큰따옴표로 묶은 키가 와야 함",  # no tr: the parser's own words
-    "Expecting ':' delimiter": "':'이 와야 함",
-    "Expecting ',' delimiter": "','가 와야 함",
-    "Illegal trailing comma before end of object": "마지막 항목 뒤에 쉼표가 있음",  # no tr: the parser's own words
-    "Illegal trailing comma before end of array": "마지막 항목 뒤에 쉼표가 있음",  # no tr: the parser's own words
-    "Extra data": "끝난 뒤에 내용이 더 있음",
-    "Unterminated string starting at": "문자열이 닫히지 않음",
-    "Invalid control character at": "문자열 안에 제어 문자가 있음",  # no tr: the parser's own words
-    "Invalid \\escape": "문자열에 쓸 수 없는 \\ 표기",
-    "Invalid \\uXXXX escape": "문자열에 쓸 수 없는 \\u 표기",  # no tr: the parser's own words
-    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "맨 앞에 BOM이 있음",
-}
 
 
 class Shape:
@@ -94,7 +80,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
     ``; did you mean "x"?`` in English; `` (혹시 "x"입니까?)`` in Korean, before the full stop if there is one.
     """
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    match = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return tr(f' (혹시 "{match[0]}"입니까?)', f'; did you mean "{match[0]}"?') if match else ""
 
 
@@ -354,13 +340,13 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
     except IsADirectoryError:
         return None, [Fault(shown, tr("폴더임", "is a folder"), tr("JSON 파일", "a JSON file"))]
     except OSError as error:
-        return None, [Fault(shown, tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}"))]
+        return None, [Fault(shown, tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}"))]
     except UnicodeDecodeError as error:
         return None, [Fault(shown, tr(f"UTF-8 텍스트가 아님(바이트 위치 {error.start})",
                                       f"is not UTF-8 text (byte {error.start})"), "UTF-8")]  # fmt: skip
     except json.JSONDecodeError as error:
         where = tr(f"{shown}: {error.lineno}행 {error.colno}열", f"{shown}: line {error.lineno}, column {error.colno}")
-        why = said({"ko": _JSON_ERRORS.get(error.msg.partition(": ")[0], error.msg), "en": error.msg})
+        why = json_says(error)
         return None, [Fault(where, tr(f"JSON이 아님: {why}", f"is not JSON: {why}"))]
     except RecursionError:
         return None, [Fault(shown, tr("너무 깊게 중첩되어 있음", "is nested too deeply"))]

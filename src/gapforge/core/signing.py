@@ -22,6 +22,7 @@ from pathlib import Path
 from gapforge.core import process
 from gapforge.core.errors import TrustError, UsageError
 from gapforge.core.files import read_regular
+from gapforge.core.foreign import os_says
 from gapforge.core.text import printable, tr
 
 BUNDLE, LOCK, CUSTODY = "gapforge-bundle", "gapforge-lock", "gapforge-custody"  # namespaces
@@ -228,7 +229,7 @@ def read_signature(file: Path) -> Signature:
     except FileNotFoundError:
         raise BadSignature(tr("없음", "is missing")) from None
     except OSError as error:
-        raise BadSignature(tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")) from None
+        raise BadSignature(tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")) from None
     except ValueError as error:
         raise BadSignature(str(error)) from None
 
@@ -314,7 +315,7 @@ def _read_key(file: Path) -> bytes:
         raise UsageError(tr(f"{file}: {error}", f"{file} {error}"), hint=_name_one()) from None
     except OSError as error:
         shown = printable(str(file))
-        raise UsageError(tr(f"{shown}: 읽을 수 없습니다: {error.strerror}", f"{shown} cannot be read: {error.strerror}"),
+        raise UsageError(tr(f"{shown}: 읽을 수 없습니다: {os_says(error)}", f"{shown} cannot be read: {os_says(error)}"),
                          hint=_name_one()) from None  # fmt: skip
 
 

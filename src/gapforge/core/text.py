@@ -33,6 +33,18 @@ def pad(text: str, columns: int) -> str:
     return text + " " * max(0, columns - width(text))
 
 
+def wrap(text: str, columns: int) -> list[str]:
+    """``text`` as lines of at most ``columns`` terminal columns, broken at blanks; a longer word stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and width(longer) > columns:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
 def _columns(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
         return 0
@@ -55,11 +67,12 @@ def printable(text: str) -> str:
 def josa(word: str, with_final: str, without_final: str) -> str:
     """Return ``word`` with the Korean particle that its last sound asks for: josa("8.6", "을", "를") is "8.6을".
 
-    Digits are read as Korean numbers; Latin letters by their names.
+    Digits are read as Korean numbers; Latin letters by their names. "으로" is "로" after ㄹ.
     """
     last = next((char for char in reversed(word) if char.isalnum()), "")
     if "가" <= last <= "힣":
-        final = (ord(last) - ord("가")) % 28 != 0
+        sound = (ord(last) - ord("가")) % 28
+        final, liquid = sound != 0, sound == 8
     else:
-        final = last in "013678" or last.lower() in "lmn"
-    return word + (with_final if final else without_final)
+        final, liquid = last in "013678" or last.lower() in "lmn", last in ("1", "7", "8", "l", "L")
+    return word + (with_final if final and not (liquid and with_final == "으로") else without_final)

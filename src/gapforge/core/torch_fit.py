@@ -190,7 +190,7 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             warning(
                 "torch-cuda",
                 path,
-                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리까지 설치합니다; 인덱스 https://download.pytorch.org/whl/cpu 의 {asked.version}+cpu를 쓰십시오",
+                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리까지 설치합니다; {asked.version}+cpu를 쓰십시오(인덱스 https://download.pytorch.org/whl/cpu)",
                 f"the preset has no CUDA but torch {asked.version}'s {asked.build} build brings the CUDA libraries along; take {asked.version}+cpu from https://download.pytorch.org/whl/cpu",
             )
         ]

@@ -19,9 +19,10 @@ from pathlib import Path
 from gapforge.core import accepted, signing
 from gapforge.core.errors import Fault, TrustError, UsageError
 from gapforge.core.files import read_regular, sha256_bytes, write_text
+from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
-from gapforge.core.text import printable, tr
+from gapforge.core.text import josa, printable, tr
 
 VARIABLE = "GAPFORGE_TRUST"
 LOCK_FILE = "lock.json"
@@ -115,7 +116,7 @@ def load(project: Project) -> Signers:
                   f"./gapforge trust add KEY; with sudo name the list: {command}")  # fmt: skip
         gone = tr("없음", "does not exist")
         if os.environ.get(VARIABLE):
-            raise TrustError(tr(f"{VARIABLE}로 지정한 신뢰하는 서명자의 목록이 없습니다",
+            raise TrustError(tr(f"{josa(VARIABLE, '으로', '로')} 지정한 신뢰하는 서명자의 목록이 없습니다",
                                 f"the list of trusted signers that {VARIABLE} names is not there"),
                              faults=[Fault(str(file), gone)], hint=hint)  # fmt: skip
         record = accepted.file_of(project)
@@ -182,17 +183,17 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     """
     if not NAME.fullmatch(name):
         raise UsageError(tr(f"{printable(name)!r}: 서명자의 이름으로 쓸 수 없습니다", f"{printable(name)!r} cannot be a signer's name"),
-                         hint=tr("--name에는 영문자, 숫자와 . _ @ + - 를 쓰십시오", "--name with letters, digits and . _ @ + -"))  # fmt: skip
+                         hint=tr("--name에 쓸 수 있는 것: 영문자, 숫자, . _ @ + -", "--name with letters, digits and . _ @ + -"))  # fmt: skip
     signers = read(file)
     for signer in signers.signers:
         if signer.name == name and signer.key.blob == key.blob:
             return False
         if signer.name == name:
             raise UsageError(
-                tr(f"{name}: 이미 다른 키 {signer.key.fingerprint}로 신뢰하고 있습니다(이번 키는 {key.fingerprint})",
+                tr(f"{name}: 이미 다른 키 {josa(signer.key.fingerprint, '으로', '로')} 신뢰하고 있습니다(이번 키는 {key.fingerprint})",
                    f"{name} is trusted with another key, {signer.key.fingerprint}; this one is {key.fingerprint}"),
-                hint=tr(f"키를 더하려면: ./gapforge trust add KEY --name {name}-2; 바꾸려면: ./gapforge trust remove {name} "
-                        "다음에 add",
+                hint=tr(f"키를 더하려면: ./gapforge trust add KEY --name {name}-2; 바꾸려면: ./gapforge trust remove {name}, "
+                        "그다음 trust add",
                         f"a further key: ./gapforge trust add KEY --name {name}-2; to replace it: ./gapforge trust remove {name}, "
                         "then add"))  # fmt: skip
     before = _text(file) if _there(file) else _HEADER + "\n"
@@ -225,7 +226,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     except FileNotFoundError:
         raise _refused(preset, [Fault(str(lock), tr("없음", "is missing"))]) from None
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
         raise _refused(preset, [Fault(str(lock), problem)]) from None
     except ValueError as error:
         raise _refused(preset, [Fault(str(lock), str(error))]) from None
@@ -296,7 +297,7 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError:
         problem = tr("텍스트가 아님", "is not text")
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")
+        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
     except ValueError as error:
         problem = str(error)
     raise TrustError(tr("신뢰하는 서명자의 목록을 읽을 수 없어 아무것도 신뢰하지 않습니다",

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from gapforge.core import process
 from gapforge.core.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError, ToolError
+from gapforge.core.foreign import os_says
 from gapforge.core.text import tr
 from gapforge.engine.base import BuildRequest, EngineInfo, OnLine
 from gapforge.engine.buildlog import KEPT_LINES, BuildLog
@@ -357,8 +358,8 @@ def _secret_values(request: BuildRequest) -> list[str]:
         try:
             values.append(Path(file).read_bytes().decode("utf-8", "replace"))
         except OSError as error:
-            raise SecretError(tr(f"비밀 {key}: {file}에서 읽을 수 없습니다: {error.strerror}",
-                                 f"the secret {key} cannot be read from {file}: {error.strerror}")) from error  # fmt: skip
+            raise SecretError(tr(f"비밀 {key}: {file}에서 읽을 수 없습니다: {os_says(error)}",
+                                 f"the secret {key} cannot be read from {file}: {os_says(error)}")) from error  # fmt: skip
     forms: list[str] = []
     for value in values:
         forms += [

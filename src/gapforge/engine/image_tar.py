@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from gapforge.core.errors import EngineError, VerifyError
 from gapforge.core.files import CHUNK, SHA256_HEX, sha256_bytes
+from gapforge.core.foreign import says
 from gapforge.core.text import josa, tr
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -126,7 +127,9 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise EngineError(tr(f"{where}: JSON이 아닙니다: {error}", f"{where} is not JSON: {error}")) from error
+        raise EngineError(
+            tr(f"{where}: JSON이 아닙니다: {says(error)}", f"{where} is not JSON: {says(error)}")
+        ) from error
     if not isinstance(value, dict):
         raise EngineError(tr(f"{where}: JSON 객체가 아닙니다", f"{where} is not a JSON object"))
     return value

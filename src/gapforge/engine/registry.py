@@ -14,7 +14,7 @@ from gapforge.core import process
 from gapforge.core.errors import EngineError, Fault, ToolError, UsageError
 from gapforge.core.project import Project
 from gapforge.core.shapes import nearest
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.engine import private
 from gapforge.engine.base import Engine, EngineInfo
 from gapforge.engine.docker import (
@@ -62,9 +62,10 @@ def choose(preferred: str = "", host: str = "", project: Project | None = None) 
     preferred = preferred or os.environ.get("GAPFORGE_ENGINE", "")
     if preferred not in ("", "docker", *ENGINES):
         names = ["docker", *ENGINES]
-        raise UsageError(tr(f'"{preferred}"라는 엔진은 없습니다{nearest(preferred, names)}',
-                            f'no engine is called "{preferred}"{nearest(preferred, names)}'),
-                         hint=tr("다음 중 하나를 쓰십시오: ", "use one of: ") + ", ".join(names))  # fmt: skip
+        called = f'"{preferred}"'
+        raise UsageError(tr(f"{josa(called, '이라는', '라는')} 엔진은 없습니다{nearest(preferred, names)}",
+                            f"no engine is called {called}{nearest(preferred, names)}"),
+                         hint=tr("이 가운데 하나를 쓰십시오: ", "use one of: ") + ", ".join(names))  # fmt: skip
     tried: list[Fault] = []
     podman: list[str] = []
     clients = [c for path in client_paths() if (c := _look(path, preferred, tried, podman))]

@@ -87,8 +87,9 @@ class Record:
         if self.failure is None:
             return []
         f = self.failure
-        lines = [tr(f"실패한 단계  {f['step']} (종료 코드 {f['exit_code']}, {f['error']})",
-                    f"failed step  {f['step']} (exit code {f['exit_code']}, {f['error']})"), *f["message"].splitlines()]  # fmt: skip
+        step = _step(f["step"])
+        lines = [tr(f"실패한 단계  {step} (종료 코드 {f['exit_code']}, {f['error']})",
+                    f"failed step  {step} (exit code {f['exit_code']}, {f['error']})"), *f["message"].splitlines()]  # fmt: skip
         for fault in f["faults"][:_SHOWN]:
             lines.append(Fault(**fault).lines())
         if (more := len(f["faults"]) - _SHOWN) > 0:
@@ -133,7 +134,7 @@ class Record:
         )  # fmt: skip
         rows.append((tr("명령의 네트워크", "network of the commands"), network))
         rows.append(
-            (tr("시간", "time"), ", ".join(f"{step} {human_time(took)}" for step, took in self.seconds.items()))
+            (tr("시간", "time"), ", ".join(f"{_step(step)} {human_time(took)}" for step, took in self.seconds.items()))
         )
         rows.append((tr("끝난 때", "finished"), self.finished))
         columns = max(width(name) for name, _ in rows) + 2
@@ -157,6 +158,17 @@ class Record:
                 (tr("수신 프로그램", "receiver"), f"{bundle['receiver']['sha256']}  {bundle['receiver']['file']}")
             )
         return rows
+
+
+def _step(step: str) -> str:
+    """A step's name for a person: "build dev", which the record calls so in every language, is "빌드 dev"."""
+    name, _, rest = step.partition(" ")
+    words = {
+        "start": "준비", "bundle": "묶음", "place": "자리", "copy": "복사", "signatures": "서명", "stock": "현장 재고",
+        "unpack": "들여오기", "verify": "검증", "engine": "엔진", "build": "빌드",
+    }  # fmt: skip
+    ko, en = f"{words.get(name, name)} {rest}".rstrip(), step
+    return tr(ko, en)
 
 
 def _signers(signatures: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from gapforge.core.errors import (
     VerifyError,
 )  # fmt: skip
 from gapforge.core.files import exclusive, sha256_file, storage_error
+from gapforge.core.foreign import says
 from gapforge.core.inventory import Inventory
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
@@ -180,7 +181,9 @@ class _Rehearsal:
                 with self._progress(tr("현장에 있는 것", "stock")) as bar:
                     places.stock(self.place, found, bar.add)
         program = carried.receiver or self.place.root / places.PROGRAM
-        with self._timed("unpack", tr(f"{program.name}(으)로 들여옵니다", f"unpacking with {program.name}")):
+        with self._timed(
+            "unpack", tr(f"{josa(program.name, '으로', '로')} 들여옵니다", f"unpacking with {program.name}")
+        ):
             children.run(program, "unpack", *map(str, carried.folders))
             if not (self.place.root / places.PROGRAM).is_file():
                 raise BundleError(tr("묶음을 들여왔지만, 빌드할 gapforge가 함께 오지 않았습니다",
@@ -249,7 +252,7 @@ class _Rehearsal:
             else:
                 places.clear(self.place)
         except (GapforgeError, OSError) as error:
-            what = error.message if isinstance(error, GapforgeError) else str(error)
+            what = error.message if isinstance(error, GapforgeError) else says(error)
             self._warn(tr(f"{josa(str(self.place.root), '을', '를')} 지우지 못했습니다: {what}",
                           f"{self.place.root} could not be taken away: {what}"))  # fmt: skip
 

@@ -27,9 +27,10 @@ from urllib.parse import unquote, urlsplit
 from gapforge.core import process
 from gapforge.core.errors import Fault, FetchError, Interrupted
 from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
+from gapforge.core.foreign import os_says
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
-from gapforge.core.text import tr
+from gapforge.core.text import josa, tr
 from gapforge.sync.network import Network, shown
 
 CONNECT_SECONDS = 30
@@ -365,7 +366,7 @@ class Downloader:
         except FileNotFoundError:
             raise _Final(tr("파일이 없음", "does not exist")) from None
         except (PermissionError, IsADirectoryError) as error:
-            raise _Final(tr(f"읽을 수 없음: {error.strerror}", f"cannot be read: {error.strerror}")) from None
+            raise _Final(tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")) from None
 
     def _finish(self, want: Want, url: str, part: _Part) -> Got:
         """Give the verified bytes their place in the store; the only way into it for a download."""
@@ -466,4 +467,4 @@ def _plain(message: str, code: int) -> str:
     """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
     last = message.splitlines()[-1] if message else ""
     said = re.sub(r"^curl: \(\d+\) ", "", last)
-    return said or tr(f"curl이 종료 코드 {code}로 끝남", f"curl ended with {code}")
+    return said or tr(f"curl이 종료 코드 {josa(str(code), '으로', '로')} 끝남", f"curl ended with {code}")

@@ -30,6 +30,7 @@ from gapforge.core.files import (
     sha256_file,
     storage_errors,
 )
+from gapforge.core.foreign import says
 from gapforge.core.lock import LockedImage
 from gapforge.core.preset import BaseImage
 from gapforge.core.progress import Progress
@@ -110,8 +111,8 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
         words = (json.loads(config).get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(tr(f"레지스트리의 {base.image}: 쓸 수 없습니다: {error}",
-                            f"the registry's {base.image} cannot be used: {error}"), hint=_name_another()) from error  # fmt: skip
+        raise FetchError(tr(f"레지스트리의 {base.image}: 쓸 수 없습니다: {says(error)}",
+                            f"the registry's {base.image} cannot be used: {says(error)}"), hint=_name_another()) from error  # fmt: skip
     top = oci.Blob(str(manifest.get("mediaType", oci.MANIFEST_TYPE)), found.platform, len(found.raw))
     files = {f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (b.digest.removeprefix("sha256:"), b.size)
              for b in (top, config_blob, *layers)}  # fmt: skip

@@ -101,17 +101,20 @@ class Network:
             proxies=tuple(proxies),
         )
 
-    def require(self, what: str) -> None:
+    def require(self, what: str, *, files: bool = True) -> None:
         """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it.
 
-        ``what`` begins the sentence, as "fetching X" does (in Korean "X 받기").
+        ``what`` begins the sentence, as "fetching X" does (in Korean "X 받기"). With ``files`` it may be given
+        as files instead.
         """
         if self.offline:
             raise FetchError(
                 tr(f"{what}: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
                    f"{what} would need the network, and GAPFORGE_OFFLINE is set"),
                 hint=tr("파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
-                        "give the files with --from DIR, or run it where there is a network: unset GAPFORGE_OFFLINE"),
+                        "give the files with --from DIR, or run it where there is a network: unset GAPFORGE_OFFLINE")
+                if files else
+                tr("온라인에서 실행하십시오: unset GAPFORGE_OFFLINE", "run it where there is a network: unset GAPFORGE_OFFLINE"),
             )  # fmt: skip
 
     def url(self, address: str) -> str:

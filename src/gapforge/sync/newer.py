@@ -396,7 +396,7 @@ def _opencv(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream],
             steps.append(_take_release("opencv-contrib", contrib[release.version], upstreams["opencv-contrib"],
                                        (known[1].url, known[1].file, known[1].sha256) if known else None))  # fmt: skip
         if caches and known is None:
-            component.note = tr(f"{release.version}이 구성 단계에서 받는 파일을 카탈로그가 모릅니다",
+            component.note = tr(f"{josa(release.version, '이', '가')} 구성 단계에서 받는 파일을 카탈로그가 모릅니다",
                                 f"the catalog does not know what {release.version}'s configure step downloads")  # fmt: skip
             continue
         steps += [_take_download(name, release.version, catalog) for name in caches]

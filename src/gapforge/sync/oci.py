@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 from gapforge.core import process
 from gapforge.core.errors import Fault, FetchError, TargetError, ToolError
 from gapforge.core.files import CHUNK, canonical_json, write_text
+from gapforge.core.foreign import os_says, says
 from gapforge.core.text import tr
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -99,8 +100,8 @@ def read_layout(folder: Path) -> Layout:
                 tr(f"레이어는 {count}개인데 diff_ids는 {named}개임", f"{count} layers but {named} diff_ids")
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(tr(f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: {error}",
-                            f"{folder} is not a usable OCI layout: {error}"), hint=_fetch_again()) from error  # fmt: skip
+        raise FetchError(tr(f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: {says(error)}",
+                            f"{folder} is not a usable OCI layout: {says(error)}"), hint=_fetch_again()) from error  # fmt: skip
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
         platform = f"{config.get('os')}/{config.get('architecture')}"
         raise TargetError(tr(f"{folder}: linux/amd64가 아니라 {platform}용 이미지입니다",
@@ -172,8 +173,8 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only a failing open() is caught here
     except OSError as error:
-        raise FetchError(tr(f"{path}: 레이아웃에 적힌 blob이지만 읽을 수 없습니다 ({error.strerror})",
-                            f"{path}: the layout names this blob, but it cannot be read ({error.strerror})"),
+        raise FetchError(tr(f"{path}: 레이아웃에 적힌 blob이지만 읽을 수 없습니다 ({os_says(error)})",
+                            f"{path}: the layout names this blob, but it cannot be read ({os_says(error)})"),
                          hint=_fetch_again()) from error  # fmt: skip
     with file:
         reader = _HashingReader(file, on_bytes)

@@ -41,7 +41,9 @@ def look(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], ne
     """Ask every upstream and combine. ``same_line`` takes only releases of the series that the preset has
     (FFmpeg 5.1.x, TensorRT 8.x, torch 2.1.x). Raises FetchError at once when the network is forbidden; an
     upstream that does not answer is said in its component."""
-    network.require(tr(f"{preset.name}의 새 릴리스 찾기", f"looking for releases newer than {preset.name}'s"))
+    network.require(
+        tr(f"{preset.name}의 새 릴리스 찾기", f"looking for releases newer than {preset.name}'s"), files=False
+    )
     found = components(preset, catalog, upstreams, network, resolver, lock, same_line)
     return combine(preset, found, lambda p: {(q.rule, q.path): q.text for q in compatibility.check_preset(p, catalog)})
 

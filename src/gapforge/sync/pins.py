@@ -63,7 +63,7 @@ class _Pinning(Run):
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
-        self.network.require(tr(f"{self.preset.name} 해석", f"resolving {self.preset.name}"))
+        self.network.require(tr(f"{self.preset.name} 해석", f"resolving {self.preset.name}"), files=False)
         sources.check_files(self.preset)
         self.kept = kept or Lock(self.preset.name, self.preset.sha256, {}, ())
         self.gaps: list[Gap] = []

@@ -56,7 +56,7 @@ def running(
     store = Store(project.store)
     with (
         exclusive(store.lock_file, f"{project.store}"),
-        Progress(f"sync {preset.name}", quiet=options.quiet) as progress,
+        Progress(tr(f"{preset.name} 동기화", f"sync {preset.name}"), quiet=options.quiet) as progress,
     ):
         yield kind(preset, project, network, options, store, progress)
 

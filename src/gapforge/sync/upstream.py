@@ -70,7 +70,7 @@ def load(catalog: Path) -> dict[str, Upstream]:
 
 def releases(upstream: Upstream, network: Network) -> list[Release]:
     """Every release there, newest first. Raises FetchError saying who did not answer as expected."""
-    network.require(tr(f"{upstream.name}의 릴리스 확인", f"asking for releases of {upstream.name}"))
+    network.require(tr(f"{upstream.name}의 릴리스 확인", f"asking for releases of {upstream.name}"), files=False)
     if upstream.kind == "github-tags":
         names = github_tags(upstream.address, network)
     elif upstream.kind == "listing":
@@ -160,7 +160,7 @@ def registry_tags(image: str, network: Network) -> list[str]:
 
 def image_digest(image: str, network: Network) -> str:
     """The digest that an image's tag stands for now ("sha256:…"). Raises FetchError."""
-    network.require(tr(f"{image}의 다이제스트 확인", f"asking for the digest of {image}"))
+    network.require(tr(f"{image}의 다이제스트 확인", f"asking for the digest of {image}"), files=False)
     reference = network.registry(image)
     command = ["skopeo", "inspect", "--raw", "--retry-times", str(min(2, network.retries)), f"docker://{reference}"]
     try:

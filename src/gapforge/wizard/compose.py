@@ -84,7 +84,7 @@ def template_for(base: str, project: Project, catalog: Catalog, torch: str = "")
     known = [p for p in _readable(project) if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
         raise PresetError(tr("바탕으로 삼을 프리셋이 없습니다", "there is no preset to start from"),
-                          hint=tr("presets/ 를 배포본에서 복원하십시오", "restore presets/ from the release"))  # fmt: skip
+                          hint=tr("presets/ 폴더를 배포본에서 복원하십시오", "restore presets/ from the release"))  # fmt: skip
 
     def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], bool, tuple[int, ...], str]:
         own = key(public(preset.pytorch.torch)) if preset.pytorch else ()
