@@ -153,10 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             while position < limit:
                 piece = how.body[position : min(position + step, limit)]
+                with self.site.guard:  # before a client has them and looks
+                    self.site.sent += len(piece)
                 self.wfile.write(piece)
                 position += len(piece)
-                with self.site.guard:
-                    self.site.sent += len(piece)
                 if how.hang_after and position - start >= how.hang_after:
                     time.sleep(3600)
                 if how.rate:
