@@ -322,6 +322,7 @@ def test_what_is_no_key_in_korean(keys: Path, tmp_path: Path, monkeypatch: pytes
     assert caught.value.render() == f"오류: {file}: 중간에 잘림\n다음: ssh-keygen이 만든 .pub 파일을 지정하십시오"
     lone = tmp_path / "lone"
     lone.write_bytes((keys / "rsa").read_bytes())
+    lone.chmod(0o644)
     with pytest.raises(UsageError) as caught:
         signing_key(lone)
     assert caught.value.render().startswith(f"오류: {lone}: 다른 사용자도 읽을 수 있는 개인 키라서(모드 ")
