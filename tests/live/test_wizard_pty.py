@@ -24,7 +24,7 @@ from gapforge.core.compatibility import check_preset
 from gapforge.core.lock import Lock, LockedImage
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 30.0  # seconds that any one question may take
+LIMIT = 300.0  # seconds that any one question may take: it asks quickly or never
 
 
 class Terminal:
