@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
 for folder in (HERE, HERE.parent / "src"):  # before the root with its launchers: gapforge.py would hide the package
@@ -21,6 +22,10 @@ for folder in (HERE, HERE.parent / "src"):  # before the root with its launchers
 from fabric import fabricate  # noqa: E402 - needs the path above
 from gapforge.core import preset as presets  # noqa: E402
 from gapforge.core.project import Project  # noqa: E402
+
+# How long an example takes, or the making of it, says how busy the machine is.
+settings.register_profile("whatever the load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("whatever the load")
 
 PRESET = "debian12-cpu-quickstart"
 NOWHERE = "/nonexistent/config"
@@ -33,16 +38,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
 
+@pytest.fixture(scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with no settings, but that git reads this repository whoever owns it."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")
+    return home
+
+
 @pytest.fixture(autouse=True)
-def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _home: Path) -> None:
     """No setting of the user's reaches a test, and no unit test reaches further than this machine."""
     for key in list(os.environ):
-        if key.startswith("GAPFORGE_"):
+        if key.startswith(("GAPFORGE_", "GIT_")):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     monkeypatch.setenv("XDG_CONFIG_HOME", NOWHERE)  # nobody whom the user trusts is trusted in a test
     if request.node.get_closest_marker("live"):
         return
+    monkeypatch.setenv("HOME", str(_home))
     for key in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(key, raising=False)
         monkeypatch.delenv(key.upper(), raising=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,31 @@ def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
     return said
 
 
+# Runs a command that meets SIGKILL, itself or another process, when one of its functions has returned for the Nth time:
+# a moment of its work that no load and no fast machine shifts.
+_STRUCK = """
+import importlib, itertools, os, signal, sys
+module, owner, function, number, victim = sys.argv[1:6]
+owner = getattr(importlib.import_module(module), owner)
+real, calls = getattr(owner, function), itertools.count(1)
+def counted(*words, **names):
+    result = real(*words, **names)
+    if next(calls) == int(number):
+        os.kill(int(victim) or os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, function, counted)
+from gapforge.cli.main import main
+sys.exit(main(sys.argv[6:]))
+"""
+
+
+def struck(root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0) -> tuple[int, str]:
+    """How a command ends, and what it says, during which a process is killed (0: itself)."""
+    done = subprocess.run([sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)], env=environment(root),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd="/", timeout=300)  # fmt: skip
+    return done.returncode, done.stdout
+
+
 def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
     """Path -> SHA-256, time and links of every file below a folder."""
     return {
@@ -62,6 +88,8 @@ def need(*programs: str) -> None:
         pytest.skip(f"needs {', '.join(missing)} (scripts/bootstrap.sh test)")
     if not os.path.exists("/dev/fuse"):
         pytest.skip("needs /dev/fuse")
+    if "losetup" in programs and not run("losetup", "--find", code=None).startswith("/dev/"):
+        pytest.skip("needs a free loop device")
 
 
 def run(*words: str | Path, code: int | None = 0) -> str:
@@ -80,11 +108,30 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
         assert os.path.ismount(folder), f"{command} mounted nothing"
         yield folder
     finally:
-        for _ in range(50):
-            if not run("umount", folder, code=None):
-                break
-            time.sleep(0.1)  # a killed command may still be let go of
+        serving = drivers(folder)
+        # A killed command may still be let go of; a driver writes what it still has, and lets go of its device, after umount.
+        wait_for(lambda: not run("umount", folder, code=None), f"{folder} is unmounted")
+        wait_for(lambda: not any(pid in drivers(folder) for pid in serving), f"the driver of {folder} has ended")
         assert not os.path.ismount(folder)
+
+
+def drivers(folder: Path) -> list[int]:
+    """The FUSE programs that serve ``folder``."""
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and serves(p, folder)]
+
+
+def serves(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")[-2:-1] == [os.fsencode(folder)]
+    except OSError:  # it has ended meanwhile
+        return False
+
+
+def wait_for(what: Callable[[], object], said: str) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end, f"waited in vain until {said}"
+        time.sleep(0.02)
 
 
 def image(file: Path, size: int, *command: str) -> Path:
@@ -103,10 +150,7 @@ def exfat(folder: Path, file: Path) -> Iterator[Path]:
         with mounted(folder, "mount.exfat-fuse", "-o", "rw", device, folder) as where:
             yield where
     finally:
-        for _ in range(50):  # the FUSE program lets go of the device a moment after umount
-            if not run("losetup", "--detach", device, code=None):
-                break
-            time.sleep(0.1)
+        wait_for(lambda: not run("losetup", "--detach", device, code=None), f"{device} is detached")
 
 
 @contextmanager

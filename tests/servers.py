@@ -45,6 +45,7 @@ class Site:
     heads: list[Mapping[str, str]] = field(default_factory=list)
     port: int = 0
     sent: int = 0
+    stop_at: int = 0  # so many sent bytes after which nothing more comes while this stands, 0 for never
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -152,11 +153,13 @@ class _Handler(BaseHTTPRequestHandler):
         begin, position = time.monotonic(), start
         try:
             while position < limit:
+                while 0 < self.site.stop_at <= self.site.sent:
+                    time.sleep(0.01)
                 piece = how.body[position : min(position + step, limit)]
+                with self.site.guard:  # before a client has them and looks
+                    self.site.sent += len(piece)
                 self.wfile.write(piece)
                 position += len(piece)
-                with self.site.guard:
-                    self.site.sent += len(piece)
                 if how.hang_after and position - start >= how.hang_after:
                     time.sleep(3600)
                 if how.rate:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,17 +84,21 @@ def at_a_terminal(argv: list[str], folder: Path, answers: list[str], env: Mappin
 @contextmanager
 def ssh_agent(folder: Path) -> Iterator[str]:
     """The socket of an agent of our own."""
-    socket = str(folder / "agent")
-    child = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    name = str(folder / "agent")
+    child = subprocess.Popen(["ssh-agent", "-D", "-a", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            if os.path.exists(socket):
-                break
-            time.sleep(0.05)
-        yield socket
+        while not answers(name):  # the name is there a moment before it listens
+            assert child.poll() is None, "ssh-agent did not start"
+            time.sleep(0.01)
+        yield name
     finally:
         child.send_signal(signal.SIGTERM)
-        child.wait(10)
+        child.wait(60)
+
+
+def answers(name: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(name) == 0
 
 
 class Machine:

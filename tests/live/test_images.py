@@ -125,6 +125,20 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     if not shutil.which("docker-registry") or not shutil.which("skopeo"):
         pytest.skip("docker-registry or skopeo is not installed")
     folder = tmp_path_factory.mktemp("registry")
+    for _ in range(10):  # a port that was free may be another program's when the registry wants it
+        server, port = serve_registry(folder)
+        if server.poll() is None:
+            break
+    assert server.poll() is None, "docker-registry does not start"
+    try:
+        yield Registry(f"127.0.0.1:{port}", folder / "data")
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def serve_registry(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A registry that listens, or has ended because it cannot, and its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -134,16 +148,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     server = subprocess.Popen(
         ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield Registry(f"127.0.0.1:{port}", folder / "data")
-    finally:
-        server.terminate()
-        server.wait(10)
+    while server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    return server, port
 
 
 def assert_looks_like(base: BaseImage, fetched: LockedImage, folder: Path) -> None:

@@ -38,7 +38,13 @@ class Office:
         self.project = Project(self.root, ROOT / "artifacts")
         self.place = place_of(self.project, PRESET)
         self.dist = self.root / "dist" / PRESET
-        self.env = {**os.environ, "GAPFORGE_ARTIFACTS": str(ROOT / "artifacts"), "https_proxy": "http://127.0.0.1:9"}
+        # The children of a rehearsal look for signers in the home, and these sticks are not signed.
+        self.env = {
+            **os.environ,
+            "HOME": str(folder / "home"),
+            "GAPFORGE_ARTIFACTS": str(ROOT / "artifacts"),
+            "https_proxy": "http://127.0.0.1:9",
+        }
 
     def gapforge(self, *argv: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run([str(self.root / "gapforge"), *argv], cwd=self.root, env=self.env, timeout=HOURS,
@@ -52,7 +58,7 @@ class Office:
                                  cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL)  # fmt: skip
         context = self.place.state / "context" / PRESET / "Dockerfile"
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1200
         while not context.exists():
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
@@ -99,10 +105,10 @@ def office(needs_root: None) -> Iterator[Office]:
 
 
 def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
-    started = time.monotonic()
     done = office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0]), "--json")
-    assert done.returncode == 21 and time.monotonic() - started < 120
+    assert done.returncode == 21
     record = json.loads(done.stdout)
+    assert set(record["seconds"]) == {"start", "bundle", "place", "signatures", "unpack"}, "it went on"
     assert record == office.record() and record["ready"] is False
     head = subprocess.run(["git", "-C", str(office.root), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert record["repository"] == {"commit": head.strip(), "uncommitted_changes": False}
@@ -119,7 +125,7 @@ def test_interrupted_while_it_builds_it_leaves_nothing(office: Office) -> None:
     assert private.status(office.place) is not None
     assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
-    assert child.wait(120) == 130
+    assert child.wait(600) == 130
     office.assert_nothing_is_left()
     assert office.record()["failure"]["error"] == "interrupted" and not office.record()["ready"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ HERE = Path(__file__).resolve().parents[1]
 KILLS = 10
 SIZE = 400_000  # bytes of each file
 RATE = 600_000  # bytes per second and connection: an undisturbed sync takes about two seconds
+MORE = 200_000  # bytes of all downloads that come after a kill: enough for them to notice, then nothing
 
 
 def command(site: Site, root: Path, *more: str) -> list[str]:
@@ -60,7 +62,9 @@ def children_of(pid: int) -> set[int]:
 
 @pytest.mark.parametrize("update", [False, True])
 def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
-    chance = random.Random(time.time_ns())
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    chance = random.Random(seed)
     with file_server() as site:
         world = World(site, SIZE)
         roots = [tmp_path / "calm", tmp_path / "stormy"]
@@ -77,34 +81,39 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
             world.base = "base-2"
             world.publish()
             more = ["--update"]
-        start = time.monotonic()
+        clean = tmp_path / "clean"
+        subprocess.run(["cp", "-a", str(roots[1]), str(clean)], check=True)  # with its hard links
+        start, before = time.monotonic(), site.sent
         for behaviour in site.paths.values():
             behaviour.rate = RATE
         subprocess.run(command(site, roots[0], *more), check=True, timeout=120)
-        length = time.monotonic() - start
-        killed = 0
+        length, size = time.monotonic() - start, site.sent - before
+        killed = cut = 0
         while killed < KILLS:
+            # So many bytes after its beginning, and a moment: most of them while it downloads, some before and after.
+            enough = site.sent + chance.randrange(size)
             child = subprocess.Popen(command(site, roots[1], *more))
-            moment = chance.uniform(0.15, length)
+            while child.poll() is None and site.sent < enough:
+                time.sleep(0.002)
             try:
-                child.wait(moment)
+                child.wait(chance.uniform(0, length / 5))
             except subprocess.TimeoutExpired:
                 curls = children_of(child.pid)
                 os.kill(child.pid, signal.SIGKILL)
                 child.wait()
-                killed += 1
+                killed, cut = killed + 1, cut + bool(curls)
                 no_unverified_file_has_its_final_name(roots[1])
-                time.sleep(0.3)
-                assert not [c for c in curls if running(c)], "a download outlived its sync"
+                site.stop_at = site.sent + MORE
+                end = time.monotonic() + 60
+                while any(map(running, curls)):
+                    assert time.monotonic() < end, "a download outlived its sync"
+                    time.sleep(0.01)
+                site.stop_at = 0
             else:
                 assert child.returncode == 0, "the run that was not killed failed"
-                if not update:  # begin again, so that ten runs are really cut
-                    subprocess.run(
-                        ["rm", "-r", str(roots[1] / "artifacts"), str(roots[1] / "presets" / f"{NAME}.lock.json")],
-                        check=True,
-                    )
-                elif killed >= 1:
-                    killed += 1
+                shutil.rmtree(roots[1])  # begin again, so that ten runs are really cut
+                subprocess.run(["cp", "-a", str(clean), str(roots[1])], check=True)
+        assert cut, "no kill came while files were on their way"
         # As a user would: the same command, and after an update the plain one.
         subprocess.run(command(site, roots[1], *more), check=True, timeout=120)
         subprocess.run(command(site, roots[1]), check=True, timeout=120)

@@ -24,14 +24,14 @@ from gapforge.core.compatibility import check_preset
 from gapforge.core.lock import Lock, LockedImage
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 30.0  # seconds that any one question may take
+LIMIT = 300.0  # seconds that any one question may take: it asks quickly or never
 
 
 class Terminal:
     """A child on a pseudo-terminal; ``screen`` is everything it has shown."""
 
     def __init__(self, argv: list[str], env: dict[str, str]) -> None:
-        self.screen = ""
+        self.screen, self.shown = "", b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             os.execve(argv[0], argv, env)  # noqa: S606 - the child of a pseudo-terminal has no shell to avoid
@@ -73,7 +73,8 @@ class Terminal:
             data = os.read(self.master, 65536)
         except OSError:  # EIO: Linux says so when the last user of the terminal is gone
             return False
-        self.screen += data.decode(errors="replace").replace("\r\n", "\n")
+        self.shown += data  # decoded as a whole: what is read may end within a letter
+        self.screen = self.shown.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)
 
 

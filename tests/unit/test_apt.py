@@ -276,6 +276,16 @@ def test_keys_are_checked_and_stored_under_the_right_ending(tmp_path: Path, site
     apt.close()
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_user_s_curl_settings_do_not_reach_a_key(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".curlrc").write_text("proxy = http://127.0.0.1:9\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    extra = source("cuda", site.url, key_urls=(site.add("/key", KEY),), key_sha256=sha256_bytes(KEY))
+    isolated(tmp_path, {}, (extra,)).close()
+
+
 def test_expired_indexes_are_accepted_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(aptfaults.ACCEPT_EXPIRED, "1")
     apt = isolated(tmp_path, dict(BASE))

@@ -518,11 +518,11 @@ class Moments:
         self.chance, self.hits = random.Random(seed), 0
 
     def __iter__(self) -> Iterator[float]:
-        for _ in range(3 * KILLS):
+        for _ in range(30 * KILLS):
             before = self.hits
             yield self.chance.uniform(0, self.took)
             if self.hits == before:
-                self.took *= 0.8  # the run is faster than the first one was
+                self.took *= 0.8  # the run is faster than the first one was; in the end every moment hits
             if self.hits == KILLS:
                 return
         pytest.fail("the moments missed the work")

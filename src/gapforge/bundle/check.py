@@ -14,12 +14,16 @@ from gapforge.bundle.volume import Damaged, Piece, open_regular
 from gapforge.core.cores import on_all_cores
 from gapforge.core.text import tr
 
+# In bytes: the buffers of all threads, so that many cores do not mean much memory; and the least that each of them has.
+_TOGETHER, _LEAST = 8 << 20, 64 << 10
+
 
 class _Own(threading.local):
     """What each thread that reads has for itself; it goes with the thread."""
 
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(BUFFER))
+        size = min(BUFFER, max(_LEAST, _TOGETHER // (os.cpu_count() or 1)))
+        self.buffer = memoryview(bytearray(size))
         self.flow = Flow(-1)
 
 

@@ -178,7 +178,7 @@ class IsolatedApt:
         target = self.root / "keys" / ".incoming"
         for url in source.key_urls:
             done = process.run(
-                ["curl", "--fail", "--silent", "--show-error", "--location", "--max-filesize", str(KEY_LIMIT),
+                ["curl", "--disable", "--fail", "--silent", "--show-error", "--location", "--max-filesize", str(KEY_LIMIT),
                  "--proto", "=http,https,file", "--proto-redir", "=http,https", "--connect-timeout", "30", "--max-time", "300",
                  "--retry", str(self.network.retries), *self.network.curl_options(), "--output", str(target),
                  "--url", self.network.url(url)], env=self.network.environment(), check=False)  # fmt: skip
