@@ -334,6 +334,23 @@ def test_a_lie_about_a_size_removes_nothing(tmp_path: Path) -> None:
     assert hashes(site) == before | {digest} and verify(site.artifacts_of(PRESET)).ok
 
 
+def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path: Path) -> None:
+    """A part that lies behind the object's end, by a volume that gives it another size, is no byte of the object."""
+    data = random.Random(7).randbytes(3 * SIZE)
+    made = sender(tmp_path, {"sources/big.tar": data})
+    carry(made, tmp_path / "good", size=SIZE)
+    identity, lie = read_volume(volumes(tmp_path / "good")[0])[0].identity, b"lie" * 10
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    forge(evil / "x.gfv", index_with(
+        [[hashlib.sha256(data).hexdigest(), len(data) + 500, len(data) + 100, len(lie), hashlib.sha256(lie).hexdigest()]],
+        bundle=identity.bundle, volumes=identity.volumes, views=[view.to_json() for view in identity.views]), lie)  # fmt: skip
+    site = site_at(tmp_path / "site")
+    assert not receive(site, evil).complete
+    assert receive(site, tmp_path / "good").complete
+    whole(site, made)
+
+
 def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()

@@ -88,6 +88,8 @@ class Partial:
     def finish(self, sha256: str, size: int) -> bool:
         """Give the object its name when its hash is right; False, and nothing is left of it, when it is not."""
         digest = self.hash_before(sha256, size) if size else None
+        with storage_errors(self.data(sha256)):
+            os.truncate(self.data(sha256), size)  # a volume may have lied about the size, and put bytes behind the end
         try:
             self.store.add(self.data(sha256), sha256, known=digest.hexdigest() if digest is not None else "")
         except FetchError:
