@@ -233,6 +233,44 @@ def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
     unharmed(site, set())
 
 
+def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -> None:
+    """What a stick says may not write lines of its own, nor anything else than text; JSON stays JSON."""
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    name = os.fsencode(tmp_path / "stick") + b"/\xff\x1b[2J\nnext: all is well.gfv"
+    os.rename(volumes(tmp_path / "stick")[1], name)
+    with open(name, "r+b") as file:
+        file.write(b"broken")
+    forge(tmp_path / "stick" / "y.gfv", index_with(number="\x1b[2J\nnext: all is well\x9b"))
+    site = site_at(tmp_path / "site")
+
+    def run(*words: object, code: int) -> tuple[bytes, bytes]:
+        argv = [sys.executable, "-m", "gapforge", *map(str, words)]
+        done = subprocess.run(argv, env={**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}, capture_output=True, check=False)
+        assert done.returncode == code, done
+        assert b"\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stderr.decode()
+        assert b"\nnext: all is well" not in done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    _, errors = run("unpack", tmp_path / "stick", code=21)
+    assert rb"\udcff\x1b[2J\nnext: all is well.gfv" in errors and rb"number \x1b[2J\nnext" in errors
+    output, _ = run("unpack", tmp_path / "stick", "--json", code=21)
+    assert os.fsdecode(name) in json.loads(output)["broken"]
+    os.unlink(name)
+    carry(made, tmp_path / "stick", size=SIZE)
+    run("unpack", tmp_path / "stick", code=0)
+    folder = os.fsencode(site.artifacts_of(PRESET))
+    os.rename(os.path.join(folder, b"SHA256SUMS"), folder + b"/\xfe\x1b[2J\nnext: all is well")
+    os.mkfifo(folder + b"/wheels/\x1b]0;x\x07")
+    run("verify", PRESET, code=5)
+    _, errors = run("unpack", tmp_path / "stick", code=0)
+    assert rb"/\udcfe\x1b[2J\nnext: all is well: gapforge did not put this file there" in errors
+    output, _ = run("unpack", tmp_path / "stick", "--json", code=0)
+    assert len(json.loads(output)["strangers"][PRESET]) == 2
+    output, _ = run("verify", PRESET, "--json", code=5)
+    assert len(json.loads(output)["presets"][0]["faults"]) == 2
+
+
 def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)

@@ -32,7 +32,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
+from gapforge.core.text import josa, printable, tr
 from gapforge.core.trust import Untrusted
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
@@ -361,8 +361,9 @@ class _Import:
         except LockError as error:
             raise _altered(error.message, error.faults) from None
         if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
-            raise _altered(tr(f"{shown}: {lock.preset}의 것이거나 자기 자신이 들어 있습니다",
-                              f"{shown} is that of {lock.preset}, or lists itself"))  # fmt: skip
+            other = printable(lock.preset)[:128]
+            raise _altered(tr(f"{shown}: {other}의 것이거나 자기 자신이 들어 있습니다",
+                              f"{shown} is that of {other}, or lists itself"))  # fmt: skip
         return lock
 
     def _tool(self) -> None:

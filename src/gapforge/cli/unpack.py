@@ -20,7 +20,7 @@ from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
-from gapforge.core.text import tr, utc
+from gapforge.core.text import printable, tr, utc
 
 HELP = {
     "ko": "날라 온 볼륨을 확인하며 들여와 artifacts/에 둡니다 (네트워크 불필요)",
@@ -118,12 +118,13 @@ def _show(result: Unpacked, project: Project) -> None:
         print(copies.note(result.copies, result.copied))
     if result.complete:
         for file, why in result.broken.items():
-            print(tr(f"경고: {file}: {why}", f"warning: {file}: {why}"), file=sys.stderr)
+            print(printable(tr(f"경고: {file}: {why}", f"warning: {file}: {why}")), file=sys.stderr)
     for name, paths in result.strangers.items():
         for path in paths:
-            print(tr(f"경고: {project.artifacts_of(name) / path}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
-                     f"warning: {project.artifacts_of(name) / path}: gapforge did not put this file there and verify will "
-                     "refuse it; move it away"), file=sys.stderr)  # fmt: skip
+            shown = printable(str(project.artifacts_of(name) / path))
+            print(tr(f"경고: {shown}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
+                     f"warning: {shown}: gapforge did not put this file there and verify will refuse it; move it away"),
+                  file=sys.stderr)  # fmt: skip
 
 
 def _tool(scan: Scan, tool: Installed | None, errors: Sequence[GapforgeError]) -> dict[str, Any] | None:
