@@ -299,21 +299,23 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
     """Everything about this volume is right but the lock in it, which names a file outside."""
     made = sender(tmp_path)
     lock = json.loads(made.lock().render())
-    from gapforge.core.files import canonical_json, sha256_bytes
+    from gapforge.core.files import sha256_bytes
 
-    for name in ("../../evil", "/tmp/evil", "lock.json"):
+    for name in ("../../evil", "/tmp/evil", "lock.json", "evil/", ".", "a//evil", "half\ud800", "half\udcff", "a\x9b"):
+        lock["preset"] = PRESET if "\x9b" not in name else "\x9b2J"
         lock["entries"] = [
             {"kind": "source", "path": name, "sha256": sha256_bytes(b"evil"), "size": 4, "origin": "url"}
         ]
-        text = canonical_json(lock).encode()
+        text = json.dumps(lock, indent=2).encode()
         objects = sorted([(sha256_bytes(text), text), (sha256_bytes(b"evil"), b"evil")])
-        stick = tmp_path / sha256_bytes(name.encode())
+        stick = tmp_path / sha256_bytes(text)
         stick.mkdir()
         forge(stick / "x.gfv", index_with([[s, len(d)] for s, d in objects], views=[[PRESET, sha256_bytes(text), "2" * 64]]),
               b"".join(d for _, d in objects))  # fmt: skip
         site = site_at(tmp_path / f"site-{stick.name}")
-        with pytest.raises(BundleError, match="the bundle's"):
+        with pytest.raises(BundleError, match="the bundle's") as caught:
             receive(site, stick)
+        assert caught.value.render().replace("\n", "").isprintable()
         assert not site.artifacts_of(PRESET).exists() and not (tmp_path / "evil").exists()
 
 

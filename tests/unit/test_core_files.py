@@ -35,7 +35,9 @@ from gapforge.core.files import (
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@pytest.mark.parametrize("path", ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb", "a\x9bb"]
+)
 def test_unsafe_paths(path: str, tmp_path: Path) -> None:
     assert unsafe_path_reason(path)
     with pytest.raises(StorageError):

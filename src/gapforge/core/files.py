@@ -28,11 +28,12 @@ _SYNCS = 16  # files that are synced at a time: the disk is asked once for all t
 _SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}  # FUSE, say, would not reach the disk
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
 def unsafe_path_reason(path: str) -> str:
     """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
-    if not path or "\0" in path or "\\" in path or "\n" in path:
+    if not path or _NOT_IN_PATHS.search(path):
         return tr("비어 있거나 제어 문자 또는 역슬래시가 있음", "is empty or holds a control character or backslash")
     pure = PurePosixPath(path)
     if pure.is_absolute():
