@@ -510,6 +510,20 @@ def test_what_rotted_in_the_store_is_brought_back(tmp_path: Path) -> None:
     whole(site, made)
 
 
+def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    site = site_at(tmp_path / "site")
+    receive(site, tmp_path / "stick")
+    lock = site.artifacts_of(PRESET) / "lock.json"
+    lock.unlink()
+    os.mkfifo(lock)
+    argv = [sys.executable, "-m", "gapforge", "unpack", str(tmp_path / "stick")]
+    env = {**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}
+    assert subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False).returncode == 0
+    whole(site, made)
+
+
 def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
     request = Request("ab" * 12, (), (1, 2), ())
     file = tmp_path / "r.json"

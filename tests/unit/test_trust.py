@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -576,6 +577,37 @@ def test_a_new_lock_takes_the_signature_of_the_old_one_away(air: Air) -> None:
     air.site.ok("unpack", air.stick("three"))
     assert not (air.site.project.artifacts_of(PRESET) / "lock.json.sig").exists()
     air.site.ok("verify", PRESET)
+
+
+def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strange(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    air.pack("one")
+    air.site.ok("unpack", air.stick("one"))
+    for machine in (air.sender, air.site):
+        litter = machine.project.artifacts_of(PRESET) / ".lock.json.sig.k1ll3d_x.tmp"  # by atomic_file
+        litter.write_bytes(b"half of a sig")
+        machine.refused("verify", PRESET, code=5)
+    assert "warning" not in air.site.ok("unpack", air.stick("one"))
+    air.site.ok("verify", PRESET)
+    (air.sender.project.artifacts_of(PRESET) / "lock.json.sig").unlink()
+    air.sender.ok("trust", "sign", PRESET, "--key", air.key)
+    air.sender.ok("verify", PRESET)
+    # Between the new lock and the end, where the next bundle has no signature and nobody is trusted any more.
+    air.site.trusted.write_text("")
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("two", signed=False)
+    view = Store.view
+
+    def cut(*args: Any, **more: Any) -> Any:
+        view(*args, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "view", cut)
+        assert air.site.run("unpack", air.stick("two")).returncode == 130
+    air.site.ok("unpack", air.stick("two"))
+    assert not (air.site.project.artifacts_of(PRESET) / "lock.json.sig").exists()
 
 
 # -- without trust

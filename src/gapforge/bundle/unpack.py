@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.admission import Admission, lay_signature, locks_untrusted
+from gapforge.bundle.admission import Admission, clear_signature, lay_signature, locks_untrusted
 from gapforge.bundle.carrier import why_unreadable
 from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
@@ -328,9 +328,9 @@ class _Import:
                 self.result.untrusted[view.preset] = str(error)
                 return
         self.room.require_copies(folder, files)
-        changed = not _is_copy(folder / LOCK, view.lock)
+        clear_signature(folder, signature is None and not _is_copy(folder / LOCK, view.lock))
         laid = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
-        lay_signature(folder, signature, changed)
+        lay_signature(folder, signature)
         if self.admission is not None:
             self.admission.accept(view, self.scan.bundle)
         if laid.strangers:
@@ -463,6 +463,8 @@ def _number_in_name(path: Path, scan: Scan) -> int:
 
 def _paths_of(lock_file: Path) -> Mapping[str, None]:
     """The paths that an earlier lay-out put into artifacts/NAME, so that stale ones may be removed."""
+    if not lock_file.is_file():  # a pipe would be waited for
+        return {}
     try:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
@@ -471,7 +473,7 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
 
 def _is_copy(file: Path, sha256: str) -> bool:
     try:
-        return sha256_file(file) == sha256
+        return file.is_file() and sha256_file(file) == sha256  # a pipe would be waited for
     except OSError:
         return False
 

@@ -147,6 +147,13 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
         file.write(data)
 
 
+def remove_litter(target: Path) -> None:
+    """Remove what killed runs were writing beside ``target`` with ``atomic_file``."""
+    with storage_errors(target):
+        for litter in target.parent.glob(f".{target.name}.*.tmp"):
+            litter.unlink(missing_ok=True)
+
+
 def free_bytes(folder: Path) -> int:
     """How many bytes this user may still write on the disk of an existing folder."""
     status = os.statvfs(folder)
