@@ -226,6 +226,16 @@ def test_an_interrupted_removal_can_be_taken_up(tmp_path: Path, monkeypatch: pyt
     assert not ours.exists()
 
 
+def test_a_removal_that_was_killed_before_its_last_step_can_be_taken_up(tmp_path: Path) -> None:
+    ours = mark_folder(tmp_path / "ours", "test")
+    (ours / MARKER).unlink()
+    (tmp_path / "link").symlink_to(ours)
+    with pytest.raises(StorageError):
+        remove_folder(tmp_path / "link")
+    remove_folder(ours)
+    assert not ours.exists()
+
+
 def test_exclusive(tmp_path: Path, root: Path) -> None:
     lock = tmp_path / "locks/l"
     script = textwrap.dedent(f"""

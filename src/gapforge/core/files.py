@@ -277,8 +277,15 @@ def mark_folder(folder: Path, purpose: str) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there."""
+    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there.
+
+    One that is empty goes too: killed just before it got its marker, or just after that was removed.
+    """
     if not folder.exists():
+        return
+    if not folder.is_symlink() and folder.is_dir() and not any(folder.iterdir()):
+        with storage_errors(folder):
+            folder.rmdir()
         return
     if folder.is_symlink() or not (folder / MARKER).is_file():
         raise StorageError(tr(f"{folder}: {MARKER} 파일이 없습니다. gapforge는 자신이 만든 폴더만 지웁니다",
