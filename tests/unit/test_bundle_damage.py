@@ -524,6 +524,30 @@ def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path:
     whole(site, made)
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad directory of a stick is not the same as one with no volumes."""
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    (tmp_path / "bad").mkdir()
+    for name in ("lost+found", "deep"):
+        (tmp_path / "stick" / name).mkdir()
+    numbers = {"bad": errno.EACCES, "lost+found": errno.EACCES, "deep": errno.EIO}
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if (number := numbers.get(os.path.basename(path), 0)) != 0:
+            raise OSError(number, os.strerror(number), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    site = site_at(tmp_path / "site")
+    with pytest.raises(BundleError, match="no usable volume") as caught:
+        receive(site, tmp_path / "bad")
+    assert f"{tmp_path / 'bad'}\n      cannot be read: Permission denied" in caught.value.render()
+    result = receive(site, tmp_path / "stick", tmp_path / "bad")
+    assert result.complete and set(result.broken) == {tmp_path / "bad", tmp_path / "stick" / "deep"}
+
+
 def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
     request = Request("ab" * 12, (), (1, 2), ())
     file = tmp_path / "r.json"

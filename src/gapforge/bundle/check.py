@@ -65,12 +65,17 @@ def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
         return [piece for piece, is_bad in zip(pieces, on_all_cores(bad, pieces), strict=True) if is_bad]
 
 
-def volume_files(folders: Sequence[Path], suffix: str) -> Iterator[Path]:
-    """Everything whose name ends so in these folders and below (links to folders are not followed), or itself."""
+def volume_files(
+    folders: Sequence[Path], suffix: str, unlisted: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Everything whose name ends so in these folders and below (links to folders are not followed), or itself.
+
+    ``unlisted`` is told of each folder that cannot be listed; its error names it.
+    """
     for folder in folders:
         if not folder.is_dir():
             yield folder
             continue
-        for where, below, names in os.walk(folder):
+        for where, below, names in os.walk(folder, onerror=unlisted):
             below.sort()
             yield from (Path(where, name) for name in sorted(names) if name.lower().endswith(suffix) and name[0] != ".")
