@@ -18,6 +18,7 @@ from gapforge.cli import copies
 from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
+from gapforge.core.files import storage_error
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
 from gapforge.core.text import printable, tr, utc
@@ -56,16 +57,23 @@ def run(args: argparse.Namespace, project: Project) -> int:
         result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
     for line in admission.told(scan.bundle):
         print(line, file=sys.stderr)
-    request = write_request(project, result.request, args.request) if result.request is not None else None
-    if result.complete:
-        clear_request(project, result.bundle)
-    errors: list[GapforgeError] = [] if result.complete else [result.error(request or Path())]
+    errors: list[GapforgeError] = []  # whatever fails from here on: what came in is told of, and has its page
+    request: Path | None = None
+    try:
+        if result.request is not None:
+            request = write_request(project, result.request, args.request)
+        if result.complete:
+            clear_request(project, result.bundle)
+    except (GapforgeError, OSError) as raised:
+        errors.append(_told(raised))
+    if not result.complete:
+        errors.insert(0, result.error(request or args.request or Path()))
     tool: Installed | None = None
     if scan.tool:
         try:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
-        except GapforgeError as raised:
-            errors.append(raised)
+        except (GapforgeError, OSError) as raised:
+            errors.append(_told(raised))
     facts = provenance.of_import(
         project,
         scan,
@@ -93,6 +101,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for error in errors:
         print(error.render(), file=sys.stderr)
     return errors[0].exit_code if errors else 0
+
+
+def _told(error: GapforgeError | OSError) -> GapforgeError:
+    return storage_error(error) if isinstance(error, OSError) else error
 
 
 def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
