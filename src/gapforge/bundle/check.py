@@ -11,7 +11,7 @@ from pathlib import Path
 from gapforge.bundle.flow import Flow
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.volume import Damaged, Piece, open_regular
-from gapforge.core.cores import on_all_cores
+from gapforge.core.cores import go_on, on_all_cores
 from gapforge.core.text import tr
 
 
@@ -36,6 +36,7 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
         _own.flow = Flow(handle)
     _own.flow.begin(piece.position)
     while done < piece.span.length:
+        go_on()
         wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:

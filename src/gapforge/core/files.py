@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from gapforge.core.cores import on_all_cores
+from gapforge.core.cores import go_on, on_all_cores
 from gapforge.core.errors import BusyError, StorageError
 from gapforge.core.text import tr
 
@@ -90,6 +90,7 @@ def sha256_open(file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] 
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
     while count := file.readinto(buffer):
+        go_on()
         digest.update(view[:count])
         if on_bytes is not None:
             on_bytes(count)
