@@ -218,6 +218,7 @@ class _Import:
             except (Damaged, OSError) as error:
                 bad, why = todo, why_unreadable(error)
         self.landing.flush()
+        self.partial.flush()
         for piece in todo:
             if not piece.span.whole:
                 self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
