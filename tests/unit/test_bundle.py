@@ -10,6 +10,8 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,9 @@ from bundles import PRESET, RUN_ENV, carry, hashes, names, receive, sender, site
 from gapforge.build.verify import verify
 from gapforge.bundle import pack as packing
 from gapforge.bundle.contents import site_objects
-from gapforge.bundle.plan import make_plan, read_index, tree_root
+from gapforge.bundle.plan import Sealed, _root_of, index_name, make_plan, read_index, render_index, tree_root
 from gapforge.bundle.receiver import RECEIVER
-from gapforge.bundle.volume import Damaged, Span, read_volume
+from gapforge.bundle.volume import Damaged, Span, View, compact, read_volume
 from gapforge.core.errors import BundleError, StorageError, UsageError, VerifyError
 from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
@@ -206,6 +208,31 @@ def test_the_bundle_s_index_has_no_bit_to_spare(tmp_path: Path) -> None:
         (tmp_path / "changed").write_bytes(changed)
         with pytest.raises(Damaged):
             read_index(tmp_path / "changed")
+
+
+def test_an_index_that_claims_more_volumes_than_it_lists_costs_nothing(tmp_path: Path) -> None:
+    """Long names of presets leave little room in a volume, so a few bytes of index could claim millions of volumes."""
+    views = [View(f"p{n:0127}", "1" * 64, "2" * 64) for n in range(200)]
+    least = int(str(_refusal(lambda: make_plan([], views, 2000)).hint).split()[1])
+    plan = make_plan([Span("a" * 64, 1, 0, 1)], views, least)
+    document = json.loads(render_index(plan, [Sealed(1, plan.size(1), "3" * 64)]))
+    document["objects"] = [["a" * 64, least * 5_000]]
+    document["root"] = _root_of(document)
+    file = tmp_path / index_name(plan.bundle)
+    file.write_bytes(compact(document))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged):
+            read_index(file)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def _refusal(action: Callable[[], object]) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        action()
+    return caught.value
 
 
 def test_a_hash_tree_tells_leaves_from_nodes() -> None:

@@ -233,6 +233,44 @@ def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
     unharmed(site, set())
 
 
+def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -> None:
+    """What a stick says may not write lines of its own, nor anything else than text; JSON stays JSON."""
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    name = os.fsencode(tmp_path / "stick") + b"/\xff\x1b[2J\nnext: all is well.gfv"
+    os.rename(volumes(tmp_path / "stick")[1], name)
+    with open(name, "r+b") as file:
+        file.write(b"broken")
+    forge(tmp_path / "stick" / "y.gfv", index_with(number="\x1b[2J\nnext: all is well\x9b"))
+    site = site_at(tmp_path / "site")
+
+    def run(*words: object, code: int) -> tuple[bytes, bytes]:
+        argv = [sys.executable, "-m", "gapforge", *map(str, words)]
+        done = subprocess.run(argv, env={**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}, capture_output=True, check=False)
+        assert done.returncode == code, done
+        assert b"\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stderr.decode()
+        assert b"\nnext: all is well" not in done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    _, errors = run("unpack", tmp_path / "stick", code=21)
+    assert rb"\udcff\x1b[2J\nnext: all is well.gfv" in errors and rb"number \x1b[2J\nnext" in errors
+    output, _ = run("unpack", tmp_path / "stick", "--json", code=21)
+    assert os.fsdecode(name) in json.loads(output)["broken"]
+    os.unlink(name)
+    carry(made, tmp_path / "stick", size=SIZE)
+    run("unpack", tmp_path / "stick", code=0)
+    folder = os.fsencode(site.artifacts_of(PRESET))
+    os.rename(os.path.join(folder, b"SHA256SUMS"), folder + b"/\xfe\x1b[2J\nnext: all is well")
+    os.mkfifo(folder + b"/wheels/\x1b]0;x\x07")
+    run("verify", PRESET, code=5)
+    _, errors = run("unpack", tmp_path / "stick", code=0)
+    assert rb"/\udcfe\x1b[2J\nnext: all is well: gapforge did not put this file there" in errors
+    output, _ = run("unpack", tmp_path / "stick", "--json", code=0)
+    assert len(json.loads(output)["strangers"][PRESET]) == 2
+    output, _ = run("verify", PRESET, "--json", code=5)
+    assert len(json.loads(output)["presets"][0]["faults"]) == 2
+
+
 def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)
@@ -261,21 +299,23 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
     """Everything about this volume is right but the lock in it, which names a file outside."""
     made = sender(tmp_path)
     lock = json.loads(made.lock().render())
-    from gapforge.core.files import canonical_json, sha256_bytes
+    from gapforge.core.files import sha256_bytes
 
-    for name in ("../../evil", "/tmp/evil", "lock.json"):
+    for name in ("../../evil", "/tmp/evil", "lock.json", "evil/", ".", "a//evil", "half\ud800", "half\udcff", "a\x9b"):
+        lock["preset"] = PRESET if "\x9b" not in name else "\x9b2J"
         lock["entries"] = [
             {"kind": "source", "path": name, "sha256": sha256_bytes(b"evil"), "size": 4, "origin": "url"}
         ]
-        text = canonical_json(lock).encode()
+        text = json.dumps(lock, indent=2).encode()
         objects = sorted([(sha256_bytes(text), text), (sha256_bytes(b"evil"), b"evil")])
-        stick = tmp_path / sha256_bytes(name.encode())
+        stick = tmp_path / sha256_bytes(text)
         stick.mkdir()
         forge(stick / "x.gfv", index_with([[s, len(d)] for s, d in objects], views=[[PRESET, sha256_bytes(text), "2" * 64]]),
               b"".join(d for _, d in objects))  # fmt: skip
         site = site_at(tmp_path / f"site-{stick.name}")
-        with pytest.raises(BundleError, match="the bundle's"):
+        with pytest.raises(BundleError, match="the bundle's") as caught:
             receive(site, stick)
+        assert caught.value.render().replace("\n", "").isprintable()
         assert not site.artifacts_of(PRESET).exists() and not (tmp_path / "evil").exists()
 
 
@@ -332,6 +372,23 @@ def test_a_lie_about_a_size_removes_nothing(tmp_path: Path) -> None:
     forge(stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text)
     assert not receive(site, stick).complete
     assert hashes(site) == before | {digest} and verify(site.artifacts_of(PRESET)).ok
+
+
+def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path: Path) -> None:
+    """A part that lies behind the object's end, by a volume that gives it another size, is no byte of the object."""
+    data = random.Random(7).randbytes(3 * SIZE)
+    made = sender(tmp_path, {"sources/big.tar": data})
+    carry(made, tmp_path / "good", size=SIZE)
+    identity, lie = read_volume(volumes(tmp_path / "good")[0])[0].identity, b"lie" * 10
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    forge(evil / "x.gfv", index_with(
+        [[hashlib.sha256(data).hexdigest(), len(data) + 500, len(data) + 100, len(lie), hashlib.sha256(lie).hexdigest()]],
+        bundle=identity.bundle, volumes=identity.volumes, views=[view.to_json() for view in identity.views]), lie)  # fmt: skip
+    site = site_at(tmp_path / "site")
+    assert not receive(site, evil).complete
+    assert receive(site, tmp_path / "good").complete
+    whole(site, made)
 
 
 def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
@@ -451,6 +508,44 @@ def test_what_rotted_in_the_store_is_brought_back(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "stick")
     assert result.complete and result.imported == 1
     whole(site, made)
+
+
+def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    site = site_at(tmp_path / "site")
+    receive(site, tmp_path / "stick")
+    lock = site.artifacts_of(PRESET) / "lock.json"
+    lock.unlink()
+    os.mkfifo(lock)
+    argv = [sys.executable, "-m", "gapforge", "unpack", str(tmp_path / "stick")]
+    env = {**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}
+    assert subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False).returncode == 0
+    whole(site, made)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad directory of a stick is not the same as one with no volumes."""
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=SIZE)
+    (tmp_path / "bad").mkdir()
+    for name in ("lost+found", "deep"):
+        (tmp_path / "stick" / name).mkdir()
+    numbers = {"bad": errno.EACCES, "lost+found": errno.EACCES, "deep": errno.EIO}
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if (number := numbers.get(os.path.basename(path), 0)) != 0:
+            raise OSError(number, os.strerror(number), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    site = site_at(tmp_path / "site")
+    with pytest.raises(BundleError, match="no usable volume") as caught:
+        receive(site, tmp_path / "bad")
+    assert f"{tmp_path / 'bad'}\n      cannot be read: Permission denied" in caught.value.render()
+    result = receive(site, tmp_path / "stick", tmp_path / "bad")
+    assert result.complete and set(result.broken) == {tmp_path / "bad", tmp_path / "stick" / "deep"}
 
 
 def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.build.verify import verify
 from gapforge.bundle import landing
+from gapforge.bundle import partial as partials
 from gapforge.bundle.flow import STEP, Flow
 from gapforge.bundle.partial import Partial
 from gapforge.core import files as careful
 from gapforge.core import store as stores
 from gapforge.core.errors import StorageError
 from gapforge.core.store import Store
+from hostile import HASH, forge, index_with
 
 
 def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
@@ -67,6 +70,25 @@ def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
     damaged[15] ^= 1
     partial.data(name).write_bytes(damaged)
     assert not partial.finish(name, 30) and not partial.store.has(name)  # hashed out of the file
+
+
+def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of a megabyte can hold ten thousand parts of one object: each note tells of all before it."""
+    notes: list[Path] = []
+    write = partials.write_text
+    monkeypatch.setattr(partials, "write_text", lambda target, text: (notes.append(target), write(target, text)))
+    stick, count = tmp_path / "stick", 1500
+    stick.mkdir()
+    byte = hashlib.sha256(b"x").hexdigest()
+    forge(stick / "x.gfv", index_with([[HASH, 10**6, 2 * n, 1, byte] for n in range(count)]), b"x" * count)
+    site = site_at(tmp_path / "site")
+    start = time.monotonic()
+    receive(site, stick)
+    assert len(notes) < 150 + 2 * (time.monotonic() - start)
+    held = Partial(Store(site.store)).held(HASH, 10**6)  # what the next run knows
+    assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
 def test_objects_are_named_while_others_still_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

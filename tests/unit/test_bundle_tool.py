@@ -27,6 +27,7 @@ from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import BLOCK, keep_archive, make_archive, private_reason, read_archive, render
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume import Span
+from gapforge.cli import main as cli
 from gapforge.core import garbage
 from gapforge.core import lock as locks
 from gapforge.core import preset as documents
@@ -727,6 +728,30 @@ def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
     assert "could not be installed" in page
     done = command(site.root, "unpack", str(tmp_path / "stick"), "--no-tool", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["tool"]["state"] == LEFT
+
+
+def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of the project that this user may not read, or a request that cannot be written where it was asked for."""
+    carry_tool(sender(tmp_path).project, tmp_path / "stick", render(SMALL), size=20_000)
+    site = site_at(tmp_path / "site")
+    monkeypatch.setenv("GAPFORGE_ROOT", str(site.root))
+    (tmp_path / "file").write_text("no folder")
+    first = min((tmp_path / "stick").glob("*.gfv"))
+    assert cli.main(["unpack", str(first), "--no-tool", "--request", str(tmp_path / "file" / "r.json")]) == 21
+    said = capsys.readouterr()
+    assert "objects imported" in said.out and "custody page" in said.out and "is not complete" in said.err
+    assert f"{tmp_path / 'file'}: File exists" in said.err
+
+    def closed(*args: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(site.root / "docs/a.md"))
+
+    monkeypatch.setattr("gapforge.cli.unpack.install", closed)
+    assert cli.main(["unpack", str(tmp_path / "stick")]) == 15
+    said = capsys.readouterr()
+    assert f"whole in {site.artifacts_of(PRESET)}" in said.out and "custody page" in said.out
+    assert f"{site.root / 'docs/a.md'}: permission denied" in said.err
 
 
 def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_plans_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.message == "100바이트 볼륨은 너무 작아 자신의 색인도 담지 못합니다"
     assert re.fullmatch(r"--volume-size \d+ 이상으로 지정하십시오", caught.value.hint)
     monkeypatch.setattr("gapforge.bundle.plan.MAX_VOLUMES", 1)
-    with pytest.raises(BundleError, match=r"^볼륨이 \d+개로 너무 많습니다$"):
+    with pytest.raises(BundleError, match=r"^볼륨이 1개보다 많이 필요합니다$"):
         make_plan([Span(HASH, 10**6, 0, 10**6)], [], 10_000)
 
 

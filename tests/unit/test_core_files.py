@@ -35,7 +35,9 @@ from gapforge.core.files import (
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@pytest.mark.parametrize("path", ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb"])
+@pytest.mark.parametrize(
+    "path", ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb", "a\x9bb"]
+)
 def test_unsafe_paths(path: str, tmp_path: Path) -> None:
     assert unsafe_path_reason(path)
     with pytest.raises(StorageError):
@@ -220,6 +222,16 @@ def test_an_interrupted_removal_can_be_taken_up(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             remove_folder(ours)
     assert (ours / MARKER).is_file()
+    remove_folder(ours)
+    assert not ours.exists()
+
+
+def test_a_removal_that_was_killed_before_its_last_step_can_be_taken_up(tmp_path: Path) -> None:
+    ours = mark_folder(tmp_path / "ours", "test")
+    (ours / MARKER).unlink()
+    (tmp_path / "link").symlink_to(ours)
+    with pytest.raises(StorageError):
+        remove_folder(tmp_path / "link")
     remove_folder(ours)
     assert not ours.exists()
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from gapforge.core.cores import on_all_cores
+from gapforge.bundle.check import read_piece
+from gapforge.bundle.volume import Piece, Span
+from gapforge.core.cores import go_on, on_all_cores
+from gapforge.core.files import sha256_file
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
@@ -31,3 +38,31 @@ def test_an_error_ends_it() -> None:
     with pytest.raises(ValueError, match="three"):
         on_all_cores(work, range(10_000), 2)
     assert len(done) < 10_000
+
+
+@pytest.mark.parametrize("long", ["hashing", "reading"])
+def test_what_is_at_work_does_not_go_on_for_minutes(tmp_path: Path, long: str) -> None:
+    """A volume has gigabytes in one piece: Ctrl-C, or a disk that fails, must not wait for a slow stick to give them all."""
+    file, size = tmp_path / "huge", 1 << 38  # a hole; to read it takes minutes
+    with open(file, "wb") as made:
+        made.truncate(size)
+    handle = os.open(file, os.O_RDONLY)
+    begun = threading.Event()
+
+    def reads() -> None:
+        read_piece(handle, Piece(Span("a" * 64, size, 0, size), "a" * 64, 0), lambda data, offset: begun.set())
+
+    def hashes() -> None:
+        sha256_file(file, lambda count: begun.set())
+
+    def fails() -> None:
+        assert begun.wait(20)
+        raise ValueError("interrupted")
+
+    work: list[Callable[[], None]] = [hashes if long == "hashing" else reads, fails]
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="interrupted"):
+        on_all_cores(lambda item: item(), work, 2)
+    os.close(handle)
+    assert time.monotonic() - start < 10
+    go_on()  # whoever is not at work for others is never stopped

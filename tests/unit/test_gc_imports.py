@@ -159,6 +159,16 @@ def test_a_record_that_cannot_be_read_stops_gc(half: Half, damage: str, capsys: 
         assert cli.main(["gc", "--yes", "--drop", half.bundle]) == 0 and not hashes(half.site)
 
 
+def test_something_else_in_place_of_the_records_stops_gc(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
+    half.record.unlink()
+    half.record.parent.rmdir()
+    half.record.parent.write_text("mine")
+    before = hashes(half.site)
+    assert cli.main(["gc", "--yes"]) == 4 and hashes(half.site) == before
+    said = capsys.readouterr().err
+    assert f"ls -ld {half.record.parent}" in said and "--drop" not in said  # no bundle is called "imports"
+
+
 def test_strange_things_beside_the_records_are_named_and_stay(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
     (half.record.parent / "notes.txt").write_text("mine")
     assert cli.main(["gc", "--yes"]) == 0

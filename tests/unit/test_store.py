@@ -240,6 +240,30 @@ def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.M
     assert (folder / "x").read_bytes() == b"1"
 
 
+def test_a_copy_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    sha256 = store.add_bytes(b"copied")
+    synced: list[tuple[int, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def no_links(*args: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def syncing(handle: int) -> None:
+        fsync(handle)
+        synced.append((os.fstat(handle).st_ino, os.pread(handle, 100, 0)))
+
+    def naming(source: Path, target: Path) -> None:
+        assert (os.stat(source).st_ino, b"copied") in synced
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", naming)
+    assert not store.place(sha256, tmp_path / "view" / "a")
+    assert (tmp_path / "view" / "a").read_bytes() == b"copied"
+
+
 def test_an_intruder_through_the_hard_link_is_seen(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     files = {"x": put(store, b"1")}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from gapforge.bundle.plan import read_index, render_index
 from gapforge.bundle.volume import HEAD, index_bytes, read_volume, trailer
 from gapforge.core import accepted, signing, trust
 from gapforge.core import lock as locks
-from gapforge.core.errors import TrustError
+from gapforge.core.errors import BusyError, TrustError
 from gapforge.core.files import sha256_bytes
 from gapforge.core.project import Project
 from gapforge.core.store import Store
@@ -578,6 +579,37 @@ def test_a_new_lock_takes_the_signature_of_the_old_one_away(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
+def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strange(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    air.pack("one")
+    air.site.ok("unpack", air.stick("one"))
+    for machine in (air.sender, air.site):
+        litter = machine.project.artifacts_of(PRESET) / ".lock.json.sig.k1ll3d_x.tmp"  # by atomic_file
+        litter.write_bytes(b"half of a sig")
+        machine.refused("verify", PRESET, code=5)
+    assert "warning" not in air.site.ok("unpack", air.stick("one"))
+    air.site.ok("verify", PRESET)
+    (air.sender.project.artifacts_of(PRESET) / "lock.json.sig").unlink()
+    air.sender.ok("trust", "sign", PRESET, "--key", air.key)
+    air.sender.ok("verify", PRESET)
+    # Between the new lock and the end, where the next bundle has no signature and nobody is trusted any more.
+    air.site.trusted.write_text("")
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("two", signed=False)
+    view = Store.view
+
+    def cut(*args: Any, **more: Any) -> Any:
+        view(*args, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "view", cut)
+        assert air.site.run("unpack", air.stick("two")).returncode == 130
+    air.site.ok("unpack", air.stick("two"))
+    assert not (air.site.project.artifacts_of(PRESET) / "lock.json.sig").exists()
+
+
 # -- without trust
 
 
@@ -795,6 +827,41 @@ def test_the_verb(tmp_path: Path) -> None:
     dos.write_bytes(pub(one).read_bytes().replace(b"\n", b"\r\n"))
     assert machine.json("trust", "add", dos)["added"] is True
     assert "PRIVATE" not in machine.trusted.read_text()
+
+
+def test_two_changes_of_the_list_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom one removes meanwhile, the other must not bring back with the list that it read before."""
+    one, two = make_key(tmp_path, "one"), make_key(tmp_path, "two")
+    file = tmp_path / "home" / "allowed_signers"
+    trust.add(file, signing.read_public(one), "one")
+    write = trust.write_text
+
+    def meanwhile(target: Path, text: str) -> None:
+        monkeypatch.setattr(trust, "write_text", write)
+        with pytest.raises(BusyError):
+            trust.remove(file, "one")
+        write(target, text)
+
+    monkeypatch.setattr(trust, "write_text", meanwhile)
+    trust.add(file, signing.read_public(two), "two")
+    trust.remove(file, "one")
+    assert [signer.name for signer in trust.read(file).signers] == ["two"]
+
+
+def test_the_verb_on_lists_and_keys_with_odd_names(tmp_path: Path) -> None:
+    machine = Machine(site_at(tmp_path / "site"), tmp_path / "home")
+    key = make_key(tmp_path, "k")
+    absent = {"GAPFORGE_TRUST": str(tmp_path / "absent")}
+    assert "is not there" in machine.refused("trust", "list", env=absent)
+    for words in (
+        ("trust", "add", "~nobody-is-called-so/k.pub"),
+        ("trust", "sign", PRESET, "--key", "~nobody-is-called-so/k"),
+    ):
+        assert "does not exist" in machine.refused(*words, code=2)
+    shutil.copy(pub(key), tmp_path / "ssh-ed25519.pub")
+    done = subprocess.run([sys.executable, "-m", "gapforge", "trust", "add", "ssh-ed25519.pub"], cwd=tmp_path, check=False,
+                          env={**RUN_ENV, **absent, "GAPFORGE_ROOT": str(tmp_path / "site")}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0 and fingerprint(key) in done.stdout
 
 
 def test_what_the_verb_refuses(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
-from gapforge.core.text import josa, tr
+from gapforge.core.text import josa, printable, tr
 from gapforge.core.trust import LOCK_SIGNATURE, Signer, Signers, check_lock
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
@@ -116,7 +116,7 @@ class VerifyReport:
         extra = sorted({f.file for f in self.faults if f.kind == "extra"})
         steps = []
         if bad:
-            shown, rest = " ".join(bad[:_SHOWN_IN_HINT]), len(bad) - _SHOWN_IN_HINT
+            shown, rest = printable(" ".join(bad[:_SHOWN_IN_HINT])), len(bad) - _SHOWN_IN_HINT
             more = tr(f" 외 {rest}개", f" and the other {rest}") if rest > 0 else ""
             steps.append(
                 tr(f"매체에서 다시 복사: {shown}{more}; 또는 온라인에서: ./deps_sync.sh {self.preset}",

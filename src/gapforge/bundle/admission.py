@@ -20,7 +20,7 @@ from gapforge.bundle.volume import BUNDLE_ID, PRESET_NAME, Damaged, Identity, Vi
 from gapforge.core import accepted, signing
 from gapforge.core.accepted import Accepted, Record
 from gapforge.core.errors import Fault, ToolError, TrustError
-from gapforge.core.files import storage_errors, write_bytes
+from gapforge.core.files import remove_litter, storage_errors, write_bytes
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
 from gapforge.core.text import josa, tr, utc
@@ -338,14 +338,23 @@ class Admission:
                     write_bytes(file, data)
 
 
-def lay_signature(folder: Path, signature: bytes | None, lock_changed: bool) -> None:
-    """Make lock.json.sig the one that fits; one that signs an earlier lock goes."""
+def clear_signature(folder: Path, stale: bool) -> None:
+    """Remove what a killed run was writing of lock.json.sig, and when ``stale`` the one that signs an earlier lock.
+
+    Comes before the lock: afterwards nobody could tell any more that the signature is that of an earlier one.
+    """
+    file = folder / LOCK_SIGNATURE
+    remove_litter(file)
+    with storage_errors(file):
+        if stale and (file.is_symlink() or file.is_file()):
+            file.unlink()
+
+
+def lay_signature(folder: Path, signature: bytes | None) -> None:
+    """Make lock.json.sig the one that fits, if there is one."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
-        if signature is None:
-            if lock_changed and (file.is_symlink() or file.is_file()):
-                file.unlink()
-        elif file.is_symlink() or not file.is_file() or file.read_bytes() != signature:
+        if signature is not None and (file.is_symlink() or not file.is_file() or file.read_bytes() != signature):
             write_bytes(file, signature)
 
 

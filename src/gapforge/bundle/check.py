@@ -11,7 +11,7 @@ from pathlib import Path
 from gapforge.bundle.flow import Flow
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.volume import Damaged, Piece, open_regular
-from gapforge.core.cores import on_all_cores
+from gapforge.core.cores import go_on, on_all_cores
 from gapforge.core.text import tr
 
 # In bytes: the buffers of all threads, so that many cores do not mean much memory; and the least that each of them has.
@@ -40,6 +40,7 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
         _own.flow = Flow(handle)
     _own.flow.begin(piece.position)
     while done < piece.span.length:
+        go_on()
         wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:
@@ -69,12 +70,17 @@ def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
         return [piece for piece, is_bad in zip(pieces, on_all_cores(bad, pieces), strict=True) if is_bad]
 
 
-def volume_files(folders: Sequence[Path], suffix: str) -> Iterator[Path]:
-    """Everything whose name ends so in these folders and below (links to folders are not followed), or itself."""
+def volume_files(
+    folders: Sequence[Path], suffix: str, unlisted: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
+    """Everything whose name ends so in these folders and below (links to folders are not followed), or itself.
+
+    ``unlisted`` is told of each folder that cannot be listed; its error names it.
+    """
     for folder in folders:
         if not folder.is_dir():
             yield folder
             continue
-        for where, below, names in os.walk(folder):
+        for where, below, names in os.walk(folder, onerror=unlisted):
             below.sort()
             yield from (Path(where, name) for name in sorted(names) if name.lower().endswith(suffix) and name[0] != ".")

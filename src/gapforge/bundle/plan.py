@@ -94,11 +94,13 @@ class Index:
 
 
 def make_plan(
-    spans: Iterable[Span], views: Iterable[View], volume_bytes: int, *, repairs: str = "", tool: str = ""
-) -> Plan:
+    spans: Iterable[Span], views: Iterable[View], volume_bytes: int, *, repairs: str = "", tool: str = "",
+    most: int = 0,
+) -> Plan:  # fmt: skip
     """Lay spans out over volumes of at most ``volume_bytes``.
 
-    Raises BundleError when volumes of that size cannot even hold their own index, or the bundle has too many objects.
+    Raises BundleError when volumes of that size cannot even hold their own index, or the bundle has too many objects
+    or more than ``most`` volumes (0: as many as can be).
     """
     ordered, named = tuple(sorted(set(spans))), tuple(sorted(set(views)))
     seed = {"format": FORMAT, "volume_size": volume_bytes, "repairs": repairs, "tool": tool,
@@ -109,11 +111,11 @@ def make_plan(
                              f"a bundle of {len(ordered)} objects is too large for its index"),
                           hint=tr("프리셋을 하나씩 따로 담으십시오", "pack the presets one by one"))  # fmt: skip
     identity = Identity(sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named, tool)
-    volumes = _layout(ordered, identity)
+    volumes = _layout(ordered, identity, most or MAX_VOLUMES)
     return Plan(identity.bundle, volume_bytes, repairs, named, ordered, volumes, tool)
 
 
-def _layout(spans: Sequence[Span], identity: Identity) -> tuple[tuple[Span, ...], ...]:
+def _layout(spans: Sequence[Span], identity: Identity, most: int) -> tuple[tuple[Span, ...], ...]:
     fixed = len(HEAD) + TRAILER.size + len(index_bytes(identity, (), ()))
     capacity = identity.volume_size - fixed
     if capacity < _PIECE_ROOM + MIN_PAYLOAD:
@@ -139,9 +141,9 @@ def _layout(spans: Sequence[Span], identity: Identity) -> tuple[tuple[Span, ...]
                 rest = replace(rest, offset=rest.offset + room, length=rest.length - room)
             volumes.append([])
             used = listed = 0
-    if len(volumes) > MAX_VOLUMES:
-        raise BundleError(tr(f"볼륨이 {len(volumes)}개로 너무 많습니다", f"{len(volumes)} volumes are too many"),
-                          hint=tr("--volume-size를 더 크게 지정하십시오", "choose a larger --volume-size"))  # fmt: skip
+            if len(volumes) > most:  # said here, not at the end: an index may claim millions of them
+                raise BundleError(tr(f"볼륨이 {most}개보다 많이 필요합니다", f"more than {most} volumes are needed"),
+                                  hint=tr("--volume-size를 더 크게 지정하십시오", "choose a larger --volume-size"))  # fmt: skip
     return tuple(tuple(volume) for volume in volumes)
 
 
@@ -203,7 +205,8 @@ def read_index(path: Path) -> Index:
     if sum(span.length for span in spans) // bytes_each > MAX_INDEX // 64:
         raise Damaged(tr("볼륨이 목록보다 많다고 함", "declares more volumes than it lists"))
     try:
-        plan = make_plan(spans, parse_views(raw["views"]), bytes_each, repairs=repairs, tool=tool)
+        views, listed = parse_views(raw["views"]), max(1, len(raw["volumes"]))
+        plan = make_plan(spans, views, bytes_each, repairs=repairs, tool=tool, most=listed)
     except BundleError as error:
         raise Damaged(tr(f"만들 수 없는 묶음임: {error.message}", error.message)) from None
     if plan.bundle != raw["bundle"] or len(raw["volumes"]) != len(plan.volumes):

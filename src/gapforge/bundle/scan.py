@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.bundle.admission import Admission
+from gapforge.bundle.carrier import why_unreadable
 from gapforge.bundle.check import volume_files
 from gapforge.bundle.plan import Index, Plan, read_index
 from gapforge.bundle.volume import SUFFIX, Damaged, View, Volume, read_volume
 from gapforge.core.errors import BundleError, Fault
-from gapforge.core.foreign import os_says
 from gapforge.core.signing import SUFFIX as SIGNATURE_SUFFIX
 from gapforge.core.text import josa, tr
 
@@ -81,7 +83,13 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
         for path in _small_files(folders, LOCK_SUFFIX, beside=True):
             admission.offer_lock_signature(path)
     altered: dict[Path, tuple[str, str]] = {}
-    for count, path in enumerate(volume_files(folders, SUFFIX)):
+
+    def unlisted(error: OSError) -> None:
+        path = Path(os.fsdecode(error.filename))
+        if path in folders or error.errno not in (errno.EACCES, errno.EPERM):  # lost+found is for root alone
+            scan.broken[path] = why_unreadable(error)
+
+    for count, path in enumerate(volume_files(folders, SUFFIX, unlisted)):
         if count == MAX_FILES:
             raise BundleError(tr(f"볼륨이 {MAX_FILES}개보다 많습니다", f"there are more than {MAX_FILES} volumes"),
                               hint=tr("묶음 하나의 폴더만 지정하십시오", "name the folders of one bundle"))  # fmt: skip
@@ -93,10 +101,8 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
         except Altered as error:
             altered[path] = volume.identity.root, str(error)
             scan.broken[path] = str(error)
-        except Damaged as error:
-            scan.broken[path] = str(error)
-        except OSError as error:
-            scan.broken[path] = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+        except (Damaged, OSError) as error:
+            scan.broken[path] = why_unreadable(error)
         else:
             scan.volumes.append(volume)
     if admission is not None and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2:

@@ -18,7 +18,7 @@ from gapforge.bundle.plan import Index, Plan, Sealed, index_name, read_index, re
 from gapforge.bundle.volume import Damaged, View
 from gapforge.core import signing
 from gapforge.core.errors import BundleError, ToolError, UsageError
-from gapforge.core.files import read_regular, sha256_bytes, write_bytes
+from gapforge.core.files import read_regular, remove_litter, sha256_bytes, write_bytes
 from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, LOCK, SUFFIX, BadSignature, PublicKey, Signature, SigningKey
@@ -224,6 +224,7 @@ def _by(key: PublicKey, places: Iterable[Path], text: bytes) -> Signature | None
 
 def _lay(folder: Path, text: bytes, signature: bytes) -> None:
     """Put the signature beside the lock that it signs, if that is there."""
+    remove_litter(folder / LOCK_SIGNATURE)
     try:
         if read_regular(folder / LOCK_FILE, MAX_LOCK) != text:
             return

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.admission import Admission, lay_signature, locks_untrusted
+from gapforge.bundle.admission import Admission, clear_signature, lay_signature, locks_untrusted
 from gapforge.bundle.carrier import why_unreadable
 from gapforge.bundle.check import read_piece
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
@@ -32,7 +32,7 @@ from gapforge.core.lock import Lock
 from gapforge.core.progress import Progress
 from gapforge.core.project import Project
 from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
+from gapforge.core.text import josa, printable, tr
 from gapforge.core.trust import Untrusted
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
@@ -218,6 +218,7 @@ class _Import:
             except (Damaged, OSError) as error:
                 bad, why = todo, why_unreadable(error)
         self.landing.flush()
+        self.partial.flush()
         for piece in todo:
             if not piece.span.whole:
                 self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
@@ -328,9 +329,9 @@ class _Import:
                 self.result.untrusted[view.preset] = str(error)
                 return
         self.room.require_copies(folder, files)
-        changed = not _is_copy(folder / LOCK, view.lock)
+        clear_signature(folder, signature is None and not _is_copy(folder / LOCK, view.lock))
         laid = self.store.view(folder, files, _paths_of(folder / LOCK), last=LOCK)
-        lay_signature(folder, signature, changed)
+        lay_signature(folder, signature)
         if self.admission is not None:
             self.admission.accept(view, self.scan.bundle)
         if laid.strangers:
@@ -361,8 +362,9 @@ class _Import:
         except LockError as error:
             raise _altered(error.message, error.faults) from None
         if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
-            raise _altered(tr(f"{shown}: {lock.preset}의 것이거나 자기 자신이 들어 있습니다",
-                              f"{shown} is that of {lock.preset}, or lists itself"))  # fmt: skip
+            other = printable(lock.preset)[:128]
+            raise _altered(tr(f"{shown}: {other}의 것이거나 자기 자신이 들어 있습니다",
+                              f"{shown} is that of {other}, or lists itself"))  # fmt: skip
         return lock
 
     def _tool(self) -> None:
@@ -462,6 +464,8 @@ def _number_in_name(path: Path, scan: Scan) -> int:
 
 def _paths_of(lock_file: Path) -> Mapping[str, None]:
     """The paths that an earlier lay-out put into artifacts/NAME, so that stale ones may be removed."""
+    if not lock_file.is_file():  # a pipe would be waited for
+        return {}
     try:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
@@ -470,7 +474,7 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
 
 def _is_copy(file: Path, sha256: str) -> bool:
     try:
-        return sha256_file(file) == sha256
+        return file.is_file() and sha256_file(file) == sha256  # a pipe would be waited for
     except OSError:
         return False
 

@@ -47,8 +47,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
         _only(args, 0, "./gapforge trust list")
-        document["signers"] = [_json(signer) for signer in trust.read(file).signers]
-        lines = [f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in trust.read(file).signers]
+        signers = trust.load(
+            project
+        ).signers  # not just the file: a list that is gone does not mean that nobody is trusted
+        document["signers"] = [_json(signer) for signer in signers]
+        lines = [f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in signers]
         lines = lines or [_nobody()]
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
@@ -82,7 +85,11 @@ def _only(args: argparse.Namespace, count: int, command: str) -> str:
 
 def _key(text: str) -> PublicKey:
     """The key that a file or the text itself is."""
-    if text.startswith(KINDS) or "PRIVATE KEY-----" in text or "-cert-v0" in text.split(" ")[0]:
+    if (
+        text.split(None, 1)[:1] in ([kind] for kind in KINDS)
+        or "PRIVATE KEY-----" in text
+        or "-cert-v0" in text.split(" ")[0]
+    ):
         try:
             return signing.parse_public(text)
         except ValueError as error:
@@ -91,7 +98,7 @@ def _key(text: str) -> PublicKey:
     if not text.isprintable():
         raise UsageError(tr("키 파일의 이름에는 줄바꿈이 없어야 합니다", "a key's file has no line ends in its name"),
                          hint="./gapforge trust add FILE.pub")  # fmt: skip
-    return signing.read_public(Path(text).expanduser())
+    return signing.read_public(Path(os.path.expanduser(text)))  # as it is where nobody has that name
 
 
 def _name(key: PublicKey) -> str:

@@ -18,9 +18,10 @@ from gapforge.cli import copies
 from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import trust
 from gapforge.core.errors import GapforgeError
+from gapforge.core.files import storage_error
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.project import Project
-from gapforge.core.text import josa, tr, utc
+from gapforge.core.text import josa, printable, tr, utc
 
 HELP = {
     "ko": "날라 온 볼륨을 확인하며 들여와 artifacts/에 둡니다 (네트워크 불필요)",
@@ -56,16 +57,23 @@ def run(args: argparse.Namespace, project: Project) -> int:
         result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
     for line in admission.told(scan.bundle):
         print(line, file=sys.stderr)
-    request = write_request(project, result.request, args.request) if result.request is not None else None
-    if result.complete:
-        clear_request(project, result.bundle)
-    errors: list[GapforgeError] = [] if result.complete else [result.error(request or Path())]
+    errors: list[GapforgeError] = []  # whatever fails from here on: what came in is told of, and has its page
+    request: Path | None = None
+    try:
+        if result.request is not None:
+            request = write_request(project, result.request, args.request)
+        if result.complete:
+            clear_request(project, result.bundle)
+    except (GapforgeError, OSError) as raised:
+        errors.append(_told(raised))
+    if not result.complete:
+        errors.insert(0, result.error(request or args.request or Path()))
     tool: Installed | None = None
     if scan.tool:
         try:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
-        except GapforgeError as raised:
-            errors.append(raised)
+        except (GapforgeError, OSError) as raised:
+            errors.append(_told(raised))
     facts = provenance.of_import(
         project,
         scan,
@@ -95,6 +103,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return errors[0].exit_code if errors else 0
 
 
+def _told(error: GapforgeError | OSError) -> GapforgeError:
+    return storage_error(error) if isinstance(error, OSError) else error
+
+
 def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
     return {
         "ok": result.complete, "bundle": result.bundle, "volumes": [str(v.path) for v in scan.volumes],
@@ -118,12 +130,13 @@ def _show(result: Unpacked, project: Project) -> None:
         print(copies.note(result.copies, result.copied))
     if result.complete:
         for file, why in result.broken.items():
-            print(tr(f"경고: {file}: {why}", f"warning: {file}: {why}"), file=sys.stderr)
+            print(printable(tr(f"경고: {file}: {why}", f"warning: {file}: {why}")), file=sys.stderr)
     for name, paths in result.strangers.items():
         for path in paths:
-            print(tr(f"경고: {project.artifacts_of(name) / path}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
-                     f"warning: {project.artifacts_of(name) / path}: gapforge did not put this file there and verify will "
-                     "refuse it; move it away"), file=sys.stderr)  # fmt: skip
+            shown = printable(str(project.artifacts_of(name) / path))
+            print(tr(f"경고: {shown}: gapforge가 둔 파일이 아니어서 verify가 거부합니다. 옮기거나 지우십시오.",
+                     f"warning: {shown}: gapforge did not put this file there and verify will refuse it; move it away"),
+                  file=sys.stderr)  # fmt: skip
 
 
 def _tool(scan: Scan, tool: Installed | None, errors: Sequence[GapforgeError]) -> dict[str, Any] | None:

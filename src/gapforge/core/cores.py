@@ -12,10 +12,27 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Mine(threading.local):
+    stop: threading.Event | None = None
+
+
+_mine = _Mine()
+
+
+class Stopped(Exception):
+    """Raised by ``go_on``; it never leaves ``on_all_cores``, which raises what stopped the work."""
+
+
+def go_on() -> None:
+    """To be called now and then by work that takes long: ends it when other work has failed, or a person has had enough."""
+    if _mine.stop is not None and _mine.stop.is_set():
+        raise Stopped
+
+
 def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0) -> list[Result]:
     """What ``work`` gives for each item, begun in the items' order on ``jobs`` threads (0: as many as cores).
 
-    The first exception ends it, after what is at work. Unlike ``Executor.map`` it makes no object for each item that
+    The first exception ends it, after what is at work (see ``go_on``). Unlike ``Executor.map`` it makes no object for each item that
     waits: a future takes more memory than most items.
     """
     results: dict[int, Result] = {}
@@ -23,11 +40,14 @@ def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item], jobs: in
     stop = threading.Event()
 
     def share() -> None:
+        _mine.stop = stop
         try:
             for number in numbers:
                 if stop.is_set():
                     return
                 results[number] = work(items[number])
+        except Stopped:
+            return
         except BaseException:
             stop.set()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gapforge.core.text import tr
+from gapforge.core.text import printable, tr
 
 # What begins a message, what begins its next step, and what parts a fault from what would be right: Korean, English.
 ERROR = ("오류: ", "error: ")
@@ -25,9 +25,9 @@ class Fault:
     expected: str = ""
 
     def lines(self) -> str:
-        """The fault as one or two indented lines for a terminal."""
+        """The fault as two indented lines for a terminal. Its texts may come from a stick that anybody has touched."""
         tail = f"{tr(*EXPECTED)}{self.expected}" if self.expected else ""
-        return f"  {self.where}\n      {self.problem}{tail}"
+        return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
 
     def to_json(self) -> dict[str, str]:
         return {"where": self.where, "problem": self.problem, "expected": self.expected}

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from gapforge.core.cores import on_all_cores
+from gapforge.core.cores import go_on, on_all_cores
 from gapforge.core.errors import BusyError, StorageError
 from gapforge.core.foreign import os_says
 from gapforge.core.text import tr
@@ -29,11 +29,12 @@ _SYNCS = 16  # files that are synced at a time: the disk is asked once for all t
 _SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}  # FUSE, say, would not reach the disk
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
 def unsafe_path_reason(path: str) -> str:
     """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
-    if not path or "\0" in path or "\\" in path or "\n" in path:
+    if not path or _NOT_IN_PATHS.search(path):
         return tr("비어 있거나 제어 문자 또는 역슬래시가 있음", "is empty or holds a control character or backslash")
     pure = PurePosixPath(path)
     if pure.is_absolute():
@@ -90,6 +91,7 @@ def sha256_open(file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] 
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
     while count := file.readinto(buffer):
+        go_on()
         digest.update(view[:count])
         if on_bytes is not None:
             on_bytes(count)
@@ -145,6 +147,13 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a small file atomically."""
     with atomic_file(target, mode) as file:
         file.write(data)
+
+
+def remove_litter(target: Path) -> None:
+    """Remove what killed runs were writing beside ``target`` with ``atomic_file``."""
+    with storage_errors(target):
+        for litter in target.parent.glob(f".{target.name}.*.tmp"):
+            litter.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
@@ -270,8 +279,15 @@ def mark_folder(folder: Path, purpose: str) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there."""
+    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there.
+
+    One that is empty goes too: killed just before it got its marker, or just after that was removed.
+    """
     if not folder.exists():
+        return
+    if not folder.is_symlink() and folder.is_dir() and not any(folder.iterdir()):
+        with storage_errors(folder):
+            folder.rmdir()
         return
     if folder.is_symlink() or not (folder / MARKER).is_file():
         raise StorageError(tr(f"{folder}: {MARKER} 파일이 없습니다. gapforge는 자신이 만든 폴더만 지웁니다",

@@ -161,16 +161,20 @@ def _waiting(project: Project, drop: str) -> tuple[imports.Unfinished, ...]:
     found, faults = imports.unfinished(project.store)
     faults = [fault for fault in faults if fault.where != str(imports.file_of(project.store, drop))]
     if faults:
-        bundle = Path(faults[0].where).stem
+        damaged = [Path(fault.where).stem for fault in faults if imports.FILE.fullmatch(Path(fault.where).name)]
+        where = faults[0].where
+        again = tr("묶음의 볼륨을 다시 들여오십시오: ./gapforge unpack FOLDER",
+                   "bring the bundle's volumes again: ./gapforge unpack FOLDER")  # fmt: skip
+        hint = (tr(f"{again}; 묶음을 포기하려면: ./gapforge gc --drop {damaged[0]}",
+                   f"{again}; or give the bundle up: ./gapforge gc --drop {damaged[0]}") if damaged else
+                tr(f"무엇인지 보고 옮기십시오(ls -ld {where}). 그다음 {again}", f"see what it is and move it away (ls -ld {where}), then {again}"))  # fmt: skip
         raise LockError(
             tr("다 들여오지 않은 묶음의 기록 가운데 읽을 수 없는 것이 있어 무엇을 남겨야 하는지 알 수 없습니다. "
                "아무것도 지우지 않았습니다",
                "not every record of an unfinished import can be read, so nobody knows what the store must keep; "
                "nothing was deleted"),
             faults=faults,
-            hint=tr(f"묶음의 볼륨을 다시 들여오십시오: ./gapforge unpack FOLDER; 묶음을 포기하려면: ./gapforge gc --drop {bundle}",
-                    "bring the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
-                    f"./gapforge gc --drop {bundle}"),
+            hint=hint,
         )  # fmt: skip
     return tuple(one for one in found if one.bundle != drop)
 

@@ -167,7 +167,10 @@ def load(file: Path, *, shown: str = "") -> Lock:
         seen: set[str] = set()
         for index, entry in enumerate(raw["entries"]):
             where = f"{shown}: $.entries[{index}].path"
-            if reason := unsafe_path_reason(entry["path"]):
+            reason = unsafe_path_reason(entry["path"])
+            if not reason and {"", "."} & set(entry["path"].split("/")):  # the same file by another path
+                reason = tr("빈 부분이나 '.'이 있음", "has an empty part or '.'")
+            if reason:
                 faults.append(Fault(where, tr(f'"{entry["path"]}": {reason}', f'"{entry["path"]}" {reason}')))
             if entry["path"] in seen:
                 faults.append(Fault(where, tr(f'두 번 적혀 있음: "{entry["path"]}"', f'"{entry["path"]}" is listed twice'),

@@ -21,6 +21,8 @@ from gapforge.core.text import tr
 Said = str | Mapping[str, str]  # a text for readers: the same in every language, or one for each of "ko" and "en"
 ONE_LINE: Mapping[str, str] = {"ko": "한 줄짜리 문자열", "en": "text on one line"}
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 class Shape:
     """One kind of JSON value. ``about`` is the description that editors show."""
@@ -335,6 +337,8 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
     try:
         text = file.read_bytes().decode("utf-8")
         value = json.loads(text, object_pairs_hook=_no_duplicates)
+        if _HALF.search(text):  # a whole pair is a character; half of one can be written nowhere
+            json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError:
         return None, [Fault(shown, tr("없음", "does not exist"))]
     except IsADirectoryError:
@@ -344,6 +348,9 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
     except UnicodeDecodeError as error:
         return None, [Fault(shown, tr(f"UTF-8 텍스트가 아님(바이트 위치 {error.start})",
                                       f"is not UTF-8 text (byte {error.start})"), "UTF-8")]  # fmt: skip
+    except UnicodeEncodeError:
+        return None, [Fault(shown, tr("반쪽짜리 유니코드 문자가 있음 (\\ud800-\\udfff)",
+                                      "holds half of a Unicode character (\\ud800 to \\udfff)"))]  # fmt: skip
     except json.JSONDecodeError as error:
         where = tr(f"{shown}: {error.lineno}행 {error.colno}열", f"{shown}: line {error.lineno}, column {error.colno}")
         why = json_says(error)

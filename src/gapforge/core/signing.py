@@ -146,7 +146,7 @@ def read_public(file: Path) -> PublicKey:
 
 def signing_key(file: Path) -> SigningKey:
     """A key to sign with. Raises UsageError when the file is none; whether it can sign shows when it does."""
-    file = file.expanduser().absolute()
+    file = Path(os.path.expanduser(file)).absolute()  # as it is where nobody has that name
     data = _read_key(file)
     if not _PRIVATE.search(data.decode("latin-1")):
         return SigningKey(file, read_public(file))

@@ -235,6 +235,7 @@ class Store:
                     if _same_copy(source, target, sha256):
                         return False
                     shutil.copy2(source, temporary)
+                    sync_files([temporary])  # after a power cut a name must not stand for bytes that never came
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)

@@ -13,12 +13,13 @@ import pwd
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.core import accepted, signing
 from gapforge.core.errors import Fault, TrustError, UsageError
-from gapforge.core.files import read_regular, sha256_bytes, write_text
+from gapforge.core.files import exclusive, read_regular, sha256_bytes, write_text
 from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
@@ -184,10 +185,15 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     if not NAME.fullmatch(name):
         raise UsageError(tr(f"{printable(name)!r}: 서명자의 이름으로 쓸 수 없습니다", f"{printable(name)!r} cannot be a signer's name"),
                          hint=tr("--name에 쓸 수 있는 것: 영문자, 숫자, . _ @ + -", "--name with letters, digits and . _ @ + -"))  # fmt: skip
-    signers = read(file)
-    for signer in signers.signers:
-        if signer.name == name and signer.key.blob == key.blob:
-            return False
+    if any(signer.name == name and signer.key.blob == key.blob for signer in read(file).signers):
+        return False
+    with _changing(file):
+        _add(file, key, name)
+    return True
+
+
+def _add(file: Path, key: PublicKey, name: str) -> None:
+    for signer in read(file).signers:
         if signer.name == name:
             raise UsageError(
                 tr(f"{name}: 이미 다른 키 {josa(signer.key.fingerprint, '으로', '로')} 신뢰하고 있습니다(이번 키는 {key.fingerprint})",
@@ -200,11 +206,15 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
     line = f'{name} namespaces="{namespaces}" {key.text}'
     write_text(_real(file), before + ("" if before.endswith("\n") or not before else "\n") + line + "\n")
-    return True
 
 
 def remove(file: Path, name: str) -> list[Signer]:
     """Trust this name no longer; gives the keys that it had. Raises UsageError when nobody is called so."""
+    with _changing(file):
+        return _remove(file, name)
+
+
+def _remove(file: Path, name: str) -> list[Signer]:
     gone = [signer for signer in read(file).signers if signer.name == name]
     if not gone:
         raise UsageError(tr(f"{printable(name)}: 신뢰하는 서명자 가운데 이런 이름이 없습니다",
@@ -213,6 +223,12 @@ def remove(file: Path, name: str) -> list[Signer]:
             if not line.strip() or line.startswith("#") or _signer(line).name != name]  # fmt: skip
     write_text(_real(file), "\n".join(kept))
     return gone
+
+
+def _changing(file: Path) -> AbstractContextManager[None]:
+    """One change of the list at a time: of two, the later one would bring back whom the other removed."""
+    real = _real(file)
+    return exclusive(real.with_name(f".{real.name}.lock"), f"{file}")
 
 
 def check_lock(project: Project, folder: Path, preset: str, signers: Signers) -> Signer:
