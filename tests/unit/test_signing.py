@@ -102,6 +102,16 @@ def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(keys
     assert not agents(said)
 
 
+def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: Path) -> None:
+    """A unix socket's path ends at 107 bytes."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    code = HOLDING.format(key=str(keys / "secret"), then="")
+    said, status = run_at_a_terminal(code, tmp_path, ["correct horse"], TMPDIR=str(deep))
+    assert status == 0 and "agents 1" in said and "gone True" in said, said
+    assert not list(deep.iterdir())
+
+
 def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
     said, status = run_at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said

@@ -20,6 +20,7 @@ from gapforge.core.text import tr
 
 # ssh-agent ends when the command that it was given ends, and cat ends when we close its stdin, or die.
 _AGENT = 'echo "$SSH_AGENT_PID"; exec cat'
+_LONGEST = 70  # bytes of a folder's path; with our own names behind it, a socket's path ends at 107
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
     if key is None or not key.locked or key.public.touched or not signing.at_terminal() or _in_users_agent(key):
         yield key
         return
-    with tempfile.TemporaryDirectory(prefix="gapforge-agent-") as folder:
+    short = None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="gapforge-agent-", dir=short) as folder:
         socket = Path(folder, "socket")
         with process.companion(["ssh-agent", "-a", str(socket), "sh", "-c", _AGENT]) as agent:
             pid = (agent.stdout.readline() if agent.stdout is not None else "").strip()
