@@ -112,6 +112,36 @@ def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: P
     assert not list(deep.iterdir())
 
 
+def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(keys: Path, tmp_path: Path) -> None:
+    """No agent holds it, so ssh-keygen takes the private half, as if that had been named."""
+    said, status = run_at_a_terminal(
+        HOLDING.format(key=str(pub(keys / "secret")), then=""), tmp_path, ["correct horse"]
+    )
+    assert status == 0 and said.count("passphrase") == 1 and "agents 1" in said and "signed" in said, said
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNING.format(key=str(pub(keys / "secret")))], env=RUN_ENV, start_new_session=True,
+        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n" in done.stdout, done
+    # A file of that name that has nothing to do with it, or that is not ours to read, is left alone.
+    other = tmp_path / "other"
+    other.with_suffix(".pub").write_bytes(pub(keys / "secret").read_bytes())
+    for data in (b"no key", (keys / "ed25519").read_bytes()):
+        other.write_bytes(data)
+        other.chmod(0o600)
+        assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+    other.write_bytes((keys / "secret").read_bytes())
+    other.chmod(0o644)
+    assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+
+
+SIGNING = """
+from pathlib import Path; from gapforge.core import signing; from gapforge.core.errors import GapforgeError
+try: signing.sign(signing.signing_key(Path({key!r})), "x", [b"data"])
+except GapforgeError as error: print(error.render())
+"""
+
+
 def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
     said, status = run_at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said

@@ -148,7 +148,8 @@ def signing_key(file: Path) -> SigningKey:
     file = file.expanduser().absolute()
     data = _read_key(file)
     if not _PRIVATE.search(data.decode("latin-1")):
-        return SigningKey(file, read_public(file))
+        public = read_public(file)
+        return _private_beside(file, public) or SigningKey(file, public)
     status = os.stat(file)
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
         mode = f"{stat.S_IMODE(status.st_mode):o}"
@@ -156,6 +157,18 @@ def signing_key(file: Path) -> SigningKey:
                             f"{file} is a private key that others may read (mode {mode}); ssh-keygen refuses it"),
                          hint=f"chmod 600 {file}")  # fmt: skip
     return SigningKey(file, _public_part(data) or read_public(file), locked=_locked(data))
+
+
+def _private_beside(file: Path, public: PublicKey) -> SigningKey | None:
+    """The private half of a .pub: ssh-keygen takes it when no agent holds the key, and may ask for its passphrase."""
+    private = file.with_suffix("")
+    if file.suffix != ".pub" or not private.is_file():
+        return None
+    try:
+        key = signing_key(private)
+    except UsageError:  # not ours to read, say; an agent may hold the key all the same
+        return None
+    return key if key.public.blob == public.blob else None
 
 
 def signing_key_of(text: str) -> SigningKey:
