@@ -147,6 +147,37 @@ def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said
 
 
+@pytest.mark.parametrize("how", ["interrupted", "late"])
+@pytest.mark.parametrize("what", ["held", "sign"])
+def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
+    keys: Path, tmp_path: Path, what: str, how: str
+) -> None:
+    work = {"held": "held(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[what]
+    code = MUTE.format(key=str(keys / "secret"), work=work, patience=4 if how == "late" else 600, kill=how != "late")
+    said, status = run_at_a_terminal(code, tmp_path, [])
+    assert "nobody answered for" in said if how == "late" else "KeyboardInterrupt" in said, said
+    assert "shown False True" in said and status == 0, said
+
+
+MUTE = """
+import os, signal, termios, threading, time
+def shown(): return bool(termios.tcgetattr(0)[3] & termios.ECHO)
+def watch():
+    global muted
+    while shown(): time.sleep(0.05)
+    muted = False
+    if {kill}: os.kill(os.getpid(), signal.SIGTERM)
+def stop(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stop)
+signing.SIGNING_PATIENCE, muted = {patience}, True
+key = signing.signing_key(Path({key!r}))
+threading.Thread(target=watch, daemon=True).start()
+try: {work}
+except BaseException as error: print(repr(error))
+print("shown", muted, shown())
+"""
+
+
 def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Path) -> None:
     code = HOLDING.format(key=str(keys / "secret"), then="os.kill(os.getpid(), 9)")
     said, _ = run_at_a_terminal(code, tmp_path, ["correct horse"])

@@ -44,8 +44,7 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
                     raise ToolError(tr("ssh-agent가 시작되지 않습니다", "ssh-agent does not start"),
                                     hint=f"ssh-add {key.file}; {tr('그다음', 'then')} --sign {key.file}.pub")  # fmt: skip
                 ours = dataclasses.replace(key, agent=socket)
-                done = process.run(["ssh-add", "-q", str(key.file)], env=signing.asking(ours), check=False,
-                                   timeout=signing.SIGNING_PATIENCE)  # fmt: skip
+                done = signing.asked(["ssh-add", "-q", str(key.file)], ours, terminal=True)
                 if done.code != 0:
                     raise TrustError(tr(f"{key.file}의 암호를 받지 못했습니다", f"no passphrase for {key.file} was given"),
                                      hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
