@@ -35,7 +35,10 @@ _CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"
 _PRODUCT = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv", re.IGNORECASE
 )
-_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_SECRETS = re.compile(
+    r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL
+)  # and what editors and people keep beside it: .env~, .env-old
+_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)  # a certificate may come before it
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def private_reason(name: str) -> str:
         return tr(f"이 컴퓨터의 것인 {parts[0]}/에 있음", f"lies in {parts[0]}/, which belongs to this machine")
     if ".git" in parts:
         return tr("git 자신의 폴더에 있음", "lies in git's own folder")
-    if any(part == ".env" or (part.startswith(".env.") and part != ".env.template") for part in parts):
+    if any(_SECRETS.fullmatch(part) and part != ".env.template" for part in parts):
         return tr("비밀이 들어 있을 수 있음", "may hold secrets")
     return ""
 
@@ -183,7 +186,7 @@ def _read(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(tr("일반 파일이 아님", "is no regular file"))
         data = file.read(MAX_ARCHIVE + 1)
-    if _KEY.match(data):
+    if _KEY.search(data):
         raise ValueError(
             tr("개인 키임; 이 컴퓨터를 떠나면 안 됨", "is a private key, which must not leave this machine")
         )
