@@ -216,7 +216,7 @@ def _in_artifacts(project: Project, name: str) -> bool:
 def _listed(project: Project) -> list[bytes]:
     """The paths that make up the repository: what git knows or would add, or else all that is not to be ignored."""
     by_git = _git(project, "--cached", "--others", "--exclude-standard")
-    return by_git if by_git is not None else list(_walked(project))
+    return by_git if by_git is not None else list(walked(project))
 
 
 def untracked(project: Project) -> list[str]:
@@ -251,7 +251,8 @@ def _unquoted(line: str) -> bytes:
     return re.sub(rb'\\([0-7]{3}|[abtnvfr"\\])', one, raw[1:-1])
 
 
-def _walked(project: Project) -> Iterator[bytes]:
+def walked(project: Project) -> Iterator[bytes]:
+    """The paths of a repository that git would list, by ``.gitignore`` alone."""
     base = rules_in(project.root / ".git" / "info" / "exclude")
     rules_of = {"": base + rules_in(project.root / IGNORE_FILE)}
     for where, folders, names in os.walk(project.root):
