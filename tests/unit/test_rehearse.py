@@ -167,6 +167,23 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
 
 
+def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> None:
+    """The bundle is whole in itself, so the site will build what it carries; the page must speak of that preset."""
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    packed = presets.find(office.project.presets, PRESET)
+    file = office.project.preset_file(PRESET)
+    document = json.loads(file.read_text())
+    document["epoch"] += 1
+    file.write_text(json.dumps(document))
+    changed = presets.find(office.project.presets, PRESET)
+    fabricate(office.project, changed)
+    assert changed.sha256 != packed.sha256
+    assert office.from_stick() == 0, office.page()
+    record = office.record()
+    assert record["preset_sha256"] == packed.sha256
+    assert any(f"{PRESET} was changed here since" in warning for warning in record["warnings"])
+
+
 def test_a_site_that_has_gapforge_itself(office: Office) -> None:
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.folder / "first")])
     site = site_at(office.folder / "site")
