@@ -105,8 +105,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.views) + 1 if key is not None else 0
-        placed = place(plan, args.to, check=False, signatures=signatures) if args.to else None
-        folders: Mapping[int, Path] = placed.folders if placed is not None else {}
+        folders: Mapping[int, Path] = {}
+        if args.to:
+            folders = place(plan, args.to, check=False, signatures=signatures, listed=contents.listed).folders
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
