@@ -96,12 +96,12 @@ def test_launcher_through_a_symlink(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--foo"], "오류: 모르는 인자입니다: --foo\n다음: gapforge --help\n"),
-        (["verify", "--jobs", "x"], "오류: --jobs: int 값이 아닙니다: 'x'\n다음: gapforge verify --help\n"),
-        (["verify", "--jobs"], "오류: --jobs: 값이 하나 필요합니다\n다음: gapforge verify --help\n"),
+        (["--foo"], "오류: 모르는 인자입니다: --foo\n다음: ./gapforge --help\n"),
+        (["verify", "--jobs", "x"], "오류: --jobs: int 값이 아닙니다: 'x'\n다음: ./gapforge verify --help\n"),
+        (["verify", "--jobs"], "오류: --jobs: 값이 하나 필요합니다\n다음: ./gapforge verify --help\n"),
         (
             ["verify", "--all=3"],
-            "오류: --all: 값을 쓰지 않는 옵션에 값이 있습니다: '3'\n다음: gapforge verify --help\n",
+            "오류: --all: 값을 쓰지 않는 옵션에 값이 있습니다: '3'\n다음: ./gapforge verify --help\n",
         ),
         (["verify", "--all", "x"], "오류: --all과 프리셋 이름은 함께 쓸 수 없습니다\n다음: ./gapforge verify --all\n"),
         (["qqqqq"], '오류: "qqqqq": 없는 명령입니다\n다음: ./gapforge --help\n'),

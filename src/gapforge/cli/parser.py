@@ -58,4 +58,4 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         if language() == "ko":
             message = message.removeprefix("argument ")  # Python 3.10 does not look that word up
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise UsageError(message, hint=f"./{self.prog} --help")
