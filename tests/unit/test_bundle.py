@@ -23,6 +23,7 @@ from gapforge.bundle import pack as packing
 from gapforge.bundle.contents import of_presets, site_objects
 from gapforge.bundle.plan import make_plan, read_index, tree_root
 from gapforge.bundle.receiver import RECEIVER
+from gapforge.bundle.request import Request, wanted_spans
 from gapforge.bundle.volume import Damaged, Span, read_volume
 from gapforge.core import preset as documents
 from gapforge.core.errors import BundleError, StorageError, UsageError, VerifyError
@@ -359,6 +360,19 @@ def test_the_commands(tmp_path: Path) -> None:
     assert not Path(told["request"]).exists()
     assert command(site, "verify", PRESET).returncode in (0, 3)
     assert hashes(site) == made.objects
+
+
+def test_an_index_under_another_bundle_s_name_answers_no_request(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    wanted, other = (carry(made, tmp_path / f"stick{size}", size=size).index[0] for size in (100_000, 80_000))
+    request = Request(wanted.stem, (), (1,), ())
+    expected = wanted_spans(request, [wanted.parent])
+    good = wanted.read_bytes()
+    wanted.write_bytes(other.read_bytes())
+    with pytest.raises(BundleError, match="is not here"):
+        wanted_spans(request, [wanted.parent])
+    (tmp_path / wanted.name).write_bytes(good)
+    assert wanted_spans(request, [wanted.parent, tmp_path]) == expected
 
 
 def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def read_request(path: Path) -> Request:
                                   "have the site send repair-BUNDLE.json again, unchanged")) from None  # fmt: skip
     except OSError as error:
         raise BundleError(tr(f"{josa(str(path), '을', '를')} 읽을 수 없습니다: {error.strerror}",
-                             f"{path} cannot be read: {error.strerror}"), hint="pack --repair FILE") from None  # fmt: skip
+                             f"{path} cannot be read: {error.strerror}"), hint="./gapforge pack --repair FILE --to FOLDER") from None  # fmt: skip
 
 
 def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...], str]:
@@ -98,10 +98,12 @@ def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], 
         plan = None
         for place in places:
             try:
-                plan = read_index(place / index_name(request.bundle)).plan
-                break
+                found = read_index(place / index_name(request.bundle)).plan
             except (Damaged, OSError):
                 continue
+            if found.bundle == request.bundle:  # and no other one under its name
+                plan = found
+                break
         if plan is None:
             bundle, index = request.bundle, index_name(request.bundle)
             raise BundleError(
