@@ -329,7 +329,7 @@ def test_the_commands(tmp_path: Path) -> None:
     made = sender(tmp_path)
     assert command(made.project, "pack", PRESET).returncode == 2
     assert command(made.project, "pack", "--to", str(tmp_path / "x")).returncode == 2
-    for bad in ("0", "12Q", "-5", "1000"):
+    for bad in ("0", "12Q", "-5", "1000", "10000000T"):
         assert (
             command(made.project, "pack", PRESET, "--to", str(tmp_path / "x"), f"--volume-size={bad}").returncode == 2
         )

@@ -22,7 +22,7 @@ from gapforge.bundle.request import read_request, wanted_spans
 from gapforge.bundle.seal import Seal
 from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import keep_archive, make_archive, untracked
-from gapforge.bundle.volume import volume_name
+from gapforge.bundle.volume import MAX_VOLUME_SIZE, volume_name
 from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import agent, signing
 from gapforge.core import preset as presets
@@ -93,6 +93,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if volume_size < LEAST_VOLUME:
         raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 작습니다", f"--volume-size {args.volume_size} is too small"),
                          hint=tr(f"{LEAST_VOLUME}바이트 이상이어야 합니다", f"{LEAST_VOLUME} bytes or more"))  # fmt: skip
+    if volume_size > MAX_VOLUME_SIZE:  # unpack believes no larger one
+        raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 큽니다", f"--volume-size {args.volume_size} is too large"),
+                         hint=tr("매체 하나의 크기면 충분합니다", "the size of one medium is enough"))  # fmt: skip
     speed = size_of(args.speed, "--speed") if args.speed else 0
     operator = operator_of(args)
     if not args.to and not args.dry_run:
