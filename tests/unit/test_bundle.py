@@ -29,6 +29,7 @@ from gapforge.core import preset as documents
 from gapforge.core.errors import BundleError, StorageError, UsageError, VerifyError
 from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
+from samples import ROOT
 
 SMALL = 64 << 10
 
@@ -373,6 +374,21 @@ def test_an_index_under_another_bundle_s_name_answers_no_request(tmp_path: Path)
         wanted_spans(request, [wanted.parent])
     (tmp_path / wanted.name).write_bytes(good)
     assert wanted_spans(request, [wanted.parent, tmp_path]) == expected
+
+
+@pytest.mark.parametrize("which", ["with gapforge", "without gapforge"])
+def test_the_command_for_the_site_works_as_it_is_printed(tmp_path: Path, which: str) -> None:
+    made, stick = sender(tmp_path), tmp_path / "a stick"
+    done = command(made.project, "pack", PRESET, "--to", str(stick))
+    line = next(line for line in done.stdout.splitlines() if line.startswith("at the site: "))
+    own, _, other = line.removeprefix("at the site: ").partition("  (without gapforge: ")
+    site = tmp_path / "site"
+    site.mkdir()
+    run = own.replace("./gapforge", str(ROOT / "gapforge")) if which == "with gapforge" else other.removesuffix(")")
+    done = subprocess.run(
+        ["sh", "-c", run], cwd=site, env={**RUN_ENV, "GAPFORGE_ROOT": str(site)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and hashes(Project(site, site / "artifacts")) == made.objects, done.stderr
 
 
 def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:

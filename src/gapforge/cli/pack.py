@@ -28,6 +28,7 @@ from gapforge.core import agent, signing
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
 from gapforge.core.files import sha256_bytes
+from gapforge.core.process import quoted
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
 from gapforge.core.signing import SigningKey
@@ -238,6 +239,7 @@ def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
         signer, made = packed.beside.key.fingerprint, packed.beside.made
         print(tr(f"{made}에 {signer}의 키로 서명했습니다. {RECEIVER}의 sha256은 {sha256_bytes(receiver_bytes())}",
                  f"signed {made} by {signer}; sha256 of {RECEIVER}: {sha256_bytes(receiver_bytes())}"))  # fmt: skip
-    folders = " ".join(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
-    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {RECEIVER} unpack {folders})",
-             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {RECEIVER} unpack {folders})"))  # fmt: skip
+    places = list(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
+    folders, receiver = quoted(places), quoted([f"{places[0]}/{RECEIVER}"])
+    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {receiver} unpack {folders})",
+             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {receiver} unpack {folders})"))  # fmt: skip
