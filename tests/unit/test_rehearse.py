@@ -167,6 +167,20 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
 
 
+def test_the_folder_that_holds_the_sticks(office: Office) -> None:
+    """unpack looks below the folders that are named; so does the rehearsal, also for the receiver."""
+    media = office.folder / "media"
+    assert cli.main(["pack", PRESET, "--with-tool", "--to", str(media / "one"), "--volume-size", "300k"]) == 0
+    assert office.rehearse("--bundle", str(media)) == 0 and office.record()["warnings"] == []
+    assert office.record()["bundle"]["receiver"] is not None and ".gapforge/tool.json" in office.seen["files"]
+    sorted(media.rglob("*.gfv"))[-1].unlink()
+    assert office.rehearse("--bundle", str(media)) == 21
+    words = office.not_ready(21, "unpack")["next"].split()
+    assert words[words.index("--to") + 1 :] == [str(media / "one")] and cli.main(words[1:]) == 0
+    assert [path.name for path in media.iterdir()] == ["one"]
+    assert office.rehearse("--bundle", str(media)) == 0
+
+
 def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> None:
     """The bundle is whole in itself, so the site will build what it carries; the page must speak of that preset."""
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
