@@ -20,14 +20,18 @@ from hypothesis import strategies as st
 
 from bundles import PRESET, RUN_ENV, carry, hashes, names, receive, sender, site_at
 from gapforge.build.verify import verify
+from gapforge.bundle import custody, provenance
 from gapforge.bundle import pack as packing
-from gapforge.bundle.contents import site_objects
+from gapforge.bundle.contents import of_presets, site_objects
 from gapforge.bundle.plan import Sealed, _root_of, index_name, make_plan, read_index, render_index, tree_root
 from gapforge.bundle.receiver import RECEIVER
+from gapforge.bundle.request import Request, wanted_spans
 from gapforge.bundle.volume import Damaged, Span, View, compact, read_volume
+from gapforge.core import preset as documents
 from gapforge.core.errors import BundleError, StorageError, UsageError, VerifyError
 from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
+from samples import ROOT
 
 SMALL = 64 << 10
 
@@ -187,12 +191,81 @@ def test_folders_are_filled_in_order_and_too_little_room_is_said_first(
     site = site_at(tmp_path / "site")
     assert receive(site, *reversed(sticks)).complete and hashes(site) == made.objects
     room[sticks[2]] = 10
-    shutil.rmtree(sticks[0])
-    sticks[0].mkdir()
+    for stick in sticks:
+        shutil.rmtree(stick)
+        stick.mkdir()
     room[sticks[0]] = 1000
     with pytest.raises(StorageError, match="too much"):
         carry(made, *sticks, size=40_000)
     assert list(sticks[0].iterdir()) == []
+
+
+class Disk:
+    """Sticks of a fixed size, which hand out room in clusters."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
+        self.sizes = sizes
+        monkeypatch.setattr(packing, "cluster", lambda path: 65536)
+        monkeypatch.setattr(packing, "disk_of", lambda folder: (list(sizes).index(folder.name), self.free(folder)))
+
+    def free(self, folder: Path) -> int:
+        files = folder.iterdir() if folder.exists() else []
+        return self.sizes[folder.name] - sum(-(-file.stat().st_size // 65536) * 65536 for file in files)
+
+
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_stick_that_was_just_large_enough_is_so_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """A volume that was damaged, or emptied, goes where it was; what lies beside it is there already."""
+    made, stick = sender(tmp_path), tmp_path / "stick"
+    disk = Disk(monkeypatch, stick=10**9)
+    first = carry(made, stick, size=400_000)
+    before = names(stick)
+    disk.sizes["stick"] = sum(
+        first.plan.size(n) + 65536 for n in range(1, len(first.plan.volumes) + 1)
+    ) + packing.beside(first.plan)
+    os.truncate(stick / f"{first.plan.bundle}-0001.gfv", left)
+    assert carry(made, stick, size=400_000).kept == tuple(range(2, len(first.plan.volumes) + 1))
+    assert names(stick) == before
+
+
+def test_a_damaged_volume_whose_stick_is_full_by_now_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, sticks = sender(tmp_path), [tmp_path / "one", tmp_path / "two"]
+    disk = Disk(monkeypatch, one=10**9, two=10**9)
+    first = carry(made, sticks[0], size=400_000)
+    broken = sticks[0] / f"{first.plan.bundle}-0001.gfv"
+    os.truncate(broken, 0)
+    disk.sizes["one"] -= disk.free(sticks[0])
+    with pytest.raises(StorageError, match="too much"):
+        carry(made, sticks[0], size=400_000)
+    again = carry(made, *sticks, size=400_000)  # as the hint says
+    assert again.folders[1] == sticks[1] and not broken.exists()
+    assert receive(site_at(tmp_path / "site"), *sticks).complete
+
+
+def test_room_for_a_page_that_lists_what_the_site_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names every file, carried or not."""
+    made = sender(tmp_path, {f"sources/{n:04}-{'x' * 60}": b"%d" % n for n in range(3000)})
+    inventory, stick = tmp_path / "inventory.txt", tmp_path / "stick"
+    held = {entry.sha256: entry.size for entry in made.lock().entries}
+    inventory.write_text(Inventory.of("0.1.0", {}, held).render())
+    disk = Disk(monkeypatch, stick=10**9)
+    packed = carry(made, stick, size=400_000, inventory=inventory)
+    contents = of_presets(made.project, [documents.find(made.project.presets, PRESET)], held)
+    facts = provenance.of_pack(made.project, packed, contents, "2026-01-01T00:00:00Z", operator="")
+    page = custody.render(facts).encode()
+    shutil.rmtree(stick)
+    volumes = sum(packed.plan.size(n) + 65536 for n in range(1, len(packed.plan.volumes) + 1))
+    disk.sizes["stick"] = volumes + packing.beside(packed.plan)
+    assert len(page) > 6 * 65536
+    with pytest.raises(StorageError, match="too much"):
+        carry(made, stick, size=400_000, inventory=inventory)
+    disk.sizes["stick"] += 260 * 3000
+    carry(made, stick, size=400_000, inventory=inventory)
+    assert disk.free(stick) > len(page)
 
 
 def test_the_bundle_s_index_has_no_bit_to_spare(tmp_path: Path) -> None:
@@ -284,7 +357,7 @@ def test_the_commands(tmp_path: Path) -> None:
     made = sender(tmp_path)
     assert command(made.project, "pack", PRESET).returncode == 2
     assert command(made.project, "pack", "--to", str(tmp_path / "x")).returncode == 2
-    for bad in ("0", "12Q", "-5", "1000"):
+    for bad in ("0", "12Q", "-5", "1000", "10000000T"):
         assert (
             command(made.project, "pack", PRESET, "--to", str(tmp_path / "x"), f"--volume-size={bad}").returncode == 2
         )
@@ -315,6 +388,34 @@ def test_the_commands(tmp_path: Path) -> None:
     assert not Path(told["request"]).exists()
     assert command(site, "verify", PRESET).returncode in (0, 3)
     assert hashes(site) == made.objects
+
+
+def test_an_index_under_another_bundle_s_name_answers_no_request(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    wanted, other = (carry(made, tmp_path / f"stick{size}", size=size).index[0] for size in (100_000, 80_000))
+    request = Request(wanted.stem, (), (1,), ())
+    expected = wanted_spans(request, [wanted.parent])
+    good = wanted.read_bytes()
+    wanted.write_bytes(other.read_bytes())
+    with pytest.raises(BundleError, match="is not here"):
+        wanted_spans(request, [wanted.parent])
+    (tmp_path / wanted.name).write_bytes(good)
+    assert wanted_spans(request, [wanted.parent, tmp_path]) == expected
+
+
+@pytest.mark.parametrize("which", ["with gapforge", "without gapforge"])
+def test_the_command_for_the_site_works_as_it_is_printed(tmp_path: Path, which: str) -> None:
+    made, stick = sender(tmp_path), tmp_path / "a stick"
+    done = command(made.project, "pack", PRESET, "--to", str(stick))
+    line = next(line for line in done.stdout.splitlines() if line.startswith("at the site: "))
+    own, _, other = line.removeprefix("at the site: ").partition("  (without gapforge: ")
+    site = tmp_path / "site"
+    site.mkdir()
+    run = own.replace("./gapforge", str(ROOT / "gapforge")) if which == "with gapforge" else other.removesuffix(")")
+    done = subprocess.run(
+        ["sh", "-c", run], cwd=site, env={**RUN_ENV, "GAPFORGE_ROOT": str(site)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and hashes(Project(site, site / "artifacts")) == made.objects, done.stderr
 
 
 def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_it_holds_code_presets_and_locks_and_nothing_private(
 ) -> None:
     project = checkout("one")
     git(project.root, "add", "-f", ".env", "app/.env")  # by mistake
+    lay(project.root, {".env~": CANARY.encode(), "app/#.env#": CANARY.encode()})  # what editors leave
     lay(project.root, {"presets/new.json": b"{}", "0123456789abcdef01234567-0001.gfv": CANARY.encode(), RECEIVER: b"x",
                        "out/repair-0123456789abcdef01234567.json": CANARY.encode()})  # fmt: skip
     (project.root / "Dockerfile").unlink()
@@ -208,14 +209,24 @@ def test_what_cannot_go_is_named_and_nothing_outside_is_read(
     shutil.rmtree(project.root / "docs")
     os.symlink(tmp_path / "outside", project.root / "docs")
     os.symlink("/etc/hostname", project.root / "host")
-    lay(project.root, {"id_ed25519": b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "src/a\nb.py": b"x"})
+    lay(project.root, {"id_ed25519": b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "src/a\nb.py": b"x",
+                       "server.pem": b"-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\nx\n"})  # fmt: skip
     (project.root / os.fsdecode(b"caf\xe9.md")).write_bytes(b"x")
     if not with_git:
         monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BundleError, match="files of the repository cannot be packed") as caught:
         make_archive(project, {})
     told = caught.value.render()
-    for words in ("docs", "host\n", "is a symbolic link", "id_ed25519", "private key", "src/a\\nb.py", "caf\\xe9.md"):
+    for words in (
+        "docs",
+        "host\n",
+        "is a symbolic link",
+        "id_ed25519",
+        "server.pem",
+        "private key",
+        "src/a\\nb.py",
+        "caf\\xe9.md",
+    ):
         assert words in told, told
     assert ".gitignore" in caught.value.hint
     assert not with_git or "lies behind a symbolic link" in told
@@ -373,9 +384,15 @@ def test_every_flip_of_a_header_is_noticed(tmp_path: Path) -> None:
             read_archive(file)
 
 
-@pytest.mark.parametrize("name", [".env", "a/.env", ".env.local", ".GIT/x", "dist/a", "artifacts", ".gapforge-x/y"])
+@pytest.mark.parametrize("name", [".env", "a/.env", ".env.local", ".env~", "a/#.env#", ".ENV-old", ".env_1/x", ".env.template~",
+                                  ".GIT/x", "dist/a", "artifacts", ".gapforge-x/y"])  # fmt: skip
 def test_private_paths(name: str) -> None:
-    assert private_reason(name) and not private_reason("docs/env.md") and not private_reason(".env.template")
+    assert private_reason(name)
+
+
+@pytest.mark.parametrize("name", ["docs/env.md", ".env.template", "src/.environment", "docs/.envelope/x"])
+def test_paths_that_are_not_private(name: str) -> None:
+    assert not private_reason(name)
 
 
 # -- laying out

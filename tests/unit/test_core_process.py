@@ -171,6 +171,11 @@ def test_bytes_that_are_no_text() -> None:
     )
 
 
+@pytest.mark.parametrize("program", ["ssh-keygen", "ssh-agent", "ssh-add"])
+def test_the_package_that_has_the_program_is_named(program: str) -> None:
+    assert process.missing(program).hint == "install it first: apt-get install openssh-client"
+
+
 def test_what_programs_fail_with_in_korean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert process.missing("/usr/bin/skopeo").render() == (

@@ -167,6 +167,37 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
 
 
+def test_the_folder_that_holds_the_sticks(office: Office) -> None:
+    """unpack looks below the folders that are named; so does the rehearsal, also for the receiver."""
+    media = office.folder / "media"
+    assert cli.main(["pack", PRESET, "--with-tool", "--to", str(media / "one"), "--volume-size", "300k"]) == 0
+    assert office.rehearse("--bundle", str(media)) == 0 and office.record()["warnings"] == []
+    assert office.record()["bundle"]["receiver"] is not None and ".gapforge/tool.json" in office.seen["files"]
+    sorted(media.rglob("*.gfv"))[-1].unlink()
+    assert office.rehearse("--bundle", str(media)) == 21
+    words = office.not_ready(21, "unpack")["next"].split()
+    assert words[words.index("--to") + 1 :] == [str(media / "one")] and cli.main(words[1:]) == 0
+    assert [path.name for path in media.iterdir()] == ["one"]
+    assert office.rehearse("--bundle", str(media)) == 0
+
+
+def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> None:
+    """The bundle is whole in itself, so the site will build what it carries; the page must speak of that preset."""
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    packed = presets.find(office.project.presets, PRESET)
+    file = office.project.preset_file(PRESET)
+    document = json.loads(file.read_text())
+    document["epoch"] += 1
+    file.write_text(json.dumps(document))
+    changed = presets.find(office.project.presets, PRESET)
+    fabricate(office.project, changed)
+    assert changed.sha256 != packed.sha256
+    assert office.from_stick() == 0, office.page()
+    record = office.record()
+    assert record["preset_sha256"] == packed.sha256
+    assert any(f"{PRESET} was changed here since" in warning for warning in record["warnings"])
+
+
 def test_a_site_that_has_gapforge_itself(office: Office) -> None:
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.folder / "first")])
     site = site_at(office.folder / "site")
@@ -704,6 +735,12 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
     assert set(files_of(checkout)) == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked", "ignored",
                                        *(f for f in files_of(checkout) if f.startswith("sub/.git/"))}  # fmt: skip
     assert rehearsal._repository(checkout) is None
+
+
+def test_where_git_refuses_what_is_ignored_stays_behind(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert set(files_of(checkout)) == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked"}
 
 
 def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:

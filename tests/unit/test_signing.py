@@ -107,9 +107,80 @@ def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(keys
     assert not agents(said)
 
 
+def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: Path) -> None:
+    """A unix socket's path ends at 107 bytes."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    code = HOLDING.format(key=str(keys / "secret"), then="")
+    said, status = run_at_a_terminal(code, tmp_path, ["correct horse"], TMPDIR=str(deep))
+    assert status == 0 and "agents 1" in said and "gone True" in said, said
+    assert not list(deep.iterdir())
+
+
+def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(keys: Path, tmp_path: Path) -> None:
+    """No agent holds it, so ssh-keygen takes the private half, as if that had been named."""
+    said, status = run_at_a_terminal(
+        HOLDING.format(key=str(pub(keys / "secret")), then=""), tmp_path, ["correct horse"]
+    )
+    assert status == 0 and said.count("passphrase") == 1 and "agents 1" in said and "signed" in said, said
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNING.format(key=str(pub(keys / "secret")))], env=RUN_ENV, start_new_session=True,
+        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n" in done.stdout, done
+    # A file of that name that has nothing to do with it, or that is not ours to read, is left alone.
+    other = tmp_path / "other"
+    other.with_suffix(".pub").write_bytes(pub(keys / "secret").read_bytes())
+    for data in (b"no key", (keys / "ed25519").read_bytes()):
+        other.write_bytes(data)
+        other.chmod(0o600)
+        assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+    other.write_bytes((keys / "secret").read_bytes())
+    other.chmod(0o644)
+    assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+
+
+SIGNING = """
+from pathlib import Path; from gapforge.core import signing; from gapforge.core.errors import GapforgeError
+try: signing.sign(signing.signing_key(Path({key!r})), "x", [b"data"])
+except GapforgeError as error: print(error.render())
+"""
+
+
 def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
     said, status = run_at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said
+
+
+@pytest.mark.parametrize("how", ["interrupted", "late"])
+@pytest.mark.parametrize("what", ["held", "sign"])
+def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
+    keys: Path, tmp_path: Path, what: str, how: str
+) -> None:
+    work = {"held": "held(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[what]
+    code = MUTE.format(key=str(keys / "secret"), work=work, patience=4 if how == "late" else 600, kill=how != "late")
+    said, status = run_at_a_terminal(code, tmp_path, [])
+    assert "nobody answered for" in said if how == "late" else "KeyboardInterrupt" in said, said
+    assert "shown False True" in said and status == 0, said
+
+
+MUTE = """
+import os, signal, termios, threading, time
+def shown(): return bool(termios.tcgetattr(0)[3] & termios.ECHO)
+def watch():
+    global muted
+    while shown(): time.sleep(0.05)
+    muted = False
+    if {kill}: os.kill(os.getpid(), signal.SIGTERM)
+def stop(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stop)
+signing.SIGNING_PATIENCE, muted = {patience}, True
+key = signing.signing_key(Path({key!r}))
+threading.Thread(target=watch, daemon=True).start()
+try: {work}
+except BaseException as error: print(repr(error))
+print("shown", muted, shown())
+"""
 
 
 def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ class Contents:
     _names: dict[str, str] = field(default_factory=dict)
     _presets: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def listed(self) -> int:
+        """How many files the locks name, whoever has them."""
+        return sum(len(lock.entries) for lock in self.locks.values())
+
     def path(self, span: Span) -> Path | None:
         """The file that holds the object, by name and size; None when it is not here."""
         paths: list[Path] = [Store(self.project.store).path(span.sha256), *self._places.get(span.sha256, ())]

@@ -74,14 +74,15 @@ def pack(
                 folder.mkdir(parents=True, exist_ok=True)
                 for number in range(1, len(plan.volumes) + 1):
                     _part(folder, plan, number).unlink(missing_ok=True)
-        placed = place(plan, to, signatures=len(plan.views) + 1 if seal is not None else 0)
+        signatures = len(plan.views) + 1 if seal is not None else 0
+        placed = place(plan, to, signatures=signatures, listed=contents.listed)
         for name, data in (seal.prepare(project, plan, contents, to) if seal is not None else {}).items():
             _put(state / name, data)
         for number in set(placed.folders) - set(placed.kept):
-            # A damaged volume of this name goes first: its room was counted for the new one.
-            target = placed.folders[number] / volume_name(plan.bundle, number)
-            with storage_errors(target):
-                target.unlink(missing_ok=True)
+            # Damaged volumes of this name go first: their room was counted for the new one.
+            for target in (folder / volume_name(plan.bundle, number) for folder in to):
+                with storage_errors(target):
+                    target.unlink(missing_ok=True)
         progress.total = sum(plan.size(n) for n in placed.folders if n not in placed.kept)
         with _Writer(plan, contents, placed, progress) as writer:
             sealed = writer.run()
@@ -99,10 +100,11 @@ def pack(
     return Packed(plan, tuple(sealed), placed.folders, tuple(sorted(placed.kept)), index, small)
 
 
-def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int = 0) -> Placed:
+def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int = 0, listed: int = 0) -> Placed:
     """Choose the folder of each volume: where it is already, else the first with room. Raises StorageError.
 
-    Without ``check`` volumes that are there already are not read. Each folder keeps room for so many ``signatures``.
+    Without ``check`` volumes that are there already are not read. Each folder keeps room for so many ``signatures``, and
+    for a custody page that has ``listed`` files.
     """
     _require_file_size(plan, to)
     kept: dict[int, tuple[Sealed, Mapping[Span, str]]] = {}
@@ -125,22 +127,23 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int
         disks[folder], room = disk_of(folder)
         free.setdefault(disks[folder], room)
     for folder in to:
-        free[disks[folder]] -= beside(plan, each) + signatures * each
+        needed = beside(plan, each, listed) + signatures * each
+        free[disks[folder]] -= max(0, needed - _beside_already(folder, plan, each))
     short = 0
     for number in range(1, len(plan.volumes) + 1):
         if number in folders:
             continue
-        need = plan.size(number) + each
-        if number in existing:  # a damaged one of the same name is replaced where it is
-            need -= existing[number].stat().st_size
-        candidates = [existing[number].parent] if number in existing else to
-        for folder in candidates:
+        candidates = dict.fromkeys(to, plan.size(number) + each)
+        if number in existing:  # a damaged one of the same name is replaced where it is, if there is room
+            home, gone = existing[number].parent, _rounded(existing[number].stat().st_size, cluster(existing[number]))
+            candidates = {home: candidates.pop(home) - gone, **candidates}
+        for folder, need in candidates.items():
             if free[disks[folder]] >= need:
                 free[disks[folder]] -= need
                 folders[number] = folder
                 break
         else:
-            short += need
+            short += min(candidates.values())
     if short:
         left = {folder: human_bytes(max(0, free[disks[folder]])) for folder in to}
         shown = ", ".join(tr(f"{folder}: {room} 남음", f"{folder}: {room} left") for folder, room in left.items())
@@ -162,9 +165,23 @@ def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
                                        "the same command with --volume-size fat32; nothing was written"))  # fmt: skip
 
 
-def beside(plan: Plan, each: int = _CLUSTER) -> int:
-    """The most bytes that lie beside the volumes in each folder: receiver, index, custody page and its signature."""
-    return len(receiver_bytes()) + (90 + 260) * len(plan.spans) + 300 * len(plan.volumes) + 6 * each
+def beside(plan: Plan, each: int = _CLUSTER, listed: int = 0) -> int:
+    """The most bytes that lie beside the volumes in each folder: receiver, index, custody page and its signature.
+
+    The page lists so many files, for it names those that the site has, too.
+    """
+    page = 260 * max(listed, len(plan.spans))
+    return len(receiver_bytes()) + 90 * len(plan.spans) + page + 300 * len(plan.volumes) + 6 * each
+
+
+def _beside_already(folder: Path, plan: Plan, each: int) -> int:
+    """The bytes of these that an earlier run has written."""
+    sizes = [path.stat().st_size for path in (folder / RECEIVER, *folder.glob(f"{plan.bundle}.*")) if path.is_file()]
+    return sum(_rounded(size, each) for size in sizes)
+
+
+def _rounded(size: int, each: int) -> int:
+    return -(-size // each) * each
 
 
 def disk_of(folder: Path) -> tuple[int, int]:

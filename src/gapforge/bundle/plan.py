@@ -14,6 +14,7 @@ from gapforge.bundle.volume import (
     FORMAT,
     HEAD,
     MAX_INDEX,
+    MAX_VOLUME_SIZE,
     MAX_VOLUMES,
     TRAILER,
     Damaged,
@@ -201,7 +202,7 @@ def read_index(path: Path) -> Index:
     check_order(spans)
     repairs = text_or_none(raw["repairs"], BUNDLE_ID, lambda: tr("복구할 묶음", "the mended bundle"))
     tool = text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as"))
-    bytes_each = number_in(raw["volume_size"], 1, 1 << 62, lambda: tr("볼륨 크기", "a volume size"))
+    bytes_each = number_in(raw["volume_size"], 1, MAX_VOLUME_SIZE, lambda: tr("볼륨 크기", "a volume size"))
     if sum(span.length for span in spans) // bytes_each > MAX_INDEX // 64:
         raise Damaged(tr("볼륨이 목록보다 많다고 함", "declares more volumes than it lists"))
     try:

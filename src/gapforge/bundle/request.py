@@ -99,10 +99,12 @@ def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], 
         plan = None
         for place in places:
             try:
-                plan = read_index(place / index_name(request.bundle)).plan
-                break
+                found = read_index(place / index_name(request.bundle)).plan
             except (Damaged, OSError):
                 continue
+            if found.bundle == request.bundle:  # and no other one under its name
+                plan = found
+                break
         if plan is None:
             bundle, index = request.bundle, index_name(request.bundle)
             raise BundleError(

@@ -36,7 +36,10 @@ _CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"
 _PRODUCT = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv", re.IGNORECASE
 )
-_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_SECRETS = re.compile(
+    r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL
+)  # and what editors and people keep beside it: .env~, .env-old
+_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)  # a certificate may come before it
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def private_reason(name: str) -> str:
         return tr(f"이 컴퓨터의 것인 {parts[0]}/에 있음", f"lies in {parts[0]}/, which belongs to this machine")
     if ".git" in parts:
         return tr("git 자신의 폴더에 있음", "lies in git's own folder")
-    if any(part == ".env" or (part.startswith(".env.") and part != ".env.template") for part in parts):
+    if any(_SECRETS.fullmatch(part) and part != ".env.template" for part in parts):
         return tr("비밀이 들어 있을 수 있음", "may hold secrets")
     return ""
 
@@ -184,7 +187,7 @@ def _read(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(tr("일반 파일이 아님", "is no regular file"))
         data = file.read(MAX_ARCHIVE + 1)
-    if _KEY.match(data):
+    if _KEY.search(data):
         raise ValueError(
             tr("개인 키임; 이 컴퓨터를 떠나면 안 됨", "is a private key, which must not leave this machine")
         )
@@ -214,7 +217,7 @@ def _in_artifacts(project: Project, name: str) -> bool:
 def _listed(project: Project) -> list[bytes]:
     """The paths that make up the repository: what git knows or would add, or else all that is not to be ignored."""
     by_git = _git(project, "--cached", "--others", "--exclude-standard")
-    return by_git if by_git is not None else list(_walked(project))
+    return by_git if by_git is not None else list(walked(project))
 
 
 def untracked(project: Project) -> list[str]:
@@ -249,7 +252,8 @@ def _unquoted(line: str) -> bytes:
     return re.sub(rb'\\([0-7]{3}|[abtnvfr"\\])', one, raw[1:-1])
 
 
-def _walked(project: Project) -> Iterator[bytes]:
+def walked(project: Project) -> Iterator[bytes]:
+    """The paths of a repository that git would list, by ``.gitignore`` alone."""
     base = rules_in(project.root / ".git" / "info" / "exclude")
     rules_of = {"": base + rules_in(project.root / IGNORE_FILE)}
     for where, folders, names in os.walk(project.root):

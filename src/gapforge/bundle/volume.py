@@ -38,6 +38,7 @@ TRAILER = struct.Struct(">8sIIQQ32s")
 MAX_INDEX = 4 << 20  # bytes; what is parsed takes ten times as much memory
 MAX_OBJECT = 1 << 44  # bytes; no file system that a site has takes larger files
 MAX_VOLUMES = 999_999
+MAX_VOLUME_SIZE = 1 << 62  # bytes
 MAX_VIEWS = 1000
 BUNDLE_ID = re.compile(r"[0-9a-f]{24}")
 PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -323,7 +324,7 @@ def _parse_index(raw: Any) -> tuple[Identity, list[Piece]]:
         text_in(raw["bundle"], BUNDLE_ID, lambda: tr("묶음", "the bundle")),
         number_in(raw["number"], 1, volumes, lambda: tr("볼륨 번호", "its number")),
         volumes,
-        number_in(raw["volume_size"], 1, 1 << 62, lambda: tr("볼륨 크기", "a volume size")),
+        number_in(raw["volume_size"], 1, MAX_VOLUME_SIZE, lambda: tr("볼륨 크기", "a volume size")),
         text_or_none(raw["repairs"], BUNDLE_ID, lambda: tr("복구할 묶음", "the mended bundle")),
         parse_views(raw["views"]),
         text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as")),

@@ -22,12 +22,13 @@ from gapforge.bundle.request import read_request, wanted_spans
 from gapforge.bundle.seal import Seal
 from gapforge.bundle.sticks import sticks
 from gapforge.bundle.tool import keep_archive, make_archive, untracked
-from gapforge.bundle.volume import volume_name
+from gapforge.bundle.volume import MAX_VOLUME_SIZE, volume_name
 from gapforge.cli.custody import add_operator, operator_of, write_pages
 from gapforge.core import agent, signing
 from gapforge.core import preset as presets
 from gapforge.core.errors import UsageError
 from gapforge.core.files import sha256_bytes
+from gapforge.core.process import quoted
 from gapforge.core.progress import Progress, human_bytes, human_time
 from gapforge.core.project import Project
 from gapforge.core.signing import SigningKey
@@ -93,6 +94,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if volume_size < LEAST_VOLUME:
         raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 작습니다", f"--volume-size {args.volume_size} is too small"),
                          hint=tr(f"{LEAST_VOLUME}바이트 이상이어야 합니다", f"{LEAST_VOLUME} bytes or more"))  # fmt: skip
+    if volume_size > MAX_VOLUME_SIZE:  # unpack believes no larger one
+        raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 큽니다", f"--volume-size {args.volume_size} is too large"),
+                         hint=tr("매체 하나의 크기면 충분합니다", "the size of one medium is enough"))  # fmt: skip
     speed = size_of(args.speed, "--speed") if args.speed else 0
     operator = operator_of(args)
     if not args.to and not args.dry_run:
@@ -105,8 +109,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.views) + 1 if key is not None else 0
-        placed = place(plan, args.to, check=False, signatures=signatures) if args.to else None
-        folders: Mapping[int, Path] = placed.folders if placed is not None else {}
+        folders: Mapping[int, Path] = {}
+        if args.to:
+            folders = place(plan, args.to, check=False, signatures=signatures, listed=contents.listed).folders
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
@@ -234,6 +239,7 @@ def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
         signer, made = packed.beside.key.fingerprint, packed.beside.made
         print(tr(f"{made}에 {signer}의 키로 서명했습니다. {RECEIVER}의 sha256은 {sha256_bytes(receiver_bytes())}",
                  f"signed {made} by {signer}; sha256 of {RECEIVER}: {sha256_bytes(receiver_bytes())}"))  # fmt: skip
-    folders = " ".join(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
-    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {RECEIVER} unpack {folders})",
-             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {RECEIVER} unpack {folders})"))  # fmt: skip
+    places = list(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
+    folders, receiver = quoted(places), quoted([f"{places[0]}/{RECEIVER}"])
+    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {receiver} unpack {folders})",
+             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {receiver} unpack {folders})"))  # fmt: skip

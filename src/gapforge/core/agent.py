@@ -20,6 +20,7 @@ from gapforge.core.text import tr
 
 # ssh-agent ends when the command that it was given ends, and cat ends when we close its stdin, or die.
 _AGENT = 'echo "$SSH_AGENT_PID"; exec cat'
+_LONGEST = 70  # bytes of a folder's path; with our own names behind it, a socket's path ends at 107
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
     if key is None or not key.locked or key.public.touched or not signing.at_terminal() or _in_users_agent(key):
         yield key
         return
-    with tempfile.TemporaryDirectory(prefix="gapforge-agent-") as folder:
+    short = None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="gapforge-agent-", dir=short) as folder:
         socket = Path(folder, "socket")
         with process.companion(["ssh-agent", "-a", str(socket), "sh", "-c", _AGENT]) as agent:
             pid = (agent.stdout.readline() if agent.stdout is not None else "").strip()
@@ -42,8 +44,7 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
                     raise ToolError(tr("ssh-agent가 시작되지 않습니다", "ssh-agent does not start"),
                                     hint=f"ssh-add {key.file}; {tr('그다음', 'then')} --sign {key.file}.pub")  # fmt: skip
                 ours = dataclasses.replace(key, agent=socket)
-                done = process.run(["ssh-add", "-q", str(key.file)], env=signing.asking(ours), check=False,
-                                   timeout=signing.SIGNING_PATIENCE)  # fmt: skip
+                done = signing.asked(["ssh-add", "-q", str(key.file)], ours, terminal=True)
                 if done.code != 0:
                     raise TrustError(tr(f"{key.file}의 암호를 받지 못했습니다", f"no passphrase for {key.file} was given"),
                                      hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip

@@ -23,7 +23,7 @@ PACKAGE_OF = {
     "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
     "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
     "unshare": "util-linux", "setpriv": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
-    "ssh-keygen": "openssh-client",
+    "ssh-keygen": "openssh-client", "ssh-agent": "openssh-client", "ssh-add": "openssh-client",
 }  # fmt: skip
 
 

@@ -14,8 +14,9 @@ import os
 import re
 import stat
 import tempfile
+import termios
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +150,8 @@ def signing_key(file: Path) -> SigningKey:
     file = Path(os.path.expanduser(file)).absolute()  # as it is where nobody has that name
     data = _read_key(file)
     if not _PRIVATE.search(data.decode("latin-1")):
-        return SigningKey(file, read_public(file))
+        public = read_public(file)
+        return _private_beside(file, public) or SigningKey(file, public)
     status = os.stat(file)
     if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
         mode = f"{stat.S_IMODE(status.st_mode):o}"
@@ -157,6 +159,18 @@ def signing_key(file: Path) -> SigningKey:
                             f"{file} is a private key that others may read (mode {mode}); ssh-keygen refuses it"),
                          hint=f"chmod 600 {file}")  # fmt: skip
     return SigningKey(file, _public_part(data) or read_public(file), locked=_locked(data))
+
+
+def _private_beside(file: Path, public: PublicKey) -> SigningKey | None:
+    """The private half of a .pub: ssh-keygen takes it when no agent holds the key, and may ask for its passphrase."""
+    private = file.with_suffix("")
+    if file.suffix != ".pub" or not private.is_file():
+        return None
+    try:
+        key = signing_key(private)
+    except UsageError:  # not ours to read, say; an agent may hold the key all the same
+        return None
+    return key if key.public.blob == public.blob else None
 
 
 def signing_key_of(text: str) -> SigningKey:
@@ -178,10 +192,9 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
         for file, data in zip(files, documents, strict=True):
             file.write_bytes(data)
         terminal = at_terminal()
-        done = process.run(
-            ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key.file), "-n", namespace, *map(str, files)],
-            env=asking(key), check=False, timeout=SIGNING_PATIENCE, detached=not terminal,
-        )  # fmt: skip
+        done = asked(
+            ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key.file), "-n", namespace, *map(str, files)], key, terminal
+        )
         if done.code != 0:
             raise _cannot_sign(key, done, terminal)
         made = [read_regular(file.with_name(file.name + SUFFIX), MAX_SIGNATURE) for file in files]
@@ -190,6 +203,42 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
             raise TrustError(tr(f"{key.file}: 옆에 있는 공개 키와 짝이 맞지 않습니다",
                                 f"{key.file} and the public key beside it do not belong together"), hint=_pair(key.file))  # fmt: skip
     return made
+
+
+def asked(argv: Sequence[str], key: SigningKey, terminal: bool) -> process.Result:
+    """Run a program of OpenSSH's that may ask a person about ``key``: at the terminal, if there is one.
+
+    Raises TrustError when nobody answers, ToolError when the program is missing.
+    """
+    with _terminal_as_it_was():
+        try:
+            return process.run(argv, env=asking(key), check=False, timeout=SIGNING_PATIENCE, detached=not terminal)
+        except process.TimedOut:
+            raise TrustError(tr(f"{key.file}: {SIGNING_PATIENCE:g}초 동안 아무도 답하지 않았습니다",
+                                f"nobody answered for {key.file} within {SIGNING_PATIENCE:g} s"),
+                             hint=tr("같은 명령을 다시 실행하십시오", "run the same command again")) from None  # fmt: skip
+
+
+@contextmanager
+def _terminal_as_it_was() -> Iterator[None]:
+    """While a passphrase is asked for, the terminal does not show what is typed. Where that ends early (time is up, we
+    are told to stop), the program that asks is killed, and nobody else would make it show it again."""
+    try:
+        handle = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        before = termios.tcgetattr(handle)
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, termios.error):  # it was hung up
+                if os.tcgetpgrp(handle) == os.getpgrp():  # in the background we would be stopped
+                    termios.tcsetattr(handle, termios.TCSADRAIN, before)
+            raise
+    finally:
+        os.close(handle)
 
 
 def asking(key: SigningKey) -> dict[str, str]:

@@ -28,10 +28,12 @@ DEFAULT_VOLUME = 4_000_000_000  # bytes; what pack takes without --volume-size
 
 @dataclass
 class Carried:
-    """A bundle in ``folders``. ``described`` is its part of the record; ``receiver`` a whole copy of gapforge that
-    came with it, None without one; ``warnings`` tell what is not in order though a site could do without."""
+    """A bundle in ``folders``; ``homes`` are those of them, or below them, where its volumes lie. ``described`` is its part
+    of the record; ``receiver`` a whole copy of gapforge that came with it, None without one; ``warnings`` tell what is
+    not in order though a site could do without."""
 
     folders: tuple[Path, ...]
+    homes: tuple[Path, ...]
     views: tuple[View, ...]
     spans: frozenset[str]
     volume_size: int
@@ -64,6 +66,7 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
     volume_size = next((v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0)
     carried = Carried(
         tuple(folders),
+        _homes(scan, folders),
         scan.views,
         frozenset(_spans(scan)),
         volume_size,
@@ -122,11 +125,20 @@ def _index(bundle: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
+def _homes(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Where pack must write to mend the bundle, for it looks no deeper than the folders that it is given."""
+    files = [*(volume.path for volume in scan.volumes), *scan.broken]
+    homes: list[Path] = []
+    for folder in folders:
+        homes += [f.parent for f in files if folder in (f, *f.parents)] or [folder]
+    return tuple(dict.fromkeys(homes))
+
+
 def _receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     """(the first whole receiver, the damaged ones)."""
     whole, bad = None, []
-    for path in (folder / RECEIVER for folder in folders):
-        if not path.exists():
+    for path in volume_files([f for f in folders if f.is_dir()], RECEIVER):
+        if path.name != RECEIVER:
             continue
         try:
             with zipfile.ZipFile(path) as archive:
@@ -227,4 +239,4 @@ def pack_again(carried: Carried, inventory: Path | None) -> str:
         words += ["--for", str(inventory)]
     if carried.volume_size not in (0, DEFAULT_VOLUME):
         words += ["--volume-size", str(carried.volume_size)]
-    return quoted([*words, "--to", *map(str, carried.folders)])
+    return quoted([*words, "--to", *map(str, carried.homes)])

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from gapforge.bundle.tool import walked
 from gapforge.core import process
 from gapforge.core.errors import ToolError, UsageError
 from gapforge.core.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
@@ -59,12 +60,15 @@ def fill(project: Project, place: Project, *, bare: bool = False) -> list[str]:
 
 
 def files_of(project: Project) -> list[str]:
-    """The paths of the repository in the project folder: what git knows or would add, else all but what others made."""
+    """The paths of the repository in the project folder: what git knows or would add, or what ``.gitignore`` says of it
+    where git cannot be asked; in a copy that is no checkout, all but what others made."""
     root = project.root
     with contextlib.suppress(ToolError):
         listed = list(_listed(root, ""))
         if PROGRAM in listed:  # else the folder is not the repository's, but lies in somebody's
             return [name for name in dict.fromkeys(listed) if _carried(project, name)]
+    if os.path.lexists(root / ".git"):  # git is missing, or refuses: the folder is another user's
+        return [name for name in map(os.fsdecode, walked(project)) if _carried(project, name)]
     found = []
     for where, folders, files in os.walk(root):
         here = Path(where).relative_to(root)

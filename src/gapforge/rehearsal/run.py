@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gapforge import __version__
+from gapforge.core import preset as presets
 from gapforge.core import process
 from gapforge.core.errors import (
     BundleError,
@@ -148,6 +149,7 @@ class _Rehearsal:
         with self._timed("verify", tr("모든 바이트를 확인합니다", "verifying every byte")):
             children.run(self.place.root / places.PROGRAM, "verify", name)
             record.lock_sha256 = _hash_of(self._lock_beside(self.place))
+            self._speak_of(presets.load(self.place.preset_file(name)))
         with self._timed("engine", tr("네트워크 없는 엔진을 시작합니다", "starting an engine with no network")):
             state = private.start(self.place, offline=True, on_line=self._write)
             record.engine = {"version": state.version, "storage_driver": state.storage_driver, "offline": state.offline}
@@ -189,6 +191,13 @@ class _Rehearsal:
                 raise BundleError(tr("묶음을 들여왔지만, 빌드할 gapforge가 함께 오지 않았습니다",
                                      "the bundle was unpacked, but brought no gapforge that could build"),
                                   hint=bundles.pack_again(carried, inventory))  # fmt: skip
+
+    def _speak_of(self, there: Preset) -> None:
+        """The record is of the preset that the site will build: a bundle that brings gapforge brings its presets too."""
+        if there.sha256 != self.record.preset_sha256:
+            self._warn(tr(f"묶음을 만든 뒤에 여기 있는 프리셋 {josa(self.preset.name, '이', '가')} 바뀌었습니다. 예행은 묶음에 담긴 것으로 합니다",
+                          f"preset {self.preset.name} was changed here since the bundle was packed; the one in the bundle is rehearsed"))  # fmt: skip
+        self.record.preset_sha256, self.record.practice = there.sha256, there.practice
 
     def _build(self, children: Children, kind: str) -> None:
         words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
