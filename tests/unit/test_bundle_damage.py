@@ -233,6 +233,25 @@ def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
     unharmed(site, set())
 
 
+def test_volumes_that_name_more_presets_than_any_bundle(tmp_path: Path) -> None:
+    """Each of them is in order; what all of them name together must not fill the memory. Equal lists count once."""
+    stick = tmp_path / "stick"
+    stick.mkdir()
+
+    def named(first: int) -> list[list[str]]:
+        return [[f"preset-{number}", "1" * 64, "2" * 64] for number in range(first, first + 1000)]
+
+    for number in range(60):
+        forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
+    assert len({id(volume.identity.views) for volume in look([stick], f"{0:024x}").volumes}) == 1
+    for number in range(60):
+        forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(number * 1000)))
+    site = site_at(tmp_path / "site")
+    with pytest.raises(BundleError, match="name more than 50000 presets, which no bundle does; nothing was imported"):
+        receive(site, stick)
+    unharmed(site, set())
+
+
 def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -> None:
     """What a stick says may not write lines of its own, nor anything else than text; JSON stays JSON."""
     made = sender(tmp_path)

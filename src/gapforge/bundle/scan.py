@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gapforge.bundle.admission import Admission
@@ -18,6 +18,7 @@ from gapforge.core.signing import SUFFIX as SIGNATURE_SUFFIX
 from gapforge.core.text import josa, tr
 
 MAX_FILES = 20_000
+MOST_VIEWS = 50_000  # of all volumes together, those of one bundle counted once; half a kilobyte of memory each
 LOCK_SUFFIX = f".lock{SIGNATURE_SUFFIX}"
 
 
@@ -83,6 +84,7 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
         for path in _small_files(folders, LOCK_SUFFIX, beside=True):
             admission.offer_lock_signature(path)
     altered: dict[Path, tuple[str, str]] = {}
+    views: dict[tuple[View, ...], tuple[View, ...]] = {}
 
     def unlisted(error: OSError) -> None:
         path = Path(os.fsdecode(error.filename))
@@ -95,6 +97,7 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
                               hint=tr("묶음 하나의 폴더만 지정하십시오", "name the folders of one bundle"))  # fmt: skip
         try:
             volume, _ = read_volume(path)
+            volume = _with_few_views(volume, views)
             if admission is not None:
                 admission.recall(volume.identity.bundle)
             _as_listed(volume, indexes)
@@ -114,6 +117,19 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
     )
     scan.index = indexes.get(scan.bundle)
     return scan
+
+
+def _with_few_views(volume: Volume, known: dict[tuple[View, ...], tuple[View, ...]]) -> Volume:
+    """The volume with the ``known`` list of views that is equal to its own, so that a bundle's takes memory once."""
+    own = volume.identity.views
+    if own not in known:
+        known[own] = own
+        if sum(map(len, known)) > MOST_VIEWS:
+            raise BundleError(tr(f"볼륨에 적힌 프리셋이 {MOST_VIEWS}개를 넘습니다. 그런 묶음은 없습니다. 아무것도 들여오지 않았습니다",
+                                 f"the volumes name more than {MOST_VIEWS} presets, which no bundle does; nothing was imported"),
+                              hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
+                                      "somebody altered them; carry the bundle again"))  # fmt: skip
+    return replace(volume, identity=replace(volume.identity, views=known[own]))
 
 
 def _small_files(folders: Sequence[Path], suffix: str, *, beside: bool) -> Iterator[Path]:
