@@ -740,6 +740,7 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
 def test_where_git_refuses_what_is_ignored_stays_behind(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
     assert set(files_of(checkout)) == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked"}
 
 
