@@ -34,6 +34,9 @@ class Terminal:
         self.screen, self.shown = "", b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # a shell's background job ignores it, and so would its children
             os.execve(argv[0], argv, env)  # noqa: S606 - the child of a pseudo-terminal has no shell to avoid
 
     def until(self, text: str, start: int = 0) -> None:
