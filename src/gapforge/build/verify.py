@@ -20,7 +20,7 @@ from typing import Any
 from gapforge.core import lock as locks
 from gapforge.core.errors import Fault, LockError, VerifyError
 from gapforge.core.files import MARKER, sha256_bytes, sha256_open
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import os_says, unexaminable, unreadable
 from gapforge.core.lock import Lock
 from gapforge.core.preset import Preset
 from gapforge.core.progress import Progress
@@ -325,7 +325,7 @@ def _look_over(root: Path) -> tuple[dict[str, int], dict[str, str], dict[str, st
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError as error:
-                closed[path] = tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
+                closed[path] = unexaminable(error)
                 continue
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path + "/")
@@ -414,7 +414,7 @@ def hash_all(root: Path, paths: Iterable[str], jobs: int, progress: Progress | N
                     return "", tr("더는 일반 파일이 아님", "is no regular file any more")
                 return sha256_open(file, on_bytes), ""
         except OSError as error:
-            return "", tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+            return "", unreadable(error)
 
     paths = list(paths)
     pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="verify")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gapforge.bundle.volume import Damaged
 from gapforge.core.files import is_gone
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unreadable
 from gapforge.core.text import tr
 
 
@@ -14,5 +14,4 @@ def why_unreadable(error: Damaged | OSError) -> str:
         return str(error)
     if is_gone(error):
         return tr("디스크가 사라짐", "the disk is gone")
-    reason = os_says(error)
-    return tr(f"읽을 수 없음: {reason}", f"cannot be read: {reason}")
+    return unreadable(error)

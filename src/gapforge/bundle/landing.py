@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gapforge.bundle.volume import Span
-from gapforge.core.errors import StorageError
-from gapforge.core.foreign import os_says
+from gapforge.core.files import storage_error
 from gapforge.core.store import Store
 
 OBJECTS, BYTES = 256, 64 << 20  # as soon as either waits, what waits is synced and named
@@ -40,6 +39,6 @@ class Landing:
         try:
             self.store.add_all({file: span.sha256 for file, span in ready})
         except OSError as error:
-            raise StorageError(f"{self.store.folder}: {os_says(error)}") from error
+            raise storage_error(error, self.store.folder) from error
         for _, span in ready:
             self.landed(span)

@@ -21,7 +21,7 @@ from gapforge.bundle.ignored import is_ignored, rules_in
 from gapforge.bundle.receiver import RECEIVER
 from gapforge.core.errors import BundleError, Fault, ToolError
 from gapforge.core.files import sha256_bytes, unsafe_path_reason, write_bytes
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unreadable
 from gapforge.core.process import run
 from gapforge.core.progress import human_bytes
 from gapforge.core.project import Project
@@ -36,9 +36,8 @@ _CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"
 _PRODUCT = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv", re.IGNORECASE
 )
-_SECRETS = re.compile(
-    r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL
-)  # and what editors and people keep beside it: .env~, .env-old
+# .env, and what editors and people keep beside it: .env~, .env-old
+_SECRETS = re.compile(r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL)
 _KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)  # a certificate may come before it
 
 
@@ -95,7 +94,7 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
         except (ValueError, OSError) as error:
             why = str(error)
             if isinstance(error, OSError):
-                why = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+                why = unreadable(error)
             faults.append(Fault(printable(name), why))
             continue
         total += len(found[0])

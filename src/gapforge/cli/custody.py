@@ -12,7 +12,7 @@ from gapforge.bundle.custody import Custody, keep_page, page_name, render
 from gapforge.cli import environment
 from gapforge.core import signing
 from gapforge.core.errors import GapforgeError, UsageError
-from gapforge.core.files import write_bytes, write_text
+from gapforge.core.files import remove_litter, write_bytes, write_text
 from gapforge.core.foreign import os_says
 from gapforge.core.project import Project
 from gapforge.core.signing import CUSTODY, SUFFIX, SigningKey
@@ -62,8 +62,7 @@ def write_pages(
 
     def write_beside(folder: Path) -> Path:
         target = folder / page_name(facts.bundle)
-        for litter in folder.glob(f".{target.name}.*.tmp"):  # of a run that was killed
-            litter.unlink(missing_ok=True)
+        remove_litter(target)
         beside_it = target.with_name(target.name + SUFFIX)
         beside_it.unlink(missing_ok=True)  # never one that signs an earlier page
         write_text(target, text)

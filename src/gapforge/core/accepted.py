@@ -19,7 +19,7 @@ from typing import Any
 
 from gapforge.core.errors import Fault, TrustError
 from gapforge.core.files import SHA256_HEX, canonical_json, read_regular, write_text
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unreadable
 from gapforge.core.project import Project
 from gapforge.core.text import josa, tr
 
@@ -86,7 +86,7 @@ def read(project: Project) -> Record:
     except FileNotFoundError:
         return Record()
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+        problem = unreadable(error)
     except ValueError as error:
         problem = str(error)
     raise TrustError(tr("이 현장이 마지막으로 받아들인 것을 알 수 없어, 더 오래된 묶음이 와도 알아챌 수 없습니다",

@@ -200,9 +200,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         number = error.errno or 0
-        ours = error.filename is None and not isinstance(
-            error, ConnectionError
-        )  # read(), write() and fsync() name none
+        # read(), write() and fsync() name no file.
+        ours = error.filename is None and not isinstance(error, ConnectionError)
         if number not in _GONE and number not in _REASONS and not ours:
             raise
         raise storage_error(error, path) from error

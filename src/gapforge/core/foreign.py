@@ -67,6 +67,21 @@ def os_says(error: OSError) -> str:
     return tr(ko, en)
 
 
+def unreadable(error: OSError) -> str:
+    """What is wrong with a file that the system does not let us read."""
+    return tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+
+
+def unlistable(error: OSError) -> str:
+    """What is wrong with a folder whose content the system does not tell."""
+    return tr(f"목록을 볼 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}")
+
+
+def unexaminable(error: OSError) -> str:
+    """What is wrong with something of which the system does not even tell what it is."""
+    return tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
+
+
 def json_says(error: json.JSONDecodeError) -> str:
     """What is wrong with the text, without where."""
     ko, en = _JSON.get(error.msg.partition(": ")[0], error.msg), error.msg

@@ -22,7 +22,7 @@ from gapforge.core import lock as locks
 from gapforge.core import preset as presets
 from gapforge.core.errors import Fault, LockError, StorageError
 from gapforge.core.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import os_says, unexaminable, unlistable, unreadable
 from gapforge.core.project import Project
 from gapforge.core.store import Store
 from gapforge.core.text import printable, tr
@@ -135,7 +135,7 @@ def named(project: Project, drop: str = "") -> Named:
             faults += error.faults or (Fault(str(file), error.message),)
             continue
         except OSError as error:
-            faults.append(Fault(str(file), _unread(error)))
+            faults.append(Fault(str(file), unreadable(error)))
             continue
         wanted = {entry.path: entry.sha256 for entry in lock.entries}
         files.update(wanted.values())
@@ -194,7 +194,7 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
         found = [project.presets / name for name in sorted(os.listdir(project.presets))
                  if name.endswith(LOCK_SUFFIX) and not name.startswith(".")]  # fmt: skip
     except OSError as error:
-        faults.append(Fault(str(project.presets), _unlisted(error)))
+        faults.append(Fault(str(project.presets), unlistable(error)))
         return []
     found += [folder / LOCK_FILE for folder in views(project, faults)]
     regular = []
@@ -204,14 +204,14 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
         except FileNotFoundError:
             continue  # a view that was copied without its lock, or is being copied now
         except OSError as error:
-            faults.append(Fault(str(file), _unseen(error)))
+            faults.append(Fault(str(file), unexaminable(error)))
             continue
         try:
             if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
                 faults.append(Fault(str(file), tr("일반 파일이 아님", "is not a regular file")))
                 continue
         except OSError as error:
-            faults.append(Fault(str(file), _unseen(error)))
+            faults.append(Fault(str(file), unexaminable(error)))
             continue
         regular.append(file)
     return regular
@@ -229,7 +229,7 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        faults.append(Fault(str(project.artifacts), _unlisted(error)))
+        faults.append(Fault(str(project.artifacts), unlistable(error)))
         return []
     for name in listed:
         path = project.artifacts / name
@@ -243,7 +243,7 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
             elif path.is_dir() and (PRESET_NAME.fullmatch(name) or os.access(path, os.R_OK | os.X_OK)):
                 found.append(path)
         except OSError as error:
-            faults.append(Fault(str(path), _unseen(error)))
+            faults.append(Fault(str(path), unexaminable(error)))
     return found
 
 
@@ -409,7 +409,7 @@ def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_resu
         return []
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EACCES, errno.EPERM):
-            strange.append(Fault(str(folder), _unlisted(error), tr("폴더", "a folder")))
+            strange.append(Fault(str(folder), unlistable(error), tr("폴더", "a folder")))
             return []
         raise
 
@@ -450,18 +450,6 @@ def _what(path: Path, status: os.stat_result) -> str:
 def _link(path: Path) -> str:
     there = os.readlink(path)
     return tr(f"심볼릭 링크임 (대상: {there})", f"is a symbolic link to {there}")
-
-
-def _unread(error: OSError) -> str:
-    return tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
-
-
-def _unlisted(error: OSError) -> str:
-    return tr(f"목록을 볼 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}")
-
-
-def _unseen(error: OSError) -> str:
-    return tr(f"살펴볼 수 없음: {os_says(error)}", f"cannot be examined: {os_says(error)}")
 
 
 def _stays(reason: str | None) -> str:

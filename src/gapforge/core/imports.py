@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gapforge.core.errors import Fault
 from gapforge.core.files import SHA256_HEX, canonical_json, storage_errors, write_text
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unlistable, unreadable
 from gapforge.core.text import tr
 
 FORMAT = 1
@@ -81,9 +81,7 @@ def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
     except FileNotFoundError:
         return found, faults
     except OSError as error:
-        return found, [
-            Fault(str(folder), tr(f"목록을 볼 수 없음: {os_says(error)}", f"cannot be listed: {os_says(error)}"))
-        ]
+        return found, [Fault(str(folder), unlistable(error))]
     for name in filter(FILE.fullmatch, names):
         record = _read(folder / name)
         if isinstance(record, str):
@@ -105,7 +103,7 @@ def _read(file: Path) -> Unfinished | str:
         if good and all(isinstance(p, str) for p in presets) and all(SHA256_HEX.fullmatch(o) for o in objects):
             return Unfinished(raw["bundle"], presets, objects)
     except OSError as error:
-        return tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+        return unreadable(error)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return tr("손상됨", "is damaged")

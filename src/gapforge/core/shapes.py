@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.core.errors import Fault
-from gapforge.core.foreign import json_says, os_says
+from gapforge.core.foreign import json_says, unreadable
 from gapforge.core.text import tr
 
 Said = str | Mapping[str, str]  # a text for readers: the same in every language, or one for each of "ko" and "en"
@@ -344,7 +344,7 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
     except IsADirectoryError:
         return None, [Fault(shown, tr("폴더임", "is a folder"), tr("JSON 파일", "a JSON file"))]
     except OSError as error:
-        return None, [Fault(shown, tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}"))]
+        return None, [Fault(shown, unreadable(error))]
     except UnicodeDecodeError as error:
         return None, [Fault(shown, tr(f"UTF-8 텍스트가 아님(바이트 위치 {error.start})",
                                       f"is not UTF-8 text (byte {error.start})"), "UTF-8")]  # fmt: skip

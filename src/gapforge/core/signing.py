@@ -23,7 +23,7 @@ from pathlib import Path
 from gapforge.core import process
 from gapforge.core.errors import TrustError, UsageError
 from gapforge.core.files import read_regular
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import os_says, unreadable
 from gapforge.core.text import printable, tr
 
 BUNDLE, LOCK, CUSTODY = "gapforge-bundle", "gapforge-lock", "gapforge-custody"  # namespaces
@@ -278,7 +278,7 @@ def read_signature(file: Path) -> Signature:
     except FileNotFoundError:
         raise BadSignature(tr("없음", "is missing")) from None
     except OSError as error:
-        raise BadSignature(tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")) from None
+        raise BadSignature(unreadable(error)) from None
     except ValueError as error:
         raise BadSignature(str(error)) from None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from gapforge.core import accepted, signing
 from gapforge.core.errors import Fault, TrustError, UsageError
 from gapforge.core.files import exclusive, read_regular, sha256_bytes, write_text
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unreadable
 from gapforge.core.project import Project
 from gapforge.core.signing import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
 from gapforge.core.text import josa, printable, tr
@@ -242,7 +242,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     except FileNotFoundError:
         raise _refused(preset, [Fault(str(lock), tr("없음", "is missing"))]) from None
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+        problem = unreadable(error)
         raise _refused(preset, [Fault(str(lock), problem)]) from None
     except ValueError as error:
         raise _refused(preset, [Fault(str(lock), str(error))]) from None
@@ -313,7 +313,7 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError:
         problem = tr("텍스트가 아님", "is not text")
     except OSError as error:
-        problem = tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")
+        problem = unreadable(error)
     except ValueError as error:
         problem = str(error)
     raise TrustError(tr("신뢰하는 서명자의 목록을 읽을 수 없어 아무것도 신뢰하지 않습니다",

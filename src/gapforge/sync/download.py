@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 from gapforge.core import process
 from gapforge.core.errors import Fault, FetchError, Interrupted
 from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
-from gapforge.core.foreign import os_says
+from gapforge.core.foreign import unreadable
 from gapforge.core.progress import Progress, human_bytes
 from gapforge.core.store import Store
 from gapforge.core.text import josa, tr
@@ -366,7 +366,7 @@ class Downloader:
         except FileNotFoundError:
             raise _Final(tr("파일이 없음", "does not exist")) from None
         except (PermissionError, IsADirectoryError) as error:
-            raise _Final(tr(f"읽을 수 없음: {os_says(error)}", f"cannot be read: {os_says(error)}")) from None
+            raise _Final(unreadable(error)) from None
 
     def _finish(self, want: Want, url: str, part: _Part) -> Got:
         """Give the verified bytes their place in the store; the only way into it for a download."""
