@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fabric import fabricate, write_lock
+from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
 from gapforge.bundle.contents import of_presets, of_request, site_objects
+from gapforge.bundle.find_volumes import look
 from gapforge.bundle.pack import Packed, pack
-from gapforge.bundle.plan import make_plan
-from gapforge.bundle.request import Request, wanted_spans
-from gapforge.bundle.scan import look
+from gapforge.bundle.repair_request import Request, wanted_spans
 from gapforge.bundle.unpack import Unpacked, unpack
-from gapforge.core import lock as locks
-from gapforge.core import preset as documents
-from gapforge.core.files import sha256_bytes, sha256_file
-from gapforge.core.lock import Entry, Lock
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.model import lock as locks
+from gapforge.model import preset as documents
+from gapforge.model.lock import Entry, Lock
 from samples import ROOT
 
 PRESET = "debian12-cpu-quickstart"

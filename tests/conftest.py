@@ -20,8 +20,8 @@ for folder in (HERE, HERE.parent / "src"):  # before the root with its launchers
     sys.path.insert(0, str(folder))
 
 from fabric import fabricate  # noqa: E402 - needs the path above
-from gapforge.core import preset as presets  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
+from gapforge.model import preset as presets  # noqa: E402
 
 # How long an example takes, or the making of it, says how busy the machine is.
 settings.register_profile("whatever the load", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,12 +13,12 @@ from typing import IO
 
 import pytest
 
-from gapforge.build import base_images
-from gapforge.core import process
-from gapforge.core.errors import BuildError, EngineError, VerifyError
-from gapforge.core.lock import LockedImage
-from gapforge.engine.base import BuildRequest, Engine
+from gapforge.base import process
+from gapforge.base.errors import BuildError, EngineError, VerifyError
 from gapforge.engine.docker import client_env
+from gapforge.engine.protocol import BuildRequest, Engine
+from gapforge.image import load_base_images
+from gapforge.model.lock import LockedImage
 from tiny_image import PROGRAMS, make_layout
 
 Check = Callable[[Engine, str, Path], None]
@@ -126,12 +126,12 @@ def loads_a_base_once(engine: Engine, base: str, folder: Path) -> None:
             layout = folder / f"{packed}-{schema2}"
             image = make_layout(layout, packed=packed, schema2=schema2, note=secrets.token_hex(4), programs=())
             lines: list[str] = []
-            name = base_images.ensure(engine, layout, image, lines.append)
+            name = load_base_images.ensure(engine, layout, image, lines.append)
             assert name == "localhost/gapforge/base:" + image.config_digest[7:31]
             assert {image.config_digest, image.manifest_digest} & set(engine.image_ids(name))
             assert lines
             lines.clear()
-            assert base_images.ensure(engine, layout, image, lines.append) == name
+            assert load_base_images.ensure(engine, layout, image, lines.append) == name
             assert not lines
             engine.untag(name)
 
@@ -143,8 +143,8 @@ def never_keeps_a_wrong_base(engine: Engine, base: str, folder: Path) -> None:
     data[600] ^= 1
     largest.write_bytes(data)
     with pytest.raises(VerifyError, match=largest.name):
-        base_images.ensure(engine, folder / "layout", image, lambda line: None)
-    assert engine.image_ids(base_images.base_name(image.config_digest)) == ()
+        load_base_images.ensure(engine, folder / "layout", image, lambda line: None)
+    assert engine.image_ids(load_base_images.base_name(image.config_digest)) == ()
 
 
 CHECKS: tuple[Check, ...] = (
@@ -156,4 +156,4 @@ CHECKS: tuple[Check, ...] = (
 def load_base(engine: Engine, folder: Path, programs: tuple[str, ...] = PROGRAMS) -> tuple[str, LockedImage]:
     """The name of a small base with a shell (if ``programs`` holds one), loaded into the engine."""
     image = make_layout(folder, programs=programs)
-    return base_images.ensure(engine, folder, image, lambda line: None), image
+    return load_base_images.ensure(engine, folder, image, lambda line: None), image

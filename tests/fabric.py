@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gapforge.core.files import sha256_bytes
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.preset import Preset
-from gapforge.core.project import Project
+from gapforge.base.files import sha256_bytes
+from gapforge.base.project import Project
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.preset import Preset
 
 FILES = {
     "wheels/numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.whl": ("wheel", b"wheel " * 5000),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bundles import PRESET
-from gapforge.bundle.volume import FORMAT, HEAD, compact, trailer
+from gapforge.bundle.volume_format import FORMAT, HEAD, compact, trailer
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:

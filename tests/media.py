@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bundles import names
-from gapforge.core.files import sha256_file
+from gapforge.base.files import sha256_file
 from samples import ROOT
 
 SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
-from gapforge.core.debindex import join_stanzas, stanza_for
-from gapforge.core.progress import Progress
-from gapforge.core.store import Store
-from gapforge.sync import oci
+from gapforge.base.progress import Progress
+from gapforge.model.debian_control import join_stanzas, stanza_for
+from gapforge.store.store import Store
+from gapforge.sync import oci_layout
 from gapforge.sync.apt import DebFile, SourceFile
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network
@@ -136,8 +136,8 @@ def make_base(
     if status is not None:
         content["var/lib/dpkg/status"] = status.encode()
     raw = _tar(content)
-    layer = oci.add_blob(folder, raw, oci.LAYER_TYPE)
+    layer = oci_layout.add_blob(folder, raw, oci_layout.LAYER_TYPE)
     config = {"os": "linux", "architecture": "amd64", "config": {"Env": list(env)},
               "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}  # fmt: skip
-    oci.add_image(folder, json.dumps(config).encode(), [layer])
+    oci_layout.add_image(folder, json.dumps(config).encode(), [layer])
     return folder

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.preset import Preset, parse
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.preset import Preset, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"

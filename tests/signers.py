@@ -20,8 +20,8 @@ from unittest.mock import patch
 import pytest
 
 from bundles import RUN_ENV
+from gapforge.base.project import Project
 from gapforge.cli.main import main
-from gapforge.core.project import Project
 
 needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (openssh-client)")
 

@@ -20,16 +20,16 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from gapforge.core.files import canonical_json, write_text  # noqa: E402 - needs the path above
-from gapforge.core.lock import Entry, LockedImage  # noqa: E402
-from gapforge.core.preset import BaseImage, Preset, load  # noqa: E402
-from gapforge.core.progress import Progress  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
+from gapforge.base.progress import Progress  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
+from gapforge.model.lock import Entry, LockedImage  # noqa: E402
+from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, UnansweredError  # noqa: E402
-from gapforge.sync.outcome import Options  # noqa: E402
-from gapforge.sync.python import Sdist, Wheel  # noqa: E402
+from gapforge.sync.options import Options  # noqa: E402
+from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
 
 NAME = "world"
 

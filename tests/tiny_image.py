@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from gapforge.core.lock import LockedImage
+from gapforge.model.lock import LockedImage
 
 PROGRAMS = (
     "sh",

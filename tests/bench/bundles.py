@@ -43,11 +43,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
+from gapforge.base.files import sha256_file  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
 from gapforge.bundle.contents import LOCK, SUMS, sums_of  # noqa: E402
-from gapforge.core import lock as locks  # noqa: E402
-from gapforge.core.files import sha256_file  # noqa: E402
-from gapforge.core.lock import Entry, Lock  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.model import lock as locks  # noqa: E402
+from gapforge.model.lock import Entry, Lock  # noqa: E402
 
 MB, GB = 10**6, 10**9
 CACHES = Path("/proc/sys/vm/drop_caches")

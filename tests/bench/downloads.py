@@ -28,8 +28,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from gapforge.core.progress import Progress  # noqa: E402 - needs the path above
-from gapforge.core.store import Store  # noqa: E402
+from gapforge.base.progress import Progress  # noqa: E402 - needs the path above
+from gapforge.store.store import Store  # noqa: E402
 from gapforge.sync.download import Downloader, Want  # noqa: E402
 from gapforge.sync.network import Network  # noqa: E402
 from servers import file_server  # noqa: E402

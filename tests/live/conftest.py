@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core.project import Project
-from gapforge.engine import private
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
 
 
 @pytest.fixture(scope="session")
@@ -33,25 +33,25 @@ def engine_project(needs_root: None) -> Iterator[Project]:
         try:
             yield project
         finally:
-            private.remove(project)
+            private_daemon.remove(project)
 
 
-def _engine(offline: bool) -> Iterator[private.State]:
+def _engine(offline: bool) -> Iterator[private_daemon.State]:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
-            yield private.start(project, offline=offline)
+            yield private_daemon.start(project, offline=offline)
         finally:
-            private.remove(project)
+            private_daemon.remove(project)
 
 
 @pytest.fixture(scope="session")
-def offline_engine(needs_root: None) -> Iterator[private.State]:
+def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
     """A private engine without any network interface; ``host`` is its address."""
     yield from _engine(offline=True)
 
 
 @pytest.fixture(scope="session")
-def online_engine(needs_root: None) -> Iterator[private.State]:
+def online_engine(needs_root: None) -> Iterator[private_daemon.State]:
     """A private engine in this machine's own network; ``host`` is its address."""
     yield from _engine(offline=False)

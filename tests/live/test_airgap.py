@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core import lock as locks
-from gapforge.core.files import canonical_json
+from gapforge.base.files import canonical_json
+from gapforge.model import lock as locks
 from places import copy_repository, site_python
 from samples import ROOT, sha
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core import preset as presets
-from gapforge.core.errors import FetchError, ResolveError
-from gapforge.core.preset import AptSource
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.sync import aptfaults, oci
+from gapforge.base.errors import FetchError, ResolveError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model import preset as presets
+from gapforge.model.preset import AptSource
+from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt import AptRoot, DebFile, write_index
-from gapforge.sync.images import fetch_base
+from gapforge.sync.fetch_base_images import fetch_base
 from gapforge.sync.network import Network
 from packages import fetch, make_base, make_deb, make_key, signed_repository
 from servers import Site, file_server
@@ -65,7 +65,7 @@ def synced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def chroot(base: Path, repo: Path, folder: Path) -> Path:
     """The base unpacked, with the repository at /repo."""
     folder.mkdir()
-    layout = oci.read_layout(base)
+    layout = oci_layout.read_layout(base)
     subprocess.run(["tar", "-xf", str(layout.layers[0].path(base)), "-C", str(folder)], check=True)
     shutil.copytree(repo, folder / "repo")
     os.mknod(folder / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
@@ -211,10 +211,10 @@ def test_an_expired_index_and_a_clock_that_is_behind(archive: Fixture, monkeypat
     archive.sign(dated=-90000, valid_for=-3600)
     with pytest.raises(FetchError, match="no longer valid") as caught:
         archive.closure("tool")
-    assert aptfaults.ACCEPT_EXPIRED in caught.value.hint
-    monkeypatch.setenv(aptfaults.ACCEPT_EXPIRED, "1")
+    assert apt_errors.ACCEPT_EXPIRED in caught.value.hint
+    monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
     assert [d.package for d in archive.closure("tool")] == ["libtool1", "tool"]
-    monkeypatch.delenv(aptfaults.ACCEPT_EXPIRED)
+    monkeypatch.delenv(apt_errors.ACCEPT_EXPIRED)
     archive.sign(dated=500000, valid_for=900000)
     with pytest.raises(FetchError, match="clock is behind"):
         archive.closure("tool")

@@ -16,9 +16,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from gapforge.core.preset import BaseImage
-from gapforge.core.progress import Progress
-from gapforge.sync import bootstrap
+from gapforge.model.preset import BaseImage
+from gapforge.base.progress import Progress
+from gapforge.sync import mmdebstrap as bootstrap
 from gapforge.sync.network import Network
 bootstrap.make(BaseImage(suite="bookworm"), 1700000000, Path(sys.argv[2]), Network.from_environment(), Progress("x", quiet=True))
 """

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
-from gapforge.build.verify import verify
+from gapforge.base.errors import StorageError
+from gapforge.base.project import Project
 from gapforge.bundle.pack import beside
-from gapforge.core.errors import StorageError
-from gapforge.core.project import Project
+from gapforge.store.verify_artifacts import verify
 from media import carried, gapforge, tree
 from places import unmount
 

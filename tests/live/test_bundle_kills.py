@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, hashes, sender, site_at
-from gapforge.core.project import Project
+from gapforge.base.project import Project
 from media import argv, carried, environment, gapforge, mounted, tree
 
 KILLS = 50

@@ -13,11 +13,11 @@ import pytest
 
 from bundles import Sender, sender, site_at
 from fabric import write_lock
-from gapforge.bundle.volume import HEAD, TRAILER, read_volume
-from gapforge.core import preset as presets
-from gapforge.core.files import sha256_bytes
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.project import Project
+from gapforge.base.files import sha256_bytes
+from gapforge.base.project import Project
+from gapforge.bundle.volume_format import HEAD, TRAILER, read_volume
+from gapforge.model import preset as presets
+from gapforge.model.lock import Entry, Lock, LockedImage
 from media import gapforge, tree
 from samples import ROOT
 

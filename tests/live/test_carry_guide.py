@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core import lock as locks
-from gapforge.core.files import sha256_file
-from gapforge.core.project import Project
-from gapforge.engine import private
-from gapforge.rehearsal.place import place_of
+from gapforge.base.files import sha256_file
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
+from gapforge.model import lock as locks
+from gapforge.rehearsal.simulated_site import place_of
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
@@ -111,7 +111,7 @@ class NetworkWatch(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def world(offline_engine: private.State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(offline_engine: private_daemon.State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
     root.mkdir()
@@ -150,7 +150,7 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
     assert not any(value in out for _, out in told for value in CANARY.values())
     said = {word: out for block, out in told for word in re.findall(r"gapforge (\w+)|receive.pyz (\w+)", block.text) for word in word if word}  # fmt: skip
     assert "ready to travel" in said["rehearse"]
-    assert not place.root.exists() and private.status(place) is None and private.strays(place) == []
+    assert not place.root.exists() and private_daemon.status(place) is None and private_daemon.strays(place) == []
 
     site, sender = world.folders["site"], world.folders["sender"]
     names = [sorted(p.name for p in (world.media / stick).glob("*.gfv")) for stick in ("stick1", "stick2", "stick3")]

@@ -22,8 +22,8 @@ from typing import Any
 import gpu_parts
 import pytest
 
-from gapforge.core import lock as locks
-from gapforge.core.lock import Lock
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
 from packages import make_key
 from places import unmount
 from samples import ROOT, sha

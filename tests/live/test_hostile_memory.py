@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundles import hashes, site_at
-from gapforge.bundle.volume import MAX_INDEX, compact, read_volume
+from gapforge.bundle.volume_format import MAX_INDEX, compact, read_volume
 from hostile import forge, index_with
 from media import environment
 

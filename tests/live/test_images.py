@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core.errors import FetchError, GapforgeError, ResolveError, TargetError
-from gapforge.core.lock import LockedImage
-from gapforge.core.preset import BaseImage
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.sync import imagefiles, oci
-from gapforge.sync.images import fetch_base, look
+from gapforge.base.errors import FetchError, GapforgeError, ResolveError, TargetError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model.lock import LockedImage
+from gapforge.model.preset import BaseImage
+from gapforge.sync import base_image_facts, oci_layout
+from gapforge.sync.fetch_base_images import fetch_base, look
 from gapforge.sync.network import Network, UnansweredError
 from tiny_image import make_layout
 
@@ -34,7 +34,7 @@ EPOCH = 1700000000
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagefiles, "_seen", {})
+    monkeypatch.setattr(base_image_facts, "_seen", {})
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(tmp_path: 
     assert first == second
     assert same_trees(tmp_path / "1", tmp_path / "2")
     assert (first.os_id, first.os_version) == ("debian", "12")
-    layout = oci.read_layout(tmp_path / "1")
+    layout = oci_layout.read_layout(tmp_path / "1")
     assert layout.config["created"] == "2023-11-14T22:13:20Z"
     with tarfile.open(layout.layers[0].path(tmp_path / "1")) as archive:
         members = {m.name.removeprefix("./"): m for m in archive}
@@ -75,7 +75,7 @@ def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(tmp_path: 
         n for n, m in members.items() if m.isfile() and n.startswith(("var/lib/apt/lists/", "var/cache/apt/", "tmp/"))
     ]
     assert max(m.mtime for m in members.values()) <= EPOCH
-    files = imagefiles.read_files(layout)
+    files = base_image_facts.read_files(layout)
     suites = [line.split()[-2] for line in files.text("etc/apt/sources.list").splitlines()]
     assert suites == ["bookworm", "bookworm-updates", "bookworm-security"]
 
@@ -171,7 +171,7 @@ def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, regis
     name = f"{registry.address}/one/base:{schema2}".lower()
     progress = Progress("test", quiet=True)
     got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), progress)
-    assert progress.done >= oci.read_layout(tmp_path / "out").size
+    assert progress.done >= oci_layout.read_layout(tmp_path / "out").size
     assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
     assert got.reference == f"{name}@{made.manifest_digest}"
     assert (got.os_id, got.os_version) == ("debian", "12")
@@ -191,22 +191,22 @@ def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
     made = make_layout(tmp_path / "made", note="multi")
     registry.push(tmp_path / "made", "multi/base:amd64")
     manifest = (tmp_path / "made/blobs/sha256" / made.manifest_digest[7:]).read_bytes()
-    entry = {"mediaType": oci.MANIFEST_TYPE, "digest": made.manifest_digest, "size": len(manifest)}
+    entry = {"mediaType": oci_layout.MANIFEST_TYPE, "digest": made.manifest_digest, "size": len(manifest)}
     other = json.loads(manifest)
     other["annotations"] = {"for": "arm64"}
     other_bytes = json.dumps(other).encode()
-    registry.put_manifest("multi/base", "arm64", other_bytes, oci.MANIFEST_TYPE)
+    registry.put_manifest("multi/base", "arm64", other_bytes, oci_layout.MANIFEST_TYPE)
     arm = {**entry, "digest": "sha256:" + hashlib.sha256(other_bytes).hexdigest(), "size": len(other_bytes),
            "platform": {"os": "linux", "architecture": "arm64"}}  # fmt: skip
 
     def index(*entries: dict[str, object]) -> bytes:
         return json.dumps(
-            {"schemaVersion": 2, "mediaType": oci.INDEX_TYPES[0], "manifests": entries}, indent=3
+            {"schemaVersion": 2, "mediaType": oci_layout.INDEX_TYPES[0], "manifests": entries}, indent=3
         ).encode()
 
     both = index(arm, {**entry, "platform": {"os": "linux", "architecture": "amd64"}})
-    registry.put_manifest("multi/base", "both", both, oci.INDEX_TYPES[0])
-    registry.put_manifest("multi/base", "arm", index(arm), oci.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "both", both, oci_layout.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "arm", index(arm), oci_layout.INDEX_TYPES[0])
     name = f"{registry.address}/multi/base:both"
     top = "sha256:" + hashlib.sha256(both).hexdigest()
     got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
@@ -263,7 +263,7 @@ def test_an_interrupted_copy_is_taken_up_and_its_damage_is_not_believed(
     blobs = partial / "layout" / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     (partial / ".gapforge-folder").write_text("ours")
-    layer = oci.read_layout(tmp_path / "made").layers[0]
+    layer = oci_layout.read_layout(tmp_path / "made").layers[0]
     damaged = bytearray(layer.path(tmp_path / "made").read_bytes())
     damaged[99] ^= 1
     (blobs / layer.digest[7:]).write_bytes(damaged)
@@ -277,7 +277,7 @@ def test_an_interrupted_copy_is_taken_up_and_its_damage_is_not_believed(
 def test_a_registry_that_serves_damaged_bytes_is_caught(tmp_path: Path, here: Project, registry: Registry) -> None:
     make_layout(tmp_path / "made", note="damage")
     registry.push(tmp_path / "made", "damage/base:1")
-    layer = oci.read_layout(tmp_path / "made").layers[1]
+    layer = oci_layout.read_layout(tmp_path / "made").layers[1]
     stored = registry.data / f"docker/registry/v2/blobs/sha256/{layer.digest[7:9]}/{layer.digest[7:]}/data"
     data = bytearray(stored.read_bytes())
     data[len(data) // 2] ^= 1

@@ -15,10 +15,10 @@ import pytest
 
 from bundles import PRESET, carry, hashes, sender, site_at
 from fabric import write_lock
-from gapforge.bundle import medium
-from gapforge.core.lock import Entry
-from gapforge.core.project import Project
-from gapforge.core.store import Store
+from gapforge.base.project import Project
+from gapforge.bundle import file_system_limits
+from gapforge.model.lock import Entry
+from gapforge.store.store import Store
 from media import argv, carried, drivers, environment, exfat, fat, gapforge, image, need, run, struck, tree
 
 MB = 1_000_000
@@ -35,7 +35,7 @@ def test_the_largest_volume_for_fat32_is_one_that_fat32_keeps(tmp_path: Path) ->
         pytest.skip("needs 5 GiB of disk")
     stick = image(tmp_path / "stick.img", 4_400 << 20, "mkfs.vfat", "-F", "32", "-s", "128")
     name = "0123456789abcdef01234567-0001.gfv"
-    for size, taken in ((medium.FAT_LIMIT, True), (1 << 32, False)):
+    for size, taken in ((file_system_limits.FAT_LIMIT, True), (1 << 32, False)):
         volume = tmp_path / name
         with open(volume, "wb") as file:
             file.truncate(size)
@@ -43,7 +43,7 @@ def test_the_largest_volume_for_fat32_is_one_that_fat32_keeps(tmp_path: Path) ->
         listed = run("mdir", "-b", "-i", stick)
         assert (name in listed) is taken and ("too big" in said) is not taken, said + listed
         if taken:
-            assert f" 1 files, {(medium.FAT_LIMIT >> 16) + 1}/" in run("fsck.vfat", "-n", stick)
+            assert f" 1 files, {(file_system_limits.FAT_LIMIT >> 16) + 1}/" in run("fsck.vfat", "-n", stick)
             run("mdel", "-i", stick, f"::/{name}")
     stick.unlink()  # 4 GiB that pytest would keep
 
@@ -69,7 +69,7 @@ def test_a_mounted_fat_stick(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")
     with fat(tmp_path / "stick", stick) as folder:
-        assert medium.file_system(folder) == "fuse.fusefat"
+        assert file_system_limits.file_system(folder) == "fuse.fusefat"
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     run("fsck.vfat", "-n", stick)
     with fat(tmp_path / "again", stick) as folder:
@@ -118,7 +118,7 @@ def test_an_exfat_stick(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 100 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        assert medium.file_limit(folder) == 0 and not Store(folder).links()
+        assert file_system_limits.file_limit(folder) == 0 and not Store(folder).links()
         shutil.rmtree(folder / "partial")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     with exfat(tmp_path / "again", stick) as folder:  # what was synced is there after the stick was taken out
@@ -164,9 +164,9 @@ def test_a_site_on_exfat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [
-    ("gapforge.bundle.landing", "Landing", "add", 2),  # objects were written, none has its name
-    ("gapforge.core.store", "Store", "add_all", 2),  # those of two volumes have theirs
-    ("gapforge.core.store", "Store", "place", 5),  # while the preset is laid out
+    ("gapforge.bundle.store_batch", "Landing", "add", 2),  # objects were written, none has its name
+    ("gapforge.store.store", "Store", "add_all", 2),  # those of two volumes have theirs
+    ("gapforge.store.store", "Store", "place", 5),  # while the preset is laid out
 ], ids=["written", "named", "laid-out"])  # fmt: skip
 def test_a_site_on_exfat_that_is_killed(tmp_path: Path, at: tuple[str, str, str, int]) -> None:
     need("mkfs.exfat", "mount.exfat-fuse", "losetup")
@@ -200,7 +200,7 @@ def test_a_stick_that_is_pulled_out(tmp_path: Path) -> None:
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "5M", "--to", folder)
         assert carried(folder) == carried(tmp_path / "want")
         site = site_at(tmp_path / "site")
-        two_are_imported = ("gapforge.core.store", "Store", "add_all", 2)
+        two_are_imported = ("gapforge.store.store", "Store", "add_all", 2)
         said = pulled(site.root, folder, two_are_imported, "unpack", folder)
     assert 0 < len(hashes(site)) < len(made.objects)
     with exfat(tmp_path / "third", stick) as folder:

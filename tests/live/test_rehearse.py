@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from gapforge.core.project import Project
-from gapforge.engine import private
-from gapforge.rehearsal.place import place_of
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
+from gapforge.rehearsal.simulated_site import place_of
 from places import copy_repository
 from samples import ROOT
 
@@ -69,8 +69,8 @@ class Office:
 
     def assert_nothing_is_left(self) -> None:
         assert not self.place.root.exists()
-        assert private.status(self.place) is None and private.strays(self.place) == []
-        assert not private._socket_folder(self.place).exists()
+        assert private_daemon.status(self.place) is None and private_daemon.strays(self.place) == []
+        assert not private_daemon._socket_folder(self.place).exists()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def office(needs_root: None) -> Iterator[Office]:
         try:
             yield made
         finally:
-            private.remove(made.place)
+            private_daemon.remove(made.place)
 
 
 def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
@@ -122,7 +122,7 @@ def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
 
 def test_interrupted_while_it_builds_it_leaves_nothing(office: Office) -> None:
     child = office.start()
-    assert private.status(office.place) is not None
+    assert private_daemon.status(office.place) is not None
     assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
     assert child.wait(600) == 130
@@ -134,7 +134,7 @@ def test_killed_while_it_builds_the_next_one_clears_away(office: Office) -> None
     child = office.start()
     child.kill()
     child.wait(120)
-    assert private.status(office.place) is not None and office.place.root.exists()
+    assert private_daemon.status(office.place) is not None and office.place.root.exists()
     assert not (office.dist / "rehearsal.json").exists()
     assert office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0])).returncode == 21
     office.assert_nothing_is_left()

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
-from gapforge.core.errors import FetchError, ResolveError, ToolError
-from gapforge.core.lock import Entry
-from gapforge.core.preset import Preset, load, parse
-from gapforge.core.project import Project
-from gapforge.sync import python
+from gapforge.base.errors import FetchError, ResolveError, ToolError
+from gapforge.base.project import Project
+from gapforge.model.lock import Entry
+from gapforge.model.preset import Preset, load, parse
+from gapforge.sync import python_packages
 from gapforge.sync.network import Network
-from gapforge.sync.python import Resolver
+from gapforge.sync.python_packages import Resolver
 from servers import Site, file_server, publish, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.live
 
 try:
-    python.find_uv(Project.find())
+    python_packages.find_uv(Project.find())
 except ToolError:
     pytestmark = [pytest.mark.live, pytest.mark.skip(reason="no uv: run ./deps_sync.sh once")]
 
@@ -50,7 +50,7 @@ def resolver(tmp_path: Path, default: str, torch: str = "") -> Resolver:
     return Resolver(Project.find(), Network(index_url=default, torch_index_url=torch), tmp_path / "uv", refresh=True)
 
 
-def chosen(wheels: list[python.Wheel]) -> dict[str, tuple[str, str]]:
+def chosen(wheels: list[python_packages.Wheel]) -> dict[str, tuple[str, str]]:
     return {w.name: (w.version, w.index) for w in wheels}
 
 
@@ -186,7 +186,7 @@ def test_requirements_install_offline_with_hashes(tmp_path: Path, site: Site, in
     folder.mkdir()
     for name, body in files.items():
         (folder / name).write_bytes(body)
-    text = python.requirements_text(
+    text = python_packages.requirements_text(
         [
             ("thing-x", "1.0", hashlib.sha256(files["Thing.x-1.0-py3-none-any.whl"]).hexdigest()),
             ("leaf", "2.1.2+cu118", hashlib.sha256(files["leaf-2.1.2+cu118-py3-none-any.whl"]).hexdigest()),
@@ -196,7 +196,11 @@ def test_requirements_install_offline_with_hashes(tmp_path: Path, site: Site, in
 
     def install(text: str, target: str) -> int:
         requirements.write_text(text)
-        command = [sys.executable, "-m", "pip"] if installer == "pip" else [str(python.find_uv(Project.find())), "pip"]
+        command = (
+            [sys.executable, "-m", "pip"]
+            if installer == "pip"
+            else [str(python_packages.find_uv(Project.find())), "pip"]
+        )
         command += [
             "install",
             "--no-index",

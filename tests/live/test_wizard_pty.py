@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.core import catalog as catalogs
-from gapforge.core import preset
-from gapforge.core.compatibility import check_preset
-from gapforge.core.lock import Lock, LockedImage
+from gapforge.compat import catalog as catalogs
+from gapforge.compat.rules import check_preset
+from gapforge.model import preset
+from gapforge.model.lock import Lock, LockedImage
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300.0  # seconds that any one question may take: it asks quickly or never

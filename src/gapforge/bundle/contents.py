@@ -6,17 +6,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.tool import archive_name
-from gapforge.bundle.volume import MAX_OBJECT, Span, View
-from gapforge.core import lock as locks
-from gapforge.core.errors import BundleError, Fault, LockError
-from gapforge.core.files import sha256_bytes
-from gapforge.core.inventory import Inventory
-from gapforge.core.lock import Lock
-from gapforge.core.preset import Preset
-from gapforge.core.project import Project
-from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
+from gapforge.base.errors import BundleError, Fault, LockError
+from gapforge.base.files import sha256_bytes
+from gapforge.base.project import Project
+from gapforge.base.text import josa, tr
+from gapforge.bundle.repository_archive import archive_name
+from gapforge.bundle.volume_format import MAX_OBJECT, Span, View
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+from gapforge.store.inventory import Inventory
+from gapforge.store.store import Store
 
 LOCK, SUMS = "lock.json", "SHA256SUMS"
 

@@ -18,20 +18,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from gapforge.bundle.check import damaged_pieces
+from gapforge.base.errors import BundleError, Fault, StorageError
+from gapforge.base.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
+from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.project import Project
+from gapforge.base.text import tr
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.flow import Flow
+from gapforge.bundle.file_system_limits import cluster, file_limit
 from gapforge.bundle.hashing import Ring, lanes
-from gapforge.bundle.medium import cluster, file_limit
-from gapforge.bundle.plan import Plan, Sealed, index_name
-from gapforge.bundle.receiver import RECEIVER, receiver_bytes
-from gapforge.bundle.seal import Beside, Seal, unsigned
-from gapforge.bundle.volume import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
-from gapforge.core.errors import BundleError, Fault, StorageError
-from gapforge.core.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
-from gapforge.core.progress import Progress, human_bytes
-from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.bundle.page_cache import Flow
+from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
+from gapforge.bundle.sign_bundle import Beside, Seal, unsigned
+from gapforge.bundle.verify_volume import damaged_pieces
+from gapforge.bundle.volume_format import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
+from gapforge.bundle.volume_plan import Plan, Sealed, index_name
 
 SMALL = 2 << 20  # bytes; objects up to this size are read and hashed ahead, on all cores
 AHEAD = 8  # small objects that wait for their turn

@@ -12,28 +12,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.admission import Admission, clear_signature, lay_signature, locks_untrusted
-from gapforge.bundle.carrier import why_unreadable
-from gapforge.bundle.check import read_piece
+from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
+from gapforge.base.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
+from gapforge.base.parallel import on_all_cores
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.base.text import josa, printable, tr
+from gapforge.bundle.check_signatures import Admission, clear_signature, lay_signature, locks_untrusted
 from gapforge.bundle.contents import LOCK, SUMS, sums_of
-from gapforge.bundle.flow import Flow
-from gapforge.bundle.landing import Landing
-from gapforge.bundle.partial import Partial, merged, sync_data, without
-from gapforge.bundle.request import Request, disjoint
-from gapforge.bundle.room import Room
-from gapforge.bundle.scan import Scan
-from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
-from gapforge.core import imports
-from gapforge.core import lock as locks
-from gapforge.core.cores import on_all_cores
-from gapforge.core.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.core.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
-from gapforge.core.lock import Lock
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.core.store import Store
-from gapforge.core.text import josa, printable, tr
-from gapforge.core.trust import Untrusted
+from gapforge.bundle.find_volumes import Scan
+from gapforge.bundle.import_space import Room
+from gapforge.bundle.page_cache import Flow
+from gapforge.bundle.read_errors import why_unreadable
+from gapforge.bundle.repair_request import Request, disjoint
+from gapforge.bundle.resume_import import Partial, merged, sync_data, without
+from gapforge.bundle.store_batch import Landing
+from gapforge.bundle.verify_volume import read_piece
+from gapforge.bundle.volume_format import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
+from gapforge.store import unfinished_imports
+from gapforge.store.store import Store
+from gapforge.trust.trusted_signers import Untrusted
 
 MAX_LOCK = 8 << 20  # bytes of lock.json
 MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
@@ -141,7 +141,7 @@ class _Import:
         if self.result.complete:
             if self.admission is not None:
                 self.admission.accept_tool(self.scan.tool, self.scan.bundle)
-            imports.forget(self.store.folder, self.scan.bundle)
+            unfinished_imports.forget(self.store.folder, self.scan.bundle)
         elif self.result.incomplete or self.result.lacks_tool:
             self.result.request = self._request()
         return self.result
@@ -149,7 +149,7 @@ class _Import:
     def _remember(self, objects: Iterable[str]) -> None:
         """Keep gc from these objects until the bundle is complete: no preset's lock is here to name them."""
         presets = (view.preset for view in self.scan.views)
-        imports.remember(self.store.folder, self.scan.bundle, presets, objects)
+        unfinished_imports.remember(self.store.folder, self.scan.bundle, presets, objects)
 
     # -- before the first byte
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.cli.parser import Parser, Unfilled
-from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
-from gapforge.core.files import storage_error
-from gapforge.core.project import Project
-from gapforge.core.shapes import nearest
-from gapforge.core.text import tr
+from gapforge.base.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
+from gapforge.base.files import storage_error
+from gapforge.base.project import Project
+from gapforge.base.text import tr
+from gapforge.cli.argument_parser import Parser, Unfilled
+from gapforge.model.schema import nearest
 
 # In the order in which a project is worked through. Each is a module of this package with HELP,
 # add_arguments(parser) and run(args, project) -> exit code. Only the verb that is asked for is imported.
@@ -98,7 +98,7 @@ def _run(argv: Sequence[str]) -> int:
                          hint="./gapforge --help")  # fmt: skip
     modules = {}
     for name in wanted:
-        module = importlib.import_module(f"gapforge.cli.{name}")
+        module = importlib.import_module(f"gapforge.cli.verbs.{name}")
         modules[name] = module
         about = tr(module.HELP["ko"], module.HELP["en"])
         module.add_arguments(verbs.add_parser(name, help=about, description=about))

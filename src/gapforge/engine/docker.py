@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.core import process
-from gapforge.core.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError, ToolError
-from gapforge.core.foreign import os_says
-from gapforge.core.text import tr
-from gapforge.engine.base import BuildRequest, EngineInfo, OnLine
-from gapforge.engine.buildlog import KEPT_LINES, BuildLog
+from gapforge.base import process
+from gapforge.base.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError, ToolError
+from gapforge.base.system_errors import os_says
+from gapforge.base.text import tr
+from gapforge.engine.build_log import KEPT_LINES, BuildLog
+from gapforge.engine.protocol import BuildRequest, EngineInfo, OnLine
 
 ANSWER_TIMEOUT = 60.0  # seconds for questions that move no image bytes
 REMOVE_TIMEOUT = 120.0  # seconds; removing an image or container deletes many files
@@ -36,7 +36,7 @@ _LOST = re.compile("cannot connect to the docker daemon|error during connect|is 
 
 
 class DockerEngine(ABC):
-    """What both ways of building with Docker share; see ``gapforge.engine.base.Engine`` for the promises."""
+    """What both ways of building with Docker share; see ``gapforge.engine.protocol.Engine`` for the promises."""
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info

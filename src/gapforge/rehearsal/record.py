@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gapforge.core.errors import Fault, GapforgeError
-from gapforge.core.files import canonical_json, storage_errors, write_text
-from gapforge.core.process import quoted
-from gapforge.core.progress import human_bytes, human_time
-from gapforge.core.text import pad, tr, utc, width
+from gapforge.base.errors import Fault, GapforgeError
+from gapforge.base.files import canonical_json, storage_errors, write_text
+from gapforge.base.process import quoted
+from gapforge.base.progress import human_bytes, human_time
+from gapforge.base.text import pad, tr, utc, width
 
 FORMAT = 1
 RECORD, PAGE, LOG = "rehearsal.json", "rehearsal.txt", "rehearsal.log"

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gapforge import __version__
-from gapforge.core import preset as presets
-from gapforge.core import process
-from gapforge.core.errors import (
+from gapforge.base import process
+from gapforge.base.errors import (
     BundleError,
     EngineError,
     GapforgeError,
@@ -25,21 +24,22 @@ from gapforge.core.errors import (
     ToolError,
     VerifyError,
 )  # fmt: skip
-from gapforge.core.files import exclusive, sha256_file, storage_error
-from gapforge.core.foreign import says
-from gapforge.core.inventory import Inventory
-from gapforge.core.preset import Preset
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.core.text import josa, tr
-from gapforge.core.trust import LOCK_SIGNATURE, VARIABLE
-from gapforge.engine import private
-from gapforge.rehearsal import carried as bundles
-from gapforge.rehearsal import place as places
-from gapforge.rehearsal import signers
-from gapforge.rehearsal.carried import Carried
-from gapforge.rehearsal.child import Children, can_leave_network, report_of, site_python
+from gapforge.base.files import exclusive, sha256_file, storage_error
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.base.system_errors import says
+from gapforge.base.text import josa, tr
+from gapforge.engine import private_daemon
+from gapforge.model import preset as presets
+from gapforge.model.preset import Preset
+from gapforge.rehearsal import rehearsed_bundle as bundles
+from gapforge.rehearsal import signature_policy
+from gapforge.rehearsal import simulated_site as places
 from gapforge.rehearsal.record import LOG, Record, forget
+from gapforge.rehearsal.rehearsed_bundle import Carried
+from gapforge.rehearsal.run_gapforge import Children, can_leave_network, report_of, site_python
+from gapforge.store.inventory import Inventory
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE, VARIABLE
 
 Say = Callable[[str], None]
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -114,7 +114,7 @@ class _Rehearsal:
                 raise EngineError(tr("예행은 네트워크 없는 엔진을 시작하므로 root 권한이 필요합니다",
                                      "a rehearsal starts an engine without a network, which needs root"),
                                   hint=f"sudo {process.quoted(options.command)}")  # fmt: skip
-            private.require_tools()
+            private_daemon.require_tools()
             record.repository = _repository(self.project)
             record.lock_sha256 = _hash_of(self.project.lock_file(name)) or _hash_of(self._lock_beside(self.project))
             python, record.children_without_network = site_python(), can_leave_network()
@@ -144,14 +144,14 @@ class _Rehearsal:
             )
         else:
             again = bundles.pack_again(self.carried, self.options.inventory)
-            self._choose_signers(children, signers.signatures_in(self.options.folders), f"{again} --sign KEY")
+            self._choose_signers(children, signature_policy.signatures_in(self.options.folders), f"{again} --sign KEY")
             self._unpack(children, self.carried)
         with self._timed("verify", tr("모든 바이트를 확인합니다", "verifying every byte")):
             children.run(self.place.root / places.PROGRAM, "verify", name)
             record.lock_sha256 = _hash_of(self._lock_beside(self.place))
             self._speak_of(presets.load(self.place.preset_file(name)))
         with self._timed("engine", tr("네트워크 없는 엔진을 시작합니다", "starting an engine with no network")):
-            state = private.start(self.place, offline=True, on_line=self._write)
+            state = private_daemon.start(self.place, offline=True, on_line=self._write)
             record.engine = {"version": state.version, "storage_driver": state.storage_driver, "offline": state.offline}
             children.extra["DOCKER_HOST"] = state.host
         for kind in options.types:
@@ -164,7 +164,7 @@ class _Rehearsal:
         """Children trust whom the site will trust, as far as this machine can tell."""
         with self._timed("signatures", tr("서명을 살펴봅니다", "the signatures")):
             self._signers_file.unlink(missing_ok=True)  # of a rehearsal that was killed
-            file, self.record.signatures = signers.choose(self.project, signatures, self._signers_file, again)
+            file, self.record.signatures = signature_policy.choose(self.project, signatures, self._signers_file, again)
             if file is not None:
                 children.extra[VARIABLE] = str(file)
 
@@ -254,7 +254,7 @@ class _Rehearsal:
         try:
             self._signers_file.unlink(missing_ok=True)
             if self.options.keep:
-                private.stop(self.place)
+                private_daemon.stop(self.place)
                 self.say(
                     tr(f"현장 자리를 남겨 두었습니다: {self.place.root}", f"the place was kept: {self.place.root}")
                 )

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gapforge.core import debindex, process
-from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
-from gapforge.core.files import SAFE_NAME, sha256_file, write_text
-from gapforge.core.preset import AptSource
-from gapforge.core.text import tr
-from gapforge.sync import aptfaults, oci
-from gapforge.sync.aptfaults import shown_line
-from gapforge.sync.aptroot import IsolatedApt, file_uri
-from gapforge.sync.imagefiles import read_files
+from gapforge.base import process
+from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
+from gapforge.base.files import SAFE_NAME, sha256_file, write_text
+from gapforge.base.text import tr
+from gapforge.model import debian_control
+from gapforge.model.preset import AptSource
+from gapforge.sync import apt_errors, oci_layout
+from gapforge.sync.apt_errors import shown_line
+from gapforge.sync.apt_root import IsolatedApt, file_uri
+from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.network import Network
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
@@ -71,7 +72,7 @@ class AptRoot:
 
     def __enter__(self) -> AptRoot:
         layout, extra, workdir, local_repo = self._arguments
-        files = read_files(oci.read_layout(layout))
+        files = read_files(oci_layout.read_layout(layout))
         self._apt = IsolatedApt(files, extra, workdir, self._network, local_repo)
         try:
             self._apt.update()
@@ -106,7 +107,7 @@ class AptRoot:
             ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False
         )
         if done.code != 0:
-            raise aptfaults.unresolvable(self.apt, packages)
+            raise apt_errors.unresolvable(self.apt, packages)
         found = []
         for line in done.output.splitlines():
             match = _URI_LINE.fullmatch(line.strip())
@@ -135,7 +136,7 @@ class AptRoot:
         files = {match[2]: (match[1], int(match[3])) for line in done.output.splitlines()
                  if (match := _URI_LINE.fullmatch(line.strip()))}  # fmt: skip
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
-        for stanza in debindex.parse(described):
+        for stanza in debian_control.parse(described):
             hashes = {words[2]: (int(words[1]), words[0]) for line in stanza.get("checksums-sha256", "").splitlines()
                       if len(words := line.split()) == 3}  # fmt: skip
             if not set(files) <= set(hashes):
@@ -180,7 +181,7 @@ class AptRoot:
         names = [f"{package}={version}" for package, version, _ in wanted]
         stanzas: list[dict[str, str]] = []
         for start in range(0, len(names), _SHOW_AT_ONCE):
-            stanzas += debindex.parse(
+            stanzas += debian_control.parse(
                 self.apt.run(["apt-cache", "show", "--", *names[start : start + _SHOW_AT_ONCE]]).output
             )
         debs: dict[str, DebFile] = {}
@@ -227,7 +228,7 @@ class AptRoot:
             if match and match[1] not in pinned:
                 fitting = [
                     v
-                    for v in aptfaults.versions(self.apt, deb.package)
+                    for v in apt_errors.versions(self.apt, deb.package)
                     if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
                 ]
                 one = tr(" 또는 ", " or ").join(sorted(pinned))
@@ -279,7 +280,7 @@ def write_index(folder: Path) -> tuple[Path, Path]:
                 Fault(str(file), tr("deb 패키지가 아님", "is not a Debian package"), tr("deb 패키지", "a .deb"))
             )
             return ""
-        return debindex.stanza_for(control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file))
+        return debian_control.stanza_for(control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file))
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         stanzas = list(pool.map(describe, files))
@@ -287,7 +288,7 @@ def write_index(folder: Path) -> tuple[Path, Path]:
         raise FetchError(tr(f"{folder}에 패키지가 아닌 파일이 있습니다", f"{folder} holds files that are no packages"),
                          faults=sorted(faults),
                          hint=tr("그 파일들을 지우고 다시 받으십시오", "delete them, then sync again"))  # fmt: skip
-    text = debindex.join_stanzas(stanzas)
+    text = debian_control.join_stanzas(stanzas)
     write_text(folder / "Packages", text)
-    write_text(folder / "Release", debindex.release_text(text.encode()))
+    write_text(folder / "Release", debian_control.release_text(text.encode()))
     return folder / "Packages", folder / "Release"

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 
-from gapforge.core import process
-from gapforge.core.errors import Fault, FetchError, Interrupted
-from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
-from gapforge.core.foreign import unreadable
-from gapforge.core.progress import Progress, human_bytes
-from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
+from gapforge.base import process
+from gapforge.base.errors import Fault, FetchError, Interrupted
+from gapforge.base.files import CHUNK, sha256_bytes, storage_errors
+from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.system_errors import unreadable
+from gapforge.base.text import josa, tr
+from gapforge.store.store import Store
 from gapforge.sync.network import Network, shown
 
 CONNECT_SECONDS = 30

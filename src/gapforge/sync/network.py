@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.core.errors import Fault, FetchError, UsageError
-from gapforge.core.reasons import UNANSWERED
-from gapforge.core.text import josa, tr
+from gapforge.base.errors import Fault, FetchError, UsageError
+from gapforge.base.text import josa, tr
+from gapforge.model.reasons import UNANSWERED
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")

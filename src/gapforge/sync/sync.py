@@ -14,25 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gapforge.core import lock as locks
-from gapforge.core.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.core.files import exclusive, mark_folder, remove_folder, write_text
-from gapforge.core.lock import Entry, Gap, Lock, LockedImage
-from gapforge.core.preset import BaseImage, Preset, SourceArchive
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.core.store import Laid, Store
-from gapforge.core.text import tr
-from gapforge.core.trust import LOCK_SIGNATURE
-from gapforge.sync import apt, images, sources
-from gapforge.sync.changes import compare
+from gapforge.base.errors import Fault, FetchError, LockError, ResolveError, StorageError
+from gapforge.base.files import exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.base.text import tr
+from gapforge.model import lock as locks
+from gapforge.model.lock import Entry, Gap, Lock, LockedImage
+from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.store.store import Laid, Store
+from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Downloader, Got, Want
-from gapforge.sync.entries import BUILDER, ROLES, check_base, deb_entries, image_entries, same_image
-from gapforge.sync.journal import Journal, clear_leftovers
+from gapforge.sync.lock_diff import compare
+from gapforge.sync.lock_entries import BUILDER, ROLES, check_base, deb_entries, image_entries, same_image
 from gapforge.sync.network import Network
-from gapforge.sync.outcome import Options, Outcome
-from gapforge.sync.python import Resolver, Sdist, Wheel, requirements_text
+from gapforge.sync.options import Options, Outcome
+from gapforge.sync.python_packages import Resolver, Sdist, Wheel, requirements_text
+from gapforge.sync.resume_state import Journal, clear_leftovers
 from gapforge.sync.wheel_licence import licence_of
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
 REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
 INDEX_FILES = ("Packages", "Release")
@@ -71,7 +71,7 @@ class Run:
         self.preset, self.project, self.network, self.options = preset, project, network, options
         self.store, self.progress = store, progress
         self.downloader = Downloader(store, network, progress)
-        self.provided = sources.Provided(options.provided, store, progress)
+        self.provided = source_archives.Provided(options.provided, store, progress)
         self.work = store.partial(f"work-{os.getpid()}")
         self.resolver = Resolver(project, network, self.work / "uv", refresh=options.update, patient=self.patient)
         self.journal = Journal(project.state / "sync" / f"{preset.name}.json", preset.sha256)
@@ -109,7 +109,7 @@ class Run:
     def _resolve(self, kept: Lock) -> Lock:
         """Resolve what ``kept`` leaves open, fetch it, and return the complete lock. What ``kept`` pins is in the store."""
         preset = self.preset
-        sources.check_files(preset)
+        source_archives.check_files(preset)
         held = {e.name: e for e in kept.of("source", "tensorrt")}
         wanted = [pair for pair in self._wants() if pair[0].name not in held]
         # What a person has to bring, and what is cheap to refuse, comes before the long downloads.
@@ -135,11 +135,11 @@ class Run:
         debs += kept.of("deb") if kept.settles("deb") else ()
         entries += [*held.values(), *debs]
         for source in preset.sources.values():
-            if sources.is_local_repo(preset, source) or source.name in held:
+            if source_archives.is_local_repo(preset, source) or source.name in held:
                 continue
             if source.urls:
                 entries.append(
-                    sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url")
+                    source_archives.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url")
                 )
                 if not source.sha256:
                     sha256 = got[source.name].sha256
@@ -148,7 +148,7 @@ class Run:
             elif source.sdist:
                 sdist = sdists[source.name]
                 size = self.store.path(source.sha256).stat().st_size
-                entries.append(sources.entry_of(source, source.file or sdist.file, source.sha256, size,
+                entries.append(source_archives.entry_of(source, source.file or sdist.file, source.sha256, size,
                                                 "index:default", sdist.version))  # fmt: skip
             else:
                 entries.append(self._apt_source(source.name, bases[BUILDER][0]))
@@ -161,7 +161,7 @@ class Run:
         before = {} if self.options.update or self.before is None else {
             e.name: e for e in self.before.of("source", "tensorrt")
             if e.trust and e.name in self.preset.sources and e.urls == self.preset.sources[e.name].urls}  # fmt: skip
-        return sources.wants_of(self.preset, {**before, **self.journal.first_use(self.preset)})
+        return source_archives.wants_of(self.preset, {**before, **self.journal.first_use(self.preset)})
 
     def _wheel_entries(self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]) -> list[Entry]:
         entries: dict[str, Entry] = {}
@@ -215,7 +215,7 @@ class Run:
         except FetchError as error:
             missing = [pair for pair in pairs if pair[1].file in gated & {fault.where for fault in error.faults}]
             if missing:
-                raise sources.gated_error(self.preset, missing, error.faults) from None
+                raise source_archives.gated_error(self.preset, missing, error.faults) from None
             raise
         names = {want: source.name for source, want in pairs}
         result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
@@ -265,7 +265,7 @@ class Run:
         entries, image = [e for e in kept.of("image") if role in e.roles], kept.images[role]
         if image.os_id:
             return entries, image
-        image = images.describe(self._layout(role, entries), image.reference)
+        image = fetch_base_images.describe(self._layout(role, entries), image.reference)
         self._check_base(role, image)
         return entries, image
 
@@ -281,7 +281,7 @@ class Run:
             return known
         folder = self.work / f"image-{len(list(self.work.glob('image-*')))}"
         folder.mkdir()
-        image = images.fetch_base(base, self.project, self.preset.epoch, folder, self.network, self.progress)
+        image = fetch_base_images.fetch_base(base, self.project, self.preset.epoch, folder, self.network, self.progress)
         files: dict[str, tuple[str, int]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             size = path.stat().st_size
@@ -313,7 +313,7 @@ class Run:
     def _local_repo(self) -> Path | None:
         """TensorRT's local-repository .deb under its own name, fetched when needed."""
         for source, want in self._wants():
-            if sources.is_local_repo(self.preset, source):
+            if source_archives.is_local_repo(self.preset, source):
                 got = self._sources([(source, want)])[source.name]
                 file = self.work / "local-repo" / source.file
                 self.store.place(got.sha256, file)
@@ -336,7 +336,7 @@ class Run:
         source = self.preset.sources[name]
         found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
         self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
-        return sources.entry_of(
+        return source_archives.entry_of(
             source, source.file or found.file, found.sha256, found.size, found.origin, found.version
         )
 
@@ -373,7 +373,7 @@ class Run:
             if entry.kind == "wheel":
                 more.append(Want(entry.file, (located[entry.path],), entry.sha256, entry.size))
             elif entry.kind in ("source", "tensorrt") and entry.origin == "url":
-                pairs += [p for p in sources.wants_of(self.preset, by_name) if p[0].name == entry.name]
+                pairs += [p for p in source_archives.wants_of(self.preset, by_name) if p[0].name == entry.name]
             elif entry.kind in ("source", "tensorrt") and entry.origin.startswith("index:"):
                 sdist = self.resolver.sdist(self.preset.sources[entry.name].sdist, self.preset)
                 more.append(Want(entry.file, (sdist.url,), entry.sha256, entry.size))

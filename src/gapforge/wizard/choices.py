@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gapforge.core import tensorrt_fit
-from gapforge.core.catalog import Catalog, CudaImage, TensorRTRelease, TorchRelease
-from gapforge.core.compatibility import python_problems, torch_builds_for
-from gapforge.core.holdings import Held, Holdings
-from gapforge.core.preset import TARGET_OS
-from gapforge.core.text import tr
-from gapforge.core.versions import key, minor, within
+from gapforge.base.text import tr
+from gapforge.compat import tensorrt
+from gapforge.compat.catalog import Catalog, CudaImage, TensorRTRelease, TorchRelease
+from gapforge.compat.rules import python_problems, torch_builds_for
+from gapforge.compat.versions import key, minor, within
+from gapforge.model.preset import TARGET_OS
+from gapforge.store.known_sizes import Held, Holdings
 
 NONE = "none"
 PLAIN_BASE = "ubuntu:22.04"
@@ -147,18 +147,18 @@ def tensorrt_options(base: Base, python: str, catalog: Catalog, holdings: Holdin
 
     A build for a newer CUDA than the base's is offered only where NVIDIA published that it serves.
     """
-    releases = tensorrt_fit.releases_for(base.cuda, base.cudnn, python, catalog) if base.cuda else []
-    sure = [r for r in tensorrt_fit.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
+    releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog) if base.cuda else []
+    sure = [r for r in tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
             if _hash(r, base.cuda)] if base.cuda else []  # fmt: skip
     default = sure[0].version if sure else NONE
     options = []
     for release in releases:
-        tar = tensorrt_fit.tar_for(release, base.cuda)
+        tar = tensorrt.tar_for(release, base.cuda)
         assert tar is not None  # releases_for gives only those with a tar
-        if tensorrt_fit.fit(tar, base.cuda) != "yes" and key(tar.cuda) > key(base.cuda):
+        if tensorrt.fit(tar, base.cuda) != "yes" and key(tar.cuda) > key(base.cuda):
             continue
         note = [tr(f"CUDA {tar.cuda}용 빌드", f"built for CUDA {tar.cuda}")]
-        if tensorrt_fit.fit(tar, base.cuda) != "yes":
+        if tensorrt.fit(tar, base.cuda) != "yes":
             note.append(tr("이 CUDA와는 확인되지 않음", "not confirmed with this CUDA"))
         if release.pythons and release.binds(python) is None:
             note.append(tr(f"Python {python} 바인딩은 확인되지 않음", f"its binding for Python {python} not confirmed"))
@@ -194,5 +194,5 @@ def _listed(notes: list[str]) -> str:
 
 
 def _hash(release: TensorRTRelease, cuda: str) -> str:
-    tar = tensorrt_fit.tar_for(release, cuda)
+    tar = tensorrt.tar_for(release, cuda)
     return tar.sha256 if tar else ""

@@ -1,0 +1,121 @@
+"""Progress that people can read: a live line at a terminal, a plain line at intervals elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+from gapforge.base.text import pad, tr, width
+
+LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
+PLAIN_INTERVAL = 10.0  # seconds between lines where there is none
+LIVE_COLUMNS = 118
+
+
+def human_bytes(count: float) -> str:
+    """``count`` bytes as "1.5 GB" (decimal units, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min", in the reader's language."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return tr(f"{whole}초", f"{whole} s")
+    if whole < 3600:
+        return tr(f"{whole // 60}분 {whole % 60:02}초", f"{whole // 60} min {whole % 60:02} s")
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return tr(f"{hours}시간 {minutes:02}분", f"{hours} h {minutes:02} min")
+
+
+class Progress:
+    """Counts bytes towards a total (0 when unknown) and shows rate and time left on ``out`` (stderr).
+
+    Thread-safe. ``note`` prints a full line without tearing the live one. Use as a context manager.
+    """
+
+    def __init__(self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.out = out if out is not None else sys.stderr
+        self.quiet = quiet
+        self.live = not quiet and self.out.isatty()
+        self.start = self.shown = time.monotonic()
+        self.detail = ""
+        self._guard = threading.RLock()
+        self._width = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close(failed=exc[0] is not None)
+
+    def add(self, count: int, detail: str = "") -> None:
+        """``count`` more bytes are done; ``detail`` names what is at work now."""
+        with self._guard:
+            self.done += count
+            self.detail = detail or self.detail
+            interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
+            if not self.quiet and time.monotonic() - self.shown >= interval:
+                self._show()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            print(line, file=self.out, flush=True)
+
+    def close(self, *, failed: bool = False) -> None:
+        """The last state, as a line that stays."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            seconds = time.monotonic() - self.start
+            state = tr("중단", "stopped") if failed else tr("완료", "done")
+            rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
+            size, took = human_bytes(self.done), human_time(seconds)
+            print(f"{self.what}: {state}, " + tr(f"{size}, {took}{rate}", f"{size} in {took}{rate}"),
+                  file=self.out, flush=True)  # fmt: skip
+            self.quiet = True
+
+    def line(self) -> str:
+        """The current state as text."""
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        rate = self.done / seconds
+        parts = [f"{self.what}: {human_bytes(self.done)}"]
+        known = bool(self.total) and self.total >= self.done  # more than the total came: it was never known
+        if known:
+            total = human_bytes(self.total)
+            parts[0] += tr(f" / {total}", f" of {total}") + f" ({100 * self.done // self.total} %)"
+        parts.append(f"{human_bytes(rate)}/s")
+        if known and rate > 0:
+            left = human_time((self.total - self.done) / rate)
+            parts.append(tr(f"{left} 남음", f"{left} left"))
+        if self.detail:
+            parts.append(self.detail)
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        self.shown = time.monotonic()
+        text = self.line()
+        if self.live:
+            while width(text) > LIVE_COLUMNS:
+                text = text[:-1]
+            print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
+            self._width = width(text)
+        else:
+            print(text, file=self.out, flush=True)
+
+    def _clear(self) -> None:
+        if self.live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=self.out)
+            self._width = 0

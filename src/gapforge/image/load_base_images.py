@@ -1,0 +1,163 @@
+"""Puts base images into the engine under a local name that cannot mean anything else, and proves which they are.
+
+``docker load`` loses registry digests and BuildKit reads ``FROM name@sha256`` as a question to a registry, so
+a base is loaded as ``localhost/gapforge/base:<config digest>`` and compared by digest afterwards. A name under
+``localhost/`` is never looked up elsewhere (measured: any other name costs a 20 s DNS timeout on some daemons).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from gapforge.base.errors import EngineError, TargetError, VerifyError
+from gapforge.base.progress import Progress, human_bytes, human_time
+from gapforge.base.text import tr
+from gapforge.engine.image_archive import ImageParts, open_archive, read_layout, write_image
+from gapforge.engine.protocol import Engine, OnLine
+from gapforge.model.lock import LockedImage
+
+REPOSITORY = "localhost/gapforge/base"
+REPORT_INTERVAL = 5.0  # seconds between lines about a long load
+OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
+
+
+def base_name(digest: str) -> str:
+    """The local name for a base image with this config digest ("sha256:…")."""
+    return f"{REPOSITORY}:{digest.partition(':')[2][:24]}"
+
+
+def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) -> str:
+    """The local name of ``image``, loaded from its OCI ``layout`` unless the engine has it already.
+
+    Raises VerifyError when the layout holds other bytes than the lock says, EngineError when the engine ends
+    up with another image; that image's name is taken away again.
+    """
+    name = base_name(image.config_digest)
+    if {image.config_digest, image.manifest_digest} & set(engine.image_ids(name)):
+        return name
+    parts = read_layout(layout, image.manifest_digest)
+    if parts.config.digest != image.config_digest:
+        raise VerifyError(
+            tr(f"{layout}: 이미지의 config가 잠금과 다릅니다. 이미지: {parts.config.digest}, 잠금: {image.config_digest}",
+               f"{layout}: the image's config is {parts.config.digest}; the lock says {image.config_digest}"),
+            hint=tr("온라인에서: ./deps_sync.sh PRESET --update, 또는 artifacts를 다시 복사하십시오",
+                    "online: ./deps_sync.sh PRESET --update, or copy the artifacts again"))  # fmt: skip
+    _load(engine, parts, name, layout.name, on_line)
+    return name
+
+
+def ensure_override(engine: Engine, value: str, on_line: OnLine) -> tuple[str, str, str, str]:
+    """(local name, digest, OS id, OS version) of the base that a user named instead of the preset's.
+
+    ``value`` is the path of a ``docker save`` archive or an OCI layout folder, or the name of an image that is
+    in the engine; nothing is pulled. The digest is the config's, except for an image that a containerd store
+    already holds: there it is the manifest's. Raises EngineError when it is neither, TargetError when the
+    image does not say which OS it is.
+    """
+    path = Path(value).expanduser()
+    if path.is_file():
+        with open_archive(path) as parts:
+            digest = parts.config.digest
+            name = _loaded(engine, parts, path.name, on_line)
+    elif (path / "oci-layout").exists():
+        parts = read_layout(path)
+        digest = parts.config.digest
+        name = _loaded(engine, parts, path.name, on_line)
+    else:
+        name, digest = _present(engine, value, path)
+    return (name, digest, *os_of(engine, name))
+
+
+def _present(engine: Engine, value: str, path: Path) -> tuple[str, str]:
+    """The local name and digest of an image that the engine has."""
+    if path.is_dir():
+        raise EngineError(tr(f"{value}: OCI 이미지 레이아웃이 아닌 폴더입니다(oci-layout 파일이 없습니다)",
+                             f"{value} is a folder, but no OCI image layout (it has no file oci-layout)"),
+                          hint=tr("만들기: skopeo copy docker-archive:FILE.tar oci:FOLDER:base",
+                                  "make one: skopeo copy docker-archive:FILE.tar oci:FOLDER:base"))  # fmt: skip
+    looks_like_path = value.startswith(("/", ".", "~")) or re.search(r"\.(tar|tgz|tar\.\w+)$", value)
+    ids = () if looks_like_path else engine.image_ids(value)
+    if not ids:
+        what = (
+            tr("그런 파일이 없습니다", "there is no such file")
+            if looks_like_path
+            else tr(
+                "그런 이름의 파일도, 엔진 안의 이미지도 없습니다", "no file and no image in the engine has this name"
+            )
+        )
+        raise EngineError(tr(f"기반 이미지 {value}: {what}. 레지스트리에서 받지는 않습니다",
+                             f"base image {value}: {what}; nothing is pulled"),
+                          hint=tr("엔진의 이미지 보기: docker images; 적재하기: docker load -i FILE.tar",
+                                  "see the engine's images: docker images; or load one: docker load -i FILE.tar"))  # fmt: skip
+    name = base_name(ids[0])
+    engine.tag(value, name)
+    return name, ids[0]
+
+
+def os_of(engine: Engine, name: str) -> tuple[str, str]:
+    """(ID, VERSION_ID) from the os-release file in an image, read by running ``cat`` in it.
+
+    Raises TargetError when it has none.
+    """
+    errors = ""
+    for file in OS_RELEASE:
+        code, output, errors = engine.run(name, ["cat", file], timeout=120)
+        if code == 0:
+            fields = dict(re.findall(r"^([A-Z_]+)=[\"']?(.*?)[\"']?\s*$", output, re.MULTILINE))
+            if fields.get("ID"):
+                return fields["ID"], fields.get("VERSION_ID", "")
+    said = errors.strip()[:200]
+    raise TargetError(
+        tr(f"{name}: 어떤 운영 체제인지 알 수 없습니다(쓸 수 있는 {OS_RELEASE[0]} 파일이 없습니다): {said}",
+           f"{name} does not say which operating system it is (no usable {OS_RELEASE[0]}): {said}"))  # fmt: skip
+
+
+def _loaded(engine: Engine, parts: ImageParts, shown: str, on_line: OnLine) -> str:
+    name = base_name(parts.config.digest)
+    if not {parts.config.digest, parts.manifest_digest} & set(engine.image_ids(name)):
+        _load(engine, parts, name, shown, on_line)
+    return name
+
+
+def _load(engine: Engine, parts: ImageParts, name: str, shown: str, on_line: OnLine) -> None:
+    """Stream the image into the engine and compare what it then has under ``name``."""
+    what = tr(f"기반 이미지 {shown} 적재", f"loading base image {shown}")
+    progress = Progress(what, parts.size, quiet=True)
+    guard = threading.Lock()
+    reported = start = time.monotonic()
+
+    def count(size: int) -> None:
+        nonlocal reported
+        with guard:
+            progress.add(size)
+            if time.monotonic() - reported >= REPORT_INTERVAL:
+                reported = time.monotonic()
+                on_line(progress.line())
+
+    def feed(pipe: IO[bytes]) -> None:
+        write_image(parts, name, pipe, count)
+
+    on_line(f"{what}: {human_bytes(parts.size)}")
+    engine.load(feed, lambda line: None if line.startswith("Loaded image") else on_line(line))
+    _compare(engine, name, (parts.config.digest, parts.manifest_digest))
+    took = human_time(time.monotonic() - start)
+    on_line(tr(f"기반 이미지 {shown} 적재 완료({took}), 엔진에서의 이름: {name}",
+               f"base image {shown} is in the engine as {name} after {took}"))  # fmt: skip
+
+
+def _compare(engine: Engine, name: str, expected: Iterable[str]) -> None:
+    wanted = tuple(expected)
+    found = engine.image_ids(name)
+    if set(found) & set(wanted):
+        return
+    engine.untag(name)
+    held = " ".join(found)
+    raise EngineError(
+        tr(f"{name}: 엔진에 있는 이미지가 넣어 준 것과 다릅니다. 있는 것: {held or '없음'}, 기대한 값: {' 또는 '.join(wanted)}",
+           f"the engine holds another image than the one it was given as {name}: "
+           f"{held or 'none'}; expected {' or '.join(wanted)}"))  # fmt: skip

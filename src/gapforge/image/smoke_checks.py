@@ -1,0 +1,126 @@
+"""Runs each component's check inside the finished image, with no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapforge.base import process
+from gapforge.base.errors import Fault, SmokeError, ToolError
+from gapforge.base.text import tr
+from gapforge.engine.protocol import Engine
+
+TIME_LIMIT = 900  # seconds for one component's check; importing torch from a cold disk takes minutes
+# Checks of ours have fixed names, as those of the components have: reports hold these, people read ``title``.
+_ENDS = "check runs to its end"  # no tr: a fixed name
+_REPORTS, _READABLE = "check reports something", "output is readable"  # no tr: fixed names
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One thing that was looked at in the finished image. ``check`` is its fixed name."""
+
+    component: str
+    check: str
+    ok: bool
+    found: str
+    expected: str
+
+    @property
+    def title(self) -> str:
+        """The check's name in the reader's language, where it is one of ours."""
+        own = {_ENDS: "검사가 끝까지 실행됨", _REPORTS: "검사가 결과를 냄", _READABLE: "출력을 읽을 수 있음"}
+        ko, en = own.get(self.check, self.check), self.check
+        return tr(ko, en)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def run_checks(
+    engine: Engine,
+    image: str,
+    expectations: Sequence[Mapping[str, Any]],
+    components: Path,
+    *,
+    gpu: bool = False,
+    on_result: Callable[[CheckResult], None] = lambda result: None,
+) -> list[CheckResult]:
+    """Every result of every enabled component's check; never raises for a check that fails.
+
+    A check that prints nothing, prints no JSON, or exits with a failure is itself a failed result.
+    """
+    prelude = (components / "check_prelude.py").read_text(encoding="utf-8")
+    results: list[CheckResult] = []
+    for expectation in expectations:
+        name = expectation["component"]
+        if not expectation["enabled"]:
+            continue
+        script = prelude + "\n" + (components / name / "check.py").read_text(encoding="utf-8")
+        expect = json.dumps({**expectation, "gpu": gpu}, ensure_ascii=False)
+        try:
+            code, output, errors = engine.run(
+                image, ["python3", "-I", "-"], stdin=script, env={"GAPFORGE_EXPECT": expect}, gpus=gpu,
+                timeout=TIME_LIMIT,
+            )  # fmt: skip
+            found = list(_parse(name, output))
+        except ToolError as error:
+            code, errors, found = 1, error.message, []
+        if code != 0:
+            last = " | ".join(errors.strip().splitlines()[-4:]) or tr("메시지 없음", "no message")
+            found.append(CheckResult(name, _ENDS, False, tr(f"종료 코드 {code}: {last}", f"exit code {code}: {last}"),
+                                     tr("종료 코드 0", "exit code 0")))  # fmt: skip
+        elif not found:
+            found.append(CheckResult(name, _REPORTS, False, tr("결과 없음", "no result"),
+                                     tr("결과 하나 이상", "at least one result")))  # fmt: skip
+        for result in found:
+            results.append(result)
+            on_result(result)
+    return results
+
+
+def _parse(component: str, output: str) -> Iterable[CheckResult]:
+    for line in output.splitlines():
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+            yield CheckResult(component, str(raw["check"]), raw["ok"] is True, str(raw["found"]), str(raw["expected"]))
+        except (ValueError, KeyError, TypeError):
+            yield CheckResult(component, _READABLE, False, line[:200],
+                              tr("한 줄에 JSON 객체 하나", "one JSON object a line"))  # fmt: skip
+
+
+def gpu_present() -> bool:
+    """Whether this machine has an NVIDIA GPU whose driver answers."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    try:
+        listing = process.run(["nvidia-smi", "-L"], check=False, timeout=30)
+    except ToolError:
+        return False
+    return listing.code == 0 and "GPU" in listing.output
+
+
+def raise_for(results: Sequence[CheckResult], image: str) -> None:
+    """Raise SmokeError naming every failed check; do nothing when all passed."""
+    failed = [result for result in results if not result.ok]
+    if failed:
+        raise SmokeError(
+            tr(
+                f"검사 {len(results)}개 중 {len(failed)}개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 ({image}에 남아 있음)",
+                f"{len(failed)} of {len(results)} checks failed; the image was not tagged (it is kept as {image})",
+            ),
+            faults=[
+                Fault(f"{r.component}: {r.title}", tr(f"실제값: {r.found}", f"found {r.found}"), r.expected)
+                for r in failed
+            ],
+            hint=tr(
+                f"안을 살펴보십시오: docker run --rm -it --network none {image} bash",
+                f"look inside: docker run --rm -it --network none {image} bash",
+            ),
+        )

@@ -1,0 +1,103 @@
+"""Debian control data as text: read stanzas, keep some of them, write the index of a flat APT repository.
+
+Pure functions, so that both halves agree: the online half writes the index of all .debs, the offline half
+cuts it down to those that one stage needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from gapforge.base.errors import Fault, VerifyError
+from gapforge.base.files import sha256_bytes
+from gapforge.base.text import tr
+
+_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
+
+
+def split_stanzas(text: str) -> list[str]:
+    """The stanzas of ``text``, each without the blank lines around it and without a newline at the end."""
+    return [part.strip("\n") for part in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")) if part.strip()]
+
+
+def fields(stanza: str) -> dict[str, str]:
+    """The fields of one stanza, names in lower case. Continuation lines are joined by newlines, unindented
+    by one column; comment lines and lines that are no field are passed over."""
+    result: dict[str, str] = {}
+    name = ""
+    for line in stanza.split("\n"):
+        if line.startswith("#"):
+            continue
+        if line[:1] in (" ", "\t"):
+            if name:
+                result[name] += "\n" + line[1:]
+        elif match := _FIELD.fullmatch(line.rstrip()):
+            name = match.group(1).lower()
+            result[name] = match.group(2)
+        else:
+            name = ""
+    return result
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    """Every stanza of ``text`` as its fields (see ``fields``)."""
+    return [fields(stanza) for stanza in split_stanzas(text)]
+
+
+def join_stanzas(stanzas: Iterable[str]) -> str:
+    """One text out of stanzas, as APT reads it; "" for none."""
+    return "".join(f"{stanza.strip(chr(10))}\n\n" for stanza in stanzas)
+
+
+def file_of(stanza: str) -> str:
+    """The plain file name that a stanza's ``Filename`` ends in; "" when it has none."""
+    return fields(stanza).get("filename", "").rsplit("/", 1)[-1]
+
+
+def filter_index(packages_text: str, files: set[str]) -> str:
+    """``packages_text`` cut down to the .debs named in ``files`` (plain file names), order kept.
+
+    Raises VerifyError naming every file that the index does not describe: APT would not find it.
+    """
+    kept = [stanza for stanza in split_stanzas(packages_text) if file_of(stanza) in files]
+    missing = files - {file_of(stanza) for stanza in kept}
+    if missing:
+        raise VerifyError(
+            tr("패키지 색인에 없는 deb 패키지가 있습니다", "the package index does not describe every .deb"),
+            faults=[Fault(name, tr("debs/Packages에 항목이 없음", "has no entry in debs/Packages"),
+                          tr("deb 패키지마다 항목 하나", "one entry for each .deb")) for name in sorted(missing)],
+            hint=tr("온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오",
+                    "online: sync the preset again, then carry its artifacts here"),
+        )  # fmt: skip
+    return join_stanzas(kept)
+
+
+def stanza_for(control: str, *, file: str, size: int, sha256: str) -> str:
+    """The index entry of one .deb: its control data and what APT checks the file against. ``size`` is in bytes."""
+    own = {"filename", "size", "sha256", "md5sum", "sha1", "sha512"}
+    kept: list[str] = []
+    dropped = False
+    for line in control.strip("\n").split("\n"):
+        if line[:1] not in (" ", "\t"):
+            dropped = line.split(":", 1)[0].strip().lower() in own
+        if not dropped and line.strip():
+            kept.append(line.rstrip())
+    return "\n".join([*kept, f"Filename: ./{file}", f"Size: {size}", f"SHA256: {sha256}"])
+
+
+def release_text(packages: bytes) -> str:
+    """The ``Release`` file of a flat repository that holds only ``Packages``.
+
+    Its date never changes, so that same packages give same bytes; APT warns about a Release without one.
+    """
+    return (
+        "Origin: gapforge\n"  # no tr: a file for APT
+        "Label: gapforge\n"
+        "Suite: artifacts\n"
+        "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"
+        "Architectures: all amd64\n"
+        "Description: packages of one preset\n"
+        "SHA256:\n"
+        f" {sha256_bytes(packages)} {len(packages)} Packages\n"
+    )
