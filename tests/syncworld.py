@@ -243,9 +243,9 @@ def install(url: str, put: Any = setattr) -> list[str]:
     put(syncing, "Resolver", FakeResolver)
     put(syncing.apt, "AptRoot", FakeAptRoot)
     put(syncing.apt, "write_index", fake_write_index)
-    put(syncing.images, "fetch_base", fake_fetch_base)
-    put(syncing.images, "look", fake_look)
-    put(syncing.images, "describe", fake_describe)
+    put(syncing.fetch_base_images, "fetch_base", fake_fetch_base)
+    put(syncing.fetch_base_images, "look", fake_look)
+    put(syncing.fetch_base_images, "describe", fake_describe)
     return _Asks.calls
 
 

@@ -246,8 +246,8 @@ def variables_in_source() -> set[str]:
     for file in sources():
         text = file.read_text(encoding="utf-8")
         found |= set(VARIABLE.findall(text))
-        if "environment." in text and "cli" in file.parts:
-            calls = re.findall(r"environment\.(?:text|switch)_default\(([^)]*)\)", text)
+        if "environment_defaults." in text and "cli" in file.parts:
+            calls = re.findall(r"environment_defaults\.(?:text|switch)_default\(([^)]*)\)", text)
             flags = re.findall(r'"(--[a-z-]+)"', " ".join(calls))
             for name in re.findall(r"\*(_[A-Z_]+)", " ".join(calls)):
                 listed = re.search(rf"^{name} = \((.*?)\)", text, re.MULTILINE | re.DOTALL)

@@ -352,8 +352,8 @@ def test_tensorrt_only_with_a_tar_for_this_cuda(web: Web) -> None:
 def test_everything_taken_together_passes_check(web: Web) -> None:
     found = look(web, ffmpeg=("7.1", "6.0.1", "5.1.9"), nv_codec_headers=("12.1.14.0", "11.1.5.2"),
                  opencv=("4.11.0", "4.10.0"), opencv_contrib=("4.11.0", "4.10.0"))  # fmt: skip
-    old = {(p.rule, p.path) for p in advice.compatibility.check_preset(REFERENCE, CATALOG)}
-    new = {(p.rule, p.path) for p in advice.compatibility.check_preset(advice.parse(dict(found.raw)), CATALOG)}
+    old = {(p.rule, p.path) for p in advice.rules.check_preset(REFERENCE, CATALOG)}
+    new = {(p.rule, p.path) for p in advice.rules.check_preset(advice.parse(dict(found.raw)), CATALOG)}
     assert new <= old
     assert {"torch", "opencv", "ffmpeg"} <= set(found.together)
 
