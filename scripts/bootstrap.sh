@@ -70,7 +70,11 @@ want_test() {
     want_program shellcheck shellcheck
     want_program gcc gcc  # tests/live makes stand-ins for GPU libraries; it needs no C library's headers
     want_program git git
+    want_program curl curl
+    want_program skopeo skopeo
+    want_program zstd zstd
     want_program rsync rsync
+    want_program docker-registry docker-registry  # tests/live fetches images from one on loopback
     # Sticks: file systems without hard links, and with FAT's limit, mounted without the kernel's help.
     want_program mkfs.vfat dosfstools
     want_program mcopy mtools
@@ -118,6 +122,10 @@ install_packages() {
     "${apt[@]}" -qq install --no-install-recommends "${wanted[@]}" >&2 ||
         fail "설치하지 못했습니다: ${wanted[*]} (Ubuntu에서는 universe 저장소가 필요합니다)" \
             "cannot install: ${wanted[*]} (on Ubuntu they need the universe repository)"
+    if [[ " ${wanted[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then
+        # Its package starts a registry that listens on every address; the tests start their own.
+        "${as_root[@]}" systemctl --quiet disable --now docker-registry >&2 || true
+    fi
 }
 
 # A virtual environment that holds exactly a requirements file, made again only when something changed.
