@@ -68,7 +68,11 @@ def run(*command: str, timeout: int = 300) -> tuple[int, str]:
     """A program's exit code and all that it says; 127 when it is not there."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
         )
     except FileNotFoundError:
         return 127, f"{command[0]} is not in the image"
@@ -87,10 +91,15 @@ def tail(text: str, lines: int = 3) -> str:
 def import_in_child(code: str, timeout: int = 600) -> tuple[bool, str]:
     """Run Python code in a process of its own, so that a crash in a library is a finding; (went well, its output)."""
     code_out, output = run(sys.executable, "-I", "-c", code, timeout=timeout)
-    return code_out == 0, output.strip() if code_out == 0 else f"exit code {code_out}: {tail(output)}"
+    return (
+        code_out == 0,
+        output.strip() if code_out == 0 else f"exit code {code_out}: {tail(output)}",
+    )
 
 
 def missing_driver_library(output: str) -> str:
     """The driver's library whose absence ``output`` complains of, or ""."""
-    found = re.search(DRIVER_LIBRARIES.pattern + r"[^\n]*(cannot open shared object|No such file)", output)
+    found = re.search(
+        DRIVER_LIBRARIES.pattern + r"[^\n]*(cannot open shared object|No such file)", output
+    )
     return found.group(0).split(":")[0] if found else ""

@@ -23,8 +23,13 @@ from gapforge.model.lock import Entry, Lock
 from samples import ROOT
 
 PRESET = "debian12-cpu-quickstart"
-RUN_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8",
-           "XDG_CONFIG_HOME": "/nonexistent/config"}  # fmt: skip
+RUN_ENV = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(ROOT / "src"),
+    "GAPFORGE_LANG": "en",
+    "LC_ALL": "C.UTF-8",
+    "XDG_CONFIG_HOME": "/nonexistent/config",
+}
 
 
 class Sender:
@@ -54,7 +59,12 @@ class Sender:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
             entries[path] = Entry("source", path, sha256_bytes(data), len(data), "generated")
-        made = Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries.values(), key=lambda e: e.path)))
+        made = Lock(
+            lock.preset,
+            lock.preset_sha256,
+            lock.images,
+            tuple(sorted(entries.values(), key=lambda e: e.path)),
+        )
         write_lock(self.project, made)
 
     def second(self) -> str:
@@ -85,7 +95,13 @@ def site_at(folder: Path) -> Project:
     return Project(folder, folder / "artifacts")
 
 
-def carry(made: Sender, *to: Path, size: int, inventory: Path | None = None, presets: tuple[str, ...] = (PRESET,)) -> Packed:  # fmt: skip
+def carry(
+    made: Sender,
+    *to: Path,
+    size: int,
+    inventory: Path | None = None,
+    presets: tuple[str, ...] = (PRESET,),
+) -> Packed:
     """Pack presets into folders."""
     held = site_objects(inventory) if inventory is not None else frozenset()
     named = [documents.find(made.project.presets, name) for name in presets]

@@ -21,7 +21,7 @@ FILES = {
     "images/builder/oci-layout": ("image", b'{"imageLayoutVersion": "1.0.0"}'),
     "images/builder/blobs/sha256/aa": ("image", b"layer" * 7000),
     "images/runtime/oci-layout": ("image", b'{"imageLayoutVersion": "1.0.0"}'),
-}  # fmt: skip
+}
 
 
 def sums_text(lock: Lock) -> str:
@@ -38,8 +38,12 @@ def fabricate(project: Project, preset: Preset) -> Lock:
         file.write_bytes(data)
         entries.append(Entry(kind, path, sha256_bytes(data), len(data), "generated"))
     image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, "debian", "12")
-    lock = Lock(preset.name, preset.sha256, {"builder": image, "runtime": image},
-                tuple(sorted(entries, key=lambda e: e.path)))  # fmt: skip
+    lock = Lock(
+        preset.name,
+        preset.sha256,
+        {"builder": image, "runtime": image},
+        tuple(sorted(entries, key=lambda e: e.path)),
+    )
     write_lock(project, lock)
     return lock
 

@@ -52,21 +52,45 @@ def entry(kind: str, path: str, **more: Any) -> Entry:
 
 def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
     """A lock with two .debs, two wheels and the installer, two sources."""
-    image = LockedImage("made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version)
+    image = LockedImage(
+        "made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version
+    )
     entries = (
         entry("deb", "debs/gcc_1_amd64.deb", name="gcc", version="1", roles=("builder",)),
-        entry("deb", "debs/libssl3_1_amd64.deb", name="libssl3", version="1", roles=("builder", "runtime")),
+        entry(
+            "deb",
+            "debs/libssl3_1_amd64.deb",
+            name="libssl3",
+            version="1",
+            roles=("builder", "runtime"),
+        ),
         entry("index", "debs/Packages"),
         entry("index", "debs/Release"),
         entry("index", "requirements.txt"),
         entry("wheel", "wheels/numpy-1.26.4-py3-none-any.whl", name="numpy", version="1.26.4"),
         entry("wheel", "wheels/PyYAML-6.0.2-py3-none-any.whl", name="PyYAML", version="6.0.2"),
-        entry("wheel", "wheels/pip-24.2-py3-none-any.whl", name="pip", version="24.2", roles=("install-tool",)),
+        entry(
+            "wheel",
+            "wheels/pip-24.2-py3-none-any.whl",
+            name="pip",
+            version="24.2",
+            roles=("install-tool",),
+        ),
         entry("source", "sources/ffmpeg_5.1.9.orig.tar.xz", name="ffmpeg", version="5.1.9"),
-        entry("source", "sources/opencv-python-headless-4.9.0.80.tar.gz", name="opencv", version="4.9.0"),
+        entry(
+            "source",
+            "sources/opencv-python-headless-4.9.0.80.tar.gz",
+            name="opencv",
+            version="4.9.0",
+        ),
         *extra,
     )
-    return Lock(of.name, of.sha256, {"builder": image, "runtime": image}, tuple(sorted(entries, key=lambda e: e.path)))
+    return Lock(
+        of.name,
+        of.sha256,
+        {"builder": image, "runtime": image},
+        tuple(sorted(entries, key=lambda e: e.path)),
+    )
 
 
 def lay_artifacts(folder: Path, of: Lock) -> None:

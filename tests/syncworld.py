@@ -46,10 +46,13 @@ def noise(name: str, size: int) -> bytes:
 def preset_raw(**changes: Any) -> dict[str, Any]:
     """The quickstart preset's document with other sources; ``changes`` replace top-level keys."""
     raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
-    raw.update({
-        "name": NAME, "python": {"version": "3.11", "packages": ["alpha"]},
-        "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
-    })  # fmt: skip
+    raw.update(
+        {
+            "name": NAME,
+            "python": {"version": "3.11", "packages": ["alpha"]},
+            "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
+        }
+    )
     raw.pop("$schema", None)
     raw.update(changes)
     return raw
@@ -76,11 +79,20 @@ class World:
             f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()
         }
         files[f"pip-{self.tool}-py3-none-any.whl"] = noise("pip", self.size)
-        files |= {f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()}
+        files |= {
+            f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()
+        }
         files["opencv.tar.gz"], files["ffmpeg_5.1.9.orig.tar.xz"] = self.opencv, self.ffmpeg
-        facts = {"wheels": self.wheels, "debs": self.debs, "base": self.base, "tool": self.tool,
-                 "cuda": self.cuda, "cudnn": self.cudnn, "silent": self.silent,
-                 "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()}}  # fmt: skip
+        facts = {
+            "wheels": self.wheels,
+            "debs": self.debs,
+            "base": self.base,
+            "tool": self.tool,
+            "cuda": self.cuda,
+            "cudnn": self.cudnn,
+            "silent": self.silent,
+            "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()},
+        }
         for name, body in files.items():
             old = self.site.paths.get("/f/" + name)
             if old is None:
@@ -94,8 +106,11 @@ class World:
         sources = {
             "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
             "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
-            "headers": {"urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))], "sha256": sha(noise("headers", self.size))},
-        }  # fmt: skip
+            "headers": {
+                "urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))],
+                "sha256": sha(noise("headers", self.size)),
+            },
+        }
         raw = preset_raw(**{"sources": sources, **changes})
         write_text(root / "presets" / f"{NAME}.json", canonical_json(raw))
         return load(root / "presets" / f"{NAME}.json")
@@ -124,7 +139,12 @@ class _Asks:
 
 class FakeResolver(_Asks):
     def __init__(
-        self, project: Project, network: Network, workdir: Path, refresh: bool = False, patient: bool = True
+        self,
+        project: Project,
+        network: Network,
+        workdir: Path,
+        refresh: bool = False,
+        patient: bool = True,
     ) -> None:
         self.network = network
 
@@ -161,7 +181,12 @@ class FakeResolver(_Asks):
 
 class FakeAptRoot(_Asks):
     def __init__(
-        self, layout: Path, extra: Any, workdir: Path, network: Network, local_repo: Path | None = None
+        self,
+        layout: Path,
+        extra: Any,
+        workdir: Path,
+        network: Network,
+        local_repo: Path | None = None,
     ) -> None:
         assert (layout / "index.json").is_file(), "AptRoot needs the base image"
         self.network = network
@@ -175,7 +200,10 @@ class FakeAptRoot(_Asks):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         pass
 
@@ -192,11 +220,19 @@ class FakeAptRoot(_Asks):
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
-        return SourceFile(name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url)
+        return SourceFile(
+            name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url
+        )
 
 
-def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
-                    progress: Progress) -> LockedImage:  # fmt: skip
+def fake_fetch_base(
+    base: BaseImage,
+    project: Project,
+    epoch: int,
+    destination: Path,
+    network: Network,
+    progress: Progress,
+) -> LockedImage:
     network.require("base")
     facts = _Asks().facts(f"base {base.label}")
     assert destination.is_dir() and not any(destination.iterdir())
@@ -215,8 +251,11 @@ def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str,
     facts = _Asks().facts(f"manifest {base.label}")
     _Asks().answers(facts, "registry", "registry docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
-    files = {"index.json": json.dumps({"layer": sha(layer)}).encode(), "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
-             f"blobs/sha256/{sha(layer)}": layer}  # fmt: skip
+    files = {
+        "index.json": json.dumps({"layer": sha(layer)}).encode(),
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        f"blobs/sha256/{sha(layer)}": layer,
+    }
     digest = f"sha256:{sha(layer)}"
     image = LockedImage(base.label, digest, digest, "", "", facts["cuda"], facts["cudnn"])
     return image, {path: (sha(data), len(data)) for path, data in files.items()}
@@ -251,11 +290,19 @@ def install(url: str, put: Any = setattr) -> list[str]:
 
 def tree(folder: Path) -> dict[str, str]:
     """Every file below ``folder`` with its hash."""
-    return {p.relative_to(folder).as_posix(): sha(p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): sha(p.read_bytes())
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 if __name__ == "__main__":
     install(sys.argv[1])
     where = Path(sys.argv[2])
-    syncing.sync(load(where / "presets" / f"{NAME}.json"), Project(where, where / "artifacts"), Network(jobs=3),
-                 Options(update="--update" in sys.argv, quiet=True))  # fmt: skip
+    syncing.sync(
+        load(where / "presets" / f"{NAME}.json"),
+        Project(where, where / "artifacts"),
+        Network(jobs=3),
+        Options(update="--update" in sys.argv, quiet=True),
+    )

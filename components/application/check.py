@@ -29,8 +29,18 @@ def make_clip(file: str) -> str:
     """Write a clip with an encoder that this FFmpeg has; "" or what went wrong."""
     said = "no ffmpeg in the image"
     for encoder in ("mpeg4", "mjpeg", "libx264", "ffv1", "rawvideo"):
-        code, output = run("ffmpeg", "-y", "-v", "error", *CLIP, "-pix_fmt", "yuvj420p" if encoder == "mjpeg" else "yuv420p",
-                           "-c:v", encoder, file)  # fmt: skip
+        code, output = run(
+            "ffmpeg",
+            "-y",
+            "-v",
+            "error",
+            *CLIP,
+            "-pix_fmt",
+            "yuvj420p" if encoder == "mjpeg" else "yuv420p",
+            "-c:v",
+            encoder,
+            file,
+        )
         if code == 0 and os.path.getsize(file) > 0:
             return ""
         said = tail(output)
@@ -49,7 +59,10 @@ def process_clip() -> None:
         if "{clip}" in used:
             said = make_clip(files["{clip}"])
             report(
-                "test clip", not said, said or f"{os.path.getsize(files['{clip}'])} bytes", "made by the image's FFmpeg"
+                "test clip",
+                not said,
+                said or f"{os.path.getsize(files['{clip}'])} bytes",
+                "made by the image's FFmpeg",
             )
             if said:
                 return

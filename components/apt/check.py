@@ -1,6 +1,11 @@
 """Packages of the role, the shared libraries of the whole image, and that nothing is left in it that has no business there."""
 
-LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")
+LIBRARY_ROOTS = (
+    "/usr/local",
+    "/opt",
+    "/usr/lib/python3/dist-packages",
+    "/usr/lib/x86_64-linux-gnu",
+)
 # Only the libraries themselves: a distribution's plug-ins below may be for libraries that are not installed.
 NOT_BELOW = ("/usr/lib/x86_64-linux-gnu",)
 
@@ -15,7 +20,9 @@ BASE_OWN = re.compile(r"/usr/local/cuda[^/]*/|/opt/nvidia/|/usr/local/nvidia/")
 
 def packages() -> tuple[bool, object]:
     wanted = list_param("packages")
-    code, output = run("dpkg-query", "-W", "-f", "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n")
+    code, output = run(
+        "dpkg-query", "-W", "-f", "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n"
+    )
     if code != 0:
         return False, tail(output)
     versions = {}
@@ -31,14 +38,18 @@ def packages() -> tuple[bool, object]:
             wrong.append(f"{name} is not installed")
         elif version and provided != version:
             wrong.append(f"{name} is {provided}, not {version}")
-    return not wrong, "; ".join(wrong) or f"{len(wanted)} asked for, {len(output.splitlines())} in the image"
+    return not wrong, "; ".join(
+        wrong
+    ) or f"{len(wanted)} asked for, {len(output.splitlines())} in the image"
 
 
 def virtual(name: str) -> bool:
     """Whether some installed package provides this name."""
     code, output = run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Provides},\n")
     pattern = rf"[ ,]{re.escape(name)}( \([^)]*\))?,"
-    return code == 0 and any(re.search(pattern, li) for li in output.splitlines() if li.startswith("installed"))
+    return code == 0 and any(
+        re.search(pattern, li) for li in output.splitlines() if li.startswith("installed")
+    )
 
 
 def elf_files() -> list[str]:
@@ -47,12 +58,18 @@ def elf_files() -> list[str]:
     seen = set()
     for root in LIBRARY_ROOTS:
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if root not in NOT_BELOW and f not in ("stubs", "__pycache__"))
+            folders[:] = sorted(
+                f for f in folders if root not in NOT_BELOW and f not in ("stubs", "__pycache__")
+            )
             for name in files:
                 path = os.path.join(folder, name)
                 try:
                     status = os.lstat(path)
-                    if not os.path.isfile(path) or os.path.islink(path) or (status.st_dev, status.st_ino) in seen:
+                    if (
+                        not os.path.isfile(path)
+                        or os.path.islink(path)
+                        or (status.st_dev, status.st_ino) in seen
+                    ):
                         continue
                     with open(path, "rb") as file:
                         head = file.read(20)
@@ -85,7 +102,9 @@ def unresolved(files: list[str]) -> dict[str, set[str]]:
 def closure() -> tuple[bool, object]:
     files = elf_files()
     # A Python package loads its libraries before the extensions that need them: what stands in the wheels is found.
-    in_wheels = {os.path.basename(f) for f in files if "/dist-packages/" in f or "/site-packages/" in f}
+    in_wheels = {
+        os.path.basename(f) for f in files if "/dist-packages/" in f or "/site-packages/" in f
+    }
     broken, driver, excused, loaded = [], set(), set(), set()
     for file, names in sorted(unresolved(files).items()):
         for name in sorted(names):
@@ -98,7 +117,9 @@ def closure() -> tuple[bool, object]:
             else:
                 broken.append(f"{file} needs {name}")
     if broken:
-        return False, "; ".join(broken[:12]) + (f" and {len(broken) - 12} more" if len(broken) > 12 else "")
+        return False, "; ".join(broken[:12]) + (
+            f" and {len(broken) - 12} more" if len(broken) > 12 else ""
+        )
     notes = [f"{len(files)} files"]
     if driver:
         notes.append("from the GPU driver at run time: " + ", ".join(sorted(driver)))
@@ -119,13 +140,34 @@ def shutil_which(name: str) -> str:
 
 
 def compilers() -> tuple[bool, object]:
-    names = ("gcc", "g++", "cc", "c++", "clang", "nvcc", "ld", "as", "make", "cmake", "ninja", "ccache")
+    names = (
+        "gcc",
+        "g++",
+        "cc",
+        "c++",
+        "clang",
+        "nvcc",
+        "ld",
+        "as",
+        "make",
+        "cmake",
+        "ninja",
+        "ccache",
+    )
     found = [path for path in map(shutil_which, names) if path]
-    found += [f"/usr/local/cuda/bin/{n}" for n in ("nvcc", "cicc") if os.path.exists(f"/usr/local/cuda/bin/{n}")]
+    found += [
+        f"/usr/local/cuda/bin/{n}"
+        for n in ("nvcc", "cicc")
+        if os.path.exists(f"/usr/local/cuda/bin/{n}")
+    ]
     # gcc-12, x86_64-linux-gnu-g++-11 and their like
     for folder in ("/usr/bin", "/usr/local/bin"):
         names_here = os.listdir(folder) if os.path.isdir(folder) else []
-        found += [f"{folder}/{n}" for n in names_here if re.fullmatch(r"(x86_64-linux-gnu-)?(gcc|g\+\+|clang)-\d+", n)]
+        found += [
+            f"{folder}/{n}"
+            for n in names_here
+            if re.fullmatch(r"(x86_64-linux-gnu-)?(gcc|g\+\+|clang)-\d+", n)
+        ]
     return not found, ", ".join(found) or "none"
 
 
@@ -142,11 +184,15 @@ def development_files() -> tuple[bool, object]:
 
 
 def leftovers() -> tuple[bool, object]:
-    found = [path for path in ("/in", "/out", "/tmp/gapforge", "/run/secrets") if os.path.lexists(path)]
+    found = [
+        path for path in ("/in", "/out", "/tmp/gapforge", "/run/secrets") if os.path.lexists(path)
+    ]
     for folder in ("/var/lib/apt/lists", "/var/cache/apt/archives"):
         for here, _, files in os.walk(folder):
             found += [os.path.join(here, name) for name in files if name != "lock"]
-    found += [path for path in ("/usr/src/gapforge", "/workspace") if RUNTIME and os.path.exists(path)]
+    found += [
+        path for path in ("/usr/src/gapforge", "/workspace") if RUNTIME and os.path.exists(path)
+    ]
     return not found, ", ".join(found[:5]) or "none"
 
 

@@ -24,7 +24,9 @@ def options() -> tuple[bool, object]:
     # FFmpeg prints each option in single quotes only where it holds more than plain characters.
     built = {line.strip().replace("'", "") for line in output.splitlines()}
     missing = [option for option in list_param("configure") if option.replace("'", "") not in built]
-    return not missing, "without: " + " ".join(missing) if missing else f"{len(list_param('configure'))} options"
+    return not missing, "without: " + " ".join(
+        missing
+    ) if missing else f"{len(list_param('configure'))} options"
 
 
 def tools() -> tuple[bool, object]:
@@ -35,12 +37,35 @@ def tools() -> tuple[bool, object]:
 def clip() -> tuple[bool, object]:
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/clip.mkv"
-        code, output = run("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=1",
-                           "-pix_fmt", "yuv420p", "-c:v", "mpeg4", file)  # fmt: skip
+        code, output = run(
+            "ffmpeg",
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc=size=64x48:rate=10:duration=1",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:v",
+            "mpeg4",
+            file,
+        )
         if code != 0:
             return False, tail(output)
-        code, output = run("ffprobe", "-v", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
-                           "stream=codec_name,nb_read_frames", "-of", "csv=p=0", file)  # fmt: skip
+        code, output = run(
+            "ffprobe",
+            "-v",
+            "error",
+            "-count_frames",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "stream=codec_name,nb_read_frames",
+            "-of",
+            "csv=p=0",
+            file,
+        )
         return code == 0 and output.strip() == "mpeg4,10", output.strip() or "no output"
 
 
@@ -56,15 +81,41 @@ if " mpeg4 " in listed("encoders") and " lavfi " in listed("devices"):
 else:
     report("makes a clip", True, "this FFmpeg is configured without mpeg4 or lavfi; not tried", "")
 if "--enable-nvenc" in list_param("configure"):
-    report("NVENC", " h264_nvenc " in listed("encoders"), "listed" if " h264_nvenc " in listed("encoders") else "missing",
-           "h264_nvenc among the encoders")  # fmt: skip
+    report(
+        "NVENC",
+        " h264_nvenc " in listed("encoders"),
+        "listed" if " h264_nvenc " in listed("encoders") else "missing",
+        "h264_nvenc among the encoders",
+    )
     if GPU:
-        guarded("NVENC on the GPU", "encodes", lambda: (lambda r: (r[0] == 0, tail(r[1]) or "encodes"))(
-            run("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=256x256:rate=10:duration=1",
-                "-c:v", "h264_nvenc", "-f", "null", "-")))  # fmt: skip
+        guarded(
+            "NVENC on the GPU",
+            "encodes",
+            lambda: (lambda r: (r[0] == 0, tail(r[1]) or "encodes"))(
+                run(
+                    "ffmpeg",
+                    "-v",
+                    "error",
+                    "-f",
+                    "lavfi",
+                    "-i",
+                    "testsrc=size=256x256:rate=10:duration=1",
+                    "-c:v",
+                    "h264_nvenc",
+                    "-f",
+                    "null",
+                    "-",
+                )
+            ),
+        )
 if "--enable-cuvid" in list_param("configure"):
     decoders = re.findall(r" (\w+_cuvid) ", listed("decoders"))
     report("CUVID", bool(decoders), " ".join(decoders) or "missing", "decoders named *_cuvid")
 if "--enable-nvdec" in list_param("configure"):
     methods = listed("hwaccels").split(":")[-1].split()
-    report("NVDEC", "cuda" in methods, " ".join(methods) or "none", "cuda among the acceleration methods")
+    report(
+        "NVDEC",
+        "cuda" in methods,
+        " ".join(methods) or "none",
+        "cuda among the acceleration methods",
+    )

@@ -28,9 +28,15 @@ def version() -> tuple[bool, object]:
     # A wheel named opencv-python would stand in the same place: ours was installed by CMake and has no metadata.
     from importlib import metadata
 
-    wheels = [d.metadata["Name"] for d in metadata.distributions() if (d.metadata["Name"] or "").startswith("opencv-")]
+    wheels = [
+        d.metadata["Name"]
+        for d in metadata.distributions()
+        if (d.metadata["Name"] or "").startswith("opencv-")
+    ]
     shadow = f"; shadowed by {', '.join(wheels)}" if wheels else ""
-    return matches(WANTED, found) and not wheels and file.startswith("/usr/local/"), f"{found} at {file}{shadow}"
+    return matches(WANTED, found) and not wheels and file.startswith(
+        "/usr/local/"
+    ), f"{found} at {file}{shadow}"
 
 
 def libraries() -> tuple[bool, object]:
@@ -74,8 +80,12 @@ def our_ffmpeg() -> tuple[bool, object]:
     ]
     if not found:
         return "videoio" not in MODULES and bool(MODULES), "no videoio"
-    used = re.findall(r"lib(?:avcodec|avformat|avutil|swscale)\.so\S* => (\S+)", run("ldd", found[0])[1])
-    return bool(used) and all(u.startswith("/usr/local/lib/") for u in used), ", ".join(used) or "none of FFmpeg's"
+    used = re.findall(
+        r"lib(?:avcodec|avformat|avutil|swscale)\.so\S* => (\S+)", run("ldd", found[0])[1]
+    )
+    return bool(used) and all(u.startswith("/usr/local/lib/") for u in used), ", ".join(
+        used
+    ) or "none of FFmpeg's"
 
 
 guarded("libraries", f"libopencv_core.so.{WANTED}", libraries)
@@ -103,11 +113,18 @@ elif PYTHON:
         )
         found = line("NVIDIA GPU arch").split()
         wanted = [a.replace(".", "") for a in list_param("architectures")]
-        report("GPU architectures", all(a in found for a in wanted), " ".join(found), " ".join(wanted))
+        report(
+            "GPU architectures", all(a in found for a in wanted), " ".join(found), " ".join(wanted)
+        )
         if flag_param("dnn"):
             report("cuDNN", line("cuDNN").startswith("YES"), line("cuDNN"), "YES")
 if FFMPEG:
     guarded("links our FFmpeg", "all in /usr/local/lib", our_ffmpeg)
 if CUDA and GPU:
-    guarded("CUDA on the GPU", "at least one device", lambda: (lambda r: (r[0] and int(r[1].split()[-1]) > 0, r[1]))(
-        import_in_child("import cv2; print(cv2.cuda.getCudaEnabledDeviceCount())")))  # fmt: skip
+    guarded(
+        "CUDA on the GPU",
+        "at least one device",
+        lambda: (lambda r: (r[0] and int(r[1].split()[-1]) > 0, r[1]))(
+            import_in_child("import cv2; print(cv2.cuda.getCudaEnabledDeviceCount())")
+        ),
+    )

@@ -13,7 +13,9 @@ for program in ("python", "python3"):
 
 
 def modules() -> tuple[bool, object]:
-    ok, output = import_in_child("import ctypes, hashlib, json, lzma, sqlite3, ssl, zlib; print(ssl.OPENSSL_VERSION)")
+    ok, output = import_in_child(
+        "import ctypes, hashlib, json, lzma, sqlite3, ssl, zlib; print(ssl.OPENSSL_VERSION)"
+    )
     return ok, output
 
 

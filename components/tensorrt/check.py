@@ -49,9 +49,22 @@ guarded("library", WANTED, library)
 if BINDING:
     guarded("import tensorrt", WANTED, binding)
 if GPU:
-    guarded("engine builder", "can be made on the GPU", lambda: import_in_child(
-        "import tensorrt as t; b = t.Builder(t.Logger(t.Logger.ERROR)); assert b; print('made')"))  # fmt: skip
+    guarded(
+        "engine builder",
+        "can be made on the GPU",
+        lambda: import_in_child(
+            "import tensorrt as t; b = t.Builder(t.Logger(t.Logger.ERROR)); assert b; print('made')"
+        ),
+    )
 if not RUNTIME:
-    headers = [f for f in ("/usr/local/tensorrt/include", "/usr/include/x86_64-linux-gnu", "/usr/include")
-               if os.path.exists(f"{f}/NvInfer.h")]  # fmt: skip
-    report("headers", bool(headers) or text_param("form") == "deb", headers[0] if headers else "none", "NvInfer.h")
+    headers = [
+        f
+        for f in ("/usr/local/tensorrt/include", "/usr/include/x86_64-linux-gnu", "/usr/include")
+        if os.path.exists(f"{f}/NvInfer.h")
+    ]
+    report(
+        "headers",
+        bool(headers) or text_param("form") == "deb",
+        headers[0] if headers else "none",
+        "NvInfer.h",
+    )

@@ -34,13 +34,22 @@ def installed() -> tuple[bool, object]:
 def records() -> tuple[bool, object]:
     """RECORD lists what is there, nothing else; a package that says otherwise cannot be trusted or removed."""
     missing = []
-    for package in metadata.distributions(path=[p for p in sys.path if p.startswith("/usr/local/")]):
-        missing += [str(f) for f in package.files or () if not os.path.exists(package.locate_file(f))]
-    return not missing, f"missing: {', '.join(missing[:4])} ({len(missing)} files)" if missing else "all there"
+    for package in metadata.distributions(
+        path=[p for p in sys.path if p.startswith("/usr/local/")]
+    ):
+        missing += [
+            str(f) for f in package.files or () if not os.path.exists(package.locate_file(f))
+        ]
+    return (
+        not missing,
+        f"missing: {', '.join(missing[:4])} ({len(missing)} files)" if missing else "all there",
+    )
 
 
 def imports(module: str) -> tuple[bool, object]:
-    ok, output = import_in_child(f"import {module}; print(getattr({module}, '__version__', 'loads'))")
+    ok, output = import_in_child(
+        f"import {module}; print(getattr({module}, '__version__', 'loads'))"
+    )
     if not ok and not GPU and (library := missing_driver_library(output)):
         return True, f"needs the GPU driver ({library}); not looked at here"
     return ok, output
@@ -55,16 +64,26 @@ def torch_cuda() -> tuple[bool, object]:
     # torch brings its own CUDA; it must be the major version of the preset's, whose driver will serve both.
     wanted = text_param("cuda")
     right = cuda.split(".")[0] == wanted.split(".")[0] if wanted else True
-    return right and (available == "True" or not GPU), f"CUDA {cuda}" + (f", GPU usable: {available}" if GPU else "")
+    return right and (available == "True" or not GPU), f"CUDA {cuda}" + (
+        f", GPU usable: {available}" if GPU else ""
+    )
 
 
 guarded("packages", "each in the lock's version", installed)
 guarded("RECORD files", "every file is there", records)
 # What an installed package is imported as, for those whose loading shows that compiled parts fit together.
 MODULES = {
-    "numpy": "numpy", "pillow": "PIL.Image", "pyyaml": "yaml", "torch": "torch", "torchvision": "torchvision",
-    "torchaudio": "torchaudio", "scipy": "scipy", "onnx": "onnx", "onnxruntime": "onnxruntime", "pandas": "pandas",
-}  # fmt: skip
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "pyyaml": "yaml",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "torchaudio": "torchaudio",
+    "scipy": "scipy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "pandas": "pandas",
+}
 for package, module in sorted(MODULES.items()):
     if package in {canonical(name) for name in WHEELS}:
         guarded(f"import {module}", "loads", lambda module=module: imports(module))

@@ -42,7 +42,9 @@ def descendants(folder: Path) -> list[str]:
 def test_killed_while_packages_are_unpacked(tmp_path: Path) -> None:
     destination = tmp_path / "layout"
     destination.mkdir()
-    child = subprocess.Popen([sys.executable, "-c", PROGRAM, str(SOURCE), str(destination)], start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(SOURCE), str(destination)], start_new_session=True
+    )
     deadline = time.monotonic() + 1200  # it fetches packages first
     while not list(destination.glob(".making-*/mmdebstrap.*/var/lib/dpkg/info")):
         assert child.poll() is None, "it ended before it unpacked anything"

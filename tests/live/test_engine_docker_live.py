@@ -75,18 +75,21 @@ def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path:
 # What a Dockerfile might try, and words of the failure. All fail without a network; the lint refuses them earlier.
 TRIES = {
     "a RUN that opens a connection": (
-        "FROM {base}\nRUN bash -c 'echo >/dev/tcp/192.0.2.1/80'\n", "unreachable"),
-    "a RUN that asks for a name": (
-        "FROM {base}\nRUN getent ahosts example.org\n", "exit code: 2"),
-    "ADD of an address": (
-        "FROM {base}\nADD https://192.0.2.1/file /file\n", "192.0.2.1"),
+        "FROM {base}\nRUN bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
+        "unreachable",
+    ),
+    "a RUN that asks for a name": ("FROM {base}\nRUN getent ahosts example.org\n", "exit code: 2"),
+    "ADD of an address": ("FROM {base}\nADD https://192.0.2.1/file /file\n", "192.0.2.1"),
     "a syntax line": (
-        "# syntax=docker/dockerfile:1.4\nFROM {base}\nRUN true\n", "docker/dockerfile"),
+        "# syntax=docker/dockerfile:1.4\nFROM {base}\nRUN true\n",
+        "docker/dockerfile",
+    ),
     "RUN --network=host": (
-        "FROM {base}\nRUN --network=host bash -c 'echo >/dev/tcp/192.0.2.1/80'\n", "network"),
-    "a base that is not here": (
-        "FROM debian:bookworm\nRUN true\n", "debian"),
-}  # fmt: skip
+        "FROM {base}\nRUN --network=host bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
+        "network",
+    ),
+    "a base that is not here": ("FROM debian:bookworm\nRUN true\n", "debian"),
+}
 
 
 @pytest.mark.parametrize("attempt", TRIES)
@@ -119,10 +122,14 @@ def test_base_from_a_docker_save_archive(offline: Engine, mode: str, tmp_path: P
     image = make_layout(tmp_path / "layout", note=mode)
     archive = tmp_path / "base.tar"
     make_archive(tmp_path / "layout", archive, mode=mode)
-    name, digest, os_id, version = load_base_images.ensure_override(offline, str(archive), lambda line: None)
+    name, digest, os_id, version = load_base_images.ensure_override(
+        offline, str(archive), lambda line: None
+    )
     assert (digest, os_id, version) == (image.config_digest, "debian", "12")
     assert offline.image_ids(name)
-    assert offline.image_ids("debian:12") == ()  # the archive's own name must not replace the user's image
+    assert (
+        offline.image_ids("debian:12") == ()
+    )  # the archive's own name must not replace the user's image
     # What this engine itself saves is taken too, and is known again although docker gave it other bytes.
     saved = tmp_path / "saved.tar"
     env = {**os.environ, "DOCKER_HOST": offline.info.host}
@@ -143,5 +150,6 @@ def test_base_layout_of_a_copied_image(offline: Engine, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "copied" / "index.json").read_text())["manifests"]
     assert [entry["digest"] for entry in found] == [image.manifest_digest]
     assert (
-        load_base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)[1] == image.config_digest
+        load_base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)[1]
+        == image.config_digest
     )

@@ -23,7 +23,9 @@ from gapforge.engine import detect, private_daemon
 def traces(project: Project) -> list[str]:
     """Everything of this project's engine that another part of the machine could notice."""
     folder = str(private_daemon.folder_of(project))
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
+    mounts = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line
+    ]
     processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.name != str(os.getpid()):
@@ -33,13 +35,20 @@ def traces(project: Project) -> list[str]:
             except OSError:
                 continue
     tag = Path(private_daemon._socket_folder(project)).name
-    groups = [str(p) for p in (*Path("/sys/fs/cgroup").glob(tag), *Path("/sys/fs/cgroup").glob(f"*/{tag}"))]
+    groups = [
+        str(p)
+        for p in (*Path("/sys/fs/cgroup").glob(tag), *Path("/sys/fs/cgroup").glob(f"*/{tag}"))
+    ]
     return mounts + processes + groups + [str(p) for p in Path("/run").glob(tag)]
 
 
 def test_start_twice_stop_twice(engine_project: Project) -> None:
     first = private_daemon.start(engine_project, offline=True)
-    assert private_daemon.start(engine_project, offline=True) == first == private_daemon.status(engine_project)
+    assert (
+        private_daemon.start(engine_project, offline=True)
+        == first
+        == private_daemon.status(engine_project)
+    )
     assert first.storage_driver != "vfs"
     with pytest.raises(EngineError, match="runs offline already"):
         private_daemon.start(engine_project, offline=False)
@@ -52,7 +61,10 @@ def test_start_twice_stop_twice(engine_project: Project) -> None:
 @pytest.mark.parametrize("offline", [True, False])
 def test_interfaces(engine_project: Project, offline: bool) -> None:
     state = private_daemon.start(engine_project, offline=offline)
-    devices = [line.split(":")[0].strip() for line in Path(f"/proc/{state.pid}/net/dev").read_text().splitlines()[2:]]
+    devices = [
+        line.split(":")[0].strip()
+        for line in Path(f"/proc/{state.pid}/net/dev").read_text().splitlines()[2:]
+    ]
     daemon = private_daemon._children(state.pid)[0]
     assert os.readlink(f"/proc/{daemon}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     same = os.readlink(f"/proc/{daemon}/ns/net") == os.readlink("/proc/self/ns/net")
@@ -70,15 +82,21 @@ def test_interfaces(engine_project: Project, offline: bool) -> None:
             "ip6_vti0",
             "ip6gre0",
         }
-        assert len(Path(f"/proc/{daemon}/net/route").read_text().splitlines()) <= 1  # at most the heading
+        assert (
+            len(Path(f"/proc/{daemon}/net/route").read_text().splitlines()) <= 1
+        )  # at most the heading
     else:
         assert same
 
 
 @pytest.mark.parametrize("victim", ["outer", "daemon"])
-def test_killed_daemon_leaves_nothing_and_starts_again(engine_project: Project, victim: str) -> None:
+def test_killed_daemon_leaves_nothing_and_starts_again(
+    engine_project: Project, victim: str
+) -> None:
     state = private_daemon.start(engine_project, offline=True)
-    os.kill(state.pid if victim == "outer" else private_daemon._children(state.pid)[0], signal.SIGKILL)
+    os.kill(
+        state.pid if victim == "outer" else private_daemon._children(state.pid)[0], signal.SIGKILL
+    )
     deadline = time.monotonic() + 60
     while private_daemon.status(engine_project) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -90,11 +108,15 @@ def test_killed_daemon_leaves_nothing_and_starts_again(engine_project: Project, 
 
 
 def test_start_that_is_killed_is_cleaned_up_by_the_next(engine_project: Project) -> None:
-    code = ("from gapforge.base.project import Project; from gapforge.engine import private_daemon as private; from pathlib import Path;"
-            f"p = Path({str(engine_project.root)!r}); private.start(Project(p, p), offline=True)")  # fmt: skip
+    code = (
+        "from gapforge.base.project import Project; from gapforge.engine import private_daemon as private; from pathlib import Path;"
+        f"p = Path({str(engine_project.root)!r}); private.start(Project(p, p), offline=True)"
+    )
     source = str(Path(private_daemon.__file__).parents[2])
     for delay in (0.1, 0.25, 0.4):
-        starter = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source})
+        starter = subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}
+        )
         time.sleep(delay)
         starter.kill()
         starter.wait()
@@ -126,7 +148,10 @@ def test_two_projects_at_once(engine_project: Project) -> None:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         other = Project(Path(folder), Path(folder) / "artifacts")
         try:
-            one, two = private_daemon.start(engine_project, offline=True), private_daemon.start(other, offline=False)
+            one, two = (
+                private_daemon.start(engine_project, offline=True),
+                private_daemon.start(other, offline=False),
+            )
             assert one.host != two.host
             private_daemon.stop(engine_project)
             assert detect.choose(host=two.host, project=other).info.private
@@ -138,8 +163,18 @@ def test_two_projects_at_once(engine_project: Project) -> None:
 
 def test_the_systems_own_docker_folders_stay_untouched(engine_project: Project) -> None:
     def seen() -> list[tuple[str, float]]:
-        folders = [p for p in (Path("/etc/docker"), Path("/opt/containerd"), Path("/run/docker"), Path("/run/containerd"),
-                               Path("/var/lib/docker"), Path("/var/lib/containerd")) if p.exists()]  # fmt: skip
+        folders = [
+            p
+            for p in (
+                Path("/etc/docker"),
+                Path("/opt/containerd"),
+                Path("/run/docker"),
+                Path("/run/containerd"),
+                Path("/var/lib/docker"),
+                Path("/var/lib/containerd"),
+            )
+            if p.exists()
+        ]
         return [(str(p), p.stat().st_mtime) for f in folders for p in (f, *f.iterdir())]
 
     before, forward = seen(), Path("/proc/sys/net/ipv4/ip_forward").read_text()
@@ -207,7 +242,11 @@ def test_command_line(engine_project: Project, launcher: Path) -> None:
 
     def call(*words: str) -> tuple[int, dict[str, object]]:
         done = subprocess.run(
-            [str(launcher), "engine", *words, "--json"], env=env, capture_output=True, text=True, check=False
+            [str(launcher), "engine", *words, "--json"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, json.loads(done.stdout)
 

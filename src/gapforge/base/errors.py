@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gapforge.base.text import printable, tr
+from gapforge.base.i18n import N_, _
+from gapforge.base.text import printable
 
 # What begins a message, what begins its next step, and what parts a fault from what would be right: Korean, English.
-ERROR = ("오류: ", "error: ")
-NEXT = ("다음: ", "next: ")
-EXPECTED = ("; 기대한 값: ", "; expected ")
+ERROR = N_("error: ")
+NEXT = N_("next: ")
+EXPECTED = N_("; expected ")
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +27,7 @@ class Fault:
 
     def lines(self) -> str:
         """The fault as two indented lines for a terminal. Its texts may come from a stick that anybody has touched."""
-        tail = f"{tr(*EXPECTED)}{self.expected}" if self.expected else ""
+        tail = f"{_(EXPECTED)}{self.expected}" if self.expected else ""
         return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
 
     def to_json(self) -> dict[str, str]:
@@ -51,10 +52,10 @@ class GapforgeError(Exception):
 
     def render(self) -> str:
         """The whole message for a terminal."""
-        parts = [f"{tr(*ERROR)}{self.message}"]
+        parts = [f"{_(ERROR)}{self.message}"]
         parts += [fault.lines() for fault in self.faults]
         if self.hint:
-            parts.append(f"{tr(*NEXT)}{self.hint}")
+            parts.append(f"{_(NEXT)}{self.hint}")
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, object]:
@@ -204,7 +205,27 @@ class Interrupted(GapforgeError):
 
 
 ERROR_CLASSES: tuple[type[GapforgeError], ...] = (
-    InternalError, UsageError, PresetError, LockError, VerifyError, FetchError, ResolveError, GatedError,
-    CompatibilityError, EngineError, BuildError, SmokeError, SourceError, SecretError, StorageError,
-    LintError, ToolError, TargetError, BusyError, NotReadyError, BundleError, TrustError, Interrupted,
-)  # fmt: skip
+    InternalError,
+    UsageError,
+    PresetError,
+    LockError,
+    VerifyError,
+    FetchError,
+    ResolveError,
+    GatedError,
+    CompatibilityError,
+    EngineError,
+    BuildError,
+    SmokeError,
+    SourceError,
+    SecretError,
+    StorageError,
+    LintError,
+    ToolError,
+    TargetError,
+    BusyError,
+    NotReadyError,
+    BundleError,
+    TrustError,
+    Interrupted,
+)

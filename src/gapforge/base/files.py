@@ -19,14 +19,23 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from gapforge.base.errors import BusyError, StorageError
+from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import go_on, on_all_cores
 from gapforge.base.system_errors import os_says
-from gapforge.base.text import tr
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # a folder that holds this file is ours to delete
 _SYNCS = 16  # files that are synced at a time: the disk is asked once for all that wait for it
-_SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}  # FUSE, say, would not reach the disk
+_SYNCFS = {
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "f2fs",
+    "vfat",
+    "exfat",
+    "tmpfs",
+}  # FUSE, say, would not reach the disk
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
@@ -35,12 +44,12 @@ _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 def unsafe_path_reason(path: str) -> str:
     """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
     if not path or _NOT_IN_PATHS.search(path):
-        return tr("비어 있거나 제어 문자 또는 역슬래시가 있음", "is empty or holds a control character or backslash")
+        return _("is empty or holds a control character or backslash")
     pure = PurePosixPath(path)
     if pure.is_absolute():
-        return tr("절대 경로임 (폴더 안에 머물러야 함)", "is absolute; it must stay inside its folder")
+        return _("is absolute; it must stay inside its folder")
     if ".." in path.split("/"):
-        return tr("'..'이 있음 (폴더 안에 머물러야 함)", "holds '..'; it must stay inside its folder")
+        return _("holds '..'; it must stay inside its folder")
     return ""
 
 
@@ -52,10 +61,16 @@ def inside(root: Path, relative: str) -> Path:
         resolved_root = root.resolve()
         resolved = target.parent.resolve() / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
-            reason = tr(f"심볼릭 링크를 따라 {root} 밖으로 나감", f"leads outside {root} through a symbolic link")
+            reason = _("leads outside {root} through a symbolic link", root=root)
     if reason:
-        raise StorageError(tr(f"{root} 아래에 둘 수 없는 경로입니다. {relative!r}: {reason}",
-                              f"unsafe path {relative!r} under {root}: it {reason}"))  # fmt: skip
+        raise StorageError(
+            _(
+                "unsafe path {relative!r} under {root}: it {reason}",
+                relative=relative,
+                root=root,
+                reason=reason,
+            )
+        )
     return target
 
 
@@ -64,18 +79,18 @@ def read_regular(path: Path, most: int) -> bytes:
     more than ``most`` bytes, OSError as the system says it."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
-        raise ValueError(tr("파일이 아니라 심볼릭 링크임", "is a symbolic link, not a file"))
+        raise ValueError(_("is a symbolic link, not a file"))
     if not stat.S_ISREG(mode):  # to open a device or pipe may do something already
-        raise ValueError(tr("일반 파일이 아님", "is not a regular file"))
+        raise ValueError(_("is not a regular file"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError(tr("일반 파일이 아님", "is not a regular file"))
+            raise ValueError(_("is not a regular file"))
         data = bytearray()
         while len(data) <= most and (chunk := file.read(most + 1 - len(data))):
             data += chunk
     if len(data) > most:
-        raise ValueError(tr(f"{most}바이트를 넘음", f"has more than {most} bytes"))
+        raise ValueError(_("has more than {most} bytes", most=most))
     return bytes(data)
 
 
@@ -85,7 +100,9 @@ def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
         return sha256_open(file, on_bytes)
 
 
-def sha256_open(file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] | None = None) -> str:
+def sha256_open(
+    file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] | None = None
+) -> str:
     """SHA-256 of what is left to read of an unbuffered binary file, in lower-case hex."""
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK)
@@ -162,27 +179,35 @@ def free_bytes(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-_DENIED = {"ko": "권한이 없습니다", "en": "permission denied"}
-_SILENT = {"ko": "디스크가 응답하지 않습니다(입출력 오류)", "en": "the disk does not answer (input/output error)"}
+_DENIED = N_("permission denied")
+_SILENT = N_("the disk does not answer (input/output error)")
 _REASONS = {
-    errno.ENOSPC: {"ko": "디스크가 가득 찼습니다", "en": "the disk is full"},
-    errno.EDQUOT: {"ko": "디스크 할당량을 다 썼습니다", "en": "the disk quota is used up"},
-    errno.EROFS: {"ko": "읽기 전용 파일 시스템입니다", "en": "the file system is read-only"},
+    errno.ENOSPC: N_("the disk is full"),
+    errno.EDQUOT: N_("the disk quota is used up"),
+    errno.EROFS: N_("the file system is read-only"),
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
-    errno.EFBIG: {"ko": "파일이 이 파일 시스템의 한도보다 큽니다(FAT32는 4 GiB까지)",
-                  "en": "the file is larger than this file system takes (FAT32 ends at 4 GiB)"},
+    errno.EFBIG: N_("the file is larger than this file system takes (FAT32 ends at 4 GiB)"),
     errno.EIO: _SILENT,
     errno.EREMOTEIO: _SILENT,
-    errno.EISDIR: {"ko": "파일이 있어야 할 곳에 폴더가 있습니다", "en": "a folder is where a file should be"},
-    errno.ENOTDIR: {"ko": "폴더가 있어야 할 곳에 파일이 있습니다", "en": "a file is where a folder should be"},
-}  # fmt: skip
+    errno.EISDIR: N_("a folder is where a file should be"),
+    errno.ENOTDIR: N_("a file is where a folder should be"),
+}
 # A disk that was pulled out: what the kernel's block layer, its FUSE (ECONNABORTED for the call that was under way,
 # ENOTCONN for those after it) and network file systems say.
-_GONE = frozenset({
-    errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ESTALE,
-    errno.EHOSTDOWN, errno.ETIMEDOUT,
-})  # fmt: skip
+_GONE = frozenset(
+    {
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOMEDIUM,
+        errno.ENOTCONN,
+        errno.ECONNABORTED,
+        errno.ESHUTDOWN,
+        errno.ESTALE,
+        errno.EHOSTDOWN,
+        errno.ETIMEDOUT,
+    }
+)
 
 
 def is_gone(error: OSError) -> bool:
@@ -210,21 +235,24 @@ def storage_errors(path: Path) -> Iterator[None]:
 def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     """What the operating system says about ``path`` (else the file that it names itself), and what to do about it."""
     number = error.errno or 0
-    where = str(path or error.filename or tr("입출력", "input/output"))
+    where = str(path or error.filename or _("input/output"))
     if number in _GONE:
-        reason = tr("디스크가 사라졌습니다", "the disk is gone")
+        reason = _("the disk is gone")
     else:
-        reason = tr(**_REASONS[number]) if number in _REASONS else os_says(error)
+        reason = _(_REASONS[number]) if number in _REASONS else os_says(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = tr(f"공간을 비운 뒤(df -h {Path(where).parent}) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
-                  f"make room (df -h {Path(where).parent}), then run the same command again; finished work is kept")  # fmt: skip
+        hint = _(
+            "make room (df -h {parent}), then run the same command again; finished work is kept",
+            parent=Path(where).parent,
+        )
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
-        hint = tr("다시 꽂거나 다른 디스크를 쓰고, 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
-                  "plug it in again or take another, then run the same command again; finished work is kept")  # fmt: skip
+        hint = _(
+            "plug it in again or take another, then run the same command again; finished "
+            "work is kept"
+        )
     elif number == errno.EFBIG:
-        hint = tr("다른 디스크를 쓰십시오. pack에 --volume-size fat32를 주면 FAT32에 들어가는 볼륨을 만듭니다",
-                  "take another disk; pack makes volumes that FAT32 takes with --volume-size fat32")  # fmt: skip
+        hint = _("take another disk; pack makes volumes that FAT32 takes with --volume-size fat32")
     return StorageError(f"{where}: {reason}", hint=hint)
 
 
@@ -243,13 +271,21 @@ def link_or_copy(source: Path, target: Path) -> bool:
                 os.link(source, temporary)
                 linked = True
             except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES):
+                if error.errno not in (
+                    errno.EXDEV,
+                    errno.EPERM,
+                    errno.EMLINK,
+                    errno.EOPNOTSUPP,
+                    errno.EACCES,
+                ):
                     raise
                 shutil.copyfile(source, temporary)
                 shutil.copystat(source, temporary)
                 linked = False
             os.replace(temporary, target)
-            temporary.unlink(missing_ok=True)  # rename() of two links to one inode leaves both names
+            temporary.unlink(
+                missing_ok=True
+            )  # rename() of two links to one inode leaves both names
             return linked
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -267,12 +303,13 @@ def mark_folder(folder: Path, purpose: str) -> Path:
         if not marker.exists():
             if any(folder.iterdir()):
                 raise StorageError(
-                    tr(f"{folder}: gapforge가 만들지 않은, 비어 있지 않은 폴더가 이미 있습니다",
-                       f"{folder} exists, is not empty and was not made by gapforge"),
-                    hint=tr(f"다른 곳으로 옮기거나 다른 자리를 정한 뒤 같은 명령을 다시 실행하십시오 (ls -la {folder})",
-                            f"move it away, or choose another place; then run the same command again (ls -la {folder})"),
-                )  # fmt: skip
-            # no tr: a file's content
+                    _("{folder} exists, is not empty and was not made by gapforge", folder=folder),
+                    hint=_(
+                        "move it away, or choose another place; then run the same "
+                        "command again (ls -la {folder})",
+                        folder=folder,
+                    ),
+                )
             marker.write_text(f"gapforge may delete this folder: {purpose}\n")
     return folder
 
@@ -289,8 +326,13 @@ def remove_folder(folder: Path) -> None:
             folder.rmdir()
         return
     if folder.is_symlink() or not (folder / MARKER).is_file():
-        raise StorageError(tr(f"{folder}: {MARKER} 파일이 없습니다. gapforge는 자신이 만든 폴더만 지웁니다",
-                              f"{folder} does not carry {MARKER}; gapforge deletes only its own folders"))  # fmt: skip
+        raise StorageError(
+            _(
+                "{folder} does not carry {marker}; gapforge deletes only its own folders",
+                folder=folder,
+                marker=MARKER,
+            )
+        )
     with storage_errors(folder):
         # The marker goes last, so that an interrupted removal can be taken up again.
         for entry in sorted(folder.iterdir()):
@@ -318,9 +360,9 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                tr(f"다른 gapforge가 작업 중입니다: {what}", f"another gapforge is at work: {what}"),
-                hint=tr("끝나기를 기다려 같은 명령을 다시 실행하십시오", "wait for it to end, then run the same command again"),
-            ) from None  # fmt: skip
+                _("another gapforge is at work: {what}", what=what),
+                hint=_("wait for it to end, then run the same command again"),
+            ) from None
         yield
     finally:
         os.close(handle)
@@ -358,10 +400,17 @@ def _one_sync_will_do(folder: Path) -> bool:
         return False
     device = folder.stat().st_dev
     try:
-        mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()]
+        mounts = [
+            line.split()
+            for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        ]
     except OSError:
         return False
-    mine = {words[words.index("-") + 1] for words in mounts if words[2] == f"{os.major(device)}:{os.minor(device)}"}
+    mine = {
+        words[words.index("-") + 1]
+        for words in mounts
+        if words[2] == f"{os.major(device)}:{os.minor(device)}"
+    }
     return bool(mine) and mine <= _SYNCFS
 
 

@@ -29,7 +29,9 @@ def go_on() -> None:
         raise Stopped
 
 
-def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0) -> list[Result]:
+def on_all_cores(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0
+) -> list[Result]:
     """What ``work`` gives for each item, begun in the items' order on ``jobs`` threads (0: as many as cores).
 
     The first exception ends it, after what is at work (see ``go_on``). Unlike ``Executor.map`` it makes no object for each item that

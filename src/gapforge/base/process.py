@@ -16,15 +16,28 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import ToolError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 
 # Which package provides a program, for the message when it is missing (Debian 12 and Ubuntu 22.04 names).
 PACKAGE_OF = {
-    "docker": "docker.io", "dockerd": "docker.io", "skopeo": "skopeo", "mmdebstrap": "mmdebstrap",
-    "curl": "curl", "apt-get": "apt", "dpkg-deb": "dpkg", "uv": "uv (pip install uv)",
-    "unshare": "util-linux", "setpriv": "util-linux", "git": "git", "dpkg-scanpackages": "dpkg-dev", "apt-cache": "apt", "zstd": "zstd",
-    "ssh-keygen": "openssh-client", "ssh-agent": "openssh-client", "ssh-add": "openssh-client",
-}  # fmt: skip
+    "docker": "docker.io",
+    "dockerd": "docker.io",
+    "skopeo": "skopeo",
+    "mmdebstrap": "mmdebstrap",
+    "curl": "curl",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "uv": "uv (pip install uv)",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "git": "git",
+    "dpkg-scanpackages": "dpkg-dev",
+    "apt-cache": "apt",
+    "zstd": "zstd",
+    "ssh-keygen": "openssh-client",
+    "ssh-agent": "openssh-client",
+    "ssh-add": "openssh-client",
+}
 
 
 class TimedOut(ToolError):
@@ -81,18 +94,32 @@ def run(
     try:
         with _exact(stdin) as file:
             done = subprocess.run(
-                list(argv), env=environment(env), cwd=cwd, timeout=timeout,
-                input=stdin if isinstance(stdin, str) else None, stdin=file,
-                capture_output=True, text=True, errors="replace", check=False, start_new_session=detached,
-            )  # fmt: skip
+                list(argv),
+                env=environment(env),
+                cwd=cwd,
+                timeout=timeout,
+                input=stdin if isinstance(stdin, str) else None,
+                stdin=file,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                start_new_session=detached,
+            )
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
         raise _denied(argv[0]) from None
     except subprocess.TimeoutExpired:
         command = hide(quoted(argv), redact)
-        raise TimedOut(tr(f"{argv[0]}: {timeout:g}초 안에 끝나지 않았습니다: {command}",
-                          f"{argv[0]} did not finish within {timeout:g} s: {command}")) from None  # fmt: skip
+        raise TimedOut(
+            _(
+                "{argv} did not finish within {timeout:g} s: {command}",
+                argv=argv[0],
+                timeout=timeout,
+                command=command,
+            )
+        ) from None
     result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and done.returncode != 0:
         raise failed(result, redact)
@@ -126,10 +153,14 @@ def stream(
     """
     try:
         child = subprocess.Popen(
-            list(argv), env=environment(env), cwd=cwd, start_new_session=True,
+            list(argv),
+            env=environment(env),
+            cwd=cwd,
+            start_new_session=True,
             stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
@@ -172,9 +203,13 @@ def piped(
     with tempfile.TemporaryFile() as errors:
         try:
             child = subprocess.Popen(
-                list(argv), env=environment(env), start_new_session=True,
-                stdin=subprocess.PIPE if feed else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
+                list(argv),
+                env=environment(env),
+                start_new_session=True,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
         except FileNotFoundError:
             raise missing(argv[0]) from None
         except PermissionError:
@@ -184,7 +219,9 @@ def piped(
         feeder: threading.Thread | None = None
         if feed is not None:
             assert child.stdin is not None
-            feeder = threading.Thread(target=_pump, args=(feed, child.stdin, feed_error), daemon=True)
+            feeder = threading.Thread(
+                target=_pump, args=(feed, child.stdin, feed_error), daemon=True
+            )
             feeder.start()
         try:
             yield child.stdout
@@ -195,7 +232,9 @@ def piped(
                 feeder.join()
             if not feed_error and code != 0:
                 errors.seek(0)
-                raise failed(Result(tuple(argv), code, "", errors.read().decode("utf-8", "replace")))
+                raise failed(
+                    Result(tuple(argv), code, "", errors.read().decode("utf-8", "replace"))
+                )
         except BaseException:
             if child.poll() is None:
                 end_group(child)
@@ -235,7 +274,11 @@ def pipe(
     """
     try:
         child = subprocess.Popen(
-            list(argv), env=environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            list(argv),
+            env=environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     except FileNotFoundError:
         raise missing(argv[0]) from None
@@ -250,7 +293,9 @@ def pipe(
     return child
 
 
-def spawn(argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a program that outlives us, in a session of its own; what it prints replaces ``log``.
 
     Raises ToolError when it is missing.
@@ -258,9 +303,13 @@ def spawn(argv: Sequence[str], log: Path, *, env: Mapping[str, str | None] | Non
     try:
         with open(log, "wb") as file:
             return subprocess.Popen(
-                list(argv), env=environment(env), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                list(argv),
+                env=environment(env),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
@@ -274,9 +323,13 @@ def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
     """
     try:
         return subprocess.Popen(
-            list(argv), start_new_session=True, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            list(argv),
+            start_new_session=True,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
     except FileNotFoundError:
         raise missing(argv[0]) from None
     except PermissionError:
@@ -307,19 +360,19 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def missing(program: str) -> ToolError:
     """The error for a program that is not on PATH."""
     package = PACKAGE_OF.get(Path(program).name, Path(program).name)
-    return ToolError(tr(f"{program}: 설치되어 있지 않습니다", f"{program} is not installed"),
-                     hint=tr(f"먼저 설치하십시오: apt-get install {package}",
-                             f"install it first: apt-get install {package}"))  # fmt: skip
+    return ToolError(
+        _("{program} is not installed", program=program),
+        hint=_("install it first: apt-get install {package}", package=package),
+    )
 
 
 def _denied(program: str) -> ToolError:
-    return ToolError(tr(f"{program}: 실행할 수 없습니다(권한 없음)",
-                        f"{program} cannot be executed (permission denied)"))  # fmt: skip
+    return ToolError(_("{program} cannot be executed (permission denied)", program=program))
 
 
 def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
     """The error for a program that exited with a failure."""
     last = "\n".join((result.errors or result.output).strip().splitlines()[-12:])
     command = hide(quoted(result.argv), redact)
-    said = tr(f"종료 코드 {result.code}: {command}", f"exit code {result.code} from: {command}")
+    said = _("exit code {code} from: {command}", code=result.code, command=command)
     return ToolError(f"{said}\n{hide(last, redact)}".rstrip())

@@ -7,7 +7,8 @@ import threading
 import time
 from typing import TextIO
 
-from gapforge.base.text import pad, tr, width
+from gapforge.base.i18n import _, pgettext
+from gapforge.base.text import pad, width
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is none
@@ -27,11 +28,11 @@ def human_time(seconds: float) -> str:
     """Seconds as "45 s", "3 min 05 s" or "2 h 10 min", in the reader's language."""
     whole = max(0, round(seconds))
     if whole < 60:
-        return tr(f"{whole}초", f"{whole} s")
+        return _("{whole} s", whole=whole)
     if whole < 3600:
-        return tr(f"{whole // 60}분 {whole % 60:02}초", f"{whole // 60} min {whole % 60:02} s")
+        return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
     hours, minutes = whole // 3600, whole % 3600 // 60
-    return tr(f"{hours}시간 {minutes:02}분", f"{hours} h {minutes:02} min")
+    return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
 
 
 class Progress:
@@ -40,7 +41,9 @@ class Progress:
     Thread-safe. ``note`` prints a full line without tearing the live one. Use as a context manager.
     """
 
-    def __init__(self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False
+    ) -> None:
         self.what, self.total, self.done = what, total, 0
         self.out = out if out is not None else sys.stderr
         self.quiet = quiet
@@ -80,11 +83,15 @@ class Progress:
                 return
             self._clear()
             seconds = time.monotonic() - self.start
-            state = tr("중단", "stopped") if failed else tr("완료", "done")
+            state = pgettext("progress", "stopped") if failed else _("done")
             rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
             size, took = human_bytes(self.done), human_time(seconds)
-            print(f"{self.what}: {state}, " + tr(f"{size}, {took}{rate}", f"{size} in {took}{rate}"),
-                  file=self.out, flush=True)  # fmt: skip
+            print(
+                f"{self.what}: {state}, "
+                + _("{size} in {took}{rate}", size=size, took=took, rate=rate),
+                file=self.out,
+                flush=True,
+            )
             self.quiet = True
 
     def line(self) -> str:
@@ -92,14 +99,16 @@ class Progress:
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
         parts = [f"{self.what}: {human_bytes(self.done)}"]
-        known = bool(self.total) and self.total >= self.done  # more than the total came: it was never known
+        known = (
+            bool(self.total) and self.total >= self.done
+        )  # more than the total came: it was never known
         if known:
             total = human_bytes(self.total)
-            parts[0] += tr(f" / {total}", f" of {total}") + f" ({100 * self.done // self.total} %)"
+            parts[0] += _(" of {total}", total=total) + f" ({100 * self.done // self.total} %)"
         parts.append(f"{human_bytes(rate)}/s")
         if known and rate > 0:
             left = human_time((self.total - self.done) / rate)
-            parts.append(tr(f"{left} 남음", f"{left} left"))
+            parts.append(_("{left} left", left=left))
         if self.detail:
             parts.append(self.detail)
         return ", ".join(parts)

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 import unicodedata
-from collections.abc import Mapping
-
-
-def language(environ: Mapping[str, str] | None = None) -> str:
-    """Return "ko" or "en": GAPFORGE_LANG decides, then LC_ALL, LC_MESSAGES and LANG, the first one that is set."""
-    env = os.environ if environ is None else environ
-    for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-        value = env.get(key, "").strip().lower()
-        if value:
-            return "ko" if value.startswith("ko") else "en"
-    return "en"
-
-
-def tr(ko: str, en: str) -> str:
-    """Return the one of two equal texts that the reader's environment asks for."""
-    return ko if language() == "ko" else en
 
 
 def width(text: str) -> int:
@@ -60,19 +43,6 @@ def printable(text: str) -> str:
     """Return ``text`` with escapes for what must not reach a terminal or JSON: control characters, and the bytes of
     file names that are no UTF-8."""
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
     )
-
-
-def josa(word: str, with_final: str, without_final: str) -> str:
-    """Return ``word`` with the Korean particle that its last sound asks for: josa("8.6", "을", "를") is "8.6을".
-
-    Digits are read as Korean numbers; Latin letters by their names. "으로" is "로" after ㄹ.
-    """
-    last = next((char for char in reversed(word) if char.isalnum()), "")
-    if "가" <= last <= "힣":
-        sound = (ord(last) - ord("가")) % 28
-        final, liquid = sound != 0, sound == 8
-    else:
-        final, liquid = last in "013678" or last.lower() in "lmn", last in ("1", "7", "8", "l", "L")
-    return word + (with_final if final and not (liquid and with_final == "으로") else without_final)

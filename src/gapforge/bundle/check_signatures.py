@@ -15,8 +15,9 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault, ToolError, TrustError
 from gapforge.base.files import remove_litter, storage_errors, write_bytes
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr, utc
+from gapforge.base.text import utc
 from gapforge.bundle.read_errors import why_unreadable
 from gapforge.bundle.sign_bundle import lock_signature_name, signature_name
 from gapforge.bundle.volume_format import BUNDLE_ID, PRESET_NAME, Damaged, Identity, View
@@ -26,7 +27,9 @@ from gapforge.trust.accepted_indexes import Accepted, Record
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
-_LOCK_SIGNATURE = re.compile(rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}")
+_LOCK_SIGNATURE = re.compile(
+    rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}"
+)
 _MOST_FILES = 200  # signatures of one preset's lock that are looked at
 DAY = 86400
 TOOL = ""  # what the record calls gapforge itself; no preset is called so
@@ -64,7 +67,7 @@ class Admission:
             data = render_index(index.plan, index.sealed, index.made)
             signer = self.signers.judge(signature, data, BUNDLE)
             if not index.made:
-                raise Untrusted(tr("서명한 시각이 없음", "says no moment at which it was signed"))
+                raise Untrusted(_("says no moment at which it was signed"))
         except BadSignature as error:
             self._refuse(bundle, beside, str(error))
         except Untrusted as error:
@@ -96,7 +99,9 @@ class Admission:
             except (Damaged, OSError) as error:
                 self._refuse(bundle, path, why_unreadable(error))
 
-    def require(self, identities: Iterable[tuple[Path, Identity]], altered: Mapping[Path, str]) -> None:
+    def require(
+        self, identities: Iterable[tuple[Path, Identity]], altered: Mapping[Path, str]
+    ) -> None:
         """Raise TrustError with every fault unless a trusted signer's index lists all these volumes.
 
         ``altered`` are volumes that are whole and another thing than their bundle's index says.
@@ -107,22 +112,38 @@ class Admission:
         self._used |= set(first)
         if not self.signers:
             return
-        signed = tr("서명된 볼륨", "the volume that was signed")
+        signed = _("the volume that was signed")
         faults = [Fault(str(path), why, signed) for path, why in altered.items()]
         for bundle, path in first.items():
             if bundle not in self.indexes:
-                index, signature, trusted = index_name(bundle), signature_name(bundle), self._trusted
+                index, signature, trusted = (
+                    index_name(bundle),
+                    signature_name(bundle),
+                    self._trusted,
+                )
                 faults += self._refused.get(bundle) or [
-                    Fault(str(path), tr(f"서명 없음: {index}도 {signature}도 여기 없음",
-                                        f"is unsigned: neither {index} nor {signature} is here"),
-                          tr(f"{trusted}의 서명이 있는 두 파일", f"both, signed by {trusted}"))]  # fmt: skip
+                    Fault(
+                        str(path),
+                        _(
+                            "is unsigned: neither {index} nor {signature} is here",
+                            index=index,
+                            signature=signature,
+                        ),
+                        _("both, signed by {trusted}", trusted=trusted),
+                    )
+                ]
         if faults:
             raise TrustError(
-                tr("날라 온 것에 이곳에서 신뢰하는 사람의 서명이 없습니다. 아무것도 들여오지 않았습니다",
-                   "what was carried is not signed by anybody who is trusted here; nothing was imported"), faults=sorted(faults),
-                hint=tr("보낸 쪽에 --sign을 주어 다시 담거나 다시 날라 달라고 하십시오. 다른 길로 확인한 서명자라면: ./gapforge trust add KEY",
-                        "have it packed with --sign, or carried again; a signer whom you know by another way: "
-                        "./gapforge trust add KEY"))  # fmt: skip
+                _(
+                    "what was carried is not signed by anybody who is trusted here; "
+                    "nothing was imported"
+                ),
+                faults=sorted(faults),
+                hint=_(
+                    "have it packed with --sign, or carried again; a signer whom you "
+                    "know by another way: ./gapforge trust add KEY"
+                ),
+            )
 
     # -- before the first byte, while the store is ours
 
@@ -131,7 +152,9 @@ class Admission:
         if not self.signers:
             return
         self._allow_older = allow_older
-        self._used |= {bundle} & self.indexes.keys()  # with all its volumes broken, its presets may be here still
+        self._used |= {
+            bundle
+        } & self.indexes.keys()  # with all its volumes broken, its presets may be here still
         try:
             self._record = accepted_indexes.read(self.project)
         except TrustError:
@@ -144,20 +167,33 @@ class Admission:
                 known = self._record.newer_than(view.preset, index.made, view.lock)
                 if known is not None:
                     known_latest = max(known_latest, known.made)
-                    faults.append(_older(tr(f"프리셋 {view.preset}", f"preset {view.preset}"), name, index.made, known))
-            known = self._record.newer_than(TOOL, index.made, index.plan.tool) if index.plan.tool else None
+                    faults.append(
+                        _older(_("preset {preset}", preset=view.preset), name, index.made, known)
+                    )
+            known = (
+                self._record.newer_than(TOOL, index.made, index.plan.tool)
+                if index.plan.tool
+                else None
+            )
             if known is not None:
                 known_latest = max(known_latest, known.made)
-                faults.append(_older(tr("gapforge 저장소", "gapforge itself"), name, index.made, known))
+                faults.append(_older(_("gapforge itself"), name, index.made, known))
         if faults and not allow_older:
-            hint = tr("보낸 쪽에 최신 묶음을 달라고 하십시오. 일부러 되돌리는 것이면 같은 명령에 --allow-older를 붙이십시오",
-                      "ask the sender for the newest; to go back on purpose: the same command with --allow-older")  # fmt: skip
+            hint = _(
+                "ask the sender for the newest; to go back on purpose: the same command "
+                "with --allow-older"
+            )
             if known_latest > _moment(DAY):
-                hint += tr(f". {josa(known_latest, '이', '가')} 아직 오지 않은 시각이라면 서명한 컴퓨터의 시계가 틀렸던 것이며, 그때도 --allow-older로 풀립니다",
-                           f"; if {known_latest} cannot be, the clock where it was signed was wrong, and --allow-older mends that")  # fmt: skip
-            raise TrustError(tr("날라 온 것이 이곳에서 이미 받아들인 것보다 오래되었습니다. 아무것도 들여오지 않았습니다",
-                                "what was carried is older than what was accepted here; nothing was imported"),
-                             faults=faults, hint=hint)  # fmt: skip
+                hint += _(
+                    "; if {known_latest} cannot be, the clock where it was signed was "
+                    "wrong, and --allow-older mends that",
+                    known_latest=known_latest,
+                )
+            raise TrustError(
+                _("what was carried is older than what was accepted here; nothing was imported"),
+                faults=faults,
+                hint=hint,
+            )
         for name in sorted(self._used & self._signed.keys()):
             self._remember(name)
 
@@ -169,7 +205,7 @@ class Admission:
         Raises Untrusted, saying why, where signers are trusted and none of them signed it.
         """
         own = self.project.artifacts_of(view.preset) / LOCK_SIGNATURE
-        reason = tr("서명 없음", "has no signature")
+        reason = _("has no signature")
         for path in [
             *self._lock_signatures.get(view.preset, ()),
             *sorted(self._keep.glob(f"*.{view.preset}.lock{SUFFIX}")),
@@ -183,7 +219,7 @@ class Admission:
                     continue
             except BadSignature as error:
                 if path != own:
-                    reason = tr(f"쓸 수 있는 서명 없음: {path}: {error}", f"has no signature: {path} {error}")
+                    reason = _("has no signature: {path} {error}", path=path, error=error)
             except Untrusted as error:
                 if path != own:
                     reason = f"{error} ({path})"
@@ -195,14 +231,26 @@ class Admission:
 
     def accept(self, view: View, bundle: str) -> None:
         """Remember that this state of the preset was laid out here."""
-        made = max((index.made for name, index in self.indexes.items()
-                    if name in self._used | {bundle} and view in index.plan.views), default="")  # fmt: skip
+        made = max(
+            (
+                index.made
+                for name, index in self.indexes.items()
+                if name in self._used | {bundle} and view in index.plan.views
+            ),
+            default="",
+        )
         self._write(view.preset, made, bundle, view.lock)
 
     def accept_tool(self, tool: str, bundle: str) -> None:
         """Remember that this gapforge came with a bundle that is whole."""
-        made = max((index.made for name, index in self.indexes.items()
-                    if name in self._used | {bundle} and tool and index.plan.tool == tool), default="")  # fmt: skip
+        made = max(
+            (
+                index.made
+                for name, index in self.indexes.items()
+                if name in self._used | {bundle} and tool and index.plan.tool == tool
+            ),
+            default="",
+        )
         self._write(TOOL, made, bundle, tool)
 
     def _write(self, name: str, made: str, bundle: str, sha256: str) -> None:
@@ -220,7 +268,11 @@ class Admission:
             except (Damaged, OSError):
                 continue
             views = index.plan.views
-            older = [view for view in views if self._record.newer_than(view.preset, index.made, view.lock)]
+            older = [
+                view
+                for view in views
+                if self._record.newer_than(view.preset, index.made, view.lock)
+            ]
             if index.plan.bundle not in self._used and views and len(older) == len(views):
                 for name in (
                     signature_name(path.stem),
@@ -235,13 +287,24 @@ class Admission:
         for name in sorted(self._used | ({bundle} & self.indexes.keys())):
             if name in self._signed:
                 signer, made = self._signed[name][0], self.indexes[name].made
-                told.append(tr(f"묶음 {name}: {made}에 {josa(signer.name, '이', '가')} 서명했습니다 ({signer.key.fingerprint})",
-                               f"bundle {name}: signed {made} by {signer.shown}"))  # fmt: skip
+                told.append(
+                    _(
+                        "bundle {name}: signed {made} by {signer} ({fingerprint})",
+                        name=name,
+                        made=made,
+                        signer=signer.name,
+                        fingerprint=signer.key.fingerprint,
+                    )
+                )
                 if made > _moment(DAY):
-                    told.append(tr(f"주의: {josa(made, '은', '는')} 아직 오지 않은 시각입니다. 보낸 쪽이나 이 컴퓨터의 시계가 틀렸습니다. "
-                                   "그때까지 이 프리셋의 다음 묶음에는 --allow-older가 필요합니다",
-                                   f"warning: {made} is yet to come: the sender's clock or this one is wrong; until then the "
-                                   "next bundle of these presets will need --allow-older"))  # fmt: skip
+                    told.append(
+                        _(
+                            "warning: {made} is yet to come: the sender's clock or this "
+                            "one is wrong; until then the next bundle of these presets "
+                            "will need --allow-older",
+                            made=made,
+                        )
+                    )
             elif not self.signers:
                 told.append(self._claim(name))
         return told
@@ -250,12 +313,16 @@ class Admission:
         """Who signed what came in, for the custody page; "" where nobody did."""
         names = sorted(self._used | ({bundle} & self.indexes.keys()))
         if self.signers:
-            return ", ".join(sorted({self._signed[name][0].shown for name in names if name in self._signed}))
+            return ", ".join(
+                sorted({self._signed[name][0].shown for name in names if name in self._signed})
+            )
         try:
-            keys = {found.key.fingerprint for name in names if (found := self._good(name)) is not None}
+            keys = {
+                found.key.fingerprint for name in names if (found := self._good(name)) is not None
+            }
         except ToolError:
             return ""
-        return ", ".join(tr(f"{key} (이곳에서는 신뢰하지 않음)", f"{key} (not trusted here)") for key in sorted(keys))
+        return ", ".join(_("{key} (not trusted here)", key=key) for key in sorted(keys))
 
     def _good(self, bundle: str) -> Signature | None:
         """The signature of an index when it fits, whoever made it. Raises ToolError without ssh-keygen."""
@@ -272,33 +339,48 @@ class Admission:
     def to_json(self, bundle: str) -> list[dict[str, str]]:
         """The signers of what came in, in JSON types; ``signer`` is "" for a bundle that no trusted signer signed."""
         return [
-            {"bundle": name, "made": self.indexes[name].made if name in self.indexes else "",
-             "signer": self._signed[name][0].name if name in self._signed else "",
-             "fingerprint": self._signed[name][0].key.fingerprint if name in self._signed else ""}
+            {
+                "bundle": name,
+                "made": self.indexes[name].made if name in self.indexes else "",
+                "signer": self._signed[name][0].name if name in self._signed else "",
+                "fingerprint": self._signed[name][0].key.fingerprint
+                if name in self._signed
+                else "",
+            }
             for name in sorted(self._used | ({bundle} & self.indexes.keys()))
-        ]  # fmt: skip
+        ]
 
     def _claim(self, bundle: str) -> str:
         """What a bundle says of its signer where nobody is trusted."""
         index, path = self.indexes.get(bundle), self._places.get(bundle)
         if index is None or path is None or not index.made:
-            return tr(f"묶음 {bundle}: 서명이 없습니다", f"bundle {bundle}: unsigned")
+            return _("bundle {bundle}: unsigned", bundle=bundle)
         try:
             signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
             data = render_index(index.plan, index.sealed, index.made)
             good = ssh_signatures.made_by(signature, data, BUNDLE) is not None
         except BadSignature as error:
-            return tr(f"묶음 {bundle}: 서명이 없습니다 ({error})", f"bundle {bundle}: unsigned (its signature {error})")
+            return _(
+                "bundle {bundle}: unsigned (its signature {error})", bundle=bundle, error=error
+            )
         except ToolError:
-            return tr(f"묶음 {bundle}: {signature.key.fingerprint}의 서명이라고 하지만 ssh-keygen이 없어 확인하지 못했습니다",
-                      f"bundle {bundle}: claims to be signed by {signature.key.fingerprint}; without ssh-keygen that "
-                      "could not be checked")  # fmt: skip
+            return _(
+                "bundle {bundle}: claims to be signed by {fingerprint}; without "
+                "ssh-keygen that could not be checked",
+                bundle=bundle,
+                fingerprint=signature.key.fingerprint,
+            )
         if not good:
-            return tr(f"주의: 묶음 {bundle}: 서명이 맞지 않습니다. 서명한 뒤에 바뀌었습니다",
-                      f"warning: bundle {bundle}: its signature does not fit; it was altered since")  # fmt: skip
-        return tr(f"묶음 {bundle}: {signature.key.fingerprint}의 서명이 있지만 이곳에서는 아직 아무도 신뢰하지 않습니다: ./gapforge trust add KEY",
-                  f"bundle {bundle}: signed by {signature.key.fingerprint}; nobody is trusted here yet: "
-                  "./gapforge trust add KEY")  # fmt: skip
+            return _(
+                "warning: bundle {bundle}: its signature does not fit; it was altered since",
+                bundle=bundle,
+            )
+        return _(
+            "bundle {bundle}: signed by {fingerprint}; nobody is trusted here yet: "
+            "./gapforge trust add KEY",
+            bundle=bundle,
+            fingerprint=signature.key.fingerprint,
+        )
 
     # -- what is kept
 
@@ -308,20 +390,22 @@ class Admission:
 
     @property
     def _trusted(self) -> str:
-        return tr(" 또는 ", " or ").join(signer.name for signer in self.signers.signers[:4])
+        return _(" or ").join(signer.name for signer in self.signers.signers[:4])
 
     def _refuse(self, bundle: str, path: Path, why: str) -> None:
         faults = self._refused.setdefault(bundle, [])
         if len(faults) < _MOST_FILES:
             faults.append(
-                Fault(str(path), why, tr(f"{self._trusted}의 올바른 서명", f"a good signature by {self._trusted}"))
+                Fault(str(path), why, _("a good signature by {trusted}", trusted=self._trusted))
             )
 
     def _remember(self, bundle: str) -> None:
         """Keep the index, its signature and those of the locks."""
-        index, (_, signature) = self.indexes[bundle], self._signed[bundle]
-        files = {signature_name(bundle): signature.data,
-                 index_name(bundle): render_index(index.plan, index.sealed, index.made)}  # fmt: skip
+        index, (_unused, signature) = self.indexes[bundle], self._signed[bundle]
+        files = {
+            signature_name(bundle): signature.data,
+            index_name(bundle): render_index(index.plan, index.sealed, index.made),
+        }
         for view in index.plan.views:
             for path in self._lock_signatures.get(view.preset, ()):
                 try:
@@ -354,7 +438,9 @@ def lay_signature(folder: Path, signature: bytes | None) -> None:
     """Make lock.json.sig the one that fits, if there is one."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
-        if signature is not None and (file.is_symlink() or not file.is_file() or file.read_bytes() != signature):
+        if signature is not None and (
+            file.is_symlink() or not file.is_file() or file.read_bytes() != signature
+        ):
             write_bytes(file, signature)
 
 
@@ -371,16 +457,27 @@ def _moment(ahead: int) -> str:
 
 def _older(what: str, bundle: str, made: str, known: Accepted) -> Fault:
     """The fault of something in ``bundle``, signed at ``made``, that is older than what is known here."""
-    return Fault(what, tr(f"묶음 {bundle}에서 {made}에 서명됨", f"was signed {made} in bundle {bundle}"),
-                 tr(f"{known.made}(묶음 {known.bundle}의 서명 시각)보다 오래되지 않은 것",
-                    f"nothing older than {known.made}, when bundle {known.bundle} was signed"))  # fmt: skip
+    return Fault(
+        what,
+        _("was signed {made} in bundle {bundle}", made=made, bundle=bundle),
+        _(
+            "nothing older than {made}, when bundle {bundle} was signed",
+            made=known.made,
+            bundle=known.bundle,
+        ),
+    )
 
 
 def locks_untrusted(faults: Sequence[Fault]) -> TrustError:
     """The error for presets whose objects are here and whose locks nobody who is trusted signed."""
     return TrustError(
-        tr("이 프리셋들의 잠금에 이곳에서 신뢰하는 사람의 서명이 없습니다. 프리셋을 두지 않았습니다",
-           "the locks of these presets are not signed by anybody who is trusted here; they were not laid out"), faults=faults,
-        hint=tr("보낸 쪽에서 작은 파일 BUNDLE.PRESET.lock.sig를 다시 받아 볼륨 옆에 두고 unpack을 다시 실행하십시오. 들여온 것은 그대로 있습니다",
-                "have the sender give the small files BUNDLE.PRESET.lock.sig again, put them beside the volumes, and run "
-                "unpack again; what was imported stays"))  # fmt: skip
+        _(
+            "the locks of these presets are not signed by anybody who is trusted here; "
+            "they were not laid out"
+        ),
+        faults=faults,
+        hint=_(
+            "have the sender give the small files BUNDLE.PRESET.lock.sig again, put them "
+            "beside the volumes, and run unpack again; what was imported stays"
+        ),
+    )

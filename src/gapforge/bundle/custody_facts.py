@@ -9,10 +9,20 @@ from urllib.parse import urlsplit, urlunsplit
 from gapforge import __version__
 from gapforge.base.errors import GapforgeError
 from gapforge.base.files import SHA256_HEX, sha256_bytes, sha256_file
+from gapforge.base.i18n import _, ngettext
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.custody_page import CARRIED, HELD, IMPORT, LACKING, PACK, Custody, Item, PresetFacts, VolumeFacts
+from gapforge.bundle.custody_page import (
+    CARRIED,
+    HELD,
+    IMPORT,
+    LACKING,
+    PACK,
+    Custody,
+    Item,
+    PresetFacts,
+    VolumeFacts,
+)
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.install_repository import ABSENT, INSTALLED, LEFT, SAVED, Installed
 from gapforge.bundle.pack import Packed
@@ -31,7 +41,15 @@ from gapforge.store.store import Store
 _LARGEST = 64 << 20  # bytes of a file beside the volumes that is hashed for the page
 
 
-def of_pack(project: Project, packed: Packed, contents: Contents, moment: str, *, operator: str, signer: str = "") -> Custody:  # fmt: skip
+def of_pack(
+    project: Project,
+    packed: Packed,
+    contents: Contents,
+    moment: str,
+    *,
+    operator: str,
+    signer: str = "",
+) -> Custody:
     """What was packed."""
     plan = packed.plan
     carried = {span.sha256 for span in plan.spans}
@@ -41,59 +59,89 @@ def of_pack(project: Project, packed: Packed, contents: Contents, moment: str, *
 
     tool = ""
     if plan.tool:
-        tool = (
-            tr("이 묶음에 담음", "carried by this bundle")
-            if plan.tool in carried
-            else tr("현장에 있음", "the site has it")
-        )
+        tool = _("carried by this bundle") if plan.tool in carried else _("the site has it")
     return Custody(
-        PACK, plan.bundle, moment, __version__,
+        PACK,
+        plan.bundle,
+        moment,
+        __version__,
         tuple(_preset(project, view, contents.locks.get(view.lock), state) for view in plan.views),
-        tuple(VolumeFacts(volume_name(plan.bundle, one.number), one.size, one.sha256) for one in packed.sealed),
-        operator, signer, plan.repairs, tuple(sorted({sha256_file(path) for path in packed.index})),
-        (sha256_bytes(receiver_bytes()),), plan.tool, tool,
-    )  # fmt: skip
+        tuple(
+            VolumeFacts(volume_name(plan.bundle, one.number), one.size, one.sha256)
+            for one in packed.sealed
+        ),
+        operator,
+        signer,
+        plan.repairs,
+        tuple(sorted({sha256_file(path) for path in packed.index})),
+        (sha256_bytes(receiver_bytes()),),
+        plan.tool,
+        tool,
+    )
 
 
 def of_import(
-    project: Project, scan: Scan, result: Unpacked, folders: Sequence[Path], moment: str, *, operator: str,
-    signer: str = "", tool: Installed | None = None, request: Path | None = None,
-) -> Custody:  # fmt: skip
+    project: Project,
+    scan: Scan,
+    result: Unpacked,
+    folders: Sequence[Path],
+    moment: str,
+    *,
+    operator: str,
+    signer: str = "",
+    tool: Installed | None = None,
+    request: Path | None = None,
+) -> Custody:
     """What was imported, and what lacks."""
     store = Store(project.store)
 
     def state(sha256: str) -> str:
         return CARRIED if sha256 in result.objects else HELD if store.has(sha256) else LACKING
 
-    places = list(dict.fromkeys([*(f for f in folders if f.is_dir()), *(v.path.parent for v in scan.volumes)]))
+    places = list(
+        dict.fromkeys([*(f for f in folders if f.is_dir()), *(v.path.parent for v in scan.volumes)])
+    )
     repairs = sorted({volume.identity.bundle for volume in scan.volumes} - {scan.bundle})
     return Custody(
-        IMPORT, scan.bundle, moment, __version__,
+        IMPORT,
+        scan.bundle,
+        moment,
+        __version__,
         tuple(_preset(project, view, _arrived(store, view, result), state) for view in scan.views),
-        tuple(_seen(scan, result)), operator, signer, "", _beside(places, index_name(scan.bundle)),
-        _beside(places, RECEIVER), scan.tool, _tool(tool) if scan.tool else "",
-        result.imported, result.imported_bytes, result.already,
+        tuple(_seen(scan, result)),
+        operator,
+        signer,
+        "",
+        _beside(places, index_name(scan.bundle)),
+        _beside(places, RECEIVER),
+        scan.tool,
+        _tool(tool) if scan.tool else "",
+        result.imported,
+        result.imported_bytes,
+        result.already,
         (request.name, sha256_file(request)) if request is not None else ("", ""),
         tuple(_lack(name, count) for name, count in result.incomplete.items())
-        + tuple(tr(f"복구 묶음 {josa(bundle, '을', '를')} 함께 읽음", f"mended by bundle {bundle}") for bundle in repairs),
-    )  # fmt: skip
+        + tuple(_("mended by bundle {bundle}", bundle=bundle) for bundle in repairs),
+    )
 
 
 def _lack(name: str, count: int) -> str:
     if count < 0:
-        return tr(f"{name}: 잠금부터 없음", f"{name}: lacks its lock, and more")
-    return tr(f"{name}: 객체 {count}개가 모자람", f"{name}: lacks {count} object{'s' if count != 1 else ''}")
+        return _("{name}: lacks its lock, and more", name=name)
+    return ngettext(
+        "{name}: lacks {count} object", "{name}: lacks {count} objects", count, name=name
+    )
 
 
 def _tool(tool: Installed | None) -> str:
     if tool is None:
-        return tr("설치하지 못함", "could not be installed")
+        return _("could not be installed")
     if tool.state == INSTALLED:
-        return tr("설치함", "installed") if tool.changed else tr("설치되어 있었음", "was installed already")
+        return _("installed") if tool.changed else _("was installed already")
     if tool.state == SAVED:
-        return tr("파일로 저장함", "saved as a file")
+        return _("saved as a file")
     assert tool.state == LEFT
-    return tr("여기 없음", "not here") if tool.why == ABSENT else tr("설치하지 않음", "not installed")
+    return _("not here") if tool.why == ABSENT else _("not installed")
 
 
 def _seen(scan: Scan, result: Unpacked) -> Iterable[VolumeFacts]:
@@ -101,16 +149,19 @@ def _seen(scan: Scan, result: Unpacked) -> Iterable[VolumeFacts]:
     listed: dict[tuple[str, int, str], VolumeFacts] = {}
     for volume in scan.volumes:
         key = (volume.identity.bundle, volume.identity.number, volume.index_sha256)
-        fact = VolumeFacts(volume.identity.file, volume.size, volume.index_sha256, result.broken.get(volume.path, ""))
+        fact = VolumeFacts(
+            volume.identity.file,
+            volume.size,
+            volume.index_sha256,
+            result.broken.get(volume.path, ""),
+        )
         if key not in listed or not fact.trouble:
             listed[key] = fact
     yield from listed.values()
     for path in sorted(scan.broken):
         yield VolumeFacts(path.name, trouble=result.broken.get(path, scan.broken[path]))
     for number in result.missing_volumes:
-        yield VolumeFacts(
-            volume_name(scan.bundle, number), trouble=tr("온전한 사본을 보지 못함", "no whole copy was seen")
-        )
+        yield VolumeFacts(volume_name(scan.bundle, number), trouble=_("no whole copy was seen"))
 
 
 def _arrived(store: Store, view: View, result: Unpacked) -> Lock | None:
@@ -136,11 +187,22 @@ def _beside(folders: Iterable[Path], name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _preset(project: Project, view: View, lock: Lock | None, state: Callable[[str], str]) -> PresetFacts:
+def _preset(
+    project: Project, view: View, lock: Lock | None, state: Callable[[str], str]
+) -> PresetFacts:
     preset = _known(project, lock)
-    items = tuple(_item(entry, lock, preset, state) for entry in lock.entries) if lock is not None else None
-    return PresetFacts(view.preset, view.lock, items, preset.practice if preset else None,
-                       _redistributable(project, preset) if preset else None)  # fmt: skip
+    items = (
+        tuple(_item(entry, lock, preset, state) for entry in lock.entries)
+        if lock is not None
+        else None
+    )
+    return PresetFacts(
+        view.preset,
+        view.lock,
+        items,
+        preset.practice if preset else None,
+        _redistributable(project, preset) if preset else None,
+    )
 
 
 def _known(project: Project, lock: Lock | None) -> Preset | None:
@@ -156,24 +218,39 @@ def _known(project: Project, lock: Lock | None) -> Preset | None:
 
 def _redistributable(project: Project, preset: Preset) -> bool | None:
     try:
-        return not any(problem.rule == "nonfree" for problem in check_preset(preset, catalogs.load(project.catalog)))
+        return not any(
+            problem.rule == "nonfree"
+            for problem in check_preset(preset, catalogs.load(project.catalog))
+        )
     except (GapforgeError, OSError):
         return None
 
 
 def _item(entry: Entry, lock: Lock, preset: Preset | None, state: Callable[[str], str]) -> Item:
-    source = preset.sources.get(entry.name) if preset and entry.kind in ("source", "tensorrt") else None
+    source = (
+        preset.sources.get(entry.name) if preset and entry.kind in ("source", "tensorrt") else None
+    )
     name, origin = entry.name or entry.file, entry.origin
     if entry.kind == "image":
-        name = f"{entry.name or 'image'}: {'blob' if SHA256_HEX.fullmatch(entry.file) else entry.file}"
+        name = (
+            f"{entry.name or 'image'}: {'blob' if SHA256_HEX.fullmatch(entry.file) else entry.file}"
+        )
         image = next((lock.images[role] for role in entry.roles if role in lock.images), None)
         origin = image.reference if image else entry.origin
     elif entry.origin == "url" and entry.urls:
         origin = _address(entry.urls[0])
     return Item(
-        entry.kind, name, entry.version, entry.licence or (source.licence if source else ""), entry.size, entry.sha256,
-        origin, state(entry.sha256), bool(entry.trust), bool(source and source.gated),
-    )  # fmt: skip
+        entry.kind,
+        name,
+        entry.version,
+        entry.licence or (source.licence if source else ""),
+        entry.size,
+        entry.sha256,
+        origin,
+        state(entry.sha256),
+        bool(entry.trust),
+        bool(source and source.gated),
+    )
 
 
 def _address(address: str) -> str:

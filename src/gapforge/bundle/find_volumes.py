@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault
-from gapforge.base.text import josa, tr
+from gapforge.base.i18n import _
 from gapforge.bundle.check_signatures import Admission
 from gapforge.bundle.read_errors import why_unreadable
 from gapforge.bundle.verify_volume import volume_files
@@ -39,12 +39,16 @@ class Scan:
     @property
     def tool(self) -> str:
         """The object that is gapforge's own repository, or ""."""
-        return self.volumes[0].identity.tool if self.volumes else self.plan.tool if self.plan else ""
+        return (
+            self.volumes[0].identity.tool if self.volumes else self.plan.tool if self.plan else ""
+        )
 
     @property
     def views(self) -> tuple[View, ...]:
         """The presets of the bundle. Volumes of one bundle agree, since its id is made from them."""
-        return self.volumes[0].identity.views if self.volumes else self.plan.views if self.plan else ()
+        return (
+            self.volumes[0].identity.views if self.volumes else self.plan.views if self.plan else ()
+        )
 
     def missing(self) -> list[int]:
         """The numbers of the bundle's own volumes of which there is no readable copy."""
@@ -65,14 +69,18 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
     """
     for folder in folders:
         if not folder.exists():
-            raise BundleError(tr(f"{josa(str(folder), '이', '가')} 없습니다", f"{folder} does not exist"),
-                              hint=tr("스틱을 마운트한 뒤 실행하십시오: unpack FOLDER",
-                                      "mount the stick, then: unpack FOLDER"))  # fmt: skip
+            raise BundleError(
+                _("{folder} does not exist", folder=folder),
+                hint=_("mount the stick, then: unpack FOLDER"),
+            )
     scan, indexes = Scan(), admission.indexes if admission is not None else {}
     for path in _small_files(folders, ".json", beside=admission is not None):
         try:
             index = read_index(path)
-        except (Damaged, OSError) as error:  # some other file; a damaged index is made good by the volumes
+        except (
+            Damaged,
+            OSError,
+        ) as error:  # some other file; a damaged index is made good by the volumes
             if admission is not None:
                 admission.offer_damaged(path, str(error))
             continue
@@ -88,15 +96,20 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
 
     def unlisted(error: OSError) -> None:
         path = Path(os.fsdecode(error.filename))
-        if path in folders or error.errno not in (errno.EACCES, errno.EPERM):  # lost+found is for root alone
+        if path in folders or error.errno not in (
+            errno.EACCES,
+            errno.EPERM,
+        ):  # lost+found is for root alone
             scan.broken[path] = why_unreadable(error)
 
     for count, path in enumerate(volume_files(folders, SUFFIX, unlisted)):
         if count == MAX_FILES:
-            raise BundleError(tr(f"볼륨이 {MAX_FILES}개보다 많습니다", f"there are more than {MAX_FILES} volumes"),
-                              hint=tr("묶음 하나의 폴더만 지정하십시오", "name the folders of one bundle"))  # fmt: skip
+            raise BundleError(
+                _("there are more than {max_files} volumes", max_files=MAX_FILES),
+                hint=_("name the folders of one bundle"),
+            )
         try:
-            volume, _ = read_volume(path)
+            volume, _unused = read_volume(path)
             volume = _with_few_views(volume, views)
             if admission is not None:
                 admission.recall(volume.identity.bundle)
@@ -108,12 +121,22 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
             scan.broken[path] = why_unreadable(error)
         else:
             scan.volumes.append(volume)
-    if admission is not None and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2:
-        admission.require([(v.path, v.identity) for v in scan.volumes if only in ("", v.identity.root)],
-                          {path: why for path, (root, why) in altered.items() if only in ("", root)})  # fmt: skip
+    if (
+        admission is not None
+        and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2
+    ):
+        admission.require(
+            [(v.path, v.identity) for v in scan.volumes if only in ("", v.identity.root)],
+            {path: why for path, (root, why) in altered.items() if only in ("", root)},
+        )
     _choose(scan, folders, only, indexes)
     scan.volumes.sort(
-        key=lambda v: (v.identity.bundle != scan.bundle, v.identity.bundle, v.identity.number, str(v.path))
+        key=lambda v: (
+            v.identity.bundle != scan.bundle,
+            v.identity.bundle,
+            v.identity.number,
+            str(v.path),
+        )
     )
     scan.index = indexes.get(scan.bundle)
     return scan
@@ -125,10 +148,14 @@ def _with_few_views(volume: Volume, known: dict[tuple[View, ...], tuple[View, ..
     if own not in known:
         known[own] = own
         if sum(map(len, known)) > MOST_VIEWS:
-            raise BundleError(tr(f"볼륨에 적힌 프리셋이 {MOST_VIEWS}개를 넘습니다. 그런 묶음은 없습니다. 아무것도 들여오지 않았습니다",
-                                 f"the volumes name more than {MOST_VIEWS} presets, which no bundle does; nothing was imported"),
-                              hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
-                                      "somebody altered them; carry the bundle again"))  # fmt: skip
+            raise BundleError(
+                _(
+                    "the volumes name more than {most_views} presets, which no bundle "
+                    "does; nothing was imported",
+                    most_views=MOST_VIEWS,
+                ),
+                hint=_("somebody altered them; carry the bundle again"),
+            )
     return replace(volume, identity=replace(volume.identity, views=known[own]))
 
 
@@ -147,13 +174,18 @@ def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
         return
     plan, sealed = indexes[identity.bundle].plan, indexes[identity.bundle].sealed
     if identity.number > len(sealed) or identity != plan.identity(identity.number):
-        raise Altered(tr("스스로 밝힌 내용이 묶음의 색인과 다름",
-                         "says another thing of itself than the bundle's index"))  # fmt: skip
+        raise Altered(_("says another thing of itself than the bundle's index"))
     number, listed, own = identity.number, sealed[identity.number - 1].sha256, volume.index_sha256
     if listed != own:
-        raise Altered(tr(f"바뀌었음: 묶음의 색인에 적힌 볼륨 {number}의 sha256은 {listed[:12]}…, 이 볼륨은 {own[:12]}…",
-                         f"was altered: the bundle's index lists volume {number} with sha256 {listed[:12]}…, "
-                         f"its own is {own[:12]}…"))  # fmt: skip
+        raise Altered(
+            _(
+                "was altered: the bundle's index lists volume {number} with sha256 "
+                "{listed}…, its own is {own}…",
+                number=number,
+                listed=listed[:12],
+                own=own[:12],
+            )
+        )
 
 
 def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, Index]) -> None:
@@ -163,28 +195,47 @@ def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str
         scan.volumes = [v for v in scan.volumes if v.identity.root == only]
         roots &= {only}
     if not roots and scan.broken:
-        named = [b for b in indexes if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)]
+        named = [
+            b
+            for b in indexes
+            if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)
+        ]
         roots = set(named[:1])
     if not roots:
         shown = ", ".join(str(folder) for folder in folders)
-        what = tr(f"묶음 {only}의 ", f"of bundle {only} ") if only else ""
-        raise BundleError(tr(f"{shown}에 {what}쓸 수 있는 볼륨이 없습니다", f"no usable volume {what}in {shown}"),
-                          hint=tr(f"*{SUFFIX} 파일이 있는 폴더를 지정하십시오", f"name the folders that hold *{SUFFIX}"),
-                          faults=[Fault(str(path), why) for path, why in scan.broken.items()])  # fmt: skip
+        what = _("of bundle {only} ", only=only) if only else ""
+        raise BundleError(
+            _("no usable volume {what}in {shown}", what=what, shown=shown),
+            hint=_("name the folders that hold *{suffix}", suffix=SUFFIX),
+            faults=[Fault(str(path), why) for path, why in scan.broken.items()],
+        )
     if len(roots) > 1:
         raise BundleError(
-            tr("서로 다른 묶음의 볼륨이 섞여 있어 아무것도 들여오지 않았습니다",
-               "these are volumes of different bundles; nothing was imported"),
-            faults=[Fault(str(v.path), tr(f"묶음 {v.identity.root}의 볼륨 {v.identity.volumes}개 중 {v.identity.number}번",
-                                          f"volume {v.identity.number} of {v.identity.volumes} of bundle {v.identity.root}"))
-                    for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))],
-            hint=tr(f"하나를 지정하십시오: --bundle {min(roots)}", f"name one: --bundle {min(roots)}"))  # fmt: skip
+            _("these are volumes of different bundles; nothing was imported"),
+            faults=[
+                Fault(
+                    str(v.path),
+                    _(
+                        "volume {number} of {volumes} of bundle {root}",
+                        number=v.identity.number,
+                        volumes=v.identity.volumes,
+                        root=v.identity.root,
+                    ),
+                )
+                for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))
+            ],
+            hint=_("name one: --bundle {least}", least=min(roots)),
+        )
     scan.bundle = roots.pop()
     carried = {(volume.identity.views, volume.identity.tool) for volume in scan.volumes}
     if len(carried) > 1:
-        raise BundleError(tr("한 묶음의 볼륨들이 묶음의 내용을 서로 다르게 적고 있어 아무것도 들여오지 않았습니다",
-                             "volumes of one bundle do not agree on what it carries; nothing was imported"),
-                          faults=[Fault(str(v.path), tr("프리셋: ", "names ") + ", ".join(view.preset for view in v.identity.views))
-                                  for v in scan.volumes],
-                          hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
-                                  "somebody altered them; carry the bundle again"))  # fmt: skip
+        raise BundleError(
+            _("volumes of one bundle do not agree on what it carries; nothing was imported"),
+            faults=[
+                Fault(
+                    str(v.path), _("names ") + ", ".join(view.preset for view in v.identity.views)
+                )
+                for v in scan.volumes
+            ],
+            hint=_("somebody altered them; carry the bundle again"),
+        )

@@ -51,7 +51,12 @@ def _rule(line: str, base: str) -> Rule | None:
     anywhere = "/" not in line
     text = "".join(_translated(line.removeprefix("/")))
     try:
-        return Rule(base, re.compile(("(?:.*/)?" if anywhere else "") + text, re.DOTALL), keeps, folders_only)
+        return Rule(
+            base,
+            re.compile(("(?:.*/)?" if anywhere else "") + text, re.DOTALL),
+            keeps,
+            folders_only,
+        )
     except re.error:
         return None  # git matches nothing with it either
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gapforge.base.errors import StorageError
 from gapforge.base.files import free_bytes, inside
+from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import josa, tr
 from gapforge.bundle.file_system_limits import file_limit
 from gapforge.bundle.volume_format import Span
 from gapforge.store.store import Store
@@ -46,12 +46,20 @@ class Room:
         if limit and self._largest.size > limit:
             largest, size = self._largest.sha256[:12], self._largest.size
             raise StorageError(
-                tr(f"{self.folder}: FAT 디스크여서 {limit}바이트보다 큰 파일을 둘 수 없는데, 객체 {josa(largest, '이', '가')} {size}바이트입니다",
-                   f"{self.folder} is on a FAT disk, which takes files of up to {limit} bytes; object {largest} has {size}"),
-                hint=tr("artifacts/를 다른 디스크에 두고(GAPFORGE_ARTIFACTS=FOLDER) 같은 명령을 다시 실행하십시오. 아무것도 들여오지 않았습니다",
-                        "put artifacts/ on another disk (GAPFORGE_ARTIFACTS=FOLDER), then the same command again; "
-                        "nothing was imported"))  # fmt: skip
-        self._require(self.need, tr("아무것도 들여오지 않았습니다", "nothing was imported"))
+                _(
+                    "{folder} is on a FAT disk, which takes files of up to {limit} "
+                    "bytes; object {largest} has {size}",
+                    folder=self.folder,
+                    limit=limit,
+                    largest=largest,
+                    size=size,
+                ),
+                hint=_(
+                    "put artifacts/ on another disk (GAPFORGE_ARTIFACTS=FOLDER), then "
+                    "the same command again; nothing was imported"
+                ),
+            )
+        self._require(self.need, _("nothing was imported"))
 
     def require_copies(self, folder: Path, files: Mapping[str, str]) -> None:
         """Raise StorageError when there is no room for the copies that ``folder`` still lacks of these files."""
@@ -63,16 +71,32 @@ class Room:
             target = inside(folder, path)
             if not (target.is_file() and target.stat().st_size == size):
                 need += size + self.each
-        self._require(need, tr(f"객체는 모두 보관소에 있고, {josa(str(folder), '은', '는')} 만들지 않았습니다",
-                               f"all objects are in the store; {folder} was not laid out"))  # fmt: skip
+        self._require(
+            need, _("all objects are in the store; {folder} was not laid out", folder=folder)
+        )
 
     def _require(self, need: int, state: str) -> None:
         free = free_bytes(self.folder)
         if need > free:
-            why = "" if self.links else tr(". 이 디스크에는 하드 링크가 없어 artifacts/NAME이 모든 것을 한 번 더 차지합니다",
-                                           "; this disk has no hard links, so artifacts/NAME takes everything once more")  # fmt: skip
+            why = (
+                ""
+                if self.links
+                else _(
+                    "; this disk has no hard links, so artifacts/NAME takes everything once more"
+                )
+            )
             needed, room = human_bytes(need), human_bytes(free)
-            raise StorageError(tr(f"{self.folder}: {josa(needed, '이', '가')} 필요하지만 {room}만 남아 있습니다{why}",
-                                  f"{self.folder}: {needed} are needed and {room} are free{why}"),
-                               hint=tr(f"공간을 비운 뒤(df -h {self.folder}) 같은 명령을 다시 실행하십시오. {state}",
-                                       f"make room (df -h {self.folder}), then run the same command again; {state}"))  # fmt: skip
+            raise StorageError(
+                _(
+                    "{folder}: {needed} are needed and {room} are free{why}",
+                    folder=self.folder,
+                    needed=needed,
+                    room=room,
+                    why=why,
+                ),
+                hint=_(
+                    "make room (df -h {folder}), then run the same command again; {state}",
+                    folder=self.folder,
+                    state=state,
+                ),
+            )

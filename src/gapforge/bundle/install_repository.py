@@ -32,10 +32,10 @@ from gapforge.base.files import (
     unsafe_path_reason,
     write_bytes,
     write_text,
-)  # fmt: skip
+)
+from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.bundle.repository_archive import Member, archive_name, private_reason, read_archive
 from gapforge.store.store import Store
 
@@ -83,7 +83,9 @@ class _Work:
     modes: list[Member] = field(default_factory=list)
 
 
-def install(project: Project, sha256: str, *, wanted: bool = True, complete: bool = True) -> Installed:
+def install(
+    project: Project, sha256: str, *, wanted: bool = True, complete: bool = True
+) -> Installed:
     """Lay out the archive ``sha256`` of the store in the project folder.
 
     Not where git works, where other files have its names, or where not ``wanted``; and where gapforge is already, not
@@ -107,7 +109,11 @@ def install(project: Project, sha256: str, *, wanted: bool = True, complete: boo
         known = _known(project)
         ours = bool(known) or (project.root / "src/gapforge/__init__.py").is_file()
         # Not for what is laid out already, by another stick of the bundle, nor what a killed run began.
-        if ours and not complete and not any(_named(file(project), sha256) for file in (_record, _pending)):
+        if (
+            ours
+            and not complete
+            and not any(_named(file(project), sha256) for file in (_record, _pending))
+        ):
             return Installed(sha256, LEFT, WAITS)
         with open(archive, "rb", buffering=0) as file:
             work = _examine(project, file.fileno(), members, known)
@@ -159,7 +165,9 @@ def _render(sha256: str, hashes: Mapping[str, str]) -> str:
     return canonical_json({"format": FORMAT, "archive": sha256, "files": dict(hashes)})
 
 
-def _examine(project: Project, handle: int, members: list[Member], known: Mapping[str, set[str]]) -> _Work:
+def _examine(
+    project: Project, handle: int, members: list[Member], known: Mapping[str, set[str]]
+) -> _Work:
     """Compare the folder with the archive. Raises StorageError naming every place that cannot take its file."""
     work, faults, root = _Work(), [], project.root
     names = {member.name for member in members}
@@ -183,15 +191,22 @@ def _examine(project: Project, handle: int, members: list[Member], known: Mappin
             continue
         if stat.S_ISDIR(status.st_mode):
             work.new.append(member)  # empty once what is removed is gone
-        elif not stat.S_ISREG(status.st_mode) or status.st_size != member.size or sha256_file(target) != sha256:
+        elif (
+            not stat.S_ISREG(status.st_mode)
+            or status.st_size != member.size
+            or sha256_file(target) != sha256
+        ):
             work.replaced.append(member)
         elif bool(status.st_mode & 0o100) != member.executable:
             work.modes.append(member)
     if faults:
-        raise StorageError(tr(f"{root}에 gapforge의 파일을 둘 수 없어 하나도 쓰지 않았습니다",
-                              f"{root} cannot take gapforge's files; nothing of them was written"), faults=faults,
-                           hint=tr("적힌 것을 옮긴 뒤 같은 명령을 다시 실행하거나, unpack에 --no-tool을 붙이십시오",
-                                   "move away what is named, then run the same command again; or unpack with --no-tool"))  # fmt: skip
+        raise StorageError(
+            _("{root} cannot take gapforge's files; nothing of them was written", root=root),
+            faults=faults,
+            hint=_(
+                "move away what is named, then run the same command again; or unpack with --no-tool"
+            ),
+        )
     return work
 
 
@@ -205,33 +220,42 @@ def _behind_link(root: Path, path: str) -> bool:
 def _obstacle(root: Path, path: str, removed: set[str]) -> str:
     """Why no file can be put there; "" when it can. What is about to be removed is no obstacle."""
     if _behind_link(root, path):
-        return tr("심볼릭 링크 너머에 있음; 링크는 따라가지 않음", "lies behind a symbolic link, which is not followed")
+        return _("lies behind a symbolic link, which is not followed")
     parts = path.split("/")
     for count in range(1, len(parts)):
         parent = "/".join(parts[:count])
-        if os.path.lexists(root / parent) and not (root / parent).is_dir() and parent not in removed:
-            return tr(f"폴더가 있어야 할 자리에 파일이 있음: {parent}", f"needs a folder where the file {parent} is")
+        if (
+            os.path.lexists(root / parent)
+            and not (root / parent).is_dir()
+            and parent not in removed
+        ):
+            return _("needs a folder where the file {parent} is", parent=parent)
     target = root / path
     if target.is_dir() and not target.is_symlink():
         for where, folders, files in os.walk(target):
             stays = any(Path(where, name).is_symlink() for name in folders)
-            stays |= any(Path(where, name).relative_to(root).as_posix() not in removed for name in files)
+            stays |= any(
+                Path(where, name).relative_to(root).as_posix() not in removed for name in files
+            )
             if stays or not (folders or files or Path(where) == target):
-                return tr("아카이브에는 파일인데 여기에는 폴더임", "is a folder where the archive has a file")
+                return _("is a folder where the archive has a file")
     return ""
 
 
 def _data(handle: int, member: Member) -> bytes:
     data = os.pread(handle, member.size, member.offset)
     if len(data) != member.size:
-        raise BundleError(tr("gapforge 저장소의 아카이브가 읽는 동안 짧아졌습니다",
-                             "the archive of gapforge became shorter while it was read"),
-                          hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
+        raise BundleError(
+            _("the archive of gapforge became shorter while it was read"),
+            hint=_("run the same command again"),
+        )
     return data
 
 
 class _Install:
-    def __init__(self, project: Project, sha256: str, handle: int, members: list[Member], work: _Work) -> None:
+    def __init__(
+        self, project: Project, sha256: str, handle: int, members: list[Member], work: _Work
+    ) -> None:
         self.project, self.root, self.sha256, self.handle = project, project.root, sha256, handle
         self.members, self.work = members, work
         self.kept: dict[Path, None] = {}
@@ -254,29 +278,46 @@ class _Install:
             except OSError:
                 pass  # not on every file system; the launchers also run as: python3 gapforge.py
         record = _render(self.sha256, work.hashes)
-        if not _record(self.project).is_file() or _record(self.project).read_text(encoding="utf-8") != record:
+        if (
+            not _record(self.project).is_file()
+            or _record(self.project).read_text(encoding="utf-8") != record
+        ):
             write_text(_record(self.project), record)
         _pending(self.project).unlink(missing_ok=True)
         return Installed(
-            self.sha256, INSTALLED, files=len(self.members), new=len(work.new),
-            replaced=tuple(member.name for member in work.replaced), removed=tuple(work.removed),
-            local=tuple(work.local), kept=tuple(self.kept),
-        )  # fmt: skip
+            self.sha256,
+            INSTALLED,
+            files=len(self.members),
+            new=len(work.new),
+            replaced=tuple(member.name for member in work.replaced),
+            removed=tuple(work.removed),
+            local=tuple(work.local),
+            kept=tuple(self.kept),
+        )
 
     def _make_sure_of_room(self) -> None:
         need = sum(m.size + _ROOM_EACH for m in [*self.work.new, *self.work.replaced])
         free = free_bytes(self.root)
         if need > free:
-            raise StorageError(tr(f"{self.root}: gapforge에 {josa(human_bytes(need), '이', '가')} 필요하지만 {human_bytes(free)}만 남아 있습니다",
-                                  f"{self.root}: {human_bytes(need)} are needed for gapforge and {human_bytes(free)} are free"),
-                               hint=tr(f"공간을 확보한 뒤(df -h {self.root}) 같은 명령을 다시 실행하십시오",
-                                       f"make room (df -h {self.root}), then run the same command again"))  # fmt: skip
+            raise StorageError(
+                _(
+                    "{root}: {need} are needed for gapforge and {free} are free",
+                    root=self.root,
+                    need=human_bytes(need),
+                    free=human_bytes(free),
+                ),
+                hint=_("make room (df -h {root}), then run the same command again", root=self.root),
+            )
 
     def _keep(self, path: str) -> None:
         """Keep a file as it is now; never over another one that was kept before."""
         source, number = self.root / path, 1
         while True:
-            folder = self.project.state / "replaced" / (self.sha256[:12] + (f".{number}" if number > 1 else ""))
+            folder = (
+                self.project.state
+                / "replaced"
+                / (self.sha256[:12] + (f".{number}" if number > 1 else ""))
+            )
             target = folder / path
             if not os.path.lexists(target):
                 break
@@ -291,14 +332,16 @@ class _Install:
         elif source.is_file():
             link_or_copy(source, target)
         else:
-            raise StorageError(tr(f"{josa(str(source), '은', '는')} 파일도 폴더도 아닙니다", f"{source} is neither a file nor a folder"),
-                               hint=tr(f"다른 곳으로 옮기십시오: ls -l {source}", f"move it away: ls -l {source}"))  # fmt: skip
+            raise StorageError(
+                _("{source} is neither a file nor a folder", source=source),
+                hint=_("move it away: ls -l {source}", source=source),
+            )
         self.kept[folder] = None
 
     def _stage(self, members: list[Member]) -> Path:
         stage = self.root / _STAGE
         remove_folder(stage)
-        mark_folder(stage, "gapforge's files before they are put in place")  # no tr: goes into the marker file
+        mark_folder(stage, "gapforge's files before they are put in place")
         for member in members:
             mode = 0o755 if member.executable else 0o644
             write_bytes(stage / "files" / member.name, _data(self.handle, member), mode)

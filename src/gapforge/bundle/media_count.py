@@ -5,7 +5,9 @@ from __future__ import annotations
 from gapforge.bundle.pack import beside
 from gapforge.bundle.volume_plan import Plan
 
-SIZES = tuple(gigabytes * 10**9 for gigabytes in (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048))  # bytes, as sold
+SIZES = tuple(
+    gigabytes * 10**9 for gigabytes in (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+)  # bytes, as sold
 _USABLE = 0.97  # of a stick; the rest is its file system
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gapforge.base.files import is_gone
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import tr
 from gapforge.bundle.volume_format import Damaged
 
 
@@ -13,5 +13,5 @@ def why_unreadable(error: Damaged | OSError) -> str:
     if isinstance(error, Damaged):
         return str(error)
     if is_gone(error):
-        return tr("디스크가 사라짐", "the disk is gone")
+        return _("the disk is gone")
     return unreadable(error)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gapforge.base.errors import BundleError
 from gapforge.base.files import SHA256_HEX
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_says
-from gapforge.base.text import josa, tr
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
     FORMAT,
@@ -28,7 +28,7 @@ from gapforge.bundle.volume_format import (
     parse_views,
     text_in,
     text_or_none,
-)  # fmt: skip
+)
 from gapforge.bundle.volume_plan import index_name, read_index
 
 
@@ -51,11 +51,17 @@ class Request:
 
     def render(self) -> bytes:
         """The request's bytes."""
-        return compact({
-            "format": FORMAT, "request": "repair", "bundle": self.bundle, "volumes": list(self.volumes),
-            "objects": [span.to_json() for span in self.spans], "views": [view.to_json() for view in self.views],
-            "tool": self.tool,
-        })  # fmt: skip
+        return compact(
+            {
+                "format": FORMAT,
+                "request": "repair",
+                "bundle": self.bundle,
+                "volumes": list(self.volumes),
+                "objects": [span.to_json() for span in self.spans],
+                "views": [view.to_json() for view in self.views],
+                "tool": self.tool,
+            }
+        )
 
 
 def read_request(path: Path) -> Request:
@@ -64,31 +70,46 @@ def read_request(path: Path) -> Request:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_INDEX:
-                raise Damaged(tr(f"{size}바이트임; {MAX_INDEX}바이트까지만 읽음",
-                                 f"has {size} bytes; no more than {MAX_INDEX} are read"))  # fmt: skip
+                raise Damaged(
+                    _(
+                        "has {size} bytes; no more than {max_index} are read",
+                        size=size,
+                        max_index=MAX_INDEX,
+                    )
+                )
             raw = parse_json(os.pread(file.fileno(), size, 0))
         keys = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
-        if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT or raw["request"] != "repair":
-            raise Damaged(tr("복구 요청이 아님", "is no repair request"))
+        if (
+            type(raw) is not dict
+            or set(raw) != keys
+            or raw["format"] != FORMAT
+            or raw["request"] != "repair"
+        ):
+            raise Damaged(_("is no repair request"))
         if type(raw["volumes"]) is not list or type(raw["objects"]) is not list:
-            raise Damaged(tr("복구 요청이 아님", "is no repair request"))
+            raise Damaged(_("is no repair request"))
         spans = tuple(parse_span(row) for row in raw["objects"])
         check_order(spans)
-        volumes = tuple(number_in(n, 1, MAX_VOLUMES, lambda: tr("볼륨", "a volume")) for n in raw["volumes"])
-        bundle = text_in(raw["bundle"], BUNDLE_ID, lambda: tr("묶음", "a bundle"))
+        volumes = tuple(number_in(n, 1, MAX_VOLUMES, lambda: _("a volume")) for n in raw["volumes"])
+        bundle = text_in(raw["bundle"], BUNDLE_ID, lambda: _("a bundle"))
         views = parse_views(raw["views"])
-        tool = text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as"))
+        tool = text_or_none(raw["tool"], SHA256_HEX, lambda: _("gapforge itself as"))
         return Request(bundle, spans, volumes, views, tool)
     except Damaged as error:
-        raise BundleError(tr(f"복구 요청 {josa(str(path), '을', '를')} 쓸 수 없습니다: {error}", f"{path} {error}"),
-                          hint=tr("현장에 repair-BUNDLE.json을 고치지 말고 다시 보내 달라고 하십시오",
-                                  "have the site send repair-BUNDLE.json again, unchanged")) from None  # fmt: skip
+        raise BundleError(
+            _("{path} {error}", path=path, error=error),
+            hint=_("have the site send repair-BUNDLE.json again, unchanged"),
+        ) from None
     except OSError as error:
-        raise BundleError(tr(f"{josa(str(path), '을', '를')} 읽을 수 없습니다: {os_says(error)}",
-                             f"{path} cannot be read: {os_says(error)}"), hint="./gapforge pack --repair FILE --to FOLDER") from None  # fmt: skip
+        raise BundleError(
+            _("{path} cannot be read: {why}", path=path, why=os_says(error)),
+            hint="./gapforge pack --repair FILE --to FOLDER",
+        ) from None
 
 
-def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], tuple[View, ...], str]:
+def wanted_spans(
+    request: Request, places: Sequence[Path]
+) -> tuple[list[Span], tuple[View, ...], str]:
     """Every span that answers the request, and the bundle's views and tool.
 
     What whole volumes held is looked up in the bundle's index, in one of the folders ``places``. Raises BundleError
@@ -108,16 +129,26 @@ def wanted_spans(request: Request, places: Sequence[Path]) -> tuple[list[Span], 
         if plan is None:
             bundle, index = request.bundle, index_name(request.bundle)
             raise BundleError(
-                tr(f"요청이 묶음 {bundle}의 볼륨을 통째로 바라는데, 볼륨의 내용을 알려 줄 {josa(index, '이', '가')} 여기 없습니다",
-                   f"the request asks for whole volumes of bundle {bundle}, and {index} is not here to tell what was in them"),
-                hint=tr(f"{josa(index, '을', '를')} 요청 옆에 두거나 묶음을 다시 만드십시오",
-                        f"put {index} beside the request, or pack the bundle again"))  # fmt: skip
+                _(
+                    "the request asks for whole volumes of bundle {bundle}, and {index} "
+                    "is not here to tell what was in them",
+                    bundle=bundle,
+                    index=index,
+                ),
+                hint=_("put {index} beside the request, or pack the bundle again", index=index),
+            )
         views, tool = plan.views, plan.tool
         for number in request.volumes:
             if number > len(plan.volumes):
-                raise BundleError(tr(f"묶음 {request.bundle}의 볼륨은 {len(plan.volumes)}개이므로 볼륨 {number}번은 없습니다",
-                                     f"bundle {request.bundle} has {len(plan.volumes)} volumes, not {number}"),
-                                  hint=tr("현장에 요청을 다시 보내 달라고 하십시오", "have the site send its request again"))  # fmt: skip
+                raise BundleError(
+                    _(
+                        "bundle {bundle} has {count} volumes, not {number}",
+                        bundle=request.bundle,
+                        count=len(plan.volumes),
+                        number=number,
+                    ),
+                    hint=_("have the site send its request again"),
+                )
             spans |= set(plan.volumes[number - 1])
     return disjoint(spans), views, tool
 
@@ -127,7 +158,12 @@ def disjoint(spans: set[Span]) -> list[Span]:
     result: list[Span] = []
     for span in sorted(spans):
         last = result[-1] if result else None
-        if last is not None and last.sha256 == span.sha256 and last.size == span.size and span.offset <= last.end:
+        if (
+            last is not None
+            and last.sha256 == span.sha256
+            and last.size == span.size
+            and span.offset <= last.end
+        ):
             end = max(last.end, span.end)
             result[-1] = Span(span.sha256, span.size, last.offset, end - last.offset)
         else:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault, ToolError
 from gapforge.base.files import sha256_bytes, unsafe_path_reason, write_bytes
+from gapforge.base.i18n import _, ngettext, pgettext
 from gapforge.base.process import run
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import josa, printable, tr
+from gapforge.base.text import printable
 from gapforge.bundle.gitignore import FILE as IGNORE_FILE
 from gapforge.bundle.gitignore import is_ignored, rules_in
 from gapforge.bundle.receiver_program import RECEIVER
@@ -34,11 +35,14 @@ _END = bytes(2 * BLOCK)
 _OURS = {"artifacts", "dist"}  # at the top; results, not gapforge
 _CACHES = {"__pycache__", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 _PRODUCT = re.compile(
-    rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv", re.IGNORECASE
+    rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv",
+    re.IGNORECASE,
 )
 # .env, and what editors and people keep beside it: .env~, .env-old
 _SECRETS = re.compile(r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL)
-_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)  # a certificate may come before it
+_KEY = re.compile(
+    rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE
+)  # a certificate may come before it
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ def private_reason(name: str) -> str:
     """
     parts = [part.casefold().rstrip(". ") for part in name.split("/")]
     if parts[0] in _OURS or parts[0].startswith(".gapforge"):
-        return tr(f"이 컴퓨터의 것인 {parts[0]}/에 있음", f"lies in {parts[0]}/, which belongs to this machine")
+        return _("lies in {part}/, which belongs to this machine", part=parts[0])
     if ".git" in parts:
-        return tr("git 자신의 폴더에 있음", "lies in git's own folder")
+        return _("lies in git's own folder")
     if any(_SECRETS.fullmatch(part) and part != ".env.template" for part in parts):
-        return tr("비밀이 들어 있을 수 있음", "may hold secrets")
+        return _("may hold secrets")
     return ""
 
 
@@ -99,33 +103,57 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
             continue
         total += len(found[0])
         if total > MAX_ARCHIVE:
-            raise BundleError(tr(f"저장소가 {human_bytes(MAX_ARCHIVE)}보다 큽니다. gapforge의 것이 아닌 파일이 있습니다",
-                                 f"the repository has more than {human_bytes(MAX_ARCHIVE)}; it is not all gapforge's"),
-                              faults=[Fault(path, tr(f"{len(data)}바이트", f"has {len(data)} bytes")) for path, (data, _) in
-                                      sorted({**files, name: found}.items(), key=lambda item: -len(item[1][0]))[:5]],
-                              hint=tr(f"저장소에 속하지 않는 파일을 옮기거나 {IGNORE_FILE}에 적으십시오",
-                                      f"move away what does not belong there, or name it in {IGNORE_FILE}"))  # fmt: skip
+            raise BundleError(
+                _(
+                    "the repository has more than {max_archive}; it is not all gapforge's",
+                    max_archive=human_bytes(MAX_ARCHIVE),
+                ),
+                faults=[
+                    Fault(path, _("has {count} bytes", count=len(data)))
+                    for path, (data, _unused) in sorted(
+                        {**files, name: found}.items(), key=lambda item: -len(item[1][0])
+                    )[:5]
+                ],
+                hint=_(
+                    "move away what does not belong there, or name it in {ignore_file}",
+                    ignore_file=IGNORE_FILE,
+                ),
+            )
         files[name] = found
     if faults:
-        raise BundleError(tr(f"저장소의 파일 {len(faults)}개를 담을 수 없습니다",
-                             f"{len(faults)} file{'s' if len(faults) > 1 else ''} of the repository cannot be packed"),
-                          faults=faults, hint=tr(f"그 파일을 옮기거나 {IGNORE_FILE}에 적으십시오",
-                                                 f"move them away, or name them in {IGNORE_FILE}"))  # fmt: skip
+        raise BundleError(
+            ngettext(
+                "{count} file of the repository cannot be packed",
+                "{count} files of the repository cannot be packed",
+                len(faults),
+            ),
+            faults=faults,
+            hint=_("move them away, or name them in {ignore_file}", ignore_file=IGNORE_FILE),
+        )
     if len(files) >= MAX_MEMBERS:
-        raise BundleError(tr(f"저장소의 파일이 {len(files)}개로 너무 많습니다", f"the repository has {len(files)} files"),
-                          hint=tr(f"gapforge의 것이 아닌 파일을 {IGNORE_FILE}에 적으십시오",
-                                  f"name what is not gapforge's in {IGNORE_FILE}"))  # fmt: skip
+        raise BundleError(
+            _("the repository has {count} files", count=len(files)),
+            hint=_("name what is not gapforge's in {ignore_file}", ignore_file=IGNORE_FILE),
+        )
     for preset, text in locks.items():
         path = f"presets/{preset}.lock.json"
-        if files.setdefault(path, (text, False))[0] != text or f"presets/{preset}.json" not in files:
-            raise BundleError(tr(f"presets/{preset}.json과 그 잠금이 저장소에 없거나 담으려는 것과 다릅니다",
-                                 f"presets/{preset}.json and its lock are not in the repository as they are packed"),
-                              hint=tr(f"./gapforge check {preset}; 그다음 같은 명령을 다시 실행하십시오",
-                                      f"./gapforge check {preset}; then the same command again"))  # fmt: skip
+        if (
+            files.setdefault(path, (text, False))[0] != text
+            or f"presets/{preset}.json" not in files
+        ):
+            raise BundleError(
+                _(
+                    "presets/{preset}.json and its lock are not in the repository as "
+                    "they are packed",
+                    preset=preset,
+                ),
+                hint=_("./gapforge check {preset}; then the same command again", preset=preset),
+            )
     if "src/gapforge/__init__.py" not in files:
-        raise BundleError(tr(f"{josa(str(project.root), '은', '는')} gapforge 저장소가 아닙니다",
-                             f"{project.root} is not a repository of gapforge"),
-                          hint=tr("gapforge 저장소의 작업 폴더에서 pack을 실행하십시오", "pack from a checkout"))  # fmt: skip
+        raise BundleError(
+            _("{root} is not a repository of gapforge", root=project.root),
+            hint=_("pack from a checkout"),
+        )
     return render(files)
 
 
@@ -152,13 +180,24 @@ def _header(name: str, size: int, executable: bool) -> bytes:
     if len(raw) > 100:
         cut = raw.rfind(b"/", 0, 156)
         if cut < 1 or len(raw) - cut - 1 > 100:
-            raise BundleError(tr(f"경로가 너무 길어 담을 수 없습니다: {printable(name)}", f"{printable(name)} has too long a path to pack"),
-                              hint=tr("이름을 줄이십시오", "shorten the name"))  # fmt: skip
+            raise BundleError(
+                _("{name} has too long a path to pack", name=printable(name)),
+                hint=_("shorten the name"),
+            )
     prefix, rest = (raw[:cut], raw[cut + 1 :]) if cut else (b"", raw)
     mode = b"0000755\0" if executable else b"0000644\0"
     zero, no_date = b"0000000\0", b"00000000000\0"
     before = rest.ljust(100, b"\0") + mode + zero + zero + b"%011o\0" % size + no_date
-    after = b"0" + bytes(100) + b"ustar\00000" + bytes(64) + zero + zero + prefix.ljust(155, b"\0") + bytes(12)
+    after = (
+        b"0"
+        + bytes(100)
+        + b"ustar\00000"
+        + bytes(64)
+        + zero
+        + zero
+        + prefix.ljust(155, b"\0")
+        + bytes(12)
+    )
     checksum = sum(before) + 8 * ord(" ") + sum(after)
     return before + b"%06o\0 " % checksum + after
 
@@ -169,27 +208,23 @@ def _read(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(tr(f"이름이 UTF-8이 아님 ({error})", str(error))) from None
+        raise ValueError(_("has a name that is not UTF-8 ({error})", error=error)) from None
     if reason := _bad_name(name):
         raise ValueError(reason)
     if path.parent.resolve() != root.resolve().joinpath(*name.split("/")[:-1]):
-        raise ValueError(tr("심볼릭 링크 너머에 있음", "lies behind a symbolic link"))
+        raise ValueError(_("lies behind a symbolic link"))
     if path.is_symlink():
-        raise ValueError(
-            tr("심볼릭 링크임; 아카이브에는 파일만 담음", "is a symbolic link; the archive holds files only")
-        )
+        raise ValueError(_("is a symbolic link; the archive holds files only"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if stat.S_ISDIR(status.st_mode):
-            raise ValueError(tr("별도의 저장소임", "is a repository of its own"))
+            raise ValueError(_("is a repository of its own"))
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(tr("일반 파일이 아님", "is no regular file"))
+            raise ValueError(_("is no regular file"))
         data = file.read(MAX_ARCHIVE + 1)
     if _KEY.search(data):
-        raise ValueError(
-            tr("개인 키임; 이 컴퓨터를 떠나면 안 됨", "is a private key, which must not leave this machine")
-        )
+        raise ValueError(_("is a private key, which must not leave this machine"))
     return data, bool(status.st_mode & 0o100)
 
 
@@ -197,20 +232,28 @@ def _bad_name(name: str) -> str:
     if reason := unsafe_path_reason(name):
         return reason
     parts = name.split("/")
-    if not name.isprintable() or any(part in ("", ".") or len(part.encode()) > 255 for part in parts):
-        return tr("모든 시스템에서 쓸 수 있는 이름이 아님", "has a name that not every system takes")
+    if not name.isprintable() or any(
+        part in ("", ".") or len(part.encode()) > 255 for part in parts
+    ):
+        return _("has a name that not every system takes")
     return ""
 
 
 def _left_out(project: Project, name: str) -> bool:
     """What is never carried: this machine's own, and what pack and unpack made."""
-    return bool(private_reason(name) or _PRODUCT.fullmatch(name.rsplit("/", 1)[-1]) or _in_artifacts(project, name))
+    return bool(
+        private_reason(name)
+        or _PRODUCT.fullmatch(name.rsplit("/", 1)[-1])
+        or _in_artifacts(project, name)
+    )
 
 
 def _in_artifacts(project: Project, name: str) -> bool:
     """Whether a path lies in the folder of artifacts, which may have any name inside the project."""
     root, artifacts = project.root.resolve(), project.artifacts.resolve()
-    return root in artifacts.parents and (root / name == artifacts or artifacts in (root / name).parents)
+    return root in artifacts.parents and (
+        root / name == artifacts or artifacts in (root / name).parents
+    )
 
 
 def _listed(project: Project) -> list[bytes]:
@@ -221,7 +264,10 @@ def _listed(project: Project) -> list[bytes]:
 
 def untracked(project: Project) -> list[str]:
     """Files that travel though nobody has added them to git: a person should see their names before they do."""
-    names = [raw.decode("utf-8", "backslashreplace") for raw in _git(project, "--others", "--exclude-standard") or ()]
+    names = [
+        raw.decode("utf-8", "backslashreplace")
+        for raw in _git(project, "--others", "--exclude-standard") or ()
+    ]
     return [printable(name) for name in names if not _left_out(project, name)]
 
 
@@ -231,11 +277,18 @@ def _git(project: Project, *what: str) -> list[bytes] | None:
         return None
     try:
         # Without -z names come as ASCII, whatever the locale is that their bytes would be decoded with.
-        done = run(["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files", *what],
-                   env={"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}, check=False)  # fmt: skip
+        done = run(
+            ["git", "-C", str(project.root), "-c", "core.quotePath=true", "ls-files", *what],
+            env={"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None},
+            check=False,
+        )
     except ToolError:
         return None
-    return sorted({_unquoted(line) for line in done.output.split("\n") if line}) if done.code == 0 else None
+    return (
+        sorted({_unquoted(line) for line in done.output.split("\n") if line})
+        if done.code == 0
+        else None
+    )
 
 
 def _unquoted(line: str) -> bytes:
@@ -289,24 +342,29 @@ def read_archive(path: Path) -> list[Member]:
     try:
         size = os.fstat(handle).st_size
         if size > MAX_ARCHIVE + MAX_MEMBERS * 2 * BLOCK:
-            raise _refused(tr(f"{size}바이트로 너무 큼", f"has {size} bytes"))
+            raise _refused(pgettext("too large", "has {size} bytes", size=size))
         at = 0
         while (block := os.pread(handle, BLOCK, at)) != bytes(BLOCK):
             if len(block) < BLOCK:
-                raise _refused(tr("중간에서 잘림", "is cut short"))
+                raise _refused(_("is cut short"))
             if len(members) == MAX_MEMBERS:
-                raise _refused(tr(f"파일이 {MAX_MEMBERS}개보다 많음", f"has more than {MAX_MEMBERS} files"))
+                raise _refused(_("has more than {max_members} files", max_members=MAX_MEMBERS))
             member = _parse(block, at + BLOCK)
             end = member.offset + member.size
             at = end + -end % BLOCK
             if at + len(_END) > size:
-                raise _refused(tr(f"{member.name}의 크기를 {member.size}바이트로 적었지만 그만큼 들어 있지 않음",
-                                  f"declares {member.size} bytes for {member.name}, more than it has"))  # fmt: skip
+                raise _refused(
+                    _(
+                        "declares {size} bytes for {name}, more than it has",
+                        size=member.size,
+                        name=member.name,
+                    )
+                )
             if os.pread(handle, at - end, end) != bytes(at - end):
-                raise _refused(tr(f"{member.name} 뒤에 숨긴 것이 있음", f"hides something after {member.name}"))
+                raise _refused(_("hides something after {name}", name=member.name))
             members.append(member)
         if os.pread(handle, len(_END) + 1, at) != _END or at + len(_END) != size:
-            raise _refused(tr("끝난 뒤에도 내용이 이어짐", "goes on after its end"))
+            raise _refused(_("goes on after its end"))
     finally:
         os.close(handle)
     _check_order(members)
@@ -317,52 +375,61 @@ def _parse(block: bytes, offset: int) -> Member:
     try:
         prefix, rest = block[345:500].rstrip(b"\0").decode(), block[:100].rstrip(b"\0").decode()
     except UnicodeDecodeError:
-        raise _refused(tr("UTF-8이 아닌 파일 이름이 있음", "names a file in another encoding than UTF-8")) from None
+        raise _refused(_("names a file in another encoding than UTF-8")) from None
     name = f"{prefix}/{rest}" if prefix else rest
     shown = printable(name)[:200]
     kind = chr(block[156])
     if kind != "0":
         held = _called(kind)
-        raise _refused(tr(f"{josa(held, '이', '가')} 들어 있음: {shown}", f"holds {held}: {shown}"))
+        raise _refused(_("holds {held}: {shown}", held=held, shown=shown))
     if reason := _bad_name(name) or private_reason(name):
-        raise _refused(tr(f'파일 "{shown}": {reason}', f'names a file "{shown}", which {reason}'))
+        raise _refused(_('names a file "{shown}", which {reason}', shown=shown, reason=reason))
     if not re.fullmatch(rb"[0-7]{11}\0", block[124:136]):
-        raise _refused(tr(f"크기가 올바르지 않음: {shown}", f"declares no usable size for {shown}"))
+        raise _refused(_("declares no usable size for {shown}", shown=shown))
     member = Member(name, block[100:108] == b"0000755\0", offset, int(block[124:135], 8))
     try:
         usual = _header(name, member.size, member.executable)
     except BundleError:
         usual = b""
     if usual != block:
-        raise _refused(tr(f"{shown}의 헤더가 gapforge가 쓰는 것과 다름",
-                          f"describes {shown} in another way than gapforge does"))  # fmt: skip
+        raise _refused(_("describes {shown} in another way than gapforge does", shown=shown))
     return member
 
 
 def _called(kind: str) -> str:
     """What a tar header of this type stands for."""
-    extension, device = tr("확장 헤더", "an extension header"), tr("장치", "a device")
+    extension, device = _("an extension header"), _("a device")
     return {
-        "1": tr("하드 링크", "a hard link"), "2": tr("심볼릭 링크", "a symbolic link"), "3": device, "4": device,
-        "5": tr("폴더", "a folder"), "6": tr("파이프", "a pipe"), "x": extension, "g": extension, "L": extension,
-        "S": tr("희소 파일", "a sparse file"),
-    }.get(kind, tr("알 수 없는 것", "something unknown"))  # fmt: skip
+        "1": _("a hard link"),
+        "2": _("a symbolic link"),
+        "3": device,
+        "4": device,
+        "5": _("a folder"),
+        "6": _("a pipe"),
+        "x": extension,
+        "g": extension,
+        "L": extension,
+        "S": _("a sparse file"),
+    }.get(kind, _("something unknown"))
 
 
 def _check_order(members: list[Member]) -> None:
     names = [member.name for member in members]
     for before, after in pairwise(names):
         if before.encode() >= after.encode():
-            raise _refused(tr(f"두 번 나오거나 순서가 틀린 파일: {after}", f"names {after} twice, or out of order"))
+            raise _refused(_("names {after} twice, or out of order", after=after))
     files = set(names)
     for name in names:
         parts = name.split("/")
         if any("/".join(parts[:count]) in files for count in range(1, len(parts))):
-            raise _refused(tr(f"다른 파일 안에 있다고 적힌 파일: {name}", f"has {name} inside of a file"))
+            raise _refused(_("has {name} inside of a file", name=name))
 
 
 def _refused(what: str) -> BundleError:
-    return BundleError(tr(f"묶음에 든 gapforge 저장소의 아카이브가 잘못되어 하나도 쓰지 않았습니다: {what}",
-                          f"the archive of gapforge that the bundle carries {what}; nothing of it was written"),
-                       hint=tr("누군가 바꾸었습니다. 묶음을 다시 나르거나, unpack에 --no-tool을 붙이십시오",
-                               "somebody altered it; carry the bundle again, or unpack with --no-tool"))  # fmt: skip
+    return BundleError(
+        _(
+            "the archive of gapforge that the bundle carries {what}; nothing of it was written",
+            what=what,
+        ),
+        hint=_("somebody altered it; carry the bundle again, or unpack with --no-tool"),
+    )

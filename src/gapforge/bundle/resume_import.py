@@ -58,8 +58,12 @@ class Partial:
         self.store = store
         self._guard = threading.Lock()
         self._there: set[str] = set()  # objects of which something may be here
-        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # object -> the hash of all bytes before this offset
-        self._known: dict[str, tuple[int, list[Range]]] = {}  # object -> its size, and what is here of it
+        self._hashed: dict[
+            str, tuple[hashlib._Hash, int]
+        ] = {}  # object -> the hash of all bytes before this offset
+        self._known: dict[
+            str, tuple[int, list[Range]]
+        ] = {}  # object -> its size, and what is here of it
         self._noted: dict[str, float] = {}  # when
         self._unnoted: set[str] = set()
 
@@ -124,9 +128,13 @@ class Partial:
         """Give the object its name when its hash is right; False, and nothing is left of it, when it is not."""
         digest = self.hash_before(sha256, size) if size else None
         with storage_errors(self.data(sha256)):
-            os.truncate(self.data(sha256), size)  # a volume may have lied about the size, and put bytes behind the end
+            os.truncate(
+                self.data(sha256), size
+            )  # a volume may have lied about the size, and put bytes behind the end
         try:
-            self.store.add(self.data(sha256), sha256, known=digest.hexdigest() if digest is not None else "")
+            self.store.add(
+                self.data(sha256), sha256, known=digest.hexdigest() if digest is not None else ""
+            )
         except FetchError:
             self.discard(sha256)
             return False
@@ -155,10 +163,16 @@ class Partial:
             for pattern in (".bundle-*.tmp", "bundle-*.whole.part", "place-*", "bytes-*", "copy-*"):
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
-            keys = {path.name[7:71] for path in folder.glob("bundle-*") if SHA256_HEX.fullmatch(path.name[7:71])}
+            keys = {
+                path.name[7:71]
+                for path in folder.glob("bundle-*")
+                if SHA256_HEX.fullmatch(path.name[7:71])
+            }
         self._there = set(keys)
         for sha256 in keys:
-            if self.store.has(sha256) or not (self._note(sha256).exists() and self.data(sha256).exists()):
+            if self.store.has(sha256) or not (
+                self._note(sha256).exists() and self.data(sha256).exists()
+            ):
                 self.discard(sha256)
 
     def _note(self, sha256: str) -> Path:

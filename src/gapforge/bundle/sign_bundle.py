@@ -14,16 +14,25 @@ from pathlib import Path
 
 from gapforge.base.errors import BundleError, ToolError, UsageError
 from gapforge.base.files import read_regular, remove_litter, sha256_bytes, write_bytes
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_says
-from gapforge.base.text import tr, utc
+from gapforge.base.text import utc
 from gapforge.bundle.contents import LOCK as LOCK_FILE
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.volume_format import Damaged, View
 from gapforge.bundle.volume_plan import Index, Plan, Sealed, index_name, read_index, render_index
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures
-from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, PublicKey, Signature, SigningKey
+from gapforge.trust.ssh_signatures import (
+    BUNDLE,
+    LOCK,
+    SUFFIX,
+    BadSignature,
+    PublicKey,
+    Signature,
+    SigningKey,
+)
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, MAX_LOCK
 
 _PROBE = "gapforge-probe"  # the namespace of a signature that nobody gets
@@ -60,7 +69,9 @@ class Seal:
     _made: str = ""
     _locks: dict[str, bytes] = field(default_factory=dict)
 
-    def prepare(self, project: Project, plan: Plan, contents: Contents, to: Sequence[Path]) -> Mapping[str, bytes]:
+    def prepare(
+        self, project: Project, plan: Plan, contents: Contents, to: Sequence[Path]
+    ) -> Mapping[str, bytes]:
         """Sign the locks, and be sure that the key works, before a volume is written; gives files to keep meanwhile.
 
         Raises TrustError for a key that cannot sign, BundleError for a repair that might make an old bundle look new.
@@ -70,10 +81,16 @@ class Seal:
         if self._kept is None or self._kept[0].plan != plan:
             self._kept = None
             self._made = self._moment(project, plan, [*places, *self.places])
-        texts = {view.preset: text for view in plan.views if (text := _lock_text(project, contents, view)) is not None}
+        texts = {
+            view.preset: text
+            for view in plan.views
+            if (text := _lock_text(project, contents, view)) is not None
+        }
         for preset, text in texts.items():
             candidates = [place / lock_signature_name(plan.bundle, preset) for place in places]
-            found = _by(self.key.public, [project.artifacts_of(preset) / LOCK_SIGNATURE, *candidates], text)
+            found = _by(
+                self.key.public, [project.artifacts_of(preset) / LOCK_SIGNATURE, *candidates], text
+            )
             if found is not None:
                 self._locks[preset] = found.data
         wanted = [preset for preset in texts if preset not in self._locks]
@@ -83,15 +100,21 @@ class Seal:
             ssh_signatures.sign(self.key, _PROBE, [plan.bundle.encode()])
         for preset, text in texts.items():
             _lay(project.artifacts_of(preset), text, self._locks[preset])
-        return {lock_signature_name(plan.bundle, preset): data for preset, data in self._locks.items()}
+        return {
+            lock_signature_name(plan.bundle, preset): data for preset, data in self._locks.items()
+        }
 
     def finish(self, plan: Plan, sealed: Sequence[Sealed]) -> Beside:
         """The files that go beside the volumes, the index signed."""
-        files = {lock_signature_name(plan.bundle, preset): data for preset, data in self._locks.items()}
+        files = {
+            lock_signature_name(plan.bundle, preset): data for preset, data in self._locks.items()
+        }
         if self._kept is not None and self._kept[0].sealed == tuple(sealed):
             made, signature = self._kept[0].made, self._kept[1].data
         else:
-            made = self._made or (self._kept[0].made if self._kept is not None and plan.repairs else moment())
+            made = self._made or (
+                self._kept[0].made if self._kept is not None and plan.repairs else moment()
+            )
             signature = ssh_signatures.sign(self.key, BUNDLE, [render_index(plan, sealed, made)])[0]
         # The signature first: an index that is there has one, wherever this is cut.
         files[signature_name(plan.bundle)] = signature
@@ -110,16 +133,24 @@ class Seal:
             and plan.tool in ("", mended[0].plan.tool)
         ):
             return mended[0].made
-        if not plan.tool and all(_lock_now(project, view.preset) == view.lock for view in plan.views):
+        if not plan.tool and all(
+            _lock_now(project, view.preset) == view.lock for view in plan.views
+        ):
             return moment()
         raise BundleError(
-            tr(f"묶음 {plan.repairs}의 서명 시각을 여기서 알 수 없고 그 뒤로 프리셋이 바뀌었습니다. 지금 시각으로 서명하면 오래된 묶음이 새것처럼 보입니다",
-               f"when bundle {plan.repairs} was signed is not known here, and its presets have changed since: signed as of "
-               "now, the repair would make an old bundle look new"),
-            hint=tr(f"복구 요청 옆에 {index_name(plan.repairs)}, {signature_name(plan.repairs)} 파일을 두거나, 지금의 프리셋을 담으십시오: "
-                    "./gapforge pack PRESET --sign KEY",
-                    f"put {index_name(plan.repairs)} and {signature_name(plan.repairs)} beside the request; or pack the "
-                    "presets as they are now: ./gapforge pack PRESET --sign KEY"))  # fmt: skip
+            _(
+                "when bundle {repairs} was signed is not known here, and its presets "
+                "have changed since: signed as of now, the repair would make an old "
+                "bundle look new",
+                repairs=plan.repairs,
+            ),
+            hint=_(
+                "put {repairs} and {plan_repairs} beside the request; or pack the "
+                "presets as they are now: ./gapforge pack PRESET --sign KEY",
+                repairs=index_name(plan.repairs),
+                plan_repairs=signature_name(plan.repairs),
+            ),
+        )
 
 
 def unsigned(project: Project, plan: Plan, sealed: Sequence[Sealed], to: Sequence[Path]) -> Beside:
@@ -133,7 +164,8 @@ def unsigned(project: Project, plan: Plan, sealed: Sequence[Sealed], to: Sequenc
     names = [lock_signature_name(plan.bundle, view.preset) for view in plan.views]
     if kept is None or kept[0].plan != plan or kept[0].sealed != tuple(sealed):
         return Beside(
-            {index_name(plan.bundle): render_index(plan, sealed)}, stale=(signature_name(plan.bundle), *names)
+            {index_name(plan.bundle): render_index(plan, sealed)},
+            stale=(signature_name(plan.bundle), *names),
         )
     index, signature = kept
     files: dict[str, bytes] = {}
@@ -157,12 +189,18 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
             texts[preset] = read_regular(lock, MAX_LOCK)
         except (OSError, ValueError) as error:
             why = os_says(error) if isinstance(error, OSError) else str(error)
-            raise UsageError(tr(f"{lock}에 서명할 수 없습니다: {why}", f"{lock} cannot be signed: {why}"),
-                             hint=tr(f"온라인에서: ./deps_sync.sh {preset}", f"online: ./deps_sync.sh {preset}")) from None  # fmt: skip
+            raise UsageError(
+                _("{lock} cannot be signed: {why}", lock=lock, why=why),
+                hint=_("online: ./deps_sync.sh {preset}", preset=preset),
+            ) from None
     wanted = [
-        p for p, text in texts.items() if _by(key.public, [project.artifacts_of(p) / LOCK_SIGNATURE], text) is None
+        p
+        for p, text in texts.items()
+        if _by(key.public, [project.artifacts_of(p) / LOCK_SIGNATURE], text) is None
     ]
-    for preset, data in zip(wanted, ssh_signatures.sign(key, LOCK, [texts[p] for p in wanted]), strict=True):
+    for preset, data in zip(
+        wanted, ssh_signatures.sign(key, LOCK, [texts[p] for p in wanted]), strict=True
+    ):
         _lay(project.artifacts_of(preset), texts[preset], data)
     return [project.artifacts_of(preset) / LOCK_SIGNATURE for preset in texts]
 
@@ -171,8 +209,10 @@ def moment() -> str:
     """Now, as an index says it; SOURCE_DATE_EPOCH decides where it is set."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if epoch and not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 12):
-        raise UsageError(tr(f'SOURCE_DATE_EPOCH="{epoch[:40]}": 초를 나타내는 수가 아닙니다',
-                            f'SOURCE_DATE_EPOCH="{epoch[:40]}" is no number of seconds'), hint="unset SOURCE_DATE_EPOCH")  # fmt: skip
+        raise UsageError(
+            _('SOURCE_DATE_EPOCH="{epoch}" is no number of seconds', epoch=epoch[:40]),
+            hint="unset SOURCE_DATE_EPOCH",
+        )
     return utc(int(epoch) if epoch else None)
 
 
@@ -180,7 +220,10 @@ def _lock_text(project: Project, contents: Contents, view: View) -> bytes | None
     """The bytes of a view's lock, when they are here and have its hash."""
     if view.lock in contents.texts:
         return contents.texts[view.lock]
-    for path in (Store(project.store).path(view.lock), project.artifacts_of(view.preset) / LOCK_FILE):
+    for path in (
+        Store(project.store).path(view.lock),
+        project.artifacts_of(view.preset) / LOCK_FILE,
+    ):
         try:
             text = read_regular(path, MAX_LOCK)
         except (OSError, ValueError):
@@ -190,7 +233,9 @@ def _lock_text(project: Project, contents: Contents, view: View) -> bytes | None
     return None
 
 
-def _signed(bundle: str, places: Iterable[Path], key: PublicKey | None = None) -> tuple[Index, Signature] | None:
+def _signed(
+    bundle: str, places: Iterable[Path], key: PublicKey | None = None
+) -> tuple[Index, Signature] | None:
     """The first index of a bundle that has a moment and a good signature (by ``key``, or anybody)."""
     for place in places:
         try:
@@ -203,11 +248,15 @@ def _signed(bundle: str, places: Iterable[Path], key: PublicKey | None = None) -
             continue
         try:
             good = (
-                ssh_signatures.made_by(signature, render_index(index.plan, index.sealed, index.made), BUNDLE)
+                ssh_signatures.made_by(
+                    signature, render_index(index.plan, index.sealed, index.made), BUNDLE
+                )
                 is not None
             )
         except ToolError:
-            good = key is None  # a run that signs nothing keeps what it cannot check; sites check it
+            good = (
+                key is None
+            )  # a run that signs nothing keeps what it cannot check; sites check it
         if good:
             return index, signature
     return None
@@ -220,7 +269,10 @@ def _by(key: PublicKey, places: Iterable[Path], text: bytes) -> Signature | None
             signature = ssh_signatures.read_signature(place)
         except BadSignature:
             continue
-        if signature.key.blob == key.blob and ssh_signatures.made_by(signature, text, LOCK) is not None:
+        if (
+            signature.key.blob == key.blob
+            and ssh_signatures.made_by(signature, text, LOCK) is not None
+        ):
             return signature
     return None
 

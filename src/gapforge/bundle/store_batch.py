@@ -28,7 +28,10 @@ class Landing:
         """A file with a whole object, whose bytes were hashed while they were written. It has its name at the latest after ``flush``."""
         with self._guard:
             self._waiting.append((file, span))
-            full = len(self._waiting) >= OBJECTS or sum(span.size for _, span in self._waiting) >= BYTES
+            full = (
+                len(self._waiting) >= OBJECTS
+                or sum(span.size for _, span in self._waiting) >= BYTES
+            )
         if full:
             self.flush()
 

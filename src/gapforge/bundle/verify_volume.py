@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from gapforge.base.i18n import _
 from gapforge.base.parallel import go_on, on_all_cores
-from gapforge.base.text import tr
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.page_cache import Flow
 from gapforge.bundle.volume_format import Damaged, Piece, open_regular
@@ -30,7 +30,9 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], None] | None = None) -> None:
+def read_piece(
+    handle: int, piece: Piece, write: Callable[[memoryview, int], None] | None = None
+) -> None:
     """Read a piece out of an open volume; ``write`` gets each part and its offset in the object.
 
     Raises Damaged when the bytes have another hash than the index says, OSError as the system says it.
@@ -44,15 +46,20 @@ def read_piece(handle: int, piece: Piece, write: Callable[[memoryview, int], Non
         wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:
-            raise Damaged(tr("너무 일찍 끝남", "ends too early"))
+            raise Damaged(_("ends too early"))
         digest.update(wanted[:count])
         if write is not None:
             write(wanted[:count], piece.span.offset + done)
         done += count
         _own.flow.reached(piece.position + done)
     if digest.hexdigest() != piece.sha256:
-        raise Damaged(tr(f"sha256이 {piece.sha256} 대신 {digest.hexdigest()}임",
-                         f"has sha256 {digest.hexdigest()} instead of {piece.sha256}"))  # fmt: skip
+        raise Damaged(
+            _(
+                "has sha256 {digest} instead of {sha256}",
+                digest=digest.hexdigest(),
+                sha256=piece.sha256,
+            )
+        )
 
 
 def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
@@ -67,7 +74,9 @@ def damaged_pieces(path: Path, pieces: Sequence[Piece]) -> list[Piece]:
 
     with open_regular(path) as file:
         handle = file.fileno()
-        return [piece for piece, is_bad in zip(pieces, on_all_cores(bad, pieces), strict=True) if is_bad]
+        return [
+            piece for piece, is_bad in zip(pieces, on_all_cores(bad, pieces), strict=True) if is_bad
+        ]
 
 
 def volume_files(
@@ -83,4 +92,8 @@ def volume_files(
             continue
         for where, below, names in os.walk(folder, onerror=unlisted):
             below.sort()
-            yield from (Path(where, name) for name in sorted(names) if name.lower().endswith(suffix) and name[0] != ".")
+            yield from (
+                Path(where, name)
+                for name in sorted(names)
+                if name.lower().endswith(suffix) and name[0] != "."
+            )

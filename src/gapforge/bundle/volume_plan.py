@@ -11,7 +11,7 @@ from typing import Any
 
 from gapforge.base.errors import BundleError
 from gapforge.base.files import SHA256_HEX, sha256_bytes
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
     FORMAT,
@@ -37,11 +37,18 @@ from gapforge.bundle.volume_format import (
     text_or_none,
     volume_name,
     volume_size,
-)  # fmt: skip
+)
 from gapforge.trust.accepted_indexes import MOMENT
 
 MIN_PAYLOAD = 1024  # bytes that a volume must be able to hold besides its index
-_HEAD_KEYS = ("format", "bundle", "volume_size", "repairs", "tool", "made")  # the first row of the hash tree
+_HEAD_KEYS = (
+    "format",
+    "bundle",
+    "volume_size",
+    "repairs",
+    "tool",
+    "made",
+)  # the first row of the hash tree
 _PIECE_ROOM = 230  # bytes of index that a part of an object takes at most
 _INDEX_LIMIT = MAX_INDEX - (64 << 10)
 _WASTE = 64  # an object that fits the next volume is cut only when more than this part of a volume would stay empty
@@ -64,7 +71,15 @@ class Plan:
 
     def identity(self, number: int) -> Identity:
         """What volume ``number`` (from 1) says of itself."""
-        return Identity(self.bundle, number, len(self.volumes), self.volume_size, self.repairs, self.views, self.tool)
+        return Identity(
+            self.bundle,
+            number,
+            len(self.volumes),
+            self.volume_size,
+            self.repairs,
+            self.views,
+            self.tool,
+        )
 
     def size(self, number: int) -> int:
         """The exact size in bytes of volume ``number``."""
@@ -95,23 +110,37 @@ class Index:
 
 
 def make_plan(
-    spans: Iterable[Span], views: Iterable[View], volume_bytes: int, *, repairs: str = "", tool: str = "",
+    spans: Iterable[Span],
+    views: Iterable[View],
+    volume_bytes: int,
+    *,
+    repairs: str = "",
+    tool: str = "",
     most: int = 0,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Lay spans out over volumes of at most ``volume_bytes``.
 
     Raises BundleError when volumes of that size cannot even hold their own index, or the bundle has too many objects
     or more than ``most`` volumes (0: as many as can be).
     """
     ordered, named = tuple(sorted(set(spans))), tuple(sorted(set(views)))
-    seed = {"format": FORMAT, "volume_size": volume_bytes, "repairs": repairs, "tool": tool,
-            "spans": [span.to_json() for span in ordered], "views": [view.to_json() for view in named]}  # fmt: skip
+    seed = {
+        "format": FORMAT,
+        "volume_size": volume_bytes,
+        "repairs": repairs,
+        "tool": tool,
+        "spans": [span.to_json() for span in ordered],
+        "views": [view.to_json() for view in named],
+    }
     text = compact(seed)
     if len(text) > _INDEX_LIMIT:
-        raise BundleError(tr(f"객체가 {len(ordered)}개인 묶음은 색인에 다 적을 수 없습니다",
-                             f"a bundle of {len(ordered)} objects is too large for its index"),
-                          hint=tr("프리셋을 하나씩 따로 담으십시오", "pack the presets one by one"))  # fmt: skip
-    identity = Identity(sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named, tool)
+        raise BundleError(
+            _("a bundle of {count} objects is too large for its index", count=len(ordered)),
+            hint=_("pack the presets one by one"),
+        )
+    identity = Identity(
+        sha256_bytes(text)[:24], MAX_VOLUMES, MAX_VOLUMES, volume_bytes, repairs, named, tool
+    )
     volumes = _layout(ordered, identity, most or MAX_VOLUMES)
     return Plan(identity.bundle, volume_bytes, repairs, named, ordered, volumes, tool)
 
@@ -121,9 +150,13 @@ def _layout(spans: Sequence[Span], identity: Identity, most: int) -> tuple[tuple
     capacity = identity.volume_size - fixed
     if capacity < _PIECE_ROOM + MIN_PAYLOAD:
         least = fixed + _PIECE_ROOM + MIN_PAYLOAD + 16
-        raise BundleError(tr(f"{identity.volume_size}바이트 볼륨은 너무 작아 자신의 색인도 담지 못합니다",
-                             f"volumes of {identity.volume_size} bytes are too small for their own index"),
-                          hint=tr(f"--volume-size {least} 이상으로 지정하십시오", f"--volume-size {least} or more"))  # fmt: skip
+        raise BundleError(
+            _(
+                "volumes of {volume_size} bytes are too small for their own index",
+                volume_size=identity.volume_size,
+            ),
+            hint=_("--volume-size {least} or more", least=least),
+        )
     volumes: list[list[Span]] = [[]]
     used = listed = 0
     for span in spans:
@@ -137,14 +170,22 @@ def _layout(spans: Sequence[Span], identity: Identity, most: int) -> tuple[tuple
             room = capacity - used - _PIECE_ROOM
             fits_next = need + rest.length <= capacity
             enough = room >= MIN_PAYLOAD and listed + _PIECE_ROOM <= _INDEX_LIMIT - fixed
-            if enough and room < rest.length and (not fits_next or room > identity.volume_size // _WASTE):
+            if (
+                enough
+                and room < rest.length
+                and (not fits_next or room > identity.volume_size // _WASTE)
+            ):
                 volumes[-1].append(replace(rest, length=room))
                 rest = replace(rest, offset=rest.offset + room, length=rest.length - room)
             volumes.append([])
             used = listed = 0
-            if len(volumes) > most:  # said here, not at the end: an index may claim millions of them
-                raise BundleError(tr(f"볼륨이 {most}개보다 많이 필요합니다", f"more than {most} volumes are needed"),
-                                  hint=tr("--volume-size를 더 크게 지정하십시오", "choose a larger --volume-size"))  # fmt: skip
+            if (
+                len(volumes) > most
+            ):  # said here, not at the end: an index may claim millions of them
+                raise BundleError(
+                    _("more than {most} volumes are needed", most=most),
+                    hint=_("choose a larger --volume-size"),
+                )
     return tuple(tuple(volume) for volume in volumes)
 
 
@@ -157,7 +198,10 @@ def tree_root(rows: Iterable[bytes]) -> str:
     """The root of a hash tree over ``rows`` (at least one); leaves and nodes cannot be taken for one another."""
     level = [hashlib.sha256(b"\0" + row).digest() for row in rows]
     while len(level) > 1:
-        paired = [hashlib.sha256(b"\1" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        paired = [
+            hashlib.sha256(b"\1" + a + b).digest()
+            for a, b in zip(level[::2], level[1::2], strict=False)
+        ]
         level = paired + (level[-1:] if len(level) % 2 else [])
     return level[0].hex()
 
@@ -168,18 +212,26 @@ def render_index(plan: Plan, sealed: Sequence[Sealed], made: str = "") -> bytes:
     ``made`` is for bundles that are signed: a signature alone does not tell an old bundle from a new one.
     """
     document: dict[str, Any] = {
-        "format": FORMAT, "bundle": plan.bundle, "volume_size": plan.volume_size, "repairs": plan.repairs,
-        "tool": plan.tool, "made": made,
-        "objects": [span.to_json() for span in plan.spans], "views": [view.to_json() for view in plan.views],
+        "format": FORMAT,
+        "bundle": plan.bundle,
+        "volume_size": plan.volume_size,
+        "repairs": plan.repairs,
+        "tool": plan.tool,
+        "made": made,
+        "objects": [span.to_json() for span in plan.spans],
+        "views": [view.to_json() for view in plan.views],
         "volumes": [[volume_name(plan.bundle, one.number), one.size, one.sha256] for one in sealed],
-    }  # fmt: skip
+    }
     return compact({**document, "root": _root_of(document)})
 
 
 def _root_of(document: dict[str, Any]) -> str:
     head = {key: document[key] for key in _HEAD_KEYS}
     return tree_root(
-        [compact(head), *(compact(row) for key in ("objects", "views", "volumes") for row in document[key])]
+        [
+            compact(head),
+            *(compact(row) for key in ("objects", "views", "volumes") for row in document[key]),
+        ]
     )
 
 
@@ -188,33 +240,42 @@ def read_index(path: Path) -> Index:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_INDEX:
-            raise Damaged(tr(f"{size}바이트임; {MAX_INDEX}바이트까지만 읽음",
-                             f"has {size} bytes; no more than {MAX_INDEX} are read"))  # fmt: skip
+            raise Damaged(
+                _(
+                    "has {size} bytes; no more than {max_index} are read",
+                    size=size,
+                    max_index=MAX_INDEX,
+                )
+            )
         raw = parse_json(os.pread(file.fileno(), size, 0))
     keys = {*_HEAD_KEYS, "objects", "views", "volumes", "root"}
     if type(raw) is not dict or set(raw) != keys or raw["format"] != FORMAT:
-        raise Damaged(tr("묶음의 색인이 아님", "is not the index of a bundle"))
+        raise Damaged(_("is not the index of a bundle"))
     if any(type(raw[key]) is not list for key in ("objects", "views", "volumes")):
-        raise Damaged(tr("묶음의 색인이 아님", "is not the index of a bundle"))
+        raise Damaged(_("is not the index of a bundle"))
     if raw["root"] != _root_of(raw):
-        raise Damaged(tr("손상됨: 해시 트리의 뿌리가 다름", "is damaged: its hash tree has another root"))
+        raise Damaged(_("is damaged: its hash tree has another root"))
     spans = [parse_span(row) for row in raw["objects"]]
     check_order(spans)
-    repairs = text_or_none(raw["repairs"], BUNDLE_ID, lambda: tr("복구할 묶음", "the mended bundle"))
-    tool = text_or_none(raw["tool"], SHA256_HEX, lambda: tr("gapforge 저장소", "gapforge itself as"))
-    bytes_each = number_in(raw["volume_size"], 1, MAX_VOLUME_SIZE, lambda: tr("볼륨 크기", "a volume size"))
+    repairs = text_or_none(raw["repairs"], BUNDLE_ID, lambda: _("the mended bundle"))
+    tool = text_or_none(raw["tool"], SHA256_HEX, lambda: _("gapforge itself as"))
+    bytes_each = number_in(raw["volume_size"], 1, MAX_VOLUME_SIZE, lambda: _("a volume size"))
     if sum(span.length for span in spans) // bytes_each > MAX_INDEX // 64:
-        raise Damaged(tr("볼륨이 목록보다 많다고 함", "declares more volumes than it lists"))
+        raise Damaged(_("declares more volumes than it lists"))
     try:
         views, listed = parse_views(raw["views"]), max(1, len(raw["volumes"]))
         plan = make_plan(spans, views, bytes_each, repairs=repairs, tool=tool, most=listed)
     except BundleError as error:
-        raise Damaged(tr(f"만들 수 없는 묶음임: {error.message}", error.message)) from None
+        raise Damaged(_("cannot be made: {message}", message=error.message)) from None
     if plan.bundle != raw["bundle"] or len(raw["volumes"]) != len(plan.volumes):
-        raise Damaged(tr("스스로 밝힌 묶음과 내용이 다름", "does not describe the bundle that it names"))
+        raise Damaged(_("does not describe the bundle that it names"))
     sealed = []
     for number, row in enumerate(raw["volumes"], 1):
-        if type(row) is not list or len(row) != 3 or row[:2] != [volume_name(plan.bundle, number), plan.size(number)]:
-            raise Damaged(tr(f"볼륨 {number}의 형식이 다름", f"lists volume {number} in another form"))
-        sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, lambda: tr("볼륨", "a volume"))))
-    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, lambda: tr("서명 시각", "the moment")))
+        if (
+            type(row) is not list
+            or len(row) != 3
+            or row[:2] != [volume_name(plan.bundle, number), plan.size(number)]
+        ):
+            raise Damaged(_("lists volume {number} in another form", number=number))
+        sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, lambda: _("a volume"))))
+    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, lambda: _("the moment")))

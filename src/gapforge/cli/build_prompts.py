@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from gapforge.base.errors import Interrupted, LockError, PresetError
+from gapforge.base.i18n import _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import language, pad, tr, width
+from gapforge.base.text import pad, width
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.model import lock as locks
@@ -34,7 +35,7 @@ from gapforge.wizard.choices import (
     tensorrt_options,
     torch_options,
     type_options,
-)  # fmt: skip
+)
 from gapforge.wizard.compose_preset import apply_overrides, complete, preset_for, warnings_of
 
 __all__ = ["Choices", "apply_overrides", "ask", "preset_for"]
@@ -78,8 +79,7 @@ def ask(project: Project, given: Choices, *, stdin: TextIO, stdout: TextIO) -> C
         return _converse(talk, given)
     except (KeyboardInterrupt, EOFError):
         talk.say()
-        raise Interrupted(tr("끝냈습니다. 바뀐 것은 없습니다", "stopped; nothing was changed"),
-                          hint="python3 build.py") from None  # fmt: skip
+        raise Interrupted(_("stopped; nothing was changed"), hint="python3 build.py") from None
 
 
 def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
@@ -92,16 +92,24 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
             broken.append(name)
     ready = {name: look(project, preset) for name, preset in known.items()}
     return _Talk(
-        project, stdin, stdout, catalogs.load(project.catalog), known, broken, ready, known_sizes.look(project)
+        project,
+        stdin,
+        stdout,
+        catalogs.load(project.catalog),
+        known,
+        broken,
+        ready,
+        known_sizes.look(project),
     )
 
 
 def _converse(talk: _Talk, given: Choices) -> Choices:
-    talk.say(tr("만들 이미지를 고릅니다. Enter는 [기본값], b는 뒤로, q는 끝내기입니다.",
-                "Choose the image to build. Enter takes the [default], b goes back, q quits."))  # fmt: skip
+    talk.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
     said = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
     if base_of(said.get("base", PLAIN_BASE), talk.catalog) is None:
-        del said["base"]  # an image of the site's own: it replaces the preset's at build time, and says no CUDA
+        del said[
+            "base"
+        ]  # an image of the site's own: it replaces the preset's at build time, and says no CUDA
     talk.answers.update(said)
     index = 0
     history: list[int] = []  # the questions that were asked, for going back
@@ -134,13 +142,11 @@ def _finish_manual(talk: _Talk, kind: str) -> Choices:
     made, created = complete(talk.project, picked, talk.catalog, write=True)
     talk.say()
     if created:
-        talk.say(tr(f"프리셋을 만들었습니다: {created}", f"Made a preset of your choices: {created}"))
+        talk.say(_("Made a preset of your choices: {created}", created=created))
     else:
-        talk.say(
-            tr(f"같은 구성의 프리셋이 이미 있습니다: {made.name}", f"A preset of these choices exists: {made.name}")
-        )
+        talk.say(_("A preset of these choices exists: {name}", name=made.name))
     for line in warnings_of(made.raw, talk.catalog):
-        talk.say(tr("주의: ", "warning: ") + line)
+        talk.say(_("warning: ") + line)
     state = look(talk.project, made)
     if not state.ready:
         _say_download(talk, made)
@@ -156,11 +162,10 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         talk.say(line)
     if step == "preset":
         for name in talk.broken:
-            talk.say(tr(f"   !  {name}: 프리셋에 오류가 있습니다. ./gapforge check {name}",
-                        f"   !  {name}: the preset has faults; ./gapforge check {name}"))  # fmt: skip
+            talk.say(_("   !  {name}: the preset has faults; ./gapforge check {name}", name=name))
     default = next(i for i, option in enumerate(options, 1) if option.default)
     while True:
-        talk.stdout.write(tr(f"선택 [{default}]: ", f"choice [{default}]: "))
+        talk.stdout.write(_("choice [{default}]: ", default=default))
         talk.stdout.flush()
         line = talk.stdin.readline()
         if not line:
@@ -171,19 +176,22 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         if word.lower() in ("b", "back"):
             if can_go_back:
                 raise _Back
-            talk.say(
-                tr(
-                    "   첫 질문이라 더 뒤로 갈 수 없습니다.",
-                    "   This is the first question; there is nothing to go back to.",
-                )
-            )
+            talk.say(_("   This is the first question; there is nothing to go back to."))
             continue
         chosen = pick(options, word)
         if chosen is not None:
             return chosen.value
         close = nearest(word, [option.value for option in options])
-        talk.say(tr(f'   선택지에 없는 답입니다: "{_plain(word)}"{close}. 1~{len(options)}의 번호나 값을 입력하십시오. Enter는 {default}번, b는 뒤로, q는 끝내기입니다.',
-                    f'   "{_plain(word)}" is not a choice{close}. Type a number from 1 to {len(options)}, or the value; Enter takes {default}, b goes back, q quits.'))  # fmt: skip
+        talk.say(
+            _(
+                '   "{word}" is not a choice{close}. Type a number from 1 to {count}, or '
+                "the value; Enter takes {default}, b goes back, q quits.",
+                word=_plain(word),
+                close=close,
+                count=len(options),
+                default=default,
+            )
+        )
 
 
 def pick(options: Sequence[Option], word: str) -> Option | None:
@@ -208,19 +216,17 @@ def table(options: Sequence[Option]) -> list[str]:
 def _options(talk: _Talk, step: str) -> tuple[str, list[Option]]:
     answers, catalog = talk.answers, talk.catalog
     if step == "preset":
-        return tr("프리셋, 또는 직접 고르기", "Preset, or choose by hand"), _preset_options(talk)
+        return _("Preset, or choose by hand"), _preset_options(talk)
     if step == "type":
-        return tr("이미지 종류", "Kind of image"), type_options()
+        return _("Kind of image"), type_options()
     if step == "base":
-        return tr("기반 이미지 (CUDA/cuDNN)", "Base image (CUDA/cuDNN)"), base_options(catalog, talk.holdings)
+        return _("Base image (CUDA/cuDNN)"), base_options(catalog, talk.holdings)
     base = base_of(answers.get("base", PLAIN_BASE), catalog) or Base(PLAIN_BASE, PLAIN_BASE, "", "")
     if step == "python":
         return "Python", python_options(base, catalog)
     if step == "torch":
         return "PyTorch", torch_options(base, answers["python"], catalog, talk.holdings)
-    return tr("TensorRT, 또는 없음", "TensorRT, or none"), tensorrt_options(
-        base, answers["python"], catalog, talk.holdings
-    )
+    return _("TensorRT, or none"), tensorrt_options(base, answers["python"], catalog, talk.holdings)
 
 
 def _preset_options(talk: _Talk) -> list[Option]:
@@ -232,10 +238,12 @@ def _preset_options(talk: _Talk) -> list[Option]:
     options = []
     for name in names:
         preset = talk.presets[name]
-        summary = preset.summary_ko if language() == "ko" else preset.summary_en
-        options.append(Option(name, name, f"{pad(states[name], column)}  {summary}", name == default))
-    about = tr("기반 이미지부터 하나씩 고릅니다", "base image, Python, PyTorch, TensorRT one by one")
-    options.append(Option(MANUAL, tr("직접 고르기", "by hand"), f"{pad('', column)}  {about}", default == MANUAL))
+        summary = localized(ko=preset.summary_ko, en=preset.summary_en)
+        options.append(
+            Option(name, name, f"{pad(states[name], column)}  {summary}", name == default)
+        )
+    about = _("base image, Python, PyTorch, TensorRT one by one")
+    options.append(Option(MANUAL, _("by hand"), f"{pad('', column)}  {about}", default == MANUAL))
     return options
 
 
@@ -245,22 +253,29 @@ def _state(ready: Readiness) -> str:
 
 def _show_preset(talk: _Talk, preset: Preset) -> None:
     """The answers that the preset gives to questions 2 to 5, and whether it can be built here now."""
-    trt = f"{preset.tensorrt.version} ({preset.tensorrt.form})" if preset.tensorrt else tr("없음", "none")
-    torch = preset.pytorch.torch if preset.pytorch else tr("없음", "none")
+    trt = f"{preset.tensorrt.version} ({preset.tensorrt.form})" if preset.tensorrt else _("none")
+    torch = preset.pytorch.torch if preset.pytorch else _("none")
     rows = [
-        (tr("기반 이미지", "base image"), preset.builder.label),
+        (_("base image"), preset.builder.label),
         ("Python", preset.python),
         ("PyTorch", torch),
         ("TensorRT", trt),
     ]
-    column = max(width(name) for name, _ in rows)
+    column = max(width(name) for name, _unused in rows)
     for name, value in rows:
         talk.say(f"      {pad(name, column)}  {value}")
     state = talk.ready[preset.name]
     if not state.ready:
         if state.missing:
-            talk.say(tr(f"   파일 {state.files}개 중 {len(state.missing)}개가 없거나 크기가 다릅니다 (예: {state.missing[0]}).",
-                        f"   {len(state.missing)} of {state.files} files are missing or have another size (such as {state.missing[0]})."))  # fmt: skip
+            talk.say(
+                _(
+                    "   {count} of {files} files are missing or have another size (such "
+                    "as {missing}).",
+                    count=len(state.missing),
+                    files=state.files,
+                    missing=state.missing[0],
+                )
+            )
         _say_download(talk, preset)
         talk.say(_sync_first(preset.name))
 
@@ -281,20 +296,32 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
     have, missing = human_bytes(shown.total - shown.missing), human_bytes(shown.missing)
     if shown.exact:
         talk.say(
-            tr(
-                f"   받을 양 {missing}; 이미 받아 둔 것 {have}.",
-                f"   To download: {missing}; already in the store: {have}.",
+            _(
+                "   To download: {missing}; already in the store: {have}.",
+                missing=missing,
+                have=have,
             )
         )
     else:
         left = counts(unresolved(preset, lock if shown.locked else None))
-        talk.say(tr(f"   받을 양 {missing} 이상; 이미 받아 둔 것 {have}. 크기를 아직 모르는 것: {left} 등 {len(shown.unknown)}개.",
-                    f"   To download: at least {missing}; already in the store: {have}. Of unknown size: {len(shown.unknown)} ({left}, …)."))  # fmt: skip
+        talk.say(
+            _(
+                "   To download: at least {missing}; already in the store: {have}. Of "
+                "unknown size: {count} ({left}, …).",
+                missing=missing,
+                have=have,
+                count=len(shown.unknown),
+                left=left,
+            )
+        )
 
 
 def _sync_first(name: str) -> str:
-    return tr(f"   아직 빌드할 수 없습니다. 먼저 온라인에서: ./deps_sync.sh {name}\n   그다음 이 컴퓨터로 옮길 것: artifacts/{name}/",
-              f"   It cannot be built here yet. First, where there is a network: ./deps_sync.sh {name}\n   then carry artifacts/{name}/ to this machine.")  # fmt: skip
+    return _(
+        "   It cannot be built here yet. First, where there is a network: ./deps_sync.sh "
+        "{name}\n   then carry artifacts/{name}/ to this machine.",
+        name=name,
+    )
 
 
 def _plain(word: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from gapforge.base.errors import UsageError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -32,8 +32,10 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
         value = os.environ.get(variable(flag), "").strip().lower()
         if value not in _TRUE + _FALSE:
             key = variable(flag)
-            raise UsageError(tr(f'{key}의 값이 예도 아니오도 아닙니다: "{value}"', f'{key}="{value}" is neither yes nor no'),
-                             hint=tr(f"export {key}=1, 또는 unset {key}", f"export {key}=1, or unset it"))  # fmt: skip
+            raise UsageError(
+                _('{key}="{value}" is neither yes nor no', key=key, value=value),
+                hint=_("export {key}=1, or unset it", key=key),
+            )
         if value in _TRUE:
             setattr(args, name, True)
 
@@ -41,7 +43,14 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
 def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> None:
     """UsageError unless ``value`` is None or allowed; names the variable too, since it may come from there."""
     if value is not None and value not in allowed:
-        words = tr(" 또는 ", " or ").join(allowed)
-        raise UsageError(tr(f'{flag}(또는 {variable(flag)})의 값을 쓸 수 없습니다: "{value}"; 기대한 값: {words}',
-                            f'{flag} (or {variable(flag)}) is "{value}"; expected {words}'),
-                         hint=f"./gapforge {verb} --help")  # fmt: skip
+        words = _(" or ").join(allowed)
+        raise UsageError(
+            _(
+                '{flag} (or {variable}) is "{value}"; expected {words}',
+                flag=flag,
+                variable=variable(flag),
+                value=value,
+                words=words,
+            ),
+            hint=f"./gapforge {verb} --help",
+        )

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.files import remove_litter, write_bytes, write_text
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_says
-from gapforge.base.text import printable, tr
+from gapforge.base.text import printable
 from gapforge.bundle.custody_page import Custody, keep_page, page_name, render
 from gapforge.cli import environment_defaults
 from gapforge.trust import ssh_signatures
@@ -23,8 +24,7 @@ _LONGEST = 120  # characters of a name
 
 def add_operator(parser: argparse.ArgumentParser) -> None:
     """The flag that both verbs have."""
-    parser.add_argument("--operator", metavar="NAME",
-                        help=tr("반출입 확인서에 적을 작업자 이름", "who does this, for the custody page"))  # fmt: skip
+    parser.add_argument("--operator", metavar="NAME", help=_("who does this, for the custody page"))
 
 
 def operator_of(args: argparse.Namespace) -> str:
@@ -35,9 +35,13 @@ def operator_of(args: argparse.Namespace) -> str:
     name = str(args.operator).strip()
     if not name or not name.isprintable() or len(name) > _LONGEST:
         shown = printable(name[:_LONGEST])
-        raise UsageError(tr(f'--operator "{shown}": 이름으로 쓸 수 없습니다', f'--operator "{shown}" cannot be a name'),
-                         hint=tr(f'--operator "김지원"; 1-{_LONGEST}자, 제어 문자 없이',
-                                 f'--operator "Kim Jiwon"; 1-{_LONGEST} characters, no control characters'))  # fmt: skip
+        raise UsageError(
+            _('--operator "{shown}" cannot be a name', shown=shown),
+            hint=_(
+                '--operator "Kim Jiwon"; 1-{longest} characters, no control characters',
+                longest=_LONGEST,
+            ),
+        )
     return name
 
 
@@ -56,9 +60,10 @@ def write_pages(
         try:
             written.append(write())
         except (GapforgeError, OSError) as error:
-            why = error.message if isinstance(error, GapforgeError) else f"{place}: {os_says(error)}"
-            print(tr(f"경고: 반출입 확인서를 쓰지 못했습니다: {why}", f"warning: the custody page was not written: {why}"),
-                  file=sys.stderr)  # fmt: skip
+            why = (
+                error.message if isinstance(error, GapforgeError) else f"{place}: {os_says(error)}"
+            )
+            print(_("warning: the custody page was not written: {why}", why=why), file=sys.stderr)
 
     def write_beside(folder: Path) -> Path:
         target = folder / page_name(facts.bundle)
@@ -70,13 +75,18 @@ def write_pages(
             write_bytes(beside_it, signature)
         return target
 
-    attempt(project.root / "dist", lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text))
+    attempt(
+        project.root / "dist",
+        lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text),
+    )
     if key is not None:
         try:
             signature = ssh_signatures.sign(key, CUSTODY, [text.encode()])[0]
         except GapforgeError as error:
-            print(tr(f"경고: 반출입 확인서에 서명하지 못했습니다: {error.message}",
-                     f"warning: the custody page was not signed: {error.message}"), file=sys.stderr)  # fmt: skip
+            print(
+                _("warning: the custody page was not signed: {message}", message=error.message),
+                file=sys.stderr,
+            )
     for folder in beside:
         attempt(folder, partial(write_beside, folder))
     return written

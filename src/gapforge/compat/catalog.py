@@ -12,121 +12,316 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, PresetError
-from gapforge.base.text import tr
+from gapforge.base.i18n import N_, _
 from gapforge.compat import versions
-from gapforge.model.schema import Choice, Flag, Items, Nullable, Number, Record, Shape, Table, Text, read_json
+from gapforge.model.schema import (
+    Choice,
+    Flag,
+    Items,
+    Nullable,
+    Number,
+    Record,
+    Shape,
+    Table,
+    Text,
+    read_json,
+)
 
 FORMAT = 1
 
-_DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*",
-               {"ko": '숫자와 점, 예: "12.4"', "en": 'digits and dots, such as "12.4"'})  # fmt: skip
-_VERSION = Text("version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?",
-                {"ko": '버전, 예: "2.1.2+cu118"', "en": 'a version such as "2.1.2+cu118"'})  # fmt: skip
-_HASH = Nullable(Text("SHA-256", r"[0-9a-f]{64}", {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"}),
-                 "null: nobody published one")  # fmt: skip
-_MD5 = Text("MD5", r"[0-9a-f]{32}", {"ko": "소문자 16진수 32자리", "en": "32 lower-case hex digits"})
-_URL = Text("address", r"https://[^\s\x00-\x1f]+", {"ko": "https:// 주소", "en": "an https:// address"})
-_FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", {"ko": "파일 이름", "en": "a plain file name"})
-_BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", {"ko": '"cpu" 또는 "cu118"', "en": '"cpu" or "cu118"'})
-_SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)  # no tr: schema
+_DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12.4"'))
+_VERSION = Text(
+    "version", r"[0-9]+(\.[0-9]+)*([-+][0-9A-Za-z.+~-]+)?", N_('a version such as "2.1.2+cu118"')
+)
+_HASH = Nullable(
+    Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits")), "null: nobody published one"
+)
+_MD5 = Text("MD5", r"[0-9a-f]{32}", N_("32 lower-case hex digits"))
+_URL = Text("address", r"https://[^\s\x00-\x1f]+", N_("an https:// address"))
+_FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name"))
+_BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", N_('"cpu" or "cu118"'))
+_SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)
 _NOTES = Items(Record({"fact": Text(), "source": _SOURCE}))
-_ARCHIVE = Record({"file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
-                  {"made_by_host": Flag("the hosting site makes this archive on demand")})  # fmt: skip  # no tr: schema
+_ARCHIVE = Record(
+    {"file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
+    {"made_by_host": Flag("the hosting site makes this archive on demand")},
+)
 _BOTH = Record({"ko": Text(), "en": Text()})
 
 
 def _document(required: Mapping[str, Shape]) -> Record:
-    return Record({"format": Choice((FORMAT,), "version of this format"),  # no tr: schema
-                   "read": Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"), **required},
-                  {"$schema": Text()})  # fmt: skip
+    return Record(
+        {
+            "format": Choice((FORMAT,), "version of this format"),
+            "read": Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
+            **required,
+        },
+        {"$schema": Text()},
+    )
 
 
 SHAPES: Mapping[str, Record] = {
-    "cuda": _document({
-        "images": Items(Record({"cuda": _DOTTED, "builder": Text("registry/name:tag"), "runtime": Text("registry/name:tag"),
-                                "cudnn": Nullable(_DOTTED), "driver": _DOTTED, "source": _SOURCE}, {"note": Text()})),
-        "drivers": Items(Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}),
-                         "the driver that comes with each toolkit"),  # no tr: schema
-        "minor_compatibility": Items(Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}, {"note": Text()}),
-                                     "the least driver for any toolkit of a major version"),  # no tr: schema
-        "host_compilers": Items(Record({"cuda": _DOTTED, "gcc": _DOTTED, "source": _SOURCE}), "the newest GCC nvcc takes"),
-        "notes": _NOTES,
-    }),
-    "gpu": _document({
-        "architectures": Items(Record({"compute": _DOTTED, "name": Text(), "examples": Items(Text()),
-                                       "first_cuda": Nullable(_DOTTED), "source": _SOURCE},
-                                      {"dropped_in": _DOTTED, "note": Text()})),
-        "suggestions": Items(Record({"cuda_from": _DOTTED, "cuda_to": _DOTTED, "architectures": Items(_DOTTED),
-                                     "source": _SOURCE})),
-    }),
-    "python": _document({
-        "ubuntu2204": Items(Record({"python": _DOTTED, "from": Choice(("archive", "release-candidate")),
-                                    "source": _SOURCE}, {"note": Text()})),
-        "compilers": Items(Record({"os": Text(), "gcc": _DOTTED, "source": _SOURCE}), "GCC that build-essential brings"),  # no tr: schema
-        "notes": _NOTES,
-    }),
-    "pytorch": _document({
-        "releases": Items(Record(
-            {"torch": _DOTTED, "torchvision": _DOTTED, "torchaudio": Nullable(_DOTTED), "pythons": Items(_DOTTED),
-             "torchvision_pythons": Items(_DOTTED), "builds": Items(_BUILD), "default_build": _BUILD,
-             "cudnn": Table(_DOTTED, _BUILD), "wheels": Items(Record(
-                 {"version": _VERSION, "file": _FILE, "sha256": _HASH, "source": _SOURCE})), "source": _SOURCE},
-            {"numpy_below": _DOTTED, "note": Text()})),
-        "index": Record({"pattern": _URL, "source": _SOURCE}),
-        "notes": _NOTES,
-    }),
-    "tensorrt": _document({
-        "releases": Items(Record(
-            {"version": _DOTTED, "tars": Items(Record(
-                {"cuda": _DOTTED, "file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
-                {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED})),
-             "cudnn": _DOTTED, "cudnn_needed": Flag(), "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),  # no tr: schema
-             "pythons_complete": Flag("whether pythons names all of them"), "apt_versions": Items(Text()),
-             "source": _SOURCE}, {"note": Text()})),
-        "packages": Items(Record({"major": _DOTTED, "names": Items(Text()), "source": _SOURCE})),
-        "dropped": Items(Record({"compute_below": _DOTTED, "from": _DOTTED, "source": _SOURCE})),
-        "notes": _NOTES,
-    }),
-    "ffmpeg": _document({
-        "releases": Items(Record({"version": _DOTTED, "archives": Items(_ARCHIVE, least=1)})),
-        "headers": Items(Record({"version": _DOTTED, "archives": Items(_ARCHIVE, least=1), "source": _SOURCE},
-                                {"driver": _DOTTED})),
-        "headers_for": Items(Record({"from": _DOTTED, "below": _DOTTED, "least": Items(_DOTTED, least=1), "most": _DOTTED,
-                                     "tested": Items(_DOTTED), "source": _SOURCE}, {"note": Text()})),
-        "nonfree": Items(Record({"option": Text(), "source": _SOURCE})),
-        "nvcc_default": Items(Record({"from": _DOTTED, "below": _DOTTED, "compute": _DOTTED, "fails_from_cuda": _DOTTED,
-                                      "source": _SOURCE})),
-        "notes": _NOTES,
-    }),
-    "opencv": _document({
-        "releases": Items(Record({"version": _DOTTED, "opencv": _ARCHIVE, "contrib": _ARCHIVE, "source": _SOURCE})),
-        "cuda_needs": Items(Record({"cuda": _DOTTED, "opencv": _DOTTED, "for": Choice(("cuda", "dnn")), "why": _BOTH,
-                                    "source": _SOURCE})),
-        "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
-        "cuda_fails": Items(Record({"cuda": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE})),
-        "cuda_built": Items(Record({"opencv": _DOTTED, "cuda": _DOTTED, "source": _SOURCE}),
-                            "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA"),  # no tr: schema
-        "cudnn_needs": Items(Record({"cudnn": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
-        "ffmpeg_fails": Items(Record({"ffmpeg": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE}),
-                              "from this FFmpeg on, OpenCV up to opencv_to does not compile"),  # no tr: schema
-        "ffmpeg_built": Items(Record({"opencv": _DOTTED, "ffmpeg": _DOTTED, "source": _SOURCE}),
-                              "the newest FFmpeg that an OpenCV is known to build with"),  # no tr: schema
-        "numpy_needs": Items(Record({"numpy": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
-        "downloads": Items(Record(
-            {"opencv": Items(_DOTTED), "id": Text("OpenCV's cache folder"), "file": _FILE, "md5": _MD5, "url": _URL,
-             "sha256": _HASH, "switch_off": Text(), "source": _SOURCE}, {"size": Number("bytes"), "note": Text()}),
-            "what the configure step fetches"),  # no tr: schema
-        "notes": _NOTES,
-    }),
+    "cuda": _document(
+        {
+            "images": Items(
+                Record(
+                    {
+                        "cuda": _DOTTED,
+                        "builder": Text("registry/name:tag"),
+                        "runtime": Text("registry/name:tag"),
+                        "cudnn": Nullable(_DOTTED),
+                        "driver": _DOTTED,
+                        "source": _SOURCE,
+                    },
+                    {"note": Text()},
+                )
+            ),
+            "drivers": Items(
+                Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}),
+                "the driver that comes with each toolkit",
+            ),
+            "minor_compatibility": Items(
+                Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}, {"note": Text()}),
+                "the least driver for any toolkit of a major version",
+            ),
+            "host_compilers": Items(
+                Record({"cuda": _DOTTED, "gcc": _DOTTED, "source": _SOURCE}),
+                "the newest GCC nvcc takes",
+            ),
+            "notes": _NOTES,
+        }
+    ),
+    "gpu": _document(
+        {
+            "architectures": Items(
+                Record(
+                    {
+                        "compute": _DOTTED,
+                        "name": Text(),
+                        "examples": Items(Text()),
+                        "first_cuda": Nullable(_DOTTED),
+                        "source": _SOURCE,
+                    },
+                    {"dropped_in": _DOTTED, "note": Text()},
+                )
+            ),
+            "suggestions": Items(
+                Record(
+                    {
+                        "cuda_from": _DOTTED,
+                        "cuda_to": _DOTTED,
+                        "architectures": Items(_DOTTED),
+                        "source": _SOURCE,
+                    }
+                )
+            ),
+        }
+    ),
+    "python": _document(
+        {
+            "ubuntu2204": Items(
+                Record(
+                    {
+                        "python": _DOTTED,
+                        "from": Choice(("archive", "release-candidate")),
+                        "source": _SOURCE,
+                    },
+                    {"note": Text()},
+                )
+            ),
+            "compilers": Items(
+                Record({"os": Text(), "gcc": _DOTTED, "source": _SOURCE}),
+                "GCC that build-essential brings",
+            ),
+            "notes": _NOTES,
+        }
+    ),
+    "pytorch": _document(
+        {
+            "releases": Items(
+                Record(
+                    {
+                        "torch": _DOTTED,
+                        "torchvision": _DOTTED,
+                        "torchaudio": Nullable(_DOTTED),
+                        "pythons": Items(_DOTTED),
+                        "torchvision_pythons": Items(_DOTTED),
+                        "builds": Items(_BUILD),
+                        "default_build": _BUILD,
+                        "cudnn": Table(_DOTTED, _BUILD),
+                        "wheels": Items(
+                            Record(
+                                {
+                                    "version": _VERSION,
+                                    "file": _FILE,
+                                    "sha256": _HASH,
+                                    "source": _SOURCE,
+                                }
+                            )
+                        ),
+                        "source": _SOURCE,
+                    },
+                    {"numpy_below": _DOTTED, "note": Text()},
+                )
+            ),
+            "index": Record({"pattern": _URL, "source": _SOURCE}),
+            "notes": _NOTES,
+        }
+    ),
+    "tensorrt": _document(
+        {
+            "releases": Items(
+                Record(
+                    {
+                        "version": _DOTTED,
+                        "tars": Items(
+                            Record(
+                                {
+                                    "cuda": _DOTTED,
+                                    "file": _FILE,
+                                    "url": _URL,
+                                    "sha256": _HASH,
+                                    "source": _SOURCE,
+                                },
+                                {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED},
+                            )
+                        ),
+                        "cudnn": _DOTTED,
+                        "cudnn_needed": Flag(),
+                        "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
+                        "pythons_complete": Flag("whether pythons names all of them"),
+                        "apt_versions": Items(Text()),
+                        "source": _SOURCE,
+                    },
+                    {"note": Text()},
+                )
+            ),
+            "packages": Items(
+                Record({"major": _DOTTED, "names": Items(Text()), "source": _SOURCE})
+            ),
+            "dropped": Items(
+                Record({"compute_below": _DOTTED, "from": _DOTTED, "source": _SOURCE})
+            ),
+            "notes": _NOTES,
+        }
+    ),
+    "ffmpeg": _document(
+        {
+            "releases": Items(Record({"version": _DOTTED, "archives": Items(_ARCHIVE, least=1)})),
+            "headers": Items(
+                Record(
+                    {"version": _DOTTED, "archives": Items(_ARCHIVE, least=1), "source": _SOURCE},
+                    {"driver": _DOTTED},
+                )
+            ),
+            "headers_for": Items(
+                Record(
+                    {
+                        "from": _DOTTED,
+                        "below": _DOTTED,
+                        "least": Items(_DOTTED, least=1),
+                        "most": _DOTTED,
+                        "tested": Items(_DOTTED),
+                        "source": _SOURCE,
+                    },
+                    {"note": Text()},
+                )
+            ),
+            "nonfree": Items(Record({"option": Text(), "source": _SOURCE})),
+            "nvcc_default": Items(
+                Record(
+                    {
+                        "from": _DOTTED,
+                        "below": _DOTTED,
+                        "compute": _DOTTED,
+                        "fails_from_cuda": _DOTTED,
+                        "source": _SOURCE,
+                    }
+                )
+            ),
+            "notes": _NOTES,
+        }
+    ),
+    "opencv": _document(
+        {
+            "releases": Items(
+                Record(
+                    {"version": _DOTTED, "opencv": _ARCHIVE, "contrib": _ARCHIVE, "source": _SOURCE}
+                )
+            ),
+            "cuda_needs": Items(
+                Record(
+                    {
+                        "cuda": _DOTTED,
+                        "opencv": _DOTTED,
+                        "for": Choice(("cuda", "dnn")),
+                        "why": _BOTH,
+                        "source": _SOURCE,
+                    }
+                )
+            ),
+            "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
+            "cuda_fails": Items(Record({"cuda": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE})),
+            "cuda_built": Items(
+                Record({"opencv": _DOTTED, "cuda": _DOTTED, "source": _SOURCE}),
+                "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA",
+            ),
+            "cudnn_needs": Items(Record({"cudnn": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
+            "ffmpeg_fails": Items(
+                Record({"ffmpeg": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE}),
+                "from this FFmpeg on, OpenCV up to opencv_to does not compile",
+            ),
+            "ffmpeg_built": Items(
+                Record({"opencv": _DOTTED, "ffmpeg": _DOTTED, "source": _SOURCE}),
+                "the newest FFmpeg that an OpenCV is known to build with",
+            ),
+            "numpy_needs": Items(Record({"numpy": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
+            "downloads": Items(
+                Record(
+                    {
+                        "opencv": Items(_DOTTED),
+                        "id": Text("OpenCV's cache folder"),
+                        "file": _FILE,
+                        "md5": _MD5,
+                        "url": _URL,
+                        "sha256": _HASH,
+                        "switch_off": Text(),
+                        "source": _SOURCE,
+                    },
+                    {"size": Number("bytes"), "note": Text()},
+                ),
+                "what the configure step fetches",
+            ),
+            "notes": _NOTES,
+        }
+    ),
     # Where `outdated` looks for newer releases; nothing else reads it.
-    "upstreams": _document({
-        "upstreams": Table(Record(
-            {"kind": Choice(("github-tags", "listing", "registry")), "address": Text("listing page, tags API or image name"),  # no tr: schema
-             "pattern": Text("regular expression for a whole tag or file name, with the group (?P<version>…)"), "source": _SOURCE},
-            {"archive": Text("address of a release's archive; {version} and {tag} are filled in", r"https://\S+", "https://…"),  # no tr: schema
-             "note": Text()}), about="by the name of a preset's source, or \"base\""),  # no tr: schema
-    }),
-}  # fmt: skip
+    "upstreams": _document(
+        {
+            "upstreams": Table(
+                Record(
+                    {
+                        "kind": Choice(("github-tags", "listing", "registry")),
+                        "address": Text("listing page, tags API or image name"),
+                        "pattern": Text(
+                            "regular expression for a whole tag or file name, with the group (?P<version>…)"
+                        ),
+                        "source": _SOURCE,
+                    },
+                    {
+                        "archive": Text(
+                            "address of a release's archive; {version} and {tag} are filled in",
+                            r"https://\S+",
+                            "https://…",
+                        ),
+                        "note": Text(),
+                    },
+                ),
+                about='by the name of a preset\'s source, or "base"',
+            )
+        }
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -343,12 +538,19 @@ def documents(folder: Path) -> dict[str, Any]:
         found[name] = raw
     for file in sorted(folder.glob("*.json")):
         if file.stem not in SHAPES:
-            faults.append(Fault(f"{folder.name}/{file.name}", tr("카탈로그 문서가 아님", "is not a catalog document"),
-                                ", ".join(f"{n}.json" for n in SHAPES)))  # fmt: skip
+            faults.append(
+                Fault(
+                    f"{folder.name}/{file.name}",
+                    _("is not a catalog document"),
+                    ", ".join(f"{n}.json" for n in SHAPES),
+                )
+            )
     if faults:
-        raise PresetError(tr("카탈로그를 쓸 수 없습니다", "the catalog cannot be used"), faults=faults,
-                          hint=tr("이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오",
-                                  "take catalog/ from the release that this copy of gapforge belongs to"))  # fmt: skip
+        raise PresetError(
+            _("the catalog cannot be used"),
+            faults=faults,
+            hint=_("take catalog/ from the release that this copy of gapforge belongs to"),
+        )
     return found
 
 
@@ -359,13 +561,26 @@ def load(folder: Path) -> Catalog:
     trt, ffmpeg, opencv = raw["tensorrt"], raw["ffmpeg"], raw["opencv"]
     return Catalog(
         read=max(document["read"] for document in raw.values()),
-        images=tuple(CudaImage(i["cuda"], i["builder"], i["runtime"], i["cudnn"] or "", i["driver"]) for i in cuda["images"]),
+        images=tuple(
+            CudaImage(i["cuda"], i["builder"], i["runtime"], i["cudnn"] or "", i["driver"])
+            for i in cuda["images"]
+        ),
         drivers={d["cuda"]: d["driver"] for d in cuda["drivers"]},
         minor_drivers={d["cuda"]: d["driver"] for d in cuda["minor_compatibility"]},
         host_gcc={c["cuda"]: c["gcc"] for c in cuda["host_compilers"]},
-        architectures={a["compute"]: Architecture(a["compute"], a["name"], tuple(a["examples"]), a["first_cuda"] or "",
-                                                  a.get("dropped_in", "")) for a in gpu["architectures"]},
-        suggestions=tuple((s["cuda_from"], s["cuda_to"], tuple(s["architectures"])) for s in gpu["suggestions"]),
+        architectures={
+            a["compute"]: Architecture(
+                a["compute"],
+                a["name"],
+                tuple(a["examples"]),
+                a["first_cuda"] or "",
+                a.get("dropped_in", ""),
+            )
+            for a in gpu["architectures"]
+        },
+        suggestions=tuple(
+            (s["cuda_from"], s["cuda_to"], tuple(s["architectures"])) for s in gpu["suggestions"]
+        ),
         ubuntu_pythons={p["python"]: p["from"] for p in python["ubuntu2204"]},
         os_gcc={c["os"]: c["gcc"] for c in python["compilers"]},
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
@@ -373,16 +588,37 @@ def load(folder: Path) -> Catalog:
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},
         tensorrt_packages={p["major"]: tuple(p["names"]) for p in trt["packages"]},
         tensorrt_dropped=tuple((d["compute_below"], d["from"]) for d in trt["dropped"]),
-        ffmpeg={r["version"]: tuple(_archive(a) for a in r["archives"]) for r in ffmpeg["releases"]},
-        headers={h["version"]: Headers(h["version"], h.get("driver", ""), tuple(
-            _archive(a) for a in sorted(h["archives"], key=lambda a: bool(a.get("made_by_host")))))
-            for h in ffmpeg["headers"]},
-        headers_for=tuple(HeadersFor(h["from"], h["below"], tuple(h["least"]), h["most"]) for h in ffmpeg["headers_for"]),
+        ffmpeg={
+            r["version"]: tuple(_archive(a) for a in r["archives"]) for r in ffmpeg["releases"]
+        },
+        headers={
+            h["version"]: Headers(
+                h["version"],
+                h.get("driver", ""),
+                tuple(
+                    _archive(a)
+                    for a in sorted(h["archives"], key=lambda a: bool(a.get("made_by_host")))
+                ),
+            )
+            for h in ffmpeg["headers"]
+        },
+        headers_for=tuple(
+            HeadersFor(h["from"], h["below"], tuple(h["least"]), h["most"])
+            for h in ffmpeg["headers_for"]
+        ),
         nonfree=tuple(n["option"] for n in ffmpeg["nonfree"]),
-        nvcc_default=tuple((n["from"], n["below"], n["compute"], n["fails_from_cuda"]) for n in ffmpeg["nvcc_default"]),
-        opencv={r["version"]: (_archive(r["opencv"]), _archive(r["contrib"])) for r in opencv["releases"]},
-        opencv_needs=tuple(OpenCVNeed(n["cuda"], n["opencv"], n["for"] == "dnn", n["why"]["ko"], n["why"]["en"])
-                           for n in opencv["cuda_needs"]),
+        nvcc_default=tuple(
+            (n["from"], n["below"], n["compute"], n["fails_from_cuda"])
+            for n in ffmpeg["nvcc_default"]
+        ),
+        opencv={
+            r["version"]: (_archive(r["opencv"]), _archive(r["contrib"]))
+            for r in opencv["releases"]
+        },
+        opencv_needs=tuple(
+            OpenCVNeed(n["cuda"], n["opencv"], n["for"] == "dnn", n["why"]["ko"], n["why"]["en"])
+            for n in opencv["cuda_needs"]
+        ),
         opencv_confirmed=(opencv["cuda_confirmed"]["from"], opencv["cuda_confirmed"]["to"]),
         opencv_fails=tuple((f["cuda"], f["opencv_to"]) for f in opencv["cuda_fails"]),
         opencv_cudnn=tuple((n["cudnn"], n["opencv"]) for n in opencv["cudnn_needs"]),
@@ -390,9 +626,19 @@ def load(folder: Path) -> Catalog:
         opencv_ffmpeg_fails=tuple((f["ffmpeg"], f["opencv_to"]) for f in opencv["ffmpeg_fails"]),
         opencv_ffmpeg_built=tuple((b["opencv"], b["ffmpeg"]) for b in opencv["ffmpeg_built"]),
         opencv_numpy=tuple((n["numpy"], n["opencv"]) for n in opencv["numpy_needs"]),
-        downloads=tuple(Download(tuple(d["opencv"]), d["id"], d["file"], d["md5"], d["url"], d["sha256"] or "",
-                                 d["switch_off"]) for d in opencv["downloads"]),
-    )  # fmt: skip
+        downloads=tuple(
+            Download(
+                tuple(d["opencv"]),
+                d["id"],
+                d["file"],
+                d["md5"],
+                d["url"],
+                d["sha256"] or "",
+                d["switch_off"],
+            )
+            for d in opencv["downloads"]
+        ),
+    )
 
 
 def facts_and_sources(folder: Path) -> tuple[int, list[str]]:
@@ -403,7 +649,9 @@ def facts_and_sources(folder: Path) -> tuple[int, list[str]]:
         nonlocal total
         if isinstance(value, dict):
             own = bool(value.get("source"))
-            leaf = not any(isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values())
+            leaf = not any(
+                isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values()
+            )
             if leaf and path.count(".") and "[" in path:
                 total += 1
                 if not (own or covered):
@@ -421,15 +669,38 @@ def facts_and_sources(folder: Path) -> tuple[int, list[str]]:
 
 def _torch(raw: Mapping[str, Any]) -> TorchRelease:
     pythons = tuple(p for p in raw["pythons"] if p in raw["torchvision_pythons"])
-    return TorchRelease(raw["torch"], raw["torchvision"], raw["torchaudio"] or "", pythons, tuple(raw["builds"]),
-                        raw["default_build"], raw.get("numpy_below", ""))  # fmt: skip
+    return TorchRelease(
+        raw["torch"],
+        raw["torchvision"],
+        raw["torchaudio"] or "",
+        pythons,
+        tuple(raw["builds"]),
+        raw["default_build"],
+        raw.get("numpy_below", ""),
+    )
 
 
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRTRelease:
-    tars = tuple(TensorRTTar(t["cuda"], t["file"], t["url"], t["sha256"] or "", t.get("size", 0), t.get("cuda_from", ""),
-                             t.get("cuda_to", "")) for t in raw["tars"])  # fmt: skip
-    return TensorRTRelease(raw["version"], tars, raw["cudnn"], raw["cudnn_needed"], tuple(raw["pythons"]),
-                           raw["pythons_complete"])  # fmt: skip
+    tars = tuple(
+        TensorRTTar(
+            t["cuda"],
+            t["file"],
+            t["url"],
+            t["sha256"] or "",
+            t.get("size", 0),
+            t.get("cuda_from", ""),
+            t.get("cuda_to", ""),
+        )
+        for t in raw["tars"]
+    )
+    return TensorRTRelease(
+        raw["version"],
+        tars,
+        raw["cudnn"],
+        raw["cudnn_needed"],
+        tuple(raw["pythons"]),
+        raw["pythons_complete"],
+    )
 
 
 def _archive(raw: Mapping[str, Any]) -> Archive:

@@ -1,11 +1,11 @@
-"""One incompatibility, said in Korean and English."""
+"""Describe one incompatibility of versions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gapforge.base.text import josa, tr
+from gapforge.base.i18n import _, rendered_in_both
 from gapforge.compat.versions import key
 
 
@@ -19,39 +19,40 @@ class Problem:
     rule: str
     severity: str
     path: str
-    ko: str
-    en: str
-
-    @property
-    def text(self) -> str:
-        """The sentence in the reader's language."""
-        return tr(self.ko, self.en)
+    text: str
 
     def to_json(self) -> dict[str, str]:
-        """All fields."""
-        return dict(self.__dict__)
+        """Return all fields, the text as "ko" and "en" whatever the reader's language is."""
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "path": self.path,
+            **rendered_in_both(self.text),
+        }
 
 
-def error(rule: str, path: str, ko: str, en: str) -> Problem:
+def error(rule: str, path: str, text: str) -> Problem:
     """A combination that cannot work."""
-    return Problem(rule, "error", path, ko, en)
+    return Problem(rule, "error", path, text)
 
 
-def warning(rule: str, path: str, ko: str, en: str) -> Problem:
+def warning(rule: str, path: str, text: str) -> Problem:
     """A combination that is unknown or has a price."""
-    return Problem(rule, "warning", path, ko, en)
+    return Problem(rule, "warning", path, text)
 
 
-def unknown(path: str, what: str, known: str, ko: str, en: str) -> Problem:
-    """A version that the catalog does not know; ``ko`` and ``en`` say what therefore cannot be checked."""
-    near_ko, near_en = (
-        (f"; 카탈로그에 있는 가까운 것은 {known}입니다", f"; the nearest it knows is {known}") if known else ("", "")
-    )
+def unknown(path: str, what: str, known: str, unchecked: str) -> Problem:
+    """A version that the catalog does not know; ``unchecked`` says what therefore cannot be checked."""
+    near = _("; the nearest it knows is {known}", known=known) if known else ""
     return warning(
         "unknown",
         path,
-        f"{josa(what, '은', '는')} 카탈로그에 없어 {ko} 확인할 수 없습니다{near_ko}",
-        f"{what} is not in the catalog, so {en} cannot be checked{near_en}",
+        _(
+            "{what} is not in the catalog, so {unchecked} cannot be checked{near}",
+            what=what,
+            unchecked=unchecked,
+            near=near,
+        ),
     )
 
 

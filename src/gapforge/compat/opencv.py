@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gapforge.base.text import josa
+from gapforge.base.i18n import _, localized
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Problem, error, nearest_version, unknown, warning
 from gapforge.compat.torch import numpy_allowed
@@ -31,9 +31,19 @@ def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
     version, path = preset.opencv.version, "$.python.packages"
     for numpy, least in catalog.opencv_numpy:
         if key(version) < key(least) and numpy_allowed(preset, numpy):
-            return [warning("opencv-numpy", path,
-                f"NumPy {josa(numpy, '은', '는')} OpenCV {least}부터 지원되는데 프리셋은 OpenCV {version}입니다; numpy==1.26.4나 OpenCV {josa(least, '을', '를')} 쓰십시오",
-                f"NumPy {numpy} is supported from OpenCV {least} on and the preset has {version}; take numpy==1.26.4, or OpenCV {least}")]  # fmt: skip
+            return [
+                warning(
+                    "opencv-numpy",
+                    path,
+                    _(
+                        "NumPy {numpy} is supported from OpenCV {least} on and the "
+                        "preset has {version}; take numpy==1.26.4, or OpenCV {least}",
+                        numpy=numpy,
+                        least=least,
+                        version=version,
+                    ),
+                )
+            ]
     return []
 
 
@@ -44,19 +54,46 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
     for fails, last in sorted(catalog.opencv_ffmpeg_fails, key=lambda f: key(f[0]), reverse=True):
         if key(ffmpeg) >= key(fails) and key(version) <= key(last):
             newer = next((v for v in sorted(catalog.opencv, key=key) if key(v) > key(last)), "")
-            older = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
-            below_ko = f"FFmpeg {older}" if older else f"{fails}보다 낮은 FFmpeg"
-            below_en = f"FFmpeg {older}" if older else f"FFmpeg < {fails}"
-            return [error("opencv-ffmpeg", path,
-                f"OpenCV {josa(version, '은', '는')} FFmpeg {fails} 이상에서 컴파일되지 않습니다; OpenCV {newer} 또는 {josa(below_ko, '을', '를')} 쓰십시오",
-                f"OpenCV {version} does not compile with FFmpeg {fails} or newer; take OpenCV {newer}, or {below_en}")]  # fmt: skip
-    known = max((f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default="")
+            older = max(
+                (f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)),
+                key=key,
+                default="",
+            )
+            below = f"FFmpeg {older}" if older else _("FFmpeg < {fails}", fails=fails)
+            return [
+                error(
+                    "opencv-ffmpeg",
+                    path,
+                    _(
+                        "OpenCV {version} does not compile with FFmpeg {fails} or newer; "
+                        "take OpenCV {newer}, or {below}",
+                        version=version,
+                        fails=fails,
+                        newer=newer,
+                        below=below,
+                    ),
+                )
+            ]
+    known = max(
+        (f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default=""
+    )
     if known and key(minor(ffmpeg)) > key(known):
         fits = [v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg))]
-        ko, en = (f"OpenCV {min(fits, key=key)} 또는 ", f"OpenCV {min(fits, key=key)} or ") if fits else ("", "")
-        return [warning("opencv-ffmpeg", path,
-            f"OpenCV {josa(version, '과', '와')} FFmpeg {ffmpeg}의 조합은 카탈로그에서 확인되지 않았습니다; 확인된 것은 {ko}FFmpeg {known}까지입니다",
-            f"OpenCV {version} with FFmpeg {ffmpeg} is not confirmed in the catalog; to be sure take {en}FFmpeg up to {known}")]  # fmt: skip
+        rest = _("OpenCV {least} or ", least=min(fits, key=key)) if fits else ""
+        return [
+            warning(
+                "opencv-ffmpeg",
+                path,
+                _(
+                    "OpenCV {version} with FFmpeg {ffmpeg} is not confirmed in the "
+                    "catalog; to be sure take {rest}FFmpeg up to {known}",
+                    version=version,
+                    ffmpeg=ffmpeg,
+                    rest=rest,
+                    known=known,
+                ),
+            )
+        ]
     return []
 
 
@@ -72,19 +109,40 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
                 path,
                 f"OpenCV {version}",
                 nearest_version(version, catalog.opencv),
-                "CUDA 지원 범위를",
-                "its range of CUDA",
+                _("its range of CUDA"),
             )
         )
     for need in reversed(catalog.opencv_needs):  # the newest CUDA first: one sentence is enough
-        if key(minor(cuda)) >= key(need.cuda) and key(version) < key(need.opencv) and (opencv.dnn or not need.dnn_only):
-            part = " DNN" if need.dnn_only else ""
+        if (
+            key(minor(cuda)) >= key(need.cuda)
+            and key(version) < key(need.opencv)
+            and (opencv.dnn or not need.dnn_only)
+        ):
             problems.append(
                 error(
                     "opencv-cuda",
                     path,
-                    f"CUDA {need.cuda}부터는 {part and 'DNN에 '}OpenCV {need.opencv} 이상이 필요합니다({need.why_ko}); CUDA {cuda}에는 OpenCV {need.opencv}, OpenCV {version}에는 {need.cuda}보다 낮은 CUDA를 쓰십시오",
-                    f"OpenCV {version}{part} does not build under CUDA {cuda} ({need.why_en}); take OpenCV {need.opencv}, or a CUDA below {need.cuda}",
+                    (
+                        _(
+                            "OpenCV {version} DNN does not build under CUDA {cuda} "
+                            "({why_en}); take OpenCV {opencv}, or a CUDA below {need_cuda}",
+                            version=version,
+                            cuda=cuda,
+                            why_en=localized(ko=need.why_ko, en=need.why_en),
+                            opencv=need.opencv,
+                            need_cuda=need.cuda,
+                        )
+                        if need.dnn_only
+                        else _(
+                            "OpenCV {version} does not build under CUDA {cuda} "
+                            "({why_en}); take OpenCV {opencv}, or a CUDA below {need_cuda}",
+                            version=version,
+                            cuda=cuda,
+                            why_en=localized(ko=need.why_ko, en=need.why_en),
+                            opencv=need.opencv,
+                            need_cuda=need.cuda,
+                        )
+                    ),
                 )
             )
             break
@@ -94,24 +152,40 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "opencv-cuda",
                     path,
-                    f"OpenCV {josa(version, '은', '는')} CUDA {fails} 이상에서 빌드되지 않습니다; OpenCV 4.11.0과 CUDA {catalog.opencv_confirmed[1]}의 조합은 확인되었습니다",
-                    f"OpenCV {version} does not build under CUDA {fails} or newer; OpenCV 4.11.0 with CUDA {catalog.opencv_confirmed[1]} is confirmed",
+                    _(
+                        "OpenCV {version} does not build under CUDA {fails} or newer; "
+                        "OpenCV 4.11.0 with CUDA {opencv_confirmed} is confirmed",
+                        version=version,
+                        fails=fails,
+                        opencv_confirmed=catalog.opencv_confirmed[1],
+                    ),
                 )
             )
     first, last = catalog.opencv_confirmed
     built = any(minor(c) == minor(cuda) and key(version) >= key(o) for o, c in catalog.opencv_built)
-    if not built and not within(minor(cuda), first, last) and not any(p.rule == "opencv-cuda" for p in problems):
+    if (
+        not built
+        and not within(minor(cuda), first, last)
+        and not any(p.rule == "opencv-cuda" for p in problems)
+    ):
         take = catalog.opencv_for(cuda)
-        ko, en = (f"OpenCV {take}",) * 2 if take else (f"CUDA {first}에서 {last}까지", f"CUDA {first} to {last}")
+        confirmed = (
+            f"OpenCV {take}" if take else _("CUDA {first} to {last}", first=first, last=last)
+        )
         problems.append(
             warning(
                 "opencv-cuda",
                 path,
-                f"OpenCV {josa(version, '과', '와')} CUDA {cuda}의 조합은 카탈로그에서 확인되지 않았습니다; 확인된 것은 {ko}입니다",
-                f"OpenCV {version} with CUDA {cuda} is not confirmed in the catalog; {en} is",
+                _(
+                    "OpenCV {version} with CUDA {cuda} is not confirmed in the catalog; "
+                    "{confirmed} is",
+                    version=version,
+                    cuda=cuda,
+                    confirmed=confirmed,
+                ),
             )
         )
-    return problems + _opencv_cudnn(preset, catalog)  # fmt: skip
+    return problems + _opencv_cudnn(preset, catalog)
 
 
 def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
@@ -123,8 +197,11 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
             error(
                 "opencv-cudnn",
                 "$.opencv.dnn",
-                "OpenCV DNN의 CUDA 백엔드에는 cuDNN이 필요한데 프리셋의 cudnn이 비어 있어 CPU로만 동작하게 됩니다; cuDNN이 든 기반 이미지를 쓰거나 dnn을 false로 하십시오",
-                "OpenCV's DNN on CUDA needs cuDNN and the preset has none, so DNN would silently be CPU only; take a base image with cudnn, or set dnn to false",
+                _(
+                    "OpenCV's DNN on CUDA needs cuDNN and the preset has none, so DNN "
+                    "would silently be CPU only; take a base image with cudnn, or set "
+                    "dnn to false"
+                ),
             )
         ]
     for cudnn, opencv in catalog.opencv_cudnn:
@@ -133,11 +210,16 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
                 error(
                     "opencv-cudnn",
                     "$.opencv.version",
-                    f"OpenCV {preset.opencv.version}의 DNN은 cuDNN {josa(cudnn, '과', '와')} 함께 컴파일되지 않습니다; OpenCV {opencv} 또는 cuDNN 8 기반 이미지를 쓰십시오",
-                    f"OpenCV {preset.opencv.version}'s DNN does not build with cuDNN {cudnn}; take OpenCV {opencv}, or a base image with cuDNN 8",
+                    _(
+                        "OpenCV {version}'s DNN does not build with cuDNN {cudnn}; take "
+                        "OpenCV {opencv}, or a base image with cuDNN 8",
+                        version=preset.opencv.version,
+                        cudnn=cudnn,
+                        opencv=opencv,
+                    ),
                 )
             ]
-    return []  # fmt: skip
+    return []
 
 
 def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
@@ -148,14 +230,28 @@ def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
     if not nvcc or not preset.cuda:
         return []
     most = catalog.host_gcc.get(minor(preset.cuda))
-    named = [m.group(1) for p in preset.apt_builder if (m := re.match(r"g(?:cc|\+\+)-([0-9]+)(?:=|$)", p))]
+    named = [
+        m.group(1)
+        for p in preset.apt_builder
+        if (m := re.match(r"g(?:cc|\+\+)-([0-9]+)(?:=|$)", p))
+    ]
     default = catalog.os_gcc.get(f"{preset.os_id} {preset.os_version}", "")
     used = max(named, key=key, default=default)
     if not most or not used or key(used) <= key(most):
         return []
-    return [error("compiler", "$.apt.builder",
-        f"CUDA {preset.cuda}의 nvcc는 GCC {most}까지만 받는데 빌더의 GCC는 {used}입니다; g++-{most} 패키지를 쓰십시오",
-        f"CUDA {preset.cuda}'s nvcc takes GCC up to {most} and the builder has {used}; take the package g++-{most}")]  # fmt: skip
+    return [
+        error(
+            "compiler",
+            "$.apt.builder",
+            _(
+                "CUDA {cuda}'s nvcc takes GCC up to {most} and the builder has {used}; "
+                "take the package g++-{most}",
+                cuda=preset.cuda,
+                most=most,
+                used=used,
+            ),
+        )
+    ]
 
 
 def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
@@ -166,11 +262,11 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
     names: Sequence[str] = preset.opencv.architectures
     suggested = ", ".join(catalog.suggested_architectures(cuda))
 
-    def instead(ko: str, en: str) -> tuple[str, str]:
+    def instead(rest: str) -> str:
         """What fits this CUDA or, where the catalog does not say, another CUDA."""
         if suggested:
-            return f"CUDA {cuda}에는 {josa(suggested, '을', '를')}", f"with CUDA {cuda} take {suggested}"
-        return ko, f"take {en}"
+            return _("with CUDA {cuda} take {suggested}", cuda=cuda, suggested=suggested)
+        return _("take {rest}", rest=rest)
 
     for index, compute in enumerate(names):
         path = f"$.opencv.architectures[{index}]"
@@ -178,27 +274,40 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
         if known is None:
             problems.append(
                 unknown(
-                    path, f"compute {compute}", nearest_version(compute, catalog.architectures), "CUDA를", "its CUDA"
+                    path,
+                    f"compute {compute}",
+                    nearest_version(compute, catalog.architectures),
+                    _("its CUDA"),
                 )
             )
         elif known.first_cuda and key(cuda) < key(known.first_cuda):
-            ko, en = instead(f"CUDA {known.first_cuda} 이상을", f"CUDA {known.first_cuda} or newer")
+            rest = instead(_("CUDA {first_cuda} or newer", first_cuda=known.first_cuda))
             problems.append(
                 error(
                     "architecture",
                     path,
-                    f"{known.name}(compute {compute})에는 CUDA {known.first_cuda} 이상이 필요합니다; {ko} 쓰십시오",
-                    f"{known.name} (compute {compute}) needs CUDA {known.first_cuda}; {en}",
+                    _(
+                        "{name} (compute {compute}) needs CUDA {first_cuda}; {rest}",
+                        name=known.name,
+                        compute=compute,
+                        first_cuda=known.first_cuda,
+                        rest=rest,
+                    ),
                 )
             )
         elif known.dropped_in and key(cuda) >= key(known.dropped_in):
-            ko, en = instead(f"{known.dropped_in}보다 낮은 CUDA를", f"a CUDA older than {known.dropped_in}")
+            rest = instead(_("a CUDA older than {dropped_in}", dropped_in=known.dropped_in))
             problems.append(
                 error(
                     "architecture",
                     path,
-                    f"CUDA {known.dropped_in}부터 {known.name}(compute {compute}) 지원이 없습니다; {ko} 쓰십시오",
-                    f"CUDA {known.dropped_in} dropped {known.name} (compute {compute}); {en}",
+                    _(
+                        "CUDA {dropped_in} dropped {name} (compute {compute}); {rest}",
+                        dropped_in=known.dropped_in,
+                        name=known.name,
+                        compute=compute,
+                        rest=rest,
+                    ),
                 )
             )
-    return problems  # fmt: skip
+    return problems

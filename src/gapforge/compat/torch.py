@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gapforge.base.text import josa
+from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog, TorchRelease
 from gapforge.compat.findings import Problem, error, nearest_version, unknown, warning
 from gapforge.compat.versions import key, local, major, minor, public
@@ -21,7 +21,9 @@ class TorchBuild:
     from_default: bool
 
 
-def python_problems(python: str, os: tuple[str, str], extra_source: bool, catalog: Catalog) -> list[Problem]:
+def python_problems(
+    python: str, os: tuple[str, str], extra_source: bool, catalog: Catalog
+) -> list[Problem]:
     """Whether the target's package archive has this Python; only Ubuntu 22.04 is known."""
     if os != TARGET_OS or extra_source:
         return []
@@ -31,8 +33,11 @@ def python_problems(python: str, os: tuple[str, str], extra_source: bool, catalo
             error(
                 "python-source",
                 "$.python.version",
-                f"Ubuntu 22.04의 저장소에는 Python {josa(python, '이', '가')} 없습니다; 3.10을 쓰거나 그 버전이 있는 저장소를 apt.sources에 추가하십시오",
-                f"Ubuntu 22.04's archive has no Python {python}; take 3.10, or add to apt.sources an archive that has it",
+                _(
+                    "Ubuntu 22.04's archive has no Python {python}; take 3.10, or add to "
+                    "apt.sources an archive that has it",
+                    python=python,
+                ),
             )
         ]
     if origin == "release-candidate":
@@ -40,11 +45,14 @@ def python_problems(python: str, os: tuple[str, str], extra_source: bool, catalo
             warning(
                 "python-source",
                 "$.python.version",
-                f"Ubuntu 22.04의 Python {josa(python, '은', '는')} 정식판이 아닌 릴리스 후보 빌드입니다; 3.10이 안전합니다",
-                f"Ubuntu 22.04's Python {python} is a release candidate build; 3.10 is the safe choice",
+                _(
+                    "Ubuntu 22.04's Python {python} is a release candidate build; 3.10 "
+                    "is the safe choice",
+                    python=python,
+                ),
             )
         ]
-    return []  # fmt: skip
+    return []
 
 
 def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
@@ -71,8 +79,14 @@ def torch_problems(torch: PyTorch, cuda: str, python: str, catalog: Catalog) -> 
     release = catalog.torch.get(asked.version)
     problems = _torch_index(torch, asked)
     if release is None:
-        problems.append(unknown("$.pytorch.torch", f"torch {asked.version}", nearest_version(asked.version, catalog.torch),
-                                 "Python과 CUDA 빌드를", "its Pythons and CUDA builds"))  # fmt: skip
+        problems.append(
+            unknown(
+                "$.pytorch.torch",
+                f"torch {asked.version}",
+                nearest_version(asked.version, catalog.torch),
+                _("its Pythons and CUDA builds"),
+            )
+        )
     else:
         problems += _torch_release(torch, asked, release, python, catalog)
     return problems + _torch_cuda(asked, cuda, python, catalog)
@@ -85,8 +99,12 @@ def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
             error(
                 "torch-index",
                 "$.pytorch.index",
-                f"기본 인덱스에는 torch {torch.torch} 같은 +{own} 빌드가 없습니다; index를 다음 주소로 바꾸십시오: https://download.pytorch.org/whl/{own}",
-                f"the default index has no +{own} builds such as torch {torch.torch}; set index to https://download.pytorch.org/whl/{own}",
+                _(
+                    "the default index has no +{own} builds such as torch {torch}; set "
+                    "index to https://download.pytorch.org/whl/{own}",
+                    own=own,
+                    torch=torch.torch,
+                ),
             )
         ]
     match = re.search(r"/(cpu|cu[0-9]+)/?$", torch.index)
@@ -95,11 +113,15 @@ def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
             error(
                 "torch-index",
                 "$.pytorch.index",
-                f"torch {josa(torch.torch, '은', '는')} 인덱스 {match.group(1)}에 없습니다; 주소의 끝을 {own}에 맞추십시오",
-                f"torch {torch.torch} is not in the index for {match.group(1)}; end the address with {own}",
+                _(
+                    "torch {torch} is not in the index for {group}; end the address with {own}",
+                    torch=torch.torch,
+                    group=match.group(1),
+                    own=own,
+                ),
             )
         ]
-    return []  # fmt: skip
+    return []
 
 
 def _torch_release(
@@ -107,29 +129,42 @@ def _torch_release(
 ) -> list[Problem]:
     problems: list[Problem] = []
     if asked.build and asked.build not in release.builds:
-        other = nearest_version(asked.version, (v for v, r in catalog.torch.items() if asked.build in r.builds))
-        ko, en = (
-            (f"; {asked.build} 빌드는 torch {other}에 있습니다", f"; {asked.build} exists for torch {other}")
-            if other
-            else ("", "")
+        other = nearest_version(
+            asked.version, (v for v, r in catalog.torch.items() if asked.build in r.builds)
+        )
+        rest = (
+            _("; {build} exists for torch {other}", build=asked.build, other=other) if other else ""
         )
         problems.append(
             error(
                 "torch-build",
                 "$.pytorch.torch",
-                f"torch {asked.version}에는 {asked.build} 빌드가 없고 {', '.join(release.builds)}만 있습니다{ko}",
-                f"torch {asked.version} has no {asked.build} build, only {', '.join(release.builds)}{en}",
+                _(
+                    "torch {version} has no {build} build, only {builds}{rest}",
+                    version=asked.version,
+                    build=asked.build,
+                    builds=", ".join(release.builds),
+                    rest=rest,
+                ),
             )
         )
     if python not in release.pythons:
-        other = nearest_version(asked.version, (v for v, r in catalog.torch.items() if python in r.pythons))
-        ko, en = (f" 또는 torch {other}", f", or torch {other}") if other else ("", "")
+        other = nearest_version(
+            asked.version, (v for v, r in catalog.torch.items() if python in r.pythons)
+        )
+        rest = _(", or torch {other}", other=other) if other else ""
         problems.append(
             error(
                 "torch-python",
                 "$.pytorch.torch",
-                f"torch {asked.version}에는 Python {python}용 wheel이 없습니다; Python {josa(', '.join(release.pythons) + ko, '을', '를')} 쓰십시오",
-                f"torch {asked.version} has no wheels for Python {python}; take Python {', '.join(release.pythons)}{en}",
+                _(
+                    "torch {version} has no wheels for Python {python}; take Python "
+                    "{pythons}{rest}",
+                    version=asked.version,
+                    python=python,
+                    pythons=", ".join(release.pythons),
+                    rest=rest,
+                ),
             )
         )
     for name, asked_for, goes_with in (
@@ -145,8 +180,11 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"torch {asked.version}에 맞는 {josa(name, '은', '는')} 나온 적이 없습니다; {josa(name, '을', '를')} 빼십시오",
-                    f"no {name} was released for torch {asked.version}; leave {name} out",
+                    _(
+                        "no {name} was released for torch {version}; leave {name} out",
+                        name=name,
+                        version=asked.version,
+                    ),
                 )
             )
         elif public(asked_for) != goes_with:
@@ -154,8 +192,15 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"{name} {josa(public(asked_for), '은', '는')} torch {josa(asked.version, '과', '와')} 맞지 않습니다; {name} {josa(goes_with + suffix, '을', '를')} 쓰십시오",
-                    f"{name} {public(asked_for)} does not go with torch {asked.version}; take {name} {goes_with}{suffix}",
+                    _(
+                        "{name} {asked_for} does not go with torch {version}; take "
+                        "{name} {goes_with}{suffix}",
+                        name=name,
+                        asked_for=public(asked_for),
+                        version=asked.version,
+                        goes_with=goes_with,
+                        suffix=suffix,
+                    ),
                 )
             )
         elif local(asked_for) != local(torch.torch):
@@ -163,19 +208,31 @@ def _torch_release(
                 error(
                     "torch-pair",
                     path,
-                    f"{name} {josa(asked_for, '과', '와')} torch {josa(torch.torch, '은', '는')} 서로 다른 빌드입니다; {name} {josa(goes_with + suffix, '을', '를')} 쓰십시오",
-                    f"{name} {asked_for} and torch {torch.torch} are different builds; take {name} {goes_with}{suffix}",
+                    _(
+                        "{name} {asked_for} and torch {torch} are different builds; take "
+                        "{name} {goes_with}{suffix}",
+                        name=name,
+                        asked_for=asked_for,
+                        torch=torch.torch,
+                        goes_with=goes_with,
+                        suffix=suffix,
+                    ),
                 )
             )
-    return problems  # fmt: skip
+    return problems
 
 
 def torch_builds_for(release: TorchRelease, cuda: str) -> list[str]:
     """The builds of a release that a CUDA base takes, best first; ["cpu"] without CUDA."""
     if not cuda:
         return [b for b in release.builds if b == "cpu"]
-    fitting = [b for b in release.builds if build_cuda(b) and major(build_cuda(b)) == major(cuda)
-               and key(build_cuda(b)) <= key(minor(cuda))]  # fmt: skip
+    fitting = [
+        b
+        for b in release.builds
+        if build_cuda(b)
+        and major(build_cuda(b)) == major(cuda)
+        and key(build_cuda(b)) <= key(minor(cuda))
+    ]
     return sorted(fitting, key=lambda b: key(build_cuda(b)), reverse=True)
 
 
@@ -190,19 +247,32 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             warning(
                 "torch-cuda",
                 path,
-                f"CUDA가 없는 프리셋인데 torch {asked.version}의 {asked.build} 빌드는 CUDA 라이브러리까지 설치합니다; {asked.version}+cpu를 쓰십시오(인덱스 https://download.pytorch.org/whl/cpu)",
-                f"the preset has no CUDA but torch {asked.version}'s {asked.build} build brings the CUDA libraries along; take {asked.version}+cpu from https://download.pytorch.org/whl/cpu",
+                _(
+                    "the preset has no CUDA but torch {version}'s {build} build brings "
+                    "the CUDA libraries along; take {version}+cpu from "
+                    "https://download.pytorch.org/whl/cpu",
+                    version=asked.version,
+                    build=asked.build,
+                ),
             )
         ]
     if asked.build == "cpu":
-        fit = torch_builds_for(catalog.torch[asked.version], cuda) if asked.version in catalog.torch else []
+        fit = (
+            torch_builds_for(catalog.torch[asked.version], cuda)
+            if asked.version in catalog.torch
+            else []
+        )
         take = f"{asked.version}+{fit[0]}" if fit else f"+cu{minor(cuda).replace('.', '')}"
         return [
             warning(
                 "torch-cuda",
                 path,
-                f"torch {asked.version}+cpu는 GPU를 쓰지 못합니다; CUDA {cuda}에는 {josa(take, '이', '가')} 맞습니다",
-                f"torch {asked.version}+cpu cannot use a GPU; with CUDA {cuda} take {take}",
+                _(
+                    "torch {version}+cpu cannot use a GPU; with CUDA {cuda} take {take}",
+                    version=asked.version,
+                    cuda=cuda,
+                    take=take,
+                ),
             )
         ]
     if major(own) != major(cuda):
@@ -211,11 +281,24 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             error(
                 "torch-cuda",
                 path,
-                f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {cuda}에는 {josa(take, '을', '를')} 쓰십시오"
+                _(
+                    "torch {version}'s {build} build needs CUDA {own}; with CUDA {cuda} "
+                    "take {take}",
+                    version=asked.version,
+                    build=asked.build,
+                    own=major(own),
+                    cuda=cuda,
+                    take=take,
+                )
                 if take
-                else f"torch {asked.version}의 {asked.build} 빌드에는 CUDA {josa(major(own), '이', '가')} 필요합니다; CUDA {own} 기반 이미지를 쓰십시오",
-                f"torch {asked.version}'s {asked.build} build needs CUDA {major(own)}; "
-                + (f"with CUDA {cuda} take {take}" if take else f"take a base image with CUDA {own}"),
+                else _(
+                    "torch {version}'s {build} build needs CUDA {major}; take a base "
+                    "image with CUDA {own}",
+                    version=asked.version,
+                    build=asked.build,
+                    major=major(own),
+                    own=own,
+                ),
             )
         ]
     if key(own) > key(minor(cuda)):
@@ -224,18 +307,32 @@ def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> 
             warning(
                 "torch-cuda",
                 path,
-                f"torch {asked.version}의 CUDA {josa(own, '은', '는')} 기반 이미지의 CUDA {cuda}보다 높아 더 새로운 드라이버가 필요할 수 있습니다"
-                + (f"; {josa(take, '이', '가')} 맞습니다" if take else ""),
-                f"torch {asked.version} carries CUDA {own}, newer than the base image's {cuda}, and may need a newer driver"
-                + (f"; {take} fits" if take else ""),
+                _(
+                    "torch {version} carries CUDA {own}, newer than the base image's "
+                    "{cuda}, and may need a newer driver; {take} fits",
+                    version=asked.version,
+                    own=own,
+                    cuda=cuda,
+                    take=take,
+                )
+                if take
+                else _(
+                    "torch {version} carries CUDA {own}, newer than the base image's "
+                    "{cuda}, and may need a newer driver",
+                    version=asked.version,
+                    own=own,
+                    cuda=cuda,
+                ),
             )
         ]
-    return []  # fmt: skip
+    return []
 
 
 def _torch_instead(version: str, cuda: str, python: str, catalog: Catalog) -> str:
     """The nearest ``VERSION+BUILD`` for this CUDA and Python; "" when there is none."""
-    fitting = {v: torch_builds_for(r, cuda) for v, r in catalog.torch.items() if python in r.pythons}
+    fitting = {
+        v: torch_builds_for(r, cuda) for v, r in catalog.torch.items() if python in r.pythons
+    }
     near = nearest_version(version, (v for v, builds in fitting.items() if builds))
     return f"torch {near}+{fitting[near][0]}" if near else ""
 
@@ -244,7 +341,10 @@ def numpy_allowed(preset: Preset, version: str) -> bool:
     """Whether the resolver may choose this NumPy or a newer one for the preset: nothing pins it below."""
     pins = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", _numpy_asked(preset))
     limit = key(version)
-    return not any((op in ("==", "~=", "<=") and key(v) < limit) or (op == "<" and key(v) <= limit) for op, v in pins)
+    return not any(
+        (op in ("==", "~=", "<=") and key(v) < limit) or (op == "<" and key(v) <= limit)
+        for op, v in pins
+    )
 
 
 def _numpy_asked(preset: Preset) -> str:
@@ -263,9 +363,26 @@ def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
     if not numpy_allowed(preset, limit):
         return []
     asked = _numpy_asked(preset)
-    return [error("numpy", "$.python.packages",
-        f"torch {josa(version, '은', '는')} NumPy {limit}에서 동작하지 않는데 " + (josa(f'"{asked}"', "은", "는") + f" {limit}.x를 허용합니다" if asked else "NumPy 버전이 정해져 있지 않습니다") + "; numpy==1.26.4를 쓰십시오",
-        f"torch {version} does not work with NumPy {limit}, and " + (f'"{asked}" allows it' if asked else "no NumPy is pinned") + "; take numpy==1.26.4")]  # fmt: skip
+    return [
+        error(
+            "numpy",
+            "$.python.packages",
+            _(
+                'torch {version} does not work with NumPy {limit}, and "{asked}" allows '
+                "it; take numpy==1.26.4",
+                version=version,
+                limit=limit,
+                asked=asked,
+            )
+            if asked
+            else _(
+                "torch {version} does not work with NumPy {limit}, and no NumPy is "
+                "pinned; take numpy==1.26.4",
+                version=version,
+                limit=limit,
+            ),
+        )
+    ]
 
 
 def undeclared_problems(preset: Preset) -> list[Problem]:
@@ -277,6 +394,14 @@ def undeclared_problems(preset: Preset) -> list[Problem]:
         or any(re.match(r"packaging\s*([=<>~!]|$)", p, re.I) for p in preset.packages)
     ):
         return []
-    return [error("packaging", "$.python.packages",
-        f"torch {josa(version, '은', '는')} packaging을 쓰면서도 의존성으로 요구하지 않아, 없으면 torchvision을 불러올 수 없습니다; packaging==24.1을 추가하십시오",
-        f"torch {version} imports packaging without asking for it, and torchvision does not load when it is absent; add packaging==24.1")]  # fmt: skip
+    return [
+        error(
+            "packaging",
+            "$.python.packages",
+            _(
+                "torch {version} imports packaging without asking for it, and "
+                "torchvision does not load when it is absent; add packaging==24.1",
+                version=version,
+            ),
+        )
+    ]

@@ -17,8 +17,12 @@ IMAGE_UNPACKED = 2.3  # nvidia/cuda layers, gzip to unpacked
 WHEEL_UNPACKED = 1.9  # measured: the torch 2.1.2 set, 2.6 GB of wheels, 4.8 GB installed
 DEB_UNPACKED = 3.6
 TENSORRT_UNPACKED = 2.2
-SOURCE_WORK = 25  # unpacked sources, objects and results of FFmpeg and OpenCV, for each byte of archive
-CUDA_ARCHITECTURE = 2 * GB  # objects and libraries of OpenCV's CUDA modules, for each GPU architecture
+SOURCE_WORK = (
+    25  # unpacked sources, objects and results of FFmpeg and OpenCV, for each byte of archive
+)
+CUDA_ARCHITECTURE = (
+    2 * GB
+)  # objects and libraries of OpenCV's CUDA modules, for each GPU architecture
 COPIES = 3  # a component's tree is in its own stage, in the builder image and in the runtime image
 LOG = 50 * MB  # report, plan, Dockerfile and log of a build
 BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded down
@@ -46,7 +50,10 @@ class SpaceNeed:
 
 def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
     """What a first build needs. ``linked``: the context can be hard links, so that it takes no space of its own."""
-    sizes = {kind: sum(e.size for e in lock.of(kind)) for kind in ("image", "wheel", "deb", "source", "tensorrt")}
+    sizes = {
+        kind: sum(e.size for e in lock.of(kind))
+        for kind in ("image", "wheel", "deb", "source", "tensorrt")
+    }
     context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"]
     context += sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
     architectures = len(preset.opencv.architectures) if preset.opencv and preset.opencv.cuda else 0

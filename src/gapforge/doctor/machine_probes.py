@@ -21,10 +21,12 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import ToolError
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import says
-from gapforge.base.text import tr
 
-QUESTION_TIMEOUT = 20.0  # seconds; nvidia-smi takes several on a cold machine, and hangs when the driver does
+QUESTION_TIMEOUT = (
+    20.0  # seconds; nvidia-smi takes several on a cold machine, and hangs when the driver does
+)
 NVIDIA_VENDOR = "0x10de"
 
 
@@ -130,10 +132,17 @@ def system(project_files: tuple[Path, ...] = ()) -> System:
         total, available = min(total, limit), min(available, limit)
     stamps = [s.st_mtime for f in project_files if (s := _stat(f)) is not None]
     return System(
-        os_id=release.get("ID", ""), os_version=release.get("VERSION_ID", ""), architecture=platform.machine(),
-        python=tuple(sys.version_info[:3]), cores=len(os.sched_getaffinity(0)), memory=total, available=available,
-        umask=_umask(), now=time.time(), newest_file=max(stamps, default=0.0),
-    )  # fmt: skip
+        os_id=release.get("ID", ""),
+        os_version=release.get("VERSION_ID", ""),
+        architecture=platform.machine(),
+        python=tuple(sys.version_info[:3]),
+        cores=len(os.sched_getaffinity(0)),
+        memory=total,
+        available=available,
+        umask=_umask(),
+        now=time.time(),
+        newest_file=max(stamps, default=0.0),
+    )
 
 
 def docker_socket() -> Socket:
@@ -154,7 +163,12 @@ def docker_socket() -> Socket:
         pass
     member = status.st_gid in (os.getegid(), *os.getgroups())
     return Socket(
-        path, exists=True, usable=os.access(path, os.R_OK | os.W_OK), group=group, member=member, listed=listed
+        path,
+        exists=True,
+        usable=os.access(path, os.R_OK | os.W_OK),
+        group=group,
+        member=member,
+        listed=listed,
     )
 
 
@@ -164,11 +178,17 @@ def nvidia(client: str = "", host: str = "") -> Nvidia:
     if not driver:
         driver = _kernel_driver(Path("/proc/driver/nvidia/version"))
     return Nvidia(
-        driver=driver, gpus=gpus, problem=problem, devices=_pci_devices(Path("/sys/bus/pci/devices")),
-        runtimes=_runtimes(client, host) if client else (), toolkit=_toolkit_version(),
-        hook=any(_on_path(name) for name in ("nvidia-container-runtime-hook", "nvidia-container-toolkit")),
+        driver=driver,
+        gpus=gpus,
+        problem=problem,
+        devices=_pci_devices(Path("/sys/bus/pci/devices")),
+        runtimes=_runtimes(client, host) if client else (),
+        toolkit=_toolkit_version(),
+        hook=any(
+            _on_path(name) for name in ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
+        ),
         cdi=any(list(Path(folder).glob("nvidia*")) for folder in ("/etc/cdi", "/var/run/cdi")),
-    )  # fmt: skip
+    )
 
 
 def volume(path: Path) -> Volume | None:
@@ -183,8 +203,13 @@ def volume(path: Path) -> Volume | None:
             if place.parent == place:
                 return None
             place = place.parent
-    return Volume(str(path), device, data.f_bavail * data.f_frsize, data.f_favail if data.f_files else -1,
-                  os.access(place, os.W_OK | os.X_OK))  # fmt: skip
+    return Volume(
+        str(path),
+        device,
+        data.f_bavail * data.f_frsize,
+        data.f_favail if data.f_files else -1,
+        os.access(place, os.W_OK | os.X_OK),
+    )
 
 
 def can_link(source: Path, folder: Path) -> bool | None:
@@ -216,7 +241,11 @@ def env_file(path: Path) -> EnvFile:
     if status is None:
         return EnvFile(str(path))
     return EnvFile(
-        str(path), True, stat.S_IMODE(status.st_mode), status.st_uid == os.geteuid(), os.access(path, os.R_OK)
+        str(path),
+        True,
+        stat.S_IMODE(status.st_mode),
+        status.st_uid == os.geteuid(),
+        os.access(path, os.R_OK),
     )
 
 
@@ -240,21 +269,25 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
     # Drivers before 510 do not know compute_cap and then answer nothing at all.
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):
         try:
-            result = process.run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
-                                 check=False, timeout=QUESTION_TIMEOUT)  # fmt: skip
+            result = process.run(
+                ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
+                check=False,
+                timeout=QUESTION_TIMEOUT,
+            )
         except (ToolError, OSError) as error:
             return "", (), says(error)
         driver, gpus = parse_gpus(result.output)
         if gpus:
             return driver, gpus, ""
         said = said or (result.output + result.errors).strip()
-    return "", (), said.splitlines()[-1] if said else tr("nvidia-smi의 출력이 없음", "nvidia-smi says nothing")
+    return "", (), said.splitlines()[-1] if said else _("nvidia-smi says nothing")
 
 
 def _kernel_driver(file: Path) -> str:
     try:
         match = re.search(
-            r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s", file.read_text(encoding="utf-8", errors="replace")
+            r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s",
+            file.read_text(encoding="utf-8", errors="replace"),
         )
     except OSError:
         return ""
@@ -275,8 +308,12 @@ def _pci_devices(folder: Path) -> int:
 
 def _runtimes(client: str, host: str) -> tuple[str, ...]:
     try:
-        result = process.run([client, "info", "--format", "{{json .Runtimes}}"], check=False, timeout=QUESTION_TIMEOUT,
-                             env={"DOCKER_HOST": host} if host else None)  # fmt: skip
+        result = process.run(
+            [client, "info", "--format", "{{json .Runtimes}}"],
+            check=False,
+            timeout=QUESTION_TIMEOUT,
+            env={"DOCKER_HOST": host} if host else None,
+        )
         found = json.loads(result.output or "{}")
     except (ToolError, OSError, ValueError):
         return ()
@@ -307,7 +344,7 @@ def _os_release(file: Path) -> dict[str, str]:
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+    return {key.strip(): value.strip().strip("\"'") for key, _unused, value in pairs}
 
 
 def _meminfo(file: Path) -> dict[str, int]:
@@ -333,7 +370,9 @@ def _memory_limit() -> int:
 def _umask() -> int:
     """This process's umask. Read, not set and set back: another thread may be writing a file."""
     try:
-        match = re.search(r"^Umask:\s+([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+        match = re.search(
+            r"^Umask:\s+([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE
+        )
     except OSError:
         match = None
     return int(match[1], 8) if match else 0o022

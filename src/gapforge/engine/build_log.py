@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 
 KEPT_LINES = 25  # of the failed step, or of the whole log when no step failed
 
@@ -34,7 +34,7 @@ class BuildLog:
             # Sibling steps are only CANCELED, so the first ERROR is the cause.
             if not self._failed:
                 self._failed, self.reason = match[1], match[2]
-                self.failed_step = self.titles.get(match[1], tr(f"단계 #{match[1]}", f"step #{match[1]}"))
+                self.failed_step = self.titles.get(match[1], _("step #{match}", match=match[1]))
         elif match := _STEP.match(line):
             self.titles[match[1]] = match[2]
         elif (match := _OUTPUT.match(line)) and not _DIGEST.fullmatch(match[2]):

@@ -12,8 +12,8 @@ from typing import Any
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, Fault, ToolError, UsageError
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.engine import private_daemon
 from gapforge.engine.docker import (
     BuildKitEngine,
@@ -24,12 +24,17 @@ from gapforge.engine.docker import (
     no_daemon_hint,
     unreachable,
     version_of,
-)  # fmt: skip
+)
 from gapforge.engine.protocol import Engine, EngineInfo
 from gapforge.model.schema import nearest
 
-ENGINES: Mapping[str, type[DockerEngine]] = {"docker-buildkit": BuildKitEngine, "docker-buildx": BuildxEngine}
-PROBE_TIMEOUT = 20.0  # seconds; a daemon that is starting may be slow, one that hangs must not hang us
+ENGINES: Mapping[str, type[DockerEngine]] = {
+    "docker-buildkit": BuildKitEngine,
+    "docker-buildx": BuildxEngine,
+}
+PROBE_TIMEOUT = (
+    20.0  # seconds; a daemon that is starting may be slow, one that hangs must not hang us
+)
 LEAST_SERVER = (20, 10)  # the first whose own frontend knows RUN --mount without a `# syntax` line
 
 
@@ -63,9 +68,14 @@ def choose(preferred: str = "", host: str = "", project: Project | None = None) 
     if preferred not in ("", "docker", *ENGINES):
         names = ["docker", *ENGINES]
         called = f'"{preferred}"'
-        raise UsageError(tr(f"{josa(called, '이라는', '라는')} 엔진은 없습니다{nearest(preferred, names)}",
-                            f"no engine is called {called}{nearest(preferred, names)}"),
-                         hint=tr("이 가운데 하나를 쓰십시오: ", "use one of: ") + ", ".join(names))  # fmt: skip
+        raise UsageError(
+            _(
+                "no engine is called {called}{nearest}",
+                called=called,
+                nearest=nearest(preferred, names),
+            ),
+            hint=_("use one of: ") + ", ".join(names),
+        )
     tried: list[Fault] = []
     podman: list[str] = []
     clients = [c for path in client_paths() if (c := _look(path, preferred, tried, podman))]
@@ -80,17 +90,23 @@ def choose(preferred: str = "", host: str = "", project: Project | None = None) 
                 refused.append(error)
                 where = f"{client.path} {client.version}"
                 if address:
-                    where = tr(f"{where}, 주소 {address}", f"{where} at {address}")
+                    where = _("{where} at {address}", where=where, address=address)
                 tried.append(Fault(where, error.message.strip().splitlines()[-1]))
     said = "\n".join(error.said for error in refused)
-    raise EngineError(tr("쓸 수 있는 엔진이 없습니다: ", "no engine can be used: ") + refused[0].message, faults=tried,
-                      hint=hint_for(said) if unreachable(said) else _other_hint(said, any(e.old for e in refused)))  # fmt: skip
+    raise EngineError(
+        _("no engine can be used: ") + refused[0].message,
+        faults=tried,
+        hint=hint_for(said)
+        if unreachable(said)
+        else _other_hint(said, any(e.old for e in refused)),
+    )
 
 
 def assumed() -> Engine:
     """Docker with its built-in BuildKit, not looked for: for showing the command where no engine is usable."""
-    # no tr: a name, which reports hold too
-    return BuildKitEngine(EngineInfo("docker-buildkit", "docker", "", "", "buildkit (built in)", ""))
+    return BuildKitEngine(
+        EngineInfo("docker-buildkit", "docker", "", "", "buildkit (built in)", "")
+    )
 
 
 def client_paths() -> list[str]:
@@ -103,7 +119,9 @@ def client_paths() -> list[str]:
         candidate = Path(folder or ".") / (named or "docker")
         # Not Path.is_file: a folder on PATH that this user may not enter is no error.
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            found.setdefault(str(candidate.resolve()), str(candidate.absolute()))  # /bin is often /usr/bin
+            found.setdefault(
+                str(candidate.resolve()), str(candidate.absolute())
+            )  # /bin is often /usr/bin
     return list(found.values()) or ([named] if named else [])
 
 
@@ -115,43 +133,57 @@ def _look(path: str, preferred: str, tried: list[Fault], podman: list[str]) -> C
     try:
         shown = process.run([path, "--version"], timeout=PROBE_TIMEOUT, check=False)
     except (ToolError, OSError) as error:
-        tried.append(Fault(path, tr(f"실행할 수 없음: {error}", f"cannot be run: {error}")))
+        tried.append(Fault(path, _("cannot be run: {error}", error=error)))
         return None
     text = (shown.output + shown.errors).strip()
     if "podman" in text.lower():
         podman.append(path)
-        tried.append(Fault(path, tr("docker를 대신하는 Podman임. gapforge는 아직 Podman으로 빌드하지 않음",
-                                    "is Podman's stand-in for docker; gapforge does not build with Podman yet"),
-                           tr("Docker의 클라이언트", "Docker's own client")))  # fmt: skip
+        tried.append(
+            Fault(
+                path,
+                _("is Podman's stand-in for docker; gapforge does not build with Podman yet"),
+                _("Docker's own client"),
+            )
+        )
         return None
     if shown.code != 0 or not text.startswith("Docker version"):
         start = text[:80]
-        tried.append(Fault(path, tr(f"--version에 docker 클라이언트답게 답하지 않음: {start!r}",
-                                    f"does not answer --version like a docker client: {start!r}")))  # fmt: skip
+        tried.append(
+            Fault(path, _("does not answer --version like a docker client: {start!r}", start=start))
+        )
         return None
     version = version_of(text)
     builders: list[tuple[str, str]] = []
     if (18, 9) <= version < (23,):
-        builders.append(("docker-buildkit", "buildkit (built in)"))  # no tr: a name, which reports hold too
+        builders.append(("docker-buildkit", "buildkit (built in)"))
     if buildx := _buildx(path):
         builders.append(("docker-buildx", f"buildx {buildx}"))
     number = ".".join(map(str, version))
     if not builders:
         if version >= (23,):
-            why = tr(f"클라이언트 {number}: 23부터 BuildKit에 필요한 buildx 플러그인이 없음",
-                     f"client {number} has no buildx plugin, which clients from 23 on need for BuildKit")  # fmt: skip
-        else:
-            why = tr(
-                f"클라이언트 {number}: BuildKit(18.09)보다 오래됨", f"client {number} is older than BuildKit (18.09)"
+            why = _(
+                "client {number} has no buildx plugin, which clients from 23 on need for BuildKit",
+                number=number,
             )
-        tried.append(Fault(path, why, tr("BuildKit이나 docker-buildx 플러그인이 있는 클라이언트",
-                                         "a client with BuildKit or the plugin docker-buildx")))  # fmt: skip
+        else:
+            why = _("client {number} is older than BuildKit (18.09)", number=number)
+        tried.append(Fault(path, why, _("a client with BuildKit or the plugin docker-buildx")))
         return None
     fitting = tuple(b for b in builders if preferred in ("", "docker", b[0]))
     if not fitting:
         other = builders[0][0]
-        tried.append(Fault(path, tr(f"클라이언트 {number}: {other}만 가능, {preferred} 불가",
-                                    f"client {number} can be {other}, not {preferred}"), preferred))  # fmt: skip
+        tried.append(
+            Fault(
+                path,
+                _(
+                    "client {number} can be {other}, not {preferred}",
+                    number=number,
+                    other=other,
+                    preferred=preferred,
+                ),
+                preferred,
+            )
+        )
         return None
     return Client(path, number, fitting)
 
@@ -191,49 +223,74 @@ def _context() -> str:
 
 
 def _silent(error: ToolError) -> _Unusable:
-    return _Unusable(tr(f"데몬이 응답하지 않습니다: {error.message}", f"the daemon does not answer: {error.message}"))
+    return _Unusable(_("the daemon does not answer: {message}", message=error.message))
 
 
 def _reach(client: Client, host: str, own: bool) -> Engine:
     """The engine behind ``host``; _Unusable when nothing answers or it is not usable."""
     try:
-        asked = process.run([client.path, "version", "--format", "{{json .}}"], env=client_env(host),
-                            timeout=PROBE_TIMEOUT, check=False)  # fmt: skip
+        asked = process.run(
+            [client.path, "version", "--format", "{{json .}}"],
+            env=client_env(host),
+            timeout=PROBE_TIMEOUT,
+            check=False,
+        )
     except ToolError as error:
         raise _silent(error) from error
     answer = _json(asked.output)
     server = answer.get("Server") or {}
     if not server:
         said = (asked.errors or asked.output).strip()
-        raise _Unusable(said or tr("응답 없음", "no answer"), said)
+        raise _Unusable(said or _("no answer"), said)
     version = str(server.get("Version", ""))
     parts = " ".join(str(c.get("Name", "")) for c in server.get("Components") or ())
     if "podman" in parts.lower():
-        raise _Unusable(tr(f"이 소켓에서는 Podman {version} 데몬이 응답합니다. gapforge는 아직 Podman으로 빌드하지 않습니다",
-                           f"Podman {version} answers on this socket; gapforge does not build with Podman yet"), parts)  # fmt: skip
+        raise _Unusable(
+            _(
+                "Podman {version} answers on this socket; gapforge does not build with Podman yet",
+                version=version,
+            ),
+            parts,
+        )
     if server.get("Os", "linux") != "linux":
         system = server["Os"]
-        raise _Unusable(tr(f"데몬이 {system} 이미지를 빌드합니다. gapforge에는 linux가 필요합니다",
-                           f"the daemon builds {system} images; gapforge needs linux"))  # fmt: skip
+        raise _Unusable(_("the daemon builds {system} images; gapforge needs linux", system=system))
     if version_of(version) and version_of(version) < LEAST_SERVER:
-        raise _Unusable(tr(f"docker 데몬 {version}: 너무 오래되었습니다. RUN --mount에는 20.10 이상이 필요합니다",
-                           f"the docker daemon {version} is too old: RUN --mount needs 20.10 or newer"), old=True)  # fmt: skip
+        raise _Unusable(
+            _(
+                "the docker daemon {version} is too old: RUN --mount needs 20.10 or newer",
+                version=version,
+            ),
+            old=True,
+        )
     info = _info(client, host)
     name, builder = client.builders[0]
     status = " ".join(str(item) for pair in info.get("DriverStatus") or () for item in pair)
     root = str(info.get("DockerRootDir", ""))
-    return ENGINES[name](EngineInfo(
-        name=name, client=client.path, client_version=client.version, server_version=version, builder=builder,
-        root_dir=root if _is_local(host, answer) else "", host=host,
-        image_store="containerd" if "io.containerd.snapshotter" in status else "classic",
-        storage_driver=str(info.get("Driver", "")), private=own,
-    ))  # fmt: skip
+    return ENGINES[name](
+        EngineInfo(
+            name=name,
+            client=client.path,
+            client_version=client.version,
+            server_version=version,
+            builder=builder,
+            root_dir=root if _is_local(host, answer) else "",
+            host=host,
+            image_store="containerd" if "io.containerd.snapshotter" in status else "classic",
+            storage_driver=str(info.get("Driver", "")),
+            private=own,
+        )
+    )
 
 
 def _info(client: Client, host: str) -> dict[str, Any]:
     try:
-        asked = process.run([client.path, "info", "--format", "{{json .}}"], env=client_env(host),
-                            timeout=PROBE_TIMEOUT, check=False)  # fmt: skip
+        asked = process.run(
+            [client.path, "info", "--format", "{{json .}}"],
+            env=client_env(host),
+            timeout=PROBE_TIMEOUT,
+            check=False,
+        )
     except ToolError as error:
         raise _silent(error) from error
     info = _json(asked.output)
@@ -261,25 +318,35 @@ def _json(text: str) -> dict[str, Any]:
 
 def _no_client(tried: list[Fault], preferred: str, podman: list[str]) -> EngineError:
     if not tried:
-        return EngineError(tr("PATH에 docker 클라이언트가 없습니다", "there is no docker client on PATH"),
-                           hint=tr("Docker를 설치하거나(apt-get install docker.io) 클라이언트를 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
-                                   "install Docker (apt-get install docker.io), or name a client: GAPFORGE_DOCKER=/path/to/docker"))  # fmt: skip
+        return EngineError(
+            _("there is no docker client on PATH"),
+            hint=_(
+                "install Docker (apt-get install docker.io), or name a client: "
+                "GAPFORGE_DOCKER=/path/to/docker"
+            ),
+        )
     if len(podman) == len(tried):
-        hint = tr("Docker의 클라이언트를 따로 설치하고 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
-                  "install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
+        hint = _("install Docker's client next to it and name it: GAPFORGE_DOCKER=/path/to/docker")
     else:
-        hint = tr("플러그인을 설치하거나(apt-get install docker-buildx) 다른 클라이언트를 지정하십시오: GAPFORGE_DOCKER=/path/to/docker",
-                  "install the plugin (apt-get install docker-buildx), or name another client: GAPFORGE_DOCKER=/path/to/docker")  # fmt: skip
-    wanted = tr(f"{preferred}에 ", f" for {preferred}") if preferred in ENGINES else ""
-    return EngineError(tr(f"{wanted}쓸 수 있는 docker 클라이언트가 없습니다", f"no docker client can be used{wanted}"),
-                       faults=tried, hint=hint)  # fmt: skip
+        hint = _(
+            "install the plugin (apt-get install docker-buildx), or name another client: "
+            "GAPFORGE_DOCKER=/path/to/docker"
+        )
+    wanted = _(" for {preferred}", preferred=preferred) if preferred in ENGINES else ""
+    return EngineError(
+        _("no docker client can be used{wanted}", wanted=wanted), faults=tried, hint=hint
+    )
 
 
 def _other_hint(said: str, old: bool) -> str:
     if "podman" in said.lower():
-        return tr("DOCKER_HOST로 Docker 데몬을 가리키거나, 이 프로젝트의 전용 엔진을 시작하십시오: ./gapforge engine start",
-                  "point DOCKER_HOST at a Docker daemon, or start this project's own engine: ./gapforge engine start")  # fmt: skip
+        return _(
+            "point DOCKER_HOST at a Docker daemon, or start this project's own engine: "
+            "./gapforge engine start"
+        )
     if old or "too old" in said:
-        return tr("Docker를 20.10 이상으로 올리거나, 이 프로젝트의 전용 엔진을 시작하십시오: ./gapforge engine start",
-                  "update Docker to 20.10 or newer, or start this project's own engine: ./gapforge engine start")  # fmt: skip
+        return _(
+            "update Docker to 20.10 or newer, or start this project's own engine: "
+            "./gapforge engine start"
+        )
     return no_daemon_hint()

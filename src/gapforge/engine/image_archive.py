@@ -21,15 +21,17 @@ from typing import IO, Any
 
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import CHUNK, SHA256_HEX, sha256_bytes
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import says
-from gapforge.base.text import josa, tr
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-_SMALL = 16 << 20  # bytes; no manifest or config is larger, and a file that claims to be is not read
+_SMALL = (
+    16 << 20
+)  # bytes; no manifest or config is larger, and a file that claims to be is not read
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class ImageParts:
     @property
     def size(self) -> int:
         """Bytes of all blobs."""
-        return self.config.size + sum(blob.size for blob in {b.digest: b for b in self.layers}.values())
+        return self.config.size + sum(
+            blob.size for blob in {b.digest: b for b in self.layers}.values()
+        )
 
 
 def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
@@ -67,28 +71,47 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
     is missing or differs, EngineError for a folder that is no layout or holds several images.
     """
     if not (folder / "oci-layout").is_file() or not (folder / "index.json").is_file():
-        raise EngineError(tr(f"{folder}: OCI 이미지 레이아웃이 아닙니다 (oci-layout과 index.json 없음)",
-                             f"{folder} is not an OCI image layout (it has no oci-layout and index.json)"))  # fmt: skip
+        raise EngineError(
+            _(
+                "{folder} is not an OCI image layout (it has no oci-layout and index.json)",
+                folder=folder,
+            )
+        )
     if not manifest_digest:
         entries = _entries(_document((folder / "index.json").read_bytes(), f"{folder}/index.json"))
         if len(entries) == 1 and entries[0].get("mediaType") in (OCI_INDEX, DOCKER_LIST):
             nested = _verified(folder, str(entries[0].get("digest")))
-            entries = [e for e in _entries(_document(nested, str(folder)))
-                       if (e.get("platform") or {}).get("os") != "unknown"]  # attestations  # fmt: skip
+            entries = [
+                e
+                for e in _entries(_document(nested, str(folder)))
+                if (e.get("platform") or {}).get("os") != "unknown"
+            ]  # attestations
         if len(entries) != 1:
             count = len(entries)
-            raise EngineError(tr(f"{folder}: 이미지가 하나여야 하는데 {count}개입니다", f"{folder} holds {count} images where one is needed"),
-                              hint=tr("이미지 하나만 담은 레이아웃을 만드십시오: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME",
-                                      "make a layout of one image: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME"))  # fmt: skip
+            raise EngineError(
+                _("{folder} holds {count} images where one is needed", folder=folder, count=count),
+                hint=_(
+                    "make a layout of one image: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME"
+                ),
+            )
         manifest_digest = str(entries[0].get("digest"))
     raw = _verified(folder, manifest_digest)
-    manifest = _document(raw, tr(f"{folder}: 매니페스트 {manifest_digest}", f"{folder}: manifest {manifest_digest}"))
+    manifest = _document(
+        raw,
+        _("{folder}: manifest {manifest_digest}", folder=folder, manifest_digest=manifest_digest),
+    )
     try:
         config = _layout_blob(folder, manifest["config"])
         layers = tuple(_layout_blob(folder, layer) for layer in manifest["layers"])
     except (KeyError, TypeError) as error:
-        raise EngineError(tr(f"{folder}: {manifest_digest}: 이미지 하나의 매니페스트가 아닙니다 ({error} 없음)",
-                             f"{folder}: {manifest_digest} is not the manifest of one image (no {error})")) from error  # fmt: skip
+        raise EngineError(
+            _(
+                "{folder}: {manifest_digest} is not the manifest of one image (no {error})",
+                folder=folder,
+                manifest_digest=manifest_digest,
+                error=error,
+            )
+        ) from error
     _verified(folder, config.digest)
     return ImageParts(raw, str(manifest.get("mediaType") or OCI_MANIFEST), config, layers)
 
@@ -98,16 +121,18 @@ def _layout_blob(folder: Path, descriptor: dict[str, Any]) -> Blob:
     found = file.stat().st_size if file.is_file() else None
     if found != descriptor["size"]:
         size = descriptor["size"]
-        state = tr("없음", "is missing") if found is None else tr(f"{found}바이트임", f"has {found} bytes")
-        raise VerifyError(tr(f"{file}: {state}; 기대한 크기: {size}바이트", f"{file}: {state}; expected {size} bytes"))
+        state = _("is missing") if found is None else _("has {found} bytes", found=found)
+        raise VerifyError(
+            _("{file}: {state}; expected {size} bytes", file=file, state=state, size=size)
+        )
     return Blob(str(descriptor["digest"]), int(descriptor["size"]), lambda: open(file, "rb"))
 
 
 def _blob_file(folder: Path, digest: str) -> Path:
-    algorithm, _, value = digest.partition(":")
+    algorithm, _separator, value = digest.partition(":")
     if algorithm != "sha256" or not SHA256_HEX.fullmatch(value):
         raise EngineError(
-            tr(f"{folder}: {digest!r}: sha256 다이제스트가 아닙니다", f"{folder}: {digest!r} is not a sha256 digest")
+            _("{folder}: {digest!r} is not a sha256 digest", folder=folder, digest=digest)
         )
     return folder / "blobs" / "sha256" / value
 
@@ -115,11 +140,16 @@ def _blob_file(folder: Path, digest: str) -> Path:
 def _verified(folder: Path, digest: str) -> bytes:
     file = _blob_file(folder, digest)
     if not file.is_file() or file.stat().st_size > _SMALL:
-        raise VerifyError(tr(f"{file}: 없습니다", f"{file}: is missing") if not file.is_file() else
-                          tr(f"{file}: 매니페스트로는 너무 큽니다", f"{file}: is too large for a manifest"))  # fmt: skip
+        raise VerifyError(
+            _("{file}: is missing", file=file)
+            if not file.is_file()
+            else _("{file}: is too large for a manifest", file=file)
+        )
     data = file.read_bytes()
     if (found := "sha256:" + sha256_bytes(data)) != digest:
-        raise VerifyError(tr(f"{file}: {found}임; 기대한 값: {digest}", f"{file}: is {found}; expected {digest}"))
+        raise VerifyError(
+            _("{file}: is {found}; expected {digest}", file=file, found=found, digest=digest)
+        )
     return data
 
 
@@ -127,11 +157,9 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise EngineError(
-            tr(f"{where}: JSON이 아닙니다: {says(error)}", f"{where} is not JSON: {says(error)}")
-        ) from error
+        raise EngineError(_("{where} is not JSON: {why}", where=where, why=says(error))) from error
     if not isinstance(value, dict):
-        raise EngineError(tr(f"{where}: JSON 객체가 아닙니다", f"{where} is not a JSON object"))
+        raise EngineError(_("{where} is not a JSON object", where=where))
     return value
 
 
@@ -151,8 +179,9 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
         with tarfile.open(path, "r:*") as tar:
             yield _archive_parts(tar, path)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise EngineError(tr(f"{path}: 온전한 `docker save` 아카이브가 아닙니다: {error}",
-                             f"{path} is not a whole `docker save` archive: {error}")) from error  # fmt: skip
+        raise EngineError(
+            _("{path} is not a whole `docker save` archive: {error}", path=path, error=error)
+        ) from error
 
 
 def _archive_parts(tar: tarfile.TarFile, path: Path) -> ImageParts:
@@ -160,45 +189,75 @@ def _archive_parts(tar: tarfile.TarFile, path: Path) -> ImageParts:
         listed = json.loads(_small_member(tar, "manifest.json", path))
         if len(listed) != 1:
             count = len(listed)
-            raise EngineError(tr(f"{path}: 이미지가 하나여야 하는데 {count}개입니다", f"{path} holds {count} images where one is needed"),
-                              hint=tr("이미지 하나만 저장하십시오: docker save NAME -o FILE",
-                                      "save one image alone: docker save NAME -o FILE"))  # fmt: skip
+            raise EngineError(
+                _("{path} holds {count} images where one is needed", path=path, count=count),
+                hint=_("save one image alone: docker save NAME -o FILE"),
+            )
         config_bytes = _small_member(tar, listed[0]["Config"], path)
         names = [str(name) for name in listed[0]["Layers"]]
         diff_ids = [
-            str(i) for i in _document(config_bytes, tr(f"{path}: 설정", f"{path}: config"))["rootfs"]["diff_ids"]
+            str(i)
+            for i in _document(config_bytes, _("{path}: config", path=path))["rootfs"]["diff_ids"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(tr(f"{path}: manifest.json이나 그 안의 설정을 읽을 수 없습니다: {error!r}",
-                             f"{path}: manifest.json or the config in it cannot be read: {error!r}")) from error  # fmt: skip
+        raise EngineError(
+            _(
+                "{path}: manifest.json or the config in it cannot be read: {error!r}",
+                path=path,
+                error=error,
+            )
+        ) from error
     if len(names) != len(diff_ids):
         count, wanted = len(names), len(diff_ids)
-        raise EngineError(tr(f"{path}: 레이어는 {count}개인데 설정에는 {wanted}개로 되어 있습니다",
-                             f"{path}: {count} layers, but the config names {wanted}"))  # fmt: skip
+        raise EngineError(
+            _(
+                "{path}: {count} layers, but the config names {wanted}",
+                path=path,
+                count=count,
+                wanted=wanted,
+            )
+        )
     layers: list[Blob] = []
     descriptors: list[dict[str, Any]] = []
     for name, diff_id in zip(names, diff_ids, strict=True):
         blob, packed = _archive_layer(tar, name, path)
         if not packed and blob.digest != diff_id:
-            raise VerifyError(tr(f"{path}: 레이어 {name}: {blob.digest}임; 기대한 값: {diff_id}",
-                                 f"{path}: layer {name} is {blob.digest}; expected {diff_id}"))  # fmt: skip
+            raise VerifyError(
+                _(
+                    "{path}: layer {name} is {digest}; expected {diff_id}",
+                    path=path,
+                    name=name,
+                    digest=blob.digest,
+                    diff_id=diff_id,
+                )
+            )
         layers.append(blob)
         descriptors.append(
-            {"mediaType": OCI_LAYER + ("+gzip" if packed else ""), "digest": blob.digest, "size": blob.size}
+            {
+                "mediaType": OCI_LAYER + ("+gzip" if packed else ""),
+                "digest": blob.digest,
+                "size": blob.size,
+            }
         )
-    config = Blob("sha256:" + sha256_bytes(config_bytes), len(config_bytes), lambda: io.BytesIO(config_bytes))
+    config = Blob(
+        "sha256:" + sha256_bytes(config_bytes), len(config_bytes), lambda: io.BytesIO(config_bytes)
+    )
     manifest = {
-        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": config.digest, "size": config.size}, "layers": descriptors,
-    }  # fmt: skip
-    return ImageParts(json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST, config, tuple(layers))
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": config.digest, "size": config.size},
+        "layers": descriptors,
+    }
+    return ImageParts(
+        json.dumps(manifest, sort_keys=True).encode(), OCI_MANIFEST, config, tuple(layers)
+    )
 
 
 def _small_member(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
     with _member(tar, name, path) as file:
         data = file.read(_SMALL + 1)
     if len(data) > _SMALL:
-        raise EngineError(tr(f"{path}: {name}: 너무 큽니다", f"{path}: {name} is too large"))
+        raise EngineError(_("{path}: {name} is too large", path=path, name=name))
     return data
 
 
@@ -210,10 +269,15 @@ def _member(tar: tarfile.TarFile, name: str, path: Path) -> IO[bytes]:
     if file is None:
         hint = ""
         if name == "manifest.json" and "oci-layout" in tar.getnames():
-            hint = tr(f"OCI 아카이브입니다. 풀어서 그 폴더를 지정하십시오: mkdir DIR && tar -xf {path} -C DIR",
-                      f"it is an OCI archive; unpack it and name the folder: mkdir DIR && tar -xf {path} -C DIR")  # fmt: skip
-        raise EngineError(tr(f"{path}: {josa(name, '이', '가')} 없어 `docker save` 아카이브가 아닙니다",
-                             f"{path}: holds no {name}, so it is no `docker save` archive"), hint=hint)  # fmt: skip
+            hint = _(
+                "it is an OCI archive; unpack it and name the folder: mkdir DIR && tar "
+                "-xf {path} -C DIR",
+                path=path,
+            )
+        raise EngineError(
+            _("{path}: holds no {name}, so it is no `docker save` archive", path=path, name=name),
+            hint=hint,
+        )
     return file
 
 
@@ -225,10 +289,14 @@ def _archive_layer(tar: tarfile.TarFile, name: str, path: Path) -> tuple[Blob, b
             head = head or chunk[:2]
             digest.update(chunk)
             size += len(chunk)
-    return Blob("sha256:" + digest.hexdigest(), size, lambda: _member(tar, name, path)), head == b"\x1f\x8b"
+    return Blob(
+        "sha256:" + digest.hexdigest(), size, lambda: _member(tar, name, path)
+    ), head == b"\x1f\x8b"
 
 
-def write_image(parts: ImageParts, name: str, out: IO[bytes], on_bytes: Callable[[int], None] | None = None) -> None:
+def write_image(
+    parts: ImageParts, name: str, out: IO[bytes], on_bytes: Callable[[int], None] | None = None
+) -> None:
     """Write ``parts`` to ``out`` as a tar that `docker load` takes, under the local ``name`` ("repository:tag").
 
     ``on_bytes`` is told of every chunk. Raises VerifyError when a blob's bytes are not what its digest says;
@@ -241,15 +309,25 @@ def write_image(parts: ImageParts, name: str, out: IO[bytes], on_bytes: Callable
                 _write_blob(tar, blob, on_bytes)
                 written.add(blob.digest)
         files = [_blob_name(blob.digest) for blob in parts.layers]
-        entry = {"mediaType": parts.media_type, "digest": parts.manifest_digest, "size": len(parts.manifest),
-                 # The first is where containerd looks for a name, the second where everybody else does.
-                 "annotations": {"io.containerd.image.name": name,
-                                 "org.opencontainers.image.ref.name": name.rpartition(":")[2]}}  # fmt: skip
+        entry = {
+            "mediaType": parts.media_type,
+            "digest": parts.manifest_digest,
+            "size": len(parts.manifest),
+            # The first is where containerd looks for a name, the second where everybody else does.
+            "annotations": {
+                "io.containerd.image.name": name,
+                "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+            },
+        }
         _write_bytes(tar, _blob_name(parts.manifest_digest), parts.manifest)
         _write_bytes(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _write_json(tar, "index.json", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
         _write_json(
-            tar, "manifest.json", [{"Config": _blob_name(parts.config.digest), "RepoTags": [name], "Layers": files}]
+            tar, "index.json", {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+        )
+        _write_json(
+            tar,
+            "manifest.json",
+            [{"Config": _blob_name(parts.config.digest), "RepoTags": [name], "Layers": files}],
         )
 
 
@@ -291,13 +369,22 @@ def _write_blob(tar: tarfile.TarFile, blob: Blob, on_bytes: Callable[[int], None
         try:
             tar.addfile(header, checked)
         except OSError as error:
-            if "unexpected end of data" not in str(error):  # no tr: the words of Python's tarfile
+            if "unexpected end of data" not in str(error):
                 raise
-            raise VerifyError(tr(f"기반 이미지의 blob {blob.digest}: 중간에 끝남; 기대한 크기: {blob.size}바이트",
-                                 f"base image blob {blob.digest} ends early; expected {blob.size} bytes")) from error  # fmt: skip
+            raise VerifyError(
+                _(
+                    "base image blob {digest} ends early; expected {size} bytes",
+                    digest=blob.digest,
+                    size=blob.size,
+                )
+            ) from error
         found = "sha256:" + checked.digest.hexdigest()
     if found != blob.digest:
-        raise VerifyError(tr(f"기반 이미지의 blob {blob.digest}: 내용이 다릅니다: {found}",
-                             f"base image blob {blob.digest} holds other bytes: {found}"),
-                          hint=tr("매체에서 artifacts를 다시 복사한 뒤 실행하십시오: gapforge verify PRESET",
-                                  "copy the artifacts again from the medium, then: gapforge verify PRESET"))  # fmt: skip
+        raise VerifyError(
+            _(
+                "base image blob {digest} holds other bytes: {found}",
+                digest=blob.digest,
+                found=found,
+            ),
+            hint=_("copy the artifacts again from the medium, then: gapforge verify PRESET"),
+        )

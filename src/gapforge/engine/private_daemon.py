@@ -26,18 +26,22 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
 from gapforge.base.files import canonical_json, exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 
 START_TIMEOUT = 90.0  # seconds until the daemon must answer; a cold disk is slow
 STOP_TIMEOUT = 30.0  # seconds until it is killed
-SOCKETS = Path("/run")  # a unix socket's path ends at 107 bytes, so it cannot lie in a deep project folder
-COVERED = (Path("/etc/docker"), Path("/opt/containerd"))  # where dockerd and containerd write without being asked
+SOCKETS = Path(
+    "/run"
+)  # a unix socket's path ends at 107 bytes, so it cannot lie in a deep project folder
+COVERED = (
+    Path("/etc/docker"),
+    Path("/opt/containerd"),
+)  # where dockerd and containerd write without being asked
 TAIL = 20  # lines of the log that a failure shows
 
 # Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder to carry it across while /run is
 # covered; the rest is the daemon's command line. Values come as arguments, never as text of the script.
-# no tr: a shell script
 _INSIDE = """
 set -e
 socket=$1 shelf=$2
@@ -137,7 +141,9 @@ def _start_ticks(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-def start(project: Project, *, offline: bool = False, on_line: Callable[[str], None] = lambda line: None) -> State:
+def start(
+    project: Project, *, offline: bool = False, on_line: Callable[[str], None] = lambda line: None
+) -> State:
     """Start the project's engine and return when it answers; one that runs already is returned as it is.
 
     ``offline`` gives it a network namespace without any interface. Needs root. Raises EngineError with the end
@@ -146,12 +152,18 @@ def start(project: Project, *, offline: bool = False, on_line: Callable[[str], N
     if (running := status(project)) is not None:
         return _same_mode(running, offline)
     if os.geteuid() != 0:
-        raise EngineError(tr("전용 엔진에는 root 권한이 필요합니다", "a private engine needs root"),
-                          hint=tr("sudo ./gapforge engine start; 또는 관리자가 설치한 Docker를 쓰십시오",
-                                  "sudo ./gapforge engine start; or use a Docker that an administrator set up"))  # fmt: skip
+        raise EngineError(
+            _("a private engine needs root"),
+            hint=_("sudo ./gapforge engine start; or use a Docker that an administrator set up"),
+        )
     if SOCKETS in project.root.resolve().parents:
-        raise EngineError(tr(f"전용 엔진은 {SOCKETS} 아래에 둘 수 없습니다. 프로젝트의 위치: {project.root}",
-                             f"a private engine cannot live below {SOCKETS}; the project is at {project.root}"))  # fmt: skip
+        raise EngineError(
+            _(
+                "a private engine cannot live below {sockets}; the project is at {root}",
+                sockets=SOCKETS,
+                root=project.root,
+            )
+        )
     dockerd = _dockerd()
     with exclusive(project.state / "engine.lock", _work()):
         if (running := status(project)) is not None:
@@ -161,37 +173,46 @@ def start(project: Project, *, offline: bool = False, on_line: Callable[[str], N
 
 
 def _work() -> str:
-    return tr("전용 엔진 시작 또는 중지", "starting or stopping the private engine")
+    return _("starting or stopping the private engine")
 
 
 def _same_mode(running: State, offline: bool) -> State:
     if running.offline == offline:
         return running
-    modes = tr("오프라인", "offline"), tr("온라인", "online")
+    modes = _("offline"), _("online")
     now, then = modes if running.offline else modes[::-1]
-    raise EngineError(tr(f"전용 엔진이 이미 {now} 상태로 실행 중입니다 (프로세스 {running.pid}). 실행 중에는 {then} 상태로 바꿀 수 없습니다",
-                         f"the private engine runs {now} already (process {running.pid}); it cannot become {then} while it runs"),
-                      hint=tr("먼저 중지하십시오: ./gapforge engine stop", "stop it first: ./gapforge engine stop"))  # fmt: skip
+    raise EngineError(
+        _(
+            "the private engine runs {now} already (process {pid}); it cannot become "
+            "{then} while it runs",
+            now=now,
+            pid=running.pid,
+            then=then,
+        ),
+        hint=_("stop it first: ./gapforge engine stop"),
+    )
 
 
 def _dockerd() -> str:
     named = os.environ.get("GAPFORGE_DOCKERD") or "dockerd"
-    places = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH often lacks sbin
+    places = (
+        os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    )  # a user's PATH often lacks sbin
     found = shutil.which(named, path=places)
     if not found and "GAPFORGE_DOCKERD" in os.environ:
-        raise ToolError(tr(f"GAPFORGE_DOCKERD={named}: 실행할 수 있는 프로그램이 아닙니다", f"GAPFORGE_DOCKERD={named} is not a program"),
-                        hint=tr("이 변수를 지우거나, 있는 dockerd를 지정하십시오", "unset it, or name a dockerd that exists"))  # fmt: skip
+        raise ToolError(
+            _("GAPFORGE_DOCKERD={named} is not a program", named=named),
+            hint=_("unset it, or name a dockerd that exists"),
+        )
     if not found:
         raise process.missing(named)
     return found
 
 
 def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str], None]) -> State:
-    # no tr: written into the folder's marker file
     folder = mark_folder(folder_of(project), "the private engine's images, build cache and log")
     shelf = folder / "shelf"
     shelf.mkdir(exist_ok=True)
-    # no tr: written into the folder's marker file
     sockets = mark_folder(_socket_folder(project), "the private engine's socket")
     made = tuple(str(p) for p in COVERED if not p.exists())
     for covered in COVERED:
@@ -202,23 +223,58 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     sock = sockets / "docker.sock"
     group = os.environ.get("SUDO_GID") or str(os.getgid())
     daemon = [
-        dockerd, f"--config-file={folder / 'daemon.json'}", f"--host=unix://{sock}", f"--group={group}",
-        _data_root(project), "--exec-root=/run/docker", "--pidfile=/run/docker.pid",
-        "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
-        f"--cgroup-parent=/{_tag(project)}", "--exec-opt=native.cgroupdriver=cgroupfs",
-    ]  # fmt: skip
-    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *(["--net"] if offline else [])]
+        dockerd,
+        f"--config-file={folder / 'daemon.json'}",
+        f"--host=unix://{sock}",
+        f"--group={group}",
+        _data_root(project),
+        "--exec-root=/run/docker",
+        "--pidfile=/run/docker.pid",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+        f"--cgroup-parent=/{_tag(project)}",
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+    ]
+    apart = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        *(["--net"] if offline else []),
+    ]
     argv = [*apart, "--", "sh", "-c", _INSIDE, "gapforge-engine", str(sockets), str(shelf), *daemon]
     path = f"{Path(dockerd).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    network = tr("네트워크 없음", "no network") if offline else tr("온라인", "online")
-    on_line(tr(f"전용 엔진을 시작합니다 ({network}): {dockerd}, 데이터: {folder}",
-               f"starting a private engine ({network}): {dockerd}, data in {folder}"))  # fmt: skip
-    child = process.spawn(argv, log_of(project), env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None})
+    network = _("no network") if offline else _("online")
+    on_line(
+        _(
+            "starting a private engine ({network}): {dockerd}, data in {folder}",
+            network=network,
+            dockerd=dockerd,
+            folder=folder,
+        )
+    )
+    child = process.spawn(
+        argv, log_of(project), env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None}
+    )
     state = State(
-        child.pid, _start_ticks(child.pid), _boot(), str(project.root.resolve()), str(sock), offline, "", "", made
+        child.pid,
+        _start_ticks(child.pid),
+        _boot(),
+        str(project.root.resolve()),
+        str(sock),
+        offline,
+        "",
+        "",
+        made,
     )
     try:
-        _record(project, state)  # at once, so that an interrupted start can be cleaned up by the next one
+        _record(
+            project, state
+        )  # at once, so that an interrupted start can be cleaned up by the next one
         version, driver = _wait(child, sock)
     except BaseException as error:
         _end(state)
@@ -227,18 +283,25 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
         _clean_up(project)
         if isinstance(error, _NotUp):
             log = log_of(project)
-            raise EngineError(tr(f"전용 엔진이 시작되지 않았습니다: {error}\n{tail}",
-                                 f"the private engine did not start: {error}\n{tail}"),
-                              hint=tr(f"로그 전체를 보십시오: {log}", f"read the whole log: {log}")) from None  # fmt: skip
+            raise EngineError(
+                _("the private engine did not start: {error}\n{tail}", error=error, tail=tail),
+                hint=_("read the whole log: {log}", log=log),
+            ) from None
         raise
-    child.returncode = 0  # it is meant to outlive us; without this Python warns about a child that was left
+    child.returncode = (
+        0  # it is meant to outlive us; without this Python warns about a child that was left
+    )
     state = State(**{**asdict(state), "version": version, "storage_driver": driver})
     _record(project, state)
     if driver == "vfs":
-        on_line(tr(f"경고: 이 파일 시스템({folder})에서는 overlay 마운트를 쓸 수 없어 엔진이 vfs를 씁니다. 레이어마다 전체를 복사하므로 "
-                   "느리고 용량이 큽니다. 프로젝트를 ext4나 xfs에 두십시오",
-                   f"warning: this file system ({folder}) has no overlay mounts, so the engine uses vfs: every layer is a "
-                   "full copy, slow and large; put the project on ext4 or xfs"))  # fmt: skip
+        on_line(
+            _(
+                "warning: this file system ({folder}) has no overlay mounts, so the "
+                "engine uses vfs: every layer is a full copy, slow and large; put the "
+                "project on ext4 or xfs",
+                folder=folder,
+            )
+        )
     return state
 
 
@@ -255,12 +318,12 @@ def _wait(child: subprocess.Popen[bytes], sock: Path) -> tuple[str, str]:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if (code := child.poll()) is not None:
-            raise _NotUp(tr(f"스스로 종료됨 (종료 코드 {code})", f"it ended with exit code {code}"))
+            raise _NotUp(_("it ended with exit code {code}", code=code))
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             info = json.loads(ask(sock, "/info"))
             return str(info["ServerVersion"]), str(info["Driver"])
         time.sleep(0.1)
-    raise _NotUp(tr(f"{START_TIMEOUT:g}초가 지나도 응답 없음", f"no answer after {START_TIMEOUT:g} s"))
+    raise _NotUp(_("no answer after {start_timeout:g} s", start_timeout=START_TIMEOUT))
 
 
 def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
@@ -274,7 +337,7 @@ def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise OSError(tr(f"{path}: 응답 상태 {answer.status}", f"{path}: status {answer.status}"))
+            raise OSError(_("{path}: status {status}", path=path, status=answer.status))
         return body
     finally:
         connection.close()
@@ -294,8 +357,9 @@ def stop(project: Project) -> bool:
     if os.geteuid() != 0:
         if not running:
             return False
-        raise EngineError(tr("전용 엔진은 root의 것입니다", "the private engine belongs to root"),
-                          hint="sudo ./gapforge engine stop")  # fmt: skip
+        raise EngineError(
+            _("the private engine belongs to root"), hint="sudo ./gapforge engine stop"
+        )
     if not running and not folder_of(project).exists():
         return False
     with exclusive(project.state / "engine.lock", _work()):
@@ -318,7 +382,11 @@ def strays(project: Project) -> list[int]:
             continue
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0] == b"unshare" and os.fsencode(_data_root(project)) in words and _start_ticks(int(entry.name)):
+            if (
+                words[0] == b"unshare"
+                and os.fsencode(_data_root(project)) in words
+                and _start_ticks(int(entry.name))
+            ):
                 found.append(int(entry.name))
     return found
 
@@ -331,19 +399,25 @@ def _end(state: State) -> None:
     """Ask the daemon to end, then make it: the kernel ends all that is in its PID namespace with it."""
     for sign, patience in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
         # The outer process only waits for the daemon, so a polite signal goes to the daemon itself.
-        targets = _children(state.pid) if sign == signal.SIGTERM else [*_children(state.pid), state.pid]
+        targets = (
+            _children(state.pid) if sign == signal.SIGTERM else [*_children(state.pid), state.pid]
+        )
         for pid in targets:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(state.pid, os.WNOHANG)  # when it is our own child it would stay as a zombie
+                os.waitpid(
+                    state.pid, os.WNOHANG
+                )  # when it is our own child it would stay as a zombie
             if not _alive(state):
                 return
             time.sleep(0.05)
-    raise EngineError(tr(f"전용 엔진(프로세스 {state.pid})을 끝낼 수 없습니다", f"the private engine (process {state.pid}) cannot be ended"),
-                      hint=tr(f"프로세스를 살펴보십시오: ps -fp {state.pid}", f"look at it: ps -fp {state.pid}"))  # fmt: skip
+    raise EngineError(
+        _("the private engine (process {pid}) cannot be ended", pid=state.pid),
+        hint=_("look at it: ps -fp {pid}", pid=state.pid),
+    )
 
 
 def _children(pid: int) -> list[int]:
@@ -374,7 +448,7 @@ def _clean_up(project: Project) -> None:
 def _remove_cgroups(tag: str) -> None:
     top = Path("/sys/fs/cgroup")
     for group in (*top.glob(tag), *top.glob(f"*/{tag}")):
-        for folder, _, _ in os.walk(group, topdown=False):
+        for folder, _folders, _files in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
@@ -386,17 +460,23 @@ def remove(project: Project) -> int:
     """
     folder = folder_of(project)
     if folder.exists() and os.geteuid() != 0:
-        raise EngineError(tr("전용 엔진의 폴더는 root의 것입니다", "the private engine's folder belongs to root"),
-                          hint="sudo ./gapforge engine remove")  # fmt: skip
+        raise EngineError(
+            _("the private engine's folder belongs to root"), hint="sudo ./gapforge engine remove"
+        )
     stop(project)
     if not folder.exists():
         return 0
     if mounted := _mounts_below(folder):
         count, first = len(mounted), mounted[0]
-        raise StorageError(tr(f"{folder}: 그 아래에 파일 시스템 {count}개가 아직 마운트되어 있습니다 (예: {first})",
-                              f"{folder}: {count} file systems are still mounted below it, such as {first}"),
-                           hint=tr(f"umount {first}; 그다음 같은 명령을 다시 실행하십시오",
-                                   f"umount {first}; then run the same command again"))  # fmt: skip
+        raise StorageError(
+            _(
+                "{folder}: {count} file systems are still mounted below it, such as {first}",
+                folder=folder,
+                count=count,
+                first=first,
+            ),
+            hint=_("umount {first}; then run the same command again", first=first),
+        )
     size = _disk_use(folder)
     remove_folder(folder)
     (project.state / "engine.lock").unlink(missing_ok=True)
@@ -406,7 +486,7 @@ def remove(project: Project) -> int:
 def _disk_use(folder: Path) -> int:
     """Bytes that the folder takes on its disk."""
     size = 0
-    for parent, _, files in os.walk(folder):
+    for parent, _folders, files in os.walk(folder):
         for name in files:
             with contextlib.suppress(OSError):
                 size += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118 - many thousand files
@@ -428,6 +508,7 @@ def require_tools() -> None:
     _dockerd()
     for program in ("unshare", "mount", "sh"):
         if not shutil.which(program):
-            raise ToolError(tr(f"{program}: 설치되어 있지 않습니다", f"{program} is not installed"),
-                            hint=tr("먼저 설치하십시오: apt-get install util-linux mount",
-                                    "install it first: apt-get install util-linux mount"))  # fmt: skip
+            raise ToolError(
+                _("{program} is not installed", program=program),
+                hint=_("install it first: apt-get install util-linux mount"),
+            )

@@ -25,12 +25,14 @@ from gapforge.base.files import (
     storage_errors,
     unsafe_path_reason,
 )
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_says, says
-from gapforge.base.text import tr
 from gapforge.model.preset import Application
 
 IGNORE_FILE = ".gapforgeignore"
-_VCS = frozenset((".git", ".hg", ".svn", ".bzr", "CVS", "_darcs"))  # .git is a file in worktrees and submodules
+_VCS = frozenset(
+    (".git", ".hg", ".svn", ".bzr", "CVS", "_darcs")
+)  # .git is a file in worktrees and submodules
 _TEMPLATES = (".template", ".example", ".sample", ".dist")
 
 
@@ -75,12 +77,16 @@ def setting_key(application: str) -> str:
 
 def _chosen_by_text(chosen_by: str, setting: str) -> str:
     if setting:
-        return tr(f"{setting} (.env 또는 환경 변수)", f"{setting} (.env or environment)")
-    return tr("프리셋", "preset") if chosen_by == "preset" else chosen_by
+        return _("{setting} (.env or environment)", setting=setting)
+    return _("preset") if chosen_by == "preset" else chosen_by
 
 
 def choose(
-    application: Application, *, flag: str = "", settings: Mapping[str, str] | None = None, root: Path
+    application: Application,
+    *,
+    flag: str = "",
+    settings: Mapping[str, str] | None = None,
+    root: Path,
 ) -> ApplicationSource:
     """The source folder: ``flag`` (--app-source), else `.env`, else the preset's folder in the project ``root``.
 
@@ -92,52 +98,71 @@ def choose(
     if flag:
         folder, chosen_by = Path(flag).expanduser().absolute(), "--app-source"
     elif setting:
-        folder, chosen_by = root / Path(setting).expanduser(), f"{key} (.env or environment)"  # no tr: for report.json
+        folder, chosen_by = root / Path(setting).expanduser(), f"{key} (.env or environment)"
     else:
         folder, chosen_by = root / application.source, "preset"
-    unseen = tr("보지 않음", "not looked at")
-    named = (setting or tr("설정되지 않음", "not set")) if not flag else unseen
+    unseen = _("not looked at")
+    named = (setting or _("not set")) if not flag else unseen
     looked = [
-        Fault("--app-source", str(folder) if flag else tr("주어지지 않음", "not given")),
-        Fault(tr(f".env의 {key}", f"{key} in .env"), named),
-        Fault(tr("프리셋", "preset"), application.source + (f" ({unseen})" if chosen_by != "preset" else "")),
+        Fault("--app-source", str(folder) if flag else _("not given")),
+        Fault(_("{key} in .env", key=key), named),
+        Fault(_("preset"), application.source + (f" ({unseen})" if chosen_by != "preset" else "")),
     ]
-    hint = tr(f"--app-source DIR 또는 .env에 {key}=DIR. DIR은 응용 프로그램의 CMakeLists.txt가 있는 폴더입니다",
-              f"--app-source DIR, or {key}=DIR in .env; DIR holds the application's CMakeLists.txt")  # fmt: skip
+    hint = _(
+        "--app-source DIR, or {key}=DIR in .env; DIR holds the application's CMakeLists.txt",
+        key=key,
+    )
     how = _chosen_by_text(chosen_by, key if not flag and setting else "")
 
     def refuse(problem: str) -> SourceError:
-        return SourceError(tr(f"{application.name}의 소스를 쓸 수 없습니다. {folder}: {problem} (지정한 곳: {how})",
-                              f"the source of {application.name} cannot be used: {folder} {problem} (chosen by {how})"),
-                           faults=looked, hint=hint)  # fmt: skip
+        return SourceError(
+            _(
+                "the source of {name} cannot be used: {folder} {problem} (chosen by {how})",
+                name=application.name,
+                folder=folder,
+                problem=problem,
+                how=how,
+            ),
+            faults=looked,
+            hint=hint,
+        )
 
     if chosen_by == "preset":
         if reason := unsafe_path_reason(application.source):
-            raise refuse(tr(f"프리셋에 쓸 수 없는 경로임: {reason}", f"is no path for a preset: it {reason}"))
+            raise refuse(_("is no path for a preset: it {reason}", reason=reason))
         if not folder.resolve().is_relative_to(root.resolve()):
-            raise refuse(tr("심볼릭 링크를 통해 프로젝트 밖으로 나감. 밖의 폴더는 직접 지정해야 함",
-                            "leads outside the project through a symbolic link; name an outside folder yourself"))  # fmt: skip
+            raise refuse(
+                _(
+                    "leads outside the project through a symbolic link; name an outside "
+                    "folder yourself"
+                )
+            )
     try:
         mode = folder.stat().st_mode
     except FileNotFoundError:
-        raise refuse(tr("끊어진 심볼릭 링크임", "is a broken symbolic link") if folder.is_symlink()
-                     else tr("폴더가 없음", "does not exist")) from None  # fmt: skip
+        raise refuse(
+            _("is a broken symbolic link") if folder.is_symlink() else _("does not exist")
+        ) from None
     except OSError as error:
-        raise refuse(tr(f"접근할 수 없음: {os_says(error)}", f"cannot be reached: {os_says(error)}")) from None
+        raise refuse(_("cannot be reached: {why}", why=os_says(error))) from None
     if not stat.S_ISDIR(mode):
-        raise refuse(tr("폴더가 아님", "is not a folder"))
+        raise refuse(_("is not a folder"))
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise refuse(tr("읽을 권한이 없음", "cannot be read: permission denied"))
+        raise refuse(_("cannot be read: permission denied"))
     if not (folder / "CMakeLists.txt").is_file():
-        raise refuse(tr("CMakeLists.txt가 없음", "has no CMakeLists.txt"))
-    return ApplicationSource(folder.resolve(), chosen_by, tuple(_warnings(folder)), key if not flag and setting else "")
+        raise refuse(_("has no CMakeLists.txt"))
+    return ApplicationSource(
+        folder.resolve(), chosen_by, tuple(_warnings(folder)), key if not flag and setting else ""
+    )
 
 
 def _warnings(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob(".env*")):
         if _is_env(file.name):
-            yield tr(f"{file} 파일이 응용 프로그램 소스 안에 있습니다. 이 파일은 빌드에 복사하지 않습니다",
-                     f"{file} lies inside the application's source; it is not copied into the build")  # fmt: skip
+            yield _(
+                "{file} lies inside the application's source; it is not copied into the build",
+                file=file,
+            )
 
 
 def _is_env(name: str) -> bool:
@@ -166,9 +191,11 @@ def copy_into(source: Path, target: Path) -> Copied:
     _check_places(source, target)
     items, faults = _scan(source, _read_ignore(source))
     if faults:
-        raise SourceError(tr(f"{source}: 빌드에 쓸 수 없는 것이 들어 있습니다", f"{source} holds what cannot be built from"),
-                          faults=faults, hint=tr(f"지우거나 {source / IGNORE_FILE}에 적으십시오",
-                                                 f"remove it, or list it in {source / IGNORE_FILE}"))  # fmt: skip
+        raise SourceError(
+            _("{source} holds what cannot be built from", source=source),
+            faults=faults,
+            hint=_("remove it, or list it in {ignore_file}", ignore_file=source / IGNORE_FILE),
+        )
     removed = _remove_others(target, {item.path: item for item in items})
     written: list[str] = []
     size = 0
@@ -190,12 +217,16 @@ def copy_into(source: Path, target: Path) -> Copied:
             when = content_mtime(sha256_bytes(os.fsencode(item.link)))
             os.utime(there, (when, when), follow_symlinks=False)
         else:
-            identity, count, changed = _copy_file(source / item.path, there, 0o755 if item.executable else 0o644)
+            identity, count, changed = _copy_file(
+                source / item.path, there, 0o755 if item.executable else 0o644
+            )
             size += count
             if changed:
                 written.append(item.path)
         tree.update(
-            f"{item.kind}\0{item.path}\0{int(item.executable)}\0{identity}\n".encode("utf-8", "surrogateescape")
+            f"{item.kind}\0{item.path}\0{int(item.executable)}\0{identity}\n".encode(
+                "utf-8", "surrogateescape"
+            )
         )
     files = sum(item.kind == "file" for item in items)
     return Copied(tree.hexdigest(), files, size, tuple(written), tuple(removed))
@@ -203,14 +234,23 @@ def copy_into(source: Path, target: Path) -> Copied:
 
 def _check_places(source: Path, target: Path) -> None:
     if not any((parent / MARKER).is_file() for parent in target.parents):
-        raise StorageError(tr(f"{target}: gapforge의 폴더 안이 아니므로 아무것도 쓰지 않습니다",
-                              f"{target} is not inside a folder of gapforge; nothing is written there"))  # fmt: skip
+        raise StorageError(
+            _(
+                "{target} is not inside a folder of gapforge; nothing is written there",
+                target=target,
+            )
+        )
     resolved = target.resolve()
     if resolved.is_relative_to(source) or source.is_relative_to(resolved):
-        raise SourceError(tr(f"응용 프로그램 소스({source})와 빌드 컨텍스트({resolved}) 중 하나가 다른 하나의 안에 있습니다",
-                             f"the application's source {source} and the build context {resolved} lie inside each other"),
-                          hint=tr("--app-source DIR로 응용 프로그램만의 폴더를 지정하십시오",
-                                  "--app-source DIR with the application's own folder"))  # fmt: skip
+        raise SourceError(
+            _(
+                "the application's source {source} and the build context {resolved} lie "
+                "inside each other",
+                source=source,
+                resolved=resolved,
+            ),
+            hint=_("--app-source DIR with the application's own folder"),
+        )
     with storage_errors(target):
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             target.unlink()
@@ -227,8 +267,7 @@ def _scan(root: Path, ignored: list[re.Pattern[str]]) -> tuple[list[_Item], list
             with os.scandir(root / folder) as entries:
                 found = sorted(entries, key=lambda e: e.name)
         except OSError as error:
-            faults.append(Fault(folder or ".", tr(f"폴더를 읽을 수 없음: {os_says(error)}",
-                                                  f"cannot be listed: {os_says(error)}")))  # fmt: skip
+            faults.append(Fault(folder or ".", _("cannot be listed: {why}", why=os_says(error))))
             return
         for entry in found:
             path = folder + entry.name
@@ -237,26 +276,36 @@ def _scan(root: Path, ignored: list[re.Pattern[str]]) -> tuple[list[_Item], list
             if entry.name in _VCS or _is_env(entry.name) or _matches(ignored, path, is_folder):
                 continue
             if problem := _name_problem(path):
-                faults.append(
-                    Fault(ascii(path), problem, tr("UTF-8로 된 한 줄짜리 이름", "a name in UTF-8 on one line"))
-                )
+                faults.append(Fault(ascii(path), problem, _("a name in UTF-8 on one line")))
             elif is_folder:
                 items.append(_Item(path, "folder"))
                 visit(path + "/")
             elif stat.S_ISLNK(mode):
                 link = os.readlink(root / path)
                 if problem := _link_problem(root, path, link):
-                    faults.append(Fault(path, tr(f'"{link}"에 대한 심볼릭 링크임: {problem}',
-                                                 f'is a symbolic link to "{link}", which {problem}'),
-                                        tr("폴더 안을 가리키는 링크", "a link inside the folder")))  # fmt: skip
+                    faults.append(
+                        Fault(
+                            path,
+                            _(
+                                'is a symbolic link to "{link}", which {problem}',
+                                link=link,
+                                problem=problem,
+                            ),
+                            _("a link inside the folder"),
+                        )
+                    )
                 else:
                     items.append(_Item(path, "link", link=link))
             elif not stat.S_ISREG(mode):
-                faults.append(Fault(path, tr("일반 파일이 아님 (장치, 파이프 또는 소켓)",
-                                             "is no regular file (device, pipe or socket)"),
-                                    tr("파일, 폴더 또는 링크", "a file, folder or link")))  # fmt: skip
+                faults.append(
+                    Fault(
+                        path,
+                        _("is no regular file (device, pipe or socket)"),
+                        _("a file, folder or link"),
+                    )
+                )
             elif not os.access(root / path, os.R_OK):
-                faults.append(Fault(path, tr("읽을 권한이 없음", "cannot be read: permission denied")))
+                faults.append(Fault(path, _("cannot be read: permission denied")))
             else:
                 items.append(_Item(path, "file", executable=bool(mode & stat.S_IXUSR)))
 
@@ -268,20 +317,20 @@ def _name_problem(path: str) -> str:
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        return tr("이름이 UTF-8이 아니어서 엔진이 받지 않음", "is not named in UTF-8, which engines refuse")
+        return _("is not named in UTF-8, which engines refuse")
     if re.search(r"[\x00-\x1f\x7f]", path):
-        return tr("이름에 제어 문자가 있음", "has a control character in its name")
+        return _("has a control character in its name")
     return ""
 
 
 def _link_problem(root: Path, path: str, link: str) -> str:
     """Why a link may not be copied; "" when it may. Checked twice: as text, and as the file system follows it."""
     if link.startswith("/"):
-        return tr("절대 경로여서 이미지 안에서는 다른 곳을 가리킴", "is absolute and leads elsewhere in the image")
+        return _("is absolute and leads elsewhere in the image")
     as_text = os.path.normpath(os.path.join(os.path.dirname(path), link))
     real = Path(os.path.realpath(root / path))
     if as_text.split("/")[0] == ".." or not real.is_relative_to(root):
-        return tr("폴더 밖을 가리킴", "leaves the folder")
+        return _("leaves the folder")
     return ""
 
 
@@ -292,13 +341,18 @@ def _copy_file(source: Path, target: Path, mode: int) -> tuple[str, int, bool]:
         count = source.stat().st_size
     except OSError as error:
         raise SourceError(
-            tr(f"{source} 파일을 읽을 수 없습니다: {os_says(error)}", f"{source} cannot be read: {os_says(error)}"),
-            hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"),
+            _("{source} cannot be read: {why}", source=source, why=os_says(error)),
+            hint=_("run the same command again"),
         ) from None
     with storage_errors(target):
         status = _status(target)
-        same = status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1 \
-            and status.st_size == count and sha256_file(target) == digest  # fmt: skip
+        same = (
+            status is not None
+            and stat.S_ISREG(status.st_mode)
+            and status.st_nlink == 1
+            and status.st_size == count
+            and sha256_file(target) == digest
+        )
         if not same:
             digest, count = _write_copy(source, target)
         when = content_mtime(digest)
@@ -371,26 +425,35 @@ def _read_ignore(root: Path) -> list[re.Pattern[str]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(tr(f"{file} 파일을 읽을 수 없습니다: {says(error)}", f"{file} cannot be read: {says(error)}"),
-                          hint=tr("한 줄에 패턴 하나씩 적은 UTF-8 텍스트로 만드십시오",
-                                  "make it UTF-8 text, one pattern a line")) from None  # fmt: skip
+        raise SourceError(
+            _("{file} cannot be read: {why}", file=file, why=says(error)),
+            hint=_("make it UTF-8 text, one pattern a line"),
+        ) from None
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        where = tr(f"{file}: {number}행", f"{file}: line {number}")
+        where = _("{file}: line {number}", file=file, number=number)
         if text.startswith("!"):
-            faults.append(Fault(where, tr(f'"{text}": 패턴을 취소하는 줄임', f'"{text}" takes a pattern back'),
-                                tr("제외할 패턴만", "patterns to leave out only")))  # fmt: skip
+            faults.append(
+                Fault(
+                    where,
+                    _('"{text}" takes a pattern back', text=text),
+                    _("patterns to leave out only"),
+                )
+            )
         elif ".." in text.split("/") or "\\" in text:
-            faults.append(Fault(where, tr(f'"{text}": 패턴이 아님', f'"{text}" is no pattern'),
-                                tr("*, ?, **를 쓸 수 있는 이름", "names with *, ? and **")))  # fmt: skip
+            faults.append(
+                Fault(where, _('"{text}" is no pattern', text=text), _("names with *, ? and **"))
+            )
         else:
             patterns.append(_pattern(text))
     if faults:
-        raise SourceError(tr(f"{file} 파일을 쓸 수 없습니다", f"{file} cannot be used"), faults=faults,
-                          hint=tr("고친 뒤 같은 명령을 다시 실행하십시오",
-                                  "correct it, then run the same command again"))  # fmt: skip
+        raise SourceError(
+            _("{file} cannot be used", file=file),
+            faults=faults,
+            hint=_("correct it, then run the same command again"),
+        )
     return patterns
 
 
@@ -405,7 +468,9 @@ def _pattern(glob: str) -> re.Pattern[str]:
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", body)
     text = "".join(parts.get(piece, re.escape(piece)) for piece in pieces)
-    return re.compile(("" if anchored else "(?:.*/)?") + text + ("/" if folders_only else "/?"), re.DOTALL)
+    return re.compile(
+        ("" if anchored else "(?:.*/)?") + text + ("/" if folders_only else "/?"), re.DOTALL
+    )
 
 
 def _matches(patterns: list[re.Pattern[str]], path: str, is_folder: bool) -> bool:

@@ -10,12 +10,20 @@ from typing import Any
 
 from gapforge.base.errors import Fault, PresetError, TargetError, VerifyError
 from gapforge.base.files import canonical_json, exclusive, sha256_bytes, write_text
+from gapforge.base.i18n import _
 from gapforge.base.process import hide
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import tr, utc
+from gapforge.base.text import utc
 from gapforge.engine.protocol import BuildRequest, Engine
-from gapforge.image import application_source, build_context, dockerfile, env_file, load_base_images, smoke_checks
+from gapforge.image import (
+    application_source,
+    build_context,
+    dockerfile,
+    env_file,
+    load_base_images,
+    smoke_checks,
+)
 from gapforge.image.plan import Plan, PlannedBase, Recipe, make_plan
 from gapforge.model import component
 from gapforge.model import lock as lock_module
@@ -34,7 +42,9 @@ class Options:
 
     type: str
     tag: str = ""
-    base: str = ""  # replaces both base images: an archive, an OCI layout folder, or an image in the engine
+    base: str = (
+        ""  # replaces both base images: an archive, an OCI layout folder, or an image in the engine
+    )
     app_source: str = ""
     no_cache: bool = False
 
@@ -59,8 +69,10 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     lock = load_lock(project, preset)
     components = component.load_all(project.components)
     if faults := component.check_preset(preset, components):
-        raise PresetError(tr(f"presets/{preset.name}.json: 어느 구성 요소도 제공하지 않는 것을 요구합니다",
-                             f"presets/{preset.name}.json asks for what no component provides"), faults=faults)  # fmt: skip
+        raise PresetError(
+            _("presets/{name}.json asks for what no component provides", name=preset.name),
+            faults=faults,
+        )
     check_target(preset, lock)
     env = env_file.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
@@ -70,12 +82,15 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_for(dockerfile.lint(rendered))
     dockerfile.raise_for(
-        component.check_dockerfile(rendered, components),
-        what=tr("구성 요소와 맞지 않습니다", "does not fit the components"),
+        component.check_dockerfile(rendered, components), what=_("does not fit the components")
     )
-    scripts = {"components/common.sh": (project.components / "common.sh").read_text(encoding="utf-8")}
+    scripts = {
+        "components/common.sh": (project.components / "common.sh").read_text(encoding="utf-8")
+    }
     for piece in components:
-        scripts[f"components/{piece.name}/build.sh"] = (piece.folder / "build.sh").read_text(encoding="utf-8")
+        scripts[f"components/{piece.name}/build.sh"] = (piece.folder / "build.sh").read_text(
+            encoding="utf-8"
+        )
     index = project.artifacts_of(preset.name) / "debs" / "Packages"
     text = index.read_text(encoding="utf-8") if index.is_file() else ""
     warnings = [*env.warnings, *source.warnings]
@@ -97,25 +112,47 @@ def check_target(preset: Preset, lock: Lock) -> None:
     faults = []
     for role, image in sorted(lock.images.items()):
         if (image.os_id, image.os_version) != (preset.os_id, preset.os_version):
-            faults.append(Fault(tr(f"{role}의 기반 이미지 ({image.reference})", f"base image of {role} ({image.reference})"),
-                                tr(f"{image.os_id} {image.os_version}임", f"is {image.os_id} {image.os_version}"),
-                                f"{preset.os_id} {preset.os_version}"))  # fmt: skip
+            faults.append(
+                Fault(
+                    _("base image of {role} ({reference})", role=role, reference=image.reference),
+                    _("is {os_id} {os_version}", os_id=image.os_id, os_version=image.os_version),
+                    f"{preset.os_id} {preset.os_version}",
+                )
+            )
     if (preset.os_id, preset.os_version) != preset_module.TARGET_OS and not preset.practice:
-        faults.append(Fault(f"presets/{preset.name}.json: $.os", f"{preset.os_id} {preset.os_version}", "ubuntu 22.04"))
+        faults.append(
+            Fault(
+                f"presets/{preset.name}.json: $.os",
+                f"{preset.os_id} {preset.os_version}",
+                "ubuntu 22.04",
+            )
+        )
     if faults:
         raise TargetError(
-            tr("기반 이미지의 운영체제가 대상 운영체제가 아닙니다", "the base image is not the target"), faults=faults,
-            hint=tr(f"presets/{preset.name}.json을 고친 뒤 온라인에서: ./deps_sync.sh {preset.name} --update",
-                    f"correct presets/{preset.name}.json, then online: ./deps_sync.sh {preset.name} --update"),
-        )  # fmt: skip
+            _("the base image is not the target"),
+            faults=faults,
+            hint=_(
+                "correct presets/{name}.json, then online: ./deps_sync.sh {name} --update",
+                name=preset.name,
+            ),
+        )
 
 
-def plan_of(inputs: Inputs, options: Options, bases: Mapping[str, PlannedBase] | None = None) -> Plan:
+def plan_of(
+    inputs: Inputs, options: Options, bases: Mapping[str, PlannedBase] | None = None
+) -> Plan:
     """The plan for these inputs."""
     return make_plan(
-        inputs.preset, inputs.lock, inputs.packages_index, inputs.components, inputs.recipe,
-        type=options.type, tag=options.tag, bases=bases, application_folder=str(inputs.source.folder),
-    )  # fmt: skip
+        inputs.preset,
+        inputs.lock,
+        inputs.packages_index,
+        inputs.components,
+        inputs.recipe,
+        type=options.type,
+        tag=options.tag,
+        bases=bases,
+        application_folder=str(inputs.source.folder),
+    )
 
 
 def request_of(
@@ -126,25 +163,43 @@ def request_of(
     values = inputs.secrets.values
     folder = project.context_of(plan.preset)
     return BuildRequest(
-        context=folder, dockerfile=folder / "Dockerfile", target=plan.target, tag=plan.unchecked_tag,
-        build_args=plan.build_args, labels=plan.labels, secrets=secret_files,
+        context=folder,
+        dockerfile=folder / "Dockerfile",
+        target=plan.target,
+        tag=plan.unchecked_tag,
+        build_args=plan.build_args,
+        labels=plan.labels,
+        secrets=secret_files,
         build_arg_env=tuple(key for key in sorted(values) if passed.get(key) == "build-arg"),
-        secret_env={key: value for key, value in sorted(values.items()) if passed.get(key) == "build-arg"},
+        secret_env={
+            key: value for key, value in sorted(values.items()) if passed.get(key) == "build-arg"
+        },
         no_cache=no_cache,
-    )  # fmt: skip
+    )
 
 
-def override_bases(engine: Engine, value: str, preset: Preset, on_line: Say) -> dict[str, PlannedBase]:
+def override_bases(
+    engine: Engine, value: str, preset: Preset, on_line: Say
+) -> dict[str, PlannedBase]:
     """Load ``--base`` and describe it for a plan. Raises TargetError when its OS is not the preset's."""
     name, digest, os_id, os_version = load_base_images.ensure_override(engine, value, on_line)
     if (os_id, os_version) != (preset.os_id, preset.os_version):
         raise TargetError(
-            tr(f"--base {value}: 운영체제가 {os_id} {os_version}이지만 프리셋의 패키지는 {preset.os_id} {preset.os_version}용입니다",
-               f"--base {value} is {os_id} {os_version}, but the preset's packages are for {preset.os_id} {preset.os_version}"),
-            hint=tr("같은 운영체제의 기반 이미지나, 이 운영체제용 프리셋을 쓰십시오 (./gapforge list)",
-                    "take a base of the same OS, or a preset made for this one (./gapforge list)"),
-        )  # fmt: skip
-    return {role: PlannedBase(role, name, digest, digest, f"--base {value}", "") for role in ("builder", "runtime")}
+            _(
+                "--base {value} is {os_id} {os_version}, but the preset's packages are "
+                "for {preset_os_id} {preset_os_version}",
+                value=value,
+                os_id=os_id,
+                os_version=os_version,
+                preset_os_id=preset.os_id,
+                preset_os_version=preset.os_version,
+            ),
+            hint=_("take a base of the same OS, or a preset made for this one (./gapforge list)"),
+        )
+    return {
+        role: PlannedBase(role, name, digest, digest, f"--base {value}", "")
+        for role in ("builder", "runtime")
+    }
 
 
 @dataclass(frozen=True)
@@ -162,30 +217,37 @@ class Built:
 def verify_artifacts(project: Project, preset: Preset, lock: Lock | None = None) -> None:
     """Every byte of artifacts/NAME against the lock; VerifyError with every fault, TrustError when no trusted signer
     signed it. ``lock`` is the one that a build was planned with: it must be the very same."""
-    with Progress(tr(f"{preset.name} 검증", f"verify {preset.name}")) as progress:
+    with Progress(_("verify {name}", name=preset.name)) as progress:
         report = verify(
-            project.artifacts_of(preset.name), progress=progress, preset=preset,
-            project_lock=project.lock_file(preset.name), trusted=(project, trusted_signers.load(project)),
-        ).raise_for_faults()  # fmt: skip
+            project.artifacts_of(preset.name),
+            progress=progress,
+            preset=preset,
+            project_lock=project.lock_file(preset.name),
+            trusted=(project, trusted_signers.load(project)),
+        ).raise_for_faults()
     if lock not in (None, report.lock):
-        raise VerifyError(tr(f"artifacts/{preset.name}/lock.json: 읽는 동안 바뀌었습니다",
-                             f"artifacts/{preset.name}/lock.json changed while it was read"),
-                          hint=tr("다른 프로그램이 그곳에 쓰지 않을 때 같은 명령을 다시 실행하십시오",
-                                  "run the same command again when nobody else writes there"))  # fmt: skip
+        raise VerifyError(
+            _("artifacts/{name}/lock.json changed while it was read", name=preset.name),
+            hint=_("run the same command again when nobody else writes there"),
+        )
 
 
-def build(project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say) -> Built:
+def build(
+    project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say
+) -> Built:
     """Build, check and tag one image whose artifacts were verified.
 
     ``say`` gets milestones; ``show`` every line of the engine's output, secrets hidden. Nothing is tagged
     unless the smoke checks pass. Raises BuildError, SmokeError, EngineError and the errors of each step.
     """
     name = inputs.preset.name
-    with exclusive(project.state / "locks" / f"build-{name}", tr(f"{name} 빌드", f"build of {name}")):
+    with exclusive(project.state / "locks" / f"build-{name}", _("build of {name}", name=name)):
         return _build(project, engine, inputs, options, say=say, show=show)
 
 
-def _build(project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say) -> Built:
+def _build(
+    project: Project, engine: Engine, inputs: Inputs, options: Options, *, say: Say, show: Say
+) -> Built:
     clock = _Clock()
     preset, artifacts = inputs.preset, project.artifacts_of(inputs.preset.name)
     bases = override_bases(engine, options.base, preset, show) if options.base else None
@@ -196,7 +258,9 @@ def _build(project: Project, engine: Engine, inputs: Inputs, options: Options, *
     clock.lap("context")
     for base in plan.bases:
         if base.layout:
-            load_base_images.ensure(engine, artifacts / base.layout, inputs.lock.images[base.role], show)
+            load_base_images.ensure(
+                engine, artifacts / base.layout, inputs.lock.images[base.role], show
+            )
     clock.lap("base images")
     dist = project.dist_of(preset.name) / options.type
     log = dist / "build.log"
@@ -211,15 +275,23 @@ def _build(project: Project, engine: Engine, inputs: Inputs, options: Options, *
             lines.flush()
             show(safe)
 
-        say(tr(f"빌드: {preset.name}의 {plan.target}, {engine.info.builder} 사용, 로그 {_shown(log, project)}",
-               f"build: {plan.target} of {preset.name} with {engine.info.builder}, log in {_shown(log, project)}"))  # fmt: skip
+        say(
+            _(
+                "build: {target} of {name} with {builder}, log in {log}",
+                target=plan.target,
+                name=preset.name,
+                builder=engine.info.builder,
+                log=_shown(log, project),
+            )
+        )
         engine.build(request, on_line)
     clock.lap("build")
-    say(tr("검사: 완성된 이미지 안에서 네트워크 없이 구성 요소를 확인합니다",
-           "smoke: the components' checks, in the finished image with no network"))  # fmt: skip
+    say(_("smoke: the components' checks, in the finished image with no network"))
     checks = smoke_checks.run_checks(engine, plan.unchecked_tag, plan.smoke, project.components)
     if smoke_checks.gpu_present():
-        checks += smoke_checks.run_checks(engine, plan.unchecked_tag, plan.smoke, project.components, gpu=True)
+        checks += smoke_checks.run_checks(
+            engine, plan.unchecked_tag, plan.smoke, project.components, gpu=True
+        )
     clock.lap("smoke")
     passed = all(check.ok for check in checks)
     ids = engine.image_ids(plan.unchecked_tag)
@@ -232,9 +304,17 @@ def _build(project: Project, engine: Engine, inputs: Inputs, options: Options, *
 
 
 def _write_report(
-    dist: Path, project: Project, engine: Engine, inputs: Inputs, plan: Plan, ids: tuple[str, ...], size: int,
-    checks: list[smoke_checks.CheckResult], clock: _Clock, passed: bool,
-) -> Path:  # fmt: skip
+    dist: Path,
+    project: Project,
+    engine: Engine,
+    inputs: Inputs,
+    plan: Plan,
+    ids: tuple[str, ...],
+    size: int,
+    checks: list[smoke_checks.CheckResult],
+    clock: _Clock,
+    passed: bool,
+) -> Path:
     """Dockerfile, plan and report beside the log. The report names secrets' keys, never their values."""
     write_text(dist / "Dockerfile", inputs.recipe.dockerfile)
     write_text(dist / "plan.json", plan.render())
@@ -252,14 +332,17 @@ def _write_report(
         "type": plan.type,
         "bases": [base.to_json() for base in plan.bases],
         "engine": dict(engine.info.__dict__),
-        "application": {"folder": str(inputs.source.folder), "chosen_by": inputs.source.chosen_by,
-                        "tree_sha256": inputs.source.tree_sha256},
+        "application": {
+            "folder": str(inputs.source.folder),
+            "chosen_by": inputs.source.chosen_by,
+            "tree_sha256": inputs.source.tree_sha256,
+        },
         "secrets": sorted(inputs.secrets.values),
         "warnings": inputs.warnings,
         "checks": [check.to_json() for check in checks],
         "seconds": {key: round(value, 1) for key, value in clock.laps.items()},
         "finished": utc(),
-    }  # fmt: skip
+    }
     file = dist / "report.json"
     write_text(file, canonical_json(report))
     return file

@@ -10,11 +10,21 @@ import stat
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import MARKER, content_mtime, inside, link_or_copy, mark_folder, storage_errors, write_text
-from gapforge.base.text import tr
+from gapforge.base.files import (
+    MARKER,
+    content_mtime,
+    inside,
+    link_or_copy,
+    mark_folder,
+    storage_errors,
+    write_text,
+)
+from gapforge.base.i18n import _
 from gapforge.image.plan import ContextFile, Plan
 
-APPLICATION = "inputs/application/app"  # the application's source; laid out by application_source.copy_into
+APPLICATION = (
+    "inputs/application/app"  # the application's source; laid out by application_source.copy_into
+)
 _IGNORE = f"{MARKER}\n.dockerignore\n"
 
 
@@ -24,7 +34,7 @@ def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
     ``artifacts`` is the verified artifacts/NAME. Raises StorageError when the disk is full or a folder is
     not ours.
     """
-    mark_folder(context, "the build context")  # no tr: stands in the marker file
+    mark_folder(context, "the build context")
     wanted = {file.path: file for file in plan.files}
     wanted[".dockerignore"] = ContextFile(".dockerignore", "text", "", _IGNORE, "")
     with storage_errors(context):
@@ -47,7 +57,7 @@ def _remove_others(context: Path, wanted: set[str]) -> None:
         for name in [*files, *(n for n in folders if Path(folder, n).is_symlink())]:
             if f"{prefix}{name}" not in keep:
                 Path(folder, name).unlink()
-    for folder, _, _ in os.walk(context, topdown=False):
+    for folder, _folders, _files in os.walk(context, topdown=False):
         if Path(folder) not in (context, context / APPLICATION) and APPLICATION not in folder:
             try:
                 os.rmdir(folder)
@@ -109,6 +119,5 @@ def _date(target: Path, sha256: str) -> None:
 def application_folder(context: Path) -> Path:
     """Where the application's source goes in the context."""
     if not (context / MARKER).is_file():
-        raise StorageError(tr(f"{context}: gapforge의 빌드 컨텍스트가 아닙니다",
-                              f"{context} is not a build context of gapforge"))  # fmt: skip
+        raise StorageError(_("{context} is not a build context of gapforge", context=context))
     return context / APPLICATION

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gapforge.base.errors import Fault, LintError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.model.preset import Secret
 
 BUILD_ARGS = "# gapforge:build-args"
@@ -40,7 +40,9 @@ _INSTRUCTIONS = frozenset(
 _COPY_FLAGS = frozenset(("from", "chown", "chmod", "link"))
 _MOUNT_TYPES = frozenset(("bind", "cache", "secret", "tmpfs"))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OUR_IMAGE = re.compile(r"localhost/gapforge/[a-z0-9._/:-]+")  # no engine looks for localhost/ in a registry
+_OUR_IMAGE = re.compile(
+    r"localhost/gapforge/[a-z0-9._/:-]+"
+)  # no engine looks for localhost/ in a registry
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 _ODD_SPACE = re.compile(
     r"[^\S \t\n]|[\x00-\x08\x0b-\x1f\x7f\u200b\u2060\ufeff]"
@@ -57,14 +59,27 @@ def render(template: str, secrets: Sequence[Secret]) -> str:
     faults = []
     for marker in (BUILD_ARGS, SECRET_MOUNTS):
         if (count := lines.count(marker)) != 1:
-            faults.append(Fault(_SHOWN, tr(f'"{marker}" 줄이 {count}번 있음', f'has the line "{marker}" {count} times'),
-                                tr("정확히 한 번", "exactly once")))  # fmt: skip
+            faults.append(
+                Fault(
+                    _SHOWN,
+                    _('has the line "{marker}" {count} times', marker=marker, count=count),
+                    _("exactly once"),
+                )
+            )
     for number, line in enumerate(lines, 1):
         if re.match(r"\s*#\s*gapforge\s*:", line) and line not in (BUILD_ARGS, SECRET_MOUNTS):
-            faults.append(Fault(_at(number), tr(f'"{line.strip()}": 표시 줄이 아님', f'"{line.strip()}" is no marker line'),
-                                tr(f'"{BUILD_ARGS}" 또는 "{SECRET_MOUNTS}"',
-                                   f'"{BUILD_ARGS}" or "{SECRET_MOUNTS}"')))  # fmt: skip
-    raise_for(faults, what=tr("시크릿을 채워 넣을 수 없습니다", "cannot be filled in"))
+            faults.append(
+                Fault(
+                    _at(number),
+                    _('"{line}" is no marker line', line=line.strip()),
+                    _(
+                        '"{build_args}" or "{secret_mounts}"',
+                        build_args=BUILD_ARGS,
+                        secret_mounts=SECRET_MOUNTS,
+                    ),
+                )
+            )
+    raise_for(faults, what=_("cannot be filled in"))
     result: list[str] = []
     for line in lines:
         if line == BUILD_ARGS:
@@ -77,21 +92,25 @@ def render(template: str, secrets: Sequence[Secret]) -> str:
 
 
 def _mount(secret: Secret) -> str:
-    return f"    --mount=type=secret,id={secret.key}{',required=true' if secret.required else ''} \\"
+    return (
+        f"    --mount=type=secret,id={secret.key}{',required=true' if secret.required else ''} \\"
+    )
 
 
 def raise_for(faults: Sequence[Fault], *, what: str = "") -> None:
     """Raise LintError with all faults; nothing when there are none. ``what`` goes on after "the Dockerfile" (in Korean
     after a colon); without it the Dockerfile could reach the network."""
     if faults:
-        what = what or tr("네트워크에 닿을 수 있습니다", "could reach the network")
-        raise LintError(tr(f"Dockerfile: {what}", f"the Dockerfile {what}"), faults=faults,
-                        hint=tr("Dockerfile을 고친 뒤 같은 명령을 다시 실행하십시오",
-                                "correct Dockerfile; then run the same command again"))  # fmt: skip
+        what = what or _("could reach the network")
+        raise LintError(
+            _("the Dockerfile {what}", what=what),
+            faults=faults,
+            hint=_("correct Dockerfile; then run the same command again"),
+        )
 
 
 def _at(line: int) -> str:
-    return tr(f"{_SHOWN}: {line}행", f"{_SHOWN}: line {line}")
+    return _("{shown}: line {line}", shown=_SHOWN, line=line)
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,9 @@ class _State:
 
     faults: list[Fault] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)  # lower-case names, "" for a stage without one
-    arguments: dict[str, bool] = field(default_factory=dict)  # ARG before the first FROM -> has a foreign default
+    arguments: dict[str, bool] = field(
+        default_factory=dict
+    )  # ARG before the first FROM -> has a foreign default
 
 
 def lint(text: str) -> list[Fault]:
@@ -129,25 +150,38 @@ def _check_text(text: str, state: _State) -> None:
     """What is wrong with lines, whatever instruction they belong to."""
     for number, line in enumerate(text.split("\n"), 1):
         if _ODD_SPACE.search(line):
-            _fault(state, number, tr("제어 문자나 특수한 공백 문자가 있음", "holds a control character or unusual white space"),
-                   tr("보통 공백과 \\r 없는 줄 끝", "spaces, and line ends without \\r"))  # fmt: skip
+            _fault(
+                state,
+                number,
+                _("holds a control character or unusual white space"),
+                _("spaces, and line ends without \\r"),
+            )
         comment = line.strip().lower()
         # A directive counts only at the top, but nobody needs such a comment elsewhere; builders also read
         # the frontend from a "//" comment, behind a "#!" line, or from JSON.
         if re.match(r"(#|//)\s*syntax\s*=", comment):
-            _fault(state, number, tr("프런트엔드(syntax)를 지정함. 빌더가 내려받으려 함",
-                                     "names a frontend (syntax), which the builder would pull"),
-                   tr("이런 줄이 없음", "no such line"))  # fmt: skip
+            _fault(
+                state,
+                number,
+                _("names a frontend (syntax), which the builder would pull"),
+                _("no such line"),
+            )
         elif re.match(r"#\s*escape\s*=", comment):
-            _fault(state, number, tr("이스케이프 문자를 바꿈", "changes the escape character"),
-                   tr("이런 줄이 없음", "no such line"))  # fmt: skip
+            _fault(state, number, _("changes the escape character"), _("no such line"))
         elif number == 1 and comment.startswith(("#!", "//", "{")):
-            _fault(state, number, tr("일부 빌더가 헤더로 읽음", "is read as a header by some builders"),
-                   tr("주석 또는 명령", "a comment or an instruction"))  # fmt: skip
+            _fault(
+                state,
+                number,
+                _("is read as a header by some builders"),
+                _("a comment or an instruction"),
+            )
         if re.search(r"\\\\[ \t]*$", line) and not comment.startswith("#"):
-            _fault(state, number, tr("역슬래시 두 개로 끝나서 빌더마다 다르게 읽음",
-                                     "ends in two backslashes, which builders read differently"),
-                   tr("하나이거나 없음", "one, or none"))  # fmt: skip
+            _fault(
+                state,
+                number,
+                _("ends in two backslashes, which builders read differently"),
+                _("one, or none"),
+            )
 
 
 def _instructions(text: str) -> Iterator[_Instruction]:
@@ -167,7 +201,7 @@ def _instructions(text: str) -> Iterator[_Instruction]:
 
 
 def _instruction(line: int, text: str) -> _Instruction:
-    name, _, rest = text.strip().replace("\t", " ").partition(" ")
+    name, _separator, rest = text.strip().replace("\t", " ").partition(" ")
     return _Instruction(line, name.upper(), rest.strip())
 
 
@@ -176,29 +210,42 @@ def _check(instruction: _Instruction, state: _State) -> None:
     if name == "ADD":
         remote = re.search(r"[a-z+]+://|git@|\$", rest, re.IGNORECASE)
         problem = (
-            tr("네트워크에서 받아 오는 ADD임", "is an ADD that fetches from the network")
+            _("is an ADD that fetches from the network")
             if remote
-            else tr("ADD임. 네트워크에서 받아 올 수 있음", "is ADD, which can fetch from the network")
+            else _("is ADD, which can fetch from the network")
         )
-        _fault(state, line, problem, tr("컨텍스트 안 파일의 COPY", "COPY of a file in the context"))
+        _fault(state, line, problem, _("COPY of a file in the context"))
     elif name == "ONBUILD":
-        _fault(state, line, tr("ONBUILD임. 검사가 보지 못하는 곳에서 실행됨", "is ONBUILD, which runs where no lint looks"),
-               tr("명령 자체를 적음", "the instruction itself"))  # fmt: skip
+        _fault(
+            state,
+            line,
+            _("is ONBUILD, which runs where no lint looks"),
+            _("the instruction itself"),
+        )
     elif name not in _INSTRUCTIONS:
         known = " ".join(sorted(_INSTRUCTIONS))
-        _fault(state, line, tr(f'"{name[:40]}": 모르는 명령임', f'"{name[:40]}" is not known'),
-               tr(f"다음 중 하나: {known}", f"one of: {known}"))  # fmt: skip
+        _fault(
+            state,
+            line,
+            _('"{name}" is not known', name=name[:40]),
+            _("one of: {known}", known=known),
+        )
     elif name == "FROM":
         _check_from(instruction, state)
     elif name == "ARG" and not state.stages:
         for word in rest.split():
             key, separator, default = word.partition("=")
-            foreign = not _NAME.fullmatch(key) or (separator != "" and not _OUR_IMAGE.fullmatch(default))
+            foreign = not _NAME.fullmatch(key) or (
+                separator != "" and not _OUR_IMAGE.fullmatch(default)
+            )
             state.arguments[key] = state.arguments.get(key, False) or foreign
     if name in ("RUN", "COPY") and re.search(r"(?<!<)<<(?!<)", rest):
-        _fault(state, line, tr("heredoc이 있음. 빌더마다 그 줄을 다르게 읽음",
-                               "has a heredoc, whose lines builders read differently"),
-               tr("컨텍스트 안의 파일", "a file in the context"))  # fmt: skip
+        _fault(
+            state,
+            line,
+            _("has a heredoc, whose lines builders read differently"),
+            _("a file in the context"),
+        )
     if name == "RUN":
         _check_run(instruction, state)
     elif name == "COPY":
@@ -209,12 +256,15 @@ def _check_from(instruction: _Instruction, state: _State) -> None:
     flags, rest = _flags(instruction.rest)
     words = rest.split()
     for flag in flags:
-        _fault(state, instruction.line, tr(f'FROM에 "{flag}" 플래그가 있음', f'FROM has the flag "{flag}"'),
-               tr("플래그 없음", "no flag"))  # fmt: skip
+        _fault(state, instruction.line, _('FROM has the flag "{flag}"', flag=flag), _("no flag"))
     named = len(words) == 3 and words[1].upper() == "AS"
     if not (named or len(words) == 1):
-        _fault(state, instruction.line, tr(f'"FROM {rest[:60]}": 형식이 다름', f'"FROM {rest[:60]}" has another form'),
-               "FROM BASE AS STAGE")  # fmt: skip  # no tr: as a Dockerfile says it
+        _fault(
+            state,
+            instruction.line,
+            _('"FROM {rest}" has another form', rest=rest[:60]),
+            "FROM BASE AS STAGE",
+        )
         state.stages.append("")
         return
     base = words[0]
@@ -222,40 +272,61 @@ def _check_from(instruction: _Instruction, state: _State) -> None:
     if variable:
         key = variable[1] or variable[2]
         if key not in state.arguments:
-            _fault(state, instruction.line, tr(f"FROM ${key}: 첫 FROM 앞에 ARG {key} 줄이 없음",
-                                               f"FROM ${key}: no ARG {key} stands before the first FROM"),
-                   f"ARG {key}")  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _("FROM ${key}: no ARG {key} stands before the first FROM", key=key),
+                f"ARG {key}",
+            )
         elif state.arguments[key]:
-            _fault(state, instruction.line, tr(f"FROM ${key}: 이 ARG의 기본값은 빌더가 내려받으려 하는 이미지임",
-                                               f"FROM ${key}: its ARG has a default that the builder would pull"),
-                   tr(f"기본값이 없거나 localhost/gapforge/로 시작하는 ARG {key}",
-                      f"ARG {key} without a default, or with one that begins with localhost/gapforge/"))  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _("FROM ${key}: its ARG has a default that the builder would pull", key=key),
+                _(
+                    "ARG {key} without a default, or with one that begins with localhost/gapforge/",
+                    key=key,
+                ),
+            )
     elif base != "scratch" and base.lower() not in state.stages:
-        _fault(state, instruction.line, tr(f'FROM "{base}": 빌더가 레지스트리에서 찾으려 하는 이미지임',
-                                           f'FROM "{base}" is an image that the builder would look for in a registry'),
-               tr("앞 단계, scratch 또는 gapforge의 $ARG", "an earlier stage, scratch, or an $ARG of ours"))  # fmt: skip
+        _fault(
+            state,
+            instruction.line,
+            _('FROM "{base}" is an image that the builder would look for in a registry', base=base),
+            _("an earlier stage, scratch, or an $ARG of ours"),
+        )
     stage = words[2].lower() if named else ""
     if named and not _STAGE.fullmatch(stage):
-        _fault(state, instruction.line, tr(f'"{words[2]}": 단계 이름으로 쓸 수 없음', f'"{words[2]}" is no name for a stage'),
-               tr("영문자, 숫자, '.', '_', '-'", "letters, digits, '.', '_', '-'"))  # fmt: skip
+        _fault(
+            state,
+            instruction.line,
+            _('"{word}" is no name for a stage', word=words[2]),
+            _("letters, digits, '.', '_', '-'"),
+        )
     state.stages.append(stage)
 
 
 def _check_run(instruction: _Instruction, state: _State) -> None:
-    flags, _ = _flags(instruction.rest)
+    flags, _unused = _flags(instruction.rest)
     for flag in flags:
-        name, _, value = flag.removeprefix("--").partition("=")
+        name, _separator, value = flag.removeprefix("--").partition("=")
         name = name.strip().lower()
         if name == "network":
-            _fault(state, instruction.line, tr(f'RUN이 네트워크를 따로 정함 ("{flag}")',
-                                               f'RUN has a network of its own ("{flag}")'),
-                   tr("--network 없음 (빌드에는 네트워크가 없음)", "no --network; the build has none"))  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _('RUN has a network of its own ("{flag}")', flag=flag),
+                _("no --network; the build has none"),
+            )
         elif name != "mount":
-            _fault(state, instruction.line, tr(f'RUN에 "{flag}" 플래그가 있음', f'RUN has the flag "{flag}"'),
-                   tr("--mount만", "--mount only"))  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _('RUN has the flag "{flag}"', flag=flag),
+                _("--mount only"),
+            )
         elif not value:
-            _fault(state, instruction.line, tr("RUN의 --mount에 값이 없음", "RUN has --mount without a value"),
-                   "--mount=type=…")  # fmt: skip
+            _fault(state, instruction.line, _("RUN has --mount without a value"), "--mount=type=…")
         else:
             _check_mount(instruction, value, state)
 
@@ -263,24 +334,32 @@ def _check_run(instruction: _Instruction, state: _State) -> None:
 def _check_mount(instruction: _Instruction, value: str, state: _State) -> None:
     options: dict[str, list[str]] = {}
     for part in value.split(","):
-        key, _, word = part.partition("=")
+        key, _separator, word = part.partition("=")
         options.setdefault(key.strip().lower(), []).append(word.strip())
     for kind in options.get("type", ["bind"]):
         if kind.lower() not in _MOUNT_TYPES:
-            _fault(state, instruction.line, tr(f'RUN --mount의 type이 "{kind}"임', f'RUN --mount has the type "{kind}"'),
-                   tr(" 또는 ", " or ").join(sorted(_MOUNT_TYPES)))  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _('RUN --mount has the type "{kind}"', kind=kind),
+                _(" or ").join(sorted(_MOUNT_TYPES)),
+            )
     for source in options.get("from", []):
         _check_origin(instruction, "RUN --mount", source, state)
 
 
 def _check_copy(instruction: _Instruction, state: _State) -> None:
-    flags, _ = _flags(instruction.rest)
+    flags, _unused = _flags(instruction.rest)
     for flag in flags:
-        name, _, value = flag.removeprefix("--").partition("=")
+        name, _separator, value = flag.removeprefix("--").partition("=")
         name = name.strip().lower()
         if name not in _COPY_FLAGS:
-            _fault(state, instruction.line, tr(f'COPY에 "{flag}" 플래그가 있음', f'COPY has the flag "{flag}"'),
-                   "--" + ", --".join(sorted(_COPY_FLAGS)))  # fmt: skip
+            _fault(
+                state,
+                instruction.line,
+                _('COPY has the flag "{flag}"', flag=flag),
+                "--" + ", --".join(sorted(_COPY_FLAGS)),
+            )
         elif name == "from":
             _check_origin(instruction, "COPY", value.strip(), state)
 
@@ -291,10 +370,17 @@ def _check_origin(instruction: _Instruction, what: str, source: str, state: _Sta
     if source.isascii() and source.isdigit():
         known = int(source) < len(earlier)
     if not known:
-        _fault(state, instruction.line,
-               tr(f'{what} from "{source}": 앞 단계가 아니므로 빌더가 레지스트리에서 이미지를 찾으려 함',
-                  f'{what} from "{source}": that is no earlier stage, so the builder would look for an image in a registry'),
-               tr("앞 단계", "an earlier stage"))  # fmt: skip
+        _fault(
+            state,
+            instruction.line,
+            _(
+                '{what} from "{source}": that is no earlier stage, so the builder would '
+                "look for an image in a registry",
+                what=what,
+                source=source,
+            ),
+            _("an earlier stage"),
+        )
 
 
 def _flags(rest: str) -> tuple[list[str], str]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import Fault, SecretError, ToolError
 from gapforge.base.files import MARKER, mark_folder, remove_folder, storage_errors
+from gapforge.base.i18n import _, ngettext
 from gapforge.base.system_errors import os_says
-from gapforge.base.text import tr
 from gapforge.model.preset import Secret
 
 SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and its like: settings of the project, no secrets
@@ -61,7 +61,11 @@ class SecretSet:
         memory-backed storage where there is any. ``dry`` makes nothing and gives the names that a build's
         command would show. Folders that a killed build left behind are removed first.
         """
-        wanted = {s.key: self.values[s.key] for s in self.secrets if s.passed == "secret" and s.key in self.values}
+        wanted = {
+            s.key: self.values[s.key]
+            for s in self.secrets
+            if s.passed == "secret" and s.key in self.values
+        }
         place = secret_storage()
         if dry or not wanted:
             yield {key: place / f"{_FOLDER_PREFIX}XXXXXXXX" / key for key in sorted(wanted)}
@@ -70,14 +74,19 @@ class SecretSet:
         folder, handle = _locked_folder(place)
         try:
             with storage_errors(folder):
-                paths = {key: _write_private(folder / key, value) for key, value in sorted(wanted.items())}
+                paths = {
+                    key: _write_private(folder / key, value)
+                    for key, value in sorted(wanted.items())
+                }
             yield paths
         finally:
             remove_folder(folder)
             os.close(handle)
 
 
-def load(env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str] | None = None) -> SecretSet:
+def load(
+    env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str] | None = None
+) -> SecretSet:
     """Read `.env` (which need not exist) and the environment. Raises SecretError with every fault.
 
     A key that is set but empty counts as absent. A required key that has no value is a fault that names it.
@@ -92,26 +101,41 @@ def load(env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str
         if not value:
             value, source = parsed.get(secret.key, ""), env_file.name
         if "\0" in value:
-            faults.append(Fault(secret.key, tr("NUL 바이트가 있음", "holds a NUL byte"), tr("텍스트", "text")))
+            faults.append(Fault(secret.key, _("holds a NUL byte"), _("text")))
         elif value:
             values[secret.key], origin[secret.key] = value, source
         elif secret.required:
-            faults.append(Fault(secret.key, tr(f"프리셋에 필요한 값이 {env_file}에도 환경 변수에도 없음",
-                                               f"is required by the preset and has no value in {env_file} or the environment"),
-                                tr(f"{secret.key}=VALUE 줄", f"a line {secret.key}=VALUE")))  # fmt: skip
+            faults.append(
+                Fault(
+                    secret.key,
+                    _(
+                        "is required by the preset and has no value in {env_file} or the "
+                        "environment",
+                        env_file=env_file,
+                    ),
+                    _("a line {key}=VALUE", key=secret.key),
+                )
+            )
     if faults:
         raise SecretError(
-            tr("필요한 키의 값이 없습니다", "required keys are missing"), faults=faults,
-            hint=tr(f"cp .env.template {env_file} (파일이 아직 없으면); chmod 600 {env_file}; 그다음 키의 값을 채우십시오",
-                    f"cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; fill in the keys"),
-        )  # fmt: skip
+            _("required keys are missing"),
+            faults=faults,
+            hint=_(
+                "cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; "
+                "fill in the keys",
+                env_file=env_file,
+            ),
+        )
     named = {secret.key for secret in secrets}
     keys = {key for key in [*parsed, *environ] if key.endswith(SETTING_SUFFIX) and key not in named}
     settings = {key: environ.get(key) or parsed.get(key, "") for key in sorted(keys)}
     return SecretSet(
-        tuple(secrets), values, {key: value for key, value in settings.items() if value},
-        tuple(file_warnings(env_file)), origin,
-    )  # fmt: skip
+        tuple(secrets),
+        values,
+        {key: value for key, value in settings.items() if value},
+        tuple(file_warnings(env_file)),
+        origin,
+    )
 
 
 def _read(env_file: Path) -> dict[str, str]:
@@ -120,19 +144,27 @@ def _read(env_file: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except IsADirectoryError:
-        raise SecretError(tr(f"{env_file}: 파일이 아니라 폴더입니다", f"{env_file} is a folder"),
-                          hint=tr("파일로 만드십시오. 형식은 .env.template에 있습니다",
-                                  "make it a file: see .env.template")) from None  # fmt: skip
+        raise SecretError(
+            _("{env_file} is a folder", env_file=env_file),
+            hint=_("make it a file: see .env.template"),
+        ) from None
     except OSError as error:
         raise SecretError(
-            tr(f"{env_file} 파일을 읽을 수 없습니다: {os_says(error)}", f"{env_file} cannot be read: {os_says(error)}"),
+            _("{env_file} cannot be read: {why}", env_file=env_file, why=os_says(error)),
             hint=f"ls -l {env_file}",
         ) from None
     values, faults = parse(data, str(env_file))
     if faults:
-        raise SecretError(tr(f"{env_file} 파일에 잘못된 곳이 {len(faults)}군데 있습니다 (값은 표시하지 않습니다)",
-                             f"{env_file} has {len(faults)} fault{'s' if len(faults) > 1 else ''} (values are not shown)"),
-                          faults=faults, hint=tr("형식은 .env.template을 보십시오", "see .env.template for the form"))  # fmt: skip
+        raise SecretError(
+            ngettext(
+                "{env_file} has {count} fault (values are not shown)",
+                "{env_file} has {count} faults (values are not shown)",
+                len(faults),
+                env_file=env_file,
+            ),
+            faults=faults,
+            hint=_("see .env.template for the form"),
+        )
     return values
 
 
@@ -150,8 +182,9 @@ def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         bad = data[: error.start].count(b"\n") + 1
-        return {}, [Fault(tr(f"{shown}: {bad}행", f"{shown}: line {bad}"), tr("UTF-8 텍스트가 아님", "is not UTF-8 text"),
-                          "UTF-8")]  # fmt: skip
+        return {}, [
+            Fault(_("{shown}: line {bad}", shown=shown, bad=bad), _("is not UTF-8 text"), "UTF-8")
+        ]
     lines = text.replace("\r\n", "\n").split("\n")
     number = 0
     while number < len(lines):
@@ -160,23 +193,25 @@ def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]
         number += 1
 
         def fault(problem: str, expected: str = "", at: int = start) -> None:
-            faults.append(Fault(tr(f"{shown}: {at}행", f"{shown}: line {at}"), problem, expected))
+            faults.append(Fault(_("{shown}: line {at}", shown=shown, at=at), problem, expected))
 
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if any(ord(char) < 32 and char != "\t" for char in line):
-            fault(tr("제어 문자가 있음", "holds a control character"), tr("텍스트", "text"))
+            fault(_("holds a control character"), _("text"))
             continue
         head, separator, rest = line.partition("=")
         words = head.split()
         if words[:1] == ["export"]:
             words = words[1:]
         if not separator:
-            fault(tr('"="가 없음', 'has no "="'), "KEY=VALUE")
+            fault(_('has no "="'), "KEY=VALUE")
             continue
         if len(words) != 1 or not _KEY.fullmatch(words[0]):
-            fault(tr('"=" 앞에 쓸 수 있는 키가 없음', 'has no usable key before "="'),
-                  tr("숫자로 시작하지 않는 영문자, 숫자, '_'", "letters, digits and '_', not beginning with a digit"))  # fmt: skip
+            fault(
+                _('has no usable key before "="'),
+                _("letters, digits and '_', not beginning with a digit"),
+            )
             continue
         key = words[0]
         rest = rest.lstrip(" \t")
@@ -186,14 +221,19 @@ def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]
                 fault(*wrong)
                 continue
             if tail.strip() and not re.match(r"\s+#", tail):
-                fault(tr("닫는 따옴표 뒤에 글자가 있음", "has text after the closing quote"),
-                      tr("아무것도 없거나 ' #'으로 시작하는 주석", "nothing, or a comment that begins with ' #'"), number)  # fmt: skip
+                fault(
+                    _("has text after the closing quote"),
+                    _("nothing, or a comment that begins with ' #'"),
+                    number,
+                )
                 continue
         else:
             value = "" if rest.startswith("#") else re.split(r"\s#", rest, maxsplit=1)[0].strip()
         if key in first_line:
-            fault(tr(f"{key}: 다시 설정됨", f"sets {key} again"),
-                  tr(f"키마다 한 번 ({first_line[key]}행에 있음)", f"each key once (it is set in line {first_line[key]})"))  # fmt: skip
+            fault(
+                _("sets {key} again", key=key),
+                _("each key once (it is set in line {first_line})", first_line=first_line[key]),
+            )
             continue
         first_line[key] = start
         values[key] = value
@@ -211,8 +251,12 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         if position >= len(text):
             if following >= len(lines):
                 # Go on with the line after the opening one, so that later faults are found too.
-                return "", "", number, (tr(f"따옴표 {quote} 뒤에 닫는 따옴표가 없음", f"opens a {quote} that is never closed"),
-                                        tr("닫는 따옴표", "a closing quote"))  # fmt: skip
+                return (
+                    "",
+                    "",
+                    number,
+                    (_("opens a {quote} that is never closed", quote=quote), _("a closing quote")),
+                )
             value.append("\n")
             text, position = lines[following], 0
             following += 1
@@ -224,8 +268,12 @@ def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int
         if quote == '"' and char == "\\":
             escaped = text[position : position + 1]
             if escaped not in _ESCAPES:
-                return "", "", number, (tr("큰따옴표 안에 모르는 이스케이프가 있음", "has an unknown escape in double quotes"),
-                                        tr('\\n \\r \\t \\\\ \\" 또는 \\$', '\\n \\r \\t \\\\ \\" or \\$'))  # fmt: skip
+                return (
+                    "",
+                    "",
+                    number,
+                    (_("has an unknown escape in double quotes"), _('\\n \\r \\t \\\\ \\" or \\$')),
+                )
             value.append(_ESCAPES[escaped])
             position += 1
         else:
@@ -241,22 +289,35 @@ def file_warnings(env_file: Path) -> list[str]:
     warnings = []
     if stat.S_IMODE(mode) & 0o077:
         warnings.append(
-            tr(f"{env_file}: 다른 사용자가 읽을 수 있습니다 (모드 {stat.S_IMODE(mode):04o}). chmod 600 {env_file}",
-               f"{env_file} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {env_file}")
-        )  # fmt: skip
+            _(
+                "{env_file} can be read by others (mode {s_imode:04o}); chmod 600 {env_file}",
+                env_file=env_file,
+                s_imode=stat.S_IMODE(mode),
+            )
+        )
     if _tracked(env_file):
         warnings.append(
-            tr(f"{env_file}: git이 추적하고 있어 모든 복제본의 이력에 값이 들어 있습니다. "
-               f"git rm --cached {env_file.name} 실행 후 값을 바꾸십시오",
-               f"{env_file} is tracked by git, so its values are in the history of every clone; "
-               f"git rm --cached {env_file.name}, and change the values")
-        )  # fmt: skip
+            _(
+                "{env_file} is tracked by git, so its values are in the history of every "
+                "clone; git rm --cached {name}, and change the values",
+                env_file=env_file,
+                name=env_file.name,
+            )
+        )
     return warnings
 
 
 def _tracked(env_file: Path) -> bool:
     """Whether git knows the file; False where there is no git or no repository."""
-    command = ["git", "-C", str(env_file.absolute().parent), "ls-files", "--error-unmatch", "--", env_file.name]
+    command = [
+        "git",
+        "-C",
+        str(env_file.absolute().parent),
+        "ls-files",
+        "--error-unmatch",
+        "--",
+        env_file.name,
+    ]
     try:
         return process.run(command, check=False, timeout=20).code == 0
     except ToolError:
@@ -294,7 +355,7 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
     with storage_errors(place):
         new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=place))  # mode 0700
         try:
-            mark_folder(new, "secrets of a running build")  # no tr: stands in the marker file
+            mark_folder(new, "secrets of a running build")
             handle = os.open(new / MARKER, os.O_RDWR)
             fcntl.flock(handle, fcntl.LOCK_EX)
             # Only now does it get the name that remove_stale looks for: it never sees an unlocked one of ours.

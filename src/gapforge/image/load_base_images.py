@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import EngineError, TargetError, VerifyError
+from gapforge.base.i18n import _
 from gapforge.base.progress import Progress, human_bytes, human_time
-from gapforge.base.text import tr
 from gapforge.engine.image_archive import ImageParts, open_archive, read_layout, write_image
 from gapforge.engine.protocol import Engine, OnLine
 from gapforge.model.lock import LockedImage
@@ -43,10 +43,14 @@ def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) ->
     parts = read_layout(layout, image.manifest_digest)
     if parts.config.digest != image.config_digest:
         raise VerifyError(
-            tr(f"{layout}: 이미지의 config가 잠금과 다릅니다. 이미지: {parts.config.digest}, 잠금: {image.config_digest}",
-               f"{layout}: the image's config is {parts.config.digest}; the lock says {image.config_digest}"),
-            hint=tr("온라인에서: ./deps_sync.sh PRESET --update, 또는 artifacts를 다시 복사하십시오",
-                    "online: ./deps_sync.sh PRESET --update, or copy the artifacts again"))  # fmt: skip
+            _(
+                "{layout}: the image's config is {digest}; the lock says {config_digest}",
+                layout=layout,
+                digest=parts.config.digest,
+                config_digest=image.config_digest,
+            ),
+            hint=_("online: ./deps_sync.sh PRESET --update, or copy the artifacts again"),
+        )
     _load(engine, parts, name, layout.name, on_line)
     return name
 
@@ -76,24 +80,27 @@ def ensure_override(engine: Engine, value: str, on_line: OnLine) -> tuple[str, s
 def _present(engine: Engine, value: str, path: Path) -> tuple[str, str]:
     """The local name and digest of an image that the engine has."""
     if path.is_dir():
-        raise EngineError(tr(f"{value}: OCI 이미지 레이아웃이 아닌 폴더입니다(oci-layout 파일이 없습니다)",
-                             f"{value} is a folder, but no OCI image layout (it has no file oci-layout)"),
-                          hint=tr("만들기: skopeo copy docker-archive:FILE.tar oci:FOLDER:base",
-                                  "make one: skopeo copy docker-archive:FILE.tar oci:FOLDER:base"))  # fmt: skip
-    looks_like_path = value.startswith(("/", ".", "~")) or re.search(r"\.(tar|tgz|tar\.\w+)$", value)
+        raise EngineError(
+            _(
+                "{value} is a folder, but no OCI image layout (it has no file oci-layout)",
+                value=value,
+            ),
+            hint=_("make one: skopeo copy docker-archive:FILE.tar oci:FOLDER:base"),
+        )
+    looks_like_path = value.startswith(("/", ".", "~")) or re.search(
+        r"\.(tar|tgz|tar\.\w+)$", value
+    )
     ids = () if looks_like_path else engine.image_ids(value)
     if not ids:
         what = (
-            tr("그런 파일이 없습니다", "there is no such file")
+            _("there is no such file")
             if looks_like_path
-            else tr(
-                "그런 이름의 파일도, 엔진 안의 이미지도 없습니다", "no file and no image in the engine has this name"
-            )
+            else _("no file and no image in the engine has this name")
         )
-        raise EngineError(tr(f"기반 이미지 {value}: {what}. 레지스트리에서 받지는 않습니다",
-                             f"base image {value}: {what}; nothing is pulled"),
-                          hint=tr("엔진의 이미지 보기: docker images; 적재하기: docker load -i FILE.tar",
-                                  "see the engine's images: docker images; or load one: docker load -i FILE.tar"))  # fmt: skip
+        raise EngineError(
+            _("base image {value}: {what}; nothing is pulled", value=value, what=what),
+            hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
+        )
     name = base_name(ids[0])
     engine.tag(value, name)
     return name, ids[0]
@@ -113,8 +120,13 @@ def os_of(engine: Engine, name: str) -> tuple[str, str]:
                 return fields["ID"], fields.get("VERSION_ID", "")
     said = errors.strip()[:200]
     raise TargetError(
-        tr(f"{name}: 어떤 운영 체제인지 알 수 없습니다(쓸 수 있는 {OS_RELEASE[0]} 파일이 없습니다): {said}",
-           f"{name} does not say which operating system it is (no usable {OS_RELEASE[0]}): {said}"))  # fmt: skip
+        _(
+            "{name} does not say which operating system it is (no usable {os_release}): {said}",
+            name=name,
+            os_release=OS_RELEASE[0],
+            said=said,
+        )
+    )
 
 
 def _loaded(engine: Engine, parts: ImageParts, shown: str, on_line: OnLine) -> str:
@@ -126,7 +138,7 @@ def _loaded(engine: Engine, parts: ImageParts, shown: str, on_line: OnLine) -> s
 
 def _load(engine: Engine, parts: ImageParts, name: str, shown: str, on_line: OnLine) -> None:
     """Stream the image into the engine and compare what it then has under ``name``."""
-    what = tr(f"기반 이미지 {shown} 적재", f"loading base image {shown}")
+    what = _("loading base image {shown}", shown=shown)
     progress = Progress(what, parts.size, quiet=True)
     guard = threading.Lock()
     reported = start = time.monotonic()
@@ -146,8 +158,14 @@ def _load(engine: Engine, parts: ImageParts, name: str, shown: str, on_line: OnL
     engine.load(feed, lambda line: None if line.startswith("Loaded image") else on_line(line))
     _compare(engine, name, (parts.config.digest, parts.manifest_digest))
     took = human_time(time.monotonic() - start)
-    on_line(tr(f"기반 이미지 {shown} 적재 완료({took}), 엔진에서의 이름: {name}",
-               f"base image {shown} is in the engine as {name} after {took}"))  # fmt: skip
+    on_line(
+        _(
+            "base image {shown} is in the engine as {name} after {took}",
+            shown=shown,
+            name=name,
+            took=took,
+        )
+    )
 
 
 def _compare(engine: Engine, name: str, expected: Iterable[str]) -> None:
@@ -158,6 +176,11 @@ def _compare(engine: Engine, name: str, expected: Iterable[str]) -> None:
     engine.untag(name)
     held = " ".join(found)
     raise EngineError(
-        tr(f"{name}: 엔진에 있는 이미지가 넣어 준 것과 다릅니다. 있는 것: {held or '없음'}, 기대한 값: {' 또는 '.join(wanted)}",
-           f"the engine holds another image than the one it was given as {name}: "
-           f"{held or 'none'}; expected {' or '.join(wanted)}"))  # fmt: skip
+        _(
+            "the engine holds another image than the one it was given as {name}: {held}; "
+            "expected {wanted}",
+            name=name,
+            held=held or _("none"),
+            wanted=_(" or ").join(wanted),
+        )
+    )

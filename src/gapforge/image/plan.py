@@ -37,7 +37,12 @@ class ContextFile:
     sha256: str
 
     def to_json(self) -> dict[str, str]:
-        return {"path": self.path, "origin": self.origin, "source": self.source, "sha256": self.sha256}
+        return {
+            "path": self.path,
+            "origin": self.origin,
+            "source": self.source,
+            "sha256": self.sha256,
+        }
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,22 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan in JSON types, without file contents."""
         return {
-            "preset": self.preset, "preset_sha256": self.preset_sha256, "lock_sha256": self.lock_sha256,
-            "type": self.type, "target": self.target, "tag": self.tag,
+            "preset": self.preset,
+            "preset_sha256": self.preset_sha256,
+            "lock_sha256": self.lock_sha256,
+            "type": self.type,
+            "target": self.target,
+            "tag": self.tag,
             "bases": [base.to_json() for base in self.bases],
-            "build_args": dict(self.build_args), "labels": dict(self.labels),
-            "secrets": [{"key": s.key, "pass": s.passed, "required": s.required} for s in self.secrets],
+            "build_args": dict(self.build_args),
+            "labels": dict(self.labels),
+            "secrets": [
+                {"key": s.key, "pass": s.passed, "required": s.required} for s in self.secrets
+            ],
             "application_folder": self.application_folder,
             "context": [file.to_json() for file in self.files],
             "smoke": [dict(check) for check in self.smoke],
-        }  # fmt: skip
+        }
 
     def render(self) -> str:
         """The plan as text: same plan, same bytes."""
@@ -133,20 +145,29 @@ def make_plan(
         tag=tag or f"gapforge/{preset.name}:{type}",
         unchecked_tag=f"localhost/gapforge/unchecked/{preset.name}:{type}",
         bases=tuple(planned[role] for role in ROLES),
-        build_args={"BUILDER_BASE": planned["builder"].name, "RUNTIME_BASE": planned["runtime"].name},
+        build_args={
+            "BUILDER_BASE": planned["builder"].name,
+            "RUNTIME_BASE": planned["runtime"].name,
+        },
         labels=_labels(preset, lock, type),
         secrets=preset.application.secrets,
         application_folder=application_folder,
         files=tuple(sorted(files, key=lambda f: f.path)),
         smoke=tuple(smoke),
-    )  # fmt: skip
+    )
 
 
 def base_of(lock: Lock, role: str) -> PlannedBase:
     """The base image that the lock names for a role."""
     image = lock.images[role]
-    return PlannedBase(role, base_name(image.config_digest), image.config_digest, image.manifest_digest,
-                       image.reference, f"images/{role}")  # fmt: skip
+    return PlannedBase(
+        role,
+        base_name(image.config_digest),
+        image.config_digest,
+        image.manifest_digest,
+        image.reference,
+        f"images/{role}",
+    )
 
 
 def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
@@ -161,7 +182,7 @@ def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
         "gapforge.practice": "true" if preset.practice else "false",
     }
     if preset.practice:
-        labels["gapforge.warning"] = "practice image: not for delivery"  # no tr: a label of the image
+        labels["gapforge.warning"] = "practice image: not for delivery"
     return labels
 
 
@@ -181,7 +202,11 @@ def _inputs(
     params = parameters(component, preset, lock, role)
     files = [_text(f"{folder}/params/{key}", _param_text(value)) for key, value in params.items()]
     for script in ("build.sh", "common.sh"):
-        source = f"components/{component.name}/{script}" if script == "build.sh" else f"components/{script}"
+        source = (
+            f"components/{component.name}/{script}"
+            if script == "build.sh"
+            else f"components/{script}"
+        )
         files.append(_text(f"{folder}/{script}", recipe.scripts[source]))
     if not component.enabled(preset):
         return files
@@ -260,7 +285,9 @@ def _expectation(component: Component, preset: Preset, lock: Lock, type: str) ->
         "enabled": component.enabled(preset),
         "params": parameters(component, preset, lock, role),
         "versions": {e.name: e.version for e in lock.of("source", "tensorrt") if e.version},
-        "wheels": {canonical(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles},
+        "wheels": {
+            canonical(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
+        },
         "gpu": False,
         "application": {"name": preset.application.name, "check": list(preset.application.check)},
     }

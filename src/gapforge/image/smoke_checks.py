@@ -11,13 +11,15 @@ from typing import Any
 
 from gapforge.base import process
 from gapforge.base.errors import Fault, SmokeError, ToolError
-from gapforge.base.text import tr
+from gapforge.base.i18n import N_, _
 from gapforge.engine.protocol import Engine
 
-TIME_LIMIT = 900  # seconds for one component's check; importing torch from a cold disk takes minutes
+TIME_LIMIT = (
+    900  # seconds for one component's check; importing torch from a cold disk takes minutes
+)
 # Checks of ours have fixed names, as those of the components have: reports hold these, people read ``title``.
-_ENDS = "check runs to its end"  # no tr: a fixed name
-_REPORTS, _READABLE = "check reports something", "output is readable"  # no tr: fixed names
+_ENDS = N_("check runs to its end")
+_REPORTS, _READABLE = N_("check reports something"), N_("output is readable")
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ class CheckResult:
     @property
     def title(self) -> str:
         """The check's name in the reader's language, where it is one of ours."""
-        own = {_ENDS: "검사가 끝까지 실행됨", _REPORTS: "검사가 결과를 냄", _READABLE: "출력을 읽을 수 있음"}
-        ko, en = own.get(self.check, self.check), self.check
-        return tr(ko, en)
+        return _(self.check) if self.check in (_ENDS, _REPORTS, _READABLE) else self.check
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -64,19 +64,31 @@ def run_checks(
         expect = json.dumps({**expectation, "gpu": gpu}, ensure_ascii=False)
         try:
             code, output, errors = engine.run(
-                image, ["python3", "-I", "-"], stdin=script, env={"GAPFORGE_EXPECT": expect}, gpus=gpu,
+                image,
+                ["python3", "-I", "-"],
+                stdin=script,
+                env={"GAPFORGE_EXPECT": expect},
+                gpus=gpu,
                 timeout=TIME_LIMIT,
-            )  # fmt: skip
+            )
             found = list(_parse(name, output))
         except ToolError as error:
             code, errors, found = 1, error.message, []
         if code != 0:
-            last = " | ".join(errors.strip().splitlines()[-4:]) or tr("메시지 없음", "no message")
-            found.append(CheckResult(name, _ENDS, False, tr(f"종료 코드 {code}: {last}", f"exit code {code}: {last}"),
-                                     tr("종료 코드 0", "exit code 0")))  # fmt: skip
+            last = " | ".join(errors.strip().splitlines()[-4:]) or _("no message")
+            found.append(
+                CheckResult(
+                    name,
+                    _ENDS,
+                    False,
+                    _("exit code {code}: {last}", code=code, last=last),
+                    _("exit code 0"),
+                )
+            )
         elif not found:
-            found.append(CheckResult(name, _REPORTS, False, tr("결과 없음", "no result"),
-                                     tr("결과 하나 이상", "at least one result")))  # fmt: skip
+            found.append(
+                CheckResult(name, _REPORTS, False, _("no result"), _("at least one result"))
+            )
         for result in found:
             results.append(result)
             on_result(result)
@@ -89,10 +101,15 @@ def _parse(component: str, output: str) -> Iterable[CheckResult]:
             continue
         try:
             raw = json.loads(line)
-            yield CheckResult(component, str(raw["check"]), raw["ok"] is True, str(raw["found"]), str(raw["expected"]))
+            yield CheckResult(
+                component,
+                str(raw["check"]),
+                raw["ok"] is True,
+                str(raw["found"]),
+                str(raw["expected"]),
+            )
         except (ValueError, KeyError, TypeError):
-            yield CheckResult(component, _READABLE, False, line[:200],
-                              tr("한 줄에 JSON 객체 하나", "one JSON object a line"))  # fmt: skip
+            yield CheckResult(component, _READABLE, False, line[:200], _("one JSON object a line"))
 
 
 def gpu_present() -> bool:
@@ -111,16 +128,16 @@ def raise_for(results: Sequence[CheckResult], image: str) -> None:
     failed = [result for result in results if not result.ok]
     if failed:
         raise SmokeError(
-            tr(
-                f"검사 {len(results)}개 중 {len(failed)}개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 ({image}에 남아 있음)",
-                f"{len(failed)} of {len(results)} checks failed; the image was not tagged (it is kept as {image})",
+            _(
+                "{count} of {results} checks failed; the image was not tagged (it is "
+                "kept as {image})",
+                count=len(failed),
+                results=len(results),
+                image=image,
             ),
             faults=[
-                Fault(f"{r.component}: {r.title}", tr(f"실제값: {r.found}", f"found {r.found}"), r.expected)
+                Fault(f"{r.component}: {r.title}", _("found {found}", found=r.found), r.expected)
                 for r in failed
             ],
-            hint=tr(
-                f"안을 살펴보십시오: docker run --rm -it --network none {image} bash",
-                f"look inside: docker run --rm -it --network none {image} bash",
-            ),
+            hint=_("look inside: docker run --rm -it --network none {image} bash", image=image),
         )

@@ -10,29 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, PresetError
-from gapforge.base.text import josa, tr
+from gapforge.base.i18n import N_, _
 from gapforge.model.lock import Entry
 from gapforge.model.preset import NAME, Preset
 from gapforge.model.schema import Choice, Flag, Items, Record, Text, nearest, one_of, read_json
 
-# no tr: schema
-_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*",
-                {"ko": '이름, 예: "numpy", 또는 "*"', "en": 'a name such as "numpy", or "*"'})  # fmt: skip
+_PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", N_('a name such as "numpy", or "*"'))
 COMPONENT_SHAPE = Record(
     {
-        "format": Choice((1,), "version of this format"),  # no tr: schema
+        "format": Choice((1,), "version of this format"),
         "name": NAME,
         "summary": Record({"ko": Text(), "en": Text()}),
     },
     {
-        "preset": Text("the preset's key that asks for it; absent: always there", r"[a-z.][a-z0-9._-]*",  # no tr: schema
-                       {"ko": "프리셋의 키", "en": "a preset key"}),
-        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),  # no tr: schema
-        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),  # no tr: schema
-        "debs": Flag("it takes the .debs of the role"),  # no tr: schema
-        "per_role": Flag("it has one input folder for the builder and one for the runtime"),  # no tr: schema
+        "preset": Text(
+            "the preset's key that asks for it; absent: always there",
+            r"[a-z.][a-z0-9._-]*",
+            N_("a preset key"),
+        ),
+        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
+        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
+        "debs": Flag("it takes the .debs of the role"),
+        "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,33 @@ def load_all(folder: Path) -> tuple[Component, ...]:
         shown = f"components/{file.parent.name}/component.json"
         raw, wrong = read_json(file, COMPONENT_SHAPE, shown)
         if raw is not None and not wrong and raw["name"] != file.parent.name:
-            wrong = [Fault(f"{shown}: $.name", tr(f'"{raw["name"]}"임', f'is "{raw["name"]}"'),
-                           tr(f'폴더 이름인 "{file.parent.name}"', f'"{file.parent.name}", the folder\'s name'))]  # fmt: skip
+            wrong = [
+                Fault(
+                    f"{shown}: $.name",
+                    _('is "{name}"', name=raw["name"]),
+                    _('"{name}", the folder\'s name', name=file.parent.name),
+                )
+            ]
         for script in ("build.sh", "check.py"):
             if not (file.parent / script).is_file():
-                wrong.append(Fault(f"components/{file.parent.name}/{script}", tr("없음", "does not exist")))
+                wrong.append(Fault(f"components/{file.parent.name}/{script}", _("does not exist")))
         faults += wrong
         if raw is not None and not wrong:
-            found.append(Component(
-                raw["name"], file.parent, raw.get("preset", ""), tuple(raw.get("sources", ())),
-                tuple(raw.get("wheels", ())), raw.get("debs", False), raw.get("per_role", False)))  # fmt: skip
+            found.append(
+                Component(
+                    raw["name"],
+                    file.parent,
+                    raw.get("preset", ""),
+                    tuple(raw.get("sources", ())),
+                    tuple(raw.get("wheels", ())),
+                    raw.get("debs", False),
+                    raw.get("per_role", False),
+                )
+            )
     if not found and not faults:
-        faults.append(Fault(str(folder), tr("구성 요소가 없음", "holds no component")))
+        faults.append(Fault(str(folder), _("holds no component")))
     if faults:
-        raise PresetError(tr("구성 요소를 읽을 수 없습니다", "components cannot be read"), faults=faults)
+        raise PresetError(_("components cannot be read"), faults=faults)
     return tuple(found)
 
 
@@ -110,19 +124,29 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
     for name in sorted(preset.components):
         if f"components.{name}" not in keys:
             close, key = nearest(name, names), f'"preset": "components.{name}"'
-            faults.append(Fault(f"presets/{preset.name}.json: $.components.{name}",
-                                tr(f"이 이름의 구성 요소가 없음{close}", f"there is no component of this name{close}"),
-                                tr(f"component.json에 {josa(key, '이', '가')} 있는 폴더 components/{name}",
-                                   f"a folder components/{name} whose component.json has {key}")))  # fmt: skip
+            faults.append(
+                Fault(
+                    f"presets/{preset.name}.json: $.components.{name}",
+                    _("there is no component of this name{close}", close=close),
+                    _(
+                        "a folder components/{name} whose component.json has {key}",
+                        name=name,
+                        key=key,
+                    ),
+                )
+            )
     for source in sorted(preset.sources):
         takers = [c for c in components if c.takes_source(source)]
         if not takers:
             patterns = sorted({p for c in components for p in c.sources})
             close = nearest(source, patterns)
-            faults.append(Fault(f"presets/{preset.name}.json: $.sources.{source}",
-                                tr(f"이 이름의 소스를 쓰는 구성 요소가 없음{close}",
-                                   f"no component takes a source of this name{close}"),
-                                one_of(patterns)))  # fmt: skip
+            faults.append(
+                Fault(
+                    f"presets/{preset.name}.json: $.sources.{source}",
+                    _("no component takes a source of this name{close}", close=close),
+                    one_of(patterns),
+                )
+            )
     return faults
 
 
@@ -132,19 +156,37 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
     faults = []
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
-    # no tr: an instruction of a Dockerfile
     stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
-    known = {f"{c.name}{suffix}" for c in components for suffix in (("-builder", "-runtime") if c.per_role else ("",))}
+    known = {
+        f"{c.name}{suffix}"
+        for c in components
+        for suffix in (("-builder", "-runtime") if c.per_role else ("",))
+    }
     for folder in sorted(known - mounted):
         run = f"RUN --mount=type=bind,source=inputs/{folder},target=/in bash /in/build.sh"
-        faults.append(Fault("Dockerfile", tr(f"inputs/{folder} 마운트가 없어 이 구성 요소가 빌드되지 않음",
-                                             f"mounts inputs/{folder} nowhere, so nothing builds that component"),
-                            tr(f"다음이 들어 있는 단계: {run}", f"a stage with {run}")))  # fmt: skip
+        faults.append(
+            Fault(
+                "Dockerfile",
+                _(
+                    "mounts inputs/{folder} nowhere, so nothing builds that component",
+                    folder=folder,
+                ),
+                _("a stage with {run}", run=run),
+            )
+        )
     for folder in sorted(mounted - known):
         close = nearest(folder, sorted(known))
-        faults.append(Fault("Dockerfile", tr(f"inputs/{folder} 마운트가 있지만 그런 구성 요소가 없음{close}",
-                                             f"mounts inputs/{folder}, but there is no such component{close}"),
-                            one_of([f"inputs/{name}" for name in sorted(known)])))  # fmt: skip
+        faults.append(
+            Fault(
+                "Dockerfile",
+                _(
+                    "mounts inputs/{folder}, but there is no such component{close}",
+                    folder=folder,
+                    close=close,
+                ),
+                one_of([f"inputs/{name}" for name in sorted(known)]),
+            )
+        )
     for name in (c.name for c in components if c.name in stages):
         for tree in ("dev", "runtime"):
             if not any(
@@ -152,8 +194,20 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
                 for line in instructions
             ):
                 taker = "devbase" if tree == "dev" else "runtime"
-                faults.append(Fault("Dockerfile", tr(f"{name} 단계의 /out/{tree}/를 가져오는 COPY가 없음",
-                                                     f"has the stage {name} but takes nothing of its /out/{tree}/"),
-                                    tr(f"{taker} 단계의 COPY --from={name} /out/{tree}/ /",
-                                       f"COPY --from={name} /out/{tree}/ / in {taker}")))  # fmt: skip
+                faults.append(
+                    Fault(
+                        "Dockerfile",
+                        _(
+                            "has the stage {name} but takes nothing of its /out/{tree}/",
+                            name=name,
+                            tree=tree,
+                        ),
+                        _(
+                            "COPY --from={name} /out/{tree}/ / in {taker}",
+                            name=name,
+                            tree=tree,
+                            taker=taker,
+                        ),
+                    )
+                )
     return faults

@@ -11,14 +11,18 @@ from collections.abc import Iterable
 
 from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import sha256_bytes
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 
 _FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
 
 
 def split_stanzas(text: str) -> list[str]:
     """The stanzas of ``text``, each without the blank lines around it and without a newline at the end."""
-    return [part.strip("\n") for part in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")) if part.strip()]
+    return [
+        part.strip("\n")
+        for part in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))
+        if part.strip()
+    ]
 
 
 def fields(stanza: str) -> dict[str, str]:
@@ -64,12 +68,13 @@ def filter_index(packages_text: str, files: set[str]) -> str:
     missing = files - {file_of(stanza) for stanza in kept}
     if missing:
         raise VerifyError(
-            tr("패키지 색인에 없는 deb 패키지가 있습니다", "the package index does not describe every .deb"),
-            faults=[Fault(name, tr("debs/Packages에 항목이 없음", "has no entry in debs/Packages"),
-                          tr("deb 패키지마다 항목 하나", "one entry for each .deb")) for name in sorted(missing)],
-            hint=tr("온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오",
-                    "online: sync the preset again, then carry its artifacts here"),
-        )  # fmt: skip
+            _("the package index does not describe every .deb"),
+            faults=[
+                Fault(name, _("has no entry in debs/Packages"), _("one entry for each .deb"))
+                for name in sorted(missing)
+            ],
+            hint=_("online: sync the preset again, then carry its artifacts here"),
+        )
     return join_stanzas(kept)
 
 
@@ -92,7 +97,7 @@ def release_text(packages: bytes) -> str:
     Its date never changes, so that same packages give same bytes; APT warns about a Release without one.
     """
     return (
-        "Origin: gapforge\n"  # no tr: a file for APT
+        "Origin: gapforge\n"
         "Label: gapforge\n"
         "Suite: artifacts\n"
         "Date: Thu, 01 Jan 1970 00:00:00 UTC\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, unsafe_path_reason
-from gapforge.base.text import josa, tr
+from gapforge.base.i18n import N_, _, ngettext
 from gapforge.model.preset import Preset
 from gapforge.model.reasons import told
 from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table, Text, read_json
@@ -18,28 +18,59 @@ FORMAT = 1
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 ROLES = ("builder", "runtime", "install-tool")
 
-_HEX = Text("SHA-256", r"[0-9a-f]{64}", {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"})
-_DIGEST = Text("digest", r"sha256:[0-9a-f]{64}",
-               {"ko": '"sha256:"과 16진수 64자리', "en": '"sha256:" and 64 hex digits'})  # fmt: skip
+_HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
+_DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
 
-LOCK_SHAPE = Record({
-    "format": Choice((FORMAT,), "version of this format"),  # no tr: schema
-    "preset": Text(),
-    "preset_sha256": _HEX,
-    "images": Table(Record({
-        "reference": Text("where it came from"), "manifest_digest": _DIGEST, "config_digest": _DIGEST,  # no tr: schema
-        "os_id": Text(pattern=".*"), "os_version": Text(pattern=".*")}, {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")})),
-    "entries": Items(Record({
-        "kind": Choice(KINDS), "path": Text("path inside artifacts/NAME"), "sha256": _HEX, "size": Number(),
-        "origin": Text("index:NAME, apt:NAME, url, image or generated")}, {  # no tr: schema
-        "name": Text("package, source or image role"), "version": Text(), "architecture": Text(),
-        "roles": Items(Choice(ROLES)), "urls": Items(Text()), "trust": Choice(("first-use",)),
-        "licence": Nullable(Text())})),
-}, {
-    "unresolved": Items(Record({
-        "kind": Choice(KINDS), "name": Text("requirement, package, source, image role or generated file"),  # no tr: schema
-        "reason": Text("why it is not pinned yet")})),
-})  # fmt: skip
+LOCK_SHAPE = Record(
+    {
+        "format": Choice((FORMAT,), "version of this format"),
+        "preset": Text(),
+        "preset_sha256": _HEX,
+        "images": Table(
+            Record(
+                {
+                    "reference": Text("where it came from"),
+                    "manifest_digest": _DIGEST,
+                    "config_digest": _DIGEST,
+                    "os_id": Text(pattern=".*"),
+                    "os_version": Text(pattern=".*"),
+                },
+                {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")},
+            )
+        ),
+        "entries": Items(
+            Record(
+                {
+                    "kind": Choice(KINDS),
+                    "path": Text("path inside artifacts/NAME"),
+                    "sha256": _HEX,
+                    "size": Number(),
+                    "origin": Text("index:NAME, apt:NAME, url, image or generated"),
+                },
+                {
+                    "name": Text("package, source or image role"),
+                    "version": Text(),
+                    "architecture": Text(),
+                    "roles": Items(Choice(ROLES)),
+                    "urls": Items(Text()),
+                    "trust": Choice(("first-use",)),
+                    "licence": Nullable(Text()),
+                },
+            )
+        ),
+    },
+    {
+        "unresolved": Items(
+            Record(
+                {
+                    "kind": Choice(KINDS),
+                    "name": Text("requirement, package, source, image role or generated file"),
+                    "reason": Text("why it is not pinned yet"),
+                }
+            )
+        )
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -72,10 +103,19 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """Only the keys that say something, in JSON types."""
         full = {
-            "kind": self.kind, "path": self.path, "sha256": self.sha256, "size": self.size, "origin": self.origin,
-            "name": self.name, "version": self.version, "architecture": self.architecture,
-            "roles": sorted(self.roles), "urls": list(self.urls), "trust": self.trust, "licence": self.licence,
-        }  # fmt: skip
+            "kind": self.kind,
+            "path": self.path,
+            "sha256": self.sha256,
+            "size": self.size,
+            "origin": self.origin,
+            "name": self.name,
+            "version": self.version,
+            "architecture": self.architecture,
+            "roles": sorted(self.roles),
+            "urls": list(self.urls),
+            "trust": self.trust,
+            "licence": self.licence,
+        }
         return {k: v for k, v in full.items() if v or k == "size"}
 
 
@@ -130,10 +170,18 @@ class Lock:
         """Raise LockError naming every gap unless the lock pins everything. ``shown`` is the lock's file."""
         if self.unresolved:
             count = len(self.unresolved)
-            raise LockError(tr(f"{josa(shown, '은', '는')} 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 {count}개",
-                               f"{shown} is partial: {count} thing{'s are' if count > 1 else ' is'} not resolved yet"),
-                            faults=[Fault(f"{gap.kind} {gap.name}", told(gap.reason)) for gap in self.unresolved],
-                            hint=_sync_and_carry(self.preset))  # fmt: skip
+            raise LockError(
+                ngettext(
+                    "{shown} is partial: {count} thing is not resolved yet",
+                    "{shown} is partial: {count} things are not resolved yet",
+                    count,
+                    shown=shown,
+                ),
+                faults=[
+                    Fault(f"{gap.kind} {gap.name}", told(gap.reason)) for gap in self.unresolved
+                ],
+                hint=_sync_and_carry(self.preset),
+            )
 
     def settles(self, kind: str) -> bool:
         """Whether the lock leaves nothing of ``kind`` open."""
@@ -146,10 +194,12 @@ class Lock:
     def render(self) -> str:
         """The lock file's text: same lock, same bytes."""
         document: dict[str, Any] = {
-            "format": FORMAT, "preset": self.preset, "preset_sha256": self.preset_sha256,
+            "format": FORMAT,
+            "preset": self.preset,
+            "preset_sha256": self.preset_sha256,
             "images": {role: image.to_json() for role, image in self.images.items()},
             "entries": [e.to_json() for e in sorted(self.entries, key=lambda e: e.path)],
-        }  # fmt: skip
+        }
         if self.unresolved:
             document["unresolved"] = [gap.to_json() for gap in sorted(self.unresolved)]
         return canonical_json(document)
@@ -160,30 +210,49 @@ def load(file: Path, *, shown: str = "") -> Lock:
     shown = shown or f"{file.parent.name}/{file.name}"
     name = file.parent.name if file.name == "lock.json" else file.name.removesuffix(".lock.json")
     if not file.exists():
-        raise LockError(tr(f"{shown} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다",
-                           f"{shown} does not exist: this preset was never synced here"), hint=_sync_and_carry(name))  # fmt: skip
+        raise LockError(
+            _("{shown} does not exist: this preset was never synced here", shown=shown),
+            hint=_sync_and_carry(name),
+        )
     raw, faults = read_json(file, LOCK_SHAPE, shown)
     if raw is not None and not faults:
         seen: set[str] = set()
         for index, entry in enumerate(raw["entries"]):
             where = f"{shown}: $.entries[{index}].path"
             reason = unsafe_path_reason(entry["path"])
-            if not reason and {"", "."} & set(entry["path"].split("/")):  # the same file by another path
-                reason = tr("빈 부분이나 '.'이 있음", "has an empty part or '.'")
+            if not reason and {"", "."} & set(
+                entry["path"].split("/")
+            ):  # the same file by another path
+                reason = _("has an empty part or '.'")
             if reason:
-                faults.append(Fault(where, tr(f'"{entry["path"]}": {reason}', f'"{entry["path"]}" {reason}')))
+                faults.append(
+                    Fault(where, _('"{path}" {reason}', path=entry["path"], reason=reason))
+                )
             if entry["path"] in seen:
-                faults.append(Fault(where, tr(f'두 번 적혀 있음: "{entry["path"]}"', f'"{entry["path"]}" is listed twice'),
-                                    tr("경로마다 한 번", "each path once")))  # fmt: skip
+                faults.append(
+                    Fault(
+                        where,
+                        _('"{path}" is listed twice', path=entry["path"]),
+                        _("each path once"),
+                    )
+                )
             seen.add(entry["path"])
         open_images = {gap["name"] for gap in raw.get("unresolved", ()) if gap["kind"] == "image"}
         for role, image in raw["images"].items():
             if not (image["os_id"] and image["os_version"]) and role not in open_images:
-                faults.append(Fault(f"{shown}: $.images.{role}", tr("운영 체제가 적혀 있지 않음", "does not say its operating system"),
-                                    tr("os_id와 os_version", "os_id and os_version")))  # fmt: skip
+                faults.append(
+                    Fault(
+                        f"{shown}: $.images.{role}",
+                        _("does not say its operating system"),
+                        _("os_id and os_version"),
+                    )
+                )
     if faults:
-        raise LockError(tr(f"{josa(shown, '을', '를')} 쓸 수 없습니다", f"{shown} cannot be used"), faults=faults,
-                        hint=tr(f"온라인에서: ./deps_sync.sh {name} --update", f"online: ./deps_sync.sh {name} --update"))  # fmt: skip
+        raise LockError(
+            _("{shown} cannot be used", shown=shown),
+            faults=faults,
+            hint=_("online: ./deps_sync.sh {name} --update", name=name),
+        )
     return Lock(
         preset=raw["preset"],
         preset_sha256=raw["preset_sha256"],
@@ -208,14 +277,24 @@ def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
 
 
 def _sync_and_carry(preset: str) -> str:
-    return tr(f"온라인에서 ./deps_sync.sh {preset} 명령을 실행한 뒤 artifacts/{preset}/ 폴더를 이 컴퓨터로 옮기십시오",
-              f"online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine")  # fmt: skip
+    return _(
+        "online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine",
+        preset=preset,
+    )
 
 
 def _entry(raw: Mapping[str, Any]) -> Entry:
     return Entry(
-        kind=raw["kind"], path=raw["path"], sha256=raw["sha256"], size=raw["size"], origin=raw["origin"],
-        name=raw.get("name", ""), version=raw.get("version", ""), architecture=raw.get("architecture", ""),
-        roles=tuple(raw.get("roles", ())), urls=tuple(raw.get("urls", ())), trust=raw.get("trust", ""),
+        kind=raw["kind"],
+        path=raw["path"],
+        sha256=raw["sha256"],
+        size=raw["size"],
+        origin=raw["origin"],
+        name=raw.get("name", ""),
+        version=raw.get("version", ""),
+        architecture=raw.get("architecture", ""),
+        roles=tuple(raw.get("roles", ())),
+        urls=tuple(raw.get("urls", ())),
+        trust=raw.get("trust", ""),
         licence=raw.get("licence") or "",
-    )  # fmt: skip
+    )

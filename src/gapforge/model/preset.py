@@ -14,7 +14,7 @@ from typing import Any
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
-from gapforge.base.text import tr
+from gapforge.base.i18n import N_, _, ngettext
 from gapforge.model import preset_rules
 from gapforge.model.schema import (
     Choice,
@@ -30,115 +30,232 @@ from gapforge.model.schema import (
     nearest,
     one_of,
     read_json,
-)  # fmt: skip
+)
 
 FORMAT = 1
 TARGET_OS = preset_rules.TARGET_OS
 
-NAME = Text("name", r"[a-z0-9][a-z0-9._-]*",
-            {"ko": "소문자, 숫자, '.', '_', '-'", "en": "lower-case letters, digits, '.', '_', '-'"})  # fmt: skip
-VERSION = Text("version", r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
-               {"ko": '숫자와 점, 예: "12.4"', "en": 'digits and dots, such as "12.4"'})  # fmt: skip
-DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", {"ko": '숫자와 점, 예: "3.10"', "en": 'digits and dots, such as "3.10"'})
-SHA256 = Text("SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}",  # no tr: schema
-              {"ko": "소문자 16진수 64자리", "en": "64 lower-case hex digits"})  # fmt: skip
-DIGEST = Text("registry digest", r"sha256:[0-9a-f]{64}",
-              {"ko": '"sha256:"과 소문자 16진수 64자리', "en": '"sha256:" and 64 lower-case hex digits'})  # fmt: skip
-URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+",
-           {"ko": "http(s)://나 file:// 주소", "en": "an http(s):// or file:// address"})  # fmt: skip
-FILE = Text("file name", preset_rules.FILE_NAME, {"ko": "'/'가 없는 파일 이름", "en": "a plain file name without '/'"})
-A_PATH = {"ko": "경로", "en": "a path"}
-PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", A_PATH)  # no tr: schema
-PACKAGE = Text("APT package, or package=version",  # no tr: schema
-               r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
-               {"ko": 'APT 패키지 이름, 예: "nasm", "libnvinfer8=8.6.1.6-1+cuda11.8"',
-                "en": 'an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'})  # fmt: skip
-REQUIREMENT = Text("Python requirement", r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
-                   {"ko": '요구 사항, 예: "numpy==1.26.4"', "en": 'a requirement such as "numpy==1.26.4"'})  # fmt: skip
-OPTION = Text("build option, one word", r"[^\x00-\x1f]+", {"ko": "한 줄짜리 옵션", "en": "an option on one line"})
-ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", {"ko": "대문자, 숫자, '_'", "en": "upper-case letters, digits and '_'"})
+NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", N_("lower-case letters, digits, '.', '_', '-'"))
+VERSION = Text(
+    "version",
+    r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
+    N_('digits and dots, such as "12.4"'),
+)
+DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'))
+SHA256 = Text(
+    "SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", N_("64 lower-case hex digits")
+)
+DIGEST = Text(
+    "registry digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
+)
+URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address"))
+FILE = Text("file name", preset_rules.FILE_NAME, N_("a plain file name without '/'"))
+A_PATH = N_("a path")
+PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", A_PATH)
+PACKAGE = Text(
+    "APT package, or package=version",
+    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
+    N_('an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'),
+)
+REQUIREMENT = Text(
+    "Python requirement",
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
+    N_('a requirement such as "numpy==1.26.4"'),
+)
+OPTION = Text("build option, one word", r"[^\x00-\x1f]+", N_("an option on one line"))
+ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
 
 _SOURCE_COMMON: dict[str, Shape] = {
     "file": FILE,
     "folder": Text(
-        "folder inside the archive to use; the only top folder when absent",  # no tr: schema
-        PATH.pattern,
-        A_PATH,
+        "folder inside the archive to use; the only top folder when absent", PATH.pattern, A_PATH
     ),
     "version": VERSION,
     "licence": Text("SPDX licence expression"),
     "homepage": URL,
 }
 
-SOURCE = Variant({
-    "urls": Record(
-        {"urls": Items(URL, "addresses in order of preference", least=1),  # no tr: schema
-         "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"')},  # no tr: schema
-        {**_SOURCE_COMMON, "size": Number("size in bytes"), "trust": Choice(("first-use",), "nobody published a hash"),  # no tr: schema
-         "gated": Text("what a person must do to download it (login, licence); then use --from DIR")}),  # no tr: schema
-    "sdist": Record({"sdist": Text("NAME==VERSION of a source distribution on the default Python index",  # no tr: schema
-                                   r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!-]+", "NAME==VERSION"), "sha256": SHA256}, _SOURCE_COMMON),
-    "apt-source": Record({"apt-source": Text("source package whose upstream tarball is wanted, from the base's APT sources",  # no tr: schema
-                                             r"[a-z0-9][a-z0-9+.-]+", {"ko": "APT 소스 패키지 이름", "en": "an APT source package name"})}, _SOURCE_COMMON),
-}, about="where a source archive comes from")  # fmt: skip  # no tr: schema
+SOURCE = Variant(
+    {
+        "urls": Record(
+            {
+                "urls": Items(URL, "addresses in order of preference", least=1),
+                "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"'),
+            },
+            {
+                **_SOURCE_COMMON,
+                "size": Number("size in bytes"),
+                "trust": Choice(("first-use",), "nobody published a hash"),
+                "gated": Text(
+                    "what a person must do to download it (login, licence); then use --from DIR"
+                ),
+            },
+        ),
+        "sdist": Record(
+            {
+                "sdist": Text(
+                    "NAME==VERSION of a source distribution on the default Python index",
+                    r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!-]+",
+                    "NAME==VERSION",
+                ),
+                "sha256": SHA256,
+            },
+            _SOURCE_COMMON,
+        ),
+        "apt-source": Record(
+            {
+                "apt-source": Text(
+                    "source package whose upstream tarball is wanted, from the base's APT sources",
+                    r"[a-z0-9][a-z0-9+.-]+",
+                    N_("an APT source package name"),
+                )
+            },
+            _SOURCE_COMMON,
+        ),
+    },
+    about="where a source archive comes from",
+)
 
-BASE = Variant({
-    "image": Record({"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
-                    {"digest": DIGEST}),
-    "archive": Record({"archive": Text("a `docker save` archive", PATH.pattern, A_PATH)}, {"sha256": SHA256}),  # no tr: schema
-    "mmdebstrap": Record({"mmdebstrap": Record(
-        {"suite": NAME}, {"variant": Choice(("minbase", "apt", "essential", "buildd", "important")),
-                          "components": Items(NAME), "include": Items(PACKAGE)})}),
-}, about="base image: from a registry, an archive, or made from packages")  # fmt: skip  # no tr: schema
+BASE = Variant(
+    {
+        "image": Record(
+            {"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
+            {"digest": DIGEST},
+        ),
+        "archive": Record(
+            {"archive": Text("a `docker save` archive", PATH.pattern, A_PATH)}, {"sha256": SHA256}
+        ),
+        "mmdebstrap": Record(
+            {
+                "mmdebstrap": Record(
+                    {"suite": NAME},
+                    {
+                        "variant": Choice(("minbase", "apt", "essential", "buildd", "important")),
+                        "components": Items(NAME),
+                        "include": Items(PACKAGE),
+                    },
+                )
+            }
+        ),
+    },
+    about="base image: from a registry, an archive, or made from packages",
+)
 
 PRESET_SHAPE = Record(
     {
-        "format": Choice((FORMAT,), "version of this format"),  # no tr: schema
+        "format": Choice((FORMAT,), "version of this format"),
         "name": NAME,
-        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),  # no tr: schema
-        "os": Record({"id": Choice(("ubuntu", "debian")), "version": DOTTED}, about="operating system of the base"),  # no tr: schema
+        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),
+        "os": Record(
+            {"id": Choice(("ubuntu", "debian")), "version": DOTTED},
+            about="operating system of the base",
+        ),
         "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
-        "python": Record({"version": Text("Python, major.minor", r"3\.[0-9]+", {"ko": '예: "3.10"', "en": 'such as "3.10"'})},
-                         {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)}),
-        "apt": Record({"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)}, {
-            "sources": Items(Record(
-                {"name": NAME, "uri": URL, "suite": Text("suite, or '/' for a flat repository", r"[A-Za-z0-9./_-]+",  # no tr: schema
-                                                        {"ko": "suite 이름", "en": "a suite"})},
-                {"components": Items(NAME), "key": Record({"urls": Items(URL, least=1), "sha256": SHA256})},
-                about="an APT source besides the base image's own"))}),  # no tr: schema
-        "sources": Table(SOURCE, NAME, "source archives by name; a component's component.json says which it takes"),  # no tr: schema
+        "python": Record(
+            {"version": Text("Python, major.minor", r"3\.[0-9]+", N_('such as "3.10"'))},
+            {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)},
+        ),
+        "apt": Record(
+            {"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)},
+            {
+                "sources": Items(
+                    Record(
+                        {
+                            "name": NAME,
+                            "uri": URL,
+                            "suite": Text(
+                                "suite, or '/' for a flat repository",
+                                r"[A-Za-z0-9./_-]+",
+                                N_("a suite"),
+                            ),
+                        },
+                        {
+                            "components": Items(NAME),
+                            "key": Record({"urls": Items(URL, least=1), "sha256": SHA256}),
+                        },
+                        about="an APT source besides the base image's own",
+                    )
+                )
+            },
+        ),
+        "sources": Table(
+            SOURCE,
+            NAME,
+            "source archives by name; a component's component.json says which it takes",
+        ),
         "application": Record(
-            {"name": NAME, "source": Text("default source folder, relative to the project", PATH.pattern, A_PATH)},  # no tr: schema
-            {"cmake": Items(OPTION, "options for cmake"),  # no tr: schema
-             "check": Items(OPTION, "command of the smoke check; {clip}, {output} and {summary} become file names"),  # no tr: schema
-             "secrets": Items(Record({"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
-                                     {"required": Flag()}))}),
+            {
+                "name": NAME,
+                "source": Text(
+                    "default source folder, relative to the project", PATH.pattern, A_PATH
+                ),
+            },
+            {
+                "cmake": Items(OPTION, "options for cmake"),
+                "check": Items(
+                    OPTION,
+                    "command of the smoke check; {clip}, {output} and {summary} become file names",
+                ),
+                "secrets": Items(
+                    Record(
+                        {"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
+                        {"required": Flag()},
+                    )
+                ),
+            },
+        ),
     },
     {
         "$schema": Text(),
-        "practice": Flag("true: not for delivery; the image is labelled so"),  # no tr: schema
-        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),  # no tr: schema
-        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),  # no tr: schema
+        "practice": Flag("true: not for delivery; the image is labelled so"),
+        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
+        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),
         "platform": Choice(("linux/amd64",)),
         "epoch": Number("SOURCE_DATE_EPOCH, seconds since 1970"),
-        "pytorch": Nullable(Record(
-            {"torch": VERSION, "index": Text('"default", or the address of PyTorch\'s index', r"default|(https?|file)://\S+",  # no tr: schema
-                                             {"ko": '"default" 또는 주소', "en": '"default" or an address'})},
-            {"torchvision": VERSION, "torchaudio": VERSION})),
-        "tensorrt": Nullable(Record(
-            {"version": VERSION, "form": Choice(("tar", "deb"))},
-            {"python": Flag("install the Python binding (default true)"),  # no tr: schema
-             "builder": Items(PACKAGE, "form deb: packages of the builder"),
-             "runtime": Items(PACKAGE, "form deb: packages of the runtime")})),  # no tr: schema
+        "pytorch": Nullable(
+            Record(
+                {
+                    "torch": VERSION,
+                    "index": Text(
+                        '"default", or the address of PyTorch\'s index',
+                        r"default|(https?|file)://\S+",
+                        N_('"default" or an address'),
+                    ),
+                },
+                {"torchvision": VERSION, "torchaudio": VERSION},
+            )
+        ),
+        "tensorrt": Nullable(
+            Record(
+                {"version": VERSION, "form": Choice(("tar", "deb"))},
+                {
+                    "python": Flag("install the Python binding (default true)"),
+                    "builder": Items(PACKAGE, "form deb: packages of the builder"),
+                    "runtime": Items(PACKAGE, "form deb: packages of the runtime"),
+                },
+            )
+        ),
         "ffmpeg": Nullable(Record({"version": VERSION}, {"configure": Items(OPTION)})),
-        "opencv": Nullable(Record({"version": VERSION}, {
-            "contrib": Flag(), "cuda": Flag(), "dnn": Flag("DNN on CUDA"), "architectures": Items(DOTTED),  # no tr: schema
-            "modules": Items(NAME, "only these modules (BUILD_LIST); all when absent"),
-            "cmake": Items(OPTION, "further -D options")})),
-        "components": Table(Table(Text("option value", r"[^\x00]*", {"ko": "문자열", "en": "text"})), NAME,
-                            "options of further components, by component name"),  # no tr: schema
+        "opencv": Nullable(
+            Record(
+                {"version": VERSION},
+                {
+                    "contrib": Flag(),
+                    "cuda": Flag(),
+                    "dnn": Flag("DNN on CUDA"),
+                    "architectures": Items(DOTTED),
+                    "modules": Items(NAME, "only these modules (BUILD_LIST); all when absent"),
+                    "cmake": Items(OPTION, "further -D options"),
+                },
+            )
+        ),
+        "components": Table(
+            Table(Text("option value", r"[^\x00]*", N_("text"))),
+            NAME,
+            "options of further components, by component name",
+        ),
     },
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +288,11 @@ class PyTorch:
 
     def requirements(self) -> tuple[str, ...]:
         """``torch==…`` and, where given, torchvision and torchaudio."""
-        pairs = (("torch", self.torch), ("torchvision", self.torchvision), ("torchaudio", self.torchaudio))
+        pairs = (
+            ("torch", self.torch),
+            ("torchvision", self.torchvision),
+            ("torchaudio", self.torchaudio),
+        )
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
@@ -310,10 +431,12 @@ def load(file: Path, *, shown: str = "") -> Preset:
         faults = preset_rules.broken_rules(raw, shown, file.stem)
     if faults:
         raise PresetError(
-            tr(f"{shown}에 잘못된 곳이 {len(faults)}개 있습니다", f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}"),
+            ngettext(
+                "{shown} has {count} fault", "{shown} has {count} faults", len(faults), shown=shown
+            ),
             faults=faults,
-            hint=tr(f"고친 뒤: ./gapforge check {file.stem}", f"correct it, then: ./gapforge check {file.stem}"),
-        )  # fmt: skip
+            hint=_("correct it, then: ./gapforge check {stem}", stem=file.stem),
+        )
     return parse(raw)
 
 
@@ -328,15 +451,16 @@ def find(presets: Path, name: str) -> Preset:
     """The preset called ``name``; PresetError with the nearest name when there is none."""
     reason = unsafe_path_reason(name)
     if reason or "/" in name:
-        raise PresetError(
-            tr(f"프리셋 이름이 아닙니다: {name!r}", f"{name!r} is not a preset's name"), hint="./gapforge list"
-        )
+        raise PresetError(_("{name!r} is not a preset's name", name=name), hint="./gapforge list")
     file = presets / f"{name}.json"
     if not file.exists():
         known = names(presets)
         close = nearest(name, known)
-        raise PresetError(tr(f'"{name}" 프리셋이 없습니다{close}', f'there is no preset "{name}"{close}'), hint="./gapforge list",
-                          faults=[Fault(str(file), tr("없음", "does not exist"), one_of(known))])  # fmt: skip
+        raise PresetError(
+            _('there is no preset "{name}"{close}', name=name, close=close),
+            hint="./gapforge list",
+            faults=[Fault(str(file), _("does not exist"), one_of(known))],
+        )
     return load(file)
 
 
@@ -368,26 +492,60 @@ def parse(raw: Mapping[str, Any]) -> Preset:
         runtime=_base(raw["base"]["runtime"]),
         python=raw["python"]["version"],
         packages=tuple(raw["python"].get("packages", ())),
-        pytorch=torch and PyTorch(torch["torch"], torch.get("torchvision", ""), torch.get("torchaudio", ""), torch["index"]),
-        tensorrt=trt and TensorRT(trt["version"], trt["form"], trt.get("python", True),
-                                  tuple(trt.get("builder", ())), tuple(trt.get("runtime", ()))),
+        pytorch=torch
+        and PyTorch(
+            torch["torch"],
+            torch.get("torchvision", ""),
+            torch.get("torchaudio", ""),
+            torch["index"],
+        ),
+        tensorrt=trt
+        and TensorRT(
+            trt["version"],
+            trt["form"],
+            trt.get("python", True),
+            tuple(trt.get("builder", ())),
+            tuple(trt.get("runtime", ())),
+        ),
         apt_builder=tuple(raw["apt"]["builder"]),
         apt_runtime=tuple(raw["apt"]["runtime"]),
         apt_sources=tuple(
-            AptSource(s["name"], s["uri"], s["suite"], tuple(s.get("components", ())),
-                      tuple(s.get("key", {}).get("urls", ())), s.get("key", {}).get("sha256", ""))
-            for s in raw["apt"].get("sources", ())),
+            AptSource(
+                s["name"],
+                s["uri"],
+                s["suite"],
+                tuple(s.get("components", ())),
+                tuple(s.get("key", {}).get("urls", ())),
+                s.get("key", {}).get("sha256", ""),
+            )
+            for s in raw["apt"].get("sources", ())
+        ),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         ffmpeg=ffmpeg and FFmpeg(ffmpeg["version"], tuple(ffmpeg.get("configure", ()))),
-        opencv=opencv and OpenCV(opencv["version"], opencv.get("contrib", False), opencv.get("cuda", False),
-                                 opencv.get("dnn", False), tuple(opencv.get("architectures", ())),
-                                 tuple(opencv.get("modules", ())), tuple(opencv.get("cmake", ()))),
+        opencv=opencv
+        and OpenCV(
+            opencv["version"],
+            opencv.get("contrib", False),
+            opencv.get("cuda", False),
+            opencv.get("dnn", False),
+            tuple(opencv.get("architectures", ())),
+            tuple(opencv.get("modules", ())),
+            tuple(opencv.get("cmake", ())),
+        ),
         components=raw.get("components", {}),
-        application=Application(app["name"], app["source"], tuple(app.get("cmake", ())), tuple(app.get("check", ())),
-                                tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in app.get("secrets", ()))),
+        application=Application(
+            app["name"],
+            app["source"],
+            tuple(app.get("cmake", ())),
+            tuple(app.get("check", ())),
+            tuple(
+                Secret(s["key"], s["pass"], s.get("required", False))
+                for s in app.get("secrets", ())
+            ),
+        ),
         raw=raw,
         sha256=sha256_bytes(canonical_json(content).encode()),
-    )  # fmt: skip
+    )
 
 
 def _base(raw: Mapping[str, Any]) -> BaseImage:
@@ -396,14 +554,25 @@ def _base(raw: Mapping[str, Any]) -> BaseImage:
     if "archive" in raw:
         return BaseImage(archive=raw["archive"], archive_sha256=raw.get("sha256", ""))
     made = raw["mmdebstrap"]
-    return BaseImage(suite=made["suite"], variant=made.get("variant", "minbase"),
-                     components=tuple(made.get("components", ("main",))), include=tuple(made.get("include", ())))  # fmt: skip
+    return BaseImage(
+        suite=made["suite"],
+        variant=made.get("variant", "minbase"),
+        components=tuple(made.get("components", ("main",))),
+        include=tuple(made.get("include", ())),
+    )
 
 
 def _source(name: str, raw: Mapping[str, Any]) -> SourceArchive:
     return SourceArchive(
-        name=name, file=preset_rules.file_name(raw), folder=raw.get("folder", ""), version=raw.get("version", ""),
-        licence=raw.get("licence", ""), urls=tuple(raw.get("urls", ())), sha256=raw.get("sha256") or "",
-        size=raw.get("size", 0), gated=raw.get("gated", ""), sdist=raw.get("sdist", ""),
+        name=name,
+        file=preset_rules.file_name(raw),
+        folder=raw.get("folder", ""),
+        version=raw.get("version", ""),
+        licence=raw.get("licence", ""),
+        urls=tuple(raw.get("urls", ())),
+        sha256=raw.get("sha256") or "",
+        size=raw.get("size", 0),
+        gated=raw.get("gated", ""),
+        sdist=raw.get("sdist", ""),
         apt_source=raw.get("apt-source", ""),
-    )  # fmt: skip
+    )

@@ -8,12 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gapforge.base.errors import LockError
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.model import lock as locks
 from gapforge.model.preset import Preset
 
-READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = "ready", "not-synced", "incomplete", "stale", "broken-lock"
+READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = (
+    "ready",
+    "not-synced",
+    "incomplete",
+    "stale",
+    "broken-lock",
+)
 PARTIAL = "partially-locked"
 
 
@@ -39,12 +45,12 @@ class Readiness:
     def label(self) -> str:
         """One or two words in the reader's language."""
         return {
-            READY: tr("준비됨", "ready"),
-            UNSYNCED: tr("동기화 전", "not synced"),
-            INCOMPLETE: tr("파일 부족", "incomplete"),
-            STALE: tr("다시 동기화 필요", "sync again"),
-            BROKEN: tr("잠금 손상", "lock unreadable"),
-            PARTIAL: tr(f"일부만 잠금({self.unresolved}개 미정)", f"partially locked ({self.unresolved} unresolved)"),
+            READY: _("ready"),
+            UNSYNCED: _("not synced"),
+            INCOMPLETE: _("incomplete"),
+            STALE: _("sync again"),
+            BROKEN: _("lock unreadable"),
+            PARTIAL: _("partially locked ({unresolved} unresolved)", unresolved=self.unresolved),
         }[self.state]
 
 
@@ -74,4 +80,6 @@ def look(project: Project, preset: Preset) -> Readiness:
                 missing.append(entry.path)
         except OSError:
             missing.append(entry.path)
-    return Readiness(INCOMPLETE if missing else READY, total, len(lock.entries), tuple(missing), True)
+    return Readiness(
+        INCOMPLETE if missing else READY, total, len(lock.entries), tuple(missing), True
+    )

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault
+from gapforge.base.i18n import N_, _, language
 from gapforge.base.system_errors import json_says, unreadable
-from gapforge.base.text import tr
 
-Said = str | Mapping[str, str]  # a text for readers: the same in every language, or one for each of "ko" and "en"
-ONE_LINE: Mapping[str, str] = {"ko": "한 줄짜리 문자열", "en": "text on one line"}
+ONE_LINE = N_("text on one line")
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -55,35 +54,30 @@ def _fault(faults: list[Fault], file: str, path: str, problem: str, expected: st
 
 
 def _object() -> str:
-    return tr("{ } 객체", "an object in { }")
+    return _("an object in { }")
 
 
 def _not_allowed(value: Any) -> str:
-    return tr(f"쓸 수 없는 값: {_show(value)}", f"{_show(value)} is not allowed")
+    return _("{value} is not allowed", value=_show(value))
 
 
 def _no_object(value: Any) -> str:
-    return tr(f"객체({{ }})가 아님: {_show(value)}", f"{_show(value)} is not an object")
-
-
-def said(text: Said) -> str:
-    """``text`` in the reader's language."""
-    return text if isinstance(text, str) else tr(text["ko"], text["en"])
+    return _("{value} is not an object", value=_show(value))
 
 
 def one_of(words: Sequence[str]) -> str:
     """What is expected where only these are known; "" for none."""
     shown = ", ".join(words)
-    return tr(f"{shown} 중 하나", f"one of: {shown}") if words else ""
+    return _("one of: {shown}", shown=shown) if words else ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """What follows a sentence or fragment about an unknown word: the closest known one, or "".
 
-    ``; did you mean "x"?`` in English; `` (혹시 "x"입니까?)`` in Korean, before the full stop if there is one.
+    For example ``; did you mean "x"?``.
     """
     match = [] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return tr(f' (혹시 "{match[0]}"입니까?)', f'; did you mean "{match[0]}"?') if match else ""
+    return _('; did you mean "{match}"?', match=match[0]) if match else ""
 
 
 @dataclass(frozen=True)
@@ -92,17 +86,17 @@ class Text(Shape):
 
     about: str = ""
     pattern: str = r"[^\x00-\x1f\x7f]+"
-    expected: Said = field(default_factory=lambda: ONE_LINE)
+    expected: str = ONE_LINE
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, str):
-            problem = tr(f"문자열이 아님: {_show(value)}", f"{_show(value)} is not text")
+            problem = _("{value} is not text", value=_show(value))
             _fault(faults, file, path, problem, self.wanted())
         elif not re.fullmatch(self.pattern, value):
             _fault(faults, file, path, _not_allowed(value), self.wanted())
 
     def wanted(self) -> str:
-        return said(self.expected)
+        return _(self.expected)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^(?:{self.pattern})$", **self._about()}
@@ -118,13 +112,13 @@ class Choice(Shape):
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if isinstance(value, bool) or value not in self.values:
             close = nearest(value, [str(v) for v in self.values]) if isinstance(value, str) else ""
-            problem = tr(
-                f"정해진 값이 아님: {_show(value)}{close}", f"{_show(value)} is not one of the known values{close}"
+            problem = _(
+                "{value} is not one of the known values{close}", value=_show(value), close=close
             )
             _fault(faults, file, path, problem, self.wanted())
 
     def wanted(self) -> str:
-        return tr(" 또는 ", " or ").join(json.dumps(v) for v in self.values)
+        return _(" or ").join(json.dumps(v) for v in self.values)
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.values), **self._about()}
@@ -138,11 +132,11 @@ class Flag(Shape):
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, bool):
-            problem = tr(f"true나 false가 아님: {_show(value)}", f"{_show(value)} is not true or false")
+            problem = _("{value} is not true or false", value=_show(value))
             _fault(faults, file, path, problem, self.wanted())
 
     def wanted(self) -> str:
-        return tr("true 또는 false", "true or false")
+        return _("true or false")
 
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean", **self._about()}
@@ -157,11 +151,15 @@ class Number(Shape):
     most: int = 2**53
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or not self.least <= value <= self.most
+        ):
             _fault(faults, file, path, _not_allowed(value), self.wanted())
 
     def wanted(self) -> str:
-        return tr(f"{self.least} 이상 {self.most} 이하의 정수", f"a whole number from {self.least} to {self.most}")
+        return _("a whole number from {least} to {most}", least=self.least, most=self.most)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most, **self._about()}
@@ -179,7 +177,7 @@ class Nullable(Shape):
             self.shape.check(value, path, faults, file)
 
     def wanted(self) -> str:
-        return tr(f"null 또는 {self.shape.wanted()}", f"null or {self.shape.wanted()}")
+        return _("null or {wanted}", wanted=self.shape.wanted())
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "null"}, self.shape.schema()], **self._about()}
@@ -197,24 +195,30 @@ class Items(Shape):
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, list):
             _fault(
-                faults,
-                file,
-                path,
-                tr(f"목록([ ])이 아님: {_show(value)}", f"{_show(value)} is not a list"),
-                self.wanted(),
+                faults, file, path, _("{value} is not a list", value=_show(value)), self.wanted()
             )
             return
         if len(value) < self.least:
-            _fault(faults, file, path, tr(f"항목이 {len(value)}개임", f"has {len(value)} members"),
-                   tr(f"{self.least}개 이상", f"{self.least} or more"))  # fmt: skip
+            _fault(
+                faults,
+                file,
+                path,
+                _("has {count} members", count=len(value)),
+                _("{least} or more", least=self.least),
+            )
         for index, member in enumerate(value):
             self.item.check(member, f"{path}[{index}]", faults, file)
             if self.unique and member in value[:index]:
-                _fault(faults, file, f"{path}[{index}]", tr(f"두 번 적혀 있음: {_show(member)}", f"{_show(member)} is listed twice"),
-                       tr("항목마다 한 번", "each member once"))  # fmt: skip
+                _fault(
+                    faults,
+                    file,
+                    f"{path}[{index}]",
+                    _("{member} is listed twice", member=_show(member)),
+                    _("each member once"),
+                )
 
     def wanted(self) -> str:
-        return tr("[ ] 목록", "a list in [ ]")
+        return _("a list in [ ]")
 
     def schema(self) -> dict[str, Any]:
         result: dict[str, Any] = {"type": "array", "items": self.item.schema(), **self._about()}
@@ -239,7 +243,7 @@ class Table(Shape):
             return
         for name, member in value.items():
             if not re.fullmatch(self.key.pattern, name):
-                problem = tr(f"쓸 수 없는 키: {_show(name)}", f"the key {_show(name)} is not allowed")
+                problem = _("the key {name} is not allowed", name=_show(name))
                 _fault(faults, file, path, problem, self.key.wanted())
                 continue
             self.value.check(member, f"{path}.{name}", faults, file)
@@ -269,15 +273,15 @@ class Record(Shape):
         for name in value:
             if name not in known:
                 close = nearest(name, list(known))
-                problem = tr(f"알 수 없는 키{close}", f"unknown key{close}")
+                problem = _("unknown key{close}", close=close)
                 _fault(faults, file, f"{path}.{name}", problem, one_of(sorted(known)))
         for name, shape in known.items():
             if name in value:
                 shape.check(value[name], f"{path}.{name}", faults, file)
             elif name in self.required:
                 # The schema's description where the reader's language is the schema's.
-                wanted = tr(shape.wanted(), shape.about or shape.wanted())
-                _fault(faults, file, f"{path}.{name}", tr("없음", "is missing"), wanted)
+                wanted = (shape.about if language() == "en" else "") or shape.wanted()
+                _fault(faults, file, f"{path}.{name}", _("is missing"), wanted)
 
     def schema(self) -> dict[str, Any]:
         return {
@@ -308,11 +312,13 @@ class Variant(Shape):
         kinds = ", ".join(f'"{key}"' for key in self.kinds)
         if present:
             both = [f'"{key}"' for key in present]
-            problem = tr(f"종류를 정하는 키가 {len(both)}개임: {', '.join(both)}",
-                         f"has {' and '.join(both)} of the keys that say what it is")  # fmt: skip
+            problem = _(
+                "has more than one of the keys that decide its kind: {both}",
+                both=_(" and ").join(both),
+            )
         else:
-            problem = tr(f"종류를 정하는 키가 없음{close}", f"has none of the keys that say what it is{close}")
-        _fault(faults, file, path, problem, tr(f"{kinds} 중 하나만", f"exactly one of {kinds}"))
+            problem = _("has none of the keys that say what it is{close}", close=close)
+        _fault(faults, file, path, problem, _("exactly one of {kinds}", kinds=kinds))
 
     def schema(self) -> dict[str, Any]:
         return {"oneOf": [record.schema() for record in self.kinds.values()], **self._about()}
@@ -322,9 +328,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(
-                tr(f'한 객체 안에 같은 키가 두 번 있음: "{key}"', f'the key "{key}" stands twice in one object')
-            )
+            raise ValueError(_('the key "{key}" stands twice in one object', key=key))
         result[key] = value
     return result
 
@@ -340,25 +344,30 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
         if _HALF.search(text):  # a whole pair is a character; half of one can be written nowhere
             json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError:
-        return None, [Fault(shown, tr("없음", "does not exist"))]
+        return None, [Fault(shown, _("does not exist"))]
     except IsADirectoryError:
-        return None, [Fault(shown, tr("폴더임", "is a folder"), tr("JSON 파일", "a JSON file"))]
+        return None, [Fault(shown, _("is a folder"), _("a JSON file"))]
     except OSError as error:
         return None, [Fault(shown, unreadable(error))]
     except UnicodeDecodeError as error:
-        return None, [Fault(shown, tr(f"UTF-8 텍스트가 아님(바이트 위치 {error.start})",
-                                      f"is not UTF-8 text (byte {error.start})"), "UTF-8")]  # fmt: skip
+        return None, [
+            Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")
+        ]
     except UnicodeEncodeError:
-        return None, [Fault(shown, tr("반쪽짜리 유니코드 문자가 있음 (\\ud800-\\udfff)",
-                                      "holds half of a Unicode character (\\ud800 to \\udfff)"))]  # fmt: skip
+        return None, [Fault(shown, _("holds half of a Unicode character (\\ud800 to \\udfff)"))]
     except json.JSONDecodeError as error:
-        where = tr(f"{shown}: {error.lineno}행 {error.colno}열", f"{shown}: line {error.lineno}, column {error.colno}")
+        where = _(
+            "{shown}: line {lineno}, column {colno}",
+            shown=shown,
+            lineno=error.lineno,
+            colno=error.colno,
+        )
         why = json_says(error)
-        return None, [Fault(where, tr(f"JSON이 아님: {why}", f"is not JSON: {why}"))]
+        return None, [Fault(where, _("is not JSON: {why}", why=why))]
     except RecursionError:
-        return None, [Fault(shown, tr("너무 깊게 중첩되어 있음", "is nested too deeply"))]
+        return None, [Fault(shown, _("is nested too deeply"))]
     except ValueError as error:
-        return None, [Fault(shown, str(error), tr("키마다 한 번", "each key once"))]
+        return None, [Fault(shown, str(error), _("each key once"))]
     faults: list[Fault] = []
     shape.check(value, "$", faults, shown)
     return value, faults

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import ngettext
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 
@@ -38,21 +38,35 @@ def unresolved(preset: Preset, lock: Lock | None) -> list[Unresolved]:
 
     A lock that was made for another state of the preset counts as none: pass None for it.
     """
-    found = [*_images(preset, lock), *_wheels(preset, lock), *_debs(preset, lock), *_sources(preset, lock)]
+    found = [
+        *_images(preset, lock),
+        *_wheels(preset, lock),
+        *_debs(preset, lock),
+        *_sources(preset, lock),
+    ]
     if lock is None:
         return found
     reasons = {(gap.kind, gap.name): gap.reason for gap in lock.unresolved}
     listed = [replace(item, reason=reasons.pop((item.kind, item.name), "")) for item in found]
-    return listed + [Unresolved(kind, name, "", reason) for (kind, name), reason in sorted(reasons.items())]
+    return listed + [
+        Unresolved(kind, name, "", reason) for (kind, name), reason in sorted(reasons.items())
+    ]
 
 
 def counts(items: Iterable[Unresolved]) -> str:
     """Such as "2 base images, 7 Python packages, 46 APT packages, 1 source" in the reader's language."""
-    names = {"image": tr("기반 이미지", "base image"), "wheel": tr("Python 패키지", "Python package"),
-             "deb": tr("APT 패키지", "APT package"), "source": tr("소스", "source"), "index": tr("색인", "index file")}  # fmt: skip
     found = Counter("source" if item.kind == "tensorrt" else item.kind for item in items)
-    return ", ".join(tr(f"{names[kind]} {found[kind]}개", f"{found[kind]} {names[kind]}" + "s" * (found[kind] > 1))
-                     for kind in names if found[kind])  # fmt: skip
+    images, wheels, debs, sources, indexes = (
+        found[kind] for kind in ("image", "wheel", "deb", "source", "index")
+    )
+    shown = (
+        ngettext("{count} base image", "{count} base images", images) if images else "",
+        ngettext("{count} Python package", "{count} Python packages", wheels) if wheels else "",
+        ngettext("{count} APT package", "{count} APT packages", debs) if debs else "",
+        ngettext("{count} source", "{count} sources", sources) if sources else "",
+        ngettext("{count} index file", "{count} index files", indexes) if indexes else "",
+    )
+    return ", ".join(text for text in shown if text)
 
 
 def _images(preset: Preset, lock: Lock | None) -> list[Unresolved]:
@@ -70,8 +84,11 @@ def _wheels(preset: Preset, lock: Lock | None) -> list[Unresolved]:
     asked = (*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages)
     index = preset.pytorch.index if preset.pytorch else "default"
     torch = set(preset.pytorch.requirements()) if preset.pytorch else set()
-    return [Unresolved("wheel", requirement, index if requirement in torch else "default") for requirement in asked
-            if _normal(re.split(r"[\s\[=<>~!]", requirement, maxsplit=1)[0]) not in here]  # fmt: skip
+    return [
+        Unresolved("wheel", requirement, index if requirement in torch else "default")
+        for requirement in asked
+        if _normal(re.split(r"[\s\[=<>~!]", requirement, maxsplit=1)[0]) not in here
+    ]
 
 
 def _debs(preset: Preset, lock: Lock | None) -> list[Unresolved]:
@@ -82,18 +99,27 @@ def _debs(preset: Preset, lock: Lock | None) -> list[Unresolved]:
     for role in ("builder", "runtime"):
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
-    return [Unresolved("deb", package, "+".join(dict.fromkeys(of))) for package, of in sorted(roles.items())]
+    return [
+        Unresolved("deb", package, "+".join(dict.fromkeys(of)))
+        for package, of in sorted(roles.items())
+    ]
 
 
 def _sources(preset: Preset, lock: Lock | None) -> list[Unresolved]:
     here = {entry.name for entry in lock.of("source", "tensorrt")} if lock else set()
     missing = []
     for source in preset.sources.values():
-        local_repository = bool(preset.tensorrt and preset.tensorrt.form == "deb" and source.name == "tensorrt")
+        local_repository = bool(
+            preset.tensorrt and preset.tensorrt.form == "deb" and source.name == "tensorrt"
+        )
         pinned = source.name in here or local_repository if lock else bool(source.sha256)
         if not pinned:
             where = source.urls[0] if source.urls else source.sdist or f"apt:{source.apt_source}"
-            missing.append(Unresolved("tensorrt" if source.name == "tensorrt" else "source", source.name, where))
+            missing.append(
+                Unresolved(
+                    "tensorrt" if source.name == "tensorrt" else "source", source.name, where
+                )
+            )
     return missing
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from gapforge.base.errors import BundleError, Fault, LockError
 from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.find_volumes import Scan, look
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
@@ -57,13 +57,19 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
     try:
         scan = look(folders)
     except BundleError as error:
-        raise BundleError(error.message, faults=error.faults,
-                          hint=tr(f"묶음 하나의 폴더를 지정하십시오: ./gapforge rehearse {preset} --bundle DIR; "
-                                  f"묶음이 없으면 만드십시오: ./gapforge pack {preset} --to DIR",
-                                  f"name the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
-                                  f"or make one: ./gapforge pack {preset} --to DIR")) from None  # fmt: skip
+        raise BundleError(
+            error.message,
+            faults=error.faults,
+            hint=_(
+                "name the folders of one bundle: ./gapforge rehearse {preset} --bundle "
+                "DIR; or make one: ./gapforge pack {preset} --to DIR",
+                preset=preset,
+            ),
+        ) from None
     receiver, bad = _receiver(folders)
-    volume_size = next((v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0)
+    volume_size = next(
+        (v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0
+    )
     carried = Carried(
         tuple(folders),
         _homes(scan, folders),
@@ -75,42 +81,76 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
         describe(scan, folders, receiver),
     )
     if preset not in carried.presets:
-        names = ", ".join(carried.presets) or tr("알 수 없음", "nothing known")
-        raise BundleError(tr(f"묶음 {scan.bundle}에 {josa(preset, '이', '가')} 없습니다. 담긴 것: {names}",
-                             f"bundle {scan.bundle} does not carry {preset}; it carries {names}"),
-                          hint=tr(f"./gapforge pack {preset} --to DIR, 또는 다른 폴더를 지정하십시오",
-                                  f"./gapforge pack {preset} --to DIR; or name another folder"))  # fmt: skip
-    carried.warnings += [tr(f"{josa(str(path), '이', '가')} 손상되었습니다", f"{path} is damaged") for path in bad]
+        names = ", ".join(carried.presets) or _("nothing known")
+        raise BundleError(
+            _(
+                "bundle {bundle} does not carry {preset}; it carries {names}",
+                bundle=scan.bundle,
+                preset=preset,
+                names=names,
+            ),
+            hint=_("./gapforge pack {preset} --to DIR; or name another folder", preset=preset),
+        )
+    carried.warnings += [_("{path} is damaged", path=path) for path in bad]
     if receiver is None:
-        carried.warnings.append(tr(f"볼륨과 함께 있는 온전한 {RECEIVER} 파일이 없습니다. 현장에 gapforge가 따로 있어야 합니다",
-                                   f"there is no whole {RECEIVER} with the volumes: the site needs a gapforge of its own"))  # fmt: skip
+        carried.warnings.append(
+            _(
+                "there is no whole {receiver} with the volumes: the site needs a "
+                "gapforge of its own",
+                receiver=RECEIVER,
+            )
+        )
     elif not carried.described["receiver"]["of_this_gapforge"]:
         carried.warnings.append(
-            tr(f"{receiver}: 이 gapforge가 쓰는 것과 다릅니다. 다른 버전으로 담았거나 바뀌었습니다",
-               f"{receiver} is not what this gapforge writes: another version packed it, or it was changed"))  # fmt: skip
+            _(
+                "{receiver} is not what this gapforge writes: another version packed it, "
+                "or it was changed",
+                receiver=receiver,
+            )
+        )
     return carried
 
 
 def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
     """A bundle in the record: what identifies each file of it, and what is missing or broken."""
     own = [v for v in scan.volumes if v.identity.root == scan.bundle]
-    listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}  # the first of several copies
+    listed = {
+        (v.identity.bundle, v.identity.number): v for v in reversed(own)
+    }  # the first of several copies
     index = _index(scan.bundle, folders)
     program = receiver.read_bytes() if receiver is not None else b""
     return {
         "id": scan.bundle,
-        "presets": {view.preset: {"lock_sha256": view.lock, "sha256sums_sha256": view.sums} for view in scan.views},
+        "presets": {
+            view.preset: {"lock_sha256": view.lock, "sha256sums_sha256": view.sums}
+            for view in scan.views
+        },
         "index": {"file": index.name, "sha256": sha256_file(index)} if index is not None else None,
         "made": scan.index.made if scan.index is not None else "",
         "tool_sha256": scan.tool,
-        "volumes": [{"number": v.identity.number, "of": v.identity.volumes, "file": v.path.name, "size": v.size,
-                     "index_sha256": v.index_sha256, "repairs": v.identity.repairs}
-                    for _, v in sorted(listed.items(), key=lambda item: (bool(item[1].identity.repairs), item[0]))],
+        "volumes": [
+            {
+                "number": v.identity.number,
+                "of": v.identity.volumes,
+                "file": v.path.name,
+                "size": v.size,
+                "index_sha256": v.index_sha256,
+                "repairs": v.identity.repairs,
+            }
+            for _unused, v in sorted(
+                listed.items(), key=lambda item: (bool(item[1].identity.repairs), item[0])
+            )
+        ],
         "missing": scan.missing(),
         "broken": {path.name: why for path, why in sorted(scan.broken.items())},
-        "receiver": {"file": RECEIVER, "sha256": sha256_bytes(program), "of_this_gapforge": program == receiver_bytes()}
-        if receiver is not None else None,
-    }  # fmt: skip
+        "receiver": {
+            "file": RECEIVER,
+            "sha256": sha256_bytes(program),
+            "of_this_gapforge": program == receiver_bytes(),
+        }
+        if receiver is not None
+        else None,
+    }
 
 
 def _index(bundle: str, folders: Sequence[Path]) -> Path | None:
@@ -143,7 +183,14 @@ def _receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         try:
             with zipfile.ZipFile(path) as archive:
                 good = archive.testzip() is None and "__main__.py" in archive.namelist()
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+        ):
             good = False
         if not good:
             bad.append(path)
@@ -161,7 +208,9 @@ def _spans(scan: Scan) -> Iterator[str]:
             continue  # unpack says it
 
 
-def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> list[tuple[str, Path | bytes]]:
+def at_the_site(
+    project: Project, carried: Carried, inventory: Inventory
+) -> list[tuple[str, Path | bytes]]:
     """The objects that a site with this inventory has, from here: of its store what is here, for unpack to use.
 
     Raises BundleError naming what the bundle's presets need, the site has, and nobody here can stand in for.
@@ -176,17 +225,27 @@ def at_the_site(project: Project, carried: Carried, inventory: Inventory) -> lis
         elif sha256 in contents.texts:
             found.append((sha256, contents.texts[sha256]))
         elif sha256 in needed and sha256 not in carried.spans:
-            lacking.append(Fault(contents.name(sha256),
-                                 tr("현장에 있어서 묶음에서 뺐는데 여기에는 없음",
-                                    "the site has it, the bundle leaves it out, and it is not here"),
-                                 tr(f"{size}바이트, sha256 {sha256}", f"{size} bytes, sha256 {sha256}")))  # fmt: skip
+            lacking.append(
+                Fault(
+                    contents.name(sha256),
+                    _("the site has it, the bundle leaves it out, and it is not here"),
+                    _("{size} bytes, sha256 {sha256}", size=size, sha256=sha256),
+                )
+            )
     if lacking:
         names = " ".join(carried.presets)
-        raise BundleError(tr(f"현장에 있는 객체 {len(lacking)}개가 여기 없어 현장을 흉내 낼 수 없습니다",
-                             f"{len(lacking)} objects that the site has are not here, so its part cannot be played"),
-                          faults=lacking,
-                          hint=tr(f"온라인에서: ./deps_sync.sh {names}; 또는 전체를 담아 예행하십시오: ./gapforge pack {names} --to DIR",
-                                  f"online: ./deps_sync.sh {names}; or rehearse the whole: ./gapforge pack {names} --to DIR"))  # fmt: skip
+        raise BundleError(
+            _(
+                "{count} objects that the site has are not here, so its part cannot be played",
+                count=len(lacking),
+            ),
+            faults=lacking,
+            hint=_(
+                "online: ./deps_sync.sh {names}; or rehearse the whole: ./gapforge pack "
+                "{names} --to DIR",
+                names=names,
+            ),
+        )
     return found
 
 
@@ -196,7 +255,10 @@ def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
     if carried.tool:
         contents.know_tool(carried.tool)
     for view in carried.views:
-        for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / "lock.json"):
+        for file in (
+            project.lock_file(view.preset),
+            project.artifacts_of(view.preset) / "lock.json",
+        ):
             try:
                 text = file.read_bytes()
                 if sha256_bytes(text) == view.lock:
@@ -216,18 +278,20 @@ def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault
         spans = read_request(requests[0]).spans if requests else ()
     except BundleError:
         return []
-    contents, _ = _known(project, carried)
+    contents, _unused = _known(project, carried)
     lacks: dict[str, int] = {}
     sizes = {span.sha256: span.size for span in spans}
     for span in spans:
         lacks[span.sha256] = lacks.get(span.sha256, 0) + span.length
-    return sorted(Fault(contents.name(sha256), _lack(lacks[sha256], size)) for sha256, size in sizes.items())
+    return sorted(
+        Fault(contents.name(sha256), _lack(lacks[sha256], size)) for sha256, size in sizes.items()
+    )
 
 
 def _lack(lacking: int, size: int) -> str:
     if lacking == size:
-        return tr("오지 않음", "did not come")
-    return tr(f"{size}바이트 가운데 {lacking}바이트가 오지 않음", f"{lacking} of its {size} bytes did not come")
+        return _("did not come")
+    return _("{lacking} of its {size} bytes did not come", lacking=lacking, size=size)
 
 
 def pack_again(carried: Carried, inventory: Path | None) -> str:

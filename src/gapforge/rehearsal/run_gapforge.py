@@ -12,16 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import process
-from gapforge.base.errors import ERROR, ERROR_CLASSES, EXPECTED, NEXT, Fault, GapforgeError, InternalError, ToolError
-from gapforge.base.text import language, tr
+from gapforge.base.errors import (
+    ERROR,
+    ERROR_CLASSES,
+    EXPECTED,
+    NEXT,
+    Fault,
+    GapforgeError,
+    InternalError,
+    ToolError,
+)
+from gapforge.base.i18n import _, language, spellings
 from gapforge.model.preset import Preset
 
 # What a child keeps of this machine's environment: all else (proxies, mirrors, folders, tokens of other programs) is
 # nothing that a site has. GAPFORGE_DOCKER only says which client of this machine talks to the engine.
-_KEPT = ("PATH", "HOME", "TERM", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "LC_CTYPE", "GAPFORGE_DOCKER")
+_KEPT = (
+    "PATH",
+    "HOME",
+    "TERM",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "GAPFORGE_DOCKER",
+)
 _SITE_PYTHON = (3, 10)
 _ASK = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))  # under sudo or a version manager PATH may lack them
+_FOLDERS = (
+    Path("/usr/bin"),
+    Path("/usr/local/bin"),
+)  # under sudo or a version manager PATH may lack them
 _REMEMBERED = 5000  # lines of a child's output in which its error is looked for
 
 
@@ -53,7 +75,9 @@ def _candidates() -> Iterator[str]:
     name = "python{}.{}".format(*_SITE_PYTHON)
     if sys.version_info[:2] == _SITE_PYTHON:
         yield sys.executable
-    folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
+    folders = [
+        Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder
+    ]
     folders += _FOLDERS
     home = Path.home()
     folders += sorted(home.glob(".pyenv/versions/3.10.*/bin")) + sorted(
@@ -65,7 +89,10 @@ def _candidates() -> Iterator[str]:
 def can_leave_network() -> bool:
     """Whether a child can be given a network namespace of its own, with nothing in it."""
     try:
-        return os.geteuid() == 0 and process.run(["unshare", "--net", "true"], timeout=30, check=False).code == 0
+        return (
+            os.geteuid() == 0
+            and process.run(["unshare", "--net", "true"], timeout=30, check=False).code == 0
+        )
     except ToolError:
         return False
 
@@ -120,21 +147,25 @@ def error_of(code: int, lines: Sequence[str]) -> GapforgeError:
     """
     kinds = {kind.exit_code: kind for kind in ERROR_CLASSES}
     kind = kinds.get(code, InternalError)
-    start = max((number for number, line in enumerate(lines) if line.startswith(ERROR)), default=-1)
+    errors, nexts, expecteds = spellings(ERROR), spellings(NEXT), spellings(EXPECTED)
+    start = max(
+        (number for number, line in enumerate(lines) if line.startswith(errors)), default=-1
+    )
     if start < 0:
         last = "\n".join(lines[-12:]).rstrip()
         last = f":\n{last}" if last else ""
-        return kind(tr(f"아무 말 없이 끝났습니다(종료 코드 {code}){last}",
-                       f"ended with exit code {code} and no message of its own{last}"))  # fmt: skip
-    message, faults, hint = [_without(ERROR, lines[start])], [], ""
+        return kind(
+            _("ended with exit code {code} and no message of its own{last}", code=code, last=last)
+        )
+    message, faults, hint = [_without(errors, lines[start])], [], ""
     rest = deque(lines[start + 1 :])
     while rest:
         line = rest.popleft()
-        if line.startswith(NEXT):
-            hint = _without(NEXT, line)
+        if line.startswith(nexts):
+            hint = _without(nexts, line)
             break
         if re.match(r" {2}\S", line) and rest and re.match(r" {6}\S", rest[0]):
-            problem, *expected = re.split("|".join(EXPECTED), rest.popleft().strip(), maxsplit=1)
+            problem, *expected = re.split("|".join(expecteds), rest.popleft().strip(), maxsplit=1)
             faults.append(Fault(line.strip(), problem, *expected))
         else:
             message.append(line)
@@ -154,14 +185,27 @@ def report_of(raw: Any, of: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     try:
         checks = raw["checks"]
         passed = sum(check["ok"] is True for check in checks)
-        good = raw["passed"] is True and passed == len(checks) > 0 and all(raw[key] == of[key] for key in of)
-        image = {"type": raw["type"], "image": raw["image"], "image_ids": raw["image_ids"], "size_bytes": raw["size_bytes"],
-                 "checks": len(checks), "checks_passed": passed, "plan_sha256": raw["plan_sha256"],
-                 "application": raw["application"], "seconds": raw["seconds"]}  # fmt: skip
+        good = (
+            raw["passed"] is True
+            and passed == len(checks) > 0
+            and all(raw[key] == of[key] for key in of)
+        )
+        image = {
+            "type": raw["type"],
+            "image": raw["image"],
+            "image_ids": raw["image_ids"],
+            "size_bytes": raw["size_bytes"],
+            "checks": len(checks),
+            "checks_passed": passed,
+            "plan_sha256": raw["plan_sha256"],
+            "application": raw["application"],
+            "seconds": raw["seconds"],
+        }
         engine = {key: raw["engine"][key] for key in ("name", "builder", "client_version")}
     except (KeyError, TypeError):
         good, image, engine = False, {}, {}
     if not good:
-        raise InternalError(tr(f"{of['type']} 빌드는 잘 끝났지만 보고서는 성공이라고 하지 않습니다",
-                               f"the build of {of['type']} ended well, but its report does not say so"))  # fmt: skip
+        raise InternalError(
+            _("the build of {type} ended well, but its report does not say so", type=of["type"])
+        )
     return image, engine

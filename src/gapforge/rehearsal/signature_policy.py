@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, TrustError
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.bundle.verify_volume import volume_files
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import BadSignature, PublicKey
@@ -16,10 +16,14 @@ from gapforge.trust.ssh_signatures import BadSignature, PublicKey
 
 def signatures_in(folders: Sequence[Path]) -> list[Path]:
     """The signatures that lie with the volumes."""
-    return list(volume_files([folder for folder in folders if folder.is_dir()], ssh_signatures.SUFFIX))
+    return list(
+        volume_files([folder for folder in folders if folder.is_dir()], ssh_signatures.SUFFIX)
+    )
 
 
-def choose(project: Project, signatures: Iterable[Path], ours: Path, again: str) -> tuple[Path | None, dict[str, Any]]:
+def choose(
+    project: Project, signatures: Iterable[Path], ours: Path, again: str
+) -> tuple[Path | None, dict[str, Any]]:
     """The list of trusted signers for the place (None for nobody), and what the record says of it.
 
     Those who are trusted on this machine; else, in the file ``ours``, whoever signed what is carried: that proves
@@ -28,8 +32,9 @@ def choose(project: Project, signatures: Iterable[Path], ours: Path, again: str)
     """
     found, faults = _keys(signatures)
     if faults and not found:
-        raise TrustError(tr("날라 갈 것의 서명을 하나도 읽을 수 없습니다", "no signature of what is carried can be read"),
-                         faults=faults, hint=again)  # fmt: skip
+        raise TrustError(
+            _("no signature of what is carried can be read"), faults=faults, hint=again
+        )
     signed_by = sorted(key.fingerprint for key in found)
     here = trusted_signers.load(project)
     if here:

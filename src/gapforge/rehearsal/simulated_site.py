@@ -11,8 +11,8 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import ToolError, UsageError
 from gapforge.base.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.bundle.repository_archive import walked
 from gapforge.engine import private_daemon
 from gapforge.store.store import Store
@@ -45,15 +45,18 @@ def fill(project: Project, place: Project, *, bare: bool = False) -> list[str]:
     same file under a second name, since a copy of a secret would have to be wiped as well.
     """
     if not (project.root / PROGRAM).is_file():
-        raise UsageError(tr(f"{project.root}에 gapforge 저장소가 없어 현장이 받을 것과 다릅니다",
-                            f"{project.root} does not hold gapforge itself, so it is not what a site gets"),
-                         hint=tr("gapforge 저장소의 작업 폴더에서 실행하십시오: ./gapforge rehearse PRESET",
-                                 "run it in a checkout: ./gapforge rehearse PRESET"))  # fmt: skip
-    mark_folder(place.root, "stands for a site while a rehearsal runs")  # no tr: goes into the marker file
+        raise UsageError(
+            _(
+                "{root} does not hold gapforge itself, so it is not what a site gets",
+                root=project.root,
+            ),
+            hint=_("run it in a checkout: ./gapforge rehearse PRESET"),
+        )
+    mark_folder(place.root, "stands for a site while a rehearsal runs")
     left_out = []
     for name in () if bare else files_of(project):
         if reason := _copy(project.root, name, place.root):
-            left_out.append(tr(f"{name}: {reason}", f"{name} {reason}"))
+            left_out.append(_("{name} {reason}", name=name, reason=reason))
     _carry_env(project.env_file, place.env_file)
     place.artifacts.mkdir(exist_ok=True)
     return left_out
@@ -73,14 +76,31 @@ def files_of(project: Project) -> list[str]:
     for where, folders, files in os.walk(root):
         here = Path(where).relative_to(root)
         links = [name for name in folders if Path(where, name).is_symlink()]
-        folders[:] = sorted(name for name in folders if name not in (*_LITTER, *links) and _carried(project, str(here / name)))  # fmt: skip
-        found += [str(here / name) for name in sorted([*files, *links]) if _carried(project, str(here / name))]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in (*_LITTER, *links) and _carried(project, str(here / name))
+        )
+        found += [
+            str(here / name)
+            for name in sorted([*files, *links])
+            if _carried(project, str(here / name))
+        ]
     return found
 
 
 def _listed(folder: Path, prefix: str) -> Iterator[str]:
     """What git lists, with the content of repositories inside of it (submodules, and others)."""
-    asked = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    asked = [
+        "git",
+        "-C",
+        str(folder),
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
     with process.piped(asked) as output:
         names = [os.fsdecode(name) for name in output.read().split(b"\0") if name]
     for name in names:
@@ -102,12 +122,14 @@ def _copy(root: Path, name: str, place: Path) -> str:
     source, target = root / name, place / name
     if source.parent.resolve() != root.resolve() / Path(name).parent:
         # git still knows the folder that the link replaced
-        return tr("심볼릭 링크 너머에 있음", "lies behind a symbolic link")
+        return _("lies behind a symbolic link")
     if source.is_symlink():
         if not _stays_inside(root, source):
             there = os.readlink(source)
-            return tr(f"저장소와 함께 나르지 않는 {josa(there, '을', '를')} 가리키는 심볼릭 링크임",
-                      f"is a symbolic link to {there}, which is not carried with the repository")  # fmt: skip
+            return _(
+                "is a symbolic link to {there}, which is not carried with the repository",
+                there=there,
+            )
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(os.readlink(source), target)
@@ -116,14 +138,17 @@ def _copy(root: Path, name: str, place: Path) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     elif source.exists():
-        return tr("파일도 폴더도 아님", "is neither a file nor a folder")
+        return _("is neither a file nor a folder")
     return ""  # deleted, though git still knows it: the site gets the folder as it is now
 
 
 def _stays_inside(root: Path, link: Path) -> bool:
     """Whether a link leads inside ``root`` wherever that lies: by its text, and through all links on the way."""
     text = os.readlink(link)
-    if os.path.isabs(text) or os.path.normpath(link.parent.relative_to(root) / text).split("/")[0] == "..":
+    if (
+        os.path.isabs(text)
+        or os.path.normpath(link.parent.relative_to(root) / text).split("/")[0] == ".."
+    ):
         return False
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
         return root.resolve() in (link.resolve(), *link.resolve().parents)
@@ -131,19 +156,25 @@ def _stays_inside(root: Path, link: Path) -> bool:
 
 
 def _carry_env(source: Path, target: Path) -> None:
-    if source.is_symlink():  # kept in memory rather than on a disk, as the guide proposes: it stays there
+    if (
+        source.is_symlink()
+    ):  # kept in memory rather than on a disk, as the guide proposes: it stays there
         os.symlink(os.path.realpath(source), target)
     elif source.exists():
         with storage_errors(source):
             try:
                 os.link(source, target)
             except OSError:  # another disk
-                handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, source.stat().st_mode & 0o777)
+                handle = os.open(
+                    target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, source.stat().st_mode & 0o777
+                )
                 with open(handle, "wb") as file:
                     file.write(source.read_bytes())
 
 
-def carry_artifacts(project: Project, place: Project, preset: str, on_bytes: Callable[[int], None]) -> None:
+def carry_artifacts(
+    project: Project, place: Project, preset: str, on_bytes: Callable[[int], None]
+) -> None:
     """What ``cp -r artifacts/PRESET`` would bring to the place, as hard links where they can be. Everything in the
     folder comes along, for verify is to see it."""
     source, target = project.artifacts_of(preset), place.artifacts_of(preset)
@@ -162,7 +193,9 @@ def carry_artifacts(project: Project, place: Project, preset: str, on_bytes: Cal
                 on_bytes(path.stat().st_size)
 
 
-def stock(place: Project, found: Iterable[tuple[str, Path | bytes]], on_bytes: Callable[[int], None]) -> None:
+def stock(
+    place: Project, found: Iterable[tuple[str, Path | bytes]], on_bytes: Callable[[int], None]
+) -> None:
     """Put objects (SHA-256, and the file or bytes) into the place's store, as the site has them. unpack hashes them."""
     store = Store(place.store)
     for sha256, source in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.store.known_sizes import Held, Holdings
@@ -64,14 +64,31 @@ class Preview:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
-        return {"preset": self.preset, "locked": self.exact, "partial": self.locked and not self.exact, "files": [item.to_json() for item in self.items],
-                "bytes": self.total, "missing_bytes": self.missing, "size_unknown": len(self.unknown)}  # fmt: skip
+        return {
+            "preset": self.preset,
+            "locked": self.exact,
+            "partial": self.locked and not self.exact,
+            "files": [item.to_json() for item in self.items],
+            "bytes": self.total,
+            "missing_bytes": self.missing,
+            "size_unknown": len(self.unknown),
+        }
 
 
 def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
     """Every file of a lock, with its size and where it comes from; for a partial lock also what it leaves open."""
-    items = [Item(e.kind, e.path, _origin(e, preset, lock), e.size, e.sha256, store.has(e.sha256, e.size), e.trust)
-             for e in lock.entries]  # fmt: skip
+    items = [
+        Item(
+            e.kind,
+            e.path,
+            _origin(e, preset, lock),
+            e.size,
+            e.sha256,
+            store.has(e.sha256, e.size),
+            e.trust,
+        )
+        for e in lock.entries
+    ]
     left = {(gap.kind, gap.name) for gap in lock.unresolved}
     # An image of which the manifest is pinned stands among the lock's files already.
     left -= {("image", role) for role in lock.images}
@@ -91,15 +108,21 @@ def of_preset(preset: Preset, holdings: Holdings) -> Preview:
     for role in ROLES:
         base = preset.base(role)
         held = holdings.image(base.image) if base.image else Held()
-        items.append(Item("image", role, (base.label,), held.size, stored=held.stored, note=base.digest))
+        items.append(
+            Item("image", role, (base.label,), held.size, stored=held.stored, note=base.digest)
+        )
     if preset.pytorch:
         where = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
-        items += [Item("wheel", requirement, (where,)) for requirement in preset.pytorch.requirements()]
+        items += [
+            Item("wheel", requirement, (where,)) for requirement in preset.pytorch.requirements()
+        ]
     items += [Item("wheel", requirement, (_default_index(),)) for requirement in preset.packages]
     items += [_source(source, holdings) for source in preset.sources.values()]
     extra = tuple(source.uri for source in preset.apt_sources)
     items += [
-        Item("deb", f"{package} ({role})", (_base_apt(), *extra)) for role in ROLES for package in preset.debs(role)
+        Item("deb", f"{package} ({role})", (_base_apt(), *extra))
+        for role in ROLES
+        for package in preset.debs(role)
     ]
     return Preview(preset.name, False, tuple(items))
 
@@ -112,37 +135,47 @@ def _source(source: SourceArchive, holdings: Holdings) -> Item:
     elif source.sdist:
         where = (f"{_default_index()}: {source.sdist}",)
     else:
-        where = (f"{_base_apt()}: {tr('소스 패키지', 'source package')} {source.apt_source}",)
+        where = (f"{_base_apt()}: " + _("source package") + f" {source.apt_source}",)
     notes = (
-        []
-        if source.sha256 or source.apt_source
-        else [tr("공개된 해시 없음: 처음 받은 것을 믿습니다", "no published hash: trusted on first use")]
+        [] if source.sha256 or source.apt_source else [_("no published hash: trusted on first use")]
     )
     notes += [source.gated] if source.gated else []
-    return Item("tensorrt" if source.name == "tensorrt" else "source", source.name, where, size, source.sha256, stored, "; ".join(notes))  # fmt: skip
+    return Item(
+        "tensorrt" if source.name == "tensorrt" else "source",
+        source.name,
+        where,
+        size,
+        source.sha256,
+        stored,
+        "; ".join(notes),
+    )
 
 
 def _origin(entry: Entry, preset: Preset, lock: Lock) -> tuple[str, ...]:
     if entry.urls:
         return entry.urls
-    kind, _, name = entry.origin.partition(":")
+    kind, _separator, name = entry.origin.partition(":")
     if kind == "image" and entry.name in lock.images:
         return (lock.images[entry.name].reference,)
     if kind == "index":
         torch = preset.pytorch.index if preset.pytorch else ""
         return (_default_index() if name == "default" or not torch else torch,)
     if kind == "apt":
-        return (next((source.uri for source in preset.apt_sources if source.name == name), _base_apt()),)
-    return (tr("여기서 만듦", "made here"),) if kind == "generated" else (entry.origin,)
+        return (
+            next((source.uri for source in preset.apt_sources if source.name == name), _base_apt()),
+        )
+    return (_("made here"),) if kind == "generated" else (entry.origin,)
 
 
 def _default_index() -> str:
-    return tr("기본 Python 인덱스", "the default Python index")
+    return _("the default Python index")
 
 
 def _base_apt() -> str:
-    return tr("기반 이미지의 APT 소스", "the base image's APT sources")
+    return _("the base image's APT sources")
 
 
 def _sum(items: tuple[Item, ...]) -> int:
-    return sum({item.sha256 or f"{item.kind} {item.name}": item.size or 0 for item in items}.values())
+    return sum(
+        {item.sha256 or f"{item.kind} {item.name}": item.size or 0 for item in items}.values()
+    )

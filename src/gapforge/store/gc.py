@@ -19,9 +19,10 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault, LockError, StorageError
 from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_says, unexaminable, unlistable, unreadable
-from gapforge.base.text import printable, tr
+from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store import unfinished_imports
@@ -32,7 +33,9 @@ BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a 
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
-_CARRIED = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")  # parts of an object that comes in volumes
+_CARRIED = re.compile(
+    r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+"
+)  # parts of an object that comes in volumes
 _TEMPORARY = re.compile(r"(?:copy|bytes|place)-[0-9]+(?:-[0-9]+)?")
 _WORK = re.compile(r"work-[0-9]+")
 OBJECT, DOWNLOAD, WORK = "object", "download", "work"
@@ -143,41 +146,60 @@ def named(project: Project, drop: str = "") -> Named:
         wanted[LOCK_FILE] = digest
         sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(wanted.items()))
         files.update((digest, sha256_bytes(sums.encode())))
-        images.update(image.manifest_digest.removeprefix("sha256:") for image in lock.images.values())
+        images.update(
+            image.manifest_digest.removeprefix("sha256:") for image in lock.images.values()
+        )
     if faults:
         raise LockError(
-            tr("읽을 수 없는 잠금이 있어 무엇을 남겨야 하는지 알 수 없습니다. 아무것도 지우지 않았습니다",
-               "not every lock can be read, so nobody knows what the store must keep; nothing was deleted"),
+            _(
+                "not every lock can be read, so nobody knows what the store must keep; "
+                "nothing was deleted"
+            ),
             faults=faults,
-            hint=tr("위에 든 것을 고치십시오(git checkout -- presets/; ./deps_sync.sh NAME; 또는 artifacts/NAME을 다시 복사). "
-                    "그다음: ./gapforge gc",
-                    "repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or copy artifacts/NAME again), "
-                    "then: ./gapforge gc"),
-        )  # fmt: skip
+            hint=_(
+                "repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or "
+                "copy artifacts/NAME again), then: ./gapforge gc"
+            ),
+        )
     return Named(frozenset(files), frozenset(images), _waiting(project, drop))
 
 
 def _waiting(project: Project, drop: str) -> tuple[unfinished_imports.Unfinished, ...]:
     found, faults = unfinished_imports.unfinished(project.store)
-    faults = [fault for fault in faults if fault.where != str(unfinished_imports.file_of(project.store, drop))]
+    faults = [
+        fault
+        for fault in faults
+        if fault.where != str(unfinished_imports.file_of(project.store, drop))
+    ]
     if faults:
         damaged = [
-            Path(fault.where).stem for fault in faults if unfinished_imports.FILE.fullmatch(Path(fault.where).name)
+            Path(fault.where).stem
+            for fault in faults
+            if unfinished_imports.FILE.fullmatch(Path(fault.where).name)
         ]
         where = faults[0].where
-        again = tr("묶음의 볼륨을 다시 들여오십시오: ./gapforge unpack FOLDER",
-                   "bring the bundle's volumes again: ./gapforge unpack FOLDER")  # fmt: skip
-        hint = (tr(f"{again}; 묶음을 포기하려면: ./gapforge gc --drop {damaged[0]}",
-                   f"{again}; or give the bundle up: ./gapforge gc --drop {damaged[0]}") if damaged else
-                tr(f"무엇인지 보고 옮기십시오(ls -ld {where}). 그다음 {again}", f"see what it is and move it away (ls -ld {where}), then {again}"))  # fmt: skip
+        again = _("bring the bundle's volumes again: ./gapforge unpack FOLDER")
+        hint = (
+            _(
+                "{again}; or give the bundle up: ./gapforge gc --drop {damaged}",
+                again=again,
+                damaged=damaged[0],
+            )
+            if damaged
+            else _(
+                "see what it is and move it away (ls -ld {where}), then {again}",
+                where=where,
+                again=again,
+            )
+        )
         raise LockError(
-            tr("다 들여오지 않은 묶음의 기록 가운데 읽을 수 없는 것이 있어 무엇을 남겨야 하는지 알 수 없습니다. "
-               "아무것도 지우지 않았습니다",
-               "not every record of an unfinished import can be read, so nobody knows what the store must keep; "
-               "nothing was deleted"),
+            _(
+                "not every record of an unfinished import can be read, so nobody knows "
+                "what the store must keep; nothing was deleted"
+            ),
             faults=faults,
             hint=hint,
-        )  # fmt: skip
+        )
     return tuple(one for one in found if one.bundle != drop)
 
 
@@ -185,16 +207,15 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
     """Every lock file; what stands where a lock may be and cannot be looked into becomes a fault."""
     if not project.presets.is_dir():
         faults.append(
-            Fault(
-                str(project.presets),
-                tr("폴더가 아님", "is not a folder"),
-                tr("프리셋과 그 잠금", "the presets and their locks"),
-            )
+            Fault(str(project.presets), _("is not a folder"), _("the presets and their locks"))
         )
         return []
     try:
-        found = [project.presets / name for name in sorted(os.listdir(project.presets))
-                 if name.endswith(LOCK_SUFFIX) and not name.startswith(".")]  # fmt: skip
+        found = [
+            project.presets / name
+            for name in sorted(os.listdir(project.presets))
+            if name.endswith(LOCK_SUFFIX) and not name.startswith(".")
+        ]
     except OSError as error:
         faults.append(Fault(str(project.presets), unlistable(error)))
         return []
@@ -210,7 +231,7 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
             continue
         try:
             if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
-                faults.append(Fault(str(file), tr("일반 파일이 아님", "is not a regular file")))
+                faults.append(Fault(str(file), _("is not a regular file")))
                 continue
         except OSError as error:
             faults.append(Fault(str(file), unexaminable(error)))
@@ -240,9 +261,12 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
         try:
             if path.is_symlink() and not path.exists():
                 there = os.readlink(path)
-                faults.append(Fault(str(path), tr(f"링크의 대상이 없음: {there}",
-                                                  f"leads to {there}, which is not there")))  # fmt: skip
-            elif path.is_dir() and (PRESET_NAME.fullmatch(name) or os.access(path, os.R_OK | os.X_OK)):
+                faults.append(
+                    Fault(str(path), _("leads to {there}, which is not there", there=there))
+                )
+            elif path.is_dir() and (
+                PRESET_NAME.fullmatch(name) or os.access(path, os.R_OK | os.X_OK)
+            ):
                 found.append(path)
         except OSError as error:
             faults.append(Fault(str(path), unexaminable(error)))
@@ -257,10 +281,14 @@ def look(project: Project, drop: str = "") -> Waste:
     wanted = named(project, drop)
     known = set(presets.names(project.presets))
     orphans = tuple(
-        path.name for path in views(project, []) if path.name not in known and PRESET_NAME.fullmatch(path.name)
+        path.name
+        for path in views(project, [])
+        if path.name not in known and PRESET_NAME.fullmatch(path.name)
     )
     journals = project.state / "sync"
-    unfinished = tuple(sorted(file.stem for file in journals.glob("*.json"))) if journals.is_dir() else ()
+    unfinished = (
+        tuple(sorted(file.stem for file in journals.glob("*.json"))) if journals.is_dir() else ()
+    )
     loose: list[Loose] = []
     strange: list[Fault] = []
     kept = kept_bytes = 0
@@ -270,15 +298,20 @@ def look(project: Project, drop: str = "") -> Waste:
             kept, kept_bytes = kept + 1, kept_bytes + status.st_size
             for one in wanted.imports if path.name not in wanted.files else ():
                 if path.name in one.objects:
-                    held[one.bundle] = [held[one.bundle][0] + 1, held[one.bundle][1] + status.st_size]
+                    held[one.bundle] = [
+                        held[one.bundle][0] + 1,
+                        held[one.bundle][1] + status.st_size,
+                    ]
         else:
             loose.append(_file(OBJECT, path, status))
     if project.store.is_dir():
         loose += _partials(project.store / "partial", wanted, strange)
         loose += _images(project.state / "images", wanted)
-        strange += [Fault(str(path), _what(path, status), tr("다 들여오지 않은 묶음의 기록", "the record of an unfinished import"))
-                    for path, status in _listed(project.store / "imports", strange)
-                    if not unfinished_imports.FILE.fullmatch(path.name)]  # fmt: skip
+        strange += [
+            Fault(str(path), _what(path, status), _("the record of an unfinished import"))
+            for path, status in _listed(project.store / "imports", strange)
+            if not unfinished_imports.FILE.fullmatch(path.name)
+        ]
     loose.sort(key=lambda item: (-item.size, str(item.path)))
     named_so = tuple(Fault(printable(f.where), printable(f.problem), f.expected) for f in strange)
     waiting = tuple(Waiting(one.bundle, one.presets, *held[one.bundle]) for one in wanted.imports)
@@ -323,17 +356,18 @@ def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
             except OSError:
                 pass  # not empty
     if faults:
-        raise StorageError(tr(f"{len(waste.loose)}개 가운데 {len(faults)}개를 지우지 못했습니다",
-                              f"{len(faults)} of {len(waste.loose)} could not be removed"), faults=sorted(faults),
-                           hint=tr("누구의 것인지 보십시오(ls -la). 그다음: ./gapforge gc --yes",
-                                   "see who owns them (ls -la); then: ./gapforge gc --yes"))  # fmt: skip
+        raise StorageError(
+            _("{count} of {loose} could not be removed", count=len(faults), loose=len(waste.loose)),
+            faults=sorted(faults),
+            hint=_("see who owns them (ls -la); then: ./gapforge gc --yes"),
+        )
     return freed
 
 
 def _remove(item: Loose, handle: int) -> None:
     if item.kind != WORK:
         if not stat.S_ISREG(os.stat(item.path.name, dir_fd=handle, follow_symlinks=False).st_mode):
-            raise StorageError(tr("이제 일반 파일이 아님", "is no regular file any more"))
+            raise StorageError(_("is no regular file any more"))
         os.unlink(item.path.name, dir_fd=handle)
     elif (item.path / MARKER).exists():
         remove_folder(item.path)
@@ -348,7 +382,9 @@ def _handle(folder: Path, project: Project) -> Iterator[int]:
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in folder.relative_to(root).parts:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+            inner = os.open(
+                part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle
+            )
             os.close(handle)
             handle = inner
         yield handle
@@ -364,16 +400,28 @@ def _objects(store: Path, strange: list[Fault]) -> Iterator[tuple[Path, os.stat_
     """Every object of the store; what is not one goes into ``strange``."""
     for prefix, status in _listed(store / "sha256", strange):
         if not _PREFIX.fullmatch(prefix.name) or not stat.S_ISDIR(status.st_mode):
-            strange.append(Fault(str(prefix), _what(prefix, status),
-                                 tr("이름이 16진수 두 자리인 폴더", "a folder with two hex digits as its name")))  # fmt: skip
+            strange.append(
+                Fault(
+                    str(prefix),
+                    _what(prefix, status),
+                    _("a folder with two hex digits as its name"),
+                )
+            )
             continue
         for path, inner in _listed(prefix, strange):
             name = path.name
-            if SHA256_HEX.fullmatch(name) and name.startswith(prefix.name) and stat.S_ISREG(inner.st_mode):
+            if (
+                SHA256_HEX.fullmatch(name)
+                and name.startswith(prefix.name)
+                and stat.S_ISREG(inner.st_mode)
+            ):
                 yield path, inner
             else:
-                strange.append(Fault(str(path), _what(path, inner),
-                                     tr("이름이 자신의 SHA-256인 파일", "a file that has its SHA-256 as its name")))  # fmt: skip
+                strange.append(
+                    Fault(
+                        str(path), _what(path, inner), _("a file that has its SHA-256 as its name")
+                    )
+                )
 
 
 def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loose]:
@@ -385,15 +433,19 @@ def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loo
         elif stat.S_ISDIR(status.st_mode) and _WORK.fullmatch(path.name) and _ours(path):
             yield _folder(path)
         else:
-            strange.append(Fault(str(path), _what(path, status),
-                                 tr("sync나 unpack이 만드는 것", "what sync or unpack makes")))  # fmt: skip
+            strange.append(Fault(str(path), _what(path, status), _("what sync or unpack makes")))
 
 
 def _images(folder: Path, wanted: Named) -> Iterator[Loose]:
     """Folders of base images whose fetching was cut. Where they belong to a lock, the next sync takes them up."""
     for path, status in _listed(folder, []):
         name = path.name
-        if stat.S_ISDIR(status.st_mode) and SHA256_HEX.fullmatch(name) and name not in wanted.images and _ours(path):
+        if (
+            stat.S_ISDIR(status.st_mode)
+            and SHA256_HEX.fullmatch(name)
+            and name not in wanted.images
+            and _ours(path)
+        ):
             newest = max((s.st_mtime for s in _below(path)), default=status.st_mtime)
             if time.time() - max(newest, status.st_mtime) > BUSY_SECONDS:
                 yield _folder(path)
@@ -402,7 +454,7 @@ def _images(folder: Path, wanted: Named) -> Iterator[Loose]:
 def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_result]]:
     """What lies in a folder, by name; nothing for one that is not there. A link in place of the folder is strange."""
     if folder.is_symlink():
-        strange.append(Fault(str(folder), _link(folder), tr("폴더", "a folder")))
+        strange.append(Fault(str(folder), _link(folder), _("a folder")))
         return []
     try:
         with os.scandir(folder) as entries:
@@ -411,7 +463,7 @@ def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_resu
         return []
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EACCES, errno.EPERM):
-            strange.append(Fault(str(folder), unlistable(error), tr("폴더", "a folder")))
+            strange.append(Fault(str(folder), unlistable(error), _("a folder")))
             return []
         raise
 
@@ -426,7 +478,12 @@ def _ours(folder: Path) -> bool:
 
 def _folder(folder: Path) -> Loose:
     found = [s for s in _below(folder) if stat.S_ISREG(s.st_mode)]
-    return Loose(WORK, folder, sum(s.st_size for s in found), sum(s.st_size for s in found if s.st_nlink == 1))
+    return Loose(
+        WORK,
+        folder,
+        sum(s.st_size for s in found),
+        sum(s.st_size for s in found if s.st_nlink == 1),
+    )
 
 
 def _below(folder: Path) -> Iterator[os.stat_result]:
@@ -443,16 +500,16 @@ def _what(path: Path, status: os.stat_result) -> str:
     if stat.S_ISLNK(status.st_mode):
         return _link(path)
     if stat.S_ISDIR(status.st_mode):
-        return tr("gapforge의 것이 아닌 폴더임", "is a folder that is not ours")
+        return _("is a folder that is not ours")
     if stat.S_ISREG(status.st_mode):
-        return tr("gapforge의 것이 아닌 파일임", "is a file that is not ours")
-    return tr("일반 파일이 아님", "is no regular file")
+        return _("is a file that is not ours")
+    return _("is no regular file")
 
 
 def _link(path: Path) -> str:
     there = os.readlink(path)
-    return tr(f"심볼릭 링크임 (대상: {there})", f"is a symbolic link to {there}")
+    return _("is a symbolic link to {there}", there=there)
 
 
 def _stays(reason: str | None) -> str:
-    return tr(f"지울 수 없음: {reason}", f"cannot be removed: {reason}")
+    return _("cannot be removed: {reason}", reason=reason)

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from gapforge.base.errors import Fault, UsageError, VerifyError
 from gapforge.base.files import SHA256_HEX
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 
 FORMAT = 1
 TITLE = "gapforge-inventory"
@@ -72,15 +72,23 @@ class Inventory:
         """
         good = (
             TOOL_VERSION.fullmatch(tool)
-            and all(PRESET_NAME.fullmatch(n) and SHA256_HEX.fullmatch(h) for n, h in presets.items())
+            and all(
+                PRESET_NAME.fullmatch(n) and SHA256_HEX.fullmatch(h) for n, h in presets.items()
+            )
             and all(SHA256_HEX.fullmatch(h) and size >= 0 for h, size in objects.items())
-            and len(presets) <= MOST_PRESETS and len(objects) <= MOST_OBJECTS and sum(objects.values()) <= LARGEST
-        )  # fmt: skip
+            and len(presets) <= MOST_PRESETS
+            and len(objects) <= MOST_OBJECTS
+            and sum(objects.values()) <= LARGEST
+        )
         if not good:
-            raise ValueError("an inventory cannot hold this")  # no tr: a programmer's mistake
+            raise ValueError("an inventory cannot hold this")
         ordered = sorted(objects)
-        return cls(tool, tuple(sorted(presets.items())), b"".join(map(bytes.fromhex, ordered)),
-                   b"".join(_SIZE.pack(objects[sha256]) for sha256 in ordered))  # fmt: skip
+        return cls(
+            tool,
+            tuple(sorted(presets.items())),
+            b"".join(map(bytes.fromhex, ordered)),
+            b"".join(_SIZE.pack(objects[sha256]) for sha256 in ordered),
+        )
 
     def __len__(self) -> int:
         return len(self._sizes) // _SIZE.size
@@ -96,7 +104,7 @@ class Inventory:
     def size_of(self, sha256: str) -> int | None:
         """Bytes of the object with this hash; None when the site does not hold it."""
         if not SHA256_HEX.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256: {sha256!r}")  # no tr: a programmer's mistake
+            raise ValueError(f"not a SHA-256: {sha256!r}")
         wanted, low, high = bytes.fromhex(sha256), 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -154,11 +162,11 @@ class Inventory:
 
         Only line ends may differ (a mail program may have made them CRLF). ``shown`` is the name for messages.
         """
-        shown = shown or tr("현장 목록", "the inventory")
+        shown = shown or _("the inventory")
         if len(text) > MOST_BYTES:
-            _refuse(shown, 0, tr(f"{MOST_BYTES}바이트를 넘음", f"is longer than {MOST_BYTES} bytes"))
+            _refuse(shown, 0, _("is longer than {most_bytes} bytes", most_bytes=MOST_BYTES))
         if not text.isascii():
-            _refuse(shown, 0, tr("ASCII가 아닌 글자가 있음", "holds characters that are not ASCII"))
+            _refuse(shown, 0, _("holds characters that are not ASCII"))
         return _parse(_lines(text), shown)
 
     @classmethod
@@ -166,10 +174,12 @@ class Inventory:
         """The inventory in ``file``, read a line at a time. Raises VerifyError as ``parse`` does, OSError for the disk."""
         shown = shown or str(file)
         if not file.exists():
-            raise UsageError(tr(f"{shown}: 파일이 없습니다", f"{shown} does not exist"),
-                             hint=tr("현장에서: ./gapforge inventory --all", "at the site: ./gapforge inventory --all"))  # fmt: skip
+            raise UsageError(
+                _("{shown} does not exist", shown=shown),
+                hint=_("at the site: ./gapforge inventory --all"),
+            )
         if not file.is_file():
-            _refuse(shown, 0, tr("일반 파일이 아님", "is no regular file"))
+            _refuse(shown, 0, _("is no regular file"))
         with open(file, "rb") as source:
             return _parse(iter(lambda: source.readline(LONGEST_LINE + 2), b""), shown)
 
@@ -194,22 +204,29 @@ def read_short_digest(text: str) -> str:
     plain = text.upper().translate(_SAME)
     if len(plain) != _GROUP * _GROUPS or any(letter not in _LETTERS for letter in plain):
         raise UsageError(
-            tr(f"{text!r}: 현장 목록의 확인 문자열이 아닙니다(글자와 숫자 {_GROUP}개씩 {_GROUPS}묶음이어야 합니다)",
-               f"{text!r} is not a digest of an inventory: expected {_GROUPS} groups of {_GROUP} letters and digits"),
-            hint=tr("다시 읽어 달라고 하십시오. I, L, O, U는 쓰지 않습니다", "read it out again; I, L, O and U do not occur"))  # fmt: skip
+            _(
+                "{text!r} is not a digest of an inventory: expected {groups} groups of "
+                "{group} letters and digits",
+                text=text,
+                groups=_GROUPS,
+                group=_GROUP,
+            ),
+            hint=_("read it out again; I, L, O and U do not occur"),
+        )
     total = 0
     for index, letter in enumerate(plain):
         total ^= _times(_LETTERS.index(letter), index)
     if total:
-        raise UsageError(tr(f"{text!r}: 잘못 읽었습니다. 검사 글자가 맞지 않습니다",
-                            f"{text!r} was misread: its check letter does not fit"),
-                         hint=tr("다시 읽어 달라고 하십시오", "read it out again"))  # fmt: skip
+        raise UsageError(
+            _("{text!r} was misread: its check letter does not fit", text=text),
+            hint=_("read it out again"),
+        )
     return "-".join(plain[at : at + _GROUP] for at in range(0, _GROUP * _GROUPS, _GROUP))
 
 
 def _times(value: int, power: int) -> int:
     """``value`` times the generator to this power, in the field of 32 elements (x^5 + x^2 + 1)."""
-    for _ in range(power):
+    for _round in range(power):
         value <<= 1
         if value & 32:
             value ^= 0b100101
@@ -230,58 +247,78 @@ def _parse(lines: Iterable[bytes], shown: str) -> Inventory:
     numbered = _Lines(lines, shown)
     title = numbered.match(_FIRST, f'"{TITLE} {FORMAT}"')
     if int(title[1]) != FORMAT:
-        _refuse(shown, 1, tr(f"형식 {int(title[1])}임", f"is in format {int(title[1])}"), tr(f"형식 {FORMAT}", f"format {FORMAT}"),
-                hint=tr("이 gapforge와 같은 버전의 gapforge로 만드십시오", "take it with the gapforge of the same version as this one"))  # fmt: skip
+        _refuse(
+            shown,
+            1,
+            _("is in format {title}", title=int(title[1])),
+            _("format {format}", format=FORMAT),
+            hint=_("take it with the gapforge of the same version as this one"),
+        )
     tool = numbered.match(_TOOL, '"gapforge VERSION"')[1].decode()
     presets: list[tuple[str, str]] = []
     while found := numbered.try_match(_PRESET):
         name = found[1].decode()
         if presets and name <= presets[-1][0]:
-            _refuse(shown, numbered.number,
-                    tr(f"두 번 나오거나 순서가 틀린 프리셋: {name}", f"names preset {name} twice or out of order"),
-                    tr("이름순으로 한 번씩 적은 프리셋", "presets sorted, each once"))  # fmt: skip
+            _refuse(
+                shown,
+                numbered.number,
+                _("names preset {name} twice or out of order", name=name),
+                _("presets sorted, each once"),
+            )
         if len(presets) == MOST_PRESETS:
-            _refuse(shown, numbered.number, tr("프리셋이 너무 많음", "names too many presets"), _at_most(MOST_PRESETS))
+            _refuse(shown, numbered.number, _("names too many presets"), _at_most(MOST_PRESETS))
         presets.append((name, found[2].decode()))
-    head = numbered.match(_COUNT, tr('"preset NAME SHA256" 또는 "objects COUNT BYTES"',
-                                     '"preset NAME SHA256" or "objects COUNT BYTES"'))  # fmt: skip
+    head = numbered.match(_COUNT, _('"preset NAME SHA256" or "objects COUNT BYTES"'))
     count, total = int(head[1]), int(head[2])
     if count > MOST_OBJECTS:
         _refuse(
             shown,
             numbered.number,
-            tr(f"객체 {count}개로 적혀 있음", f"announces {count} objects"),
+            _("announces {count} objects", count=count),
             _at_most(MOST_OBJECTS),
         )
     if total > LARGEST:
         _refuse(
-            shown, numbered.number, tr(f"모두 {total}바이트로 적혀 있음", f"announces {total} bytes"), _at_most(LARGEST)
+            shown, numbered.number, _("announces {total} bytes", total=total), _at_most(LARGEST)
         )
     hashes, sizes, before = bytearray(), bytearray(), b""
-    for _ in range(count):
+    for _round in range(count):
         line = numbered.match(_OBJECT, '"SHA256 SIZE"')
         if line[1] <= before:
-            _refuse(shown, numbered.number,
-                    tr("객체가 두 번 나오거나 순서가 틀림", "holds an object twice or out of order"),
-                    tr("해시순으로 한 번씩 적은 객체", "objects sorted, each once"))  # fmt: skip
+            _refuse(
+                shown,
+                numbered.number,
+                _("holds an object twice or out of order"),
+                _("objects sorted, each once"),
+            )
         before, size = line[1], int(line[2])
         if size > total:  # also keeps it within the eight bytes that it is kept in
-            _refuse(shown, numbered.number, tr(f"{size}바이트인 객체가 있음", f"holds an object of {size} bytes"),
-                    tr(f"모두 합해 {total}바이트", f"{total} bytes for all of them"))  # fmt: skip
+            _refuse(
+                shown,
+                numbered.number,
+                _("holds an object of {size} bytes", size=size),
+                _("{total} bytes for all of them", total=total),
+            )
         hashes += bytes.fromhex(before.decode())
         sizes += _SIZE.pack(size)
         total -= size
     if total:
-        _refuse(shown, numbered.number, tr(f"객체들의 크기보다 {total}바이트 많게 적혀 있음",
-                                           f"announces {total} bytes more than its objects have"))  # fmt: skip
+        _refuse(
+            shown,
+            numbered.number,
+            _("announces {total} bytes more than its objects have", total=total),
+        )
     expected = numbered.digest.hexdigest()
-    last = numbered.match(_LAST, tr(f'객체 {count}개 다음에 "sha256 HASH"', f'"sha256 HASH" after {count} objects'))
+    last = numbered.match(_LAST, _('"sha256 HASH" after {count} objects', count=count))
     if last[1].decode() != expected:
-        _refuse(shown, numbered.number, tr(f"적힌 sha256이 {last[1].decode()}임", f"states sha256 {last[1].decode()}"),
-                tr(f"위 내용의 sha256 {expected}", f"sha256 {expected} of the lines above"))  # fmt: skip
+        _refuse(
+            shown,
+            numbered.number,
+            _("states sha256 {last}", last=last[1].decode()),
+            _("sha256 {expected} of the lines above", expected=expected),
+        )
     if numbered.more():
-        _refuse(shown, numbered.number + 1, tr("마지막 줄 뒤에 내용이 더 있음", "goes on after its last line"),
-                tr("파일의 끝", "nothing more"))  # fmt: skip
+        _refuse(shown, numbered.number + 1, _("goes on after its last line"), _("nothing more"))
     return Inventory(tool, tuple(presets), bytes(hashes), bytes(sizes))
 
 
@@ -311,7 +348,7 @@ class _Lines:
         """The next line, which must have this form."""
         found = self.try_match(pattern)
         if found is None:
-            problem = tr("중간에 잘림", "is cut short") if not self._next else tr("형식이 다름", "has another form")
+            problem = _("is cut short") if not self._next else _("has another form")
             _refuse(self._shown, self.number + 1, problem, expected)
         return found
 
@@ -321,12 +358,14 @@ class _Lines:
 
 
 def _at_most(count: int) -> str:
-    return tr(f"{count} 이하", f"at most {count}")
+    return _("at most {count}", count=count)
 
 
 def _refuse(shown: str, line: int, problem: str, expected: str = "", hint: str = "") -> NoReturn:
-    where = tr(f"{shown}: {line}행", f"{shown}: line {line}") if line else shown
-    hint = hint or tr("파일을 첨부로 다시 받아 확인 문자열을 비교하십시오",
-                      "have the file sent again as an attachment, and compare the digest")  # fmt: skip
-    raise VerifyError(tr(f"{shown}: 쓸 수 있는 현장 목록이 아닙니다", f"{shown} is not an inventory that can be used"),
-                      faults=[Fault(where, problem, expected)], hint=hint)  # fmt: skip
+    where = _("{shown}: line {line}", shown=shown, line=line) if line else shown
+    hint = hint or _("have the file sent again as an attachment, and compare the digest")
+    raise VerifyError(
+        _("{shown} is not an inventory that can be used", shown=shown),
+        faults=[Fault(where, problem, expected)],
+        hint=hint,
+    )

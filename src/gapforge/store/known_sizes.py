@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gapforge.base.errors import GapforgeError
+from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.compat.catalog import documents
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry
@@ -37,8 +37,8 @@ class Held:
         if self.size is None:
             return ""
         if self.stored:
-            return tr("이미 받아 둠", "already in the store")
-        return tr(f"{human_bytes(self.missing)} 더 받음", f"adds {human_bytes(self.missing)}")
+            return _("already in the store")
+        return _("adds {missing}", missing=human_bytes(self.missing))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Holdings:
     def _entries(self, entries: Iterable[Entry]) -> Held:
         sizes = {entry.sha256: entry.size for entry in entries}
         return Held(
-            sum(sizes.values()), sum(size for sha256, size in sizes.items() if not self.store.has(sha256, size))
+            sum(sizes.values()),
+            sum(size for sha256, size in sizes.items() if not self.store.has(sha256, size)),
         )
 
 
@@ -85,7 +86,11 @@ def look(project: Project) -> Holdings:
         catalog = documents(project.catalog)
     except GapforgeError:
         catalog = {}
-    tars = [tar for release in catalog.get("tensorrt", {}).get("releases", ()) for tar in release["tars"]]
+    tars = [
+        tar
+        for release in catalog.get("tensorrt", {}).get("releases", ())
+        for tar in release["tars"]
+    ]
     for known in (*tars, *catalog.get("opencv", {}).get("downloads", ())):
         if known["sha256"] and known.get("size"):
             found.sizes[known["sha256"]] = known["size"]

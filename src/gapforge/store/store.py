@@ -28,11 +28,13 @@ from gapforge.base.files import (
     sync_files,
     sync_folder,
     unsafe_path_reason,
-)  # fmt: skip
+)
+from gapforge.base.i18n import _
 from gapforge.base.parallel import on_all_cores
-from gapforge.base.text import tr
 
-BESIDE = frozenset({"lock.json.sig"})  # what people and unpack put into a view besides: the signature of its lock
+BESIDE = frozenset(
+    {"lock.json.sig"}
+)  # what people and unpack put into a view besides: the signature of its lock
 OnBytes = Callable[[int], None]
 
 
@@ -62,7 +64,7 @@ class Store:
     def path(self, sha256: str) -> Path:
         """Where the file with this hash is, or would be."""
         if not SHA256_HEX.fullmatch(sha256):
-            raise ValueError(f"not a SHA-256: {sha256!r}")  # no tr: a programmer's mistake
+            raise ValueError(f"not a SHA-256: {sha256!r}")
         return self.folder / "sha256" / sha256[:2] / sha256
 
     def partial(self, key: str) -> Path:
@@ -72,12 +74,18 @@ class Store:
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             self._partial = folder
-        return inside(self._partial, key) if "/" in key or not SAFE_NAME.fullmatch(key) else self._partial / key
+        return (
+            inside(self._partial, key)
+            if "/" in key or not SAFE_NAME.fullmatch(key)
+            else self._partial / key
+        )
 
     def has(self, sha256: str, size: int = -1) -> bool:
         """Whether the file is there, and of ``size`` bytes (-1: any). Looks at no content: see ``intact``."""
         try:
-            return self.path(sha256).stat().st_size == size or (size < 0 and self.path(sha256).is_file())
+            return self.path(sha256).stat().st_size == size or (
+                size < 0 and self.path(sha256).is_file()
+            )
         except OSError:
             return False
 
@@ -100,9 +108,13 @@ class Store:
             self._verified.add(sha256)
         return True
 
-    def missing(self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None) -> set[str]:
+    def missing(
+        self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None
+    ) -> set[str]:
         """The hashes out of (sha256, size) pairs that are absent or damaged; hashes on ``jobs`` threads (0: all cores)."""
-        pairs = sorted(set(wanted), key=lambda pair: (-pair[1], pair[0]))  # large first: cores end together
+        pairs = sorted(
+            set(wanted), key=lambda pair: (-pair[1], pair[0])
+        )  # large first: cores end together
         found = on_all_cores(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs, jobs)
         return {pair[0] for pair, good in zip(pairs, found, strict=True) if not good}
 
@@ -121,9 +133,12 @@ class Store:
         """
         sha256 = known or sha256_file(file)
         if expected and sha256 != expected:
-            raise FetchError(tr(f"기대한 파일이 아닙니다: {file.name}", f"{file.name} is not the expected file"),
-                             faults=[Fault(file.name, tr(f"sha256이 {sha256}임", f"has sha256 {sha256}"),
-                                           f"sha256 {expected}")])  # fmt: skip
+            raise FetchError(
+                _("{name} is not the expected file", name=file.name),
+                faults=[
+                    Fault(file.name, _("has sha256 {sha256}", sha256=sha256), f"sha256 {expected}")
+                ],
+            )
         target = self.path(sha256)
         with storage_errors(target):
             if self.intact(sha256, file.stat().st_size):
@@ -172,7 +187,11 @@ class Store:
         """Copy a file that is not ours into the store, hashing the copy; the original is only read."""
         temporary = self.partial(f"copy-{os.getpid()}-{threading.get_ident()}")
         try:
-            with storage_errors(temporary), open(file, "rb") as source, open(temporary, "wb") as target:
+            with (
+                storage_errors(temporary),
+                open(file, "rb") as source,
+                open(temporary, "wb") as target,
+            ):
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
                     if on_bytes is not None:
@@ -182,7 +201,7 @@ class Store:
             except FetchError as error:
                 faults = [Fault(str(file), fault.problem, fault.expected) for fault in error.faults]
                 raise FetchError(
-                    tr(f"기대한 파일이 아닙니다: {file}", f"{file} is not the expected file"), faults=faults
+                    _("{file} is not the expected file", file=file), faults=faults
                 ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -230,18 +249,24 @@ class Store:
             try:
                 try:
                     os.link(source, temporary)
-                except OSError:  # no hard links here (exFAT, some network disks), or too many of them
+                except (
+                    OSError
+                ):  # no hard links here (exFAT, some network disks), or too many of them
                     linked = False
                     if _same_copy(source, target, sha256):
                         return False
                     shutil.copy2(source, temporary)
-                    sync_files([temporary])  # after a power cut a name must not stand for bytes that never came
+                    sync_files(
+                        [temporary]
+                    )  # after a power cut a name must not stand for bytes that never came
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
         return linked
 
-    def view(self, folder: Path, files: Mapping[str, str], previous: Collection[str] = (), last: str = "") -> Laid:
+    def view(
+        self, folder: Path, files: Mapping[str, str], previous: Collection[str] = (), last: str = ""
+    ) -> Laid:
         """Make ``folder`` hold ``files`` (relative path -> SHA-256), and tell what else lies in it.
 
         Paths in ``previous`` (what the last sync put there) that are not wanted any more are removed.
@@ -249,7 +274,9 @@ class Store:
         all else is done: what tells the next run of ``previous`` must not change while any of that is left.
         """
         copies = copied = 0
-        looked_at = ""  # the last folder that was found to lie inside; looking takes longer than linking
+        looked_at = (
+            ""  # the last folder that was found to lie inside; looking takes longer than linking
+        )
 
         def place(path: str) -> None:
             nonlocal copies, copied, looked_at
@@ -277,7 +304,11 @@ class Store:
         found: set[str] = set()
         for where, below, names in os.walk(folder):
             found.update(os.path.join(where, name) for name in names)
-            found.update(path for path in (os.path.join(where, name) for name in below) if os.path.islink(path))
+            found.update(
+                path
+                for path in (os.path.join(where, name) for name in below)
+                if os.path.islink(path)
+            )
         strangers = {os.path.relpath(path, folder) for path in found} - set(files) - BESIDE
         return Laid(tuple(sorted(strangers)), copies, copied)
 

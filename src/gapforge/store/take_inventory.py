@@ -15,9 +15,10 @@ from typing import Any
 from gapforge import __version__
 from gapforge.base.errors import Fault, LockError, VerifyError
 from gapforge.base.files import SHA256_HEX
+from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.text import printable, tr
+from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.store.inventory import PRESET_NAME, Inventory
 from gapforge.store.verify_artifacts import hash_all, walk
@@ -39,16 +40,15 @@ class Stock:
         """The error that names every fault."""
         count = len(self.faults)
         return VerifyError(
-            tr(
-                f"파일 {count}개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다",
-                f"{count} file{'s are' if count != 1 else ' is'} damaged or not what belongs there; "
-                "the inventory was written without",
+            ngettext(
+                "{count} file is damaged or not what belongs there; the inventory was "
+                "written without",
+                "{count} files are damaged or not what belongs there; the inventory was "
+                "written without",
+                count,
             ),
             faults=self.faults,
-            hint=tr(
-                "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 담겨 옵니다",
-                "send the inventory as it is: what is missing there will be packed again",
-            ),
+            hint=_("send the inventory as it is: what is missing there will be packed again"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +57,9 @@ class Stock:
             "ok": not self.faults,
             "objects": len(self.inventory),
             "bytes": self.inventory.total,
-            "presets": [{"preset": name, "lock": sha256} for name, sha256 in self.inventory.presets],
+            "presets": [
+                {"preset": name, "lock": sha256} for name, sha256 in self.inventory.presets
+            ],
             "sha256": self.inventory.sha256,
             "digest": self.inventory.digest,
             "read_files": self.files,
@@ -67,7 +69,11 @@ class Stock:
 
 
 def take(
-    project: Project, names: Sequence[str] = (), *, jobs: int | None = None, progress: Progress | None = None
+    project: Project,
+    names: Sequence[str] = (),
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> Stock:
     """Read the artifacts of these presets, or without names the store and all folders of artifacts.
 
@@ -78,17 +84,18 @@ def take(
     folders = [name for name in names if _view(root / name)]
     missing = [name for name in names if name not in folders]
     if missing:
-        listed, absent, wanted = ", ".join(missing), tr("없음", "does not exist"), tr("폴더", "a folder")
-        raise VerifyError(tr(f"artifacts가 없는 프리셋입니다: {listed}", f"there are no artifacts of {listed}"),
-                          faults=[Fault(str(root / name), absent, wanted) for name in missing],
-                          hint=tr("./gapforge list; 이름 없이 실행하면 여기 있는 모든 것의 현장 목록을 만듭니다",
-                                  "./gapforge list; without a name the inventory is of all that is there"))  # fmt: skip
+        listed, absent, wanted = ", ".join(missing), _("does not exist"), _("a folder")
+        raise VerifyError(
+            _("there are no artifacts of {listed}", listed=listed),
+            faults=[Fault(str(root / name), absent, wanted) for name in missing],
+            hint=_("./gapforge list; without a name the inventory is of all that is there"),
+        )
     if not names:
         if not root.is_dir():
-            raise VerifyError(tr(f"{root} 폴더가 없습니다. 이 컴퓨터에는 아무것도 없습니다",
-                                 f"{root} does not exist: this machine holds nothing"),
-                              hint=tr("artifacts가 있는 폴더를 GAPFORGE_ARTIFACTS로 지정하십시오",
-                                      "GAPFORGE_ARTIFACTS names the folder where artifacts lie"))  # fmt: skip
+            raise VerifyError(
+                _("{root} does not exist: this machine holds nothing", root=root),
+                hint=_("GAPFORGE_ARTIFACTS names the folder where artifacts lie"),
+            )
         folders = sorted(n for n in os.listdir(root) if n != project.store.name and _view(root / n))
     faults: list[Fault] = []
     sizes: dict[str, int] = {}  # path inside artifacts -> bytes
@@ -101,12 +108,17 @@ def take(
         if os.path.lexists(root / objects):
             _add(root, objects, sizes, faults)
         for path in [p for p in sizes if p.startswith(objects + "/")]:
-            prefix, _, name = path[len(objects) + 1 :].partition("/")
+            prefix, _separator, name = path[len(objects) + 1 :].partition("/")
             if SHA256_HEX.fullmatch(name) and name.startswith(prefix) and len(prefix) == 2:
                 expected[path] = name
             else:
-                faults.append(Fault(path, tr("보관소의 객체가 아님", "is no object of the store"),
-                                    tr("자신의 SHA-256이 이름인 파일", "a file that has its SHA-256 as its name")))  # fmt: skip
+                faults.append(
+                    Fault(
+                        path,
+                        _("is no object of the store"),
+                        _("a file that has its SHA-256 as its name"),
+                    )
+                )
                 del sizes[path]
     hashes = _hashes(root, sizes, jobs or os.cpu_count() or 1, progress, faults)
     held: dict[str, int] = {}
@@ -115,17 +127,22 @@ def take(
             faults.append(
                 Fault(
                     path,
-                    tr(f"손상됨: sha256이 {sha256}임", f"is damaged: has sha256 {sha256}"),
+                    _("is damaged: has sha256 {sha256}", sha256=sha256),
                     f"sha256 {expected[path]}",
                 )
             )
         else:
             held[sha256] = sizes[path]
-    stated = {folder: hashes[f"{folder}/{LOCK_FILE}"] for folder in folders
-              if PRESET_NAME.fullmatch(folder) and f"{folder}/{LOCK_FILE}" in hashes}  # fmt: skip
+    stated = {
+        folder: hashes[f"{folder}/{LOCK_FILE}"]
+        for folder in folders
+        if PRESET_NAME.fullmatch(folder) and f"{folder}/{LOCK_FILE}" in hashes
+    }
     read = {_identity(root / path): sizes[path] for path in hashes}
     shown = {Fault(printable(f.where), printable(f.problem), f.expected) for f in faults}
-    return Stock(Inventory.of(__version__, stated, held), len(read), sum(read.values()), tuple(sorted(shown)))
+    return Stock(
+        Inventory.of(__version__, stated, held), len(read), sum(read.values()), tuple(sorted(shown))
+    )
 
 
 def _view(folder: Path) -> bool:
@@ -135,8 +152,10 @@ def _view(folder: Path) -> bool:
 def _add(root: Path, folder: str, sizes: dict[str, int], faults: list[Fault]) -> None:
     """The regular files below a folder of artifacts; everything else there is a fault."""
     files, strange = walk(root / folder)
-    sizes.update({f"{folder}/{path}": size for path, size in files.items() if path != LOCK_SIGNATURE})
-    regular = tr("일반 파일", "a regular file")
+    sizes.update(
+        {f"{folder}/{path}": size for path, size in files.items() if path != LOCK_SIGNATURE}
+    )
+    regular = _("a regular file")
     faults += [Fault(f"{folder}/{path}", what, regular) for path, what in strange.items()]
 
 
@@ -168,10 +187,10 @@ def _hashes(
     for paths in same.values():
         sha256, problem = found[paths[0]]
         if not problem and _size(root / paths[0]) != sizes[paths[0]]:
-            problem = tr("읽는 동안 바뀜", "changed while it was read")
+            problem = _("changed while it was read")
         for path in paths:
             if problem:
-                expected = tr("읽을 수 있고 바뀌지 않는 파일", "a file that can be read and rests")
+                expected = _("a file that can be read and rests")
                 faults.append(Fault(path, problem, expected))
             else:
                 hashes[path] = sha256

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault
 from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import unlistable, unreadable
-from gapforge.base.text import tr
 
 FORMAT = 1
 FILE = re.compile(r"([0-9a-f]{24})\.json")
@@ -42,17 +42,31 @@ def remember(store: Path, bundle: str, presets: Iterable[str], objects: Iterable
     file = file_of(store, bundle)
     old = _read(file)
     known = Unfinished(bundle, (), frozenset()) if isinstance(old, str) else old
-    new = Unfinished(bundle, tuple(sorted({*known.presets, *presets})), known.objects | frozenset(objects))
+    new = Unfinished(
+        bundle, tuple(sorted({*known.presets, *presets})), known.objects | frozenset(objects)
+    )
     if new != old:
-        write_text(file, canonical_json({"format": FORMAT, "bundle": bundle, "presets": list(new.presets),
-                                         "objects": sorted(new.objects)}))  # fmt: skip
+        write_text(
+            file,
+            canonical_json(
+                {
+                    "format": FORMAT,
+                    "bundle": bundle,
+                    "presets": list(new.presets),
+                    "objects": sorted(new.objects),
+                }
+            ),
+        )
 
 
 def forget(store: Path, bundle: str) -> None:
     """The bundle is here, or nobody wants it any more."""
     file = file_of(store, bundle)
     with storage_errors(file):
-        for path in (file, *file.parent.glob(f".{file.name}.*.tmp")):  # what a killed run was writing
+        for path in (
+            file,
+            *file.parent.glob(f".{file.name}.*.tmp"),
+        ):  # what a killed run was writing
             path.unlink(missing_ok=True)
         try:
             file.parent.rmdir()
@@ -63,7 +77,9 @@ def forget(store: Path, bundle: str) -> None:
 def bundles(store: Path) -> list[str]:
     """The bundles of which there is a record, whether or not it can be read."""
     try:
-        return sorted(match[1] for match in map(FILE.fullmatch, os.listdir(store / "imports")) if match)
+        return sorted(
+            match[1] for match in map(FILE.fullmatch, os.listdir(store / "imports")) if match
+        )
     except OSError:
         return []
 
@@ -74,8 +90,9 @@ def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
     faults: list[Fault] = []
     folder = store / "imports"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        return found, [Fault(str(folder), tr("폴더가 아님", "is no folder"),
-                             tr("다 들여오지 않은 묶음의 기록", "the records of unfinished imports"))]  # fmt: skip
+        return found, [
+            Fault(str(folder), _("is no folder"), _("the records of unfinished imports"))
+        ]
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -85,7 +102,7 @@ def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
     for name in filter(FILE.fullmatch, names):
         record = _read(folder / name)
         if isinstance(record, str):
-            expected = tr("다 들여오지 않은 묶음의 기록", "the record of an unfinished import")
+            expected = _("the record of an unfinished import")
             faults.append(Fault(str(folder / name), record, expected))
         else:
             found.append(record)
@@ -96,14 +113,18 @@ def _read(file: Path) -> Unfinished | str:
     """The record, or why there is none."""
     try:
         if file.is_symlink() or not file.is_file():
-            return tr("일반 파일이 아님", "is no regular file")
+            return _("is no regular file")
         raw = json.loads(file.read_text(encoding="utf-8"))
         presets, objects = tuple(raw["presets"]), frozenset(raw["objects"])
         good = raw["format"] == FORMAT and f"{raw['bundle']}.json" == file.name
-        if good and all(isinstance(p, str) for p in presets) and all(SHA256_HEX.fullmatch(o) for o in objects):
+        if (
+            good
+            and all(isinstance(p, str) for p in presets)
+            and all(SHA256_HEX.fullmatch(o) for o in objects)
+        ):
             return Unfinished(raw["bundle"], presets, objects)
     except OSError as error:
         return unreadable(error)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return tr("손상됨", "is damaged")
+    return _("is damaged")

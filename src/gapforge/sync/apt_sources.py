@@ -10,8 +10,13 @@ from dataclasses import dataclass, field, replace
 from gapforge.model import debian_control
 
 # One-line options and their deb822 names, where capitals alone do not do.
-_OPTION_NAMES = {"arch": "Architectures", "lang": "Languages", "target": "Targets", "pdiffs": "PDiffs",
-                 "by-hash": "By-Hash"}  # fmt: skip
+_OPTION_NAMES = {
+    "arch": "Architectures",
+    "lang": "Languages",
+    "target": "Targets",
+    "pdiffs": "PDiffs",
+    "by-hash": "By-Hash",
+}
 # Schemes that a base image's own sources may use. Others would read this machine's files (file:, copy:,
 # cdrom:) or start programs on it.
 SCHEMES = ("http", "https")
@@ -29,7 +34,11 @@ class SourceEntry:
 
     def render(self) -> str:
         """The stanza as deb822 text, with a newline at the end."""
-        lines = [f"Types: {' '.join(self.types)}", f"URIs: {' '.join(self.uris)}", f"Suites: {' '.join(self.suites)}"]
+        lines = [
+            f"Types: {' '.join(self.types)}",
+            f"URIs: {' '.join(self.uris)}",
+            f"Suites: {' '.join(self.suites)}",
+        ]
         if self.components:
             lines.append(f"Components: {' '.join(self.components)}")
         lines += [f"{name}: {_folded(value)}" for name, value in sorted(self.options.items())]
@@ -45,7 +54,9 @@ class SourceEntry:
 
 
 def _folded(value: str) -> str:
-    return "\n".join(line if number == 0 else f" {line or '.'}" for number, line in enumerate(value.split("\n")))
+    return "\n".join(
+        line if number == 0 else f" {line or '.'}" for number, line in enumerate(value.split("\n"))
+    )
 
 
 def read_one_line(text: str) -> list[SourceEntry]:
@@ -53,7 +64,9 @@ def read_one_line(text: str) -> list[SourceEntry]:
     result: list[SourceEntry] = []
     for raw in text.splitlines():
         line = raw.split("#", 1)[0].strip()
-        match = re.fullmatch(r"(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)((?:\s+\S+)*)", line)
+        match = re.fullmatch(
+            r"(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)((?:\s+\S+)*)", line
+        )
         if not match:
             continue
         options: dict[str, str] = {}
@@ -61,7 +74,9 @@ def read_one_line(text: str) -> list[SourceEntry]:
             name, _, value = word.partition("=")
             name = name.rstrip("+-").lower()
             options[_OPTION_NAMES.get(name, name.title())] = value.replace(",", " ")
-        result.append(SourceEntry((match[1],), (match[3],), (match[4],), tuple(match[5].split()), options))
+        result.append(
+            SourceEntry((match[1],), (match[3],), (match[4],), tuple(match[5].split()), options)
+        )
     return result
 
 
@@ -79,9 +94,15 @@ def read_deb822(text: str) -> list[SourceEntry]:
         values = debian_control.fields(stanza)
         if values.get("enabled", "yes").strip().lower() in ("no", "false", "0", "off"):
             continue
-        types, uris, suites = (tuple(values.pop(key, "").split()) for key in ("types", "uris", "suites"))
+        types, uris, suites = (
+            tuple(values.pop(key, "").split()) for key in ("types", "uris", "suites")
+        )
         components = tuple(values.pop("components", "").split())
-        options = {_title(name): value for name, value in values.items() if name not in ("enabled", "x-repolib-name")}
+        options = {
+            _title(name): value
+            for name, value in values.items()
+            if name not in ("enabled", "x-repolib-name")
+        }
         if types and uris and suites:
             result.append(SourceEntry(types, uris, suites, components, options))
     return result
@@ -98,6 +119,8 @@ def usable(entry: SourceEntry) -> SourceEntry | None:
     if "deb" not in entry.types or not uris or "amd64" not in architectures:
         return None
     options = {
-        name: value for name, value in entry.options.items() if name not in ("Architectures", "Languages", "Targets")
+        name: value
+        for name, value in entry.options.items()
+        if name not in ("Architectures", "Languages", "Targets")
     }
     return replace(entry, types=("deb",), uris=uris, options=options)

@@ -13,12 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gapforge.base.errors import FetchError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.model import debian_control
 from gapforge.sync.oci_layout import Layout, OnBytes, open_layer
 
-WANTED = ("etc/os-release", "usr/lib/os-release", "etc/apt/", "usr/share/keyrings/", "var/lib/dpkg/status",
-          "var/lib/dpkg/arch")  # fmt: skip
+WANTED = (
+    "etc/os-release",
+    "usr/lib/os-release",
+    "etc/apt/",
+    "usr/share/keyrings/",
+    "var/lib/dpkg/status",
+    "var/lib/dpkg/arch",
+)
 LARGEST = 64 << 20  # bytes; a dpkg status of 3000 packages is about 4 MB
 HOPS = 40  # symbolic links followed before we call it a loop, as Linux does
 
@@ -56,8 +62,7 @@ class ImageFiles:
                 continue
             hops += 1
             if hops > HOPS:
-                raise FetchError(tr(f"이미지의 /{path}: 심볼릭 링크가 끝없이 돌고 있습니다",
-                                    f"the image's /{path} is a loop of symbolic links"))  # fmt: skip
+                raise FetchError(_("the image's /{path} is a loop of symbolic links", path=path))
             done = [] if node.target.startswith("/") else done[:-1]
             todo = [p for p in node.target.split("/") if p not in ("", ".")] + todo
         return "/".join(done)
@@ -74,7 +79,11 @@ class ImageFiles:
     def names(self, folder: str) -> list[str]:
         """The names of files and links directly in ``folder``, sorted."""
         start = self.resolve(folder) + "/"
-        return sorted(p[len(start) :] for p in self._nodes if p.startswith(start) and "/" not in p[len(start) :])
+        return sorted(
+            p[len(start) :]
+            for p in self._nodes
+            if p.startswith(start) and "/" not in p[len(start) :]
+        )
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,16 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
     env = layout.env
     cudnn = cudnn_version(env)
     for package in debian_control.parse(files.text("var/lib/dpkg/status")):
-        if _CUDNN.fullmatch(package.get("package", "")) and package.get("status", "").endswith(" installed"):
+        if _CUDNN.fullmatch(package.get("package", "")) and package.get("status", "").endswith(
+            " installed"
+        ):
             cudnn = _REVISION.sub("", package.get("version", cudnn))
-    return Facts(release.get("ID", "unknown"), release.get("VERSION_ID", "unknown"),
-                 env.get("CUDA_VERSION", ""), cudnn)  # fmt: skip
+    return Facts(
+        release.get("ID", "unknown"),
+        release.get("VERSION_ID", "unknown"),
+        env.get("CUDA_VERSION", ""),
+        cudnn,
+    )
 
 
 def cudnn_version(env: Mapping[str, str]) -> str:
@@ -138,10 +153,10 @@ def _clean(name: str, number: int) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name:
         layer = number + 1
-        raise FetchError(tr(f"이미지의 레이어 {layer}: 안전하지 않은 이름이 있습니다: {name!r}",
-                            f"layer {layer} of the image holds the unsafe name {name!r}"),
-                         hint=tr("정상적인 도구로 만든 이미지가 아닙니다. 다른 이미지를 고르십시오",
-                                 "this image was not made by an honest tool; choose another one"))  # fmt: skip
+        raise FetchError(
+            _("layer {layer} of the image holds the unsafe name {name!r}", layer=layer, name=name),
+            hint=_("this image was not made by an honest tool; choose another one"),
+        )
     return "/".join(parts)
 
 
@@ -151,11 +166,14 @@ def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnByte
     gone: set[str] = set()  # paths that hide what is below, with everything under them
     emptied: set[str] = set()  # folders whose lower content is hidden
     folders: set[str] = set()
-    with open_layer(layout, number, on_bytes) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+    with (
+        open_layer(layout, number, on_bytes) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as archive,
+    ):
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # else a large layer's members pile up in memory
             path = _clean(member.name, number)
-            folder, _, name = path.rpartition("/")
+            folder, _separator, name = path.rpartition("/")
             if name == ".wh..wh..opq":
                 emptied.add(folder)
             elif name.startswith(".wh."):
@@ -171,7 +189,9 @@ def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnByte
                     new[path] = node
     for path in folders & nodes.keys():  # a folder replaces a file or link
         del nodes[path]
-    parents = {"/".join(parts[:i]) for p in nodes for parts in [p.split("/")] for i in range(1, len(parts))}
+    parents = {
+        "/".join(parts[:i]) for p in nodes for parts in [p.split("/")] for i in range(1, len(parts))
+    }
     for path in gone:
         nodes.pop(path, None)
     hidden = (gone & parents) | (emptied & (parents | {""}))
@@ -183,8 +203,14 @@ def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnByte
     nodes.update(new)
 
 
-def _node(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, number: int,
-          new: Mapping[str, Node], lower: Mapping[str, Node]) -> Node | None:  # fmt: skip
+def _node(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    path: str,
+    number: int,
+    new: Mapping[str, Node],
+    lower: Mapping[str, Node],
+) -> Node | None:
     if member.issym():
         return Node(target=member.linkname)
     if not _wanted(path):
@@ -196,7 +222,13 @@ def _node(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, number: 
         return None
     if member.size > LARGEST:
         layer, size = number + 1, member.size
-        raise FetchError(tr(f"이미지의 레이어 {layer}에 있는 /{path}: {size}바이트입니다. 정상일 수 없는 크기입니다",
-                            f"/{path} in layer {layer} of the image is {size} bytes long, which cannot be right"))  # fmt: skip
+        raise FetchError(
+            _(
+                "/{path} in layer {layer} of the image is {size} bytes long, which cannot be right",
+                path=path,
+                layer=layer,
+                size=size,
+            )
+        )
     file = archive.extractfile(member)
     return Node(data=file.read() if file else b"")

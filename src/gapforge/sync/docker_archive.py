@@ -16,7 +16,7 @@ from typing import IO
 
 from gapforge.base.errors import Fault, FetchError
 from gapforge.base.files import CHUNK, storage_errors
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.sync import oci_layout
 
 _LINKS = 16  # a layer may be a link to another image's layer.tar; longer chains are a loop
@@ -48,7 +48,9 @@ def import_archive(file: Path, destination: Path) -> str:
                     archive.members = []  # type: ignore[attr-defined]
                     name = os.path.normpath(member.name)
                     if member.issym():
-                        links[name] = os.path.normpath(os.path.join(os.path.dirname(name), member.linkname))
+                        links[name] = os.path.normpath(
+                            os.path.join(os.path.dirname(name), member.linkname)
+                        )
                     elif member.islnk():
                         links[name] = os.path.normpath(member.linkname)
                     elif member.isfile():
@@ -56,43 +58,46 @@ def import_archive(file: Path, destination: Path) -> str:
                         assert content is not None
                         stored[name] = _store(content, destination)
         except (tarfile.TarError, EOFError) as error:
-            raise _unusable(file, tr(f"풀 수 없음 ({error})", f"it cannot be unpacked ({error})")) from error
+            raise _unusable(file, _("it cannot be unpacked ({error})", error=error)) from error
 
         def find(name: str) -> _Stored:
             name = os.path.normpath(name)
-            for _ in range(_LINKS):
+            for _round in range(_LINKS):
                 if name in stored:
                     return stored[name]
                 name = links.get(name, "")
-            what = name or tr("레이어", "a layer")
-            raise _unusable(file, tr(f"그 안에 {what} 없음", f"{what} is missing in it"))
+            what = name or _("a layer")
+            raise _unusable(file, _("{what} is missing in it", what=what))
 
         def text(name: str) -> bytes:
             found = find(name)
             return oci_layout.read_small(destination, oci_layout.Blob("", found.digest, found.size))
 
         if "manifest.json" not in stored:
-            raise _unusable(file, tr("manifest.json 없음", "it holds no manifest.json"))
+            raise _unusable(file, _("it holds no manifest.json"))
         try:
             images = json.loads(text("manifest.json"))
             if len(images) != 1:
-                unnamed = tr("(이름 없음)", "(no name)")
+                unnamed = _("(no name)")
                 names = [tag for image in images for tag in image.get("RepoTags") or [unnamed]]
                 count, held = len(images), ", ".join(names)
                 name = next((name for name in names if name != unnamed), "NAME:TAG")
                 save = f"docker save {name} -o {file.name}"
                 raise FetchError(
-                    tr(f"{file.name}: 이미지가 {count}개 있습니다. 기반 이미지 아카이브에는 하나만 있어야 합니다",
-                       f"{file.name} holds {count} images; a base archive must hold one"),
-                    faults=[Fault(str(file), tr(f"{held} 있음", f"holds {held}"), tr("이미지 하나", "one image"))],
-                    hint=tr(f"필요한 이미지만 저장하십시오: {save}", f"save the wanted one alone: {save}"),
-                )  # fmt: skip
+                    _(
+                        "{name} holds {count} images; a base archive must hold one",
+                        name=file.name,
+                        count=count,
+                    ),
+                    faults=[Fault(str(file), _("holds {held}", held=held), _("one image"))],
+                    hint=_("save the wanted one alone: {save}", save=save),
+                )
             config = text(images[0]["Config"])
             layers = [find(name) for name in images[0]["Layers"]]
             tags = images[0].get("RepoTags") or []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unusable(
-                file, tr(f"manifest.json이 잘못됨 ({error!r})", f"its manifest.json is wrong ({error!r})")
+                file, _("its manifest.json is wrong ({error!r})", error=error)
             ) from error
         blobs = [oci_layout.Blob(_layer_type(layer), layer.digest, layer.size) for layer in layers]
         manifest = oci_layout.add_image(destination, config, blobs)
@@ -117,7 +122,11 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
 def _layer_type(layer: _Stored) -> str:
     if layer.start[:2] == b"\x1f\x8b":
         return f"{oci_layout.LAYER_TYPE}+gzip"
-    return f"{oci_layout.LAYER_TYPE}+zstd" if layer.start == b"\x28\xb5\x2f\xfd" else oci_layout.LAYER_TYPE
+    return (
+        f"{oci_layout.LAYER_TYPE}+zstd"
+        if layer.start == b"\x28\xb5\x2f\xfd"
+        else oci_layout.LAYER_TYPE
+    )
 
 
 def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
@@ -129,7 +138,7 @@ def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
 
 
 def _unusable(file: Path, reason: str) -> FetchError:
-    return FetchError(tr(f"{file}: 쓸 수 있는 `docker save` 아카이브가 아닙니다: {reason}",
-                         f"{file} is not a usable `docker save` archive: {reason}"),
-                      hint=tr(f"이미지를 다시 저장하십시오: docker save NAME:TAG -o {file.name}",
-                              f"save the image again: docker save NAME:TAG -o {file.name}"))  # fmt: skip
+    return FetchError(
+        _("{file} is not a usable `docker save` archive: {reason}", file=file, reason=reason),
+        hint=_("save the image again: docker save NAME:TAG -o {name}", name=file.name),
+    )

@@ -30,10 +30,10 @@ from gapforge.base.files import (
     sha256_file,
     storage_errors,
 )
+from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import says
-from gapforge.base.text import tr
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.sync import mmdebstrap, oci_layout
@@ -42,17 +42,23 @@ from gapforge.sync.docker_archive import import_archive
 from gapforge.sync.network import Network, UnansweredError
 
 # What skopeo says when the registry answered "no": trying again does not help.
-# no tr: skopeo's and the registry's own words
-_REFUSED = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE
+)
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
-# no tr: skopeo's and the registry's own words
 _ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
 
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (sha256, size in bytes)
 
 
-def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
-               progress: Progress) -> LockedImage:  # fmt: skip
+def fetch_base(
+    base: BaseImage,
+    project: Project,
+    epoch: int,
+    destination: Path,
+    network: Network,
+    progress: Progress,
+) -> LockedImage:
     """Fill ``destination`` (a new, empty folder) with the base image as an OCI layout; every byte is checked.
 
     ``epoch`` (seconds since 1970) dates an image that is made here. Raises FetchError when the image cannot
@@ -61,19 +67,23 @@ def fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path,
     with storage_errors(destination):
         destination.mkdir(parents=True, exist_ok=True)
         if any(destination.iterdir()):
-            raise StorageError(tr(f"{destination}: 비어 있지 않습니다. 기반 이미지에는 새 폴더가 필요합니다",
-                                  f"{destination} is not empty; a base image needs a new folder"))  # fmt: skip
+            raise StorageError(
+                _(
+                    "{destination} is not empty; a base image needs a new folder",
+                    destination=destination,
+                )
+            )
     if base.image:
         reference = _from_registry(base, project, destination, network, progress)
     elif base.archive:
         reference = _from_archive(base, project, destination, progress)
     else:
-        network.require(tr(f"기반 이미지 {base.suite} 만들기", f"making the base image {base.suite}"))
+        network.require(_("making the base image {suite}", suite=base.suite))
         mmdebstrap.make(base, epoch, destination, network, progress)
         reference = base.label
     image = describe(destination, reference)
     progress.note(
-        tr("기반 이미지", "base image")
+        _("base image")
         + f" {base.label}: {image.os_id} {image.os_version}"
         + (f", CUDA {image.cuda}" if image.cuda else "")
         + (f", cuDNN {image.cudnn}" if image.cudnn else "")
@@ -85,8 +95,15 @@ def describe(folder: Path, reference: str) -> LockedImage:
     """What the image in the layout ``folder`` says of itself, as the lock records it. Raises FetchError."""
     layout = oci_layout.read_layout(folder)
     found = facts(layout, read_files(layout))
-    return LockedImage(reference, layout.manifest.digest, layout.config_blob.digest,
-                       found.os_id, found.os_version, found.cuda, found.cudnn)  # fmt: skip
+    return LockedImage(
+        reference,
+        layout.manifest.digest,
+        layout.config_blob.digest,
+        found.os_id,
+        found.os_version,
+        found.cuda,
+        found.cudnn,
+    )
 
 
 def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
@@ -102,55 +119,78 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
         layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
         config = _ask(f"{found.source}@{found.platform}", base.image, network, "--config")
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
-            raise ValueError(
-                tr(
-                    "이미지 설정이 매니페스트에 적힌 것이 아님",
-                    "its configuration is not the one that its manifest names",
-                )
-            )
+            raise ValueError(_("its configuration is not the one that its manifest names"))
         words = (json.loads(config).get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(tr(f"레지스트리의 {base.image}: 쓸 수 없습니다: {says(error)}",
-                            f"the registry's {base.image} cannot be used: {says(error)}"), hint=_name_another()) from error  # fmt: skip
-    top = oci_layout.Blob(str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE)), found.platform, len(found.raw))
-    files = {f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (b.digest.removeprefix("sha256:"), b.size)
-             for b in (top, config_blob, *layers)}  # fmt: skip
+        raise FetchError(
+            _("the registry's {image} cannot be used: {why}", image=base.image, why=says(error)),
+            hint=_name_another(),
+        ) from error
+    top = oci_layout.Blob(
+        str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE)), found.platform, len(found.raw)
+    )
+    files = {
+        f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (
+            b.digest.removeprefix("sha256:"),
+            b.size,
+        )
+        for b in (top, config_blob, *layers)
+    }
     for name, text in oci_layout.layout_texts(top).items():
         files[name] = (sha256_bytes(text.encode()), len(text.encode()))
-    return LockedImage(found.reference, found.platform, config_blob.digest, "", "",
-                       env.get("CUDA_VERSION", ""), cudnn_version(env)), files  # fmt: skip
+    return LockedImage(
+        found.reference,
+        found.platform,
+        config_blob.digest,
+        "",
+        "",
+        env.get("CUDA_VERSION", ""),
+        cudnn_version(env),
+    ), files
 
 
 def _name_another() -> str:
-    return tr("프리셋에 다른 이미지를 지정하십시오", "name another image in the preset")
+    return _("name another image in the preset")
 
 
 def _from_archive(base: BaseImage, project: Project, destination: Path, progress: Progress) -> str:
-    file = Path(base.archive) if base.archive.startswith("/") else inside(project.root, base.archive)
+    file = (
+        Path(base.archive) if base.archive.startswith("/") else inside(project.root, base.archive)
+    )
     if not file.is_file():
-        raise FetchError(tr(f"기반 이미지 아카이브 {base.archive}: 없습니다", f"base image archive {base.archive} is not there"),
-                         faults=[Fault(str(file), tr("없음", "does not exist"))],
-                         hint=tr(f"이미지가 있는 곳에서: docker save NAME:TAG -o {file.name}; 그다음 {file}에 두십시오",
-                                 f"where the image is: docker save NAME:TAG -o {file.name}; then put it at {file}"))  # fmt: skip
+        raise FetchError(
+            _("base image archive {archive} is not there", archive=base.archive),
+            faults=[Fault(str(file), _("does not exist"))],
+            hint=_(
+                "where the image is: docker save NAME:TAG -o {name}; then put it at {file}",
+                name=file.name,
+                file=file,
+            ),
+        )
     with storage_errors(file):
         actual = sha256_file(file, progress.add)
     if base.archive_sha256 and actual != base.archive_sha256:
-        raise FetchError(tr(f"기반 이미지 아카이브 {base.archive}: 프리셋에 지정된 파일이 아닙니다",
-                            f"base image archive {base.archive} is not the one that the preset names"),
-                         faults=[Fault(str(file), tr(f"SHA-256이 {actual}임", f"SHA-256 is {actual}"), base.archive_sha256)],
-                         hint=tr(f"맞는 파일을 구하거나, 이 파일의 해시를 프리셋에 적으십시오: sha256sum {file}",
-                                 f"get the right file, or write its hash into the preset: sha256sum {file}"))  # fmt: skip
+        raise FetchError(
+            _(
+                "base image archive {archive} is not the one that the preset names",
+                archive=base.archive,
+            ),
+            faults=[Fault(str(file), _("SHA-256 is {actual}", actual=actual), base.archive_sha256)],
+            hint=_(
+                "get the right file, or write its hash into the preset: sha256sum {file}", file=file
+            ),
+        )
     name = import_archive(file, destination)
     return f"{name or base.archive}@sha256:{actual}"
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
     """``name:tag@digest`` as (name, tag, digest); the tag is "latest" when neither is given."""
-    name, _, digest = reference.partition("@")
+    name, _separator, digest = reference.partition("@")
     tag = ""
     if ":" in name.rsplit("/", 1)[-1]:
-        name, _, tag = name.rpartition(":")
+        name, _separator, tag = name.rpartition(":")
     return name, tag or ("" if digest else "latest"), digest
 
 
@@ -168,7 +208,7 @@ class _Found:
 
 def _find(base: BaseImage, network: Network) -> _Found:
     """Ask the registry what the image is now, and hold it against the pinned digest."""
-    network.require(tr(f"기반 이미지 {base.image} 받기", f"fetching the base image {base.image}"))
+    network.require(_("fetching the base image {image}", image=base.image))
     name, tag, digest = split_reference(base.image)
     digest = base.digest or digest
     source = split_reference(network.registry(f"{name}:{tag}" if tag else name))[0]
@@ -176,40 +216,54 @@ def _find(base: BaseImage, network: Network) -> _Found:
     raw = _ask(top, base.image, network)
     actual = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if digest and actual != digest:
-        raise FetchError(tr(f"레지스트리의 {base.image}: 고정해 둔 이미지가 아닙니다",
-                            f"the registry's {base.image} is not the pinned image"),
-                         faults=[_other_manifest(base.image, actual, digest)])  # fmt: skip
+        raise FetchError(
+            _("the registry's {image} is not the pinned image", image=base.image),
+            faults=[_other_manifest(base.image, actual, digest)],
+        )
     manifest = _document(raw, base.image)
     platform = actual
     if manifest.get("mediaType") in oci_layout.INDEX_TYPES or "manifests" in manifest:
         platform = _choose(manifest, base.image)
         raw = _ask(f"{source}@{platform}", base.image, network)
         if (found := f"sha256:{sha256_bytes(raw)}") != platform:
-            raise FetchError(tr(f"레지스트리의 {base.image}: 색인에 적힌 이미지가 아닙니다",
-                                f"the registry's {base.image} is not the image that its index names"),
-                             faults=[_other_manifest(base.image, found, platform)])  # fmt: skip
+            raise FetchError(
+                _("the registry's {image} is not the image that its index names", image=base.image),
+                faults=[_other_manifest(base.image, found, platform)],
+            )
     return _Found(source, f"{name}:{tag}@{actual}" if tag else f"{name}@{actual}", platform, raw)
 
 
 def _other_manifest(image: str, found: str, expected: str) -> Fault:
-    return Fault(image, tr(f"매니페스트 다이제스트가 {found}임", f"manifest digest is {found}"), expected)
+    return Fault(image, _("manifest digest is {found}", found=found), expected)
 
 
-def _from_registry(base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress) -> str:
+def _from_registry(
+    base: BaseImage, project: Project, destination: Path, network: Network, progress: Progress
+) -> str:
     """Copy the image into ``destination``; gives its reference for the lock."""
     found = _find(base, network)
     source, platform = found.source, found.platform
-    # no tr: written into the folder's marker file
     purpose = "a base image that is being fetched"
     partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), purpose)
     layout_folder = partial / "layout"
     _drop_damaged(layout_folder)
     shown = f"{base.image}@{found.reference.rpartition('@')[2]}"
-    progress.note(tr(f"받는 중: {shown}", f"fetching {shown}"))
+    progress.note(_("fetching {shown}", shown=shown))
     # --preserve-digests: without it skopeo rewrites Docker's manifests into OCI ones, and both digests change.
-    command = ["skopeo", "copy", "--preserve-digests", "--override-os", "linux", "--override-arch", "amd64",
-               "--retry-times", str(network.retries), *_plain_http(source, "--src-tls-verify=false"),
-               f"docker://{source}@{platform}", f"oci:{layout_folder}:base"]  # fmt: skip
+    command = [
+        "skopeo",
+        "copy",
+        "--preserve-digests",
+        "--override-os",
+        "linux",
+        "--override-arch",
+        "amd64",
+        "--retry-times",
+        str(network.retries),
+        *_plain_http(source, "--src-tls-verify=false"),
+        f"docker://{source}@{platform}",
+        f"oci:{layout_folder}:base",
+    ]
     lines: list[str] = []
     with _watched(layout_folder, progress, base.image):
         code = process.stream(command, lines.append, env=network.environment())
@@ -218,7 +272,9 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
     blob = _single(layout_folder, platform, base.image)
     with storage_errors(destination):
         for file in sorted((layout_folder / "blobs" / "sha256").iterdir()):
-            file.chmod(0o644)  # skopeo's files are readable by their owner alone; artifacts are carried around
+            file.chmod(
+                0o644
+            )  # skopeo's files are readable by their owner alone; artifacts are carried around
             link_or_copy(file, destination / "blobs" / "sha256" / file.name)
     oci_layout.write_layout(destination, blob)
     layout = oci_layout.read_layout(destination)
@@ -235,8 +291,16 @@ def _from_registry(base: BaseImage, project: Project, destination: Path, network
 
 def _ask(reference: str, shown: str, network: Network, *what: str) -> bytes:
     """The manifest's exact bytes; with ``--config`` the configuration's."""
-    command = ["skopeo", "inspect", "--raw", *what, "--retry-times", str(network.retries),
-               *_plain_http(reference, "--tls-verify=false"), f"docker://{reference}"]  # fmt: skip
+    command = [
+        "skopeo",
+        "inspect",
+        "--raw",
+        *what,
+        "--retry-times",
+        str(network.retries),
+        *_plain_http(reference, "--tls-verify=false"),
+        f"docker://{reference}",
+    ]
     try:
         with process.piped(command, env=network.environment()) as output:
             return output.read(oci_layout.SMALL_BLOB)
@@ -286,28 +350,38 @@ def _plain_http(reference: str, flag: str) -> list[str]:
 def _refusal(image: str, said: str, network: Network, otherwise: str = "") -> FetchError:
     """The error for what skopeo ``said``; ``otherwise`` is told when it said nothing, and decides nothing."""
     told = (said.strip() or otherwise.strip()).splitlines()
-    last = told[-1] if told else tr("skopeo의 출력 없음", "skopeo said nothing")
+    last = told[-1] if told else _("skopeo said nothing")
     if said_in := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
         last = said_in[1].replace('\\"', '"')
     asked = network.registry(image).split("/", 1)[0]
-    message = tr(f"기반 이미지 {image}: 받을 수 없습니다: {last}", f"the base image {image} cannot be fetched: {last}")
+    message = _("the base image {image} cannot be fetched: {last}", image=image, last=last)
     if _REFUSED.search(said):
-        # no tr: written into the lock
-        return UnansweredError(message, who=f"registry {registry_of(image)}", how="wants a login",
-                               hint=tr(f"먼저 로그인하고(skopeo login {asked}) 같은 명령을 다시 실행하십시오",
-                                       f"log in first (skopeo login {asked}), then run the same command again"))  # fmt: skip
+        return UnansweredError(
+            message,
+            who=f"registry {registry_of(image)}",
+            how="wants a login",
+            hint=_(
+                "log in first (skopeo login {asked}), then run the same command again", asked=asked
+            ),
+        )
     if _ABSENT.search(said):
-        return FetchError(message, hint=tr("프리셋의 이름, 태그 또는 다이제스트를 고치십시오",
-                                           "correct the name, tag or digest in the preset"))  # fmt: skip
+        return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
     look = f"skopeo inspect --raw docker://{network.registry(image)}"
-    return UnansweredError(message, who=f"registry {registry_of(image)}",
-                           hint=tr(f"접속할 수 있는지 확인하십시오: {look}", f"look whether it can be reached: {look}"))  # fmt: skip
+    return UnansweredError(
+        message,
+        who=f"registry {registry_of(image)}",
+        hint=_("look whether it can be reached: {look}", look=look),
+    )
 
 
 def registry_of(image: str) -> str:
     """The registry that an image reference names; "docker.io" when it names none."""
     first = image.split("/", 1)[0]
-    return first if "/" in image and ("." in first or ":" in first or first == "localhost") else "docker.io"
+    return (
+        first
+        if "/" in image and ("." in first or ":" in first or first == "localhost")
+        else "docker.io"
+    )
 
 
 def _document(raw: bytes, image: str) -> dict[str, Any]:
@@ -317,9 +391,7 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
             return value
     except (ValueError, RecursionError):
         pass
-    raise FetchError(
-        tr(f"{image}: 레지스트리의 응답이 매니페스트가 아닙니다", f"the registry's answer for {image} is no manifest")
-    )
+    raise FetchError(_("the registry's answer for {image} is no manifest", image=image))
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
@@ -333,9 +405,12 @@ def _choose(index: Mapping[str, Any], image: str) -> str:
         if where == "linux/amd64" and oci_layout.DIGEST.fullmatch(digest):
             return digest
     has = ", ".join(seen)
-    found = tr(f"{has} 있음", f"has {has}") if has else tr("하나도 없음", "has none")
-    raise TargetError(tr(f"{image}: linux/amd64용이 없습니다", f"{image} has no linux/amd64 variant"),
-                      faults=[Fault(image, found, "linux/amd64")], hint=_name_another())  # fmt: skip
+    found = _("has {has}", has=has) if has else _("has none")
+    raise TargetError(
+        _("{image} has no linux/amd64 variant", image=image),
+        faults=[Fault(image, found, "linux/amd64")],
+        hint=_name_another(),
+    )
 
 
 def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:
@@ -343,9 +418,10 @@ def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:
     index = json.loads((folder / "index.json").read_bytes())
     found = [e for e in index["manifests"] if e["digest"] == digest]
     if not found:
-        raise FetchError(tr(f"{image}: 레지스트리와 다른 다이제스트로 저장되었습니다",
-                            f"{image} was stored under another digest than the registry's"),
-                         faults=[Fault(str(folder), ", ".join(e["digest"] for e in index["manifests"]), digest)])  # fmt: skip
+        raise FetchError(
+            _("{image} was stored under another digest than the registry's", image=image),
+            faults=[Fault(str(folder), ", ".join(e["digest"] for e in index["manifests"]), digest)],
+        )
     return oci_layout.Blob(found[0]["mediaType"], digest, found[0]["size"])
 
 
@@ -361,7 +437,10 @@ def _drop_damaged(folder: Path) -> None:
 
 def _drop_strays(folder: Path, layout: oci_layout.Layout) -> None:
     """Keep only the blobs of this image; skopeo may have left files of an interrupted copy."""
-    known = {blob.digest.removeprefix("sha256:") for blob in (layout.manifest, layout.config_blob, *layout.layers)}
+    known = {
+        blob.digest.removeprefix("sha256:")
+        for blob in (layout.manifest, layout.config_blob, *layout.layers)
+    }
     for file in (folder / "blobs" / "sha256").iterdir():
         if file.name not in known:
             file.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import FetchError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.sync.network import Network, shown
 
 ANSWER_SECONDS = 60
@@ -32,20 +32,52 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
     with tempfile.TemporaryDirectory(prefix="gapforge-ask-") as room:
         heads = Path(room, "heads")
         command = [
-            "curl", "--disable", "--silent", "--show-error", "--location", "--max-redirs", "5",
-            "--proto", "=http,https", "--proto-redir", "=http,https", "--connect-timeout", "20",
-            "--max-time", str(ANSWER_SECONDS), "--max-filesize", str(LARGEST_ANSWER), "--dump-header", str(heads),
-            "--retry", str(min(2, network.retries)), "--user-agent", "gapforge", *network.curl_options(), *(("--head",) if head else ("--compressed",)), "--config", "-",
-        ]  # fmt: skip
+            "curl",
+            "--disable",
+            "--silent",
+            "--show-error",
+            "--location",
+            "--max-redirs",
+            "5",
+            "--proto",
+            "=http,https",
+            "--proto-redir",
+            "=http,https",
+            "--connect-timeout",
+            "20",
+            "--max-time",
+            str(ANSWER_SECONDS),
+            "--max-filesize",
+            str(LARGEST_ANSWER),
+            "--dump-header",
+            str(heads),
+            "--retry",
+            str(min(2, network.retries)),
+            "--user-agent",
+            "gapforge",
+            *network.curl_options(),
+            *(("--head",) if head else ("--compressed",)),
+            "--config",
+            "-",
+        ]
         # The address goes over standard input: `ps` shows command lines, and a mirror's may hold a login.
         quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
-        done = process.run(command, env=network.environment(), stdin=f'url = "{quoted}"\n',
-                           timeout=4 * ANSWER_SECONDS, check=False)  # fmt: skip
+        done = process.run(
+            command,
+            env=network.environment(),
+            stdin=f'url = "{quoted}"\n',
+            timeout=4 * ANSWER_SECONDS,
+            check=False,
+        )
         if done.code != 0:
             where, said = shown(url), last_line(done.errors)
-            raise FetchError(tr(f"{where}: 답이 없습니다: {said}", f"{where} does not answer: {said}"),
-                             hint=tr("이 컴퓨터의 네트워크(https_proxy, GAPFORGE_CA_BUNDLE)를 확인하거나 미러를 지정하십시오: GAPFORGE_URL_MIRRORS",
-                                     "check the network of this machine (https_proxy, GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS"))  # fmt: skip
+            raise FetchError(
+                _("{where} does not answer: {said}", where=where, said=said),
+                hint=_(
+                    "check the network of this machine (https_proxy, "
+                    "GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS"
+                ),
+            )
         status, headers = _heads(heads.read_text(encoding="latin-1") if heads.exists() else "")
     return Answer(status, headers, b"" if head else done.output.encode())
 
@@ -58,7 +90,7 @@ def _heads(text: str) -> tuple[int, dict[str, str]]:
         if match := re.match(r"HTTP/[0-9.]+ (\d{3})", line):
             status, headers = int(match[1]), {}
         elif ":" in line:
-            name, _, value = line.partition(":")
+            name, _separator, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
     return status, headers
 
@@ -68,4 +100,4 @@ def last_line(text: str) -> str:
     lines = text.strip().splitlines()
     if lines and (said := re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])):  # skopeo's log format
         return said[1].replace('\\"', '"')
-    return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else tr("답이 없음", "no answer")
+    return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else _("no answer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock
 
 Thing = tuple[str, bool]  # "KIND NAME", and whether it is the tool that installs the others
@@ -24,10 +24,18 @@ class Changes:
 
     def lines(self) -> list[str]:
         """The changes as "+ …", "- …", "~ …" lines."""
-        return [f"+ {t}" for t in self.added] + [f"- {t}" for t in self.removed] + [f"~ {t}" for t in self.changed]
+        return (
+            [f"+ {t}" for t in self.added]
+            + [f"- {t}" for t in self.removed]
+            + [f"~ {t}" for t in self.changed]
+        )
 
     def to_json(self) -> dict[str, list[str]]:
-        return {"added": list(self.added), "removed": list(self.removed), "changed": list(self.changed)}
+        return {
+            "added": list(self.added),
+            "removed": list(self.removed),
+            "changed": list(self.changed),
+        }
 
 
 def compare(old: Lock | None, new: Lock) -> Changes:
@@ -40,11 +48,24 @@ def compare(old: Lock | None, new: Lock) -> Changes:
         if was[0] != now[0]:
             changed.append(f"{what} {was[0]} -> {now[0]}")
         elif was[1] != now[1]:
-            changed.append(tr(f"{what} {now[0]}: 내용이 바뀜, sha256 {was[1][:12]} -> {now[1][:12]}",
-                              f"{what} {now[0]}: other bytes, sha256 {was[1][:12]} -> {now[1][:12]}").replace("  ", " "))  # fmt: skip
+            changed.append(
+                _(
+                    "{what} {now}: other bytes, sha256 {was} -> {now_2}",
+                    what=what,
+                    now=now[0],
+                    was=was[1][:12],
+                    now_2=now[1][:12],
+                ).replace("  ", " ")
+            )
     return Changes(
-        added=tuple(f"{_shown(key)} {after[key][0]}".rstrip() for key in sorted(after.keys() - before.keys())),
-        removed=tuple(f"{_shown(key)} {before[key][0]}".rstrip() for key in sorted(before.keys() - after.keys())),
+        added=tuple(
+            f"{_shown(key)} {after[key][0]}".rstrip()
+            for key in sorted(after.keys() - before.keys())
+        ),
+        removed=tuple(
+            f"{_shown(key)} {before[key][0]}".rstrip()
+            for key in sorted(before.keys() - after.keys())
+        ),
         changed=tuple(changed),
     )
 
@@ -53,9 +74,15 @@ def _things(lock: Lock) -> Mapping[Thing, tuple[str, str]]:
     """What a person would list: the thing -> (version, hash)."""
     result: dict[Thing, tuple[str, str]] = {}
     for entry in lock.of("wheel", "deb", "source", "tensorrt"):
-        result[f"{entry.kind} {_name(entry)}", "install-tool" in entry.roles] = (entry.version, entry.sha256)
+        result[f"{entry.kind} {_name(entry)}", "install-tool" in entry.roles] = (
+            entry.version,
+            entry.sha256,
+        )
     for role, image in lock.images.items():
-        result[f"image {role}", False] = (image.reference, image.config_digest.removeprefix("sha256:"))
+        result[f"image {role}", False] = (
+            image.reference,
+            image.config_digest.removeprefix("sha256:"),
+        )
     return result
 
 
@@ -64,4 +91,4 @@ def _name(entry: Entry) -> str:
 
 
 def _shown(thing: Thing) -> str:
-    return thing[0] + (tr(" (설치 도구)", " (install tool)") if thing[1] else "")
+    return thing[0] + (_(" (install tool)") if thing[1] else "")

@@ -20,8 +20,8 @@ from typing import IO
 from gapforge.base import process
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, ToolError
 from gapforge.base.files import CHUNK, storage_errors
+from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
-from gapforge.base.text import tr
 from gapforge.model.preset import BaseImage
 from gapforge.sync import oci_layout
 from gapforge.sync.apt_errors import ACCEPT_EXPIRED
@@ -44,20 +44,30 @@ _DROPPED_FILES = re.compile(  # only files: the folders themselves are expected 
 )
 
 
-def make(base: BaseImage, epoch: int, destination: Path, network: Network, progress: Progress) -> None:
+def make(
+    base: BaseImage, epoch: int, destination: Path, network: Network, progress: Progress
+) -> None:
     """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``. ``epoch`` in seconds.
 
     The mirrors are mmdebstrap's own defaults for the suite (updates and security among them); with
     GAPFORGE_APT_MIRROR they are asked at the mirror, but the image still names the originals.
     Raises ResolveError for an unknown suite or package, FetchError when the mirror cannot be used.
     """
-    with storage_errors(destination), tempfile.TemporaryDirectory(prefix=".making-", dir=destination) as work:
+    with (
+        storage_errors(destination),
+        tempfile.TemporaryDirectory(prefix=".making-", dir=destination) as work,
+    ):
         made = Path(work) / "made.tar"
         if shutil.which("mmdebstrap") is None:
             raise process.missing("mmdebstrap")
         command = _command(base, network)
-        env = {**network.environment(), "SOURCE_DATE_EPOCH": str(epoch), "APT_CONFIG": None, "LC_ALL": "C.UTF-8",
-               "LANGUAGE": None}  # which translates apt's words even in C.UTF-8, and _failure() reads them  # fmt: skip
+        env = {
+            **network.environment(),
+            "SOURCE_DATE_EPOCH": str(epoch),
+            "APT_CONFIG": None,
+            "LC_ALL": "C.UTF-8",
+            "LANGUAGE": None,
+        }  # which translates apt's words even in C.UTF-8, and _failure() reads them
         # Half-made roots are left in our own folder, which the next run removes.
         if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
             env["TMPDIR"] = work
@@ -65,12 +75,14 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
         if network.apt_mirrors:
             originals = _default_sources(command, base, env)
             env["GAPFORGE_ORIGINAL_SOURCES"] = originals
-            env["GAPFORGE_MIRRORED_SOURCES"] = re.sub(r"\b[a-z+]+://\S+", lambda m: network.apt_uri(m[0]), originals)
+            env["GAPFORGE_MIRRORED_SOURCES"] = re.sub(
+                r"\b[a-z+]+://\S+", lambda m: network.apt_uri(m[0]), originals
+            )
             command += [
                 '--setup-hook=printf %s "$GAPFORGE_MIRRORED_SOURCES" > "$1/etc/apt/sources.list"',
                 '--customize-hook=printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
             ]
-        progress.note(tr(f"기반 이미지를 만듭니다: {base.label}", f"making the base image {base.label}"))
+        progress.note(_("making the base image {label}", label=base.label))
         _run([*command, base.suite, str(made)], base, env)
         blob_path = Path(work) / "layer"
         with open(blob_path, "wb") as out:
@@ -84,8 +96,14 @@ def make(base: BaseImage, epoch: int, destination: Path, network: Network, progr
 
 
 def _command(base: BaseImage, network: Network) -> list[str]:
-    command = ["mmdebstrap", "--format=tar", f"--variant={base.variant}", "--architectures=amd64",
-               f"--components={','.join(base.components)}", f"--aptopt=Acquire::Retries \"{network.retries}\""]  # fmt: skip
+    command = [
+        "mmdebstrap",
+        "--format=tar",
+        f"--variant={base.variant}",
+        "--architectures=amd64",
+        f"--components={','.join(base.components)}",
+        f'--aptopt=Acquire::Retries "{network.retries}"',
+    ]
     # Builds install .debs with the image's own apt. Debian's required packages bring it along, Ubuntu's do not.
     include = base.include if "apt" in base.include else ("apt", *base.include)
     command.append(f"--include={','.join(include)}")
@@ -126,47 +144,81 @@ def _confined() -> list[str]:
     """
     if os.geteuid() != 0:
         return ["setpriv", "--pdeathsig", "KILL"]
-    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
 
 
 def _failure(base: BaseImage, said: str) -> GapforgeError:
     """What went wrong, out of mmdebstrap's words."""
-    telling = [line for line in said.splitlines() if re.match(r"(E|W|Err):?", line.strip())] or said.splitlines()
+    telling = [
+        line for line in said.splitlines() if re.match(r"(E|W|Err):?", line.strip())
+    ] or said.splitlines()
     detail = "\n".join(telling[-6:])
-    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):  # no tr: apt's own words
-        return FetchError(tr(f"{base.suite} 서명을 확인할 키가 이 컴퓨터에 없습니다\n{detail}",
-                             f"the keys that sign {base.suite} are not on this machine\n{detail}"),
-                          hint=tr("배포판의 키링을 설치하십시오: apt-get install debian-archive-keyring(Debian) 또는 "
-                                  "ubuntu-keyring(Ubuntu). 그런 패키지가 없으면 Ubuntu 컴퓨터의 "
-                                  "/usr/share/keyrings/ubuntu-archive-keyring.gpg를 이 컴퓨터의 같은 위치에 복사하십시오",
-                                  "install the distribution's keyring: apt-get install debian-archive-keyring (for Debian) or "
-                                  "ubuntu-keyring (for Ubuntu); where there is no such package, copy "
-                                  "/usr/share/keyrings/ubuntu-archive-keyring.gpg from an Ubuntu machine to the same place here"))  # fmt: skip
-    # no tr: apt's own words
-    if re.search(r"Unable to locate package|has no installation candidate|unmet dependencies|was not found", said):
-        return ResolveError(tr(f"기반 이미지 {base.label}의 패키지 의존성을 풀 수 없습니다\n{detail}",
-                               f"the packages of base image {base.label} cannot be resolved\n{detail}"),
-                            hint=tr("프리셋의 $.base.*.mmdebstrap.include를 고치십시오",
-                                    "correct $.base.*.mmdebstrap.include in the preset"))  # fmt: skip
-    # no tr: apt's and mmdebstrap's own words
-    if re.search(r"unshare|newuidmap|user namespace|mount|permission|mknod|chroot mode|fakechroot", said, re.IGNORECASE) \
-            and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):  # no tr: apt's own words  # fmt: skip
-        return ToolError(tr(f"mmdebstrap이 여기에서는 기반 이미지를 만들 수 없습니다\n{detail}",
-                            f"mmdebstrap may not make a base image here\n{detail}"),
-                         hint=tr("root로 실행하거나, 사용자 네임스페이스를 허용하거나(sysctl kernel.unprivileged_userns_clone=1; "
-                                 "apt-get install uidmap), 이미지나 아카이브를 기반으로 지정하십시오",
-                                 "run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1; "
-                                 "apt-get install uidmap), or name an image or an archive as the base"))  # fmt: skip
-    # no tr: apt's own words
+    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):
+        return FetchError(
+            _(
+                "the keys that sign {suite} are not on this machine\n{detail}",
+                suite=base.suite,
+                detail=detail,
+            ),
+            hint=_(
+                "install the distribution's keyring: apt-get install "
+                "debian-archive-keyring (for Debian) or ubuntu-keyring (for Ubuntu); "
+                "where there is no such package, copy "
+                "/usr/share/keyrings/ubuntu-archive-keyring.gpg from an Ubuntu machine "
+                "to the same place here"
+            ),
+        )
+    if re.search(
+        r"Unable to locate package|has no installation candidate|unmet dependencies|was not found",
+        said,
+    ):
+        return ResolveError(
+            _(
+                "the packages of base image {label} cannot be resolved\n{detail}",
+                label=base.label,
+                detail=detail,
+            ),
+            hint=_("correct $.base.*.mmdebstrap.include in the preset"),
+        )
+    if re.search(
+        r"unshare|newuidmap|user namespace|mount|permission|mknod|chroot mode|fakechroot",
+        said,
+        re.IGNORECASE,
+    ) and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):
+        return ToolError(
+            _("mmdebstrap may not make a base image here\n{detail}", detail=detail),
+            hint=_(
+                "run it as root, or allow user namespaces (sysctl "
+                "kernel.unprivileged_userns_clone=1; apt-get install uidmap), or name an "
+                "image or an archive as the base"
+            ),
+        )
     if re.search(r"does not have a Release file|404 +Not Found|unknown suite", said, re.IGNORECASE):
-        return ResolveError(tr(f'mmdebstrap이 찾는 곳에 "{base.suite}" 배포판(suite)이 없습니다\n{detail}',
-                               f'there is no suite "{base.suite}" where mmdebstrap looks for it\n{detail}'),
-                            hint=tr("프리셋의 $.base.*.mmdebstrap.suite를 고치십시오",
-                                    "correct $.base.*.mmdebstrap.suite in the preset"))  # fmt: skip
-    return FetchError(tr(f"기반 이미지 {base.label}: 만들 수 없습니다\n{detail}",
-                         f"the base image {base.label} cannot be made\n{detail}"),
-                      hint=tr("위의 메시지를 보십시오. 프록시는 http_proxy로, 미러는 GAPFORGE_APT_MIRROR로 지정합니다",
-                              "look at the message above; proxies come from http_proxy, mirrors from GAPFORGE_APT_MIRROR"))  # fmt: skip
+        return ResolveError(
+            _(
+                'there is no suite "{suite}" where mmdebstrap looks for it\n{detail}',
+                suite=base.suite,
+                detail=detail,
+            ),
+            hint=_("correct $.base.*.mmdebstrap.suite in the preset"),
+        )
+    return FetchError(
+        _("the base image {label} cannot be made\n{detail}", label=base.label, detail=detail),
+        hint=_(
+            "look at the message above; proxies come from http_proxy, mirrors from "
+            "GAPFORGE_APT_MIRROR"
+        ),
+    )
 
 
 def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
@@ -187,7 +239,9 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]
             path = member.name.removeprefix("./")
-            if _DROPPED.fullmatch(path) or (not member.isdir() and _dropped_file(path, member.size)):
+            if _DROPPED.fullmatch(path) or (
+                not member.isdir() and _dropped_file(path, member.size)
+            ):
                 continue
             end = member.offset_data
             if member.isreg():
@@ -197,7 +251,7 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
             while left > 0:
                 data = raw.read(min(CHUNK, left))
                 if not data:
-                    raise FetchError(tr(f"{source}: 중간에 끝났습니다", f"{source} ended too early"))
+                    raise FetchError(_("{source} ended too early", source=source))
                 put(data)
                 left -= len(data)
     put(b"\0" * 2 * _BLOCK)
@@ -212,10 +266,20 @@ def _dropped_file(path: str, size: int) -> bool:
 
 def _config(base: BaseImage, epoch: int, diff_id: str) -> bytes:
     created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    text = json.dumps({
-        "architecture": "amd64", "os": "linux", "created": created,
-        "config": {"Env": [f"PATH={SEARCH_PATH}"], "Cmd": ["bash"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": created, "created_by": f"mmdebstrap --variant={base.variant} {base.suite}"}],
-    }, sort_keys=True)  # fmt: skip
+    text = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": created,
+            "config": {"Env": [f"PATH={SEARCH_PATH}"], "Cmd": ["bash"]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [
+                {
+                    "created": created,
+                    "created_by": f"mmdebstrap --variant={base.variant} {base.suite}",
+                }
+            ],
+        },
+        sort_keys=True,
+    )
     return text.encode()

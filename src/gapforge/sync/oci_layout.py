@@ -17,8 +17,8 @@ from typing import IO, Any, cast
 from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, TargetError, ToolError
 from gapforge.base.files import CHUNK, canonical_json, write_text
+from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_says, says
-from gapforge.base.text import tr
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -28,7 +28,9 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-SMALL_BLOB = 64 << 20  # bytes; manifests and configs are far below, so a larger one is refused before it is read
+SMALL_BLOB = (
+    64 << 20
+)  # bytes; manifests and configs are far below, so a larger one is refused before it is read
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
@@ -82,12 +84,13 @@ def read_layout(folder: Path) -> Layout:
         marker = json.loads((folder / "oci-layout").read_bytes())
         index = json.loads((folder / "index.json").read_bytes())
         if marker.get("imageLayoutVersion") != "1.0.0":
-            raise ValueError(tr('oci-layout의 버전이 "1.0.0"이 아님', 'oci-layout does not say version "1.0.0"'))
+            raise ValueError(_('oci-layout does not say version "1.0.0"'))
         entries = [e for e in index["manifests"] if _is_ours(e)]
         if len(entries) != 1:
             count = len(entries)
-            raise ValueError(tr(f"index.json의 linux/amd64 이미지가 {count}개임; 하나여야 함",
-                                f"index.json names {count} linux/amd64 images; expected one"))  # fmt: skip
+            raise ValueError(
+                _("index.json names {count} linux/amd64 images; expected one", count=count)
+            )
         manifest_blob = blob(entries[0])
         manifest = json.loads(read_small(folder, manifest_blob))
         config_blob = blob(manifest["config"])
@@ -96,24 +99,27 @@ def read_layout(folder: Path) -> Layout:
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
             count, named = len(layers), len(diff_ids)
-            raise ValueError(
-                tr(f"레이어는 {count}개인데 diff_ids는 {named}개임", f"{count} layers but {named} diff_ids")
-            )
+            raise ValueError(_("{count} layers but {named} diff_ids", count=count, named=named))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(tr(f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: {says(error)}",
-                            f"{folder} is not a usable OCI layout: {says(error)}"), hint=_fetch_again()) from error  # fmt: skip
+        raise FetchError(
+            _("{folder} is not a usable OCI layout: {why}", folder=folder, why=says(error)),
+            hint=_fetch_again(),
+        ) from error
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
         platform = f"{config.get('os')}/{config.get('architecture')}"
-        raise TargetError(tr(f"{folder}: linux/amd64가 아니라 {platform}용 이미지입니다",
-                             f"the image in {folder} is for {platform}, not linux/amd64"),
-                          hint=tr("linux/amd64용이 있는 이미지를 지정하십시오", "name an image that has a linux/amd64 variant"))  # fmt: skip
+        raise TargetError(
+            _(
+                "the image in {folder} is for {platform}, not linux/amd64",
+                folder=folder,
+                platform=platform,
+            ),
+            hint=_("name an image that has a linux/amd64 variant"),
+        )
     return Layout(folder, manifest_blob, config_blob, layers, diff_ids, config)
 
 
 def _fetch_again() -> str:
-    return tr(
-        "기반 이미지를 다시 받으십시오: ./deps_sync.sh PRESET", "fetch the base image again: ./deps_sync.sh PRESET"
-    )
+    return _("fetch the base image again: ./deps_sync.sh PRESET")
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
@@ -125,19 +131,25 @@ def blob(raw: Mapping[str, Any]) -> Blob:
     """A descriptor out of a manifest or index. Raises ValueError, KeyError or TypeError for an unusable one."""
     digest = str(raw["digest"])
     if not DIGEST.fullmatch(digest):
-        raise ValueError(tr(f"지원하지 않는 다이제스트 {digest!r}; 기대한 형식: sha256:<16진수 64자리>",
-                            f"unsupported digest {digest!r}; expected sha256:<64 hex digits>"))  # fmt: skip
+        raise ValueError(
+            _("unsupported digest {digest!r}; expected sha256:<64 hex digits>", digest=digest)
+        )
     if type(raw["size"]) is not int or raw["size"] < 0:
         size = raw["size"]
-        raise ValueError(tr(f"{digest}의 크기 {size!r}: 쓸 수 없는 값임", f"unusable size {size!r} of {digest}"))
+        raise ValueError(_("unusable size {size!r} of {digest}", size=size, digest=digest))
     return Blob(str(raw.get("mediaType", "")), digest, raw["size"])
 
 
 def read_small(folder: Path, blob: Blob) -> bytes:
     """A manifest or configuration, checked. Raises FetchError when its bytes are not the named ones."""
     if blob.size > SMALL_BLOB:
-        raise FetchError(tr(f"{blob.digest}: {blob.size}바이트입니다. 매니페스트나 이미지 설정은 이렇게 크지 않습니다",
-                            f"{blob.digest} is {blob.size} bytes long; no manifest or configuration is"))  # fmt: skip
+        raise FetchError(
+            _(
+                "{digest} is {size} bytes long; no manifest or configuration is",
+                digest=blob.digest,
+                size=blob.size,
+            )
+        )
     parts: list[bytes] = []
     with _checked(folder, blob, None) as stream:
         while chunk := stream.read(CHUNK):
@@ -173,9 +185,14 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only a failing open() is caught here
     except OSError as error:
-        raise FetchError(tr(f"{path}: 레이아웃에 적힌 blob이지만 읽을 수 없습니다 ({os_says(error)})",
-                            f"{path}: the layout names this blob, but it cannot be read ({os_says(error)})"),
-                         hint=_fetch_again()) from error  # fmt: skip
+        raise FetchError(
+            _(
+                "{path}: the layout names this blob, but it cannot be read ({why})",
+                path=path,
+                why=os_says(error),
+            ),
+            hint=_fetch_again(),
+        ) from error
     with file:
         reader = _HashingReader(file, on_bytes)
         failure: Exception | None = None
@@ -186,14 +203,17 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
         reader.drain()
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != blob.digest or reader.count != blob.size:
-            fault = Fault(str(path), tr(f"{actual}, {reader.count}바이트임", f"is {actual}, {reader.count} bytes"),
-                          tr(f"{blob.digest}, {blob.size}바이트", f"{blob.digest}, {blob.size} bytes"))  # fmt: skip
-            message = tr(f"{path}: 내용이 바뀌었습니다", f"{path} has changed")
+            fault = Fault(
+                str(path),
+                _("is {actual}, {count} bytes", actual=actual, count=reader.count),
+                _("{digest}, {size} bytes", digest=blob.digest, size=blob.size),
+            )
+            message = _("{path} has changed", path=path)
             raise FetchError(message, faults=[fault], hint=_fetch_again()) from failure
         if isinstance(failure, (FetchError, ToolError)):
             raise failure
         if failure is not None:
-            message = tr(f"{path}: 풀 수 없습니다: {failure}", f"{path} cannot be unpacked: {failure}")
+            message = _("{path} cannot be unpacked: {failure}", path=path, failure=failure)
             raise FetchError(message) from failure
 
 
@@ -236,10 +256,14 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
             reader = stored
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != diff_id:
-            layer, found = number + 1, tr(f"압축을 풀면 {actual}임", f"unpacks to {actual}")
-            raise FetchError(tr(f"이미지의 레이어 {layer}: 압축을 푼 내용이 이미지 설정과 다릅니다",
-                                f"layer {layer} of the image unpacks to other bytes than its configuration says"),
-                             faults=[Fault(str(blob.path(layout.folder)), found, diff_id)])  # fmt: skip
+            layer, found = number + 1, _("unpacks to {actual}", actual=actual)
+            raise FetchError(
+                _(
+                    "layer {layer} of the image unpacks to other bytes than its configuration says",
+                    layer=layer,
+                ),
+                faults=[Fault(str(blob.path(layout.folder)), found, diff_id)],
+            )
 
 
 def write_layout(folder: Path, manifest: Blob) -> None:
@@ -267,10 +291,14 @@ def add_blob(folder: Path, data: bytes, media_type: str) -> Blob:
 def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
     """Write configuration, manifest, index and marker over ``layers`` that are already there; gives the manifest."""
     config_blob = add_blob(folder, config, CONFIG_TYPE)
-    manifest = canonical_json({
-        "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config_blob.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    })  # fmt: skip
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": config_blob.to_json(),
+            "layers": [layer.to_json() for layer in layers],
+        }
+    )
     blob = add_blob(folder, manifest.encode(), MANIFEST_TYPE)
     write_layout(folder, blob)
     return blob

@@ -36,9 +36,14 @@ class Outcome:
     def to_json(self) -> dict[str, object]:
         """The outcome in JSON types; sizes in bytes."""
         return {
-            "preset": self.lock.preset, "artifacts": str(self.artifacts), "resolved": self.resolved,
-            "files": len(self.lock.entries), "bytes": sum(e.size for e in self.lock.entries),
-            "fetched_bytes": self.fetched, "changes": self.changes.to_json(), "strangers": list(self.strangers),
+            "preset": self.lock.preset,
+            "artifacts": str(self.artifacts),
+            "resolved": self.resolved,
+            "files": len(self.lock.entries),
+            "bytes": sum(e.size for e in self.lock.entries),
+            "fetched_bytes": self.fetched,
+            "changes": self.changes.to_json(),
+            "strangers": list(self.strangers),
             "unresolved": [gap.to_json() for gap in self.lock.unresolved],
             "copies": {"files": self.copies, "bytes": self.copied},
-        }  # fmt: skip
+        }

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from gapforge.base.errors import FetchError
 from gapforge.base.files import remove_folder, sha256_bytes
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.model.lock import Entry, Gap, Lock, LockedImage
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.reasons import DEFAULT_INDEX, UNANSWERED
@@ -60,11 +60,15 @@ class _Pinning(Run):
             self._write_lock(lock)
         remove_folder(self.work)
         return Outcome(
-            lock, self.project.artifacts_of(self.preset.name), compare(self.before, lock), lock is not old, 0
+            lock,
+            self.project.artifacts_of(self.preset.name),
+            compare(self.before, lock),
+            lock is not old,
+            0,
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
-        self.network.require(tr(f"{self.preset.name} 해석", f"resolving {self.preset.name}"), files=False)
+        self.network.require(_("resolving {name}", name=self.preset.name), files=False)
         source_archives.check_files(self.preset)
         self.kept = kept or Lock(self.preset.name, self.preset.sha256, {}, ())
         self.gaps: list[Gap] = []
@@ -77,20 +81,30 @@ class _Pinning(Run):
                 layouts[role], locked[role] = found
         entries = [entry for role in layouts for entry in layouts[role]]
         # A base of which only the manifest is known has no package list to resolve .debs against.
-        here = len(layouts) == len(ROLES) and not self.store.missing((e.sha256, e.size) for e in entries)
+        here = len(layouts) == len(ROLES) and not self.store.missing(
+            (e.sha256, e.size) for e in entries
+        )
         entries += self._wheels()
         entries += self._pinned_sources(layouts[BUILDER] if here else None)
-        entries += self._debs({role: (layouts[role], locked[role]) for role in ROLES} if here else None)
-        return Lock(self.preset.name, self.preset.sha256, locked, tuple(sorted(entries, key=lambda e: e.path)),
-                    tuple(sorted(self.gaps)))  # fmt: skip
+        entries += self._debs(
+            {role: (layouts[role], locked[role]) for role in ROLES} if here else None
+        )
+        return Lock(
+            self.preset.name,
+            self.preset.sha256,
+            locked,
+            tuple(sorted(entries, key=lambda e: e.path)),
+            tuple(sorted(self.gaps)),
+        )
 
     def _open(self, kind: str, name: str, reason: str) -> None:
         self.gaps.append(Gap(kind, name, reason))
 
     # -- base images
 
-    def _image(self, role: str, seen: dict[BaseImage, tuple[LockedImage, fetch_base_images.Files] | Gap]
-               ) -> tuple[list[Entry], LockedImage] | None:  # fmt: skip
+    def _image(
+        self, role: str, seen: dict[BaseImage, tuple[LockedImage, fetch_base_images.Files] | Gap]
+    ) -> tuple[list[Entry], LockedImage] | None:
         base = self.preset.base(role)
         if role in self.kept.images:
             image = self.kept.images[role]
@@ -106,14 +120,17 @@ class _Pinning(Run):
         if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
             image = fetch_base_images.describe(self._layout(role, entries), image.reference)
         if not image.os_id:
-            # no tr: stands in the lock
-            self._open("image", role, "is pinned by its manifest; its operating system is read when it is fetched")
+            self._open(
+                "image",
+                role,
+                "is pinned by its manifest; its operating system is read when it is fetched",
+            )
         self._check_base(role, image)
         return entries, image
 
     def _asked(self, base: BaseImage) -> tuple[LockedImage, fetch_base_images.Files] | Gap:
         if not base.image:
-            how = "is read from its archive" if base.archive else "is made from packages"  # no tr: stands in the lock
+            how = "is read from its archive" if base.archive else "is made from packages"
             return Gap("image", "", f"{how} when it is fetched")
         try:
             return fetch_base_images.look(base, replace(self.network, retries=0))
@@ -140,29 +157,54 @@ class _Pinning(Run):
         try:
             wheels = self._entries(self.resolver.wheels(self.preset))
         except UnansweredError as error:
-            ours = set(torch.requirements()) if torch is not None and torch.index != "default" else set()
+            ours = (
+                set(torch.requirements())
+                if torch is not None and torch.index != "default"
+                else set()
+            )
             for requirement in (*(torch.requirements() if torch else ()), *self.preset.packages):
-                together = "" if requirement in ours or not ours or torch is None or torch.index not in error.who else \
-                    "is resolved together with torch, and "  # fmt: skip # no tr: stands in the lock
+                together = (
+                    ""
+                    if requirement in ours
+                    or not ours
+                    or torch is None
+                    or torch.index not in error.who
+                    else "is resolved together with torch, and "
+                )
                 self._open("wheel", requirement, together + error.reason)
             return []
         data = requirements_text((e.name, e.version, e.sha256) for e in wheels).encode()
-        index = Entry("index", REQUIREMENTS, sha256_bytes(data), len(data), "generated", name="requirements")
+        index = Entry(
+            "index", REQUIREMENTS, sha256_bytes(data), len(data), "generated", name="requirements"
+        )
         return [*wheels, index]
 
     def _entries(self, wheels: Sequence[Wheel]) -> list[Entry]:
         """The wheels as entries. Raises UnansweredError when the index does not tell a hash or a size."""
 
         def entry(wheel: Wheel) -> Entry:
-            who = DEFAULT_INDEX if wheel.index == "default" or self.preset.pytorch is None else \
-                f"index {self.preset.pytorch.index}"  # fmt: skip
+            who = (
+                DEFAULT_INDEX
+                if wheel.index == "default" or self.preset.pytorch is None
+                else f"index {self.preset.pytorch.index}"
+            )
             size = wheel.size or self._size(wheel.url, who)
             if not wheel.sha256 or not size:
-                raise UnansweredError(tr(f"받지 않고는 고정할 수 없습니다: {wheel.file}", f"{wheel.file} cannot be pinned without being fetched"),
-                                      who=who,  # no tr: the next line stands in the lock
-                                      how=f"tells no {'size' if wheel.sha256 else 'hash'} of {wheel.file}")  # fmt: skip
-            return Entry("wheel", f"wheels/{wheel.file}", wheel.sha256, size, f"index:{wheel.index}", wheel.name,
-                         wheel.version, licence=self._licence(wheel))  # fmt: skip
+                raise UnansweredError(
+                    _("{file} cannot be pinned without being fetched", file=wheel.file),
+                    who=who,
+                    how=f"tells no {'size' if wheel.sha256 else 'hash'} of {wheel.file}",
+                )
+            return Entry(
+                "wheel",
+                f"wheels/{wheel.file}",
+                wheel.sha256,
+                size,
+                f"index:{wheel.index}",
+                wheel.name,
+                wheel.version,
+                licence=self._licence(wheel),
+            )
 
         with ThreadPoolExecutor(self.network.jobs) as pool:
             return list(pool.map(entry, wheels))
@@ -174,7 +216,9 @@ class _Pinning(Run):
         if not wheel.url.startswith(("http://", "https://")):
             return ""
         try:
-            answer = get(f"{wheel.url.partition('#')[0]}.metadata", replace(self.network, retries=0))
+            answer = get(
+                f"{wheel.url.partition('#')[0]}.metadata", replace(self.network, retries=0)
+            )
         except FetchError:
             return ""  # sync reads it from the wheel
         return licence_in(answer.body) if answer.status == 200 else ""
@@ -190,36 +234,60 @@ class _Pinning(Run):
         for source in self.preset.sources.values():
             if source_archives.is_local_repo(self.preset, source):
                 continue
-            found = held.get(source.name) or self._source(source, wants.get(source.name), sizes, builder)
+            found = held.get(source.name) or self._source(
+                source, wants.get(source.name), sizes, builder
+            )
             if isinstance(found, Entry):
                 entries.append(found)
             else:
                 self._open(source_archives.place_of(source)[0], source.name, found)
         return entries
 
-    def _source(self, source: SourceArchive, want: Want | None, sizes: Mapping[str, int],
-                builder: Iterable[Entry] | None) -> Entry | str:  # fmt: skip
+    def _source(
+        self,
+        source: SourceArchive,
+        want: Want | None,
+        sizes: Mapping[str, int],
+        builder: Iterable[Entry] | None,
+    ) -> Entry | str:
         """The source's entry, or why it has to stay open."""
         try:
             if source.sdist:
                 sdist = self._sdist(source)
                 size = sdist.size or self._size(sdist.url, DEFAULT_INDEX)
-                return source_archives.entry_of(source, source.file or sdist.file, source.sha256, size, "index:default",
-                                        sdist.version) if size else f"{DEFAULT_INDEX} tells no size of it"  # fmt: skip # no tr: stands in the lock
+                return (
+                    source_archives.entry_of(
+                        source,
+                        source.file or sdist.file,
+                        source.sha256,
+                        size,
+                        "index:default",
+                        sdist.version,
+                    )
+                    if size
+                    else f"{DEFAULT_INDEX} tells no size of it"
+                )
             if want is None:
                 if builder is None:
-                    return "needs the APT sources of the builder's base image"  # no tr: stands in the lock
+                    return "needs the APT sources of the builder's base image"
                 found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
                 return source_archives.entry_of(
-                    source, source.file or found.file, found.sha256, found.size, found.origin, found.version
+                    source,
+                    source.file or found.file,
+                    found.sha256,
+                    found.size,
+                    found.origin,
+                    found.version,
                 )
         except UnansweredError as error:
             return error.reason
         if not want.sha256:
-            return "nobody published its hash: it is trusted as seen first"  # no tr: stands in the lock
+            return "nobody published its hash: it is trusted as seen first"
         size = want.size or sizes.get(want.sha256, 0)
         silent: list[str] = []
-        for url in () if size or source.gated else source.urls:  # where a login is asked for, a page would answer
+        for url in (
+            () if size or source.gated else source.urls
+        ):  # where a login is asked for, a page would answer
             try:
                 size = size or self._size(url, urlsplit(url).hostname or url)
             except UnansweredError as error:
@@ -227,8 +295,9 @@ class _Pinning(Run):
         if size:
             return source_archives.entry_of(source, source.file, want.sha256, size, "url")
         hosts = " and ".join(dict.fromkeys(silent))
-        # no tr: stands in the lock
-        return "its hash is known, its size is not: " + (f"{hosts} {UNANSWERED}" if hosts else "nobody states it")
+        return "its hash is known, its size is not: " + (
+            f"{hosts} {UNANSWERED}" if hosts else "nobody states it"
+        )
 
     def _size(self, url: str, who: str) -> int:
         """The size in bytes that the server ``who`` states, 0 for none. Raises UnansweredError without an answer."""
@@ -251,7 +320,7 @@ class _Pinning(Run):
             debs = []
         elif bases is None:
             for package in asked:
-                self._open("deb", package, "needs the package lists of the base images")  # no tr: stands in the lock
+                self._open("deb", package, "needs the package lists of the base images")
             return []
         else:
             try:
@@ -261,6 +330,6 @@ class _Pinning(Run):
                     self._open("deb", package, error.reason)
                 return []
         if self.store.missing((e.sha256, e.size) for e in debs):
-            self._open("index", DEB_INDEX, "is made when the packages are fetched")  # no tr: stands in the lock
+            self._open("index", DEB_INDEX, "is made when the packages are fetched")
             return debs
         return [*debs, *self._deb_index(debs)]

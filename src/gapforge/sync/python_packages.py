@@ -21,19 +21,25 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from gapforge.base import process
 from gapforge.base.errors import Fault, ResolveError, ToolError
 from gapforge.base.files import SAFE_NAME, write_text
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset
 from gapforge.model.reasons import DEFAULT_INDEX, told
 from gapforge.sync.network import Network, UnansweredError
 
-INSTALL_TOOL = "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
+INSTALL_TOOL = (
+    "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
+)
 TORCH_SET = ("torch", "torchvision", "torchaudio")
 GLIBC = {  # of the base OS: decides which manylinux wheels run there
-    ("debian", "11"): 31, ("debian", "12"): 36, ("debian", "13"): 40,  # 13 has 2.41; uv knows up to 2.40
-    ("ubuntu", "20.04"): 31, ("ubuntu", "22.04"): 35, ("ubuntu", "24.04"): 39,
-}  # fmt: skip
+    ("debian", "11"): 31,
+    ("debian", "12"): 36,
+    ("debian", "13"): 40,  # 13 has 2.41; uv knows up to 2.40
+    ("ubuntu", "20.04"): 31,
+    ("ubuntu", "22.04"): 35,
+    ("ubuntu", "24.04"): 39,
+}
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 # What of the user's uv settings we let through. The others may add an index or change the resolution.
 UV_KEPT = re.compile(
@@ -100,7 +106,11 @@ class Resolver:
         while True:
             found = self._compile(preset, wanted, index)
             # A member of the set that nobody asked for by name came from the default index: ask by name.
-            surprise = [p["name"] for p in found if p["name"] in TORCH_SET and p["name"] not in map(_name, wanted)]
+            surprise = [
+                p["name"]
+                for p in found
+                if p["name"] in TORCH_SET and p["name"] not in map(_name, wanted)
+            ]
             if not index or not surprise:
                 break
             wanted += surprise
@@ -116,12 +126,21 @@ class Resolver:
         found = self._compile(preset, [requirement], "", dependencies=False, wheels_only=False)
         raw = found[0].get("sdist")
         if raw is None:
-            raise ResolveError(tr(f"기본 인덱스에 {requirement}의 소스 배포판이 없습니다",
-                                  f"{requirement} has no source distribution on the default index"),
-                               hint=tr("대신 프리셋에 아카이브의 주소를 적으십시오(urls)",
-                                       "name the archive's address in the preset instead (urls)"))  # fmt: skip
+            raise ResolveError(
+                _(
+                    "{requirement} has no source distribution on the default index",
+                    requirement=requirement,
+                ),
+                hint=_("name the archive's address in the preset instead (urls)"),
+            )
         file = _file(raw)
-        return Sdist(file, found[0]["version"], self._login(raw["url"], ""), _sha256(raw), int(raw.get("size", 0)))
+        return Sdist(
+            file,
+            found[0]["version"],
+            self._login(raw["url"], ""),
+            _sha256(raw),
+            int(raw.get("size", 0)),
+        )
 
     def locate(self, preset: Preset, entries: Iterable[Entry]) -> dict[str, str]:
         """Where the locked wheels among ``entries`` are now: path -> address.
@@ -143,36 +162,60 @@ class Resolver:
             for entry in group:
                 raw = known.get(entry.file)
                 if raw is None:
-                    faults.append(
-                        Fault(entry.path, tr("인덱스에 더는 없음", "is not on the index any more"), entry.file)
-                    )
+                    faults.append(Fault(entry.path, _("is not on the index any more"), entry.file))
                 elif (there := _sha256(raw)) not in ("", entry.sha256):
-                    problem = tr(f"인덱스의 sha256이 {there}임", f"has sha256 {there} on the index")
+                    problem = _("has sha256 {there} on the index", there=there)
                     faults.append(Fault(entry.path, problem, f"sha256 {entry.sha256}"))
                 else:
-                    result[entry.path] = self._login(raw["url"], index if entry.origin == "index:torch" else "")
+                    result[entry.path] = self._login(
+                        raw["url"], index if entry.origin == "index:torch" else ""
+                    )
         if faults:
-            raise ResolveError(tr("잠금에 적힌 파일이 인덱스에 없습니다", "the index does not have what the lock names"), faults=faults,
-                               hint=tr(f"다시 해석하십시오: ./deps_sync.sh {preset.name} --update",
-                                       f"resolve anew: ./deps_sync.sh {preset.name} --update"))  # fmt: skip
+            raise ResolveError(
+                _("the index does not have what the lock names"),
+                faults=faults,
+                hint=_("resolve anew: ./deps_sync.sh {name} --update", name=preset.name),
+            )
         return result
 
     def _compile(
-        self, preset: Preset, requirements: Sequence[str], torch_index: str, *,
-        dependencies: bool = True, wheels_only: bool = True,
-    ) -> list[dict[str, Any]]:  # fmt: skip
+        self,
+        preset: Preset,
+        requirements: Sequence[str],
+        torch_index: str,
+        *,
+        dependencies: bool = True,
+        wheels_only: bool = True,
+    ) -> list[dict[str, Any]]:
         """uv's resolution for the target: the ``packages`` of a pylock.toml, by name."""
-        self.network.require(tr("Python 패키지 해석", "resolving Python packages"))
+        self.network.require(_("resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
-        write_text(self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index))
+        write_text(
+            self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index)
+        )
         answer = self.workdir / "pylock.toml"
         answer.unlink(missing_ok=True)
         command = [
-            str(find_uv(self.project)), "pip", "compile", "pyproject.toml", "--format", "pylock.toml",
-            "--output-file", answer.name, "--quiet", "--no-header", "--no-annotate", "--no-config",
-            "--no-python-downloads", "--python", sys.executable, "--python-version", preset.python,
-            "--python-platform", platform(preset),
-        ]  # fmt: skip
+            str(find_uv(self.project)),
+            "pip",
+            "compile",
+            "pyproject.toml",
+            "--format",
+            "pylock.toml",
+            "--output-file",
+            answer.name,
+            "--quiet",
+            "--no-header",
+            "--no-annotate",
+            "--no-config",
+            "--no-python-downloads",
+            "--python",
+            sys.executable,
+            "--python-version",
+            preset.python,
+            "--python-platform",
+            platform(preset),
+        ]
         if wheels_only:
             command += ["--only-binary", ":all:"]
         if not dependencies:
@@ -181,12 +224,20 @@ class Resolver:
             command.append("--refresh")
         if self.network.index_url:
             command += ["--default-index", self.network.index_url]
-        env: dict[str, str | None] = {k: None for k in os.environ if k.startswith("UV_") and not UV_KEPT.fullmatch(k)}
+        env: dict[str, str | None] = {
+            k: None for k in os.environ if k.startswith("UV_") and not UV_KEPT.fullmatch(k)
+        }
         env.update(self.network.environment())
         if not self.patient:
             env["UV_HTTP_RETRIES"] = "0"
-        done = process.run(command, env=env, cwd=self.workdir, timeout=1800, check=False,
-                           redact=_secrets(self.network))  # fmt: skip
+        done = process.run(
+            command,
+            env=env,
+            cwd=self.workdir,
+            timeout=1800,
+            check=False,
+            redact=_secrets(self.network),
+        )
         if done.code != 0:
             raise _explain(done, preset, requirements, _secrets(self.network), torch_index)
         document = _toml(answer.read_text(), self.project)
@@ -194,23 +245,43 @@ class Resolver:
 
     def _choose(self, preset: Preset, package: Mapping[str, Any], torch_index: str) -> Wheel:
         """The wheel that pip would install on the target, out of those that uv lists."""
-        order = {tag: rank for rank, tag in enumerate(tags(preset.python, GLIBC[preset.os_id, preset.os_version]))}
+        order = {
+            tag: rank
+            for rank, tag in enumerate(tags(preset.python, GLIBC[preset.os_id, preset.os_version]))
+        }
         ranked = []
         for raw in package.get("wheels", ()):
             rank = wheel_rank(_file(raw), order)
             if rank is not None:
                 ranked.append((rank, _file(raw), raw))
         if not ranked:
-            there = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ()))) or tr(
-                "wheel 없음", "no wheel at all"
+            there = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ()))) or _(
+                "no wheel at all"
             )
-            what, target = f"{package['name']} {package['version']}", f"{preset.os_id} {preset.os_version}"
-            raise ResolveError(tr(f"{what}에는 {target}의 CPython {preset.python}용 wheel이 없습니다. 있는 것: {there}",
-                                  f"{what} has no wheel for CPython {preset.python} on {target}; there is: {there}"))  # fmt: skip
-        _, file, raw = min(ranked)
+            what, target = (
+                f"{package['name']} {package['version']}",
+                f"{preset.os_id} {preset.os_version}",
+            )
+            raise ResolveError(
+                _(
+                    "{what} has no wheel for CPython {python} on {target}; there is: {there}",
+                    what=what,
+                    python=preset.python,
+                    target=target,
+                    there=there,
+                )
+            )
+        _unused, file, raw = min(ranked)
         index = "torch" if torch_index and package["name"] in TORCH_SET else "default"
-        return Wheel(package["name"], package["version"], file, self._login(raw["url"], torch_index if index == "torch" else ""),
-                     _sha256(raw), int(raw.get("size", 0)), index)  # fmt: skip
+        return Wheel(
+            package["name"],
+            package["version"],
+            file,
+            self._login(raw["url"], torch_index if index == "torch" else ""),
+            _sha256(raw),
+            int(raw.get("size", 0)),
+            index,
+        )
 
     def _login(self, url: str, index: str) -> str:
         """``url`` with the index's login, where the file is on the index's own host and uv left it out."""
@@ -224,8 +295,11 @@ class Resolver:
 
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
     """requirements.txt for (name, version, sha256): pinned, one hash each, read by pip and by uv alike."""
-    lines = [f"{name}=={version} \\\n    --hash=sha256:{sha256}\n" for name, version, sha256 in sorted(wheels)]
-    return (  # no tr: its bytes have a hash in the lock
+    lines = [
+        f"{name}=={version} \\\n    --hash=sha256:{sha256}\n"
+        for name, version, sha256 in sorted(wheels)
+    ]
+    return (
         "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n"
         + "".join(lines)
     )
@@ -249,8 +323,14 @@ def platform(preset: Preset) -> str:
     glibc = GLIBC.get((preset.os_id, preset.os_version))
     if glibc is None:
         known = ", ".join(f"{name} {version}" for name, version in sorted(GLIBC))
-        raise ResolveError(tr(f"{preset.os_id} {preset.os_version}에서 어떤 wheel을 쓸 수 있는지 알 수 없습니다. 아는 것: {known}",
-                              f"which wheels run on {preset.os_id} {preset.os_version} is not known; known are: {known}"))  # fmt: skip
+        raise ResolveError(
+            _(
+                "which wheels run on {os_id} {os_version} is not known; known are: {known}",
+                os_id=preset.os_id,
+                os_version=preset.os_version,
+                known=known,
+            )
+        )
     return f"x86_64-manylinux_2_{glibc}"
 
 
@@ -277,7 +357,13 @@ def wheel_rank(file: str, order: Mapping[str, int]) -> tuple[int, int] | None:
         return None
     build = re.match(r"\d+", parts[2]) if len(parts) == 6 else None
     pythons, abis, platforms = (part.split(".") for part in parts[-3:])
-    ranks = [order[tag] for p in pythons for a in abis for f in platforms if (tag := f"{p}-{a}-{f}") in order]
+    ranks = [
+        order[tag]
+        for p in pythons
+        for a in abis
+        for f in platforms
+        if (tag := f"{p}-{a}-{f}") in order
+    ]
     return (min(ranks), -int(build[0]) if build else 0) if ranks else None
 
 
@@ -292,9 +378,10 @@ def find_uv(project: Project) -> Path:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder and os.access(Path(folder) / "uv", os.X_OK):
             return Path(folder) / "uv"
-    raise ToolError(tr("uv가 설치되어 있지 않습니다", "uv is not installed"),
-                    hint=tr("gapforge sync 대신 ./deps_sync.sh를 실행하십시오. 필요한 uv를 스스로 설치합니다",
-                            "./deps_sync.sh installs it for itself; run that instead of gapforge sync"))  # fmt: skip
+    raise ToolError(
+        _("uv is not installed"),
+        hint=_("./deps_sync.sh installs it for itself; run that instead of gapforge sync"),
+    )
 
 
 def _torch_index(preset: Preset, network: Network) -> str:
@@ -304,58 +391,89 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
-# no tr: uv's words
-_SILENT = re.compile(r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
-                     r"Connection refused|timed out|status (?:code|server error)|HTTP status))")  # fmt: skip
+_SILENT = re.compile(
+    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
+    r"Connection refused|timed out|status (?:code|server error)|HTTP status))"
+)
 
 
 def _explain(
-    done: process.Result, preset: Preset, requirements: Sequence[str], secrets: Iterable[str], torch_index: str = ""
+    done: process.Result,
+    preset: Preset,
+    requirements: Sequence[str],
+    secrets: Iterable[str],
+    torch_index: str = "",
 ) -> ResolveError | UnansweredError:
     """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept.
 
     UnansweredError when it is not about packages: an index gave no answer.
     """
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
-    # no tr: uv's words
     names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
     hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
     reason = " ".join(
-        re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in text.split("\nhint: ")[0].splitlines()
+        re.sub(r"^(error|cause|hint): ", "", line.strip())
+        for line in text.split("\nhint: ")[0].splitlines()
     )
     if not names and (silent := _SILENT.search(text)):
         login_free = re.sub(r"//[^/@]*@", "//", torch_index).rstrip("/")
-        ours = login_free and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/") and preset.pytorch
+        ours = (
+            login_free
+            and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/")
+            and preset.pytorch
+        )
         who = f"index {preset.pytorch.index}" if ours and preset.pytorch else DEFAULT_INDEX
         named = told(who)
         return UnansweredError(
-            tr(f"{preset.name}의 Python 패키지를 해석하지 못했습니다: {named}에서 답이 없습니다",
-               f"Python packages for {preset.name} could not be resolved: {named} did not answer"),
-            who=who, faults=[Fault("uv", reason[:2000])], hint=_check_network())  # fmt: skip
+            _(
+                "Python packages for {name} could not be resolved: {named} did not answer",
+                name=preset.name,
+                named=named,
+            ),
+            who=who,
+            faults=[Fault("uv", reason[:2000])],
+            hint=_check_network(),
+        )
     if not names:
         return ResolveError(
-            tr(f"{preset.name}의 Python 패키지를 해석하지 못했습니다", f"Python packages for {preset.name} could not be resolved"),
-            faults=[Fault("uv", reason[:2000])], hint=_check_network())  # fmt: skip
+            _("Python packages for {name} could not be resolved", name=preset.name),
+            faults=[Fault("uv", reason[:2000])],
+            hint=_check_network(),
+        )
     package = names[0] if names[0] != "gapforge-target" else _name(requirements[0])
     return ResolveError(
-        tr(f"{package}: {preset.os_id} {preset.os_version}의 CPython {preset.python}에 맞는 wheel이 없습니다",
-           f"{package}: no wheel fits CPython {preset.python} on {preset.os_id} {preset.os_version}"),
+        _(
+            "{package}: no wheel fits CPython {python} on {os_id} {os_version}",
+            package=package,
+            python=preset.python,
+            os_id=preset.os_id,
+            os_version=preset.os_version,
+        ),
         faults=[Fault(package, reason[:2000], " ".join(hints)[:500])],
-        hint=tr(f"presets/{preset.name}.json의 버전을 이 대상용 wheel이 있는 것으로 바꾸십시오",
-                f"change the version in presets/{preset.name}.json to one that has a wheel for the target"),
-    )  # fmt: skip
+        hint=_(
+            "change the version in presets/{name}.json to one that has a wheel for the target",
+            name=preset.name,
+        ),
+    )
 
 
 def _check_network() -> str:
-    return tr("네트워크(GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE)를 확인한 뒤 같은 명령을 다시 실행하십시오",
-              "check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then run the same command again")  # fmt: skip
+    return _(
+        "check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then "
+        "run the same command again"
+    )
 
 
 def _secrets(network: Network) -> list[str]:
     """Logins that may stand in index addresses."""
     addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
-    found = [part for address in addresses if address
-             for part in (urlsplit(address).password, urlsplit(address).username) if part]  # fmt: skip
+    found = [
+        part
+        for address in addresses
+        if address
+        for part in (urlsplit(address).password, urlsplit(address).username)
+        if part
+    ]
     return [text for part in found for text in (part, unquote(part))]
 
 
@@ -363,7 +481,9 @@ def _toml(text: str, project: Project) -> dict[str, Any]:
     """A parsed TOML document. Python 3.10 has no parser of its own: the tools folder has one."""
     loaded: dict[str, Any]
     try:
-        parser = importlib.import_module("tomllib")  # by name: type checkers for 3.10 do not know it
+        parser = importlib.import_module(
+            "tomllib"
+        )  # by name: type checkers for 3.10 do not know it
     except ModuleNotFoundError:
         python = project.state / "tools" / "bin" / "python"
         done = process.run([str(python), "-c", _TOML_TO_JSON], stdin=text, timeout=60)
@@ -383,8 +503,9 @@ def _file(raw: Mapping[str, Any]) -> str:
     """The file name of a pylock wheel or sdist, safe to use as one."""
     name = str(raw.get("name") or unquote(urlsplit(raw["url"]).path).rsplit("/", 1)[-1])
     if not SAFE_NAME.fullmatch(name):
-        raise ResolveError(tr(f"인덱스에 있는 파일의 이름을 쓸 수 없습니다: {name!r}",
-                              f"the index offers a file with the name {name!r}, which is not usable"))  # fmt: skip
+        raise ResolveError(
+            _("the index offers a file with the name {name!r}, which is not usable", name=name)
+        )
     return name
 
 

@@ -38,13 +38,20 @@ class Journal:
         """The base image's layout as it was put into the store: (image, path -> (sha256, size))."""
         try:
             raw = self._data["bases"][_key(base)]
-            return LockedImage(**raw["image"]), {path: (str(f[0]), int(f[1])) for path, f in raw["files"].items()}
+            return LockedImage(**raw["image"]), {
+                path: (str(f[0]), int(f[1])) for path, f in raw["files"].items()
+            }
         except (KeyError, TypeError, ValueError, IndexError):
             return None
 
-    def record_base(self, base: BaseImage, image: LockedImage, files: Mapping[str, tuple[str, int]]) -> None:
+    def record_base(
+        self, base: BaseImage, image: LockedImage, files: Mapping[str, tuple[str, int]]
+    ) -> None:
         """Remember a base image that is in the store."""
-        self._data["bases"][_key(base)] = {"image": image.to_json(), "files": {p: list(f) for p, f in files.items()}}
+        self._data["bases"][_key(base)] = {
+            "image": image.to_json(),
+            "files": {p: list(f) for p, f in files.items()},
+        }
         self._save()
 
     def first_use(self, preset: Preset) -> dict[str, Entry]:
@@ -52,7 +59,9 @@ class Journal:
         result = {}
         for name, raw in self._data["first"].items():
             if name in preset.sources and isinstance(raw, list) and len(raw) == 2:
-                result[name] = Entry("source", preset.sources[name].file, str(raw[0]), int(raw[1]), "url", name)
+                result[name] = Entry(
+                    "source", preset.sources[name].file, str(raw[0]), int(raw[1]), "url", name
+                )
         return result
 
     def record_first_use(self, source: str, sha256: str, size: int) -> None:
@@ -71,7 +80,10 @@ class Journal:
 def clear_leftovers(partial: Path) -> None:
     """Clear what killed runs left in the store's ``partial``, but not partial downloads, which are taken up."""
     for path in sorted(partial.iterdir()):
-        stale = path.suffix in (".part", ".json") and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
+        stale = (
+            path.suffix in (".part", ".json")
+            and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
+        )
         if stale or path.name.startswith(("copy-", "bytes-", "place-")):
             path.unlink(missing_ok=True)
         elif path.name.startswith("work-"):

@@ -14,13 +14,16 @@ from gapforge.model.schema import Shape
 def schemas() -> dict[str, str]:
     """The text of every schema, by its path inside the project. Same shapes, same bytes."""
     shapes: dict[str, tuple[str, Shape]] = {
-        "preset": ("gapforge preset: what an image shall contain", PRESET_SHAPE),  # no tr: schema
-        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),  # no tr: schema
-        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),  # no tr: schema
+        "preset": ("gapforge preset: what an image shall contain", PRESET_SHAPE),
+        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
+        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
     }
     for name, shape in catalog.SHAPES.items():
         shapes[f"catalog-{name}"] = (f"gapforge catalog: {name}", shape)
-    return {f"schemas/{name}.schema.json": _render(title, shape) for name, (title, shape) in sorted(shapes.items())}
+    return {
+        f"schemas/{name}.schema.json": _render(title, shape)
+        for name, (title, shape) in sorted(shapes.items())
+    }
 
 
 def _render(title: str, shape: Shape) -> str:

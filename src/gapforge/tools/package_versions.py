@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
+from gapforge.base.i18n import _, localized, speaking
 from gapforge.compat import versions
 from gapforge.model.component import Component, canonical
 from gapforge.model.lock import Entry, Lock
@@ -56,10 +57,15 @@ class Row:
 
 
 def render(
-    stacks: Sequence[Stack], components: Sequence[Component], drivers: Mapping[str, str], review: Review, language: str
+    stacks: Sequence[Stack],
+    components: Sequence[Component],
+    drivers: Mapping[str, str],
+    review: Review,
+    language: str,
 ) -> str:
     """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
-    return _Document(stacks, components, drivers, review, language).text()
+    with speaking(language):
+        return _Document(stacks, components, drivers, review).text()
 
 
 def rows_of(stack: Stack, components: Sequence[Component]) -> list[Row]:
@@ -81,9 +87,21 @@ def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
         if locked and locked.os_id:
             version, digest = f"{locked.os_id} {locked.os_version}", locked.manifest_digest
         else:
-            version, digest = f"{preset.os_id} {preset.os_version}", locked.manifest_digest if locked else base.digest
-        rows.append(Row("image", f"{role}: {base.label}", version, "", _base_source(preset, role),
-                        digest.removeprefix("sha256:") or base.archive_sha256, role))  # fmt: skip
+            version, digest = (
+                f"{preset.os_id} {preset.os_version}",
+                locked.manifest_digest if locked else base.digest,
+            )
+        rows.append(
+            Row(
+                "image",
+                f"{role}: {base.label}",
+                version,
+                "",
+                _base_source(preset, role),
+                digest.removeprefix("sha256:") or base.archive_sha256,
+                role,
+            )
+        )
     return rows
 
 
@@ -109,12 +127,29 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
         name = canonical(entry.name)
         reasons = [wanted[name]] if name in wanted else []
         # A component that takes "*" depends on nothing in particular.
-        reasons += [c.name for c in components if any(p != "*" for p in c.wheels)
-                    and "install-tool" not in entry.roles and c.takes_wheel(entry) and c.enabled(preset)]  # fmt: skip
+        reasons += [
+            c.name
+            for c in components
+            if any(p != "*" for p in c.wheels)
+            and "install-tool" not in entry.roles
+            and c.takes_wheel(entry)
+            and c.enabled(preset)
+        ]
         if "install-tool" in entry.roles:
             reasons.append("install-tool")
-        rows.append(Row("wheel", name, entry.version, entry.licence, entry.origin, entry.sha256,
-                        ", ".join(reasons) or "dependency", entry.path, bool(entry.trust)))  # fmt: skip
+        rows.append(
+            Row(
+                "wheel",
+                name,
+                entry.version,
+                entry.licence,
+                entry.origin,
+                entry.sha256,
+                ", ".join(reasons) or "dependency",
+                entry.path,
+                bool(entry.trust),
+            )
+        )
     return rows
 
 
@@ -132,8 +167,13 @@ def _requirement(text: str) -> tuple[str, str]:
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
     used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
     entry = _entry_of(source.name, lock)
-    place = ("sdist:" + source.sdist if source.sdist else "apt-source:" + source.apt_source if source.apt_source
-             else plain_address(source.urls[0]))  # fmt: skip
+    place = (
+        "sdist:" + source.sdist
+        if source.sdist
+        else "apt-source:" + source.apt_source
+        if source.apt_source
+        else plain_address(source.urls[0])
+    )
     return Row(
         kind="tensorrt" if source.name == "tensorrt" else "source",
         name=source.name,
@@ -177,67 +217,103 @@ class _Document:
     """The document while it is being written, in one language."""
 
     def __init__(
-        self, stacks: Sequence[Stack], components: Sequence[Component], drivers: Mapping[str, str],
-        review: Review, language: str,
-    ) -> None:  # fmt: skip
+        self,
+        stacks: Sequence[Stack],
+        components: Sequence[Component],
+        drivers: Mapping[str, str],
+        review: Review,
+    ) -> None:
         self.stacks = sorted(stacks, key=lambda s: (s.preset.practice, s.preset.name))
-        self.components, self.drivers, self.review, self.language = components, drivers, review, language
-
-    def tr(self, ko: str, en: str) -> str:
-        return ko if self.language == "ko" else en
+        self.components, self.drivers, self.review = components, drivers, review
 
     def text(self) -> str:
         lines = [
-            "# " + self.tr("패키지 버전", "Package versions"), "",
-            f"<!-- {COMMAND} " + self.tr("가 만든 파일입니다. 직접 고치지 마십시오.", "writes this file. Do not edit it.") + " -->", "",
-            self.tr("프리셋과 잠금 파일, 구성 요소 설명, 카탈로그에서 생성한 문서입니다. 이 중 하나라도 바꾸었다면 "
-                    f"`{COMMAND}`를 실행해 함께 커밋합니다. 최신이 아니면 `./test`가 실패합니다.",
-                    "Generated from presets, locks, component descriptions and the catalog. After changing any of them, run "
-                    f"`{COMMAND}` and commit the result. `./test` fails while this file is stale."), "",
-            self.tr(f"검토일: **{self.review.reviewed}** — {self.review.note_ko}",
-                    f"Reviewed: **{self.review.reviewed}** — {self.review.note_en}"), "",
-        ]  # fmt: skip
+            "# " + _("Package versions"),
+            "",
+            f"<!-- {COMMAND} " + _("writes this file. Do not edit it.") + " -->",
+            "",
+            _(
+                "Generated from presets, locks, component descriptions and the catalog. "
+                "After changing any of them, run `{command}` and commit the result. "
+                "`./test` fails while this file is stale.",
+                command=COMMAND,
+            ),
+            "",
+            _(
+                "Reviewed: **{reviewed}** — {note_en}",
+                reviewed=self.review.reviewed,
+                note_en=localized(ko=self.review.note_ko, en=self.review.note_en),
+            ),
+            "",
+        ]
         lines += self._reading() + self._overview() + self._trust() + self._index()
         for stack in self.stacks:
             lines += self._stack(stack)
         return "\n".join(lines).rstrip("\n") + "\n"
 
     def _reading(self) -> list[str]:
-        tr = self.tr
         items = [
-            tr("`index:default`: 작업 컴퓨터에 설정된 기본 Python 인덱스, `index:torch`: 프리셋 `$.pytorch.index`의 인덱스",
-               "`index:default`: the Python index that the machine is set to; `index:torch`: the index in the preset's `$.pytorch.index`"),
-            tr("`apt:base`: 기반 이미지 자체의 APT 저장소, `apt:NAME`: 프리셋 `$.apt.sources`의 저장소",
-               "`apt:base`: the base image's own APT sources; `apt:NAME`: a source out of the preset's `$.apt.sources`"),
-            tr("`sdist:`는 기본 Python 인덱스의 소스 배포본, `apt-source:`는 기반 이미지 APT 저장소의 원본 tarball",
-               "`sdist:` is a source distribution on the default Python index; `apt-source:` the upstream tarball in the base's APT sources"),
-            tr(f"해시는 SHA-256의 앞 {SHORT}자리이며 전체 값은 표 아래의 목록에 있습니다. 이미지는 매니페스트 다이제스트입니다.",
-               f"Hashes are the first {SHORT} digits of SHA-256; the lists below the tables have them whole. Images show the manifest digest."),
-            tr("“미확정”은 아직 동기화하지 않아 버전이나 해시가 정해지지 않았다는 뜻입니다.",
-               '"not resolved": never synced, so the version or hash is not settled yet.'),
-        ]  # fmt: skip
-        return ["## " + tr("읽는 법", "How to read this"), "", *[f"- {item}" for item in items], ""]
+            _(
+                "`index:default`: the Python index that the machine is set to; "
+                "`index:torch`: the index in the preset's `$.pytorch.index`"
+            ),
+            _(
+                "`apt:base`: the base image's own APT sources; `apt:NAME`: a source out "
+                "of the preset's `$.apt.sources`"
+            ),
+            _(
+                "`sdist:` is a source distribution on the default Python index; "
+                "`apt-source:` the upstream tarball in the base's APT sources"
+            ),
+            _(
+                "Hashes are the first {short} digits of SHA-256; the lists below the "
+                "tables have them whole. Images show the manifest digest.",
+                short=SHORT,
+            ),
+            _('"not resolved": never synced, so the version or hash is not settled yet.'),
+        ]
+        return ["## " + _("How to read this"), "", *[f"- {item}" for item in items], ""]
 
     def _overview(self) -> list[str]:
-        tr = self.tr
         rows = []
         for stack in self.stacks:
             p = stack.preset
             torch = (
-                "/".join(v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v)
+                "/".join(
+                    v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v
+                )
                 if p.pytorch
                 else ""
             )
-            rows.append([
-                f"[`{p.name}`](#{p.name.replace('.', '')})", f"{p.os_id} {p.os_version}", p.cuda or "—", p.cudnn or "—",
-                f"≥ {least}" if (least := self.drivers.get(p.name)) else "—", p.python, torch or "—", p.tensorrt.version if p.tensorrt else "—",
-                self._built_version(stack, "ffmpeg", p.ffmpeg.version if p.ffmpeg else ""),
-                self._built_version(stack, "opencv", p.opencv.version if p.opencv else ""),
-                self._state(stack),
-            ])  # fmt: skip
-        head = [tr("프리셋", "preset"), "OS", "CUDA", "cuDNN", tr("최소 드라이버", "least driver"), "Python",
-                "torch/vision/audio", "TensorRT", "FFmpeg", "OpenCV", tr("잠금", "lock")]  # fmt: skip
-        return ["## " + tr("한눈에 보기", "Overview"), "", *_table(head, rows)]
+            rows.append(
+                [
+                    f"[`{p.name}`](#{p.name.replace('.', '')})",
+                    f"{p.os_id} {p.os_version}",
+                    p.cuda or "—",
+                    p.cudnn or "—",
+                    f"≥ {least}" if (least := self.drivers.get(p.name)) else "—",
+                    p.python,
+                    torch or "—",
+                    p.tensorrt.version if p.tensorrt else "—",
+                    self._built_version(stack, "ffmpeg", p.ffmpeg.version if p.ffmpeg else ""),
+                    self._built_version(stack, "opencv", p.opencv.version if p.opencv else ""),
+                    self._state(stack),
+                ]
+            )
+        head = [
+            _("preset"),
+            "OS",
+            "CUDA",
+            "cuDNN",
+            _("least driver"),
+            "Python",
+            "torch/vision/audio",
+            "TensorRT",
+            "FFmpeg",
+            "OpenCV",
+            _("lock"),
+        ]
+        return ["## " + _("Overview"), "", *_table(head, rows)]
 
     def _built_version(self, stack: Stack, name: str, asked: str) -> str:
         entry = _entry_of(name, stack.lock)
@@ -245,51 +321,65 @@ class _Document:
 
     def _state(self, stack: Stack) -> str:
         if stack.stale:
-            return self.tr("프리셋과 다름", "of another preset state")
+            return _("of another preset state")
         if stack.lock is None:
-            return self.tr("미확정", "not resolved")
+            return _("not resolved")
         if open_ := len(stack.lock.unresolved):
-            return self.tr(f"일부 확정({open_}개 미정)", f"partial ({open_} open)")
-        return self.tr("확정", "resolved")
+            return _("partial ({open} open)", open=open_)
+        return _("resolved")
 
     def _trust(self) -> list[str]:
-        tr = self.tr
         rows = []
         for stack in self.stacks:
             if stack.lock is not None:
                 entries = [e for e in stack.lock.entries if e.kind != "index"]
                 first = [e for e in entries if e.trust]
                 size = f"{sum(e.size for e in entries) / 1e6:.1f} MB"
-                rows.append([f"`{stack.preset.name}`", str(len(entries)), size, str(len(entries) - len(first)),
-                             ", ".join(_code(e.name) for e in first) or "0"])  # fmt: skip
+                rows.append(
+                    [
+                        f"`{stack.preset.name}`",
+                        str(len(entries)),
+                        size,
+                        str(len(entries) - len(first)),
+                        ", ".join(_code(e.name) for e in first) or "0",
+                    ]
+                )
             else:
                 first_use = [r for r in rows_of(stack, self.components) if r.first_use]
-                rows.append([f"`{stack.preset.name}`", self._unresolved(), self._unresolved(), self._unresolved(),
-                             ", ".join(_code(r.name) for r in first_use) or "0"])  # fmt: skip
-        head = [tr("프리셋", "preset"), tr("파일", "files"), tr("크기", "size"), tr("해시로 고정", "pinned by hash"),
-                tr("최초 사용 시 신뢰", "trusted on first use")]  # fmt: skip
-        note = tr("“최초 사용 시 신뢰” 항목은 공개된 해시가 없어 처음 받은 바이트의 해시를 잠금에 기록합니다 "
-                  "([체크섬 정책](decisions/0004-checksum-policy.md)).",
-                  'For an entry that is "trusted on first use" nobody published a hash; the lock records the bytes first seen '
-                  "([checksum policy](decisions/0004-checksum-policy.md)).")  # fmt: skip
-        return ["## " + tr("신뢰 수준", "Trust"), "", note, "", *_table(head, rows)]
+                rows.append(
+                    [
+                        f"`{stack.preset.name}`",
+                        self._unresolved(),
+                        self._unresolved(),
+                        self._unresolved(),
+                        ", ".join(_code(r.name) for r in first_use) or "0",
+                    ]
+                )
+        head = [_("preset"), _("files"), _("size"), _("pinned by hash"), _("trusted on first use")]
+        note = _(
+            'For an entry that is "trusted on first use" nobody published a hash; the '
+            "lock records the bytes first seen ([checksum "
+            "policy](decisions/0004-checksum-policy.md))."
+        )
+        return ["## " + _("Trust"), "", note, "", *_table(head, rows)]
 
     def _unresolved(self) -> str:
-        return self.tr("미확정", "not resolved")
+        return _("not resolved")
 
     def _deb_version(self, version: str) -> str:
         if version == IN_BASE:
-            return self.tr("기반 이미지에 포함", "in the base image")
+            return _("in the base image")
         return version or self._unresolved()
 
     def _index(self) -> list[str]:
         """Which presets a package is in: what the presets name, without what that pulls in."""
-        tr = self.tr
         found: dict[tuple[str, str], dict[str, list[str]]] = {}
         for stack in self.stacks:
             for row in rows_of(stack, self.components):
                 if row.kind != "image" and row.used_by not in ("dependency", "install-tool"):
-                    found.setdefault((row.name, row.kind), {}).setdefault(row.version, []).append(stack.preset.name)
+                    found.setdefault((row.name, row.kind), {}).setdefault(row.version, []).append(
+                        stack.preset.name
+                    )
             for name, roles, version in _apt_roots(stack):
                 label = f"{self._deb_version(version)} ({roles})"
                 found.setdefault((name, "deb"), {}).setdefault(label, []).append(stack.preset.name)
@@ -298,37 +388,55 @@ class _Document:
             ordered = sorted(uses.items(), key=lambda use: (versions.key(use[0]), use[0]))
             shown = [f"{version or '—'}: {self._names(presets)}" for version, presets in ordered]
             rows.append([f"`{name}`", kind, "<br>".join(shown)])
-        note = tr("프리셋이 직접 지정한 패키지입니다. 따라온 의존성은 프리셋별 표에 있습니다.",
-                  "What presets name themselves; what comes along as a dependency is in each preset's own tables.")  # fmt: skip
-        return ["## " + tr("패키지별 사용처", "Who uses what"), "", note, "",
-                *_table([tr("패키지", "package"), tr("종류", "kind"), tr("버전: 프리셋", "version: presets")], rows)]  # fmt: skip
+        note = _(
+            "What presets name themselves; what comes along as a dependency is in each "
+            "preset's own tables."
+        )
+        return [
+            "## " + _("Who uses what"),
+            "",
+            note,
+            "",
+            *_table([_("package"), _("kind"), _("version: presets")], rows),
+        ]
 
     def _names(self, presets: Sequence[str]) -> str:
         if len(presets) == len(self.stacks) > 1:
-            return self.tr("모든 프리셋", "all presets")
+            return _("all presets")
         delivered = [stack.preset.name for stack in self.stacks if not stack.preset.practice]
         if list(presets) == delivered and len(delivered) > 2:
-            return self.tr("납품용 프리셋 모두", "all presets for delivery")
+            return _("all presets for delivery")
         return ", ".join(f"`{name}`" for name in presets)
 
     def _stack(self, stack: Stack) -> list[str]:
-        tr, p = self.tr, stack.preset
-        lines = [f"## {p.name}", "", tr(p.summary_ko, p.summary_en), ""]
+        p = stack.preset
+        lines = [f"## {p.name}", "", localized(ko=p.summary_ko, en=p.summary_en), ""]
         if p.practice:
-            lines += [tr("**연습용 프리셋입니다. 이 이미지는 납품하지 않습니다.**",
-                         "**A practice preset: its image is not for delivery.**"), ""]  # fmt: skip
-        lines.append(tr("프리셋 지문", "preset fingerprint") + f": `{p.sha256}`")
+            lines += [_("**A practice preset: its image is not for delivery.**"), ""]
+        lines.append(_("preset fingerprint") + f": `{p.sha256}`")
         lines.append("")
         if stack.lock is None:
-            why = tr("커밋된 잠금이 프리셋의 다른 상태에 속하므로", "The committed lock belongs to another state of the preset, so") \
-                if stack.stale else tr("커밋된 잠금이 없으므로", "There is no committed lock, so")  # fmt: skip
-            lines += [why + " " + tr("프리셋이 고정한 값만 보입니다.", "only what the preset pins is shown.")
-                      + f" `./deps_sync.sh {p.name}`", ""]  # fmt: skip
+            why = (
+                _("The committed lock belongs to another state of the preset, so")
+                if stack.stale
+                else _("There is no committed lock, so")
+            )
+            lines += [
+                why
+                + " "
+                + _("only what the preset pins is shown.")
+                + f" `./deps_sync.sh {p.name}`",
+                "",
+            ]
         elif stack.lock.unresolved:
             lines += self._gaps(stack.lock)
         rows = rows_of(stack, self.components)
-        groups = (("image", tr("기반 이미지", "Base images")), ("wheel", tr("Python 패키지", "Python packages")),
-                  ("source", tr("소스", "Sources")), ("tensorrt", "TensorRT"))  # fmt: skip
+        groups = (
+            ("image", _("Base images")),
+            ("wheel", _("Python packages")),
+            ("source", _("Sources")),
+            ("tensorrt", "TensorRT"),
+        )
         for kind, title in groups:
             if some := [row for row in rows if row.kind == kind]:
                 lines += [f"### {p.name}: {title}", "", *self._rows(some)]
@@ -337,68 +445,97 @@ class _Document:
 
     def _gaps(self, lock: Lock) -> list[str]:
         """What a partial lock leaves open, by reason."""
-        tr = self.tr
         reasons: dict[tuple[str, str], list[str]] = {}
         for gap in lock.unresolved:
             reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
         count = len(lock.unresolved)
-        intro = tr(f"잠금이 일부만 확정되어 있습니다(미정 {count}개). 이 잠금으로는 빌드할 수 없으며, 아래의 서버에 닿는 곳에서 `./deps_sync.sh {lock.preset}`가 나머지를 채웁니다.",
-                   f"The lock is partial ({count} open). Nothing is built with it; `./deps_sync.sh {lock.preset}` fills the rest where these can be reached.")  # fmt: skip
-        rows = [[kind, ", ".join(_code(name) for name in names), reason] for (kind, reason), names in reasons.items()]
-        return [intro, "", *_table([tr("종류", "kind"), tr("이름", "name"), tr("이유", "reason")], rows)]
+        intro = _(
+            "The lock is partial ({count} open). Nothing is built with it; "
+            "`./deps_sync.sh {preset}` fills the rest where these can be reached.",
+            count=count,
+            preset=lock.preset,
+        )
+        rows = [
+            [kind, ", ".join(_code(name) for name in names), reason]
+            for (kind, reason), names in reasons.items()
+        ]
+        return [intro, "", *_table([_("kind"), _("name"), _("reason")], rows)]
 
     def _rows(self, rows: Sequence[Row]) -> list[str]:
-        tr = self.tr
-        words = {
-            "dependency": tr("다른 패키지의 의존성", "dependency of another"),
-            "install-tool": tr("설치 도구", "installs the others"),
-        }
-        unknown = {"wheel": tr("wheel의 METADATA 참조", "see the wheel's METADATA")}
-        inside = tr("안의 고지 참조", "see the notices inside")
-        head = [tr("패키지", "package"), tr("버전", "version"), tr("라이선스", "licence"), tr("출처", "source"),
-                tr("해시", "hash"), tr("사용처", "used by")]  # fmt: skip
+        words = {"dependency": _("dependency of another"), "install-tool": _("installs the others")}
+        unknown = {"wheel": _("see the wheel's METADATA")}
+        inside = _("see the notices inside")
+        head = [_("package"), _("version"), _("licence"), _("source"), _("hash"), _("used by")]
         body = []
         for row in rows:
             short = _code(row.sha256[:SHORT]) if row.sha256 else self._unresolved()
             if row.first_use:
-                short += " " + tr("(최초 사용 시 신뢰)", "(first use)")
+                short += " " + _("(first use)")
             # A file at a fixed address may have no version; what is still to be resolved will get one.
             version = row.version or ("—" if row.source.startswith("http") else self._unresolved())
-            body.append([f"`{row.name}`", version, row.licence or unknown.get(row.kind, inside),
-                         row.source if row.source.startswith("http") else f"`{row.source}`", short,
-                         words.get(row.used_by, row.used_by.replace("$.pytorch", "`$.pytorch`")
-                                   .replace("$.python.packages", "`$.python.packages`")) or "—"])  # fmt: skip
+            body.append(
+                [
+                    f"`{row.name}`",
+                    version,
+                    row.licence or unknown.get(row.kind, inside),
+                    row.source if row.source.startswith("http") else f"`{row.source}`",
+                    short,
+                    words.get(
+                        row.used_by,
+                        row.used_by.replace("$.pytorch", "`$.pytorch`").replace(
+                            "$.python.packages", "`$.python.packages`"
+                        ),
+                    )
+                    or "—",
+                ]
+            )
         return _table(head, body)
 
     def _debs(self, stack: Stack) -> list[str]:
-        tr, p = self.tr, stack.preset
-        lines = [f"### {p.name}: " + tr("APT 패키지", "APT packages"), ""]
-        head = [tr("패키지", "package"), tr("버전", "version"), tr("사용처", "used by")]
+        p = stack.preset
+        lines = [f"### {p.name}: " + _("APT packages"), ""]
+        head = [_("package"), _("version"), _("used by")]
         lines += _table(
-            head, ([f"`{name}`", self._deb_version(version), roles] for name, roles, version in _apt_roots(stack))
+            head,
+            (
+                [f"`{name}`", self._deb_version(version), roles]
+                for name, roles, version in _apt_roots(stack)
+            ),
         )
-        lines += [tr("라이선스는 각 패키지의 `/usr/share/doc/PACKAGE/copyright`에 있습니다.",
-                     "Licences are in each package's `/usr/share/doc/PACKAGE/copyright`."), ""]  # fmt: skip
+        lines += [_("Licences are in each package's `/usr/share/doc/PACKAGE/copyright`."), ""]
         if p.apt_sources:
-            keys = ([f"`apt:{s.name}`", s.uri + " " + s.suite, _code(s.key_sha256[:SHORT])] for s in p.apt_sources)
-            lines += _table([tr("추가 APT 저장소", "further APT source"), tr("주소", "address"),
-                             tr("서명 키의 해시", "hash of its key")], keys)  # fmt: skip
+            keys = (
+                [f"`apt:{s.name}`", s.uri + " " + s.suite, _code(s.key_sha256[:SHORT])]
+                for s in p.apt_sources
+            )
+            lines += _table([_("further APT source"), _("address"), _("hash of its key")], keys)
         debs = stack.lock.of("deb") if stack.lock else ()
         if debs:
             size = f"{sum(e.size for e in debs) / 1e6:.1f} MB"
-            title = tr(f"기반 이미지에 없는 .deb 전체: {len(debs)}개, {size}",
-                       f"All .debs that the base lacks: {len(debs)}, {size}")  # fmt: skip
-            listed = [f"{e.sha256}  {e.file}  {e.origin}  {'+'.join(sorted(e.roles))}" for e in debs]
+            title = _("All .debs that the base lacks: {count}, {size}", count=len(debs), size=size)
+            listed = [
+                f"{e.sha256}  {e.file}  {e.origin}  {'+'.join(sorted(e.roles))}" for e in debs
+            ]
             lines += _details(title, listed)
         return lines
 
     def _hashes(self, rows: Sequence[Row]) -> list[str]:
         listed = [f"{row.sha256}  {row.path or row.name}" for row in rows if row.sha256]
-        return _details(self.tr("전체 해시", "Whole hashes"), listed) if listed else []
+        return _details(_("Whole hashes"), listed) if listed else []
 
 
 def _details(title: str, lines: Sequence[str]) -> list[str]:
-    return ["<details>", f"<summary>{title}</summary>", "", "```text", *lines, "```", "", "</details>", ""]
+    return [
+        "<details>",
+        f"<summary>{title}</summary>",
+        "",
+        "```text",
+        *lines,
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
@@ -413,7 +550,7 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
     settled = stack.lock is not None and stack.lock.settles("deb")
     result = []
     for package, where in sorted(roles.items()):
-        name, _, pinned = package.partition("=")
+        name, _separator, pinned = package.partition("=")
         name = name.partition(":")[0]
         version = pinned or locked.get(name, "") or (IN_BASE if settled else "")
         result.append((name, ", ".join(where), version))

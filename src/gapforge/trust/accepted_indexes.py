@@ -19,13 +19,15 @@ from typing import Any
 
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.files import SHA256_HEX, canonical_json, read_regular, write_text
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import josa, tr
 
 FORMAT = 1
 FILE = "accepted.json"
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)  # UTC; as texts they sort as the moments do
+MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII
+)  # UTC; as texts they sort as the moments do
 MOST_BYTES = 64 << 20
 MOST_SUPERSEDED = 10_000  # for each preset
 
@@ -40,7 +42,12 @@ class Accepted:
     superseded: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"made": self.made, "bundle": self.bundle, "lock": self.lock, "superseded": list(self.superseded)}
+        return {
+            "made": self.made,
+            "bundle": self.bundle,
+            "lock": self.lock,
+            "superseded": list(self.superseded),
+        }
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class Record:
         known = self.presets.get(preset)
         return known if known is not None and known.lock != lock and known.made > made else None
 
-    def accept(self, preset: str, made: str, bundle: str, lock: str, *, older: bool = False) -> Record:
+    def accept(
+        self, preset: str, made: str, bundle: str, lock: str, *, older: bool = False
+    ) -> Record:
         """The record with this as the newest state of the preset, unless it knows a newer one and not ``older``."""
         known = self.presets.get(preset)
         if known is None:
@@ -68,7 +77,10 @@ class Record:
 
     def write(self, project: Project) -> None:
         """Keep it, whole or not at all."""
-        document = {"format": FORMAT, "presets": {name: one.to_json() for name, one in self.presets.items()}}
+        document = {
+            "format": FORMAT,
+            "presets": {name: one.to_json() for name, one in self.presets.items()},
+        }
         write_text(file_of(project), canonical_json(document))
 
 
@@ -89,13 +101,14 @@ def read(project: Project) -> Record:
         problem = unreadable(error)
     except ValueError as error:
         problem = str(error)
-    raise TrustError(tr("이 현장이 마지막으로 받아들인 것을 알 수 없어, 더 오래된 묶음이 와도 알아챌 수 없습니다",
-                        "what this site accepted last is not known, so an older bundle would not be noticed"),
-                     faults=[Fault(str(file), problem)],
-                     hint=tr("묶음의 번호와 날짜를 보낸 사람에게 확인하십시오. 그다음: ./gapforge unpack DIR --allow-older "
-                             "(기록을 새로 시작합니다)",
-                             "compare the bundle's number and day with the sender; then: ./gapforge unpack DIR --allow-older, "
-                             "which begins a new record"))  # fmt: skip
+    raise TrustError(
+        _("what this site accepted last is not known, so an older bundle would not be noticed"),
+        faults=[Fault(str(file), problem)],
+        hint=_(
+            "compare the bundle's number and day with the sender; then: ./gapforge "
+            "unpack DIR --allow-older, which begins a new record"
+        ),
+    )
 
 
 def _record(data: bytes) -> Record:
@@ -106,15 +119,17 @@ def _record(data: bytes) -> Record:
         if known:
             return Record({str(name): _accepted(one) for name, one in raw["presets"].items()})
     except RecursionError:
-        raise ValueError(tr("너무 깊이 중첩됨", "is nested too deeply")) from None
+        raise ValueError(_("is nested too deeply")) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(tr("손상됨", "is damaged")) from None
-    raise ValueError(tr(f"형식이 {josa(str(FORMAT), '이', '가')} 아님", f"is not in format {FORMAT}"))
+        raise ValueError(_("is damaged")) from None
+    raise ValueError(_("is not in format {format}", format=FORMAT))
 
 
 def _accepted(raw: Any) -> Accepted:
     texts = [raw["made"], raw["bundle"], raw["lock"], *raw["superseded"]]
-    if set(raw) != {"made", "bundle", "lock", "superseded"} or not all(type(text) is str for text in texts):
+    if set(raw) != {"made", "bundle", "lock", "superseded"} or not all(
+        type(text) is str for text in texts
+    ):
         raise ValueError
     if not MOMENT.fullmatch(texts[0]) or not all(SHA256_HEX.fullmatch(text) for text in texts[2:]):
         raise ValueError

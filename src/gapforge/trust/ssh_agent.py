@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import ToolError, TrustError
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
@@ -32,7 +32,13 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
     owner is there anyway. Without a terminal the key comes back as it is, and signing says what to do.
     Raises TrustError when no right passphrase is given, ToolError without OpenSSH's programs.
     """
-    if key is None or not key.locked or key.public.touched or not ssh_signatures.at_terminal() or _in_users_agent(key):
+    if (
+        key is None
+        or not key.locked
+        or key.public.touched
+        or not ssh_signatures.at_terminal()
+        or _in_users_agent(key)
+    ):
         yield key
         return
     short = None if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST else "/tmp"
@@ -42,13 +48,17 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
             pid = (agent.stdout.readline() if agent.stdout is not None else "").strip()
             try:
                 if not pid.isdecimal():
-                    raise ToolError(tr("ssh-agent가 시작되지 않습니다", "ssh-agent does not start"),
-                                    hint=f"ssh-add {key.file}; {tr('그다음', 'then')} --sign {key.file}.pub")  # fmt: skip
+                    raise ToolError(
+                        _("ssh-agent does not start"),
+                        hint=f"ssh-add {key.file}; " + _("then") + f" --sign {key.file}.pub",
+                    )
                 ours = dataclasses.replace(key, agent=socket)
                 done = ssh_signatures.asked(["ssh-add", "-q", str(key.file)], ours, terminal=True)
                 if done.code != 0:
-                    raise TrustError(tr(f"{key.file}의 암호를 받지 못했습니다", f"no passphrase for {key.file} was given"),
-                                     hint=tr("같은 명령을 다시 실행하십시오", "run the same command again"))  # fmt: skip
+                    raise TrustError(
+                        _("no passphrase for {file} was given", file=key.file),
+                        hint=_("run the same command again"),
+                    )
                 yield ours
             finally:
                 if pid.isdecimal():
@@ -58,6 +68,10 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
 
 def _in_users_agent(key: SigningKey) -> bool:
     done = process.run(
-        ["ssh-add", "-L"], env=ssh_signatures.asking(key), check=False, timeout=ssh_signatures.PATIENCE, detached=True
+        ["ssh-add", "-L"],
+        env=ssh_signatures.asking(key),
+        check=False,
+        timeout=ssh_signatures.PATIENCE,
+        detached=True,
     )
     return key.public.text in done.output

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault, TrustError, UsageError
 from gapforge.base.files import exclusive, read_regular, sha256_bytes, write_text
+from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
-from gapforge.base.text import josa, printable, tr
+from gapforge.base.text import printable
 from gapforge.trust import accepted_indexes, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
 
@@ -35,7 +36,6 @@ _OPTION = r'(?:namespaces|valid-after|valid-before)="[^"]*"'
 _LINE = re.compile(
     rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?)'
 )
-# no tr: the first line of a file
 _HEADER = "# Who may sign what gapforge imports and builds. Written by: ./gapforge trust add; format: man ssh-keygen"
 
 
@@ -69,19 +69,28 @@ class Signers:
         """Who signed ``data``. Raises Untrusted saying why nobody who counts did, ToolError without ssh-keygen."""
         if signature.namespace != namespace:
             other = printable(signature.namespace)[:60]
-            raise Untrusted(tr(f"다른 것의 서명임 ({other})", f"has a signature of something else ({other})"))
+            raise Untrusted(_("has a signature of something else ({other})", other=other))
         known = [signer for signer in self.signers if signer.key.blob == signature.key.blob]
         if not known:
-            raise Untrusted(tr(f"여기서 신뢰하지 않는 {signature.key.fingerprint}의 서명임",
-                               f"is signed by {signature.key.fingerprint}, which is not trusted here"))  # fmt: skip
+            raise Untrusted(
+                _(
+                    "is signed by {fingerprint}, which is not trusted here",
+                    fingerprint=signature.key.fingerprint,
+                )
+            )
         reasons = []
         for signer in known:
             reason = ssh_signatures.why_not(signature, data, namespace, self.file, signer.name)
             if not reason:
                 return signer
             reasons.append(reason)
-        raise Untrusted(tr(f"{known[0].name}의 서명 뒤에 내용이나 서명이 바뀜 ({reasons[0]})",
-                           f"was altered after {known[0].name} signed it, or the signature was ({reasons[0]})"))  # fmt: skip
+        raise Untrusted(
+            _(
+                "was altered after {name} signed it, or the signature was ({reason})",
+                name=known[0].name,
+                reason=reasons[0],
+            )
+        )
 
 
 def place(project: Project) -> Path:
@@ -94,14 +103,25 @@ def place(project: Project) -> Path:
             inside = folder.resolve() in file.resolve().parents
             if inside and folder.resolve() not in (home, *home.parents):
                 raise TrustError(
-                    tr(f"{VARIABLE}={named}: 날라 온 폴더 {folder} 안에 있습니다. 날라 온 것을 바꾸는 사람은 이 목록도 바꿀 수 있습니다",
-                       f"{VARIABLE}={named} lies in {folder}, which is carried: whoever alters what is carried "
-                       "could alter it too"),
-                    hint=tr(f"export {VARIABLE}=/etc/gapforge/allowed_signers (또는 이 변수를 지우십시오)",
-                            f"export {VARIABLE}=/etc/gapforge/allowed_signers, or unset it"))  # fmt: skip
+                    _(
+                        "{variable}={named} lies in {folder}, which is carried: whoever "
+                        "alters what is carried could alter it too",
+                        variable=VARIABLE,
+                        named=named,
+                        folder=folder,
+                    ),
+                    hint=_(
+                        "export {variable}=/etc/gapforge/allowed_signers, or unset it",
+                        variable=VARIABLE,
+                    ),
+                )
         return file
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
-    return (settings if settings.is_absolute() else _home() / ".config") / "gapforge" / "allowed_signers"
+    return (
+        (settings if settings.is_absolute() else _home() / ".config")
+        / "gapforge"
+        / "allowed_signers"
+    )
 
 
 def load(project: Project) -> Signers:
@@ -113,29 +133,41 @@ def load(project: Project) -> Signers:
     file = place(project)
     if not _there(file):
         command = f"sudo env {VARIABLE}=$HOME/.config/gapforge/allowed_signers …"
-        hint = tr(f"./gapforge trust add KEY; sudo로 실행할 때는 목록을 지정하십시오: {command}",
-                  f"./gapforge trust add KEY; with sudo name the list: {command}")  # fmt: skip
-        gone = tr("없음", "does not exist")
+        hint = _("./gapforge trust add KEY; with sudo name the list: {command}", command=command)
+        gone = _("does not exist")
         if os.environ.get(VARIABLE):
-            raise TrustError(tr(f"{josa(VARIABLE, '으로', '로')} 지정한 신뢰하는 서명자의 목록이 없습니다",
-                                f"the list of trusted signers that {VARIABLE} names is not there"),
-                             faults=[Fault(str(file), gone)], hint=hint)  # fmt: skip
+            raise TrustError(
+                _(
+                    "the list of trusted signers that {variable} names is not there",
+                    variable=VARIABLE,
+                ),
+                faults=[Fault(str(file), gone)],
+                hint=hint,
+            )
         record = accepted_indexes.file_of(project)
         if _there(record):
             raise TrustError(
-                tr("전에 서명된 묶음을 받아들인 곳인데, 지금은 신뢰하는 서명자의 목록이 없습니다",
-                   "signed bundles were accepted here, and now the list of trusted signers is not there"),
+                _(
+                    "signed bundles were accepted here, and now the list of trusted "
+                    "signers is not there"
+                ),
                 faults=[Fault(str(file), gone)],
-                hint=tr(f"{hint}; 일부러 아무도 신뢰하지 않으려면: rm {record}",
-                        f"{hint}; to trust nobody on purpose: rm {record}"))  # fmt: skip
+                hint=_("{hint}; to trust nobody on purpose: rm {record}", hint=hint, record=record),
+            )
         invoker = _invoker_s(file)
         if invoker is not None:
             raise TrustError(
-                tr("sudo를 부른 사용자에게는 신뢰하는 서명자의 목록이 있지만, 지금 실행하는 root에게는 없습니다",
-                   "who calls sudo has a list of trusted signers, and root, who is asked now, has none"),
+                _(
+                    "who calls sudo has a list of trusted signers, and root, who is "
+                    "asked now, has none"
+                ),
                 faults=[Fault(str(file), gone, str(invoker))],
-                hint=tr(f"sudo env {VARIABLE}={invoker} … 뒤에 같은 명령을 쓰십시오",
-                        f"sudo env {VARIABLE}={invoker} …, the same command"))  # fmt: skip
+                hint=_(
+                    "sudo env {variable}={invoker} …, the same command",
+                    variable=VARIABLE,
+                    invoker=invoker,
+                ),
+            )
         return Signers(file, ())
     return read(file)
 
@@ -165,14 +197,18 @@ def read(file: Path) -> Signers:
             signers.append(_signer(line))
         except ValueError as error:
             faults.append(
-                Fault(tr(f"{file}: {number}행", f"{file}: line {number}"), str(error),
-                      tr("./gapforge trust add가 쓰는 형식인 NAME KIND KEY", "NAME KIND KEY, as ./gapforge trust add writes it"))
-            )  # fmt: skip
+                Fault(
+                    _("{file}: line {number}", file=file, number=number),
+                    str(error),
+                    _("NAME KIND KEY, as ./gapforge trust add writes it"),
+                )
+            )
     if faults:
-        raise TrustError(tr("신뢰하는 서명자의 목록이 손상되어 아무것도 신뢰하지 않습니다",
-                            "the list of trusted signers is damaged, so nothing is trusted"), faults=faults,
-                         hint=tr(f"목록을 고치거나 되돌리십시오({file}). 그다음: ./gapforge trust list",
-                                 f"correct {file}, or restore it; then: ./gapforge trust list"))  # fmt: skip
+        raise TrustError(
+            _("the list of trusted signers is damaged, so nothing is trusted"),
+            faults=faults,
+            hint=_("correct {file}, or restore it; then: ./gapforge trust list", file=file),
+        )
     return Signers(file, tuple(signers))
 
 
@@ -183,8 +219,10 @@ def add(file: Path, key: PublicKey, name: str) -> bool:
     has signed its last.
     """
     if not NAME.fullmatch(name):
-        raise UsageError(tr(f"{printable(name)!r}: 서명자의 이름으로 쓸 수 없습니다", f"{printable(name)!r} cannot be a signer's name"),
-                         hint=tr("--name에 쓸 수 있는 것: 영문자, 숫자, . _ @ + -", "--name with letters, digits and . _ @ + -"))  # fmt: skip
+        raise UsageError(
+            _("{name!r} cannot be a signer's name", name=printable(name)),
+            hint=_("--name with letters, digits and . _ @ + -"),
+        )
     if any(signer.name == name and signer.key.blob == key.blob for signer in read(file).signers):
         return False
     with _changing(file):
@@ -196,16 +234,25 @@ def _add(file: Path, key: PublicKey, name: str) -> None:
     for signer in read(file).signers:
         if signer.name == name:
             raise UsageError(
-                tr(f"{name}: 이미 다른 키 {josa(signer.key.fingerprint, '으로', '로')} 신뢰하고 있습니다(이번 키는 {key.fingerprint})",
-                   f"{name} is trusted with another key, {signer.key.fingerprint}; this one is {key.fingerprint}"),
-                hint=tr(f"키를 더하려면: ./gapforge trust add KEY --name {name}-2; 바꾸려면: ./gapforge trust remove {name}, "
-                        "그다음 trust add",
-                        f"a further key: ./gapforge trust add KEY --name {name}-2; to replace it: ./gapforge trust remove {name}, "
-                        "then add"))  # fmt: skip
+                _(
+                    "{name} is trusted with another key, {fingerprint}; this one is "
+                    "{key_fingerprint}",
+                    name=name,
+                    fingerprint=signer.key.fingerprint,
+                    key_fingerprint=key.fingerprint,
+                ),
+                hint=_(
+                    "a further key: ./gapforge trust add KEY --name {name}-2; to replace "
+                    "it: ./gapforge trust remove {name}, then add",
+                    name=name,
+                ),
+            )
     before = _text(file) if _there(file) else _HEADER + "\n"
     namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
     line = f'{name} namespaces="{namespaces}" {key.text}'
-    write_text(_real(file), before + ("" if before.endswith("\n") or not before else "\n") + line + "\n")
+    write_text(
+        _real(file), before + ("" if before.endswith("\n") or not before else "\n") + line + "\n"
+    )
 
 
 def remove(file: Path, name: str) -> list[Signer]:
@@ -217,10 +264,14 @@ def remove(file: Path, name: str) -> list[Signer]:
 def _remove(file: Path, name: str) -> list[Signer]:
     gone = [signer for signer in read(file).signers if signer.name == name]
     if not gone:
-        raise UsageError(tr(f"{printable(name)}: 신뢰하는 서명자 가운데 이런 이름이 없습니다",
-                            f"nobody called {printable(name)} is trusted"), hint="./gapforge trust list")  # fmt: skip
-    kept = [line for line in _text(file).split("\n")
-            if not line.strip() or line.startswith("#") or _signer(line).name != name]  # fmt: skip
+        raise UsageError(
+            _("nobody called {name} is trusted", name=printable(name)), hint="./gapforge trust list"
+        )
+    kept = [
+        line
+        for line in _text(file).split("\n")
+        if not line.strip() or line.startswith("#") or _signer(line).name != name
+    ]
     write_text(_real(file), "\n".join(kept))
     return gone
 
@@ -240,7 +291,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     try:
         data = read_regular(lock, MAX_LOCK)
     except FileNotFoundError:
-        raise _refused(preset, [Fault(str(lock), tr("없음", "is missing"))]) from None
+        raise _refused(preset, [Fault(str(lock), _("is missing"))]) from None
     except OSError as error:
         problem = unreadable(error)
         raise _refused(preset, [Fault(str(lock), problem)]) from None
@@ -249,7 +300,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     try:
         signer = signers.judge(ssh_signatures.read_signature(beside), data, LOCK)
     except BadSignature as error:
-        expected = tr("lock.json의 서명", "the signature of lock.json")
+        expected = _("the signature of lock.json")
         raise _refused(preset, [Fault(str(beside), str(error), expected)]) from None
     except Untrusted as error:
         raise _refused(preset, [Fault(str(lock), str(error), _trusted(signers))]) from None
@@ -257,28 +308,39 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     sha256 = sha256_bytes(data)
     if known is not None and sha256 in known.superseded:
         raise TrustError(
-            tr(f"{preset}의 artifacts가 여기서 이미 받아들인 것보다 오래되었습니다",
-               f"the artifacts of {preset} are older than what was accepted here"),
-            faults=[Fault(str(lock), tr(f"sha256이 {sha256}임. 나중 묶음이 이것을 대체했음",
-                                        f"has sha256 {sha256}, which a later bundle replaced"),
-                          tr(f"{known.made}에 서명한 sha256 {known.lock}", f"sha256 {known.lock}, signed {known.made}"))],
-            hint=tr(f"이 묶음을 다시 unpack 하십시오: {known.bundle}; 일부러 되돌리려면: ./gapforge unpack DIR --allow-older",
-                    f"unpack bundle {known.bundle} again; to go back on purpose: ./gapforge unpack DIR --allow-older"))  # fmt: skip
+            _("the artifacts of {preset} are older than what was accepted here", preset=preset),
+            faults=[
+                Fault(
+                    str(lock),
+                    _("has sha256 {sha256}, which a later bundle replaced", sha256=sha256),
+                    _("sha256 {lock}, signed {made}", lock=known.lock, made=known.made),
+                )
+            ],
+            hint=_(
+                "unpack bundle {bundle} again; to go back on purpose: ./gapforge unpack "
+                "DIR --allow-older",
+                bundle=known.bundle,
+            ),
+        )
     return signer
 
 
 def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:
-    return TrustError(tr(f"{preset}의 artifacts에 여기서 신뢰하는 사람의 서명이 없습니다",
-                         f"the artifacts of {preset} are not signed by anybody who is trusted here"), faults=faults,
-                      hint=tr(f"만든 곳에서: ./gapforge trust sign {preset} --key KEY (그 뒤 {LOCK_SIGNATURE}도 함께 나르십시오); "
-                              "서명할 수 있는 사람: ./gapforge trust list",
-                              f"where they were made: ./gapforge trust sign {preset} --key KEY, and carry {LOCK_SIGNATURE} too; "
-                              "who may sign: ./gapforge trust list"))  # fmt: skip
+    return TrustError(
+        _("the artifacts of {preset} are not signed by anybody who is trusted here", preset=preset),
+        faults=faults,
+        hint=_(
+            "where they were made: ./gapforge trust sign {preset} --key KEY, and carry "
+            "{lock_signature} too; who may sign: ./gapforge trust list",
+            preset=preset,
+            lock_signature=LOCK_SIGNATURE,
+        ),
+    )
 
 
 def _trusted(signers: Signers) -> str:
-    return tr(" 또는 ", " or ").join(signer.shown for signer in signers.signers[:4]) + (
-        tr(" 또는 그 밖의 서명자", " or others") if len(signers.signers) > 4 else ""
+    return _(" or ").join(signer.shown for signer in signers.signers[:4]) + (
+        _(" or others") if len(signers.signers) > 4 else ""
     )
 
 
@@ -288,38 +350,41 @@ def _signer(line: str) -> Signer:
     if match is None:
         certificates = "cert-authority" in line
         raise ValueError(
-            tr("형식이 다름", "has another form")
-            + (tr(" (인증서는 쓰지 않음)", ", and certificates are not followed") if certificates else "")
+            _("has another form")
+            + (_(", and certificates are not followed") if certificates else "")
         )
     name = match["names"].split(",")[0]
     if not NAME.fullmatch(name):
-        raise ValueError(tr(f"이름 자리에 패턴이나 다른 형식이 있음: {name[:60]!r}",
-                            f"has a pattern or another form in place of a name: {name[:60]!r}"))  # fmt: skip
+        raise ValueError(
+            _("has a pattern or another form in place of a name: {name!r}", name=name[:60])
+        )
     try:
         return Signer(name, ssh_signatures.parse_public(match["key"]))
     except ValueError as error:
-        raise ValueError(tr(f"쓸 수 없는 키가 있음: {error}", f"holds a key that {error}")) from None
+        raise ValueError(_("holds a key that {error}", error=error)) from None
 
 
 def _text(file: Path) -> str:
     real = _real(file)
     try:
         if stat.S_IMODE(os.stat(real).st_mode) & 0o002:
-            raise TrustError(tr("이 컴퓨터의 누구나 신뢰하는 서명자의 목록을 바꿀 수 있습니다",
-                                "everybody on this machine may change the list of trusted signers"),
-                             faults=[Fault(str(file), tr("누구나 쓸 수 있음", "may be written by all"))],
-                             hint=f"chmod o-w {file}")  # fmt: skip
+            raise TrustError(
+                _("everybody on this machine may change the list of trusted signers"),
+                faults=[Fault(str(file), _("may be written by all"))],
+                hint=f"chmod o-w {file}",
+            )
         return read_regular(real, MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError:
-        problem = tr("텍스트가 아님", "is not text")
+        problem = _("is not text")
     except OSError as error:
         problem = unreadable(error)
     except ValueError as error:
         problem = str(error)
-    raise TrustError(tr("신뢰하는 서명자의 목록을 읽을 수 없어 아무것도 신뢰하지 않습니다",
-                        "the list of trusted signers cannot be read, so nothing is trusted"),
-                     faults=[Fault(str(file), problem)],
-                     hint=tr(f"ls -l {file}; 그다음: ./gapforge trust list", f"ls -l {file}; then: ./gapforge trust list"))  # fmt: skip
+    raise TrustError(
+        _("the list of trusted signers cannot be read, so nothing is trusted"),
+        faults=[Fault(str(file), problem)],
+        hint=_("ls -l {file}; then: ./gapforge trust list", file=file),
+    )
 
 
 def _there(file: Path) -> bool:
@@ -345,6 +410,7 @@ def _home() -> Path:
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
-        raise TrustError(tr("이 사용자는 홈이 없어 신뢰하는 서명자의 목록도 없습니다",
-                            "this user has no home, so there is no list of trusted signers"),
-                         hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers") from None  # fmt: skip
+        raise TrustError(
+            _("this user has no home, so there is no list of trusted signers"),
+            hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers",
+        ) from None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.compat import rules
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.versions import key
@@ -36,19 +36,29 @@ class Outlook:
     raw: Mapping[str, Any]
 
 
-def look(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, resolver: Resolver,
-         lock: Lock | None = None, *, same_line: bool = False) -> Outlook:  # fmt: skip
+def look(
+    preset: Preset,
+    catalog: Catalog,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    resolver: Resolver,
+    lock: Lock | None = None,
+    *,
+    same_line: bool = False,
+) -> Outlook:
     """Ask every upstream and combine. ``same_line`` takes only releases of the series that the preset has
     (FFmpeg 5.1.x, TensorRT 8.x, torch 2.1.x). Raises FetchError at once when the network is forbidden; an
     upstream that does not answer is said in its component."""
-    network.require(
-        tr(f"{preset.name}의 새 릴리스 찾기", f"looking for releases newer than {preset.name}'s"), files=False
-    )
+    network.require(_("looking for releases newer than {name}'s", name=preset.name), files=False)
     found = components(preset, catalog, upstreams, network, resolver, lock, same_line)
-    return combine(preset, found, lambda p: {(q.rule, q.path): q.text for q in rules.check_preset(p, catalog)})
+    return combine(
+        preset, found, lambda p: {(q.rule, q.path): q.text for q in rules.check_preset(p, catalog)}
+    )
 
 
-def combine(preset: Preset, parts: Sequence[Component], judge: Callable[[Preset], Mapping[Any, str]]) -> Outlook:
+def combine(
+    preset: Preset, parts: Sequence[Component], judge: Callable[[Preset], Mapping[Any, str]]
+) -> Outlook:
     """Find what fits alone and what fits together. ``judge`` gives a preset's problems by identity."""
     start: Raw = json.loads(json.dumps(preset.raw))
     before = set(judge(preset))
@@ -65,8 +75,12 @@ def combine(preset: Preset, parts: Sequence[Component], judge: Callable[[Preset]
                 break
             if index == 0:
                 component.why = reason
-        if not component.fits and not component.why and key(component.newest) > key(component.current):
-            component.why = component.note or tr("같은 계열에는 새 것이 없습니다", "there is none in the same series")
+        if (
+            not component.fits
+            and not component.why
+            and key(component.newest) > key(component.current)
+        ):
+            component.why = component.note or _("there is none in the same series")
     raw, together = start, {}
     by_name = {component.name: component for component in parts}
     headers = by_name.get("nv-codec-headers")
@@ -79,7 +93,9 @@ def combine(preset: Preset, parts: Sequence[Component], judge: Callable[[Preset]
             partners: list[Candidate | None] = [None]
             if component.name == "ffmpeg" and headers is not None:
                 partners += reversed(headers.candidates)
-            partner = next((p for p in partners if not why_not(_changed(changed, p) if p else changed)), ...)
+            partner = next(
+                (p for p in partners if not why_not(_changed(changed, p) if p else changed)), ...
+            )
             if partner is ...:
                 continue
             raw, together[component.name] = changed, candidate.version
@@ -94,10 +110,9 @@ def new_preset(outlook: Outlook, name: str, previous: str) -> Raw:
     raw: Raw = copy.deepcopy(dict(outlook.raw))
     raw["name"] = name
     changes = ", ".join(f"{part} {version}" for part, version in sorted(outlook.together.items()))
-    raw["summary"] = {
-        "ko": f"{previous}에서 갱신: {changes}",
-        "en": f"{previous} with newer releases: {changes}",
-    }
+    raw["summary"] = in_both_languages(
+        N_("{previous} with newer releases: {changes}"), previous=previous, changes=changes
+    )
     return raw
 
 
@@ -109,15 +124,28 @@ def render(value: Any, indent: int = 0, used: int = 0) -> str:
         return flat
     inner = " " * (indent + 2)
     if isinstance(value, dict):
-        parts = [f"{json.dumps(k, ensure_ascii=False)}: {render(v, indent + 2, len(k) + 5)}" for k, v in value.items()]
+        parts = [
+            f"{json.dumps(k, ensure_ascii=False)}: {render(v, indent + 2, len(k) + 5)}"
+            for k, v in value.items()
+        ]
         return "{\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * indent + "}"
-    if not any(isinstance(member, (dict, list)) for member in value):  # many short words: fill the lines
+    if not any(
+        isinstance(member, (dict, list)) for member in value
+    ):  # many short words: fill the lines
         lines = [""]
         for word in (json.dumps(member, ensure_ascii=False) for member in value):
             joined = f"{lines[-1]}, {word}" if lines[-1] else word
-            lines[-1:] = [joined] if len(inner + joined) < LINE or not lines[-1] else [lines[-1], word]
+            lines[-1:] = (
+                [joined] if len(inner + joined) < LINE or not lines[-1] else [lines[-1], word]
+            )
         return "[\n" + ",\n".join(inner + line for line in lines) + "\n" + " " * indent + "]"
-    return "[\n" + ",\n".join(inner + render(member, indent + 2) for member in value) + "\n" + " " * indent + "]"
+    return (
+        "[\n"
+        + ",\n".join(inner + render(member, indent + 2) for member in value)
+        + "\n"
+        + " " * indent
+        + "]"
+    )
 
 
 def _changed(raw: Raw, candidate: Candidate) -> Raw:

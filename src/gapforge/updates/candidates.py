@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gapforge.base.errors import GapforgeError
-from gapforge.base.text import josa, tr
+from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.versions import key, local, major, minor, public, within
 from gapforge.model.lock import Lock
@@ -20,7 +20,9 @@ from gapforge.updates.published_releases import Release, Upstream
 
 Raw = dict[str, Any]
 CUDA_TAG = re.compile(r"(.*?)([0-9]+\.[0-9]+\.[0-9]+)-(cudnn[0-9]*)-(devel|runtime)-(.*)")
-MAJORS_BACK = 3  # how many older major series of a Python package are asked for when the newest does not fit
+MAJORS_BACK = (
+    3  # how many older major series of a Python package are asked for when the newest does not fit
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,27 @@ class Component:
         return "held" if key(self.newest) > key(self.current) or self.why else "current"
 
     def to_json(self) -> dict[str, str]:
-        return {"name": self.name, "current": self.current, "newest": self.newest, "fits": self.fits,
-                "status": self.status, "why": self.why, "note": self.note, "problem": self.problem}  # fmt: skip
+        return {
+            "name": self.name,
+            "current": self.current,
+            "newest": self.newest,
+            "fits": self.fits,
+            "status": self.status,
+            "why": self.why,
+            "note": self.note,
+            "problem": self.problem,
+        }
 
 
-def components(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, resolver: Resolver,
-               lock: Lock | None, same_line: bool) -> list[Component]:  # fmt: skip
+def components(
+    preset: Preset,
+    catalog: Catalog,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    resolver: Resolver,
+    lock: Lock | None,
+    same_line: bool,
+) -> list[Component]:
     """Every part of the preset that has an upstream, with its newer releases. What does not answer says so itself."""
     found = [
         _base(preset, upstreams, network, lock, same_line),
@@ -88,13 +105,14 @@ def _numbers(version: str) -> list[str]:
     return [*public(version).split("."), "0", "0", "0"][:4]
 
 
-def _ask(component: Component, upstreams: Mapping[str, Upstream], network: Network, name: str = "") -> list[Release]:
+def _ask(
+    component: Component, upstreams: Mapping[str, Upstream], network: Network, name: str = ""
+) -> list[Release]:
     """The component's releases; [] and a ``problem`` when they cannot be had."""
     where = upstreams.get(name or component.name)
     if where is None:
-        component.problem = tr(
-            f"catalog/upstreams.json에 {josa(component.name, '이', '가')} 없습니다",
-            f"catalog/upstreams.json does not say where {component.name} is listed",
+        component.problem = _(
+            "catalog/upstreams.json does not say where {name} is listed", name=component.name
         )
         return []
     try:
@@ -110,7 +128,11 @@ def _ask(component: Component, upstreams: Mapping[str, Upstream], network: Netwo
 
 
 def _base(
-    preset: Preset, upstreams: Mapping[str, Upstream], network: Network, lock: Lock | None, same_line: bool
+    preset: Preset,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    lock: Lock | None,
+    same_line: bool,
 ) -> Component | None:
     """Newer tags of the base image. Another CUDA line is named, not taken: everything hangs on it."""
     match = CUDA_TAG.fullmatch(preset.builder.image)
@@ -118,19 +140,25 @@ def _base(
         if not preset.builder.image:
             return None  # made from packages or an archive: nothing upstream to ask
         component = Component("base", preset.builder.image)
-        component.problem = tr("태그의 모양을 모릅니다", "its tags follow no pattern that is known")
+        component.problem = _("its tags follow no pattern that is known")
         return component
     component = Component("base", f"{match[2]}-{match[3]}")
     found = _ask(component, upstreams, network, "base")
-    line = [r for r in found if minor(r.version) == minor(match[2]) and r.groups.get("cudnn") == match[3]]
+    line = [
+        r
+        for r in found
+        if minor(r.version) == minor(match[2]) and r.groups.get("cudnn") == match[3]
+    ]
     if component.problem:
         return component
     others = [r for r in found if minor(r.version) != minor(match[2])]
     component.newest = f"{line[0].version}-{match[3]}" if line else component.current
     if others and key(others[0].version) > key(match[2]):
-        component.note = tr(f"다른 CUDA 계열의 최신: {others[0].tag}", f"newest of another CUDA line: {others[0].tag}")
-    component.candidates = tuple(Candidate(f"{r.version}-{match[3]}", _take_base(match[2], r.version))
-                                 for r in _newer(line, match[2], 2, same_line))  # fmt: skip
+        component.note = _("newest of another CUDA line: {tag}", tag=others[0].tag)
+    component.candidates = tuple(
+        Candidate(f"{r.version}-{match[3]}", _take_base(match[2], r.version))
+        for r in _newer(line, match[2], 2, same_line)
+    )
     _moved(component, preset, network, lock)
     return component
 
@@ -159,17 +187,16 @@ def _moved(component: Component, preset: Preset, network: Network, lock: Lock | 
             component.note = "; ".join(filter(None, (component.note, error.message)))
             continue
         if now != pinned:
-            moved = tr(
-                f"{role} 태그가 다른 이미지를 가리킵니다: {now}",
-                f"the {role}'s tag stands for another image now: {now}",
-            )
+            moved = _("the {role}'s tag stands for another image now: {now}", role=role, now=now)
             component.note = "; ".join(filter(None, (component.note, moved)))
 
 
 # --- Python packages and PyTorch --------------------------------------------------------------------------
 
 
-def _torch(preset: Preset, catalog: Catalog, resolver: Resolver, same_line: bool) -> Component | None:
+def _torch(
+    preset: Preset, catalog: Catalog, resolver: Resolver, same_line: bool
+) -> Component | None:
     """Newer PyTorch sets on the preset's own index: the newest there, and the catalog's releases below it."""
     have = preset.pytorch
     if have is None:
@@ -188,7 +215,11 @@ def _torch(preset: Preset, catalog: Catalog, resolver: Resolver, same_line: bool
     sets = [newest]
     for version in sorted(catalog.torch, key=key, reverse=True):
         release = catalog.torch[version]
-        pair = {"torch": release.torch, "torchvision": release.torchvision, "torchaudio": release.torchaudio}
+        pair = {
+            "torch": release.torch,
+            "torchvision": release.torchvision,
+            "torchaudio": release.torchaudio,
+        }
         if (
             preset.python in release.pythons
             and key(version) < key(component.newest)
@@ -217,7 +248,11 @@ def _packages(preset: Preset, resolver: Resolver, same_line: bool) -> list[Compo
         match = re.fullmatch(r"\s*([A-Za-z0-9._-]+)(\[[^\]]*\])?\s*==\s*([^\s,*]+)\s*", requirement)
         if match is None:
             continue  # not pinned: sync takes the newest anyway when asked to --update
-        found.append(_package(preset, resolver, requirement, match[1] + (match[2] or ""), match[3], same_line))
+        found.append(
+            _package(
+                preset, resolver, requirement, match[1] + (match[2] or ""), match[3], same_line
+            )
+        )
     return found
 
 
@@ -226,7 +261,7 @@ def _package(
 ) -> Component:
     component = Component(name, current)
     bound, candidates = "", []
-    for _ in range(MAJORS_BACK):
+    for _round in range(MAJORS_BACK):
         try:
             wheels = resolver.wheels(replace(preset, packages=(f"{name}{bound}",), pytorch=None))
         except GapforgeError as error:
@@ -234,7 +269,9 @@ def _package(
                 component.problem = error.message
             break
         plain = re.sub(r"[-_.]+", "-", name.split("[")[0]).lower()
-        version = next((w.version for w in wheels if re.sub(r"[-_.]+", "-", w.name).lower() == plain), "")
+        version = next(
+            (w.version for w in wheels if re.sub(r"[-_.]+", "-", w.name).lower() == plain), ""
+        )
         component.newest = component.newest or version
         if key(version) <= key(current):
             break
@@ -259,7 +296,11 @@ def _take_package(old: str, new: str) -> Callable[[Raw], None]:
 
 
 def _tensorrt(
-    preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool
+    preset: Preset,
+    catalog: Catalog,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    same_line: bool,
 ) -> Component | None:
     """Newer TensorRT with a tar for this CUDA in the catalog; a release's tags have three numbers, a tar's four."""
     have = preset.tensorrt
@@ -267,26 +308,35 @@ def _tensorrt(
         return None
     component = Component("tensorrt", have.version)
     found = _ask(component, upstreams, network)
-    known = sorted((r for r in catalog.tensorrt.values() if key(r.version) > key(have.version)),
-                   key=lambda r: key(r.version), reverse=True)  # fmt: skip
+    known = sorted(
+        (r for r in catalog.tensorrt.values() if key(r.version) > key(have.version)),
+        key=lambda r: key(r.version),
+        reverse=True,
+    )
     if found and not any(
         within(r.version, "", found[0].version) and within(found[0].version, "", r.version)
         for r in catalog.tensorrt.values()
     ):
-        component.note = tr(
-            f"{found[0].version}의 tar를 카탈로그가 모릅니다", f"the catalog does not know {found[0].version}'s tar"
-        )
+        component.note = _("the catalog does not know {version}'s tar", version=found[0].version)
     if have.form != "tar":
-        component.note = tr("deb 패키지는 손으로 고정합니다", "packages are pinned by hand (form deb)")
+        component.note = _("packages are pinned by hand (form deb)")
         return component
     candidates = []
     for release in known:
         if same_line and major(release.version) != major(have.version):
             continue
-        tar = next((t for t in release.tars if t.cuda_from and within(minor(preset.cuda), t.cuda_from, t.cuda_to)),
-                   next((t for t in release.tars if t.cuda == minor(preset.cuda)), None))  # fmt: skip
+        tar = next(
+            (
+                t
+                for t in release.tars
+                if t.cuda_from and within(minor(preset.cuda), t.cuda_from, t.cuda_to)
+            ),
+            next((t for t in release.tars if t.cuda == minor(preset.cuda)), None),
+        )
         if tar is not None:
-            change = _take_source("tensorrt", release.version, tar.url, tar.file, tar.sha256, "tensorrt")
+            change = _take_source(
+                "tensorrt", release.version, tar.url, tar.file, tar.sha256, "tensorrt"
+            )
             candidates.append(Candidate(release.version, change))
     component.candidates = tuple(candidates)
     if component.problem and candidates:  # the tags cannot be had, but the catalog knows newer ones
@@ -296,7 +346,11 @@ def _tensorrt(
 
 
 def _sources(
-    preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, same_line: bool
+    preset: Preset,
+    catalog: Catalog,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    same_line: bool,
 ) -> list[Component]:
     """Every other source archive. opencv-contrib and OpenCV's own downloads go with OpenCV."""
     found = []
@@ -304,28 +358,40 @@ def _sources(
         if name in ("tensorrt", "opencv-contrib") or name.startswith("opencv-cache-"):
             continue
         component = Component(
-            name, source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else "")
+            name,
+            source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else ""),
         )
         found.append(component)
         if not source.urls:
             component.newest = component.current
-            component.note = tr("기반 이미지의 APT 소스나 인덱스를 따릅니다: ./deps_sync.sh --update",
-                                "follows the base's APT sources or the index: ./deps_sync.sh --update")  # fmt: skip
+            component.note = _(
+                "follows the base's APT sources or the index: ./deps_sync.sh --update"
+            )
             continue
         listed = _ask(component, upstreams, network)
         newer = _newer(listed, component.current, 2, same_line)
         if name == "opencv":
             component.candidates = _opencv(preset, catalog, upstreams, network, component, newer)
         elif listed:
-            component.candidates = tuple(Candidate(r.version, _take_release(name, r, upstreams[name], _known(catalog, name, r.version)))
-                                         for r in newer)  # fmt: skip
+            component.candidates = tuple(
+                Candidate(
+                    r.version,
+                    _take_release(name, r, upstreams[name], _known(catalog, name, r.version)),
+                )
+                for r in newer
+            )
     return found
 
 
 def _known(catalog: Catalog, name: str, version: str) -> tuple[str, str, str] | None:
     """(address, file, hash) that the catalog has for a release; None when it has none."""
-    archives = catalog.ffmpeg.get(version, ()) if name == "ffmpeg" else \
-        catalog.headers[version].archives if name == "nv-codec-headers" and version in catalog.headers else ()  # fmt: skip
+    archives = (
+        catalog.ffmpeg.get(version, ())
+        if name == "ffmpeg"
+        else catalog.headers[version].archives
+        if name == "nv-codec-headers" and version in catalog.headers
+        else ()
+    )
     best = sorted(archives, key=lambda a: (not a.sha256, not a.file.endswith(".tar.xz")))
     return (best[0].url, best[0].file, best[0].sha256) if best else None
 
@@ -342,7 +408,9 @@ def _take_release(
     return _take_source(name, release.version, address, file, sha256, part)
 
 
-def _take_source(name: str, version: str, url: str, file: str, sha256: str, part: str) -> Callable[[Raw], None]:
+def _take_source(
+    name: str, version: str, url: str, file: str, sha256: str, part: str
+) -> Callable[[Raw], None]:
     """Put another release into ``sources``, and its version into the preset's ``part``, "" for none.
 
     A hash that nobody published becomes null, and sync records what it sees first.
@@ -365,8 +433,14 @@ def _take_source(name: str, version: str, url: str, file: str, sha256: str, part
     return apply
 
 
-def _opencv(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream], network: Network, component: Component,
-            newer: Sequence[Release]) -> tuple[Candidate, ...]:  # fmt: skip
+def _opencv(
+    preset: Preset,
+    catalog: Catalog,
+    upstreams: Mapping[str, Upstream],
+    network: Network,
+    component: Component,
+    newer: Sequence[Release],
+) -> tuple[Candidate, ...]:
     """OpenCV releases that have their contrib, and whose configure-time downloads the catalog knows."""
     contrib: dict[str, Release] = {}
     if "opencv-contrib" in preset.sources and newer:
@@ -389,15 +463,21 @@ def _opencv(preset: Preset, catalog: Catalog, upstreams: Mapping[str, Upstream],
         ]
         if "opencv-contrib" in preset.sources:
             if release.version not in contrib:
-                component.note = tr(
-                    f"{release.version}의 contrib이 아직 없습니다", f"{release.version} has no contrib yet"
-                )
+                component.note = _("{version} has no contrib yet", version=release.version)
                 continue
-            steps.append(_take_release("opencv-contrib", contrib[release.version], upstreams["opencv-contrib"],
-                                       (known[1].url, known[1].file, known[1].sha256) if known else None))  # fmt: skip
+            steps.append(
+                _take_release(
+                    "opencv-contrib",
+                    contrib[release.version],
+                    upstreams["opencv-contrib"],
+                    (known[1].url, known[1].file, known[1].sha256) if known else None,
+                )
+            )
         if caches and known is None:
-            component.note = tr(f"{josa(release.version, '이', '가')} 구성 단계에서 받는 파일을 카탈로그가 모릅니다",
-                                f"the catalog does not know what {release.version}'s configure step downloads")  # fmt: skip
+            component.note = _(
+                "the catalog does not know what {version}'s configure step downloads",
+                version=release.version,
+            )
             continue
         steps += [_take_download(name, release.version, catalog) for name in caches]
         candidates.append(Candidate(release.version, _all(steps)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gapforge.base.text import tr
+from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
 from gapforge.compat.catalog import Catalog, CudaImage, TensorRTRelease, TorchRelease
 from gapforge.compat.rules import python_problems, torch_builds_for
@@ -78,18 +78,20 @@ def base_options(catalog: Catalog, holdings: Holdings | None = None) -> list[Opt
             newest[minor(image.cuda)] = image
     images = sorted(newest.values(), key=lambda i: key(i.cuda), reverse=True)
     first, last = catalog.opencv_confirmed
-    default = next((i for i in images if within(minor(i.cuda), first, last)), images[0] if images else None)
+    default = next(
+        (i for i in images if within(minor(i.cuda), first, last)), images[0] if images else None
+    )
     options = []
     for image in images:
         note = [f"cuDNN {image.cudnn or image.cudnn_major}"]
         if least := catalog.minor_drivers.get(image.cuda.split(".")[0]):
-            note.append(tr(f"드라이버 {least} 이상", f"driver {least} or newer"))
+            note.append(_("driver {least} or newer", least=least))
         if not catalog.opencv_for(image.cuda):
-            note.append(tr("OpenCV와의 조합은 확인되지 않음", "not confirmed with OpenCV"))
+            note.append(_("not confirmed with OpenCV"))
         note.append(holdings.image(image.builder, image.runtime).note if holdings else "")
         options.append(Option(image.builder, f"CUDA {image.cuda}", _listed(note), image is default))
     note = [PLAIN_BASE, holdings.image(PLAIN_BASE).note if holdings else ""]
-    options.append(Option(PLAIN_BASE, tr("CUDA 없음", "no CUDA"), _listed(note), not options))
+    options.append(Option(PLAIN_BASE, _("no CUDA"), _listed(note), not options))
     return options
 
 
@@ -116,7 +118,9 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
     return sorted(found, key=lambda pair: key(pair[0].torch), reverse=True)
 
 
-def torch_options(base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
+def torch_options(
+    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+) -> list[Option]:
     """The newest patch of each PyTorch series that fits, newest first, and none; default: the newest."""
     options: list[Option] = []
     seen: set[str] = set()
@@ -126,30 +130,47 @@ def torch_options(base: Base, python: str, catalog: Catalog, holdings: Holdings 
         seen.add(minor(release.torch))
         parts = [build, f"torchvision {release.torchvision}"]
         parts.append(
-            f"torchaudio {release.torchaudio}" if release.torchaudio else tr("torchaudio 없음", "no torchaudio")
+            f"torchaudio {release.torchaudio}" if release.torchaudio else _("no torchaudio")
         )
         parts.append(_torch_held(release, build, holdings).note if holdings else "")
-        options.append(Option(release.torch, f"PyTorch {release.torch}", _listed(parts), not options))
-    return [*options, Option(NONE, tr("PyTorch 없이", "without PyTorch"), "", not options)]
+        options.append(
+            Option(release.torch, f"PyTorch {release.torch}", _listed(parts), not options)
+        )
+    return [*options, Option(NONE, _("without PyTorch"), "", not options)]
 
 
 def _torch_held(release: TorchRelease, build: str, holdings: Holdings) -> Held:
     """The three wheels under their names in PyTorch's index, else in the default one."""
-    trio = {"torch": release.torch, "torchvision": release.torchvision, "torchaudio": release.torchaudio}
-    held = holdings.packages(*((name, f"{version}+{build}") for name, version in trio.items() if version))
+    trio = {
+        "torch": release.torch,
+        "torchvision": release.torchvision,
+        "torchaudio": release.torchaudio,
+    }
+    held = holdings.packages(
+        *((name, f"{version}+{build}") for name, version in trio.items() if version)
+    )
     if held.size is None and build == release.default_build:
         return holdings.packages(*((name, version) for name, version in trio.items() if version))
     return held
 
 
-def tensorrt_options(base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
+def tensorrt_options(
+    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+) -> list[Option]:
     """The TensorRT releases that fit, newest first, and none; default: the newest whose range is published.
 
     A build for a newer CUDA than the base's is offered only where NVIDIA published that it serves.
     """
     releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog) if base.cuda else []
-    sure = [r for r in tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
-            if _hash(r, base.cuda)] if base.cuda else []  # fmt: skip
+    sure = (
+        [
+            r
+            for r in tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
+            if _hash(r, base.cuda)
+        ]
+        if base.cuda
+        else []
+    )
     default = sure[0].version if sure else NONE
     options = []
     for release in releases:
@@ -157,35 +178,30 @@ def tensorrt_options(base: Base, python: str, catalog: Catalog, holdings: Holdin
         assert tar is not None  # releases_for gives only those with a tar
         if tensorrt.fit(tar, base.cuda) != "yes" and key(tar.cuda) > key(base.cuda):
             continue
-        note = [tr(f"CUDA {tar.cuda}용 빌드", f"built for CUDA {tar.cuda}")]
+        note = [_("built for CUDA {cuda}", cuda=tar.cuda)]
         if tensorrt.fit(tar, base.cuda) != "yes":
-            note.append(tr("이 CUDA와는 확인되지 않음", "not confirmed with this CUDA"))
+            note.append(_("not confirmed with this CUDA"))
         if release.pythons and release.binds(python) is None:
-            note.append(tr(f"Python {python} 바인딩은 확인되지 않음", f"its binding for Python {python} not confirmed"))
+            note.append(_("its binding for Python {python} not confirmed", python=python))
         note.append(holdings.file(tar.sha256, tar.size).note if holdings else "")
         if not tar.sha256:
-            note.append(tr("공개된 해시 없음", "no published hash"))
+            note.append(_("no published hash"))
         options.append(
-            Option(release.version, f"TensorRT {release.version}", _listed(note), release.version == default)
+            Option(
+                release.version,
+                f"TensorRT {release.version}",
+                _listed(note),
+                release.version == default,
+            )
         )
-    return [*options, Option(NONE, tr("TensorRT 없이", "without TensorRT"), "", default == NONE)]
+    return [*options, Option(NONE, _("without TensorRT"), "", default == NONE)]
 
 
 def type_options() -> list[Option]:
     """Runtime (default) or dev."""
     return [
-        Option(
-            "runtime",
-            "Runtime",
-            tr("현장에 배포하는 이미지: 컴파일러와 헤더 없음", "for deployment: no compiler, no headers"),
-            True,
-        ),
-        Option(
-            "dev",
-            "Dev",
-            tr("개발용 이미지: 도구, 헤더, 소스 포함", "for development: tools, headers and sources"),
-            False,
-        ),
+        Option("runtime", "Runtime", _("for deployment: no compiler, no headers"), True),
+        Option("dev", "Dev", _("for development: tools, headers and sources"), False),
     ]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, PresetError
 from gapforge.base.files import write_text
+from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.compat import catalog as catalogs
 from gapforge.compat import tensorrt
 from gapforge.compat.catalog import Archive, Catalog
@@ -23,11 +23,20 @@ from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import NONE, Choices, base_of
 
-_NV_OPTIONS = ("--enable-ffnvcodec", "--enable-cuda", "--enable-cuvid", "--enable-nvdec", "--enable-nvenc",
-               "--enable-cuda-nvcc", "--enable-libnpp")  # fmt: skip
+_NV_OPTIONS = (
+    "--enable-ffnvcodec",
+    "--enable-cuda",
+    "--enable-cuvid",
+    "--enable-nvdec",
+    "--enable-nvenc",
+    "--enable-cuda-nvcc",
+    "--enable-libnpp",
+)
 
 
-def apply_overrides(preset_raw: Mapping[str, Any], choices: Choices, catalog: Catalog) -> dict[str, Any]:
+def apply_overrides(
+    preset_raw: Mapping[str, Any], choices: Choices, catalog: Catalog
+) -> dict[str, Any]:
     """The raw preset with base, Python, PyTorch and TensorRT as chosen; what was not chosen stays.
 
     Raises CompatibilityError, with every reason and what works instead, when the result cannot work.
@@ -45,11 +54,9 @@ def apply_overrides(preset_raw: Mapping[str, Any], choices: Choices, catalog: Ca
         _set_tensorrt(raw, choices.tensorrt, catalog)
     elif choices.base is not None and raw.get("tensorrt"):
         _set_tensorrt(raw, raw["tensorrt"]["version"], catalog)
-    faults = presets.faults_of(raw, tr("선택", "choices"))
+    faults = presets.faults_of(raw, _("choices"))
     if faults:
-        raise PresetError(
-            tr("이 선택으로는 프리셋을 만들 수 없습니다", "these choices make no valid preset"), faults=faults
-        )
+        raise PresetError(_("these choices make no valid preset"), faults=faults)
     problems = [p for p in check_preset(presets.parse(raw), catalog) if p.severity == "error"]
     if problems:
         raise refusal(problems)
@@ -59,13 +66,9 @@ def apply_overrides(preset_raw: Mapping[str, Any], choices: Choices, catalog: Ca
 def refusal(problems: Sequence[Problem]) -> CompatibilityError:
     """The error for combinations that cannot work, each with its reason."""
     return CompatibilityError(
-        problems[0].text
-        if len(problems) == 1
-        else tr("선택한 버전들은 함께 쓸 수 없습니다", "the chosen versions cannot work together"),
+        problems[0].text if len(problems) == 1 else _("the chosen versions cannot work together"),
         faults=[Fault(p.path, p.text) for p in problems] if len(problems) > 1 else [],
-        hint=tr(
-            "위에 적힌 버전으로 바꾸어 다시 실행하십시오", "choose the versions named above and run the command again"
-        ),
+        hint=_("choose the versions named above and run the command again"),
     )
 
 
@@ -83,15 +86,23 @@ def template_for(base: str, project: Project, catalog: Catalog, torch: str = "")
     cuda = chosen.cuda if chosen else ""
     known = [p for p in _readable(project) if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
-        raise PresetError(tr("바탕으로 삼을 프리셋이 없습니다", "there is no preset to start from"),
-                          hint=tr("presets/ 폴더를 배포본에서 복원하십시오", "restore presets/ from the release"))  # fmt: skip
+        raise PresetError(
+            _("there is no preset to start from"), hint=_("restore presets/ from the release")
+        )
 
     def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], bool, tuple[int, ...], str]:
         own = key(public(preset.pytorch.torch)) if preset.pytorch else ()
         newer = key(preset.cuda) > key(cuda)
         order = tuple(n if newer else -n for n in key(preset.cuda))
         other = own[:2] != key(torch)[:2]
-        return (newer, int(major(preset.cuda) != major(cuda)), order, other, tuple(-n for n in own), preset.name)
+        return (
+            newer,
+            int(major(preset.cuda) != major(cuda)),
+            order,
+            other,
+            tuple(-n for n in own),
+            preset.name,
+        )
 
     return min(known, key=distance)
 
@@ -121,7 +132,9 @@ def preset_for(
         if _content(preset.raw) == _content(raw):
             return preset, None
     number = 1
-    while (name := stem if number == 1 else f"{stem}-{number}") in taken or project.preset_file(name).exists():
+    while (name := stem if number == 1 else f"{stem}-{number}") in taken or project.preset_file(
+        name
+    ).exists():
         number += 1
     raw["name"] = name
     raw["summary"] = _summary(raw)
@@ -138,13 +151,18 @@ def render(raw: Mapping[str, Any]) -> str:
 
 def _pretty(value: Any, indent: str) -> str:
     plain = json.dumps(value, ensure_ascii=False)
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    members = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
     flat = all(not isinstance(member, dict | list) for member in members)
     if not members or (flat and indent and len(indent + plain) <= 100):
         return plain
     inner = indent + "  "
     if isinstance(value, dict):
-        rows = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}" for k, v in value.items()]
+        rows = [
+            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}"
+            for k, v in value.items()
+        ]
         return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
     rows = [""]
     for member in (_pretty(m, inner) for m in value):  # words fill the line, objects have one each
@@ -171,11 +189,14 @@ def _content(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _summary(raw: Mapping[str, Any]) -> dict[str, str]:
     trt, torch = raw.get("tensorrt"), raw.get("pytorch")
-    parts = [f"CUDA {raw['cuda']}" if raw.get("cuda") else "CPU", f"Python {raw['python']['version']}"]
+    parts = [
+        f"CUDA {raw['cuda']}" if raw.get("cuda") else "CPU",
+        f"Python {raw['python']['version']}",
+    ]
     parts += [f"PyTorch {torch['torch']}"] if torch else []
     parts += [f"TensorRT {trt['version']}"] if trt else []
     listed = ", ".join(parts)
-    return {"ko": f"직접 고른 구성: {listed}", "en": f"Chosen by hand: {listed}"}
+    return in_both_languages(N_("Chosen by hand: {listed}"), listed=listed)
 
 
 def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
@@ -184,13 +205,17 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
         raw["base"] = {"builder": {"image": reference}, "runtime": {"image": reference}}
         return
     raw["base"] = {"builder": {"image": base.builder}, "runtime": {"image": base.runtime}}
-    same = (raw.get("cuda") or "") == base.cuda and major(raw.get("cudnn") or "") == major(base.cudnn)
+    same = (raw.get("cuda") or "") == base.cuda and major(raw.get("cudnn") or "") == major(
+        base.cudnn
+    )
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
     opencv = raw.get("opencv")
     if not base.cuda:
         _without_cuda(raw)
     elif opencv and opencv.get("cuda") and not same:
-        opencv["architectures"] = list(catalog.suggested_architectures(base.cuda)) or opencv.get("architectures", [])
+        opencv["architectures"] = list(catalog.suggested_architectures(base.cuda)) or opencv.get(
+            "architectures", []
+        )
         _fit_opencv(raw, catalog)
 
 
@@ -204,15 +229,25 @@ def _without_cuda(raw: dict[str, Any]) -> None:
         opencv["cuda"] = opencv["dnn"] = False
         opencv.pop("architectures", None)
         if "modules" in opencv:
-            opencv["modules"] = [m for m in opencv["modules"] if not m.startswith("cuda") and m != "cudev"]
+            opencv["modules"] = [
+                m for m in opencv["modules"] if not m.startswith("cuda") and m != "cudev"
+            ]
 
 
 def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
     """Move OpenCV to the oldest release that builds with this CUDA and cuDNN, when the template's own does not."""
     opencv = raw["opencv"]
     cuda, cudnn, dnn = raw["cuda"], raw.get("cudnn") or "", opencv.get("dnn", False)
-    needs = [n.opencv for n in catalog.opencv_needs if key(cuda) >= key(n.cuda) and (dnn or not n.dnn_only)]
-    needs += [version for start, version in catalog.opencv_cudnn if dnn and cudnn and key(cudnn) >= key(start)]
+    needs = [
+        n.opencv
+        for n in catalog.opencv_needs
+        if key(cuda) >= key(n.cuda) and (dnn or not n.dnn_only)
+    ]
+    needs += [
+        version
+        for start, version in catalog.opencv_cudnn
+        if dnn and cudnn and key(cudnn) >= key(start)
+    ]
     needs += [known] if (known := catalog.opencv_for(cuda)) else []
     least = max(needs, key=key, default="")
     if not least or key(opencv["version"]) >= key(least) or least not in catalog.opencv:
@@ -221,10 +256,18 @@ def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
     opencv["version"] = least
     for source, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[least], strict=True):
         if source in raw["sources"]:
-            raw["sources"][source] = {**_archive(archive), "version": least, **_kept(raw["sources"][source])}
+            raw["sources"][source] = {
+                **_archive(archive),
+                "version": least,
+                **_kept(raw["sources"][source]),
+            }
     for download in catalog.downloads:
         name = f"opencv-cache-{download.id}"
-        if name in raw["sources"] and least in download.opencv and old_version not in download.opencv:
+        if (
+            name in raw["sources"]
+            and least in download.opencv
+            and old_version not in download.opencv
+        ):
             archive = Archive(download.file, download.url, download.sha256)
             raw["sources"][name] = {**_archive(archive), **_kept(raw["sources"][name])}
 
@@ -247,7 +290,9 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{re.escape(old)}(?=$|[-=])")
     for role in ("builder", "runtime"):
-        renamed = [pattern.sub(lambda m: f"{m.group(1) or ''}python{python}", p) for p in raw["apt"][role]]
+        renamed = [
+            pattern.sub(lambda m: f"{m.group(1) or ''}python{python}", p) for p in raw["apt"][role]
+        ]
         raw["apt"][role] = list(dict.fromkeys(renamed))
 
 
@@ -262,12 +307,17 @@ def _set_torch(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if release is None:
         # Newer than the catalog: its companions are unknown, so the resolver picks none and check warns.
         build = local(wanted) or (f"cu{minor(cuda).replace('.', '')}" if cuda else "cpu")
-        raw["pytorch"] = {"torch": f"{asked}+{build}", "index": catalog.torch_index.format(build=build)}
+        raw["pytorch"] = {
+            "torch": f"{asked}+{build}",
+            "index": catalog.torch_index.format(build=build),
+        }
         return
     builds = torch_builds_for(release, cuda)
     build = local(wanted) or (builds[0] if builds else release.default_build)
     old = raw.get("pytorch") or {}
-    by_default = old.get("index") == "default" and build == release.default_build and not local(wanted)
+    by_default = (
+        old.get("index") == "default" and build == release.default_build and not local(wanted)
+    )
     suffix = "" if by_default else f"+{build}"
     raw["pytorch"] = {"torch": release.torch + suffix, "torchvision": release.torchvision + suffix}
     if release.torchaudio:
@@ -288,25 +338,26 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if release is None:
         near = nearest_version(wanted, fitting)
         raise CompatibilityError(
-            tr(
-                f"TensorRT {wanted}의 파일 주소가 카탈로그에 없습니다",
-                f"the catalog does not know where TensorRT {wanted} is",
-            )
-            + (tr(f"; CUDA {cuda}에 맞는 가까운 버전: {near}", f"; with CUDA {cuda} take {near}") if near else ""),
-            hint=tr(
-                "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰십시오",
-                "or write tensorrt and sources.tensorrt into a preset by hand",
-            ),
+            _("the catalog does not know where TensorRT {wanted} is", wanted=wanted)
+            + (_("; with CUDA {cuda} take {near}", cuda=cuda, near=near) if near else ""),
+            hint=_("or write tensorrt and sources.tensorrt into a preset by hand"),
         )
     if cuda and tensorrt.tar_for(release, cuda) and not tensorrt.paired(release.version, cuda):
         raise refusal([tensorrt.unpaired(release.version, presets.parse(raw), catalog)])
-    tar = tensorrt.tar_for(release, cuda) or release.tars[-1]  # one that does not fit is refused with its reason
-    source = {**_archive(Archive(tar.file, tar.url, tar.sha256)), "version": release.version,
-              "licence": old.get("licence", "LicenseRef-NVIDIA-TensorRT-SLA"),
-              "homepage": old.get("homepage", "https://developer.nvidia.com/tensorrt"),
-              # no tr: it becomes part of the preset, which is a file and is hashed
-              "gated": old.get("gated", "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
-                               " with a browser, accept the licence and download this file")}  # fmt: skip
+    tar = (
+        tensorrt.tar_for(release, cuda) or release.tars[-1]
+    )  # one that does not fit is refused with its reason
+    source = {
+        **_archive(Archive(tar.file, tar.url, tar.sha256)),
+        "version": release.version,
+        "licence": old.get("licence", "LicenseRef-NVIDIA-TensorRT-SLA"),
+        "homepage": old.get("homepage", "https://developer.nvidia.com/tensorrt"),
+        "gated": old.get(
+            "gated",
+            "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
+            " with a browser, accept the licence and download this file",
+        ),
+    }
     if tar.size:
         source["size"] = tar.size
     if tar.file.endswith(".zst") and "zstd" not in raw["apt"]["builder"]:
@@ -315,8 +366,12 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     raw["tensorrt"] = {"version": release.version, "form": "tar", "python": had.get("python", True)}
 
 
-def complete(project: Project, choices: Choices, catalog: Catalog, *, write: bool) -> tuple[Preset, str | None]:
+def complete(
+    project: Project, choices: Choices, catalog: Catalog, *, write: bool
+) -> tuple[Preset, str | None]:
     """The preset that answers to all manual questions make, from the nearest shipped preset as template."""
     assert choices.base is not None
     template = template_for(choices.base, project, catalog, choices.torch or "")
-    return preset_for(project, template, replace(choices, preset=None), write=write, catalog=catalog)
+    return preset_for(
+        project, template, replace(choices, preset=None), write=write, catalog=catalog
+    )

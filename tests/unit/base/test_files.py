@@ -36,7 +36,8 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb", "a\x9bb"]
+    "path",
+    ["", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "a\\b", "a\0b", "a\nb", "a\x9bb"],
 )
 def test_unsafe_paths(path: str, tmp_path: Path) -> None:
     assert unsafe_path_reason(path)
@@ -56,7 +57,9 @@ def test_inside_never_leaves(path: str) -> None:
         target = inside(root, path)
     except StorageError:
         return
-    assert os.path.normpath(target) == str(root) or os.path.normpath(target).startswith("/nowhere/root/")
+    assert os.path.normpath(target) == str(root) or os.path.normpath(target).startswith(
+        "/nowhere/root/"
+    )
 
 
 def test_inside_sees_through_links(tmp_path: Path) -> None:
@@ -84,7 +87,9 @@ def test_hashes(tmp_path: Path) -> None:
 
 def test_canonical_json_is_the_same_for_the_same_value() -> None:
     assert (
-        canonical_json({"b": 1, "a": "한"}) == canonical_json({"a": "한", "b": 1}) == '{\n  "a": "한",\n  "b": 1\n}\n'
+        canonical_json({"b": 1, "a": "한"})
+        == canonical_json({"a": "한", "b": 1})
+        == '{\n  "a": "한",\n  "b": 1\n}\n'
     )
 
 
@@ -98,11 +103,16 @@ def test_atomic_file_replaces_at_once(tmp_path: Path) -> None:
     assert os.listdir(target.parent) == ["file"]
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")]
+)
 def test_atomic_file_leaves_the_old_one_on_any_error(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "file"
     write_text(target, "old")
-    with pytest.raises(StorageError if isinstance(error, OSError) else type(error)), atomic_file(target) as file:
+    with (
+        pytest.raises(StorageError if isinstance(error, OSError) else type(error)),
+        atomic_file(target) as file,
+    ):
         file.write(b"half")
         raise error
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["file"]
@@ -126,13 +136,20 @@ def test_killed_writer_never_leaves_half_a_file(tmp_path: Path, root: Path) -> N
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"),
-        (errno.EACCES, "permission denied"), (errno.EFBIG, "FAT32"), (errno.EISDIR, "a folder is where"),
-        (errno.EIO, "does not answer"), (errno.ENODEV, "the disk is gone"), (errno.ENOTCONN, "the disk is gone"),
-        (errno.ECONNABORTED, "the disk is gone"), (errno.ENOMEDIUM, "the disk is gone"),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.EFBIG, "FAT32"),
+        (errno.EISDIR, "a folder is where"),
+        (errno.EIO, "does not answer"),
+        (errno.ENODEV, "the disk is gone"),
+        (errno.ENOTCONN, "the disk is gone"),
+        (errno.ECONNABORTED, "the disk is gone"),
+        (errno.ENOMEDIUM, "the disk is gone"),
         (errno.ETXTBSY, os.strerror(errno.ETXTBSY)),
     ],
-)  # fmt: skip
+)
 def test_storage_errors_speak_plainly(number: int, words: str) -> None:
     with pytest.raises(StorageError, match=words) as error, storage_errors(Path("/x/y")):
         raise OSError(number, os.strerror(number))
@@ -181,7 +198,9 @@ def test_link_or_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert target.stat().st_mtime == 5 and target.read_text() == "x"
 
 
-def test_link_or_copy_failing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_or_copy_failing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -214,11 +233,15 @@ def test_only_marked_folders_are_deleted(tmp_path: Path) -> None:
     remove_folder(ours)  # what is not there needs no deleting
 
 
-def test_an_interrupted_removal_can_be_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_removal_can_be_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = mark_folder(tmp_path / "ours", "test")
     (ours / "a").mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr(files.shutil, "rmtree", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patched.setattr(
+            files.shutil, "rmtree", lambda _: (_ for _ in ()).throw(KeyboardInterrupt())
+        )
         with pytest.raises(KeyboardInterrupt):
             remove_folder(ours)
     assert (ours / MARKER).is_file()
@@ -271,13 +294,21 @@ def test_content_times_are_plausible_and_stable(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("number", "shown"),
     [
-        (errno.ENOSPC, "오류: /d/f: 디스크가 가득 찼습니다\n다음: 공간을 비운 뒤(df -h /d) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다"),
-        (errno.ENODEV, "오류: /d/f: 디스크가 사라졌습니다\n다음: 다시 꽂거나 다른 디스크를 쓰고, 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다"),
+        (
+            errno.ENOSPC,
+            "오류: /d/f: 디스크가 가득 찼습니다\n다음: 공간을 비운 뒤(df -h /d) 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
+        ),
+        (
+            errno.ENODEV,
+            "오류: /d/f: 디스크가 사라졌습니다\n다음: 다시 꽂거나 다른 디스크를 쓰고, 같은 명령을 다시 실행하십시오. 끝난 작업은 남아 있습니다",
+        ),
         (errno.EACCES, "오류: /d/f: 권한이 없습니다"),
         (errno.ELOOP, "오류: /d/f: 심볼릭 링크를 따라갈 수 없음"),
     ],
-)  # fmt: skip
-def test_what_a_disk_says_in_korean(monkeypatch: pytest.MonkeyPatch, number: int, shown: str) -> None:
+)
+def test_what_a_disk_says_in_korean(
+    monkeypatch: pytest.MonkeyPatch, number: int, shown: str
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert files.storage_error(OSError(number, os.strerror(number)), Path("/d/f")).render() == shown
 
@@ -287,7 +318,8 @@ def test_an_unsafe_path_in_korean(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(StorageError) as caught:
         files.inside(tmp_path, "../x")
     assert (
-        caught.value.message == f"{tmp_path} 아래에 둘 수 없는 경로입니다. '../x': '..'이 있음 (폴더 안에 머물러야 함)"
+        caught.value.message
+        == f"{tmp_path} 아래에 둘 수 없는 경로입니다. '../x': '..'이 있음 (폴더 안에 머물러야 함)"
     )
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match="파일이 아니라 심볼릭 링크임"):

@@ -50,7 +50,11 @@ def test_what_is_at_work_does_not_go_on_for_minutes(tmp_path: Path, long: str) -
     begun = threading.Event()
 
     def reads() -> None:
-        read_piece(handle, Piece(Span("a" * 64, size, 0, size), "a" * 64, 0), lambda data, offset: begun.set())
+        read_piece(
+            handle,
+            Piece(Span("a" * 64, size, 0, size), "a" * 64, 0),
+            lambda data, offset: begun.set(),
+        )
 
     def hashes() -> None:
         sha256_file(file, lambda count: begun.set())

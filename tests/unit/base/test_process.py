@@ -30,7 +30,11 @@ def test_output_and_errors_apart() -> None:
 def test_failure_carries_the_last_words() -> None:
     with pytest.raises(ToolError) as error:
         process.run(python("import sys; print('why', file=sys.stderr); sys.exit(3)"))
-    assert "exit code 3" in error.value.message and "why" in error.value.message and error.value.exit_code == 17
+    assert (
+        "exit code 3" in error.value.message
+        and "why" in error.value.message
+        and error.value.exit_code == 17
+    )
     assert process.run(python("raise SystemExit(3)"), check=False).code == 3
 
 
@@ -82,7 +86,12 @@ def test_hide_longest_first_and_nothing_short() -> None:
     assert process.hide("abcdef abc abcd", ["abcd", "abcdef", "abc", ""]) == "*** abc ***"
 
 
-@given(st.lists(st.text(alphabet=st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))), min_size=1))
+@given(
+    st.lists(
+        st.text(alphabet=st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))),
+        min_size=1,
+    )
+)
 def test_quoted_can_be_pasted(words: list[str]) -> None:
     assert shlex.split(process.quoted(words)) == words
 
@@ -90,7 +99,8 @@ def test_quoted_can_be_pasted(words: list[str]) -> None:
 def test_stream_gives_lines_as_they_come() -> None:
     lines: list[str] = []
     code = process.stream(
-        python("import sys; print('a'); print('b', file=sys.stderr, flush=True); sys.exit(4)"), lines.append
+        python("import sys; print('a'); print('b', file=sys.stderr, flush=True); sys.exit(4)"),
+        lines.append,
     )
     assert code == 4 and sorted(lines) == ["a", "b"]
 
@@ -101,7 +111,10 @@ def test_stream_feeds() -> None:
     def feed(pipe: IO[bytes]) -> None:
         pipe.write(b"x" * 300_000)
 
-    assert process.stream(python("import sys; print(len(sys.stdin.read()))"), lines.append, feed=feed) == 0
+    assert (
+        process.stream(python("import sys; print(len(sys.stdin.read()))"), lines.append, feed=feed)
+        == 0
+    )
     assert lines == ["300000"]
 
 
@@ -129,9 +142,11 @@ def test_interruption_ends_the_whole_family() -> None:
         pids.extend(int(word) for word in line.split())
         raise KeyboardInterrupt
 
-    code = "import os, subprocess, sys, time\n" \
-           "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n" \
-           "print(os.getpid(), child.pid, flush=True); time.sleep(60)"  # fmt: skip
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(os.getpid(), child.pid, flush=True); time.sleep(60)"
+    )
     with pytest.raises(KeyboardInterrupt):
         process.stream(python(code), on_line)
     assert len(pids) == 2
@@ -150,9 +165,12 @@ def alive(pid: int) -> bool:
 
 def test_a_program_that_ignores_the_polite_end(monkeypatch: pytest.MonkeyPatch) -> None:
     child = subprocess.Popen(
-        python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"),
-        start_new_session=True, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        python(
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+        ),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
     assert child.stdout is not None
     child.stdout.readline()
     real, patience = child.wait, iter([0.2])  # for the polite end only
@@ -167,7 +185,8 @@ def test_bytes_that_are_no_text() -> None:
     lines: list[str] = []
     process.stream(python("import sys; sys.stdout.buffer.write(b'\\xff\\n')"), lines.append)
     assert (
-        lines == ["\ufffd"] and process.run(python("import sys; sys.stdout.buffer.write(b'\\xff')")).output == "\ufffd"
+        lines == ["\ufffd"]
+        and process.run(python("import sys; sys.stdout.buffer.write(b'\\xff')")).output == "\ufffd"
     )
 
 
@@ -192,4 +211,7 @@ def test_what_programs_fail_with_in_korean(monkeypatch: pytest.MonkeyPatch, tmp_
     argv = python("import time; time.sleep(60)")
     with pytest.raises(process.TimedOut) as late:
         process.run(argv, timeout=0.2)
-    assert late.value.message == f"{sys.executable}: 0.2초 안에 끝나지 않았습니다: {process.quoted(argv)}"
+    assert (
+        late.value.message
+        == f"{sys.executable}: 0.2초 안에 끝나지 않았습니다: {process.quoted(argv)}"
+    )

@@ -25,7 +25,14 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_500_000, "1.5 MB"), (2_600_000_000, "2.6 GB"), (3e12, "3.00 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1_500_000, "1.5 MB"),
+        (2_600_000_000, "2.6 GB"),
+        (3e12, "3.00 TB"),
+    ],
 )
 def test_human_bytes(count: float, text: str) -> None:
     assert human_bytes(count) == text
@@ -54,7 +61,9 @@ def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
             clock.now += 3
             progress.add(100, "x.whl")
         assert out.getvalue() == "fetch: 400 B of 1.0 kB (40 %), 33 B/s, 18 s left, x.whl\n"
-    assert "\r" not in out.getvalue() and out.getvalue().endswith("fetch: done, 400 B in 12 s, 33 B/s\n")
+    assert "\r" not in out.getvalue() and out.getvalue().endswith(
+        "fetch: done, 400 B in 12 s, 33 B/s\n"
+    )
 
 
 def test_live_line_is_replaced_and_notes_do_not_tear_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +76,9 @@ def test_live_line_is_replaced_and_notes_do_not_tear_it(monkeypatch: pytest.Monk
         progress.note("a note")
     lines = out.getvalue().split("\r")
     assert lines[1].startswith("fetch: 5.0 kB, 5.0 kB/s, a very long name")
-    assert lines[2].rstrip().endswith("b") and len(lines[2]) >= len(lines[1])  # the longer one is wiped out
+    assert lines[2].rstrip().endswith("b") and len(lines[2]) >= len(
+        lines[1]
+    )  # the longer one is wiped out
     assert "\ra note\n" in out.getvalue()
 
 
@@ -91,7 +102,11 @@ def test_a_total_that_was_passed_is_no_longer_claimed() -> None:
     progress.add(10)
     assert "(100 %)" in progress.line() and "0 s left" in progress.line()
     progress.add(15)
-    assert " of " not in progress.line() and "%" not in progress.line() and "left" not in progress.line()
+    assert (
+        " of " not in progress.line()
+        and "%" not in progress.line()
+        and "left" not in progress.line()
+    )
 
 
 def test_closing_twice_says_it_once() -> None:
@@ -104,7 +119,9 @@ def test_closing_twice_says_it_once() -> None:
 
 def test_threads() -> None:
     progress = Progress("fetch", out=io.StringIO())
-    threads = [threading.Thread(target=lambda: [progress.add(1) for _ in range(5000)]) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: [progress.add(1) for _ in range(5000)]) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -114,12 +131,19 @@ def test_threads() -> None:
 
 def test_progress_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert [human_time(seconds) for seconds in (45, 185, 7800)] == ["45초", "3분 05초", "2시간 10분"]
+    assert [human_time(seconds) for seconds in (45, 185, 7800)] == [
+        "45초",
+        "3분 05초",
+        "2시간 10분",
+    ]
     clock, out = Clock(monkeypatch), io.StringIO()
     with Progress("받기", 1000, out=out) as progress:
         clock.now += 12
         progress.add(400, "x.whl")
-    assert out.getvalue() == "받기: 400 B / 1.0 kB (40 %), 33 B/s, 18초 남음, x.whl\n받기: 완료, 400 B, 12초, 33 B/s\n"
+    assert (
+        out.getvalue()
+        == "받기: 400 B / 1.0 kB (40 %), 33 B/s, 18초 남음, x.whl\n받기: 완료, 400 B, 12초, 33 B/s\n"
+    )
 
 
 def test_a_live_line_of_wide_letters_is_wiped_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +153,6 @@ def test_a_live_line_of_wide_letters_is_wiped_out_too(monkeypatch: pytest.Monkey
             clock.now += 1
             progress.add(1000, detail)
     lines = out.getvalue().split("\r")
-    assert width(lines[1]) in (module.LIVE_COLUMNS - 1, module.LIVE_COLUMNS) and width(lines[2]) == width(lines[1])
+    assert width(lines[1]) in (module.LIVE_COLUMNS - 1, module.LIVE_COLUMNS) and width(
+        lines[2]
+    ) == width(lines[1])

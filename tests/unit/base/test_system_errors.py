@@ -22,9 +22,15 @@ def test_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "a").read_bytes()
     unknown = OSError(4711, "Nobody knows")
-    assert (os_says(caught.value), os_says(unknown)) == ("No such file or directory", "Nobody knows")
+    assert (os_says(caught.value), os_says(unknown)) == (
+        "No such file or directory",
+        "Nobody knows",
+    )
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert (os_says(caught.value), os_says(unknown)) == ("그런 파일이나 폴더가 없음", "Nobody knows")
+    assert (os_says(caught.value), os_says(unknown)) == (
+        "그런 파일이나 폴더가 없음",
+        "Nobody knows",
+    )
     assert says(caught.value) == f"{tmp_path}/a: 그런 파일이나 폴더가 없음"
 
 
@@ -33,6 +39,9 @@ def test_what_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert says(broken) == str(broken) and says(binary) == str(binary)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert says(broken) == "1행 9열: 큰따옴표로 묶은 키가 와야 함"
-    assert isinstance(broken, json.JSONDecodeError) and json_says(broken) == "큰따옴표로 묶은 키가 와야 함"
+    assert (
+        isinstance(broken, json.JSONDecodeError)
+        and json_says(broken) == "큰따옴표로 묶은 키가 와야 함"
+    )
     assert says(binary) == "ASCII 텍스트가 아님(바이트 위치 1)"
     assert says(ValueError("others speak for themselves")) == "others speak for themselves"

@@ -27,7 +27,9 @@ def volumes(folder: Path) -> list[Path]:
 class World:
     """A sender, a stick with its bundle, a site, and the commands."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
         self.made: Sender = sender(folder)
         self.stick = folder / "stick"
@@ -68,12 +70,15 @@ def held(site: Project) -> dict[str, str]:
     hashes(site)  # fails for an object whose bytes are not what its name says
     return {
         str(p.relative_to(site.artifacts)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in site.artifacts.rglob("*") if p.is_file()
-    }  # fmt: skip
+        for p in site.artifacts.rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> World:
+def world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> World:
     return World(tmp_path, monkeypatch, capsys)
 
 
@@ -89,9 +94,15 @@ def test_missing(world: World) -> None:
         file.rename(world.folder / file.name)
     said = world.unpack(world.stick, code=21)
     assert "is not complete; volumes not seen: 2, 4; all that is good was imported" in said
-    assert f"preset {PRESET}" in said and "bring the other volumes" in said and "pack --repair repair-" in said
+    assert (
+        f"preset {PRESET}" in said
+        and "bring the other volumes" in said
+        and "pack --repair repair-" in said
+    )
     assert not world.site.artifacts_of(PRESET).exists() and hashes(world.site)
-    assert "volumes not seen" not in world.unpack(*[world.folder / file.name for file in gone], code=0)
+    assert "volumes not seen" not in world.unpack(
+        *[world.folder / file.name for file in gone], code=0
+    )
     world.complete()
 
 
@@ -112,7 +123,9 @@ def test_duplicated_and_one_of_the_copies_damaged(world: World) -> None:
     flip(world.stick / "0.gfv", 1000)
     flip(world.stick / "z.gfv", 3)
     said = world.unpack(world.stick)
-    assert f"warning: {world.stick / '0.gfv'}" in said and f"warning: {world.stick / 'z.gfv'}" in said
+    assert (
+        f"warning: {world.stick / '0.gfv'}" in said and f"warning: {world.stick / 'z.gfv'}" in said
+    )
     assert str(world.files[0]) not in said and str(world.files[1]) not in said
     world.complete()
 
@@ -161,7 +174,9 @@ def test_volumes_of_another_bundle(world: World) -> None:
     shutil.copy(volumes(world.folder / "stick2")[0], world.stick / "0001.gfv")
     said = world.unpack(world.stick, code=21)
     assert "these are volumes of different bundles; nothing was imported" in said
-    assert world.bundle in said and packed.plan.bundle in said and "next: name one: --bundle " in said
+    assert (
+        world.bundle in said and packed.plan.bundle in said and "next: name one: --bundle " in said
+    )
     assert not world.site.artifacts.exists()
     said = world.unpack(world.stick, "--bundle", "0" * 24, code=21)
     assert "no usable volume of bundle 000" in said
@@ -187,13 +202,19 @@ def test_a_flipped_bit_and_its_repair(world: World, part: str, with_index: bool)
     data = file.read_bytes()
     end = len(data) - TRAILER.size
     offset = TRAILER.unpack(data[end:])[3]
-    at = {"head": chance.randrange(16), "payload": chance.randrange(16, offset), "index": chance.randrange(offset, end),
-          "trailer": chance.randrange(end, len(data))}[part]  # fmt: skip
+    at = {
+        "head": chance.randrange(16),
+        "payload": chance.randrange(16, offset),
+        "index": chance.randrange(offset, end),
+        "trailer": chance.randrange(end, len(data)),
+    }[part]
     flip(file, at, chance.randrange(8))
     if not with_index:
         (world.stick / f"{world.bundle}.json").unlink()
     said = world.unpack(world.stick, code=21)
-    assert str(file) in said and not any(str(other) in said for other in world.files if other != file)
+    assert str(file) in said and not any(
+        str(other) in said for other in world.files if other != file
+    )
     request = world.site.artifacts / f"repair-{world.bundle}.json"
     world.pack("--repair", request, "--volume-size", "65536", "--to", world.folder / "mend")
     world.unpack(world.folder / "mend")
@@ -204,9 +225,17 @@ def test_a_flipped_bit_and_its_repair(world: World, part: str, with_index: bool)
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
 def test_hostile_volumes_touch_nothing(world: World, kind: str) -> None:
     """Beside a good bundle: the bad one is named, and everything of the good one comes in."""
-    forge(world.stick / "evil.gfv", HOSTILE[kind], b"p" * 20, raw={
-        "more digits than a number has": b'{"n":' + b"9" * 100_000 + b"}\n", "deep": b"[" * 500_000 + b"]" * 500_000 + b"\n",
-        "spaces": b'{"format": 1}', "no ASCII": b'{"\xff":1}\n'}.get(kind, b""))  # fmt: skip
+    forge(
+        world.stick / "evil.gfv",
+        HOSTILE[kind],
+        b"p" * 20,
+        raw={
+            "more digits than a number has": b'{"n":' + b"9" * 100_000 + b"}\n",
+            "deep": b"[" * 500_000 + b"]" * 500_000 + b"\n",
+            "spaces": b'{"format": 1}',
+            "no ASCII": b'{"\xff":1}\n',
+        }.get(kind, b""),
+    )
     before = outside(world)
     said = world.unpack(world.stick)
     assert f"warning: {world.stick / 'evil.gfv'}" in said and said.count("warning") == 1
@@ -217,9 +246,10 @@ def test_hostile_volumes_touch_nothing(world: World, kind: str) -> None:
 def outside(world: World) -> dict[str, str]:
     """All files of the test's folder that are not below the site's artifacts."""
     return {
-        str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in world.folder.rglob("*")
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in world.folder.rglob("*")
         if p.is_file() and world.site.artifacts not in p.parents and p.parent.name != "custody"
-    }  # fmt: skip
+    }
 
 
 def test_links_in_place_of_volumes_and_of_folders_in_the_store(world: World) -> None:
@@ -250,16 +280,32 @@ def test_same_name_and_other_bytes(world: World) -> None:
     evil = world.folder / "evil"
     evil.mkdir()
     views = [list(v) for v in ((PRESET, HASH, HASH),)]
-    forge(evil / "1.gfv", index_with([[victim.sha256, victim.size]], views=views), b"e" * victim.size)
+    forge(
+        evil / "1.gfv", index_with([[victim.sha256, victim.size]], views=views), b"e" * victim.size
+    )
     world.unpack(evil, code=21)
     assert verify(world.site.artifacts_of(PRESET)).ok and victim.sha256 in hashes(world.site)
     new = site_at(world.folder / "new")
     said = world.unpack(evil, code=21, site=new)
     assert f"is damaged; it fails object {victim.sha256[:12]}" in said and hashes(new) == set()
     half = victim.size // 2
-    forge(evil / "1.gfv", index_with([[victim.sha256, victim.size, 0, half, hashlib.sha256(b"e" * half).hexdigest()],
-                                      [victim.sha256, victim.size, half, victim.size - half,
-                                       hashlib.sha256(b"e" * (victim.size - half)).hexdigest()]], views=views), b"e" * victim.size)  # fmt: skip
+    forge(
+        evil / "1.gfv",
+        index_with(
+            [
+                [victim.sha256, victim.size, 0, half, hashlib.sha256(b"e" * half).hexdigest()],
+                [
+                    victim.sha256,
+                    victim.size,
+                    half,
+                    victim.size - half,
+                    hashlib.sha256(b"e" * (victim.size - half)).hexdigest(),
+                ],
+            ],
+            views=views,
+        ),
+        b"e" * victim.size,
+    )
     said = world.unpack(evil, code=21, site=new)
     assert "holds parts that do not make up object" in said and hashes(new) == set()
 

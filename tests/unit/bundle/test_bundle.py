@@ -27,7 +27,15 @@ from gapforge.bundle.contents import of_presets, site_objects
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.bundle.repair_request import Request, wanted_spans
 from gapforge.bundle.volume_format import Damaged, Span, View, compact, read_volume
-from gapforge.bundle.volume_plan import Sealed, _root_of, index_name, make_plan, read_index, render_index, tree_root
+from gapforge.bundle.volume_plan import (
+    Sealed,
+    _root_of,
+    index_name,
+    make_plan,
+    read_index,
+    render_index,
+    tree_root,
+)
 from gapforge.model import preset as documents
 from gapforge.store.inventory import Inventory
 from gapforge.store.verify_artifacts import verify
@@ -37,7 +45,9 @@ SMALL = 64 << 10
 
 
 @pytest.mark.parametrize("size", [3000, 20_000, 100_000, 10**9])
-def test_a_round_trip_gives_the_same_store_and_a_preset_that_verifies(tmp_path: Path, size: int) -> None:
+def test_a_round_trip_gives_the_same_store_and_a_preset_that_verifies(
+    tmp_path: Path, size: int
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=size)
     assert all(path.stat().st_size <= size for path in (tmp_path / "stick").glob("*.gfv"))
@@ -50,17 +60,22 @@ def test_a_round_trip_gives_the_same_store_and_a_preset_that_verifies(tmp_path: 
     assert again.complete and again.imported == 0
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     sizes=st.lists(st.integers(0, 30_000), min_size=1, max_size=12),
     volume=st.integers(2500, 40_000),
     seed=st.integers(0, 999),
 )
-def test_any_sizes_any_volume_size_any_order(tmp_path_factory: pytest.TempPathFactory, sizes: list[int], volume: int,
-                                             seed: int) -> None:  # fmt: skip
+def test_any_sizes_any_volume_size_any_order(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], volume: int, seed: int
+) -> None:
     tmp_path = tmp_path_factory.mktemp("any")
     shuffled = random.Random(seed)
-    made = sender(tmp_path, {f"sources/{n}.tar": shuffled.randbytes(size) for n, size in enumerate(sizes)})
+    made = sender(
+        tmp_path, {f"sources/{n}.tar": shuffled.randbytes(size) for n, size in enumerate(sizes)}
+    )
     carry(made, tmp_path / "stick", size=volume)
     files = sorted((tmp_path / "stick").glob("*.gfv"))
     assert all(path.stat().st_size <= volume for path in files)
@@ -100,20 +115,25 @@ def test_packing_again_keeps_what_is_whole_and_replaces_what_is_not(tmp_path: Pa
     again = carry(made, tmp_path / "stick", size=20_000)
     assert names(tmp_path / "stick") == before
     assert set(again.kept) == set(range(1, len(first.sealed) + 1)) - {2, 4, 5}
-    assert set(carry(made, tmp_path / "stick", size=20_000).kept) == set(range(1, len(first.sealed) + 1))
+    assert set(carry(made, tmp_path / "stick", size=20_000).kept) == set(
+        range(1, len(first.sealed) + 1)
+    )
 
 
 @pytest.mark.parametrize("size", [5000, 10**9])
 @pytest.mark.parametrize("small", [0, 2 << 20])
-def test_a_wrong_byte_stops_packing_and_names_the_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int,
-                                                         small: int) -> None:  # fmt: skip
+def test_a_wrong_byte_stops_packing_and_names_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, small: int
+) -> None:
     monkeypatch.setattr(packing, "SMALL", small)  # both ways of copying
     made = sender(tmp_path)
     file = made.project.artifacts_of(PRESET) / "sources/ffmpeg_5.1.9.orig.tar.xz"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(BundleError, match=r"ffmpeg_5.1.9.orig.tar.xz is not what its lock says") as caught:
+    with pytest.raises(
+        BundleError, match=r"ffmpeg_5.1.9.orig.tar.xz is not what its lock says"
+    ) as caught:
         carry(made, tmp_path / "stick", size=size)
     assert str(file) in caught.value.render()
     bad = hashlib.sha256(data).hexdigest()
@@ -123,7 +143,9 @@ def test_a_wrong_byte_stops_packing_and_names_the_object(tmp_path: Path, monkeyp
     assert bad not in made.objects
 
 
-def test_streaming_and_reading_ahead_make_the_same_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_and_reading_ahead_make_the_same_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = sender(tmp_path, {"sources/large.tar": random.Random(1).randbytes(9_000_000)})
     carry(made, tmp_path / "x", size=3_000_000)
     monkeypatch.setattr(packing, "SMALL", 100)
@@ -154,12 +176,17 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
     inventory.write_text(Inventory.of("0.1.0", {}, dict.fromkeys(hashes(site), 1)).render())
     packed = carry(made, tmp_path / "second", size=10**9, inventory=inventory)
     new = {made.entry("sources/new.tar").sha256}
-    assert {s.sha256 for s in packed.plan.spans} == new | {packed.plan.views[0].lock, packed.plan.views[0].sums}
+    assert {s.sha256 for s in packed.plan.spans} == new | {
+        packed.plan.views[0].lock,
+        packed.plan.views[0].sums,
+    }
     result = receive(site, tmp_path / "second")
     assert result.complete and hashes(site) >= made.objects and verify(site.artifacts_of(PRESET)).ok
 
 
-@pytest.mark.parametrize("text", [b"", b"nothing\n", b"\0\xff" * 5000, b"f" * 100_000, b"F" * 64 + b"\n"])
+@pytest.mark.parametrize(
+    "text", [b"", b"nothing\n", b"\0\xff" * 5000, b"f" * 100_000, b"F" * 64 + b"\n"]
+)
 def test_an_inventory_that_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "i").write_bytes(text)
     with pytest.raises(VerifyError, match="is not an inventory"):
@@ -206,11 +233,15 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
         self.sizes = sizes
         monkeypatch.setattr(packing, "cluster", lambda path: 65536)
-        monkeypatch.setattr(packing, "disk_of", lambda folder: (list(sizes).index(folder.name), self.free(folder)))
+        monkeypatch.setattr(
+            packing, "disk_of", lambda folder: (list(sizes).index(folder.name), self.free(folder))
+        )
 
     def free(self, folder: Path) -> int:
         files = folder.iterdir() if folder.exists() else []
-        return self.sizes[folder.name] - sum(-(-file.stat().st_size // 65536) * 65536 for file in files)
+        return self.sizes[folder.name] - sum(
+            -(-file.stat().st_size // 65536) * 65536 for file in files
+        )
 
 
 @pytest.mark.parametrize("left", [0, 1000])
@@ -246,7 +277,9 @@ def test_a_damaged_volume_whose_stick_is_full_by_now_goes_elsewhere(
     assert receive(site_at(tmp_path / "site"), *sticks).complete
 
 
-def test_room_for_a_page_that_lists_what_the_site_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_a_page_that_lists_what_the_site_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It names every file, carried or not."""
     made = sender(tmp_path, {f"sources/{n:04}-{'x' * 60}": b"%d" % n for n in range(3000)})
     inventory, stick = tmp_path / "inventory.txt", tmp_path / "stick"
@@ -255,7 +288,9 @@ def test_room_for_a_page_that_lists_what_the_site_has(tmp_path: Path, monkeypatc
     disk = Disk(monkeypatch, stick=10**9)
     packed = carry(made, stick, size=400_000, inventory=inventory)
     contents = of_presets(made.project, [documents.find(made.project.presets, PRESET)], held)
-    facts = custody_facts.of_pack(made.project, packed, contents, "2026-01-01T00:00:00Z", operator="")
+    facts = custody_facts.of_pack(
+        made.project, packed, contents, "2026-01-01T00:00:00Z", operator=""
+    )
     page = custody_page.render(facts).encode()
     shutil.rmtree(stick)
     volumes = sum(packed.plan.size(n) + 65536 for n in range(1, len(packed.plan.volumes) + 1))
@@ -309,7 +344,10 @@ def _refusal(action: Callable[[], object]) -> BundleError:
 
 
 def test_a_hash_tree_tells_leaves_from_nodes() -> None:
-    roots = {tree_root(rows) for rows in ([b""], [b"a"], [b"a", b"b"], [b"ab"], [b"a", b"b", b"b"], [b"b", b"a"])}
+    roots = {
+        tree_root(rows)
+        for rows in ([b""], [b"a"], [b"a", b"b"], [b"ab"], [b"a", b"b", b"b"], [b"b", b"a"])
+    }
     assert len(roots) == 6
 
 
@@ -325,8 +363,22 @@ def test_the_receiver_on_the_stick_needs_nothing_but_python(tmp_path: Path) -> N
     carry(made, tmp_path / "stick", size=20_000)
     site = tmp_path / "bare site"
     site.mkdir()
-    done = subprocess.run([sys.executable, "-I", "-S", str(tmp_path / "stick" / RECEIVER), "unpack", str(tmp_path / "stick"), "--json"],
-                          cwd=site, capture_output=True, text=True, check=False, env=RUN_ENV)  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            str(tmp_path / "stick" / RECEIVER),
+            "unpack",
+            str(tmp_path / "stick"),
+            "--json",
+        ],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=RUN_ENV,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["presets"] == [PRESET]
     assert verify(Project(site, site / "artifacts").artifacts_of(PRESET)).ok
@@ -349,8 +401,13 @@ def test_two_presets_share_what_is_the_same(tmp_path: Path) -> None:
 
 
 def command(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "gapforge", *words], capture_output=True, text=True, check=False,
-                          env={**RUN_ENV, "GAPFORGE_ROOT": str(project.root)})  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "gapforge", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**RUN_ENV, "GAPFORGE_ROOT": str(project.root)},
+    )
 
 
 def test_the_commands(tmp_path: Path) -> None:
@@ -359,16 +416,36 @@ def test_the_commands(tmp_path: Path) -> None:
     assert command(made.project, "pack", "--to", str(tmp_path / "x")).returncode == 2
     for bad in ("0", "12Q", "-5", "1000", "10000000T"):
         assert (
-            command(made.project, "pack", PRESET, "--to", str(tmp_path / "x"), f"--volume-size={bad}").returncode == 2
+            command(
+                made.project, "pack", PRESET, "--to", str(tmp_path / "x"), f"--volume-size={bad}"
+            ).returncode
+            == 2
         )
-    shown = command(made.project, "pack", PRESET, "--dry-run", "--json", "--volume-size", "100000", "--speed", "10k")
+    shown = command(
+        made.project,
+        "pack",
+        PRESET,
+        "--dry-run",
+        "--json",
+        "--volume-size",
+        "100000",
+        "--speed",
+        "10k",
+    )
     planned = json.loads(shown.stdout)
     assert len(planned["volumes"]) > 2 and planned["seconds"] >= planned["bytes"] // 10_000
     stick = tmp_path / "stick"
-    assert command(made.project, "pack", PRESET, "--dry-run", "--to", str(stick)).returncode == 0 and not stick.exists()
-    done = command(made.project, "pack", PRESET, "--to", str(stick), "--volume-size", "100000", "--json")
+    assert (
+        command(made.project, "pack", PRESET, "--dry-run", "--to", str(stick)).returncode == 0
+        and not stick.exists()
+    )
+    done = command(
+        made.project, "pack", PRESET, "--to", str(stick), "--volume-size", "100000", "--json"
+    )
     packed = json.loads(done.stdout)
-    assert [(v["file"], v["size"]) for v in packed["volumes"]] == [(v["file"], v["size"]) for v in planned["volumes"]]
+    assert [(v["file"], v["size"]) for v in packed["volumes"]] == [
+        (v["file"], v["size"]) for v in planned["volumes"]
+    ]
     assert all((stick / v["file"]).stat().st_size == v["size"] for v in packed["volumes"])
     site = site_at(tmp_path / "site")
     gone = stick / packed["volumes"][1]["file"]
@@ -381,7 +458,9 @@ def test_the_commands(tmp_path: Path) -> None:
         and not told["ok"]
         and "bring the other" in told["next"]
     )
-    answer = command(made.project, "pack", "--repair", told["request"], "--to", str(tmp_path / "repair"))
+    answer = command(
+        made.project, "pack", "--repair", told["request"], "--to", str(tmp_path / "repair")
+    )
     assert answer.returncode == 0, answer.stderr
     done = command(site, "unpack", str(tmp_path / "repair"))
     assert done.returncode == 0 and "gapforge verify" in done.stdout, done.stderr
@@ -392,7 +471,9 @@ def test_the_commands(tmp_path: Path) -> None:
 
 def test_an_index_under_another_bundle_s_name_answers_no_request(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    wanted, other = (carry(made, tmp_path / f"stick{size}", size=size).index[0] for size in (100_000, 80_000))
+    wanted, other = (
+        carry(made, tmp_path / f"stick{size}", size=size).index[0] for size in (100_000, 80_000)
+    )
     request = Request(wanted.stem, (), (1,), ())
     expected = wanted_spans(request, [wanted.parent])
     good = wanted.read_bytes()
@@ -411,11 +492,21 @@ def test_the_command_for_the_site_works_as_it_is_printed(tmp_path: Path, which: 
     own, _, other = line.removeprefix("at the site: ").partition("  (without gapforge: ")
     site = tmp_path / "site"
     site.mkdir()
-    run = own.replace("./gapforge", str(ROOT / "gapforge")) if which == "with gapforge" else other.removesuffix(")")
-    done = subprocess.run(
-        ["sh", "-c", run], cwd=site, env={**RUN_ENV, "GAPFORGE_ROOT": str(site)}, capture_output=True, text=True
+    run = (
+        own.replace("./gapforge", str(ROOT / "gapforge"))
+        if which == "with gapforge"
+        else other.removesuffix(")")
     )
-    assert done.returncode == 0 and hashes(Project(site, site / "artifacts")) == made.objects, done.stderr
+    done = subprocess.run(
+        ["sh", "-c", run],
+        cwd=site,
+        env={**RUN_ENV, "GAPFORGE_ROOT": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and hashes(Project(site, site / "artifacts")) == made.objects, (
+        done.stderr
+    )
 
 
 def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:
@@ -427,7 +518,11 @@ def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:
 
 
 def test_pieces_of_a_bundle_make_up_every_object(tmp_path: Path) -> None:
-    plan = make_plan([Span(hashlib.sha256(bytes([n])).hexdigest(), n * 700, 0, n * 700) for n in range(40)], [], 2600)
+    plan = make_plan(
+        [Span(hashlib.sha256(bytes([n])).hexdigest(), n * 700, 0, n * 700) for n in range(40)],
+        [],
+        2600,
+    )
     parts = sorted(itertools.chain(*plan.volumes))
     assert sum(s.length for s in parts) == plan.payload and len(plan.volumes) > 10
     for sha256, group in itertools.groupby(parts, key=lambda s: s.sha256):

@@ -65,7 +65,11 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
     for round_ in range(100):
         file = chance.choice(files)
         data = file.read_bytes()
-        ends = [chance.randrange(16), len(data) - 1 - chance.randrange(64), len(data) - 65 - chance.randrange(200)]
+        ends = [
+            chance.randrange(16),
+            len(data) - 1 - chance.randrange(64),
+            len(data) - 65 - chance.randrange(200),
+        ]
         at = chance.choice(ends) if round_ % 2 else chance.randrange(len(data))
         changed = bytearray(data)
         changed[at] ^= 1 << chance.randrange(8)
@@ -74,7 +78,9 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
         shutil.rmtree(site.artifacts, ignore_errors=True)
         result = receive(site, tmp_path / "stick")
         assert list(result.broken) == [file], f"flip at {at} of {len(data)}"
-        if [p.span.sha256 for p in ours] == [sums]:  # it follows from the lock, so nothing is lost with it
+        if [p.span.sha256 for p in ours] == [
+            sums
+        ]:  # it follows from the lock, so nothing is lost with it
             assert result.complete and hashes(site) == good
             file.write_bytes(data)
             continue
@@ -98,7 +104,9 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     carry(made, tmp_path / "stick", size=10**9)
     volume = volumes(tmp_path / "stick")[0]
     _, pieces = read_volume(volume)
-    piece = next(p for p in pieces if p.span.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256)
+    piece = next(
+        p for p in pieces if p.span.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256
+    )
     data = bytearray(volume.read_bytes())
     data[piece.position + 7] ^= 128
     volume.write_bytes(data)
@@ -106,13 +114,19 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "stick")
     assert f"{PRESET}/debs/nasm_2.16.01-1_amd64.deb" in result.broken[volume]
     assert "numpy" not in result.broken[volume]
-    assert result.request is not None and [s.sha256 for s in result.request.spans] == [piece.span.sha256]
+    assert result.request is not None and [s.sha256 for s in result.request.spans] == [
+        piece.span.sha256
+    ]
     assert hashes(site) == made.objects - {piece.span.sha256} - {result.request.views[0].sums} | (
         hashes(site) & {result.request.views[0].sums}
     )
     assert result.imported == len(pieces) - 1
     error = result.error(Path("r.json"))
-    assert error.exit_code == 21 and str(volume) in error.render() and "pack --repair r.json" in error.hint
+    assert (
+        error.exit_code == 21
+        and str(volume) in error.render()
+        and "pack --repair r.json" in error.hint
+    )
 
 
 def test_a_bad_piece_spoils_nothing_that_was_here_before(tmp_path: Path) -> None:
@@ -174,7 +188,11 @@ def test_missing_truncated_and_foreign_volumes(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="different bundles") as caught:
         receive(site, stick)
     assert caught.value.hint.startswith("name one: --bundle ") and hashes(site) == before
-    assert receive(site_at(tmp_path / "site2"), stick, only=result.bundle).missing_volumes == [1, 2, 3]
+    assert receive(site_at(tmp_path / "site2"), stick, only=result.bundle).missing_volumes == [
+        1,
+        2,
+        3,
+    ]
     (tmp_path / "away").rename(files[0])
     assert result.request is not None
     repair(made, result.request, tmp_path / "repair", size=SIZE)
@@ -193,11 +211,14 @@ def test_volumes_that_came_before_are_not_asked_for_again(tmp_path: Path) -> Non
     for file in files[2:]:
         file.rename(away / file.name)
     assert receive(site, tmp_path / "stick").missing_volumes == list(range(3, len(files) + 1))
-    (away / f"{files[0].name[:24]}.json").write_bytes(next((tmp_path / "stick").glob("*.json")).read_bytes())
+    (away / f"{files[0].name[:24]}.json").write_bytes(
+        next((tmp_path / "stick").glob("*.json")).read_bytes()
+    )
     volumes(away)[-1].unlink()
     result = receive(site, away)
     assert (
-        result.missing_volumes == [len(files)] and f"volumes not seen: {len(files)};" in result.error(Path("r")).message
+        result.missing_volumes == [len(files)]
+        and f"volumes not seen: {len(files)};" in result.error(Path("r")).message
     )
 
 
@@ -245,9 +266,14 @@ def test_volumes_that_name_more_presets_than_any_bundle(tmp_path: Path) -> None:
         forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
     assert len({id(volume.identity.views) for volume in look([stick], f"{0:024x}").volumes}) == 1
     for number in range(60):
-        forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(number * 1000)))
+        forge(
+            stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(number * 1000))
+        )
     site = site_at(tmp_path / "site")
-    with pytest.raises(BundleError, match="name more than 50000 presets, which no bundle does; nothing was imported"):
+    with pytest.raises(
+        BundleError,
+        match="name more than 50000 presets, which no bundle does; nothing was imported",
+    ):
         receive(site, stick)
     unharmed(site, set())
 
@@ -265,7 +291,9 @@ def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -
 
     def run(*words: object, code: int) -> tuple[bytes, bytes]:
         argv = [sys.executable, "-m", "gapforge", *map(str, words)]
-        done = subprocess.run(argv, env={**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}, capture_output=True, check=False)
+        done = subprocess.run(
+            argv, env={**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}, capture_output=True, check=False
+        )
         assert done.returncode == code, done
         assert b"\x1b" not in done.stdout + done.stderr and "\x9b" not in done.stderr.decode()
         assert b"\nnext: all is well" not in done.stdout + done.stderr
@@ -290,7 +318,9 @@ def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -
     assert len(json.loads(output)["presets"][0]["faults"]) == 2
 
 
-def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_pipes_and_devices_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)
     stick = tmp_path / "stick"
@@ -305,12 +335,16 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path, monkeypatch: pyt
     opened: list[str] = []
     real = os.open
     monkeypatch.setattr(
-        os, "open", lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1]
+        os,
+        "open",
+        lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1],
     )
     (stick / "below").symlink_to(tmp_path / "real")
     with pytest.raises(BundleError, match="no usable volume") as caught:
         receive(site_at(tmp_path / "site"), stick)
-    assert "symbolic link" in caught.value.render() and "not a regular file" in caught.value.render()
+    assert (
+        "symbolic link" in caught.value.render() and "not a regular file" in caught.value.render()
+    )
     assert not [path for path in opened if path.endswith(".gfv")]
 
 
@@ -320,17 +354,38 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
     lock = json.loads(made.lock().render())
     from gapforge.base.files import sha256_bytes
 
-    for name in ("../../evil", "/tmp/evil", "lock.json", "evil/", ".", "a//evil", "half\ud800", "half\udcff", "a\x9b"):
+    for name in (
+        "../../evil",
+        "/tmp/evil",
+        "lock.json",
+        "evil/",
+        ".",
+        "a//evil",
+        "half\ud800",
+        "half\udcff",
+        "a\x9b",
+    ):
         lock["preset"] = PRESET if "\x9b" not in name else "\x9b2J"
         lock["entries"] = [
-            {"kind": "source", "path": name, "sha256": sha256_bytes(b"evil"), "size": 4, "origin": "url"}
+            {
+                "kind": "source",
+                "path": name,
+                "sha256": sha256_bytes(b"evil"),
+                "size": 4,
+                "origin": "url",
+            }
         ]
         text = json.dumps(lock, indent=2).encode()
         objects = sorted([(sha256_bytes(text), text), (sha256_bytes(b"evil"), b"evil")])
         stick = tmp_path / sha256_bytes(text)
         stick.mkdir()
-        forge(stick / "x.gfv", index_with([[s, len(d)] for s, d in objects], views=[[PRESET, sha256_bytes(text), "2" * 64]]),
-              b"".join(d for _, d in objects))  # fmt: skip
+        forge(
+            stick / "x.gfv",
+            index_with(
+                [[s, len(d)] for s, d in objects], views=[[PRESET, sha256_bytes(text), "2" * 64]]
+            ),
+            b"".join(d for _, d in objects),
+        )
         site = site_at(tmp_path / f"site-{stick.name}")
         with pytest.raises(BundleError, match="the bundle's") as caught:
             receive(site, stick)
@@ -339,13 +394,16 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"[" * 100_000 + b"]" * 100_000, b'{"a":1},' * 100_000, b"\xff", b"", b"{}", b"0" * (9 << 20)]
+    "text",
+    [b"[" * 100_000 + b"]" * 100_000, b'{"a":1},' * 100_000, b"\xff", b"", b"{}", b"0" * (9 << 20)],
 )
 def test_a_lock_that_is_none_is_refused(tmp_path: Path, text: bytes) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()
     digest = hashlib.sha256(text).hexdigest()
-    forge(stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text)
+    forge(
+        stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text
+    )
     site = site_at(tmp_path / "site")
     with pytest.raises(BundleError, match="the bundle's lock"):
         receive(site, stick)
@@ -360,7 +418,9 @@ def test_parts_that_do_not_make_up_the_object(tmp_path: Path) -> None:
     stick.mkdir()
     for n, part in enumerate((b"a" * 10, b"b" * 10)):
         forge(
-            stick / f"{n}.gfv", index_with([[HASH, 20, n * 10, 10, sha256_bytes(part)]], number=n + 1, volumes=2), part
+            stick / f"{n}.gfv",
+            index_with([[HASH, 20, n * 10, 10, sha256_bytes(part)]], number=n + 1, volumes=2),
+            part,
         )
     site = site_at(tmp_path / "site")
     result = receive(site, stick)
@@ -381,14 +441,20 @@ def test_a_lie_about_a_size_removes_nothing(tmp_path: Path) -> None:
         stick.mkdir()
         forge(stick / "x.gfv", index_with([[sha256, 3]]), b"lie")
         receive(Project(site.root, site.artifacts), stick)
-        forge(stick / "x.gfv", index_with([[sha256, 10**9, 5, 3, hashlib.sha256(b"lie").hexdigest()]]), b"lie")
+        forge(
+            stick / "x.gfv",
+            index_with([[sha256, 10**9, 5, 3, hashlib.sha256(b"lie").hexdigest()]]),
+            b"lie",
+        )
         receive(Project(site.root, site.artifacts), stick)
     lock = json.loads(made.lock().render())
     for entry in lock["entries"]:
         entry["size"] += 1
     text = json.dumps(lock, indent=2, sort_keys=True).encode()
     digest = hashlib.sha256(text).hexdigest()
-    forge(stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text)
+    forge(
+        stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text
+    )
     assert not receive(site, stick).complete
     assert hashes(site) == before | {digest} and verify(site.artifacts_of(PRESET)).ok
 
@@ -401,9 +467,24 @@ def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path:
     identity, lie = read_volume(volumes(tmp_path / "good")[0])[0].identity, b"lie" * 10
     evil = tmp_path / "evil"
     evil.mkdir()
-    forge(evil / "x.gfv", index_with(
-        [[hashlib.sha256(data).hexdigest(), len(data) + 500, len(data) + 100, len(lie), hashlib.sha256(lie).hexdigest()]],
-        bundle=identity.bundle, volumes=identity.volumes, views=[view.to_json() for view in identity.views]), lie)  # fmt: skip
+    forge(
+        evil / "x.gfv",
+        index_with(
+            [
+                [
+                    hashlib.sha256(data).hexdigest(),
+                    len(data) + 500,
+                    len(data) + 100,
+                    len(lie),
+                    hashlib.sha256(lie).hexdigest(),
+                ]
+            ],
+            bundle=identity.bundle,
+            volumes=identity.volumes,
+            views=[view.to_json() for view in identity.views],
+        ),
+        lie,
+    )
     site = site_at(tmp_path / "site")
     assert not receive(site, evil).complete
     assert receive(site, tmp_path / "good").complete
@@ -437,13 +518,20 @@ def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(stick)], capture_output=True, text=True, check=False, env=RUN_ENV, cwd="/"
+        [sys.executable, "-c", code, str(stick)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=RUN_ENV,
+        cwd="/",
     )
     said, peak = done.stdout.splitlines()
     assert said == "BundleError 8" and int(peak) < 200_000, done.stdout + done.stderr
 
 
-def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_before_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
@@ -459,7 +547,9 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("after", [0, 3, 9])
-def test_a_disk_that_fills_up_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def test_a_disk_that_fills_up_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
@@ -495,7 +585,9 @@ def test_a_stick_that_is_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "preadv", preadv)
         result = receive(site, tmp_path / "stick")
-    assert not result.complete and any("cannot be read: Input/output error" in why for why in result.broken.values())
+    assert not result.complete and any(
+        "cannot be read: Input/output error" in why for why in result.broken.values()
+    )
     assert receive(site, tmp_path / "stick").complete
     whole(site, made)
 
@@ -539,11 +631,15 @@ def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path:
     os.mkfifo(lock)
     argv = [sys.executable, "-m", "gapforge", "unpack", str(tmp_path / "stick")]
     env = {**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}
-    assert subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False).returncode == 0
+    assert (
+        subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False).returncode == 0
+    )
     whole(site, made)
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bad directory of a stick is not the same as one with no volumes."""
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
@@ -572,7 +668,12 @@ def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     file.write_bytes(request.render())
     assert read_request(file) == request
-    for change in (lambda d: d[:-1], lambda d: d.replace(b"repair", b"repare"), lambda d: d + b" ", lambda d: b""):
+    for change in (
+        lambda d: d[:-1],
+        lambda d: d.replace(b"repair", b"repare"),
+        lambda d: d + b" ",
+        lambda d: b"",
+    ):
         file.write_bytes(change(request.render()))
         with pytest.raises(BundleError):
             read_request(file)
@@ -585,7 +686,9 @@ def test_ranges() -> None:
     assert merged([(5, 7), (0, 2), (2, 5), (9, 10)]) == [(0, 7), (9, 10)]
     assert without((0, 10), []) == [(0, 10)]
     assert without((0, 10), [(0, 10)]) == [] and without((3, 6), [(0, 4), (5, 9)]) == [(4, 5)]
-    assert without((0, 10), [(2, 3), (8, 20)]) == [(0, 2), (3, 8)] and without((0, 3), [(5, 6)]) == [(0, 3)]
+    assert without((0, 10), [(2, 3), (8, 20)]) == [(0, 2), (3, 8)] and without(
+        (0, 3), [(5, 6)]
+    ) == [(0, 3)]
 
 
 PACK = """
@@ -610,8 +713,13 @@ receive(Project(root, root / "artifacts"), Path(sys.argv[3]), Path(sys.argv[4]))
 
 def killed(code: str, *words: str, after: float) -> bool:
     """Run a script and kill it ``after`` seconds of work; whether it was still at work."""
-    run = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).resolve().parents[2]), *words], env=RUN_ENV, cwd="/",
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).resolve().parents[2]), *words],
+        env=RUN_ENV,
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert run.stdout is not None and run.stderr is not None
     with run.stdout, run.stderr:
         assert run.stdout.readline() == b"go\n", run.stderr.read()
@@ -636,7 +744,9 @@ class Moments:
             before = self.hits
             yield self.chance.uniform(0, self.took)
             if self.hits == before:
-                self.took *= 0.8  # the run is faster than the first one was; in the end every moment hits
+                self.took *= (
+                    0.8  # the run is faster than the first one was; in the end every moment hits
+                )
             if self.hits == KILLS:
                 return
         pytest.fail("the moments missed the work")
@@ -644,16 +754,25 @@ class Moments:
 
 def test_killed_packing_converges(tmp_path: Path) -> None:
     chance = random.Random(5)
-    made = sender(tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)})
+    made = sender(
+        tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}
+    )
     size = 1_500_000
     times = Moments(lambda: carry(made, tmp_path / "x1", tmp_path / "x2", size=size), 3)
     want = names(tmp_path / "x1")
     for after in times:
         times.hits += killed(
-            PACK, str(made.project.root), str(tmp_path / "y1"), str(tmp_path / "y2"), str(size), after=after
+            PACK,
+            str(made.project.root),
+            str(tmp_path / "y1"),
+            str(tmp_path / "y2"),
+            str(size),
+            after=after,
         )
         for path in (tmp_path / "y1").glob("*.gfv"):
-            assert names(tmp_path / "y1")[path.name] == want[path.name], "a volume has its name and other bytes"
+            assert names(tmp_path / "y1")[path.name] == want[path.name], (
+                "a volume has its name and other bytes"
+            )
         carry(made, tmp_path / "y1", tmp_path / "y2", size=size)
         assert names(tmp_path / "y1") == want
         shutil.rmtree(tmp_path / "y1")
@@ -661,17 +780,25 @@ def test_killed_packing_converges(tmp_path: Path) -> None:
 
 def test_killed_unpacking_converges(tmp_path: Path) -> None:
     chance = random.Random(6)
-    made = sender(tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)})
+    made = sender(
+        tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}
+    )
     carry(made, tmp_path / "stick", size=1_500_000)
     trial = site_at(tmp_path / "trial")
     times = Moments(lambda: receive(trial, tmp_path / "stick"), 4)
     want = hashes(trial)
     for n, after in enumerate(times):
         site = site_at(tmp_path / f"site{n}")
-        times.hits += killed(UNPACK, str(site.root), str(tmp_path / "stick"), str(tmp_path / "stick"), after=after)
+        times.hits += killed(
+            UNPACK, str(site.root), str(tmp_path / "stick"), str(tmp_path / "stick"), after=after
+        )
         partly = hashes(site)  # fails for an object whose bytes are not what its name says
         result = receive(site, tmp_path / "stick")
-        assert result.complete and hashes(site) == want and result.imported <= len(want) - len(partly) + 1
+        assert (
+            result.complete
+            and hashes(site) == want
+            and result.imported <= len(want) - len(partly) + 1
+        )
         assert not list((site.store / "partial").iterdir())
         assert verify(site.artifacts_of(PRESET)).ok
         shutil.rmtree(site.root)
@@ -686,5 +813,7 @@ def test_look_says_whose_a_repair_is(tmp_path: Path) -> None:
     assert result.request is not None
     repair(made, result.request, tmp_path / "stick2", size=3000)
     scan = look([tmp_path / "stick", tmp_path / "stick2"])
-    assert scan.bundle == packed.plan.bundle and {v.identity.root for v in scan.volumes} == {scan.bundle}
+    assert scan.bundle == packed.plan.bundle and {v.identity.root for v in scan.volumes} == {
+        scan.bundle
+    }
     assert receive(site_at(tmp_path / "new"), tmp_path / "stick", tmp_path / "stick2").complete

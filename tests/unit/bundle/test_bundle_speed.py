@@ -35,7 +35,9 @@ def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
     assert len(files) > 3
     read: list[str] = []
     real = stores.sha256_file
-    monkeypatch.setattr(stores, "sha256_file", lambda path, *more: read.append(path.name) or real(path, *more))
+    monkeypatch.setattr(
+        stores, "sha256_file", lambda path, *more: read.append(path.name) or real(path, *more)
+    )
     whole = site_at(tmp_path / "whole")
     assert receive(whole, tmp_path / "stick").complete
     assert not any(large in name for name in read)
@@ -78,11 +80,17 @@ def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
     """A volume of a megabyte can hold ten thousand parts of one object: each note tells of all before it."""
     notes: list[Path] = []
     write = partials.write_text
-    monkeypatch.setattr(partials, "write_text", lambda target, text: (notes.append(target), write(target, text)))
+    monkeypatch.setattr(
+        partials, "write_text", lambda target, text: (notes.append(target), write(target, text))
+    )
     stick, count = tmp_path / "stick", 1500
     stick.mkdir()
     byte = hashlib.sha256(b"x").hexdigest()
-    forge(stick / "x.gfv", index_with([[HASH, 10**6, 2 * n, 1, byte] for n in range(count)]), b"x" * count)
+    forge(
+        stick / "x.gfv",
+        index_with([[HASH, 10**6, 2 * n, 1, byte] for n in range(count)]),
+        b"x" * count,
+    )
     site = site_at(tmp_path / "site")
     start = time.monotonic()
     receive(site, stick)
@@ -91,12 +99,16 @@ def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
     assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
-def test_objects_are_named_while_others_still_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_named_while_others_still_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that is killed late keeps most of its work."""
     monkeypatch.setattr(store_batch, "OBJECTS", 5)
     named: list[int] = []
     real = Store.add_all
-    monkeypatch.setattr(Store, "add_all", lambda self, files: named.append(len(files)) or real(self, files))
+    monkeypatch.setattr(
+        Store, "add_all", lambda self, files: named.append(len(files)) or real(self, files)
+    )
     made = sender(tmp_path, {f"sources/{n}": bytes([n]) * 50 for n in range(40)})
     carry(made, tmp_path / "stick", size=10**9)
     site = site_at(tmp_path / "site")
@@ -124,14 +136,25 @@ def test_a_disk_that_fails_while_syncing_is_ours_and_no_volume_is_blamed(
     assert receive(site, tmp_path / "stick").complete and hashes(site) == made.objects
 
 
-def test_flow_tells_of_each_byte_and_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flow_tells_of_each_byte_and_never_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda handle, start, length, advice: told.append((start, start + length)))
+    monkeypatch.setattr(
+        os,
+        "posix_fadvise",
+        lambda handle, start, length, advice: told.append((start, start + length)),
+    )
     flow = Flow(7)
     for position in range(0, 5 * STEP, STEP // 4):
         flow.reached(position)
     assert [end for _, end in told] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
-    assert [start for start, _ in told] == [0, 0, STEP, 2 * STEP]  # a second chance for what was not written yet
+    assert [start for start, _ in told] == [
+        0,
+        0,
+        STEP,
+        2 * STEP,
+    ]  # a second chance for what was not written yet
     flow.begin(100 * STEP)
     flow.reached(101 * STEP)
     assert told[-1] == (100 * STEP, 101 * STEP)

@@ -18,7 +18,14 @@ from gapforge.bundle import install_repository as installing
 from gapforge.bundle.find_volumes import look
 from gapforge.bundle.install_repository import install
 from gapforge.bundle.repair_request import Request, read_request, wanted_spans
-from gapforge.bundle.repository_archive import _called, _header, make_archive, private_reason, read_archive, render
+from gapforge.bundle.repository_archive import (
+    _called,
+    _header,
+    make_archive,
+    private_reason,
+    read_archive,
+    render,
+)
 from gapforge.bundle.verify_volume import damaged_pieces, read_piece
 from gapforge.bundle.volume_format import Damaged, Span, parse_json, parse_span, read_volume
 from gapforge.bundle.volume_plan import make_plan, read_index
@@ -41,25 +48,33 @@ def said(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "text"), [
-    ("size 2^63", f"객체 {HASH[:12]}의 크기: 있을 수 없는 값 9223372036854775808 (0~17592186044416)"),
-    ("beyond the object", f"객체 {HASH[:12]}의 길이: 있을 수 없는 값 10 (1~5)"),
-    ("a path for a hash", "객체: 허용되지 않는 값 '../../../../etc/passwd'"),
-    ("a preset that leads out", "프리셋 이름: 허용되지 않는 값 '../../x'"),
-    ("a preset twice", "같은 프리셋이 두 번 나옴"),
-    ("an object twice", f"객체 {HASH[:12]}: 두 번 나옴"),
-    ("a float", "gapforge가 쓰는 JSON이 아님: 쓸 수 없는 숫자 1.0"),
-    ("volume 2 of 1", "볼륨 번호: 있을 수 없는 값 2 (1~1)"),
-    ("a length beyond the file", "색인에는 5000바이트가 있다고 하지만 실제로는 20바이트임"),
-    ("a tool that leads out", "gapforge 저장소: 허용되지 않는 값 '../../../../../../../../'"),
-    ("other keys", "색인의 형식이 다름"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (
+            "size 2^63",
+            f"객체 {HASH[:12]}의 크기: 있을 수 없는 값 9223372036854775808 (0~17592186044416)",
+        ),
+        ("beyond the object", f"객체 {HASH[:12]}의 길이: 있을 수 없는 값 10 (1~5)"),
+        ("a path for a hash", "객체: 허용되지 않는 값 '../../../../etc/passwd'"),
+        ("a preset that leads out", "프리셋 이름: 허용되지 않는 값 '../../x'"),
+        ("a preset twice", "같은 프리셋이 두 번 나옴"),
+        ("an object twice", f"객체 {HASH[:12]}: 두 번 나옴"),
+        ("a float", "gapforge가 쓰는 JSON이 아님: 쓸 수 없는 숫자 1.0"),
+        ("volume 2 of 1", "볼륨 번호: 있을 수 없는 값 2 (1~1)"),
+        ("a length beyond the file", "색인에는 5000바이트가 있다고 하지만 실제로는 20바이트임"),
+        ("a tool that leads out", "gapforge 저장소: 허용되지 않는 값 '../../../../../../../../'"),
+        ("other keys", "색인의 형식이 다름"),
+    ],
+)
 def test_a_hostile_index(tmp_path: Path, kind: str, text: str) -> None:
     forge(tmp_path / "x.gfv", HOSTILE[kind], b"p" * 20)
     assert said(lambda: read_volume(tmp_path / "x.gfv")) == text
 
 
-@pytest.mark.parametrize("kind", sorted(kind for kind, index in HOSTILE.items() if index is not None))
+@pytest.mark.parametrize(
+    "kind", sorted(kind for kind, index in HOSTILE.items() if index is not None)
+)
 def test_every_hostile_index_is_refused_in_korean(tmp_path: Path, kind: str) -> None:
     forge(tmp_path / "x.gfv", HOSTILE[kind], b"p" * 20)
     text = said(lambda: read_volume(tmp_path / "x.gfv"))
@@ -87,7 +102,9 @@ def test_a_damaged_volume(tmp_path: Path) -> None:
     handle = os.open(file, os.O_RDONLY)
     try:
         assert said(lambda: read_piece(handle, piece)) == f"sha256이 {piece.sha256} 대신 {digest}임"
-        assert said(lambda: read_piece(handle, replace(piece, position=len(data)))) == "너무 일찍 끝남"
+        assert (
+            said(lambda: read_piece(handle, replace(piece, position=len(data)))) == "너무 일찍 끝남"
+        )
     finally:
         os.close(handle)
     assert damaged_pieces(file, read_volume(file)[1]) == [piece]
@@ -117,7 +134,9 @@ def test_no_usable_volume(tmp_path: Path) -> None:
         "일반 파일이 아님",
         "시작이 볼륨과 다름",
     ]
-    with pytest.raises(BundleError, match=f"^{re.escape(str(stick))}에 쓸 수 있는 볼륨이 없습니다$"):
+    with pytest.raises(
+        BundleError, match=f"^{re.escape(str(stick))}에 쓸 수 있는 볼륨이 없습니다$"
+    ):
         look([stick])
     with pytest.raises(BundleError, match=f"^{re.escape(str(absent))}가 없습니다$"):
         look([absent])
@@ -143,13 +162,19 @@ def test_two_bundles_and_an_altered_volume(tmp_path: Path) -> None:
     forge(file, index_with(**whole))
     own = read_volume(file)[0].index_sha256[:12]
     scan = look([tmp_path / "good"])
-    assert list(scan.broken.values()) == [f"바뀌었음: 묶음의 색인에 적힌 볼륨 1의 sha256은 {listed}…, 이 볼륨은 {own}…"]
+    assert list(scan.broken.values()) == [
+        f"바뀌었음: 묶음의 색인에 적힌 볼륨 1의 sha256은 {listed}…, 이 볼륨은 {own}…"
+    ]
     assert scan.bundle == plan.bundle  # taken from the index, as in English
     forge(file, index_with(**whole, tool=HASH))
-    assert list(look([tmp_path / "good"]).broken.values()) == ["스스로 밝힌 내용이 묶음의 색인과 다름"]
+    assert list(look([tmp_path / "good"]).broken.values()) == [
+        "스스로 밝힌 내용이 묶음의 색인과 다름"
+    ]
 
 
-def test_what_is_good_comes_in_and_the_rest_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_good_comes_in_and_the_rest_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same objects, the same request, whatever language says why."""
     carry(sender(tmp_path), tmp_path / "stick", size=40_000)
     for file, cut in zip(sorted((tmp_path / "stick").glob("*.gfv")), (70, 0, -1), strict=False):
@@ -199,21 +224,38 @@ def archive_of(tmp_path: Path, data: bytes) -> str:
         read_archive(tmp_path / "x.tar")
     begin = "묶음에 든 gapforge 저장소의 아카이브가 잘못되어 하나도 쓰지 않았습니다: "
     assert caught.value.message.startswith(begin)
-    assert caught.value.hint == "누군가 바꾸었습니다. 묶음을 다시 나르거나, unpack에 --no-tool을 붙이십시오"
+    assert (
+        caught.value.hint
+        == "누군가 바꾸었습니다. 묶음을 다시 나르거나, unpack에 --no-tool을 붙이십시오"
+    )
     return caught.value.message[len(begin) :]
 
 
 def test_archives_of_gapforge(tmp_path: Path) -> None:
     good = render(SMALL)
-    assert archive_of(tmp_path, good[:700]) == "docs/a.md의 크기를 2바이트로 적었지만 그만큼 들어 있지 않음"
+    assert (
+        archive_of(tmp_path, good[:700])
+        == "docs/a.md의 크기를 2바이트로 적었지만 그만큼 들어 있지 않음"
+    )
     assert archive_of(tmp_path, good + b"x") == "끝난 뒤에도 내용이 이어짐"
-    assert archive_of(tmp_path, good[:156] + b"1" + good[157:]) == "하드 링크가 들어 있음: docs/a.md"
-    assert archive_of(tmp_path, good[:156] + b"Z" + good[157:]) == "알 수 없는 것이 들어 있음: docs/a.md"
-    assert archive_of(tmp_path, good[:108] + b"1" + good[109:]) == "docs/a.md의 헤더가 gapforge가 쓰는 것과 다름"
+    assert (
+        archive_of(tmp_path, good[:156] + b"1" + good[157:]) == "하드 링크가 들어 있음: docs/a.md"
+    )
+    assert (
+        archive_of(tmp_path, good[:156] + b"Z" + good[157:])
+        == "알 수 없는 것이 들어 있음: docs/a.md"
+    )
+    assert (
+        archive_of(tmp_path, good[:108] + b"1" + good[109:])
+        == "docs/a.md의 헤더가 gapforge가 쓰는 것과 다름"
+    )
     assert archive_of(tmp_path, good[:124] + b"x" + good[125:]) == "크기가 올바르지 않음: docs/a.md"
     assert archive_of(tmp_path, good[:514] + b"x" + good[515:]) == "docs/a.md 뒤에 숨긴 것이 있음"
     assert archive_of(tmp_path, b"") == "중간에서 잘림"
-    assert archive_of(tmp_path, render({".env": (b"x", False)})) == '파일 ".env": 비밀이 들어 있을 수 있음'
+    assert (
+        archive_of(tmp_path, render({".env": (b"x", False)}))
+        == '파일 ".env": 비밀이 들어 있을 수 있음'
+    )
     assert archive_of(tmp_path, render({"artifacts/x": (b"x", False)})) == (
         '파일 "artifacts/x": 이 컴퓨터의 것인 artifacts/에 있음'
     )
@@ -224,10 +266,21 @@ def test_archives_of_gapforge(tmp_path: Path) -> None:
         == "다른 파일 안에 있다고 적힌 파일: a/b"
     )
     assert {_called(kind) for kind in "1234567xgLS"} == {
-        "하드 링크", "심볼릭 링크", "장치", "폴더", "파이프", "확장 헤더", "희소 파일", "알 수 없는 것"}  # fmt: skip
+        "하드 링크",
+        "심볼릭 링크",
+        "장치",
+        "폴더",
+        "파이프",
+        "확장 헤더",
+        "희소 파일",
+        "알 수 없는 것",
+    }
     with pytest.raises(BundleError, match=r"^경로가 너무 길어 담을 수 없습니다: n+$"):
         _header("n" * 300, 0, False)
-    assert private_reason(".git/config") == "git 자신의 폴더에 있음" and private_reason("docs/a.md") == ""
+    assert (
+        private_reason(".git/config") == "git 자신의 폴더에 있음"
+        and private_reason("docs/a.md") == ""
+    )
 
 
 def test_what_cannot_be_packed(tmp_path: Path) -> None:
@@ -245,7 +298,10 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
         make_archive(project, {})
     assert caught.value.message == "저장소의 파일 3개를 담을 수 없습니다"
     problems = [fault.problem for fault in caught.value.faults]
-    assert problems[:2] == ["개인 키임; 이 컴퓨터를 떠나면 안 됨", "심볼릭 링크임; 아카이브에는 파일만 담음"]
+    assert problems[:2] == [
+        "개인 키임; 이 컴퓨터를 떠나면 안 됨",
+        "심볼릭 링크임; 아카이브에는 파일만 담음",
+    ]
     assert problems[2].startswith("이름이 UTF-8이 아님 (")
 
 
@@ -257,15 +313,24 @@ def test_what_is_in_the_way_at_a_site(tmp_path: Path, monkeypatch: pytest.Monkey
     (site.root / "src").symlink_to(tmp_path)
     with pytest.raises(StorageError) as caught:
         install(site, sha256)
-    assert caught.value.message == f"{site.root}에 gapforge의 파일을 둘 수 없어 하나도 쓰지 않았습니다"
-    assert {Path(f.where).relative_to(site.root).as_posix(): f.problem for f in caught.value.faults} == {
+    assert (
+        caught.value.message == f"{site.root}에 gapforge의 파일을 둘 수 없어 하나도 쓰지 않았습니다"
+    )
+    assert {
+        Path(f.where).relative_to(site.root).as_posix(): f.problem for f in caught.value.faults
+    } == {
         "docs/a.md": "아카이브에는 파일인데 여기에는 폴더임",
         "presets/x/y": "폴더가 있어야 할 자리에 파일이 있음: presets/x",
-        "src/gapforge/__init__.py": "심볼릭 링크 너머에 있음; 링크는 따라가지 않음"}  # fmt: skip
+        "src/gapforge/__init__.py": "심볼릭 링크 너머에 있음; 링크는 따라가지 않음",
+    }
     fresh = site_at(tmp_path / "fresh")
     sha256 = Store(fresh.store).add_bytes(render(SMALL))
     monkeypatch.setattr(installing, "free_bytes", lambda folder: 10)
-    with pytest.raises(StorageError, match=r": gapforge에 16\.4 kB가 필요하지만 10 B만 남아 있습니다$") as caught:
+    with pytest.raises(
+        StorageError, match=r": gapforge에 16\.4 kB가 필요하지만 10 B만 남아 있습니다$"
+    ) as caught:
         install(fresh, sha256)
-    assert caught.value.hint == f"공간을 확보한 뒤(df -h {fresh.root}) 같은 명령을 다시 실행하십시오"
+    assert (
+        caught.value.hint == f"공간을 확보한 뒤(df -h {fresh.root}) 같은 명령을 다시 실행하십시오"
+    )
     assert not (fresh.root / "src").exists() and (fresh.presets / f"{PRESET}.json").is_file()

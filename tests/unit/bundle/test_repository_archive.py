@@ -23,11 +23,27 @@ from gapforge.base.project import Project
 from gapforge.bundle import install_repository as installing
 from gapforge.bundle.contents import Contents, of_presets
 from gapforge.bundle.find_volumes import look
-from gapforge.bundle.install_repository import CHECKOUT, FOREIGN, INSTALLED, LEFT, SAVED, WAITS, Installed, install
+from gapforge.bundle.install_repository import (
+    CHECKOUT,
+    FOREIGN,
+    INSTALLED,
+    LEFT,
+    SAVED,
+    WAITS,
+    Installed,
+    install,
+)
 from gapforge.bundle.media_count import sticks
 from gapforge.bundle.pack import Packed, pack
 from gapforge.bundle.receiver_program import RECEIVER
-from gapforge.bundle.repository_archive import BLOCK, keep_archive, make_archive, private_reason, read_archive, render
+from gapforge.bundle.repository_archive import (
+    BLOCK,
+    keep_archive,
+    make_archive,
+    private_reason,
+    read_archive,
+    render,
+)
 from gapforge.bundle.unpack import unpack
 from gapforge.bundle.volume_format import Span
 from gapforge.bundle.volume_plan import make_plan
@@ -49,8 +65,12 @@ SMALL = {
 
 
 def git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True,
-                   capture_output=True, env={**os.environ, **GIT})  # fmt: skip
+    subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *words],
+        check=True,
+        capture_output=True,
+        env={**os.environ, **GIT},
+    )
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> None:
@@ -64,7 +84,10 @@ def tree(folder: Path) -> dict[str, str]:
     return {
         name: f"{sha256_file(path)} {bool(path.stat().st_mode & 0o100)}"
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (name := path.relative_to(folder).as_posix()).startswith((".gapforge/", "artifacts/"))
+        if path.is_file()
+        and not (name := path.relative_to(folder).as_posix()).startswith(
+            (".gapforge/", "artifacts/")
+        )
     }
 
 
@@ -75,10 +98,21 @@ def checkout(tmp_path: Path) -> Callable[[str], Project]:
     def make(name: str, *, with_git: bool = True) -> Project:
         root = tmp_path / name
         shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        lay(root, {".gitignore": (ROOT / ".gitignore").read_bytes() + b"*.secret\n/private/\n", ".env": CANARY.encode(),
-                   "app/.env": CANARY.encode(), "my.secret": CANARY.encode(), "private/key": CANARY.encode(),
-                   "dist/report": CANARY.encode(), ".gapforge/x": CANARY.encode(), "src/__pycache__/x.pyc": b"x",
-                   ".env.template": b"KEY=\n", "docs/한글 문서.md": "문서\n".encode()})  # fmt: skip
+        lay(
+            root,
+            {
+                ".gitignore": (ROOT / ".gitignore").read_bytes() + b"*.secret\n/private/\n",
+                ".env": CANARY.encode(),
+                "app/.env": CANARY.encode(),
+                "my.secret": CANARY.encode(),
+                "private/key": CANARY.encode(),
+                "dist/report": CANARY.encode(),
+                ".gapforge/x": CANARY.encode(),
+                "src/__pycache__/x.pyc": b"x",
+                ".env.template": b"KEY=\n",
+                "docs/한글 문서.md": "문서\n".encode(),
+            },
+        )
         for file in ("gapforge", "gapforge.py", "Dockerfile"):
             shutil.copy(ROOT / file, root / file)
         (root / "presets").mkdir()
@@ -94,26 +128,44 @@ def checkout(tmp_path: Path) -> Callable[[str], Project]:
     return make
 
 
-def contents_of(project: Project, archive: bytes | None = None, held: frozenset[str] = frozenset()) -> Contents:
+def contents_of(
+    project: Project, archive: bytes | None = None, held: frozenset[str] = frozenset()
+) -> Contents:
     contents = of_presets(project, [documents.find(project.presets, PRESET)], held)
-    archive = archive or make_archive(project, {v.preset: contents.texts[v.lock] for v in contents.views})
+    archive = archive or make_archive(
+        project, {v.preset: contents.texts[v.lock] for v in contents.views}
+    )
     contents.carry_tool(archive, held)
     return contents
 
 
-def carry_tool(project: Project, to: Path, archive: bytes | None = None, *, size: int = 10**9,
-               held: frozenset[str] = frozenset()) -> Packed:  # fmt: skip
+def carry_tool(
+    project: Project,
+    to: Path,
+    archive: bytes | None = None,
+    *,
+    size: int = 10**9,
+    held: frozenset[str] = frozenset(),
+) -> Packed:
     contents = contents_of(project, archive, held)
-    tool = next(sha for sha in contents.texts if archive is None or sha == sha256_bytes(archive)) if archive else next(
-        sha for sha, data in contents.texts.items() if data[257:262] == b"ustar")  # fmt: skip
+    tool = (
+        next(sha for sha in contents.texts if archive is None or sha == sha256_bytes(archive))
+        if archive
+        else next(sha for sha, data in contents.texts.items() if data[257:262] == b"ustar")
+    )
     keep_archive(project, contents.texts[tool])
     plan = make_plan(contents.spans, contents.views, size, tool=tool)
     return pack(project, plan, contents, [to], Progress("pack", quiet=True))
 
 
 def command(root: Path, *words: str, lang: str = "en") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "gapforge", *words], capture_output=True, text=True, check=False,
-                          env={**RUN_ENV, "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": lang})  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "gapforge", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**RUN_ENV, "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": lang},
+    )
 
 
 def stored(site: Project, archive: bytes) -> str:
@@ -158,9 +210,18 @@ def test_it_holds_code_presets_and_locks_and_nothing_private(
 ) -> None:
     project = checkout("one")
     git(project.root, "add", "-f", ".env", "app/.env")  # by mistake
-    lay(project.root, {".env~": CANARY.encode(), "app/#.env#": CANARY.encode()})  # what editors leave
-    lay(project.root, {"presets/new.json": b"{}", "0123456789abcdef01234567-0001.gfv": CANARY.encode(), RECEIVER: b"x",
-                       "out/repair-0123456789abcdef01234567.json": CANARY.encode()})  # fmt: skip
+    lay(
+        project.root, {".env~": CANARY.encode(), "app/#.env#": CANARY.encode()}
+    )  # what editors leave
+    lay(
+        project.root,
+        {
+            "presets/new.json": b"{}",
+            "0123456789abcdef01234567-0001.gfv": CANARY.encode(),
+            RECEIVER: b"x",
+            "out/repair-0123456789abcdef01234567.json": CANARY.encode(),
+        },
+    )
     (project.root / "Dockerfile").unlink()
     carried = Project(project.root, project.root / "carried disk")
     shutil.move(project.artifacts, carried.artifacts)
@@ -178,30 +239,48 @@ def test_it_holds_code_presets_and_locks_and_nothing_private(
             ".env.template",
         } < set(found)
         assert not [
-            name for name in found if name.startswith(("artifacts", "dist", "carried", ".g")) and name != ".gitignore"
+            name
+            for name in found
+            if name.startswith(("artifacts", "dist", "carried", ".g")) and name != ".gitignore"
         ]
         assert "Dockerfile" not in found
 
 
 def test_other_programs_read_it(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
-    lay(project.root, {"docs/" + "deep/" * 20 + "x" * 90: b"far down\n", "empty": b"", "docs/block": b"x" * BLOCK})
+    lay(
+        project.root,
+        {
+            "docs/" + "deep/" * 20 + "x" * 90: b"far down\n",
+            "empty": b"",
+            "docs/block": b"x" * BLOCK,
+        },
+    )
     archive = make_archive(project, {})
     names_in = listed(archive, tmp_path)
     with tarfile.open(tmp_path / "x.tar") as tar:
         members = tar.getmembers()
         assert [m.name for m in members] == names_in
-        assert {(m.uid, m.gid, m.uname, m.gname, m.mtime, m.type) for m in members} == {(0, 0, "", "", 0, b"0")}
-        assert {m.mode for m in members} == {0o644, 0o755} and tar.getmember("gapforge").mode == 0o755
+        assert {(m.uid, m.gid, m.uname, m.gname, m.mtime, m.type) for m in members} == {
+            (0, 0, "", "", 0, b"0")
+        }
+        assert {m.mode for m in members} == {0o644, 0o755} and tar.getmember(
+            "gapforge"
+        ).mode == 0o755
     out = tmp_path / "out"
     out.mkdir()
-    subprocess.run(["tar", "-xf", str(tmp_path / "x.tar"), "-C", str(out)], check=True, capture_output=True)
+    subprocess.run(
+        ["tar", "-xf", str(tmp_path / "x.tar"), "-C", str(out)], check=True, capture_output=True
+    )
     assert all((out / name).read_bytes() == (project.root / name).read_bytes() for name in names_in)
 
 
 @pytest.mark.parametrize("with_git", [True, False])
 def test_what_cannot_go_is_named_and_nothing_outside_is_read(
-    checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_git: bool
+    checkout: Callable[[str], Project],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_git: bool,
 ) -> None:
     project = checkout("one")
     (tmp_path / "outside").mkdir()
@@ -209,8 +288,14 @@ def test_what_cannot_go_is_named_and_nothing_outside_is_read(
     shutil.rmtree(project.root / "docs")
     os.symlink(tmp_path / "outside", project.root / "docs")
     os.symlink("/etc/hostname", project.root / "host")
-    lay(project.root, {"id_ed25519": b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n", "src/a\nb.py": b"x",
-                       "server.pem": b"-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\nx\n"})  # fmt: skip
+    lay(
+        project.root,
+        {
+            "id_ed25519": b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n",
+            "src/a\nb.py": b"x",
+            "server.pem": b"-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\nx\n",
+        },
+    )
     (project.root / os.fsdecode(b"caf\xe9.md")).write_bytes(b"x")
     if not with_git:
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -249,7 +334,9 @@ def test_a_repository_within_and_a_huge_file_are_refused(
     assert caught.value.faults[0].where == "movie.mp4"
 
 
-def test_the_lock_is_the_one_that_the_bundle_names(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+def test_the_lock_is_the_one_that_the_bundle_names(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
     project = checkout("one")
     contents = contents_of(project)
     lock = contents.texts[contents.views[0].lock]
@@ -270,20 +357,58 @@ def test_the_lock_is_the_one_that_the_bundle_names(checkout: Callable[[str], Pro
 
 
 def test_ignoring_agrees_with_git(tmp_path: Path) -> None:
-    paths = ["a.log", "keep.log", "b/a.log", "b/c/d.txt", "build/x", "b/build/x", "b/build2/x", "tmp1", "tmpx", "q/tmp1",
-             "doc/x/y.pdf", "doc/y.pdf", "#a", "!b", "sp ", "br[1]", "x/y/z/w", "x/z/w", "foo/bar", "a/foo/bar", "n/secret", "m/secret"]  # fmt: skip
+    paths = [
+        "a.log",
+        "keep.log",
+        "b/a.log",
+        "b/c/d.txt",
+        "build/x",
+        "b/build/x",
+        "b/build2/x",
+        "tmp1",
+        "tmpx",
+        "q/tmp1",
+        "doc/x/y.pdf",
+        "doc/y.pdf",
+        "#a",
+        "!b",
+        "sp ",
+        "br[1]",
+        "x/y/z/w",
+        "x/z/w",
+        "foo/bar",
+        "a/foo/bar",
+        "n/secret",
+        "m/secret",
+    ]
     lay(tmp_path, dict.fromkeys(paths, b"x"))
-    lay(tmp_path, {".gitignore": b"# comment\n*.log\n!keep.log\nbuild/\n/tmp[0-9]\ndoc/**/*.pdf\n\\#a\n\\!b\nsp\\ \nbr\\[1]\n"
-                                 b"x/**/w\nfoo/bar\n[\n\nb/c/**\n",
-                   "n/.gitignore": b"/secret\n!a.log\n", "n/a.log": b"", "src/gapforge/__init__.py": b""})  # fmt: skip
+    lay(
+        tmp_path,
+        {
+            ".gitignore": b"# comment\n*.log\n!keep.log\nbuild/\n/tmp[0-9]\ndoc/**/*.pdf\n\\#a\n\\!b\nsp\\ \nbr\\[1]\n"
+            b"x/**/w\nfoo/bar\n[\n\nb/c/**\n",
+            "n/.gitignore": b"/secret\n!a.log\n",
+            "n/a.log": b"",
+            "src/gapforge/__init__.py": b"",
+        },
+    )
     project = Project(tmp_path, tmp_path / "artifacts")
     without = set(listed(make_archive(project, {}), tmp_path)) - {"x.tar"}
     (tmp_path / "x.tar").unlink()
     git(tmp_path, "init", "-q")
-    done = subprocess.run(["git", "-C", str(tmp_path), "ls-files", "-z", "--others", "--exclude-standard"],
-                          capture_output=True, check=True, env={**os.environ, **GIT})  # fmt: skip
+    done = subprocess.run(
+        ["git", "-C", str(tmp_path), "ls-files", "-z", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, **GIT},
+    )
     assert without == {name for name in done.stdout.decode().split("\0") if name}
-    assert "keep.log" in without and "b/a.log" not in without and "n/a.log" in without and "n/secret" not in without
+    assert (
+        "keep.log" in without
+        and "b/a.log" not in without
+        and "n/a.log" in without
+        and "n/secret" not in without
+    )
 
 
 # -- hostile archives
@@ -313,14 +438,37 @@ ONE = {"docs/a.md": (b"hello\n", False)}
 
 def hostile(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
     good, odd = render(ONE), render({"x": (b"hello\n", False)})
-    for name in ("../evil", "/etc/evil", "a/../../evil", "a\\b", "a//b", "./a", "a/./b", "artifacts/x", "dist/x", ".gapforge/x",
-                 ".gapforge-new/x", ".git/hooks/x", "app/.git/config", ".env", "app/.ENV", ".Git/x", ".env ", ".git./x",
-                 "Artifacts/x", "a\x1b[2Jb", "a\u202eb"):  # fmt: skip
+    for name in (
+        "../evil",
+        "/etc/evil",
+        "a/../../evil",
+        "a\\b",
+        "a//b",
+        "./a",
+        "a/./b",
+        "artifacts/x",
+        "dist/x",
+        ".gapforge/x",
+        ".gapforge-new/x",
+        ".git/hooks/x",
+        "app/.git/config",
+        ".env",
+        "app/.ENV",
+        ".Git/x",
+        ".env ",
+        ".git./x",
+        "Artifacts/x",
+        "a\x1b[2Jb",
+        "a\u202eb",
+    ):
         yield f"name {name!r}", render({name: (b"x", False)})
     for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"x", b"g", b"L", b"S", b"\0", b"Z"):
         yield f"type {kind!r}", header(good, 156, kind)
     yield "tarfile's link", by_tarfile(tmp_path, ("docs", tarfile.SYMTYPE, b"/etc"))
-    yield "a path through a link", by_tarfile(tmp_path, ("d", tarfile.SYMTYPE, b".."), ("d/x", tarfile.REGTYPE, b""))
+    yield (
+        "a path through a link",
+        by_tarfile(tmp_path, ("d", tarfile.SYMTYPE, b".."), ("d/x", tarfile.REGTYPE, b"")),
+    )
     for size in (
         b"77777777777\0",
         b"00000002001\0",
@@ -362,7 +510,9 @@ def test_hostile_archives_are_refused_before_anything_is_written(tmp_path: Path)
     assert [m.name for m in read_archive(tmp_path / "good.tar")] == ["docs/a.md"]
 
 
-def test_an_archive_of_millions_or_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_of_millions_or_of_gigabytes_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "x.tar"
     with open(file, "wb") as sparse:
         sparse.truncate(1 << 40)
@@ -375,7 +525,10 @@ def test_an_archive_of_millions_or_of_gigabytes_is_not_read(tmp_path: Path, monk
 
 
 def test_every_flip_of_a_header_is_noticed(tmp_path: Path) -> None:
-    good, file = render({"docs/a.md": (b"hello\n", False), "gapforge": (b"#!", True)}), tmp_path / "x.tar"
+    good, file = (
+        render({"docs/a.md": (b"hello\n", False), "gapforge": (b"#!", True)}),
+        tmp_path / "x.tar",
+    )
     for bit in [*range(BLOCK * 8), *range(2 * BLOCK * 8, 3 * BLOCK * 8)]:
         changed = bytearray(good)
         changed[bit // 8] ^= 1 << bit % 8
@@ -384,13 +537,30 @@ def test_every_flip_of_a_header_is_noticed(tmp_path: Path) -> None:
             read_archive(file)
 
 
-@pytest.mark.parametrize("name", [".env", "a/.env", ".env.local", ".env~", "a/#.env#", ".ENV-old", ".env_1/x", ".env.template~",
-                                  ".GIT/x", "dist/a", "artifacts", ".gapforge-x/y"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        "a/.env",
+        ".env.local",
+        ".env~",
+        "a/#.env#",
+        ".ENV-old",
+        ".env_1/x",
+        ".env.template~",
+        ".GIT/x",
+        "dist/a",
+        "artifacts",
+        ".gapforge-x/y",
+    ],
+)
 def test_private_paths(name: str) -> None:
     assert private_reason(name)
 
 
-@pytest.mark.parametrize("name", ["docs/env.md", ".env.template", "src/.environment", "docs/.envelope/x"])
+@pytest.mark.parametrize(
+    "name", ["docs/env.md", ".env.template", "src/.environment", "docs/.envelope/x"]
+)
 def test_paths_that_are_not_private(name: str) -> None:
     assert not private_reason(name)
 
@@ -398,7 +568,9 @@ def test_paths_that_are_not_private(name: str) -> None:
 # -- laying out
 
 
-def test_a_first_arrival_works_and_a_second_changes_nothing(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+def test_a_first_arrival_works_and_a_second_changes_nothing(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
     project = checkout("one")
     carry_tool(project, tmp_path / "stick", size=300_000)
     site = tmp_path / "bare site"
@@ -416,43 +588,96 @@ def test_a_first_arrival_works_and_a_second_changes_nothing(checkout: Callable[[
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["tool"]["state"] == INSTALLED and told["tool"]["new"] == told["tool"]["files"] > 50
-    checked = subprocess.run(["./gapforge", "verify", PRESET], cwd=site, capture_output=True, text=True, check=False,
-                             env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})  # fmt: skip
+    checked = subprocess.run(
+        ["./gapforge", "verify", PRESET],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
     assert checked.returncode == 0, checked.stderr
     assert not (site / ".gapforge-new").exists() and not (site / ".gapforge/replaced").exists()
     assert (site / "gapforge").stat().st_mode & 0o111 and CANARY not in "".join(
-        path.read_text(errors="replace") for path in site.rglob("*") if path.is_file())  # fmt: skip
-    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in site.rglob("*") if path.is_file()}
+        path.read_text(errors="replace") for path in site.rglob("*") if path.is_file()
+    )
+    before = {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in site.rglob("*")
+        if path.is_file()
+    }
     done = subprocess.run(words, cwd=site, capture_output=True, text=True, check=False, env=RUN_ENV)
     again = json.loads(done.stdout)["tool"]
-    assert done.returncode == 0 and (again["new"], again["replaced"], again["removed"]) == (0, [], [])
-    after = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in site.rglob("*") if path.is_file()}
+    assert done.returncode == 0 and (again["new"], again["replaced"], again["removed"]) == (
+        0,
+        [],
+        [],
+    )
+    after = {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in site.rglob("*")
+        if path.is_file()
+    }
     assert {path for path in before if before[path] != after[path]} == set()
-    assert {path.parent.name for path in set(after) - set(before)} <= {"custody", ".store", ".gapforge"}
+    assert {path.parent.name for path in set(after) - set(before)} <= {
+        "custody",
+        ".store",
+        ".gapforge",
+    }
 
 
 def test_differing_files_are_kept_stale_ones_go_and_local_ones_stay(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     first = render(
-        {**SMALL, "docs/old.md": (b"old\n", False), "docs/mine.md": (b"theirs\n", False), "gone/deep/x": (b"x", False)}
+        {
+            **SMALL,
+            "docs/old.md": (b"old\n", False),
+            "docs/mine.md": (b"theirs\n", False),
+            "gone/deep/x": (b"x", False),
+        }
     )
     assert put(site, first).new == 6  # the preset was there, and is the same
     root = site.root
-    lay(root, {"docs/a.md": b"changed here\n", "docs/mine.md": b"changed here too\n", "notes.txt": b"local\n", ".env": b"token\n",
-               "dist/r": b"r", "artifacts/own/x": b"x"})  # fmt: skip
-    second = render({**SMALL, "src/gapforge/__init__.py": (b"two = 2\n", False), "docs/new.md": (b"new\n", False)})
+    lay(
+        root,
+        {
+            "docs/a.md": b"changed here\n",
+            "docs/mine.md": b"changed here too\n",
+            "notes.txt": b"local\n",
+            ".env": b"token\n",
+            "dist/r": b"r",
+            "artifacts/own/x": b"x",
+        },
+    )
+    second = render(
+        {
+            **SMALL,
+            "src/gapforge/__init__.py": (b"two = 2\n", False),
+            "docs/new.md": (b"new\n", False),
+        }
+    )
     done = put(site, second)
     assert (done.state, done.new) == (INSTALLED, 1)
     assert done.replaced == ("docs/a.md", "src/gapforge/__init__.py")
     assert done.removed == ("docs/old.md", "gone/deep/x") and done.local == ("docs/mine.md",)
     kept = root / ".gapforge/replaced" / sha256_bytes(second)[:12]
     assert done.kept == (kept,)
-    assert {p.relative_to(kept).as_posix(): p.read_bytes() for p in kept.rglob("*") if p.is_file()} == {
-        "docs/a.md": b"changed here\n", "src/gapforge/__init__.py": b"one = 1\n", "docs/old.md": b"old\n", "gone/deep/x": b"x",
-    }  # fmt: skip
-    assert not (root / "gone").exists() and (root / "docs/mine.md").read_bytes() == b"changed here too\n"
-    assert {name: (root / name).read_bytes() for name in ("notes.txt", ".env", "dist/r", "artifacts/own/x")} == {
-        "notes.txt": b"local\n", ".env": b"token\n", "dist/r": b"r", "artifacts/own/x": b"x"}  # fmt: skip
+    assert {
+        p.relative_to(kept).as_posix(): p.read_bytes() for p in kept.rglob("*") if p.is_file()
+    } == {
+        "docs/a.md": b"changed here\n",
+        "src/gapforge/__init__.py": b"one = 1\n",
+        "docs/old.md": b"old\n",
+        "gone/deep/x": b"x",
+    }
+    assert (
+        not (root / "gone").exists()
+        and (root / "docs/mine.md").read_bytes() == b"changed here too\n"
+    )
+    assert {
+        name: (root / name).read_bytes()
+        for name in ("notes.txt", ".env", "dist/r", "artifacts/own/x")
+    } == {"notes.txt": b"local\n", ".env": b"token\n", "dist/r": b"r", "artifacts/own/x": b"x"}
     # The same archive once more, over another change: what was kept before is not overwritten.
     lay(root, {"docs/a.md": b"changed again\n"})
     done = put(site, second)
@@ -465,11 +690,21 @@ def test_a_copy_that_nobody_installed_is_replaced_and_its_other_files_stay(tmp_p
     site = site_at(tmp_path / "site")
     lay(
         site.root,
-        {"src/gapforge/__init__.py": b"old\n", "src/gapforge/extra.py": b"extra\n", "gapforge": b"#!/bin/sh\n"},
+        {
+            "src/gapforge/__init__.py": b"old\n",
+            "src/gapforge/extra.py": b"extra\n",
+            "gapforge": b"#!/bin/sh\n",
+        },
     )
     done = put(site, render(SMALL))
-    assert done.state == INSTALLED and done.replaced == ("src/gapforge/__init__.py",) and done.removed == ()
-    assert (site.root / "src/gapforge/extra.py").exists() and os.access(site.root / "gapforge", os.X_OK)
+    assert (
+        done.state == INSTALLED
+        and done.replaced == ("src/gapforge/__init__.py",)
+        and done.removed == ()
+    )
+    assert (site.root / "src/gapforge/extra.py").exists() and os.access(
+        site.root / "gapforge", os.X_OK
+    )
 
 
 def test_a_git_checkout_is_not_touched(tmp_path: Path) -> None:
@@ -489,20 +724,29 @@ def test_a_folder_of_other_things_is_not_touched(tmp_path: Path) -> None:
     lay(home.root, {"docs/a.md": b"my own\n"})
     done = put(home, render(SMALL))
     assert (done.state, done.why) == (SAVED, FOREIGN)
-    assert (home.root / "docs/a.md").read_bytes() == b"my own\n" and not (home.root / "src").exists()
+    assert (home.root / "docs/a.md").read_bytes() == b"my own\n" and not (
+        home.root / "src"
+    ).exists()
 
 
 def test_what_is_here_works_on_until_the_bundle_is_whole(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
-    assert put(site, render(SMALL), complete=False).state == INSTALLED  # nothing was there that could be disturbed
+    assert (
+        put(site, render(SMALL), complete=False).state == INSTALLED
+    )  # nothing was there that could be disturbed
     again = put(
         site, render(SMALL), complete=False
     )  # the second stick of the same bundle: there is nothing to wait for
     assert (again.state, again.changed) == (INSTALLED, False)
     newer = render({**SMALL, "docs/a.md": (b"newer\n", False)})
     done = put(site, newer, complete=False)
-    assert (done.state, done.why) == (LEFT, WAITS) and (site.root / "docs/a.md").read_bytes() == b"a\n"
-    assert put(site, newer, wanted=False).state == LEFT and (site.root / "docs/a.md").read_bytes() == b"a\n"
+    assert (done.state, done.why) == (LEFT, WAITS) and (
+        site.root / "docs/a.md"
+    ).read_bytes() == b"a\n"
+    assert (
+        put(site, newer, wanted=False).state == LEFT
+        and (site.root / "docs/a.md").read_bytes() == b"a\n"
+    )
     assert put(site, newer).replaced == ("docs/a.md",)
 
 
@@ -524,7 +768,9 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(tmp_path: Path, case
     with pytest.raises(StorageError, match="nothing of them was written") as caught:
         put(site, render(SMALL))
     assert "docs" in caught.value.faults[0].where
-    assert (root / "src/gapforge/__init__.py").read_bytes() == b"old\n" and not list((tmp_path / "outside").iterdir())
+    assert (root / "src/gapforge/__init__.py").read_bytes() == b"old\n" and not list(
+        (tmp_path / "outside").iterdir()
+    )
 
 
 def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> None:
@@ -539,7 +785,10 @@ def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> N
 
 def test_a_file_becomes_a_folder_and_back(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
-    flat, deep = render({**SMALL, "x": (b"flat", False)}), render({**SMALL, "x/y/z": (b"deep", False)})
+    flat, deep = (
+        render({**SMALL, "x": (b"flat", False)}),
+        render({**SMALL, "x/y/z": (b"deep", False)}),
+    )
     for archive in (flat, deep, flat, deep):
         put(site, archive)
         assert (site.root / "x").is_file() == (archive is flat)
@@ -550,7 +799,9 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_anywhere_the_next_run_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_anywhere_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = {**SMALL, "docs/old.md": (b"old\n", False), "x": (b"flat", False)}
     new = {
         **SMALL,
@@ -569,7 +820,14 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path: Path, monkeypatch: pyte
 
         return call
 
-    for name in ("link_or_copy", "_put", "write_text", "sync_folder", "remove_folder", "mark_folder"):
+    for name in (
+        "link_or_copy",
+        "_put",
+        "write_text",
+        "sync_folder",
+        "remove_folder",
+        "mark_folder",
+    ):
         monkeypatch.setattr(installing, name, counted(getattr(installing, name)))
     monkeypatch.setattr(installing._Install, "_remove", counted(installing._Install._remove))
     for stop in range(1, 60):
@@ -590,9 +848,15 @@ def test_killed_anywhere_the_next_run_finishes(tmp_path: Path, monkeypatch: pyte
         assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {
             n: data for n, (data, _) in new.items()
         }, stop
-        kept = {p.read_bytes() for p in (site.root / ".gapforge/replaced").rglob("*") if p.is_file()}
+        kept = {
+            p.read_bytes() for p in (site.root / ".gapforge/replaced").rglob("*") if p.is_file()
+        }
         assert kept == {b"mine\n", b"old\n", b"flat", b"one = 1\n"}, stop
-        assert sorted(p.name for p in site.state.iterdir()) == ["replaced", "tool.json", "tool.lock"], stop
+        assert sorted(p.name for p in site.state.iterdir()) == [
+            "replaced",
+            "tool.json",
+            "tool.lock",
+        ], stop
         assert not (site.root / ".gapforge-new").exists()
     else:
         pytest.fail("never came to the end")
@@ -611,7 +875,9 @@ def test_a_folder_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     site.state.mkdir()
     (site.state / ".tool.json.abc.tmp").write_text("of a run that was killed")
     put(site, render(SMALL))
-    assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {n: data for n, (data, _) in SMALL.items()}
+    assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {
+        n: data for n, (data, _) in SMALL.items()
+    }
     assert sorted(p.name for p in site.state.iterdir()) == ["tool.json", "tool.lock"]
 
 
@@ -627,8 +893,16 @@ def test_a_first_arrival_that_was_killed_is_finished_though_the_bundle_is_not_wh
     assert put(site, render(SMALL), complete=False).state == INSTALLED
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 2, "files": {"docs/a.md": "x"}}',
-                                  '{"format": 1, "files": {"../outside": "%s", ".env": "%s", "notes": 3}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 2, "files": {"docs/a.md": "x"}}',
+        '{"format": 1, "files": {"../outside": "%s", ".env": "%s", "notes": 3}}',
+    ],
+)
 def test_a_damaged_record_removes_nothing(tmp_path: Path, text: str) -> None:
     site = site_at(tmp_path / "site")
     put(site, render(SMALL))
@@ -658,8 +932,16 @@ def test_volumes_without_it_are_what_they_always_were(tmp_path: Path) -> None:
     texts = {sha256_bytes(data): data for data in (b"a" * 5000, b"b" * 300, b"")}
     spans = [Span(sha256, len(data), 0, len(data)) for sha256, data in texts.items()]
     plan = make_plan(spans, [], 4000)
-    pack(project, plan, Contents(project, sorted(spans), [], texts), [tmp_path / "stick"], Progress("pack", quiet=True))
-    volumes = {name: sha256 for name, sha256 in names(tmp_path / "stick").items() if name.endswith(".gfv")}
+    pack(
+        project,
+        plan,
+        Contents(project, sorted(spans), [], texts),
+        [tmp_path / "stick"],
+        Progress("pack", quiet=True),
+    )
+    volumes = {
+        name: sha256 for name, sha256 in names(tmp_path / "stick").items() if name.endswith(".gfv")
+    }
     assert volumes == GOLDEN
 
 
@@ -674,7 +956,8 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
     packed = carry_tool(project, tmp_path / "stick", size=100_000)
     tool = packed.plan.tool
     assert (
-        tool in {span.sha256 for span in packed.plan.spans} and (project.state / f"bundles/tool-{tool}.tar").is_file()
+        tool in {span.sha256 for span in packed.plan.spans}
+        and (project.state / f"bundles/tool-{tool}.tar").is_file()
     )
     site = site_at(tmp_path / "site")
     result = receive(site, tmp_path / "stick")
@@ -693,7 +976,9 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
     assert not receive(site, tmp_path / "damaged").complete
     assert gc.named(site).keeps(tool)  # gc keeps it until the bundle is whole
     assert receive(site, tmp_path / "second").complete and not gc.named(site).keeps(tool)
-    Store(site.store).discard(tool)  # gc took it; it was in no volume, so nobody can be asked for it
+    Store(site.store).discard(
+        tool
+    )  # gc took it; it was in no volume, so nobody can be asked for it
     assert receive(site, tmp_path / "second").complete
     assert install(site, tool).why == "absent"
 
@@ -706,7 +991,9 @@ def test_a_bad_stick_is_mended_though_the_repository_went_on(
     packed = carry_tool(project, tmp_path / "stick", size=200_000)
     tool = packed.plan.tool
     holding = [
-        number for number, spans in enumerate(packed.plan.volumes, 1) if any(span.sha256 == tool for span in spans)
+        number
+        for number, spans in enumerate(packed.plan.volumes, 1)
+        if any(span.sha256 == tool for span in spans)
     ]
     bad = tmp_path / "stick" / f"{packed.plan.bundle}-{holding[-1]:04}.gfv"
     data = bytearray(bad.read_bytes())
@@ -737,10 +1024,18 @@ def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
     carry_tool(project, tmp_path / "stick", render({"../evil": (b"x", False)}))
     site = site_at(tmp_path / "site")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
-    assert done.returncode == 21 and "../evil" in done.stderr and "nothing of it was written" in done.stderr
+    assert (
+        done.returncode == 21
+        and "../evil" in done.stderr
+        and "nothing of it was written" in done.stderr
+    )
     assert not (tmp_path / "evil").exists() and (site.artifacts_of(PRESET) / "lock.json").is_file()
     told = json.loads(command(site.root, "unpack", str(tmp_path / "stick"), "--json").stdout)
-    assert told["tool"]["state"] == "failed" and "../evil" in told["tool"]["why"] and told["error"] == "bundle"
+    assert (
+        told["tool"]["state"] == "failed"
+        and "../evil" in told["tool"]["why"]
+        and told["error"] == "bundle"
+    )
     page = next((site.root / "dist/custody").glob("import-*.txt")).read_text()
     assert "could not be installed" in page
     done = command(site.root, "unpack", str(tmp_path / "stick"), "--no-tool", "--json")
@@ -756,9 +1051,18 @@ def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
     monkeypatch.setenv("GAPFORGE_ROOT", str(site.root))
     (tmp_path / "file").write_text("no folder")
     first = min((tmp_path / "stick").glob("*.gfv"))
-    assert cli.main(["unpack", str(first), "--no-tool", "--request", str(tmp_path / "file" / "r.json")]) == 21
+    assert (
+        cli.main(
+            ["unpack", str(first), "--no-tool", "--request", str(tmp_path / "file" / "r.json")]
+        )
+        == 21
+    )
     said = capsys.readouterr()
-    assert "objects imported" in said.out and "custody page" in said.out and "is not complete" in said.err
+    assert (
+        "objects imported" in said.out
+        and "custody page" in said.out
+        and "is not complete" in said.err
+    )
     assert f"{tmp_path / 'file'}: File exists" in said.err
 
     def closed(*args: object, **more: object) -> None:
@@ -773,13 +1077,30 @@ def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
 
 def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
-    shown = command(project.root, "pack", PRESET, "--with-tool", "--dry-run", "--json", "--volume-size", "200000")
+    shown = command(
+        project.root,
+        "pack",
+        PRESET,
+        "--with-tool",
+        "--dry-run",
+        "--json",
+        "--volume-size",
+        "200000",
+    )
     planned = json.loads(shown.stdout)
-    assert planned["tool"]["bytes"] > 500_000 and planned["sticks"] == [{"size": 4 * 10**9, "count": 1}]
+    assert planned["tool"]["bytes"] > 500_000 and planned["sticks"] == [
+        {"size": 4 * 10**9, "count": 1}
+    ]
     assert not (project.state / "bundles").exists() and planned["tool"]["untracked"] == []
     told = command(project.root, "pack", PRESET, "--with-tool", "--dry-run").stdout
-    assert f"gapforge itself, {planned['tool']['sha256'][:12]}" in told and "sticks needed: 1 of 4 GB" in told
-    assert "gapforge 저장소" in command(project.root, "pack", PRESET, "--with-tool", "--dry-run", lang="ko").stdout
+    assert (
+        f"gapforge itself, {planned['tool']['sha256'][:12]}" in told
+        and "sticks needed: 1 of 4 GB" in told
+    )
+    assert (
+        "gapforge 저장소"
+        in command(project.root, "pack", PRESET, "--with-tool", "--dry-run", lang="ko").stdout
+    )
     done = command(
         project.root,
         "pack",
@@ -793,34 +1114,51 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     )
     packed = json.loads(done.stdout)
     assert packed["tool"] == planned["tool"] and packed["bundle"] == planned["bundle"]
-    inventory = command(project.root, "pack", PRESET, "--with-tool", "--repair", "x", "--to", str(tmp_path / "y"))
+    inventory = command(
+        project.root, "pack", PRESET, "--with-tool", "--repair", "x", "--to", str(tmp_path / "y")
+    )
     assert inventory.returncode == 2 and "--with-tool" in inventory.stderr
     # Run again over what was packed before, into a folder inside of the project: the same bundle.
     inner = json.loads(
-        command(project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json").stdout
+        command(
+            project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json"
+        ).stdout
     )
     again = json.loads(
-        command(project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json").stdout
+        command(
+            project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json"
+        ).stdout
     )
     assert inner["bundle"] == again["bundle"] and again["kept"] == [1]
     site = site_at(tmp_path / "site")
     git(site.root, "init", "-q")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
-    assert done.returncode == 0 and "is a git checkout and was not touched" in done.stdout and "tar -xf" in done.stdout
+    assert (
+        done.returncode == 0
+        and "is a git checkout and was not touched" in done.stdout
+        and "tar -xf" in done.stdout
+    )
     shutil.rmtree(site.root / ".git")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
     assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
-    assert command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
+    assert (
+        command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
+    )
     words = ["pack", PRESET, "--with-tool", "--for", str(tmp_path / "inventory.txt"), "--dry-run"]
     assert "the site has it, so it is left out" in command(project.root, *words).stdout
     lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x"})
     told = command(project.root, *words).stdout
     assert "2 files that git does not know travel too: docs/글.md, site notes.txt" in told
     planned = json.loads(command(project.root, *words, "--json").stdout)
-    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == ["docs/글.md", "site notes.txt"]
+    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == [
+        "docs/글.md",
+        "site notes.txt",
+    ]
 
 
-def test_new_locks_wait_for_their_artifacts(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+def test_new_locks_wait_for_their_artifacts(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
     project = checkout("one")
     carry_tool(project, tmp_path / "first")
     site = tmp_path / "site"
@@ -831,9 +1169,17 @@ def test_new_locks_wait_for_their_artifacts(checkout: Callable[[str], Project], 
     entry = lock.of("deb")[0]
     lay(project.artifacts_of(PRESET), {entry.path: b"a newer package"})
     entries = [e for e in lock.entries if e.path != entry.path]
-    entries.append(locks.Entry("deb", entry.path, sha256_bytes(b"a newer package"), 15, entry.origin))
+    entries.append(
+        locks.Entry("deb", entry.path, sha256_bytes(b"a newer package"), 15, entry.origin)
+    )
     write_lock(
-        project, locks.Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries, key=lambda e: e.path)))
+        project,
+        locks.Lock(
+            lock.preset,
+            lock.preset_sha256,
+            lock.images,
+            tuple(sorted(entries, key=lambda e: e.path)),
+        ),
     )
     packed = carry_tool(project, tmp_path / "second", size=150_000)
     volumes = sorted((tmp_path / "second").glob("*.gfv"))
@@ -848,14 +1194,24 @@ def test_new_locks_wait_for_their_artifacts(checkout: Callable[[str], Project], 
     assert command(site, "verify", PRESET).returncode == 0  # what was there still builds
     away.rename(volumes[new])
     done = command(site, "unpack", str(tmp_path / "second"))
-    assert done.returncode == 0 and "2 replaced" not in done.stderr and f"presets/{PRESET}.lock.json" in done.stdout
+    assert (
+        done.returncode == 0
+        and "2 replaced" not in done.stderr
+        and f"presets/{PRESET}.lock.json" in done.stdout
+    )
     assert command(site, "verify", PRESET).returncode == 0
 
 
 def test_sticks() -> None:
     spans = [Span(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
-    assert sticks(make_plan(spans, [], 3_700_000_000)) == [(4 * 10**9, 5), (8 * 10**9, 2), (16 * 10**9, 1)]
-    assert sticks(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9  # a stick of 4 GB does not hold 4 GB
+    assert sticks(make_plan(spans, [], 3_700_000_000)) == [
+        (4 * 10**9, 5),
+        (8 * 10**9, 2),
+        (16 * 10**9, 1),
+    ]
+    assert (
+        sticks(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
+    )  # a stick of 4 GB does not hold 4 GB
 
 
 def test_the_usual_helpers_still_carry_without_it(tmp_path: Path) -> None:

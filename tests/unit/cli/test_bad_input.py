@@ -30,9 +30,13 @@ def there(project: Project) -> Project:
 
 def gapforge(project: Project, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *argv], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        timeout=120, env={**os.environ, "GAPFORGE_ROOT": str(project.root), "GAPFORGE_LANG": "en", **env},
-    )  # fmt: skip
+        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *argv],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        env={**os.environ, "GAPFORGE_ROOT": str(project.root), "GAPFORGE_LANG": "en", **env},
+    )
 
 
 def preset_file(project: Project) -> Path:
@@ -136,7 +140,9 @@ CASES: list[tuple[Callable[[Project], None], int, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "code", "said"), CASES, ids=[case[0].__name__ for case in CASES])
+@pytest.mark.parametrize(
+    ("damage", "code", "said"), CASES, ids=[case[0].__name__ for case in CASES]
+)
 def test_one_message_and_its_code(
     there: Project, damage: Callable[[Project], None], code: int, said: tuple[str, ...]
 ) -> None:
@@ -148,7 +154,9 @@ def test_one_message_and_its_code(
     assert "Traceback" not in shown and "very-secret-value" not in shown
 
 
-def test_damage_is_refused_before_the_engine_is_asked_to_build(there: Project, tmp_path: Path) -> None:
+def test_damage_is_refused_before_the_engine_is_asked_to_build(
+    there: Project, tmp_path: Path
+) -> None:
     from engine_fakes import Fake
 
     damaged_artifact(there)
@@ -156,14 +164,20 @@ def test_damage_is_refused_before_the_engine_is_asked_to_build(there: Project, t
     done = gapforge(there, *BUILD, PATH=f"{fake.folder}:{os.environ['PATH']}")
     assert done.returncode == 5, done.stderr
     assert "nasm_2.16.01-1_amd64.deb" in done.stderr
-    assert not any("build" in " ".join(call) for call in fake.argvs() if "version" not in " ".join(call))
+    assert not any(
+        "build" in " ".join(call) for call in fake.argvs() if "version" not in " ".join(call)
+    )
 
 
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
         (("build", "--non-interactive"), 2, "--preset"),
-        (("build", "--preset", "debian12-cpu-quickstrat", "--non-interactive"), 3, 'did you mean "debian12-cpu-quickstart"'),
+        (
+            ("build", "--preset", "debian12-cpu-quickstrat", "--non-interactive"),
+            3,
+            'did you mean "debian12-cpu-quickstart"',
+        ),
         (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "not a preset's name"),
         ((*BUILD, "--type", "production"), 2, "runtime or dev"),
         ((*BUILD, "--tensorrt", "10.14.1"), 9, "TensorRT"),
@@ -172,7 +186,7 @@ def test_damage_is_refused_before_the_engine_is_asked_to_build(there: Project, t
         (("frobnicate",), 2, "no verb"),
         (("build", "--prest", "x"), 2, "--help"),
     ],
-)  # fmt: skip
+)
 def test_flags(there: Project, argv: tuple[str, ...], code: int, said: str) -> None:
     done = gapforge(there, *argv)
     assert done.returncode == code, done.stderr
@@ -187,9 +201,14 @@ def test_no_docker_at_all(there: Project, tmp_path: Path) -> None:
 
 
 def test_environment_gives_flags_and_flags_win(there: Project) -> None:
-    assert gapforge(there, "build", GAPFORGE_NON_INTERACTIVE="1", GAPFORGE_PRESET="nope").returncode == 3
+    assert (
+        gapforge(there, "build", GAPFORGE_NON_INTERACTIVE="1", GAPFORGE_PRESET="nope").returncode
+        == 3
+    )
     wrong = gapforge(there, *BUILD, GAPFORGE_TYPE="production")
     assert wrong.returncode == 2 and "GAPFORGE_TYPE" in wrong.stderr
-    right = gapforge(there, "plan", "--preset", NAME, "--type", "dev", "--json", GAPFORGE_TYPE="production")
+    right = gapforge(
+        there, "plan", "--preset", NAME, "--type", "dev", "--json", GAPFORGE_TYPE="production"
+    )
     assert right.returncode == 0, right.stderr
     assert json.loads(right.stdout)["target"] == "builder"

@@ -30,7 +30,9 @@ def test_a_fact_without_a_source_is_found(tmp_path: Path) -> None:
     with pytest.raises(PresetError) as caught:
         catalog.load(folder)
     assert [f.where for f in caught.value.faults] == [
-        "catalog/cuda.json: $.drivers[0].source", "catalog/cuda.json: $.drivers[1].source"]  # fmt: skip
+        "catalog/cuda.json: $.drivers[0].source",
+        "catalog/cuda.json: $.drivers[1].source",
+    ]
 
 
 def test_all_faults_of_all_documents_at_once(tmp_path: Path) -> None:
@@ -58,7 +60,9 @@ def test_faults_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(PresetError) as caught:
         catalog.load(folder)
     assert (caught.value.message, caught.value.hint) == (
-        "카탈로그를 쓸 수 없습니다", "이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오")  # fmt: skip
+        "카탈로그를 쓸 수 없습니다",
+        "이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오",
+    )
     assert [(f.where, f.problem) for f in caught.value.faults] == [
         ("catalog/cuda.json: $.drivers[0].cuda", '쓸 수 없는 값: "new"'),
         ("catalog/pytorhc.json", "카탈로그 문서가 아님"),
@@ -67,9 +71,18 @@ def test_faults_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_names_a_registry_host_or_an_unreachable_reference() -> None:
-    for file in [*(ROOT / "catalog").glob("*.json"), *(ROOT / "presets").glob("ubuntu22.04-*.json")]:
+    for file in [
+        *(ROOT / "catalog").glob("*.json"),
+        *(ROOT / "presets").glob("ubuntu22.04-*.json"),
+    ]:
         text = file.read_text(encoding="utf-8")
-        for word in ("pypi" + ".org", "pythonhosted" + ".org", "deb.debian" + ".org", "read_file", "this survey"):
+        for word in (
+            "pypi" + ".org",
+            "pythonhosted" + ".org",
+            "deb.debian" + ".org",
+            "read_file",
+            "this survey",
+        ):
             assert word not in text, (file.name, word)
 
 
@@ -105,17 +118,32 @@ def test_shipped_hashes_are_the_catalogs() -> None:
             assert hashes[source["urls"][0]] == (source["sha256"] or ""), (file.name, name)
 
 
-@pytest.mark.parametrize(("left", "right", "order"), [
-    ("4.10.0", "4.9.0", 1), ("4.10", "4.10.0", 0), ("2.1.2+cu118", "2.1.2", 0), ("12.0.16.1", "12.0.16", 1), ("8.6.1.6-1", "8.6.1.6", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "right", "order"),
+    [
+        ("4.10.0", "4.9.0", 1),
+        ("4.10", "4.10.0", 0),
+        ("2.1.2+cu118", "2.1.2", 0),
+        ("12.0.16.1", "12.0.16", 1),
+        ("8.6.1.6-1", "8.6.1.6", 0),
+    ],
+)
 def test_version_order(left: str, right: str, order: int) -> None:
     a, b = versions.key(left), versions.key(right)
     assert (a > b) - (a < b) == order
 
 
-@pytest.mark.parametrize(("version", "least", "most", "inside"), [
-    ("12.0.16.1", "", "12.0.16", True), ("12.1.14.0", "", "12.0.16", False), ("12.1", "12.0", "12.1", True),
-    ("12.2", "12.0", "12.1", False), ("11.8", "12.0", "12.1", False), ("12", "12.0", "12.1", True), ("9.9", "", "", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "least", "most", "inside"),
+    [
+        ("12.0.16.1", "", "12.0.16", True),
+        ("12.1.14.0", "", "12.0.16", False),
+        ("12.1", "12.0", "12.1", True),
+        ("12.2", "12.0", "12.1", False),
+        ("11.8", "12.0", "12.1", False),
+        ("12", "12.0", "12.1", True),
+        ("9.9", "", "", True),
+    ],
+)
 def test_version_range(version: str, least: str, most: str, inside: bool) -> None:
     assert versions.within(version, least, most) == inside

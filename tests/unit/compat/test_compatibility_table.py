@@ -22,8 +22,14 @@ from gapforge.model.preset import faults_of, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
-REFERENCE = json.loads((ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8"))
-FACTS = json.loads((Path(__file__).resolve().parents[1] / "data/compatibility-facts.json").read_text(encoding="utf-8"))
+REFERENCE = json.loads(
+    (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
+)
+FACTS = json.loads(
+    (Path(__file__).resolve().parents[1] / "data/compatibility-facts.json").read_text(
+        encoding="utf-8"
+    )
+)
 
 BASES = {base["cuda"]: base for base in FACTS["bases"]}
 TORCH = {release["torch"]: release for release in FACTS["torch"]}
@@ -99,18 +105,29 @@ def faults(stack: Stack) -> set[str]:
     if stack.tensorrt != NONE:
         tar = TENSORRT[stack.tensorrt]
         least, most = tar["range"] or (cuda, cuda)
-        if generation(tar["cuda"]) != generation(cuda) or not number(least) <= number(cuda) <= number(most):
+        if generation(tar["cuda"]) != generation(cuda) or not number(least) <= number(
+            cuda
+        ) <= number(most):
             found.add("tensorrt-cuda")
         if tar["cudnn"] and tar["cudnn"] != base["cudnn"]:
             found.add("tensorrt-cudnn")
     ffmpeg, headers = stack.ffmpeg.split()
     if not HEADERS[ffmpeg][headers]:
         found.add("headers")
-    if any(not below(cuda, need["cuda"]) and below(stack.opencv, need["needs"]) for need in FACTS["opencv_cuda"]):
+    if any(
+        not below(cuda, need["cuda"]) and below(stack.opencv, need["needs"])
+        for need in FACTS["opencv_cuda"]
+    ):
         found.add("opencv-cuda")
-    if any(not below(base["cudnn"], n["cudnn"]) and below(stack.opencv, n["needs"]) for n in FACTS["opencv_cudnn"]):
+    if any(
+        not below(base["cudnn"], n["cudnn"]) and below(stack.opencv, n["needs"])
+        for n in FACTS["opencv_cudnn"]
+    ):
         found.add("opencv-cudnn")
-    if any(not below(ffmpeg, need["ffmpeg"]) and below(stack.opencv, need["needs"]) for need in FACTS["opencv_ffmpeg"]):
+    if any(
+        not below(ffmpeg, need["ffmpeg"]) and below(stack.opencv, need["needs"])
+        for need in FACTS["opencv_ffmpeg"]
+    ):
         found.add("opencv-ffmpeg")
     first = GPUS[stack.gpu]["first_cuda"]
     if first and below(cuda, first):
@@ -136,7 +153,10 @@ def stacks() -> list[Stack]:
             stack = dice.choice([option for option in options if not faults(option)])
         sound[stack] = None
         spoilt = [
-            other for name in names for value in CHOICES[name] if faults(other := replace(stack, **{name: value}))
+            other
+            for name in names
+            for value in CHOICES[name]
+            if faults(other := replace(stack, **{name: value}))
         ]
         rest[dice.choice(spoilt)] = None
     while len(rest) < 400:
@@ -155,22 +175,37 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         "builder": {"image": base["builder"]},
         "runtime": {"image": base["builder"].replace("-devel-", "-runtime-")},
     }
-    raw["python"] = {"version": stack.python, "packages": [f"numpy=={stack.numpy}", "packaging==24.1"]}
+    raw["python"] = {
+        "version": stack.python,
+        "packages": [f"numpy=={stack.numpy}", "packaging==24.1"],
+    }
     # An archive with every Python: where a Python comes from is another rule, with a test of its own.
-    raw["apt"]["sources"] = [{"name": "pythons", "uri": "https://packages.example.com/ubuntu", "suite": "jammy"}]
-    raw["apt"]["builder"] = ["build-essential", *([f"g++-{stack.gcc}"] if stack.gcc != "11" else [])]
+    raw["apt"]["sources"] = [
+        {"name": "pythons", "uri": "https://packages.example.com/ubuntu", "suite": "jammy"}
+    ]
+    raw["apt"]["builder"] = [
+        "build-essential",
+        *([f"g++-{stack.gcc}"] if stack.gcc != "11" else []),
+    ]
     raw["pytorch"] = raw["tensorrt"] = None
     del raw["sources"]["tensorrt"]
     if stack.torch != NONE:
         version, build = stack.torch.split("+")
         release = TORCH[version]
-        trio = {"torch": version, "torchvision": release["torchvision"], "torchaudio": release["torchaudio"]}
+        trio = {
+            "torch": version,
+            "torchvision": release["torchvision"],
+            "torchaudio": release["torchaudio"],
+        }
         raw["pytorch"] = {name: f"{value}+{build}" for name, value in trio.items() if value}
         raw["pytorch"]["index"] = f"https://download.pytorch.org/whl/{build}"
     if stack.tensorrt != NONE:
         tar = TENSORRT[stack.tensorrt]
         raw["tensorrt"] = {"version": tar["version"], "form": "tar"}
-        raw["sources"]["tensorrt"] = {"urls": [f"https://example.com/{tar['file']}"], "sha256": "0" * 64}
+        raw["sources"]["tensorrt"] = {
+            "urls": [f"https://example.com/{tar['file']}"],
+            "sha256": "0" * 64,
+        }
     raw["ffmpeg"]["version"], raw["sources"]["nv-codec-headers"]["version"] = stack.ffmpeg.split()
     raw["opencv"]["version"], raw["opencv"]["architectures"] = stack.opencv, [stack.gpu]
     return raw
@@ -186,7 +221,9 @@ def misheard(text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=lambda s: "-".join(str(getattr(s, f.name)) for f in fields(Stack)))
+@pytest.mark.parametrize(
+    "stack", STACKS, ids=lambda s: "-".join(str(getattr(s, f.name)) for f in fields(Stack))
+)
 def test_the_verdict_is_that_of_the_facts(stack: Stack) -> None:
     raw = preset_of(stack)
     assert faults_of(raw, "stack") == []
@@ -205,20 +242,44 @@ def test_the_table_is_large_and_has_both_verdicts_and_every_rule() -> None:
     accepted, refused = verdicts.count(frozenset()), sum(map(bool, verdicts))
     assert accepted >= 260, accepted
     assert refused >= 300, refused
-    rules = {"torch-build", "torch-cuda", "torch-python", "numpy", "tensorrt-cuda", "tensorrt-cudnn", "headers",
-             "opencv-cuda", "opencv-cudnn", "opencv-ffmpeg", "architecture", "compiler"}  # fmt: skip
+    rules = {
+        "torch-build",
+        "torch-cuda",
+        "torch-python",
+        "numpy",
+        "tensorrt-cuda",
+        "tensorrt-cudnn",
+        "headers",
+        "opencv-cuda",
+        "opencv-cudnn",
+        "opencv-ffmpeg",
+        "architecture",
+        "compiler",
+    }
     assert set().union(*verdicts) == rules
     alone = {rule for verdict in verdicts if len(verdict) == 1 for rule in verdict}
-    assert alone >= rules - {"tensorrt-cudnn", "opencv-cudnn"}  # these two seldom come without a wrong CUDA
+    assert alone >= rules - {
+        "tensorrt-cudnn",
+        "opencv-cudnn",
+    }  # these two seldom come without a wrong CUDA
     for name, values in CHOICES.items():  # every version occurs, and for torch every build
         seen = {part for stack in STACKS for part in re.split("[+ ]", getattr(stack, name))}
         assert seen == {part for value in values for part in re.split("[+ ]", value)}, name
     for cuda in BASES:
-        assert any(stack.cuda == cuda and not verdict for stack, verdict in zip(STACKS, verdicts, strict=True)), cuda
+        assert any(
+            stack.cuda == cuda and not verdict
+            for stack, verdict in zip(STACKS, verdicts, strict=True)
+        ), cuda
 
 
 def test_every_fact_of_the_table_has_a_source() -> None:
-    bare = [(name, row) for name, rows in FACTS.items() if isinstance(rows, list) for row in rows if not row["source"]]
+    bare = [
+        (name, row)
+        for name, rows in FACTS.items()
+        if isinstance(rows, list)
+        for row in rows
+        if not row["source"]
+    ]
     assert bare == []
     assert all(FACTS[name]["source"] for name in ("host_gcc", "drivers"))
 

@@ -18,7 +18,9 @@ from gapforge.model.preset import faults_of, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
-REFERENCE = json.loads((ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8"))
+REFERENCE = json.loads(
+    (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
+)
 
 # CUDA -> (builder tag, cuDNN generation), as NVIDIA's tags spell it
 BASES = {
@@ -49,7 +51,10 @@ def stack(**changes: Any) -> dict[str, Any]:
 def on(cuda: str, raw: dict[str, Any]) -> dict[str, Any]:
     builder, cudnn = BASES[cuda]
     raw["cuda"], raw["cudnn"] = cuda, cudnn
-    raw["base"] = {"builder": {"image": builder}, "runtime": {"image": builder.replace("devel", "runtime")}}
+    raw["base"] = {
+        "builder": {"image": builder},
+        "runtime": {"image": builder.replace("devel", "runtime")},
+    }
     return raw
 
 
@@ -63,13 +68,20 @@ def errors(raw: dict[str, Any], rule: str = "") -> list[str]:
 
 
 def torch_set(version: str, vision: str, audio: str, build: str) -> dict[str, str]:
-    return {"torch": f"{version}+{build}", "torchvision": f"{vision}+{build}", "torchaudio": f"{audio}+{build}",
-            "index": f"https://download.pytorch.org/whl/{build}"}  # fmt: skip
+    return {
+        "torch": f"{version}+{build}",
+        "torchvision": f"{vision}+{build}",
+        "torchaudio": f"{audio}+{build}",
+        "index": f"https://download.pytorch.org/whl/{build}",
+    }
 
 
 def tensorrt(version: str, cuda: str) -> tuple[dict[str, Any], dict[str, Any]]:
     file = f"TensorRT-{version}.Linux.x86_64-gnu.cuda-{cuda}.tar.gz"
-    return ({"version": version, "form": "tar"}, {"urls": [f"https://example.com/{file}"], "sha256": "0" * 64})
+    return (
+        {"version": version, "form": "tar"},
+        {"urls": [f"https://example.com/{file}"], "sha256": "0" * 64},
+    )
 
 
 def test_every_shipped_preset_is_sound() -> None:
@@ -85,10 +97,25 @@ TORCH = {
     "2.0.1": ("0.15.2", "2.0.2", ("cu117", "cu118"), ("3.8", "3.9", "3.10", "3.11")),
     "2.1.2": ("0.16.2", "2.1.2", ("cu118", "cu121"), ("3.8", "3.9", "3.10", "3.11")),
     "2.2.2": ("0.17.2", "2.2.2", ("cu118", "cu121"), ("3.8", "3.9", "3.10", "3.11", "3.12")),
-    "2.4.1": ("0.19.1", "2.4.1", ("cu118", "cu121", "cu124"), ("3.8", "3.9", "3.10", "3.11", "3.12")),
+    "2.4.1": (
+        "0.19.1",
+        "2.4.1",
+        ("cu118", "cu121", "cu124"),
+        ("3.8", "3.9", "3.10", "3.11", "3.12"),
+    ),
     "2.5.1": ("0.20.1", "2.5.1", ("cu118", "cu121", "cu124"), ("3.9", "3.10", "3.11", "3.12")),
-    "2.7.1": ("0.22.1", "2.7.1", ("cu118", "cu126", "cu128"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
-    "2.8.0": ("0.23.0", "2.8.0", ("cu126", "cu128", "cu129"), ("3.9", "3.10", "3.11", "3.12", "3.13")),
+    "2.7.1": (
+        "0.22.1",
+        "2.7.1",
+        ("cu118", "cu126", "cu128"),
+        ("3.9", "3.10", "3.11", "3.12", "3.13"),
+    ),
+    "2.8.0": (
+        "0.23.0",
+        "2.8.0",
+        ("cu126", "cu128", "cu129"),
+        ("3.9", "3.10", "3.11", "3.12", "3.13"),
+    ),
 }
 CU = {
     "cu117": "11.7",
@@ -104,18 +131,28 @@ CU = {
 @pytest.mark.parametrize(("cuda", "torch", "build"), list(itertools.product(BASES, TORCH, CU)))
 def test_torch_build_against_cuda(cuda: str, torch: str, build: str) -> None:
     vision, audio, builds, _ = TORCH[torch]
-    raw = on(cuda, stack(pytorch=torch_set(torch, vision, audio, build), tensorrt=None, opencv=None))
+    raw = on(
+        cuda, stack(pytorch=torch_set(torch, vision, audio, build), tensorrt=None, opencv=None)
+    )
     works = build in builds and CU[build].split(".")[0] == cuda.split(".")[0]
     found = [e for rule in ("torch-build", "torch-cuda") for e in errors(raw, rule)]
     assert (found == []) == works, found
 
 
 @pytest.mark.parametrize(
-    ("torch", "python"), list(itertools.product(TORCH, ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")))
+    ("torch", "python"),
+    list(itertools.product(TORCH, ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13"))),
 )
 def test_torch_against_python(torch: str, python: str) -> None:
     vision, audio, builds, pythons = TORCH[torch]
-    raw = on("11.8", stack(pytorch=torch_set(torch, vision, audio, builds[0]), python__version=python, tensorrt=None))
+    raw = on(
+        "11.8",
+        stack(
+            pytorch=torch_set(torch, vision, audio, builds[0]),
+            python__version=python,
+            tensorrt=None,
+        ),
+    )
     assert (errors(raw, "torch-python") == []) == (python in pythons)
 
 
@@ -148,9 +185,9 @@ def test_tensorrt_against_cuda(cuda: str, file: tuple[str, str]) -> None:
         assert errors(raw, "tensorrt-cuda") or errors(raw, "tensorrt-cudnn")
         return
     found = [p for p in problems(raw) if p.rule == "tensorrt-cuda"]
-    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[expected], [
-        p.en for p in found
-    ]
+    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[
+        expected
+    ], [p.en for p in found]
 
 
 def test_nobody_is_told_to_take_what_was_just_called_in_doubt() -> None:
@@ -168,13 +205,50 @@ def test_nobody_is_told_to_take_what_was_just_called_in_doubt() -> None:
 
 # FFmpeg x nv-codec-headers, compiled; True: builds
 HEADERS = {
-    "4.2.1": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.0": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
-    "4.4.1": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
-    "5.1.4": {"9.1.23.1": True, "11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False, "12.2.72.0": False, "13.0.19.0": False},
+    "4.2.1": {
+        "9.1.23.1": True,
+        "11.1.5.2": True,
+        "12.0.16.0": True,
+        "12.1.14.0": False,
+        "12.2.72.0": False,
+        "13.0.19.0": False,
+    },
+    "4.4.1": {
+        "9.1.23.1": True,
+        "11.1.5.2": True,
+        "12.0.16.1": True,
+        "12.1.14.0": False,
+        "12.2.72.0": False,
+        "13.0.19.0": False,
+    },
+    "5.1.4": {
+        "9.1.23.1": True,
+        "11.1.5.2": True,
+        "12.0.16.1": True,
+        "12.1.14.0": False,
+        "12.2.72.0": False,
+        "13.0.19.0": False,
+    },
     "5.1.9": {"11.1.5.2": True, "12.0.16.1": True, "12.1.14.0": False},
-    "6.0.1": {"9.1.23.1": False, "10.0.26.1": False, "11.1.5.2": True, "12.0.16.0": True, "12.1.14.0": True, "12.2.72.0": False, "13.0.19.0": False},
-    "7.0.2": {"9.1.23.1": False, "10.0.26.1": False, "11.1.5.2": False, "12.0.16.1": True, "12.1.14.0": True, "12.2.72.0": True, "13.0.19.0": True},
-}  # fmt: skip
+    "6.0.1": {
+        "9.1.23.1": False,
+        "10.0.26.1": False,
+        "11.1.5.2": True,
+        "12.0.16.0": True,
+        "12.1.14.0": True,
+        "12.2.72.0": False,
+        "13.0.19.0": False,
+    },
+    "7.0.2": {
+        "9.1.23.1": False,
+        "10.0.26.1": False,
+        "11.1.5.2": False,
+        "12.0.16.1": True,
+        "12.1.14.0": True,
+        "12.2.72.0": True,
+        "13.0.19.0": True,
+    },
+}
 
 
 @pytest.mark.parametrize(("ffmpeg", "headers"), [(f, h) for f, row in HEADERS.items() for h in row])
@@ -216,12 +290,24 @@ def test_opencv_dnn_needs_cudnn_and_old_opencv_needs_cudnn_8() -> None:
 
 
 # CUDA -> compute capabilities that its nvcc does not know
-@pytest.mark.parametrize(("cuda", "compute", "works"), [
-    ("11.8", "8.9", True), ("11.8", "9.0", True), ("11.8", "10.0", False), ("11.8", "12.0", False), ("11.8", "6.1", True),
-    ("12.4", "9.0", True), ("12.4", "12.0", False), ("12.6", "7.0", True), ("12.6", "12.0", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cuda", "compute", "works"),
+    [
+        ("11.8", "8.9", True),
+        ("11.8", "9.0", True),
+        ("11.8", "10.0", False),
+        ("11.8", "12.0", False),
+        ("11.8", "6.1", True),
+        ("12.4", "9.0", True),
+        ("12.4", "12.0", False),
+        ("12.6", "7.0", True),
+        ("12.6", "12.0", False),
+    ],
+)
 def test_architecture_against_cuda(cuda: str, compute: str, works: bool) -> None:
-    found = errors(on(cuda, stack(opencv__architectures=["8.0", compute], tensorrt=None)), "architecture")
+    found = errors(
+        on(cuda, stack(opencv__architectures=["8.0", compute], tensorrt=None)), "architecture"
+    )
     assert (found == []) == works, found
 
 
@@ -229,25 +315,47 @@ def test_a_cuda_that_no_suggestion_covers_is_answered_with_another_cuda() -> Non
     raw = stack(cuda="13.9", opencv__architectures=["7.0"], tensorrt=None)
     (found,) = [p for p in problems(raw) if p.rule == "architecture"]
     assert found.en == "CUDA 13.0 dropped Volta (compute 7.0); take a CUDA older than 13.0"
-    assert found.ko == "CUDA 13.0부터 Volta(compute 7.0) 지원이 없습니다; 13.0보다 낮은 CUDA를 쓰십시오"
+    assert (
+        found.ko
+        == "CUDA 13.0부터 Volta(compute 7.0) 지원이 없습니다; 13.0보다 낮은 CUDA를 쓰십시오"
+    )
 
 
-@pytest.mark.parametrize(("torch", "packages", "works"), [
-    ("2.1.2", ["numpy==1.26.4"], True), ("2.1.2", ["numpy<2"], True), ("2.1.2", ["numpy"], False), ("2.1.2", [], False),
-    ("2.1.2", ["numpy==2.0.1"], False), ("2.1.2", ["numpy>=1.26"], False), ("2.1.2", ["numpy<=2"], False),
-    ("2.1.2", ["NumPy~=1.24"], True), ("2.1.2", ["numpydoc==1.0", "numpy<2.0"], True), ("2.4.1", ["numpy==2.0.1"], True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("torch", "packages", "works"),
+    [
+        ("2.1.2", ["numpy==1.26.4"], True),
+        ("2.1.2", ["numpy<2"], True),
+        ("2.1.2", ["numpy"], False),
+        ("2.1.2", [], False),
+        ("2.1.2", ["numpy==2.0.1"], False),
+        ("2.1.2", ["numpy>=1.26"], False),
+        ("2.1.2", ["numpy<=2"], False),
+        ("2.1.2", ["NumPy~=1.24"], True),
+        ("2.1.2", ["numpydoc==1.0", "numpy<2.0"], True),
+        ("2.4.1", ["numpy==2.0.1"], True),
+    ],
+)
 def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -> None:
     vision, audio, builds, _ = TORCH[torch]
     raw = stack(pytorch=torch_set(torch, vision, audio, builds[0]), python__packages=packages)
     assert (errors(raw, "numpy") == []) == works
 
 
-@pytest.mark.parametrize(("torch", "packages", "works"), [
-    ("2.1.2", ["packaging==24.1"], True), ("2.1.2", ["Packaging>=22"], True), ("2.1.2", ["packaging"], True),
-    ("2.1.2", [], False), ("2.0.1", ["packaging-legacy==1.0"], False), ("2.5.1", [], True),
-])  # fmt: skip
-def test_old_torch_imports_packaging_without_asking_for_it(torch: str, packages: list[str], works: bool) -> None:
+@pytest.mark.parametrize(
+    ("torch", "packages", "works"),
+    [
+        ("2.1.2", ["packaging==24.1"], True),
+        ("2.1.2", ["Packaging>=22"], True),
+        ("2.1.2", ["packaging"], True),
+        ("2.1.2", [], False),
+        ("2.0.1", ["packaging-legacy==1.0"], False),
+        ("2.5.1", [], True),
+    ],
+)
+def test_old_torch_imports_packaging_without_asking_for_it(
+    torch: str, packages: list[str], works: bool
+) -> None:
     raw = stack()
     raw["pytorch"]["torch"] = torch
     raw["python"]["packages"] = ["numpy==1.26.4", *packages]
@@ -265,7 +373,8 @@ def test_torchvision_and_torchaudio_are_pairs() -> None:
     ]
     last = torch_set("2.13.0", "0.28.0", "2.11.0", "cu126")
     assert (
-        "leave torchaudio out" in errors(on("12.6", stack(pytorch=last, tensorrt=None, opencv=None)), "torch-pair")[0]
+        "leave torchaudio out"
+        in errors(on("12.6", stack(pytorch=last, tensorrt=None, opencv=None)), "torch-pair")[0]
     )
 
 
@@ -287,7 +396,10 @@ def test_refusals_are_one_sentence_with_what_works_in_both_languages() -> None:
     raw["sources"]["tensorrt"] = source
     (found,) = [p for p in problems(raw) if p.severity == "error"]
     assert found.en == "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1"
-    assert found.ko == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 8.6.1을 쓰십시오"
+    assert (
+        found.ko
+        == "TensorRT 10.14.1에는 CUDA 12.9 / 13.0이 필요합니다; CUDA 11.8에는 8.6.1을 쓰십시오"
+    )
     assert found.path == "$.tensorrt.version"
     part, source = tensorrt("10.3.0.26", "12.5")  # a release that has a file for CUDA 11.8 too
     raw = stack(tensorrt=part)
@@ -310,8 +422,11 @@ def test_versions_the_catalog_does_not_know_are_warnings() -> None:
     part, source = tensorrt("12.0.0.1", "11.8")
     raw = stack(
         pytorch={"torch": "2.99.0+cu118", "index": "https://download.pytorch.org/whl/cu118"},
-        tensorrt=part, opencv__version="4.99.0", ffmpeg__version="9.1", opencv__architectures=["15.5"],
-    )  # fmt: skip
+        tensorrt=part,
+        opencv__version="4.99.0",
+        ffmpeg__version="9.1",
+        opencv__architectures=["15.5"],
+    )
     raw["sources"]["tensorrt"] = source
     assert errors(raw) == []
     unknown = [p.en for p in problems(raw) if p.rule == "unknown"]
@@ -325,7 +440,9 @@ def test_nonfree_options_warn_and_nvenc_without_headers_is_refused() -> None:
     assert [p.severity for p in problems(raw) if p.rule == "nonfree"] == ["warning"]
     del raw["sources"]["nv-codec-headers"]
     assert "add nv-codec-headers 11.1.5.2" in errors(raw, "headers")[0]
-    raw["apt"]["builder"].append("libffmpeg-nvenc-dev")  # the distribution's package of the same headers
+    raw["apt"]["builder"].append(
+        "libffmpeg-nvenc-dev"
+    )  # the distribution's package of the same headers
     assert errors(raw, "headers") == []
     raw["apt"]["builder"][-1] = "libffmpeg-nvenc-dev=12.2.72.0-1"
     assert "does not build with nv-codec-headers 12.2.72.0" in errors(raw, "headers")[0]
@@ -341,9 +458,13 @@ def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
 
 def test_base_image_must_be_what_the_preset_says() -> None:
     assert (
-        "not the preset's CUDA 12.1; take nvidia/cuda:12.1.1-cudnn8-devel" in errors(stack(cuda="12.1"), "base-cuda")[0]
+        "not the preset's CUDA 12.1; take nvidia/cuda:12.1.1-cudnn8-devel"
+        in errors(stack(cuda="12.1"), "base-cuda")[0]
     )
-    assert 'write "cudnn": "8"' in errors(stack(cudnn="9.1", opencv=None, tensorrt=None), "base-cudnn")[0]
+    assert (
+        'write "cudnn": "8"'
+        in errors(stack(cudnn="9.1", opencv=None, tensorrt=None), "base-cudnn")[0]
+    )
     raw = stack()
     raw["base"]["builder"]["image"] = "nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04"
     assert "no nvcc" in errors(raw, "base-devel")[0]
@@ -359,15 +480,26 @@ def test_compiler_newer_than_nvcc_takes() -> None:
 
 
 def test_python_source() -> None:
-    assert "Ubuntu 22.04's archive has no Python 3.12" in errors(stack(python__version="3.12"), "python-source")[0]
-    assert [p.severity for p in problems(stack(python__version="3.11")) if p.rule == "python-source"] == ["warning"]
+    assert (
+        "Ubuntu 22.04's archive has no Python 3.12"
+        in errors(stack(python__version="3.12"), "python-source")[0]
+    )
+    assert [
+        p.severity for p in problems(stack(python__version="3.11")) if p.rule == "python-source"
+    ] == ["warning"]
     raw = stack(python__version="3.12")
-    raw["apt"]["sources"] = [{"name": "deadsnakes", "uri": "https://example.com/ppa", "suite": "jammy"}]
+    raw["apt"]["sources"] = [
+        {"name": "deadsnakes", "uri": "https://example.com/ppa", "suite": "jammy"}
+    ]
     assert errors(raw, "python-source") == []
 
 
 def test_tensorrt_debs_must_be_pinned_to_one_version() -> None:
-    part = {"version": "8.6.1.6", "form": "deb", "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8", "libnvinfer-plugin8"]}
+    part = {
+        "version": "8.6.1.6",
+        "form": "deb",
+        "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8", "libnvinfer-plugin8"],
+    }
     raw = stack(tensorrt=part)
     del raw["sources"]["tensorrt"]
     assert [p.severity for p in problems(raw) if p.rule == "tensorrt-pin"] == ["warning"]
@@ -379,7 +511,9 @@ def test_tensorrt_8_needs_cudnn_8_and_cuda() -> None:
     part, source = tensorrt("8.6.1.6", "12.0")
     raw = on("12.4", stack(tensorrt=part, opencv=None, pytorch=None))
     raw["sources"]["tensorrt"] = source
-    assert any("needs cuDNN 8 and the base image has cuDNN 9.1" in e for e in errors(raw, "tensorrt-cudnn"))
+    assert any(
+        "needs cuDNN 8 and the base image has cuDNN 9.1" in e for e in errors(raw, "tensorrt-cudnn")
+    )
     bare = stack(cuda=None, cudnn=None, opencv=None, pytorch=None)
     bare["base"] = {"builder": {"image": "ubuntu:22.04"}, "runtime": {"image": "ubuntu:22.04"}}
     assert "TensorRT needs CUDA" in errors(bare, "tensorrt-cuda")[0]
@@ -392,20 +526,39 @@ def test_required_driver_is_the_highest_of_cuda_and_headers() -> None:
     assert required_driver(parse(raw), CATALOG) == "450.80.02"
     newer = stack(ffmpeg__version="7.0.2")
     newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
-    assert [p.rule for p in problems(newer) if p.path == "$.sources.nv-codec-headers"] == ["headers-driver"]
+    assert [p.rule for p in problems(newer) if p.path == "$.sources.nv-codec-headers"] == [
+        "headers-driver"
+    ]
 
 
 # OpenCV x FFmpeg: "no" does not compile (OpenCV's issues), "?" nobody reported either way, "yes" is built by public recipes
-@pytest.mark.parametrize(("opencv", "ffmpeg", "verdict"), [
-    ("4.5.5", "4.4.1", "yes"), ("4.5.5", "5.0.1", "no"), ("4.6.0", "5.0.1", "yes"), ("4.6.0", "5.1.9", "no"), ("4.7.0", "5.1.9", "yes"),
-    ("4.9.0", "4.2.4", "yes"), ("4.9.0", "5.1.9", "yes"), ("4.9.0", "6.0.1", "yes"), ("4.9.0", "6.1.1", "?"), ("4.9.0", "7.0.2", "?"),
-    ("4.11.0", "7.0.2", "yes"), ("4.11.0", "7.1.1", "?"), ("4.12.0", "7.1.1", "yes"), ("4.12.0", "8.0", "no"), ("4.13.0", "8.0", "yes"),
-    ("4.13.0", "9.0", "no"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("opencv", "ffmpeg", "verdict"),
+    [
+        ("4.5.5", "4.4.1", "yes"),
+        ("4.5.5", "5.0.1", "no"),
+        ("4.6.0", "5.0.1", "yes"),
+        ("4.6.0", "5.1.9", "no"),
+        ("4.7.0", "5.1.9", "yes"),
+        ("4.9.0", "4.2.4", "yes"),
+        ("4.9.0", "5.1.9", "yes"),
+        ("4.9.0", "6.0.1", "yes"),
+        ("4.9.0", "6.1.1", "?"),
+        ("4.9.0", "7.0.2", "?"),
+        ("4.11.0", "7.0.2", "yes"),
+        ("4.11.0", "7.1.1", "?"),
+        ("4.12.0", "7.1.1", "yes"),
+        ("4.12.0", "8.0", "no"),
+        ("4.13.0", "8.0", "yes"),
+        ("4.13.0", "9.0", "no"),
+    ],
+)
 def test_opencv_against_ffmpeg(opencv: str, ffmpeg: str, verdict: str) -> None:
     raw = stack(opencv__version=opencv, ffmpeg__version=ffmpeg)
     found = [p for p in problems(raw) if p.rule == "opencv-ffmpeg"]
-    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[verdict], [p.en for p in found]
+    assert [p.severity for p in found] == {"yes": [], "?": ["warning"], "no": ["error"]}[verdict], [
+        p.en for p in found
+    ]
     raw["opencv"]["cuda"] = raw["opencv"]["dnn"] = False
     assert [p.rule for p in problems(raw) if p.rule == "opencv-ffmpeg"] == [
         p.rule for p in found
@@ -425,12 +578,24 @@ def test_opencv_against_ffmpeg_says_both_ways_out() -> None:
     )
 
 
-@pytest.mark.parametrize(("opencv", "packages", "warned"), [
-    ("4.9.0", ["numpy==1.26.4"], False), ("4.9.0", ["numpy<2"], False), ("4.9.0", ["numpy==2.2.6"], True), ("4.9.0", ["numpy"], True),
-    ("4.9.0", [], True), ("4.9.0", ["numpy>=1.26"], True), ("4.10.0", ["numpy==2.2.6"], False), ("4.12.0", [], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("opencv", "packages", "warned"),
+    [
+        ("4.9.0", ["numpy==1.26.4"], False),
+        ("4.9.0", ["numpy<2"], False),
+        ("4.9.0", ["numpy==2.2.6"], True),
+        ("4.9.0", ["numpy"], True),
+        ("4.9.0", [], True),
+        ("4.9.0", ["numpy>=1.26"], True),
+        ("4.10.0", ["numpy==2.2.6"], False),
+        ("4.12.0", [], False),
+    ],
+)
 def test_opencv_against_numpy(opencv: str, packages: list[str], warned: bool) -> None:
-    raw = on("12.4", stack(opencv__version=opencv, python__packages=packages, tensorrt=None, pytorch=None))
+    raw = on(
+        "12.4",
+        stack(opencv__version=opencv, python__packages=packages, tensorrt=None, pytorch=None),
+    )
     found = [p.en for p in problems(raw) if p.rule == "opencv-numpy"]
     assert bool(found) == warned, found
     if found:
@@ -462,10 +627,19 @@ def test_nvcc_of_ffmpeg_has_the_same_compiler_limit() -> None:
     assert "nvcc takes GCC up to 11" in errors(raw, "compiler")[0]
 
 
-@pytest.mark.parametrize(("cuda", "driver", "severity"), [
-    ("11.8", "450.51", "error"), ("11.8", "470.57.02", "warning"), ("11.8", "520.61.05", ""), ("11.8", "570.124.06", ""),
-    ("12.4", "520.61.05", "error"), ("12.4", "525.60.13", "warning"), ("12.4", "550.54.15", ""), ("12.4", "nonsense", "error"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cuda", "driver", "severity"),
+    [
+        ("11.8", "450.51", "error"),
+        ("11.8", "470.57.02", "warning"),
+        ("11.8", "520.61.05", ""),
+        ("11.8", "570.124.06", ""),
+        ("12.4", "520.61.05", "error"),
+        ("12.4", "525.60.13", "warning"),
+        ("12.4", "550.54.15", ""),
+        ("12.4", "nonsense", "error"),
+    ],
+)
 def test_driver_against_cuda(cuda: str, driver: str, severity: str) -> None:
     preset = parse(on(cuda, stack(tensorrt=None, pytorch=None, opencv=None)))
     found = driver_problems(preset, driver, CATALOG)
@@ -473,8 +647,13 @@ def test_driver_against_cuda(cuda: str, driver: str, severity: str) -> None:
 
 
 def test_a_driver_that_is_too_old_gets_the_newest_cuda_that_runs() -> None:
-    (found,) = driver_problems(parse(on("12.4", stack(tensorrt=None, pytorch=None, opencv=None))), "470.82.01", CATALOG)
-    assert found.en == "driver 470.82.01 is older than 525.60.13, which CUDA 12.4 needs; update it, or take CUDA 11.8"
+    (found,) = driver_problems(
+        parse(on("12.4", stack(tensorrt=None, pytorch=None, opencv=None))), "470.82.01", CATALOG
+    )
+    assert (
+        found.en
+        == "driver 470.82.01 is older than 525.60.13, which CUDA 12.4 needs; update it, or take CUDA 11.8"
+    )
     assert (
         found.ko
         == "드라이버 470.82.01은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리거나 CUDA 11.8을 쓰십시오"
@@ -503,36 +682,50 @@ def test_reasons_that_are_put_together_are_whole_in_korean() -> None:
     raw = on("12.4", stack(tensorrt=part))
     raw["sources"]["tensorrt"] = source
     assert korean(raw, "tensorrt-cudnn") == [
-        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지의 cuDNN은 9.1입니다; CUDA 12.4에는 10.0.1을 쓰십시오"]  # fmt: skip
+        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지의 cuDNN은 9.1입니다; CUDA 12.4에는 10.0.1을 쓰십시오"
+    ]
     assert korean(raw, "opencv-cuda") == [
         "CUDA 12.4부터는 OpenCV 4.10.0 이상이 필요합니다(그 이전 버전은 CUDA 12.4에서 컴파일되지 않습니다); "
-        "CUDA 12.4에는 OpenCV 4.10.0, OpenCV 4.9.0에는 12.4보다 낮은 CUDA를 쓰십시오"]  # fmt: skip
+        "CUDA 12.4에는 OpenCV 4.10.0, OpenCV 4.9.0에는 12.4보다 낮은 CUDA를 쓰십시오"
+    ]
     raw = stack(cudnn=None)
     assert korean(raw, "tensorrt-cudnn") == [
-        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지에 cuDNN이 없습니다; CUDA 11.8에 맞는 TensorRT는 카탈로그에 없습니다"]  # fmt: skip
-    raw = stack(pytorch={**torch_set("2.1.2", "0.16.2", "2.1.2", "cu118"), "torchvision": "0.15.2+cu118"})
+        "TensorRT 8.6.1에는 cuDNN 8이 필요한데 기반 이미지에 cuDNN이 없습니다; CUDA 11.8에 맞는 TensorRT는 카탈로그에 없습니다"
+    ]
+    raw = stack(
+        pytorch={**torch_set("2.1.2", "0.16.2", "2.1.2", "cu118"), "torchvision": "0.15.2+cu118"}
+    )
     assert korean(raw, "torch-pair") == [
-        "torchvision 0.15.2는 torch 2.1.2와 맞지 않습니다; torchvision 0.16.2+cu118을 쓰십시오"]  # fmt: skip
+        "torchvision 0.15.2는 torch 2.1.2와 맞지 않습니다; torchvision 0.16.2+cu118을 쓰십시오"
+    ]
     raw = stack(pytorch=torch_set("2.8.0", "0.23.0", "2.8.0", "cu118"))
     assert korean(raw, "torch-build") == [
-        "torch 2.8.0에는 cu118 빌드가 없고 cu126, cu128, cu129, cpu만 있습니다; cu118 빌드는 torch 2.7.1에 있습니다"]  # fmt: skip
+        "torch 2.8.0에는 cu118 빌드가 없고 cu126, cu128, cu129, cpu만 있습니다; cu118 빌드는 torch 2.7.1에 있습니다"
+    ]
     raw = stack()
     raw["python"]["packages"] = ["numpy>=1.26", "packaging==24.1"]
     assert korean(raw, "numpy") == [
-        'torch 2.1.2는 NumPy 2에서 동작하지 않는데 "numpy>=1.26"은 2.x를 허용합니다; numpy==1.26.4를 쓰십시오']  # fmt: skip
+        'torch 2.1.2는 NumPy 2에서 동작하지 않는데 "numpy>=1.26"은 2.x를 허용합니다; numpy==1.26.4를 쓰십시오'
+    ]
     raw["python"]["packages"] = ["packaging==24.1"]
     assert korean(raw, "numpy") == [
-        "torch 2.1.2는 NumPy 2에서 동작하지 않는데 NumPy 버전이 정해져 있지 않습니다; numpy==1.26.4를 쓰십시오"]  # fmt: skip
+        "torch 2.1.2는 NumPy 2에서 동작하지 않는데 NumPy 버전이 정해져 있지 않습니다; numpy==1.26.4를 쓰십시오"
+    ]
     raw = on("12.4", stack())
     raw["cuda"] = "12.6"
     assert korean(raw, "base-cuda") == [
         f"기반 이미지의 CUDA 12.4는 프리셋의 CUDA 12.6과 다릅니다; nvidia/cuda:12.6.3-cudnn-{role}-ubuntu22.04를 쓰십시오"
-        for role in ("devel", "runtime")]  # fmt: skip
+        for role in ("devel", "runtime")
+    ]
     raw = stack(tensorrt={"version": "12.0.0.1", "form": "tar"})
     assert korean(raw, "unknown") == [
-        "TensorRT 12.0.0.1은 카탈로그에 없어 CUDA와 cuDNN을 확인할 수 없습니다; CUDA 11.8에 맞는 가까운 것은 8.6.1입니다"]  # fmt: skip
+        "TensorRT 12.0.0.1은 카탈로그에 없어 CUDA와 cuDNN을 확인할 수 없습니다; CUDA 11.8에 맞는 가까운 것은 8.6.1입니다"
+    ]
     (told,) = driver_problems(parse(on("12.4", stack(tensorrt=None))), "450.51", CATALOG)
-    assert told.ko == "드라이버 450.51은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리십시오"
+    assert (
+        told.ko
+        == "드라이버 450.51은 CUDA 12.4에 필요한 525.60.13보다 오래되었습니다; 드라이버를 올리십시오"
+    )
 
 
 @pytest.mark.parametrize("cuda", BASES)

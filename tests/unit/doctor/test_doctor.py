@@ -27,15 +27,20 @@ ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 GIB, GB = 2**30, 10**9
 GOOD = System("ubuntu", "22.04", "x86_64", (3, 10, 12), 8, 64 * GIB, 60 * GIB, 0o022, 1.8e9, 1.7e9)
-CUDA118 = GpuNeeds("11.8", "520.61.05", "450.80.02", "11.1.5.2", "470.57.02", ("7.0", "7.5", "8.0", "8.6"))
+CUDA118 = GpuNeeds(
+    "11.8", "520.61.05", "450.80.02", "11.1.5.2", "470.57.02", ("7.0", "7.5", "8.0", "8.6")
+)
 
 
-def volume(device: int = 1, free: int = 500 * GB, inodes: int = -1, writable: bool = True) -> Volume:
+def volume(
+    device: int = 1, free: int = 500 * GB, inodes: int = -1, writable: bool = True
+) -> Volume:
     return Volume(f"/disk{device}", device, free, inodes, writable)
 
 
 @pytest.mark.parametrize(
-    ("os_id", "version", "status"), [("ubuntu", "22.04", OK), ("ubuntu", "24.04", WARN), ("", "", WARN)]
+    ("os_id", "version", "status"),
+    [("ubuntu", "22.04", OK), ("ubuntu", "24.04", WARN), ("", "", WARN)],
 )
 def test_another_os_is_noted_not_refused(os_id: str, version: str, status: str) -> None:
     assert checks.operating_system(replace(GOOD, os_id=os_id, os_version=version)).status == status
@@ -52,7 +57,11 @@ def test_engine_error_becomes_a_line_with_its_hint() -> None:
     line = checks.engine(EngineFacts(problem="no docker here\nmore", hint="install it"))
     assert (line.status, line.found, line.action) == (FAIL, "no docker here", "install it")
     assert (
-        checks.engine(EngineFacts("docker-buildkit", "/usr/bin/docker", "20", "20.10.24", "buildkit (built in)")).status
+        checks.engine(
+            EngineFacts(
+                "docker-buildkit", "/usr/bin/docker", "20", "20.10.24", "buildkit (built in)"
+            )
+        ).status
         == OK
     )
 
@@ -66,8 +75,16 @@ def test_socket_says_which_step_is_missing() -> None:
     assert checks.socket(Socket("tcp://host", remote=True), False).status == WARN
 
 
-@pytest.mark.parametrize(("cores", "free", "status"), [
-    (8, 12 * GIB, OK), (8, 12 * GIB - 1, WARN), (2, 3 * GIB // 2, WARN), (2, 3 * GIB // 2 - 1, FAIL), (2, 0, WARN)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cores", "free", "status"),
+    [
+        (8, 12 * GIB, OK),
+        (8, 12 * GIB - 1, WARN),
+        (2, 3 * GIB // 2, WARN),
+        (2, 3 * GIB // 2 - 1, FAIL),
+        (2, 0, WARN),
+    ],
+)
 def test_memory_against_compile_jobs(cores: int, free: int, status: str) -> None:
     assert checks.memory(replace(GOOD, cores=cores, available=free)).status == status
 
@@ -91,7 +108,9 @@ def test_permissions() -> None:
     assert "/disk1" in checks.permissions(0o022, [volume(writable=False)]).found
 
 
-@pytest.mark.parametrize(("mode", "status"), [(0o600, OK), (0o400, OK), (0o640, WARN), (0o644, WARN)])
+@pytest.mark.parametrize(
+    ("mode", "status"), [(0o600, OK), (0o400, OK), (0o640, WARN), (0o644, WARN)]
+)
 def test_env_readable_by_others(mode: int, status: str) -> None:
     assert checks.env(EnvFile(".env", True, mode, True, True), [], "").status == status
 
@@ -114,7 +133,11 @@ def test_who_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert line.status == FAIL and line.action == "apt-get install openssh-client"
     file.write_text("release-team ssh-ed25519 AAAA\n")
     line = diagnose._trust(project)
-    assert line.status == FAIL and "is damaged, so nothing is trusted" in line.found and f"{file}: line 1" in line.found
+    assert (
+        line.status == FAIL
+        and "is damaged, so nothing is trusted" in line.found
+        and f"{file}: line 1" in line.found
+    )
     assert "./gapforge trust list" in line.action
 
 
@@ -125,14 +148,22 @@ def test_env_missing_matters_only_when_a_key_is_required() -> None:
 
 
 def test_places_on_one_file_system_add_up() -> None:
-    one = checks.disk([("engine", volume(1, 90 * GB), 60 * GB, 0), ("context", volume(1, 90 * GB), 20 * GB, 0)])
+    one = checks.disk(
+        [("engine", volume(1, 90 * GB), 60 * GB, 0), ("context", volume(1, 90 * GB), 20 * GB, 0)]
+    )
     assert [line.status for line in one] == [OK]
     assert "80.0 GB" in one[0].needed
-    two = checks.disk([("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(2, 70 * GB), 20 * GB, 0)])
+    two = checks.disk(
+        [("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(2, 70 * GB), 20 * GB, 0)]
+    )
     assert [line.status for line in two] == [OK, OK]
-    tight = checks.disk([("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(1, 70 * GB), 20 * GB, 0)])
+    tight = checks.disk(
+        [("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(1, 70 * GB), 20 * GB, 0)]
+    )
     assert [line.status for line in tight] == [WARN]
-    full = checks.disk([("engine", volume(1, 40 * GB), 60 * GB, 0), ("context", volume(1, 40 * GB), 20 * GB, 0)])
+    full = checks.disk(
+        [("engine", volume(1, 40 * GB), 60 * GB, 0), ("context", volume(1, 40 * GB), 20 * GB, 0)]
+    )
     assert [line.status for line in full] == [FAIL]
 
 
@@ -151,8 +182,16 @@ def test_hard_links() -> None:
     assert checks.hard_links(None, GB).status == WARN
 
 
-@pytest.mark.parametrize(("driver", "status"), [
-    ("535.129.03", OK), ("520.61.05", OK), ("515.105.01", WARN), ("450.80.02", WARN), ("440.33", FAIL)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("driver", "status"),
+    [
+        ("535.129.03", OK),
+        ("520.61.05", OK),
+        ("515.105.01", WARN),
+        ("450.80.02", WARN),
+        ("440.33", FAIL),
+    ],
+)
 def test_driver_against_cuda(driver: str, status: str) -> None:
     lines = checks.driver(Nvidia(driver, (Gpu("T4", "7.5"),)), CUDA118)
     assert lines[0].status == status
@@ -161,81 +200,122 @@ def test_driver_against_cuda(driver: str, status: str) -> None:
 def test_driver_missing_hanging_or_not_needed() -> None:
     assert checks.driver(Nvidia(), CUDA118)[0].status == WARN  # no GPU: a build machine
     assert checks.driver(Nvidia(devices=2), CUDA118)[0].status == FAIL
-    assert checks.driver(Nvidia(problem="Driver/library version mismatch"), CUDA118)[0].status == FAIL
+    assert (
+        checks.driver(Nvidia(problem="Driver/library version mismatch"), CUDA118)[0].status == FAIL
+    )
     half = checks.driver(Nvidia("535.1", problem="Driver/library version mismatch"), CUDA118)
     assert [line.check for line in half if line.status == FAIL] == ["nvidia-smi"]
     assert checks.driver(Nvidia("300.1"), GpuNeeds()) == []
-    assert checks.driver(Nvidia("535.1"), GpuNeeds("99.9"))[0].status == WARN  # the catalog does not know it
+    assert (
+        checks.driver(Nvidia("535.1"), GpuNeeds("99.9"))[0].status == WARN
+    )  # the catalog does not know it
 
 
 def test_encoder_needs_a_newer_driver_than_cuda() -> None:
     needs = replace(CUDA118, headers="12.0.16.1", headers_driver="520.56.06")
-    found = {line.check: line.status for line in checks.driver(Nvidia("470.256.02", (Gpu("T4", "7.5"),)), needs)}
+    found = {
+        line.check: line.status
+        for line in checks.driver(Nvidia("470.256.02", (Gpu("T4", "7.5"),)), needs)
+    }
     assert found == {"driver": WARN, "nvenc": FAIL}
 
 
 def test_container_toolkit() -> None:
     assert checks.toolkit(Nvidia("535.1"), CUDA118, True)[0].status == FAIL
     assert checks.toolkit(Nvidia("535.1"), CUDA118, False)[0].status == WARN
-    for found in (Nvidia("535.1", runtimes=("nvidia", "runc")), Nvidia("535.1", hook=True), Nvidia("535.1", cdi=True)):
+    for found in (
+        Nvidia("535.1", runtimes=("nvidia", "runc")),
+        Nvidia("535.1", hook=True),
+        Nvidia("535.1", cdi=True),
+    ):
         assert checks.toolkit(found, CUDA118, True)[0].status == OK
     assert checks.toolkit(Nvidia(), CUDA118, True) == []
 
 
-@pytest.mark.parametrize(("compute", "needs", "status"), [
-    ("7.5", CUDA118, OK),
-    ("8.9", CUDA118, OK),  # runs code for 8.6: same major
-    ("9.0", CUDA118, FAIL),  # not compiled for
-    ("12.0", CUDA118, FAIL),  # CUDA 12.8 is the first that knows it
-    ("7.0", replace(CUDA118, cuda="13.0"), FAIL),  # dropped
-    ("7.0", replace(CUDA118, tensorrt="10.5.0.18", tensorrt_compute="7.5", tensorrt_before="10.5"), FAIL),
-    ("6.1", CUDA118, FAIL),  # older than everything compiled
-    ("12.0", GpuNeeds("12.8", compiled_for=("8.6", "12.0")), OK),
-    ("8.6", GpuNeeds("11.8"), OK),  # OpenCV without CUDA
-    ("", CUDA118, WARN),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("compute", "needs", "status"),
+    [
+        ("7.5", CUDA118, OK),
+        ("8.9", CUDA118, OK),  # runs code for 8.6: same major
+        ("9.0", CUDA118, FAIL),  # not compiled for
+        ("12.0", CUDA118, FAIL),  # CUDA 12.8 is the first that knows it
+        ("7.0", replace(CUDA118, cuda="13.0"), FAIL),  # dropped
+        (
+            "7.0",
+            replace(CUDA118, tensorrt="10.5.0.18", tensorrt_compute="7.5", tensorrt_before="10.5"),
+            FAIL,
+        ),
+        ("6.1", CUDA118, FAIL),  # older than everything compiled
+        ("12.0", GpuNeeds("12.8", compiled_for=("8.6", "12.0")), OK),
+        ("8.6", GpuNeeds("11.8"), OK),  # OpenCV without CUDA
+        ("", CUDA118, WARN),
+    ],
+)
 def test_gpu_against_what_was_compiled(compute: str, needs: GpuNeeds, status: str) -> None:
-    (line,) = checks.gpus(Nvidia("600.1", (Gpu("X", compute), Gpu("X", compute))), needs, CATALOG.architectures)
+    (line,) = checks.gpus(
+        Nvidia("600.1", (Gpu("X", compute), Gpu("X", compute))), needs, CATALOG.architectures
+    )
     assert line.status == status
 
 
 def test_blackwell_on_cuda_118_names_the_cuda_to_take() -> None:
-    (line,) = checks.gpus(Nvidia("600.1", (Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures)
+    (line,) = checks.gpus(
+        Nvidia("600.1", (Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures
+    )
     assert "12.8" in line.action
 
 
 def test_needs_come_from_the_catalog() -> None:
     preset = presets.load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.1.json")
     needs = diagnose.gpu_needs(preset, CATALOG)
-    assert (needs.toolkit_driver, needs.least_driver, needs.headers_driver) == ("520.61.05", "450.80.02", "470.57.02")
+    assert (needs.toolkit_driver, needs.least_driver, needs.headers_driver) == (
+        "520.61.05",
+        "450.80.02",
+        "470.57.02",
+    )
     assert needs.compiled_for == preset.opencv.architectures if preset.opencv else False
 
 
-@pytest.mark.parametrize(("text", "driver", "gpus"), [
-    ("Tesla T4, 535.129.03, 7.5\nNVIDIA A10, 535.129.03, 8.6\n", "535.129.03", (Gpu("Tesla T4", "7.5"), Gpu("NVIDIA A10", "8.6"))),
-    ("Tesla T4, 450.80.02\n", "450.80.02", (Gpu("Tesla T4", ""),)),
-    ('Field "compute_cap" is not a valid field to query.\n', "", ()),
-    ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", "", ()),
-    ("", "", ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "driver", "gpus"),
+    [
+        (
+            "Tesla T4, 535.129.03, 7.5\nNVIDIA A10, 535.129.03, 8.6\n",
+            "535.129.03",
+            (Gpu("Tesla T4", "7.5"), Gpu("NVIDIA A10", "8.6")),
+        ),
+        ("Tesla T4, 450.80.02\n", "450.80.02", (Gpu("Tesla T4", ""),)),
+        ('Field "compute_cap" is not a valid field to query.\n', "", ()),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", "", ()),
+        ("", "", ()),
+    ],
+)
 def test_nvidia_smi_answers(text: str, driver: str, gpus: tuple[Gpu, ...]) -> None:
     assert machine_probes.parse_gpus(text) == (driver, gpus)
 
 
-def test_an_old_driver_is_asked_again_without_compute_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_driver_is_asked_again_without_compute_cap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "nvidia-smi"
-    script.write_text('#!/bin/sh\ncase "$1" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2;; esac\n'
-                      "echo 'Tesla T4, 450.80.02'\n")  # fmt: skip
+    script.write_text(
+        '#!/bin/sh\ncase "$1" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2;; esac\n'
+        "echo 'Tesla T4, 450.80.02'\n"
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     found = machine_probes.nvidia()
     assert (found.driver, found.gpus, found.problem) == ("450.80.02", (Gpu("Tesla T4", ""),), "")
 
 
-def test_a_failing_and_a_hanging_nvidia_smi_are_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_and_a_hanging_nvidia_smi_are_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    script.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n")
+    script.write_text(
+        "#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n"
+    )
     script.chmod(0o755)
     assert "mismatch" in machine_probes.nvidia().problem
     script.write_text("#!/bin/sh\nexec sleep 60\n")
@@ -243,10 +323,13 @@ def test_a_failing_and_a_hanging_nvidia_smi_are_facts(tmp_path: Path, monkeypatc
     assert "did not finish" in machine_probes.nvidia().problem
 
 
-@pytest.mark.parametrize("text", [
-    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\nGCC version: 11.4.0",
-    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.129.03  Release Build\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\nGCC version: 11.4.0",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.129.03  Release Build\n",
+    ],
+)
 def test_kernel_driver(tmp_path: Path, text: str) -> None:
     (tmp_path / "version").write_text(text)
     assert machine_probes._kernel_driver(tmp_path / "version") == "535.129.03"
@@ -276,7 +359,9 @@ def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
     wheel = samples.entry("wheel", "wheels/torch-2-py3-none-any.whl", name="torch", version="2")
     big = replace(wheel, size=2_600_000_000)
     more = disk_estimate.estimate(
-        preset, Lock(lock.preset, lock.preset_sha256, lock.images, (*lock.entries, big)), linked=True
+        preset,
+        Lock(lock.preset, lock.preset_sha256, lock.images, (*lock.entries, big)),
+        linked=True,
     )
     assert 2 * big.size < more.engine - linked.engine < 10 * big.size
 
@@ -289,7 +374,9 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
         checks.python(GOOD),
         checks.engine(EngineFacts(problem="말 " * 60)),
     ]
-    text = [line for line in cli.render(lines).splitlines() if line.startswith(("정상", "실패", "주의"))]
+    text = [
+        line for line in cli.render(lines).splitlines() if line.startswith(("정상", "실패", "주의"))
+    ]
     starts = {
         width(line[: line.rindex(needed)])
         for line, needed in zip(text, ("ubuntu 22.04", "컴파일", ">= 3.10"), strict=False)
@@ -298,8 +385,14 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_doctor(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), "doctor", *words], capture_output=True,
-                          text=True, timeout=120, env=env, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), "doctor", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env,
+        check=False,
+    )
 
 
 def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> None:
@@ -318,7 +411,9 @@ def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> N
     assert all(line["action"] for line in document["lines"] if line["status"] == "fail")
 
 
-def test_a_folder_on_path_that_may_not_be_entered_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_on_path_that_may_not_be_entered_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*words: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied", "/root/bin/docker")
 
@@ -329,7 +424,9 @@ def test_a_folder_on_path_that_may_not_be_entered_is_no_error(tmp_path: Path, mo
 
 
 def test_an_unknown_preset_is_a_preset_error(tmp_path: Path) -> None:
-    done = run_doctor("ubuntu22.04-cuda11.8-torch2", env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    done = run_doctor(
+        "ubuntu22.04-cuda11.8-torch2", env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    )
     assert done.returncode == 3
     assert "did you mean" in done.stderr
 

@@ -36,7 +36,10 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mounts(monkeypatch: pytest.MonkeyPatch, file: Path, *points: tuple[Path | str, str]) -> None:
     lines = ["22 1 254:0 / / rw,relatime shared:1 master:7 - ext4 /dev/root rw", "garbage"]
-    lines += [f"{n} 22 7:{n} / {point} rw - {kind} /dev/x rw" for n, (point, kind) in enumerate(points, 30)]
+    lines += [
+        f"{n} 22 7:{n} / {point} rw - {kind} /dev/x rw"
+        for n, (point, kind) in enumerate(points, 30)
+    ]
     file.write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(file_system_limits, "MOUNTS", file)
 
@@ -46,21 +49,26 @@ def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.Mo
     (stick / "in").mkdir(parents=True)
     (tmp_path / "link").symlink_to(stick)
     escaped = str(odd).replace(" ", "\\040")
-    mounts(monkeypatch, tmp_path / "info", (stick, "ext4"), (stick, "vfat"), (escaped, "exfat"), (f"{stick}2", "msdos"))
+    mounts(
+        monkeypatch,
+        tmp_path / "info",
+        (stick, "ext4"),
+        (stick, "vfat"),
+        (escaped, "exfat"),
+        (f"{stick}2", "msdos"),
+    )
     assert file_system_limits.file_system(tmp_path) == "ext4"
     assert [
-        file_system_limits.file_system(p) for p in (stick, stick / "in", stick / "not/there", tmp_path / "link")
+        file_system_limits.file_system(p)
+        for p in (stick, stick / "in", stick / "not/there", tmp_path / "link")
     ] == ["vfat"] * 4
     assert (
         file_system_limits.file_system(odd / "x") == "exfat"
         and file_system_limits.file_system(Path(f"{stick}2")) == "msdos"
     )
-    assert [file_system_limits.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)] == [
-        2**32 - 2**16,
-        0,
-        2**32 - 2**16,
-        0,
-    ]
+    assert [
+        file_system_limits.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)
+    ] == [2**32 - 2**16, 0, 2**32 - 2**16, 0]
     monkeypatch.setattr(file_system_limits, "MOUNTS", tmp_path / "none")
     assert file_system_limits.file_system(stick) == "" and file_system_limits.file_limit(stick) == 0
 
@@ -75,14 +83,26 @@ def test_a_fat_stick_is_known_before_anything_is_written(
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.project.root))
     (tmp_path / "stick").mkdir()
     for more in ([], ["--dry-run"]):
-        assert cli.main(["pack", PRESET, "--volume-size", "80000", "--to", str(tmp_path / "stick"), *more]) == 15
+        assert (
+            cli.main(
+                ["pack", PRESET, "--volume-size", "80000", "--to", str(tmp_path / "stick"), *more]
+            )
+            == 15
+        )
         said = capsys.readouterr().err
-        assert "is on a FAT disk, which takes files of up to 70000 bytes" in said and "--volume-size fat32" in said
+        assert (
+            "is on a FAT disk, which takes files of up to 70000 bytes" in said
+            and "--volume-size fat32" in said
+        )
         assert not list((tmp_path / "stick").iterdir())
-    assert cli.main(["pack", PRESET, "--volume-size", "70000", "--to", str(tmp_path / "stick")]) == 0
+    assert (
+        cli.main(["pack", PRESET, "--volume-size", "70000", "--to", str(tmp_path / "stick")]) == 0
+    )
 
 
-def test_an_object_too_large_for_a_fat_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_too_large_for_a_fat_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
@@ -94,7 +114,10 @@ def test_an_object_too_large_for_a_fat_site(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_disk_without_hard_links_is_said_once(
-    tmp_path: Path, no_links: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    no_links: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = sender(tmp_path)
     made.second()
@@ -108,7 +131,8 @@ def test_a_disk_without_hard_links_is_said_once(
     said = capsys.readouterr().out
     assert said.count("hard links cannot be made here") == 1
     assert re.search(
-        rf"so {len(files)} files \([\d.]+ kB\) are copies; together with the store they take that room twice", said
+        rf"so {len(files)} files \([\d.]+ kB\) are copies; together with the store they take that room twice",
+        said,
     )
     assert cli.main(["unpack", str(tmp_path / "stick"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["copies"] == {"files": len(files), "bytes": size}
@@ -126,20 +150,26 @@ def test_hard_links_are_nothing_to_speak_of(
     assert json.loads(capsys.readouterr().out)["copies"] == {"files": 0, "bytes": 0}
 
 
-def test_room_for_the_copies_is_counted_first(tmp_path: Path, no_links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_the_copies_is_counted_first(
+    tmp_path: Path, no_links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=10**9)
     site = site_at(tmp_path / "site")
     size = sum(entry.size for entry in made.lock().entries)
     monkeypatch.setattr(os, "statvfs", lambda _: Status(int(1.9 * size), 1))
-    with pytest.raises(StorageError, match="no hard links, so artifacts/NAME takes everything once more"):
+    with pytest.raises(
+        StorageError, match="no hard links, so artifacts/NAME takes everything once more"
+    ):
         receive(site, tmp_path / "stick")
     assert hashes(site) == set()
     monkeypatch.setattr(os, "statvfs", lambda _: Status(3 * size, 1))
     assert receive(site, tmp_path / "stick").copied > size
 
 
-def test_room_for_copies_of_what_came_before(tmp_path: Path, no_links: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_copies_of_what_came_before(
+    tmp_path: Path, no_links: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last stick is small, but what it completes is copied as a whole."""
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
@@ -173,11 +203,15 @@ def test_large_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         place(plan, [tmp_path / "y"])
 
 
-def test_an_update_that_is_cut_anywhere_leaves_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_that_is_cut_anywhere_leaves_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which files a folder owes to its last lay-out stands in its lock, so the lock must be the last to change."""
     made = sender(tmp_path, {f"sources/old{n}": b"%d" % n for n in range(4)})
     carry(made, tmp_path / "one", size=SIZE)
-    made.change({f"{folder}/new": folder.encode() for folder in ("a", "sources", "wheels")}, only=True)
+    made.change(
+        {f"{folder}/new": folder.encode() for folder in ("a", "sources", "wheels")}, only=True
+    )
     carry(made, tmp_path / "two", size=SIZE)
     real, cut = os.replace, 0
 

@@ -63,7 +63,10 @@ def test_tar_is_a_layout_and_an_archive_at_once(layout: Path, image: LockedImage
     assert all(name in files for name in entry["Layers"])
     listed = json.loads(files["index.json"])["manifests"]
     assert [m["digest"] for m in listed] == [image.manifest_digest]
-    assert listed[0]["annotations"] == {"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "x"}
+    assert listed[0]["annotations"] == {
+        "io.containerd.image.name": NAME,
+        "org.opencontainers.image.ref.name": "x",
+    }
     assert list(files)[-2:] == ["index.json", "manifest.json"]  # a tar that was cut is no image
 
 
@@ -131,10 +134,14 @@ def test_layout_of_several_images(layout: Path, count: int) -> None:
 def test_lock_of_another_image(engine: Engine, layout: Path, image: LockedImage) -> None:
     other = "sha256:" + "0" * 64
     with pytest.raises(VerifyError, match="the lock says sha256:000"):
-        load_base_images.ensure(engine, layout, replace(image, config_digest=other), lambda line: None)
+        load_base_images.ensure(
+            engine, layout, replace(image, config_digest=other), lambda line: None
+        )
 
 
-def test_engine_that_loads_something_else(engine: Engine, fake: Fake, layout: Path, image: LockedImage) -> None:
+def test_engine_that_loads_something_else(
+    engine: Engine, fake: Fake, layout: Path, image: LockedImage
+) -> None:
     fake.set(load_as="sha256:" + "f" * 64)
     with pytest.raises(EngineError, match="another image than the one it was given"):
         load_base_images.ensure(engine, layout, image, lambda line: None)
@@ -146,7 +153,9 @@ def test_name_that_was_moved_to_another_image_is_loaded_again(
 ) -> None:
     name = load_base_images.ensure(engine, layout, image, lambda line: None)
     other = make_layout(layout.parent / "other", note="other", programs=())
-    engine.tag(load_base_images.ensure(engine, layout.parent / "other", other, lambda line: None), name)
+    engine.tag(
+        load_base_images.ensure(engine, layout.parent / "other", other, lambda line: None), name
+    )
     assert engine.image_ids(name) == (other.config_digest,)
     assert load_base_images.ensure(engine, layout, image, lambda line: None) == name
     assert engine.image_ids(name) == (image.config_digest,)
@@ -157,20 +166,26 @@ class TestOverride:
     def os_release(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         file = tmp_path / "os-release"
         file.write_text('PRETTY_NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="22.04"\n')
-        monkeypatch.setattr(load_base_images, "OS_RELEASE", (str(file),))  # the fake's containers are host processes
+        monkeypatch.setattr(
+            load_base_images, "OS_RELEASE", (str(file),)
+        )  # the fake's containers are host processes
 
     def take(self, engine: Engine, value: object) -> tuple[str, str, str, str]:
         return load_base_images.ensure_override(engine, str(value), lambda line: None)
 
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-    def test_archive(self, engine: Engine, layout: Path, image: LockedImage, tmp_path: Path, mode: str) -> None:
+    def test_archive(
+        self, engine: Engine, layout: Path, image: LockedImage, tmp_path: Path, mode: str
+    ) -> None:
         make_archive(layout, tmp_path / "base.tar", mode=mode)
         name, digest, os_id, version = self.take(engine, tmp_path / "base.tar")
         assert (digest, os_id, version) == (image.config_digest, "ubuntu", "22.04")
         assert engine.image_ids(name) == (digest,)
         assert engine.image_ids("debian:12") == ()
 
-    def test_archive_in_a_containerd_store(self, engine: Engine, fake: Fake, layout: Path, tmp_path: Path) -> None:
+    def test_archive_in_a_containerd_store(
+        self, engine: Engine, fake: Fake, layout: Path, tmp_path: Path
+    ) -> None:
         fake.set(store="containerd")
         make_archive(layout, tmp_path / "base.tar")
         assert self.take(engine, tmp_path / "base.tar") == self.take(engine, tmp_path / "base.tar")
@@ -178,8 +193,12 @@ class TestOverride:
     def test_layout(self, engine: Engine, layout: Path, image: LockedImage) -> None:
         assert self.take(engine, layout)[1] == image.config_digest
 
-    def test_name_in_the_engine_gets_a_local_one(self, engine: Engine, layout: Path, image: LockedImage) -> None:
-        engine.tag(load_base_images.ensure(engine, layout, image, lambda line: None), "ubuntu:22.04")
+    def test_name_in_the_engine_gets_a_local_one(
+        self, engine: Engine, layout: Path, image: LockedImage
+    ) -> None:
+        engine.tag(
+            load_base_images.ensure(engine, layout, image, lambda line: None), "ubuntu:22.04"
+        )
         assert self.take(engine, "ubuntu:22.04")[:2] == (
             load_base_images.base_name(image.config_digest),
             image.config_digest,
@@ -196,13 +215,19 @@ class TestOverride:
         with pytest.raises(EngineError, match="no OCI image layout"):
             self.take(engine, tmp_path / "d")
 
-    def test_in_korean(self, engine: Engine, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_korean(
+        self, engine: Engine, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("GAPFORGE_LANG", "ko")
         lines: list[str] = []
         make_archive(layout, tmp_path / "base.tar")
-        name, *_ = load_base_images.ensure_override(engine, str(tmp_path / "base.tar"), lines.append)
+        name, *_ = load_base_images.ensure_override(
+            engine, str(tmp_path / "base.tar"), lines.append
+        )
         assert lines[0].startswith("기반 이미지 base.tar 적재: ")
-        assert re.fullmatch(r"기반 이미지 base.tar 적재 완료\(.+\), 엔진에서의 이름: " + re.escape(name), lines[-1])
+        assert re.fullmatch(
+            r"기반 이미지 base.tar 적재 완료\(.+\), 엔진에서의 이름: " + re.escape(name), lines[-1]
+        )
         told = {}
         for value in ("ubuntu:none", "/none", str(tmp_path)):
             with pytest.raises(EngineError) as caught:
@@ -211,7 +236,9 @@ class TestOverride:
         assert told == {
             "ubuntu:none": "기반 이미지 ubuntu:none: 그런 이름의 파일도, 엔진 안의 이미지도 없습니다. 레지스트리에서 받지는 않습니다",
             "/none": "기반 이미지 /none: 그런 파일이 없습니다. 레지스트리에서 받지는 않습니다",
-            str(tmp_path): f"{tmp_path}: OCI 이미지 레이아웃이 아닌 폴더입니다(oci-layout 파일이 없습니다)",
+            str(
+                tmp_path
+            ): f"{tmp_path}: OCI 이미지 레이아웃이 아닌 폴더입니다(oci-layout 파일이 없습니다)",
         }
 
     def test_several_images(self, engine: Engine, layout: Path, tmp_path: Path) -> None:
@@ -221,7 +248,9 @@ class TestOverride:
 
     @pytest.mark.parametrize("keep", [0, 100, 6000])
     @pytest.mark.parametrize("mode", ["w", "w:gz"])
-    def test_archive_that_was_cut(self, engine: Engine, layout: Path, tmp_path: Path, keep: int, mode: str) -> None:
+    def test_archive_that_was_cut(
+        self, engine: Engine, layout: Path, tmp_path: Path, keep: int, mode: str
+    ) -> None:
         make_archive(layout, tmp_path / "base.tar", mode=mode)
         data = (tmp_path / "base.tar").read_bytes()
         (tmp_path / "base.tar").write_bytes(data[: min(keep, len(data) // 2)])
@@ -256,7 +285,9 @@ class TestOverride:
             self.take(engine, layout)
 
 
-def test_damage_in_korean(layout: Path, image: LockedImage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_in_korean(
+    layout: Path, image: LockedImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     parts = image_archive.read_layout(layout)
     layer = blob(layout, parts.layers[0].digest)
@@ -279,4 +310,7 @@ def test_damage_in_korean(layout: Path, image: LockedImage, monkeypatch: pytest.
     (layout / "index.json").unlink()
     with pytest.raises(EngineError) as refused:
         image_archive.read_layout(layout)
-    assert refused.value.message == f"{layout}: OCI 이미지 레이아웃이 아닙니다 (oci-layout과 index.json 없음)"
+    assert (
+        refused.value.message
+        == f"{layout}: OCI 이미지 레이아웃이 아닙니다 (oci-layout과 index.json 없음)"
+    )

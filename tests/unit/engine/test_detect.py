@@ -16,8 +16,10 @@ from gapforge.base.project import Project
 from gapforge.engine import detect, private_daemon
 
 DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
-DENIED = ("Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: "
-          "dial unix /var/run/docker.sock: connect: permission denied")  # fmt: skip
+DENIED = (
+    "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: "
+    "dial unix /var/run/docker.sock: connect: permission denied"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +57,22 @@ def refused(*args: Any, **kwargs: Any) -> EngineError:
 def test_builtin_buildkit(clients: Any) -> None:
     fake = clients(client="20.10.24", server="20.10.24")
     info = detect.choose().info
-    assert (info.name, info.client, info.builder) == ("docker-buildkit", str(fake.client), "buildkit (built in)")
-    assert (info.client_version, info.server_version, info.root_dir) == ("20.10.24", "20.10.24", "/fake/docker")
-    assert (info.image_store, info.storage_driver, info.private, info.host) == ("classic", "overlay2", False, "")
+    assert (info.name, info.client, info.builder) == (
+        "docker-buildkit",
+        str(fake.client),
+        "buildkit (built in)",
+    )
+    assert (info.client_version, info.server_version, info.root_dir) == (
+        "20.10.24",
+        "20.10.24",
+        "/fake/docker",
+    )
+    assert (info.image_store, info.storage_driver, info.private, info.host) == (
+        "classic",
+        "overlay2",
+        False,
+        "",
+    )
 
 
 def test_client_without_buildx_that_comes_first_is_skipped(clients: Any) -> None:
@@ -69,10 +84,16 @@ def test_client_without_buildx_that_comes_first_is_skipped(clients: Any) -> None
 def test_new_client_with_buildx(clients: Any) -> None:
     clients(client="28.2.2", buildx="0.29.1", server="28.2.2", store="containerd")
     info = detect.choose().info
-    assert (info.name, info.builder, info.image_store) == ("docker-buildx", "buildx 0.29.1", "containerd")
+    assert (info.name, info.builder, info.image_store) == (
+        "docker-buildx",
+        "buildx 0.29.1",
+        "containerd",
+    )
 
 
-def test_preference_by_argument_and_environment(clients: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preference_by_argument_and_environment(
+    clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clients(client="20.10.24", buildx="0.13.1")
     assert detect.choose().info.name == "docker-buildkit"
     assert detect.choose("docker-buildx").info.name == "docker-buildx"
@@ -166,13 +187,17 @@ def test_client_that_is_no_docker(clients: Any, tmp_path: Path) -> None:
 
 def test_daemon_that_hangs(clients: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = clients()
-    fake.client.write_text('#!/bin/sh\n[ "$1" = version ] && exec sleep 30\n[ "$1" = buildx ] && exit 1\n'
-                           'echo Docker version 20.10.24, build x\n')  # fmt: skip
+    fake.client.write_text(
+        '#!/bin/sh\n[ "$1" = version ] && exec sleep 30\n[ "$1" = buildx ] && exit 1\n'
+        "echo Docker version 20.10.24, build x\n"
+    )
     monkeypatch.setenv("PATH", os.environ["PATH"] + ":/usr/bin:/bin")
     monkeypatch.setenv("GAPFORGE_DOCKER", str(fake.client))
     real = detect.process.run
 
-    def run(argv: list[str], **how: Any) -> Any:  # short is the patience with the question that hangs only
+    def run(
+        argv: list[str], **how: Any
+    ) -> Any:  # short is the patience with the question that hangs only
         return real(argv, **{**how, "timeout": 0.2 if argv[1] == "version" else how["timeout"]})
 
     monkeypatch.setattr(detect.process, "run", run)
@@ -199,7 +224,11 @@ class TestPrivateEngine:
         fake = clients(down=DOWN, up_hosts=[self.OWN])
         info = detect.choose().info
         assert (info.host, info.private) == (self.OWN, True)
-        asked = [call["env"].get("DOCKER_HOST", "") for call in fake.calls() if call["argv"][0] == "version"]
+        asked = [
+            call["env"].get("DOCKER_HOST", "")
+            for call in fake.calls()
+            if call["argv"][0] == "version"
+        ]
         assert asked == ["", self.OWN]
 
     def test_system_docker_goes_first(self, clients: Any) -> None:
@@ -213,9 +242,13 @@ class TestPrivateEngine:
         clients(down=DOWN, up_hosts=[self.OWN])
         if chosen == "config":
             (tmp_path / ".docker").mkdir()
-            (tmp_path / ".docker" / "config.json").write_text(json.dumps({"currentContext": "builder"}))
+            (tmp_path / ".docker" / "config.json").write_text(
+                json.dumps({"currentContext": "builder"})
+            )
         else:
-            monkeypatch.setenv(chosen, "tcp://192.0.2.1:2376" if chosen == "DOCKER_HOST" else "builder")
+            monkeypatch.setenv(
+                chosen, "tcp://192.0.2.1:2376" if chosen == "DOCKER_HOST" else "builder"
+            )
         assert DOWN in refused().message
 
     def test_given_host_beats_everything_and_drops_foreign_tls(
@@ -225,7 +258,9 @@ class TestPrivateEngine:
         monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         assert detect.choose(host="unix:///given").info.host == "unix:///given"
-        assert all("DOCKER_TLS_VERIFY" not in c["env"] for c in fake.calls() if c["argv"][0] == "version")
+        assert all(
+            "DOCKER_TLS_VERIFY" not in c["env"] for c in fake.calls() if c["argv"][0] == "version"
+        )
 
 
 def test_remote_engine_has_no_folder_here(clients: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +270,9 @@ def test_remote_engine_has_no_folder_here(clients: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_the_hint_is_the_same_in_both_languages(clients: Any, lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hint_is_the_same_in_both_languages(
+    clients: Any, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is chosen by what the clients and daemons said, not by our words about it."""
     monkeypatch.setenv("GAPFORGE_LANG", lang)
     fake = clients(banner="podman version 4.3.1")
@@ -259,17 +296,26 @@ def test_what_was_tried_in_korean(clients: Any, monkeypatch: pytest.MonkeyPatch)
     first, second = clients(client="28.2.2"), clients(down=DOWN)
     error = refused(host="unix:///x.sock")
     assert error.message == f"쓸 수 있는 엔진이 없습니다: {DOWN}"
-    assert error.hint == ("Docker를 시작하거나(sudo systemctl start docker) 이 프로젝트의 전용 엔진을 시작하십시오: "
-                          "./gapforge engine start")  # fmt: skip
+    assert error.hint == (
+        "Docker를 시작하거나(sudo systemctl start docker) 이 프로젝트의 전용 엔진을 시작하십시오: "
+        "./gapforge engine start"
+    )
     assert [(fault.where, fault.problem, fault.expected) for fault in error.faults] == [
-        (str(first.client), "클라이언트 28.2.2: 23부터 BuildKit에 필요한 buildx 플러그인이 없음",
-         "BuildKit이나 docker-buildx 플러그인이 있는 클라이언트"),
+        (
+            str(first.client),
+            "클라이언트 28.2.2: 23부터 BuildKit에 필요한 buildx 플러그인이 없음",
+            "BuildKit이나 docker-buildx 플러그인이 있는 클라이언트",
+        ),
         (f"{second.client} 20.10.24, 주소 unix:///x.sock", DOWN, ""),
-    ]  # fmt: skip
+    ]
     second.set(server="19.03.15")
     second.set(down="")
-    assert refused().message == ("쓸 수 있는 엔진이 없습니다: docker 데몬 19.03.15: 너무 오래되었습니다. "
-                                 "RUN --mount에는 20.10 이상이 필요합니다")  # fmt: skip
+    assert refused().message == (
+        "쓸 수 있는 엔진이 없습니다: docker 데몬 19.03.15: 너무 오래되었습니다. "
+        "RUN --mount에는 20.10 이상이 필요합니다"
+    )
     error = refused("docker-buildx")
     assert error.message == "docker-buildx에 쓸 수 있는 docker 클라이언트가 없습니다"
-    assert error.faults[1].problem == "클라이언트 20.10.24: docker-buildkit만 가능, docker-buildx 불가"
+    assert (
+        error.faults[1].problem == "클라이언트 20.10.24: docker-buildkit만 가능, docker-buildx 불가"
+    )

@@ -35,8 +35,17 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def record(project: Project, pid: int, **changes: object) -> private_daemon.State:
-    state = private_daemon.State(pid, private_daemon._start_ticks(pid), private_daemon._boot(), str(project.root.resolve()),
-                          "/run/x/docker.sock", True, "20.10.24", "overlay2", ())  # fmt: skip
+    state = private_daemon.State(
+        pid,
+        private_daemon._start_ticks(pid),
+        private_daemon._boot(),
+        str(project.root.resolve()),
+        "/run/x/docker.sock",
+        True,
+        "20.10.24",
+        "overlay2",
+        (),
+    )
     state = replace(state, **changes)  # type: ignore[arg-type]
     folder = mark_folder(private_daemon.folder_of(project), "test")
     (folder / "state.json").write_text(canonical_json(asdict(state)))
@@ -49,7 +58,9 @@ def test_running_engine_is_recognised(own: Project, bystander: subprocess.Popen[
     assert private_daemon.running_host(own) == "unix:///run/x/docker.sock"
 
 
-@pytest.mark.parametrize("changes", [{"started": 1}, {"boot": "another boot"}, {"root": "/somewhere/else"}])
+@pytest.mark.parametrize(
+    "changes", [{"started": 1}, {"boot": "another boot"}, {"root": "/somewhere/else"}]
+)
 def test_process_that_only_has_the_number_is_never_killed(
     own: Project, bystander: subprocess.Popen[bytes], changes: dict[str, object]
 ) -> None:
@@ -80,7 +91,9 @@ def test_state_file_that_cannot_be_read(own: Project, text: str) -> None:
 def test_socket_path_is_short_for_any_project(tmp_path: Path) -> None:
     deep = Project(tmp_path / ("x" * 200), tmp_path)
     assert len(str(private_daemon._socket_folder(deep) / "docker.sock")) < 108
-    assert private_daemon._socket_folder(deep) != private_daemon._socket_folder(Project(tmp_path, tmp_path))
+    assert private_daemon._socket_folder(deep) != private_daemon._socket_folder(
+        Project(tmp_path, tmp_path)
+    )
 
 
 def test_start_without_root(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +109,9 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_command_uses_sudo_only_when_it_asks_nothing(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_uses_sudo_only_when_it_asks_nothing(
+    own: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
     code = 1
 
@@ -128,13 +143,17 @@ def test_mounts_below_a_folder_are_seen_whatever_their_name() -> None:
     assert private_daemon._mounts_below(Path("/nonexistent")) == []
 
 
-def test_errors_in_korean(own: Project, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_in_korean(
+    own: Project, bystander: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     record(own, bystander.pid)  # offline
     with pytest.raises(EngineError) as caught:
         private_daemon.start(own, offline=False)
-    assert caught.value.message == (f"전용 엔진이 이미 오프라인 상태로 실행 중입니다 (프로세스 {bystander.pid}). "
-                                    "실행 중에는 온라인 상태로 바꿀 수 없습니다")  # fmt: skip
+    assert caught.value.message == (
+        f"전용 엔진이 이미 오프라인 상태로 실행 중입니다 (프로세스 {bystander.pid}). "
+        "실행 중에는 온라인 상태로 바꿀 수 없습니다"
+    )
     assert caught.value.hint == "먼저 중지하십시오: ./gapforge engine stop"
     monkeypatch.setattr(private_daemon, "status", lambda project: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -148,7 +167,9 @@ def test_errors_in_korean(own: Project, bystander: subprocess.Popen[bytes], monk
     assert str(why.value) == "스스로 종료됨 (종료 코드 3)"
 
 
-def test_sudo_keeps_every_variable_that_chooses_the_language(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sudo_keeps_every_variable_that_chooses_the_language(
+    own: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[list[str]] = []
 
     def run(argv: list[str], **_: object) -> process.Result:

@@ -50,7 +50,9 @@ def test_setting_key() -> None:
 
 def test_order_of_choice(tmp_path: Path) -> None:
     root = tmp_path / "project"
-    inner, outer, flagged = (app_folder(f) for f in (root / APP.source, tmp_path / "outer", tmp_path / "flagged"))
+    inner, outer, flagged = (
+        app_folder(f) for f in (root / APP.source, tmp_path / "outer", tmp_path / "flagged")
+    )
     setting = {"XAIVA_MEDIA_SOURCE": str(outer)}
     got = choose(APP, root=root)
     assert (got.folder, got.chosen_by) == (inner.resolve(), "preset")
@@ -66,7 +68,10 @@ def test_relative_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     root.mkdir()
     monkeypatch.chdir(tmp_path)
     assert choose(APP, flag="outer", root=root).folder == outer.resolve()
-    assert choose(APP, settings={"XAIVA_MEDIA_SOURCE": "../outer"}, root=root).folder == outer.resolve()
+    assert (
+        choose(APP, settings={"XAIVA_MEDIA_SOURCE": "../outer"}, root=root).folder
+        == outer.resolve()
+    )
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "cmake is a folder", "broken link"])
@@ -86,7 +91,12 @@ def test_unusable_folder_names_all_that_was_looked_at(tmp_path: Path, kind: str)
             choose(APP, flag=flag, settings=settings, root=tmp_path)
         assert error.value.exit_code == 13
         text = error.value.render()
-        assert str(folder) in text and "XAIVA_MEDIA_SOURCE" in text and APP.source in text and "CMakeLists" in text
+        assert (
+            str(folder) in text
+            and "XAIVA_MEDIA_SOURCE" in text
+            and APP.source in text
+            and "CMakeLists" in text
+        )
 
 
 def test_a_preset_cannot_lead_outside(tmp_path: Path) -> None:
@@ -201,7 +211,9 @@ def test_kinds_that_change(source: Path, target: Path) -> None:
     (source / "b").mkdir()
     (source / "src/l").symlink_to("../a")
     copy_into(source, target)
-    assert listing(target) == listing(source) and (target / "b").is_dir() and (target / "a").is_file()
+    assert (
+        listing(target) == listing(source) and (target / "b").is_dir() and (target / "a").is_file()
+    )
 
 
 def test_version_control_and_ignored_files_stay_out(source: Path, target: Path) -> None:
@@ -213,10 +225,19 @@ def test_version_control_and_ignored_files_stay_out(source: Path, target: Path) 
     for name in ("a.o", "src/b.o", "src/c.obj", "top.log", "src/top.log", "data/x/y.bin"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text("x")
-    (source / ".gapforgeignore").write_text("# comment\n\n*.o\nbuild/\n/top.log\ndata/**/*.bin\nkeep/doc?\n")
+    (source / ".gapforgeignore").write_text(
+        "# comment\n\n*.o\nbuild/\n/top.log\ndata/**/*.bin\nkeep/doc?\n"
+    )
     copy_into(source, target)
     got = {path for path in listing(target) if (target / path).is_file()}
-    assert got == {".gapforgeignore", "CMakeLists.txt", "run.sh", "src/main.cpp", "src/c.obj", "src/top.log"}
+    assert got == {
+        ".gapforgeignore",
+        "CMakeLists.txt",
+        "run.sh",
+        "src/main.cpp",
+        "src/c.obj",
+        "src/top.log",
+    }
 
 
 def test_ignore_file_that_asks_too_much(source: Path, target: Path) -> None:
@@ -244,7 +265,15 @@ def test_everything_that_cannot_be_copied_is_named(
     with pytest.raises(SourceError) as error:
         copy_into(source, target)
     names = {fault.where for fault in error.value.faults}
-    assert names == {"absolute", "src/up", "src/round", "pipe", "socket", "'bad\\nname'", "'\\udcff'"}
+    assert names == {
+        "absolute",
+        "src/up",
+        "src/round",
+        "pipe",
+        "socket",
+        "'bad\\nname'",
+        "'\\udcff'",
+    }
     assert error.value.exit_code == 13 and not (target / "fine").exists()
 
 
@@ -272,17 +301,25 @@ def test_source_and_context_inside_each_other(source: Path) -> None:
     assert inner.exists()
 
 
-def test_a_target_that_is_a_link_is_not_followed(source: Path, target: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_a_link_is_not_followed(
+    source: Path, target: Path, tmp_path: Path
+) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_text("x")
     target.parent.mkdir(parents=True)
     target.symlink_to(precious)
     copy_into(source, target)
-    assert (precious / "file").read_text() == "x" and listing(precious) == {"file"} and not target.is_symlink()
+    assert (
+        (precious / "file").read_text() == "x"
+        and listing(precious) == {"file"}
+        and not target.is_symlink()
+    )
 
 
-def test_full_disk_leaves_no_half_file(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_half_file(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import gapforge.image.application_source as module
 
     def full(source: Path, target: Path) -> tuple[str, int]:

@@ -23,9 +23,19 @@ def laid(tmp_path: Path) -> tuple[Plan, Path, Path]:
     lock = samples.lock(preset)
     artifacts = tmp_path / "artifacts" / preset.name
     samples.lay_artifacts(artifacts, lock)
-    scripts = {"components/common.sh": "c\n", **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS}}
-    plan = make_plan(preset, lock, samples.content_of("debs/Packages").decode(), COMPONENTS,
-                     Recipe("FROM x\n", scripts), type="runtime", application_folder="app")  # fmt: skip
+    scripts = {
+        "components/common.sh": "c\n",
+        **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS},
+    }
+    plan = make_plan(
+        preset,
+        lock,
+        samples.content_of("debs/Packages").decode(),
+        COMPONENTS,
+        Recipe("FROM x\n", scripts),
+        type="runtime",
+        application_folder="app",
+    )
     return plan, tmp_path / "context", artifacts
 
 
@@ -64,7 +74,9 @@ def test_a_second_run_touches_nothing_and_strangers_go(laid: tuple[Plan, Path, P
     (folder / "inputs/gone/deep").mkdir(parents=True)
     (folder / "inputs/link").symlink_to("/etc")
     build_context.lay_out(plan, folder, artifacts)
-    assert {p: (p.stat().st_ino, p.stat().st_ctime_ns) for p in folder.rglob("*") if p.is_file()} == before
+    assert {
+        p: (p.stat().st_ino, p.stat().st_ctime_ns) for p in folder.rglob("*") if p.is_file()
+    } == before
     assert not (folder / "inputs/gone").exists() and not (folder / "inputs/link").is_symlink()
     assert Path("/etc/passwd").exists()
 

@@ -14,7 +14,14 @@ import pytest
 import samples
 from conftest import PRESET
 from fabric import FILES
-from gapforge.base.errors import GapforgeError, LintError, SmokeError, SourceError, TargetError, VerifyError
+from gapforge.base.errors import (
+    GapforgeError,
+    LintError,
+    SmokeError,
+    SourceError,
+    TargetError,
+    VerifyError,
+)
 from gapforge.base.files import mark_folder
 from gapforge.base.project import Project
 from gapforge.cli.verbs import build as build_command
@@ -84,10 +91,18 @@ def test_what_cannot_be_copied(tmp_path: Path) -> None:
     assert error.value.message == f"{source}: 빌드에 쓸 수 없는 것이 들어 있습니다"
     assert error.value.hint == f"지우거나 {source}/.gapforgeignore에 적으십시오"
     assert texts(error.value) == [
-        ("away", '"../elsewhere"에 대한 심볼릭 링크임: 폴더 밖을 가리킴', "폴더 안을 가리키는 링크"),
-        ("etc", '"/etc"에 대한 심볼릭 링크임: 절대 경로여서 이미지 안에서는 다른 곳을 가리킴', "폴더 안을 가리키는 링크"),
+        (
+            "away",
+            '"../elsewhere"에 대한 심볼릭 링크임: 폴더 밖을 가리킴',
+            "폴더 안을 가리키는 링크",
+        ),
+        (
+            "etc",
+            '"/etc"에 대한 심볼릭 링크임: 절대 경로여서 이미지 안에서는 다른 곳을 가리킴',
+            "폴더 안을 가리키는 링크",
+        ),
         ("pipe", "일반 파일이 아님 (장치, 파이프 또는 소켓)", "파일, 폴더 또는 링크"),
-    ]  # fmt: skip
+    ]
 
 
 WRONG_ENV = 'A\n1=x\nB="x\\q"\nC="x" y\nD=1\nD=2\nE=\'never\n'
@@ -118,20 +133,28 @@ def test_a_required_key_without_value(tmp_path: Path) -> None:
     with pytest.raises(GapforgeError) as error:
         env_file.load(file, [Secret("TOKEN", "secret", True)], environ={})
     assert error.value.message == "필요한 키의 값이 없습니다"
-    assert texts(error.value) == [("TOKEN", f"프리셋에 필요한 값이 {file}에도 환경 변수에도 없음", "TOKEN=VALUE 줄")]
+    assert texts(error.value) == [
+        ("TOKEN", f"프리셋에 필요한 값이 {file}에도 환경 변수에도 없음", "TOKEN=VALUE 줄")
+    ]
 
 
 def damaged(project: Project, monkeypatch: pytest.MonkeyPatch) -> VerifyReport:
     """Every kind of fault: gone, strange, longer, shorter, changed, one too many, and a folder that nobody may list."""
     folder = project.artifacts_of(PRESET)
-    gone, pipe, longer, shorter, changed = [path for path in sorted(FILES) if not path.startswith("debs/")][:5]
+    gone, pipe, longer, shorter, changed = [
+        path for path in sorted(FILES) if not path.startswith("debs/")
+    ][:5]
     for path in (gone, pipe, longer, shorter, changed):
         data = FILES[path][1]
         (folder / path).unlink(missing_ok=True)
         if path == pipe:
             os.mkfifo(folder / path)
         elif path != gone:
-            part = {longer: data + b"x", shorter: data[:-1], changed: bytes([data[0] ^ 1]) + data[1:]}
+            part = {
+                longer: data + b"x",
+                shorter: data[:-1],
+                changed: bytes([data[0] ^ 1]) + data[1:],
+            }
             (folder / path).write_bytes(part[path])
     (folder / "stranger").write_text("12345")
     (folder / "closed").mkdir(exist_ok=True)
@@ -147,9 +170,14 @@ def damaged(project: Project, monkeypatch: pytest.MonkeyPatch) -> VerifyReport:
         return verify(folder)
 
 
-def test_verify_decides_the_same_in_both_languages(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_decides_the_same_in_both_languages(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = [
-        [(fault["file"], fault["kind"]) for fault in damaged(project, monkeypatch).to_json()["faults"]]
+        [
+            (fault["file"], fault["kind"])
+            for fault in damaged(project, monkeypatch).to_json()["faults"]
+        ]
         for _ in in_both(monkeypatch)
     ]
     assert found[0] == found[1]
@@ -167,9 +195,17 @@ def test_faults_of_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
         f"그다음: ./gapforge verify {PRESET}"
     )
     said = {fault.kind: fault.to_fault() for fault in report.faults}
-    assert (said["extra"].problem, said["extra"].expected) == ("남는 파일: 5바이트", "이 이름의 파일이 없음")
-    assert (said["not-a-file"].problem, said["not-a-file"].expected) == ("파일이 아님: 파이프", "일반 파일")
-    assert said["missing"].problem == "빠짐: 파일이 없음" and said["missing"].expected.endswith("바이트")
+    assert (said["extra"].problem, said["extra"].expected) == (
+        "남는 파일: 5바이트",
+        "이 이름의 파일이 없음",
+    )
+    assert (said["not-a-file"].problem, said["not-a-file"].expected) == (
+        "파일이 아님: 파이프",
+        "일반 파일",
+    )
+    assert said["missing"].problem == "빠짐: 파일이 없음" and said["missing"].expected.endswith(
+        "바이트"
+    )
     assert said["unreadable"].problem == "읽지 못함: 폴더를 읽을 수 없음: 권한이 없음"
     assert said["changed"].problem.startswith("내용이 바뀜: sha256 ")
 
@@ -177,7 +213,9 @@ def test_faults_of_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_artifacts(tmp_path: Path) -> None:
     with pytest.raises(VerifyError) as error:
         verify(tmp_path / "none")
-    assert error.value.message == f"{tmp_path}/none: 폴더가 없습니다. 아직 받거나 복사하지 않았습니다"
+    assert (
+        error.value.message == f"{tmp_path}/none: 폴더가 없습니다. 아직 받거나 복사하지 않았습니다"
+    )
 
 
 WRONG_DOCKERFILE = """\
@@ -199,18 +237,36 @@ def test_lint_finds_the_same_in_both_languages(monkeypatch: pytest.MonkeyPatch) 
 
 def test_faults_of_a_dockerfile() -> None:
     faults = lint(WRONG_DOCKERFILE)
-    assert [(fault.where.removeprefix("Dockerfile: "), fault.problem, fault.expected) for fault in faults] == [
+    assert [
+        (fault.where.removeprefix("Dockerfile: "), fault.problem, fault.expected)
+        for fault in faults
+    ] == [
         ("1행", "프런트엔드(syntax)를 지정함. 빌더가 내려받으려 함", "이런 줄이 없음"),
-        ("3행", "FROM $BASE: 이 ARG의 기본값은 빌더가 내려받으려 하는 이미지임",
-         "기본값이 없거나 localhost/gapforge/로 시작하는 ARG BASE"),
-        ("4행", 'FROM "debian": 빌더가 레지스트리에서 찾으려 하는 이미지임', "앞 단계, scratch 또는 gapforge의 $ARG"),
+        (
+            "3행",
+            "FROM $BASE: 이 ARG의 기본값은 빌더가 내려받으려 하는 이미지임",
+            "기본값이 없거나 localhost/gapforge/로 시작하는 ARG BASE",
+        ),
+        (
+            "4행",
+            'FROM "debian": 빌더가 레지스트리에서 찾으려 하는 이미지임',
+            "앞 단계, scratch 또는 gapforge의 $ARG",
+        ),
         ("5행", "네트워크에서 받아 오는 ADD임", "컨텍스트 안 파일의 COPY"),
-        ("6행", 'RUN이 네트워크를 따로 정함 ("--network=host")', "--network 없음 (빌드에는 네트워크가 없음)"),
+        (
+            "6행",
+            'RUN이 네트워크를 따로 정함 ("--network=host")',
+            "--network 없음 (빌드에는 네트워크가 없음)",
+        ),
         ("6행", 'RUN에 "--security=insecure" 플래그가 있음', "--mount만"),
         ("6행", 'RUN --mount의 type이 "ssh"임', "bind 또는 cache 또는 secret 또는 tmpfs"),
-        ("7행", 'COPY from "nowhere": 앞 단계가 아니므로 빌더가 레지스트리에서 이미지를 찾으려 함', "앞 단계"),
+        (
+            "7행",
+            'COPY from "nowhere": 앞 단계가 아니므로 빌더가 레지스트리에서 이미지를 찾으려 함',
+            "앞 단계",
+        ),
         ("8행", '"NONSENSE": 모르는 명령임', faults[-1].expected),
-    ]  # fmt: skip
+    ]
     with pytest.raises(LintError) as error:
         raise_for(faults)
     assert error.value.message == "Dockerfile: 네트워크에 닿을 수 있습니다"
@@ -231,22 +287,51 @@ class OneAnswer:
 @pytest.mark.parametrize(
     ("code", "output", "check", "told"),
     [
-        (0, "", "check reports something", ("ffmpeg: 검사가 결과를 냄", "실제값: 결과 없음", "결과 하나 이상")),
-        (3, "", "check runs to its end", ("ffmpeg: 검사가 끝까지 실행됨", "실제값: 종료 코드 3: 메시지 없음", "종료 코드 0")),
-        (0, "what", "output is readable", ("ffmpeg: 출력을 읽을 수 있음", "실제값: what", "한 줄에 JSON 객체 하나")),
-        (0, '{"check": "import", "ok": false, "found": "none", "expected": "5"}', "import",
-         ("ffmpeg: import", "실제값: none", "5")),
+        (
+            0,
+            "",
+            "check reports something",
+            ("ffmpeg: 검사가 결과를 냄", "실제값: 결과 없음", "결과 하나 이상"),
+        ),
+        (
+            3,
+            "",
+            "check runs to its end",
+            ("ffmpeg: 검사가 끝까지 실행됨", "실제값: 종료 코드 3: 메시지 없음", "종료 코드 0"),
+        ),
+        (
+            0,
+            "what",
+            "output is readable",
+            ("ffmpeg: 출력을 읽을 수 있음", "실제값: what", "한 줄에 JSON 객체 하나"),
+        ),
+        (
+            0,
+            '{"check": "import", "ok": false, "found": "none", "expected": "5"}',
+            "import",
+            ("ffmpeg: import", "실제값: none", "5"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_failed_checks(
-    root: Path, code: int, output: str, check: str, told: tuple[str, str, str], capsys: pytest.CaptureFixture[str]
+    root: Path,
+    code: int,
+    output: str,
+    check: str,
+    told: tuple[str, str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     engine: Any = OneAnswer(code, output)
-    results = smoke_checks.run_checks(engine, "x:y", [{"component": "ffmpeg", "enabled": True}], root / "components")
+    results = smoke_checks.run_checks(
+        engine, "x:y", [{"component": "ffmpeg", "enabled": True}], root / "components"
+    )
     assert [result.to_json()["check"] for result in results] == [check]  # in any language
     with pytest.raises(SmokeError) as error:
         smoke_checks.raise_for(results, "x:y")
-    assert error.value.message == "검사 1개 중 1개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 (x:y에 남아 있음)"
+    assert (
+        error.value.message
+        == "검사 1개 중 1개가 실패했습니다. 이미지에 태그를 붙이지 않았습니다 (x:y에 남아 있음)"
+    )
     assert texts(error.value) == [told]
     build_command.print_checks(results)
     assert f"실패  ffmpeg  {told[0].partition(': ')[2]}  " in capsys.readouterr().out
@@ -264,7 +349,9 @@ def test_another_operating_system(project: Project) -> None:
     assert texts(error.value)[0][1:] == ("fedora 12임", "debian 12")
 
 
-def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy_repository(tmp_path / "project")
     project = Project(tmp_path / "project", tmp_path / "project/artifacts")
     preset = presets.find(project.presets, PRESET)

@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = ROOT / "components"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 NAMES = sorted(file.parent.name for file in COMPONENTS.glob("*/component.json"))
-SECRETS = (Secret("XAIVA_LICENSE_TOKEN", "secret", False), Secret("XAIVA_BUILD_TOKEN", "build-arg", False))
+SECRETS = (
+    Secret("XAIVA_LICENSE_TOKEN", "secret", False),
+    Secret("XAIVA_BUILD_TOKEN", "build-arg", False),
+)
 
 
 # ---- the Dockerfile ----
@@ -99,7 +102,10 @@ def test_each_component_mounts_its_own_inputs_and_nothing_else() -> None:
             assert len(binds) <= 1
             for source in binds:
                 mounted[source] = mounted.get(source, 0) + 1
-    expected = {f"inputs/{n}" for n in NAMES if n != "apt"} | {"inputs/apt-builder", "inputs/apt-runtime"}
+    expected = {f"inputs/{n}" for n in NAMES if n != "apt"} | {
+        "inputs/apt-builder",
+        "inputs/apt-runtime",
+    }
     assert set(mounted) == expected
 
 
@@ -115,13 +121,17 @@ def test_every_component_is_described() -> None:
     assert {"apt", "python", "wheels", "tensorrt", "ffmpeg", "opencv", "application"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("script", [COMPONENTS / "common.sh", *(COMPONENTS / n / "build.sh" for n in NAMES)], ids=str)
+@pytest.mark.parametrize(
+    "script", [COMPONENTS / "common.sh", *(COMPONENTS / n / "build.sh" for n in NAMES)], ids=str
+)
 def test_shellcheck_has_nothing_to_say(script: Path, tmp_path: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     files = [str(script)]
     # What a script writes for others to run is a script too.
-    for number, inner in enumerate(re.findall(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", script.read_text(), re.DOTALL)):
+    for number, inner in enumerate(
+        re.findall(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", script.read_text(), re.DOTALL)
+    ):
         files.append(str(tmp_path / f"{number}.sh"))
         Path(files[-1]).write_text(inner + "\n")
     done = subprocess.run(["shellcheck", "-x", *files], cwd=ROOT, capture_output=True, text=True)
@@ -137,7 +147,11 @@ def test_scripts_stop_at_the_first_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checks_are_python(name: str) -> None:
-    text = (COMPONENTS / "check_prelude.py").read_text() + "\n" + (COMPONENTS / name / "check.py").read_text()
+    text = (
+        (COMPONENTS / "check_prelude.py").read_text()
+        + "\n"
+        + (COMPONENTS / name / "check.py").read_text()
+    )
     compile(text, name, "exec")
 
 
@@ -154,9 +168,12 @@ class Stage:
         self.params.mkdir(parents=True)
         self.bin.mkdir()
         self.env = {
-            "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(folder), "GAPFORGE_IN": str(self.input),
-            "GAPFORGE_OUT": str(self.out), "GAPFORGE_BUILD": str(folder / "work"),
-        }  # fmt: skip
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "GAPFORGE_IN": str(self.input),
+            "GAPFORGE_OUT": str(self.out),
+            "GAPFORGE_BUILD": str(folder / "work"),
+        }
         self.set(enabled="1\n", python="3.11\n", epoch="1700000000\n")
 
     def set(self, **params: str) -> None:
@@ -175,7 +192,9 @@ class Stage:
     def build(self) -> subprocess.CompletedProcess[str]:
         for script in (COMPONENTS / "common.sh", COMPONENTS / self.name / "build.sh"):
             shutil.copy(script, self.input / script.name)
-        return subprocess.run(["bash", str(self.input / "build.sh")], env=self.env, capture_output=True, text=True)
+        return subprocess.run(
+            ["bash", str(self.input / "build.sh")], env=self.env, capture_output=True, text=True
+        )
 
     def shell(self, code: str) -> subprocess.CompletedProcess[str]:
         text = f'set -euo pipefail; source "{COMPONENTS}/common.sh"; {code}'
@@ -191,9 +210,17 @@ def common(tmp_path: Path) -> Stage:
 
 def test_an_option_is_never_evaluated(common: Stage, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
-    common.set(version=f"$(touch {trap})`touch {trap}`; touch {trap}", flags=f'-D$(touch {trap})\n"two words"\n\n*')
-    done = common.shell('param version; printf "\\n"; param_list flags list; printf "<%s>" "${list[@]}"')
-    assert done.stdout == f'$(touch {trap})`touch {trap}`; touch {trap}\n<-D$(touch {trap})><"two words"><*>'
+    common.set(
+        version=f"$(touch {trap})`touch {trap}`; touch {trap}",
+        flags=f'-D$(touch {trap})\n"two words"\n\n*',
+    )
+    done = common.shell(
+        'param version; printf "\\n"; param_list flags list; printf "<%s>" "${list[@]}"'
+    )
+    assert (
+        done.stdout
+        == f'$(touch {trap})`touch {trap}`; touch {trap}\n<-D$(touch {trap})><"two words"><*>'
+    )
     assert not trap.exists()
 
 
@@ -205,9 +232,16 @@ def test_an_absent_or_empty_option_is_no_option(common: Stage) -> None:
     assert done.stdout == "0 0\noff\n"
 
 
-@pytest.mark.parametrize(("wanted", "found", "same"), [
-    ("5.1", "5.1", True), ("5.1", "5.1.9", True), ("5.1", "5.10", False), ("5.1.9", "5.1", False), ("8", "8-rc1", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wanted", "found", "same"),
+    [
+        ("5.1", "5.1", True),
+        ("5.1", "5.1.9", True),
+        ("5.1", "5.10", False),
+        ("5.1.9", "5.1", False),
+        ("8", "8-rc1", True),
+    ],
+)
 def test_versions_match_alike_in_build_and_check(
     common: Stage, monkeypatch: pytest.MonkeyPatch, wanted: str, found: str, same: bool
 ) -> None:
@@ -246,7 +280,10 @@ def test_unpack_says_what_is_wrong(common: Stage, tmp_path: Path) -> None:
     tar(common.source("x", "x.tar.gz"), "x-1/a")
     (common.params / "source-x.folder").write_text("y\n")
     done = common.shell(f"unpack_source x {tmp_path}/one")
-    assert done.returncode != 0 and 'x.tar.gz has no folder "y" (sources.x.folder in the preset)' in done.stderr
+    assert (
+        done.returncode != 0
+        and 'x.tar.gz has no folder "y" (sources.x.folder in the preset)' in done.stderr
+    )
     common.source("x", "second.tar.gz").write_bytes(b"")
     done = common.shell(f"unpack_source x {tmp_path}/one")
     assert done.returncode != 0 and "expected one file" in done.stderr
@@ -258,9 +295,18 @@ def test_unpack_says_what_is_wrong(common: Stage, tmp_path: Path) -> None:
 def test_runtime_is_dev_without_what_only_compilers_read(common: Stage) -> None:
     dev = common.out / "dev/usr/local"
     info = dev / "lib/python3.11/dist-packages/pkg-1.dist-info"
-    files = ("bin/tool", "lib/libx.so.1", "lib/libx.a", "lib/pkgconfig/x.pc", "include/x.h", "lib/cmake/X/x.cmake",
-             "lib/python3.11/dist-packages/pkg/__init__.py", "lib/python3.11/dist-packages/pkg/include/p.h",
-             "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA", "share/man/man1/x.1")  # fmt: skip
+    files = (
+        "bin/tool",
+        "lib/libx.so.1",
+        "lib/libx.a",
+        "lib/pkgconfig/x.pc",
+        "include/x.h",
+        "lib/cmake/X/x.cmake",
+        "lib/python3.11/dist-packages/pkg/__init__.py",
+        "lib/python3.11/dist-packages/pkg/include/p.h",
+        "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA",
+        "share/man/man1/x.1",
+    )
     for name in files:
         (dev / name).parent.mkdir(parents=True, exist_ok=True)
         (dev / name).write_text(name)
@@ -270,17 +316,26 @@ def test_runtime_is_dev_without_what_only_compilers_read(common: Stage) -> None:
     runtime = common.out / "runtime/usr/local"
     left = sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if p.is_file())
     packages = "lib/python3.11/dist-packages"
-    assert left == ["bin/tool", "lib/libx.so.1", f"{packages}/pkg-1.dist-info/METADATA",
-                    f"{packages}/pkg-1.dist-info/RECORD", f"{packages}/pkg/__init__.py"]  # fmt: skip
+    assert left == [
+        "bin/tool",
+        "lib/libx.so.1",
+        f"{packages}/pkg-1.dist-info/METADATA",
+        f"{packages}/pkg-1.dist-info/RECORD",
+        f"{packages}/pkg/__init__.py",
+    ]
     assert "p.h" not in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
     assert "../../../bin/tool,," in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
     assert (info / "RECORD").read_text() == record, "the dev tree keeps its own"
-    assert (runtime / "lib/libx.so.1").stat().st_ino == (dev / "lib/libx.so.1").stat().st_ino, "hard links cost nothing"
+    assert (runtime / "lib/libx.so.1").stat().st_ino == (dev / "lib/libx.so.1").stat().st_ino, (
+        "hard links cost nothing"
+    )
     assert not (runtime / packages / "pkg/include").exists(), "no empty folders"
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("apt", "python")])
-def test_a_component_that_is_not_asked_for_leaves_two_empty_trees(name: str, tmp_path: Path) -> None:
+def test_a_component_that_is_not_asked_for_leaves_two_empty_trees(
+    name: str, tmp_path: Path
+) -> None:
     stage = Stage(tmp_path, name)
     for param in stage.params.iterdir():
         param.unlink()
@@ -314,14 +369,22 @@ Path(os.environ["HOME"], "pip.json").write_text(json.dumps(sys.argv[1:]))
 """
 
 
-def tensorrt(tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp311"), linked: bool = True) -> Stage:
+def tensorrt(
+    tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp311"), linked: bool = True
+) -> Stage:
     """A stage with a tar of the true layout; lib is a link in most releases, a folder in some."""
     stage = Stage(tmp_path, "tensorrt")
     stage.set(form="tar\n", version=version + "\n")
     major, minor, patch, build = version.split(".")
     top = tmp_path / "pack" / f"TensorRT-{version}"
     lib = top / ("targets/x86_64-linux-gnu/lib" if linked else "lib")
-    for folder in (lib / "stubs", top / "include", top / "python", top / "data", top / "targets/x86_64-linux-gnu/bin"):
+    for folder in (
+        lib / "stubs",
+        top / "include",
+        top / "python",
+        top / "data",
+        top / "targets/x86_64-linux-gnu/bin",
+    ):
         folder.mkdir(parents=True)
     if linked:
         (top / "lib").symlink_to("targets/x86_64-linux-gnu/lib")
@@ -334,10 +397,16 @@ def tensorrt(tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp3
     (top / "data/big").write_text("data")
     (top / "include/NvInfer.h").write_text("")
     names = ("TRT_%s_ENTERPRISE", "NV_TENSORRT_%s") if int(major) >= 10 else ("NV_TENSORRT_%s",)
-    lines = [f"#define {names[0] % k} {v}  //!< {k}\n" for k, v in
-             zip(("MAJOR", "MINOR", "PATCH", "BUILD"), (major, minor, patch, build), strict=True)]  # fmt: skip
+    lines = [
+        f"#define {names[0] % k} {v}  //!< {k}\n"
+        for k, v in zip(
+            ("MAJOR", "MINOR", "PATCH", "BUILD"), (major, minor, patch, build), strict=True
+        )
+    ]
     if len(names) == 2:  # 10.x defines the one through the other
-        lines += [f"#define {names[1] % k} {names[0] % k}\n" for k in ("MAJOR", "MINOR", "PATCH", "BUILD")]
+        lines += [
+            f"#define {names[1] % k} {names[0] % k}\n" for k in ("MAJOR", "MINOR", "PATCH", "BUILD")
+        ]
     (top / "include/NvInferVersion.h").write_text("".join(lines))
     (top / "targets/x86_64-linux-gnu/bin/trtexec").write_text("tool")
     for tag in tags:
@@ -352,16 +421,24 @@ def tensorrt(tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp3
     return stage
 
 
-@pytest.mark.parametrize(("version", "linked"), [("8.6.1.6", True), ("10.3.0.26", True), ("8.5.3.1", False)])
+@pytest.mark.parametrize(
+    ("version", "linked"), [("8.6.1.6", True), ("10.3.0.26", True), ("8.5.3.1", False)]
+)
 def test_tensorrt_tar_of_each_layout(tmp_path: Path, version: str, linked: bool) -> None:
     stage = tensorrt(tmp_path, version, linked=linked)
     done = stage.build()
     assert done.returncode == 0, done.stderr
     major, three = version.split(".")[0], version.rpartition(".")[0]
     runtime = stage.out / "runtime"
-    assert sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if not p.is_dir()) == sorted([
-        "etc/ld.so.conf.d/00-gapforge-tensorrt.conf", f"usr/local/tensorrt/lib/libnvinfer.so.{major}",
-        f"usr/local/tensorrt/lib/libnvinfer.so.{three}"])  # fmt: skip
+    assert sorted(
+        str(p.relative_to(runtime)) for p in runtime.rglob("*") if not p.is_dir()
+    ) == sorted(
+        [
+            "etc/ld.so.conf.d/00-gapforge-tensorrt.conf",
+            f"usr/local/tensorrt/lib/libnvinfer.so.{major}",
+            f"usr/local/tensorrt/lib/libnvinfer.so.{three}",
+        ]
+    )
     assert (runtime / f"usr/local/tensorrt/lib/libnvinfer.so.{major}").is_symlink()
     dev = stage.out / "dev/usr/local/tensorrt"
     assert (dev / "include/NvInfer.h").is_file() and (dev / "bin/trtexec").is_file()
@@ -375,7 +452,10 @@ def test_tensorrt_lists_its_wheels_when_none_fits(tmp_path: Path) -> None:
     stage = tensorrt(tmp_path, "8.6.1.6", tags=("cp38", "cp310"))
     done = stage.build()
     assert done.returncode != 0
-    assert "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in done.stderr and "Python 3.11 (cp311)" in done.stderr
+    assert (
+        "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in done.stderr
+        and "Python 3.11 (cp311)" in done.stderr
+    )
 
 
 def test_tensorrt_without_its_binding_needs_no_wheel(tmp_path: Path) -> None:
@@ -389,7 +469,10 @@ def test_tensorrt_refuses_another_version(tmp_path: Path) -> None:
     stage = tensorrt(tmp_path, "10.3.0.26")
     stage.set(version="10.7\n")
     done = stage.build()
-    assert done.returncode != 0 and "the preset says 10.7, the tar's NvInferVersion.h says 10.3.0.26" in done.stderr
+    assert (
+        done.returncode != 0
+        and "the preset says 10.7, the tar's NvInferVersion.h says 10.3.0.26" in done.stderr
+    )
 
 
 def test_tensorrt_from_debs_leaves_nothing(tmp_path: Path) -> None:
@@ -411,10 +494,14 @@ def test_ffmpeg_refuses_another_version(tmp_path: Path) -> None:
     with tarfile.open(file, "w:gz") as archive:
         archive.add(tmp_path / "pack/ffmpeg-5.10", "ffmpeg-5.10")
     done = stage.build()
-    assert done.returncode != 0 and "the preset says 5.1, the source archive says 5.10" in done.stderr
+    assert (
+        done.returncode != 0 and "the preset says 5.1, the source archive says 5.10" in done.stderr
+    )
 
 
-_VERSION_HPP = "#define CV_VERSION_MAJOR 4\n#define CV_VERSION_MINOR 9\n#define CV_VERSION_REVISION 0\n"
+_VERSION_HPP = (
+    "#define CV_VERSION_MAJOR 4\n#define CV_VERSION_MINOR 9\n#define CV_VERSION_REVISION 0\n"
+)
 _FAKE_CMAKE = """#!/usr/bin/env python3
 import os, sys
 from pathlib import Path
@@ -434,7 +521,14 @@ print(os.environ.get("FAKE_SUMMARY", ""))
 def opencv(tmp_path: Path, **env: str) -> Stage:
     """A stage whose cmake configures as ``env`` says, and whose build step ends with exit code 9."""
     stage = Stage(tmp_path, "opencv")
-    stage.set(version="4.9.0\n", modules="core\n", cuda="11.8\n", contrib="0\n", dnn="0\n", **{"opencv.cuda": "0\n"})
+    stage.set(
+        version="4.9.0\n",
+        modules="core\n",
+        cuda="11.8\n",
+        contrib="0\n",
+        dnn="0\n",
+        **{"opencv.cuda": "0\n"},
+    )
     top = tmp_path / "pack/opencv-4.9.0"
     header = top / "modules/core/include/opencv2/core/version.hpp"
     header.parent.mkdir(parents=True)
@@ -451,27 +545,53 @@ def opencv(tmp_path: Path, **env: str) -> Stage:
 def test_opencv_comes_to_its_build_step_when_configure_did_all(tmp_path: Path) -> None:
     done = opencv(tmp_path).build()
     assert "the build failed" in done.stderr, "the cases below must fail earlier than this one"
-    assert {"-DBUILD_LIST=core", "-DWITH_CUDA=OFF"} <= set((tmp_path / "cmake.args").read_text().splitlines())
+    assert {"-DBUILD_LIST=core", "-DWITH_CUDA=OFF"} <= set(
+        (tmp_path / "cmake.args").read_text().splitlines()
+    )
 
 
 def test_no_switch_is_read_under_a_name_that_every_component_has() -> None:
     # "cuda" is the version of the base image: a switch read from there is always off.
     for file in (*ROOT.glob("components/*/build.sh"), *ROOT.glob("components/*/check.py")):
-        found = re.findall(r"""\bflag(?:_param\(["'])?\s*(python|cuda|epoch)\b""", file.read_text(encoding="utf-8"))
+        found = re.findall(
+            r"""\bflag(?:_param\(["'])?\s*(python|cuda|epoch)\b""", file.read_text(encoding="utf-8")
+        )
         assert not found, f"{file}: {found}"
 
 
-@pytest.mark.parametrize(("params", "env", "words"), [
-    ({}, {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'}, "tried to download"),
-    ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
-    ({}, {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"}, "did not take FFmpeg"),
-    ({"opencv.cuda": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"}, "CUDA is asked for but configure went without"),
-    ({"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
-     {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"}, "architecture 8.6 is asked for"),
-    ({"opencv.cuda": "1\n", "dnn": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"}, "found no cuDNN"),
-    ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
-    ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("params", "env", "words"),
+    [
+        (
+            {},
+            {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'},
+            "tried to download",
+        ),
+        ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
+        (
+            {},
+            {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"},
+            "did not take FFmpeg",
+        ),
+        (
+            {"opencv.cuda": "1\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"},
+            "CUDA is asked for but configure went without",
+        ),
+        (
+            {"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"},
+            "architecture 8.6 is asked for",
+        ),
+        (
+            {"opencv.cuda": "1\n", "dnn": "1\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"},
+            "found no cuDNN",
+        ),
+        ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
+        ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
+    ],
+)
 def test_opencv_fails_where_configure_would_quietly_go_on(
     tmp_path: Path, params: dict[str, str], env: dict[str, str], words: str
 ) -> None:
@@ -487,9 +607,13 @@ def test_opencv_finds_what_was_fetched_for_it(tmp_path: Path) -> None:
     stage.source("opencv-cache-boostdesc-bgm", "boostdesc_bgm.i").write_bytes(b"bgm")
     stage.build()
     cached = (tmp_path / "cache.files").read_text()
-    assert "/cache/ippicv/81aaea52d8e5b7d3bcdfe2f3ccbca8fd-ippicv.tgz" not in cached  # the hash is the file's own
+    assert (
+        "/cache/ippicv/81aaea52d8e5b7d3bcdfe2f3ccbca8fd-ippicv.tgz" not in cached
+    )  # the hash is the file's own
     assert re.search(r"/cache/ippicv/[0-9a-f]{32}-ippicv\.tgz", cached)
-    assert re.search(r"/cache/xfeatures2d/boostdesc/[0-9a-f]{32}-boostdesc_bgm\.i", cached), "an ID with a slash"
+    assert re.search(r"/cache/xfeatures2d/boostdesc/[0-9a-f]{32}-boostdesc_bgm\.i", cached), (
+        "an ID with a slash"
+    )
 
 
 def test_application_needs_a_cmake_project(tmp_path: Path) -> None:
@@ -518,8 +642,14 @@ def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProces
     (tmp_path / "settings/name").write_text("x\n")
     (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
     script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/asked')
-    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "GAPFORGE_APPLICATION": f"{tmp_path}/settings", "JOBS": "3",
-           "BUILD_DIR": f"{tmp_path}/build", "CCACHE_DIR": f"{tmp_path}/ccache", "DESTDIR": f"{tmp_path}/root"}  # fmt: skip
+    env = {
+        "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
+        "GAPFORGE_APPLICATION": f"{tmp_path}/settings",
+        "JOBS": "3",
+        "BUILD_DIR": f"{tmp_path}/build",
+        "CCACHE_DIR": f"{tmp_path}/ccache",
+        "DESTDIR": f"{tmp_path}/root",
+    }
     command = ["bash", str(tmp_path / "build-application"), *words]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
@@ -530,30 +660,57 @@ def test_build_application_takes_the_presets_options_and_further_ones(tmp_path: 
     done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2")
     assert done.returncode == 0, done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in asked and not (tmp_path / "trap").exists()
+    assert (
+        f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in asked
+        and not (tmp_path / "trap").exists()
+    )
     assert asked.index("<-DB=1>") < asked.index("<-DB=2>"), "the last one wins"
     assert asked[-2:] == ["<--install>", f"<{tmp_path}/build>"]
 
 
 def test_build_application_without_a_source_says_where_to_mount_it(tmp_path: Path) -> None:
     done = build_application(tmp_path, str(tmp_path / "absent"))
-    assert done.returncode == 2 and f"{tmp_path}/absent has no CMakeLists.txt; mount the source there" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"{tmp_path}/absent has no CMakeLists.txt; mount the source there" in done.stderr
+    )
     assert not (tmp_path / "asked").exists()
 
 
 # ---- checks ----
 
 
-def check(name: str, tmp_path: Path, expect: dict[str, Any], *replace: tuple[str, str]) -> list[dict[str, Any]]:
+def check(
+    name: str, tmp_path: Path, expect: dict[str, Any], *replace: tuple[str, str]
+) -> list[dict[str, Any]]:
     """What a component's check reports on this machine; ``replace`` points it at other folders."""
-    text = (COMPONENTS / "check_prelude.py").read_text() + "\n" + (COMPONENTS / name / "check.py").read_text()
+    text = (
+        (COMPONENTS / "check_prelude.py").read_text()
+        + "\n"
+        + (COMPONENTS / name / "check.py").read_text()
+    )
     for old, new in replace:
         assert old in text
         text = text.replace(old, new)
-    full = {"component": name, "type": "runtime", "enabled": True, "params": {}, "versions": {}, "wheels": {},
-            "gpu": False, "application": {"name": "x", "check": []}, **expect}  # fmt: skip
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GAPFORGE_EXPECT": json.dumps(full), "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-I", "-"], input=text, env=env, capture_output=True, text=True)
+    full = {
+        "component": name,
+        "type": "runtime",
+        "enabled": True,
+        "params": {},
+        "versions": {},
+        "wheels": {},
+        "gpu": False,
+        "application": {"name": "x", "check": []},
+        **expect,
+    }
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "GAPFORGE_EXPECT": json.dumps(full),
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-"], input=text, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -580,12 +737,27 @@ def test_ffmpeg_check_compares_version_and_options(tmp_path: Path) -> None:
     good = check(
         "ffmpeg",
         tmp_path,
-        {"params": {"version": "5.1", "configure": ["--enable-zlib"]}, "versions": {"ffmpeg": "5.1.9"}},
+        {
+            "params": {"version": "5.1", "configure": ["--enable-zlib"]},
+            "versions": {"ffmpeg": "5.1.9"},
+        },
     )
     assert one(good, "version")["ok"] and one(good, "configure options")["ok"]
-    bad = check("ffmpeg", tmp_path, {"params": {"version": "5.10", "configure": ["--enable-zlib", "--enable-nvenc"]}})
-    assert one(bad, "version") == {"check": "version", "ok": False, "found": "5.1.9", "expected": "5.10"}
-    assert "--enable-nvenc" in one(bad, "configure options")["found"] and not one(bad, "configure options")["ok"]
+    bad = check(
+        "ffmpeg",
+        tmp_path,
+        {"params": {"version": "5.10", "configure": ["--enable-zlib", "--enable-nvenc"]}},
+    )
+    assert one(bad, "version") == {
+        "check": "version",
+        "ok": False,
+        "found": "5.1.9",
+        "expected": "5.10",
+    }
+    assert (
+        "--enable-nvenc" in one(bad, "configure options")["found"]
+        and not one(bad, "configure options")["ok"]
+    )
     assert not one(bad, "NVENC")["ok"]
 
 
@@ -608,20 +780,26 @@ def elf(file: Path) -> None:
     shutil.copy("/bin/true", file)
 
 
-@pytest.mark.parametrize(("missing", "ok", "words"), [
-    ("", True, "2 files"),
-    ("libcuda.so.1", True, "from the GPU driver at run time: libcuda.so.1"),
-    ("libgone.so.3", False, "needs libgone.so.3"),
-    ("libcudart.so.11.0", False, "needs libcudart.so.11.0"),
-    ("libc10.so", True, "loaded by their Python packages"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("missing", "ok", "words"),
+    [
+        ("", True, "2 files"),
+        ("libcuda.so.1", True, "from the GPU driver at run time: libcuda.so.1"),
+        ("libgone.so.3", False, "needs libgone.so.3"),
+        ("libcudart.so.11.0", False, "needs libcudart.so.11.0"),
+        ("libc10.so", True, "loaded by their Python packages"),
+    ],
+)
 def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str) -> None:
     root = tmp_path / "root/lib/python3.11/dist-packages"
     elf(root / "torch/lib/libc10.so")
     elf(root / "torchvision/_C.so")
     (root / "notes.so").write_text("no library")
     found = f"\\t{missing} => not found" if missing else "\\tlibc.so.6 => /lib/libc.so.6"
-    script(tmp_path / "ldd", f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done')
+    script(
+        tmp_path / "ldd",
+        f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done',
+    )
     roots = 'LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")'
     results = check("apt", tmp_path, {}, (roots, f'LIBRARY_ROOTS = ("{tmp_path}/root",)'))
     result = one(results, "shared libraries")
@@ -656,21 +834,42 @@ _APPLICATION = ('link = "/usr/local/bin/application"', 'link = os.environ["HOME"
 _COMMAND = ["xapp", "{clip}", "{output}", "--summary={summary}"]
 
 
-@pytest.mark.parametrize(("summary", "ok"), [
-    ('{"frames": 50}', True), ('{"frames": 0}', False), ('{"frames": true}', False), ("{", False), ("{}", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("summary", "ok"),
+    [
+        ('{"frames": 50}', True),
+        ('{"frames": 0}', False),
+        ('{"frames": true}', False),
+        ("{", False),
+        ("{}", False),
+    ],
+)
 def test_application_check_reads_the_summary(tmp_path: Path, summary: str, ok: bool) -> None:
     script(tmp_path / "ffmpeg", 'for f in "$@"; do last="$f"; done; echo clip > "$last"')
     script(tmp_path / "xapp", f'cp "$1" "$2"; printf \'%s\' \'{summary}\' > "${{3#--summary=}}"')
     (tmp_path / "application").symlink_to("xapp")
-    results = check("application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION)
-    assert [r["check"] for r in results] == ["program", "test clip", "check command", "output", "summary"]
+    results = check(
+        "application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION
+    )
+    assert [r["check"] for r in results] == [
+        "program",
+        "test clip",
+        "check command",
+        "output",
+        "summary",
+    ]
     assert [r["ok"] for r in results] == [True, True, True, True, ok], results
 
 
 def test_application_check_fails_when_the_program_does(tmp_path: Path) -> None:
     script(tmp_path / "ffmpeg", 'for f in "$@"; do last="$f"; done; echo clip > "$last"')
     script(tmp_path / "xapp", "echo no GPU here >&2; exit 3")
-    results = check("application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION)
+    results = check(
+        "application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION
+    )
     assert one(results, "check command")["found"] == "exit code 3: no GPU here"
-    assert not one(results, "program")["ok"] and not one(results, "output")["ok"] and not one(results, "summary")["ok"]
+    assert (
+        not one(results, "program")["ok"]
+        and not one(results, "output")["ok"]
+        and not one(results, "summary")["ok"]
+    )

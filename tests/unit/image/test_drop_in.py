@@ -26,7 +26,10 @@ from gapforge.model import preset as presets
 from gapforge.model.lock import LockedImage
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = {"docs/architecture.md": "## 구성 요소 추가하기", "docs/architecture.en.md": "## Adding a component"}
+DOCUMENTS = {
+    "docs/architecture.md": "## 구성 요소 추가하기",
+    "docs/architecture.en.md": "## Adding a component",
+}
 BASE = "ubuntu22.04-cpu-torch2.5"
 NAME = f"{BASE}-gstreamer"
 
@@ -36,7 +39,10 @@ def blocks(document: str) -> list[str]:
     text = (ROOT / document).read_text(encoding="utf-8")
     section = text.split(DOCUMENTS[document] + "\n")[1].split("\n## ")[0]
     found = re.findall(r"(?m)(?:^ {4}.*\n|^\n(?=\n* {4}))+", section)
-    return ["\n".join(line.removeprefix("    ") for line in block.strip("\n").split("\n")) + "\n" for block in found]
+    return [
+        "\n".join(line.removeprefix("    ") for line in block.strip("\n").split("\n")) + "\n"
+        for block in found
+    ]
 
 
 def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
@@ -52,7 +58,9 @@ def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
 def copy_of_the_project(root: Path) -> Project:
     root.mkdir()
     for name in ("presets", "components", "catalog", "examples"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("*.lock.json", "__pycache__"))
+        shutil.copytree(
+            ROOT / name, root / name, ignore=shutil.ignore_patterns("*.lock.json", "__pycache__")
+        )
     shutil.copy(ROOT / "Dockerfile", root)
     return Project(root, root / "artifacts")
 
@@ -104,15 +112,21 @@ def plan(project: Project, name: str) -> Plan:
         for s in preset.sources
         if s not in ("ffmpeg", "opencv")
     ]
-    image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, preset.os_id, preset.os_version)
-    lock = replace(samples.lock(preset, extra=tuple(extra)), images={"builder": image, "runtime": image})
+    image = LockedImage(
+        "made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, preset.os_id, preset.os_version
+    )
+    lock = replace(
+        samples.lock(preset, extra=tuple(extra)), images={"builder": image, "runtime": image}
+    )
     samples.lay_artifacts(project.artifacts_of(name), lock)
     options = build.Options(type="runtime")
     return build.plan_of(build.read_inputs(project, preset, options), options)
 
 
 def checked(project: Project, *names: str) -> int:
-    return check.run(argparse.Namespace(presets=list(names), all=not names, json=False, driver=None), project)
+    return check.run(
+        argparse.Namespace(presets=list(names), all=not names, json=False, driver=None), project
+    )
 
 
 def test_both_documents_show_the_same_files() -> None:
@@ -121,39 +135,61 @@ def test_both_documents_show_the_same_files() -> None:
     assert len(korean) == 7
 
 
-def test_check_accepts_and_the_dockerfile_lints(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_accepts_and_the_dockerfile_lints(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert checked(place) == 0, capsys.readouterr().out
     assert f"{NAME}  sound" in capsys.readouterr().out
     preset = presets.find(place.presets, NAME)
-    text = dockerfile.render(place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets)
+    text = dockerfile.render(
+        place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
+    )
     assert dockerfile.lint(text) == []
-    assert text.index("AS gstreamer") < text.index("AS devbase") < text.index("COPY --from=gstreamer /out/dev/ /")
+    assert (
+        text.index("AS gstreamer")
+        < text.index("AS devbase")
+        < text.index("COPY --from=gstreamer /out/dev/ /")
+    )
 
 
 def test_the_plan_has_its_inputs_options_and_check(place: Project) -> None:
     made = plan(place, NAME)
     files = {f.path: f for f in made.files}
-    own = {path.removeprefix("inputs/gstreamer/") for path in files if path.startswith("inputs/gstreamer/")}
-    assert own == {"build.sh", "common.sh", "sources/gstreamer/gstreamer.tar", "params/source-gstreamer.folder",
-                   *(f"params/{key}" for key in ("enabled", "python", "cuda", "epoch", "version", "meson"))}  # fmt: skip
+    own = {
+        path.removeprefix("inputs/gstreamer/")
+        for path in files
+        if path.startswith("inputs/gstreamer/")
+    }
+    assert own == {
+        "build.sh",
+        "common.sh",
+        "sources/gstreamer/gstreamer.tar",
+        "params/source-gstreamer.folder",
+        *(f"params/{key}" for key in ("enabled", "python", "cuda", "epoch", "version", "meson")),
+    }
     assert files["inputs/gstreamer/params/version"].text == "1.20\n"
     assert files["inputs/gstreamer/params/enabled"].text == "1\n"
     assert "meson\n" in files["inputs/apt-builder/params/packages"].text
     (expectation,) = [check for check in made.smoke if check["component"] == "gstreamer"]
-    assert (expectation["enabled"], expectation["params"]["version"], expectation["versions"]["gstreamer"]) == (
-        True,
-        "1.20",
-        "1.20.3",
-    )
+    assert (
+        expectation["enabled"],
+        expectation["params"]["version"],
+        expectation["versions"]["gstreamer"],
+    ) == (True, "1.20", "1.20.3")
 
 
 def test_presets_without_it_build_what_they_built_before(place: Project, tmp_path: Path) -> None:
     before = plan(copy_of_the_project(tmp_path / "untouched"), BASE)
     after = plan(place, BASE)
-    old, new = ({f.path: f.sha256 for f in p.files if f.path != "Dockerfile"} for p in (before, after))
-    assert {path: new[path] for path in old} == old  # no byte of another component's inputs: its cache stays
+    old, new = (
+        {f.path: f.sha256 for f in p.files if f.path != "Dockerfile"} for p in (before, after)
+    )
+    assert {
+        path: new[path] for path in old
+    } == old  # no byte of another component's inputs: its cache stays
     assert set(new) - set(old) == {
-        f"inputs/gstreamer/{name}" for name in ("build.sh", "common.sh", "params/enabled", "params/python")
+        f"inputs/gstreamer/{name}"
+        for name in ("build.sh", "common.sh", "params/enabled", "params/python")
     }
     (expectation,) = [check for check in after.smoke if check["component"] == "gstreamer"]
     assert expectation["enabled"] is False
@@ -161,9 +197,20 @@ def test_presets_without_it_build_what_they_built_before(place: Project, tmp_pat
 
 def test_its_scripts_are_valid(place: Project) -> None:
     folder = place.components / "gstreamer"
-    assert subprocess.run(["bash", "-n", folder / "build.sh"], capture_output=True, check=False).stderr == b""
+    assert (
+        subprocess.run(["bash", "-n", folder / "build.sh"], capture_output=True, check=False).stderr
+        == b""
+    )
     helpers = (place.components / "common.sh").read_text(encoding="utf-8")
-    for called in ("begin", "param", "unpack_source", "jobs_count", "keep_sources", "split_runtime", "finish"):
+    for called in (
+        "begin",
+        "param",
+        "unpack_source",
+        "jobs_count",
+        "keep_sources",
+        "split_runtime",
+        "finish",
+    ):
         assert re.search(rf"\b{called}\b", (folder / "build.sh").read_text(encoding="utf-8"))
         assert re.search(rf"(?m)^{called}\(\)", helpers)
     prelude = (place.components / "check_prelude.py").read_text(encoding="utf-8")
@@ -171,13 +218,19 @@ def test_its_scripts_are_valid(place: Project) -> None:
     assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef)][-1] == "version"
 
 
-def test_only_its_folder_the_dockerfile_and_a_preset_are_touched(place: Project, tmp_path: Path) -> None:
+def test_only_its_folder_the_dockerfile_and_a_preset_are_touched(
+    place: Project, tmp_path: Path
+) -> None:
     untouched = copy_of_the_project(tmp_path / "untouched").root
     contents = [
         {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
         for root in (untouched, place.root)
     ]
-    changed = {path for path in {*contents[0], *contents[1]} if contents[0].get(path) != contents[1].get(path)}
+    changed = {
+        path
+        for path in {*contents[0], *contents[1]}
+        if contents[0].get(path) != contents[1].get(path)
+    }
     assert changed == {
         "Dockerfile",
         f"presets/{NAME}.json",
@@ -209,7 +262,9 @@ def test_a_stage_that_no_image_takes_from(tmp_path: Path, index: int, tree: str)
     ]
 
 
-def test_a_preset_or_a_stage_without_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preset_or_a_stage_without_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     project = copy_of_the_project(tmp_path / "project")
     write_preset(project)
     assert checked(project, NAME) == 3
@@ -221,7 +276,9 @@ def test_a_preset_or_a_stage_without_the_folder(tmp_path: Path, capsys: pytest.C
         checked(project, BASE)
 
 
-def test_what_does_not_fit_is_named_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_is_named_in_korean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     project = copy_of_the_project(tmp_path / "project")
     write_folder(project)
@@ -251,12 +308,18 @@ def test_what_does_not_fit_is_named_in_korean(tmp_path: Path, monkeypatch: pytes
     folder = project.components / "gstreamer"
     (folder / "check.py").unlink()
     described = json.loads((folder / "component.json").read_text(encoding="utf-8"))
-    (folder / "component.json").write_text(json.dumps({**described, "wheels": ["Big"]}), encoding="utf-8")
+    (folder / "component.json").write_text(
+        json.dumps({**described, "wheels": ["Big"]}), encoding="utf-8"
+    )
     with pytest.raises(PresetError) as refused:
         component.load_all(project.components)
     assert refused.value.message == "구성 요소를 읽을 수 없습니다"
     assert [(f.where, f.problem, f.expected) for f in refused.value.faults] == [
-        ("components/gstreamer/component.json: $.wheels[0]", '쓸 수 없는 값: "Big"', '이름, 예: "numpy", 또는 "*"'),
+        (
+            "components/gstreamer/component.json: $.wheels[0]",
+            '쓸 수 없는 값: "Big"',
+            '이름, 예: "numpy", 또는 "*"',
+        ),
         ("components/gstreamer/check.py", "없음", ""),
     ]
 
@@ -265,5 +328,10 @@ def test_the_project_s_own_dockerfile_fits_its_components() -> None:
     components = component.load_all(ROOT / "components")
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert component.check_dockerfile(text, components) == []
-    assert component.check_dockerfile(text.replace("inputs/apt-runtime", "inputs/apt-runtim"), components) != []
+    assert (
+        component.check_dockerfile(
+            text.replace("inputs/apt-runtime", "inputs/apt-runtim"), components
+        )
+        != []
+    )
     assert smoke_checks  # the check of a component needs no list either: it is found in its folder

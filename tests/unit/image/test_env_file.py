@@ -20,7 +20,10 @@ from gapforge.image.env_file import SecretSet, load, parse
 from gapforge.model import preset as presets
 from gapforge.model.preset import Secret
 
-TOKEN, BUILD = Secret("XAIVA_LICENSE_TOKEN", "secret", False), Secret("XAIVA_BUILD_TOKEN", "build-arg", False)
+TOKEN, BUILD = (
+    Secret("XAIVA_LICENSE_TOKEN", "secret", False),
+    Secret("XAIVA_BUILD_TOKEN", "build-arg", False),
+)
 CANARY = "canary-5f2d9c71"
 
 
@@ -75,9 +78,21 @@ def test_windows_files() -> None:
 
 def test_every_fault_with_its_line() -> None:
     text = 'A=1\nnonsense\n1X=2\nA=3\nB="x" y\nC="\\q"\nA B=1\n=1\nD=x\x07\nE="open\nF=1\n'
-    assert [found.split(":")[0] for found in faults(text)] == ["2", "3", "4", "5", "6", "7", "8", "9", "10"]
+    assert [found.split(":")[0] for found in faults(text)] == [
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "10",
+    ]
     assert "never closed" in faults(text)[-1]
-    assert parse(text.encode())[0]["F"] == "1"  # what follows an open quote is looked at all the same
+    assert (
+        parse(text.encode())[0]["F"] == "1"
+    )  # what follows an open quote is looked at all the same
 
 
 def test_not_utf8_names_the_line() -> None:
@@ -112,7 +127,9 @@ def test_any_bytes_give_a_result(data: bytes) -> None:
 
 def test_only_named_keys_are_kept(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text(f"XAIVA_LICENSE_TOKEN={CANARY}\nAWS_SECRET=other\nXAIVA_BUILD_TOKEN=\nXAIVA_MEDIA_SOURCE=/src\n")
+    file.write_text(
+        f"XAIVA_LICENSE_TOKEN={CANARY}\nAWS_SECRET=other\nXAIVA_BUILD_TOKEN=\nXAIVA_MEDIA_SOURCE=/src\n"
+    )
     file.chmod(0o600)
     got = load(file, [TOKEN, BUILD], environ={})
     assert got.values == {"XAIVA_LICENSE_TOKEN": CANARY}
@@ -123,8 +140,14 @@ def test_only_named_keys_are_kept(tmp_path: Path) -> None:
 
 def test_environment_beats_the_file_unless_empty(tmp_path: Path) -> None:
     file = tmp_path / ".env"
-    file.write_text("XAIVA_LICENSE_TOKEN=from-file\nXAIVA_BUILD_TOKEN=from-file\nXAIVA_MEDIA_SOURCE=/file\n")
-    environ = {"XAIVA_LICENSE_TOKEN": "from-env", "XAIVA_BUILD_TOKEN": "", "XAIVA_MEDIA_SOURCE": "/env"}
+    file.write_text(
+        "XAIVA_LICENSE_TOKEN=from-file\nXAIVA_BUILD_TOKEN=from-file\nXAIVA_MEDIA_SOURCE=/file\n"
+    )
+    environ = {
+        "XAIVA_LICENSE_TOKEN": "from-env",
+        "XAIVA_BUILD_TOKEN": "",
+        "XAIVA_MEDIA_SOURCE": "/env",
+    }
     got = load(file, [TOKEN, BUILD], environ=environ)
     assert got.values == {"XAIVA_LICENSE_TOKEN": "from-env", "XAIVA_BUILD_TOKEN": "from-file"}
     assert got.origin == {"XAIVA_LICENSE_TOKEN": "environment", "XAIVA_BUILD_TOKEN": ".env"}
@@ -165,7 +188,10 @@ def test_warns_of_readable_and_tracked_files(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert env_file.file_warnings(file) == []
     subprocess.run(["git", "-C", str(tmp_path), "add", "-f", ".env"], check=True)
-    assert len(env_file.file_warnings(file)) == 1 and "tracked by git" in env_file.file_warnings(file)[0]
+    assert (
+        len(env_file.file_warnings(file)) == 1
+        and "tracked by git" in env_file.file_warnings(file)[0]
+    )
 
 
 def test_no_git_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +231,9 @@ def test_dry_and_empty_write_nothing(storage: Path) -> None:
         assert files == {} and list(storage.iterdir()) == []
 
 
-def test_what_a_killed_build_left_is_removed_and_a_running_one_kept(storage: Path, root: Path) -> None:
+def test_what_a_killed_build_left_is_removed_and_a_running_one_kept(
+    storage: Path, root: Path
+) -> None:
     script = textwrap.dedent(f"""
         import sys, time
         sys.path.insert(0, {str(root / "src")!r})
@@ -215,7 +243,10 @@ def test_what_a_killed_build_left_is_removed_and_a_running_one_kept(storage: Pat
             print(files["K"], flush=True)
             time.sleep(60)
     """)
-    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    children = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     try:
         paths = [Path(child.stdout.readline().strip()) for child in children]  # type: ignore[union-attr]
         assert all(path.read_text() == "left" for path in paths)
@@ -265,7 +296,9 @@ def test_a_folder_of_somebody_else_is_left_alone(storage: Path) -> None:
 
 
 def test_redactions_cover_lines_and_come_longest_first() -> None:
-    got = made(XAIVA_LICENSE_TOKEN="first line\n  second line\n", XAIVA_BUILD_TOKEN="second line too")
+    got = made(
+        XAIVA_LICENSE_TOKEN="first line\n  second line\n", XAIVA_BUILD_TOKEN="second line too"
+    )
     assert set(got.redactions) >= {"first line", "second line", "second line too"}
     assert list(got.redactions) == sorted(got.redactions, key=lambda text: (-len(text), text))
 
@@ -288,5 +321,7 @@ def test_template_is_in_git_and_env_is_not(root: Path) -> None:
 
 def test_storage_prefers_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
-    expected = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(env_file.tempfile.gettempdir())
+    expected = (
+        Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(env_file.tempfile.gettempdir())
+    )
     assert env_file.secret_storage() == expected

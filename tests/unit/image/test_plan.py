@@ -22,14 +22,25 @@ INDEX = samples.content_of("debs/Packages").decode()
 
 
 def plan(
-    changes: dict[str, Any] | None = None, *, entries: tuple[Entry, ...] = (), type: str = "runtime", **more: Any
+    changes: dict[str, Any] | None = None,
+    *,
+    entries: tuple[Entry, ...] = (),
+    type: str = "runtime",
+    **more: Any,
 ) -> Plan:
     preset = samples.preset(**(changes or {}))
     lock = samples.lock(preset)
     swapped = {e.path: e for e in entries}
     lock = dataclasses.replace(lock, entries=tuple(swapped.get(e.path, e) for e in lock.entries))
     return make_plan(
-        preset, lock, INDEX, COMPONENTS, Recipe("FROM x\n", SCRIPTS), type=type, application_folder="app", **more
+        preset,
+        lock,
+        INDEX,
+        COMPONENTS,
+        Recipe("FROM x\n", SCRIPTS),
+        type=type,
+        application_folder="app",
+        **more,
     )
 
 
@@ -38,7 +49,9 @@ def inputs(of: Plan, name: str) -> set[tuple[str, str]]:
 
 
 def changed_inputs(before: Plan, after: Plan) -> set[str]:
-    names = {f.path.split("/")[1] for f in (*before.files, *after.files) if f.path.startswith("inputs/")}
+    names = {
+        f.path.split("/")[1] for f in (*before.files, *after.files) if f.path.startswith("inputs/")
+    }
     return {name for name in names if inputs(before, name) != inputs(after, name)}
 
 
@@ -98,7 +111,10 @@ def test_requirements_pin_hashes_and_leave_out_the_installer() -> None:
 def test_types_choose_stages_and_an_override_replaces_both_bases() -> None:
     assert plan(type="runtime").target == "runtime"
     assert plan(type="dev").target == "builder"
-    other = {r: PlannedBase(r, "mine:1", "sha256:" + "d" * 64, "", "--base mine:1", "") for r in ("builder", "runtime")}
+    other = {
+        r: PlannedBase(r, "mine:1", "sha256:" + "d" * 64, "", "--base mine:1", "")
+        for r in ("builder", "runtime")
+    }
     assert plan(bases=other).build_args["RUNTIME_BASE"] == "mine:1"
 
 
@@ -108,12 +124,19 @@ def test_practice_images_are_labelled_so() -> None:
 
 
 def test_secret_values_are_nowhere_in_a_plan() -> None:
-    assert [s["key"] for s in plan().to_json()["secrets"]] == ["XAIVA_LICENSE_TOKEN", "XAIVA_BUILD_TOKEN"]
+    assert [s["key"] for s in plan().to_json()["secrets"]] == [
+        "XAIVA_LICENSE_TOKEN",
+        "XAIVA_BUILD_TOKEN",
+    ]
 
 
 def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
-    trt = {"version": "8.6.1", "form": "deb", "builder": ["libnvinfer-dev=8.6.1.6-1+cuda11.8"],
-           "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"]}  # fmt: skip
+    trt = {
+        "version": "8.6.1",
+        "form": "deb",
+        "builder": ["libnvinfer-dev=8.6.1.6-1+cuda11.8"],
+        "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+    }
     made = plan({"tensorrt": trt})
     runtime = next(f.text for f in made.files if f.path == "inputs/apt-runtime/params/packages")
     builder = next(f.text for f in made.files if f.path == "inputs/apt-builder/params/packages")
@@ -122,16 +145,31 @@ def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
 
 
 def packages_of(tensorrt: dict[str, Any], role: str) -> str:
-    return next(f.text for f in plan({"tensorrt": tensorrt}).files if f.path == f"inputs/apt-{role}/params/packages")
+    return next(
+        f.text
+        for f in plan({"tensorrt": tensorrt}).files
+        if f.path == f"inputs/apt-{role}/params/packages"
+    )
 
 
 def test_a_builder_without_a_list_of_its_own_gets_the_runtimes_tensorrt() -> None:
-    trt: dict[str, Any] = {"version": "8.6.1", "form": "deb", "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"]}
-    assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in packages_of(trt, "builder"), "sync fetches it for the builder too"
+    trt: dict[str, Any] = {
+        "version": "8.6.1",
+        "form": "deb",
+        "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+    }
+    assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in packages_of(trt, "builder"), (
+        "sync fetches it for the builder too"
+    )
 
 
 def test_debs_of_tensorrt_are_not_asked_for_when_it_comes_as_a_tar() -> None:
-    trt: dict[str, Any] = {"version": "8.6.1", "form": "tar", "builder": ["libnvinfer-dev"], "runtime": ["libnvinfer8"]}
+    trt: dict[str, Any] = {
+        "version": "8.6.1",
+        "form": "tar",
+        "builder": ["libnvinfer-dev"],
+        "runtime": ["libnvinfer8"],
+    }
     for role in ("builder", "runtime"):
         assert "nvinfer" not in packages_of(trt, role), "sync does not fetch it"
 
@@ -142,7 +180,10 @@ def test_what_no_component_provides_is_named_with_the_nearest() -> None:
     from gapforge.model.preset import parse
 
     faults = component.check_preset(parse(raw), COMPONENTS)
-    assert [f.where.split("$")[1] for f in faults] == [".components.gstreamr", ".sources.opencv-contribb"]
+    assert [f.where.split("$")[1] for f in faults] == [
+        ".components.gstreamr",
+        ".sources.opencv-contribb",
+    ]
     assert "opencv-contrib" in faults[1].problem
 
 

@@ -20,14 +20,22 @@ from gapforge.model.preset import PRESET_SHAPE
 from gapforge.tools import json_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
-PRESETS = [f for f in sorted((ROOT / "presets").glob("*.json")) if not f.name.endswith(".lock.json")]
-VALIDATOR = jsonschema.Draft202012Validator(json.loads(json_schemas.schemas()["schemas/preset.schema.json"]))
+PRESETS = [
+    f for f in sorted((ROOT / "presets").glob("*.json")) if not f.name.endswith(".lock.json")
+]
+VALIDATOR = jsonschema.Draft202012Validator(
+    json.loads(json_schemas.schemas()["schemas/preset.schema.json"])
+)
 
 
 def test_schemas_in_the_tree_are_current() -> None:
     for path, text in json_schemas.schemas().items():
-        assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is stale: ./gapforge generate"
-    assert {f"schemas/{f.name}" for f in (ROOT / "schemas").glob("*.json")} == set(json_schemas.schemas())
+        assert (ROOT / path).read_text(encoding="utf-8") == text, (
+            f"{path} is stale: ./gapforge generate"
+        )
+    assert {f"schemas/{f.name}" for f in (ROOT / "schemas").glob("*.json")} == set(
+        json_schemas.schemas()
+    )
 
 
 def test_every_schema_is_a_schema() -> None:
@@ -55,21 +63,66 @@ def test_locks_catalog_and_components_are_valid() -> None:
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a document."""
     found = [path]
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, member in items:
         found += places(member, (*path, name))
     return found
 
 
-WORDS = st.sampled_from([
-    "", " ", "x", "X", "12.4", "12", "12.x", "../etc", "/abs", "a/b", "tar", "deb", "linux/amd64", "ubuntu", "3.10", "default",
-    "https://example.com/a b", "https://example.com/a", "ftp://x", "0" * 64, "g" * 64, "sha256:" + "0" * 64, "a\tb", "numpy==1.26.4",
-    "numpy>=", "first-use", "secret", "한글", "-DX=1", "A_KEY", "a_key", "NAME==1", "lib++=1", "é", "\x7f",
-])  # fmt: skip
+WORDS = st.sampled_from(
+    [
+        "",
+        " ",
+        "x",
+        "X",
+        "12.4",
+        "12",
+        "12.x",
+        "../etc",
+        "/abs",
+        "a/b",
+        "tar",
+        "deb",
+        "linux/amd64",
+        "ubuntu",
+        "3.10",
+        "default",
+        "https://example.com/a b",
+        "https://example.com/a",
+        "ftp://x",
+        "0" * 64,
+        "g" * 64,
+        "sha256:" + "0" * 64,
+        "a\tb",
+        "numpy==1.26.4",
+        "numpy>=",
+        "first-use",
+        "secret",
+        "한글",
+        "-DX=1",
+        "A_KEY",
+        "a_key",
+        "NAME==1",
+        "lib++=1",
+        "é",
+        "\x7f",
+    ]
+)
 VALUES = st.one_of(
-    WORDS, st.none(), st.booleans(), st.integers(-2, 2**54), st.text(max_size=6).filter(lambda t: not t.endswith("\n")),
-    st.lists(WORDS, max_size=2), st.dictionaries(WORDS, WORDS, max_size=2),
-)  # fmt: skip
+    WORDS,
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2**54),
+    st.text(max_size=6).filter(lambda t: not t.endswith("\n")),
+    st.lists(WORDS, max_size=2),
+    st.dictionaries(WORDS, WORDS, max_size=2),
+)
 # Python's "$" also stands before a last newline, unlike JSON Schema's own regular expressions.
 
 

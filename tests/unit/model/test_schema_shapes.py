@@ -38,7 +38,9 @@ EVERY: dict[str, Shape] = {
     "items": Items(WORD, least=1, unique=True),
     "table": Table(Number(), WORD),
     "record": INNER,
-    "variant": Variant({"urls": Record({"urls": Items(WORD)}), "made": Record({"made": Flag()}, {"by": WORD})}),
+    "variant": Variant(
+        {"urls": Record({"urls": Items(WORD)}), "made": Record({"made": Flag()}, {"by": WORD})}
+    ),
 }
 JSON = st.recursive(
     st.none()
@@ -47,7 +49,9 @@ JSON = st.recursive(
     | st.sampled_from(["a", "b", "ab", "A", "", "a\nb", "urls", "made"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["n", "flag", "urls", "made", "by", "x", "A"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["n", "flag", "urls", "made", "by", "x", "A"]), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )
@@ -73,15 +77,29 @@ def test_schema_and_validator_agree(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("word", 3, "is not text"), ("word", "A", "is not allowed"), ("word", "a\n", "is not allowed"),
-        ("choice", "c", "known values"), ("choice", True, "known values"), ("flag", 1, "not true or false"),
-        ("number", True, "not allowed"), ("number", 11, "not allowed"), ("number", 1.5, "not allowed"),
-        ("nullable", 1, "not text"), ("items", [], "has 0 members"), ("items", "ab", "not a list"),
-        ("items", ["a", "a"], "listed twice"), ("table", {"A": 1}, "the key"), ("table", [], "not an object"),
-        ("record", [], "not an object"), ("record", {}, "is missing"), ("record", {"n": 1, "x": 1}, "unknown key"),
-        ("variant", {}, "has none"), ("variant", {"urls": [], "made": True}, '"urls" and "made"'), ("variant", 1, "not an object"),
+        ("word", 3, "is not text"),
+        ("word", "A", "is not allowed"),
+        ("word", "a\n", "is not allowed"),
+        ("choice", "c", "known values"),
+        ("choice", True, "known values"),
+        ("flag", 1, "not true or false"),
+        ("number", True, "not allowed"),
+        ("number", 11, "not allowed"),
+        ("number", 1.5, "not allowed"),
+        ("nullable", 1, "not text"),
+        ("items", [], "has 0 members"),
+        ("items", "ab", "not a list"),
+        ("items", ["a", "a"], "listed twice"),
+        ("table", {"A": 1}, "the key"),
+        ("table", [], "not an object"),
+        ("record", [], "not an object"),
+        ("record", {}, "is missing"),
+        ("record", {"n": 1, "x": 1}, "unknown key"),
+        ("variant", {}, "has none"),
+        ("variant", {"urls": [], "made": True}, '"urls" and "made"'),
+        ("variant", 1, "not an object"),
     ],
-)  # fmt: skip
+)
 def test_faults(name: str, value: Any, words: str) -> None:
     found = faults(EVERY[name], value)
     assert len(found) == 1 and words in found[0].problem, found
@@ -124,11 +142,23 @@ def test_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
         ("record", [], "객체({ })가 아님: []", "{ } 객체"),
         ("record", {}, "없음", "1 이상 5 이하의 정수"),
         ("record", {"n": 1, "flga": True}, '알 수 없는 키 (혹시 "flag"입니까?)', "flag, n 중 하나"),
-        ("variant", {"url": []}, '종류를 정하는 키가 없음 (혹시 "urls"입니까?)', '"urls", "made" 중 하나만'),
-        ("variant", {"urls": [], "made": True}, '종류를 정하는 키가 2개임: "urls", "made"', '"urls", "made" 중 하나만'),
+        (
+            "variant",
+            {"url": []},
+            '종류를 정하는 키가 없음 (혹시 "urls"입니까?)',
+            '"urls", "made" 중 하나만',
+        ),
+        (
+            "variant",
+            {"urls": [], "made": True},
+            '종류를 정하는 키가 2개임: "urls", "made"',
+            '"urls", "made" 중 하나만',
+        ),
     ],
 )
-def test_faults_in_korean(monkeypatch: pytest.MonkeyPatch, name: str, value: Any, problem: str, expected: str) -> None:
+def test_faults_in_korean(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any, problem: str, expected: str
+) -> None:
     shape = Text("a word", r"[a-z]+", {"ko": "소문자", "en": "lower-case letters"})
     shapes = {**EVERY, "word": shape, "table": Table(Number(), shape)}
     before = faults(shapes[name], value)
@@ -172,7 +202,11 @@ def test_unreadable_json_in_korean(
 
 def test_a_missing_key_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = Record({"about": Number("bytes"), "bare": Nullable(Flag()), "list": Items(WORD)})
-    assert [f.expected for f in faults(shape, {})] == ["bytes", "null or true or false", "a list in [ ]"]
+    assert [f.expected for f in faults(shape, {})] == [
+        "bytes",
+        "null or true or false",
+        "a list in [ ]",
+    ]
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert [f.expected for f in faults(shape, {})][1:] == ["null 또는 true 또는 false", "[ ] 목록"]
 
@@ -184,15 +218,24 @@ def test_long_values_are_cut() -> None:
 @pytest.mark.parametrize(
     ("data", "where", "words"),
     [
-        (b"{", "line 1, column 2", "is not JSON"), (b'{"a": 1, "a": 2}', "", "stands twice"), (b"\xff", "", "not UTF-8"),
-        (b"[" * 100_000, "", "nested too deeply"), (b"", "line 1", "is not JSON"), (b'{"word": NaN}', "", ""),
+        (b"{", "line 1, column 2", "is not JSON"),
+        (b'{"a": 1, "a": 2}', "", "stands twice"),
+        (b"\xff", "", "not UTF-8"),
+        (b"[" * 100_000, "", "nested too deeply"),
+        (b"", "line 1", "is not JSON"),
+        (b'{"word": NaN}', "", ""),
     ],
-)  # fmt: skip
+)
 def test_unreadable_json(tmp_path: Path, data: bytes, where: str, words: str) -> None:
     file = tmp_path / "x.json"
     file.write_bytes(data)
     _, found = read_json(file, Record({"word": WORD}), "x.json")
-    assert len(found) == 1 and where in found[0].where and words in found[0].problem and "x.json" in found[0].where
+    assert (
+        len(found) == 1
+        and where in found[0].where
+        and words in found[0].problem
+        and "x.json" in found[0].where
+    )
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

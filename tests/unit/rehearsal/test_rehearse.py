@@ -69,14 +69,21 @@ class Office:
         self.root, self.stick = made.project.root, folder / "stick"
         self.dist = self.project.dist_of(PRESET)
         self.place = place_of(self.project, PRESET)
-        shutil.copytree(ROOT / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__")
+        )
         shutil.copy(ROOT / "gapforge.py", self.root)
         (self.root / "build.py").write_text(STUB)
         self.build()
 
     def build(self, code: int = 0, text: str = "", **report: Any) -> None:
         """What the build will do."""
-        told = {"code": code, "text": text, "report": report, "seen": str(self.folder / "seen.json")}
+        told = {
+            "code": code,
+            "text": text,
+            "report": report,
+            "seen": str(self.folder / "seen.json"),
+        }
         (self.root / "stub.json").write_text(json.dumps(told))
 
     @property
@@ -103,9 +110,14 @@ class Office:
         """The failure of the record, after a look that everything says the same and nothing is left."""
         record, page = self.record(), self.page()
         assert record["ready"] is False and not self.place.root.exists()
-        assert (record["failure"]["exit_code"], record["failure"]["step"]) == (code, step), record["failure"]
+        assert (record["failure"]["exit_code"], record["failure"]["step"]) == (code, step), record[
+            "failure"
+        ]
         assert page.startswith(f"NOT ready: {PRESET}\n") and "ready to travel" not in page
-        assert record["failure"]["message"].splitlines()[0] in page and record["failure"]["next"] in page
+        assert (
+            record["failure"]["message"].splitlines()[0] in page
+            and record["failure"]["next"] in page
+        )
         return record["failure"]
 
 
@@ -119,14 +131,18 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(run_gapforge, "can_leave_network", lambda: False)
     monkeypatch.setattr(rehearsal, "can_leave_network", lambda: False)
-    monkeypatch.setattr(rehearsal, "site_python", lambda: run_gapforge.Python(sys.executable, "3.10.99"))
+    monkeypatch.setattr(
+        rehearsal, "site_python", lambda: run_gapforge.Python(sys.executable, "3.10.99")
+    )
     return made
 
 
 # -- ready
 
 
-def test_a_bundle_that_holds_all_is_ready(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_that_holds_all_is_ready(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
     volumes = office.pack()
     assert office.from_stick() == 0
     record, page = office.record(), office.page()
@@ -134,21 +150,33 @@ def test_a_bundle_that_holds_all_is_ready(office: Office, capsys: pytest.Capture
     assert page.startswith(f"ready to travel: {PRESET}\n") and page in capsys.readouterr().out
     assert record["lock_sha256"] == sha256_file(office.project.lock_file(PRESET))
     bundle = record["bundle"]
-    assert [v["file"] for v in bundle["volumes"]] == [path.name for path in volumes] and len(volumes) > 3
+    assert [v["file"] for v in bundle["volumes"]] == [path.name for path in volumes] and len(
+        volumes
+    ) > 3
     assert [v["size"] for v in bundle["volumes"]] == [path.stat().st_size for path in volumes]
     assert bundle["index"]["sha256"] == sha256_file(office.stick / bundle["index"]["file"])
     assert bundle["receiver"]["sha256"] == sha256_bytes(receiver_bytes())
     assert record["images"][0]["checks_passed"] == record["images"][0]["checks"] == 2
     assert record["images"][0]["application"]["folder"] == "examples"
     assert record["repository"] is None and record["practice"] is True
-    for digest in (record["lock_sha256"], record["preset_sha256"], bundle["index"]["sha256"], "sha256:" + "4" * 64,
-                   *(v["index_sha256"] for v in bundle["volumes"])):  # fmt: skip
+    for digest in (
+        record["lock_sha256"],
+        record["preset_sha256"],
+        bundle["index"]["sha256"],
+        "sha256:" + "4" * 64,
+        *(v["index_sha256"] for v in bundle["volumes"]),
+    ):
         assert digest in page
     assert not office.place.root.exists() and hashes(office.project) == set()
 
 
 def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office: Office) -> None:
-    assert cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"]) == 0
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"]
+        )
+        == 0
+    )
     good = (office.root / "build.py").read_text()
     (office.root / "build.py").write_text("raise SystemExit('not the one that was packed')")
     (office.root / "newer").write_text("x")
@@ -157,7 +185,9 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     assert len(tool) == 64 and tool in office.page()
     assert "newer" not in office.seen["files"] and ".gapforge/tool.json" in office.seen["files"]
     (office.root / "build.py").write_text(good)
-    (office.stick / RECEIVER).unlink()  # then the site needs one of its own, which is a copy of this
+    (
+        office.stick / RECEIVER
+    ).unlink()  # then the site needs one of its own, which is a copy of this
     assert office.from_stick() == 0 and "newer" in office.seen["files"]
     (office.root / "newer").unlink()
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
@@ -170,9 +200,17 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
 def test_the_folder_that_holds_the_sticks(office: Office) -> None:
     """unpack looks below the folders that are named; so does the rehearsal, also for the receiver."""
     media = office.folder / "media"
-    assert cli.main(["pack", PRESET, "--with-tool", "--to", str(media / "one"), "--volume-size", "300k"]) == 0
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--to", str(media / "one"), "--volume-size", "300k"]
+        )
+        == 0
+    )
     assert office.rehearse("--bundle", str(media)) == 0 and office.record()["warnings"] == []
-    assert office.record()["bundle"]["receiver"] is not None and ".gapforge/tool.json" in office.seen["files"]
+    assert (
+        office.record()["bundle"]["receiver"] is not None
+        and ".gapforge/tool.json" in office.seen["files"]
+    )
     sorted(media.rglob("*.gfv"))[-1].unlink()
     assert office.rehearse("--bundle", str(media)) == 21
     words = office.not_ready(21, "unpack")["next"].split()
@@ -205,22 +243,40 @@ def test_a_site_that_has_gapforge_itself(office: Office) -> None:
     held = {p.name: p.stat().st_size for p in (site.store / "sha256").rglob("*") if p.is_file()}
     inventory = office.folder / "inventory.txt"
     inventory.write_text(Inventory.of("0.1.0", {}, held).render())
-    assert cli.main(["pack", PRESET, "--with-tool", "--for", str(inventory), "--to", str(office.stick)]) == 0
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--for", str(inventory), "--to", str(office.stick)]
+        )
+        == 0
+    )
     assert office.from_stick("--for", str(inventory)) == 0
     assert office.record()["inventory"]["found_here"] == len(held)
 
 
 def test_the_folder_carried_as_it_is_is_ready_and_stays_as_it_is(office: Office) -> None:
     artifacts = office.project.artifacts_of(PRESET)
-    before = {p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode) for p in artifacts.rglob("*") if p.is_file()}
+    before = {
+        p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode)
+        for p in artifacts.rglob("*")
+        if p.is_file()
+    }
     assert office.rehearse("--type", "all") == 0
     record = office.record()
-    assert record["bundle"] is None and [image["type"] for image in record["images"]] == ["runtime", "dev"]
-    after = {p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode) for p in artifacts.rglob("*") if p.is_file()}
+    assert record["bundle"] is None and [image["type"] for image in record["images"]] == [
+        "runtime",
+        "dev",
+    ]
+    after = {
+        p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode)
+        for p in artifacts.rglob("*")
+        if p.is_file()
+    }
     assert after == before
 
 
-def test_json_prints_the_record_and_nothing_else(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_prints_the_record_and_nothing_else(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert office.rehearse("--json") == 0
     assert json.loads(capsys.readouterr().out) == office.record()
     office.build(12, "error: no")
@@ -229,7 +285,9 @@ def test_json_prints_the_record_and_nothing_else(office: Office, capsys: pytest.
     assert json.loads(told.out) == office.record() and "NOT ready" in told.err
 
 
-def test_the_page_is_in_the_reader_s_language(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_in_the_reader_s_language(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert office.rehearse() == 0 and office.page().startswith(f"떠나도 됩니다: {PRESET}\n")
     office.build(12, "error: no")
@@ -238,15 +296,34 @@ def test_the_page_is_in_the_reader_s_language(office: Office, monkeypatch: pytes
 
 def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     key = presets.find(office.project.presets, PRESET).application.secrets[0].key
-    for name, value in {"GAPFORGE_ARTIFACTS": str(office.project.artifacts), "GAPFORGE_INDEX_URL": "http://127.0.0.1:9",
-                        "https_proxy": "http://127.0.0.1:9", "GITHUB_TOKEN": "x", "DOCKER_CONTEXT": "other",
-                        "XAIVA_MEDIA_SOURCE": "/elsewhere", "PYTHONPATH": "/elsewhere", key: "from-ci"}.items():  # fmt: skip
+    for name, value in {
+        "GAPFORGE_ARTIFACTS": str(office.project.artifacts),
+        "GAPFORGE_INDEX_URL": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "GITHUB_TOKEN": "x",
+        "DOCKER_CONTEXT": "other",
+        "XAIVA_MEDIA_SOURCE": "/elsewhere",
+        "PYTHONPATH": "/elsewhere",
+        key: "from-ci",
+    }.items():
         monkeypatch.setenv(name, value)
     assert office.rehearse("--app-source", "some/where") == 0
     env = office.seen["env"]
-    assert env[key] == "from-ci" and env["DOCKER_HOST"] == "unix:///run/fake.sock" and env["GAPFORGE_LANG"] == "en"
-    gone = {"GAPFORGE_ROOT", "GAPFORGE_ARTIFACTS", "GAPFORGE_INDEX_URL", "https_proxy", "GITHUB_TOKEN", "DOCKER_CONTEXT",
-            "XAIVA_MEDIA_SOURCE", "PYTHONPATH"}  # fmt: skip
+    assert (
+        env[key] == "from-ci"
+        and env["DOCKER_HOST"] == "unix:///run/fake.sock"
+        and env["GAPFORGE_LANG"] == "en"
+    )
+    gone = {
+        "GAPFORGE_ROOT",
+        "GAPFORGE_ARTIFACTS",
+        "GAPFORGE_INDEX_URL",
+        "https_proxy",
+        "GITHUB_TOKEN",
+        "DOCKER_CONTEXT",
+        "XAIVA_MEDIA_SOURCE",
+        "PYTHONPATH",
+    }
     assert not gone & set(env)
     assert office.seen["cwd"] == str(office.place.root)
     assert office.seen["argv"][-2:] == ["--app-source", str(Path("some/where").absolute())]
@@ -256,7 +333,10 @@ def test_an_application_in_the_repository_is_taken_from_the_place(office: Office
     (office.root / "my-app").mkdir()
     (office.root / "my-app/CMakeLists.txt").write_text("")
     assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
-    assert office.seen["argv"][-1] == str(office.place.root / "my-app") and not office.record()["warnings"]
+    assert (
+        office.seen["argv"][-1] == str(office.place.root / "my-app")
+        and not office.record()["warnings"]
+    )
     (office.root / ".gapforge/my-app").mkdir()  # not carried
     assert office.rehearse("--app-source", str(office.root / ".gapforge/my-app")) == 0
     assert any("is not carried" in warning for warning in office.record()["warnings"])
@@ -265,7 +345,10 @@ def test_an_application_in_the_repository_is_taken_from_the_place(office: Office
 def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
     office.build(application={"folder": "/srv/app", "chosen_by": "flag"})
     assert office.rehearse() == 0
-    assert any("/srv/app" in warning for warning in office.record()["warnings"]) and "/srv/app" in office.page()
+    assert (
+        any("/srv/app" in warning for warning in office.record()["warnings"])
+        and "/srv/app" in office.page()
+    )
 
 
 # -- not ready: what was carried
@@ -276,11 +359,21 @@ def test_a_missing_volume(office: Office) -> None:
     volumes[1].unlink()
     assert office.from_stick() == 21
     failure = office.not_ready(21, "unpack")
-    assert "volumes not seen: 2" in failure["message"] and office.record()["bundle"]["missing"] == [2]
+    assert "volumes not seen: 2" in failure["message"] and office.record()["bundle"]["missing"] == [
+        2
+    ]
     lacking = {fault["where"] for fault in failure["faults"] if "did not come" in fault["problem"]}
     assert lacking and all(name.startswith(f"{PRESET}/") for name in lacking)
     words = failure["next"].split()
-    assert words == ["./gapforge", "pack", PRESET, "--volume-size", "70000", "--to", str(office.stick)]
+    assert words == [
+        "./gapforge",
+        "pack",
+        PRESET,
+        "--volume-size",
+        "70000",
+        "--to",
+        str(office.stick),
+    ]
     assert cli.main(words[1:]) == 0 and office.from_stick() == 0, "the next command makes it good"
 
 
@@ -313,7 +406,9 @@ def pack_signed(office: Office, key: Path) -> str:
 
 
 @needs_ssh_keygen
-def test_signatures_are_checked_whoever_made_them(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signatures_are_checked_whoever_made_them(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signer = pack_signed(office, make_key(office.folder, "release"))
     assert office.from_stick() == 0
     assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": False}
@@ -339,7 +434,9 @@ def test_signatures_are_checked_whoever_made_them(office: Office, monkeypatch: p
 
 
 @needs_ssh_keygen
-def test_who_is_trusted_on_this_machine_counts(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_trusted_on_this_machine_counts(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release, other = make_key(office.folder, "release"), make_key(office.folder, "other")
     signer = pack_signed(office, release)
     monkeypatch.setenv("GAPFORGE_TRUST", str(office.folder / "signers"))
@@ -395,7 +492,10 @@ def test_an_altered_artifact(office: Office) -> None:
     (file.parent / "stranger").write_bytes(b"x")
     assert office.rehearse() == 5
     failure = office.not_ready(5, "verify")
-    assert {fault["where"] for fault in failure["faults"]} == {"sources/ffmpeg_5.1.9.orig.tar.xz", "sources/stranger"}
+    assert {fault["where"] for fault in failure["faults"]} == {
+        "sources/ffmpeg_5.1.9.orig.tar.xz",
+        "sources/stranger",
+    }
     assert file.read_bytes() == data
 
 
@@ -409,9 +509,16 @@ def test_nothing_was_synced(office: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:5000], lambda data: data.replace(b"gapforge", b"gapfurge", 1), lambda data: b""]
+    "damage",
+    [
+        lambda data: data[:5000],
+        lambda data: data.replace(b"gapforge", b"gapfurge", 1),
+        lambda data: b"",
+    ],
 )
-def test_a_damaged_receiver_is_not_run_but_told(office: Office, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_receiver_is_not_run_but_told(
+    office: Office, damage: Callable[[bytes], bytes]
+) -> None:
     office.pack()
     file = office.stick / RECEIVER
     file.write_bytes(damage(file.read_bytes()))
@@ -505,16 +612,38 @@ def test_what_a_child_fails_with_is_understood(
     """Every class, from the very text that a child prints, whichever language it and we speak."""
     monkeypatch.setenv("GAPFORGE_LANG", spoken)
     faults = [Fault("x", "is bad; worse", "good"), Fault("y z", "z")]
-    error = kind("it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults)
-    for shown in (error, kind("short"), kind("no faults", hint="x"), kind("no hint", faults=faults)):
-        lines = ["some line", "error: not this one", "  a", "      b", *shown.render().splitlines(), "printed later"]
+    error = kind(
+        "it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults
+    )
+    for shown in (
+        error,
+        kind("short"),
+        kind("no faults", hint="x"),
+        kind("no hint", faults=faults),
+    ):
+        lines = [
+            "some line",
+            "error: not this one",
+            "  a",
+            "      b",
+            *shown.render().splitlines(),
+            "printed later",
+        ]
         found = run_gapforge.error_of(kind.exit_code, lines if shown.hint else lines[:-1])
         assert type(found) is kind
-        assert (found.message, found.faults, found.hint) == (shown.message, shown.faults, shown.hint)
+        assert (found.message, found.faults, found.hint) == (
+            shown.message,
+            shown.faults,
+            shown.hint,
+        )
 
 
-@pytest.mark.parametrize("kind", [BuildError, SecretError, EngineError], ids=lambda kind: kind.cause)
-def test_a_failing_build_gives_its_own_code_and_reasons(office: Office, kind: type[GapforgeError]) -> None:
+@pytest.mark.parametrize(
+    "kind", [BuildError, SecretError, EngineError], ids=lambda kind: kind.cause
+)
+def test_a_failing_build_gives_its_own_code_and_reasons(
+    office: Office, kind: type[GapforgeError]
+) -> None:
     error = kind(
         "it went wrong\nin two lines",
         hint="cp a PLACE/b",
@@ -524,15 +653,20 @@ def test_a_failing_build_gives_its_own_code_and_reasons(office: Office, kind: ty
     assert office.rehearse() == kind.exit_code
     failure = office.not_ready(kind.exit_code, "build runtime")
     assert failure["message"] == "it went wrong\nin two lines" and failure["error"] == kind.cause
-    assert failure["faults"] == [{"where": f"{office.root}/x", "problem": "is bad", "expected": "good"},
-                                 {"where": "y", "problem": "z", "expected": ""}]  # fmt: skip
+    assert failure["faults"] == [
+        {"where": f"{office.root}/x", "problem": "is bad", "expected": "good"},
+        {"where": "y", "problem": "z", "expected": ""},
+    ]
     assert failure["next"] == f"cp a {office.root}/b", "what is wrong there is to be corrected here"
 
 
 def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:
     office.build(12, SmokeError("1 of 9 checks failed", hint="look inside: docker run x").render())
     assert office.rehearse() == 12
-    assert f"rehearse {PRESET} --keep; then: cd {office.place.root}" in office.not_ready(12, "build runtime")["next"]
+    assert (
+        f"rehearse {PRESET} --keep; then: cd {office.place.root}"
+        in office.not_ready(12, "build runtime")["next"]
+    )
 
 
 def test_a_program_that_dies_without_a_word(office: Office) -> None:
@@ -541,9 +675,23 @@ def test_a_program_that_dies_without_a_word(office: Office) -> None:
     assert "exit code 192" in office.not_ready(1, "build runtime")["message"]
 
 
-@pytest.mark.parametrize("report", [{"passed": False}, {"checks": []}, {"checks": [{"ok": True}, {"ok": False}]}, {"type": "dev"},
-                                    {"preset": "other"}, {"lock_sha256": "0" * 64}, {"preset_sha256": "0" * 64}, {"engine": {}}, {"image_ids": ...}])  # fmt: skip
-def test_a_report_that_does_not_say_success_is_no_success(office: Office, report: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"passed": False},
+        {"checks": []},
+        {"checks": [{"ok": True}, {"ok": False}]},
+        {"type": "dev"},
+        {"preset": "other"},
+        {"lock_sha256": "0" * 64},
+        {"preset_sha256": "0" * 64},
+        {"engine": {}},
+        {"image_ids": ...},
+    ],
+)
+def test_a_report_that_does_not_say_success_is_no_success(
+    office: Office, report: dict[str, Any]
+) -> None:
     text = (office.root / "build.py").read_text()
     if ... in report.values():
         (office.root / "build.py").write_text(text.replace('"image_ids"', '"image-ids"'))
@@ -558,7 +706,9 @@ def test_a_required_secret_that_is_missing(office: Office, monkeypatch: pytest.M
     for name in ("build.py", "Dockerfile"):
         shutil.copy(ROOT / name, office.root)
     for name in ("components", "examples", "schemas"):
-        shutil.copytree(ROOT / name, office.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, office.root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     file = office.project.preset_file(PRESET)
     raw = json.loads(file.read_text())
     raw["application"]["secrets"][0]["required"] = True
@@ -591,7 +741,9 @@ def test_without_root(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what is left, and what was left before
 
 
-def test_a_page_that_said_ready_does_not_outlive_a_failure(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_said_ready_does_not_outlive_a_failure(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert office.rehearse() == 0 and "ready to travel" in office.page()
     office.build(11, "error: no")
     assert office.rehearse() == 11
@@ -604,11 +756,16 @@ def test_a_page_that_said_ready_does_not_outlive_a_failure(office: Office, monke
 
     monkeypatch.setattr(simulated_site, "fill", bug)
     assert office.rehearse() == 1
-    assert not (office.dist / "rehearsal.txt").exists() and not (office.dist / "rehearsal.json").exists()
+    assert (
+        not (office.dist / "rehearsal.txt").exists()
+        and not (office.dist / "rehearsal.json").exists()
+    )
     assert not office.place.root.exists()
 
 
-def test_interrupted_it_cleans_up_and_says_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_cleans_up_and_says_so(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     removed: list[Path] = []
 
     def start(project: Project, **_: object) -> None:
@@ -633,14 +790,19 @@ def test_a_folder_that_is_not_ours_stays(office: Office) -> None:
     office.place.root.mkdir(parents=True)
     (office.place.root / "thesis.txt").write_text("x")
     assert office.rehearse() == 15
-    assert office.record()["failure"]["step"] == "place" and MARKER in office.record()["failure"]["message"]
+    assert (
+        office.record()["failure"]["step"] == "place"
+        and MARKER in office.record()["failure"]["message"]
+    )
     assert (office.place.root / "thesis.txt").read_text() == "x"
 
 
 def test_kept_on_request(office: Office) -> None:
     office.build(12, "error: no")
     assert office.rehearse("--keep") == 12
-    assert (office.place.root / "build.py").exists() and (office.place.artifacts_of(PRESET) / "lock.json").exists()
+    assert (office.place.root / "build.py").exists() and (
+        office.place.artifacts_of(PRESET) / "lock.json"
+    ).exists()
     assert office.rehearse() == 12 and not office.place.root.exists()
 
 
@@ -665,7 +827,9 @@ def test_one_at_a_time(office: Office) -> None:
     assert office.record()["ready"] is True, "it speaks for the other run"
 
 
-@pytest.mark.parametrize("words", [["--for", "i"], ["--type", "both"], ["--app-source"], ["--bundle"]])
+@pytest.mark.parametrize(
+    "words", [["--for", "i"], ["--type", "both"], ["--app-source"], ["--bundle"]]
+)
 def test_usage(office: Office, words: list[str]) -> None:
     assert office.rehearse(*words) == 2
     assert office.rehearse(preset="no-such-preset") == 3 and not office.dist.exists()
@@ -678,7 +842,9 @@ def test_a_project_without_gapforge_is_no_checkout(office: Office) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
-def test_under_sudo_the_files_are_the_user_s(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_sudo_the_files_are_the_user_s(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SUDO_UID", "12345")
     monkeypatch.setenv("SUDO_GID", "12345")
     assert office.rehearse() == 0
@@ -694,8 +860,13 @@ def test_under_sudo_the_files_are_the_user_s(office: Office, monkeypatch: pytest
 def checkout(tmp_path: Path) -> Project:
     """A git checkout with a bit of everything."""
     root = tmp_path / "checkout"
-    for name, text in {"gapforge.py": "1", "src/a.py": "a", "deleted": "d", "sub/inner.txt": "i", ".gitignore": "/ignored\n/.env\n/artifacts\n/dist\n"
-                       "/.gapforge\n"}.items():  # fmt: skip
+    for name, text in {
+        "gapforge.py": "1",
+        "src/a.py": "a",
+        "deleted": "d",
+        "sub/inner.txt": "i",
+        ".gitignore": "/ignored\n/.env\n/artifacts\n/dist\n/.gapforge\n",
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     (root / "src/a.py").chmod(0o755)
@@ -706,7 +877,14 @@ def checkout(tmp_path: Path) -> Project:
     git(root, "-c", "advice.addEmbeddedRepo=false", "add", "-A")
     git(root, "commit", "-q", "-m", "x")
     (root / "deleted").unlink()
-    for name in ("ignored", "untracked", "artifacts/x/y", "dist/z", ".gapforge/tool", "elsewhere/x/big"):
+    for name in (
+        "ignored",
+        "untracked",
+        "artifacts/x/y",
+        "dist/z",
+        ".gapforge/tool",
+        "elsewhere/x/big",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     return Project(root, root / "elsewhere")
@@ -714,34 +892,56 @@ def checkout(tmp_path: Path) -> Project:
 
 def git(folder: Path, *words: str) -> None:
     subprocess.run(
-        ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *words], check=True
+        ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *words],
+        check=True,
     )
 
 
 def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
     left_out = fill(checkout, there := place_of(checkout, PRESET))
     found = {str(p.relative_to(there.root)) for p in there.root.rglob("*") if not p.is_dir()}
-    assert found == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked", MARKER} and left_out == []
+    assert (
+        found == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked", MARKER}
+        and left_out == []
+    )
     assert (there.root / "src/a.py").stat().st_mode & 0o777 == 0o755
     assert (there.root / "src/a.py").stat().st_ino != (checkout.root / "src/a.py").stat().st_ino
     assert there.artifacts.is_dir() and not any(there.artifacts.iterdir())
-    assert rehearsal._repository(checkout) is not None and rehearsal._repository(checkout)["uncommitted_changes"]
+    assert (
+        rehearsal._repository(checkout) is not None
+        and rehearsal._repository(checkout)["uncommitted_changes"]
+    )
 
 
 def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> None:
     shutil.rmtree(checkout.root / ".git")
     (checkout.root / "src/__pycache__").mkdir()
     (checkout.root / "src/__pycache__/a.pyc").write_text("")
-    assert set(files_of(checkout)) == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked", "ignored",
-                                       *(f for f in files_of(checkout) if f.startswith("sub/.git/"))}  # fmt: skip
+    assert set(files_of(checkout)) == {
+        ".gitignore",
+        "gapforge.py",
+        "src/a.py",
+        "sub/inner.txt",
+        "untracked",
+        "ignored",
+        *(f for f in files_of(checkout) if f.startswith("sub/.git/")),
+    }
     assert rehearsal._repository(checkout) is None
 
 
-def test_where_git_refuses_what_is_ignored_stays_behind(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_git_refuses_what_is_ignored_stays_behind(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
-    assert set(files_of(checkout)) == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked"}
+    assert set(files_of(checkout)) == {
+        ".gitignore",
+        "gapforge.py",
+        "src/a.py",
+        "sub/inner.txt",
+        "untracked",
+    }
 
 
 def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
@@ -756,13 +956,32 @@ def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
 def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("x")
     root = checkout.root
-    for name, target in {"good": "src/a.py", "src/up": "../gapforge.py", "absolute": str(root / "gapforge.py"), "out": "../outside",
-                         "here": ".", "tricky": "here/../outside", "round": "../checkout/gapforge.py", "nowhere": "no/such",
-                         "circle": "circle"}.items():  # fmt: skip
+    for name, target in {
+        "good": "src/a.py",
+        "src/up": "../gapforge.py",
+        "absolute": str(root / "gapforge.py"),
+        "out": "../outside",
+        "here": ".",
+        "tricky": "here/../outside",
+        "round": "../checkout/gapforge.py",
+        "nowhere": "no/such",
+        "circle": "circle",
+    }.items():
         (root / name).symlink_to(target)
     left_out = fill(checkout, there := place_of(checkout, PRESET))
-    assert {line.split()[0] for line in left_out} == {"absolute", "out", "tricky", "round", "circle"}
-    assert {p.name for p in there.root.rglob("*") if p.is_symlink()} == {"good", "up", "here", "nowhere"}
+    assert {line.split()[0] for line in left_out} == {
+        "absolute",
+        "out",
+        "tricky",
+        "round",
+        "circle",
+    }
+    assert {p.name for p in there.root.rglob("*") if p.is_symlink()} == {
+        "good",
+        "up",
+        "here",
+        "nowhere",
+    }
     for link in (p for p in there.root.rglob("*") if p.is_symlink()):
         assert there.root in (link.resolve(), *link.resolve().parents)
 
@@ -771,7 +990,9 @@ def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
     shutil.move(checkout.root / "src", tmp_path / "moved")
     (checkout.root / "src").symlink_to(tmp_path / "moved")
     left_out = fill(checkout, there := place_of(checkout, PRESET))
-    assert {line.split()[0] for line in left_out} == {"src", "src/a.py"} and not (there.root / "src").exists()
+    assert {line.split()[0] for line in left_out} == {"src", "src/a.py"} and not (
+        there.root / "src"
+    ).exists()
 
 
 def test_names_of_any_bytes(checkout: Project) -> None:
@@ -785,12 +1006,17 @@ def test_env_comes_along_without_a_second_copy(checkout: Project) -> None:
     checkout.env_file.write_text("A=b\n")
     checkout.env_file.chmod(0o600)
     fill(checkout, there := place_of(checkout, PRESET))
-    assert there.env_file.samefile(checkout.env_file) and there.env_file.stat().st_mode & 0o777 == 0o600
+    assert (
+        there.env_file.samefile(checkout.env_file)
+        and there.env_file.stat().st_mode & 0o777 == 0o600
+    )
     simulated_site.clear(there)
     assert checkout.env_file.read_text() == "A=b\n" and not there.root.exists()
 
 
-def test_env_on_another_disk_is_a_private_copy(checkout: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_on_another_disk_is_a_private_copy(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkout.env_file.write_text("A=b\n")
     checkout.env_file.chmod(0o600)
 
@@ -816,12 +1042,17 @@ def test_env_that_is_kept_in_memory_stays_there(checkout: Project, tmp_path: Pat
 
 
 @pytest.mark.parametrize("version", ["3.10.12", "3.11.2", "", "broken"])
-def test_a_python_of_the_site_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_a_python_of_the_site_is_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:{tmp_path / 'two'}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(run_gapforge, "_FOLDERS", ())
     monkeypatch.setattr(run_gapforge.sys, "version_info", (3, 11, 2, "final", 0))
-    for folder, text in (("one", "exit 127"), ("two", f"echo {version}" if version != "broken" else "exit 1")):
+    for folder, text in (
+        ("one", "exit 127"),
+        ("two", f"echo {version}" if version != "broken" else "exit 1"),
+    ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "python3.10").write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / folder / "python3.10").chmod(0o755)
@@ -854,7 +1085,8 @@ def test_children_leave_the_network_where_that_is_possible(
     ]
     apart = ["unshare", "--net"] if offline else []
     assert [argv[: len(apart) + 6] for argv in started] == [
-        [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs]  # fmt: skip
+        [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs
+    ]
     assert ("none" if offline else "this machine's could be seen") in office.page()
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-TOOLS = ("bash", "sort", "cat", "dirname", "mkdir", "rm", "tee", "chmod", "sha256sum", "env", "timeout")
+TOOLS = (
+    "bash",
+    "sort",
+    "cat",
+    "dirname",
+    "mkdir",
+    "rm",
+    "tee",
+    "chmod",
+    "sha256sum",
+    "env",
+    "timeout",
+)
 
 
 class Machine:
@@ -47,11 +59,17 @@ class Machine:
         file.write_text(f"#!/bin/bash\n{body}\n")
         file.chmod(0o755)
 
-    def run(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["/bin/bash", str(self.script), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+            ["/bin/bash", str(self.script), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
             env={"PATH": str(self.bin), "HOME": "/nonexistent", **(env or {})},
-        )  # fmt: skip
+        )
 
     def asked(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
@@ -99,7 +117,9 @@ def test_installs_only_what_is_missing(machine: Machine) -> None:
     machine.put("unshare", "exit 0")
     machine.put("ssh-keygen", "exit 0")
     assert machine.run("build").returncode == 0
-    update, install = (line for line in machine.asked().splitlines() if not line.startswith("there:"))
+    update, install = (
+        line for line in machine.asked().splitlines() if not line.startswith("there:")
+    )
     assert update.endswith("update") and install.endswith("install --no-install-recommends mount")
 
 
@@ -129,7 +149,10 @@ def test_no_root_and_no_sudo_names_what_an_administrator_must_do(machine: Machin
         if sudo:
             machine.put("sudo", sudo)  # asks for a password, and nobody is there to type one
         got = machine.run("build")
-        assert got.returncode == 17 and "apt-get install docker.io mount openssh-client util-linux" in got.stderr
+        assert (
+            got.returncode == 17
+            and "apt-get install docker.io mount openssh-client util-linux" in got.stderr
+        )
     assert "관리자" in machine.run("build", env={"LANG": "ko_KR.UTF-8"}).stderr
     assert machine.asked() == ""
 
@@ -156,6 +179,8 @@ def test_unknown_argument(machine: Machine) -> None:
 def test_an_old_python_is_refused(machine: Machine) -> None:
     for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen"):
         machine.put(name, "exit 0")
-    machine.put("python3", 'case "$*" in *version_info*) exit 1;; --version) echo Python 3.8.10;; esac')
+    machine.put(
+        "python3", 'case "$*" in *version_info*) exit 1;; --version) echo Python 3.8.10;; esac'
+    )
     got = machine.run("build")
     assert got.returncode == 17 and "Python 3.8.10" in got.stderr

@@ -30,9 +30,17 @@ TWINS = {
     "docs/carry-guide.md": "docs/carry-guide.en.md",
     "docs/glossary.md": "docs/glossary.en.md",
 }
-HANGUL = ("docs/glossary.en.md", "CONTRIBUTING.en.md")  # the Korean terms, and how particles are written
+HANGUL = (
+    "docs/glossary.en.md",
+    "CONTRIBUTING.en.md",
+)  # the Korean terms, and how particles are written
 SAME_CODE = ("README.md", "docs/build-guide.md", "docs/carry-guide.md")
-LAUNCHERS = {"./gapforge": "", "build.py": "build", "scripts/build.py": "build", "./deps_sync.sh": "sync"}
+LAUNCHERS = {
+    "./gapforge": "",
+    "build.py": "build",
+    "scripts/build.py": "build",
+    "./deps_sync.sh": "sync",
+}
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 VARIABLE = re.compile(r"GAPFORGE_[A-Z]+(?:_[A-Z]+)*(?![A-Z_])")
@@ -43,18 +51,24 @@ def read(path: str) -> str:
 
 
 def documents() -> list[str]:
-    found = sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    found = sorted(
+        p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    )
     assert set(found) > set(TWINS) | set(TWINS.values())
     return found
 
 
 def prose(text: str) -> str:
     """The text without fenced and indented code."""
-    return "\n".join(line for line in FENCE.sub("", text).splitlines() if not line.startswith("    "))
+    return "\n".join(
+        line for line in FENCE.sub("", text).splitlines() if not line.startswith("    ")
+    )
 
 
 def headings(text: str) -> list[tuple[int, str]]:
-    return [(len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", FENCE.sub("", text), re.MULTILINE)]
+    return [
+        (len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", FENCE.sub("", text), re.MULTILINE)
+    ]
 
 
 def slug(heading: str) -> str:
@@ -84,7 +98,9 @@ def test_links_lead_somewhere(path: str) -> None:
         other = (ROOT / path).parent / file if file else ROOT / path
         if not other.is_file():
             broken.append(f"{target}: no such file")
-        elif anchor and anchor not in {slug(title) for _, title in headings(other.read_text(encoding="utf-8"))}:
+        elif anchor and anchor not in {
+            slug(title) for _, title in headings(other.read_text(encoding="utf-8"))
+        }:
             broken.append(f"{target}: no such heading")
     assert not broken
 
@@ -105,7 +121,9 @@ def test_twins_show_the_same_commands(korean: str) -> None:
     assert [argv for _, argv in commands(korean)] == [argv for _, argv in commands(TWINS[korean])]
 
 
-@pytest.mark.parametrize("path", [p for p in documents() if "decisions" in p and p != "docs/decisions/downloader.md"])
+@pytest.mark.parametrize(
+    "path", [p for p in documents() if "decisions" in p and p != "docs/decisions/downloader.md"]
+)
 def test_decisions_are_in_both_languages(path: str) -> None:
     korean, _, english = read(path).partition("\n## English\n")
     assert re.search("[가-힣]{2}", korean) and english and not re.search("[가-힣]", english)
@@ -128,7 +146,10 @@ def code(path: str) -> Iterator[tuple[str, bool]]:
     text = read(path)
     for block in SHELL.findall(re.sub(r"^   ", "", text, flags=re.MULTILINE)):
         yield from ((line, True) for line in block.splitlines())
-    yield from ((piece.replace("\\|", "|"), False) for piece in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)))
+    yield from (
+        (piece.replace("\\|", "|"), False)
+        for piece in re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    )
 
 
 def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -142,7 +163,11 @@ def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
         words = [w for w in words if w not in ("sudo", "python3")]
         if words[:2] == ["-m", "gapforge"]:
             words = ["./gapforge", *words[2:]]
-        if not words or words[0] not in LAUNCHERS or (words[0] == "build.py" and piece.startswith("build.py")):
+        if (
+            not words
+            or words[0] not in LAUNCHERS
+            or (words[0] == "build.py" and piece.startswith("build.py"))
+        ):
             continue
         verb, rest = LAUNCHERS[words[0]], words[1:]
         if not verb:
@@ -171,13 +196,27 @@ def test_commands_in_documents_parse(path: str) -> None:
 
 def test_the_guides_hold_enough_commands_to_mean_something() -> None:
     used = {verb for verb, _ in commands("docs/build-guide.md")}
-    assert {"sync", "verify", "build", "plan", "check", "smoke", "engine", "generate", "doctor", "list"} <= used
+    assert {
+        "sync",
+        "verify",
+        "build",
+        "plan",
+        "check",
+        "smoke",
+        "engine",
+        "generate",
+        "doctor",
+        "list",
+    } <= used
 
 
 def flags_of(verb: str) -> set[str]:
-    return {flag for action in parser_of(verb)._actions for flag in action.option_strings if flag.startswith("--")} - {
-        "--help"
-    }
+    return {
+        flag
+        for action in parser_of(verb)._actions
+        for flag in action.option_strings
+        if flag.startswith("--")
+    } - {"--help"}
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
@@ -227,7 +266,9 @@ def test_the_table_of_exit_codes_is_the_code_s(path: str) -> None:
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
 def test_every_key_of_a_preset_is_explained(path: str) -> None:
     table = next(t for t in tables(read(path)) if t[2][0] == "`format`")
-    named = {name.partition(".")[0] for row in table[2:] for name in re.findall(r"`([a-z.]+)`", row[0])}
+    named = {
+        name.partition(".")[0] for row in table[2:] for name in re.findall(r"`([a-z.]+)`", row[0])
+    }
     known = {*PRESET_SHAPE.required, *PRESET_SHAPE.optional} - {"$schema", "platform"}
     assert known - named == set() and named <= known
 
@@ -243,7 +284,9 @@ def sources() -> list[Path]:
     return [
         p
         for p in places
-        if p.is_file() and (p.suffix in (".py", ".sh", "") or p.name == "Dockerfile") and p.name[0] != "."
+        if p.is_file()
+        and (p.suffix in (".py", ".sh", "") or p.name == "Dockerfile")
+        and p.name[0] != "."
     ]
 
 
@@ -269,6 +312,11 @@ def test_every_variable_is_documented_and_no_other(path: str) -> None:
     text = read(path)
     rows = {name for table in tables(text) for row in table for name in VARIABLE.findall(row[0])}
     in_source = variables_in_source()
-    assert {"GAPFORGE_OFFLINE", "GAPFORGE_APP_SOURCE", "GAPFORGE_LANG", "GAPFORGE_NON_INTERACTIVE"} <= in_source
+    assert {
+        "GAPFORGE_OFFLINE",
+        "GAPFORGE_APP_SOURCE",
+        "GAPFORGE_LANG",
+        "GAPFORGE_NON_INTERACTIVE",
+    } <= in_source
     assert rows == in_source
     assert set(VARIABLE.findall(text)) <= rows

@@ -55,10 +55,14 @@ def document(stack: Stack, language: str = "en") -> str:
 
 def test_the_repository_s_generated_files_are_fresh() -> None:
     project = Project(ROOT, ROOT / "artifacts")
-    assert generate.stale_files(project, generate.generated(project)) == {}, "run: ./gapforge generate"
+    assert generate.stale_files(project, generate.generated(project)) == {}, (
+        "run: ./gapforge generate"
+    )
 
 
-def test_a_fresh_project_passes_and_is_not_written(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fresh_project_passes_and_is_not_written(
+    copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {p: p.stat().st_mtime_ns for p in (copy.root / "docs").iterdir()}
     assert run(copy, monkeypatch, "--check") == 0
     assert run(copy, monkeypatch) == 0
@@ -68,16 +72,32 @@ def test_a_fresh_project_passes_and_is_not_written(copy: Project, monkeypatch: p
 @pytest.mark.parametrize(
     ("file", "edit"),
     [
-        ("presets/debian12-cpu-quickstart.json", lambda raw: raw["python"]["packages"].append("requests==2.32.3")),
-        ("presets/debian12-cpu-quickstart.json", lambda raw: raw["ffmpeg"]["configure"].append("--disable-doc")),
-        ("presets/debian12-cpu-quickstart.json", lambda raw: raw["summary"].update(ko="다른 설명", en="another line")),
-        ("presets/debian12-cpu-quickstart.json", lambda raw: raw["sources"]["opencv"].update(sha256="0" * 64)),
+        (
+            "presets/debian12-cpu-quickstart.json",
+            lambda raw: raw["python"]["packages"].append("requests==2.32.3"),
+        ),
+        (
+            "presets/debian12-cpu-quickstart.json",
+            lambda raw: raw["ffmpeg"]["configure"].append("--disable-doc"),
+        ),
+        (
+            "presets/debian12-cpu-quickstart.json",
+            lambda raw: raw["summary"].update(ko="다른 설명", en="another line"),
+        ),
+        (
+            "presets/debian12-cpu-quickstart.json",
+            lambda raw: raw["sources"]["opencv"].update(sha256="0" * 64),
+        ),
         ("docs/review.json", lambda raw: raw.update(reviewed="2031-01-31")),
     ],
     ids=["a package", "a build option", "the summary", "a hash", "the review date"],
 )
 def test_a_change_without_regenerating_is_refused(
-    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str, edit: Any
+    copy: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    edit: Any,
 ) -> None:
     change(copy.root / file, edit)
     assert run(copy, monkeypatch, "--check") == PresetError.exit_code
@@ -97,7 +117,9 @@ def test_check_names_a_missing_file_and_writes_nothing(
     assert not (copy.root / "docs/package-versions.md").exists()
 
 
-def test_the_reader_s_language_changes_no_generated_file(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reader_s_language_changes_no_generated_file(
+    copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = generate.generated(copy)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert generate.generated(copy) == before
@@ -130,7 +152,13 @@ def test_schemas_are_generated_too(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"format": 2}', '{"format": 1, "reviewed": "yesterday", "note": {"ko": "a", "en": "b"}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "reviewed": "yesterday", "note": {"ko": "a", "en": "b"}}',
+    ],
 )
 def test_a_bad_review_date_is_one_clear_error(copy: Project, text: str) -> None:
     (copy.root / "docs/review.json").write_text(text)
@@ -157,8 +185,11 @@ def full() -> tuple[Preset, Lock]:
     raw = raw_preset()
     raw["pytorch"] = {"torch": "2.1.2+cu118", "index": "https://torch.example/whl/cu118"}
     raw["sources"]["opencv-cache-x"] = {
-        "urls": ["https://user:secret@files.example/x.tgz?token=abc"], "sha256": None, "trust": "first-use", "licence": "MIT",
-    }  # fmt: skip
+        "urls": ["https://user:secret@files.example/x.tgz?token=abc"],
+        "sha256": None,
+        "trust": "first-use",
+        "licence": "MIT",
+    }
     made = preset(**raw)
     extra = (
         entry(
@@ -169,7 +200,13 @@ def full() -> tuple[Preset, Lock]:
             origin="index:torch",
             licence="BSD-3-Clause",
         ),
-        entry("wheel", "wheels/sympy-1.12-py3.whl", name="sympy", version="1.12", origin="index:default"),
+        entry(
+            "wheel",
+            "wheels/sympy-1.12-py3.whl",
+            name="sympy",
+            version="1.12",
+            origin="index:default",
+        ),
         entry("source", "sources/x.tgz", name="opencv-cache-x", origin="url", trust="first-use"),
     )
     return made, lock(made, extra=extra)
@@ -181,7 +218,10 @@ def test_every_package_of_a_resolved_preset_is_there() -> None:
     for one in locked.entries:
         if one.kind in ("deb", "wheel", "source", "tensorrt"):
             assert one.sha256 in text, f"{one.path} has no whole hash"
-    rows = {row.name: row for row in rows_of(Stack(made, locked), component.load_all(ROOT / "components"))}
+    rows = {
+        row.name: row
+        for row in rows_of(Stack(made, locked), component.load_all(ROOT / "components"))
+    }
     assert rows["torch"].source == "index:torch" and rows["torch"].licence == "BSD-3-Clause"
     assert "$.pytorch" in rows["torch"].used_by
     assert rows["sympy"].used_by == "dependency"
@@ -224,7 +264,9 @@ def test_same_inputs_same_bytes_whatever_their_order() -> None:
     other = Stack(preset(name="another"), None)
     first = render([Stack(made, locked), other], parts, {}, REVIEW, "ko")
     assert first == render([other, Stack(made, locked)], parts, {}, REVIEW, "ko")
-    assert first != render([other, Stack(made, locked)], parts, {}, replace(REVIEW, reviewed="2026-01-03"), "ko")
+    assert first != render(
+        [other, Stack(made, locked)], parts, {}, replace(REVIEW, reviewed="2026-01-03"), "ko"
+    )
 
 
 def test_both_languages_have_the_same_structure() -> None:
@@ -232,8 +274,13 @@ def test_both_languages_have_the_same_structure() -> None:
     shapes = []
     for language in ("ko", "en"):
         lines = document(Stack(made, locked), language).splitlines()
-        shapes.append(([len(line) - len(line.lstrip("#")) for line in lines if line.startswith("#")],
-                       sum(line.startswith("|") for line in lines), len(lines)))  # fmt: skip
+        shapes.append(
+            (
+                [len(line) - len(line.lstrip("#")) for line in lines if line.startswith("#")],
+                sum(line.startswith("|") for line in lines),
+                len(lines),
+            )
+        )
     assert shapes[0] == shapes[1]
 
 

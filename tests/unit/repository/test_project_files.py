@@ -12,9 +12,16 @@ from gapforge import __version__
 from samples import ROOT
 
 EXPECTED = (
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md",
-    ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml", "pyproject.toml",
-)  # fmt: skip
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    ".editorconfig",
+    ".gitattributes",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "pyproject.toml",
+)
 RELEASE = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", re.MULTILINE)
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -26,7 +33,9 @@ def text(name: str) -> str:
 def twin(page: Path) -> Path:
     """The same page in the other language: NAME.md is Korean, NAME.en.md is English."""
     name = page.name
-    return page.with_name(name.replace(".en.md", ".md") if name.endswith(".en.md") else name.replace(".md", ".en.md"))
+    return page.with_name(
+        name.replace(".en.md", ".md") if name.endswith(".en.md") else name.replace(".md", ".en.md")
+    )
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -37,7 +46,9 @@ def test_the_file_exists(name: str) -> None:
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CHANGELOG.en.md"])
 def test_the_changelog_begins_with_this_version(name: str) -> None:
     versions = RELEASE.findall(text(name))
-    assert len(re.findall("^## ", text(name), re.MULTILINE)) == len(versions), "a heading of another form"
+    assert len(re.findall("^## ", text(name), re.MULTILINE)) == len(versions), (
+        "a heading of another form"
+    )
     assert versions[0][0] == __version__
     numbers = [tuple(map(int, version.split("."))) for version, _ in versions]
     assert numbers == sorted(set(numbers), reverse=True)
@@ -48,7 +59,9 @@ def test_pyproject_names_the_same_version_and_no_licence() -> None:
     project = text("pyproject.toml").split("[project]\n")[1].split("\n[")[0]
     assert re.findall(r'^version = "([^"]+)"', project, re.MULTILINE) == [__version__]
     assert 'requires-python = ">=3.10"' in project
-    assert not re.search(r"^licen[cs]e", project, re.MULTILINE) and not list(ROOT.glob("LICEN[CS]E*"))
+    assert not re.search(r"^licen[cs]e", project, re.MULTILINE) and not list(
+        ROOT.glob("LICEN[CS]E*")
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -64,11 +77,19 @@ def test_every_page_has_a_twin_and_is_linked(page: Path) -> None:
 
 
 def test_every_text_file_has_lf_line_ends() -> None:
-    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip("this is no git checkout")
-    assert [line for line in listed.stdout.splitlines() if re.match(r"i/(crlf|mixed)|\S+ +w/(crlf|mixed)", line)] == []
+    assert [
+        line
+        for line in listed.stdout.splitlines()
+        if re.match(r"i/(crlf|mixed)|\S+ +w/(crlf|mixed)", line)
+    ] == []
 
 
 def test_the_hooks_are_local() -> None:
-    assert set(re.findall(r"^ *- repo: (\S+)", text(".pre-commit-config.yaml"), re.MULTILINE)) == {"local"}
+    assert set(re.findall(r"^ *- repo: (\S+)", text(".pre-commit-config.yaml"), re.MULTILINE)) == {
+        "local"
+    }

@@ -20,8 +20,11 @@ class Stage:
         shutil.copy(ROOT / "quickstart", folder / "quickstart")
         self.put("scripts/bootstrap.sh", "exit 0")
         self.put("deps_sync.sh", "exit 0")
-        self.put("gapforge", f'case "$*" in "engine status") [ -e {folder}/running ];; "engine start"*) touch {folder}/running;; '
-                             f'"engine stop") rm -f {folder}/running;; esac')  # fmt: skip
+        self.put(
+            "gapforge",
+            f'case "$*" in "engine status") [ -e {folder}/running ];; "engine start"*) touch {folder}/running;; '
+            f'"engine stop") rm -f {folder}/running;; esac',
+        )
         self.put("bin/docker", "exit 1")
         (folder / "src").symlink_to(ROOT / "src")
         (folder / "build.py").write_text(
@@ -35,13 +38,27 @@ class Stage:
         file.chmod(0o755)
 
     def run(self, *words: str, lang: str = "C.UTF-8") -> subprocess.CompletedProcess[str]:
-        env = {"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "HOME": str(self.folder), "LANG": lang,
-               "GAPFORGE_ROOT": str(self.folder), "GAPFORGE_DOCKER": str(self.folder / "bin/docker")}  # fmt: skip
-        return subprocess.run([str(self.folder / "quickstart"), *words], capture_output=True, text=True, check=False,
-                              env=env, cwd="/", stdin=subprocess.DEVNULL)  # fmt: skip
+        env = {
+            "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "LANG": lang,
+            "GAPFORGE_ROOT": str(self.folder),
+            "GAPFORGE_DOCKER": str(self.folder / "bin/docker"),
+        }
+        return subprocess.run(
+            [str(self.folder / "quickstart"), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+        )
 
     def calls(self) -> list[str]:
-        return [line for line in self.log.read_text().splitlines() if not line.startswith("bin/docker")]
+        return [
+            line for line in self.log.read_text().splitlines() if not line.startswith("bin/docker")
+        ]
 
 
 @pytest.fixture
@@ -54,9 +71,11 @@ def test_the_whole_way_in_order(stage: Stage) -> None:
     assert done.returncode == 0, done.stderr
     steps = [call for call in stage.calls() if "status" not in call]
     assert steps == [
-        "scripts/bootstrap.sh sync build", "deps_sync.sh debian12-cpu-quickstart", "gapforge engine start --offline",
+        "scripts/bootstrap.sh sync build",
+        "deps_sync.sh debian12-cpu-quickstart",
+        "gapforge engine start --offline",
         "build.py --preset debian12-cpu-quickstart --type runtime --non-interactive",
-    ]  # fmt: skip
+    ]
     for words in (
         "took",
         "dist/debian12-cpu-quickstart/runtime/",

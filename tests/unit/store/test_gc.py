@@ -67,13 +67,20 @@ def test_only_what_no_lock_names_goes(world: Project, capsys: pytest.CaptureFixt
     assert cli.main(["gc", "--yes"]) == 0
     assert before - objects(world) == {sha256_bytes(LOOSE)}
     shown = text_of(capsys)
-    assert sha256_bytes(LOOSE) in shown and f"the disk gets back: {len(LOOSE)} B" in shown and "are free again" in shown
+    assert (
+        sha256_bytes(LOOSE) in shown
+        and f"the disk gets back: {len(LOOSE)} B" in shown
+        and "are free again" in shown
+    )
     assert cli.main(["gc", "--yes"]) == 0
     assert "nothing to delete" in text_of(capsys)
 
 
 def test_the_lock_and_the_sums_of_a_view_stay_though_no_lock_lists_them(world: Project) -> None:
-    own = {sha256_bytes((world.artifacts_of(PRESET) / name).read_bytes()) for name in ("lock.json", "SHA256SUMS")}
+    own = {
+        sha256_bytes((world.artifacts_of(PRESET) / name).read_bytes())
+        for name in ("lock.json", "SHA256SUMS")
+    }
     assert own <= objects(world)
     cli.main(["gc", "--yes"])
     assert own <= objects(world)
@@ -81,7 +88,9 @@ def test_the_lock_and_the_sums_of_a_view_stay_though_no_lock_lists_them(world: P
 
 @pytest.mark.parametrize("gone", ["presets", "view"])
 def test_either_lock_alone_keeps_everything(world: Project, gone: str) -> None:
-    file = world.lock_file(PRESET) if gone == "presets" else world.artifacts_of(PRESET) / "lock.json"
+    file = (
+        world.lock_file(PRESET) if gone == "presets" else world.artifacts_of(PRESET) / "lock.json"
+    )
     file.unlink()
     cli.main(["gc", "--yes"])
     assert {sha256_bytes(data) for _, data in FILES.values()} <= objects(world)
@@ -90,19 +99,26 @@ def test_either_lock_alone_keeps_everything(world: Project, gone: str) -> None:
 def test_a_partial_lock_keeps_what_it_pins(world: Project) -> None:
     lock = locks.load(world.lock_file(PRESET))
     forget(world)
-    partial = dataclasses.replace(lock, entries=lock.entries[:3], unresolved=(locks.Gap("deb", "nasm", "not yet"),))
+    partial = dataclasses.replace(
+        lock, entries=lock.entries[:3], unresolved=(locks.Gap("deb", "nasm", "not yet"),)
+    )
     world.lock_file(PRESET).write_text(partial.render(), encoding="utf-8")
     cli.main(["gc", "--yes"])
     assert objects(world) == {e.sha256 for e in lock.entries[:3]}
 
 
-def test_without_a_terminal_and_yes_nothing_goes(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_and_yes_nothing_goes(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = tree(world.root)
     assert cli.main(["gc"]) == 0
     assert "./gapforge gc --yes" in text_of(capsys)
     assert cli.main(["gc", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["deleted"] is False and (document["count"], document["bytes"]) == (1, len(LOOSE))
+    assert document["deleted"] is False and (document["count"], document["bytes"]) == (
+        1,
+        len(LOOSE),
+    )
     assert {k: v for k, v in tree(world.root).items() if not k.endswith("/lock")} == before
 
 
@@ -114,7 +130,9 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("answer", "goes"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)]
 )
-def test_a_person_is_asked(world: Project, monkeypatch: pytest.MonkeyPatch, answer: str, goes: bool) -> None:
+def test_a_person_is_asked(
+    world: Project, monkeypatch: pytest.MonkeyPatch, answer: str, goes: bool
+) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
@@ -130,7 +148,9 @@ def test_json_of_a_deletion(world: Project, capsys: pytest.CaptureFixture[str]) 
     assert [item["kind"] for item in document["loose"]] == [OBJECT]
 
 
-def test_linked_objects_free_nothing_and_it_is_said(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_linked_objects_free_nothing_and_it_is_said(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     lock = locks.load(world.lock_file(PRESET))
     forget(world)  # the view's other files still are hard links
     waste = gc.look(world)
@@ -139,17 +159,24 @@ def test_linked_objects_free_nothing_and_it_is_said(world: Project, capsys: pyte
     assert all(loose[e.sha256].freed == 0 and loose[e.sha256].size == e.size for e in lock.entries)
     assert cli.main(["gc", "--yes"]) == 0
     shown = text_of(capsys)
-    assert f"{len({e.sha256 for e in lock.entries} | {'SHA256SUMS'})} of them" in shown and "other hard links" in shown
+    assert (
+        f"{len({e.sha256 for e in lock.entries} | {'SHA256SUMS'})} of them" in shown
+        and "other hard links" in shown
+    )
     assert objects(world) == set()
     assert (world.artifacts_of(PRESET) / lock.entries[0].path).exists()
 
 
 @pytest.mark.parametrize("where", ["presets", "view"])
-@pytest.mark.parametrize("damage", ["cut", "not-json", "newer-format", "pipe", "dangling", "folder", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "not-json", "newer-format", "pipe", "dangling", "folder", "empty"]
+)
 def test_a_lock_that_cannot_be_read_stops_everything(
     world: Project, where: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = world.lock_file(PRESET) if where == "presets" else world.artifacts_of(PRESET) / "lock.json"
+    file = (
+        world.lock_file(PRESET) if where == "presets" else world.artifacts_of(PRESET) / "lock.json"
+    )
     text = file.read_text(encoding="utf-8")
     file.unlink()
     if damage == "pipe":
@@ -159,8 +186,14 @@ def test_a_lock_that_cannot_be_read_stops_everything(
     elif damage == "folder":
         file.mkdir()
     else:
-        file.write_text({"cut": text[:-50], "not-json": "x", "empty": "",
-                         "newer-format": text.replace('"format": 1', '"format": 2')}[damage])  # fmt: skip
+        file.write_text(
+            {
+                "cut": text[:-50],
+                "not-json": "x",
+                "empty": "",
+                "newer-format": text.replace('"format": 1', '"format": 2'),
+            }[damage]
+        )
     before = objects(world)
     assert cli.main(["gc", "--yes"]) == LockError.exit_code
     assert objects(world) == before
@@ -203,7 +236,11 @@ def test_gc_and_sync_never_run_together(world: Project, capsys: pytest.CaptureFi
     with exclusive(Store(world.store).lock_file, "a sync"):
         assert cli.main(["gc", "--yes"]) == BusyError.exit_code
         assert sha256_bytes(LOOSE) in objects(world)
-    with gc.holding(world), pytest.raises(BusyError), exclusive(Store(world.store).lock_file, "a sync"):
+    with (
+        gc.holding(world),
+        pytest.raises(BusyError),
+        exclusive(Store(world.store).lock_file, "a sync"),
+    ):
         pytest.fail("both hold the store")
     capsys.readouterr()
 
@@ -211,7 +248,9 @@ def test_gc_and_sync_never_run_together(world: Project, capsys: pytest.CaptureFi
 def test_a_lock_that_appears_while_a_person_thinks_keeps_its_files(world: Project) -> None:
     waste = gc.look(world)
     lock = locks.load(world.lock_file(PRESET))
-    more = dataclasses.replace(lock.entries[0], path="wheels/more.whl", sha256=sha256_bytes(LOOSE), size=len(LOOSE))
+    more = dataclasses.replace(
+        lock.entries[0], path="wheels/more.whl", sha256=sha256_bytes(LOOSE), size=len(LOOSE)
+    )
     grown = dataclasses.replace(lock, entries=(*lock.entries, more))
     world.lock_file(PRESET).write_text(grown.render(), encoding="utf-8")
     assert gc.sweep(world, waste) == 0
@@ -222,7 +261,14 @@ def test_partial_downloads_of_locked_files_stay(world: Project) -> None:
     partial = world.store / "partial"
     locked = locks.load(world.lock_file(PRESET)).entries[0].sha256
     stay = [f"{locked}.part", f"{locked}.json"]
-    go = [f"{'a' * 64}.part", f"{'a' * 64}.json", f"url-{'b' * 40}.part", "copy-12-34", "bytes-1-2", "place-99"]
+    go = [
+        f"{'a' * 64}.part",
+        f"{'a' * 64}.json",
+        f"url-{'b' * 40}.part",
+        "copy-12-34",
+        "bytes-1-2",
+        "place-99",
+    ]
     for name in (*stay, *go):
         (partial / name).write_bytes(b"12345")
     assert {item.path.name for item in gc.look(world).of(DOWNLOAD)} == set(go)
@@ -252,7 +298,11 @@ def test_work_folders_of_killed_syncs_go_when_they_are_ours(world: Project) -> N
 
 def test_base_images_that_were_being_fetched(world: Project) -> None:
     images = world.state / "images"
-    digest = locks.load(world.lock_file(PRESET)).images["builder"].manifest_digest.removeprefix("sha256:")
+    digest = (
+        locks.load(world.lock_file(PRESET))
+        .images["builder"]
+        .manifest_digest.removeprefix("sha256:")
+    )
     old = time.time() - 2 * gc.BUSY_SECONDS
     for name in (digest, "c" * 64, "d" * 64, "e" * 64):
         folder = mark_folder(images / name, "a base image") if name[0] != "d" else images / name
@@ -266,7 +316,9 @@ def test_base_images_that_were_being_fetched(world: Project) -> None:
     assert {name[0] for name in os.listdir(images)} == {digest[0], "d", "e"}
 
 
-def test_strange_things_in_the_store_are_named_and_stay(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_things_in_the_store_are_named_and_stay(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     outside = world.root / "outside"
     outside.mkdir()
     victim = outside / ("f" * 64)
@@ -290,11 +342,16 @@ def test_strange_things_in_the_store_are_named_and_stay(world: Project, capsys: 
     shown = text_of(capsys)
     assert "notes.txt" in shown and f"is a symbolic link to {outside}" in shown
     gone = set(before) - set(tree(world.root))
-    assert gone == {str(Store(world.store).path(sha256_bytes(LOOSE))), str(store / sha256_bytes(LOOSE)[:2])}
+    assert gone == {
+        str(Store(world.store).path(sha256_bytes(LOOSE))),
+        str(store / sha256_bytes(LOOSE)[:2]),
+    }
     assert victim.read_text() == "mine"
 
 
-def test_names_that_would_play_tricks_on_a_terminal(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_would_play_tricks_on_a_terminal(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = os.fsencode(world.store / "partial") + b"/\xff\x1b[2J"
     Path(os.fsdecode(name)).write_text("x")
     for words in (["gc", "--json"], ["gc", "--yes"]):
@@ -337,7 +394,9 @@ def test_an_object_swapped_for_something_else_after_the_look(world: Project) -> 
     assert path.is_symlink()
 
 
-def test_one_that_cannot_be_removed_does_not_keep_the_others(world: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_removed_does_not_keep_the_others(
+    world: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     others = [Store(world.store).add_bytes(b"more %d" % i) for i in range(20)]
     real = os.unlink
 
@@ -374,7 +433,9 @@ def test_interrupted_halfway_and_taken_up(world: Project, monkeypatch: pytest.Mo
     assert objects(world) == kept
 
 
-def test_views_without_a_preset_and_cut_syncs_are_named(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_views_without_a_preset_and_cut_syncs_are_named(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.artifacts_of(PRESET).rename(world.artifacts / "gone-preset")
     world.lock_file(PRESET).unlink()
     (world.artifacts / "lost+found").mkdir()
@@ -384,10 +445,14 @@ def test_views_without_a_preset_and_cut_syncs_are_named(world: Project, capsys: 
     shown = text_of(capsys)
     assert "artifacts/gone-preset: there is no preset" in shown and "lost+found" not in shown
     assert "./deps_sync.sh torch" in shown
-    assert {sha256_bytes(data) for _, data in FILES.values()} <= objects(world), "its lock still counts"
+    assert {sha256_bytes(data) for _, data in FILES.values()} <= objects(world), (
+        "its lock still counts"
+    )
 
 
-def test_where_there_is_no_store_none_is_made(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_store_none_is_made(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     assert cli.main(["gc", "--yes"]) == 0
     assert not project.store.exists()
@@ -401,8 +466,11 @@ def test_a_killed_gc_leaves_a_store_that_the_next_one_finishes(world: Project) -
         path.write_bytes(b"%d" % index)
     loose = {item.path.name for item in gc.look(world).loose}
     kept = objects(world) - loose
-    child = subprocess.Popen([sys.executable, str(ROOT / "gapforge.py"), "gc", "--yes"], stdout=subprocess.DEVNULL,
-                             env={**os.environ, "GAPFORGE_ROOT": str(world.root)})  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, str(ROOT / "gapforge.py"), "gc", "--yes"],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "GAPFORGE_ROOT": str(world.root)},
+    )
     while child.poll() is None and len(objects(world)) > len(kept) + 1900:
         time.sleep(0.002)
     child.kill()
@@ -412,14 +480,19 @@ def test_a_killed_gc_leaves_a_store_that_the_next_one_finishes(world: Project) -
     assert objects(world) == kept
 
 
-def test_gc_in_korean(world: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_in_korean(
+    world: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     before = objects(world)
     stray = world.store / "sha256" / "zz"
     stray.mkdir()
     assert cli.main(["gc"]) == 0
     assert objects(world) == before, "nobody was asked"
-    assert f"경고: {stray}: gapforge의 것이 아니어서 손대지 않습니다 (gapforge의 것이 아닌 폴더임)" in text_of(capsys)
+    assert (
+        f"경고: {stray}: gapforge의 것이 아니어서 손대지 않습니다 (gapforge의 것이 아닌 폴더임)"
+        in text_of(capsys)
+    )
     lock = world.lock_file(PRESET)
     lock.unlink()
     lock.symlink_to("/dev/null")

@@ -60,15 +60,26 @@ def test_gc_between_sticks_keeps_what_came(half: Half, capsys: pytest.CaptureFix
     assert cli.main(["gc", "--yes"]) == 0
     assert hashes(half.site) == before - {sha256_bytes(LOOSE)} and half.parts() == parts
     said = capsys.readouterr()
-    assert f"note: bundle {half.bundle} ({PRESET}) is not imported to its end, so {len(before) - 1} files" in said.out
-    assert "./gapforge unpack FOLDER" in said.out and f"./gapforge gc --drop {half.bundle}" in said.out
+    assert (
+        f"note: bundle {half.bundle} ({PRESET}) is not imported to its end, so {len(before) - 1} files"
+        in said.out
+    )
+    assert (
+        "./gapforge unpack FOLDER" in said.out and f"./gapforge gc --drop {half.bundle}" in said.out
+    )
     assert not said.err, "the parts of a cut object are not strange"
     assert cli.main(["gc", "--json"]) == 0
     waiting = json.loads(capsys.readouterr().out)["unfinished_imports"]
-    assert [(w["bundle"], w["presets"], w["count"]) for w in waiting] == [(half.bundle, [PRESET], len(before) - 1)]
+    assert [(w["bundle"], w["presets"], w["count"]) for w in waiting] == [
+        (half.bundle, [PRESET], len(before) - 1)
+    ]
     carried = sum(f.stat().st_size for f in half.files[5:])
     result = receive(half.site, *half.files[5:])
-    assert result.complete and result.imported_bytes < carried + SIZE and verify(half.site.artifacts_of(PRESET)).ok
+    assert (
+        result.complete
+        and result.imported_bytes < carried + SIZE
+        and verify(half.site.artifacts_of(PRESET)).ok
+    )
     assert not half.record.parent.exists() and not half.parts()
     assert cli.main(["gc", "--yes"]) == 0
     assert "nothing to delete" in capsys.readouterr().out and hashes(half.site) >= half.made.objects
@@ -90,7 +101,9 @@ def test_the_record_is_there_before_the_first_object(
     assert seen and all(seen)
 
 
-def test_what_the_site_had_and_pack_left_out_stays_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_site_had_and_pack_left_out_stays_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Objects that no lock names, which the inventory listed: the bundle's lock needs them."""
     made = sender(tmp_path)
     site = site_at(tmp_path / "site")
@@ -135,7 +148,9 @@ def test_only_a_bundle_that_is_on_its_way_is_given_up(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "numbers", "deep", "link", "folder"])
-def test_a_record_that_cannot_be_read_stops_gc(half: Half, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_cannot_be_read_stops_gc(
+    half: Half, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = half.record.read_text()
     half.record.unlink()
     if damage == "link":
@@ -143,33 +158,52 @@ def test_a_record_that_cannot_be_read_stops_gc(half: Half, damage: str, capsys: 
     elif damage == "folder":
         half.record.mkdir()
     else:
-        half.record.write_text({"cut": text[: len(text) // 2], "empty": "", "other": text.replace(half.bundle, "0" * 24),
-                                "numbers": text.replace('"objects": [', '"objects": [1,'), "deep": "[" * 99_999}[damage])  # fmt: skip
+        half.record.write_text(
+            {
+                "cut": text[: len(text) // 2],
+                "empty": "",
+                "other": text.replace(half.bundle, "0" * 24),
+                "numbers": text.replace('"objects": [', '"objects": [1,'),
+                "deep": "[" * 99_999,
+            }[damage]
+        )
     before, parts = hashes(half.site), half.parts()
     assert cli.main(["gc", "--yes"]) == 4
     said = capsys.readouterr().err
-    assert str(half.record) in said and f"./gapforge gc --drop {half.bundle}" in said and "nothing was deleted" in said
+    assert (
+        str(half.record) in said
+        and f"./gapforge gc --drop {half.bundle}" in said
+        and "nothing was deleted" in said
+    )
     assert hashes(half.site) == before and half.parts() == parts
     if damage in ("cut", "link"):  # the volumes come again and say anew what they name
         if damage == "link":
             half.record.unlink()
         assert not receive(half.site, *half.files[:5]).complete
-        assert cli.main(["gc", "--yes"]) == 0 and hashes(half.site) == before - {sha256_bytes(LOOSE)}
+        assert cli.main(["gc", "--yes"]) == 0 and hashes(half.site) == before - {
+            sha256_bytes(LOOSE)
+        }
     elif damage != "folder":
         assert cli.main(["gc", "--yes", "--drop", half.bundle]) == 0 and not hashes(half.site)
 
 
-def test_something_else_in_place_of_the_records_stops_gc(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
+def test_something_else_in_place_of_the_records_stops_gc(
+    half: Half, capsys: pytest.CaptureFixture[str]
+) -> None:
     half.record.unlink()
     half.record.parent.rmdir()
     half.record.parent.write_text("mine")
     before = hashes(half.site)
     assert cli.main(["gc", "--yes"]) == 4 and hashes(half.site) == before
     said = capsys.readouterr().err
-    assert f"ls -ld {half.record.parent}" in said and "--drop" not in said  # no bundle is called "imports"
+    assert (
+        f"ls -ld {half.record.parent}" in said and "--drop" not in said
+    )  # no bundle is called "imports"
 
 
-def test_strange_things_beside_the_records_are_named_and_stay(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_things_beside_the_records_are_named_and_stay(
+    half: Half, capsys: pytest.CaptureFixture[str]
+) -> None:
     (half.record.parent / "notes.txt").write_text("mine")
     assert cli.main(["gc", "--yes"]) == 0
     assert "notes.txt: is a file that is not ours; it is left alone" in capsys.readouterr().err
@@ -197,11 +231,17 @@ def test_two_bundles_on_their_way(half: Half, tmp_path: Path) -> None:
     before = hashes(half.site)
     assert cli.main(["gc", "--yes", "--drop", packed.plan.bundle]) == 0
     kept = hashes(half.site)
-    assert kept < before and half.record.exists() and unfinished_imports.bundles(half.site.store) == [half.bundle]
+    assert (
+        kept < before
+        and half.record.exists()
+        and unfinished_imports.bundles(half.site.store) == [half.bundle]
+    )
     assert receive(half.site, half.stick).complete
 
 
-def test_volumes_that_name_more_than_any_bundle(half: Half, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_volumes_that_name_more_than_any_bundle(
+    half: Half, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(unpacking, "MAX_NAMED", 5)
     site = site_at(tmp_path / "other")
     with pytest.raises(BundleError, match="name more than 5 objects"):
@@ -209,7 +249,9 @@ def test_volumes_that_name_more_than_any_bundle(half: Half, monkeypatch: pytest.
     assert not hashes(site) and look([half.stick]).bundle == half.bundle
 
 
-def test_a_record_that_cannot_be_read_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_cannot_be_read_in_korean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     bundle = "a" * 24
     file = unfinished_imports.file_of(tmp_path, bundle)

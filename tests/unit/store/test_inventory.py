@@ -37,7 +37,9 @@ HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 INVENTORIES = st.builds(
     Inventory.of,
     st.from_regex(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,39}", fullmatch=True),
-    st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,199}", fullmatch=True), HASHES, max_size=5),
+    st.dictionaries(
+        st.from_regex(r"[a-z0-9][a-z0-9._-]{0,199}", fullmatch=True), HASHES, max_size=5
+    ),
     st.dictionaries(HASHES, st.integers(0, LARGEST // 64), max_size=40),
 )
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -51,19 +53,25 @@ def signed(body: str) -> str:
 
 def body(*objects: str, head: str = "", count: int | None = None, total: int | None = None) -> str:
     total = sum(int(o.split()[1]) for o in objects) if total is None else total
-    return signed(f"gapforge-inventory 1\ngapforge 1.2\n{head}objects {len(objects) if count is None else count} {total}\n"
-                  + "".join(f"{o}\n" for o in objects))  # fmt: skip
+    return signed(
+        f"gapforge-inventory 1\ngapforge 1.2\n{head}objects {len(objects) if count is None else count} {total}\n"
+        + "".join(f"{o}\n" for o in objects)
+    )
 
 
 # -- the text
 
 
 def test_the_text_is_this() -> None:
-    above = (f"gapforge-inventory 1\ngapforge 1.2\npreset one {A}\npreset two {B}\nobjects 3 1000000000007\n"
-             f"{A} 0\n{B} 7\n{C} 1000000000000\n")  # fmt: skip
+    above = (
+        f"gapforge-inventory 1\ngapforge 1.2\npreset one {A}\npreset two {B}\nobjects 3 1000000000007\n"
+        f"{A} 0\n{B} 7\n{C} 1000000000000\n"
+    )
     assert SMALL.render() == signed(above)
     assert SMALL.sha256 == hashlib.sha256(above.encode()).hexdigest()
-    assert body(f"{A} 0") == Inventory.of("1.2", {}, {A: 0}).render(), "the other tests' texts are well formed"
+    assert body(f"{A} 0") == Inventory.of("1.2", {}, {A: 0}).render(), (
+        "the other tests' texts are well formed"
+    )
 
 
 @given(INVENTORIES)
@@ -78,7 +86,9 @@ def test_what_is_rendered_is_parsed_to_the_same(inventory: Inventory) -> None:
 def test_lookup(inventory: Inventory, other: str) -> None:
     held = dict(inventory)
     assert len(inventory) == len(held) and inventory.total == sum(held.values())
-    assert all(inventory.size_of(sha256) == size and sha256 in inventory for sha256, size in held.items())
+    assert all(
+        inventory.size_of(sha256) == size and sha256 in inventory for sha256, size in held.items()
+    )
     assert (other in inventory) is (other in held)
 
 
@@ -103,20 +113,32 @@ def test_any_cut_is_refused(inventory: Inventory, data: st.DataObject) -> None:
 @settings(max_examples=300)
 @given(st.text(max_size=300))
 def test_noise_is_refused_not_stumbled_over(text: str) -> None:
-    for tried in (text, "gapforge-inventory 1\n" + text, "gapforge-inventory 1\ngapforge 1\nobjects 1 1\n" + text):
+    for tried in (
+        text,
+        "gapforge-inventory 1\n" + text,
+        "gapforge-inventory 1\ngapforge 1\nobjects 1 1\n" + text,
+    ):
         with pytest.raises(VerifyError):
             Inventory.parse(tried)
 
 
 def test_order_and_machine_do_not_matter() -> None:
-    assert Inventory.of("1.2", {"two": B, "one": A}, {C: 10**12, B: 7, A: 0}).render() == SMALL.render()
+    assert (
+        Inventory.of("1.2", {"two": B, "one": A}, {C: 10**12, B: 7, A: 0}).render()
+        == SMALL.render()
+    )
 
 
 def test_line_ends_of_mail_programs_do_no_harm(tmp_path: Path) -> None:
     text = SMALL.render().replace("\n", "\r\n")
     file = tmp_path / "x"
     file.write_bytes(text.encode())
-    assert Inventory.parse(text) == Inventory.read(file) == Inventory.parse(SMALL.render()[:-1]) == SMALL
+    assert (
+        Inventory.parse(text)
+        == Inventory.read(file)
+        == Inventory.parse(SMALL.render()[:-1])
+        == SMALL
+    )
 
 
 UPPER = f"{'A' * 64} 1"
@@ -154,7 +176,9 @@ HOSTILE = {
     "a preset with a slash": body(head=f"preset a/b {A}\n"),
     "a preset without a lock": body(head="preset one\n"),
     "a long name": body(head=f"preset {'a' * 201} {A}\n"),
-    "an escape sequence as version": signed("gapforge-inventory 1\ngapforge \x1b[2J\nobjects 0 0\n"),
+    "an escape sequence as version": signed(
+        "gapforge-inventory 1\ngapforge \x1b[2J\nobjects 0 0\n"
+    ),
     "too many presets": body(head="".join(f"preset {i:06} {A}\n" for i in range(MOST_PRESETS + 1))),
     "more after the end": SMALL.render() + "\n",
     "two in one": SMALL.render() * 2,
@@ -164,7 +188,7 @@ HOSTILE = {
     "CR CR LF": SMALL.render().replace("\n", "\r\r\n"),
     "NUL": SMALL.render().replace(" ", "\0"),
     "longer than allowed": "a" * 100_000_001,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -172,7 +196,11 @@ def test_hostile_texts_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(VerifyError) as error:
         Inventory.parse(HOSTILE[name], "sent.txt")
     shown = error.value.render()
-    assert shown.startswith("error: sent.txt is not an inventory") and "next:" in shown and len(shown) < 1000
+    assert (
+        shown.startswith("error: sent.txt is not an inventory")
+        and "next:" in shown
+        and len(shown) < 1000
+    )
     file = tmp_path / "sent.txt"
     file.write_bytes(HOSTILE[name].encode())
     with pytest.raises(VerifyError):
@@ -187,9 +215,14 @@ def test_a_newer_format_is_named() -> None:
 
 def test_what_an_inventory_cannot_say_is_refused() -> None:
     for tool, presets, objects in (
-        ("1 2", {}, {}), ("", {}, {}), ("1", {"A": A}, {}), ("1", {"a": "x"}, {}), ("1", {}, {"x": 1}),
-        ("1", {}, {A: -1}), ("1", {}, {A: LARGEST, B: 1}),
-    ):  # fmt: skip
+        ("1 2", {}, {}),
+        ("", {}, {}),
+        ("1", {"A": A}, {}),
+        ("1", {"a": "x"}, {}),
+        ("1", {}, {"x": 1}),
+        ("1", {}, {A: -1}),
+        ("1", {}, {A: LARGEST, B: 1}),
+    ):
         with pytest.raises(ValueError, match="cannot hold"):
             Inventory.of(tool, presets, objects)
 
@@ -219,12 +252,20 @@ def test_a_million_objects_need_little_memory(way: str, tmp_path: Path) -> None:
             out.write(text)
             digest.update(text.encode())
         out.write(f"sha256 {digest.hexdigest()}\n")
-    code = ("import re, sys; from pathlib import Path; from gapforge.store.inventory import Inventory; f = Path(sys.argv[1]); "
-            f"i = Inventory.{'read(f)' if way == 'read' else 'parse(f.read_text())'}; assert len(i) == 10**6; "
-            "assert i.size_of(f'{999999:064x}') == 10**12; "
-            "print(i.digest, re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True, cwd=tmp_path,
-                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})  # fmt: skip
+    code = (
+        "import re, sys; from pathlib import Path; from gapforge.store.inventory import Inventory; f = Path(sys.argv[1]); "
+        f"i = Inventory.{'read(f)' if way == 'read' else 'parse(f.read_text())'}; assert len(i) == 10**6; "
+        "assert i.size_of(f'{999999:064x}') == 10**12; "
+        "print(i.digest, re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
     assert done.stdout.split()[0] == short_digest(digest.hexdigest())
     assert int(done.stdout.split()[1]) < (100_000 if way == "read" else 200_000), "kilobytes"
 
@@ -282,7 +323,9 @@ def site(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
 
 def held(project: Project) -> dict[str, int]:
     data = [content for _, content in FILES.values()]
-    data += [(project.artifacts_of(PRESET) / name).read_bytes() for name in ("lock.json", "SHA256SUMS")]
+    data += [
+        (project.artifacts_of(PRESET) / name).read_bytes() for name in ("lock.json", "SHA256SUMS")
+    ]
     return {sha256_bytes(content): len(content) for content in data}
 
 
@@ -303,7 +346,9 @@ def test_store_and_copies_of_the_same_holdings_give_the_same_bytes(site: Project
     for path in sorted(p for p in view.rglob("*") if p.is_file()):
         store.place(store.add_bytes(path.read_bytes()), path)
     stock = take_inventory.take(site)
-    assert (stock.files, stock.bytes) == (len(held(site)), sum(held(site).values())), "each inode is read once"
+    assert (stock.files, stock.bytes) == (len(held(site)), sum(held(site).values())), (
+        "each inode is read once"
+    )
     cli.main(["inventory", "--all", "--output", "store", "--jobs", "1"])
     assert Path("copies").read_bytes() == Path("store").read_bytes()
 
@@ -333,8 +378,9 @@ def test_damage_is_named_and_left_out_and_the_rest_is_written(
     document = json.loads(shown.out)
     assert document["ok"] is False and document["error"]["exit_code"] == 5
     assert {fault["where"] for fault in document["faults"]} == {
-        f"{PRESET}/{damaged}", f".store/sha256/{bad.parent.name}/{bad.name}",
-    }  # fmt: skip
+        f"{PRESET}/{damaged}",
+        f".store/sha256/{bad.parent.name}/{bad.name}",
+    }
     expected = held(site)
     del expected[sha256_bytes(FILES[damaged][1])]
     assert dict(Inventory.read(Path("inventory.txt"))) == expected
@@ -361,13 +407,21 @@ def test_strange_files_are_named_not_followed(site: Project) -> None:
     (objects / "ab" / ("c" * 64)).write_text("x")
     stock = take_inventory.take(site)
     assert {fault.where for fault in stock.faults} == {
-        f"{PRESET}/pipe", f"{PRESET}/link", f"{PRESET}/folder", ".store/sha256/README", f".store/sha256/ab/{'c' * 64}",
-    }  # fmt: skip
+        f"{PRESET}/pipe",
+        f"{PRESET}/link",
+        f"{PRESET}/folder",
+        ".store/sha256/README",
+        f".store/sha256/ab/{'c' * 64}",
+    }
     assert dict(stock.inventory) == held(site)
 
 
-def test_names_that_would_play_tricks_on_a_terminal(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    os.symlink("/etc/\x1b]0;x", os.fsencode(site.artifacts_of(PRESET)) + b"/\xff\x1b[2J\n\xea\xb0\x80")
+def test_names_that_would_play_tricks_on_a_terminal(
+    site: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.symlink(
+        "/etc/\x1b]0;x", os.fsencode(site.artifacts_of(PRESET)) + b"/\xff\x1b[2J\n\xea\xb0\x80"
+    )
     assert cli.main(["inventory", "--json"]) == VerifyError.exit_code
     shown = capsys.readouterr()
     assert json.loads(shown.out)["faults"][0]["where"] == f"{PRESET}/\\udcff\\x1b[2J\\n가"
@@ -391,7 +445,9 @@ def test_a_file_that_grows_while_it_is_read(site: Project, monkeypatch: pytest.M
 
     monkeypatch.setattr(take_inventory, "hash_all", late)
     stock = take_inventory.take(site)
-    assert [(f.where, f.problem) for f in stock.faults] == [(f"{PRESET}/requirements.txt", "changed while it was read")]
+    assert [(f.where, f.problem) for f in stock.faults] == [
+        (f"{PRESET}/requirements.txt", "changed while it was read")
+    ]
 
 
 def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,7 +464,9 @@ def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatc
         (f"{PRESET}/{damaged}", f"손상됨: sha256이 {sha256_bytes(b'x')}임", f"sha256 {sha256}"),
     ]
     error = stock.error()
-    assert error.message == "파일 2개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다"
+    assert (
+        error.message == "파일 2개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다"
+    )
     assert error.hint == "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 담겨 옵니다"
     with pytest.raises(VerifyError) as caught:
         take_inventory.take(site, ["absent"])
@@ -422,7 +480,9 @@ def test_unverified_bytes_are_never_held(site: Project) -> None:
     assert sha256_bytes(b"half of something") not in take_inventory.take(site).inventory
 
 
-@pytest.mark.parametrize("name", ["../outside", "", ".", "..", ".store", "debian12-cpu-quickstar", "a/b"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "", ".", "..", ".store", "debian12-cpu-quickstar", "a/b"]
+)
 def test_names_that_are_none(site: Project, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     site.store.mkdir()
     assert cli.main(["inventory", name]) == 2
@@ -430,7 +490,9 @@ def test_names_that_are_none(site: Project, name: str, capsys: pytest.CaptureFix
     assert name != "debian12-cpu-quickstar" or f'did you mean "{PRESET}"' in capsys.readouterr().err
 
 
-def test_nothing_but_an_inventory_is_replaced(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_but_an_inventory_is_replaced(
+    site: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("thesis").write_text("mine")
     Path("link").symlink_to("thesis")
     for output in ("thesis", "link", ".", str(site.artifacts_of(PRESET) / "x")):
@@ -454,8 +516,16 @@ def test_one_that_was_sent_is_shown(site: Project, capsys: pytest.CaptureFixture
     assert digest in capsys.readouterr().out
     assert cli.main(["inventory", "--read", "inventory.txt", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == digest
-    assert cli.main(["inventory", "--read", "inventory.txt", "--digest", digest.lower().replace("-", " ")]) == 0
-    assert cli.main(["inventory", "--read", "inventory.txt", "--digest", SMALL.digest]) == VerifyError.exit_code
+    assert (
+        cli.main(
+            ["inventory", "--read", "inventory.txt", "--digest", digest.lower().replace("-", " ")]
+        )
+        == 0
+    )
+    assert (
+        cli.main(["inventory", "--read", "inventory.txt", "--digest", SMALL.digest])
+        == VerifyError.exit_code
+    )
     assert SMALL.digest in capsys.readouterr().err
     misread = digest[:-1] + ("7" if digest[-1] != "7" else "8")
     assert cli.main(["inventory", "--read", "inventory.txt", "--digest", misread]) == 2
@@ -482,10 +552,16 @@ def test_nothing_of_the_day_or_machine(site: Project) -> None:
         ("", ": 1행", '중간에 잘림; 기대한 값: "gapforge-inventory 1"'),
         ("gapforge-inventory 1\nx\n", ": 2행", '형식이 다름; 기대한 값: "gapforge VERSION"'),
         ("이름\n", "", "ASCII가 아닌 글자가 있음"),
-        ("gapforge-inventory 1\ngapforge 0.3.0\nobjects 1000001 1\n", ": 3행", "객체 1000001개로 적혀 있음; 기대한 값: 1000000 이하"),
+        (
+            "gapforge-inventory 1\ngapforge 0.3.0\nobjects 1000001 1\n",
+            ": 3행",
+            "객체 1000001개로 적혀 있음; 기대한 값: 1000000 이하",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_no_inventory_in_korean(monkeypatch: pytest.MonkeyPatch, text: str, where: str, problem: str) -> None:
+)
+def test_what_is_no_inventory_in_korean(
+    monkeypatch: pytest.MonkeyPatch, text: str, where: str, problem: str
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     with pytest.raises(VerifyError) as caught:
         Inventory.parse(text)

@@ -101,7 +101,9 @@ def test_none_of_many_has_its_name_before_all_are_on_the_disk(
     assert {path.parent.stat().st_ino for path in named} <= synced, "a folder that was not synced"
 
 
-def test_many_that_the_disk_does_not_take_stay_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_that_the_disk_does_not_take_stay_without_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path / "store")
     files = several(store)
     bad = list(files)[2].stat().st_ino
@@ -110,27 +112,43 @@ def test_many_that_the_disk_does_not_take_stay_without_names(tmp_path: Path, mon
         if os.fstat(handle).st_ino == bad:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(careful, "_syncfs", lambda folder: False)  # it says that something went wrong, not what
+    monkeypatch.setattr(
+        careful, "_syncfs", lambda folder: False
+    )  # it says that something went wrong, not what
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageError, match=r"several-2: the disk is full"):
         store.add_all(files)
-    assert not any(store.has(sha256) for sha256 in files.values()) and all(file.exists() for file in files)
+    assert not any(store.has(sha256) for sha256 in files.values()) and all(
+        file.exists() for file in files
+    )
 
 
-def test_one_sync_for_many_only_where_it_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_sync_for_many_only_where_it_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = tmp_path.stat().st_dev
     mount = f"1 2 {os.major(device)}:{os.minor(device)} / / rw - {{}} none rw"
     real = Path.read_text
-    cases = {("ext4", "5.15.0-1-generic"): True, ("ext4", "5.4.0"): False, ("fuseblk", "6.1.0"): False}
+    cases = {
+        ("ext4", "5.15.0-1-generic"): True,
+        ("ext4", "5.4.0"): False,
+        ("fuseblk", "6.1.0"): False,
+    }
     for (kind, release), good in cases.items():
 
         def read_text(path: Path, *args: str, kind: str = kind, **kwargs: str) -> str:
-            return mount.format(kind) if path == Path("/proc/self/mountinfo") else real(path, *args, **kwargs)
+            return (
+                mount.format(kind)
+                if path == Path("/proc/self/mountinfo")
+                else real(path, *args, **kwargs)
+            )
 
         monkeypatch.setattr(Path, "read_text", read_text)
         monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
         assert careful._one_sync_will_do(tmp_path) is good
-    monkeypatch.setattr(Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n")
+    monkeypatch.setattr(
+        Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n"
+    )
     assert careful._one_sync_will_do(tmp_path) is False
 
 
@@ -232,7 +250,9 @@ def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.M
     assert not store.links() and not list(store.partial("x").parent.iterdir())
     assert store.view(folder, files) == Laid((), 2, 5)
     inode = (folder / "x").stat().st_ino
-    assert store.view(folder, files) == Laid((), 2, 5), "copies take their room twice, made now or before"
+    assert store.view(folder, files) == Laid((), 2, 5), (
+        "copies take their room twice, made now or before"
+    )
     assert (folder / "x").stat().st_ino == inode, "a right copy is not made again"
     (folder / "x").chmod(0o644)
     (folder / "x").write_bytes(b"2")
@@ -240,7 +260,9 @@ def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.M
     assert (folder / "x").read_bytes() == b"1"
 
 
-def test_a_copy_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path / "store")
     sha256 = store.add_bytes(b"copied")
     synced: list[tuple[int, bytes]] = []

@@ -74,9 +74,14 @@ def test_all_faults_in_one_report(project: Project) -> None:
     os.mkfifo(folder / "debs/Release")
     report = check(project)
     assert found(report) == {
-        ("changed", WHEEL), ("short", SOURCE), ("grown", DEB), ("missing", "debs/Packages"),
-        ("extra", "wheels/evil.whl"), ("not-a-file", "requirements.txt"), ("not-a-file", "debs/Release"),
-    }  # fmt: skip
+        ("changed", WHEEL),
+        ("short", SOURCE),
+        ("grown", DEB),
+        ("missing", "debs/Packages"),
+        ("extra", "wheels/evil.whl"),
+        ("not-a-file", "requirements.txt"),
+        ("not-a-file", "debs/Release"),
+    }
     by_file = {fault.file: fault for fault in report.faults}
     assert by_file[SOURCE].actual == "10 bytes"
     assert by_file[SOURCE].expected == f"{len(FILES[SOURCE][1])} bytes"
@@ -85,12 +90,18 @@ def test_all_faults_in_one_report(project: Project) -> None:
     with pytest.raises(VerifyError) as error:
         report.raise_for_faults()
     assert error.value.exit_code == 5 and len(error.value.faults) == 7
-    assert WHEEL in error.value.hint and "deps_sync.sh" in error.value.hint and "remove" in error.value.hint
+    assert (
+        WHEEL in error.value.hint
+        and "deps_sync.sh" in error.value.hint
+        and "remove" in error.value.hint
+    )
     document = json.loads(json.dumps(report.to_json()))
     assert document["ok"] is False and len(document["faults"]) == 7
 
 
-def test_a_link_is_a_fault_even_when_it_leads_to_the_right_bytes(project: Project, tmp_path: Path) -> None:
+def test_a_link_is_a_fault_even_when_it_leads_to_the_right_bytes(
+    project: Project, tmp_path: Path
+) -> None:
     file = project.artifacts_of(PRESET) / WHEEL
     shutil.move(file, tmp_path / "elsewhere.whl")
     file.symlink_to(tmp_path / "elsewhere.whl")
@@ -102,8 +113,11 @@ def test_a_linked_folder_is_not_entered(project: Project, tmp_path: Path) -> Non
     shutil.move(folder, tmp_path / "debs")
     folder.symlink_to(tmp_path / "debs")
     assert found(check(project)) == {
-        ("not-a-file", "debs"), ("missing", DEB), ("missing", "debs/Packages"), ("missing", "debs/Release"),
-    }  # fmt: skip
+        ("not-a-file", "debs"),
+        ("missing", DEB),
+        ("missing", "debs/Packages"),
+        ("missing", "debs/Release"),
+    }
 
 
 def test_a_link_put_there_between_looking_and_reading(
@@ -142,7 +156,9 @@ def test_a_disk_that_fails_while_reading(project: Project, monkeypatch: pytest.M
 def test_permission_denied_is_a_fault_not_a_crash(project: Project) -> None:
     (project.artifacts_of(PRESET) / WHEEL).chmod(0)
     (project.artifacts_of(PRESET) / "debs").chmod(0)
-    assert ("unreadable", WHEEL) in found(check(project)) and ("unreadable", "debs") in found(check(project))
+    assert ("unreadable", WHEEL) in found(check(project)) and ("unreadable", "debs") in found(
+        check(project)
+    )
 
 
 def test_folder_in_place_of_a_file(project: Project) -> None:
@@ -170,11 +186,15 @@ def test_sums_file_must_say_what_the_lock_says(project: Project) -> None:
 
 def test_sums_file_may_list_the_lock_itself(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
-    done = subprocess.run(["sha256sum", "lock.json"], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sha256sum", "lock.json"], cwd=folder, capture_output=True, text=True, check=True
+    )
     with open(folder / "SHA256SUMS", "a") as file:
         file.write(done.stdout)
     assert check(project).ok
-    flip(folder / "lock.json", -3)  # white space or a brace: either the lock or the sum must complain
+    flip(
+        folder / "lock.json", -3
+    )  # white space or a brace: either the lock or the sum must complain
     with pytest.raises((LockError, VerifyError)):
         check(project, project_lock=None).raise_for_faults()
 
@@ -210,7 +230,8 @@ def test_a_lock_with_another_hash_does_not_pass_as_truth(project: Project) -> No
     from gapforge.base.files import sha256_file
 
     entries = tuple(
-        dataclasses.replace(e, sha256=sha256_file(folder / WHEEL)) if e.path == WHEEL else e for e in lock.entries
+        dataclasses.replace(e, sha256=sha256_file(folder / WHEEL)) if e.path == WHEEL else e
+        for e in lock.entries
     )
     forged = dataclasses.replace(lock, entries=entries)
     (folder / "lock.json").write_text(forged.render())
@@ -228,7 +249,9 @@ def test_artifacts_of_another_state_of_the_preset(project: Project) -> None:
         check(project, preset=changed)
     assert error.value.exit_code == 4 and "deps_sync.sh" in error.value.hint
     with pytest.raises(LockError, match="another preset"):
-        check_preset_state(locks.load(project.lock_file(PRESET)), dataclasses.replace(preset, name="other"))
+        check_preset_state(
+            locks.load(project.lock_file(PRESET)), dataclasses.replace(preset, name="other")
+        )
 
 
 def test_artifacts_and_repository_of_different_syncs(project: Project) -> None:
@@ -288,9 +311,12 @@ def test_interruption_ends_at_once(project: Project, monkeypatch: pytest.MonkeyP
 
 def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(root / "gapforge.py"), *words], capture_output=True, text=True, check=False,
+        [sys.executable, "-I", "-S", str(root / "gapforge.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
         env={"PATH": os.environ["PATH"], "GAPFORGE_ROOT": str(project.root), "GAPFORGE_LANG": "en"},
-    )  # fmt: skip
+    )
 
 
 def test_verb_with_no_third_party_package(project: Project, root: Path) -> None:
@@ -309,7 +335,11 @@ def test_verb_json_names_every_fault_and_exits_5(project: Project, root: Path) -
     document = json.loads(done.stdout)
     assert document["ok"] is False
     faults = document["presets"][0]["faults"]
-    assert {(f["kind"], f["file"]) for f in faults} == {("changed", WHEEL), ("missing", DEB), ("extra", "extra")}
+    assert {(f["kind"], f["file"]) for f in faults} == {
+        ("changed", WHEEL),
+        ("missing", DEB),
+        ("extra", "extra"),
+    }
     assert all(f["expected"] and f["actual"] for f in faults)
 
 

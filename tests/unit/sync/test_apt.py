@@ -47,11 +47,14 @@ def site() -> Iterator[Site]:
 
 
 @given(
-    st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True), st.sets(st.sampled_from(["a", "b", "c", "d", "e"]))
+    st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True),
+    st.sets(st.sampled_from(["a", "b", "c", "d", "e"])),
 )
 def test_an_index_is_cut_down_to_the_named_files(present: list[str], wanted: set[str]) -> None:
     stanzas = [
-        debian_control.stanza_for(f"Package: {n}\nDescription: x\n more\n", file=f"{n}.deb", size=1, sha256=n * 64)
+        debian_control.stanza_for(
+            f"Package: {n}\nDescription: x\n more\n", file=f"{n}.deb", size=1, sha256=n * 64
+        )
         for n in present
     ]
     text = debian_control.join_stanzas(stanzas)
@@ -73,16 +76,24 @@ def test_what_an_index_lacks_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
         debian_control.filter_index("", {"a.deb"})
     assert caught.value.message == "패키지 색인에 없는 deb 패키지가 있습니다"
     assert caught.value.faults[0].problem == "debs/Packages에 항목이 없음"
-    assert caught.value.hint == "온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
+    assert (
+        caught.value.hint == "온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
+    )
 
 
 def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() -> None:
-    control = (
-        "Package: x\nVersion: 1\nSize: 7\nSHA256: lie\nFilename: ../../etc/passwd\n continued\nDescription: a\n b\n .\n"
+    control = "Package: x\nVersion: 1\nSize: 7\nSHA256: lie\nFilename: ../../etc/passwd\n continued\nDescription: a\n b\n .\n"
+    values = debian_control.fields(
+        debian_control.stanza_for(control, file="x.deb", size=3, sha256="0" * 64)
     )
-    values = debian_control.fields(debian_control.stanza_for(control, file="x.deb", size=3, sha256="0" * 64))
-    assert values == {"package": "x", "version": "1", "description": "a\nb\n.", "filename": "./x.deb", "size": "3",
-                      "sha256": "0" * 64}  # fmt: skip
+    assert values == {
+        "package": "x",
+        "version": "1",
+        "description": "a\nb\n.",
+        "filename": "./x.deb",
+        "size": "3",
+        "sha256": "0" * 64,
+    }
 
 
 def test_a_release_describes_its_index_and_nothing_of_the_day() -> None:
@@ -98,7 +109,9 @@ def test_the_index_of_a_folder_is_the_same_for_the_same_files(tmp_path: Path) ->
         for name in names:
             make_deb(tmp_path / place, name, "1:2.0+x~1", Depends="libc6")
         write_index(tmp_path / place)
-    first, second = ([(tmp_path / p / n).read_bytes() for n in ("Packages", "Release")] for p in "12")
+    first, second = (
+        [(tmp_path / p / n).read_bytes() for n in ("Packages", "Release")] for p in "12"
+    )
     assert first == second
     assert [s["version"] for s in debian_control.parse(first[0].decode())] == ["1:2.0+x~1"] * 3
     (tmp_path / "1" / "broken.deb").write_bytes(b"<html>")
@@ -159,7 +172,9 @@ def test_deb822_sources_and_back() -> None:
     usable = [e for e in map(apt_sources.usable, entries) if e]
     assert usable[0].types == ("deb",)
     assert usable[0].components == ("main", "universe")
-    assert usable[1].uris == ("http://c.example/",), "a base image may not read this machine's files"
+    assert usable[1].uris == ("http://c.example/",), (
+        "a base image may not read this machine's files"
+    )
     for entry in entries:
         assert apt_sources.read_deb822(entry.render()) == [entry]
 
@@ -167,8 +182,13 @@ def test_deb822_sources_and_back() -> None:
 # -- the isolated root
 
 
-def isolated(tmp_path: Path, files: dict[str, bytes | str], extra: tuple[AptSource, ...] = (), work: str = "work",
-             network: Network = NETWORK) -> IsolatedApt:  # fmt: skip
+def isolated(
+    tmp_path: Path,
+    files: dict[str, bytes | str],
+    extra: tuple[AptSource, ...] = (),
+    work: str = "work",
+    network: Network = NETWORK,
+) -> IsolatedApt:
     layout = read_layout(make_base(tmp_path / "base", files))
     return IsolatedApt(read_files(layout), extra, tmp_path / work, network)
 
@@ -184,7 +204,9 @@ BASE = {
 
 
 @needs_apt
-def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_configuration(tmp_path: Path) -> None:
+def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_configuration(
+    tmp_path: Path,
+) -> None:
     apt = isolated(tmp_path, dict(BASE))
     text = (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
     assert "URIs: http://a.example/d" in text
@@ -202,20 +224,36 @@ def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_config
 
 
 @needs_apt
-def test_nothing_of_this_machine_s_apt_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_this_machine_s_apt_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("APT_CONFIG", "/etc/apt/apt.conf")
-    apt = isolated(tmp_path, dict(BASE), network=replace(NETWORK, ca_bundle=Path("/ca.pem"), netrc=Path("/netrc")))
+    apt = isolated(
+        tmp_path,
+        dict(BASE),
+        network=replace(NETWORK, ca_bundle=Path("/ca.pem"), netrc=Path("/netrc")),
+    )
     dump = apt.run(["apt-config", "dump"]).output
     apt.close()
-    values = dict(line.rstrip(";").replace('"', "").split(" ", 1) for line in dump.splitlines() if " " in line)
+    values = dict(
+        line.rstrip(";").replace('"', "").split(" ", 1) for line in dump.splitlines() if " " in line
+    )
     assert values["Dir"] == str(apt.root)
     assert values["APT::Install-Recommends"] == "false"
     assert values["Acquire::Check-Valid-Until"] == "true"
     assert values["Acquire::https::CAInfo"] == "/ca.pem"
     assert values["Dir::Etc::netrc"] == "/netrc"
     host = Path("/etc/apt/apt.conf.d")
-    own = {line.split()[0] for file in host.glob("*") for line in file.read_text(errors="replace").splitlines()
-           if line.startswith(("Dpkg::", "DPkg::", "APT::NeverAutoRemove", "Unattended-Upgrade"))} if host.is_dir() else set()  # fmt: skip
+    own = (
+        {
+            line.split()[0]
+            for file in host.glob("*")
+            for line in file.read_text(errors="replace").splitlines()
+            if line.startswith(("Dpkg::", "DPkg::", "APT::NeverAutoRemove", "Unattended-Upgrade"))
+        }
+        if host.is_dir()
+        else set()
+    )
     assert not own & {line.split()[0] for line in dump.splitlines()}
     assert "Pre-Invoke" not in dump
 
@@ -230,19 +268,32 @@ def test_mirrors_replace_the_base_s_addresses(tmp_path: Path) -> None:
     assert "a.example/d x" not in text
 
 
-@pytest.mark.parametrize(("files", "said"), [
-    ({"etc/apt/sources.list": "deb [signed-by=/no/such.gpg] http://a.example/ x main\n"}, "does not hold"),
-    ({"etc/apt/sources.list": ""}, "no usable APT source"),
-    ({"etc/apt/sources.list": "deb file:/ x main\ndeb cdrom:/ x main\n"}, "no usable APT source"),
-])  # fmt: skip
-def test_unusable_bases_are_refused(tmp_path: Path, files: dict[str, bytes | str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"etc/apt/sources.list": "deb [signed-by=/no/such.gpg] http://a.example/ x main\n"},
+            "does not hold",
+        ),
+        ({"etc/apt/sources.list": ""}, "no usable APT source"),
+        (
+            {"etc/apt/sources.list": "deb file:/ x main\ndeb cdrom:/ x main\n"},
+            "no usable APT source",
+        ),
+    ],
+)
+def test_unusable_bases_are_refused(
+    tmp_path: Path, files: dict[str, bytes | str], said: str
+) -> None:
     with pytest.raises(ResolveError, match=said):
         isolated(tmp_path, files)
     assert not list((tmp_path / "work").iterdir())
 
 
 def test_a_base_without_a_package_list_is_refused(tmp_path: Path) -> None:
-    layout = read_layout(make_base(tmp_path / "base", {"etc/os-release": "ID=alpine\n"}, status=None))
+    layout = read_layout(
+        make_base(tmp_path / "base", {"etc/os-release": "ID=alpine\n"}, status=None)
+    )
     with pytest.raises(ResolveError, match="no Debian or Ubuntu"):
         IsolatedApt(read_files(layout), (), tmp_path / "work", NETWORK)
 
@@ -253,9 +304,15 @@ def test_a_source_without_a_key_is_refused_unless_it_is_a_folder(tmp_path: Path)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@pytest.mark.parametrize("case", ["armored", "binary", "second-address", "changed", "web-page", "gone"])
-def test_keys_are_checked_and_stored_under_the_right_ending(tmp_path: Path, site: Site, case: str) -> None:
-    data = {"binary": b"\x99\x01binary", "web-page": b"<!doctype html><title>key</title>"}.get(case, KEY)
+@pytest.mark.parametrize(
+    "case", ["armored", "binary", "second-address", "changed", "web-page", "gone"]
+)
+def test_keys_are_checked_and_stored_under_the_right_ending(
+    tmp_path: Path, site: Site, case: str
+) -> None:
+    data = {"binary": b"\x99\x01binary", "web-page": b"<!doctype html><title>key</title>"}.get(
+        case, KEY
+    )
     good = site.add("/key", data)
     urls = (site.url + "/absent", good) if case in ("second-address", "changed") else (good,)
     if case == "gone":
@@ -266,14 +323,18 @@ def test_keys_are_checked_and_stored_under_the_right_ending(tmp_path: Path, site
         with pytest.raises(FetchError) as caught:
             isolated(tmp_path, {}, (extra,))
         said = caught.value.render()
-        assert {"changed": sha256_bytes(data), "web-page": "no OpenPGP key", "gone": "absent2"}[case] in said
+        assert {"changed": sha256_bytes(data), "web-page": "no OpenPGP key", "gone": "absent2"}[
+            case
+        ] in said
         if case != "web-page":
             assert len(caught.value.faults) == 2, "every address is named"
         return
     apt = isolated(tmp_path, {}, (extra,))
     stored = apt.root / "keys" / ("extra-cuda.gpg" if case == "binary" else "extra-cuda.asc")
     assert stored.read_bytes() == data
-    assert f"Signed-By: {stored}" in (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
+    assert (
+        f"Signed-By: {stored}" in (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
+    )
     apt.close()
 
 
@@ -283,26 +344,56 @@ def test_the_user_s_curl_settings_do_not_reach_a_key(
 ) -> None:
     (tmp_path / ".curlrc").write_text("proxy = http://127.0.0.1:9\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    extra = source("cuda", site.url, key_urls=(site.add("/key", KEY),), key_sha256=sha256_bytes(KEY))
+    extra = source(
+        "cuda", site.url, key_urls=(site.add("/key", KEY),), key_sha256=sha256_bytes(KEY)
+    )
     isolated(tmp_path, {}, (extra,)).close()
 
 
-def test_expired_indexes_are_accepted_only_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_indexes_are_accepted_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
     apt = isolated(tmp_path, dict(BASE))
     assert 'Acquire::Check-Valid-Until "false";' in (apt.root / "apt.conf").read_text()
     apt.close()
 
 
-@pytest.mark.parametrize(("said", "message", "hint"), [
-    ("E: Release file for http://u:pw@x/InRelease is expired (invalid since 9d). Updates", "no longer valid", "clock"),
-    ("E: Release file for http://x/InRelease is not valid yet (invalid for another 3d)", "clock is behind", "correct the clock"),
-    ("W: GPG error: http://x InRelease: The following signatures couldn't be verified: NO_PUBKEY A4B469963BF863CC",
-     "A4B469963BF863CC", '"key"'),
-    ("E: The repository 'http://x ./ Release' does not have a Release file.", "no signed index", '"suite"'),
-    ("E: Failed to fetch http://x/Packages.gz  Hash Sum mismatch", "not what its signature says", "minutes"),
-    ("Err:1 http://x InRelease\n  Could not resolve 'x'\nE: Failed to fetch http://x", "cannot be fetched", "http_proxy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "message", "hint"),
+    [
+        (
+            "E: Release file for http://u:pw@x/InRelease is expired (invalid since 9d). Updates",
+            "no longer valid",
+            "clock",
+        ),
+        (
+            "E: Release file for http://x/InRelease is not valid yet (invalid for another 3d)",
+            "clock is behind",
+            "correct the clock",
+        ),
+        (
+            "W: GPG error: http://x InRelease: The following signatures couldn't be verified: NO_PUBKEY A4B469963BF863CC",
+            "A4B469963BF863CC",
+            '"key"',
+        ),
+        (
+            "E: The repository 'http://x ./ Release' does not have a Release file.",
+            "no signed index",
+            '"suite"',
+        ),
+        (
+            "E: Failed to fetch http://x/Packages.gz  Hash Sum mismatch",
+            "not what its signature says",
+            "minutes",
+        ),
+        (
+            "Err:1 http://x InRelease\n  Could not resolve 'x'\nE: Failed to fetch http://x",
+            "cannot be fetched",
+            "http_proxy",
+        ),
+    ],
+)
 def test_a_failed_update_says_what_to_do(said: str, message: str, hint: str) -> None:
     error = apt_errors.update_failure(said)
     assert message in error.message
@@ -320,12 +411,19 @@ Closure = Callable[..., list[str]]
 def closure(tmp_path: Path) -> Closure:
     """Resolve against the .debs that the test put into tmp_path/repo."""
 
-    def resolve(*packages: str, status: str = "", local: Path | None = None, work: str = "work",
-                extra: tuple[AptSource, ...] = ()) -> list[str]:  # fmt: skip
+    def resolve(
+        *packages: str,
+        status: str = "",
+        local: Path | None = None,
+        work: str = "work",
+        extra: tuple[AptSource, ...] = (),
+    ) -> list[str]:
         sources = extra
         if (tmp_path / "repo").is_dir():
             sources += (source("fix", flat_repository(tmp_path / "repo")),)
-        base = make_base(tmp_path / f"base{len(list(tmp_path.glob('base*')))}", {}, STATUS + "\n" + status)
+        base = make_base(
+            tmp_path / f"base{len(list(tmp_path.glob('base*')))}", {}, STATUS + "\n" + status
+        )
         with AptRoot(base, sources, tmp_path / work, NETWORK, local) as root:
             debs = root.closure(packages)
             fetch(debs, tmp_path / "got", NETWORK)
@@ -342,10 +440,19 @@ def test_exactly_what_the_base_lacks(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "app", "1:2.0-1", Depends="liba (>= 1), libb, base-files", Recommends="extra")
     for name in ("liba", "libb", "extra", "other", "base-files"):
-        make_deb(repo, name, "1.0", "odd-name-of-" + name + ".deb", architecture="all" if name == "liba" else "amd64")
+        make_deb(
+            repo,
+            name,
+            "1.0",
+            "odd-name-of-" + name + ".deb",
+            architecture="all" if name == "liba" else "amd64",
+        )
     installed = "Package: libb\nStatus: install ok installed\nVersion: 1.0\nArchitecture: amd64\n"
     assert closure("app", status=installed) == ["app 1:2.0-1 amd64 apt:fix", "liba 1.0 all apt:fix"]
-    assert sorted(p.name for p in (tmp_path / "got").iterdir()) == ["app_2.0-1_amd64.deb", "liba_1.0_all.deb"]
+    assert sorted(p.name for p in (tmp_path / "got").iterdir()) == [
+        "app_2.0-1_amd64.deb",
+        "liba_1.0_all.deb",
+    ]
     assert closure("libb", status=installed) == []
     assert closure() == []
 
@@ -358,7 +465,9 @@ def test_a_work_folder_with_blanks_and_quotes(tmp_path: Path, closure: Closure) 
 
 
 @needs_apt
-def test_every_package_at_fault_is_named_with_what_would_be_right(tmp_path: Path, closure: Closure) -> None:
+def test_every_package_at_fault_is_named_with_what_would_be_right(
+    tmp_path: Path, closure: Closure
+) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "cmake", "3.25.1-1")
     make_deb(repo, "nasm", "2.16.01-1")
@@ -376,7 +485,9 @@ def test_every_package_at_fault_is_named_with_what_would_be_right(tmp_path: Path
 
 
 @needs_apt
-def test_unmet_dependencies_removals_downgrades_and_holds_are_told_apart(tmp_path: Path, closure: Closure) -> None:
+def test_unmet_dependencies_removals_downgrades_and_holds_are_told_apart(
+    tmp_path: Path, closure: Closure
+) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "app", "1", Depends="missing-lib (>= 2), gone-too")
     make_deb(repo, "rival", "1", Conflicts="held")
@@ -423,7 +534,9 @@ def test_dependencies_follow_the_pinned_cuda_build(tmp_path: Path, closure: Clos
 
 
 @needs_apt
-def test_a_dependency_of_another_cuda_build_is_refused_by_name(tmp_path: Path, closure: Closure) -> None:
+def test_a_dependency_of_another_cuda_build_is_refused_by_name(
+    tmp_path: Path, closure: Closure
+) -> None:
     repo = tmp_path / "repo"
     nvidia(repo, "8.6.1.6-1+cuda12.0")
     make_deb(repo, "tensorrt", "8.6.1.6-1+cuda11.8", Depends="libnvinfer-plugin8")
@@ -442,7 +555,9 @@ def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
     flat_repository(inner)
     place = "var/nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8"
     files = {f"{place}/{p.name}": p.read_bytes() for p in inner.iterdir()}
-    local = make_deb(tmp_path, "nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8", "1.0-1", files=files)
+    local = make_deb(
+        tmp_path, "nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8", "1.0-1", files=files
+    )
     got = closure("libnvinfer-plugin8=8.6.1.6-1+cuda11.8", local=local)
     assert got == [
         "libnvinfer-plugin8 8.6.1.6-1+cuda11.8 amd64 apt:local-repo",
@@ -455,7 +570,9 @@ def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
 @needs_apt
 def test_working_files_are_gone_after_a_failure(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", {})
-    root = AptRoot(base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK)
+    root = AptRoot(
+        base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK
+    )
     with pytest.raises(FetchError), root:
         pass
     assert not list((tmp_path / "work").iterdir())
@@ -476,5 +593,8 @@ def test_piped_output_is_exact_and_failures_are_told(tmp_path: Path) -> None:
 
     with process.piped(["cat"], feed=feed) as output:
         assert output.read() == b"\r\n\xff" * 99999
-    with pytest.raises(ToolError, match="no-such-file"), process.piped(["cat", "/no-such-file"]) as output:
+    with (
+        pytest.raises(ToolError, match="no-such-file"),
+        process.piped(["cat", "/no-such-file"]) as output,
+    ):
         assert output.read() == b""

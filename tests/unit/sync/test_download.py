@@ -22,10 +22,19 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 def downloader(tmp_path: Path, **network: object) -> Downloader:
     settings = {"retries": 2, **network}
-    return Downloader(Store(tmp_path / "store"), Network(**settings), Progress("t", out=io.StringIO()))  # type: ignore[arg-type]
+    return Downloader(
+        Store(tmp_path / "store"), Network(**settings), Progress("t", out=io.StringIO())
+    )  # type: ignore[arg-type]
 
 
-def fetch(tmp_path: Path, *urls: str, file: str = "x.tar.gz", sha: str = SHA, size: int = 0, **network: object) -> Got:
+def fetch(
+    tmp_path: Path,
+    *urls: str,
+    file: str = "x.tar.gz",
+    sha: str = SHA,
+    size: int = 0,
+    **network: object,
+) -> Got:
     return downloader(tmp_path, **network).fetch([Want(file, urls, sha, size)])[0]
 
 
@@ -73,7 +82,9 @@ def test_complete_partial_needs_no_request(tmp_path: Path) -> None:
         assert site.log == []
 
 
-@pytest.mark.parametrize("wreck", [b"rubbish" * 100, BODY[:1000] + b"x" + BODY[1001:200_000], BODY + b"more"])
+@pytest.mark.parametrize(
+    "wreck", [b"rubbish" * 100, BODY[:1000] + b"x" + BODY[1001:200_000], BODY + b"more"]
+)
 def test_damaged_partial_is_fetched_once_more_in_one_go(tmp_path: Path, wreck: bytes) -> None:
     loader = downloader(tmp_path)
     loader.store.partial(f"{SHA}.part").write_bytes(wreck)
@@ -136,7 +147,12 @@ def test_wrong_hash_is_never_named_and_never_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n <html lang=en>", b"\xef\xbb\xbf<!doctype HTML>"]
+    "page",
+    [
+        b"<!DOCTYPE html><title>Sign in</title>",
+        b"\n <html lang=en>",
+        b"\xef\xbb\xbf<!doctype HTML>",
+    ],
 )
 @pytest.mark.parametrize("size", [0, len(BODY)])
 def test_login_page_is_named_as_such(tmp_path: Path, page: bytes, size: int) -> None:
@@ -177,8 +193,11 @@ def test_redirects_are_followed_but_not_into_the_disk(tmp_path: Path) -> None:
 def test_all_failures_are_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
-        wants = [Want("a", (site.url + "/a",), "a" * 64), Want("b", (site.add("/b", BODY),), SHA),
-                 Want("c", (site.url + "/c",), "c" * 64)]  # fmt: skip
+        wants = [
+            Want("a", (site.url + "/a",), "a" * 64),
+            Want("b", (site.add("/b", BODY),), SHA),
+            Want("c", (site.url + "/c",), "c" * 64),
+        ]
         with pytest.raises(FetchError) as error:
             loader.fetch(wants)
     assert {f.where for f in error.value.faults} == {"a", "c"}
@@ -196,7 +215,9 @@ def test_same_file_twice_is_fetched_once(tmp_path: Path) -> None:
 def test_progress_ends_at_the_exact_number_of_bytes(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
-        loader.fetch([Want("b", (site.add("/b", BODY, cut_after=70_000, ranges=False, cuts=2),), SHA)])
+        loader.fetch(
+            [Want("b", (site.add("/b", BODY, cut_after=70_000, ranges=False, cuts=2),), SHA)]
+        )
     assert loader.progress.done == loader.progress.total == len(BODY)
 
 
@@ -210,15 +231,24 @@ def test_offline_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
 def test_mirror_replaces_the_address(tmp_path: Path) -> None:
     with file_server() as site:
         site.add("/mirror/a/x", BODY)
-        got = fetch(tmp_path, "https://upstream.invalid/a/x",
-                    url_mirrors=(("https://upstream.invalid/", site.url + "/mirror/"),))  # fmt: skip
-    assert got.url == "https://upstream.invalid/a/x", "the lock names the upstream, not this machine's mirror"
+        got = fetch(
+            tmp_path,
+            "https://upstream.invalid/a/x",
+            url_mirrors=(("https://upstream.invalid/", site.url + "/mirror/"),),
+        )
+    assert got.url == "https://upstream.invalid/a/x", (
+        "the lock names the upstream, not this machine's mirror"
+    )
 
 
 def test_proxy_is_used(tmp_path: Path) -> None:
     with file_server() as proxy:
         proxy.paths["http://upstream.invalid/x"] = Behaviour(body=BODY)
-        fetch(tmp_path, "http://upstream.invalid/x", proxies=(("http_proxy", proxy.url), ("no_proxy", "")))
+        fetch(
+            tmp_path,
+            "http://upstream.invalid/x",
+            proxies=(("http_proxy", proxy.url), ("no_proxy", "")),
+        )
         assert proxy.log[0][0] == "http://upstream.invalid/x"
 
 

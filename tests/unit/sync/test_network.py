@@ -39,23 +39,34 @@ def test_longest_mirror_wins() -> None:
     assert mapped.url("https://other/x") == "https://other/x"
 
 
-@pytest.mark.parametrize(("mirror", "image", "expected"), [
-    ("m:5000", "ubuntu:22.04", "m:5000/library/ubuntu:22.04"),
-    ("m:5000", "nvidia/cuda:x", "m:5000/nvidia/cuda:x"),
-    ("docker.io=m:5000/hub", "docker.io/nvidia/cuda:x", "m:5000/hub/nvidia/cuda:x"),
-    ("m:5000", "nvcr.io/nvidia/cuda:x", "nvcr.io/nvidia/cuda:x"),
-    ("nvcr.io=m", "nvcr.io.evil/x", "nvcr.io.evil/x"),
-    ("m:5000", "localhost/x:1", "localhost/x:1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mirror", "image", "expected"),
+    [
+        ("m:5000", "ubuntu:22.04", "m:5000/library/ubuntu:22.04"),
+        ("m:5000", "nvidia/cuda:x", "m:5000/nvidia/cuda:x"),
+        ("docker.io=m:5000/hub", "docker.io/nvidia/cuda:x", "m:5000/hub/nvidia/cuda:x"),
+        ("m:5000", "nvcr.io/nvidia/cuda:x", "nvcr.io/nvidia/cuda:x"),
+        ("nvcr.io=m", "nvcr.io.evil/x", "nvcr.io.evil/x"),
+        ("m:5000", "localhost/x:1", "localhost/x:1"),
+    ],
+)
 def test_registry_mirror(mirror: str, image: str, expected: str) -> None:
     assert network(GAPFORGE_REGISTRY_MIRROR=mirror).registry(image) == expected
 
 
-@pytest.mark.parametrize(("variable", "value"), [
-    ("GAPFORGE_URL_MIRRORS", "https://a/"), ("GAPFORGE_URL_MIRRORS", "=x"), ("GAPFORGE_APT_MIRROR", "x="),
-    ("GAPFORGE_JOBS", "0"), ("GAPFORGE_JOBS", "many"), ("GAPFORGE_RETRIES", "-1"), ("GAPFORGE_INDEX_URL", "mirror/simple"),
-    ("GAPFORGE_CA_BUNDLE", "/nonexistent.pem"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GAPFORGE_URL_MIRRORS", "https://a/"),
+        ("GAPFORGE_URL_MIRRORS", "=x"),
+        ("GAPFORGE_APT_MIRROR", "x="),
+        ("GAPFORGE_JOBS", "0"),
+        ("GAPFORGE_JOBS", "many"),
+        ("GAPFORGE_RETRIES", "-1"),
+        ("GAPFORGE_INDEX_URL", "mirror/simple"),
+        ("GAPFORGE_CA_BUNDLE", "/nonexistent.pem"),
+    ],
+)
 def test_nonsense_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(UsageError, match=variable):
         network(**{variable: value})
@@ -65,22 +76,34 @@ def test_certificates_reach_every_program(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("x")
     settings = network(GAPFORGE_CA_BUNDLE=str(bundle), NETRC=str(tmp_path / "netrc"))
-    assert {settings.environment()[v] for v in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "PIP_CERT")} == {str(bundle)}
-    assert settings.curl_options() == ["--netrc-file", str(tmp_path / "netrc"), "--cacert", str(bundle)]
+    assert {settings.environment()[v] for v in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "PIP_CERT")} == {
+        str(bundle)
+    }
+    assert settings.curl_options() == [
+        "--netrc-file",
+        str(tmp_path / "netrc"),
+        "--cacert",
+        str(bundle),
+    ]
 
 
 def test_pip_settings_give_the_index_but_never_an_extra_one(tmp_path: Path) -> None:
     config = tmp_path / "pip.conf"
-    config.write_text("[global]\nindex-url = https://mirror/simple\nextra-index-url = https://evil/simple\n")
+    config.write_text(
+        "[global]\nindex-url = https://mirror/simple\nextra-index-url = https://evil/simple\n"
+    )
     assert network(PIP_CONFIG_FILE=str(config)).index_url == "https://mirror/simple"
     assert (
-        network(PIP_CONFIG_FILE=str(config), PIP_INDEX_URL="https://other/simple").index_url == "https://other/simple"
+        network(PIP_CONFIG_FILE=str(config), PIP_INDEX_URL="https://other/simple").index_url
+        == "https://other/simple"
     )
     assert (
         network(PIP_CONFIG_FILE=str(config), GAPFORGE_INDEX_URL="https://mine/simple").index_url
         == "https://mine/simple"
     )
-    assert network(PIP_CONFIG_FILE=str(config), UV_DEFAULT_INDEX="https://uv/simple").index_url == ""
+    assert (
+        network(PIP_CONFIG_FILE=str(config), UV_DEFAULT_INDEX="https://uv/simple").index_url == ""
+    )
     config.write_text("this is [not a config")
     assert network(PIP_CONFIG_FILE=str(config)).index_url == network().index_url
 

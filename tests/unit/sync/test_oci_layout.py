@@ -61,19 +61,33 @@ def zstd(data: bytes) -> bytes:
 PACKERS = {"plain": bytes, "gzip": gzip.compress, "zstd": zstd}
 
 
-def make(folder: Path, trees: Sequence[Tree], packing: str = "plain", env: Sequence[str] = (),
-         architecture: str = "amd64", media: str = oci_layout.LAYER_TYPE) -> Path:  # fmt: skip
+def make(
+    folder: Path,
+    trees: Sequence[Tree],
+    packing: str = "plain",
+    env: Sequence[str] = (),
+    architecture: str = "amd64",
+    media: str = oci_layout.LAYER_TYPE,
+) -> Path:
     layers, diff_ids = [], []
     for tree in trees:
         raw = tar_of(tree)
         diff_ids.append("sha256:" + hashlib.sha256(raw).hexdigest())
         layers.append(oci_layout.add_blob(folder, PACKERS[packing](raw), media))
-    config = {"os": "linux", "architecture": architecture, "config": {"Env": list(env)},
-              "rootfs": {"type": "layers", "diff_ids": diff_ids}}  # fmt: skip
+    config = {
+        "os": "linux",
+        "architecture": architecture,
+        "config": {"Env": list(env)},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
     (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
     digest = oci_layout.add_blob(folder, json.dumps(config).encode(), oci_layout.CONFIG_TYPE)
-    manifest = {"schemaVersion": 2, "mediaType": oci_layout.MANIFEST_TYPE, "config": digest.to_json(),
-                "layers": [layer.to_json() for layer in layers]}  # fmt: skip
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci_layout.MANIFEST_TYPE,
+        "config": digest.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
     oci_layout.write_layout(
         folder, oci_layout.add_blob(folder, json.dumps(manifest).encode(), oci_layout.MANIFEST_TYPE)
     )
@@ -89,7 +103,9 @@ def test_layers_of_every_compression_are_read(tmp_path: Path, packing: str) -> N
     if packing == "zstd" and not shutil.which("zstd"):
         pytest.skip("zstd is not installed")
     folder = make(
-        tmp_path, [{"etc/os-release": b"ID=ubuntu\nVERSION_ID='22.04'\n"}, {"./var/lib/dpkg/status": STATUS}], packing
+        tmp_path,
+        [{"etc/os-release": b"ID=ubuntu\nVERSION_ID='22.04'\n"}, {"./var/lib/dpkg/status": STATUS}],
+        packing,
     )
     layout = oci_layout.read_layout(folder)
     found = facts(layout, read_files(layout))
@@ -102,13 +118,17 @@ def test_compression_is_told_by_the_bytes_not_by_the_label(tmp_path: Path) -> No
     assert files_of(folder).text("etc/os-release") == "ID=x\n"
 
 
-def test_zstd_layers_without_zstd_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zstd_layers_without_zstd_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make(tmp_path / "image", [{"a": b"x"}])
     layer = oci_layout.read_layout(folder).layers[0]
     data = b"\x28\xb5\x2f\xfd" + b"rest"
     fake = oci_layout.add_blob(folder, data, layer.media_type)
     layout = oci_layout.read_layout(folder)
-    broken = oci_layout.Layout(folder, layout.manifest, layout.config_blob, (fake,), layout.diff_ids, layout.config)
+    broken = oci_layout.Layout(
+        folder, layout.manifest, layout.config_blob, (fake,), layout.diff_ids, layout.config
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError) as caught:
         read_files(broken)
@@ -117,11 +137,21 @@ def test_zstd_layers_without_zstd_say_what_to_install(tmp_path: Path, monkeypatc
 
 
 def test_whiteouts_hide_what_is_below_and_only_that(tmp_path: Path) -> None:
-    lower = {"etc/apt/sources.list": b"old", "etc/apt/sources.list.d/a.list": b"a", "etc/apt/sources.list.d/b.list": b"b",
-             "usr/share/keyrings/k.gpg": b"k", "etc/os-release": b"ID=old\n"}  # fmt: skip
-    upper = {"etc/apt/.wh.sources.list": b"", "etc/apt/sources.list.d/.wh..wh..opq": b"",
-             "etc/apt/sources.list.d/c.list": b"c", "usr/share/.wh.keyrings": b"",
-             "usr/share/keyrings/new.gpg": b"n", ".wh.nothing": b""}  # fmt: skip
+    lower = {
+        "etc/apt/sources.list": b"old",
+        "etc/apt/sources.list.d/a.list": b"a",
+        "etc/apt/sources.list.d/b.list": b"b",
+        "usr/share/keyrings/k.gpg": b"k",
+        "etc/os-release": b"ID=old\n",
+    }
+    upper = {
+        "etc/apt/.wh.sources.list": b"",
+        "etc/apt/sources.list.d/.wh..wh..opq": b"",
+        "etc/apt/sources.list.d/c.list": b"c",
+        "usr/share/.wh.keyrings": b"",
+        "usr/share/keyrings/new.gpg": b"n",
+        ".wh.nothing": b"",
+    }
     files = files_of(make(tmp_path, [lower, upper]))
     assert files.read("etc/apt/sources.list") is None
     assert files.names("etc/apt/sources.list.d") == ["c.list"]
@@ -131,7 +161,12 @@ def test_whiteouts_hide_what_is_below_and_only_that(tmp_path: Path) -> None:
 
 def test_a_whiteout_does_not_hide_its_own_layer_whatever_the_order(tmp_path: Path) -> None:
     upper = {"etc/apt/sources.list": b"new", "etc/apt/.wh.sources.list": b""}
-    assert files_of(make(tmp_path, [{"etc/apt/sources.list": b"old"}, upper])).read("etc/apt/sources.list") == b"new"
+    assert (
+        files_of(make(tmp_path, [{"etc/apt/sources.list": b"old"}, upper])).read(
+            "etc/apt/sources.list"
+        )
+        == b"new"
+    )
 
 
 def test_a_file_or_link_in_place_of_a_folder_hides_what_was_in_it(tmp_path: Path) -> None:
@@ -146,18 +181,25 @@ def test_a_file_or_link_in_place_of_a_folder_hides_what_was_in_it(tmp_path: Path
 
 def test_hard_links_have_their_target_s_bytes(tmp_path: Path) -> None:
     lower = {"etc/apt/sources.list": b"one"}
-    upper = {"etc/apt/sources.list.d/b.list": b"two", "etc/apt/sources.list.d/c.list": "=> etc/apt/sources.list.d/b.list",
-             "etc/apt/sources.list.d/d.list": "=> etc/apt/sources.list"}  # fmt: skip
+    upper = {
+        "etc/apt/sources.list.d/b.list": b"two",
+        "etc/apt/sources.list.d/c.list": "=> etc/apt/sources.list.d/b.list",
+        "etc/apt/sources.list.d/d.list": "=> etc/apt/sources.list",
+    }
     files = files_of(make(tmp_path, [lower, upper]))
-    assert (files.read("etc/apt/sources.list.d/c.list"), files.read("etc/apt/sources.list.d/d.list")) == (
-        b"two",
-        b"one",
-    )
+    assert (
+        files.read("etc/apt/sources.list.d/c.list"),
+        files.read("etc/apt/sources.list.d/d.list"),
+    ) == (b"two", b"one")
 
 
-@pytest.mark.parametrize("target", ["../usr/lib/os-release", "/usr/lib/os-release", "../../../../usr/lib/os-release"])
+@pytest.mark.parametrize(
+    "target", ["../usr/lib/os-release", "/usr/lib/os-release", "../../../../usr/lib/os-release"]
+)
 def test_links_are_followed_inside_the_image_only(tmp_path: Path, target: str) -> None:
-    folder = make(tmp_path, [{"usr/lib/os-release": b"ID=inside\n", "etc/os-release": f"-> {target}"}])
+    folder = make(
+        tmp_path, [{"usr/lib/os-release": b"ID=inside\n", "etc/os-release": f"-> {target}"}]
+    )
     assert files_of(folder).text("etc/os-release") == "ID=inside\n"
 
 
@@ -165,7 +207,8 @@ def test_a_link_to_a_file_of_this_machine_leads_nowhere(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     folder = make(
-        tmp_path / "image", [{"etc/apt/sources.list": f"-> {secret}", "etc/apt/x": "-> ../../../../etc/passwd"}]
+        tmp_path / "image",
+        [{"etc/apt/sources.list": f"-> {secret}", "etc/apt/x": "-> ../../../../etc/passwd"}],
     )
     files = files_of(folder)
     assert files.read("etc/apt/sources.list") is None
@@ -175,7 +218,13 @@ def test_a_link_to_a_file_of_this_machine_leads_nowhere(tmp_path: Path) -> None:
 
 def test_a_loop_of_links_is_an_error_not_a_hang(tmp_path: Path) -> None:
     folder = make(
-        tmp_path, [{"etc/os-release": "-> ../usr/lib/os-release", "usr/lib/os-release": "-> /etc/os-release"}]
+        tmp_path,
+        [
+            {
+                "etc/os-release": "-> ../usr/lib/os-release",
+                "usr/lib/os-release": "-> /etc/os-release",
+            }
+        ],
     )
     with pytest.raises(FetchError, match="loop"):
         files_of(folder).read("etc/os-release")
@@ -193,7 +242,9 @@ def test_layers_with_unsafe_names_are_refused(tmp_path: Path, name: str) -> None
 def test_every_damaged_blob_is_named(tmp_path: Path, which: str, fault: str, packing: str) -> None:
     folder = make(tmp_path, [{"etc/os-release": b"ID=x\n" * 400}], packing)
     layout = oci_layout.read_layout(folder)
-    blob = {"manifest": layout.manifest, "config": layout.config_blob, "layer": layout.layers[0]}[which]
+    blob = {"manifest": layout.manifest, "config": layout.config_blob, "layer": layout.layers[0]}[
+        which
+    ]
     path = blob.path(folder)
     data = bytearray(path.read_bytes())
     path.unlink()
@@ -228,14 +279,20 @@ def edited(folder: Path, change: Any) -> None:
     (folder / "index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda i: i["manifests"][0].update(digest="sha512:" + "0" * 128), "unsupported digest"),
-    (lambda i: i["manifests"][0].update(digest="sha256:../../../../etc/passwd"), "unsupported digest"),
-    (lambda i: i["manifests"][0].update(size="12"), "unusable size"),
-    (lambda i: i["manifests"].append(dict(i["manifests"][0])), "names 2"),
-    (lambda i: i.update(manifests=[]), "names 0"),
-    (lambda i: i.pop("manifests"), "manifests"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda i: i["manifests"][0].update(digest="sha512:" + "0" * 128), "unsupported digest"),
+        (
+            lambda i: i["manifests"][0].update(digest="sha256:../../../../etc/passwd"),
+            "unsupported digest",
+        ),
+        (lambda i: i["manifests"][0].update(size="12"), "unusable size"),
+        (lambda i: i["manifests"].append(dict(i["manifests"][0])), "names 2"),
+        (lambda i: i.update(manifests=[]), "names 0"),
+        (lambda i: i.pop("manifests"), "manifests"),
+    ],
+)
 def test_unusable_indexes_are_refused(tmp_path: Path, change: Any, said: str) -> None:
     folder = make(tmp_path, [{"a": b"x"}])
     edited(folder, change)
@@ -252,11 +309,17 @@ def test_cuda_and_cudnn_come_from_the_image(tmp_path: Path) -> None:
     env = ["CUDA_VERSION=11.8.0", "NV_CUDNN_VERSION=8.6.0.163"]
     release = {"etc/os-release": b'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="22.04"\nBROKEN="\n'}
     layout = oci_layout.read_layout(make(tmp_path / "1", [release], env=env))
-    assert facts(layout, read_files(layout)) == base_image_facts.Facts("ubuntu", "22.04", "11.8.0", "8.6.0.163")
-    status = (b"Package: libcudnn8\nStatus: hold ok installed\nVersion: 8.9.6.50-1+cuda11.8\n\n"
-              b"Package: libcudnn8-dev\nStatus: install ok installed\nVersion: 1-1\n\n"
-              b"Package: libcudnn9-cuda-12\nStatus: deinstall ok config-files\nVersion: 9.0-1\n")  # fmt: skip
-    layout = oci_layout.read_layout(make(tmp_path / "2", [release, {"var/lib/dpkg/status": status}], env=env))
+    assert facts(layout, read_files(layout)) == base_image_facts.Facts(
+        "ubuntu", "22.04", "11.8.0", "8.6.0.163"
+    )
+    status = (
+        b"Package: libcudnn8\nStatus: hold ok installed\nVersion: 8.9.6.50-1+cuda11.8\n\n"
+        b"Package: libcudnn8-dev\nStatus: install ok installed\nVersion: 1-1\n\n"
+        b"Package: libcudnn9-cuda-12\nStatus: deinstall ok config-files\nVersion: 9.0-1\n"
+    )
+    layout = oci_layout.read_layout(
+        make(tmp_path / "2", [release, {"var/lib/dpkg/status": status}], env=env)
+    )
     assert facts(layout, read_files(layout)).cudnn == "8.9.6.50"
 
 
@@ -269,7 +332,9 @@ def test_same_image_same_bytes(tmp_path: Path) -> None:
 # -- docker save archives
 
 
-def save(file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "w", links: bool = False) -> str:
+def save(
+    file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "w", links: bool = False
+) -> str:
     """What `docker save` writes; gives the config digest of the last image."""
     members: dict[str, bytes | str | None] = {}
     listed = []
@@ -277,8 +342,14 @@ def save(file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "
     for tag, trees in images:
         raws = [tar_of(tree) for tree in trees]
         ids = [hashlib.sha256(raw).hexdigest() for raw in raws]
-        config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {
-            "type": "layers", "diff_ids": [f"sha256:{i}" for i in ids]}, "container": "kept as it is"}).encode()  # fmt: skip
+        config = json.dumps(
+            {
+                "os": "linux",
+                "architecture": "amd64",
+                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{i}" for i in ids]},
+                "container": "kept as it is",
+            }
+        ).encode()
         names = []
         for number, (raw, layer) in enumerate(zip(raws, ids, strict=True)):
             name = f"{layer}/layer.tar"
@@ -301,14 +372,18 @@ def save(file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "
 @pytest.mark.parametrize("links", [False, True])
 def test_an_archive_keeps_the_image_s_id(tmp_path: Path, mode: str, links: bool) -> None:
     file = tmp_path / "image.tar"
-    image_id = save(file, [("cuda:11.8", [{"etc/os-release": b"ID=ubuntu\n"}, {"b": b"2"}])], mode, links)
+    image_id = save(
+        file, [("cuda:11.8", [{"etc/os-release": b"ID=ubuntu\n"}, {"b": b"2"}])], mode, links
+    )
     out = tmp_path / "out"
     out.mkdir()
     assert import_archive(file, out) == "cuda:11.8"
     layout = oci_layout.read_layout(out)
     assert layout.config_blob.digest == image_id
     assert read_files(layout).text("etc/os-release") == "ID=ubuntu\n"
-    assert len(list((out / "blobs/sha256").iterdir())) == 4, "nothing but the image may stay in the layout"
+    assert len(list((out / "blobs/sha256").iterdir())) == 4, (
+        "nothing but the image may stay in the layout"
+    )
     assert sorted(p.name for p in (out / "blobs").iterdir()) == ["sha256"]
 
 
@@ -344,17 +419,42 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, broken: str) -> None:
 # -- images made from packages
 
 
-def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte(tmp_path: Path) -> None:
-    kept: Tree = {"./etc/apt/sources.list": b"deb x y z", "./var/lib/dpkg/status": STATUS, "./var/log/btmp": b"",
-                  "./var/lib/apt/lists": None, "./dev": None, "./usr/bin/sh": "-> dash",
-                  "./usr/share/" + "long/" * 40 + "name": b"long", "./etc/hostname.d": b"kept"}  # fmt: skip
-    dropped: Tree = {"./etc/hostname": b"builder-7", "./etc/resolv.conf": b"nameserver 10.0.0.1", "./dev/null": b"",
-                     "./etc/machine-id": b"", "./var/lib/apt/lists/mirror_Release": b"x", "./var/log/dpkg.log": b"today",
-                     "./var/cache/apt/pkgcache.bin": b"x", "./var/lib/dpkg/status-old": b"x", "./etc/shadow-": b"x",
-                     "./etc/apt/apt.conf.d/99mmdebstrap": b"CAInfo", "./var/lib/apt/lists/partial": None,
-                     "./var/cache/debconf/config.dat-old": b"x"}  # fmt: skip
-    mixed = {name: tree[name] for pair in zip(list(kept), list(dropped), strict=False) for name, tree in
-             ((pair[0], kept), (pair[1], dropped))} | dict(dropped) | dict(kept)  # fmt: skip
+def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte(
+    tmp_path: Path,
+) -> None:
+    kept: Tree = {
+        "./etc/apt/sources.list": b"deb x y z",
+        "./var/lib/dpkg/status": STATUS,
+        "./var/log/btmp": b"",
+        "./var/lib/apt/lists": None,
+        "./dev": None,
+        "./usr/bin/sh": "-> dash",
+        "./usr/share/" + "long/" * 40 + "name": b"long",
+        "./etc/hostname.d": b"kept",
+    }
+    dropped: Tree = {
+        "./etc/hostname": b"builder-7",
+        "./etc/resolv.conf": b"nameserver 10.0.0.1",
+        "./dev/null": b"",
+        "./etc/machine-id": b"",
+        "./var/lib/apt/lists/mirror_Release": b"x",
+        "./var/log/dpkg.log": b"today",
+        "./var/cache/apt/pkgcache.bin": b"x",
+        "./var/lib/dpkg/status-old": b"x",
+        "./etc/shadow-": b"x",
+        "./etc/apt/apt.conf.d/99mmdebstrap": b"CAInfo",
+        "./var/lib/apt/lists/partial": None,
+        "./var/cache/debconf/config.dat-old": b"x",
+    }
+    mixed = (
+        {
+            name: tree[name]
+            for pair in zip(list(kept), list(dropped), strict=False)
+            for name, tree in ((pair[0], kept), (pair[1], dropped))
+        }
+        | dict(dropped)
+        | dict(kept)
+    )
     file = tmp_path / "made.tar"
     file.write_bytes(tar_of(mixed))
     out = io.BytesIO()
@@ -378,16 +478,21 @@ def test_extended_attributes_survive(tmp_path: Path) -> None:
     out = io.BytesIO()
     clean_tar(file, out)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
-        assert archive.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"] == "\x01\x02cap"
+        assert (
+            archive.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"] == "\x01\x02cap"
+        )
 
 
-@pytest.mark.parametrize(("reference", "parts"), [
-    ("nvidia/cuda", ("nvidia/cuda", "latest", "")),
-    ("localhost:5000/x", ("localhost:5000/x", "latest", "")),
-    ("localhost:5000/x:1", ("localhost:5000/x", "1", "")),
-    ("x@sha256:ab", ("x", "", "sha256:ab")),
-    ("x:1@sha256:ab", ("x", "1", "sha256:ab")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("nvidia/cuda", ("nvidia/cuda", "latest", "")),
+        ("localhost:5000/x", ("localhost:5000/x", "latest", "")),
+        ("localhost:5000/x:1", ("localhost:5000/x", "1", "")),
+        ("x@sha256:ab", ("x", "", "sha256:ab")),
+        ("x:1@sha256:ab", ("x", "1", "sha256:ab")),
+    ],
+)
 def test_references(reference: str, parts: tuple[str, str, str]) -> None:
     assert split_reference(reference) == parts
 
@@ -414,11 +519,16 @@ def test_apt_is_read_in_english_whatever_the_reader_s_language(
     monkeypatch.setattr(process, "stream", stream)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(ResolveError) as caught:
-        mmdebstrap.make(BaseImage(suite="bookworm"), 0, tmp_path, Network(), Progress("test", quiet=True))
+        mmdebstrap.make(
+            BaseImage(suite="bookworm"), 0, tmp_path, Network(), Progress("test", quiet=True)
+        )
     assert (stream.env["LC_ALL"], stream.env["LANGUAGE"]) == ("C.UTF-8", None)
     if lang == "ko":
         label = BaseImage(suite="bookworm").label
-        assert caught.value.message == f"기반 이미지 {label}의 패키지 의존성을 풀 수 없습니다\n{stream.said}"
+        assert (
+            caught.value.message
+            == f"기반 이미지 {label}의 패키지 의존성을 풀 수 없습니다\n{stream.said}"
+        )
         assert caught.value.hint == "프리셋의 $.base.*.mmdebstrap.include를 고치십시오"
 
 
@@ -451,7 +561,9 @@ def test_what_skopeo_says_decides_and_not_our_words_about_it(
     monkeypatch.setenv("GAPFORGE_LANG", lang)
     login = unanswered(SKOPEO.format("unauthorized: authentication required"), skopeo)
     assert isinstance(login, UnansweredError)
-    assert login.reason == "registry registry.example wants a login"  # a lock may hold it: one language
+    assert (
+        login.reason == "registry registry.example wants a login"
+    )  # a lock may hold it: one language
     assert not isinstance(unanswered(SKOPEO.format("manifest unknown"), skopeo), UnansweredError)
     for silent in (unanswered(SKOPEO.format("i/o timeout"), skopeo), unanswered("", skopeo)):
         assert isinstance(silent, UnansweredError)
@@ -463,19 +575,25 @@ def test_what_skopeo_says_decides_and_not_our_words_about_it(
     assert caught.value.how == "did not answer"  # skopeo may not be run: no login would help
 
 
-def test_errors_about_images_in_korean(tmp_path: Path, skopeo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_about_images_in_korean(
+    tmp_path: Path, skopeo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     login = unanswered(SKOPEO.format("unauthorized"), skopeo)
     assert login.message == (
         "기반 이미지 registry.example/denied/x:404: 받을 수 없습니다: Error parsing image name: unauthorized"
     )
-    assert login.hint == "먼저 로그인하고(skopeo login registry.example) 같은 명령을 다시 실행하십시오"
+    assert (
+        login.hint == "먼저 로그인하고(skopeo login registry.example) 같은 명령을 다시 실행하십시오"
+    )
     folder = make(tmp_path / "image", [{"a": b"x"}])
     edited(folder, lambda index: index.update(manifests=[]))
     with pytest.raises(FetchError) as caught:
         oci_layout.read_layout(folder)
-    assert caught.value.message == (f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: "
-                                    "index.json의 linux/amd64 이미지가 0개임; 하나여야 함")  # fmt: skip
+    assert caught.value.message == (
+        f"{folder}: 쓸 수 있는 OCI 레이아웃이 아닙니다: "
+        "index.json의 linux/amd64 이미지가 0개임; 하나여야 함"
+    )
     assert caught.value.hint == "기반 이미지를 다시 받으십시오: ./deps_sync.sh PRESET"
     folder = make(tmp_path / "other", [{"a": b"x"}])
     layer = oci_layout.read_layout(folder).layers[0]
@@ -485,10 +603,16 @@ def test_errors_about_images_in_korean(tmp_path: Path, skopeo: Path, monkeypatch
     assert caught.value.message == f"{layer.path(folder)}: 내용이 바뀌었습니다"
     changed = hashlib.sha256(b"changed").hexdigest()
     fault = caught.value.faults[0]
-    assert (fault.problem, fault.expected) == (f"sha256:{changed}, 7바이트임", f"{layer.digest}, {layer.size}바이트")
+    assert (fault.problem, fault.expected) == (
+        f"sha256:{changed}, 7바이트임",
+        f"{layer.digest}, {layer.size}바이트",
+    )
     file = tmp_path / "x.tar"
     file.write_bytes(tar_of({}))
     (tmp_path / "out").mkdir()
     with pytest.raises(FetchError) as caught:
         import_archive(file, tmp_path / "out")
-    assert caught.value.message == f"{file}: 쓸 수 있는 `docker save` 아카이브가 아닙니다: manifest.json 없음"
+    assert (
+        caught.value.message
+        == f"{file}: 쓸 수 있는 `docker save` 아카이브가 아닙니다: manifest.json 없음"
+    )

@@ -36,7 +36,11 @@ from syncworld import NAME, World, install, noise, sha, tree
 
 REGISTRY = {role: {"image": f"team/base-{role}:1"} for role in ("builder", "runtime")}
 BUILT = {name: {"apt-source": name, "licence": "X"} for name in ("ffmpeg", "opencv")}
-TORCH = {"torch": "2.1.2+cu118", "torchvision": "0.16.2+cu118", "index": "https://wheels.example/cu118"}
+TORCH = {
+    "torch": "2.1.2+cu118",
+    "torchvision": "0.16.2+cu118",
+    "index": "https://wheels.example/cu118",
+}
 
 
 class Place:
@@ -52,7 +56,10 @@ class Place:
     def pin(self, *, update: bool = False, **network: Any) -> Lock:
         self.world.publish()
         return partial_lock.pin(
-            self.preset, self.project, Network(retries=0, **network), Options(update=update, quiet=True)
+            self.preset,
+            self.project,
+            Network(retries=0, **network),
+            Options(update=update, quiet=True),
         ).lock
 
     def sync(self) -> Outcome:
@@ -86,20 +93,26 @@ def gaps(lock: Lock) -> dict[str, str]:
 def test_all_that_can_be_known_is_pinned_and_nothing_is_fetched(place: Place) -> None:
     lock = place.pin()
     assert {e.path for e in lock.entries if e.kind != "image"} == {
-        "wheels/alpha-1.0-py3-none-any.whl", "wheels/beta-2.0-py3-none-any.whl", "wheels/pip-24.2-py3-none-any.whl",
-        "requirements.txt", "sources/opencv.tar.gz", "sources/headers.tar.gz",
-    }  # fmt: skip
+        "wheels/alpha-1.0-py3-none-any.whl",
+        "wheels/beta-2.0-py3-none-any.whl",
+        "wheels/pip-24.2-py3-none-any.whl",
+        "requirements.txt",
+        "sources/opencv.tar.gz",
+        "sources/headers.tar.gz",
+    }
     assert {e.path: e.size for e in lock.of("source")}["sources/headers.tar.gz"] == 2000, (
         "a server was asked for the size"
     )
     assert gaps(lock) == {
-        "deb gcc": "needs the package lists of the base images", "deb libz": "needs the package lists of the base images",
+        "deb gcc": "needs the package lists of the base images",
+        "deb libz": "needs the package lists of the base images",
         "image builder": "is pinned by its manifest; its operating system is read when it is fetched",
         "image runtime": "is pinned by its manifest; its operating system is read when it is fetched",
         "source ffmpeg": "needs the APT sources of the builder's base image",
-    }  # fmt: skip
+    }
     assert (
-        len(lock.of("image")) == 6 and lock.images["builder"].manifest_digest != lock.images["runtime"].manifest_digest
+        len(lock.of("image")) == 6
+        and lock.images["builder"].manifest_digest != lock.images["runtime"].manifest_digest
     )
     assert not any(place.store.has(e.sha256) for e in lock.entries)
     assert not place.project.artifacts_of(NAME).exists()
@@ -161,39 +174,55 @@ def test_only_gaps_are_asked_again(place: Place) -> None:
     place.world.silent = []
     place.calls.clear()
     second = place.pin()
-    assert [c for c in place.calls if not c.startswith("manifest")] == [], "wheels and sources are pinned already"
+    assert [c for c in place.calls if not c.startswith("manifest")] == [], (
+        "wheels and sources are pinned already"
+    )
     assert set(second.images) == {"builder", "runtime"}
     assert [e for e in second.entries if e.kind != "image"] == list(first.entries)
 
 
-def test_silent_index_leaves_the_whole_set_open(tmp_path: Path, world: World, calls: list[str]) -> None:
+def test_silent_index_leaves_the_whole_set_open(
+    tmp_path: Path, world: World, calls: list[str]
+) -> None:
     place = Place(tmp_path, world, calls, pytorch=TORCH)
     world.silent = ["torch"]
     lock = place.pin()
     silent = "index https://wheels.example/cu118 did not answer"
     open_ = {name: reason for name, reason in gaps(lock).items() if name.startswith("wheel")}
     assert open_ == {
-        "wheel torch==2.1.2+cu118": silent, "wheel torchvision==0.16.2+cu118": silent,
+        "wheel torch==2.1.2+cu118": silent,
+        "wheel torchvision==0.16.2+cu118": silent,
         "wheel alpha": f"is resolved together with torch, and {silent}",
-    }  # fmt: skip
+    }
     assert [e.name for e in lock.of("wheel")] == ["pip"], "a set without torch would be a guess"
     assert not any(e.path == "requirements.txt" for e in lock.entries)
     world.silent = ["default"]
     reasons = {
-        reason for name, reason in gaps(place.pin(update=True)).items() if name.startswith(("wheel", "source opencv"))
+        reason
+        for name, reason in gaps(place.pin(update=True)).items()
+        if name.startswith(("wheel", "source opencv"))
     }
     assert reasons == {"the default Python index did not answer"}
 
 
-@pytest.mark.parametrize(("missing", "said"), [
-    ({"sha256": ""}, "the default Python index tells no hash of beta-2.0-py3-none-any.whl"),
-    ({"size": 0, "url": "{site}/nowhere"}, "the default Python index tells no size of beta-2.0-py3-none-any.whl"),
-    ({"size": 0, "url": "http://127.0.0.1:9/beta"}, "the default Python index did not answer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ({"sha256": ""}, "the default Python index tells no hash of beta-2.0-py3-none-any.whl"),
+        (
+            {"size": 0, "url": "{site}/nowhere"},
+            "the default Python index tells no size of beta-2.0-py3-none-any.whl",
+        ),
+        ({"size": 0, "url": "http://127.0.0.1:9/beta"}, "the default Python index did not answer"),
+    ],
+)
 def test_an_index_that_does_not_tell(
     place: Place, monkeypatch: pytest.MonkeyPatch, missing: dict[str, Any], said: str
 ) -> None:
-    fields = {k: v.format(site=place.world.site.url) if isinstance(v, str) else v for k, v in missing.items()}
+    fields = {
+        k: v.format(site=place.world.site.url) if isinstance(v, str) else v
+        for k, v in missing.items()
+    }
     whole = syncing.Resolver.wheels
 
     def wheels(self: Any, preset: Preset) -> list[python_packages.Wheel]:
@@ -205,22 +234,43 @@ def test_an_index_that_does_not_tell(
     assert [e.name for e in lock.of("wheel")] == ["pip"]
 
 
-def test_a_size_that_the_index_leaves_out_is_asked_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_that_the_index_leaves_out_is_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = syncing.Resolver.wheels
     monkeypatch.setattr(
-        syncing.Resolver, "wheels", lambda self, preset: [replace(w, size=0) for w in whole(self, preset)]
+        syncing.Resolver,
+        "wheels",
+        lambda self, preset: [replace(w, size=0) for w in whole(self, preset)],
     )
     assert {e.size for e in place.pin().of("wheel")} == {2000}
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"urls": ["http://127.0.0.1:9/a.tar.gz", "http://localhost:9/a.tar.gz"]},
-     "its hash is known, its size is not: 127.0.0.1 and localhost did not answer"),
-    ({"urls": ["{site}/f/gone.tar.gz"]}, "its hash is known, its size is not: nobody states it"),
-    ({"urls": ["{site}/f/page.tar.gz"]}, "its hash is known, its size is not: nobody states it"),
-    ({"urls": ["{site}/f/headers.tar.gz"], "gated": "sign in"}, "its hash is known, its size is not: nobody states it"),
-    ({"urls": ["{site}/f/headers.tar.gz"], "sha256": None, "trust": "first-use"}, "nobody published its hash: it is trusted as seen first"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"urls": ["http://127.0.0.1:9/a.tar.gz", "http://localhost:9/a.tar.gz"]},
+            "its hash is known, its size is not: 127.0.0.1 and localhost did not answer",
+        ),
+        (
+            {"urls": ["{site}/f/gone.tar.gz"]},
+            "its hash is known, its size is not: nobody states it",
+        ),
+        (
+            {"urls": ["{site}/f/page.tar.gz"]},
+            "its hash is known, its size is not: nobody states it",
+        ),
+        (
+            {"urls": ["{site}/f/headers.tar.gz"], "gated": "sign in"},
+            "its hash is known, its size is not: nobody states it",
+        ),
+        (
+            {"urls": ["{site}/f/headers.tar.gz"], "sha256": None, "trust": "first-use"},
+            "nobody published its hash: it is trusted as seen first",
+        ),
+    ],
+)
 def test_sources_that_stay_open(
     tmp_path: Path, world: World, calls: list[str], changes: dict[str, Any], said: str
 ) -> None:
@@ -254,10 +304,15 @@ def test_bases_that_are_here_resolve_the_packages_too(place: Place) -> None:
     assert gcc in lock.entries
     assert place.sync().lock == whole
     place.world.silent = ["apt"]
-    assert gaps(place.pin(update=True))["deb gcc"] == "an APT source of the base image or of the preset did not answer"
+    assert (
+        gaps(place.pin(update=True))["deb gcc"]
+        == "an APT source of the base image or of the preset did not answer"
+    )
 
 
-def test_a_base_that_is_made_here_stays_open(tmp_path: Path, world: World, calls: list[str]) -> None:
+def test_a_base_that_is_made_here_stays_open(
+    tmp_path: Path, world: World, calls: list[str]
+) -> None:
     base = {"mmdebstrap": {"suite": "bookworm", "variant": "minbase"}}
     place = Place(tmp_path, world, calls, base={"builder": base, "runtime": base})
     assert gaps(place.pin())["image builder"] == "is made from packages when it is fetched"
@@ -279,7 +334,9 @@ def test_what_is_wrong_is_no_gap(place: Place, monkeypatch: pytest.MonkeyPatch) 
 def test_a_partial_lock_builds_and_verifies_nothing(place: Place) -> None:
     place.sync()
     committed, own = place.project.lock_file(NAME), place.project.artifacts_of(NAME) / "lock.json"
-    text = replace(locks.load(committed), unresolved=(Gap("deb", "gcc", "needs something"),)).render()
+    text = replace(
+        locks.load(committed), unresolved=(Gap("deb", "gcc", "needs something"),)
+    ).render()
     committed.write_text(text)
     for project_lock in (committed, None):
         with pytest.raises(LockError, match="partial: 1 thing is not resolved") as caught:
@@ -291,15 +348,30 @@ def test_a_partial_lock_builds_and_verifies_nothing(place: Place) -> None:
         build.load_lock(place.project, place.preset)
 
 
-def test_readers_of_locks_tell_a_partial_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readers_of_locks_tell_a_partial_one(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     lock = place.pin()
     ready = preset_status.look(place.project, place.preset)
-    assert (ready.state, ready.ready, ready.unresolved, ready.locked) == ("partially-locked", False, 5, False)
+    assert (ready.state, ready.ready, ready.unresolved, ready.locked) == (
+        "partially-locked",
+        False,
+        5,
+        False,
+    )
     assert "(5 unresolved)" in ready.label or "5개" in ready.label
     listed = unresolved(place.preset, lock)
-    assert {(u.kind, u.name): u.reason for u in listed} == {(g.kind, g.name): g.reason for g in lock.unresolved}
+    assert {(u.kind, u.name): u.reason for u in listed} == {
+        (g.kind, g.name): g.reason for g in lock.unresolved
+    }
     args = argparse.Namespace(
-        presets=[NAME], all=False, dry_run=True, lock_only=False, update=False, provided=None, json=False
+        presets=[NAME],
+        all=False,
+        dry_run=True,
+        lock_only=False,
+        update=False,
+        provided=None,
+        json=False,
     )
     (place.root / "catalog").mkdir()
     assert sync_verb.run(args, place.project) == 0
@@ -313,13 +385,18 @@ def test_readers_of_locks_tell_a_partial_one(place: Place, capsys: pytest.Captur
     assert sync_verb.run(args, place.project) == 0
     document = json.loads(capsys.readouterr().out)["presets"][0]
     assert (document["locked"], document["partial"]) == (False, True)
-    text = render([Stack(place.preset, lock)], (), {}, Review("2026-01-02", "검토", "reviewed"), "en")
+    text = render(
+        [Stack(place.preset, lock)], (), {}, Review("2026-01-02", "검토", "reviewed"), "en"
+    )
     assert "partial (5 open)" in text and "needs the package lists of the base images" in text
     assert "in the base image" not in text, "which packages the base has is not known"
 
 
 def test_the_verb(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
     monkeypatch.setenv("LANG", "C.UTF-8")
@@ -332,7 +409,10 @@ def test_the_verb(
     } in document["unresolved"]
     assert cli.main(["sync", "--all", "--lock-only"]) == 0
     screen = capsys.readouterr().out
-    assert f"presets/{NAME}.lock.json" in screen and "needs the package lists of the base images" in screen
+    assert (
+        f"presets/{NAME}.lock.json" in screen
+        and "needs the package lists of the base images" in screen
+    )
     assert cli.main(["sync", NAME, "--lock-only", "--from", str(tmp_path)]) == UsageError.exit_code
     assert cli.main(["sync"]) == UsageError.exit_code
     assert cli.main(["sync", NAME, "--lock-only", "--dry-run"]) == UsageError.exit_code
@@ -344,20 +424,35 @@ def test_a_lock_that_does_not_say_why_it_knows_no_system_is_refused(tmp_path: Pa
     file.write_text(Lock(NAME, "0" * 64, {"builder": image}, ()).render())
     with pytest.raises(LockError, match="cannot be used"):
         locks.load(file)
-    lock = Lock(NAME, "0" * 64, {"builder": image}, (), (Gap("image", "builder", "not read"), Gap("deb", "a", "b")))
+    lock = Lock(
+        NAME,
+        "0" * 64,
+        {"builder": image},
+        (),
+        (Gap("image", "builder", "not read"), Gap("deb", "a", "b")),
+    )
     file.write_text(lock.render())
-    assert locks.load(file).unresolved == (Gap("deb", "a", "b"), Gap("image", "builder", "not read"))
+    assert locks.load(file).unresolved == (
+        Gap("deb", "a", "b"),
+        Gap("image", "builder", "not read"),
+    )
 
 
 # -- the base image is the one that the preset means
 
 
-@pytest.mark.parametrize(("cuda", "cudnn", "has_cuda", "has_cudnn", "wrong"), [
-    ("11.8", "8.9", "11.8.0", "8.9.6.50", []), ("11.8", "8", "11.8.0", "8.9.6.50", []),
-    ("11.8", "8.6", "11.8.0", "8.9.6.50", ["cuDNN"]), ("12.1", "8.9", "12.10.0", "8.9.0", ["CUDA"]),
-    ("12.1", "8.9", "11.8.0", "9.1.0", ["CUDA", "cuDNN"]), ("12.4", None, "12.4.1", "9.1.0", []),
-    (None, None, "12.4.1", "9.1.0", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cuda", "cudnn", "has_cuda", "has_cudnn", "wrong"),
+    [
+        ("11.8", "8.9", "11.8.0", "8.9.6.50", []),
+        ("11.8", "8", "11.8.0", "8.9.6.50", []),
+        ("11.8", "8.6", "11.8.0", "8.9.6.50", ["cuDNN"]),
+        ("12.1", "8.9", "12.10.0", "8.9.0", ["CUDA"]),
+        ("12.1", "8.9", "11.8.0", "9.1.0", ["CUDA", "cuDNN"]),
+        ("12.4", None, "12.4.1", "9.1.0", []),
+        (None, None, "12.4.1", "9.1.0", []),
+    ],
+)
 @pytest.mark.parametrize("role", ["builder", "runtime"])
 def test_moved_tags_are_told(
     cuda: str | None, cudnn: str | None, has_cuda: str, has_cudnn: str, wrong: list[str], role: str
@@ -370,7 +465,9 @@ def test_moved_tags_are_told(
     with pytest.raises(CompatibilityError) as caught:
         check_base(preset, role, image)
     assert [fault.expected.split()[0] for fault in caught.value.faults] == wrong
-    assert (f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()) or wrong == ["CUDA"]
+    assert (
+        f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()
+    ) or wrong == ["CUDA"]
 
 
 def test_an_image_that_says_nothing_is_warned_about_once() -> None:
@@ -406,15 +503,20 @@ UV_SILENT = """error: Request failed after 3 retries in 5.9s
 """
 
 
-@pytest.mark.parametrize(("url", "who"), [
-    ("https://wheels.example/cu118/torch/", "index https://wheels.example/cu118"),
-    ("https://elsewhere.example/simple/alpha/", "the default Python index"),
-    ("https://wheels.example/cu118x/torch/", "the default Python index"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "who"),
+    [
+        ("https://wheels.example/cu118/torch/", "index https://wheels.example/cu118"),
+        ("https://elsewhere.example/simple/alpha/", "the default Python index"),
+        ("https://wheels.example/cu118x/torch/", "the default Python index"),
+    ],
+)
 def test_uv_says_which_index_is_silent(url: str, who: str) -> None:
     preset = samples.preset(pytorch=TORCH)
     said = process.Result(("uv",), 2, "", UV_SILENT.format(url=url))
-    error = python_packages._explain(said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/")
+    error = python_packages._explain(
+        said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/"
+    )
     assert isinstance(error, UnansweredError)
     assert error.reason == f"{who} did not answer"
     assert error.exit_code == FetchError.exit_code
@@ -422,8 +524,13 @@ def test_uv_says_which_index_is_silent(url: str, who: str) -> None:
 
 def test_licence_from_metadata_beside_the_wheel(place: Place) -> None:
     place.world.site.add(
-        "/f/beta-2.0-py3-none-any.whl.metadata", b"Metadata-Version: 2.1\nName: beta\nLicense: MIT\n\nLicense: no\n"
+        "/f/beta-2.0-py3-none-any.whl.metadata",
+        b"Metadata-Version: 2.1\nName: beta\nLicense: MIT\n\nLicense: no\n",
     )
-    assert {e.name: e.licence for e in place.pin().of("wheel")} == {"alpha": "", "beta": "MIT", "pip": ""}
+    assert {e.name: e.licence for e in place.pin().of("wheel")} == {
+        "alpha": "",
+        "beta": "MIT",
+        "pip": "",
+    }
     assert wheel_licence.licence_in(b"") == ""
     assert sha(noise("headers", 2000)) in place.project.lock_file(NAME).read_text()

@@ -18,7 +18,11 @@ ORDER = {tag: rank for rank, tag in enumerate(python_packages.tags("3.10", 35))}
 
 
 def best(*files: str) -> str | None:
-    ranked = [(rank, file) for file in files if (rank := python_packages.wheel_rank(file, ORDER)) is not None]
+    ranked = [
+        (rank, file)
+        for file in files
+        if (rank := python_packages.wheel_rank(file, ORDER)) is not None
+    ]
     return min(ranked)[1] if ranked else None
 
 
@@ -27,35 +31,62 @@ def preset() -> Preset:
     return load(ROOT / "presets" / "debian12-cpu-quickstart.json")
 
 
-@pytest.mark.parametrize("file", [
-    "a-1-cp310-cp310-manylinux_2_35_x86_64.whl", "a-1-cp310-cp310-linux_x86_64.whl", "a-1-cp37-abi3-manylinux2014_x86_64.whl",
-    "a-1-py3-none-any.whl", "a-1-py2.py3-none-any.whl", "a-1-py3-none-manylinux1_x86_64.whl", "a-1-7-cp310-none-any.whl",
-    "a-1-cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "a-1+cu118-cp310-cp310-linux_x86_64.whl",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file",
+    [
+        "a-1-cp310-cp310-manylinux_2_35_x86_64.whl",
+        "a-1-cp310-cp310-linux_x86_64.whl",
+        "a-1-cp37-abi3-manylinux2014_x86_64.whl",
+        "a-1-py3-none-any.whl",
+        "a-1-py2.py3-none-any.whl",
+        "a-1-py3-none-manylinux1_x86_64.whl",
+        "a-1-7-cp310-none-any.whl",
+        "a-1-cp310-cp310-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "a-1+cu118-cp310-cp310-linux_x86_64.whl",
+    ],
+)
 def test_wheels_that_run_on_the_target(file: str) -> None:
     assert python_packages.wheel_rank(file, ORDER) is not None
 
 
-@pytest.mark.parametrize("file", [
-    "a-1-cp311-cp311-manylinux2014_x86_64.whl", "a-1-cp310-cp310-manylinux_2_36_x86_64.whl", "a-1-cp310-cp310-win_amd64.whl",
-    "a-1-cp310-cp310-musllinux_1_2_x86_64.whl", "a-1-cp310-cp310-manylinux2014_aarch64.whl", "a-1-cp311-abi3-linux_x86_64.whl",
-    "a-1-py2-none-any.whl", "a-1-cp310-cp310t-linux_x86_64.whl", "a-1.tar.gz", "a.whl", "a-1-cp310-cp310-macosx_11_0_universal2.whl",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file",
+    [
+        "a-1-cp311-cp311-manylinux2014_x86_64.whl",
+        "a-1-cp310-cp310-manylinux_2_36_x86_64.whl",
+        "a-1-cp310-cp310-win_amd64.whl",
+        "a-1-cp310-cp310-musllinux_1_2_x86_64.whl",
+        "a-1-cp310-cp310-manylinux2014_aarch64.whl",
+        "a-1-cp311-abi3-linux_x86_64.whl",
+        "a-1-py2-none-any.whl",
+        "a-1-cp310-cp310t-linux_x86_64.whl",
+        "a-1.tar.gz",
+        "a.whl",
+        "a-1-cp310-cp310-macosx_11_0_universal2.whl",
+    ],
+)
 def test_wheels_that_do_not(file: str) -> None:
     assert python_packages.wheel_rank(file, ORDER) is None
 
 
 def test_the_wheel_that_pip_would_take() -> None:
     assert (
-        best("a-1-py3-none-any.whl", "a-1-cp310-abi3-linux_x86_64.whl", "a-1-cp310-cp310-linux_x86_64.whl")
+        best(
+            "a-1-py3-none-any.whl",
+            "a-1-cp310-abi3-linux_x86_64.whl",
+            "a-1-cp310-cp310-linux_x86_64.whl",
+        )
         == "a-1-cp310-cp310-linux_x86_64.whl"
     )
     assert (
-        best("a-1-cp310-cp310-manylinux_2_17_x86_64.whl", "a-1-cp310-cp310-manylinux_2_28_x86_64.whl")
+        best(
+            "a-1-cp310-cp310-manylinux_2_17_x86_64.whl", "a-1-cp310-cp310-manylinux_2_28_x86_64.whl"
+        )
         == "a-1-cp310-cp310-manylinux_2_28_x86_64.whl"
     )
     assert (
-        best("a-1-9-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-py3-none-any.whl") == "a-1-10-py3-none-any.whl"
+        best("a-1-9-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-py3-none-any.whl")
+        == "a-1-10-py3-none-any.whl"
     )
     assert best("a-1-cp311-cp311-linux_x86_64.whl") is None
 
@@ -72,10 +103,15 @@ def test_our_order_is_that_of_pip() -> None:
 
 
 def test_requirements_text_is_sorted_and_hashed() -> None:
-    text = python_packages.requirements_text([("torch", "2.1.2+cu118", "b" * 64), ("numpy", "1.26.4", "a" * 64)])
+    text = python_packages.requirements_text(
+        [("torch", "2.1.2+cu118", "b" * 64), ("numpy", "1.26.4", "a" * 64)]
+    )
     assert text.splitlines()[1:] == [
-        "numpy==1.26.4 \\", f"    --hash=sha256:{'a' * 64}", "torch==2.1.2+cu118 \\", f"    --hash=sha256:{'b' * 64}",
-    ]  # fmt: skip
+        "numpy==1.26.4 \\",
+        f"    --hash=sha256:{'a' * 64}",
+        "torch==2.1.2+cu118 \\",
+        f"    --hash=sha256:{'b' * 64}",
+    ]
 
 
 def test_nothing_breaks_out_of_the_generated_project() -> None:
@@ -83,7 +119,9 @@ def test_nothing_breaks_out_of_the_generated_project() -> None:
     nasty = 'x"]\nrequires = "evil\\'
     document = tomllib.loads(python_packages.project_toml("3.10", [nasty], 'https://h/"\n[tool]'))
     assert document["project"]["dependencies"] == [nasty]
-    assert document["tool"]["uv"]["index"] == [{"name": "torch", "url": 'https://h/"\n[tool]', "explicit": True}]
+    assert document["tool"]["uv"]["index"] == [
+        {"name": "torch", "url": 'https://h/"\n[tool]', "explicit": True}
+    ]
     assert set(document["tool"]["uv"]["sources"]) == {"torch", "torchvision", "torchaudio"}
     assert "tool" not in tomllib.loads(python_packages.project_toml("3.10", ["numpy"], ""))
 
@@ -113,7 +151,9 @@ def test_refusal_hides_logins(preset: Preset) -> None:
     said = "error: could not connect to https://user:hunter2@mirror/simple"
     assert (
         "hunter2"
-        not in python_packages._explain(process.Result(("uv",), 2, "", said), preset, ["a"], ["hunter2"]).render()
+        not in python_packages._explain(
+            process.Result(("uv",), 2, "", said), preset, ["a"], ["hunter2"]
+        ).render()
     )
 
 

@@ -37,7 +37,9 @@ class Place:
         world.publish()
         self.preset: Preset = world.write_preset(root)
 
-    def sync(self, *, update: bool = False, provided: Path | None = None, **network: Any) -> Outcome:
+    def sync(
+        self, *, update: bool = False, provided: Path | None = None, **network: Any
+    ) -> Outcome:
         options = Options(update=update, provided=provided, quiet=True)
         return syncing.sync(self.preset, self.project, Network(retries=0, **network), options)
 
@@ -66,18 +68,36 @@ def test_first_sync_lays_everything_out(place: Place) -> None:
     outcome = place.sync()
     found = tree(place.artifacts)
     assert {p for p in found if not p.startswith("images/")} == {
-        "SHA256SUMS", "debs/Packages", "debs/Release", "debs/gcc_12_amd64.deb", "debs/libz_1.2_amd64.deb", "lock.json",
-        "requirements.txt", "sources/ffmpeg_5.1.9.orig.tar.xz", "sources/headers.tar.gz", "sources/opencv.tar.gz",
-        "wheels/alpha-1.0-py3-none-any.whl", "wheels/beta-2.0-py3-none-any.whl", "wheels/pip-24.2-py3-none-any.whl",
-    }  # fmt: skip
+        "SHA256SUMS",
+        "debs/Packages",
+        "debs/Release",
+        "debs/gcc_12_amd64.deb",
+        "debs/libz_1.2_amd64.deb",
+        "lock.json",
+        "requirements.txt",
+        "sources/ffmpeg_5.1.9.orig.tar.xz",
+        "sources/headers.tar.gz",
+        "sources/opencv.tar.gz",
+        "wheels/alpha-1.0-py3-none-any.whl",
+        "wheels/beta-2.0-py3-none-any.whl",
+        "wheels/pip-24.2-py3-none-any.whl",
+    }
     assert {"images/builder/index.json", "images/runtime/index.json"} <= set(found)
     done = subprocess.run(
-        ["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=place.artifacts, capture_output=True, text=True, check=False
+        ["sha256sum", "-c", "--strict", "SHA256SUMS"],
+        cwd=place.artifacts,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(": OK") == len(found) - 1, "SHA256SUMS covers every file but itself"
-    assert (place.artifacts / "lock.json").read_bytes() == place.project.lock_file(NAME).read_bytes()
-    assert place.calls.count("base bookworm (minbase, mmdebstrap)") == 1, "one base for both roles is fetched once"
+    assert (place.artifacts / "lock.json").read_bytes() == place.project.lock_file(
+        NAME
+    ).read_bytes()
+    assert place.calls.count("base bookworm (minbase, mmdebstrap)") == 1, (
+        "one base for both roles is fetched once"
+    )
     assert outcome.resolved and outcome.strangers == ()
     assert not list(place.store.partial("x").parent.iterdir()), "nothing is left half-made"
 
@@ -95,8 +115,12 @@ def test_lock_says_where_everything_came_from(place: Place) -> None:
     ) == ("apt:base", "5.1.9")
     assert entries["sources/headers.tar.gz"].urls == (f"{place.world.site.url}/f/headers.tar.gz",)
     text = place.project.lock_file(NAME).read_text()
-    assert text.count(place.world.site.url) == 1, "addresses of indexes and APT sources are this machine's affair"
-    assert "pip" not in (place.artifacts / "requirements.txt").read_text().replace("pip install", "")
+    assert text.count(place.world.site.url) == 1, (
+        "addresses of indexes and APT sources are this machine's affair"
+    )
+    assert "pip" not in (place.artifacts / "requirements.txt").read_text().replace(
+        "pip install", ""
+    )
 
 
 def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
@@ -112,7 +136,9 @@ def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
 def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Place) -> None:
     place.sync()
     with gc.holding(place.project):
-        assert gc.look(place.project).loose == (), "lock.json and SHA256SUMS are known as sync writes them"
+        assert gc.look(place.project).loose == (), (
+            "lock.json and SHA256SUMS are known as sync writes them"
+        )
     before = place.lock()
     place.world.wheels["beta"] = "2.1"
     place.world.publish()
@@ -136,16 +162,28 @@ def test_same_world_gives_the_same_bytes_elsewhere(place: Place, tmp_path: Path)
     assert tree(place.artifacts) == tree(other.artifacts)
 
 
-@pytest.mark.parametrize(("path", "asked"), [
-    ("wheels/beta-2.0-py3-none-any.whl", ["locate", "/f/beta-2.0-py3-none-any.whl"]),
-    ("sources/headers.tar.gz", ["/f/headers.tar.gz"]),
-    ("sources/opencv.tar.gz", ["sdist", "/f/opencv.tar.gz"]),
-    ("sources/ffmpeg_5.1.9.orig.tar.xz", ["apt", "closure gcc libz", "closure libz", "source", "/f/ffmpeg_5.1.9.orig.tar.xz"]),
-    ("debs/gcc_12_amd64.deb", ["apt", "closure gcc libz", "closure libz", "/f/gcc_12_amd64.deb"]),
-    ("images/builder/index.json", ["base bookworm (minbase, mmdebstrap)"]),
-    ("debs/Packages", []), ("requirements.txt", []),
-])  # fmt: skip
-def test_what_the_store_lost_is_brought_back_and_nothing_else(place: Place, path: str, asked: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("wheels/beta-2.0-py3-none-any.whl", ["locate", "/f/beta-2.0-py3-none-any.whl"]),
+        ("sources/headers.tar.gz", ["/f/headers.tar.gz"]),
+        ("sources/opencv.tar.gz", ["sdist", "/f/opencv.tar.gz"]),
+        (
+            "sources/ffmpeg_5.1.9.orig.tar.xz",
+            ["apt", "closure gcc libz", "closure libz", "source", "/f/ffmpeg_5.1.9.orig.tar.xz"],
+        ),
+        (
+            "debs/gcc_12_amd64.deb",
+            ["apt", "closure gcc libz", "closure libz", "/f/gcc_12_amd64.deb"],
+        ),
+        ("images/builder/index.json", ["base bookworm (minbase, mmdebstrap)"]),
+        ("debs/Packages", []),
+        ("requirements.txt", []),
+    ],
+)
+def test_what_the_store_lost_is_brought_back_and_nothing_else(
+    place: Place, path: str, asked: list[str]
+) -> None:
     place.sync()
     before = tree(place.artifacts)
     place.asked()
@@ -199,9 +237,16 @@ def test_update_tells_what_changed_and_takes_stale_files_away(place: Place) -> N
     place.world.publish()
     assert not place.sync().resolved, "without --update the lock decides"
     outcome = place.sync(update=True)
-    assert outcome.changes.lines() == ["+ wheel gamma 3.0", "- wheel beta 2.0", "~ wheel alpha 1.0 -> 1.1"]
+    assert outcome.changes.lines() == [
+        "+ wheel gamma 3.0",
+        "- wheel beta 2.0",
+        "~ wheel alpha 1.0 -> 1.1",
+    ]
     assert sorted(p.name for p in (place.artifacts / "wheels").iterdir()) == [
-        "alpha-1.1-py3-none-any.whl", "gamma-3.0-py3-none-any.whl", "pip-24.2-py3-none-any.whl"]  # fmt: skip
+        "alpha-1.1-py3-none-any.whl",
+        "gamma-3.0-py3-none-any.whl",
+        "pip-24.2-py3-none-any.whl",
+    ]
     assert outcome.strangers == ()
 
 
@@ -215,7 +260,9 @@ def test_same_version_with_other_bytes_is_told(place: Place) -> None:
 
 def test_changed_preset_is_resolved_anew(place: Place) -> None:
     place.sync()
-    place.preset = place.world.write_preset(place.root, apt={"builder": ["gcc"], "runtime": [], "sources": []})
+    place.preset = place.world.write_preset(
+        place.root, apt={"builder": ["gcc"], "runtime": [], "sources": []}
+    )
     outcome = place.sync()
     assert outcome.resolved
     assert outcome.changes.lines() == ["- deb libz:amd64 1.2"]
@@ -266,7 +313,9 @@ def test_a_signature_stays_beside_the_lock_that_it_signs(place: Place) -> None:
     assert place.sync().strangers == () and (place.artifacts / "lock.json.sig").exists()
     place.world.wheels = {"alpha": "1.1"}
     place.world.publish()
-    assert place.sync(update=True).strangers == () and not (place.artifacts / "lock.json.sig").exists()
+    assert (
+        place.sync(update=True).strangers == () and not (place.artifacts / "lock.json.sig").exists()
+    )
 
 
 def test_damaged_lock_is_refused_until_update(place: Place) -> None:
@@ -303,15 +352,22 @@ def test_wrong_bytes_never_reach_artifacts_or_lock(place: Place) -> None:
     assert not Store(place.project.store).has(sha(b"tampered"))
 
 
-GATED = {"urls": ["http://127.0.0.1:9/TensorRT-8.6.1.6.tar.gz"], "sha256": sha(noise("trt", 5000)), "size": 5000,
-         "version": "8.6.1.6", "gated": "log in at NVIDIA and accept the licence"}  # fmt: skip
+GATED = {
+    "urls": ["http://127.0.0.1:9/TensorRT-8.6.1.6.tar.gz"],
+    "sha256": sha(noise("trt", 5000)),
+    "size": 5000,
+    "version": "8.6.1.6",
+    "gated": "log in at NVIDIA and accept the licence",
+}
 
 
 def gated(place: Place, **changes: Any) -> None:
     raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
     raw["sources"]["tensorrt"] = {**GATED, **changes}
     raw["tensorrt"] = {"version": "8.6.1.6", "form": "tar"}
-    place.preset = place.world.write_preset(place.root, sources=raw["sources"], tensorrt=raw["tensorrt"])
+    place.preset = place.world.write_preset(
+        place.root, sources=raw["sources"], tensorrt=raw["tensorrt"]
+    )
 
 
 def test_gated_file_is_told_before_anything_long(place: Place) -> None:
@@ -319,14 +375,23 @@ def test_gated_file_is_told_before_anything_long(place: Place) -> None:
     with pytest.raises(GatedError) as error:
         place.sync()
     said = error.value.render()
-    for part in ("TensorRT-8.6.1.6.tar.gz", "8.6.1.6", GATED["sha256"], "5000 bytes", GATED["urls"][0], "accept the licence",
-                 f"./deps_sync.sh {NAME} --from"):  # fmt: skip
+    for part in (
+        "TensorRT-8.6.1.6.tar.gz",
+        "8.6.1.6",
+        GATED["sha256"],
+        "5000 bytes",
+        GATED["urls"][0],
+        "accept the licence",
+        f"./deps_sync.sh {NAME} --from",
+    ):
         assert part in said
     assert place.asked() == []
 
 
 def test_gated_page_instead_of_the_file(place: Place) -> None:
-    url = place.world.site.add("/TensorRT-8.6.1.6.tar.gz", b"<!doctype html>log in", content_type="text/html")
+    url = place.world.site.add(
+        "/TensorRT-8.6.1.6.tar.gz", b"<!doctype html>log in", content_type="text/html"
+    )
     gated(place, urls=[url])
     with pytest.raises(GatedError) as error:
         place.sync()
@@ -334,7 +399,9 @@ def test_gated_page_instead_of_the_file(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["TensorRT-8.6.1.6.tar.gz", "sub/renamed by the browser (1).gz"])
-def test_file_of_a_person_is_taken_by_name_or_content(place: Place, tmp_path: Path, name: str) -> None:
+def test_file_of_a_person_is_taken_by_name_or_content(
+    place: Place, tmp_path: Path, name: str
+) -> None:
     gated(place)
     file = tmp_path / "downloads" / name
     file.parent.mkdir(parents=True)
@@ -365,8 +432,16 @@ def test_local_repository_deb_is_used_but_not_carried(place: Place) -> None:
     raw["sources"]["tensorrt"] = {"urls": [url], "sha256": sha(body)}
     place.world.debs["libnvinfer8"] = "8.6.1.6-1+cuda11.8"
     place.world.publish()
-    place.preset = place.world.write_preset(place.root, sources=raw["sources"], tensorrt={
-        "version": "8.6.1.6", "form": "deb", "builder": ["libnvinfer-dev"], "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"]})  # fmt: skip
+    place.preset = place.world.write_preset(
+        place.root,
+        sources=raw["sources"],
+        tensorrt={
+            "version": "8.6.1.6",
+            "form": "deb",
+            "builder": ["libnvinfer-dev"],
+            "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+        },
+    )
     place.sync()
     paths = [e.path for e in place.lock().entries]
     assert "debs/libnvinfer8_8.6.1.6-1+cuda11.8_amd64.deb" in paths

@@ -28,7 +28,9 @@ TORCH = "ubuntu22.04-cuda12.4-torch2.5"
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project without any lock, where no program can be started (and no unit test reaches a network)."""
-    shutil.copytree(ROOT / "presets", tmp_path / "presets", ignore=shutil.ignore_patterns("*.lock.json"))
+    shutil.copytree(
+        ROOT / "presets", tmp_path / "presets", ignore=shutil.ignore_patterns("*.lock.json")
+    )
     (tmp_path / "catalog").symlink_to(ROOT / "catalog")
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
@@ -38,9 +40,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path, tmp_path / "artifacts")
 
 
-def dry(place: Project, name: str, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> str:
+def dry(
+    place: Project, name: str, capsys: pytest.CaptureFixture[str], *, as_json: bool = False
+) -> str:
     args = argparse.Namespace(
-        presets=[name], all=False, dry_run=True, lock_only=False, update=False, provided=None, json=as_json
+        presets=[name],
+        all=False,
+        dry_run=True,
+        lock_only=False,
+        update=False,
+        provided=None,
+        json=as_json,
     )
     assert sync.run(args, place) == 0
     return capsys.readouterr().out
@@ -54,16 +64,45 @@ def parsed(place: Project, name: str, capsys: pytest.CaptureFixture[str]) -> dic
 def lock_of(name: str, place: Project) -> Lock:
     """A lock with every kind of entry, for a preset with CUDA."""
     preset = presets.find(place.presets, name)
-    image = {role: LockedImage(f"{preset.base(role).image}@sha256:{'c' * 64}", "sha256:" + "a" * 64, "sha256:" + "b" * 64,
-                               "ubuntu", "22.04") for role in ("builder", "runtime")}  # fmt: skip
+    image = {
+        role: LockedImage(
+            f"{preset.base(role).image}@sha256:{'c' * 64}",
+            "sha256:" + "a" * 64,
+            "sha256:" + "b" * 64,
+            "ubuntu",
+            "22.04",
+        )
+        for role in ("builder", "runtime")
+    }
     assert preset.pytorch is not None
     entries = [
-        *(samples.entry("image", f"images/{r}/blobs/sha256/aa", name=r, roles=(r,), origin="image") for r in ("builder", "runtime")),
-        *(replace(samples.entry("wheel", f"wheels/{n}-{v}.whl", name=n, version=v, origin="index:torch"), size=700_000_000)
-          for n, v in (("torch", preset.pytorch.torch), ("torchvision", preset.pytorch.torchvision), ("torchaudio", preset.pytorch.torchaudio))),
-        *(samples.entry("source", f"sources/{s.name}", name=s.name, origin="url", urls=s.urls) for s in preset.sources.values()),
-        samples.entry("deb", "debs/nasm_1_amd64.deb", name="nasm", origin="apt:base", roles=("builder",)),
-    ]  # fmt: skip
+        *(
+            samples.entry(
+                "image", f"images/{r}/blobs/sha256/aa", name=r, roles=(r,), origin="image"
+            )
+            for r in ("builder", "runtime")
+        ),
+        *(
+            replace(
+                samples.entry(
+                    "wheel", f"wheels/{n}-{v}.whl", name=n, version=v, origin="index:torch"
+                ),
+                size=700_000_000,
+            )
+            for n, v in (
+                ("torch", preset.pytorch.torch),
+                ("torchvision", preset.pytorch.torchvision),
+                ("torchaudio", preset.pytorch.torchaudio),
+            )
+        ),
+        *(
+            samples.entry("source", f"sources/{s.name}", name=s.name, origin="url", urls=s.urls)
+            for s in preset.sources.values()
+        ),
+        samples.entry(
+            "deb", "debs/nasm_1_amd64.deb", name="nasm", origin="apt:base", roles=("builder",)
+        ),
+    ]
     return replace(samples.lock(preset, extra=tuple(entries)), images=image)
 
 
@@ -78,7 +117,10 @@ def test_without_a_lock_everything_the_preset_says_is_shown(
     for source in preset.sources.values():
         for url in source.urls:
             assert url in screen
-    for requirement in (*preset.packages, *(preset.pytorch.requirements() if preset.pytorch else ())):
+    for requirement in (
+        *preset.packages,
+        *(preset.pytorch.requirements() if preset.pytorch else ()),
+    ):
         assert f"wheel {requirement}  <- " in screen
     for package in (*preset.apt_builder, *preset.apt_runtime):
         assert f"deb {package} (" in screen
@@ -98,7 +140,9 @@ def test_sizes_come_from_the_preset_the_catalog_and_the_store(
     assert not any(f["stored"] for f in files.values())
 
 
-def test_what_is_in_the_store_is_not_fetched_again(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_in_the_store_is_not_fetched_again(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = parsed(place, TORCH, capsys)
     ffmpeg = next(f for f in before["files"] if f["name"] == "ffmpeg")
     assert (ffmpeg["size"], ffmpeg["stored"]) == (None, False)
@@ -120,7 +164,10 @@ def test_a_lock_says_every_file_exactly(place: Project, capsys: pytest.CaptureFi
         assert f"{entry.path}  <- " in screen
         assert all(url in screen for url in entry.urls)
     assert "wheels/torch-2.5.1+cu124.whl  <- https://download.pytorch.org/whl/cu124" in screen
-    assert "images/builder/blobs/sha256/aa  <- nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04@sha256:" in screen
+    assert (
+        "images/builder/blobs/sha256/aa  <- nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04@sha256:"
+        in screen
+    )
     assert "debs/nasm_1_amd64.deb  <- the base image's APT sources" in screen
     document = parsed(place, TORCH, capsys)
     assert document["locked"] is True
@@ -145,7 +192,9 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
     place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
     place.lock_file("broken").write_text("{", encoding="utf-8")  # passed over: check reports it
     held = known_sizes.look(place)
-    builder, runtime = (f"nvidia/cuda:12.4.1-cudnn-{kind}-ubuntu22.04" for kind in ("devel", "runtime"))
+    builder, runtime = (
+        f"nvidia/cuda:12.4.1-cudnn-{kind}-ubuntu22.04" for kind in ("devel", "runtime")
+    )
     layer = len(b"content of images/builder/blobs/sha256/aa")
     assert (held.image(builder).size, held.image(builder).missing) == (layer, layer)
     assert held.image(builder, runtime).size == 2 * layer

@@ -25,7 +25,14 @@ from gapforge.model import reasons
 from gapforge.model.lock import Entry, Gap, Lock, LockedImage
 from gapforge.model.preset import SourceArchive
 from gapforge.store.store import Store
-from gapforge.sync import apt_errors, http_get, lock_diff, partial_lock, python_packages, source_archives
+from gapforge.sync import (
+    apt_errors,
+    http_get,
+    lock_diff,
+    partial_lock,
+    python_packages,
+    source_archives,
+)
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.lock_entries import check_base
 from gapforge.sync.network import Network, UnansweredError
@@ -52,23 +59,44 @@ def said(error: GapforgeError) -> tuple[str, list[tuple[str, str, str]], str]:
 # -- why a lock leaves something open
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "presets").glob("*.lock.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "presets").glob("*.lock.json")), ids=lambda p: p.name
+)
 def test_every_reason_in_the_locks_is_told_in_korean(file: Path) -> None:
     for gap in locks.load(file).unresolved:
-        assert not set(reasons.told(gap.reason).split()) & {"is", "not", "the", "and", "its", "needs"}, gap.reason
+        assert not set(reasons.told(gap.reason).split()) & {
+            "is",
+            "not",
+            "the",
+            "and",
+            "its",
+            "needs",
+        }, gap.reason
 
 
-@pytest.mark.parametrize(("reason", "ko"), [
-    ("is resolved together with torch, and index https://w.example/cu118 did not answer",
-     "torch와 함께 해석되는데, 인덱스 https://w.example/cu118에서 답이 없음"),
-    ("its hash is known, its size is not: github.com and ffmpeg.org did not answer",
-     "해시는 알지만 크기를 모름: github.com, ffmpeg.org에서 답이 없음"),
-    ("registry docker.io wants a login", "레지스트리 docker.io에 로그인해야 함"),
-    ("the default Python index tells no hash of a-1-py3-none-any.whl",
-     "기본 Python 인덱스에 a-1-py3-none-any.whl의 해시가 나와 있지 않음"),
-    ("an APT source of the base image or of the preset did not answer", "기반 이미지나 프리셋의 APT 소스에서 답이 없음"),
-    ("what a later version may say", "what a later version may say"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reason", "ko"),
+    [
+        (
+            "is resolved together with torch, and index https://w.example/cu118 did not answer",
+            "torch와 함께 해석되는데, 인덱스 https://w.example/cu118에서 답이 없음",
+        ),
+        (
+            "its hash is known, its size is not: github.com and ffmpeg.org did not answer",
+            "해시는 알지만 크기를 모름: github.com, ffmpeg.org에서 답이 없음",
+        ),
+        ("registry docker.io wants a login", "레지스트리 docker.io에 로그인해야 함"),
+        (
+            "the default Python index tells no hash of a-1-py3-none-any.whl",
+            "기본 Python 인덱스에 a-1-py3-none-any.whl의 해시가 나와 있지 않음",
+        ),
+        (
+            "an APT source of the base image or of the preset did not answer",
+            "기반 이미지나 프리셋의 APT 소스에서 답이 없음",
+        ),
+        ("what a later version may say", "what a later version may say"),
+    ],
+)
 def test_reasons(monkeypatch: pytest.MonkeyPatch, reason: str, ko: str) -> None:
     assert reasons.told(reason) == ko
     monkeypatch.setenv("GAPFORGE_LANG", "en")
@@ -84,7 +112,10 @@ def test_a_partial_lock_is_refused_with_its_reasons() -> None:
 
 @pytest.mark.parametrize("silent", [[], ["registry", "default"], ["torch"]])
 def test_a_lock_has_the_same_bytes_in_every_language(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], silent: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    silent: list[str],
 ) -> None:
     texts = []
     with file_server() as site:
@@ -94,7 +125,11 @@ def test_a_lock_has_the_same_bytes_in_every_language(
         for language in ("ko", "en"):
             monkeypatch.setenv("GAPFORGE_LANG", language)
             project = Project(tmp_path / language, tmp_path / language / "artifacts")
-            torch = {"torch": "2.1.2+cu118", "torchvision": "0.16.2+cu118", "index": "https://wheels.example/cu118"}
+            torch = {
+                "torch": "2.1.2+cu118",
+                "torchvision": "0.16.2+cu118",
+                "index": "https://wheels.example/cu118",
+            }
             world.publish()
             preset = world.write_preset(
                 project.root, base=REGISTRY, **({"pytorch": torch} if silent == ["torch"] else {})
@@ -107,7 +142,9 @@ def test_a_lock_has_the_same_bytes_in_every_language(
             screen = capsys.readouterr().out
             for gap in outcome.lock.unresolved:
                 assert (gap.reason in screen) == (language == "en")
-            assert outcome.to_json()["unresolved"] == [gap.to_json() for gap in outcome.lock.unresolved]
+            assert outcome.to_json()["unresolved"] == [
+                gap.to_json() for gap in outcome.lock.unresolved
+            ]
     assert texts[0] == texts[1]
 
 
@@ -120,7 +157,11 @@ TROUBLES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "teapot": ({"status": 418}, {}, "서버 응답 418: 쓸 수 없는 응답"),
     "busy": ({"fail_times": 9}, {}, "서버 응답 503 (2번 시도함)"),
     "cut": ({"cut_after": 40_000, "cuts": 1}, {}, ""),
-    "page": ({"content_type": "text/html"}, {"size": 5}, "파일 대신 웹 페이지가 옴(로그인이나 오류 페이지로 보임)"),
+    "page": (
+        {"content_type": "text/html"},
+        {"size": 5},
+        "파일 대신 웹 페이지가 옴(로그인이나 오류 페이지로 보임)",
+    ),
     "other size": ({}, {"size": 5}, f"그곳의 파일은 {len(BODY)}바이트임(기대한 크기 5)"),
     "other bytes": ({}, {"sha256": BAD}, f"그곳의 파일은 sha256이 {SHA}임(기대한 값 {BAD})"),
 }
@@ -136,29 +177,35 @@ def test_what_is_final_and_what_is_tried_again_depends_on_no_language(
         monkeypatch.setenv("GAPFORGE_LANG", language)
         with file_server() as site:
             url = site.add("/x.bin", BODY, **how)
-            loader = Downloader(Store(tmp_path / language), Network(retries=1), Progress("t", out=io.StringIO()))
+            loader = Downloader(
+                Store(tmp_path / language), Network(retries=1), Progress("t", out=io.StringIO())
+            )
             try:
                 loader.fetch([Want("x.bin", (url,), **{"sha256": SHA, **want})])
                 assert not problem
             except FetchError as error:
                 if language == "ko":
                     assert said(error) == (
-                        "파일 1개를 받지 못했습니다", [("x.bin", f"{url}: {problem}", "")],
+                        "파일 1개를 받지 못했습니다",
+                        [("x.bin", f"{url}: {problem}", "")],
                         "같은 명령을 다시 실행하십시오. 이미 받은 것은 그대로 두고 끊긴 파일은 멈춘 곳부터 이어 받습니다. "
                         "또는 파일을 폴더에 모아 --from FOLDER를 붙이십시오",
-                    )  # fmt: skip
+                    )
             kept = sorted(p.name for p in (tmp_path / language).rglob("*") if p.is_file())
             seen.append((site.log, kept))
     assert seen[0] == seen[1]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    loader = Downloader(Store(tmp_path / "store"), Network(retries=0), Progress("t", out=io.StringIO()))
+    loader = Downloader(
+        Store(tmp_path / "store"), Network(retries=0), Progress("t", out=io.StringIO())
+    )
     with pytest.raises(FetchError) as caught:
         loader.fetch([Want("a", (f"file://{tmp_path}/a",)), Want("b", ())])
     assert said(caught.value)[:2] == (
-        "파일 2개를 받지 못했습니다", [("a", f"file://{tmp_path}/a: 파일이 없음", ""), ("b", "받을 주소가 없음", "")],
-    )  # fmt: skip
+        "파일 2개를 받지 못했습니다",
+        [("a", f"file://{tmp_path}/a: 파일이 없음", ""), ("b", "받을 주소가 없음", "")],
+    )
 
 
 def test_what_a_person_has_to_bring(tmp_path: Path) -> None:
@@ -166,26 +213,43 @@ def test_what_a_person_has_to_bring(tmp_path: Path) -> None:
         world = World(site)
         preset = world.write_preset(tmp_path)
         url = site.add("/T.tar.gz", b"", status=403)
-    source = SourceArchive(name="tensorrt", file="T.tar.gz", urls=(url, "http://b.example/T.tar.gz"), sha256=SHA, folder="", version="8.6",
-                           licence="", size=5000, gated="log in at NVIDIA")  # fmt: skip
+    source = SourceArchive(
+        name="tensorrt",
+        file="T.tar.gz",
+        urls=(url, "http://b.example/T.tar.gz"),
+        sha256=SHA,
+        folder="",
+        version="8.6",
+        licence="",
+        size=5000,
+        gated="log in at NVIDIA",
+    )
     tried = [Fault("T.tar.gz", "서버 응답 403: 접근이 거부됨")]
-    error = source_archives.gated_error(preset, [(source, Want("T.tar.gz", source.urls, SHA, 5000))], tried)
+    error = source_archives.gated_error(
+        preset, [(source, Want("T.tar.gz", source.urls, SHA, 5000))], tried
+    )
     assert isinstance(error, GatedError) and said(error) == (
         f"{NAME}의 파일 1개는 사람이 직접 내려받아야 합니다",
-        [("T.tar.gz", "tensorrt 8.6: 사람이 내려받아야 함: log in at NVIDIA\n"
-          f"      주소: {url} 또는 http://b.example/T.tar.gz\n      (시도한 결과: 서버 응답 403: 접근이 거부됨)",
-          f"sha256 {SHA}, 5000바이트(5.0 kB)")],
+        [
+            (
+                "T.tar.gz",
+                "tensorrt 8.6: 사람이 내려받아야 함: log in at NVIDIA\n"
+                f"      주소: {url} 또는 http://b.example/T.tar.gz\n      (시도한 결과: 서버 응답 403: 접근이 거부됨)",
+                f"sha256 {SHA}, 5000바이트(5.0 kB)",
+            )
+        ],
         f"내려받은 파일 1개를 폴더에 넣은 뒤: ./deps_sync.sh {NAME} --from FOLDER",
-    )  # fmt: skip
+    )
 
 
 def test_no_network_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FetchError) as caught:
         Network(offline=True).require("Python 패키지 해석")
     assert said(caught.value) == (
-        "Python 패키지 해석: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다", [],
+        "Python 패키지 해석: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
+        [],
         "파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
-    )  # fmt: skip
+    )
 
 
 # -- what other programs say
@@ -195,7 +259,9 @@ def test_apt_s_updates_are_told_apart_as_in_english(monkeypatch: pytest.MonkeyPa
     silence = "Err:1 http://x InRelease\n  Could not resolve 'x'\nE: Failed to fetch http://x"
     unsigned = "W: GPG error: http://x InRelease: NO_PUBKEY A4B469963BF863CC"
     error = apt_errors.update_failure(silence)
-    assert isinstance(error, UnansweredError) and error.reason.endswith("of the preset did not answer"), "for the lock"
+    assert isinstance(error, UnansweredError) and error.reason.endswith(
+        "of the preset did not answer"
+    ), "for the lock"
     assert error.message == "패키지 색인을 받지 못했습니다"
     error = apt_errors.update_failure(unsigned)
     assert type(error) is FetchError
@@ -218,18 +284,27 @@ class Apt:
 
 
 def test_every_package_at_fault() -> None:
-    apt = Apt(install="E: Unable to locate package qqqqq\nE: Version '2' for 'libz' was not found\n"
-                      "E: Package 'mail' has no installation candidate\n"
-                      "E: Packages were downgraded and -y was used without --allow-downgrades.",
-              madison=" libz | 1.3 | http://x\n libz | 1.2 | http://x", pkgnames="libz")  # fmt: skip
+    apt = Apt(
+        install="E: Unable to locate package qqqqq\nE: Version '2' for 'libz' was not found\n"
+        "E: Package 'mail' has no installation candidate\n"
+        "E: Packages were downgraded and -y was used without --allow-downgrades.",
+        madison=" libz | 1.3 | http://x\n libz | 1.2 | http://x",
+        pkgnames="libz",
+    )
     assert said(apt_errors.unresolvable(apt, ["qqqqq", "libz=2", "mail"])) == (
         "프리셋의 APT 패키지를 모두 만족하는 deb 패키지 조합이 없습니다",
-        [("qqqqq", "이 패키지가 있는 APT 소스가 없음", ""),
-         ("libz=2", "이 버전이 있는 APT 소스가 없음", "다음 가운데 하나: 1.3, 1.2"),
-         ("mail", "설치할 수 있는 패키지가 아님", ""),
-         ("기반 이미지", "고정한 패키지보다 새로운 버전이 이미 있음", "더 낮지 않은 버전으로 고정")],
+        [
+            ("qqqqq", "이 패키지가 있는 APT 소스가 없음", ""),
+            ("libz=2", "이 버전이 있는 APT 소스가 없음", "다음 가운데 하나: 1.3, 1.2"),
+            ("mail", "설치할 수 있는 패키지가 아님", ""),
+            (
+                "기반 이미지",
+                "고정한 패키지보다 새로운 버전이 이미 있음",
+                "더 낮지 않은 버전으로 고정",
+            ),
+        ],
         "프리셋의 $.apt(또는 $.tensorrt)를 고친 뒤 다시 받으십시오",
-    )  # fmt: skip
+    )
 
 
 def test_a_silent_index_is_named_in_korean_here_and_in_english_in_the_lock(tmp_path: Path) -> None:
@@ -237,30 +312,62 @@ def test_a_silent_index_is_named_in_korean_here_and_in_english_in_the_lock(tmp_p
         preset = World(site).write_preset(tmp_path)
     words = "error: Failed to fetch: `https://x/simple/a/`\n  Caused by: error sending request"
     error = python_packages._explain(process.Result(("uv",), 2, "", words), preset, ["a==1"], ())
-    assert isinstance(error, UnansweredError) and error.reason == "the default Python index did not answer"
+    assert (
+        isinstance(error, UnansweredError)
+        and error.reason == "the default Python index did not answer"
+    )
     assert said(error)[::2] == (
         f"{NAME}의 Python 패키지를 해석하지 못했습니다: 기본 Python 인덱스에서 답이 없습니다",
         "네트워크(GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE)를 확인한 뒤 같은 명령을 다시 실행하십시오",
     )
 
 
-@pytest.mark.parametrize(("headers", "when"), [
-    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1790000000"}, time.strftime(" %H:%M UTC까지", time.gmtime(1790000000))),
-    ({"retry-after": "30"}, " 30초 동안"),
-    ({"x-ratelimit-remaining": "0"}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "when"),
+    [
+        (
+            {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1790000000"},
+            time.strftime(" %H:%M UTC까지", time.gmtime(1790000000)),
+        ),
+        ({"retry-after": "30"}, " 30초 동안"),
+        ({"x-ratelimit-remaining": "0"}, ""),
+    ],
+)
 def test_a_rate_limit(headers: dict[str, str], when: str) -> None:
     with pytest.raises(FetchError) as caught:
-        published_releases._refuse_limit(http_get.Answer(403, headers, b""), "https://api.example/tags")
-    assert caught.value.message == f"api.example: 이 주소에서 오는 요청에{when} 답하지 않습니다(횟수 제한)"
+        published_releases._refuse_limit(
+            http_get.Answer(403, headers, b""), "https://api.example/tags"
+        )
+    assert (
+        caught.value.message
+        == f"api.example: 이 주소에서 오는 요청에{when} 답하지 않습니다(횟수 제한)"
+    )
 
 
 # -- what differs, and the base image
 
 
 def test_changes_are_the_same_things_in_both_languages(monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = Entry("wheel", "wheels/pip.whl", "a" * 64, 1, "index:default", "pip", "24.2", roles=("install-tool",))
-    other = Entry("wheel", "wheels/pip.whl", "c" * 64, 1, "index:default", "pip", "24.2", roles=("install-tool",))
+    tool = Entry(
+        "wheel",
+        "wheels/pip.whl",
+        "a" * 64,
+        1,
+        "index:default",
+        "pip",
+        "24.2",
+        roles=("install-tool",),
+    )
+    other = Entry(
+        "wheel",
+        "wheels/pip.whl",
+        "c" * 64,
+        1,
+        "index:default",
+        "pip",
+        "24.2",
+        roles=("install-tool",),
+    )
     old, new = (Lock(NAME, "0" * 64, {}, (entry,)) for entry in (tool, other))
     assert lock_diff.compare(old, new).changed == (
         f"wheel pip (설치 도구) 24.2: 내용이 바뀜, sha256 {'a' * 12} -> {'c' * 12}",
@@ -274,7 +381,9 @@ def test_changes_are_the_same_things_in_both_languages(monkeypatch: pytest.Monke
 def test_another_base_than_the_preset_s(tmp_path: Path) -> None:
     with file_server() as site:
         preset = World(site).write_preset(tmp_path, cuda="12.1")
-    image = LockedImage("team/base:1", "sha256:" + "0" * 64, "sha256:" + "1" * 64, "debian", "12", "11.8", "")
+    image = LockedImage(
+        "team/base:1", "sha256:" + "0" * 64, "sha256:" + "1" * 64, "debian", "12", "11.8", ""
+    )
     with pytest.raises(GapforgeError) as caught:
         check_base(preset, "builder", image)
     assert said(caught.value) == (
@@ -282,7 +391,7 @@ def test_another_base_than_the_preset_s(tmp_path: Path) -> None:
         [("builder 기반 이미지 (team/base:1)", "CUDA 11.8임", "CUDA 12.1")],
         "base.builder에 맞는 이미지를 적거나(태그가 옮겨졌으면 다이제스트로) cuda와 cudnn을 고친 뒤"
         f"(cudnn이 null이면 무엇이든 받습니다): ./gapforge check {NAME}",
-    )  # fmt: skip
+    )
 
 
 def test_the_verb_s_last_line(
@@ -293,8 +402,15 @@ def test_the_verb_s_last_line(
         install(site.url, monkeypatch.setattr)
         world.publish()
         world.write_preset(tmp_path)
-        args = argparse.Namespace(presets=[NAME], all=False, dry_run=False, lock_only=False, update=False, provided=None,
-                                  json=False)  # fmt: skip
+        args = argparse.Namespace(
+            presets=[NAME],
+            all=False,
+            dry_run=False,
+            lock_only=False,
+            update=False,
+            provided=None,
+            json=False,
+        )
         project = Project(tmp_path, tmp_path / "artifacts")
         assert sync_verb.run(args, project) == 0
     files = len(json.loads(project.lock_file(NAME).read_text())["entries"])
@@ -314,19 +430,35 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "GAPFORGE_LANG": "ko", **env}
-    return subprocess.run(["bash", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    env = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(folder),
+        "GAPFORGE_LANG": "ko",
+        **env,
+    }
+    return subprocess.run(
+        ["bash", *words], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def test_scripts(folder: Path) -> None:
     done = run(folder, "deps_sync.sh", "x", GAPFORGE_INTERPRETER="/nowhere/python")
     assert (done.returncode, done.stderr) == (
-        17, "오류: GAPFORGE_INTERPRETER=/nowhere/python: Python 3.10 이상이 아닙니다\n다음: unset GAPFORGE_INTERPRETER\n")  # fmt: skip
-    done = run(folder, "deps_sync.sh", "x", GAPFORGE_INTERPRETER="/nowhere/python", GAPFORGE_LANG="en")
+        17,
+        "오류: GAPFORGE_INTERPRETER=/nowhere/python: Python 3.10 이상이 아닙니다\n다음: unset GAPFORGE_INTERPRETER\n",
+    )
+    done = run(
+        folder, "deps_sync.sh", "x", GAPFORGE_INTERPRETER="/nowhere/python", GAPFORGE_LANG="en"
+    )
     assert (done.returncode, done.stderr) == (
-        17, "error: GAPFORGE_INTERPRETER=/nowhere/python is not a Python 3.10 or newer\nnext: unset GAPFORGE_INTERPRETER\n")  # fmt: skip
+        17,
+        "error: GAPFORGE_INTERPRETER=/nowhere/python is not a Python 3.10 or newer\nnext: unset GAPFORGE_INTERPRETER\n",
+    )
     done = run(folder, "quickstart", "--nonsense")
-    assert (done.returncode, done.stderr) == (2, "오류: 모르는 인자입니다: --nonsense\n다음: ./quickstart --help\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "오류: 모르는 인자입니다: --nonsense\n다음: ./quickstart --help\n",
+    )
     done = run(folder, "scripts/bootstrap.sh", "nonsense")
     assert (done.returncode, done.stderr) == (
         2,

@@ -21,18 +21,26 @@ def wheel(folder: Path, metadata: str, name: str = "x-1.dist-info/METADATA") -> 
     ("metadata", "licence"),
     [
         ("License-Expression: MIT OR Apache-2.0\nLicense: old words\n", "MIT OR Apache-2.0"),
-        ("License: BSD-3-Clause\nClassifier: License :: OSI Approved :: BSD License\n", "BSD-3-Clause"),
+        (
+            "License: BSD-3-Clause\nClassifier: License :: OSI Approved :: BSD License\n",
+            "BSD-3-Clause",
+        ),
         ("License: UNKNOWN\nClassifier: License :: OSI Approved :: MIT License\n", "MIT License"),
         ("License: see LICENSE\nClassifier: License :: OSI Approved\n", ""),
-        ("License: Copyright (c) 2005, Authors\n        All rights reserved.\nClassifier: License :: OSI Approved :: BSD License\n", "BSD License"),
-        ("Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: Apache Software License\n",
-         "MIT License, Apache Software License"),
+        (
+            "License: Copyright (c) 2005, Authors\n        All rights reserved.\nClassifier: License :: OSI Approved :: BSD License\n",
+            "BSD License",
+        ),
+        (
+            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: Apache Software License\n",
+            "MIT License, Apache Software License",
+        ),
         ("Name: x\n\nLicense: in the description\n", ""),
         ("License: " + "x" * 500 + "\n", ""),
         ("License: MIT\x1b[31m\n", ""),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_the_best_answer_counts(tmp_path: Path, metadata: str, licence: str) -> None:
     assert licence_of(wheel(tmp_path, metadata)) == licence
 

@@ -24,7 +24,15 @@ from gapforge.trust.ssh_signatures import (
     parse_signature,
     signing_key,
 )
-from signers import at_a_terminal, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
+from signers import (
+    at_a_terminal,
+    fingerprint,
+    make_key,
+    needs_ssh_keygen,
+    pub,
+    signature,
+    ssh_agent,
+)
 
 pytestmark = needs_ssh_keygen
 KINDS = ("ed25519", "ecdsa", "rsa")
@@ -51,7 +59,10 @@ def test_each_kind_of_key_signs_and_is_told_from_others(keys: Path, kind: str) -
     key = signing_key(keys / kind)
     one, two = ssh_signatures.sign(key, LOCK, [DATA, b""])
     read = parse_signature(one)
-    assert read.key.fingerprint == fingerprint(keys / kind) == key.public.fingerprint and read.namespace == LOCK
+    assert (
+        read.key.fingerprint == fingerprint(keys / kind) == key.public.fingerprint
+        and read.namespace == LOCK
+    )
     assert ssh_signatures.made_by(read, DATA, LOCK) == read.key
     assert ssh_signatures.made_by(read, DATA, BUNDLE) is None  # another namespace
     assert ssh_signatures.made_by(read, DATA[:-1], LOCK) is None
@@ -67,12 +78,23 @@ def test_what_a_person_signs_by_hand_is_the_same(keys: Path, tmp_path: Path) -> 
 
 
 def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_path: Path) -> None:
-    code = ("from pathlib import Path; from gapforge.trust import ssh_signatures as signing; "
-            f"signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'data'])")  # fmt: skip
+    code = (
+        "from pathlib import Path; from gapforge.trust import ssh_signatures as signing; "
+        f"signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'data'])"
+    )
     for extra in ({}, {"DISPLAY": ":99", "SSH_ASKPASS": "/bin/false"}):
         begun = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code], env={**RUN_ENV, **extra}, start_new_session=True, timeout=60, cwd=tmp_path,
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**RUN_ENV, **extra},
+            start_new_session=True,
+            timeout=60,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert "has a passphrase, and there is no terminal to ask for it" in done.stderr
         assert time.monotonic() - begun < 30
 
@@ -98,7 +120,9 @@ print("gone", not key.agent.exists())
 """
 
 
-def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(keys: Path, tmp_path: Path) -> None:
+def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(
+    keys: Path, tmp_path: Path
+) -> None:
     """Also after a mistyped one; the agent that holds the key meanwhile is gone afterwards."""
     code = HOLDING.format(key=str(keys / "secret"), then="")
     said, status = run_at_a_terminal(code, tmp_path, ["wrong", "correct horse"])
@@ -125,17 +149,31 @@ def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: P
     assert not list(deep.iterdir())
 
 
-def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(keys: Path, tmp_path: Path) -> None:
+def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(
+    keys: Path, tmp_path: Path
+) -> None:
     """No agent holds it, so ssh-keygen takes the private half, as if that had been named."""
     said, status = run_at_a_terminal(
         HOLDING.format(key=str(pub(keys / "secret")), then=""), tmp_path, ["correct horse"]
     )
-    assert status == 0 and said.count("passphrase") == 1 and "agents 1" in said and "signed" in said, said
+    assert (
+        status == 0 and said.count("passphrase") == 1 and "agents 1" in said and "signed" in said
+    ), said
     done = subprocess.run(
-        [sys.executable, "-c", SIGNING.format(key=str(pub(keys / "secret")))], env=RUN_ENV, start_new_session=True,
-        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n" in done.stdout, done
+        [sys.executable, "-c", SIGNING.format(key=str(pub(keys / "secret")))],
+        env=RUN_ENV,
+        start_new_session=True,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (
+        f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n"
+        in done.stdout
+    ), done
     # A file of that name that has nothing to do with it, or that is not ours to read, is left alone.
     other = tmp_path / "other"
     other.with_suffix(".pub").write_bytes(pub(keys / "secret").read_bytes())
@@ -156,7 +194,9 @@ except GapforgeError as error: print(error.render())
 
 
 def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
-    said, status = run_at_a_terminal(HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""])
+    said, status = run_at_a_terminal(
+        HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""]
+    )
     assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said
 
 
@@ -166,7 +206,12 @@ def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
     keys: Path, tmp_path: Path, what: str, how: str
 ) -> None:
     work = {"held": "held(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[what]
-    code = MUTE.format(key=str(keys / "secret"), work=work, patience=4 if how == "late" else 600, kill=how != "late")
+    code = MUTE.format(
+        key=str(keys / "secret"),
+        work=work,
+        patience=4 if how == "late" else 600,
+        kill=how != "late",
+    )
     said, status = run_at_a_terminal(code, tmp_path, [])
     assert "nobody answered for" in said if how == "late" else "KeyboardInterrupt" in said, said
     assert "shown False True" in said and status == 0, said
@@ -201,9 +246,15 @@ def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Pa
     assert not agents(said)
 
 
-def test_a_key_that_asks_nothing_needs_no_agent_of_ours(keys: Path, tmp_path: Path, agent: str) -> None:
+def test_a_key_that_asks_nothing_needs_no_agent_of_ours(
+    keys: Path, tmp_path: Path, agent: str
+) -> None:
     """No passphrase; one that the user's agent knows already."""
-    subprocess.run([sys.executable, "-c", ADD, keys / "secret"], check=True, env={**RUN_ENV, "SSH_AUTH_SOCK": agent})
+    subprocess.run(
+        [sys.executable, "-c", ADD, keys / "secret"],
+        check=True,
+        env={**RUN_ENV, "SSH_AUTH_SOCK": agent},
+    )
     for name in ("ed25519", "secret"):
         code = f"with held(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
         said, status = run_at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
@@ -257,13 +308,22 @@ def test_a_key_that_only_the_agent_holds(
         ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
     assert "ssh-add -l" in caught.value.hint
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
-    subprocess.run(["ssh-add", "-q", keys / "ecdsa"], check=True, env={**os.environ, "SSH_AUTH_SOCK": agent})
+    subprocess.run(
+        ["ssh-add", "-q", keys / "ecdsa"], check=True, env={**os.environ, "SSH_AUTH_SOCK": agent}
+    )
     made = parse_signature(ssh_signatures.sign(signing_key(alone), LOCK, [DATA])[0])
-    assert made.key.fingerprint == fingerprint(keys / "ecdsa") and ssh_signatures.made_by(made, DATA, LOCK)
+    assert made.key.fingerprint == fingerprint(keys / "ecdsa") and ssh_signatures.made_by(
+        made, DATA, LOCK
+    )
 
 
 def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
-    cases: dict[str, bytes | None] = {"absent": None, "empty": b"", "junk": os.urandom(900), "-n": b"hello\n"}
+    cases: dict[str, bytes | None] = {
+        "absent": None,
+        "empty": b"",
+        "junk": os.urandom(900),
+        "-n": b"hello\n",
+    }
     for name, data in cases.items():
         if data is not None:
             (tmp_path / name).write_bytes(data)
@@ -302,7 +362,10 @@ def test_a_pub_file_of_another_key_beside_the_private_one(keys: Path, tmp_path: 
 def test_no_ssh_keygen(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = parse_signature(ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
     monkeypatch.setenv("PATH", "/nonexistent")
-    for call in (lambda: ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA]), lambda: ssh_signatures.made_by(made, DATA, LOCK)):  # fmt: skip
+    for call in (
+        lambda: ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA]),
+        lambda: ssh_signatures.made_by(made, DATA, LOCK),
+    ):
         with pytest.raises(ToolError, match="ssh-keygen is not installed") as caught:
             call()
         assert "apt-get install openssh-client" in caught.value.hint
@@ -330,25 +393,52 @@ GOOD = line("ssh-ed25519", b"k" * 32)
 def test_public_keys_that_are_read() -> None:
     assert parse_public(GOOD).comment == "" and parse_public(GOOD + " a  b ").comment == "a  b"
     assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).touched
-    assert parse_public(line("sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", b"\4" + b"p" * 64, b"ssh:")).touched
+    assert parse_public(
+        line("sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", b"\4" + b"p" * 64, b"ssh:")
+    ).touched
     assert not parse_public(line("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)).touched
 
 
-@pytest.mark.parametrize("text", [
-    "", " ", "ssh-ed25519", "ssh-ed25519 ", "ssh-ed25519 !!!!", "ssh-ed25519 AAAA", GOOD[:-4], GOOD + "=",
-    GOOD.replace("ssh-ed25519 ", "ssh-rsa "), 'command="x" ' + GOOD, "a@b " + GOOD, GOOD + "\n" + GOOD, GOOD + "\rx",
-    "# " + GOOD, line("ssh-ed25519", b"k" * 31), line("ssh-ed25519", b"k" * 32, b"more"), line("ssh-dss", *[b"1"] * 4),
-    line("ssh-ed25519", b"k" * 32, first="ssh-rsa"), line("ssh-rsa", b"\1\0\1", b"\xff" * 128),
-    line("ecdsa-sha2-nistp256", b"nistp384", b"\4" + b"p" * 64), line("ssh-ed25519-cert-v01@openssh.com", b"k" * 32),
-    "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----", GOOD + " \x1b[31m", GOOD + "\0",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "ssh-ed25519",
+        "ssh-ed25519 ",
+        "ssh-ed25519 !!!!",
+        "ssh-ed25519 AAAA",
+        GOOD[:-4],
+        GOOD + "=",
+        GOOD.replace("ssh-ed25519 ", "ssh-rsa "),
+        'command="x" ' + GOOD,
+        "a@b " + GOOD,
+        GOOD + "\n" + GOOD,
+        GOOD + "\rx",
+        "# " + GOOD,
+        line("ssh-ed25519", b"k" * 31),
+        line("ssh-ed25519", b"k" * 32, b"more"),
+        line("ssh-dss", *[b"1"] * 4),
+        line("ssh-ed25519", b"k" * 32, first="ssh-rsa"),
+        line("ssh-rsa", b"\1\0\1", b"\xff" * 128),
+        line("ecdsa-sha2-nistp256", b"nistp384", b"\4" + b"p" * 64),
+        line("ssh-ed25519-cert-v01@openssh.com", b"k" * 32),
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----",
+        GOOD + " \x1b[31m",
+        GOOD + "\0",
+    ],
+)
 def test_text_that_is_no_public_key(text: str) -> None:
     with pytest.raises(ValueError, match=r".{10}"):
         parse_public(text)
 
 
 def armour(raw: bytes) -> bytes:
-    return b"-----BEGIN SSH SIGNATURE-----\n" + base64.b64encode(raw) + b"\n-----END SSH SIGNATURE-----\n"
+    return (
+        b"-----BEGIN SSH SIGNATURE-----\n"
+        + base64.b64encode(raw)
+        + b"\n-----END SSH SIGNATURE-----\n"
+    )
 
 
 def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
@@ -356,12 +446,26 @@ def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
     blob = parse_signature(good).key.blob
     rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
     cases = [
-        b"", b"x", good[:-10], good[1:], b"x" + good, good + b"x", good + good, b"\0" * 300, good.replace(b"U1NI", b"U1NJ"),
-        armour(b""), armour(b"SSHSIG"), armour(b"SSHSIG\0\0\0\2" + ssh_string(blob) + rest), armour(b"SSHSIG\0\0\0\1" + ssh_string(blob)),
-        armour(b"SSHSIG\0\0\0\1" + ssh_string(b"") + rest), armour(b"SSHSIG\0\0\0\1\xff\xff\xff\xff"), armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest + b"\0"),
-        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + ssh_string(b"a\nb") + rest), good.replace(b"SIGNATURE", b"MESSAGE"),
+        b"",
+        b"x",
+        good[:-10],
+        good[1:],
+        b"x" + good,
+        good + b"x",
+        good + good,
+        b"\0" * 300,
+        good.replace(b"U1NI", b"U1NJ"),
+        armour(b""),
+        armour(b"SSHSIG"),
+        armour(b"SSHSIG\0\0\0\2" + ssh_string(blob) + rest),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob)),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(b"") + rest),
+        armour(b"SSHSIG\0\0\0\1\xff\xff\xff\xff"),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest + b"\0"),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + ssh_string(b"a\nb") + rest),
+        good.replace(b"SIGNATURE", b"MESSAGE"),
         b"-----BEGIN SSH SIGNATURE-----\n" + b"A" * (70 << 10) + b"\n-----END SSH SIGNATURE-----\n",
-    ]  # fmt: skip
+    ]
     for number, data in enumerate(cases):
         with pytest.raises(BadSignature):
             parse_signature(data)
@@ -369,7 +473,9 @@ def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
         with pytest.raises(BadSignature):
             ssh_signatures.read_signature(tmp_path / str(number))
     assert parse_signature(armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest)).namespace == LOCK
-    assert parse_signature(good.replace(b"\n", b"\r\n")).key.blob == blob  # what a mail program does
+    assert (
+        parse_signature(good.replace(b"\n", b"\r\n")).key.blob == blob
+    )  # what a mail program does
 
 
 def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None:
@@ -380,8 +486,13 @@ def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None
     (tmp_path / "folder").mkdir()
     with open(tmp_path / "huge", "wb") as file:
         file.truncate(1 << 40)
-    for name, why in (("link", "symbolic link"), ("pipe", "regular file"), ("folder", "regular file|directory"),
-                      ("huge", "more than"), ("absent", "is missing")):  # fmt: skip
+    for name, why in (
+        ("link", "symbolic link"),
+        ("pipe", "regular file"),
+        ("folder", "regular file|directory"),
+        ("huge", "more than"),
+        ("absent", "is missing"),
+    ):
         with pytest.raises(BadSignature, match=why):
             ssh_signatures.read_signature(tmp_path / name)
 
@@ -390,7 +501,9 @@ def test_comparing_keys_is_about_their_bytes() -> None:
     assert PublicKey("ssh-rsa", b"1").fingerprint != PublicKey("ssh-rsa", b"2").fingerprint
 
 
-def test_what_is_no_key_in_korean(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_key_in_korean(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     yours = "\n다음: 가진 키를 지정하십시오: ls ~/.ssh/*.pub"
     file = tmp_path / "k.pub"
@@ -401,13 +514,18 @@ def test_what_is_no_key_in_korean(keys: Path, tmp_path: Path, monkeypatch: pytes
     file.write_text(f"{kind} {blob[:40]}\n")
     with pytest.raises(UsageError) as caught:
         signing_key(file)
-    assert caught.value.render() == f"오류: {file}: 중간에 잘림\n다음: ssh-keygen이 만든 .pub 파일을 지정하십시오"
+    assert (
+        caught.value.render()
+        == f"오류: {file}: 중간에 잘림\n다음: ssh-keygen이 만든 .pub 파일을 지정하십시오"
+    )
     lone = tmp_path / "lone"
     lone.write_bytes((keys / "rsa").read_bytes())
     lone.chmod(0o644)
     with pytest.raises(UsageError) as caught:
         signing_key(lone)
-    assert caught.value.render().startswith(f"오류: {lone}: 다른 사용자도 읽을 수 있는 개인 키라서(모드 ")
+    assert caught.value.render().startswith(
+        f"오류: {lone}: 다른 사용자도 읽을 수 있는 개인 키라서(모드 "
+    )
     with pytest.raises(UsageError) as caught:
         ssh_signatures.read_public(lone)
     assert caught.value.render() == (
@@ -428,7 +546,10 @@ def test_why_a_key_cannot_sign_is_told_apart_in_korean(
     with pytest.raises(TrustError) as caught:
         ssh_signatures.sign(signing_key(keys / "secret"), LOCK, [DATA])
     assert caught.value.message == f"{keys}/secret: 암호가 걸려 있는데 물어볼 터미널이 없습니다"
-    assert caught.value.hint == f"ssh-add {keys}/secret; 그다음 같은 명령에 {keys}/secret.pub를 주십시오"
+    assert (
+        caught.value.hint
+        == f"ssh-add {keys}/secret; 그다음 같은 명령에 {keys}/secret.pub를 주십시오"
+    )
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
     alone = tmp_path / "alone.pub"
     alone.write_bytes(pub(keys / "ed25519").read_bytes())

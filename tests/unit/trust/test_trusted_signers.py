@@ -29,7 +29,16 @@ from gapforge.model import lock as locks
 from gapforge.store.store import Store
 from gapforge.trust import accepted_indexes, ssh_signatures, trusted_signers
 from media import carried
-from signers import Machine, at_a_terminal, fingerprint, make_key, needs_ssh_keygen, pub, signature, ssh_agent
+from signers import (
+    Machine,
+    at_a_terminal,
+    fingerprint,
+    make_key,
+    needs_ssh_keygen,
+    pub,
+    signature,
+    ssh_agent,
+)
 
 pytestmark = needs_ssh_keygen
 SIZE = "66000"
@@ -56,10 +65,20 @@ class Air:
     def stick(self, name: str) -> Path:
         return self.folder / name
 
-    def pack(self, name: str, *words: object, days: int = 0, key: Path | None = None, signed: bool = True) -> str:
+    def pack(
+        self, name: str, *words: object, days: int = 0, key: Path | None = None, signed: bool = True
+    ) -> str:
         sign = ("--sign", key or self.key) if signed else ()
         return self.sender.ok(
-            "pack", PRESET, "--volume-size", SIZE, "--to", self.stick(name), *sign, *words, env=at(days)
+            "pack",
+            PRESET,
+            "--volume-size",
+            SIZE,
+            "--to",
+            self.stick(name),
+            *sign,
+            *words,
+            env=at(days),
         )
 
     def nothing_came(self) -> None:
@@ -100,7 +119,9 @@ def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
         if parts == [bytes(data[p.position : p.position + p.span.length]) for p in pieces]:
             continue
         body = HEAD + b"".join(parts)
-        own = index_bytes(volume.identity, [p.span for p in pieces], [sha256_bytes(part) for part in parts])
+        own = index_bytes(
+            volume.identity, [p.span for p in pieces], [sha256_bytes(part) for part in parts]
+        )
         file.write_bytes(body + own + trailer(own, len(body)))
         sealed[number] = type(sealed[number])(number + 1, sealed[number].size, sha256_bytes(own))
     assert sealed != list(index.sealed)
@@ -121,22 +142,53 @@ def test_what_a_trusted_signer_packed_comes_in_and_verifies(tmp_path: Path, kind
     assert fingerprint(air.key) in told and "2025-06-15T15:06:40Z" in told
     bundle = index_of(air.stick("stick")).stem
     assert {p.name for p in air.stick("stick").iterdir()} >= {
-        f"{bundle}.json", f"{bundle}.json.sig", f"{bundle}.{PRESET}.lock.sig", "gapforge-receive.pyz"}  # fmt: skip
+        f"{bundle}.json",
+        f"{bundle}.json.sig",
+        f"{bundle}.{PRESET}.lock.sig",
+        "gapforge-receive.pyz",
+    }
     air.sender.ok("pack", PRESET, "--to", air.stick("apart"), "--sign", air.key, apart=True)
     done = air.site.json("unpack", air.stick("stick"))
-    assert done["signed"] == [{"bundle": bundle, "made": "2025-06-15T15:06:40Z", "signer": "sender@example",
-                               "fingerprint": fingerprint(air.key)}]  # fmt: skip
+    assert done["signed"] == [
+        {
+            "bundle": bundle,
+            "made": "2025-06-15T15:06:40Z",
+            "signer": "sender@example",
+            "fingerprint": fingerprint(air.key),
+        }
+    ]
     assert "signed by sender@example" in air.site.ok("verify", PRESET)
     assert air.site.json("verify", PRESET)["presets"][0]["signer"] == "sender@example"
     # By hand, with OpenSSH alone.
     folder = air.site.project.artifacts_of(PRESET)
-    for data, namespace in ((folder / "lock.json", "gapforge-lock"), (index_of(air.stick("stick")), "gapforge-bundle")):
+    for data, namespace in (
+        (folder / "lock.json", "gapforge-lock"),
+        (index_of(air.stick("stick")), "gapforge-bundle"),
+    ):
         beside = data.with_name(data.name + ".sig")
-        done = subprocess.run(["ssh-keygen", "-Y", "verify", "-f", air.site.trusted, "-I", "sender@example", "-n", namespace,
-                               "-s", beside], input=data.read_bytes(), capture_output=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [
+                "ssh-keygen",
+                "-Y",
+                "verify",
+                "-f",
+                air.site.trusted,
+                "-I",
+                "sender@example",
+                "-n",
+                namespace,
+                "-s",
+                beside,
+            ],
+            input=data.read_bytes(),
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     assert "lock.json.sig" not in (folder / "SHA256SUMS").read_text()
-    assert (made := made_artifacts(air) / "lock.json.sig").is_file() and made.read_bytes() == (folder / "lock.json.sig").read_bytes()  # fmt: skip
+    assert (made := made_artifacts(air) / "lock.json.sig").is_file() and made.read_bytes() == (
+        folder / "lock.json.sig"
+    ).read_bytes()
 
 
 def made_artifacts(air: Air) -> Path:
@@ -154,7 +206,9 @@ def test_nothing_else_trips_over_the_new_files(air: Air) -> None:
     sig = sha256_bytes((air.site.project.artifacts_of(PRESET) / "lock.json.sig").read_bytes())
     assert sig not in text and all(sha256 in text for sha256 in hashes(air.site.project))
     assert air.site.json("gc", "--yes")["left_alone"] == []
-    assert accepted_indexes.file_of(air.site.project).is_file() and list((air.site.project.store / "signed").iterdir())
+    assert accepted_indexes.file_of(air.site.project).is_file() and list(
+        (air.site.project.store / "signed").iterdir()
+    )
     assert air.site.json("unpack", air.stick("stick"))["imported"] == 0
     # --for leaves out what is there, the lock too; what comes is signed all the same.
     air.made.change({"sources/new.tar": b"new" * 1000})
@@ -166,14 +220,32 @@ def test_nothing_else_trips_over_the_new_files(air: Air) -> None:
 def test_packing_again_gives_the_same_bytes_also_after_kill(tmp_path: Path) -> None:
     air = Air(tmp_path, kind="ecdsa")  # whose signatures are never twice the same
     air.made.change({f"sources/{n}.tar": os.urandom(2_000_000) for n in range(6)})
-    command = [sys.executable, "-m", "gapforge", "pack", PRESET, "--volume-size", "3M", "--sign", str(air.key), "--to"]
+    command = [
+        sys.executable,
+        "-m",
+        "gapforge",
+        "pack",
+        PRESET,
+        "--volume-size",
+        "3M",
+        "--sign",
+        str(air.key),
+        "--to",
+    ]
     (tmp_path / "temporary").mkdir()
-    env = {**RUN_ENV, "HOME": str(air.sender.home), "GAPFORGE_ROOT": str(air.made.project.root),
-           "TMPDIR": str(tmp_path / "temporary")}  # fmt: skip
+    env = {
+        **RUN_ENV,
+        "HOME": str(air.sender.home),
+        "GAPFORGE_ROOT": str(air.made.project.root),
+        "TMPDIR": str(tmp_path / "temporary"),
+    }
     seen: dict[str, set[bytes]] = {}
     for wait in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2):
         child = subprocess.Popen(
-            [*command, tmp_path / "stick"], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            [*command, tmp_path / "stick"],
+            env=env,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         time.sleep(wait)
         child.send_signal(signal.SIGKILL)
@@ -203,7 +275,9 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
     for cut in range(1, 10):
         calls = iter(range(1, 100))
 
-        def cutting(target: Path, data: bytes, cut: int = cut, calls: Iterator[int] = calls) -> None:
+        def cutting(
+            target: Path, data: bytes, cut: int = cut, calls: Iterator[int] = calls
+        ) -> None:
             if next(calls) == cut:
                 raise KeyboardInterrupt
             put(target, data)
@@ -211,14 +285,20 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
         shutil.rmtree(air.made.project.state, ignore_errors=True)
         (made_artifacts(air) / "lock.json.sig").unlink(missing_ok=True)
         monkeypatch.setattr(packing, "_put", cutting)
-        done = air.sender.run("pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut))
+        done = air.sender.run(
+            "pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut)
+        )
         monkeypatch.setattr(packing, "_put", put)
         assert done.returncode == (130 if next(calls) == cut + 1 else 0)
         given = carried(air.stick(f"cut{cut}"))
-        air.sender.ok("pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut + 50))
+        air.sender.ok(
+            "pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut + 50)
+        )
         final = carried(air.stick(f"cut{cut}"))
         assert given.items() <= final.items() and len(final) == 5
-        air.sender.ok("pack", PRESET, "--to", air.stick(f"again{cut}"), "--sign", air.key, env=at(cut + 99))
+        air.sender.ok(
+            "pack", PRESET, "--to", air.stick(f"again{cut}"), "--sign", air.key, env=at(cut + 99)
+        )
         assert carried(air.stick(f"again{cut}")) == final
     assert done.returncode == 0, "every file was cut at once"
 
@@ -227,8 +307,15 @@ def test_a_signed_pack_asks_for_its_passphrase_once(air: Air) -> None:
     """At a terminal: before the first volume, then never, though lock, index and page are signed one after another."""
     secret = make_key(air.folder / "keys", "secret", passphrase="correct horse")
     words = ["pack", PRESET, "--volume-size", SIZE, "--to", air.stick("stick"), "--sign", secret]
-    env = {**RUN_ENV, **at(0), "HOME": str(air.sender.home), "GAPFORGE_ROOT": str(air.sender.project.root)}
-    said, code = at_a_terminal([sys.executable, "-m", "gapforge", *map(str, words)], air.folder, ["correct horse"], env)
+    env = {
+        **RUN_ENV,
+        **at(0),
+        "HOME": str(air.sender.home),
+        "GAPFORGE_ROOT": str(air.sender.project.root),
+    }
+    said, code = at_a_terminal(
+        [sys.executable, "-m", "gapforge", *map(str, words)], air.folder, ["correct horse"], env
+    )
     assert code == 0 and said.count("passphrase") == 1, said
     assert said.index("passphrase") < said.index("objects in"), said
     air.site.ok("trust", "add", pub(secret))
@@ -250,7 +337,9 @@ def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:
         to = air.stick(f"stick-{code}-{key.name}")
         if key == pub(secret):  # no agent holds it
             key = shutil.copy(key, air.folder / "alone.pub")
-        air.sender.refused("pack", PRESET, "--volume-size", SIZE, "--to", to, "--sign", key, code=code, apart=True)
+        air.sender.refused(
+            "pack", PRESET, "--volume-size", SIZE, "--to", to, "--sign", key, code=code, apart=True
+        )
         assert not to.exists() or list(to.iterdir()) == []
     tools = air.folder / "tools"
     tools.mkdir()
@@ -265,8 +354,12 @@ def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:
     air.nothing_came()
     # The variable does the same, and the flag beats it.
     env = {**at(0), "GAPFORGE_SIGN_KEY": str(air.foreign)}
-    assert fingerprint(air.foreign) in air.sender.ok("pack", PRESET, "--to", air.stick("y"), env=env)
-    assert fingerprint(air.key) in air.sender.ok("pack", PRESET, "--to", air.stick("z"), "--sign", air.key, env=env)
+    assert fingerprint(air.foreign) in air.sender.ok(
+        "pack", PRESET, "--to", air.stick("y"), env=env
+    )
+    assert fingerprint(air.key) in air.sender.ok(
+        "pack", PRESET, "--to", air.stick("z"), "--sign", air.key, env=env
+    )
 
 
 def test_a_key_that_only_the_agent_holds(air: Air) -> None:
@@ -275,7 +368,9 @@ def test_a_key_that_only_the_agent_holds(air: Air) -> None:
     with ssh_agent(air.folder) as socket:
         env = {**at(0), "SSH_AUTH_SOCK": socket}
         subprocess.run(["ssh-add", "-q", air.key], check=True, env={**os.environ, **env})
-        air.sender.ok("pack", PRESET, "--to", air.stick("stick"), "--sign", alone, env=env, apart=True)
+        air.sender.ok(
+            "pack", PRESET, "--to", air.stick("stick"), "--sign", alone, env=env, apart=True
+        )
     air.site.ok("unpack", air.stick("stick"))
     air.site.ok("verify", PRESET)
 
@@ -283,13 +378,18 @@ def test_a_key_that_only_the_agent_holds(air: Air) -> None:
 def test_packing_without_a_key_leaves_no_stale_signature(air: Air) -> None:
     air.pack("stick")
     before = carried(air.stick("stick"))
-    assert fingerprint(air.key) in air.pack("stick", signed=False)  # the very same bundle: what was said is still true
+    assert fingerprint(air.key) in air.pack(
+        "stick", signed=False
+    )  # the very same bundle: what was said is still true
     assert carried(air.stick("stick")) == before
     sig = the(air.stick("stick"), "*.json.sig")
     for place in (sig, air.made.project.state / "bundles" / sig.name):
         place.write_bytes(place.read_bytes().replace(b"A", b"B", 3))
     air.pack("stick", signed=False)
-    assert not list(air.stick("stick").glob("*.sig")) and read_index(index_of(air.stick("stick"))).made == ""
+    assert (
+        not list(air.stick("stick").glob("*.sig"))
+        and read_index(index_of(air.stick("stick"))).made == ""
+    )
     air.site.refused("unpack", air.stick("stick"))
     air.pack("stick", days=2, key=air.foreign)
     assert fingerprint(air.foreign) in air.site.refused("unpack", air.stick("stick"))
@@ -311,16 +411,22 @@ def no_index(air: Air, stick: Path) -> None:
 
 def signed_by_another(air: Air, stick: Path) -> None:
     index = index_of(stick)
-    the(stick, "*.json.sig").write_bytes(signature(air.foreign, "gapforge-bundle", index.read_bytes(), air.folder))
+    the(stick, "*.json.sig").write_bytes(
+        signature(air.foreign, "gapforge-bundle", index.read_bytes(), air.folder)
+    )
 
 
 def in_another_namespace(air: Air, stick: Path) -> None:
     index = index_of(stick)
-    the(stick, "*.json.sig").write_bytes(signature(air.key, "gapforge-lock", index.read_bytes(), air.folder))
+    the(stick, "*.json.sig").write_bytes(
+        signature(air.key, "gapforge-lock", index.read_bytes(), air.folder)
+    )
 
 
 def signed_something_else(air: Air, stick: Path) -> None:
-    the(stick, "*.json.sig").write_bytes(signature(air.key, "gapforge-bundle", b"hello", air.folder))
+    the(stick, "*.json.sig").write_bytes(
+        signature(air.key, "gapforge-bundle", b"hello", air.folder)
+    )
 
 
 def index_altered(air: Air, stick: Path) -> None:
@@ -368,19 +474,36 @@ def signature_is_a_pipe(air: Air, stick: Path) -> None:
 
 
 def signature_of_another_bundle(air: Air, stick: Path) -> None:
-    air.sender.ok("pack", PRESET, "--volume-size", "70000", "--to", air.stick("other"), "--sign", air.key, env=at(0))
+    air.sender.ok(
+        "pack",
+        PRESET,
+        "--volume-size",
+        "70000",
+        "--to",
+        air.stick("other"),
+        "--sign",
+        air.key,
+        env=at(0),
+    )
     shutil.copy(the(air.stick("other"), "*.json.sig"), the(stick, "*.json.sig"))
 
 
 REFUSED = {
-    unsigned: "is missing", no_index: "is unsigned", signed_by_another: "which is not trusted here",
-    in_another_namespace: "something else \\(gapforge-lock\\)", signed_something_else: "was altered after sender@example signed it",
-    index_altered: "was altered after sender@example signed it", without_moment: "no moment",
-    volume_altered: "was altered: the bundle's index lists volume", volume_and_index_altered: "was altered after",
-    all_altered_and_signed_by_another: "which is not trusted here", huge_signature: "more than 65536 bytes",
-    signature_is_a_link: "symbolic link", signature_is_a_pipe: "not a regular file",
+    unsigned: "is missing",
+    no_index: "is unsigned",
+    signed_by_another: "which is not trusted here",
+    in_another_namespace: "something else \\(gapforge-lock\\)",
+    signed_something_else: "was altered after sender@example signed it",
+    index_altered: "was altered after sender@example signed it",
+    without_moment: "no moment",
+    volume_altered: "was altered: the bundle's index lists volume",
+    volume_and_index_altered: "was altered after",
+    all_altered_and_signed_by_another: "which is not trusted here",
+    huge_signature: "more than 65536 bytes",
+    signature_is_a_link: "symbolic link",
+    signature_is_a_pipe: "not a regular file",
     signature_of_another_bundle: "was altered after",
-}  # fmt: skip
+}
 
 
 def test_every_fraud_is_refused_before_anything_comes_in(air: Air) -> None:
@@ -421,7 +544,9 @@ def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> Non
     air.sender.ok(*repair, air.stick("unsigned"))
     assert "unsigned" in air.site.refused("unpack", air.stick("unsigned"))
     air.sender.ok(*repair, air.stick("repair"), "--sign", air.key, env=at(40))
-    assert read_index(index_of(air.stick("repair"))).made == "2025-06-15T15:06:40Z"  # that of the mended bundle
+    assert (
+        read_index(index_of(air.stick("repair"))).made == "2025-06-15T15:06:40Z"
+    )  # that of the mended bundle
     air.site.ok("unpack", air.stick("repair"))
     air.site.ok("verify", PRESET)
     # Late sticks of what was accepted hinder nothing, however damaged the copy of the index on them.
@@ -439,7 +564,9 @@ def test_a_repair_of_a_bundle_that_is_not_known_is_not_made_new(air: Air) -> Non
     repair = ("pack", "--repair", request, "--volume-size", SIZE, "--sign", air.key, "--to")
     shutil.rmtree(air.made.project.state)
     shutil.rmtree(air.stick("stick"))
-    air.sender.ok(*repair, air.stick("current"), env=at(5))  # the presets are as they were: nothing old gets new
+    air.sender.ok(
+        *repair, air.stick("current"), env=at(5)
+    )  # the presets are as they were: nothing old gets new
     assert read_index(index_of(air.stick("current"))).made == "2025-06-20T15:06:40Z"
     shutil.rmtree(air.made.project.state)
     for name in ("lock.json", "SHA256SUMS"):  # a sender's store keeps these until gc
@@ -465,11 +592,17 @@ def test_a_lock_whose_signature_lacks_is_not_laid_out(air: Air) -> None:
     good = sig.read_bytes()
     lock = (made_artifacts(air) / "lock.json").read_bytes()
     other = make_key(air.folder / "keys", "other")
-    for bad in (b"", signature(other, "gapforge-lock", lock, air.folder), signature(air.key, "gapforge-bundle", lock, air.folder),
-                signature(air.key, "gapforge-lock", lock + b" ", air.folder)):  # fmt: skip
+    for bad in (
+        b"",
+        signature(other, "gapforge-lock", lock, air.folder),
+        signature(air.key, "gapforge-bundle", lock, air.folder),
+        signature(air.key, "gapforge-lock", lock + b" ", air.folder),
+    ):
         sig.write_bytes(bad)
         said = air.site.refused("unpack", air.stick("stick"))
-        assert "they were not laid out" in said and not air.site.project.artifacts_of(PRESET).exists()
+        assert (
+            "they were not laid out" in said and not air.site.project.artifacts_of(PRESET).exists()
+        )
     told = air.site.json("unpack", air.stick("stick"), code=22)
     assert PRESET in told["untrusted"] and told["presets"] == [] and not told["ok"]
     sig.write_bytes(good)
@@ -493,10 +626,13 @@ def test_what_was_carried_by_hand(air: Air) -> None:
     sig, good = folder / "lock.json.sig", (folder / "lock.json.sig").read_bytes()
     lock = (folder / "lock.json").read_bytes()
     for bad, why in (
-        (None, "is missing"), (b"", "is no SSH signature"), (signature(air.foreign, "gapforge-lock", lock, air.folder), "not trusted here"),
+        (None, "is missing"),
+        (b"", "is no SSH signature"),
+        (signature(air.foreign, "gapforge-lock", lock, air.folder), "not trusted here"),
         (signature(air.key, "gapforge-bundle", lock, air.folder), "something else"),
-        (signature(air.key, "gapforge-lock", b"other", air.folder), "was altered after"), (good * 400, "more than"),
-    ):  # fmt: skip
+        (signature(air.key, "gapforge-lock", b"other", air.folder), "was altered after"),
+        (good * 400, "more than"),
+    ):
         sig.unlink()
         if bad is not None:
             sig.write_bytes(bad)
@@ -527,15 +663,26 @@ def test_an_attacker_who_makes_all_sums_right_is_refused(air: Air) -> None:
     text = json.dumps(raw, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / "lock.json").write_text(text)
     (air.site.project.presets / f"{PRESET}.lock.json").write_text(text)
-    files = {e["path"]: e["sha256"] for e in raw["entries"]} | {"lock.json": sha256_bytes(text.encode())}
+    files = {e["path"]: e["sha256"] for e in raw["entries"]} | {
+        "lock.json": sha256_bytes(text.encode())
+    }
     (folder / "SHA256SUMS").write_bytes(sums_of(files))
     said = air.site.refused("verify", PRESET)
     assert "was altered after sender@example signed it" in said
-    shutil.copytree(Path(__file__).resolve().parents[3] / "components", air.site.project.root / "components")
+    shutil.copytree(
+        Path(__file__).resolve().parents[3] / "components", air.site.project.root / "components"
+    )
     shutil.copy(Path(__file__).resolve().parents[3] / "Dockerfile", air.site.project.root)
     (air.folder / "application").mkdir()
     (air.folder / "application/CMakeLists.txt").write_text("project(x)\n")
-    build = ("build", "--preset", PRESET, "--non-interactive", "--app-source", air.folder / "application")
+    build = (
+        "build",
+        "--preset",
+        PRESET,
+        "--non-interactive",
+        "--app-source",
+        air.folder / "application",
+    )
     said = air.site.refused(*build)
     assert "was altered after sender@example signed it" in said
     (air.site.home / ".config/gapforge/allowed_signers").write_text("")
@@ -585,7 +732,9 @@ def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strang
     air.pack("one")
     air.site.ok("unpack", air.stick("one"))
     for machine in (air.sender, air.site):
-        litter = machine.project.artifacts_of(PRESET) / ".lock.json.sig.k1ll3d_x.tmp"  # by atomic_file
+        litter = (
+            machine.project.artifacts_of(PRESET) / ".lock.json.sig.k1ll3d_x.tmp"
+        )  # by atomic_file
         litter.write_bytes(b"half of a sig")
         machine.refused("verify", PRESET, code=5)
     assert "warning" not in air.site.ok("unpack", air.stick("one"))
@@ -617,7 +766,10 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
     air = Air(tmp_path, trusting=False)
     air.pack("stick")
     said = air.site.ok("unpack", air.stick("stick"))
-    assert f"signed by {fingerprint(air.key)}; nobody is trusted here yet" in said and "trust add" in said
+    assert (
+        f"signed by {fingerprint(air.key)}; nobody is trusted here yet" in said
+        and "trust add" in said
+    )
     assert not accepted_indexes.file_of(air.site.project).exists()
     air.site.ok("verify", PRESET)
     air.site.ok("trust", "add", pub(air.key))
@@ -647,7 +799,11 @@ def test_an_older_bundle_needs_allow_older(air: Air) -> None:
     air.site.ok("unpack", air.stick("new"))
     new = (air.site.project.artifacts_of(PRESET) / "lock.json").read_bytes()
     said = air.site.refused("unpack", air.stick("old"), apart=True)
-    assert "2025-06-15T15:06:40Z" in said and "2025-06-25T15:06:40Z" in said and "--allow-older" in said
+    assert (
+        "2025-06-15T15:06:40Z" in said
+        and "2025-06-25T15:06:40Z" in said
+        and "--allow-older" in said
+    )
     assert (air.site.project.artifacts_of(PRESET) / "lock.json").read_bytes() == new
     # Broken volumes are no way around: all objects are here still.
     shutil.copytree(air.stick("old"), air.stick("broken"))
@@ -705,15 +861,31 @@ def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
     """With OpenSSH alone, before anything from the stick is run: the page, and by the page the receiver."""
     air = Air(tmp_path)
     air.pack("stick")
-    page, sig = (the(air.stick("stick"), pattern) for pattern in ("*.custody.txt", "*.custody.txt.sig"))
+    page, sig = (
+        the(air.stick("stick"), pattern) for pattern in ("*.custody.txt", "*.custody.txt.sig")
+    )
     receiver = sha256_bytes((air.stick("stick") / "gapforge-receive.pyz").read_bytes())
     assert receiver in page.read_text()
 
     def holds(data: bytes) -> bool:
-        words = ["ssh-keygen", "-Y", "verify", "-f", air.site.trusted, "-I", "sender@example", "-n", "gapforge-custody", "-s", sig]  # fmt: skip
+        words = [
+            "ssh-keygen",
+            "-Y",
+            "verify",
+            "-f",
+            air.site.trusted,
+            "-I",
+            "sender@example",
+            "-n",
+            "gapforge-custody",
+            "-s",
+            sig,
+        ]
         return subprocess.run(words, input=data, capture_output=True).returncode == 0
 
-    assert holds(page.read_bytes()) and not holds(page.read_bytes().replace(receiver.encode(), b"0" * 64))
+    assert holds(page.read_bytes()) and not holds(
+        page.read_bytes().replace(receiver.encode(), b"0" * 64)
+    )
     air.pack("stick", days=1)  # another day, another page
     assert holds(page.read_bytes())
     air.pack("stick", signed=False)
@@ -726,7 +898,17 @@ def test_the_same_lock_and_other_presets_are_not_hindered(air: Air) -> None:
     air.pack("new", days=10)
     air.site.ok("unpack", air.stick("new"))
     # The same lock in volumes of another size, signed long before.
-    air.sender.ok("pack", PRESET, "--volume-size", "80000", "--to", air.stick("again"), "--sign", air.key, env=at(-50))
+    air.sender.ok(
+        "pack",
+        PRESET,
+        "--volume-size",
+        "80000",
+        "--to",
+        air.stick("again"),
+        "--sign",
+        air.key,
+        env=at(-50),
+    )
     air.site.ok("unpack", air.stick("again"))
     assert accepted_indexes.read(air.site.project).presets[PRESET].made == "2025-06-25T15:06:40Z"
     air.sender.ok("pack", other, "--to", air.stick("other"), "--sign", air.key, env=at(-50))
@@ -762,23 +944,41 @@ def test_a_clock_that_was_wrong(air: Air) -> None:
     air.site.ok("unpack", air.stick("next"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 2, "presets": {}}', '{"format": 1}', "[" * 100_000,
-                                  '{"format": 1, "presets": {"x": {"made": "soon", "bundle": "", "lock": "", "superseded": []}}}',
-                                  '{"format": 1, "presets": {"x": {"made": 1, "bundle": 1, "lock": 1, "superseded": 1}}}', "\xff"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"format": 2, "presets": {}}',
+        '{"format": 1}',
+        "[" * 100_000,
+        '{"format": 1, "presets": {"x": {"made": "soon", "bundle": "", "lock": "", "superseded": []}}}',
+        '{"format": 1, "presets": {"x": {"made": 1, "bundle": 1, "lock": 1, "superseded": 1}}}',
+        "\xff",
+    ],
+)
 def test_a_damaged_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
     project = site_at(tmp_path / "site")
     project.store.mkdir(parents=True)
     accepted_indexes.file_of(project).write_bytes(text.encode("latin-1"))
     with pytest.raises(TrustError) as caught:
         accepted_indexes.read(project)
-    assert str(accepted_indexes.file_of(project)) in caught.value.render() and "--allow-older" in caught.value.hint
+    assert (
+        str(accepted_indexes.file_of(project)) in caught.value.render()
+        and "--allow-older" in caught.value.hint
+    )
 
 
 def test_a_damaged_record_stops_unpack_and_verify_until_told(air: Air) -> None:
     air.pack("stick")
     air.site.ok("unpack", air.stick("stick"))
     record = accepted_indexes.file_of(air.site.project)
-    for damage in (lambda: record.write_text("{"), lambda: (record.unlink(), record.symlink_to("/dev/null"))):
+    for damage in (
+        lambda: record.write_text("{"),
+        lambda: (record.unlink(), record.symlink_to("/dev/null")),
+    ):
         damage()
         assert "accepted.json" in air.site.refused("unpack", air.stick("stick"))
         assert "accepted.json" in air.site.refused("verify", PRESET)
@@ -791,13 +991,17 @@ def test_a_damaged_record_stops_unpack_and_verify_until_told(air: Air) -> None:
 
 def test_the_record_keeps_the_newest() -> None:
     record = accepted_indexes.Record().accept("p", "2025-01-02T00:00:00Z", "b", "1" * 64)
-    assert record.newer_than("p", "2025-01-01T00:00:00Z", "2" * 64) and not record.newer_than("q", "2000", "2" * 64)
+    assert record.newer_than("p", "2025-01-01T00:00:00Z", "2" * 64) and not record.newer_than(
+        "q", "2000", "2" * 64
+    )
     assert not record.newer_than("p", "2025-01-01T00:00:00Z", "1" * 64)
     assert not record.newer_than("p", "2025-01-02T00:00:00Z", "2" * 64)
     assert record.accept("p", "2025-01-01T00:00:00Z", "a", "1" * 64) is record
     assert record.accept("p", "2025-01-01T00:00:00Z", "a", "1" * 64, older=True) is record
     back = record.accept("p", "2025-01-01T00:00:00Z", "a", "2" * 64, older=True)
-    assert back.presets["p"] == accepted_indexes.Accepted("2025-01-01T00:00:00Z", "a", "2" * 64, ("1" * 64,))
+    assert back.presets["p"] == accepted_indexes.Accepted(
+        "2025-01-01T00:00:00Z", "a", "2" * 64, ("1" * 64,)
+    )
     forth = back.accept("p", "2025-01-02T00:00:00Z", "b", "1" * 64)
     assert forth.presets["p"].superseded == ("2" * 64,)
 
@@ -817,7 +1021,10 @@ def test_the_verb(tmp_path: Path) -> None:
     assert fingerprint(one) in said and fingerprint(two) in said and "one@example-2" in said
     machine.ok("trust", "add", pub(two).read_text().strip(), "--name", "one@example-2")
     listed = machine.json("trust", "list")["signers"]
-    assert [(s["name"], s["fingerprint"]) for s in listed] == [("one@example", fingerprint(one)), ("one@example-2", fingerprint(two))]  # fmt: skip
+    assert [(s["name"], s["fingerprint"]) for s in listed] == [
+        ("one@example", fingerprint(one)),
+        ("one@example-2", fingerprint(two)),
+    ]
     machine.refused("trust", "remove", "nobody", code=2)
     machine.ok("trust", "remove", "one@example")
     said = machine.ok("trust", "remove", "one@example-2")
@@ -859,8 +1066,14 @@ def test_the_verb_on_lists_and_keys_with_odd_names(tmp_path: Path) -> None:
     ):
         assert "does not exist" in machine.refused(*words, code=2)
     shutil.copy(pub(key), tmp_path / "ssh-ed25519.pub")
-    done = subprocess.run([sys.executable, "-m", "gapforge", "trust", "add", "ssh-ed25519.pub"], cwd=tmp_path, check=False,
-                          env={**RUN_ENV, **absent, "GAPFORGE_ROOT": str(tmp_path / "site")}, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "gapforge", "trust", "add", "ssh-ed25519.pub"],
+        cwd=tmp_path,
+        check=False,
+        env={**RUN_ENV, **absent, "GAPFORGE_ROOT": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and fingerprint(key) in done.stdout
 
 
@@ -879,16 +1092,48 @@ def test_what_the_verb_refuses(tmp_path: Path) -> None:
     (tmp_path / "huge.pub").write_bytes(b"#" * (1 << 20))
     os.mkfifo(tmp_path / "pipe.pub")
     bad: list[tuple[object, ...]] = [
-        (), (pub(key), pub(key)), ("",), (tmp_path / "absent",), (tmp_path,), (key.read_text(),), (alone,), (several,), (optioned,),
-        (binary,), (tmp_path / "huge.pub",), (tmp_path / "pipe.pub",), (text + "\nmallory " + text,), (text + "\r" + text,),
-        ("ssh-ed25519",), ("ssh-ed25519 AAAA",), (text.split()[0] + "-cert-v01@openssh.com " + text.split()[1],),
-        (pub(key), "--name", "*"), (pub(key), "--name", ""), (pub(key), "--name", "a b"), (pub(key), "--name", "a\nb"), (pub(key), "--name", "!x"),
-        (pub(key), "--name", "a,b"), (pub(key), "--name", "-x"), (pub(key), "--name", 'a"b'), (pub(key), "--key", key),
-    ]  # fmt: skip
+        (),
+        (pub(key), pub(key)),
+        ("",),
+        (tmp_path / "absent",),
+        (tmp_path,),
+        (key.read_text(),),
+        (alone,),
+        (several,),
+        (optioned,),
+        (binary,),
+        (tmp_path / "huge.pub",),
+        (tmp_path / "pipe.pub",),
+        (text + "\nmallory " + text,),
+        (text + "\r" + text,),
+        ("ssh-ed25519",),
+        ("ssh-ed25519 AAAA",),
+        (text.split()[0] + "-cert-v01@openssh.com " + text.split()[1],),
+        (pub(key), "--name", "*"),
+        (pub(key), "--name", ""),
+        (pub(key), "--name", "a b"),
+        (pub(key), "--name", "a\nb"),
+        (pub(key), "--name", "!x"),
+        (pub(key), "--name", "a,b"),
+        (pub(key), "--name", "-x"),
+        (pub(key), "--name", 'a"b'),
+        (pub(key), "--key", key),
+    ]
     for words in bad:
         machine.refused("trust", "add", *words, code=2)
-    for words in (("remove",), ("remove", "x", "y"), ("list", "x"), ("sign",), ("sign", PRESET), ("sign", "--key", key),
-                  ("sign", PRESET, "--key", key), ("sign", PRESET, "--key", tmp_path), ("list", "--name", "x"), ("shout",), ()):  # fmt: skip
+    for words in (
+        ("remove",),
+        ("remove", "x", "y"),
+        ("list", "x"),
+        ("sign",),
+        ("sign", PRESET),
+        ("sign", "--key", key),
+        ("sign", PRESET, "--key", key),
+        ("sign", PRESET, "--key", tmp_path),
+        ("list", "--name", "x"),
+        ("shout",),
+        (),
+    ):
         machine.refused("trust", *words, code=2)
     machine.refused("trust", "sign", "absent", "--key", key, code=3)
     machine.refused("trust", "sign", "../x", "--key", key, code=3)
@@ -901,8 +1146,19 @@ def test_what_the_verb_refuses(tmp_path: Path) -> None:
     assert re.fullmatch(r"key-[A-Za-z0-9]{8}", machine.json("trust", "add", bare)["name"])
 
 
-DAMAGED = ["junk", "name ssh-ed25519", "name ssh-ed25519 AAAA", "name command=\"x\" {key}", "* {key}", "a b {key}",
-           "name cert-authority {key}", "name {key}\x00", "name {cut}", '"a b" {key}', "!a {key}"]  # fmt: skip
+DAMAGED = [
+    "junk",
+    "name ssh-ed25519",
+    "name ssh-ed25519 AAAA",
+    'name command="x" {key}',
+    "* {key}",
+    "a b {key}",
+    "name cert-authority {key}",
+    "name {key}\x00",
+    "name {cut}",
+    '"a b" {key}',
+    "!a {key}",
+]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
@@ -990,11 +1246,19 @@ def test_the_receiver_from_the_stick_checks_too(air: Air) -> None:
     assert sha256_bytes(receiver.read_bytes()) in told
     bare = air.folder / "bare"
     bare.mkdir()
-    env = {key: value for key, value in RUN_ENV.items() if key not in ("XDG_CONFIG_HOME", "PYTHONPATH")}
+    env = {
+        key: value for key, value in RUN_ENV.items() if key not in ("XDG_CONFIG_HOME", "PYTHONPATH")
+    }
 
     def receive() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-I", receiver, "unpack", air.stick("stick")], cwd=bare, text=True, check=False,
-                              env={**env, "HOME": str(air.site.home)}, capture_output=True)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, "-I", receiver, "unpack", air.stick("stick")],
+            cwd=bare,
+            text=True,
+            check=False,
+            env={**env, "HOME": str(air.site.home)},
+            capture_output=True,
+        )
 
     signed_by_another(air, air.stick("stick"))
     assert receive().returncode == 22
@@ -1026,16 +1290,23 @@ def test_the_places_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / "home/list"))
-    assert trusted_signers.place(Project(tmp_path / "home", tmp_path / "home/artifacts")) == tmp_path / "home/list"
+    assert (
+        trusted_signers.place(Project(tmp_path / "home", tmp_path / "home/artifacts"))
+        == tmp_path / "home/list"
+    )
 
 
-def test_sudo_does_not_silently_trust_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sudo_does_not_silently_trust_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = site_at(tmp_path / "site")
     (tmp_path / "user").mkdir()
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "root"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(trusted_signers.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user")))
+    monkeypatch.setattr(
+        trusted_signers.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user"))
+    )
     for number in ("", "x", "1000"):
         monkeypatch.setenv("SUDO_UID", number)
         assert not trusted_signers.load(project)
@@ -1089,11 +1360,16 @@ def test_a_forged_bundle_is_only_refused_by_trust(tmp_path: Path) -> None:
     [
         ("", "손상됨"),
         ('{"format": 2, "presets": {}}', "형식이 1이 아님"),
-        ('{"format": 1, "presets": {"x": {"made": 1, "bundle": 1, "lock": 1, "superseded": 1}}}', "손상됨"),
+        (
+            '{"format": 1, "presets": {"x": {"made": 1, "bundle": 1, "lock": 1, "superseded": 1}}}',
+            "손상됨",
+        ),
         ("[" * 100_000, "너무 깊이 중첩됨"),
     ],
 )
-def test_a_damaged_record_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str) -> None:
+def test_a_damaged_record_in_korean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     project = site_at(tmp_path / "site")
     project.store.mkdir(parents=True)
@@ -1140,7 +1416,10 @@ def test_an_unsigned_lock_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (folder / "lock.json").write_text("{}")
     with pytest.raises(TrustError) as caught:
         trusted_signers.check_lock(
-            project, folder, PRESET, trusted_signers.Signers(tmp_path / "list", (trusted_signers.Signer("a", key),))
+            project,
+            folder,
+            PRESET,
+            trusted_signers.Signers(tmp_path / "list", (trusted_signers.Signer("a", key),)),
         )
     assert caught.value.render() == (
         f"오류: {PRESET}의 artifacts에 여기서 신뢰하는 사람의 서명이 없습니다\n"

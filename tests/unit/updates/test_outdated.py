@@ -106,9 +106,20 @@ def tags(*names: str) -> bytes:
 def test_tags_of_all_pages_are_read(web: Web) -> None:
     address = f"{web.url}/repos/o/r/tags"
     web.pages["/repos/o/r/tags?per_page=100"] = (
-        200, {"Link": f'<{address}?per_page=100&page=2>; rel="next", <{address}?per_page=100&page=2>; rel="last"'}, tags("n12.0.16.1", "n13.0.19.0"))  # fmt: skip
-    web.pages["/repos/o/r/tags?per_page=100&page=2"] = (200, {}, tags("n11.1.5.3", "n8.1.24.10", "sdk-rc1"))
-    where = Upstream("nv-codec-headers", "github-tags", address, UPSTREAMS["nv-codec-headers"].pattern)
+        200,
+        {
+            "Link": f'<{address}?per_page=100&page=2>; rel="next", <{address}?per_page=100&page=2>; rel="last"'
+        },
+        tags("n12.0.16.1", "n13.0.19.0"),
+    )
+    web.pages["/repos/o/r/tags?per_page=100&page=2"] = (
+        200,
+        {},
+        tags("n11.1.5.3", "n8.1.24.10", "sdk-rc1"),
+    )
+    where = Upstream(
+        "nv-codec-headers", "github-tags", address, UPSTREAMS["nv-codec-headers"].pattern
+    )
     assert [r.version for r in published_releases.releases(where, NETWORK)] == [
         "13.0.19.0",
         "12.0.16.1",
@@ -120,22 +131,30 @@ def test_tags_of_all_pages_are_read(web: Web) -> None:
 @needs_curl
 def test_rate_limit_says_until_when_and_how_to_go_on(web: Web) -> None:
     web.pages["/tags?per_page=100"] = (
-        403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1700000000"}, b'{"message": "API rate limit exceeded"}')  # fmt: skip
+        403,
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1700000000"},
+        b'{"message": "API rate limit exceeded"}',
+    )
     with pytest.raises(FetchError, match=r"until 22:13 UTC \(rate limit\)") as caught:
         published_releases.github_tags(f"{web.url}/tags", NETWORK)
     assert "netrc" in caught.value.hint
 
 
 @needs_curl
-@pytest.mark.parametrize(("status", "headers", "body", "words"), [
-    (404, {}, b"", "answers 404"),
-    (403, {}, b"forbidden", "answers 403"),
-    (429, {"Retry-After": "60"}, b"", "rate limit"),
-    (200, {}, b"<html>log in</html>", "no list of tags"),
-    (200, {}, b'{"message": "moved"}', "no list of tags"),
-    (200, {"Link": '<file:///etc/passwd>; rel="next"'}, b"[]", "no web address"),
-])  # fmt: skip
-def test_answers_that_are_no_tags(web: Web, status: int, headers: dict[str, str], body: bytes, words: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "words"),
+    [
+        (404, {}, b"", "answers 404"),
+        (403, {}, b"forbidden", "answers 403"),
+        (429, {"Retry-After": "60"}, b"", "rate limit"),
+        (200, {}, b"<html>log in</html>", "no list of tags"),
+        (200, {}, b'{"message": "moved"}', "no list of tags"),
+        (200, {"Link": '<file:///etc/passwd>; rel="next"'}, b"[]", "no web address"),
+    ],
+)
+def test_answers_that_are_no_tags(
+    web: Web, status: int, headers: dict[str, str], body: bytes, words: str
+) -> None:
     web.pages["/tags?per_page=100"] = (status, headers, body)
     with pytest.raises(FetchError, match=words):
         published_releases.github_tags(f"{web.url}/tags", NETWORK)
@@ -145,20 +164,29 @@ def test_answers_that_are_no_tags(web: Web, status: int, headers: dict[str, str]
 def test_listing_page(web: Web) -> None:
     web.pages["/releases/"] = (200, {"Content-Type": "text/html"}, FFMPEG_PAGE.encode())
     where = replace(UPSTREAMS["ffmpeg"], address=f"{web.url}/releases/")
-    assert [r.version for r in published_releases.releases(where, NETWORK)] == ["99.0", "6.0.1", "5.1.10", "5.1.9"]
+    assert [r.version for r in published_releases.releases(where, NETWORK)] == [
+        "99.0",
+        "6.0.1",
+        "5.1.10",
+        "5.1.9",
+    ]
 
 
 @needs_curl
 def test_a_listing_without_releases_is_an_error(web: Web) -> None:
     web.pages["/releases/"] = (200, {}, b"<html><a href='login'>log in</a></html>")
     with pytest.raises(FetchError, match="lists no release"):
-        published_releases.releases(replace(UPSTREAMS["ffmpeg"], address=f"{web.url}/releases/"), NETWORK)
+        published_releases.releases(
+            replace(UPSTREAMS["ffmpeg"], address=f"{web.url}/releases/"), NETWORK
+        )
 
 
 @needs_curl
 def test_mirror_is_asked_instead_of_the_upstream(web: Web) -> None:
     web.pages["/mirror/"] = (200, {}, FFMPEG_PAGE.encode())
-    mirrored = Network(retries=0, url_mirrors=(("https://ffmpeg.org/releases/", f"{web.url}/mirror/"),))
+    mirrored = Network(
+        retries=0, url_mirrors=(("https://ffmpeg.org/releases/", f"{web.url}/mirror/"),)
+    )
     assert published_releases.releases(UPSTREAMS["ffmpeg"], mirrored)
     assert web.asked == ["/mirror/"]
 
@@ -172,26 +200,41 @@ def test_nobody_there_and_offline() -> None:
 
 
 @needs_skopeo
-def test_registry_tags_and_moved_digest(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_tags_and_moved_digest(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}'
     kind = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
     web.pages["/v2/"] = (200, {}, b"{}")
-    names = ["11.8.0-cudnn8-devel-ubuntu22.04", "11.8.9-cudnn8-devel-ubuntu22.04", "11.8.0-cudnn8-devel-ubuntu20.04",
-             "12.8.1-cudnn-devel-ubuntu22.04", "latest"]  # fmt: skip
+    names = [
+        "11.8.0-cudnn8-devel-ubuntu22.04",
+        "11.8.9-cudnn8-devel-ubuntu22.04",
+        "11.8.0-cudnn8-devel-ubuntu20.04",
+        "12.8.1-cudnn-devel-ubuntu22.04",
+        "latest",
+    ]
     web.pages["/v2/nvidia/cuda/tags/list"] = (
         200,
         {"Content-Type": "application/json"},
         json.dumps({"name": "nvidia/cuda", "tags": names}).encode(),
     )
     for role in ("devel", "runtime"):
-        web.pages[f"/v2/nvidia/cuda/manifests/11.8.0-cudnn8-{role}-ubuntu22.04"] = (200, kind, manifest)
+        web.pages[f"/v2/nvidia/cuda/manifests/11.8.0-cudnn8-{role}-ubuntu22.04"] = (
+            200,
+            kind,
+            manifest,
+        )
     registries = tmp_path / ".config" / "containers" / "registries.conf"
     registries.parent.mkdir(parents=True)
     registries.write_text(f'[[registry]]\nlocation = "127.0.0.1:{web.port}"\ninsecure = true\n')
     monkeypatch.setenv("HOME", str(tmp_path))
     network = Network(retries=0, registry_mirrors=(("docker.io", f"127.0.0.1:{web.port}"),))
     image = LockedImage(
-        f"{REFERENCE.builder.image}@sha256:{'1' * 64}", f"sha256:{'2' * 64}", f"sha256:{'3' * 64}", "ubuntu", "22.04"
+        f"{REFERENCE.builder.image}@sha256:{'1' * 64}",
+        f"sha256:{'2' * 64}",
+        f"sha256:{'3' * 64}",
+        "ubuntu",
+        "22.04",
     )
     lock = Lock(REFERENCE.name, REFERENCE.sha256, {"builder": image, "runtime": image}, ())
     found = candidates._base(REFERENCE, UPSTREAMS, network, lock, False)
@@ -219,7 +262,12 @@ class FakeResolver:
         for requirement in preset.packages:
             name, _, below = requirement.partition("<")
             version = next(
-                (v for v in self.there.get(name, ()) if not below or candidates.key(v) < candidates.key(below)), ""
+                (
+                    v
+                    for v in self.there.get(name, ())
+                    if not below or candidates.key(v) < candidates.key(below)
+                ),
+                "",
             )
             if not version:
                 raise FetchError(f"{name}: the index does not answer")
@@ -228,24 +276,45 @@ class FakeResolver:
 
 
 def resolver(**there: tuple[str, ...]) -> Resolver:
-    default = {"torch": ("2.7.1+cu118",), "torchvision": ("0.22.1+cu118",), "torchaudio": ("2.7.1+cu118",),
-               "numpy": ("2.2.6", "1.26.4"), "pillow": ("12.3.0", "11.3.0", "10.4.0"), "tqdm": ("4.66.5",), "PyYAML": ("6.0.2",)}  # fmt: skip
+    default = {
+        "torch": ("2.7.1+cu118",),
+        "torchvision": ("0.22.1+cu118",),
+        "torchaudio": ("2.7.1+cu118",),
+        "numpy": ("2.2.6", "1.26.4"),
+        "pillow": ("12.3.0", "11.3.0", "10.4.0"),
+        "tqdm": ("4.66.5",),
+        "PyYAML": ("6.0.2",),
+    }
     return cast(Resolver, FakeResolver({**default, **there}))
 
 
 @contextmanager
 def upstreams(web: Web, **versions: tuple[str, ...]) -> Iterator[dict[str, Upstream]]:
     """All listings of the reference preset on one server."""
-    there = {"ffmpeg": ("5.1.9",), "nv-codec-headers": ("11.1.5.2",), "opencv": ("4.9.0",), "opencv-contrib": ("4.9.0",),
-             "tensorrt": ("8.6.1",), **{name.replace("_", "-"): v for name, v in versions.items()}}  # fmt: skip
+    there = {
+        "ffmpeg": ("5.1.9",),
+        "nv-codec-headers": ("11.1.5.2",),
+        "opencv": ("4.9.0",),
+        "opencv-contrib": ("4.9.0",),
+        "tensorrt": ("8.6.1",),
+        **{name.replace("_", "-"): v for name, v in versions.items()},
+    }
     prefix = {"nv-codec-headers": "n", "tensorrt": "v"}
-    web.pages["/ffmpeg/"] = (200, {}, "".join(f'<a href="ffmpeg-{v}.tar.xz">x</a>' for v in there["ffmpeg"]).encode())
+    web.pages["/ffmpeg/"] = (
+        200,
+        {},
+        "".join(f'<a href="ffmpeg-{v}.tar.xz">x</a>' for v in there["ffmpeg"]).encode(),
+    )
     result = {}
     for name, where in UPSTREAMS.items():
         if name == "ffmpeg":
             result[name] = replace(where, address=f"{web.url}/ffmpeg/")
         elif name != "base":
-            web.pages[f"/{name}?per_page=100"] = (200, {}, tags(*(prefix.get(name, "") + v for v in there[name])))
+            web.pages[f"/{name}?per_page=100"] = (
+                200,
+                {},
+                tags(*(prefix.get(name, "") + v for v in there[name])),
+            )
             result[name] = replace(where, address=f"{web.url}/{name}")
     yield result
 
@@ -286,7 +355,12 @@ def test_numpy_2_is_held_by_torch_21_but_goes_with_a_newer_torch(web: Web) -> No
     assert "numpy" not in found.together  # a newer torch takes it, OpenCV 4.9 does not
     raw = json.loads(json.dumps(REFERENCE.raw))
     raw["opencv"]["version"] = "4.10.0"
-    assert look(web, of=advice.parse(raw), opencv=("4.10.0",), opencv_contrib=("4.10.0",)).together["numpy"] == "2.2.6"
+    assert (
+        look(web, of=advice.parse(raw), opencv=("4.10.0",), opencv_contrib=("4.10.0",)).together[
+            "numpy"
+        ]
+        == "2.2.6"
+    )
     assert "numpy" not in look(web, same_line=True).together
 
 
@@ -294,7 +368,9 @@ def test_numpy_2_is_held_by_torch_21_but_goes_with_a_newer_torch(web: Web) -> No
 def test_ffmpeg_takes_newer_headers_along_only_when_it_must(web: Web) -> None:
     found = look(web, ffmpeg=("5.1.10", "5.1.9"), nv_codec_headers=("11.1.5.3", "11.1.5.2"))
     assert found.together["ffmpeg"] == "5.1.10"
-    assert "nv-codec-headers" not in found.together  # newer headers than needed only ask for a newer driver
+    assert (
+        "nv-codec-headers" not in found.together
+    )  # newer headers than needed only ask for a newer driver
     raw = found.raw
     assert raw["ffmpeg"]["version"] == raw["sources"]["ffmpeg"]["version"] == "5.1.10"
     assert raw["sources"]["ffmpeg"]["urls"] == ["https://ffmpeg.org/releases/ffmpeg-5.1.10.tar.xz"]
@@ -345,15 +421,25 @@ def test_tensorrt_only_with_a_tar_for_this_cuda(web: Web) -> None:
     taken = found.raw["tensorrt"]["version"]
     assert "cuda-11.8" in found.raw["sources"]["tensorrt"]["urls"][0]
     assert any(t.cuda == "11.8" for t in CATALOG.tensorrt[taken].tars)
-    assert look(web, same_line=True, tensorrt=("10.9.0", "8.6.1")).raw["tensorrt"]["version"] == "8.6.1.6"
+    assert (
+        look(web, same_line=True, tensorrt=("10.9.0", "8.6.1")).raw["tensorrt"]["version"]
+        == "8.6.1.6"
+    )
 
 
 @needs_curl
 def test_everything_taken_together_passes_check(web: Web) -> None:
-    found = look(web, ffmpeg=("7.1", "6.0.1", "5.1.9"), nv_codec_headers=("12.1.14.0", "11.1.5.2"),
-                 opencv=("4.11.0", "4.10.0"), opencv_contrib=("4.11.0", "4.10.0"))  # fmt: skip
+    found = look(
+        web,
+        ffmpeg=("7.1", "6.0.1", "5.1.9"),
+        nv_codec_headers=("12.1.14.0", "11.1.5.2"),
+        opencv=("4.11.0", "4.10.0"),
+        opencv_contrib=("4.11.0", "4.10.0"),
+    )
     old = {(p.rule, p.path) for p in advice.rules.check_preset(REFERENCE, CATALOG)}
-    new = {(p.rule, p.path) for p in advice.rules.check_preset(advice.parse(dict(found.raw)), CATALOG)}
+    new = {
+        (p.rule, p.path) for p in advice.rules.check_preset(advice.parse(dict(found.raw)), CATALOG)
+    }
     assert new <= old
     assert {"torch", "opencv", "ffmpeg"} <= set(found.together)
 
@@ -375,7 +461,9 @@ def test_offline_is_refused_before_anything_is_asked() -> None:
 def test_search_finds_pairs_that_only_fit_together() -> None:
     def put(path: str, value: str) -> Callable[[dict[str, Any]], None]:
         return lambda raw: (
-            raw["ffmpeg"].update(version=value) if path == "ffmpeg" else raw["sources"][path].update(version=value)
+            raw["ffmpeg"].update(version=value)
+            if path == "ffmpeg"
+            else raw["sources"][path].update(version=value)
         )
 
     def judge(preset: Preset) -> dict[str, str]:
@@ -387,16 +475,32 @@ def test_search_finds_pairs_that_only_fit_together() -> None:
             else {"pair": f"{ffmpeg} with {headers}"}
         )
 
-    parts = [candidates.Component("ffmpeg", "5.1.9", "7.0", (candidates.Candidate("7.0", put("ffmpeg", "7.0")),)),
-             candidates.Component("nv-codec-headers", "11.1.5.2", "12.2", tuple(
-                 candidates.Candidate(v, put("nv-codec-headers", v)) for v in ("12.2", "12.1")))]  # fmt: skip
+    parts = [
+        candidates.Component(
+            "ffmpeg", "5.1.9", "7.0", (candidates.Candidate("7.0", put("ffmpeg", "7.0")),)
+        ),
+        candidates.Component(
+            "nv-codec-headers",
+            "11.1.5.2",
+            "12.2",
+            tuple(candidates.Candidate(v, put("nv-codec-headers", v)) for v in ("12.2", "12.1")),
+        ),
+    ]
     found = advice.combine(REFERENCE, parts, judge)
-    assert found.together == {"ffmpeg": "7.0", "nv-codec-headers": "12.1"}  # the oldest that does: lowest driver
+    assert found.together == {
+        "ffmpeg": "7.0",
+        "nv-codec-headers": "12.1",
+    }  # the oldest that does: lowest driver
     assert [c.status for c in found.components] == ["held", "held"]
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"a": []}, {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "한글" * 30}]}]
+    "value",
+    [
+        {},
+        {"a": []},
+        {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "한글" * 30}]},
+    ],
 )
 def test_render_is_the_same_json(value: Any) -> None:
     assert json.loads(advice.render(value)) == value
@@ -447,21 +551,37 @@ def test_the_written_preset_is_read_back_by_the_parser(web: Web, tmp_path: Path)
 def test_the_verb_with_nothing_reachable_reports_and_ends_with_6(tmp_path: Path) -> None:
     for name in ("catalog", "presets"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    env = {**os.environ, "GAPFORGE_ROOT": str(tmp_path), "GAPFORGE_RETRIES": "0", "GAPFORGE_LANG": "en",
-           "GAPFORGE_INDEX_URL": "http://127.0.0.1:1/simple", "GAPFORGE_TORCH_INDEX_URL": "http://127.0.0.1:1/torch",
-           "GAPFORGE_REGISTRY_MIRROR": "127.0.0.1:1", "GAPFORGE_UV": "/nonexistent/uv",
-           "GAPFORGE_URL_MIRRORS": "https://api.github.com/=http://127.0.0.1:1/ https://ffmpeg.org/=http://127.0.0.1:1/"}  # fmt: skip
+    env = {
+        **os.environ,
+        "GAPFORGE_ROOT": str(tmp_path),
+        "GAPFORGE_RETRIES": "0",
+        "GAPFORGE_LANG": "en",
+        "GAPFORGE_INDEX_URL": "http://127.0.0.1:1/simple",
+        "GAPFORGE_TORCH_INDEX_URL": "http://127.0.0.1:1/torch",
+        "GAPFORGE_REGISTRY_MIRROR": "127.0.0.1:1",
+        "GAPFORGE_UV": "/nonexistent/uv",
+        "GAPFORGE_URL_MIRRORS": "https://api.github.com/=http://127.0.0.1:1/ https://ffmpeg.org/=http://127.0.0.1:1/",
+    }
     words = [sys.executable, str(ROOT / "gapforge.py"), "outdated", REFERENCE.name, "--json"]
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == FetchError.exit_code, done.stderr
     document = json.loads(done.stdout)
     assert not document["ok"]
-    assert {c["status"] for c in document["components"] if c["name"] in ("ffmpeg", "opencv", "torch", "base")} == {
-        "unknown"
-    }
+    assert {
+        c["status"]
+        for c in document["components"]
+        if c["name"] in ("ffmpeg", "opencv", "torch", "base")
+    } == {"unknown"}
     assert not list((tmp_path / "presets").glob("fresh*"))
     offline = subprocess.run(
-        words, capture_output=True, text=True, env={**env, "GAPFORGE_OFFLINE": "1"}, timeout=60, check=False
+        words,
+        capture_output=True,
+        text=True,
+        env={**env, "GAPFORGE_OFFLINE": "1"},
+        timeout=60,
+        check=False,
     )
     assert offline.returncode == FetchError.exit_code
-    assert "GAPFORGE_OFFLINE" in offline.stderr and "--from" not in offline.stderr  # which this verb has not
+    assert (
+        "GAPFORGE_OFFLINE" in offline.stderr and "--from" not in offline.stderr
+    )  # which this verb has not

@@ -13,7 +13,7 @@ import pytest
 import samples
 from gapforge.base.errors import CompatibilityError, Interrupted
 from gapforge.base.project import Project
-from gapforge.base.text import josa, pad, tr, width
+from gapforge.base.text import width
 from gapforge.cli import build_prompts
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
@@ -37,7 +37,9 @@ def place(project: Project) -> Project:
 
 def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
     out = io.StringIO()
-    return build_prompts.ask(place, given or Choices(), stdin=io.StringIO(typed), stdout=out), out.getvalue()
+    return build_prompts.ask(
+        place, given or Choices(), stdin=io.StringIO(typed), stdout=out
+    ), out.getvalue()
 
 
 def files(place: Project) -> dict[str, bytes]:
@@ -69,8 +71,12 @@ def test_missing_files_are_counted(place: Project) -> None:
 
 
 def test_manual_asks_all_six_in_order_and_makes_a_preset(place: Project) -> None:
-    answers, screen = talk(place, "manual\n11.8\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n\n2.1.2\n8.6.1.6\n\n")
-    assert [screen.index(f"[{n}/6]") for n in range(1, 7)] == sorted(screen.index(f"[{n}/6]") for n in range(1, 7))
+    answers, screen = talk(
+        place, "manual\n11.8\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n\n2.1.2\n8.6.1.6\n\n"
+    )
+    assert [screen.index(f"[{n}/6]") for n in range(1, 7)] == sorted(
+        screen.index(f"[{n}/6]") for n in range(1, 7)
+    )
     assert answers.preset == REFERENCE  # the same content as a preset that exists
     assert '"11.8" is not a choice' in screen
 
@@ -94,7 +100,10 @@ def test_manual_asks_all_six_in_order_and_makes_a_preset(place: Project) -> None
 def test_a_taken_name_gets_a_number(place: Project) -> None:
     first, _ = talk(place, "manual\n\n\n2.8.0\n\n\n")
     second, _ = talk(place, "manual\n\n\n2.8.0\nnone\n\n")
-    assert (first.preset, second.preset) == ("ubuntu22.04-cuda12.6-torch2.8", "ubuntu22.04-cuda12.6-torch2.8-2")
+    assert (first.preset, second.preset) == (
+        "ubuntu22.04-cuda12.6-torch2.8",
+        "ubuntu22.04-cuda12.6-torch2.8-2",
+    )
     assert preset.find(place.presets, str(second.preset)).tensorrt is None
 
 
@@ -119,20 +128,39 @@ def test_only_what_fits_is_offered(place: Project) -> None:
     assert not [v for v in trt if v.startswith("10.")]
     nine = base_of("12.4.1", CATALOG)
     assert nine is not None
-    assert not [v for v in (o.value for o in choices.tensorrt_options(nine, "3.10", CATALOG)) if v.startswith("8.")]
+    assert not [
+        v
+        for v in (o.value for o in choices.tensorrt_options(nine, "3.10", CATALOG))
+        if v.startswith("8.")
+    ]
 
 
 def lock_with(place: Project, name: str) -> Lock:
     """A lock of a preset with base images and the torch trio; the store has the builder's image."""
     made = preset.find(place.presets, name)
     assert made.pytorch is not None
-    image = {r: LockedImage(f"{made.base(r).image}@sha256:{'c' * 64}", f"sha256:{'a' * 64}", f"sha256:{'b' * 64}", "ubuntu", "22.04")
-             for r in ("builder", "runtime")}  # fmt: skip
-    layers = [replace(samples.entry("image", f"images/{r}/aa", name=r, roles=(r,)), size=size)
-              for r, size in (("builder", 4_000_000_000), ("runtime", 2_000_000_000))]  # fmt: skip
-    trio = {"torch": made.pytorch.torch, "torchvision": made.pytorch.torchvision, "torchaudio": made.pytorch.torchaudio}
+    image = {
+        r: LockedImage(
+            f"{made.base(r).image}@sha256:{'c' * 64}",
+            f"sha256:{'a' * 64}",
+            f"sha256:{'b' * 64}",
+            "ubuntu",
+            "22.04",
+        )
+        for r in ("builder", "runtime")
+    }
+    layers = [
+        replace(samples.entry("image", f"images/{r}/aa", name=r, roles=(r,)), size=size)
+        for r, size in (("builder", 4_000_000_000), ("runtime", 2_000_000_000))
+    ]
+    trio = {
+        "torch": made.pytorch.torch,
+        "torchvision": made.pytorch.torchvision,
+        "torchaudio": made.pytorch.torchaudio,
+    }
     wheels = [
-        replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000) for n, v in trio.items()
+        replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000)
+        for n, v in trio.items()
     ]
     lock = Lock(name, made.sha256, image, tuple(sorted([*layers, *wheels], key=lambda e: e.path)))
     place.lock_file(name).write_text(lock.render(), encoding="utf-8")
@@ -149,17 +177,25 @@ def put_into_store(place: Project, sha256: str, size: int) -> None:
 def test_prompts_mark_what_is_stored_and_what_would_be_downloaded(place: Project) -> None:
     tar = next(t for t in CATALOG.tensorrt["10.7.0.23"].tars if t.cuda == "12.6")
     _, screen = talk(place, "manual\nnvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04\n\n2.7.1\nnone\n\n")
-    base, torch, trt = (next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
-                        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23"))  # fmt: skip
+    base, torch, trt = (
+        next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
+        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23")
+    )
     assert "adds" not in base + torch  # nobody knows yet
     assert trt.endswith("adds 4.4 GB")
 
     lock = lock_with(place, "ubuntu22.04-cuda12.6-torch2.7")
     put_into_store(place, tar.sha256, tar.size)
-    put_into_store(place, next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")), 4_000_000_000)
+    put_into_store(
+        place,
+        next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")),
+        4_000_000_000,
+    )
     _, screen = talk(place, "manual\nnvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04\n\n2.7.1\nnone\n\n")
-    base, torch, trt = (next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
-                        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23"))  # fmt: skip
+    base, torch, trt = (
+        next(line for line in screen[screen.index("[2/6]") :].splitlines() if word in line)
+        for word in ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23")
+    )
     assert base.endswith("adds 2.0 GB")  # the runtime's image; the builder's is there
     assert torch.endswith("adds 2.1 GB")
     assert trt.endswith("already in the store")
@@ -170,7 +206,11 @@ def test_the_download_of_the_chosen_preset_is_summed_up(place: Project) -> None:
     assert "To download: at least 6.9 GB; already in the store: 0 B." in screen
     assert "2 base images" in screen
     lock = lock_with(place, "ubuntu22.04-cuda12.8-torch2.8")
-    put_into_store(place, next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")), 4_000_000_000)
+    put_into_store(
+        place,
+        next(e.sha256 for e in lock.entries if e.path.startswith("images/builder")),
+        4_000_000_000,
+    )
     _, screen = talk(place, "ubuntu22.04-cuda12.8-torch2.8\n\n")
     assert "To download: 4.1 GB; already in the store: 4.0 GB." in screen
     place.lock_file("ubuntu22.04-cuda12.8-torch2.8").write_text("{", encoding="utf-8")
@@ -182,8 +222,12 @@ def test_the_template_is_that_of_the_chosen_torch(place: Project) -> None:
     old = compose_preset.template_for("11.8", place, CATALOG, "2.0.1")
     assert old.name == "ubuntu22.04-cuda11.8-torch2.0"
     assert compose_preset.template_for("11.8", place, CATALOG, "2.1.2").name == REFERENCE
-    assert compose_preset.template_for("11.8", place, CATALOG, "2.7.1").name == REFERENCE  # else the newest
-    assert compose_preset.template_for("12.9", place, CATALOG).name == "ubuntu22.04-cuda12.8-torch2.8"
+    assert (
+        compose_preset.template_for("11.8", place, CATALOG, "2.7.1").name == REFERENCE
+    )  # else the newest
+    assert (
+        compose_preset.template_for("12.9", place, CATALOG).name == "ubuntu22.04-cuda12.8-torch2.8"
+    )
     assert not compose_preset.template_for("ubuntu:22.04", place, CATALOG).cuda
 
 
@@ -214,8 +258,12 @@ def test_every_default_and_every_offer_makes_a_sound_preset(place: Project) -> N
             torch = next(o.value for o in torches if o.default)
             trt = next(o.value for o in trts if o.default)
             for pair in {(t.value, trt) for t in torches} | {(torch, t.value) for t in trts}:
-                picked = Choices(base=option.value, python=python.value, torch=pair[0], tensorrt=pair[1])
-                made, _ = compose_preset.preset_for(place, template, picked, write=False, catalog=CATALOG)
+                picked = Choices(
+                    base=option.value, python=python.value, torch=pair[0], tensorrt=pair[1]
+                )
+                made, _ = compose_preset.preset_for(
+                    place, template, picked, write=False, catalog=CATALOG
+                )
                 assert made.cuda == base.cuda
                 assert (made.tensorrt is None) == (pair[1] == NONE)
                 tried += 1
@@ -237,7 +285,9 @@ def test_back_from_the_last_question_of_a_preset(place: Project) -> None:
     assert answers.preset == REFERENCE
 
 
-@pytest.mark.parametrize("typed", ["q\n", "manual\nq\n", "manual\n\n\n\n\nq\n", "quit\n", "", "manual\n\n", "Q\n"])
+@pytest.mark.parametrize(
+    "typed", ["q\n", "manual\nq\n", "manual\n\n\n\n\nq\n", "quit\n", "", "manual\n\n", "Q\n"]
+)
 def test_quit_or_end_of_input_anywhere_changes_nothing(place: Project, typed: str) -> None:
     before = files(place)
     with pytest.raises(Interrupted) as caught:
@@ -257,7 +307,9 @@ def test_control_c_changes_nothing(place: Project) -> None:
     assert files(place) == before
 
 
-@pytest.mark.parametrize("nonsense", ["99", "0", "-1", "x", "1 2", "1.5", "９", "\x1b[A", "x" * 5000, "한글"])
+@pytest.mark.parametrize(
+    "nonsense", ["99", "0", "-1", "x", "1 2", "1.5", "９", "\x1b[A", "x" * 5000, "한글"]
+)
 def test_nonsense_is_asked_again(place: Project, nonsense: str) -> None:
     answers, screen = talk(place, f"{nonsense}\n\n\n")
     assert answers.preset == PRACTICE
@@ -299,7 +351,9 @@ def test_broken_presets_are_named_not_offered(place: Project) -> None:
 
 def overridden(place: Project, name: str = REFERENCE, **picked: str) -> preset.Preset:
     base = preset.find(place.presets, name)
-    made, _ = compose_preset.preset_for(place, base, Choices(**picked), write=False, catalog=CATALOG)
+    made, _ = compose_preset.preset_for(
+        place, base, Choices(**picked), write=False, catalog=CATALOG
+    )
     return made
 
 
@@ -311,8 +365,12 @@ def refused(place: Project, name: str = REFERENCE, **picked: str) -> str:
 
 
 def test_overrides_that_contradict_each_other(place: Project) -> None:
-    assert "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1" in refused(place, tensorrt="10.14")
-    told = refused(place, tensorrt="10.3")  # NVIDIA built it for CUDA 11.8 too; here 10 goes with CUDA 12
+    assert "TensorRT 10.14.1 needs CUDA 12.9 / 13.0; with CUDA 11.8 take 8.6.1" in refused(
+        place, tensorrt="10.14"
+    )
+    told = refused(
+        place, tensorrt="10.3"
+    )  # NVIDIA built it for CUDA 11.8 too; here 10 goes with CUDA 12
     assert "TensorRT 10.3.0 goes with CUDA 12" in told and "with CUDA 11.8 take 8.6.1" in told
     assert "take torch 2.1.2+cu118" in refused(place, torch="2.1.2+cu121")
     assert "take torch 2.7.1+cu118" in refused(place, torch="2.8.0")
@@ -347,9 +405,17 @@ def test_overrides_that_fit(place: Project) -> None:
 
 @pytest.mark.parametrize(
     ("base", "opencv"),
-    [("12.1", "4.9.0"), ("12.4", "4.10.0"), ("12.6", "4.11.0"), ("12.8", "4.12.0"), ("12.9", "4.12.0")],
+    [
+        ("12.1", "4.9.0"),
+        ("12.4", "4.10.0"),
+        ("12.6", "4.11.0"),
+        ("12.8", "4.12.0"),
+        ("12.9", "4.12.0"),
+    ],
 )
-def test_opencv_moves_to_the_oldest_that_is_known_to_build(place: Project, base: str, opencv: str) -> None:
+def test_opencv_moves_to_the_oldest_that_is_known_to_build(
+    place: Project, base: str, opencv: str
+) -> None:
     made = overridden(place, base=base, torch="none", tensorrt="none")
     assert made.opencv is not None
     assert made.opencv.version == opencv
@@ -366,10 +432,9 @@ def test_overrides_of_the_default_index_stay_there(place: Project) -> None:
 
 def test_the_same_choice_changes_nothing(place: Project) -> None:
     base = preset.find(place.presets, REFERENCE)
-    assert compose_preset.preset_for(place, base, Choices(torch="2.1.2", tensorrt="8.6.1.6"), write=True) == (
-        base,
-        None,
-    )
+    assert compose_preset.preset_for(
+        place, base, Choices(torch="2.1.2", tensorrt="8.6.1.6"), write=True
+    ) == (base, None)
 
 
 def test_a_preset_is_written_once_and_whole(place: Project) -> None:
@@ -387,7 +452,9 @@ def test_a_preset_is_written_once_and_whole(place: Project) -> None:
 def test_original_preset_is_untouched_by_overrides(place: Project) -> None:
     raw = json.loads(place.preset_file(REFERENCE).read_text(encoding="utf-8"))
     before = json.dumps(raw)
-    compose_preset.apply_overrides(raw, Choices(base="12.4", torch="2.5.1", tensorrt="10.3"), CATALOG)
+    compose_preset.apply_overrides(
+        raw, Choices(base="12.4", torch="2.5.1", tensorrt="10.3"), CATALOG
+    )
     assert json.dumps(raw) == before
 
 
@@ -400,36 +467,28 @@ def test_rendered_presets_read_back_the_same() -> None:
             assert text.count("\n") < 170
 
 
-def test_language_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (width("한글 ab"), width("é"), width("e\u0301"), width("")) == (7, 1, 1, 0)
-    assert pad("한", 4) == "한  "
-    for env, expected in (({}, "en"), ({"LANG": "ko_KR.UTF-8"}, "ko"), ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, "en"),
-                          ({"LC_MESSAGES": "ko_KR"}, "ko"), ({"LC_ALL": "C", "GAPFORGE_LANG": "ko"}, "ko"),
-                          ({"LC_ALL": "", "LANG": "ko_KR"}, "ko")):  # fmt: skip
-        for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-            monkeypatch.delenv(key, raising=False)
-        for key, value in env.items():
-            monkeypatch.setenv(key, value)
-        assert tr("ko", "en") == expected, env
-    assert [josa(w, "을", "를") for w in ("8.6", "8.9", "12.4", "3.10", "cu118", "이미지", "파일")] == [
-        "8.6을", "8.9를", "12.4를", "3.10을", "cu118을", "이미지를", "파일을"]  # fmt: skip
-    assert [josa(w, "으로", "로") for w in ("8", "9", "3", "URL", "ARM", "파일", "끝")] == [
-        "8로", "9로", "3으로", "URL로", "ARM으로", "파일로", "끝으로"]  # fmt: skip
-
-
 def test_korean_columns_line_up(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     lines = build_prompts.table(
-        [Option("a", "직접 고르기", "메모", True), Option("b", "by hand", "note"), Option("c", "가나", "메모")]
+        [
+            Option("a", "직접 고르기", "메모", True),
+            Option("b", "by hand", "note"),
+            Option("c", "가나", "메모"),
+        ]
     )
-    notes = [width(line[: line.rindex(word)]) for line, word in zip(lines, ("메모", "note", "메모"), strict=True)]
+    notes = [
+        width(line[: line.rindex(word)])
+        for line, word in zip(lines, ("메모", "note", "메모"), strict=True)
+    ]
     assert len(set(notes)) == 1
     _, screen = talk(place, "\n\n")
     assert "선택 [" in screen
     assert "프리셋" in screen
 
 
-def test_the_conversation_is_the_same_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conversation_is_the_same_in_korean(
+    place: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     typed = "manual\n12.4\nnvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04\n3.11\n\n\ndev\n"
     english, screen = talk(place, typed)
     before = files(place)
@@ -439,15 +498,23 @@ def test_the_conversation_is_the_same_in_korean(place: Project, monkeypatch: pyt
     assert answers == english
     assert files(place) == before
     assert korean.count("\n") == screen.count("\n")
-    assert "Python 3.11  Ubuntu 22.04의 Python 3.11은 정식판이 아닌 릴리스 후보 빌드입니다; 3.10이 안전합니다" in korean
+    assert (
+        "Python 3.11  Ubuntu 22.04의 Python 3.11은 정식판이 아닌 릴리스 후보 빌드입니다; 3.10이 안전합니다"
+        in korean
+    )
     assert '선택지에 없는 답입니다: "12.4"' in korean
 
 
-def test_a_misspelt_value_gets_the_nearest_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_value_gets_the_nearest_in_korean(
+    place: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     answers, screen = talk(place, "debian12-cpu-quickstrat\n\n\n")
     assert answers.preset == PRACTICE
-    assert '선택지에 없는 답입니다: "debian12-cpu-quickstrat" (혹시 "debian12-cpu-quickstart"입니까?). 1~' in screen
+    assert (
+        '선택지에 없는 답입니다: "debian12-cpu-quickstrat" (혹시 "debian12-cpu-quickstart"입니까?). 1~'
+        in screen
+    )
 
 
 def test_refusals_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,16 +523,22 @@ def test_refusals_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(CompatibilityError) as caught:
         overridden(place, tensorrt="10.3")
     assert (caught.value.message, caught.value.hint, caught.value.exit_code) == (
-        "TensorRT 10.3.0은 CUDA 12와 함께 씁니다(CUDA 11.8용 빌드는 10.13에서 끝났습니다); CUDA 11.8에는 8.6.1을 쓰십시오", hint, 9)  # fmt: skip
+        "TensorRT 10.3.0은 CUDA 12와 함께 씁니다(CUDA 11.8용 빌드는 10.13에서 끝났습니다); CUDA 11.8에는 8.6.1을 쓰십시오",
+        hint,
+        9,
+    )
     with pytest.raises(CompatibilityError) as caught:
         overridden(place, tensorrt="9.9")
     assert (
-        caught.value.message == "TensorRT 9.9의 파일 주소가 카탈로그에 없습니다; CUDA 11.8에 맞는 가까운 버전: 8.6.1.6"
+        caught.value.message
+        == "TensorRT 9.9의 파일 주소가 카탈로그에 없습니다; CUDA 11.8에 맞는 가까운 버전: 8.6.1.6"
     )
     assert caught.value.hint == "또는 프리셋의 tensorrt와 sources.tensorrt를 직접 쓰십시오"
     with pytest.raises(CompatibilityError) as caught:
         overridden(place, python="3.13", tensorrt="10.15", torch="2.13.0")
     assert caught.value.message == "선택한 버전들은 함께 쓸 수 없습니다"
     assert [f.where for f in caught.value.faults] == sorted(f.where for f in caught.value.faults)
-    assert ("Ubuntu 22.04의 저장소에는 Python 3.13이 없습니다; 3.10을 쓰거나 그 버전이 있는 저장소를 apt.sources에 추가하십시오"
-            in [f.problem for f in caught.value.faults])  # fmt: skip
+    assert (
+        "Ubuntu 22.04의 저장소에는 Python 3.13이 없습니다; 3.10을 쓰거나 그 버전이 있는 저장소를 apt.sources에 추가하십시오"
+        in [f.problem for f in caught.value.faults]
+    )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Problem
@@ -24,15 +24,20 @@ from gapforge.model.component import Component
 from gapforge.model.preset import Preset
 from gapforge.model.unresolved import Unresolved, counts, unresolved
 
-HELP = {
-    "ko": "프리셋의 오류, 버전 조합, 잠금의 상태를 한 번에 모두 검사합니다.",
-    "en": "Check presets for faults, versions that do not go together, and stale locks, all at once.",
-}
-EPILOG = {
-    "ko": "종료 코드: 0 문제없음(경고는 허용), 3 프리셋 오류, 9 함께 쓸 수 없는 버전, 4 프리셋과 다른 잠금",
-    "en": "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot work together, 4 lock of another state",
-}
-UNSYNCED, CURRENT, PARTIAL, STALE, BROKEN = "not-synced", "current", "partial", "stale", "unreadable"
+HELP = N_(
+    "Check presets for faults, versions that do not go together, and stale locks, all at once."
+)
+EPILOG = N_(
+    "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot "
+    "work together, 4 lock of another state"
+)
+UNSYNCED, CURRENT, PARTIAL, STALE, BROKEN = (
+    "not-synced",
+    "current",
+    "partial",
+    "stale",
+    "unreadable",
+)
 
 
 @dataclass
@@ -80,59 +85,85 @@ class Report:
             "practice": bool(self.preset and self.preset.practice),
             "faults": [f.to_json() for f in self.faults],
             "problems": [p.to_json() for p in self.problems],
-            "sources": {"pinned": len(self.pinned), "first_use": len(self.first_use), "first_use_names": self.first_use},
+            "sources": {
+                "pinned": len(self.pinned),
+                "first_use": len(self.first_use),
+                "first_use_names": self.first_use,
+            },
             "images_without_digest": self.loose_images,
             "driver": self.driver,
             "redistributable": not any(p.rule == "nonfree" for p in self.problems),
             "unresolved": [u.to_json() for u in self.unresolved],
-            "lock": {"state": self.lock_state, "entries": self.lock_entries, "size": self.lock_size,
-                     "pinned_bytes": self.lock_size - self.lock_first_use_size, "first_use": self.lock_first_use, "faults": [f.to_json() for f in self.lock_faults]},
-        }  # fmt: skip
+            "lock": {
+                "state": self.lock_state,
+                "entries": self.lock_entries,
+                "size": self.lock_size,
+                "pinned_bytes": self.lock_size - self.lock_first_use_size,
+                "first_use": self.lock_first_use,
+                "faults": [f.to_json() for f in self.lock_faults],
+            },
+        }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.epilog = tr(EPILOG["ko"], EPILOG["en"])
+    parser.epilog = _(EPILOG)
+    parser.add_argument("presets", metavar="PRESET", nargs="*", help=_("preset names (none: all)"))
+    parser.add_argument("--all", action="store_true", help=_("every preset"))
     parser.add_argument(
-        "presets", metavar="PRESET", nargs="*", help=tr("프리셋 이름 (없으면 전부)", "preset names (none: all)")
+        "--driver", metavar="VERSION", help=_("also check against a site's NVIDIA driver")
     )
-    parser.add_argument("--all", action="store_true", help=tr("모든 프리셋", "every preset"))
-    parser.add_argument("--driver", metavar="VERSION",
-                        help=tr("현장의 NVIDIA 드라이버에서 동작하는지도 검사합니다", "also check against a site's NVIDIA driver"))  # fmt: skip
-    parser.add_argument(
-        "--json", action="store_true", help=tr("결과를 JSON으로 출력합니다", "print the result as JSON")
-    )
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print what was found; the exit code is that of the gravest cause among all presets."""
     catalog = catalogs.load(project.catalog)
-    names = presets.names(project.presets) if args.all or not args.presets else list(dict.fromkeys(args.presets))
+    names = (
+        presets.names(project.presets)
+        if args.all or not args.presets
+        else list(dict.fromkeys(args.presets))
+    )
     if not names:
-        raise PresetError(tr(f"{project.presets}: 프리셋이 없습니다", f"{project.presets}: there is no preset"),
-                          hint=tr("릴리스의 presets/를 다시 가져오십시오", "restore presets/ from the release"))  # fmt: skip
+        raise PresetError(
+            _("{presets}: there is no preset", presets=project.presets),
+            hint=_("restore presets/ from the release"),
+        )
     components = component.load_all(project.components)
     text = project.dockerfile.read_text(encoding="utf-8")
-    dockerfile.raise_for(component.check_dockerfile(text, components), what=tr("구성 요소와 맞지 않습니다", "does not fit the components"))  # fmt: skip
+    dockerfile.raise_for(
+        component.check_dockerfile(text, components), what=_("does not fit the components")
+    )
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     codes = {report.exit_code for report in reports}
     # A preset that cannot be read says more than versions, and versions more than a lock.
     code = next(
-        (c for c in (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code) if c in codes), 0
+        (
+            c
+            for c in (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code)
+            if c in codes
+        ),
+        0,
     )
     facts, bare = catalogs.facts_and_sources(project.catalog)
     if args.json:
-        totals = {"pinned": sum(len(r.pinned) for r in reports), "first_use": sum(len(r.first_use) for r in reports),
-                  "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
-                  "first_use_entries": sum(r.lock_first_use for r in reports),
-                  "first_use_bytes": sum(r.lock_first_use_size for r in reports),
-                  "unresolved": sum(len(r.unresolved) for r in reports),
-                  "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
-                  "facts_without_source": len(bare)}  # fmt: skip
+        totals = {
+            "pinned": sum(len(r.pinned) for r in reports),
+            "first_use": sum(len(r.first_use) for r in reports),
+            "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
+            "first_use_entries": sum(r.lock_first_use for r in reports),
+            "first_use_bytes": sum(r.lock_first_use_size for r in reports),
+            "unresolved": sum(len(r.unresolved) for r in reports),
+            "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
+            "facts_without_source": len(bare),
+        }
         document = {
-            "ok": code == 0, "exit_code": code, "presets": [r.to_json() for r in reports], "totals": totals,
+            "ok": code == 0,
+            "exit_code": code,
+            "presets": [r.to_json() for r in reports],
+            "totals": totals,
             "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
-        }  # fmt: skip
+        }
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return code
     for report in reports:
@@ -143,13 +174,30 @@ def run(args: argparse.Namespace, project: Project) -> int:
         human_bytes(sum(r.lock_size - r.lock_first_use_size for r in reports)),
         sum(len(r.unresolved) for r in reports),
     )
-    print(tr(f"프리셋 {len(reports)}개 중 {len(reports) - wrong}개 문제없음; 해시로 고정한 소스 {sum(len(r.pinned) for r in reports)}개, 처음 받은 것을 믿는 소스 {first}개; 잠금이 해시로 고정한 양 {size}, 아직 정해지지 않은 항목 {open_}개; 카탈로그 사실 {facts}개, 출처 없는 것 {len(bare)}개",
-             f"{len(reports) - wrong} of {len(reports)} presets sound; {sum(len(r.pinned) for r in reports)} sources pinned by hash, {first} trusted on first use; {size} pinned by hash in locks, {open_} items not resolved yet; {facts} catalog facts, {len(bare)} without a source"))  # fmt: skip
+    print(
+        _(
+            "{more} of {count} presets sound; {total} sources pinned by hash, {first} "
+            "trusted on first use; {size} pinned by hash in locks, {open} items not "
+            "resolved yet; {facts} catalog facts, {bare} without a source",
+            more=len(reports) - wrong,
+            count=len(reports),
+            total=sum(len(r.pinned) for r in reports),
+            first=first,
+            size=size,
+            open=open_,
+            facts=facts,
+            bare=len(bare),
+        )
+    )
     return code
 
 
 def examine(
-    project: Project, name: str, catalog: Catalog, components: Sequence[Component], driver: str | None = None
+    project: Project,
+    name: str,
+    catalog: Catalog,
+    components: Sequence[Component],
+    driver: str | None = None,
 ) -> Report:
     """Everything about one preset, for a site with ``driver`` when it is given; raises nothing for what it finds."""
     name = name.removeprefix("presets/").removesuffix(".json")
@@ -166,9 +214,13 @@ def examine(
         report.problems += driver_problems(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
-        (report.first_use if source.urls and not source.sha256 else report.pinned).append(source.name)
+        (report.first_use if source.urls and not source.sha256 else report.pinned).append(
+            source.name
+        )
     report.loose_images = [
-        preset.base(r).image for r in ("builder", "runtime") if preset.base(r).image and not preset.base(r).digest
+        preset.base(r).image
+        for r in ("builder", "runtime")
+        if preset.base(r).image and not preset.base(r).digest
     ]
     _lock(report, project, preset)
     return report
@@ -186,13 +238,21 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
         report.unresolved = unresolved(preset, None)
         return
     if lock.preset != preset.name:
-        report.lock_faults = (Fault(f"presets/{file.name}: $.preset",
-                                    tr(f'다른 프리셋 "{lock.preset}"의 것임', f'belongs to the preset "{lock.preset}"'),
-                                    f'"{preset.name}"'),)  # fmt: skip
+        report.lock_faults = (
+            Fault(
+                f"presets/{file.name}: $.preset",
+                _('belongs to the preset "{preset}"', preset=lock.preset),
+                f'"{preset.name}"',
+            ),
+        )
     elif lock.preset_sha256 != preset.sha256:
-        report.lock_faults = (Fault(f"presets/{file.name}: $.preset_sha256",
-                                    tr("잠금을 만든 뒤에 프리셋이 바뀜", "the preset has changed since the lock was made"),
-                                    preset.sha256),)  # fmt: skip
+        report.lock_faults = (
+            Fault(
+                f"presets/{file.name}: $.preset_sha256",
+                _("the preset has changed since the lock was made"),
+                preset.sha256,
+            ),
+        )
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, unresolved(preset, None)
         return
@@ -204,24 +264,30 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
 
 
 def _print(report: Report) -> None:
-    verdict = tr("문제없음", "sound") if report.exit_code == 0 else tr("오류", "not sound")
+    verdict = _("sound") if report.exit_code == 0 else _("not sound")
     print(f"{report.name}  {verdict}")
     for fault in report.faults:
         print(fault.lines())
     for problem in report.problems:
-        mark = tr("오류", "error") if problem.severity == "error" else tr("주의", "warning")
+        mark = _("error") if problem.severity == "error" else _("warning")
         print(f"  {problem.path}\n      {mark}: {problem.text}")
     if report.preset:
         first = f" ({', '.join(report.first_use)})" if report.first_use else ""
-        print(tr(f"  소스: 해시로 고정 {len(report.pinned)}개, 처음 받은 것을 믿음 {len(report.first_use)}개{first}",
-                 f"  sources: {len(report.pinned)} pinned by hash, {len(report.first_use)} trusted on first use{first}"))  # fmt: skip
+        print(
+            _(
+                "  sources: {count} pinned by hash, {first_use} trusted on first use{first}",
+                count=len(report.pinned),
+                first_use=len(report.first_use),
+                first=first,
+            )
+        )
         if report.driver:
-            print(tr(f"  NVIDIA 드라이버: {report.driver} 이상", f"  NVIDIA driver: {report.driver} or newer"))
+            print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
     _print_lock(report)
     if report.exit_code in (LockError.exit_code,):
-        print(tr("  다음: 온라인에서", "  next: where there is a network,") + f" ./deps_sync.sh {report.name} --update")
+        print(_("  next: where there is a network,") + f" ./deps_sync.sh {report.name} --update")
     elif report.faults or report.errors:
-        print(tr("  다음: 고친 뒤", "  next: correct it, then") + f" ./gapforge check {report.name}")
+        print(_("  next: correct it, then") + f" ./gapforge check {report.name}")
 
 
 def _print_lock(report: Report) -> None:
@@ -229,17 +295,30 @@ def _print_lock(report: Report) -> None:
         return
     if report.lock_state in (CURRENT, PARTIAL):
         loose = (
-            tr(f", 처음 받은 것을 믿음 {report.lock_first_use}개", f", {report.lock_first_use} trusted on first use")
+            _(", {lock_first_use} trusted on first use", lock_first_use=report.lock_first_use)
             if report.lock_first_use
             else ""
         )
-        partly = tr("일부만 정해짐, ", "partial, ") if report.lock_state == PARTIAL else ""
-        print(tr(f"  잠금: {partly}파일 {report.lock_entries}개, {human_bytes(report.lock_size)}{loose}",
-                 f"  lock: {partly}{report.lock_entries} files, {human_bytes(report.lock_size)}{loose}"))  # fmt: skip
+        partly = _("partial, ") if report.lock_state == PARTIAL else ""
+        print(
+            _(
+                "  lock: {partly}{lock_entries} files, {lock_size}{loose}",
+                partly=partly,
+                lock_entries=report.lock_entries,
+                lock_size=human_bytes(report.lock_size),
+                loose=loose,
+            )
+        )
     elif report.lock_state == UNSYNCED:
-        print(tr("  잠금: 없음", "  lock: none"))
+        print(_("  lock: none"))
     for fault in report.lock_faults:
         print(fault.lines())
     if report.unresolved:
-        print(tr(f"  아직 정해지지 않음: {counts(report.unresolved)} (온라인에서 ./deps_sync.sh {report.name})",
-                 f"  not resolved yet: {counts(report.unresolved)} (where there is a network: ./deps_sync.sh {report.name})"))  # fmt: skip
+        print(
+            _(
+                "  not resolved yet: {unresolved} (where there is a network: "
+                "./deps_sync.sh {name})",
+                unresolved=counts(report.unresolved),
+                name=report.name,
+            )
+        )

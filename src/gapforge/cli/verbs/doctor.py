@@ -8,27 +8,30 @@ import sys
 from collections.abc import Sequence
 
 from gapforge.base.errors import NotReadyError
+from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
-from gapforge.base.text import pad, tr, width, wrap
+from gapforge.base.text import pad, width, wrap
 from gapforge.cli import environment_defaults
 from gapforge.doctor import diagnose
 from gapforge.doctor.checks import FAIL, OK, WARN, Line
 
-HELP = {
-    "ko": "빌드하기 전에 이 컴퓨터를 진단합니다: 엔진, 디스크, 메모리, GPU, 아티팩트 (네트워크 불필요)",
-    "en": "Examine this machine before anything is built: engine, disk, memory, GPU, artifacts (needs no network)",
-}
+HELP = N_(
+    "Examine this machine before anything is built: engine, disk, memory, GPU, artifacts "
+    "(needs no network)"
+)
 WIDEST = 46  # terminal columns of a cell; longer text goes on below
-_MARKS = {OK: {"ko": "정상", "en": "ok"}, WARN: {"ko": "주의", "en": "warn"}, FAIL: {"ko": "실패", "en": "FAIL"}}
+_MARKS = {OK: N_("ok"), WARN: N_("warn"), FAIL: N_("FAIL")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", metavar="PRESET",
-                        help=tr("빌드할 프리셋. 없으면 컴퓨터만 봅니다", "preset to be built; without it only the machine is looked at"))  # fmt: skip
     parser.add_argument(
-        "--engine", metavar="NAME", help=tr("엔진 (기본: 찾아서 고름)", "engine (default: chosen by looking)")
+        "preset",
+        nargs="?",
+        metavar="PRESET",
+        help=_("preset to be built; without it only the machine is looked at"),
     )
-    parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
+    parser.add_argument("--engine", metavar="NAME", help=_("engine (default: chosen by looking)"))
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -41,7 +44,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             "ok": not failed,
             "preset": args.preset or "",
             "exit_code": NotReadyError.exit_code if failed else 0,
-            "counts": {status: sum(line.status == status for line in lines) for status in (OK, WARN, FAIL)},
+            "counts": {
+                status: sum(line.status == status for line in lines) for status in (OK, WARN, FAIL)
+            },
             "lines": [line.to_json() for line in lines],
         }
         print(json.dumps(document, ensure_ascii=False, indent=2))
@@ -51,11 +56,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return 0
     if not args.json:
         error = NotReadyError(
-            tr(
-                f"준비되지 않은 항목이 {len(failed)}개입니다",
-                f"{len(failed)} thing{'s are' if len(failed) > 1 else ' is'} not ready",
-            ),
-            hint=tr("표의 → 줄을 따른 뒤 다시: ", "follow the → lines above, then again: ")
+            ngettext("{count} thing is not ready", "{count} things are not ready", len(failed)),
+            hint=_("follow the → lines above, then again: ")
             + f"./gapforge doctor {args.preset or ''}".rstrip(),
         )
         print(error.render(), file=sys.stderr)
@@ -64,19 +66,30 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def render(lines: Sequence[Line]) -> str:
     """The lines as a table; what to do stands below its line."""
-    head = ("", tr("항목", "what"), tr("현재", "found"), tr("필요", "needed"))
-    rows = [head] + [(tr(**_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
+    head = ("", _("what"), _("found"), _("needed"))
+    rows = [head] + [
+        (_(_MARKS[line.status]), line.title, line.found, line.needed) for line in lines
+    ]
     columns = [min(WIDEST, max(width(row[i]) for row in rows)) for i in range(4)]
     text = []
     for index, row in enumerate(rows):
         cells = [wrap(cell, columns[i]) for i, cell in enumerate(row)]
         for level in range(max(map(len, cells))):
-            parts = [pad(cell[level] if level < len(cell) else "", columns[i]) for i, cell in enumerate(cells)]
+            parts = [
+                pad(cell[level] if level < len(cell) else "", columns[i])
+                for i, cell in enumerate(cells)
+            ]
             text.append("  ".join(parts).rstrip())
         if index and (action := lines[index - 1].action):
             text.append(" " * (columns[0] + 2) + f"→ {action}")
     counts = {status: sum(line.status == status for line in lines) for status in (OK, WARN, FAIL)}
     text.append("")
-    text.append(tr(f"정상 {counts[OK]}, 주의 {counts[WARN]}, 실패 {counts[FAIL]}",
-                   f"{counts[OK]} ok, {counts[WARN]} to note, {counts[FAIL]} failed"))  # fmt: skip
+    text.append(
+        _(
+            "{ok} ok, {warn} to note, {fail} failed",
+            ok=counts[OK],
+            warn=counts[WARN],
+            fail=counts[FAIL],
+        )
+    )
     return "\n".join(text)

@@ -10,15 +10,12 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import EngineError, ToolError
 from gapforge.base.files import canonical_json
+from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.engine import private_daemon
 
-HELP = {
-    "ko": "이 프로젝트만의 Docker 데몬을 시작·중지·확인·삭제합니다",
-    "en": "start, stop, look at or remove this project's own Docker daemon",
-}
+HELP = N_("start, stop, look at or remove this project's own Docker daemon")
 
 _KEPT = (
     "PATH",
@@ -33,16 +30,22 @@ _KEPT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("start", "stop", "status", "remove"), metavar="ACTION",
-                        help=tr("할 일: start, stop, status, remove(이미지와 빌드 캐시도 삭제합니다)",
-                                "what to do: start, stop, status, or remove, which also deletes the engine's images and build cache"))  # fmt: skip
-    parser.add_argument("--offline", action="store_true",
-                        help=tr("start: 망분리 현장처럼 네트워크 인터페이스가 없는 엔진을 시작합니다",
-                                "start: give the engine no network interface at all, as at a disconnected site"))  # fmt: skip
     parser.add_argument(
-        "--json",
+        "action",
+        choices=("start", "stop", "status", "remove"),
+        metavar="ACTION",
+        help=_(
+            "what to do: start, stop, status, or remove, which also deletes the engine's "
+            "images and build cache"
+        ),
+    )
+    parser.add_argument(
+        "--offline",
         action="store_true",
-        help=tr("결과를 표준 출력에 JSON으로 출력", "print the result as JSON on standard output"),
+        help=_("start: give the engine no network interface at all, as at a disconnected site"),
+    )
+    parser.add_argument(
+        "--json", action="store_true", help=_("print the result as JSON on standard output")
     )
 
 
@@ -65,19 +68,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
         stopped = private_daemon.stop(project)
         _say(
             {"stopped": stopped},
-            tr("전용 엔진을 중지했습니다", "the private engine is stopped")
-            if stopped
-            else tr("실행 중인 전용 엔진이 없습니다", "no private engine was running"),
+            _("the private engine is stopped") if stopped else _("no private engine was running"),
             args.json,
         )
     else:
         freed = private_daemon.remove(project)
         _say(
             {"freed_bytes": freed},
-            tr(
-                f"전용 엔진을 삭제했습니다. {human_bytes(freed)}를 비웠습니다",
-                f"the private engine is removed, {human_bytes(freed)} freed",
-            ),
+            _("the private engine is removed, {freed} freed", freed=human_bytes(freed)),
             args.json,
         )
     return 0
@@ -98,15 +96,28 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
         allowed = False
     if not allowed:
         command = f"sudo ./gapforge engine {args.action}{' --offline' if args.offline else ''}"
-        raise EngineError(tr("전용 엔진에는 root 권한이 필요한데, sudo가 없거나 암호를 묻습니다",
-                             "a private engine needs root, and sudo is not there or asks for a password"),
-                          hint=tr(f"{command}; rootless 데몬은 지원하지 않습니다",
-                                  f"{command}; rootless daemons are not supported"))  # fmt: skip
-    project.state.mkdir(parents=True, exist_ok=True)  # as ourselves: other verbs must be able to write there
+        raise EngineError(
+            _("a private engine needs root, and sudo is not there or asks for a password"),
+            hint=_("{command}; rootless daemons are not supported", command=command),
+        )
+    project.state.mkdir(
+        parents=True, exist_ok=True
+    )  # as ourselves: other verbs must be able to write there
     source = Path(__file__).resolve().parents[2]
     kept = [f"{name}={value}" for name in _KEPT if (value := os.environ.get(name)) is not None]
-    argv = ["sudo", "-n", "env", *kept, f"PYTHONPATH={source}", f"GAPFORGE_ROOT={project.root}",
-            sys.executable, "-m", "gapforge", "engine", args.action]  # fmt: skip
+    argv = [
+        "sudo",
+        "-n",
+        "env",
+        *kept,
+        f"PYTHONPATH={source}",
+        f"GAPFORGE_ROOT={project.root}",
+        sys.executable,
+        "-m",
+        "gapforge",
+        "engine",
+        args.action,
+    ]
     argv += ["--offline"] if args.offline else []
     argv += ["--json"] if args.json else []
     result = process.run(argv, timeout=300, check=False)
@@ -119,23 +130,29 @@ def _show(state: private_daemon.State | None, project: Project, as_json: bool) -
     if state is None:
         _say(
             {"running": False},
-            tr(
-                "실행 중인 전용 엔진이 없습니다. 시작: ./gapforge engine start [--offline]",
-                "no private engine is running; start one: ./gapforge engine start [--offline]",
-            ),
+            _("no private engine is running; start one: ./gapforge engine start [--offline]"),
             as_json,
         )
         return
     facts = {
-        "running": True, "offline": state.offline, "host": state.host, "pid": state.pid, "version": state.version,
-        "storage_driver": state.storage_driver, "folder": str(private_daemon.folder_of(project)), "log": str(private_daemon.log_of(project)),
-    }  # fmt: skip
-    network = tr("네트워크 인터페이스 없음", "no network interface") if state.offline else tr("온라인", "online")
+        "running": True,
+        "offline": state.offline,
+        "host": state.host,
+        "pid": state.pid,
+        "version": state.version,
+        "storage_driver": state.storage_driver,
+        "folder": str(private_daemon.folder_of(project)),
+        "log": str(private_daemon.log_of(project)),
+    }
+    network = _("no network interface") if state.offline else _("online")
     facts_line = f"Docker {state.version}, {state.storage_driver}, {network}"
-    text = tr(f"전용 엔진이 실행 중입니다: {facts_line}, 프로세스 {state.pid}\n"
-              f"gapforge는 스스로 찾습니다. docker 명령에는: export DOCKER_HOST={state.host}",
-              f"the private engine is running: {facts_line}, process {state.pid}\n"
-              f"gapforge finds it by itself; for docker: export DOCKER_HOST={state.host}")  # fmt: skip
+    text = _(
+        "the private engine is running: {facts_line}, process {pid}\ngapforge finds it by "
+        "itself; for docker: export DOCKER_HOST={host}",
+        facts_line=facts_line,
+        pid=state.pid,
+        host=state.host,
+    )
     _say(facts, text, as_json)
 
 

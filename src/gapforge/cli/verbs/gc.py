@@ -8,26 +8,29 @@ import sys
 from typing import Any
 
 from gapforge.base.errors import UsageError
+from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.store import gc, unfinished_imports
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Loose, Waste
 
-HELP = {
-    "ko": "어느 잠금 파일도 쓰지 않는 것을 보관소(artifacts/.store)에서 보여 주고 지웁니다",
-    "en": "show what no lock names in the store (artifacts/.store), and delete it",
-}
+HELP = N_("show what no lock names in the store (artifacts/.store), and delete it")
 FEW = 5  # of the largest that are shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help=tr("묻지 않고 지웁니다", "delete without asking"))
-    parser.add_argument("--drop", default="", metavar="BUNDLE",
-                        help=tr("다 들여오지 않은 이 묶음을 포기합니다", "give up this bundle, which is not imported to its end"))  # fmt: skip
-    parser.add_argument("--json", action="store_true",
-                        help=tr("결과를 JSON으로 출력 (--yes가 없으면 지우지 않음)",
-                                "print the result as JSON (deletes nothing without --yes)"))  # fmt: skip
+    parser.add_argument("--yes", action="store_true", help=_("delete without asking"))
+    parser.add_argument(
+        "--drop",
+        default="",
+        metavar="BUNDLE",
+        help=_("give up this bundle, which is not imported to its end"),
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help=_("print the result as JSON (deletes nothing without --yes)"),
+    )
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -35,10 +38,15 @@ def run(args: argparse.Namespace, project: Project) -> int:
     with gc.holding(project):
         known = unfinished_imports.bundles(project.store)
         if args.drop and args.drop not in known:
-            found = ", ".join(known) or tr("없음", "none")
-            raise UsageError(tr(f"--drop {args.drop}: 이런 묶음은 들여오는 중이 아닙니다 (들여오는 중: {found})",
-                                f"--drop {args.drop}: no import of such a bundle is unfinished (unfinished: {found})"),
-                             hint="./gapforge gc")  # fmt: skip
+            found = ", ".join(known) or _("none")
+            raise UsageError(
+                _(
+                    "--drop {drop}: no import of such a bundle is unfinished (unfinished: {found})",
+                    drop=args.drop,
+                    found=found,
+                ),
+                hint="./gapforge gc",
+            )
         waste = gc.look(project, args.drop)
         if not args.json:
             _show(waste)
@@ -47,16 +55,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
         if delete:
             if args.drop:
                 unfinished_imports.forget(project.store, args.drop)
-            what = tr("비움", "removed")
+            what = _("removed")
             with Progress(what, waste.size, quiet=args.json or not sys.stderr.isatty()) as progress:
                 freed = gc.sweep(project, waste, progress.add)
     if args.json:
-        print(json.dumps(_to_json(waste, deleted=delete, freed=freed), ensure_ascii=False, indent=2))
+        print(
+            json.dumps(_to_json(waste, deleted=delete, freed=freed), ensure_ascii=False, indent=2)
+        )
     elif delete:
-        print(tr(f"지웠습니다. {human_bytes(freed)}를 비웠습니다", f"deleted; {human_bytes(freed)} are free again"))
+        print(_("deleted; {freed} are free again", freed=human_bytes(freed)))
     elif waste.loose or args.drop:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
-        print(tr(f"아무것도 지우지 않았습니다. 지우려면: {command}", f"nothing was deleted; to delete: {command}"))
+        print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
 
 
@@ -65,62 +75,99 @@ def _asked() -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:
-        answer = input(tr("지울까요? [y/N] ", "delete? [y/N] "))
+        answer = input(_("delete? [y/N] "))
     except EOFError:
         print()
         return False
-    return answer.strip().lower() in ("y", "yes", "예", "네")
+    return answer.strip().lower() in _("y yes").split()
 
 
 def _show(waste: Waste) -> None:
-    print(tr(f"잠금이 쓰는 파일: {waste.kept}개, {human_bytes(waste.kept_bytes)} (그대로 둡니다)",
-             f"named by locks: {waste.kept} files, {human_bytes(waste.kept_bytes)} (stay)"))  # fmt: skip
+    print(
+        _(
+            "named by locks: {kept} files, {kept_bytes} (stay)",
+            kept=waste.kept,
+            kept_bytes=human_bytes(waste.kept_bytes),
+        )
+    )
     if not waste.loose:
-        print(tr("지울 것이 없습니다", "there is nothing to delete"))
+        print(_("there is nothing to delete"))
     about = {
-        OBJECT: tr("어느 잠금도 쓰지 않는 파일", "files that no lock names"),
-        DOWNLOAD: tr("어느 잠금에도 없는 파일의 받다 만 조각", "unfinished downloads of files that no lock names"),
-        WORK: tr("중단된 동기화의 작업 폴더", "work folders of syncs that were cut"),
+        OBJECT: _("files that no lock names"),
+        DOWNLOAD: _("unfinished downloads of files that no lock names"),
+        WORK: _("work folders of syncs that were cut"),
     }
     for kind, words in about.items():
         items = waste.of(kind)
         if not items:
             continue
         count, size = len(items), human_bytes(sum(item.size for item in items))
-        print(f"{words}: " + tr(f"{count}개, {size}", f"{count}, {size}"))
+        print(f"{words}: " + _("{count}, {size}", count=count, size=size))
         for item in items[:FEW]:
             print(f"  {human_bytes(item.size):>9}  {_shown(item)}")
         if len(items) > FEW:
             rest = human_bytes(sum(item.size for item in items[FEW:]))
-            print(f"  {rest:>9}  " + tr(f"나머지 {len(items) - FEW}개", f"the other {len(items) - FEW}"))
+            print(f"  {rest:>9}  " + _("the other {more}", more=len(items) - FEW))
     if waste.loose:
-        print(tr(f"디스크에서 비는 양: {human_bytes(waste.freed)}", f"the disk gets back: {human_bytes(waste.freed)}"))
+        print(_("the disk gets back: {freed}", freed=human_bytes(waste.freed)))
     linked = [item for item in waste.loose if item.freed < item.size]
     if linked:
         size = human_bytes(sum(item.size - item.freed for item in linked))
-        print(tr(f"  {len(linked)}개({size})는 다른 하드 링크(artifacts/의 폴더나 .gapforge/context/)가 남아 있어 공간이 비지 않습니다",
-                 f"  {len(linked)} of them ({size}) have other hard links (a folder in artifacts/, .gapforge/context/), which keep the room"))  # fmt: skip
+        print(
+            _(
+                "  {count} of them ({size}) have other hard links (a folder in "
+                "artifacts/, .gapforge/context/), which keep the room",
+                count=len(linked),
+                size=size,
+            )
+        )
     for name in waste.orphans:
-        print(tr(f"참고: artifacts/{name}: 이 이름의 프리셋이 없습니다. 그 잠금이 쓰는 파일은 남깁니다. 필요 없으면 폴더를 지운 뒤 다시 실행하십시오",
-                 f"note: artifacts/{name}: there is no preset of this name; what its lock names stays. "
-                 "If nobody needs the folder, delete it and run this again"))  # fmt: skip
+        print(
+            _(
+                "note: artifacts/{name}: there is no preset of this name; what its lock "
+                "names stays. If nobody needs the folder, delete it and run this again",
+                name=name,
+            )
+        )
     for name in waste.unfinished:
-        print(tr(f"참고: {name}의 동기화가 중단된 채입니다. 지금까지 받은 것은 아직 잠금에 없으므로 지우면 다시 받아야 합니다. 먼저 끝내려면: ./deps_sync.sh {name}",
-                 f"note: a sync of {name} was cut; what it has fetched is in no lock yet, and would be fetched again. "
-                 f"To finish it first: ./deps_sync.sh {name}"))  # fmt: skip
+        print(
+            _(
+                "note: a sync of {name} was cut; what it has fetched is in no lock yet, "
+                "and would be fetched again. To finish it first: ./deps_sync.sh {name}",
+                name=name,
+            )
+        )
     for one in waste.imports:
         what = f"{one.bundle} ({', '.join(one.presets)})"
         size = human_bytes(one.size)
-        print(tr(f"참고: 묶음 {josa(what, '을', '를')} 아직 다 들여오지 않아 그 파일 {one.count}개({size})를 남깁니다. 마저 들여오려면: ./gapforge unpack FOLDER; 포기하려면: ./gapforge gc --drop {one.bundle}",
-                 f"note: bundle {what} is not imported to its end, so {one.count} files ({size}) of it stay. "
-                 f"To go on: ./gapforge unpack FOLDER; to give it up: ./gapforge gc --drop {one.bundle}"))  # fmt: skip
+        print(
+            _(
+                "note: bundle {what} is not imported to its end, so {count} files "
+                "({size}) of it stay. To go on: ./gapforge unpack FOLDER; to give it up: "
+                "./gapforge gc --drop {bundle}",
+                what=what,
+                count=one.count,
+                size=size,
+                bundle=one.bundle,
+            )
+        )
     for fault in waste.strange:
-        print(tr(f"경고: {fault.where}: gapforge의 것이 아니어서 손대지 않습니다 ({fault.problem})",
-                 f"warning: {fault.where}: {fault.problem}; it is left alone"), file=sys.stderr)  # fmt: skip
+        print(
+            _(
+                "warning: {where}: {problem}; it is left alone",
+                where=fault.where,
+                problem=fault.problem,
+            ),
+            file=sys.stderr,
+        )
 
 
 def _shown(item: Loose) -> str:
-    return f"{item.path.parent.name}/{item.path.name}" if item.kind != OBJECT else f"sha256 {item.path.name}"
+    return (
+        f"{item.path.parent.name}/{item.path.name}"
+        if item.kind != OBJECT
+        else f"sha256 {item.path.name}"
+    )
 
 
 def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
@@ -132,13 +179,19 @@ def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
         "frees": waste.freed,
         "freed": freed,
         "loose": [
-            {"kind": item.kind, "path": str(item.path), "size": item.size, "frees": item.freed} for item in waste.loose
+            {"kind": item.kind, "path": str(item.path), "size": item.size, "frees": item.freed}
+            for item in waste.loose
         ],
         "kept": {"count": waste.kept, "bytes": waste.kept_bytes},
         "views_without_preset": list(waste.orphans),
         "unfinished_syncs": list(waste.unfinished),
         "unfinished_imports": [
-            {"bundle": one.bundle, "presets": list(one.presets), "count": one.count, "bytes": one.size}
+            {
+                "bundle": one.bundle,
+                "presets": list(one.presets),
+                "count": one.count,
+                "bytes": one.size,
+            }
             for one in waste.imports
         ],
         "left_alone": [fault.to_json() for fault in waste.strange],

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from gapforge.base.errors import Fault, LockError, PresetError
 from gapforge.base.files import inside, write_text
+from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.compat import catalog
 from gapforge.compat.rules import required_driver
 from gapforge.model import component, preset
@@ -17,23 +17,25 @@ from gapforge.model.schema import Choice, Record, Text, read_json
 from gapforge.tools import json_schemas, package_versions
 from gapforge.tools.package_versions import Review, Stack
 
-HELP = {
-    "ko": "프리셋과 카탈로그에서 생성되는 파일(스키마, docs/package-versions)을 다시 씁니다.",
-    "en": "Write the files that are generated from presets and catalog (schemas, docs/package-versions) anew.",
-}
+HELP = N_(
+    "Write the files that are generated from presets and catalog (schemas, "
+    "docs/package-versions) anew."
+)
 REVIEW = "docs/review.json"
-REVIEW_SHAPE = Record({
-    "format": Choice((1,), "version of this format"),  # no tr: schema
-    "reviewed": Text("day of the last review", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
-    "note": Record({"ko": Text(), "en": Text()}),
-})  # fmt: skip
+REVIEW_SHAPE = Record(
+    {
+        "format": Choice((1,), "version of this format"),
+        "reviewed": Text("day of the last review", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
+        "note": Record({"ko": Text(), "en": Text()}),
+    }
+)
 DOCUMENTS = {"ko": "docs/package-versions.md", "en": "docs/package-versions.en.md"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true",
-                        help=tr("쓰지 않고, 최신이 아닌 파일이 있으면 실패합니다",
-                                "write nothing; fail when a file is stale"))  # fmt: skip
+    parser.add_argument(
+        "--check", action="store_true", help=_("write nothing; fail when a file is stale")
+    )
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -41,15 +43,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
     wanted = generated(project)
     stale = stale_files(project, wanted)
     if args.check and stale:
-        raise PresetError(tr("생성된 파일이 최신이 아닙니다", "generated files are stale"),
-                          faults=[Fault(path, stale[path], tr("지금의 프리셋, 잠금, 카탈로그로 만든 내용",
-                                                              "what presets, locks and catalog give now")) for path in stale],
-                          hint=f"{package_versions.COMMAND}; git add " + " ".join(stale))  # fmt: skip
+        raise PresetError(
+            _("generated files are stale"),
+            faults=[
+                Fault(path, stale[path], _("what presets, locks and catalog give now"))
+                for path in stale
+            ],
+            hint=f"{package_versions.COMMAND}; git add " + " ".join(stale),
+        )
     for path in stale:
         write_text(inside(project.root, path), wanted[path])
         print(path)
-    print(tr(f"생성 파일 {len(wanted)}개 중 {len(stale)}개를 새로 썼습니다",
-             f"{len(stale)} of {len(wanted)} generated files written"))  # fmt: skip
+    print(_("{count} of {wanted} generated files written", count=len(stale), wanted=len(wanted)))
     return 0
 
 
@@ -68,8 +73,10 @@ def documents(project: Project) -> dict[str, str]:
     facts = catalog.load(project.catalog)
     drivers = {stack.preset.name: required_driver(stack.preset, facts) for stack in stacks}
     review = _review(project)
-    return {path: package_versions.render(stacks, components, drivers, review, language)
-            for language, path in DOCUMENTS.items()}  # fmt: skip
+    return {
+        path: package_versions.render(stacks, components, drivers, review, language)
+        for language, path in DOCUMENTS.items()
+    }
 
 
 def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
@@ -78,9 +85,9 @@ def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
     for path, text in sorted(wanted.items()):
         file = inside(project.root, path)
         if not file.is_file():
-            found[path] = tr("없음", "does not exist")
+            found[path] = _("does not exist")
         elif file.read_bytes() != text.encode():
-            found[path] = tr("최신이 아님", "is stale")
+            found[path] = _("is stale")
     return found
 
 
@@ -91,9 +98,14 @@ def _stack(project: Project, name: str) -> Stack:
         return Stack(chosen, None)
     lock = locks.load(file)
     if lock.preset != name:
-        raise LockError(tr(f'presets/{file.name}: 다른 프리셋 "{lock.preset}"의 것입니다',
-                           f'presets/{file.name} belongs to the preset "{lock.preset}"'),
-                        hint=f"./deps_sync.sh {name} --update")  # fmt: skip
+        raise LockError(
+            _(
+                'presets/{name} belongs to the preset "{preset}"',
+                name=file.name,
+                preset=lock.preset,
+            ),
+            hint=f"./deps_sync.sh {name} --update",
+        )
     if lock.preset_sha256 != chosen.sha256:
         return Stack(chosen, None, stale=True)
     return Stack(chosen, lock)
@@ -103,6 +115,9 @@ def _review(project: Project) -> Review:
     raw, faults = read_json(project.root / REVIEW, REVIEW_SHAPE, REVIEW)
     if faults:
         example = '{"format": 1, "reviewed": "2026-11-23", "note": {"ko": "…", "en": "…"}}'
-        raise PresetError(tr(f"{josa(REVIEW, '을', '를')} 읽을 수 없습니다", f"{REVIEW} cannot be read"), faults=faults,
-                          hint=tr(f"다음과 같은 모양이어야 합니다: {example}", f"it looks like {example}"))  # fmt: skip
+        raise PresetError(
+            _("{review} cannot be read", review=REVIEW),
+            faults=faults,
+            hint=_("it looks like {example}", example=example),
+        )
     return Review(raw["reviewed"], raw["note"]["ko"], raw["note"]["en"])

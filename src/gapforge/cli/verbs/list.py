@@ -7,24 +7,20 @@ import json
 from typing import Any
 
 from gapforge.base.errors import PresetError
+from gapforge.base.i18n import N_, _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import language, pad, tr, width
+from gapforge.base.text import pad, width
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, look
 
-HELP = {
-    "ko": "프리셋과 그 상태(동기화, 준비, 크기)를 보여 줍니다.",
-    "en": "List the presets and how far each has come: synced, ready, size.",
-}
+HELP = N_("List the presets and how far each has come: synced, ready, size.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.add_argument(
-        "--json", action="store_true", help=tr("결과를 JSON으로 출력합니다", "print the result as JSON")
-    )
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -51,7 +47,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     for name, trouble in faulty.items():
         print(f"! {name}: {trouble.message}; ./gapforge check {name}")
     if not rows and not faulty:
-        print(tr("프리셋이 없습니다", "there is no preset"))
+        print(_("there is no preset"))
     return 0
 
 
@@ -59,10 +55,10 @@ def lines(rows: list[tuple[Preset, Readiness]]) -> list[str]:
     """The table: name, state, size, summary; columns aligned by terminal width."""
     cells = []
     for preset, ready in rows:
-        summary = preset.summary_ko if language() == "ko" else preset.summary_en
+        summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         size = human_bytes(ready.size) if ready.locked else "-"
         cells.append((preset.name, ready.label, size, summary))
-    head = (tr("프리셋", "PRESET"), tr("상태", "STATE"), tr("크기", "SIZE"), tr("설명", "SUMMARY"))
+    head = (_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY"))
     table = [head, *cells] if cells else []
     columns = [max(width(row[i]) for row in table) for i in range(3)] if table else []
     return ["  ".join([*(pad(row[i], columns[i]) for i in range(3)), row[3]]) for row in table]

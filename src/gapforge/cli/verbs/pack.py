@@ -13,10 +13,11 @@ from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.files import sha256_bytes
+from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.base.text import tr, utc
+from gapforge.base.text import utc
 from gapforge.bundle import contents as bundles
 from gapforge.bundle import custody_facts
 from gapforge.bundle.contents import Contents
@@ -34,46 +35,75 @@ from gapforge.model import preset as presets
 from gapforge.trust import ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
-HELP = {
-    "ko": "프리셋을 현장으로 나를 볼륨 파일을 만듭니다 (네트워크 불필요)",
-    "en": "make volume files that carry presets across the gap (needs no network)",
-}
+HELP = N_("make volume files that carry presets across the gap (needs no network)")
 
 NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
-         "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
+UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
 LEAST_VOLUME = 64 << 10
 SHOWN = 12  # names in one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help=tr("나를 프리셋", "presets to carry"))
-    parser.add_argument("--for", dest="inventory", type=Path, metavar="INVENTORY",
-                        help=tr("현장이 보낸 목록; 현장에 있는 객체는 뺍니다",
-                                "the site's inventory; what it has is left out"))  # fmt: skip
-    parser.add_argument("--repair", type=Path, metavar="REQUEST",
-                        help=tr("현장의 복구 요청 파일이 말하는 바이트만 담습니다",
-                                "just the bytes that a site's repair request names"))  # fmt: skip
-    parser.add_argument("--volume-size", default="4G", metavar="SIZE",
-                        help=tr("볼륨 하나의 최대 크기: 4G(기본), fat32, dvd, 바이트 수",
-                                "largest size of a volume: 4G (default), fat32, dvd, or bytes"))  # fmt: skip
-    parser.add_argument("--to", nargs="+", action="extend", type=Path, default=[], metavar="DIR",
-                        help=tr("볼륨을 둘 폴더; 여럿이면 차례로 채웁니다",
-                                "folders for the volumes, filled in this order"))  # fmt: skip
-    parser.add_argument("--sign", metavar="KEY",
-                        help=tr("이 SSH 키로 색인과 잠금에 서명합니다. 개인 키 파일, 또는 ssh-agent가 가진 키의 .pub",
-                                "sign the index and the locks with this SSH key: a private key's file, or the .pub of one "
-                                "that ssh-agent holds"))  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
-                        help=tr("무엇이 어디에 놓일지만 보여 줍니다", "only show what would go where"))  # fmt: skip
-    parser.add_argument("--speed", metavar="SIZE",
-                        help=tr("매체의 초당 쓰기 속도(예: 30M); 걸릴 시간을 보여 줍니다",
-                                "what the medium writes a second (30M, say); shows how long it takes"))  # fmt: skip
-    parser.add_argument("--with-tool", action="store_true",
-                        help=tr("gapforge 저장소(코드, 프리셋, 잠금)도 함께 담습니다",
-                                "carry gapforge's repository too: code, presets and locks"))  # fmt: skip
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=_("presets to carry"))
+    parser.add_argument(
+        "--for",
+        dest="inventory",
+        type=Path,
+        metavar="INVENTORY",
+        help=_("the site's inventory; what it has is left out"),
+    )
+    parser.add_argument(
+        "--repair",
+        type=Path,
+        metavar="REQUEST",
+        help=_("just the bytes that a site's repair request names"),
+    )
+    parser.add_argument(
+        "--volume-size",
+        default="4G",
+        metavar="SIZE",
+        help=_("largest size of a volume: 4G (default), fat32, dvd, or bytes"),
+    )
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help=_("folders for the volumes, filled in this order"),
+    )
+    parser.add_argument(
+        "--sign",
+        metavar="KEY",
+        help=_(
+            "sign the index and the locks with this SSH key: a private key's file, or "
+            "the .pub of one that ssh-agent holds"
+        ),
+    )
+    parser.add_argument("--dry-run", action="store_true", help=_("only show what would go where"))
+    parser.add_argument(
+        "--speed",
+        metavar="SIZE",
+        help=_("what the medium writes a second (30M, say); shows how long it takes"),
+    )
+    parser.add_argument(
+        "--with-tool",
+        action="store_true",
+        help=_("carry gapforge's repository too: code, presets and locks"),
+    )
     add_operator(parser)
-    parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def size_of(text: str, flag: str) -> int:
@@ -83,8 +113,10 @@ def size_of(text: str, flag: str) -> int:
         return NAMED_SIZES[word]
     match = re.fullmatch(r"(\d{1,15})([kmgt]i?|)b?", word)
     if match is None or int(match[1]) == 0:
-        raise UsageError(tr(f'{flag} "{text}": 크기가 아닙니다', f'{flag} "{text}" is not a size'),
-                         hint=tr(f"{flag} 4G, 또는 4GiB, fat32, dvd, 바이트 수", f"{flag} 4G, or 4GiB, fat32, dvd, or bytes"))  # fmt: skip
+        raise UsageError(
+            _('{flag} "{text}" is not a size', flag=flag, text=text),
+            hint=_("{flag} 4G, or 4GiB, fat32, dvd, or bytes", flag=flag),
+        )
     return int(match[1]) * UNITS[match[2]]
 
 
@@ -92,16 +124,21 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when every volume is written, or the dry run shown."""
     volume_size = size_of(args.volume_size, "--volume-size")
     if volume_size < LEAST_VOLUME:
-        raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 작습니다", f"--volume-size {args.volume_size} is too small"),
-                         hint=tr(f"{LEAST_VOLUME}바이트 이상이어야 합니다", f"{LEAST_VOLUME} bytes or more"))  # fmt: skip
+        raise UsageError(
+            _("--volume-size {volume_size} is too small", volume_size=args.volume_size),
+            hint=_("{least_volume} bytes or more", least_volume=LEAST_VOLUME),
+        )
     if volume_size > MAX_VOLUME_SIZE:  # unpack believes no larger one
-        raise UsageError(tr(f"--volume-size {args.volume_size}: 너무 큽니다", f"--volume-size {args.volume_size} is too large"),
-                         hint=tr("매체 하나의 크기면 충분합니다", "the size of one medium is enough"))  # fmt: skip
+        raise UsageError(
+            _("--volume-size {volume_size} is too large", volume_size=args.volume_size),
+            hint=_("the size of one medium is enough"),
+        )
     speed = size_of(args.speed, "--speed") if args.speed else 0
     operator = operator_of(args)
     if not args.to and not args.dry_run:
-        raise UsageError(tr("볼륨을 둘 폴더가 없습니다", "pack needs a folder for the volumes"),
-                         hint="./gapforge pack PRESET --to FOLDER")  # fmt: skip
+        raise UsageError(
+            _("pack needs a folder for the volumes"), hint="./gapforge pack PRESET --to FOLDER"
+        )
     sign = args.sign if args.sign is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
@@ -111,7 +148,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
         signatures = len(plan.views) + 1 if key is not None else 0
         folders: Mapping[int, Path] = {}
         if args.to:
-            folders = place(plan, args.to, check=False, signatures=signatures, listed=contents.listed).folders
+            folders = place(
+                plan, args.to, check=False, signatures=signatures, listed=contents.listed
+            ).folders
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
@@ -120,9 +159,15 @@ def run(args: argparse.Namespace, project: Project) -> int:
         with ssh_agent.held(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
-        document = {**_document(plan, packed.folders, speed), "kept": list(packed.kept), "made": packed.beside.made,
-                    "signer": signer, "receiver_sha256": sha256_bytes(receiver_bytes()),
-                    "index": [str(path) for path in packed.index], "custody": [str(path) for path in pages]}  # fmt: skip
+        document = {
+            **_document(plan, packed.folders, speed),
+            "kept": list(packed.kept),
+            "made": packed.beside.made,
+            "signer": signer,
+            "receiver_sha256": sha256_bytes(receiver_bytes()),
+            "index": [str(path) for path in packed.index],
+            "custody": [str(path) for path in pages],
+        }
         if not args.json:
             _show(plan, packed.folders, 0)
             _show_untracked(loose)
@@ -134,20 +179,28 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
-def _write(args: argparse.Namespace, project: Project, plan: Plan, contents: Contents, key: SigningKey | None,
-           operator: str) -> tuple[Packed, list[Path]]:  # fmt: skip
+def _write(
+    args: argparse.Namespace,
+    project: Project,
+    plan: Plan,
+    contents: Contents,
+    key: SigningKey | None,
+    operator: str,
+) -> tuple[Packed, list[Path]]:
     """Write the volumes and their custody page, signed where there is a key; gives where the page is too."""
     seal = None
     if key is not None:
         if key.public.touched:
-            print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
+            print(_("touch the security key when it blinks"), file=sys.stderr)
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
-    with Progress(tr(f"묶음 {plan.bundle} 담기", f"pack {plan.bundle}"), quiet=args.json) as progress:
+    with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:
         if plan.tool in contents.texts:
             keep_archive(project, contents.texts[plan.tool])
         packed = pack(project, plan, contents, args.to, progress, seal)
     signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
-    facts = custody_facts.of_pack(project, packed, contents, utc(), operator=operator, signer=signer)
+    facts = custody_facts.of_pack(
+        project, packed, contents, utc(), operator=operator, signer=signer
+    )
     folders = [*(path.parent for path in packed.index), project.state / "bundles"]
     return packed, write_pages(project, facts, folders, key)
 
@@ -156,22 +209,26 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
     """What to pack, the bundle that it mends or "", and the object that is this repository or ""."""
     if args.repair is not None:
         if args.presets or args.inventory or args.with_tool:
-            raise UsageError(tr("--repair는 복구 요청에 적힌 것을 담으므로 프리셋, --for, --with-tool과 함께 쓸 수 없습니다",
-                                "--repair takes what the request names, so presets, --for and --with-tool do not go with it"),
-                             hint=f"./gapforge pack --repair {args.repair} --to FOLDER")  # fmt: skip
+            raise UsageError(
+                _(
+                    "--repair takes what the request names, so presets, --for and "
+                    "--with-tool do not go with it"
+                ),
+                hint=f"./gapforge pack --repair {args.repair} --to FOLDER",
+            )
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
         spans, views, tool = wanted_spans(request, places)
         return bundles.of_request(project, spans, views, tool), request.bundle, tool
     if not args.presets:
-        raise UsageError(
-            tr("프리셋 이름이 없습니다", "no preset is named"), hint="./gapforge list; ./gapforge pack PRESET"
-        )
+        raise UsageError(_("no preset is named"), hint="./gapforge list; ./gapforge pack PRESET")
     held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
     contents, tool = bundles.of_presets(project, named, held), ""
     if args.with_tool:
-        archive = make_archive(project, {view.preset: contents.texts[view.lock] for view in contents.views})
+        archive = make_archive(
+            project, {view.preset: contents.texts[view.lock] for view in contents.views}
+        )
         tool = contents.carry_tool(archive, held)
     return contents, "", tool
 
@@ -179,14 +236,26 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
 def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, Any]:
     sizes = {number: plan.size(number) for number in range(1, len(plan.volumes) + 1)}
     return {
-        "bundle": plan.bundle, "repairs": plan.repairs, "presets": [view.preset for view in plan.views],
-        "tool": _tool(plan), "objects": len(plan.spans), "payload": plan.payload, "bytes": sum(sizes.values()), "index_file": index_name(plan.bundle),
-        "volumes": [{"number": number, "file": volume_name(plan.bundle, number), "size": size,
-                     "folder": str(folders[number]) if number in folders else None}
-                    for number, size in sizes.items()],
+        "bundle": plan.bundle,
+        "repairs": plan.repairs,
+        "presets": [view.preset for view in plan.views],
+        "tool": _tool(plan),
+        "objects": len(plan.spans),
+        "payload": plan.payload,
+        "bytes": sum(sizes.values()),
+        "index_file": index_name(plan.bundle),
+        "volumes": [
+            {
+                "number": number,
+                "file": volume_name(plan.bundle, number),
+                "size": size,
+                "folder": str(folders[number]) if number in folders else None,
+            }
+            for number, size in sizes.items()
+        ],
         "sticks": [{"size": size, "count": count} for size, count in sticks(plan)],
         "seconds": round(sum(sizes.values()) / speed) if speed else None,
-    }  # fmt: skip
+    }
 
 
 def _tool(plan: Plan) -> dict[str, Any] | None:
@@ -199,47 +268,72 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     sizes = [plan.size(number) for number in range(1, len(plan.volumes) + 1)]
     names = ", ".join(view.preset for view in plan.views)
     total = human_bytes(sum(sizes))
-    print(tr(f"묶음 {plan.bundle} ({names}): 객체 {len(plan.spans)}개, 볼륨 {len(sizes)}개, {total}",
-             f"bundle {plan.bundle} ({names}): {len(plan.spans)} objects in {len(sizes)} volumes, {total}"))  # fmt: skip
+    print(
+        _(
+            "bundle {bundle} ({names}): {count} objects in {sizes} volumes, {total}",
+            bundle=plan.bundle,
+            names=names,
+            count=len(plan.spans),
+            sizes=len(sizes),
+            total=total,
+        )
+    )
     if tool := _tool(plan):
         told = (
-            human_bytes(tool["bytes"])
-            if tool["bytes"]
-            else tr("현장에 있으므로 담지 않음", "the site has it, so it is left out")
+            human_bytes(tool["bytes"]) if tool["bytes"] else _("the site has it, so it is left out")
         )
-        print(tr(f"gapforge 저장소 {plan.tool[:12]}: {told}", f"gapforge itself, {plan.tool[:12]}: {told}"))
+        print(_("gapforge itself, {tool}: {told}", tool=plan.tool[:12], told=told))
     for number, size in enumerate(sizes, 1):
         where = f"  -> {folders[number]}" if number in folders else ""
         print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
     if not folders and (needed := sticks(plan)):
-        print(tr("필요한 매체: ", "sticks needed: ") + tr(", 또는 ", ", or ").join(
-            tr(f"{size // 10**9} GB {count}개", f"{count} of {size // 10**9} GB") for size, count in needed))  # fmt: skip
+        print(
+            _("sticks needed: ")
+            + _(", or ").join(
+                _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
+            )
+        )
     if speed:
         took = human_time(sum(sizes) / speed)
-        print(tr(f"초당 {human_bytes(speed)}로 쓰면 {took}", f"{took} at {human_bytes(speed)} a second"))
+        print(_("{took} at {speed} a second", took=took, speed=human_bytes(speed)))
 
 
 def _show_untracked(names: Sequence[str]) -> None:
     """Files that nobody has added to git travel too; perhaps nobody meant them to."""
     if names:
         more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
-        print(tr(f"git에 없지만 함께 가는 파일 {len(names)}개: ", f"{len(names)} files that git does not know travel too: ")
-              + ", ".join(names[:SHOWN]) + more)  # fmt: skip
+        print(
+            _("{count} files that git does not know travel too: ", count=len(names))
+            + ", ".join(names[:SHOWN])
+            + more
+        )
 
 
 def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
     if packed.kept:
-        print(tr(f"이미 있던 볼륨 {len(packed.kept)}개는 읽어서 확인하고 그대로 두었습니다",
-                 f"{len(packed.kept)} volumes were there already; they were read and kept"))  # fmt: skip
-    if pages:
         print(
-            tr(f"반출입 확인서: {pages[0]}, 볼륨 옆에도 있습니다", f"custody page: {pages[0]}, and beside the volumes")
+            _("{count} volumes were there already; they were read and kept", count=len(packed.kept))
         )
+    if pages:
+        print(_("custody page: {page}, and beside the volumes", page=pages[0]))
     if packed.beside.key is not None:
         signer, made = packed.beside.key.fingerprint, packed.beside.made
-        print(tr(f"{made}에 {signer}의 키로 서명했습니다. {RECEIVER}의 sha256은 {sha256_bytes(receiver_bytes())}",
-                 f"signed {made} by {signer}; sha256 of {RECEIVER}: {sha256_bytes(receiver_bytes())}"))  # fmt: skip
-    places = list(dict.fromkeys(str(folder) for _, folder in sorted(packed.folders.items())))
+        print(
+            _(
+                "signed {made} by {signer}; sha256 of {receiver}: {receiver_bytes}",
+                made=made,
+                signer=signer,
+                receiver=RECEIVER,
+                receiver_bytes=sha256_bytes(receiver_bytes()),
+            )
+        )
+    places = list(dict.fromkeys(str(folder) for _unused, folder in sorted(packed.folders.items())))
     folders, receiver = quoted(places), quoted([f"{places[0]}/{RECEIVER}"])
-    print(tr(f"현장에서: ./gapforge unpack {folders}  (gapforge가 없으면: python3 {receiver} unpack {folders})",
-             f"at the site: ./gapforge unpack {folders}  (without gapforge: python3 {receiver} unpack {folders})"))  # fmt: skip
+    print(
+        _(
+            "at the site: ./gapforge unpack {folders}  (without gapforge: python3 "
+            "{receiver} unpack {folders})",
+            folders=folders,
+            receiver=receiver,
+        )
+    )

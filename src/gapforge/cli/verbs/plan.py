@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from gapforge.base.i18n import N_
 from gapforge.base.project import Project
 from gapforge.cli.verbs import build
 
-HELP = {
-    "ko": "빌드가 무엇을 할지 보여 줍니다 (build --dry-run과 같습니다).",
-    "en": "Show what a build would do (the same as build --dry-run).",
-}
+HELP = N_("Show what a build would do (the same as build --dry-run).")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,40 +8,48 @@ import sys
 from pathlib import Path
 
 from gapforge.base.errors import UsageError
+from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
-from gapforge.base.text import tr
 from gapforge.cli import environment_defaults
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
 from gapforge.rehearsal.run import Options, rehearse
 
-HELP = {
-    "ko": "현장에서 할 일을 빈 자리와 네트워크 없는 엔진에서 미리 해 보고, 떠나도 되는지 적습니다 (root 필요)",
-    "en": "do what the site will do, in an empty place and an engine with no network; says if you may travel (needs root)",
-}
+HELP = N_(
+    "do what the site will do, in an empty place and an engine with no network; says if "
+    "you may travel (needs root)"
+)
 _TYPES = {"runtime": ("runtime",), "dev": ("dev",), "all": ("runtime", "dev")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", metavar="PRESET", help=tr("예행할 프리셋", "preset to rehearse"))
-    parser.add_argument("--bundle", nargs="+", action="extend", type=Path, default=[], metavar="DIR",
-                        help=tr("볼륨이 있는 폴더; 없으면 artifacts/PRESET을 복사해 나르는 경우를 예행합니다",
-                                "folders with the volumes; without them, artifacts/PRESET as cp -r would carry it"))  # fmt: skip
-    parser.add_argument("--for", dest="inventory", type=Path, metavar="INVENTORY",
-                        help=tr("묶음이 현장에 있는 것을 뺐다면, 그 현장이 보낸 목록",
-                                "the inventory of the site, if the bundle leaves out what it has"))  # fmt: skip
+    parser.add_argument("preset", metavar="PRESET", help=_("preset to rehearse"))
     parser.add_argument(
-        "--type",
-        metavar="runtime|dev|all",
-        help=tr("빌드할 이미지 (기본 runtime)", "images to build (default runtime)"),
+        "--bundle",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help=_("folders with the volumes; without them, artifacts/PRESET as cp -r would carry it"),
     )
     parser.add_argument(
-        "--app-source", metavar="DIR", help=tr("응용 프로그램 소스 폴더", "the application's source folder")
+        "--for",
+        dest="inventory",
+        type=Path,
+        metavar="INVENTORY",
+        help=_("the inventory of the site, if the bundle leaves out what it has"),
     )
-    parser.add_argument("--keep", action="store_true",
-                        help=tr("끝난 뒤에도 현장 자리를 남깁니다 (엔진은 멈춥니다)",
-                                "leave the place standing afterwards (its engine is stopped)"))  # fmt: skip
-    parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
+    parser.add_argument(
+        "--type", metavar="runtime|dev|all", help=_("images to build (default runtime)")
+    )
+    parser.add_argument("--app-source", metavar="DIR", help=_("the application's source folder"))
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help=_("leave the place standing afterwards (its engine is stopped)"),
+    )
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
@@ -50,13 +58,20 @@ def run(args: argparse.Namespace, project: Project) -> int:
     kind = args.type or "runtime"
     if kind not in _TYPES:
         variable, allowed = environment_defaults.variable("--type"), ", ".join(_TYPES)
-        raise UsageError(tr(f'--type(또는 {variable})의 값 "{kind}": {allowed} 가운데 하나여야 합니다',
-                            f'--type (or {variable}) is "{kind}"; expected {allowed}'),
-                         hint="./gapforge rehearse --help")  # fmt: skip
+        raise UsageError(
+            _(
+                '--type (or {variable}) is "{kind}"; expected {allowed}',
+                variable=variable,
+                kind=kind,
+                allowed=allowed,
+            ),
+            hint="./gapforge rehearse --help",
+        )
     if args.inventory is not None and not args.bundle:
-        raise UsageError(tr("--for는 --bundle과 함께 씁니다. 현장에 있는 것을 뺀 묶음에 쓰는 것입니다",
-                            "--for goes with --bundle: it is about a bundle that leaves things out"),
-                         hint=f"./gapforge rehearse {args.preset} --bundle DIR --for {args.inventory}")  # fmt: skip
+        raise UsageError(
+            _("--for goes with --bundle: it is about a bundle that leaves things out"),
+            hint=f"./gapforge rehearse {args.preset} --bundle DIR --for {args.inventory}",
+        )
     preset = presets.find(project.presets, args.preset)
     options = Options(
         command=_command(args, kind),
@@ -74,7 +89,15 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print(json.dumps(record.to_json(), ensure_ascii=False, indent=2))
     if not args.json or not record.ready:
         print(record.page(), end="", file=sys.stdout if record.ready else sys.stderr)
-        _say(tr(f"기록: {dist}/ ({RECORD}, {PAGE}, {LOG})", f"records: {dist}/ ({RECORD}, {PAGE}, {LOG})"))
+        _say(
+            _(
+                "records: {dist}/ ({record}, {page}, {log})",
+                dist=dist,
+                record=RECORD,
+                page=PAGE,
+                log=LOG,
+            )
+        )
     return record.exit_code
 
 

@@ -11,38 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
+from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
-from gapforge.base.text import josa, tr
 from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.model import preset as presets
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import KINDS, PublicKey
 from gapforge.trust.trusted_signers import Signer
 
-HELP = {
-    "ko": "누구의 서명을 신뢰할지 정하고, 손으로 복사해 나를 잠금에 서명합니다 (네트워크 불필요)",
-    "en": "say whose signatures are trusted, and sign locks that are carried by hand (needs no network)",
-}
+HELP = N_(
+    "say whose signatures are trusted, and sign locks that are carried by hand (needs no network)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("add", "list", "remove", "sign"), metavar="ACTION",
-                        help=tr("할 일: add KEY, list, remove NAME, sign PRESET… --key KEY", "what to do: add KEY, list, remove NAME, sign PRESET… --key KEY"))  # fmt: skip
-    parser.add_argument("what", nargs="*", metavar="KEY|NAME|PRESET",
-                        help=tr("add: .pub 파일, .pub가 옆에 있는 개인 키, 또는 공개 키 한 줄",
-                                "add: a .pub file, a private key with its .pub beside it, or the line of a public key"))  # fmt: skip
-    parser.add_argument("--name", metavar="NAME",
-                        help=tr("add: 서명자의 이름 (기본: 키의 주석)", "add: the signer's name (default: the key's comment)"))  # fmt: skip
-    parser.add_argument("--key", metavar="KEY", help=tr("sign: 서명할 SSH 키", "sign: the SSH key to sign with"))
-    parser.add_argument("--json", action="store_true", help=tr("결과를 JSON으로 출력", "print the result as JSON"))
+    parser.add_argument(
+        "action",
+        choices=("add", "list", "remove", "sign"),
+        metavar="ACTION",
+        help=_("what to do: add KEY, list, remove NAME, sign PRESET… --key KEY"),
+    )
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="KEY|NAME|PRESET",
+        help=_(
+            "add: a .pub file, a private key with its .pub beside it, or the line of a public key"
+        ),
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help=_("add: the signer's name (default: the key's comment)")
+    )
+    parser.add_argument("--key", metavar="KEY", help=_("sign: the SSH key to sign with"))
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when it was done, or was so already."""
     for flag, action in (("name", "add"), ("key", "sign")):
         if getattr(args, flag) is not None and args.action != action:
-            raise UsageError(tr(f"--{flag}: trust {args.action}에는 쓰지 않습니다", f"--{flag} means nothing with trust {args.action}"),
-                             hint="./gapforge trust --help")  # fmt: skip
+            raise UsageError(
+                _("--{flag} means nothing with trust {action}", flag=flag, action=args.action),
+                hint="./gapforge trust --help",
+            )
     file = trusted_signers.place(project)
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
@@ -51,7 +62,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             project
         ).signers  # not just the file: a list that is gone does not mean that nobody is trusted
         document["signers"] = [_json(signer) for signer in signers]
-        lines = [f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in signers]
+        lines = [
+            f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in signers
+        ]
         lines = lines or [_nobody()]
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
@@ -61,12 +74,15 @@ def run(args: argparse.Namespace, project: Project) -> int:
     elif args.action == "remove":
         gone = trusted_signers.remove(file, _only(args, 1, "./gapforge trust remove NAME"))
         left = trusted_signers.read(file)
-        document.update(removed=[_json(signer) for signer in gone], signers=[_json(signer) for signer in left.signers])
-        lines = [tr(f"더는 신뢰하지 않습니다: {signer.shown}", f"trusted no longer: {signer.shown}") for signer in gone]
+        document.update(
+            removed=[_json(signer) for signer in gone],
+            signers=[_json(signer) for signer in left.signers],
+        )
+        lines = [_("trusted no longer: {shown}", shown=signer.shown) for signer in gone]
         lines += [] if left else [_nobody()]
     else:
         document["files"] = [str(path) for path in _sign(args, project)]
-        lines = [tr(f"서명했습니다: {path}", f"signed: {path}") for path in document["files"]]
+        lines = [_("signed: {path}", path=path) for path in document["files"]]
     if args.json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
@@ -76,9 +92,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _only(args: argparse.Namespace, count: int, command: str) -> str:
     if len(args.what) != count:
-        said = tr(f"trust {args.action}에는 인자가 {count}개 필요한데 {len(args.what)}개가 있습니다",
-                  f"trust {args.action} takes {count} argument{'s' if count != 1 else ''}, not {len(args.what)}")  # fmt: skip
-        quotes = tr(" (공개 키 한 줄은 따옴표로 묶습니다)", " (put the line of a public key in quotes)")
+        said = ngettext(
+            "trust {action} takes {count} argument, not {what}",
+            "trust {action} takes {count} arguments, not {what}",
+            count,
+            action=args.action,
+            what=len(args.what),
+        )
+        quotes = _(" (put the line of a public key in quotes)")
         raise UsageError(said, hint=command + (quotes if args.action == "add" else ""))
     return str(args.what[0]) if count else ""
 
@@ -93,46 +114,64 @@ def _key(text: str) -> PublicKey:
         try:
             return ssh_signatures.parse_public(text)
         except ValueError as error:
-            raise UsageError(tr(f"주신 키를 쓸 수 없습니다: {error}", f"the key that was given {error}"),
-                             hint="./gapforge trust add FILE.pub") from None  # fmt: skip
+            raise UsageError(
+                _("the key that was given {error}", error=error),
+                hint="./gapforge trust add FILE.pub",
+            ) from None
     if not text.isprintable():
-        raise UsageError(tr("키 파일의 이름에는 줄바꿈이 없어야 합니다", "a key's file has no line ends in its name"),
-                         hint="./gapforge trust add FILE.pub")  # fmt: skip
-    return ssh_signatures.read_public(Path(os.path.expanduser(text)))  # as it is where nobody has that name
+        raise UsageError(
+            _("a key's file has no line ends in its name"), hint="./gapforge trust add FILE.pub"
+        )
+    return ssh_signatures.read_public(
+        Path(os.path.expanduser(text))
+    )  # as it is where nobody has that name
 
 
 def _name(key: PublicKey) -> str:
     """A name out of the key's comment, or of its fingerprint where that holds none."""
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", key.comment).strip("-.@+_")[:60].strip("-.@+_")
     return (
-        name if trusted_signers.NAME.fullmatch(name) else "key-" + re.sub(r"[^A-Za-z0-9]", "", key.fingerprint[7:])[:8]
+        name
+        if trusted_signers.NAME.fullmatch(name)
+        else "key-" + re.sub(r"[^A-Za-z0-9]", "", key.fingerprint[7:])[:8]
     )
 
 
 def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
-    first = (tr(josa(name, "을", "를") + f" 신뢰합니다 ({file})", f"{name} is trusted now ({file})") if new
-             else tr(josa(name, "은", "는") + f" 이미 신뢰하고 있습니다 ({file})", f"{name} was trusted already ({file})"))  # fmt: skip
-    return [first, f"  {key.fingerprint}  ({key.kind})", tr(
-        "이 지문을 서명자에게 전화처럼 다른 길로 물어 비교하십시오. 다르면: ./gapforge trust remove " + name,
-        "compare this fingerprint with the signer over another way, such as the phone; if it differs: "
-        "./gapforge trust remove " + name)]  # fmt: skip
+    first = (
+        _("{name} is trusted now ({file})", name=name, file=file)
+        if new
+        else _("{name} was trusted already ({file})", name=name, file=file)
+    )
+    return [
+        first,
+        f"  {key.fingerprint}  ({key.kind})",
+        _(
+            "compare this fingerprint with the signer over another way, such as the "
+            "phone; if it differs: ./gapforge trust remove {name}",
+            name=name,
+        ),
+    ]
 
 
 def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
     key = args.key if args.key is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
     if key is None or not args.what:
-        raise UsageError(tr("서명할 프리셋과 키가 필요합니다", "trust sign needs presets and a key"),
-                         hint="./gapforge trust sign PRESET --key ~/.ssh/id_ed25519")  # fmt: skip
+        raise UsageError(
+            _("trust sign needs presets and a key"),
+            hint="./gapforge trust sign PRESET --key ~/.ssh/id_ed25519",
+        )
     names = [presets.find(project.presets, name).name for name in dict.fromkeys(args.what)]
     chosen = ssh_signatures.signing_key_of(key)
     if chosen.public.touched:
-        print(tr("보안 키가 깜박이면 만지십시오", "touch the security key when it blinks"), file=sys.stderr)
+        print(_("touch the security key when it blinks"), file=sys.stderr)
     return sign_lock(project, names, chosen)
 
 
 def _nobody() -> str:
-    return tr("아무도 신뢰하지 않습니다. 서명은 확인하지 않습니다. 정하려면: ./gapforge trust add KEY",
-              "nobody is trusted, so signatures are not checked; to change that: ./gapforge trust add KEY")  # fmt: skip
+    return _(
+        "nobody is trusted, so signatures are not checked; to change that: ./gapforge trust add KEY"
+    )
 
 
 def _json(signer: Signer) -> dict[str, str]:
