@@ -186,9 +186,9 @@ def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(
     other.artifacts.mkdir()
     source, target = str(site.artifacts_of(first)), str(other.artifacts_of(first))
     if how == "tar":
-        subprocess.run(
+        subprocess.run(  # noqa: S602 - our own paths
             f"tar -C {site.artifacts} -c {first} | tar -C {other.artifacts} -x",
-            shell=True,  # noqa: S602 - our own paths
+            shell=True,
             check=True,
         )
     elif how == "rsync -a":
