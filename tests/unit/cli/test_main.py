@@ -19,7 +19,7 @@ from samples import ROOT
 
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     module = types.SimpleNamespace(
-        HELP={"ko": "x", "en": "x"},
+        HELP="x",
         run=run,
         add_arguments=lambda parser: parser.add_argument("--json", action="store_true"),
     )

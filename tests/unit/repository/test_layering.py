@@ -1,5 +1,4 @@
-"""What the project promises about its own text: imports point one way, the offline half needs nothing but Python,
-modules stay small, only the command line prints, and no file names a registry's host or one machine's paths."""
+"""Rules for the project's own files: imports between rooms, printing, starting programs, hosts and paths."""
 
 from __future__ import annotations
 
@@ -56,9 +55,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 LEAST_PYTHON = (3, 10)
-LONGEST = 500
-# Modules that may be longer, each with its reason. A reason is not "it grew".
-LONGER: dict[str, str] = {}
 # Modules outside gapforge.cli that may print, each with its reason.
 PRINTERS = {
     "base/process.py": "echoes commands to stderr when it is asked to",
@@ -140,19 +136,6 @@ def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_parses_as_the_python_of_the_sites(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=LEAST_PYTHON)
-
-
-def test_modules_stay_small() -> None:
-    lengths = {
-        str(p.relative_to(PACKAGE)): p.read_text(encoding="utf-8").count("\n") for p in MODULES
-    }
-    long = {
-        name: lines for name, lines in lengths.items() if lines > LONGEST and name not in LONGER
-    }
-    assert long == {}, "look for the second job hiding in them, or give a reason in LONGER"
-    assert set(LONGER) <= {name for name, lines in lengths.items() if lines > LONGEST}, (
-        "a reason that is not needed"
-    )
 
 
 def test_only_the_command_line_prints_and_exits() -> None:
