@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gapforge.image import dockerfile
+from gapforge.image.dockerfile_lint import lint
 from gapforge.model import component
 from gapforge.model.preset import Secret
 
@@ -60,11 +61,11 @@ def template() -> str:
 
 @pytest.mark.parametrize("secrets", [(), SECRETS])
 def test_the_dockerfile_reaches_no_network(secrets: tuple[Secret, ...]) -> None:
-    assert dockerfile.lint(dockerfile.render(template(), secrets)) == []
+    assert lint(dockerfile.render(template(), secrets)) == []
 
 
 def test_the_template_is_valid_as_it_stands() -> None:
-    assert dockerfile.lint(template()) == []
+    assert lint(template()) == []
     assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
 
 

@@ -19,7 +19,9 @@ import samples
 from gapforge.base.errors import LintError, PresetError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check
-from gapforge.image import build, dockerfile, smoke_checks
+from gapforge.image import dockerfile, smoke_checks
+from gapforge.image.build_inputs import Options, read_inputs
+from gapforge.image.dockerfile_lint import lint
 from gapforge.image.plan import Plan
 from gapforge.model import component
 from gapforge.model import preset as presets
@@ -119,8 +121,8 @@ def plan(project: Project, name: str) -> Plan:
         samples.lock(preset, extra=tuple(extra)), images={"builder": image, "runtime": image}
     )
     samples.lay_artifacts(project.artifacts_of(name), lock)
-    options = build.Options(type="runtime")
-    return build.plan_of(build.read_inputs(project, preset, options), options)
+    options = Options(type="runtime")
+    return read_inputs(project, preset, options).plan(options)
 
 
 def checked(project: Project, *names: str) -> int:
@@ -144,7 +146,7 @@ def test_check_accepts_and_the_dockerfile_lints(
     text = dockerfile.render(
         place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
     )
-    assert dockerfile.lint(text) == []
+    assert lint(text) == []
     assert (
         text.index("AS gstreamer")
         < text.index("AS devbase")

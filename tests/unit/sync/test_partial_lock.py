@@ -17,7 +17,7 @@ from gapforge.base.errors import CompatibilityError, FetchError, LockError, Reso
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
-from gapforge.image import build
+from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset_status
 from gapforge.model.lock import Entry, Gap, Lock, LockedImage
@@ -345,7 +345,7 @@ def test_a_partial_lock_builds_and_verifies_nothing(place: Place) -> None:
         own.unlink()
         own.write_text(text)
     with pytest.raises(LockError, match="partial"):
-        build.load_lock(place.project, place.preset)
+        build_inputs.load_lock(place.project, place.preset)
 
 
 def test_readers_of_locks_tell_a_partial_one(
