@@ -89,7 +89,7 @@ def _source(path: str, source: Mapping[str, Any], fault: Callable[..., None]) ->
                 _('a "file" key beside it'),
             )
     if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
-        fault(f"{path}.folder", _('"{folder}" {reason}', folder=source["folder"], reason=reason))
+        fault(f"{path}.folder", _('"{folder}": {reason}', folder=source["folder"], reason=reason))
 
 
 def _tensorrt(raw: Mapping[str, Any], fault: Callable[..., None]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.base.i18n import _, localized, speaking
+from gapforge.base.addresses import without_credentials
+from gapforge.base.i18n import _, localized, use_language
 from gapforge.compat import versions
 from gapforge.model.component import Component, canonical
 from gapforge.model.lock import Entry, Lock
@@ -64,7 +64,7 @@ def render(
     language: str,
 ) -> str:
     """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
-    with speaking(language):
+    with use_language(language):
         return _Document(stacks, components, drivers, review).text()
 
 
@@ -172,7 +172,7 @@ def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[C
         if source.sdist
         else "apt-source:" + source.apt_source
         if source.apt_source
-        else plain_address(source.urls[0])
+        else without_credentials(source.urls[0])
     )
     return Row(
         kind="tensorrt" if source.name == "tensorrt" else "source",
@@ -191,12 +191,6 @@ def _entry_of(name: str, lock: Lock | None) -> Entry | None:
     if lock is None:
         return None
     return next((e for e in lock.of("source", "tensorrt") if e.name == name), None)
-
-
-def plain_address(address: str) -> str:
-    """An address without user, password, query or fragment."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
 
 
 def _cell(text: str) -> str:
