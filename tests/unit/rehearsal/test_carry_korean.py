@@ -114,8 +114,8 @@ def josa_of(bundle: str) -> str:
     ("number", "korean", "english"),
     [
         (errno.EIO, "읽을 수 없음: 입출력 오류", "cannot be read: Input/output error"),
-        (errno.ENODEV, "디스크가 사라짐", "the disk is gone"),
-        (errno.ENOTCONN, "디스크가 사라짐", "the disk is gone"),
+        (errno.ENODEV, "디스크가 분리되었습니다", "the disk was removed"),
+        (errno.ENOTCONN, "디스크가 분리되었습니다", "the disk was removed"),
     ],
 )
 @pytest.mark.parametrize("before", [4, 6])
@@ -160,14 +160,14 @@ def test_why_a_file_of_a_carrier_cannot_be_read(monkeypatch: pytest.MonkeyPatch)
         "x",
         "읽을 수 없음: 권한이 없음",
         "읽을 수 없음: odd",
-        "디스크가 사라짐",
+        "디스크가 분리되었습니다",
     ]
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     assert list(map(why_unreadable, errors)) == [
         "x",
         "cannot be read: Permission denied",
         "cannot be read: odd",
-        "the disk is gone",
+        "the disk was removed",
     ]
 
 
