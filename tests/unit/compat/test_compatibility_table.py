@@ -229,11 +229,10 @@ def test_the_verdict_is_that_of_the_facts(stack: Stack) -> None:
     assert faults_of(raw, "stack") == []
     found = check_preset(parse(raw), CATALOG)
     problems = [p for p in found if p.severity == "error"]
-    assert {p.rule for p in problems} == faults(stack), [p.en for p in problems]
-    assert not [p.ko for p in found if misheard(p.ko)]
-    for problem in problems:
-        assert "; " in problem.en  # the reason, then what works instead
-        assert "; " in problem.ko
+    assert {p.rule for p in problems} == faults(stack), problems
+    assert not [p for p in found if misheard(p.to_json()["ko"])]
+    for problem in problems:  # in both languages the reason, then what works instead
+        assert all("; " in problem.to_json()[language] for language in ("ko", "en"))
 
 
 def test_the_table_is_large_and_has_both_verdicts_and_every_rule() -> None:

@@ -15,29 +15,19 @@ from typing import Any
 
 import pytest
 
-from gapforge.base import process
-from gapforge.base.errors import Fault, FetchError, GapforgeError, GatedError, LockError
+from gapforge.base.errors import Fault, FetchError, GapforgeError, GatedError
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.cli.verbs import sync as sync_verb
-from gapforge.model import lock as locks
-from gapforge.model import reasons
-from gapforge.model.lock import Entry, Gap, Lock, LockedImage
+from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import SourceArchive
 from gapforge.store.store import Store
-from gapforge.sync import (
-    apt_errors,
-    http_get,
-    lock_diff,
-    partial_lock,
-    python_packages,
-    source_archives,
-)
+from gapforge.sync import apt_errors, http_get, lock_diff, partial_lock, source_archives
 from gapforge.sync.download import Downloader, Want
-from gapforge.sync.lock_entries import check_base
 from gapforge.sync.network import Network, UnansweredError
 from gapforge.sync.options import Options
 from gapforge.updates import published_releases
+from raised import assert_error
 from servers import file_server
 from syncworld import NAME, World, install
 
@@ -57,57 +47,6 @@ def said(error: GapforgeError) -> tuple[str, list[tuple[str, str, str]], str]:
 
 
 # -- why a lock leaves something open
-
-
-@pytest.mark.parametrize(
-    "file", sorted((ROOT / "presets").glob("*.lock.json")), ids=lambda p: p.name
-)
-def test_every_reason_in_the_locks_is_told_in_korean(file: Path) -> None:
-    for gap in locks.load(file).unresolved:
-        assert not set(reasons.told(gap.reason).split()) & {
-            "is",
-            "not",
-            "the",
-            "and",
-            "its",
-            "needs",
-        }, gap.reason
-
-
-@pytest.mark.parametrize(
-    ("reason", "ko"),
-    [
-        (
-            "is resolved together with torch, and index https://w.example/cu118 did not answer",
-            "torch와 함께 해석되는데, 인덱스 https://w.example/cu118에서 답이 없음",
-        ),
-        (
-            "its hash is known, its size is not: github.com and ffmpeg.org did not answer",
-            "해시는 알지만 크기를 모름: github.com, ffmpeg.org에서 답이 없음",
-        ),
-        ("registry docker.io wants a login", "레지스트리 docker.io에 로그인해야 함"),
-        (
-            "the default Python index tells no hash of a-1-py3-none-any.whl",
-            "기본 Python 인덱스에 a-1-py3-none-any.whl의 해시가 나와 있지 않음",
-        ),
-        (
-            "an APT source of the base image or of the preset did not answer",
-            "기반 이미지나 프리셋의 APT 소스에서 답이 없음",
-        ),
-        ("what a later version may say", "what a later version may say"),
-    ],
-)
-def test_reasons(monkeypatch: pytest.MonkeyPatch, reason: str, ko: str) -> None:
-    assert reasons.told(reason) == ko
-    monkeypatch.setenv("GAPFORGE_LANG", "en")
-    assert reasons.told(reason) == reason
-
-
-def test_a_partial_lock_is_refused_with_its_reasons() -> None:
-    gap = Gap("image", "builder", "registry docker.io did not answer")
-    with pytest.raises(LockError) as caught:
-        Lock(NAME, "0" * 64, {}, (), (gap,)).require_complete("presets/world.lock.json")
-    assert said(caught.value)[1] == [("image builder", "레지스트리 docker.io에서 답이 없음", "")]
 
 
 @pytest.mark.parametrize("silent", [[], ["registry", "default"], ["torch"]])
@@ -196,18 +135,6 @@ def test_what_is_final_and_what_is_tried_again_depends_on_no_language(
     assert seen[0] == seen[1]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    loader = Downloader(
-        Store(tmp_path / "store"), Network(retries=0), Progress("t", out=io.StringIO())
-    )
-    with pytest.raises(FetchError) as caught:
-        loader.fetch([Want("a", (f"file://{tmp_path}/a",)), Want("b", ())])
-    assert said(caught.value)[:2] == (
-        "파일 2개를 받지 못했습니다",
-        [("a", f"file://{tmp_path}/a: 파일이 없음", ""), ("b", "받을 주소가 없음", "")],
-    )
-
-
 def test_what_a_person_has_to_bring(tmp_path: Path) -> None:
     with file_server() as site:
         world = World(site)
@@ -228,28 +155,11 @@ def test_what_a_person_has_to_bring(tmp_path: Path) -> None:
     error = source_archives.gated_error(
         preset, [(source, Want("T.tar.gz", source.urls, SHA, 5000))], tried
     )
-    assert isinstance(error, GatedError) and said(error) == (
-        f"{NAME}의 파일 1개는 사람이 직접 내려받아야 합니다",
-        [
-            (
-                "T.tar.gz",
-                "tensorrt 8.6: 사람이 내려받아야 함: log in at NVIDIA\n"
-                f"      주소: {url} 또는 http://b.example/T.tar.gz\n      (시도한 결과: 서버 응답 403: 접근이 거부됨)",
-                f"sha256 {SHA}, 5000바이트(5.0 kB)",
-            )
-        ],
-        f"내려받은 파일 1개를 폴더에 넣은 뒤: ./deps_sync.sh {NAME} --from FOLDER",
-    )
-
-
-def test_no_network_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FetchError) as caught:
-        Network(offline=True).require("Python 패키지 해석")
-    assert said(caught.value) == (
-        "Python 패키지 해석: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
-        [],
-        "파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
-    )
+    assert_error(error, GatedError, count=1, name=NAME, hint={"name": NAME}, where=["T.tar.gz"])
+    (fault,) = error.faults
+    for text in ("tensorrt 8.6", "log in at NVIDIA", url, "http://b.example/T.tar.gz"):
+        assert text in fault.problem
+    assert SHA in fault.expected and "5000" in fault.expected
 
 
 # -- what other programs say
@@ -270,55 +180,6 @@ def test_apt_s_updates_are_told_apart_as_in_english(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     assert apt_errors.update_failure(unsigned).message.startswith(
         "a package index is signed with the key A4B469963BF863CC"
-    )
-
-
-class Apt:
-    """Says what apt said."""
-
-    def __init__(self, **answers: str) -> None:
-        self.answers = answers
-
-    def run(self, argv: Any, *, check: bool = True) -> process.Result:
-        return process.Result(tuple(argv), 0, self.answers.get(argv[1], ""), "")
-
-
-def test_every_package_at_fault() -> None:
-    apt = Apt(
-        install="E: Unable to locate package qqqqq\nE: Version '2' for 'libz' was not found\n"
-        "E: Package 'mail' has no installation candidate\n"
-        "E: Packages were downgraded and -y was used without --allow-downgrades.",
-        madison=" libz | 1.3 | http://x\n libz | 1.2 | http://x",
-        pkgnames="libz",
-    )
-    assert said(apt_errors.unresolvable(apt, ["qqqqq", "libz=2", "mail"])) == (
-        "프리셋의 APT 패키지를 모두 만족하는 deb 패키지 조합이 없습니다",
-        [
-            ("qqqqq", "이 패키지가 있는 APT 소스가 없음", ""),
-            ("libz=2", "이 버전이 있는 APT 소스가 없음", "다음 가운데 하나: 1.3, 1.2"),
-            ("mail", "설치할 수 있는 패키지가 아님", ""),
-            (
-                "기반 이미지",
-                "고정한 패키지보다 새로운 버전이 이미 있음",
-                "더 낮지 않은 버전으로 고정",
-            ),
-        ],
-        "프리셋의 $.apt(또는 $.tensorrt)를 고친 뒤 다시 받으십시오",
-    )
-
-
-def test_a_silent_index_is_named_in_korean_here_and_in_english_in_the_lock(tmp_path: Path) -> None:
-    with file_server() as site:
-        preset = World(site).write_preset(tmp_path)
-    words = "error: Failed to fetch: `https://x/simple/a/`\n  Caused by: error sending request"
-    error = python_packages._explain(process.Result(("uv",), 2, "", words), preset, ["a==1"], ())
-    assert (
-        isinstance(error, UnansweredError)
-        and error.reason == "the default Python index did not answer"
-    )
-    assert said(error)[::2] == (
-        f"{NAME}의 Python 패키지를 해석하지 못했습니다: 기본 Python 인덱스에서 답이 없습니다",
-        "네트워크(GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE)를 확인한 뒤 같은 명령을 다시 실행하십시오",
     )
 
 
@@ -375,22 +236,6 @@ def test_changes_are_the_same_things_in_both_languages(monkeypatch: pytest.Monke
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     assert lock_diff.compare(old, new).changed == (
         f"wheel pip (install tool) 24.2: other bytes, sha256 {'a' * 12} -> {'c' * 12}",
-    )
-
-
-def test_another_base_than_the_preset_s(tmp_path: Path) -> None:
-    with file_server() as site:
-        preset = World(site).write_preset(tmp_path, cuda="12.1")
-    image = LockedImage(
-        "team/base:1", "sha256:" + "0" * 64, "sha256:" + "1" * 64, "debian", "12", "11.8", ""
-    )
-    with pytest.raises(GapforgeError) as caught:
-        check_base(preset, "builder", image)
-    assert said(caught.value) == (
-        f"기반 이미지가 presets/{NAME}.json에 적힌 것과 다릅니다",
-        [("builder 기반 이미지 (team/base:1)", "CUDA 11.8임", "CUDA 12.1")],
-        "base.builder에 맞는 이미지를 적거나(태그가 옮겨졌으면 다이제스트로) cuda와 cudnn을 고친 뒤"
-        f"(cudnn이 null이면 무엇이든 받습니다): ./gapforge check {NAME}",
     )
 
 
