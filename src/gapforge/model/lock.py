@@ -10,6 +10,7 @@ from typing import Any
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.reasons import told
 from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table, Text, read_json
@@ -17,7 +18,7 @@ from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table
 FORMAT = 1
 MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
-ROLES = ("builder", "runtime", "install-tool")
+_ROLES = (*ROLES, "install-tool")
 
 _HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
@@ -52,7 +53,7 @@ LOCK_SHAPE = Record(
                     "name": Text("package, source or image role"),
                     "version": Text(),
                     "architecture": Text(),
-                    "roles": Items(Choice(ROLES)),
+                    "roles": Items(Choice(_ROLES)),
                     "urls": Items(Text()),
                     "trust": Choice(("first-use",)),
                     "licence": Nullable(Text()),
