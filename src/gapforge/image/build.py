@@ -14,8 +14,9 @@ from gapforge.base.project import Project
 from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options
-from gapforge.image.plan import ROLES, Plan, PlannedBase
+from gapforge.image.plan import Plan, PlannedBase
 from gapforge.image.report import BuildResult, write_report
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 
 

@@ -20,12 +20,12 @@ from gapforge.image.stage_inputs import (
     stage_inputs,
     text_file,
 )
-from gapforge.model.component import Component, canonical
+from gapforge.model.component import Component
 from gapforge.model.lock import Lock
+from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, Secret
 
 TARGETS = {"runtime": "runtime", "dev": "builder"}  # --type -> the Dockerfile's stage
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ def _labels(preset: Preset, lock_sha256: str, type: str) -> dict[str, str]:
         "gapforge.practice": "true" if preset.practice else "false",
     }
     if preset.practice:
-        labels["gapforge.warning"] = "practice image: not for delivery"
+        labels["gapforge.warning"] = "practice image: not for delivery"  # no tr: a label
     return labels
 
 
@@ -171,10 +171,10 @@ def _smoke_expectation(
         "component": component.name,
         "type": type,
         "enabled": component.enabled(preset),
-        "params": parameters(component, preset, lock, TARGETS[type]),
+        "params": parameters(component, preset, lock, TARGETS[type], of_runtime=type == "runtime"),
         "versions": {e.name: e.version for e in lock.of("source", "tensorrt") if e.version},
         "wheels": {
-            canonical(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
+            normalized(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
         },
         "gpu": False,
         "application": {"name": preset.application.name, "check": list(preset.application.check)},

@@ -15,6 +15,23 @@ from gapforge.base.i18n import N_, _
 from gapforge.engine.protocol import Engine
 
 TIME_LIMIT = 900  # seconds for one component; importing torch from a cold disk takes minutes
+LIBRARY = "checklib.py"  # what a check.py imports
+# Sent to `python3 -I -`: makes the library importable, then runs the check. Tracebacks name the
+# project's files and show their lines. A check.py without imports, as format 1 had them, finds the
+# library's names in place.
+_PROGRAM = """\
+import linecache, sys, traceback, types
+library, library_text, check, check_text = {files}
+for file, text in ((library, library_text), (check, check_text)):
+    linecache.cache[file] = (len(text), None, text.splitlines(True), file)
+sys.excepthook = lambda *error: sys.stderr.write("".join(traceback.format_exception(*error)))
+module = sys.modules["checklib"] = types.ModuleType("checklib")
+exec(compile(library_text, library, "exec"), module.__dict__)
+scope = {{}} if "checklib" in check_text else dict(vars(module))
+scope["__name__"] = "__main__"
+sys.modules["__main__"].__dict__.update(scope)
+exec(compile(check_text, check, "exec"), sys.modules["__main__"].__dict__)
+"""
 # The names of the checks that are not a component's own. Reports hold them as they are here.
 _ENDS = N_("check runs to its end")
 _REPORTS = N_("check reports something")
@@ -97,12 +114,11 @@ def _run_one(
     A check that prints nothing, prints no JSON, or exits with a failure is itself a failed result.
     """
     name: str = expectation["component"]
-    scripts = (components / "check_prelude.py", components / name / "check.py")
     try:
         code, output, errors = engine.run(
             image,
             ["python3", "-I", "-"],
-            stdin="\n".join(script.read_text(encoding="utf-8") for script in scripts),
+            stdin=program(components, name),
             env={"GAPFORGE_EXPECT": json.dumps(expectation, ensure_ascii=False)},
             gpus=expectation["gpu"],
             timeout=TIME_LIMIT,
@@ -117,6 +133,17 @@ def _run_one(
     elif not results:
         results.append(_failure(name, _REPORTS, _("no result"), _("at least one result")))
     return results
+
+
+def program(components: Path, name: str) -> str:
+    """Return the Python program that runs a component's check, for `python3 -I -`; ASCII only."""
+    files = []
+    for file in (components / LIBRARY, components / name / "check.py"):
+        files += [
+            f"components/{file.relative_to(components).as_posix()}",
+            file.read_text(encoding="utf-8"),
+        ]
+    return _PROGRAM.format(files=ascii(tuple(files)))
 
 
 def _parse(component: str, output: str) -> Iterator[CheckResult]:

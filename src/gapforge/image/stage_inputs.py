@@ -13,8 +13,9 @@ from typing import Any
 
 from gapforge.base.files import sha256_bytes
 from gapforge.model import debian_control
-from gapforge.model.component import Component, canonical
+from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import normalized
 from gapforge.model.preset import Preset
 
 
@@ -93,15 +94,21 @@ def stage_inputs(
 def requirements(wheels: Sequence[Entry]) -> str:
     """Return a requirements file: one pin with checksum per wheel, without the install tool's."""
     return "".join(
-        f"{canonical(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
-        for entry in sorted(wheels, key=lambda e: canonical(e.name))
+        f"{normalized(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
+        for entry in sorted(wheels, key=lambda e: normalized(e.name))
         if "install-tool" not in entry.roles
     )
 
 
-def parameters(component: Component, preset: Preset, lock: Lock, role: str = "") -> dict[str, Any]:
-    """Return the component's options by file name: text, true/false, or a list of texts."""
-    if not component.enabled(preset):
+def parameters(
+    component: Component, preset: Preset, lock: Lock, role: str = "", *, of_runtime: bool = False
+) -> dict[str, Any]:
+    """Return the component's parameters by file name: text, true or false, or a list of texts.
+
+    With ``of_runtime`` those are left out that only change the dev image.
+    """
+    part = component.part(preset)
+    if part is None:
         return {"enabled": False, "python": preset.python}
     common: dict[str, Any] = {
         "enabled": True,
@@ -109,13 +116,15 @@ def parameters(component: Component, preset: Preset, lock: Lock, role: str = "")
         "cuda": preset.cuda,
         "epoch": str(preset.epoch),
     }
-    part = component.part(preset)
+    left_out = {
+        option.name for option in component.options or () if of_runtime and not option.runtime
+    }
     own = {
-        # tensorrt.python of a preset is a switch, while every component's "python" is a version:
-        # the full name tells them apart.
-        f"{component.name}.{key}" if key in common else key: value
-        for key, value in (part.items() if isinstance(part, Mapping) else ())
-        if _is_parameter(value)
+        # An option with the name of a common parameter, such as tensorrt.python, gets its
+        # component's name in front.
+        f"{component.name}.{key}" if key in common else key: _plain(value)
+        for key, value in part.items()
+        if key not in left_out and _is_parameter(value)
     }
     if component.debs:
         # TensorRT as .debs is installed with all others, so that apt orders them.
@@ -134,8 +143,12 @@ def _artifact(folder: str, entry: Entry) -> ContextFile:
     return ContextFile(path=path, origin="artifact", source=entry.path, sha256=entry.sha256)
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _is_parameter(value: Any) -> bool:
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return all(isinstance(member, str) for member in value)
     return isinstance(value, (str, bool, int))
 
