@@ -1,8 +1,9 @@
 #!/usr/bin/env -S python3 -I -S
-"""A docker client with its daemon, for tests: images are lines in a JSON file, containers are host processes.
+"""A docker client with its daemon, for tests.
 
-Its behaviour is in ``fake.json`` beside the program (see ``Fake`` in engine_fakes.py); every call is appended
-to ``calls`` in the state folder, with the variables that matter.
+Images are entries of a JSON file, containers are processes of this machine. ``fake.json`` beside
+the program sets its behaviour (see ``Fake`` in engine_fakes.py). Every call is appended to
+``calls`` in the state folder, with the variables that matter.
 """
 
 import json
@@ -71,7 +72,7 @@ def info():
 def load():
     import hashlib
     import io
-    import tarfile  # imported late: most calls are small questions, and tests make thousands
+    import tarfile  # imported late: most calls are small, and tests make thousands
 
     need_daemon()
     if CONFIG.get("load_error"):
@@ -120,7 +121,8 @@ def build(argv):
     for line in dockerfile.splitlines():
         if "exit 7" in line:
             print(
-                f'#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7'
+                f"#6 [bad 1/1] {line}\n#6 0.1 oops\n"
+                '#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7'
             )
             print("#5 CANCELED\n------\n > [bad 1/1]:\n------")
             sys.exit(1)
@@ -142,7 +144,8 @@ def run(argv):
     image, command = argv[entry + 2], [argv[entry + 1], *argv[entry + 3 :]]
     if image not in images():
         fail(
-            f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.",
+            f"Unable to find image '{image}' locally\n"
+            f"docker: Error response from daemon: No such image: {image}.",
             125,
         )
     env = dict(os.environ)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def engine_project(needs_root: None) -> Iterator[Project]:
             private_daemon.remove(project)
 
 
-def _engine(offline: bool) -> Iterator[private_daemon.State]:
+def _engine(offline: bool) -> Iterator[private_daemon_state.State]:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
@@ -46,12 +46,12 @@ def _engine(offline: bool) -> Iterator[private_daemon.State]:
 
 
 @pytest.fixture(scope="session")
-def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine without any network interface; ``host`` is its address."""
     yield from _engine(offline=True)
 
 
 @pytest.fixture(scope="session")
-def online_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def online_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine in this machine's own network; ``host`` is its address."""
     yield from _engine(offline=False)

@@ -17,7 +17,10 @@ from typing import IO
 from gapforge.base.errors import EngineError, TargetError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress, human_bytes, human_time
-from gapforge.engine.image_archive import ImageParts, open_archive, read_layout, write_image
+from gapforge.engine.docker_load_archive import write_image
+from gapforge.engine.docker_save_archive import open_archive
+from gapforge.engine.image_parts import ImageParts
+from gapforge.engine.oci_layout import read_layout
 from gapforge.engine.protocol import Engine, OnLine
 from gapforge.model.lock import LockedImage
 

@@ -24,7 +24,7 @@ from gapforge.base.files import (
     storage_errors,
 )
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_says, unlistable
 from gapforge.image import ignore_file
 from gapforge.image.build_cache import set_cache_stamp
 
@@ -129,8 +129,7 @@ def _scan(root: Path, ignored: Sequence[re.Pattern[str]]) -> tuple[list[_Item], 
             with os.scandir(root / folder) as entries:
                 found = sorted(entries, key=lambda e: e.name)
         except OSError as error:
-            problem = _("cannot be listed: {reason}", reason=os_says(error))
-            faults.append(Fault(folder or ".", problem))
+            faults.append(Fault(folder or ".", unlistable(error)))
             return
         for entry in found:
             path = folder + entry.name
