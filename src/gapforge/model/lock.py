@@ -16,6 +16,7 @@ from gapforge.model.reasons import told
 from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table, Text, read_json
 
 FORMAT = 1
+LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
 MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")

@@ -26,7 +26,7 @@ from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.names import PRESET_NAME
-from gapforge.store import unfinished_imports
+from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store
 
 LOCK_FILE, LOCK_SUFFIX = "lock.json", ".lock.json"
@@ -144,8 +144,7 @@ def named(project: Project, drop: str = "") -> Named:
         files.update(wanted.values())
         # The two files of a view that a lock cannot list: the lock itself, and SHA256SUMS as sync writes it.
         wanted[LOCK_FILE] = digest
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(wanted.items()))
-        files.update((digest, sha256_bytes(sums.encode())))
+        files.update((digest, sha256_bytes(sha256sums.render(wanted))))
         images.update(
             image.manifest_digest.removeprefix("sha256:") for image in lock.images.values()
         )
