@@ -20,7 +20,7 @@ from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaseImage:
     """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
 
@@ -58,7 +58,7 @@ class PyTorch:
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorRT:
     """TensorRT, as the preset describes it.
 
@@ -73,19 +73,19 @@ class TensorRT:
     runtime: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AptSource:
     """An APT source besides the base image's own. Without a key, sync accepts only file://."""
 
     name: str
     uri: str
     suite: str
-    components: tuple[str, ...]
-    key_urls: tuple[str, ...]
-    key_sha256: str
+    components: tuple[str, ...] = ()
+    key_urls: tuple[str, ...] = ()
+    key_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceArchive:
     """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` is its origin.
 
@@ -140,13 +140,15 @@ class Secret:
     required: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Application:
+    """The user's program. ``source`` is a folder, ``cmake`` and ``check`` are command line words."""
+
     name: str
     source: str
-    cmake: tuple[str, ...]
-    check: tuple[str, ...]
-    secrets: tuple[Secret, ...]
+    cmake: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +273,6 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
     """Return the preset of a valid document, with the defaults that ``components`` declare."""
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
-    app = raw["application"]
     content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
     return Preset(
         name=raw["name"],
@@ -295,16 +296,7 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         components=_options(raw, components or ()),
-        application=Application(
-            app["name"],
-            app["source"],
-            tuple(app.get("cmake", ())),
-            tuple(app.get("check", ())),
-            tuple(
-                Secret(s["key"], s["pass"], s.get("required", False))
-                for s in app.get("secrets", ())
-            ),
-        ),
+        application=_application(raw["application"]),
         raw=raw,
         sha256=sha256_bytes(canonical_json(content).encode()),
         described=components,
@@ -335,23 +327,34 @@ def _pytorch(raw: Mapping[str, Any]) -> PyTorch:
 
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRT:
     return TensorRT(
-        raw["version"],
-        raw["form"],
-        raw.get("python", True),
-        tuple(raw.get("builder", ())),
-        tuple(raw.get("runtime", ())),
+        version=raw["version"],
+        form=raw["form"],
+        python=raw.get("python", True),
+        builder=tuple(raw.get("builder", ())),
+        runtime=tuple(raw.get("runtime", ())),
     )
 
 
 def _apt_source(raw: Mapping[str, Any]) -> AptSource:
     key = raw.get("key", {})
     return AptSource(
-        raw["name"],
-        raw["uri"],
-        raw["suite"],
-        tuple(raw.get("components", ())),
-        tuple(key.get("urls", ())),
-        key.get("sha256", ""),
+        name=raw["name"],
+        uri=raw["uri"],
+        suite=raw["suite"],
+        components=tuple(raw.get("components", ())),
+        key_urls=tuple(key.get("urls", ())),
+        key_sha256=key.get("sha256", ""),
+    )
+
+
+def _application(raw: Mapping[str, Any]) -> Application:
+    secrets = raw.get("secrets", ())
+    return Application(
+        name=raw["name"],
+        source=raw["source"],
+        cmake=tuple(raw.get("cmake", ())),
+        check=tuple(raw.get("check", ())),
+        secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )
 
 
