@@ -16,6 +16,7 @@ from gapforge.model.reasons import told
 from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table, Text, read_json
 
 FORMAT = 1
+MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")
 
@@ -213,6 +214,11 @@ def load(file: Path, *, shown: str = "") -> Lock:
     if not file.exists():
         raise LockError(
             _("{shown} does not exist: this preset was never synced here", shown=shown),
+            hint=_sync_and_carry(name),
+        )
+    if file.stat().st_size > MAX_BYTES:
+        raise LockError(
+            _("{shown}: more than {most} bytes", shown=shown, most=MAX_BYTES),
             hint=_sync_and_carry(name),
         )
     raw, faults = read_json(file, LOCK_SHAPE, shown)

@@ -142,7 +142,7 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The user's program. ``source`` is a folder, ``cmake`` and ``check`` are command line words."""
+    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
 
     name: str
     source: str

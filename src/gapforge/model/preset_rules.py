@@ -94,7 +94,7 @@ def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
             report(f"{path}.urls[0]", problem, _('a "file" key beside it'))
     if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
         report(
-            f"{path}.folder", _('"{folder}" {reason}', folder=source["folder"], reason=reason), ""
+            f"{path}.folder", _('"{folder}": {reason}', folder=source["folder"], reason=reason), ""
         )
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.base.i18n import _, localized, speaking
+from gapforge.base.addresses import without_credentials
+from gapforge.base.i18n import _, localized, use_language
 from gapforge.compat import versions
 from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
@@ -70,7 +70,7 @@ def render(
 
     ``drivers`` has the least NVIDIA driver by preset name, where it is known.
     """
-    with speaking(language):
+    with use_language(language):
         return _Document(stacks, components, drivers, review).text()
 
 
@@ -184,7 +184,7 @@ def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[C
         if source.sdist
         else "apt-source:" + source.apt_source
         if source.apt_source
-        else plain_address(source.urls[0])
+        else without_credentials(source.urls[0])
     )
     return Row(
         kind="tensorrt" if source.name == "tensorrt" else "source",
@@ -203,12 +203,6 @@ def _entry_of(name: str, lock: Lock | None) -> Entry | None:
     if lock is None:
         return None
     return next((e for e in lock.of("source", "tensorrt") if e.name == name), None)
-
-
-def plain_address(address: str) -> str:
-    """Return a URL without user, password, query and fragment."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
 
 
 def _cell(text: str) -> str:
