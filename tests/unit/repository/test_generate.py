@@ -18,7 +18,7 @@ from gapforge.cli.verbs import generate
 from gapforge.model import component
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
-from gapforge.tools.package_versions import Review, Stack, plain_address, render, rows_of
+from gapforge.tools.package_versions import Review, Stack, render, rows_of
 from samples import ROOT, entry, lock, preset, raw_preset
 
 REVIEW = Review("2026-01-02", "검토", "reviewed")
@@ -247,7 +247,6 @@ def test_logins_and_tokens_of_addresses_are_left_out() -> None:
     text = document(Stack(full()[0], None))
     assert "https://files.example/x.tgz" in text
     assert "secret" not in text.replace("`$.", "") and "token" not in text
-    assert plain_address("https://u:p@h.example:8443/a/b?q=1#f") == "https://h.example:8443/a/b"
 
 
 def test_a_cell_cannot_break_its_table() -> None:
