@@ -21,7 +21,7 @@ from gapforge.model.lock import Entry, Gap, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.reasons import DEFAULT_INDEX, UNANSWERED
-from gapforge.store.known_sizes import look
+from gapforge.store.known_sizes import read_known_sizes
 from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
@@ -230,7 +230,7 @@ class _Pinning(Run):
         """Sources by published hash and size; ``builder`` is the builder's base when it is in the store."""
         held = {e.name: e for e in self.kept.of("source", "tensorrt")}
         wants = {source.name: want for source, want in self._wants()}
-        sizes = look(self.project).sizes
+        sizes = read_known_sizes(self.project).sizes
         entries = []
         for source in self.preset.sources.values():
             if source_archives.is_local_repo(self.preset, source):

@@ -10,7 +10,7 @@ from gapforge.compat.catalog import Catalog, CudaImage, TensorRTRelease, TorchRe
 from gapforge.compat.rules import python_problems, torch_builds_for
 from gapforge.compat.versions import key, minor, within
 from gapforge.model.preset import TARGET_OS
-from gapforge.store.known_sizes import Held, Holdings
+from gapforge.store.known_sizes import DownloadSize, KnownSizes
 
 NONE = "none"
 PLAIN_BASE = "ubuntu:22.04"
@@ -66,7 +66,7 @@ def base_of(reference: str, catalog: Catalog) -> Base | None:
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-def base_options(catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
+def base_options(catalog: Catalog, holdings: KnownSizes | None = None) -> list[Option]:
     """One base image for each CUDA, newest first, and one without; default: the newest that OpenCV is confirmed with.
 
     ``holdings`` adds to every option of every question what it would add to download, where that is known.
@@ -119,7 +119,7 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
 
 
 def torch_options(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[Option]:
     """The newest patch of each PyTorch series that fits, newest first, and none; default: the newest."""
     options: list[Option] = []
@@ -139,7 +139,7 @@ def torch_options(
     return [*options, Option(NONE, _("without PyTorch"), "", not options)]
 
 
-def _torch_held(release: TorchRelease, build: str, holdings: Holdings) -> Held:
+def _torch_held(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
     """The three wheels under their names in PyTorch's index, else in the default one."""
     trio = {
         "torch": release.torch,
@@ -155,7 +155,7 @@ def _torch_held(release: TorchRelease, build: str, holdings: Holdings) -> Held:
 
 
 def tensorrt_options(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[Option]:
     """The TensorRT releases that fit, newest first, and none; default: the newest whose range is published.
 
