@@ -109,9 +109,18 @@ def spellings(message: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((_korean().gettext(message), message)))
 
 
+class Localized(str):
+    """A text in the reader's language that keeps what it is in both."""
+
+    ko: str
+    en: str
+
+
 def localized(*, ko: str, en: str) -> str:
     """Return the one of two texts, read from data that has both, that the reader's language asks for."""
-    return ko if _asked() == "ko" else en
+    text = Localized(ko if _asked() == "ko" else en)
+    text.ko, text.en = ko, en
+    return text
 
 
 def in_both_languages(message: str, **values: object) -> dict[str, str]:
@@ -132,7 +141,9 @@ def rendered_in_both(text: str) -> dict[str, str]:
 
 
 def _again(value: object) -> object:
-    """Return ``value``, translated once more if it is a Message."""
+    """Return ``value``, translated once more if it is a Message or has been in both languages from the start."""
+    if isinstance(value, Localized):
+        return localized(ko=value.ko, en=value.en)
     if not isinstance(value, Message):
         return value
     return _(value.id, **{name: _again(inner) for name, inner in value.values.items()})
