@@ -9,6 +9,7 @@ from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, use, use_nearest
 from gapforge.compat.versions import key, major, minor
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 
 _CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$")
@@ -16,7 +17,8 @@ _CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every contradiction between a CUDA base image and the rest of the preset."""
-    for role in ("builder", "runtime"):
+    opencv = preset.component("opencv")
+    for role in ROLES:
         image = preset.base(role).image
         match = _CUDA_IMAGE.search(image)
         if not match:
@@ -25,7 +27,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
         path = f"$.base.{role}.image"
         yield from _check_cuda(preset, catalog, role, image_cuda)
         yield from _check_cudnn(preset, catalog, role, tag)
-        if role == "builder" and "devel" not in tag and preset.opencv and preset.opencv.cuda:
+        if role == "builder" and "devel" not in tag and opencv and opencv.flag("cuda"):
             reason = _("{image} has no nvcc, which OpenCV with CUDA needs", image=image)
             yield error("base-devel", path, reason, _("use the -devel- tag"))
         if catalog.image(image) is None and "cudnn" in tag:

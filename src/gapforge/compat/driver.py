@@ -34,9 +34,10 @@ def check_driver(preset: Preset, driver: str, catalog: Catalog) -> list[Finding]
     if lowest and key(driver) < key(lowest):
         return [_too_old(_PATH, driver, lowest, f"CUDA {cuda}", _newest_cuda(driver, catalog))]
     headers = catalog.headers.get(ffmpeg.headers_version(preset))
-    if headers and preset.ffmpeg and key(driver) < key(headers.driver):
+    options = preset.component("ffmpeg")
+    if headers and options and key(driver) < key(headers.driver):
         name = f"nv-codec-headers {headers.version}"
-        other = ffmpeg.headers_for(preset.ffmpeg.version, catalog)
+        other = ffmpeg.headers_for(options.text("version"), catalog)
         return [_too_old("$.sources.nv-codec-headers", driver, headers.driver, name, other)]
     toolkit_driver = catalog.toolkit_driver(cuda)
     if toolkit_driver and key(driver) < key(toolkit_driver):

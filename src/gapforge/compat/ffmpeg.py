@@ -17,26 +17,27 @@ from gapforge.compat.findings import (
     warning,
 )
 from gapforge.compat.versions import key, minor
-from gapforge.model.preset import Preset
+from gapforge.model.preset import Options, Preset
 
 _NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
-_OPTIONS = "$.ffmpeg.configure"
 _HEADERS = "$.sources.nv-codec-headers"
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every incompatibility of the preset's FFmpeg."""
-    if preset.ffmpeg is None:
+    ffmpeg = preset.component("ffmpeg")
+    if ffmpeg is None:
         return
-    for option in preset.ffmpeg.configure:
+    path = f"{ffmpeg.path}.configure"
+    for option in ffmpeg.list("configure"):
         if option.split("=")[0] in (*catalog.nonfree, "--enable-nonfree"):
             reason = _(
                 "{option} makes the FFmpeg binary nonfree, so the image must not be redistributed",
                 option=option,
             )
-            yield warning("nonfree", _OPTIONS, reason, _("nvenc, nvdec and cuvid work without it"))
-    yield from _check_nvcc(preset, catalog)
-    yield from _check_headers(preset, catalog)
+            yield warning("nonfree", path, reason, _("nvenc, nvdec and cuvid work without it"))
+    yield from _check_nvcc(preset, ffmpeg, catalog)
+    yield from _check_headers(preset, ffmpeg, catalog)
 
 
 def headers_version(preset: Preset) -> str:
@@ -61,9 +62,8 @@ def _headers_package(preset: Preset) -> str:
     return next((p for p in preset.apt_builder if p.partition("=")[0] == "libffmpeg-nvenc-dev"), "")
 
 
-def _check_nvcc(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    assert preset.ffmpeg is not None
-    version, options = preset.ffmpeg.version, preset.ffmpeg.configure
+def _check_nvcc(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[Finding]:
+    version, options = ffmpeg.text("version"), ffmpeg.list("configure")
     has_flags = any(option.startswith("--nvccflags") for option in options)
     if "--enable-cuda-nvcc" not in options or has_flags or not preset.cuda:
         return
@@ -77,15 +77,16 @@ def _check_nvcc(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
                 cuda=preset.cuda,
             )
             flags = "--nvccflags=-gencode arch=compute_75,code=sm_75 -O2"
-            yield error("ffmpeg-nvcc", _OPTIONS, reason, _("add {name}", name=flags))
+            yield error(
+                "ffmpeg-nvcc", f"{ffmpeg.path}.configure", reason, _("add {name}", name=flags)
+            )
 
 
-def _check_headers(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    assert preset.ffmpeg is not None
-    version, headers = preset.ffmpeg.version, headers_version(preset)
+def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterator[Finding]:
+    version, headers = ffmpeg.text("version"), headers_version(preset)
     suggested = headers_for(version, catalog)
     named = "nv-codec-headers" in preset.sources or _headers_package(preset)
-    if not named and any(option in _NVENC for option in preset.ffmpeg.configure):
+    if not named and any(option in _NVENC for option in ffmpeg.list("configure")):
         reason = _("nvenc, nvdec and cuvid need the source nv-codec-headers")
         yield error("headers", "$.sources", reason, _("add {name}", name=suggested))
     if not headers:

@@ -18,18 +18,16 @@ from gapforge.compat.findings import (
 )
 from gapforge.compat.torch import allows_numpy
 from gapforge.compat.versions import key, minor, within
-from gapforge.model.preset import OpenCV, Preset
-
-_PATH = "$.opencv.version"
+from gapforge.model.preset import Options, Preset
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every incompatibility of the preset's OpenCV, and of the compiler for its CUDA code."""
-    opencv = preset.opencv
+    opencv = preset.component("opencv")
     if opencv is not None:
         yield from _check_numpy(preset, opencv, catalog)
         yield from _check_ffmpeg(preset, opencv, catalog)
-    if opencv is not None and opencv.cuda and preset.cuda:
+    if opencv is not None and opencv.flag("cuda") and preset.cuda:
         yield from _check_cuda(preset.cuda, opencv, catalog)
         yield from _check_cudnn(preset.cudnn, opencv, catalog)
         yield from _check_architectures(preset.cuda, opencv, catalog)
@@ -51,28 +49,28 @@ def _needs(cuda: str, dnn: bool, catalog: Catalog) -> list[OpenCVNeed]:
     return needs[::-1]
 
 
-def _check_numpy(preset: Preset, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding]:
+def _check_numpy(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
     """Yield a finding if NumPy is too new: cv2 may build with it, and fail when it is imported or used."""
+    version = opencv.text("version")
     for numpy, needed in catalog.opencv_numpy:
-        if key(opencv.version) < key(needed) and allows_numpy(preset, numpy):
+        if key(version) < key(needed) and allows_numpy(preset, numpy):
             reason = _(
-                "OpenCV {version} does not support NumPy {numpy}",
-                version=opencv.version,
-                numpy=numpy,
+                "OpenCV {version} does not support NumPy {numpy}", version=version, numpy=numpy
             )
             suggestion = use("numpy==1.26.4", f"OpenCV {needed}")
             yield warning("opencv-numpy", "$.python.packages", reason, suggestion)
             return
 
 
-def _check_ffmpeg(preset: Preset, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding]:
-    if preset.ffmpeg is None or "-DWITH_FFMPEG=OFF" in opencv.cmake:
+def _check_ffmpeg(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    ffmpeg = preset.component("ffmpeg")
+    if ffmpeg is None or "-DWITH_FFMPEG=OFF" in opencv.list("cmake"):
         return
-    version, ffmpeg = opencv.version, preset.ffmpeg.version
+    version, ffmpeg_version = opencv.text("version"), ffmpeg.text("version")
     built = [f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)]
     newest_built = max(built, key=key, default="")
     for fails, last in sorted(catalog.opencv_ffmpeg_fails, key=lambda f: key(f[0]), reverse=True):
-        if key(ffmpeg) >= key(fails) and key(version) <= key(last):
+        if key(ffmpeg_version) >= key(fails) and key(version) <= key(last):
             newer = min((v for v in catalog.opencv if key(v) > key(last)), key=key, default="")
             reason = _(
                 "OpenCV {version} does not compile with FFmpeg {fails} or newer",
@@ -81,36 +79,44 @@ def _check_ffmpeg(preset: Preset, opencv: OpenCV, catalog: Catalog) -> Iterator[
             )
             older = f"FFmpeg {newest_built}" if newest_built else f"FFmpeg < {fails}"
             suggestion = use(f"OpenCV {newer}" if newer else "", older)
-            yield error("opencv-ffmpeg", _PATH, reason, suggestion)
+            yield error("opencv-ffmpeg", f"{opencv.path}.version", reason, suggestion)
             return
-    if newest_built and key(minor(ffmpeg)) > key(newest_built):
-        fitting = [v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg))]
+    if newest_built and key(minor(ffmpeg_version)) > key(newest_built):
+        fitting = [
+            v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg_version))
+        ]
         reason = _(
             "the catalog does not confirm OpenCV {version} with FFmpeg {ffmpeg}",
             version=version,
-            ffmpeg=ffmpeg,
+            ffmpeg=ffmpeg_version,
         )
         newer = f"OpenCV {min(fitting, key=key)}" if fitting else ""
-        yield warning("opencv-ffmpeg", _PATH, reason, use(newer, f"FFmpeg <= {newest_built}"))
+        yield warning(
+            "opencv-ffmpeg",
+            f"{opencv.path}.version",
+            reason,
+            use(newer, f"FFmpeg <= {newest_built}"),
+        )
 
 
-def _check_cuda(cuda: str, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding]:
-    version = opencv.version
+def _check_cuda(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    version, dnn, path = opencv.text("version"), opencv.flag("dnn"), f"{opencv.path}.version"
     if version not in catalog.opencv:
         near = nearest_version(version, catalog.opencv)
-        yield unknown(_PATH, f"OpenCV {version}", "CUDA", use_nearest(near))
+        yield unknown(path, f"OpenCV {version}", "CUDA", use_nearest(near))
     fails = False
-    too_new = [n for n in _needs(cuda, opencv.dnn, catalog) if key(version) < key(n.opencv)]
+    too_new = [n for n in _needs(cuda, dnn, catalog) if key(version) < key(n.opencv)]
     for need in too_new[:1]:
         fails = True
+        name = f"OpenCV {version} DNN" if need.dnn_only else f"OpenCV {version}"
         reason = _(
             "{name} does not build with CUDA {cuda} ({why})",
-            name=f"OpenCV {version} DNN" if need.dnn_only else f"OpenCV {version}",
+            name=name,
             cuda=cuda,
             why=localized(ko=need.why_ko, en=need.why_en),
         )
         suggestion = use(f"OpenCV {need.opencv}", f"CUDA < {need.cuda}")
-        yield error("opencv-cuda", _PATH, reason, suggestion)
+        yield error("opencv-cuda", path, reason, suggestion)
     first, last = catalog.opencv_confirmed
     for failing_cuda, last_opencv in catalog.opencv_fails:
         if key(minor(cuda)) >= key(failing_cuda) and key(version) <= key(last_opencv):
@@ -120,7 +126,7 @@ def _check_cuda(cuda: str, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding
                 version=version,
                 fails=failing_cuda,
             )
-            yield error("opencv-cuda", _PATH, reason, _confirmed(f"OpenCV 4.11.0, CUDA {last}"))
+            yield error("opencv-cuda", path, reason, _confirmed(f"OpenCV 4.11.0, CUDA {last}"))
     built = any(minor(c) == minor(cuda) and key(version) >= key(o) for o, c in catalog.opencv_built)
     if not fails and not built and not within(minor(cuda), first, last):
         known = catalog.opencv_for(cuda)
@@ -130,37 +136,38 @@ def _check_cuda(cuda: str, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding
             version=version,
             cuda=cuda,
         )
-        yield warning("opencv-cuda", _PATH, reason, confirmed)
+        yield warning("opencv-cuda", path, reason, confirmed)
 
 
 def _confirmed(name: str) -> str:
     return _("confirmed: {name}", name=name)
 
 
-def _check_cudnn(cudnn: str, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding]:
-    rule = "opencv-cudnn"
-    if not opencv.dnn:
+def _check_cudnn(cudnn: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    rule, version = "opencv-cudnn", opencv.text("version")
+    if not opencv.flag("dnn"):
         return
     if not cudnn:
-        reason = _("OpenCV's DNN needs cuDNN for CUDA; without it, DNN uses only the CPU")
+        reason = _("OpenCV's DNN needs cuDNN for CUDA (without it, DNN uses only the CPU)")
         suggestion = _("use a base image with cuDNN, or set dnn to false")
-        yield error(rule, "$.opencv.dnn", reason, suggestion)
+        yield error(rule, f"{opencv.path}.dnn", reason, suggestion)
         return
     for needing, needed in catalog.opencv_cudnn:
-        if key(cudnn) >= key(needing) and key(opencv.version) < key(needed):
+        if key(cudnn) >= key(needing) and key(version) < key(needed):
             reason = _(
                 "OpenCV {version} DNN does not build with cuDNN {cudnn}",
-                version=opencv.version,
+                version=version,
                 cudnn=needing,
             )
-            yield error(rule, _PATH, reason, use(f"OpenCV {needed}", "cuDNN 8"))
+            yield error(rule, f"{opencv.path}.version", reason, use(f"OpenCV {needed}", "cuDNN 8"))
             return
 
 
 def _check_compiler(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield a finding if nvcc, which OpenCV and FFmpeg filters use, rejects the newest GCC of the builder image."""
-    nvcc = (preset.opencv is not None and preset.opencv.cuda) or (
-        preset.ffmpeg is not None and "--enable-cuda-nvcc" in preset.ffmpeg.configure
+    opencv, ffmpeg = preset.component("opencv"), preset.component("ffmpeg")
+    nvcc = (opencv is not None and opencv.flag("cuda")) or (
+        ffmpeg is not None and "--enable-cuda-nvcc" in ffmpeg.list("configure")
     )
     if not nvcc or not preset.cuda:
         return
@@ -178,11 +185,11 @@ def _check_compiler(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
         yield error("compiler", "$.apt.builder", reason, use(f"g++-{newest_allowed}"))
 
 
-def _check_architectures(cuda: str, opencv: OpenCV, catalog: Catalog) -> Iterator[Finding]:
+def _check_architectures(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
     number = key(minor(cuda))
     suggested = ", ".join(catalog.suggested_architectures(minor(cuda)))
-    for index, compute in enumerate(opencv.architectures):
-        path = f"$.opencv.architectures[{index}]"
+    for index, compute in enumerate(opencv.list("architectures")):
+        path = f"{opencv.path}.architectures[{index}]"
         known = catalog.architectures.get(compute)
         if known is None:
             near = nearest_version(compute, catalog.architectures)

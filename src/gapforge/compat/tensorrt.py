@@ -261,7 +261,10 @@ def _check_binding(preset: Preset, release: TensorRTRelease) -> Iterator[Finding
 
 
 def _check_gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> Iterator[Finding]:
-    for compute in preset.opencv.architectures if preset.opencv else ():
+    opencv = preset.component("opencv")
+    if opencv is None:
+        return
+    for compute in opencv.list("architectures"):
         dropped_in = (
             start
             for below, start in catalog.tensorrt_dropped
@@ -276,4 +279,4 @@ def _check_gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> I
                 name=known.name if known else compute,
                 compute=compute,
             )
-            yield warning("tensorrt-gpu", "$.opencv.architectures", reason)
+            yield warning("tensorrt-gpu", f"{opencv.path}.architectures", reason)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gapforge.base.i18n import ngettext
 from gapforge.model.lock import Lock
+from gapforge.model.names import ROLES, normalized, package_of
 from gapforge.model.preset import Preset
-
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True)
@@ -80,14 +78,14 @@ def _images(preset: Preset, lock: Lock | None) -> list[Unresolved]:
 
 
 def _wheels(preset: Preset, lock: Lock | None) -> list[Unresolved]:
-    here = {_normal(entry.name) for entry in lock.of("wheel")} if lock else set()
+    here = {normalized(entry.name) for entry in lock.of("wheel")} if lock else set()
     asked = (*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages)
     index = preset.pytorch.index if preset.pytorch else "default"
     torch = set(preset.pytorch.requirements()) if preset.pytorch else set()
     return [
         Unresolved("wheel", requirement, index if requirement in torch else "default")
         for requirement in asked
-        if _normal(re.split(r"[\s\[=<>~!]", requirement, maxsplit=1)[0]) not in here
+        if package_of(requirement) not in here
     ]
 
 
@@ -96,7 +94,7 @@ def _debs(preset: Preset, lock: Lock | None) -> list[Unresolved]:
     if lock and (lock.of("deb") or any(entry.path == "debs/Packages" for entry in lock.entries)):
         return []
     roles: dict[str, list[str]] = {}
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     return [
@@ -121,7 +119,3 @@ def _sources(preset: Preset, lock: Lock | None) -> list[Unresolved]:
                 )
             )
     return missing
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

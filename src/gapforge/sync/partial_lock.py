@@ -18,6 +18,7 @@ from gapforge.base.files import remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model.lock import Entry, Gap, Lock, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.reasons import DEFAULT_INDEX, UNANSWERED
 from gapforge.store.known_sizes import look
@@ -25,7 +26,7 @@ from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import BUILDER, ROLES, deb_entries, image_entries
+from gapforge.sync.lock_entries import BUILDER, deb_entries, image_entries
 from gapforge.sync.network import Network, UnansweredError
 from gapforge.sync.options import Options, Outcome
 from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,9 @@ from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model import preset as presets
+from gapforge.model import preset_text
+from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import NONE, Choices, find_base
 
@@ -38,7 +40,10 @@ _NV_OPTIONS = (
 
 
 def apply_overrides(
-    preset_raw: Mapping[str, Any], choices: Choices, catalog: Catalog
+    preset_raw: Mapping[str, Any],
+    choices: Choices,
+    catalog: Catalog,
+    components: tuple[Component, ...] | None,
 ) -> dict[str, Any]:
     """Return the raw preset with the chosen base image, Python, PyTorch and TensorRT; the rest is unchanged.
 
@@ -57,10 +62,12 @@ def apply_overrides(
         _set_tensorrt(raw, choices.tensorrt, catalog)
     elif choices.base is not None and raw.get("tensorrt"):
         _set_tensorrt(raw, raw["tensorrt"]["version"], catalog)
-    faults = presets.faults_of(raw, _("choices"))
+    faults = presets.faults_of(raw, _("choices"), components)
     if faults:
         raise PresetError(_("these choices make no valid preset"), faults=faults)
-    errors = [f for f in check_preset(presets.parse(raw), catalog) if f.severity == "error"]
+    errors = [
+        f for f in check_preset(presets.parse(raw, components), catalog) if f.severity == "error"
+    ]
     if errors:
         raise _incompatible(errors)
     return raw
@@ -75,9 +82,9 @@ def _incompatible(findings: Sequence[Finding]) -> CompatibilityError:
     )
 
 
-def warnings_of(raw: Mapping[str, Any], catalog: Catalog) -> list[str]:
-    """Return the texts of the warnings about a raw preset, in the reader's language."""
-    return [f.text for f in check_preset(presets.parse(raw), catalog) if f.severity == "warning"]
+def warnings_of(preset: Preset, catalog: Catalog) -> list[str]:
+    """Return the texts of the warnings about a preset, in the reader's language."""
+    return [f.text for f in check_preset(preset, catalog) if f.severity == "warning"]
 
 
 def template_for(base: str, project: Project, catalog: Catalog, torch: str = "") -> Preset:
@@ -126,7 +133,8 @@ def preset_for(
     The path is None if nothing changes or a preset with this content exists. The file is written only if
     ``write``. Raise CompatibilityError if the choices are not compatible.
     """
-    raw = apply_overrides(base.raw, choices, catalog or catalogs.load(project.catalog))
+    catalog = catalog or catalogs.load(project.catalog)
+    raw = apply_overrides(base.raw, choices, catalog, base.described)
     existing = _valid_presets(project)
     for preset in (base, *existing):
         if _content(preset.raw) == _content(raw):
@@ -136,38 +144,10 @@ def preset_for(
     name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
     raw["summary"] = _summary(raw)
-    made = presets.parse(raw)
+    made = presets.parse(raw, base.described)
     if write:
-        write_text(project.preset_file(name), render(raw))
+        write_text(project.preset_file(name), preset_text.render(raw))
     return made, f"presets/{name}.json"
-
-
-def render(raw: Mapping[str, Any]) -> str:
-    """Return the preset file's text: keys in their usual order, short lists and objects on one line."""
-    return _pretty(raw, "") + "\n"
-
-
-def _pretty(value: Any, indent: str) -> str:
-    plain = json.dumps(value, ensure_ascii=False)
-    members = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    flat = all(not isinstance(member, dict | list) for member in members)
-    if not members or (flat and indent and len(indent + plain) <= 100):
-        return plain
-    inner = indent + "  "
-    if isinstance(value, dict):
-        rows = [
-            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}"
-            for k, v in value.items()
-        ]
-        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
-    rows = [""]
-    for member in (_pretty(m, inner) for m in value):  # words fill the line, objects have one each
-        if rows[-1] and (not flat or len(rows[-1] + member) > 110):
-            rows.append("")
-        rows[-1] += (" " if rows[-1] else inner) + member + ","
-    return "[\n" + "\n".join(rows).rstrip(",") + "\n" + indent + "]"
 
 
 def _valid_presets(project: Project) -> list[Preset]:
@@ -203,36 +183,35 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
     raw["base"] = {"builder": {"image": base.builder}, "runtime": {"image": base.runtime}}
     before = (raw.get("cuda") or "", major(raw.get("cudnn") or ""))
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
-    opencv_raw = raw.get("opencv")
+    options = presets.written_options(raw, "opencv")
     if not base.cuda:
         _remove_cuda(raw)
-    elif opencv_raw and opencv_raw.get("cuda") and before != (base.cuda, major(base.cudnn)):
+    elif options and options.get("cuda") and before != (base.cuda, major(base.cudnn)):
         suggested = list(catalog.suggested_architectures(base.cuda))
-        opencv_raw["architectures"] = suggested or opencv_raw.get("architectures", [])
-        _update_opencv(raw, catalog)
+        options["architectures"] = suggested or options.get("architectures", [])
+        _update_opencv(raw, options, catalog)
 
 
 def _remove_cuda(raw: dict[str, Any]) -> None:
     """Remove what only a GPU uses: NVENC, CUDA modules, and their sources."""
-    if ffmpeg := raw.get("ffmpeg"):
+    if ffmpeg := presets.written_options(raw, "ffmpeg"):
         ffmpeg["configure"] = [o for o in ffmpeg.get("configure", []) if o not in _NV_OPTIONS]
     for source in ("nv-codec-headers", "opencv-cache-nvidia_optical_flow"):
         raw["sources"].pop(source, None)
-    if opencv_raw := raw.get("opencv"):
-        opencv_raw["cuda"] = opencv_raw["dnn"] = False
-        opencv_raw.pop("architectures", None)
-        if modules := opencv_raw.get("modules"):
-            opencv_raw["modules"] = [m for m in modules if not m.startswith(("cuda", "cudev"))]
+    if options := presets.written_options(raw, "opencv"):
+        options["cuda"] = options["dnn"] = False
+        options.pop("architectures", None)
+        if modules := options.get("modules"):
+            options["modules"] = [m for m in modules if not m.startswith(("cuda", "cudev"))]
 
 
-def _update_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
+def _update_opencv(raw: dict[str, Any], options: dict[str, Any], catalog: Catalog) -> None:
     """Replace an OpenCV that is too old for the CUDA and cuDNN by the oldest release that builds with them."""
-    part, sources = raw["opencv"], raw["sources"]
-    old, dnn = part["version"], part.get("dnn", False)
+    sources, old, dnn = raw["sources"], options["version"], options.get("dnn", False)
     new = opencv.oldest_for(raw["cuda"], raw.get("cudnn") or "", dnn, catalog)
     if key(old) >= key(new) or new not in catalog.opencv:
         return
-    part["version"] = new
+    options["version"] = new
     for name, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[new], strict=True):
         if name in sources:
             sources[name] = {**_source(archive), "version": new, **_kept(sources[name])}
@@ -261,7 +240,7 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     old = re.escape(raw["python"]["version"])
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{old}(?=$|[-=])")
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in raw["apt"][role]]
         raw["apt"][role] = list(dict.fromkeys(renamed))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import samples
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
 from gapforge.model.preset import faults_of, parse
@@ -226,7 +227,7 @@ def misheard(text: str) -> list[str]:
 )
 def test_the_verdict_is_that_of_the_facts(stack: Stack) -> None:
     raw = preset_of(stack)
-    assert faults_of(raw, "stack") == []
+    assert faults_of(raw, "stack", samples.COMPONENTS) == []
     found = check_preset(parse(raw), CATALOG)
     problems = [p for p in found if p.severity == "error"]
     assert {p.rule for p in problems} == faults(stack), problems
