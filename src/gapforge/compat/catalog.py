@@ -1,7 +1,8 @@
-"""Read the catalog: which versions exist and which of them are compatible, each fact with its source.
+"""Read the catalog: which versions exist and which are compatible, each fact with its source.
 
-``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated from them.
-The prompts and ``check`` read the catalog. A build never does: a preset is self-contained.
+``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
+from them. The prompts and ``check`` read the catalog. A build never does: a preset is
+self-contained.
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ class CudaImage:
 
     @property
     def cudnn_major(self) -> str:
-        """Return the major version of cuDNN: from ``cudnn``, or from the tag ("cudnn8", "cudnn" for 9)."""
+        """Return the major version of cuDNN: from ``cudnn`` or the tag ("cudnn" is 9)."""
         if self.cudnn:
             return versions.major(self.cudnn)
         return "9" if "-cudnn-" in self.builder else self.builder.partition("-cudnn")[2][:1]
@@ -275,8 +276,8 @@ class CudaImage:
 class Architecture:
     """A GPU architecture. ``compute`` is its compute capability, such as "8.6".
 
-    ``first_cuda`` is the oldest CUDA that supports it, ``dropped_in`` the first one that does not any more;
-    "" if unknown or not dropped.
+    ``first_cuda`` is the oldest CUDA that supports it, ``dropped_in`` the first one that does not
+    any more; "" if unknown or not dropped.
     """
 
     compute: str
@@ -288,10 +289,11 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchRelease:
-    """A PyTorch release. ``builds`` are "cpu" and "cu118", …; the default Python index has ``default_build``.
+    """A PyTorch release: ``builds`` are "cpu", "cu118", …; the default index has ``default_build``.
 
-    ``pythons`` have wheels of torch and of torchvision. ``torchaudio`` is "" if there is no release for it.
-    The release works with every NumPy older than ``numpy_below``, with any NumPy if that is "".
+    ``pythons`` have wheels of torch and of torchvision. ``torchaudio`` is "" if there is no release
+    for it. The release works with every NumPy older than ``numpy_below``, with any NumPy if that is
+    "".
     """
 
     torch: str
@@ -303,7 +305,7 @@ class TorchRelease:
     numpy_below: str = ""
 
     def packages(self, build: str = "") -> dict[str, str]:
-        """Return the versions of torch, torchvision and torchaudio (if there is one) of a build such as "cu118"."""
+        """Return the versions of torch, torchvision and torchaudio of a build such as "cu118"."""
         suffix = f"+{build}" if build else ""
         names = ("torch", "torchvision", "torchaudio")
         return {name: version + suffix for name in names if (version := getattr(self, name))}
@@ -329,7 +331,8 @@ class TensorRTTar:
 class TensorRTRelease:
     """A TensorRT release. cuDNN is optional unless ``cudnn_needed``.
 
-    ``pythons`` are the Python versions with a documented binding; there may be more unless ``pythons_complete``.
+    ``pythons`` are the Python versions with a documented binding; there may be more unless
+    ``pythons_complete``.
     """
 
     version: str
@@ -340,7 +343,7 @@ class TensorRTRelease:
     pythons_complete: bool
 
     def has_binding(self, python: str) -> bool | None:
-        """Return whether there is a binding for this Python version; None if that is not documented."""
+        """Return whether there is a binding for this Python; None if that is not documented."""
         if python in self.pythons:
             return True
         return False if self.pythons_complete else None
@@ -357,7 +360,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Headers:
-    """A release of nv-codec-headers; ``driver`` is the oldest Linux driver that it works with, "" if unknown."""
+    """A release of nv-codec-headers; ``driver`` is the oldest Linux driver for it or ""."""
 
     version: str
     driver: str
@@ -368,7 +371,8 @@ class Headers:
 class HeadersFor:
     """The releases of nv-codec-headers that FFmpeg from ``start`` to below ``below`` builds with.
 
-    ``least`` has the first usable release of each header series, oldest series first; ``most`` is the newest.
+    ``least`` has the first usable release of each header series, oldest series first; ``most`` is
+    the newest.
     """
 
     start: str
@@ -377,7 +381,7 @@ class HeadersFor:
     most: str
 
     def accepts(self, headers: str) -> bool:
-        """Return whether FFmpeg's configure script and compiler accept this release of the headers."""
+        """Return whether FFmpeg's configure script and compiler accept these headers."""
         if not versions.within(headers, "", self.most):
             return False
         same_series = (f for f in self.least if versions.minor(f) == versions.minor(headers))
@@ -386,7 +390,7 @@ class HeadersFor:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenCVNeed:
-    """From CUDA ``cuda`` on, OpenCV ``opencv`` or newer is needed: for all CUDA code, or only for DNN."""
+    """The oldest OpenCV for CUDA ``cuda`` and newer: for all CUDA code, or only for DNN."""
 
     cuda: str
     opencv: str
@@ -399,7 +403,8 @@ class OpenCVNeed:
 class Download:
     """A file that OpenCV's configure step downloads to ``OPENCV_DOWNLOAD_PATH/id/md5-file``.
 
-    ``opencv`` lists the OpenCV releases that download it; the CMake option ``switch_off`` avoids the download.
+    ``opencv`` lists the OpenCV releases that download it; the CMake option ``switch_off`` avoids
+    the download.
     """
 
     opencv: tuple[str, ...]
@@ -415,11 +420,12 @@ class Download:
 class Catalog:
     """All known versions and their compatibility. ``read`` is the date of the sources.
 
-    ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major version of CUDA to
-    the oldest driver that runs it. Pairs about OpenCV: ``opencv_fails`` (CUDA, last OpenCV that fails with it),
-    ``opencv_cudnn`` and ``opencv_numpy`` (from this version on, OpenCV needed), ``opencv_built`` (OpenCV, CUDA
-    known to build), ``opencv_ffmpeg_fails`` (FFmpeg, last OpenCV that fails with it), ``opencv_ffmpeg_built``
-    (OpenCV, newest FFmpeg known to build with it).
+    ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
+    version of CUDA to the oldest driver that runs it. Pairs about OpenCV: ``opencv_fails`` (CUDA,
+    last OpenCV that fails with it), ``opencv_cudnn`` and ``opencv_numpy`` (from this version on,
+    OpenCV needed), ``opencv_built`` (OpenCV, CUDA known to build), ``opencv_ffmpeg_fails`` (FFmpeg,
+    last OpenCV that fails with it), ``opencv_ffmpeg_built`` (OpenCV, newest FFmpeg known to build
+    with it).
     """
 
     read: str
@@ -457,11 +463,11 @@ class Catalog:
         return next((i for i in self.images if reference in (i.builder, i.runtime)), None)
 
     def lowest_driver(self, cuda: str) -> str:
-        """Return the oldest NVIDIA driver that runs programs of this CUDA version; "" if unknown."""
+        """Return the oldest NVIDIA driver for programs of this CUDA version; "" if unknown."""
         return self.minor_drivers.get(versions.major(cuda), "")
 
     def toolkit_driver(self, cuda: str) -> str:
-        """Return the driver that comes with the newest toolkit of this CUDA series (12.4.x); "" if unknown."""
+        """Return the driver of the newest toolkit of this CUDA series (12.4.x); "" if unknown."""
         same = [c for c in self.drivers if cuda and versions.minor(c) == versions.minor(cuda)]
         return self.drivers[max(same, key=versions.key)] if same else ""
 
@@ -474,7 +480,7 @@ class Catalog:
         )
 
     def opencv_for(self, cuda: str) -> str:
-        """Return the oldest OpenCV that is known to build with this CUDA, including DNN; "" if there is none."""
+        """Return the oldest OpenCV that is known to build with this CUDA and DNN; "" if none."""
         here = versions.minor(cuda)
         built = [opencv for opencv, under in self.opencv_built if versions.minor(under) == here]
         if built:
@@ -485,7 +491,7 @@ class Catalog:
         return max(needs, key=versions.key, default=min(self.opencv, key=versions.key))
 
     def suggested_architectures(self, cuda: str) -> tuple[str, ...]:
-        """Return the GPU architectures to compile for with this CUDA; () if the catalog has no suggestion."""
+        """Return the GPU architectures to compile for with this CUDA; () if unknown."""
         ranges = self.suggestions
         return next(
             (names for start, end, names in ranges if versions.within(cuda, start, end)), ()
@@ -493,7 +499,7 @@ class Catalog:
 
 
 def documents(folder: Path) -> dict[str, Any]:
-    """Return the raw catalog documents by name. Raise PresetError with every fault in any of them."""
+    """Return the raw catalog documents by name. Raise PresetError with the faults of all."""
     found: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, shape in SHAPES.items():
@@ -586,7 +592,7 @@ def facts_and_sources(folder: Path) -> tuple[int, list[str]]:
 
 
 def _facts_in(value: Any, path: str, sourced: bool) -> Iterator[tuple[str, bool]]:
-    """Yield the JSON path of each fact in a document, and whether it or an object around it has a source."""
+    """Yield the JSON path of each fact, and whether it or an object around it has a source."""
     if isinstance(value, dict):
         sourced = sourced or bool(value.get("source"))
         lists = [v for v in value.values() if isinstance(v, list)]
@@ -600,7 +606,7 @@ def _facts_in(value: Any, path: str, sourced: bool) -> Iterator[tuple[str, bool]
 
 
 def _make(cls: type[_T], raw: Mapping[str, Any], **others: Any) -> _T:
-    """Make a ``cls`` of the members with its fields' names; what is null or absent keeps the field's default."""
+    """Make a ``cls`` of the members with its fields' names; defaults replace null."""
     names = {field.name for field in fields(cls)} - set(others)  # type: ignore[arg-type]
     found = {name: raw[name] for name in names if raw.get(name) is not None}
     return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}, **others)

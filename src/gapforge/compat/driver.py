@@ -13,7 +13,7 @@ _PATH = "$.cuda"
 
 
 def required_driver(preset: Preset, catalog: Catalog) -> str:
-    """Return the oldest NVIDIA driver for Linux that runs the whole image; "" without CUDA or if unknown."""
+    """Return the oldest Linux driver that runs the whole image; "" without CUDA or if unknown."""
     if not preset.cuda:
         return ""
     headers = catalog.headers.get(ffmpeg.headers_version(preset))
@@ -54,7 +54,7 @@ def check_driver(preset: Preset, driver: str, catalog: Catalog) -> list[Finding]
 
 
 def _newest_cuda(driver: str, catalog: Catalog) -> str:
-    """Return the newest CUDA of the catalog's base images that a driver runs, such as "CUDA 11.8"; "" if none."""
+    """Return the newest CUDA with a base image that a driver runs ("CUDA 11.8"); "" if none."""
     majors = {m for m, needed in catalog.minor_drivers.items() if key(driver) >= key(needed)}
     fitting = [minor(i.cuda) for i in catalog.images if major(i.cuda) in majors]
     return f"CUDA {max(fitting, key=key)}" if fitting else ""

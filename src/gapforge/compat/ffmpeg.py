@@ -49,7 +49,7 @@ def headers_version(preset: Preset) -> str:
 
 
 def headers_for(ffmpeg: str, catalog: Catalog) -> str:
-    """Return the nv-codec-headers (11.1 or newer) that an FFmpeg accepts and that need the oldest driver."""
+    """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver."""
     accepted = catalog.headers_range(ffmpeg)
     fitting = [h for h in catalog.headers if accepted and key(h) >= (11, 1) and accepted.accepts(h)]
     oldest_series = min(map(minor, fitting), key=key, default="")
@@ -58,7 +58,7 @@ def headers_for(ffmpeg: str, catalog: Catalog) -> str:
 
 
 def _headers_package(preset: Preset) -> str:
-    """Return the Ubuntu package of nv-codec-headers in apt.builder, perhaps with "=VERSION"; "" if not there."""
+    """Return the Ubuntu package of nv-codec-headers in apt.builder, "" if it is not there."""
     return next((p for p in preset.apt_builder if p.partition("=")[0] == "libffmpeg-nvenc-dev"), "")
 
 
@@ -106,8 +106,8 @@ def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterato
     toolkit_driver = catalog.toolkit_driver(preset.cuda)
     if known and known.driver and toolkit_driver and key(known.driver) > key(toolkit_driver):
         reason = _(
-            "nv-codec-headers {headers} need driver {driver}, which is newer than {toolkit_driver}, "
-            "the driver of CUDA {cuda}",
+            "nv-codec-headers {headers} need driver {driver}, which is newer than "
+            "{toolkit_driver}, the driver of CUDA {cuda}",
             headers=headers,
             driver=known.driver,
             toolkit_driver=toolkit_driver,

@@ -11,10 +11,10 @@ from gapforge.compat.versions import key
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """An incompatibility in a preset: an "error" cannot work, a "warning" is unknown or has a disadvantage.
+    """An incompatibility in a preset: an "error" cannot work, a "warning" may not or is unknown.
 
-    ``rule`` names the rule for programs; ``path`` is the JSON path in the preset. ``reason`` and ``suggestion`` are
-    statements for people; the suggestion is "" if there is nothing to suggest.
+    ``rule`` names the rule for programs; ``path`` is the JSON path in the preset. ``reason`` and
+    ``suggestion`` are statements for people; the suggestion is "" if there is nothing to suggest.
     """
 
     rule: str
@@ -42,12 +42,12 @@ def error(rule: str, path: str, reason: str, suggestion: str = "") -> Finding:
 
 
 def warning(rule: str, path: str, reason: str, suggestion: str = "") -> Finding:
-    """Return the finding for a combination that is unknown or has a disadvantage."""
+    """Return the finding for a combination that may not work or is unknown."""
     return Finding(rule=rule, severity="warning", path=path, reason=reason, suggestion=suggestion)
 
 
 def unknown(path: str, name: str, others: str, suggestion: str) -> Finding:
-    """Return the finding for a version ``name`` that the catalog does not have; ``others`` is what it depends on."""
+    """Return the finding for an unknown version; ``others`` is what it may be incompatible with."""
     reason = _(
         "{name} is not in the catalog, so its compatibility with {others} is not checked",
         name=name,
@@ -64,12 +64,12 @@ def use(first: str, second: str = "") -> str:
 
 
 def use_nearest(name: str) -> str:
-    """Return the suggestion for an unknown version: ``name`` is the nearest known one, "" if there is none."""
+    """Return the suggestion for an unknown version: the nearest known ``name``, "" for none."""
     return _("the nearest entry in the catalog is {name}", name=name) if name else ""
 
 
 def nearest_version(version: str, known: Iterable[str]) -> str:
-    """Return the newest known version that is not newer than ``version``, else the oldest; "" if none is known."""
+    """Return the newest known version up to ``version``, else the oldest; "" if none is known."""
     ordered = sorted(known, key=key)
     older = [v for v in ordered if key(v) <= key(version)]
     return (older or ordered[:1] or [""])[-1]

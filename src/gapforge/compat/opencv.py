@@ -35,7 +35,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
 
 
 def oldest_for(cuda: str, cudnn: str, dnn: bool, catalog: Catalog) -> str:
-    """Return the oldest OpenCV that builds with a CUDA and, for DNN, with a cuDNN; "" if unknown."""
+    """Return the oldest OpenCV for a CUDA and, with DNN, for a cuDNN; "" if unknown."""
     needs = [catalog.opencv_for(cuda), *(need.opencv for need in _needs(cuda, dnn, catalog))]
     if dnn and cudnn:
         needs += [opencv for start, opencv in catalog.opencv_cudnn if key(cudnn) >= key(start)]
@@ -50,7 +50,7 @@ def _needs(cuda: str, dnn: bool, catalog: Catalog) -> list[OpenCVNeed]:
 
 
 def _check_numpy(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
-    """Yield a finding if NumPy is too new: cv2 may build with it, and fail when it is imported or used."""
+    """Yield a finding if NumPy is too new: cv2 may build with it and fail at its import."""
     version = opencv.text("version")
     for numpy, needed in catalog.opencv_numpy:
         if key(version) < key(needed) and allows_numpy(preset, numpy):
@@ -164,7 +164,7 @@ def _check_cudnn(cudnn: str, opencv: Options, catalog: Catalog) -> Iterator[Find
 
 
 def _check_compiler(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    """Yield a finding if nvcc, which OpenCV and FFmpeg filters use, rejects the newest GCC of the builder image."""
+    """Yield a finding if GCC in the builder image is too new for nvcc, if that is used."""
     opencv, ffmpeg = preset.component("opencv"), preset.component("ffmpeg")
     nvcc = (opencv is not None and opencv.flag("cuda")) or (
         ffmpeg is not None and "--enable-cuda-nvcc" in ffmpeg.list("configure")

@@ -1,7 +1,7 @@
 """Check whether the versions in a preset are compatible.
 
-A version that is not in the catalog is a warning, never an error: newer versions appear all the time.
-Everything here is a pure function of a preset and the catalog.
+A version that is not in the catalog is a warning, never an error: newer versions appear all the
+time. Everything here is a pure function of a preset and the catalog.
 """
 
 from __future__ import annotations

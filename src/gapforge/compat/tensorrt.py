@@ -21,13 +21,13 @@ def short_version(version: str) -> str:
 
 
 def find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
-    """Return the release ``version``, which may be shortened ("8.6.1") if only one release begins with it."""
+    """Return the release ``version``, also shortened ("8.6.1") if only one release matches."""
     same = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{version}.")]
     return catalog.tensorrt.get(version) or (same[0] if len(same) == 1 else None)
 
 
 def supports_cuda(tar: TensorRTTar, cuda: str) -> bool | None:
-    """Return whether a tar file supports a CUDA version; None if NVIDIA published no range for the file."""
+    """Return whether a tar file supports a CUDA; None if NVIDIA published no range for it."""
     if major(tar.cuda) != major(cuda):
         return False
     if tar.cuda_from:
@@ -36,32 +36,33 @@ def supports_cuda(tar: TensorRTTar, cuda: str) -> bool | None:
 
 
 def tar_for(release: TensorRTRelease, cuda: str) -> TensorRTTar | None:
-    """Return the release's tar file for a CUDA version, preferably a confirmed one; None if there is none."""
+    """Return the release's tar file for a CUDA, preferably a confirmed one; None if none."""
     supported = {tar: supports_cuda(tar, cuda) for tar in release.tars if cuda}
     fitting = [tar for tar, answer in supported.items() if answer is not False]
     return min(fitting, key=lambda tar: supported[tar] is None, default=None)
 
 
 def is_recommended(version: str, cuda: str) -> bool:
-    """Return whether gapforge chooses a TensorRT for a CUDA: TensorRT 10 and newer only with CUDA 12 and newer.
+    """Return whether gapforge chooses this pair: TensorRT 10 and newer only with CUDA 12 and newer.
 
-    NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well, but has ended that series. A preset that names such a file
-    is built, with a warning.
+    NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well, but has ended that series. A preset that names
+    such a file is built, with a warning.
     """
     return int(major(version)) < 10 or int(major(cuda)) >= 12
 
 
 def cudnn_fits(release: TensorRTRelease, cudnn: str) -> bool:
-    """Return whether the base image's cuDNN, "" for none, has the major version that the release needs."""
+    """Return whether a cuDNN, "" for none, has the major version that the release needs."""
     return not release.cudnn_needed or (bool(cudnn) and major(cudnn) == major(release.cudnn))
 
 
 def releases_for(
     cuda: str, cudnn: str, python: str, catalog: Catalog, *, confirmed: bool = False
 ) -> list[TensorRTRelease]:
-    """Return the releases that fit, newest first; ``confirmed`` omits those with undocumented CUDA or Python.
+    """Return the releases that fit, newest first.
 
-    ``python`` may be "" if no binding is needed.
+    ``python`` may be "" if no binding is needed. ``confirmed`` omits releases whose CUDA range or
+    Python versions are not documented.
     """
     found = []
     for release in catalog.tensorrt.values():
@@ -119,7 +120,7 @@ def _for_cuda(cuda: str, version: str) -> str:
 
 
 def _alternative(version: str, preset: Preset, catalog: Catalog) -> str:
-    """Return the suggestion of the nearest release for the preset's CUDA, cuDNN and Python, preferably confirmed."""
+    """Suggest the nearest release for the preset's CUDA, cuDNN and Python, preferably confirmed."""
     for confirmed in (True, False):
         fitting = releases_for(
             preset.cuda, preset.cudnn, preset.python, catalog, confirmed=confirmed
@@ -168,7 +169,7 @@ def _range(tar: TensorRTTar) -> str:
 
 
 def _used_cuda(preset: Preset, trt: TensorRT) -> str:
-    """Return the CUDA that the preset's TensorRT file or packages are built for; "" if their names do not tell."""
+    """Return the CUDA in the names of the preset's TensorRT file or packages; "" if none."""
     source = preset.sources.get("tensorrt")
     names = [*([source.file] if source else []), *trt.builder, *trt.runtime]
     matches = (re.search(r"[-+.]cuda-?([0-9]+\.[0-9]+)", name) for name in names)

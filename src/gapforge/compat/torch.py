@@ -26,7 +26,7 @@ _INDEX = "https://download.pytorch.org/whl/"
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """The PyTorch that a preset asks for: ``build`` is "cpu", "cu118", …, or "" if it is unknown."""
+    """The PyTorch that a preset asks for; ``build`` is "cpu", "cu118", …, or "" if unknown."""
 
     version: str
     build: str
@@ -56,7 +56,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
 def check_python(
     python: str, os: tuple[str, str], extra_source: bool, catalog: Catalog
 ) -> list[Finding]:
-    """Return what is wrong with taking this Python from Ubuntu 22.04's archive; other systems are unknown."""
+    """Check that Ubuntu 22.04's archive has this Python; other systems are not checked."""
     origin = catalog.ubuntu_pythons.get(python)
     path = "$.python.version"
     if os != TARGET_OS or extra_source:
@@ -72,7 +72,7 @@ def check_python(
 
 
 def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
-    """Return the PyTorch that a preset asks for: the build is in the version, in the index's URL, or the default."""
+    """Return the build that a preset asks for: in the version, by the index, or the default."""
     version, build = public(torch.torch), local(torch.torch)
     release = catalog.torch.get(version)
     if not build and torch.index == "default":
@@ -92,7 +92,7 @@ def cuda_build(cuda: str) -> str:
 
 
 def builds_for(release: TorchRelease, cuda: str) -> list[str]:
-    """Return the builds of a release that fit a CUDA base image, best first; ["cpu"] without CUDA."""
+    """Return the builds of a release for a CUDA base image, best first; ["cpu"] without CUDA."""
     if not cuda:
         return [b for b in release.builds if b == "cpu"]
     of_cuda = {b: build_cuda(b) for b in release.builds if b != "cpu"}
@@ -234,7 +234,7 @@ def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterato
 
 
 def _nearest_fitting(version: str, preset: Preset, catalog: Catalog) -> str:
-    """Return the nearest "torch VERSION+BUILD" for the preset's CUDA and Python; "" if there is none."""
+    """Return the nearest "torch VERSION+BUILD" for the preset's CUDA and Python; "" if none."""
     builds = {
         v: fitting[0]
         for v, release in catalog.torch.items()
@@ -267,7 +267,7 @@ def _check_numpy(preset: Preset, version: str, release: TorchRelease | None) -> 
 
 
 def _check_packaging(preset: Preset, version: str) -> Iterator[Finding]:
-    """Yield a finding if packaging is absent: torchvision did not load after a plain installation of torch 2.1.2."""
+    """Yield a finding if packaging is absent: without it torchvision did not load (torch 2.1.2)."""
     if key(version) < (2, 2) and not any(_names(p, "packaging") for p in preset.packages):
         reason = _(
             "torch {version} needs packaging but does not declare it, and torchvision does not "

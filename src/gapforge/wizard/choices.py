@@ -1,4 +1,4 @@
-"""List the answers that each question offers: only those that fit the previous answers. No terminal here."""
+"""List the answers that each question offers: only those that fit the previous answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PLAIN_BASE = "ubuntu:22.04"
 class Choices:
     """The user's answers, by flag or at the prompt; None for a question that is not answered.
 
-    ``base`` is an image reference, ``torch`` and ``tensorrt`` a version or "none", ``type`` "runtime" or "dev".
+    ``base`` is an image reference, ``torch`` and ``tensorrt`` a version or "none", ``type``
+    "runtime" or "dev".
     """
 
     preset: str | None = None
@@ -33,7 +34,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class MenuItem:
-    """One answer that a question offers: its ``value``, and how it is displayed. One item of a menu is the default."""
+    """One answer that a question offers. One item of each menu is the default."""
 
     value: str
     label: str
@@ -52,7 +53,7 @@ class Base:
 
 
 def find_base(reference: str, catalog: Catalog) -> Base | None:
-    """Return the base images for a tag in the catalog, a CUDA version ("12.4") or "ubuntu:22.04"; None if unknown."""
+    """Return the base images for a tag, a CUDA version or "ubuntu:22.04"; None if unknown."""
     if reference in (PLAIN_BASE, "cpu", NONE):
         return Base(PLAIN_BASE, PLAIN_BASE, "", "")
     same_cuda = [i for i in catalog.images if reference in (i.cuda, minor(i.cuda))]
@@ -67,8 +68,8 @@ def find_base(reference: str, catalog: Catalog) -> Base | None:
 def base_menu(catalog: Catalog, holdings: Holdings | None = None) -> list[MenuItem]:
     """Return the newest image of each CUDA series, newest first, and one without CUDA.
 
-    The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here and in the other
-    menus, the size that it would add to the download, if known.
+    The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here
+    and in the other menus, the size that it would add to the download, if known.
     """
     by_series: dict[str, CudaImage] = {}
     for image in sorted(catalog.images, key=lambda i: key(i.cuda), reverse=True):
@@ -91,7 +92,7 @@ def base_menu(catalog: Catalog, holdings: Holdings | None = None) -> list[MenuIt
 
 
 def python_menu(base: Base, catalog: Catalog) -> list[MenuItem]:
-    """Return the Pythons of the target that have a PyTorch; the default is the newest without a finding."""
+    """Return the Pythons that have a PyTorch; the default is the newest without a finding."""
     known = sorted(catalog.ubuntu_pythons, key=key, reverse=True)
     offered = [p for p in known if torch_releases(base, p, catalog)] or known
     notes = {p: [f.text for f in check_python(p, TARGET_OS, False, catalog)] for p in offered}
@@ -100,7 +101,7 @@ def python_menu(base: Base, catalog: Catalog) -> list[MenuItem]:
 
 
 def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[TorchRelease, str]]:
-    """Return the PyTorch releases for a base image and a Python, newest first, each with its best build."""
+    """Return the PyTorch releases for a base image, newest first, each with its best build."""
     found = []
     for release in catalog.torch.values():
         builds = builds_for(release, base.cuda)
@@ -112,7 +113,7 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
 def torch_menu(
     base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
 ) -> list[MenuItem]:
-    """Return the newest release of each PyTorch series that fits, newest first (the default), and none."""
+    """Return the newest release of each PyTorch series (default: the newest of all), and none."""
     menu: dict[str, MenuItem] = {}
     for release, build in torch_releases(base, python, catalog):
         if minor(release.torch) in menu:
@@ -130,7 +131,7 @@ def torch_menu(
 
 
 def _held_wheels(release: TorchRelease, build: str, holdings: Holdings) -> Held:
-    """Return what is held of a release's wheels, by their names in PyTorch's index or in the default one."""
+    """Return what is held of a release's wheels, from PyTorch's index or the default one."""
     held = holdings.packages(*release.packages(build).items())
     if held.size is None and build == release.default_build:
         return holdings.packages(*release.packages().items())
@@ -142,8 +143,8 @@ def tensorrt_menu(
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
 
-    The default is the newest confirmed one with a published checksum. A build for a newer CUDA than the base
-    image's is offered only if NVIDIA documents that it supports it.
+    The default is the newest confirmed one with a published checksum. A build for a newer CUDA than
+    the base image's is offered only if NVIDIA documents that it supports it.
     """
     releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog)
     confirmed = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, confirmed=True)

@@ -1,4 +1,4 @@
-"""Make a preset from the user's choices: the nearest preset as template, with the chosen versions."""
+"""Make a preset of the user's choices: the nearest preset with the chosen versions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def apply_overrides(
     catalog: Catalog,
     components: tuple[Component, ...] | None,
 ) -> dict[str, Any]:
-    """Return the raw preset with the chosen base image, Python, PyTorch and TensorRT; the rest is unchanged.
+    """Return the raw preset with the chosen base image, Python, PyTorch and TensorRT.
 
     Raise CompatibilityError, with every reason and suggestion, if the result cannot work.
     """
@@ -88,10 +88,10 @@ def warnings_of(preset: Preset, catalog: Catalog) -> list[str]:
 
 
 def template_for(base: str, project: Project, catalog: Catalog, torch: str = "") -> Preset:
-    """Return the preset nearest to a base image: same CUDA, else the next older, else any with (or without) CUDA.
+    """Return the preset nearest to a base image: the same CUDA, else the next older, else any.
 
-    Of several with the same CUDA it is the one with this ``torch`` ("2.1.2"), else the one with the newest.
-    Raise PresetError if there is none.
+    It has CUDA exactly if the base image has. Of several with the same CUDA it is the one with this
+    ``torch`` ("2.1.2"), else the one with the newest. Raise PresetError if there is none.
     """
     chosen = find_base(base, catalog)
     cuda = chosen.cuda if chosen else ""
@@ -128,10 +128,10 @@ def name_for(raw: Mapping[str, Any]) -> str:
 def preset_for(
     project: Project, base: Preset, choices: Choices, *, write: bool, catalog: Catalog | None = None
 ) -> tuple[Preset, str | None]:
-    """Return the preset that ``choices`` make of ``base``, and the new file's path relative to the project.
+    """Return the preset that ``choices`` make of ``base``, and the path of its new file.
 
-    The path is None if nothing changes or a preset with this content exists. The file is written only if
-    ``write``. Raise CompatibilityError if the choices are not compatible.
+    The path is None if nothing changes or a preset with this content exists. The file is written
+    only if ``write``. Raise CompatibilityError if the choices are not compatible.
     """
     catalog = catalog or catalogs.load(project.catalog)
     raw = apply_overrides(base.raw, choices, catalog, base.described)
@@ -206,7 +206,7 @@ def _remove_cuda(raw: dict[str, Any]) -> None:
 
 
 def _update_opencv(raw: dict[str, Any], options: dict[str, Any], catalog: Catalog) -> None:
-    """Replace an OpenCV that is too old for the CUDA and cuDNN by the oldest release that builds with them."""
+    """Replace an OpenCV that is too old for the CUDA and cuDNN by the oldest that is not."""
     sources, old, dnn = raw["sources"], options["version"], options.get("dnn", False)
     new = opencv.oldest_for(raw["cuda"], raw.get("cudnn") or "", dnn, catalog)
     if key(old) >= key(new) or new not in catalog.opencv:
@@ -318,7 +318,7 @@ def _unknown_tensorrt(wanted: str, cuda: str, near: str) -> CompatibilityError:
 def complete(
     project: Project, choices: Choices, catalog: Catalog, *, write: bool
 ) -> tuple[Preset, str | None]:
-    """Return the preset for the answers to all manual questions, made from the nearest preset, and its path."""
+    """Return the preset for the answers to all manual questions, and its path."""
     assert choices.base is not None
     template = template_for(choices.base, project, catalog, choices.torch or "")
     choices = replace(choices, preset=None)
