@@ -144,7 +144,7 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             for c in components
             if any(p != "*" for p in c.wheels)
             and "install-tool" not in entry.roles
-            and c.takes_wheel(entry)
+            and c.uses_wheel(entry)
             and c.enabled(preset)
         ]
         if "install-tool" in entry.roles:
@@ -177,7 +177,7 @@ def _requirement(text: str) -> tuple[str, str]:
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
-    used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
+    used_by = ", ".join(c.name for c in components if c.uses_source(source.name))
     entry = _entry_of(source.name, lock)
     place = (
         "sdist:" + source.sdist
