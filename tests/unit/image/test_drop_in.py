@@ -113,7 +113,11 @@ def plan(project: Project, name: str) -> Plan:
         if s not in ("ffmpeg", "opencv")
     ]
     image = LockedImage(
-        "made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, preset.os_id, preset.os_version
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id=preset.os_id,
+        os_version=preset.os_version,
     )
     lock = replace(
         samples.lock(preset, extra=tuple(extra)), images={"builder": image, "runtime": image}

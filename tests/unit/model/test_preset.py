@@ -20,8 +20,9 @@ from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
 from gapforge.model import lock as locks
 from gapforge.model import preset
-from gapforge.model.lock import Gap, Lock
+from gapforge.model.lock import Lock
 from gapforge.model.preset_status import look
+from raised import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "debian12-cpu-quickstart"
@@ -220,34 +221,26 @@ def test_what_cannot_be_found_or_read_in_korean(
     )
     with pytest.raises(PresetError, match=r"^프리셋 이름이 아닙니다: '\.\./x'$"):
         preset.find(place.presets, "../x")
-    lock = place.lock_file(NAME)
+
+
+def test_lock_that_is_missing_broken_or_repeats_a_path(place: Project) -> None:
+    put(place, samples.raw_preset())
+    file = place.lock_file(NAME)
+    shown = f"presets/{file.name}"
     with pytest.raises(LockError) as missing:
-        locks.load(lock)
-    assert (
-        missing.value.message
-        == f"presets/{lock.name} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다"
-    )
-    assert missing.value.hint == (
-        f"온라인에서 ./deps_sync.sh {NAME} 명령을 실행한 뒤 "
-        f"artifacts/{NAME}/ 폴더를 이 컴퓨터로 옮기십시오"
-    )
-    lock.write_text("{}", encoding="utf-8")
+        locks.load(file)
+    assert_error(missing.value, LockError, shown=shown, hint={"preset": NAME})
+    file.write_text("{}", encoding="utf-8")
     with pytest.raises(LockError) as broken:
-        locks.load(lock)
-    assert broken.value.message == f"presets/{lock.name}을 쓸 수 없습니다"
-    assert broken.value.faults[0].problem == "없음"
+        locks.load(file)
+    assert_error(broken.value, LockError, shown=shown, hint={"name": NAME})
+    assert f"{shown}: $.entries" in [fault.where for fault in broken.value.faults]
     whole = samples.lock(preset.find(place.presets, NAME))
     double = replace(whole, entries=(*whole.entries, whole.entries[0]))
-    lock.write_text(double.render(), encoding="utf-8")
+    file.write_text(double.render(), encoding="utf-8")
     with pytest.raises(LockError) as twice:
-        locks.load(lock)
-    assert twice.value.faults[0].problem == f'두 번 적혀 있음: "{whole.entries[0].path}"'
-    with pytest.raises(LockError) as partial:
-        replace(whole, unresolved=(Gap("deb", "gcc", "x"),)).require_complete("presets/a.lock.json")
-    assert (
-        partial.value.message
-        == "presets/a.lock.json은 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 1개"
-    )
+        locks.load(file)
+    assert values_of(twice.value.faults[0].problem) == {"path": whole.entries[0].path}
 
 
 def test_check_and_list_decide_the_same_in_korean(
@@ -352,7 +345,12 @@ def test_check_sees_stale_and_broken_locks(
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
     lock.write_text(
-        Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(),
+        Lock(
+            preset=NAME,
+            preset_sha256=current.sha256,
+            images={},
+            entries=(samples.entry("wheel", "wheels/a.whl"),),
+        ).render(),
         encoding="utf-8",
     )
     code, found = checked(place, NAME, capsys=capsys)
@@ -368,7 +366,9 @@ def test_check_sees_stale_and_broken_locks(
         "partial",
         2,
     )
-    lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
+    lock.write_text(
+        Lock(preset=NAME, preset_sha256="0" * 64, images={}, entries=()).render(), encoding="utf-8"
+    )
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
     lock.write_text("{}", encoding="utf-8")
