@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gapforge.model import component
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.preset import Preset, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+COMPONENTS = component.load_all(ROOT / "components")
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def raw_preset(**changes: Any) -> dict[str, Any]:
 
 
 def preset(**changes: Any) -> Preset:
-    return parse(raw_preset(**changes))
+    return parse(raw_preset(**changes), COMPONENTS)
 
 
 def sha(data: bytes) -> str:

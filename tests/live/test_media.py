@@ -146,7 +146,7 @@ def test_a_disk_that_takes_no_large_file(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 15, done.stderr
-    assert "the file is larger than this file system takes (FAT32 ends at 4 GiB)" in done.stderr
+    assert "FAT32" in done.stderr and "4 GiB" in done.stderr
     assert (
         "next: " in done.stderr
         and "--volume-size fat32" in done.stderr
@@ -266,8 +266,8 @@ def test_a_stick_that_is_pulled_out(tmp_path: Path) -> None:
         )
     assert (
         str(tmp_path / "stick") in said
-        and "the disk is gone" in said
-        and "plug it in again" in said
+        and "the disk was removed" in said
+        and "plug the disk in again" in said
     ), said
     assert tree(made.project.artifacts) == before
     with exfat(tmp_path / "again", stick) as folder:

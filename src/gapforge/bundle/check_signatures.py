@@ -20,8 +20,9 @@ from gapforge.base.project import Project
 from gapforge.base.text import utc
 from gapforge.bundle.read_errors import why_unreadable
 from gapforge.bundle.sign_bundle import lock_signature_name, signature_name
-from gapforge.bundle.volume_format import BUNDLE_ID, PRESET_NAME, Damaged, Identity, View
+from gapforge.bundle.volume_format import BUNDLE_ID, Damaged, Identity, View
 from gapforge.bundle.volume_plan import Index, index_name, read_index, render_index
+from gapforge.model.names import PRESET_NAME
 from gapforge.trust import accepted_indexes, ssh_signatures
 from gapforge.trust.accepted_indexes import Accepted, Record
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from gapforge import __version__
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import GapforgeError
 from gapforge.base.files import SHA256_HEX, sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
@@ -238,7 +238,7 @@ def _item(entry: Entry, lock: Lock, preset: Preset | None, state: Callable[[str]
         image = next((lock.images[role] for role in entry.roles if role in lock.images), None)
         origin = image.reference if image else entry.origin
     elif entry.origin == "url" and entry.urls:
-        origin = _address(entry.urls[0])
+        origin = without_credentials(entry.urls[0])
     return Item(
         entry.kind,
         name,
@@ -251,12 +251,3 @@ def _item(entry: Entry, lock: Lock, preset: Preset | None, state: Callable[[str]
         bool(entry.trust),
         bool(source and source.gated),
     )
-
-
-def _address(address: str) -> str:
-    """An address without user, password, query or fragment, which may hold a token."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address.partition("?")[0]
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))

@@ -13,5 +13,5 @@ def why_unreadable(error: Damaged | OSError) -> str:
     if isinstance(error, Damaged):
         return str(error)
     if is_gone(error):
-        return _("the disk is gone")
+        return _("the disk was removed")
     return unreadable(error)

@@ -22,6 +22,7 @@ from gapforge.bundle.contents import LOCK as LOCK_FILE
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.volume_format import Damaged, View
 from gapforge.bundle.volume_plan import Index, Plan, Sealed, index_name, read_index, render_index
+from gapforge.model import lock as locks
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (
@@ -33,7 +34,7 @@ from gapforge.trust.ssh_signatures import (
     Signature,
     SigningKey,
 )
-from gapforge.trust.trusted_signers import LOCK_SIGNATURE, MAX_LOCK
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
 _PROBE = "gapforge-probe"  # the namespace of a signature that nobody gets
 
@@ -186,7 +187,7 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
     for preset in presets:
         lock = project.artifacts_of(preset) / LOCK_FILE
         try:
-            texts[preset] = read_regular(lock, MAX_LOCK)
+            texts[preset] = read_regular(lock, locks.MAX_BYTES)
         except (OSError, ValueError) as error:
             why = os_says(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
@@ -225,7 +226,7 @@ def _lock_text(project: Project, contents: Contents, view: View) -> bytes | None
         project.artifacts_of(view.preset) / LOCK_FILE,
     ):
         try:
-            text = read_regular(path, MAX_LOCK)
+            text = read_regular(path, locks.MAX_BYTES)
         except (OSError, ValueError):
             continue
         if sha256_bytes(text) == view.lock:
@@ -281,7 +282,7 @@ def _lay(folder: Path, text: bytes, signature: bytes) -> None:
     """Put the signature beside the lock that it signs, if that is there."""
     remove_litter(folder / LOCK_SIGNATURE)
     try:
-        if read_regular(folder / LOCK_FILE, MAX_LOCK) != text:
+        if read_regular(folder / LOCK_FILE, locks.MAX_BYTES) != text:
             return
     except (OSError, ValueError):
         return

@@ -50,7 +50,6 @@ from gapforge.store import unfinished_imports
 from gapforge.store.store import Store
 from gapforge.trust.trusted_signers import Untrusted
 
-MAX_LOCK = 8 << 20  # bytes of lock.json
 MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
 _SHOWN = 8  # names of objects in one line
 
@@ -441,7 +440,7 @@ class _Import:
             self.result.incomplete[view.preset] = -1
             return None
         shown, size = lock_of(view.preset), path.stat().st_size
-        if size > MAX_LOCK:
+        if size > locks.MAX_BYTES:
             raise _altered(_("{shown} has {size} bytes", shown=shown, size=size))
         text = path.read_bytes()
         # A lock's objects hold a hash each; text of any other shape could take far more memory than it has bytes.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gapforge.base.i18n import _
-from gapforge.base.parallel import go_on, on_all_cores
+from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.bundle.hashing import BUFFER
 from gapforge.bundle.page_cache import Flow
 from gapforge.bundle.volume_format import Damaged, Piece, open_regular
@@ -42,7 +42,7 @@ def read_piece(
         _own.flow = Flow(handle)
     _own.flow.begin(piece.position)
     while done < piece.span.length:
-        go_on()
+        raise_if_stopped()
         wanted = _own.buffer[: piece.span.length - done]
         count = os.preadv(handle, [wanted], piece.position + done)
         if not count:

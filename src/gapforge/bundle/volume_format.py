@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 from gapforge.base.files import SHA256_HEX, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import says
+from gapforge.model.names import PRESET_NAME
 
 FORMAT = 2
 SUFFIX = ".gfv"
@@ -41,7 +42,6 @@ MAX_VOLUMES = 999_999
 MAX_VOLUME_SIZE = 1 << 62  # bytes
 MAX_VIEWS = 1000
 BUNDLE_ID = re.compile(r"[0-9a-f]{24}")
-PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NO_HASH = "0" * 64
 Words = Callable[
     [], str

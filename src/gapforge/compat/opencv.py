@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from gapforge.base.i18n import _, localized
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Problem, error, nearest_version, unknown, warning
 from gapforge.compat.torch import numpy_allowed
 from gapforge.compat.versions import key, minor, within
-from gapforge.model.preset import Preset
+from gapforge.model.preset import Options, Preset
 
 
 def check(preset: Preset, catalog: Catalog) -> list[Problem]:
@@ -26,9 +25,10 @@ def check(preset: Preset, catalog: Catalog) -> list[Problem]:
 
 def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
     """cv2 of an OpenCV older than NumPy 2's support may build and still fail when it is imported or used."""
-    if preset.opencv is None:
+    opencv = preset.component("opencv")
+    if opencv is None:
         return []
-    version, path = preset.opencv.version, "$.python.packages"
+    version, path = opencv.text("version"), "$.python.packages"
     for numpy, least in catalog.opencv_numpy:
         if key(version) < key(least) and numpy_allowed(preset, numpy):
             return [
@@ -48,9 +48,11 @@ def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
 
 
 def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None or preset.ffmpeg is None or "-DWITH_FFMPEG=OFF" in preset.opencv.cmake:
+    opencv, built = preset.component("opencv"), preset.component("ffmpeg")
+    if opencv is None or built is None or "-DWITH_FFMPEG=OFF" in opencv.list("cmake"):
         return []
-    version, ffmpeg, path = preset.opencv.version, preset.ffmpeg.version, "$.opencv.version"
+    version, ffmpeg = opencv.text("version"), built.text("version")
+    path = f"{opencv.path}.version"
     for fails, last in sorted(catalog.opencv_ffmpeg_fails, key=lambda f: key(f[0]), reverse=True):
         if key(ffmpeg) >= key(fails) and key(version) <= key(last):
             newer = next((v for v in sorted(catalog.opencv, key=key) if key(v) > key(last)), "")
@@ -98,11 +100,11 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
 
 
 def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
-    opencv, cuda = preset.opencv, preset.cuda
-    if opencv is None or not opencv.cuda or not cuda:
+    opencv, cuda = preset.component("opencv"), preset.cuda
+    if opencv is None or not opencv.flag("cuda") or not cuda:
         return []
     problems: list[Problem] = []
-    path, version = "$.opencv.version", opencv.version
+    path, version = f"{opencv.path}.version", opencv.text("version")
     if version not in catalog.opencv:
         problems.append(
             unknown(
@@ -116,7 +118,7 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
         if (
             key(minor(cuda)) >= key(need.cuda)
             and key(version) < key(need.opencv)
-            and (opencv.dnn or not need.dnn_only)
+            and (opencv.flag("dnn") or not need.dnn_only)
         ):
             problems.append(
                 error(
@@ -185,18 +187,19 @@ def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
                 ),
             )
         )
-    return problems + _opencv_cudnn(preset, catalog)
+    return problems + _opencv_cudnn(opencv, preset.cudnn, catalog)
 
 
-def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
-    assert preset.opencv is not None
-    if not preset.opencv.dnn:
+def _opencv_cudnn(opencv: Options, have: str, catalog: Catalog) -> list[Problem]:
+    """Check OpenCV's DNN against the preset's cuDNN ``have``, "" for none."""
+    version = opencv.text("version")
+    if not opencv.flag("dnn"):
         return []
-    if not preset.cudnn:
+    if not have:
         return [
             error(
                 "opencv-cudnn",
-                "$.opencv.dnn",
+                f"{opencv.path}.dnn",
                 _(
                     "OpenCV's DNN on CUDA needs cuDNN and the preset has none, so DNN "
                     "would silently be CPU only; take a base image with cudnn, or set "
@@ -204,18 +207,18 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
                 ),
             )
         ]
-    for cudnn, opencv in catalog.opencv_cudnn:
-        if key(preset.cudnn) >= key(cudnn) and key(preset.opencv.version) < key(opencv):
+    for cudnn, least in catalog.opencv_cudnn:
+        if key(have) >= key(cudnn) and key(version) < key(least):
             return [
                 error(
                     "opencv-cudnn",
-                    "$.opencv.version",
+                    f"{opencv.path}.version",
                     _(
                         "OpenCV {version}'s DNN does not build with cuDNN {cudnn}; take "
                         "OpenCV {opencv}, or a base image with cuDNN 8",
-                        version=preset.opencv.version,
+                        version=version,
                         cudnn=cudnn,
-                        opencv=opencv,
+                        opencv=least,
                     ),
                 )
             ]
@@ -224,8 +227,9 @@ def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
 
 def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
     """nvcc refuses a host compiler that is newer than it knows; OpenCV's kernels and FFmpeg's filters both use it."""
-    nvcc = (preset.opencv is not None and preset.opencv.cuda) or (
-        preset.ffmpeg is not None and "--enable-cuda-nvcc" in preset.ffmpeg.configure
+    opencv, ffmpeg = preset.component("opencv"), preset.component("ffmpeg")
+    nvcc = (opencv is not None and opencv.flag("cuda")) or (
+        ffmpeg is not None and "--enable-cuda-nvcc" in ffmpeg.list("configure")
     )
     if not nvcc or not preset.cuda:
         return []
@@ -255,11 +259,11 @@ def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
 
 
 def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None or not preset.opencv.cuda or not preset.cuda:
+    opencv = preset.component("opencv")
+    if opencv is None or not opencv.flag("cuda") or not preset.cuda:
         return []
     problems: list[Problem] = []
     cuda = minor(preset.cuda)
-    names: Sequence[str] = preset.opencv.architectures
     suggested = ", ".join(catalog.suggested_architectures(cuda))
 
     def instead(rest: str) -> str:
@@ -268,8 +272,8 @@ def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
             return _("with CUDA {cuda} take {suggested}", cuda=cuda, suggested=suggested)
         return _("take {rest}", rest=rest)
 
-    for index, compute in enumerate(names):
-        path = f"$.opencv.architectures[{index}]"
+    for index, compute in enumerate(opencv.list("architectures")):
+        path = f"{opencv.path}.architectures[{index}]"
         known = catalog.architectures.get(compute)
         if known is None:
             problems.append(

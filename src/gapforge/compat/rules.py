@@ -23,6 +23,7 @@ from gapforge.compat.torch import (
     undeclared_problems,
 )
 from gapforge.compat.versions import key, major, minor
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 
 __all__ = [
@@ -123,8 +124,9 @@ def driver_problems(preset: Preset, driver: str, catalog: Catalog) -> list[Probl
         ]
     version = _headers_version(preset)
     headers = catalog.headers.get(version)
-    if headers and headers.driver and preset.ffmpeg and key(driver) < key(headers.driver):
-        take = _headers_for(preset.ffmpeg.version, catalog)
+    ffmpeg = preset.component("ffmpeg")
+    if headers and headers.driver and ffmpeg and key(driver) < key(headers.driver):
+        take = _headers_for(ffmpeg.text("version"), catalog)
         return [
             error(
                 "driver",
@@ -168,7 +170,8 @@ def _toolkit_driver(cuda: str, catalog: Catalog) -> str:
 
 def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
     problems: list[Problem] = []
-    for role in ("builder", "runtime"):
+    opencv = preset.component("opencv")
+    for role in ROLES:
         reference = preset.base(role).image
         match = re.search(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$", reference)
         path = f"$.base.{role}.image"
@@ -208,7 +211,7 @@ def _base_images(preset: Preset, catalog: Catalog) -> list[Problem]:
                 )
             )
         problems += _base_cudnn(preset, catalog, role, rest)
-        if role == "builder" and "devel" not in rest and preset.opencv and preset.opencv.cuda:
+        if role == "builder" and "devel" not in rest and opencv and opencv.flag("cuda"):
             problems.append(
                 error(
                     "base-devel",
@@ -295,9 +298,10 @@ def _headers_version(preset: Preset) -> str:
 
 
 def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if preset.ffmpeg is None:
+    ffmpeg = preset.component("ffmpeg")
+    if ffmpeg is None:
         return []
-    version, options = preset.ffmpeg.version, preset.ffmpeg.configure
+    version, options = ffmpeg.text("version"), ffmpeg.list("configure")
     problems: list[Problem] = []
     for option in options:
         name = option.split("=")[0]
@@ -305,7 +309,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
             problems.append(
                 warning(
                     "nonfree",
-                    "$.ffmpeg.configure",
+                    f"{ffmpeg.path}.configure",
                     _(
                         "{option} makes the FFmpeg binary nonfree, so the image may not "
                         "be redistributed; nvenc, nvdec and cuvid work without it",
@@ -324,7 +328,7 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
                 problems.append(
                     error(
                         "ffmpeg-nvcc",
-                        "$.ffmpeg.configure",
+                        f"{ffmpeg.path}.configure",
                         _(
                             "FFmpeg {version} asks nvcc for compute_{replace}, which "
                             "CUDA {cuda} has not; add --nvccflags=-gencode "

@@ -362,10 +362,11 @@ def _cudnn(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[P
 
 
 def _gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None:
+    opencv = preset.component("opencv")
+    if opencv is None:
         return []
     problems = []
-    for compute in preset.opencv.architectures:
+    for compute in opencv.list("architectures"):
         since = next(
             (
                 start
@@ -380,7 +381,7 @@ def _gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Pr
             problems.append(
                 warning(
                     "tensorrt-gpu",
-                    "$.opencv.architectures",
+                    f"{opencv.path}.architectures",
                     _(
                         "TensorRT dropped {name} (compute {compute}) in {since}: on such "
                         "a GPU OpenCV runs and TensorRT does not",

@@ -77,7 +77,7 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     source = preset.sources.get("nv-codec-headers")
     match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
     headers = catalog.headers.get(match[0]) if match else None
-    trt = preset.tensorrt
+    trt, opencv = preset.tensorrt, preset.component("opencv")
     dropped = [
         d
         for d in catalog.tensorrt_dropped
@@ -90,7 +90,7 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
         least_driver=catalog.minor_drivers.get(versions.major(preset.cuda), ""),
         headers=headers.version if headers else "",
         headers_driver=headers.driver if headers else "",
-        compiled_for=preset.opencv.architectures if preset.opencv and preset.opencv.cuda else (),
+        compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
         tensorrt=trt.version if trt else "",
         tensorrt_compute=compute,
         tensorrt_before=before,

@@ -11,6 +11,7 @@ from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.model.lock_format_1 import reason_of
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.schema import (
     Choice,
@@ -26,8 +27,9 @@ from gapforge.model.schema import (
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
 FORMAT = 2  # of locks that are written; format 1 is read too
+MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
-ROLES = ("builder", "runtime", "install-tool")
+_ROLES = (*ROLES, "install-tool")
 
 _HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
@@ -65,7 +67,7 @@ def _shape(version: int, reason: Shape) -> Record:
                         "name": Text("package, source or image role"),
                         "version": Text(),
                         "architecture": Text(),
-                        "roles": Items(Choice(ROLES)),
+                        "roles": Items(Choice(_ROLES)),
                         "urls": Items(Text()),
                         "trust": Choice(("first-use",)),
                         "licence": Nullable(Text()),
@@ -230,6 +232,11 @@ def load(file: Path, *, shown: str = "") -> Lock:
                 "{shown} does not exist: this preset has not been synced on this machine",
                 shown=shown,
             ),
+            hint=_sync_and_carry(name),
+        )
+    if file.stat().st_size > MAX_BYTES:
+        raise LockError(
+            _("{shown}: more than {most} bytes", shown=shown, most=MAX_BYTES),
             hint=_sync_and_carry(name),
         )
     raw, faults = read_json(file, _AnyFormat(), shown)

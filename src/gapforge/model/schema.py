@@ -184,6 +184,33 @@ class Nullable(Shape):
 
 
 @dataclass(frozen=True)
+class AnyOf(Shape):
+    """A value of one of several shapes, no two of which are of the same JSON type."""
+
+    shapes: tuple[Shape, ...]
+    about: str = ""
+
+    def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
+        kinds: dict[type, tuple[type[Shape], ...]] = {
+            str: (Text,),
+            bool: (Flag,),
+            list: (Items,),
+            dict: (Record, Table),
+        }
+        for shape in self.shapes:
+            if isinstance(shape, kinds.get(type(value), ())):
+                shape.check(value, path, faults, file)
+                return
+        _fault(faults, file, path, _not_allowed(value), self.wanted())
+
+    def wanted(self) -> str:
+        return _(" or ").join(shape.wanted() for shape in self.shapes)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [shape.schema() for shape in self.shapes], **self._about()}
+
+
+@dataclass(frozen=True)
 class Items(Shape):
     """A list whose members all have one shape."""
 
@@ -259,38 +286,50 @@ class Table(Shape):
 
 @dataclass(frozen=True)
 class Record(Shape):
-    """An object with known keys. An unknown key is a fault, with the nearest known one."""
+    """An object with known keys.
+
+    An unknown key is a fault with the nearest known one, unless ``others`` describes further keys.
+    """
 
     required: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
     about: str = ""
+    others: Table | None = None
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, dict):
             _fault(faults, file, path, _no_object(value), self.wanted())
             return
         known = {**self.required, **self.optional}
-        for name in value:
-            if name not in known:
-                close = nearest(name, list(known))
-                problem = _("unknown key{close}", close=close)
+        unknown = {name: member for name, member in value.items() if name not in known}
+        if self.others is not None:
+            self.others.check(unknown, path, faults, file)
+        else:
+            for name in unknown:
+                problem = _("unknown key{close}", close=nearest(name, list(known)))
                 _fault(faults, file, f"{path}.{name}", problem, one_of(sorted(known)))
         for name, shape in known.items():
             if name in value:
                 shape.check(value[name], f"{path}.{name}", faults, file)
             elif name in self.required:
-                # The schema's description where the reader's language is the schema's.
-                wanted = (shape.about if language() == "en" else "") or shape.wanted()
+                # The description, where it is in the reader's language: those of components are.
+                about = _(shape.about)
+                readable = language() == "en" or about != shape.about
+                wanted = (about if readable else "") or shape.wanted()
                 _fault(faults, file, f"{path}.{name}", _("is missing"), wanted)
 
     def schema(self) -> dict[str, Any]:
-        return {
+        properties = {**self.required, **self.optional}
+        result: dict[str, Any] = {
             "type": "object",
-            "properties": {k: s.schema() for k, s in {**self.required, **self.optional}.items()},
+            "properties": {name: shape.schema() for name, shape in properties.items()},
             "required": sorted(self.required),
             "additionalProperties": False,
-            **self._about(),
         }
+        if self.others is not None:
+            further = self.others.schema()
+            result |= {key: further[key] for key in ("propertyNames", "additionalProperties")}
+        return {**result, **self._about()}
 
 
 @dataclass(frozen=True)

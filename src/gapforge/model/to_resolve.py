@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -10,10 +9,9 @@ from typing import Any
 
 from gapforge.base.i18n import ngettext
 from gapforge.model.lock import Lock
+from gapforge.model.names import ROLES, normalized, package_of
 from gapforge.model.preset import Preset
 from gapforge.model.unresolved_item import Reason
-
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,13 @@ def _images(preset: Preset, lock: Lock | None) -> list[ToResolve]:
 
 
 def _wheels(preset: Preset, lock: Lock | None) -> list[ToResolve]:
-    locked = {_normal(entry.name) for entry in lock.of("wheel")} if lock else set()
+    locked = {normalized(entry.name) for entry in lock.of("wheel")} if lock else set()
     torch = preset.pytorch.requirements() if preset.pytorch else ()
     index = preset.pytorch.index if preset.pytorch else "default"
     return [
         ToResolve("wheel", requirement, index if requirement in torch else "default")
         for requirement in (*torch, *preset.packages)
-        if _normal(re.split(r"[\s\[=<>~!]", requirement, maxsplit=1)[0]) not in locked
+        if package_of(requirement) not in locked
     ]
 
 
@@ -123,7 +121,3 @@ def _sources(preset: Preset, lock: Lock | None) -> list[ToResolve]:
             where = source.urls[0] if source.urls else source.sdist or f"apt:{source.apt_source}"
             missing.append(ToResolve(kind, source.name, where))
     return missing
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

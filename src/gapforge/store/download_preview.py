@@ -7,11 +7,10 @@ from typing import Any
 
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.store.known_sizes import Held, Holdings
 from gapforge.store.store import Store
-
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True)

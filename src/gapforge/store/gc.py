@@ -25,12 +25,12 @@ from gapforge.base.system_errors import os_says, unexaminable, unlistable, unrea
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
+from gapforge.model.names import PRESET_NAME
 from gapforge.store import unfinished_imports
 from gapforge.store.store import Store
 
 LOCK_FILE, LOCK_SUFFIX = "lock.json", ".lock.json"
 BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a sync into another artifacts folder
-PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
 _CARRIED = re.compile(

@@ -20,7 +20,8 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
-from gapforge.store.inventory import PRESET_NAME, Inventory
+from gapforge.model.names import PRESET_NAME
+from gapforge.store.inventory import Inventory
 from gapforge.store.verify_artifacts import hash_all, walk
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 

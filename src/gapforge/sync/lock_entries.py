@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from gapforge.base.errors import CompatibilityError, Fault, ResolveError
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.sync.apt import DebFile
 
-ROLES = BUILDER, RUNTIME = ("builder", "runtime")
+BUILDER, RUNTIME = ROLES
 
 
 def image_entries(role: str, files: Mapping[str, tuple[str, int]]) -> list[Entry]:

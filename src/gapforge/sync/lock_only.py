@@ -19,6 +19,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import look
@@ -26,7 +27,7 @@ from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import BUILDER, ROLES, deb_entries, image_entries
+from gapforge.sync.lock_entries import BUILDER, deb_entries, image_entries
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.options import Options, Outcome
 from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text

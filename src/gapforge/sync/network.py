@@ -27,8 +27,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, UsageError
 from gapforge.base.i18n import _
 from gapforge.model.unresolved_item import Reason
@@ -160,13 +160,6 @@ class Network:
         return options
 
 
-def shown(address: str) -> str:
-    """``address`` fit for messages, locks and logs: without user, password, or query (which may be a token)."""
-    parts = urlsplit(address)
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
     for source, target in pairs:
         if (
@@ -188,7 +181,11 @@ def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
             source, target = lone, word
         if not source or not target:
             raise UsageError(
-                _("{variable}: {word!r} is not FROM=TO", variable=variable, word=shown(word)),
+                _(
+                    "{variable}: {word!r} is not FROM=TO",
+                    variable=variable,
+                    word=without_credentials(word),
+                ),
                 hint=_(
                     "{variable}='https://upstream/=https://mirror/' (several are "
                     "separated by blanks)",

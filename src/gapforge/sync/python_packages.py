@@ -24,6 +24,7 @@ from gapforge.base.files import SAFE_NAME, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model.lock import Entry
+from gapforge.model.names import package_of
 from gapforge.model.preset import Preset
 from gapforge.model.unresolved_item import DEFAULT_INDEX, NO_ANSWER, Reason, server_name
 from gapforge.sync.network import Network, NoAnswerError
@@ -109,7 +110,7 @@ class Resolver:
             surprise = [
                 p["name"]
                 for p in found
-                if p["name"] in TORCH_SET and p["name"] not in map(_name, wanted)
+                if p["name"] in TORCH_SET and p["name"] not in map(package_of, wanted)
             ]
             if not index or not surprise:
                 break
@@ -440,7 +441,7 @@ def _explain(
             faults=[Fault("uv", reason[:2000])],
             hint=_check_network(),
         )
-    package = names[0] if names[0] != "gapforge-target" else _name(requirements[0])
+    package = names[0] if names[0] != "gapforge-target" else package_of(requirements[0])
     return ResolveError(
         _(
             "{package}: no wheel fits CPython {python} on {os_id} {os_version}",
@@ -491,12 +492,6 @@ def _toml(text: str, project: Project) -> dict[str, Any]:
     else:
         loaded = parser.loads(text)
     return loaded
-
-
-def _name(requirement: str) -> str:
-    """The normalized name that a requirement begins with."""
-    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
-    return re.sub(r"[-_.]+", "-", match[0] if match else requirement).lower()
 
 
 def _file(raw: Mapping[str, Any]) -> str:

@@ -21,20 +21,14 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store.store import Laid, Store
 from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import (
-    BUILDER,
-    ROLES,
-    check_base,
-    deb_entries,
-    image_entries,
-    same_image,
-)
+from gapforge.sync.lock_entries import BUILDER, check_base, deb_entries, image_entries, same_image
 from gapforge.sync.network import Network
 from gapforge.sync.options import Options, Outcome
 from gapforge.sync.python_packages import Resolver, Sdist, Wheel, requirements_text

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.base.i18n import _, localized, speaking
+from gapforge.base.addresses import without_credentials
+from gapforge.base.i18n import _, localized, use_language
 from gapforge.compat import versions
-from gapforge.model.component import Component, canonical
+from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason
 
@@ -65,7 +66,7 @@ def render(
     language: str,
 ) -> str:
     """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
-    with speaking(language):
+    with use_language(language):
         return _Document(stacks, components, drivers, review).text()
 
 
@@ -82,7 +83,7 @@ def rows_of(stack: Stack, components: Sequence[Component]) -> list[Row]:
 
 def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
     rows = []
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         base = preset.base(role)
         locked = lock.images.get(role) if lock else None
         if locked and locked.os_id:
@@ -124,8 +125,8 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             rows.append(Row("wheel", name, version, "", place, "", wanted[name]))
     if lock is None:
         return rows
-    for entry in sorted(lock.of("wheel"), key=lambda e: canonical(e.name)):
-        name = canonical(entry.name)
+    for entry in sorted(lock.of("wheel"), key=lambda e: normalized(e.name)):
+        name = normalized(entry.name)
         reasons = [wanted[name]] if name in wanted else []
         # A component that takes "*" depends on nothing in particular.
         reasons += [
@@ -162,7 +163,7 @@ def _requirement(text: str) -> tuple[str, str]:
     """("numpy", "1.26.4") for "numpy==1.26.4"; the constraint itself where it is no pin."""
     match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==(.+)|(.*))", text)
     assert match is not None, text  # the preset's shape allows nothing else
-    return canonical(match[1]), (match[2] or match[3] or "").strip()
+    return normalized(match[1]), (match[2] or match[3] or "").strip()
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
@@ -173,7 +174,7 @@ def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[C
         if source.sdist
         else "apt-source:" + source.apt_source
         if source.apt_source
-        else plain_address(source.urls[0])
+        else without_credentials(source.urls[0])
     )
     return Row(
         kind="tensorrt" if source.name == "tensorrt" else "source",
@@ -192,12 +193,6 @@ def _entry_of(name: str, lock: Lock | None) -> Entry | None:
     if lock is None:
         return None
     return next((e for e in lock.of("source", "tensorrt") if e.name == name), None)
-
-
-def plain_address(address: str) -> str:
-    """An address without user, password, query or fragment."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
 
 
 def _cell(text: str) -> str:
@@ -276,6 +271,11 @@ class _Document:
         return ["## " + _("How to read this"), "", *[f"- {item}" for item in items], ""]
 
     def _overview(self) -> list[str]:
+        built = [
+            c
+            for c in self.components
+            if c.has_version and any(s.preset.component(c.asked_by) for s in self.stacks)
+        ]
         rows = []
         for stack in self.stacks:
             p = stack.preset
@@ -296,8 +296,7 @@ class _Document:
                     p.python,
                     torch or "—",
                     p.tensorrt.version if p.tensorrt else "—",
-                    self._built_version(stack, "ffmpeg", p.ffmpeg.version if p.ffmpeg else ""),
-                    self._built_version(stack, "opencv", p.opencv.version if p.opencv else ""),
+                    *(self._built_version(stack, component) for component in built),
                     self._state(stack),
                 ]
             )
@@ -310,15 +309,17 @@ class _Document:
             "Python",
             "torch/vision/audio",
             "TensorRT",
-            "FFmpeg",
-            "OpenCV",
+            *(component.title for component in built),
             _("lock"),
         ]
         return ["## " + _("Overview"), "", *_table(head, rows)]
 
-    def _built_version(self, stack: Stack, name: str, asked: str) -> str:
-        entry = _entry_of(name, stack.lock)
-        return (entry.version if entry and asked else "") or asked or "—"
+    def _built_version(self, stack: Stack, component: Component) -> str:
+        options = stack.preset.component(component.asked_by)
+        if options is None:
+            return "—"
+        entry = _entry_of(component.name, stack.lock)
+        return (entry.version if entry else "") or options.text("version") or "—"
 
     def _state(self, stack: Stack) -> str:
         if stack.stale:
@@ -544,7 +545,7 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
     IN_BASE for what the base image has already."""
     preset = stack.preset
     roles: dict[str, list[str]] = {}
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}

@@ -24,8 +24,6 @@ from gapforge.sync.python_packages import Resolver
 from gapforge.updates.candidates import Candidate, Component, Raw, components
 from gapforge.updates.published_releases import Upstream
 
-LINE = 116  # columns of a line in a written preset
-
 
 @dataclass(frozen=True)
 class Outlook:
@@ -64,7 +62,7 @@ def combine(
     before = set(judge(preset))
 
     def why_not(raw: Raw) -> str:
-        found = judge(parse(raw))
+        found = judge(parse(raw, preset.described))
         return next((text for problem, text in found.items() if problem not in before), "")
 
     for component in parts:
@@ -114,38 +112,6 @@ def new_preset(outlook: Outlook, name: str, previous: str) -> Raw:
         N_("{previous} with newer releases: {changes}"), previous=previous, changes=changes
     )
     return raw
-
-
-def render(value: Any, indent: int = 0, used: int = 0) -> str:
-    """JSON in the order given, as people write presets: what fits on a line stays on one."""
-    flat = json.dumps(value, ensure_ascii=False)
-    top = indent == 0 and isinstance(value, dict)
-    if not isinstance(value, (dict, list)) or (not top and indent + used + len(flat) <= LINE):
-        return flat
-    inner = " " * (indent + 2)
-    if isinstance(value, dict):
-        parts = [
-            f"{json.dumps(k, ensure_ascii=False)}: {render(v, indent + 2, len(k) + 5)}"
-            for k, v in value.items()
-        ]
-        return "{\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * indent + "}"
-    if not any(
-        isinstance(member, (dict, list)) for member in value
-    ):  # many short words: fill the lines
-        lines = [""]
-        for word in (json.dumps(member, ensure_ascii=False) for member in value):
-            joined = f"{lines[-1]}, {word}" if lines[-1] else word
-            lines[-1:] = (
-                [joined] if len(inner + joined) < LINE or not lines[-1] else [lines[-1], word]
-            )
-        return "[\n" + ",\n".join(inner + line for line in lines) + "\n" + " " * indent + "]"
-    return (
-        "[\n"
-        + ",\n".join(inner + render(member, indent + 2) for member in value)
-        + "\n"
-        + " " * indent
-        + "]"
-    )
 
 
 def _changed(raw: Raw, candidate: Candidate) -> Raw:

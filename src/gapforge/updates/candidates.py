@@ -12,7 +12,8 @@ from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.versions import key, local, major, minor, public, within
 from gapforge.model.lock import Lock
-from gapforge.model.preset import Preset, PyTorch
+from gapforge.model.names import ROLES, normalized, package_of
+from gapforge.model.preset import Preset, PyTorch, written_options
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import TORCH_SET, Resolver
 from gapforge.updates import published_releases
@@ -165,7 +166,7 @@ def _base(
 
 def _take_base(old: str, new: str) -> Callable[[Raw], None]:
     def apply(raw: Raw) -> None:
-        for role in ("builder", "runtime"):
+        for role in ROLES:
             base = raw["base"][role]
             if "image" in base and CUDA_TAG.fullmatch(base["image"]):
                 base["image"] = base["image"].replace(f":{old}-", f":{new}-")
@@ -176,7 +177,7 @@ def _take_base(old: str, new: str) -> Callable[[Raw], None]:
 
 def _moved(component: Component, preset: Preset, network: Network, lock: Lock | None) -> None:
     """Say so when a tag stands for another image than the one that the lock has."""
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         locked = lock.images.get(role) if lock else None
         pinned = preset.base(role).digest or (locked.reference.partition("@")[2] if locked else "")
         if not pinned or not preset.base(role).image:
@@ -268,10 +269,8 @@ def _package(
             if not component.newest:
                 component.problem = error.message
             break
-        plain = re.sub(r"[-_.]+", "-", name.split("[")[0]).lower()
-        version = next(
-            (w.version for w in wheels if re.sub(r"[-_.]+", "-", w.name).lower() == plain), ""
-        )
+        plain = package_of(name)
+        version = next((w.version for w in wheels if normalized(w.name) == plain), "")
         component.newest = component.newest or version
         if key(version) <= key(current):
             break
@@ -357,10 +356,8 @@ def _sources(
     for name, source in preset.sources.items():
         if name in ("tensorrt", "opencv-contrib") or name.startswith("opencv-cache-"):
             continue
-        component = Component(
-            name,
-            source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else ""),
-        )
+        built = preset.component(name)
+        component = Component(name, source.version or (built.text("version") if built else ""))
         found.append(component)
         if not source.urls:
             component.newest = component.current
@@ -404,8 +401,7 @@ def _take_release(
     # Two archives called 4.12.0.tar.gz would be one file in artifacts/NAME/sources.
     plain = last if last.startswith(name.split("-")[0]) else f"{name}-{release.version}.tar.gz"
     address, file, sha256 = known or (url, plain, "")
-    part = name if name in ("ffmpeg", "opencv") else ""
-    return _take_source(name, release.version, address, file, sha256, part)
+    return _take_source(name, release.version, address, file, sha256, name)
 
 
 def _take_source(
@@ -427,8 +423,9 @@ def _take_source(
             source["file"] = file
         else:
             source.pop("file", None)
-        if part and raw.get(part):
-            raw[part]["version"] = version
+        options = raw.get("tensorrt") if part == "tensorrt" else written_options(raw, part)
+        if options and "version" in options:
+            options["version"] = version
 
     return apply
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin
 
 from gapforge.base import process
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError, ToolError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.compat.catalog import documents
 from gapforge.compat.versions import key
 from gapforge.sync.http_get import Answer, get, last_line
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 MOST_PAGES = 30  # of 100 tags; no project here has more
 MANIFEST_BYTES = 4_000_000
@@ -69,7 +70,7 @@ def releases(upstream: Upstream, network: Network) -> list[Release]:
         names = registry_tags(upstream.address, network)
     found = matching(names, upstream.pattern)
     if not found:
-        where = shown(upstream.address)
+        where = without_credentials(upstream.address)
         raise FetchError(
             _(
                 "{where} answered, but lists no release that looks like {pattern}",
@@ -107,7 +108,7 @@ def github_tags(address: str, network: Network) -> list[str]:
             page = json.loads(answer.body)
             names += [str(tag["name"]) for tag in page]
         except (ValueError, TypeError, KeyError) as error:
-            where = shown(address)
+            where = without_credentials(address)
             raise FetchError(
                 _("{where} answers something that is no list of tags", where=where),
                 hint=_("a proxy's page? look: curl {where}", where=where),
@@ -117,7 +118,7 @@ def github_tags(address: str, network: Network) -> list[str]:
             return names
         url = urljoin(url, following[1])
         if not url.startswith(("http://", "https://")):
-            where = shown(address)
+            where = without_credentials(address)
             raise FetchError(_("{where} names a next page that is no web address", where=where))
     return names
 
@@ -205,7 +206,7 @@ def _refuse_limit(answer: Answer, address: str) -> None:
         when = _(" until {at}", at=at)
     elif after.isdigit():
         when = _(" for {after} s", after=after)
-    host = shown(address).split("/")[2]
+    host = without_credentials(address).split("/")[2]
     raise FetchError(
         _(
             "{host} answers no more questions from this address{when} (rate limit)",
@@ -220,7 +221,7 @@ def _refuse_limit(answer: Answer, address: str) -> None:
 
 def _expect_success(answer: Answer, address: str) -> None:
     if answer.status != 200:
-        where, said = shown(address), answer.status or _("nothing")
+        where, said = without_credentials(address), answer.status or _("nothing")
         raise FetchError(
             _("{where} answers {said}", where=where, said=said),
             hint=_("look whether the address in catalog/upstreams.json is still right"),

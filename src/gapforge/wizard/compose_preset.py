@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,9 @@ from gapforge.compat.findings import Problem, nearest_version
 from gapforge.compat.rules import check_preset, torch_builds_for
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model import preset as presets
+from gapforge.model import preset_text
+from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import NONE, Choices, base_of
 
@@ -35,7 +37,10 @@ _NV_OPTIONS = (
 
 
 def apply_overrides(
-    preset_raw: Mapping[str, Any], choices: Choices, catalog: Catalog
+    preset_raw: Mapping[str, Any],
+    choices: Choices,
+    catalog: Catalog,
+    components: tuple[Component, ...] | None,
 ) -> dict[str, Any]:
     """The raw preset with base, Python, PyTorch and TensorRT as chosen; what was not chosen stays.
 
@@ -54,7 +59,7 @@ def apply_overrides(
         _set_tensorrt(raw, choices.tensorrt, catalog)
     elif choices.base is not None and raw.get("tensorrt"):
         _set_tensorrt(raw, raw["tensorrt"]["version"], catalog)
-    faults = presets.faults_of(raw, _("choices"))
+    faults = presets.faults_of(raw, _("choices"), components)
     if faults:
         raise PresetError(_("these choices make no valid preset"), faults=faults)
     problems = [p for p in check_preset(presets.parse(raw), catalog) if p.severity == "error"]
@@ -123,7 +128,9 @@ def preset_for(
     The path is None when nothing changes or a preset of this content exists already. With ``write`` False
     nothing is written. Raises CompatibilityError for contradictions.
     """
-    raw = apply_overrides(base.raw, choices, catalog or catalogs.load(project.catalog))
+    raw = apply_overrides(
+        base.raw, choices, catalog or catalogs.load(project.catalog), base.described
+    )
     if _content(raw) == _content(base.raw):
         return base, None
     stem = name_for(raw)
@@ -140,36 +147,8 @@ def preset_for(
     raw["summary"] = _summary(raw)
     made = presets.parse(raw)
     if write:
-        write_text(project.preset_file(name), render(raw))
+        write_text(project.preset_file(name), preset_text.render(raw))
     return made, f"presets/{name}.json"
-
-
-def render(raw: Mapping[str, Any]) -> str:
-    """The preset file's text: keys in their usual order, short lists and objects on one line, as people write it."""
-    return _pretty(raw, "") + "\n"
-
-
-def _pretty(value: Any, indent: str) -> str:
-    plain = json.dumps(value, ensure_ascii=False)
-    members = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    flat = all(not isinstance(member, dict | list) for member in members)
-    if not members or (flat and indent and len(indent + plain) <= 100):
-        return plain
-    inner = indent + "  "
-    if isinstance(value, dict):
-        rows = [
-            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}"
-            for k, v in value.items()
-        ]
-        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
-    rows = [""]
-    for member in (_pretty(m, inner) for m in value):  # words fill the line, objects have one each
-        if rows[-1] and (not flat or len(rows[-1] + member) > 110):
-            rows.append("")
-        rows[-1] += (" " if rows[-1] else inner) + member + ","
-    return "[\n" + "\n".join(rows).rstrip(",") + "\n" + indent + "]"
 
 
 def _readable(project: Project) -> list[Preset]:
@@ -209,23 +188,23 @@ def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
         base.cudnn
     )
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
-    opencv = raw.get("opencv")
+    opencv = presets.written_options(raw, "opencv")
     if not base.cuda:
         _without_cuda(raw)
     elif opencv and opencv.get("cuda") and not same:
         opencv["architectures"] = list(catalog.suggested_architectures(base.cuda)) or opencv.get(
             "architectures", []
         )
-        _fit_opencv(raw, catalog)
+        _fit_opencv(raw, opencv, catalog)
 
 
 def _without_cuda(raw: dict[str, Any]) -> None:
     """Take out what only a GPU uses: NVENC, CUDA modules, and their sources."""
-    if ffmpeg := raw.get("ffmpeg"):
+    if ffmpeg := presets.written_options(raw, "ffmpeg"):
         ffmpeg["configure"] = [o for o in ffmpeg.get("configure", []) if o not in _NV_OPTIONS]
     for source in ("nv-codec-headers", "opencv-cache-nvidia_optical_flow"):
         raw["sources"].pop(source, None)
-    if opencv := raw.get("opencv"):
+    if opencv := presets.written_options(raw, "opencv"):
         opencv["cuda"] = opencv["dnn"] = False
         opencv.pop("architectures", None)
         if "modules" in opencv:
@@ -234,9 +213,8 @@ def _without_cuda(raw: dict[str, Any]) -> None:
             ]
 
 
-def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
+def _fit_opencv(raw: dict[str, Any], opencv: dict[str, Any], catalog: Catalog) -> None:
     """Move OpenCV to the oldest release that builds with this CUDA and cuDNN, when the template's own does not."""
-    opencv = raw["opencv"]
     cuda, cudnn, dnn = raw["cuda"], raw.get("cudnn") or "", opencv.get("dnn", False)
     needs = [
         n.opencv
@@ -289,7 +267,7 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     old = raw["python"]["version"]
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{re.escape(old)}(?=$|[-=])")
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         renamed = [
             pattern.sub(lambda m: f"{m.group(1) or ''}python{python}", p) for p in raw["apt"][role]
         ]

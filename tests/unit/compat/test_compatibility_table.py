@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import samples
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
 from gapforge.model.preset import faults_of, parse
@@ -226,14 +227,13 @@ def misheard(text: str) -> list[str]:
 )
 def test_the_verdict_is_that_of_the_facts(stack: Stack) -> None:
     raw = preset_of(stack)
-    assert faults_of(raw, "stack") == []
+    assert faults_of(raw, "stack", samples.COMPONENTS) == []
     found = check_preset(parse(raw), CATALOG)
     problems = [p for p in found if p.severity == "error"]
-    assert {p.rule for p in problems} == faults(stack), [p.en for p in problems]
-    assert not [p.ko for p in found if misheard(p.ko)]
-    for problem in problems:
-        assert "; " in problem.en  # the reason, then what works instead
-        assert "; " in problem.ko
+    assert {p.rule for p in problems} == faults(stack), problems
+    assert not [p for p in found if misheard(p.to_json()["ko"])]
+    for problem in problems:  # in both languages the reason, then what works instead
+        assert all("; " in problem.to_json()[language] for language in ("ko", "en"))
 
 
 def test_the_table_is_large_and_has_both_verdicts_and_every_rule() -> None:

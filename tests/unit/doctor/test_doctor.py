@@ -273,7 +273,9 @@ def test_needs_come_from_the_catalog() -> None:
         "450.80.02",
         "470.57.02",
     )
-    assert needs.compiled_for == preset.opencv.architectures if preset.opencv else False
+    opencv = preset.component("opencv")
+    assert opencv is not None
+    assert needs.compiled_for == opencv.list("architectures") != ()
 
 
 @pytest.mark.parametrize(

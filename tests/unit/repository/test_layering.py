@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "base": set(),
     "model": {"base"},
     "compat": {"base", "model"},
-    "trust": {"base"},
+    "trust": {"base", "model"},
     "store": {"base", "model", "compat", "trust"},
     "engine": {"base", "model"},
     "image": {"base", "model", "store", "trust", "engine"},

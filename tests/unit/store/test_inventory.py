@@ -31,6 +31,7 @@ from gapforge.store.inventory import (
     short_digest,
 )
 from gapforge.store.store import Store
+from raised import assert_error, values_of
 from samples import ROOT
 
 HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -450,28 +451,22 @@ def test_a_file_that_grows_while_it_is_read(site: Project, monkeypatch: pytest.M
     ]
 
 
-def test_damage_is_named_in_korean(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+def test_fault_states_found_and_expected(site: Project) -> None:
     objects = site.store / "sha256"
     objects.mkdir(parents=True)
     (objects / "README").write_text("x")
     damaged = next(path for path in FILES if path.startswith("wheels/"))
-    sha256 = sha256_bytes(FILES[damaged][1])
     (site.artifacts_of(PRESET) / damaged).write_bytes(b"x")
     stock = take_inventory.take(site)
-    assert [(f.where, f.problem, f.expected) for f in stock.faults] == [
-        (".store/sha256/README", "보관소의 객체가 아님", "자신의 SHA-256이 이름인 파일"),
-        (f"{PRESET}/{damaged}", f"손상됨: sha256이 {sha256_bytes(b'x')}임", f"sha256 {sha256}"),
-    ]
-    error = stock.error()
-    assert (
-        error.message == "파일 2개가 손상되었거나 있어야 할 것이 아니어서, 현장 목록에서 뺐습니다"
-    )
-    assert error.hint == "현장 목록을 그대로 보내십시오. 목록에 없는 것은 다시 담겨 옵니다"
+    foreign, changed = stock.faults
+    assert foreign.where == ".store/sha256/README"
+    assert changed.where == f"{PRESET}/{damaged}"
+    assert sha256_bytes(b"x") in changed.problem
+    assert changed.expected == f"sha256 {sha256_bytes(FILES[damaged][1])}"
+    assert_error(stock.error(), VerifyError, count=2, where=[foreign.where, changed.where])
     with pytest.raises(VerifyError) as caught:
         take_inventory.take(site, ["absent"])
-    assert caught.value.message == "artifacts가 없는 프리셋입니다: absent"
-    assert [(f.problem, f.expected) for f in caught.value.faults] == [("없음", "폴더")]
+    assert_error(caught.value, VerifyError, listed="absent", where=[str(site.artifacts / "absent")])
 
 
 def test_unverified_bytes_are_never_held(site: Project) -> None:
@@ -546,41 +541,42 @@ def test_nothing_of_the_day_or_machine(site: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "where", "problem"),
+    ("text", "line", "found", "expected"),
     [
-        ("gapforge-inventory 2\n", ": 1행", "형식 2임; 기대한 값: 형식 1"),
-        ("", ": 1행", '중간에 잘림; 기대한 값: "gapforge-inventory 1"'),
-        ("gapforge-inventory 1\nx\n", ": 2행", '형식이 다름; 기대한 값: "gapforge VERSION"'),
-        ("이름\n", "", "ASCII가 아닌 글자가 있음"),
+        ("gapforge-inventory 2\n", 1, {"title": 2}, {"format": 1}),
+        ("", 1, {}, {}),
+        ("gapforge-inventory 1\nx\n", 2, {}, {}),
+        ("이름\n", 0, {}, {}),
         (
             "gapforge-inventory 1\ngapforge 0.3.0\nobjects 1000001 1\n",
-            ": 3행",
-            "객체 1000001개로 적혀 있음; 기대한 값: 1000000 이하",
+            3,
+            {"count": 1_000_001},
+            {"count": 1_000_000},
         ),
     ],
 )
-def test_what_is_no_inventory_in_korean(
-    monkeypatch: pytest.MonkeyPatch, text: str, where: str, problem: str
+def test_parse_names_line_and_values(
+    text: str, line: int, found: dict[str, int], expected: dict[str, int]
 ) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
     with pytest.raises(VerifyError) as caught:
-        Inventory.parse(text)
-    if text.startswith("gapforge-inventory 2"):
-        hint = "이 gapforge와 같은 버전의 gapforge로 만드십시오"
-    else:
-        hint = "파일을 첨부로 다시 받아 확인 문자열을 비교하십시오"
-    assert caught.value.render() == (
-        f"오류: 현장 목록: 쓸 수 있는 현장 목록이 아닙니다\n  현장 목록{where}\n      {problem}\n다음: {hint}"
-    )
+        Inventory.parse(text, "sent.txt")
+    (fault,) = caught.value.faults
+    where = {"shown": "sent.txt", "line": line} if line else {}
+    assert values_of(fault.where) == where and fault.where.startswith("sent.txt")
+    assert (values_of(fault.problem), values_of(fault.expected)) == (found, expected)
 
 
-def test_a_misread_digest_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+def test_misread_digest_is_refused() -> None:
     good = short_digest("1" * 64)
-    assert read_short_digest(good.lower()) == good
     wrong = ("1" if good[0] == "0" else "0") + good[1:]
     with pytest.raises(UsageError) as caught:
         read_short_digest(wrong)
-    assert caught.value.render() == (
-        f"오류: '{wrong}': 잘못 읽었습니다. 검사 글자가 맞지 않습니다\n다음: 다시 읽어 달라고 하십시오"
-    )
+    assert_error(caught.value, UsageError, text=wrong)
+
+
+def test_korean_inventory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(VerifyError) as caught:
+        Inventory.parse("gapforge-inventory 2\n")
+    lines = caught.value.render().splitlines()
+    assert len(lines) == 4 and not any(line.isascii() for line in lines)

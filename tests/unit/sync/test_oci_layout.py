@@ -26,6 +26,7 @@ from gapforge.sync.docker_archive import import_archive
 from gapforge.sync.fetch_base_images import look, split_reference
 from gapforge.sync.mmdebstrap import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
+from raised import assert_error
 
 # In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
 Tree = Mapping[str, "bytes | str | None"]

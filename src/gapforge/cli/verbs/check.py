@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.files import inside
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -21,8 +22,10 @@ from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
+from gapforge.tools import json_schemas
 
 HELP = N_(
     "Check presets for faults, versions that do not go together, and stale locks, all at once."
@@ -146,6 +149,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         0,
     )
     facts, bare = catalogs.facts_and_sources(project.catalog)
+    stale = stale_schemas(project, components)
     if args.json:
         totals = {
             "pinned": sum(len(r.pinned) for r in reports),
@@ -163,6 +167,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             "presets": [r.to_json() for r in reports],
             "totals": totals,
             "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
+            "stale_files": stale,
         }
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return code
@@ -189,7 +194,19 @@ def run(args: argparse.Namespace, project: Project) -> int:
             bare=len(bare),
         )
     )
+    if stale:
+        print(_("not up to date: {files}; run ./gapforge generate", files=", ".join(stale)))
     return code
+
+
+def stale_schemas(project: Project, components: Sequence[Component]) -> list[str]:
+    """Return the paths of generated JSON Schemas that differ from what the components declare."""
+    stale = []
+    for path, text in json_schemas.schemas(components).items():
+        file = inside(project.root, path)
+        if file.is_file() and file.read_bytes() != text.encode():
+            stale.append(path)
+    return stale
 
 
 def examine(
@@ -218,9 +235,7 @@ def examine(
             source.name
         )
     report.loose_images = [
-        preset.base(r).image
-        for r in ("builder", "runtime")
-        if preset.base(r).image and not preset.base(r).digest
+        preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
     _lock(report, project, preset)
     return report

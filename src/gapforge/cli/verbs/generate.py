@@ -63,7 +63,7 @@ def generated(project: Project) -> dict[str, str]:
 
     Raises PresetError or LockError when what they are made from cannot be read.
     """
-    return {**json_schemas.schemas(), **documents(project)}
+    return {**json_schemas.schemas(component.load_all(project.components)), **documents(project)}
 
 
 def documents(project: Project) -> dict[str, str]:

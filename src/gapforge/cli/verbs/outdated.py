@@ -16,7 +16,9 @@ from gapforge.base.text import pad, width
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
+from gapforge.model import preset_text
 from gapforge.model.lock import Lock
+from gapforge.model.text_shapes import PRESET_NAME
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
 from gapforge.updates import advice, published_releases
@@ -137,7 +139,7 @@ def render(look: Outlook) -> str:
 def _target(name: str, project: Project) -> Path:
     """Where the new preset goes; UsageError for a name that cannot be one, or is taken."""
     faults: list[Fault] = []
-    preset_module.NAME.check(name, "--write", faults, "command line")
+    PRESET_NAME.check(name, "--write", faults, "command line")
     if faults or unsafe_path_reason(name) or name.endswith(".lock"):
         raise UsageError(
             _('--write "{name}" is not a name for a preset', name=name),
@@ -158,11 +160,12 @@ def _target(name: str, project: Project) -> Path:
 def _write(target: Path, look: Outlook, previous: str) -> None:
     """Write the combination, after the parser has accepted it. PresetError when it does not."""
     raw = advice.new_preset(look, target.stem, previous)
-    text = advice.render(raw) + "\n"
+    text = preset_text.render(raw)
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, target.name)
         trial.write_text(text, encoding="utf-8")
-        preset_module.load(trial, shown=f"presets/{target.name}")
+        components = target.parent.parent / "components"
+        preset_module.load(trial, shown=f"presets/{target.name}", components=components)
     write_text(target, text)
 
 

@@ -1,0 +1,73 @@
+"""A build in Korean: whole messages, and the launchers' own texts, which no catalogue holds."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from gapforge.base.errors import SourceError
+from gapforge.base.files import mark_folder
+from gapforge.image.application_source import choose, copy_into
+from gapforge.model.preset import Application
+
+APP = Application("xaiva-media", "examples/xaiva-media", (), (), ())
+
+
+@pytest.fixture(autouse=True)
+def korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+
+
+def test_missing_source_folder_in_korean(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as error:
+        choose(APP, settings={"XAIVA_MEDIA_SOURCE": "elsewhere"}, root=tmp_path)
+    assert f"{tmp_path}/elsewhere" in error.value.message
+    assert "(.env 또는 환경 변수)" in error.value.message
+    assert [fault.where for fault in error.value.faults] == [
+        "--app-source",
+        ".env의 XAIVA_MEDIA_SOURCE",
+        "프리셋",
+    ]
+
+
+def test_uncopyable_files_in_korean(tmp_path: Path) -> None:
+    source, target = tmp_path / "app", mark_folder(tmp_path / "context", "test") / "app"
+    source.mkdir()
+    os.mkfifo(source / "pipe")
+    (source / "etc").symlink_to("/etc")
+    with pytest.raises(SourceError) as error:
+        copy_into(source, target)
+    assert error.value.hint == f"지우거나 {source}/.gapforgeignore에 적으십시오"
+    assert [(fault.where, fault.expected) for fault in error.value.faults] == [
+        ("etc", "폴더 안을 가리키는 링크"),
+        ("pipe", "파일, 폴더 또는 링크"),
+    ]
+
+
+@pytest.mark.parametrize("script", ["gapforge.py", "build.py"])
+@pytest.mark.parametrize(
+    ("language", "message"),
+    [
+        (
+            "en",
+            "error: gapforge needs Python 3.10 or newer; Ubuntu 22.04 has it as /usr/bin/python3",
+        ),
+        (
+            "ko",
+            "오류: gapforge는 Python 3.10 이상이 필요합니다. "
+            "Ubuntu 22.04에는 /usr/bin/python3에 있습니다",
+        ),
+    ],
+)
+def test_launchers_refuse_an_old_python(
+    root: Path, script: str, language: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    monkeypatch.setattr(sys, "version_info", (3, 9))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(root / script), run_name="__main__")
+    assert end.value.code == message
