@@ -15,7 +15,7 @@ from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock_format_1 import reason_of
-from gapforge.model.preset_status import look
+from gapforge.model.preset_status import readiness_of
 from gapforge.model.to_resolve import list_to_resolve
 from gapforge.model.unresolved_item import Reason
 from gapforge.store.verify_artifacts import verify
@@ -63,9 +63,14 @@ def test_format_1_locks_answer_as_before(tmp_path: Path) -> None:
     complete, partial = (presets.load(OLD / "presets" / f"{n}.json") for n in (COMPLETE, PARTIAL))
     lock = locks.load_matching(old_lock(COMPLETE), complete)
     assert lock is not None and list_to_resolve(complete, lock) == []
-    assert (look(project, complete).state, look(project, complete).locked) == ("not-synced", True)
+    assert (readiness_of(project, complete).state, readiness_of(project, complete).locked) == (
+        "not-synced",
+        True,
+    )
     lock = locks.load_matching(old_lock(PARTIAL), partial)
-    assert lock is not None and look(project, partial).unresolved == len(lock.unresolved) == 59
+    assert (
+        lock is not None and readiness_of(project, partial).unresolved == len(lock.unresolved) == 59
+    )
     assert len(list_to_resolve(partial, lock)) == 59
     assert not lock.resolves("deb") and lock.resolves("tensorrt")
     with pytest.raises(LockError) as caught:

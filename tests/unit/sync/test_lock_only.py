@@ -358,7 +358,7 @@ def test_verify_and_build_reject_partial_lock(place: Place) -> None:
 
 def test_partial_lock_is_shown_as_such(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     lock = place.pin()
-    ready = preset_status.look(place.project, place.preset)
+    ready = preset_status.readiness_of(place.project, place.preset)
     assert (ready.state, ready.ready, ready.unresolved, ready.locked) == (
         "partially-locked",
         False,
