@@ -20,7 +20,7 @@ Report = Callable[[str, str, str], None]  # takes a JSON path, the problem, and 
 
 
 def file_name(source: Mapping[str, Any]) -> str:
-    """Return the artifact's name of a raw source archive: its "file", or the end of its first address, or ""."""
+    """Return a source archive's file name: its "file", the end of its first URL, or ""."""
     file: str = source.get("file", "")
     if not file and "urls" in source:
         file = source["urls"][0].split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1]
@@ -30,7 +30,7 @@ def file_name(source: Mapping[str, Any]) -> str:
 def option_places(
     raw: Mapping[str, Any], name: str | None = None
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, JSON path and value of each component's options (of ``name`` only) in a raw preset, null included."""
+    """Yield name, JSON path and value (or None) of all components' options, or of ``name``'s."""
     for holder, prefix in ((raw, "$."), (raw.get("components", {}), "$.components.")):
         for key, value in holder.items():
             if (holder is not raw or key not in OWN_KEYS) and name in (None, key):
@@ -40,7 +40,10 @@ def option_places(
 def broken_rules(
     raw: Mapping[str, Any], shown: str, stem: str, components: Sequence[Component] | None
 ) -> list[Fault]:
-    """Return a fault for each rule that a document of valid shape breaks. ``stem`` is its file's name without suffix."""
+    """Return a fault for each rule that a document of valid shape breaks.
+
+    ``shown`` is the file's name in messages, ``stem`` the preset name that the file's name gives.
+    """
     faults: list[Fault] = []
 
     def report(path: str, problem: str, expected: str = "") -> None:
@@ -108,7 +111,7 @@ def _check_tensorrt(raw: Mapping[str, Any], report: Report) -> None:
 def _check_components(
     raw: Mapping[str, Any], components: Sequence[Component], report: Report
 ) -> None:
-    """Report what components and the options that are set need, and options that are written in two places."""
+    """Report unmet needs of components and of set options, and options that are given twice."""
     known = {c.asked_by: c for c in components if c.asked_by}
     paths: dict[str, str] = {}
     for name, path, values in option_places(raw):
@@ -134,7 +137,7 @@ def _check_needs(
     of: Component,
     report: Report,
 ) -> None:
-    """Report what ``where``, the options at ``path`` or one of them, needs and the preset does not give."""
+    """Report what ``where`` needs and the preset lacks: the options at ``path``, or one of them."""
     for source in needs.sources:
         if source not in raw["sources"]:
             problem = _('has no "{source}", which {option} needs', source=source, option=where)

@@ -14,7 +14,7 @@ from gapforge.base.files import mark_folder
 from gapforge.image.application_source import choose, copy_into
 from gapforge.model.preset import Application
 
-APP = Application("xaiva-media", "examples/xaiva-media", (), (), ())
+APP = Application(name="xaiva-media", source="examples/xaiva-media")
 
 
 @pytest.fixture(autouse=True)

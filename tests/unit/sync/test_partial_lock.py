@@ -352,7 +352,7 @@ def test_readers_of_locks_tell_a_partial_one(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = place.pin()
-    ready = preset_status.look(place.project, place.preset)
+    ready = preset_status.readiness_of(place.project, place.preset)
     assert (ready.state, ready.ready, ready.unresolved, ready.locked) == (
         "partially-locked",
         False,
