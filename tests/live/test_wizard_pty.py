@@ -114,7 +114,7 @@ def gapforge(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "GAPFORGE_ROOT": str(place),
         "GAPFORGE_LANG": "en",
     }
-    argv = [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *words]
+    argv = [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *words]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 

@@ -113,7 +113,7 @@ def checkout(tmp_path: Path) -> Callable[[str], Project]:
                 "docs/한글 문서.md": "문서\n".encode(),
             },
         )
-        for file in ("gapforge", "gapforge.py", "Dockerfile"):
+        for file in ("gapforge", "Dockerfile"):
             shutil.copy(ROOT / file, root / file)
         (root / "presets").mkdir()
         shutil.copy(ROOT / "presets" / f"{PRESET}.json", root / "presets")

@@ -393,7 +393,7 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_doctor(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), "doctor", *words],
+        [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), "doctor", *words],
         capture_output=True,
         text=True,
         timeout=120,

@@ -470,7 +470,7 @@ def test_a_killed_gc_leaves_a_store_that_the_next_one_finishes(world: Project) -
     loose = {item.path.name for item in gc.look(world).loose}
     kept = objects(world) - loose
     child = subprocess.Popen(
-        [sys.executable, str(ROOT / "gapforge.py"), "gc", "--yes"],
+        [sys.executable, str(ROOT / "src/gapforge/__main__.py"), "gc", "--yes"],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "GAPFORGE_ROOT": str(world.root)},
     )

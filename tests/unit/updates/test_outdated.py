@@ -550,7 +550,13 @@ def test_the_verb_with_nothing_reachable_reports_and_ends_with_6(tmp_path: Path)
         "GAPFORGE_UV": "/nonexistent/uv",
         "GAPFORGE_URL_MIRRORS": "https://api.github.com/=http://127.0.0.1:1/ https://ffmpeg.org/=http://127.0.0.1:1/",
     }
-    words = [sys.executable, str(ROOT / "gapforge.py"), "outdated", REFERENCE.name, "--json"]
+    words = [
+        sys.executable,
+        str(ROOT / "src/gapforge/__main__.py"),
+        "outdated",
+        REFERENCE.name,
+        "--json",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == FetchError.exit_code, done.stderr
     document = json.loads(done.stdout)
