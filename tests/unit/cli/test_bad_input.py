@@ -30,7 +30,7 @@ def there(project: Project) -> Project:
 
 def gapforge(project: Project, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *argv],
+        [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *argv],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

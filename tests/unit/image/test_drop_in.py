@@ -123,7 +123,11 @@ def plan(project: Project, name: str, kind: str = "runtime") -> Plan:
         samples.entry("source", f"sources/{s}.tar", name=s, version="1.20.3") for s in others
     )
     image = LockedImage(
-        "made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, preset.os_id, preset.os_version
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id=preset.os_id,
+        os_version=preset.os_version,
     )
     lock = replace(samples.lock(preset, extra=extra), images={"builder": image, "runtime": image})
     samples.lay_artifacts(project.artifacts_of(name), lock)
