@@ -19,9 +19,9 @@ from gapforge.compat.catalog import Catalog
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
-from gapforge.model.preset_status import Readiness, look
+from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
-from gapforge.model.unresolved import counts, unresolved
+from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.known_sizes import Holdings
 from gapforge.wizard.choices import (
@@ -90,7 +90,7 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
             known[name] = presets.load(project.preset_file(name))
         except PresetError:
             broken.append(name)
-    ready = {name: look(project, preset) for name, preset in known.items()}
+    ready = {name: readiness_of(project, preset) for name, preset in known.items()}
     return _Talk(
         project,
         stdin,
@@ -147,7 +147,7 @@ def _finish_manual(talk: _Talk, kind: str) -> Choices:
         talk.say(_("A preset of these choices exists: {name}", name=made.name))
     for line in warnings_of(made, talk.catalog):
         talk.say(_("warning: ") + line)
-    state = look(talk.project, made)
+    state = readiness_of(talk.project, made)
     if not state.ready:
         _say_download(talk, made)
         talk.say(_sync_first(made.name))
@@ -305,7 +305,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
             )
         )
     else:
-        left = counts(unresolved(preset, lock if shown.locked else None))
+        left = counts(list_to_resolve(preset, lock if shown.locked else None))
         talk.say(
             _(
                 "   To download: at least {missing}; already in the store: {have}. Of "
