@@ -279,7 +279,10 @@ def _signed_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[FileF
     lock = locks.load(own, shown=str(own))
     if project_lock is None or project_lock.read_bytes() == own.read_bytes():
         return lock, []
-    _check_same_state(own, (lock.preset, lock.preset_sha256), project_lock, _state(project_lock))
+    other = _load_if_usable(project_lock)
+    if other == lock:  # in another format
+        return lock, []
+    _check_same_state(own, lock, project_lock, other)
     expected = _("the same as {lock}, which is signed", lock=own)
     actual = f"sha256 {sha256_bytes(project_lock.read_bytes())}"
     return lock, [FileFault(f"presets/{project_lock.name}", "lock", expected, actual)]
@@ -306,39 +309,39 @@ def _project_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[File
         return lock, [FileFault(LOCK_FILE, "missing", expected, _("no such file"))]
     except OSError:
         return lock, []  # reported as "unreadable" or "not-a-file"
-    if data == project_lock.read_bytes():
+    copy = _load_if_usable(own)
+    if data == project_lock.read_bytes() or copy == lock:  # in another format
         return lock, []
-    _check_same_state(own, _state(own), project_lock, (lock.preset, lock.preset_sha256))
+    _check_same_state(own, copy, project_lock, lock)
     sha256 = sha256_bytes(project_lock.read_bytes())
     expected = _("sha256 {sha256} (as {lock})", sha256=sha256, lock=project_lock)
     return lock, [FileFault(LOCK_FILE, "lock", expected, f"sha256 {sha256_bytes(data)}")]
 
 
-def _state(lock_file: Path) -> tuple[str, str] | None:
-    """Return the preset and the preset's SHA-256 in a lock; None if the lock cannot be read."""
+def _load_if_usable(lock_file: Path) -> Lock | None:
+    """Return the lock in a file of any format, None if it cannot be used."""
     try:
-        lock = locks.load(lock_file)
+        return locks.load(lock_file)
     except LockError:
         return None
-    return lock.preset, lock.preset_sha256
 
 
-def _check_same_state(
-    own: Path, state: tuple[str, str] | None, project_lock: Path, other: tuple[str, str] | None
-) -> None:
-    """Raise LockError if both states are known and differ."""
-    if state is None or other is None or state == other:
+def _check_same_state(own: Path, lock: Lock | None, project_lock: Path, other: Lock | None) -> None:
+    """Raise LockError if both locks are usable and belong to different presets or states."""
+    if lock is None or other is None:
+        return
+    if (lock.preset, lock.preset_sha256) == (other.preset, other.preset_sha256):
         return
     raise LockError(
         _(
             "{lock} is of preset {preset} in state {state}, but {other_lock} is of preset "
             "{other_preset} in state {other_state}",
             lock=own,
-            preset=state[0],
-            state=state[1][:12],
+            preset=lock.preset,
+            state=lock.preset_sha256[:12],
             other_lock=project_lock,
-            other_preset=other[0],
-            other_state=other[1][:12],
+            other_preset=other.preset,
+            other_state=other.preset_sha256[:12],
         ),
         hint=_(
             "copy the repository and the artifacts from the same machine, after the same "

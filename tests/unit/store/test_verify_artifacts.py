@@ -313,7 +313,7 @@ def test_interruption_ends_at_once(project: Project, monkeypatch: pytest.MonkeyP
 
 def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(root / "gapforge.py"), *words],
+        [sys.executable, "-I", "-S", str(root / "src/gapforge/__main__.py"), *words],
         capture_output=True,
         text=True,
         check=False,
