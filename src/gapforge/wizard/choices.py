@@ -65,13 +65,8 @@ def find_base(reference: str, catalog: Catalog) -> Base | None:
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-<<<<<<< HEAD
-def base_options(catalog: Catalog, holdings: KnownSizes | None = None) -> list[Option]:
-    """One base image for each CUDA, newest first, and one without; default: the newest that OpenCV is confirmed with.
-=======
-def base_menu(catalog: Catalog, holdings: Holdings | None = None) -> list[MenuItem]:
+def base_menu(catalog: Catalog, holdings: KnownSizes | None = None) -> list[MenuItem]:
     """Return the newest image of each CUDA series, newest first, and one without CUDA.
->>>>>>> main
 
     The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here
     and in the other menus, the size that it would add to the download, if known.
@@ -115,20 +110,11 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
     return sorted(found, key=lambda pair: key(pair[0].torch), reverse=True)
 
 
-<<<<<<< HEAD
-def torch_options(
-    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
-) -> list[Option]:
-    """The newest patch of each PyTorch series that fits, newest first, and none; default: the newest."""
-    options: list[Option] = []
-    seen: set[str] = set()
-=======
 def torch_menu(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the newest release of each PyTorch series (default: the newest of all), and none."""
     menu: dict[str, MenuItem] = {}
->>>>>>> main
     for release, build in torch_releases(base, python, catalog):
         if minor(release.torch) in menu:
             continue
@@ -144,38 +130,18 @@ def torch_menu(
     return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-<<<<<<< HEAD
-def _torch_held(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
-    """The three wheels under their names in PyTorch's index, else in the default one."""
-    trio = {
-        "torch": release.torch,
-        "torchvision": release.torchvision,
-        "torchaudio": release.torchaudio,
-    }
-    held = holdings.packages(
-        *((name, f"{version}+{build}") for name, version in trio.items() if version)
-    )
-=======
-def _held_wheels(release: TorchRelease, build: str, holdings: Holdings) -> Held:
+def _held_wheels(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
     """Return what is held of a release's wheels, from PyTorch's index or the default one."""
     held = holdings.packages(*release.packages(build).items())
->>>>>>> main
     if held.size is None and build == release.default_build:
         return holdings.packages(*release.packages().items())
     return held
 
 
-<<<<<<< HEAD
-def tensorrt_options(
-    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
-) -> list[Option]:
-    """The TensorRT releases that fit, newest first, and none; default: the newest whose range is published.
-=======
 def tensorrt_menu(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
->>>>>>> main
 
     The default is the newest confirmed one with a published checksum. A build for a newer CUDA than
     the base image's is offered only if NVIDIA documents that it supports it.

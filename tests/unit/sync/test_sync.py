@@ -485,13 +485,8 @@ def test_offline_with_something_missing(place: Place) -> None:
 
 
 def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
-<<<<<<< HEAD
-    assert locks.usable(place.project.lock_file(NAME), place.preset) is None
-    before = download_preview.of_preset(place.preset, known_sizes.read_known_sizes(place.project))
-=======
     assert locks.load_matching(place.project.lock_file(NAME), place.preset) is None
-    before = download_preview.of_preset(place.preset, known_sizes.look(place.project))
->>>>>>> main
+    before = download_preview.of_preset(place.preset, known_sizes.read_known_sizes(place.project))
     assert any("source package ffmpeg" in item.where[0] for item in before.items)
     place.sync()
     place.lose("sources/headers.tar.gz")

@@ -155,13 +155,8 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     if lock is None:
         shown, left = (
-<<<<<<< HEAD
             download_preview.of_preset(preset, known_sizes.read_known_sizes(project)),
-            unresolved(preset, None),
-=======
-            download_preview.of_preset(preset, known_sizes.look(project)),
             list_to_resolve(preset, None),
->>>>>>> main
         )
     else:
         shown, left = (
