@@ -276,7 +276,7 @@ class _Install:
             try:
                 os.chmod(self.root / member.name, 0o755 if member.executable else 0o644)
             except OSError:
-                pass  # not on every file system; the launchers also run as: python3 gapforge.py
+                pass  # not on every file system; the launchers can be run by their interpreters too
         record = _render(self.sha256, work.hashes)
         if (
             not _record(self.project).is_file()

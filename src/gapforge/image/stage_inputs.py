@@ -78,7 +78,7 @@ def stage_inputs(
     for entry in _sources(component, lock):
         files.append(_artifact(f"{folder}/sources/{entry.name}", entry))
     if component.wheels:
-        wheels = [entry for entry in lock.of("wheel") if component.takes_wheel(entry)]
+        wheels = [entry for entry in lock.of("wheel") if component.uses_wheel(entry)]
         files += [_artifact(f"{folder}/wheels", entry) for entry in wheels]
         files.append(text_file(f"{folder}/requirements.txt", requirements(wheels)))
     if component.debs:
@@ -135,7 +135,7 @@ def parameters(
 
 
 def _sources(component: Component, lock: Lock) -> Iterator[Entry]:
-    return (e for e in lock.of("source", "tensorrt") if component.takes_source(e.name))
+    return (e for e in lock.of("source", "tensorrt") if component.uses_source(e.name))
 
 
 def _artifact(folder: str, entry: Entry) -> ContextFile:

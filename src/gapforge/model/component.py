@@ -1,7 +1,8 @@
 """Components: the parts of an image, each described by its ``components/NAME/component.json``.
 
-A description declares the component's options. The preset parser, the preset's JSON Schema, the messages of ``check`` and
-docs/package-versions follow from it, so a new component needs no change in any of them.
+A description declares the component's options. The preset parser, the preset's JSON Schema, the
+messages of ``check`` and docs/package-versions follow from it, so that a new component needs no
+change in any of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _OPTION_NAME = Text(
 _PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", N_('a name such as "numpy", or "*"'))
 _TEXT_OF_ANY_LENGTH = Text("option value", r"[^\x00]*", N_("text"))
 
-# Options of a component that does not declare them. Nothing but their types is checked.
+# Options of a component that does not declare any: only their types are checked.
 UNDECLARED = Table(
     AnyOf((_TEXT_OF_ANY_LENGTH, Flag(), Items(OPTION))),
     about="options of a component that declares none",
@@ -76,7 +77,7 @@ _OPTION = Record(
         "choices": Items(_LINE, "type enum: the values to choose from", least=1, unique=True),
         "of": Choice(tuple(_MEMBERS), "type list: what its members are; text when absent"),
         "runtime": Flag(
-            "false: it changes the dev image only, and checks of a runtime image do not get it"
+            "false: changes only the dev image; the check of a runtime image does not get it"
         ),
         "needs": _NEEDS,
     },
@@ -100,9 +101,9 @@ COMPONENT_SHAPE = Record(
         ),
         "options": Table(_OPTION, _OPTION_NAME, "what a preset may say about it, by name"),
         "needs": _NEEDS,
-        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
-        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
-        "debs": Flag("it takes the .debs of the role"),
+        "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
+        "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
+        "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
 )
@@ -110,7 +111,7 @@ COMPONENT_SHAPE = Record(
 
 @dataclass(frozen=True)
 class Needs:
-    """What a preset must also give: names of sources, of options of the same component, of keys of the preset."""
+    """What a preset must also contain: sources, options of the same component, and own keys."""
 
     sources: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -119,9 +120,10 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option of a component. ``needs`` applies while the option is set: true, or not empty.
+    """An option of a component.
 
-    ``default`` is None, or text, a bool or a tuple of text as ``type`` asks. ``about`` is English.
+    ``type`` is one of TYPES. ``default`` is of that type, or None. ``needs`` applies while the
+    option is set: true, or not empty. ``about`` is English.
     """
 
     name: str
@@ -151,9 +153,9 @@ class Option:
 class Component:
     """One part of the image. ``folder`` holds component.json, build.sh and check.py.
 
-    A preset asks for it by options of the name ``asked_by``, or by its own key ``preset_key``; where both are "", the
-    component is always there. ``options`` is None where the description declares none. ``title`` and ``summary`` are
-    English.
+    A preset uses it by setting options of the name ``asked_by``, or by its own key ``preset_key``.
+    If both are "", the component is always included. ``options`` is None if the description
+    declares none. ``title`` and ``summary`` are English.
     """
 
     name: str
@@ -200,7 +202,7 @@ class Component:
         return tuple(f"{self.name}-{role}" for role in ROLES) if self.per_role else (self.name,)
 
     def part(self, preset: Preset) -> Mapping[str, Any] | None:
-        """Return the preset's values for this component; None if the preset does not ask for it."""
+        """Return the preset's values for this component, or None if the preset does not use it."""
         if self.preset_key:
             own: Mapping[str, Any] | None = preset.raw.get(self.preset_key)
             return own
@@ -213,11 +215,11 @@ class Component:
         """Return whether the image contains it."""
         return self.part(preset) is not None
 
-    def takes_source(self, name: str) -> bool:
+    def uses_source(self, name: str) -> bool:
         """Return whether the source archive of this name is one of its inputs."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
 
-    def takes_wheel(self, entry: Entry) -> bool:
+    def uses_wheel(self, entry: Entry) -> bool:
         """Return whether the wheel is one of its inputs; the installer goes with any other."""
         if not self.wheels:
             return False
@@ -227,9 +229,10 @@ class Component:
 
 
 def described(folder: Path) -> tuple[Component, ...] | None:
-    """Return every component in ``components/`` as presets are read by them, by name; None if there is no such folder.
+    """Return the components by which presets are read, sorted by name; None without ``folder``.
 
-    A component whose description cannot be read counts as one that declares no options: ``load_all`` reports it.
+    A component with a faulty description counts as one that declares no options, so that presets
+    can still be read. ``load_all`` reports the faults. The result is cached until a file changes.
     """
     files = sorted(folder.glob("*/component.json"))
     if not files:
@@ -258,7 +261,7 @@ def _described(states: tuple[tuple[Path, int, int], ...]) -> tuple[Component, ..
 
 
 def load_all(folder: Path) -> tuple[Component, ...]:
-    """Return every component in ``components/``, by name. Raise PresetError with all faults of their descriptions."""
+    """Return the components in ``folder``, sorted by name. Raise PresetError with all faults."""
     found: list[Component] = []
     faults: list[Fault] = []
     for file in sorted(folder.glob("*/component.json")):
@@ -363,7 +366,7 @@ def _needs(raw: Mapping[str, Any]) -> Needs:
 
 
 def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]:
-    """Return a fault for each component that the preset asks for, and each source that it names, in vain."""
+    """Return a fault for each component and source of the preset that no description provides."""
     faults = []
     names = sorted(c.asked_by for c in components if c.asked_by)
     for name in sorted(preset.components):
@@ -377,12 +380,12 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
             )
     patterns = sorted({pattern for c in components for pattern in c.sources})
     for source in sorted(preset.sources):
-        if not any(c.takes_source(source) for c in components):
+        if not any(c.uses_source(source) for c in components):
             faults.append(
                 Fault(
                     f"presets/{preset.name}.json: $.sources.{source}",
                     _(
-                        "no component takes a source of this name{close}",
+                        "no component uses a source archive of this name{close}",
                         close=nearest(source, patterns),
                     ),
                     one_of(patterns),
@@ -392,8 +395,11 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
 
 
 def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
-    """Return a fault for each component that no stage builds or whose result no image takes, and for each stage that
-    mounts the inputs of a component that does not exist."""
+    """Return the faults of a Dockerfile with these components.
+
+    Every component must have a stage that mounts its inputs, both images must copy the result, and
+    no stage may mount the inputs of an unknown component.
+    """
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
     stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
@@ -404,10 +410,7 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
         faults.append(
             Fault(
                 "Dockerfile",
-                _(
-                    "no stage mounts inputs/{folder}, so nothing builds that component",
-                    folder=folder,
-                ),
+                _("no stage mounts inputs/{folder}, so the component is not built", folder=folder),
                 _("a stage with {run}", run=run),
             )
         )

@@ -1,4 +1,4 @@
-"""Names that several rooms read and compare: of presets, of Python packages, and of the roles of base images."""
+"""Names that several rooms compare: of presets, of Python packages, and of roles."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def normalized(package: str) -> str:
 
 
 def package_of(requirement: str) -> str:
-    """Return the normalized name of the package that a requirement such as "Pillow[x]>=10" asks for."""
+    """Return the normalized name of the package in a requirement such as "Pillow[x]>=10"."""
     match = _PACKAGE.match(requirement)
     return normalized(match[0] if match else requirement)

@@ -20,9 +20,9 @@ from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaseImage:
-    """Where a base image comes from: exactly one of ``image``, ``archive``, ``suite`` is set."""
+    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
 
     image: str = ""
     digest: str = ""
@@ -35,13 +35,13 @@ class BaseImage:
 
     @property
     def label(self) -> str:
-        """What lists and prompts show."""
+        """The name in lists and prompts."""
         return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
 
 
 @dataclass(frozen=True)
 class PyTorch:
-    """The PyTorch set. ``index`` is "default" or the address of the only index that may serve it."""
+    """The PyTorch packages. ``index`` is "default" or the URL of the only index to use for them."""
 
     torch: str
     torchvision: str
@@ -49,7 +49,7 @@ class PyTorch:
     index: str
 
     def requirements(self) -> tuple[str, ...]:
-        """``torch==…`` and, where given, torchvision and torchaudio."""
+        """Return the pins of torch and, if given, of torchvision and torchaudio."""
         pairs = (
             ("torch", self.torch),
             ("torchvision", self.torchvision),
@@ -58,10 +58,13 @@ class PyTorch:
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorRT:
-    """TensorRT. ``tar``: the source named "tensorrt" is unpacked. ``deb``: packages, from ``apt.sources`` or
-    from the local-repository .deb that the source named "tensorrt" is."""
+    """TensorRT, as the preset describes it.
+
+    ``form`` "tar": the source archive "tensorrt" is unpacked. "deb": packages are installed, from
+    ``apt.sources`` or from the local-repository .deb that is the source "tensorrt".
+    """
 
     version: str
     form: str
@@ -70,24 +73,24 @@ class TensorRT:
     runtime: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AptSource:
-    """An APT source besides the base image's own. A source without a key is refused by sync unless file://."""
+    """An APT source besides the base image's own. Without a key, sync accepts only file://."""
 
     name: str
     uri: str
     suite: str
-    components: tuple[str, ...]
-    key_urls: tuple[str, ...]
-    key_sha256: str
+    components: tuple[str, ...] = ()
+    key_urls: tuple[str, ...] = ()
+    key_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceArchive:
-    """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` says where it comes from.
+    """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` is its origin.
 
-    ``file`` is the artifact's name ("" until resolved for apt_source); ``sha256`` is "" where sync must
-    trust the first use (urls) or APT's signature (apt_source).
+    ``file`` is the artifact's name, "" for an apt_source that is not resolved. ``sha256`` is "" if
+    sync must trust the first download (urls) or APT's signature (apt_source). ``size`` is in bytes.
     """
 
     name: str
@@ -105,9 +108,9 @@ class SourceArchive:
 
 @dataclass(frozen=True)
 class Options:
-    """A component's options as the preset gives them at the JSON ``path``, with the defaults that it declares.
+    """A component's options: those that the preset sets at the JSON ``path``, and defaults.
 
-    ``values`` holds text, true or false, and tuples of text by option name.
+    ``values`` contains text, bools and tuples of text by option name.
     """
 
     path: str
@@ -130,29 +133,31 @@ class Options:
 
 @dataclass(frozen=True)
 class Secret:
-    """A ``.env`` key that the application's build may see. ``passed`` is "secret" or "build-arg"."""
+    """A ``.env`` key that the application's build may read. ``passed``: "secret", "build-arg"."""
 
     key: str
     passed: str
     required: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Application:
+    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+
     name: str
     source: str
-    cmake: tuple[str, ...]
-    check: tuple[str, ...]
-    secrets: tuple[Secret, ...]
+    cmake: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """What an image contains.
 
-    ``components`` has the options of each component that is asked for, by name. ``raw`` is the document. ``sha256`` is
-    the same for the same content, whatever the layout of the file. ``described`` are the components that it was parsed
-    with, None where their descriptions were not at hand.
+    ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
+    ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
+    components that it was parsed with, None if their descriptions were not at hand.
     """
 
     name: str
@@ -190,7 +195,7 @@ class Preset:
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
     def debs(self, role: str) -> tuple[str, ...]:
-        """Return the packages to install in "builder" or "runtime", with those of TensorRT of the form "deb".
+        """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
         The builder gets the runtime's TensorRT packages if the preset lists none for it.
         """
@@ -204,8 +209,8 @@ class Preset:
 def load(file: Path, *, shown: str = "", components: Path | None = None) -> Preset:
     """Parse and validate a preset file. Raise PresetError with every fault.
 
-    ``components`` is the folder of the components' descriptions: by default the one beside the file's own folder, as in
-    a project. Where there is none, as with the program that a bundle carries, components' options are not checked.
+    ``components`` is the folder of the components, by default the one beside the file's folder, as
+    in a project. Without it, as for the receiver program, components' options are not checked.
     """
     shown = shown or f"{file.parent.name}/{file.name}"
     described = component.described(components or file.parent.parent / "components")
@@ -224,17 +229,17 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
 
 
 def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
-    """Return every fault of a raw preset that is not yet a file. ``shown`` is the name that messages use for it."""
+    """Return every fault of a raw preset that is not a file. ``shown`` names it in messages."""
     faults: list[Fault] = []
     preset_shape(components).check(raw, "$", faults, shown)
     return faults or preset_rules.broken_rules(raw, shown, raw["name"], components)
 
 
 def find(presets: Path, name: str) -> Preset:
-    """Return the preset called ``name``. Raise PresetError with the nearest name if there is none."""
+    """Return the preset ``name``. Raise PresetError with the nearest name if there is none."""
     reason = unsafe_path_reason(name)
     if reason or "/" in name:
-        raise PresetError(_("{name!r} is not a preset's name", name=name), hint="./gapforge list")
+        raise PresetError(_("{name!r} is not a preset name", name=name), hint="./gapforge list")
     file = presets / f"{name}.json"
     if not file.exists():
         known = names(presets)
@@ -253,7 +258,7 @@ def names(presets: Path) -> list[str]:
 
 
 def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the options of a component in a raw preset, to be changed in place; None if it is not asked for."""
+    """Return a component's options in a raw preset, to be changed in place, or None."""
     return next(
         (
             values
@@ -265,10 +270,9 @@ def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = None) -> Preset:
-    """Return the preset that a faultless document describes; ``components`` give their options' defaults."""
+    """Return the preset of a valid document, with the defaults that ``components`` declare."""
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
-    app = raw["application"]
     content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
     return Preset(
         name=raw["name"],
@@ -292,16 +296,7 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         components=_options(raw, components or ()),
-        application=Application(
-            app["name"],
-            app["source"],
-            tuple(app.get("cmake", ())),
-            tuple(app.get("check", ())),
-            tuple(
-                Secret(s["key"], s["pass"], s.get("required", False))
-                for s in app.get("secrets", ())
-            ),
-        ),
+        application=_application(raw["application"]),
         raw=raw,
         sha256=sha256_bytes(canonical_json(content).encode()),
         described=components,
@@ -332,23 +327,34 @@ def _pytorch(raw: Mapping[str, Any]) -> PyTorch:
 
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRT:
     return TensorRT(
-        raw["version"],
-        raw["form"],
-        raw.get("python", True),
-        tuple(raw.get("builder", ())),
-        tuple(raw.get("runtime", ())),
+        version=raw["version"],
+        form=raw["form"],
+        python=raw.get("python", True),
+        builder=tuple(raw.get("builder", ())),
+        runtime=tuple(raw.get("runtime", ())),
     )
 
 
 def _apt_source(raw: Mapping[str, Any]) -> AptSource:
     key = raw.get("key", {})
     return AptSource(
-        raw["name"],
-        raw["uri"],
-        raw["suite"],
-        tuple(raw.get("components", ())),
-        tuple(key.get("urls", ())),
-        key.get("sha256", ""),
+        name=raw["name"],
+        uri=raw["uri"],
+        suite=raw["suite"],
+        components=tuple(raw.get("components", ())),
+        key_urls=tuple(key.get("urls", ())),
+        key_sha256=key.get("sha256", ""),
+    )
+
+
+def _application(raw: Mapping[str, Any]) -> Application:
+    secrets = raw.get("secrets", ())
+    return Application(
+        name=raw["name"],
+        source=raw["source"],
+        cmake=tuple(raw.get("cmake", ())),
+        check=tuple(raw.get("check", ())),
+        secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )
 
 

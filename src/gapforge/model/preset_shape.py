@@ -1,6 +1,7 @@
-"""The shape of a preset: it validates the document, and schemas/preset.schema.json is generated from it.
+"""The shape of a preset. It validates presets and becomes schemas/preset.schema.json.
 
-The options of components come from their descriptions. What no shape can express, ``preset_rules`` checks.
+The options of components come from their descriptions. ``preset_rules`` checks what no shape can
+express.
 """
 
 from __future__ import annotations
@@ -210,8 +211,8 @@ _ANY_OPTIONS = Table(Nullable(UNDECLARED), NAME)
 def preset_shape(components: tuple[Component, ...] | None) -> Record:
     """Return the shape of a preset whose components are these.
 
-    Their options are a key of the preset or stand in "components"; null asks for nothing. With None, where the
-    descriptions are not at hand, options are not checked.
+    A preset sets their options under a key of their own or inside "components"; null means that it
+    does not use them. With None, if no descriptions are at hand, options are not checked.
     """
     if components is None:
         others = {"components": _ANY_OPTIONS}
@@ -220,6 +221,6 @@ def preset_shape(components: tuple[Component, ...] | None) -> Record:
         )
     shapes = {c.asked_by: Nullable(c.shape, c.summary) for c in components if c.asked_by}
     top = {name: shape for name, shape in shapes.items() if name not in OWN_KEYS}
-    # An unknown name is reported by component.check_preset, together with the sources that nothing takes.
+    # component.check_preset reports unknown names, together with sources that nothing uses.
     inner = Record({}, shapes, "options of components, by name", others=_ANY_OPTIONS)
     return Record(_OWN.required, {**_OWN.optional, **top, "components": inner})

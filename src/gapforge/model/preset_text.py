@@ -1,4 +1,4 @@
-"""Write a preset's JSON as people write it: keys in their order, short lists and objects on one line."""
+"""Write a preset's JSON as people do: keys in their order, short lists and objects on one line."""
 
 from __future__ import annotations
 

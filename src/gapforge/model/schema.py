@@ -1,7 +1,7 @@
-"""What a JSON document may look like, said once: the same description validates it and becomes its JSON Schema.
+"""Shapes of JSON documents: one description validates a document and becomes its JSON Schema.
 
-Validation reports every fault in one go, each with its JSON path, what is allowed and the nearest match. Faults speak
-the reader's language; the descriptions (``about``) go into the schemas, which are files and so have one language.
+Validation reports all faults, each with its JSON path, what is allowed and the nearest match, in
+the reader's language. The descriptions (``about``) are for the schemas and are English.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Shape:
     about: str = ""
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
-        """Append a Fault for each thing wrong with ``value``, which sits at JSON ``path`` in ``file``."""
+        """Append the faults of ``value``, which is at the JSON ``path`` in ``file``."""
         raise NotImplementedError
 
     def wanted(self) -> str:
-        """What a value of this shape is, in the reader's language."""
+        """Return what a value of this shape is, in the reader's language."""
         return _object()
 
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema (draft 2020-12)."""
+        """Return the shape as JSON Schema (draft 2020-12)."""
         raise NotImplementedError
 
     def _about(self) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def _no_object(value: Any) -> str:
 
 
 def one_of(words: Sequence[str]) -> str:
-    """What is expected where only these are known; "" for none."""
+    """Return "one of: …" for a fault's expected value, "" for no words."""
     shown = ", ".join(words)
     return _("one of: {shown}", shown=shown) if words else ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """What follows a sentence or fragment about an unknown word: the closest known one, or "".
+    """Return a suggestion to append to a message about an unknown word, or "".
 
     For example ``; did you mean "x"?``.
     """
@@ -356,7 +356,7 @@ class Variant(Shape):
                 both=_(" and ").join(both),
             )
         else:
-            problem = _("has none of the keys that say what it is{close}", close=close)
+            problem = _("has none of the keys that decide its kind{close}", close=close)
         _fault(faults, file, path, problem, _("exactly one of {kinds}", kinds=kinds))
 
     def schema(self) -> dict[str, Any]:
@@ -367,15 +367,15 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(_('the key "{key}" stands twice in one object', key=key))
+            raise ValueError(_('the key "{key}" occurs twice in one object', key=key))
         result[key] = value
     return result
 
 
 def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
-    """The parsed document and all its faults; never raises for what the file holds.
+    """Return the parsed document and all its faults, (None, [fault]) for an unreadable file.
 
-    ``shown`` is the name that messages use. A file that cannot be read or is no JSON gives (None, [fault]).
+    ``shown`` is the file's name in messages. No content of the file raises an error.
     """
     try:
         text = file.read_bytes().decode("utf-8")
@@ -393,7 +393,7 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")
         ]
     except UnicodeEncodeError:
-        return None, [Fault(shown, _("holds half of a Unicode character (\\ud800 to \\udfff)"))]
+        return None, [Fault(shown, _("contains half of a Unicode character (\\ud800 to \\udfff)"))]
     except json.JSONDecodeError as error:
         where = _(
             "{shown}: line {lineno}, column {colno}",

@@ -1,4 +1,4 @@
-"""Shapes of the texts that presets and component descriptions hold: names, versions, hashes, addresses, options."""
+"""Shapes of short texts in presets and component descriptions: names, versions, URLs, options."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""docs/package-versions.md and its English twin: a pure function of presets, locks, components and review date.
+"""Generate docs/package-versions.md and .en.md from presets, locks, components and review date.
 
-Nothing here reads a clock, the network or the engine, so the same repository always gives the same bytes and
-CI can tell a stale document from a fresh one.
+Nothing here reads a clock, the network or the engine: the same repository gives the same bytes, so
+that CI can detect a stale document.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, SourceArchive
+from gapforge.model.unresolved_item import Reason
 
 COMMAND = "./gapforge generate"
-IN_BASE = "base"  # instead of a version; the base image's digest pins it
-SHORT = 12  # hex digits of a hash in a table; the whole hash stands in the list below it
+IN_BASE = "base"  # instead of a version: the digest of the base image pins the package
+SHORT = 12  # hex digits of a checksum in a table; the list below has all of them
 
 
 @dataclass(frozen=True)
 class Review:
-    """When a person last went through all versions and licences ("2026-11-23"); data, not a clock."""
+    """The day when a person last reviewed all versions and licences, such as "2026-11-23"."""
 
     reviewed: str
     note_ko: str
@@ -34,24 +35,26 @@ class Review:
 
 @dataclass(frozen=True)
 class Stack:
-    """A preset with its committed lock. ``lock`` is None when there is none, or it belongs to another
-    state of the preset (``stale``)."""
+    """A preset with its committed lock.
+
+    ``lock`` is None if there is none, or if it belongs to another state of the preset (``stale``).
+    """
 
     preset: Preset
     lock: Lock | None
     stale: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One package of a preset. Empty text means "not known"; ``sha256`` is hex without a prefix."""
+    """One package of a preset. "" means "not known". ``sha256`` is hex without a prefix."""
 
     kind: str
     name: str
     version: str
-    licence: str
+    licence: str = ""
     source: str
-    sha256: str
+    sha256: str = ""
     used_by: str
     path: str = ""
     first_use: bool = False
@@ -64,19 +67,30 @@ def render(
     review: Review,
     language: str,
 ) -> str:
-    """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
+    """Return the document in "ko" or "en".
+
+    ``drivers`` has the least NVIDIA driver by preset name, where it is known.
+    """
     with use_language(language):
         return _Document(stacks, components, drivers, review).text()
 
 
 def rows_of(stack: Stack, components: Sequence[Component]) -> list[Row]:
-    """Every package of a preset but its .debs: base images, wheels, sources, TensorRT."""
+    """Return all packages of a preset except .debs: base images, wheels, sources, TensorRT."""
     preset, lock = stack.preset, stack.lock
     rows = _image_rows(preset, lock)
     rows += _wheel_rows(preset, lock, components)
     rows += [_source_row(source, lock, components) for source in preset.sources.values()]
     if preset.tensorrt is not None and "tensorrt" not in preset.sources:
-        rows.append(Row("tensorrt", "tensorrt", preset.tensorrt.version, "", "apt", "", "tensorrt"))
+        rows.append(
+            Row(
+                kind="tensorrt",
+                name="tensorrt",
+                version=preset.tensorrt.version,
+                source="apt",
+                used_by="tensorrt",
+            )
+        )
     return rows
 
 
@@ -85,22 +99,18 @@ def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
     for role in ROLES:
         base = preset.base(role)
         locked = lock.images.get(role) if lock else None
+        os = (preset.os_id, preset.os_version)
         if locked and locked.os_id:
-            version, digest = f"{locked.os_id} {locked.os_version}", locked.manifest_digest
-        else:
-            version, digest = (
-                f"{preset.os_id} {preset.os_version}",
-                locked.manifest_digest if locked else base.digest,
-            )
+            os = (locked.os_id, locked.os_version)
+        digest = locked.manifest_digest if locked else base.digest
         rows.append(
             Row(
-                "image",
-                f"{role}: {base.label}",
-                version,
-                "",
-                _base_source(preset, role),
-                digest.removeprefix("sha256:") or base.archive_sha256,
-                role,
+                kind="image",
+                name=f"{role}: {base.label}",
+                version=" ".join(os),
+                source=_base_source(preset, role),
+                sha256=digest.removeprefix("sha256:") or base.archive_sha256,
+                used_by=role,
             )
         )
     return rows
@@ -116,12 +126,14 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
     wanted = {_requirement(r)[0]: "$.pytorch" for r in torch}
     wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
     rows = []
-    if lock is None or not lock.settles("wheel"):
+    if lock is None or not lock.resolves("wheel"):
         index = preset.pytorch.index if preset.pytorch else "default"
         for requirement in (*torch, *preset.packages):
             name, version = _requirement(requirement)
             place = _index_name(index) if wanted[name] == "$.pytorch" else "index:default"
-            rows.append(Row("wheel", name, version, "", place, "", wanted[name]))
+            rows.append(
+                Row(kind="wheel", name=name, version=version, source=place, used_by=wanted[name])
+            )
     if lock is None:
         return rows
     for entry in sorted(lock.of("wheel"), key=lambda e: normalized(e.name)):
@@ -133,22 +145,22 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             for c in components
             if any(p != "*" for p in c.wheels)
             and "install-tool" not in entry.roles
-            and c.takes_wheel(entry)
+            and c.uses_wheel(entry)
             and c.enabled(preset)
         ]
         if "install-tool" in entry.roles:
             reasons.append("install-tool")
         rows.append(
             Row(
-                "wheel",
-                name,
-                entry.version,
-                entry.licence,
-                entry.origin,
-                entry.sha256,
-                ", ".join(reasons) or "dependency",
-                entry.path,
-                bool(entry.trust),
+                kind="wheel",
+                name=name,
+                version=entry.version,
+                licence=entry.licence,
+                source=entry.origin,
+                sha256=entry.sha256,
+                used_by=", ".join(reasons) or "dependency",
+                path=entry.path,
+                first_use=bool(entry.trust),
             )
         )
     return rows
@@ -159,14 +171,14 @@ def _index_name(index: str) -> str:
 
 
 def _requirement(text: str) -> tuple[str, str]:
-    """("numpy", "1.26.4") for "numpy==1.26.4"; the constraint itself where it is no pin."""
+    """Return ("numpy", "1.26.4") for "numpy==1.26.4"; a constraint as it is."""
     match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==(.+)|(.*))", text)
     assert match is not None, text  # the preset's shape allows nothing else
     return normalized(match[1]), (match[2] or match[3] or "").strip()
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
-    used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
+    used_by = ", ".join(c.name for c in components if c.uses_source(source.name))
     entry = _entry_of(source.name, lock)
     place = (
         "sdist:" + source.sdist
@@ -445,10 +457,10 @@ class _Document:
         return lines + self._hashes(rows)
 
     def _gaps(self, lock: Lock) -> list[str]:
-        """What a partial lock leaves open, by reason."""
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for gap in lock.unresolved:
-            reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
+        """Return the unresolved items of a partial lock, by reason."""
+        names_by_reason: dict[tuple[str, Reason], list[str]] = {}
+        for item in lock.unresolved:
+            names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
         count = len(lock.unresolved)
         intro = _(
             "The lock is partial ({count} open). Nothing is built with it; "
@@ -457,8 +469,8 @@ class _Document:
             preset=lock.preset,
         )
         rows = [
-            [kind, ", ".join(_code(name) for name in names), reason]
-            for (kind, reason), names in reasons.items()
+            [kind, ", ".join(_code(name) for name in names), reason.message()]
+            for (kind, reason), names in names_by_reason.items()
         ]
         return [intro, "", *_table([_("kind"), _("name"), _("reason")], rows)]
 
@@ -472,7 +484,7 @@ class _Document:
             short = _code(row.sha256[:SHORT]) if row.sha256 else self._unresolved()
             if row.first_use:
                 short += " " + _("(first use)")
-            # A file at a fixed address may have no version; what is still to be resolved will get one.
+            # A file at a fixed URL may have no version; other packages get one when resolved.
             version = row.version or ("—" if row.source.startswith("http") else self._unresolved())
             body.append(
                 [
@@ -540,15 +552,17 @@ def _details(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
-    """(name, roles, version) of every .deb that the preset names; the version is "" until it is resolved, and
-    IN_BASE for what the base image has already."""
+    """Return (name, roles, version) of every .deb that the preset lists.
+
+    The version is "" until it is resolved, and IN_BASE for a package of the base image.
+    """
     preset = stack.preset
     roles: dict[str, list[str]] = {}
     for role in ROLES:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
-    settled = stack.lock is not None and stack.lock.settles("deb")
+    settled = stack.lock is not None and stack.lock.resolves("deb")
     result = []
     for package, where in sorted(roles.items()):
         name, _separator, pinned = package.partition("=")

@@ -22,11 +22,12 @@ from gapforge.bundle import receiver_program
 def test_old_python_gets_readable_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], korean: bool
 ) -> None:
-    (tmp_path / "main.py").write_bytes(receiver_program._main())
+    (tmp_path / "main.py").write_bytes(receiver_program._MAIN)
     for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(key, raising=False)
     for key, value in settings.items():
         monkeypatch.setenv(key, value)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
     monkeypatch.setattr("sys.version_info", (3, 8, 10))
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(tmp_path / "main.py"))

@@ -15,7 +15,7 @@ from gapforge.model import preset as presets
 from gapforge.model.preset import Application
 from raised import assert_error, values_of
 
-APP = Application("xaiva-media", "examples/xaiva-media", (), (), ())
+APP = Application(name="xaiva-media", source="examples/xaiva-media")
 
 
 def app_folder(folder: Path) -> Path:

@@ -20,8 +20,9 @@ from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
 from gapforge.model import lock as locks
 from gapforge.model import preset
-from gapforge.model.lock import Gap, Lock
-from gapforge.model.preset_status import look
+from gapforge.model.lock import Lock
+from gapforge.model.preset_status import readiness_of
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from raised import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -216,7 +217,8 @@ def test_lock_faults_name_the_file_and_the_entry(place: Project) -> None:
         locks.load(lock)
     assert whole.entries[0].path in twice.value.faults[0].problem
     with pytest.raises(LockError) as partial:
-        replace(whole, unresolved=(Gap("deb", "gcc", "x"),)).require_complete("presets/a.lock.json")
+        item = UnresolvedItem("deb", "gcc", Reason(code=OTHER))
+        replace(whole, unresolved=(item,)).require_complete("presets/a.lock.json")
     assert_error(
         partial.value,
         LockError,
@@ -235,7 +237,7 @@ def test_check_and_list_report_broken_files(
     place.lock_file(NAME).write_text("{}", encoding="utf-8")
     codes = [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
     assert codes == [4, 3, 3]
-    assert look(place, preset.find(place.presets, NAME)).state == "broken-lock"
+    assert readiness_of(place, preset.find(place.presets, NAME)).state == "broken-lock"
     other = replace(samples.lock(preset.find(place.presets, NAME)), preset="someone")
     place.lock_file(NAME).write_text(other.render(), encoding="utf-8")
     _, found = checked(place, NAME, capsys=capsys)
@@ -305,7 +307,12 @@ def test_check_reports_stale_and_broken_locks(
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
     lock.write_text(
-        Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(),
+        Lock(
+            preset=NAME,
+            preset_sha256=current.sha256,
+            images={},
+            entries=(samples.entry("wheel", "wheels/a.whl"),),
+        ).render(),
         encoding="utf-8",
     )
     code, found = checked(place, NAME, capsys=capsys)
@@ -321,7 +328,9 @@ def test_check_reports_stale_and_broken_locks(
         "partial",
         2,
     )
-    lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
+    lock.write_text(
+        Lock(preset=NAME, preset_sha256="0" * 64, images={}, entries=()).render(), encoding="utf-8"
+    )
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
     lock.write_text("{}", encoding="utf-8")
@@ -422,17 +431,17 @@ def test_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> No
 def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """``project`` holds whole artifacts of the practice preset."""
     practice = preset.find(project.presets, NAME)
-    assert look(project, practice).ready
+    assert readiness_of(project, practice).ready
     list_verb.run(argparse.Namespace(json=True), project)
     found = {p["name"]: p for p in json.loads(capsys.readouterr().out)["presets"]}
     assert found[NAME]["ready"]
     assert found["ubuntu22.04-cuda11.8-torch2.1"]["state"] == "not-synced"
     victim = next(f for f in (project.artifacts_of(NAME) / "wheels").glob("*.whl"))
     victim.write_bytes(b"")
-    state = look(project, practice)
+    state = readiness_of(project, practice)
     assert (state.state, list(state.missing)) == ("incomplete", [f"wheels/{victim.name}"])
     put(project, samples.raw_preset(epoch=5))
-    assert look(project, preset.find(project.presets, NAME)).state == "stale"
+    assert readiness_of(project, preset.find(project.presets, NAME)).state == "stale"
 
 
 def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,7 +449,7 @@ def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [
-        (p := preset.find(project.presets, n), look(project, p))
+        (p := preset.find(project.presets, n), readiness_of(project, p))
         for n in preset.names(project.presets)
     ]
     table = list_verb.lines(rows)

@@ -230,13 +230,18 @@ def test_registry_tags_and_moved_digest(
     monkeypatch.setenv("HOME", str(tmp_path))
     network = Network(retries=0, registry_mirrors=(("docker.io", f"127.0.0.1:{web.port}"),))
     image = LockedImage(
-        f"{REFERENCE.builder.image}@sha256:{'1' * 64}",
-        f"sha256:{'2' * 64}",
-        f"sha256:{'3' * 64}",
-        "ubuntu",
-        "22.04",
+        reference=f"{REFERENCE.builder.image}@sha256:{'1' * 64}",
+        manifest_digest=f"sha256:{'2' * 64}",
+        config_digest=f"sha256:{'3' * 64}",
+        os_id="ubuntu",
+        os_version="22.04",
     )
-    lock = Lock(REFERENCE.name, REFERENCE.sha256, {"builder": image, "runtime": image}, ())
+    lock = Lock(
+        preset=REFERENCE.name,
+        preset_sha256=REFERENCE.sha256,
+        images={"builder": image, "runtime": image},
+        entries=(),
+    )
     found = candidates._base(REFERENCE, UPSTREAMS, network, lock, False)
     assert found is not None
     assert (found.problem, found.newest, [c.version for c in found.candidates]) == (
@@ -545,7 +550,13 @@ def test_the_verb_with_nothing_reachable_reports_and_ends_with_6(tmp_path: Path)
         "GAPFORGE_UV": "/nonexistent/uv",
         "GAPFORGE_URL_MIRRORS": "https://api.github.com/=http://127.0.0.1:1/ https://ffmpeg.org/=http://127.0.0.1:1/",
     }
-    words = [sys.executable, str(ROOT / "gapforge.py"), "outdated", REFERENCE.name, "--json"]
+    words = [
+        sys.executable,
+        str(ROOT / "src/gapforge/__main__.py"),
+        "outdated",
+        REFERENCE.name,
+        "--json",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == FetchError.exit_code, done.stderr
     document = json.loads(done.stdout)
