@@ -180,41 +180,46 @@ def image(argv):
         keep(found)
 
 
+def buildx(argv):
+    if argv[0] == "build":
+        build(argv)
+    elif not CONFIG.get("buildx"):
+        fail("docker: 'buildx' is not a docker command.")
+    else:
+        print(f"github.com/docker/buildx v{CONFIG['buildx']} abc")
+
+
+def remove(argv):
+    if not (CONTAINERS / argv[-1]).exists():
+        fail(f"Error: No such container: {argv[-1]}")
+    (CONTAINERS / argv[-1]).unlink()
+
+
+VERBS = {
+    "--version": lambda _: print(
+        CONFIG.get("banner") or f"Docker version {CONFIG['client']}, build abc"
+    ),
+    "build": build,
+    "buildx": buildx,
+    "image": image,
+    "info": lambda _: info(),
+    "load": lambda _: load(),
+    "ps": lambda _: print("\n".join(p.name for p in CONTAINERS.glob("*"))),
+    "rm": remove,
+    "run": run,
+    "version": lambda _: version(),
+}
+
+
 def main(argv):
     with open(STATE / "calls", "a") as calls:
-        seen = {
-            k: os.environ[k]
-            for k in ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY")
-            if k in os.environ
-        }
+        names = ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY")
+        seen = {name: os.environ[name] for name in names if name in os.environ}
         calls.write(json.dumps({"argv": argv, "env": seen}) + "\n")
     time.sleep(CONFIG.get("slow", 0))
-    if argv == ["--version"]:
-        print(CONFIG.get("banner") or f"Docker version {CONFIG['client']}, build abc")
-    elif argv[:2] == ["buildx", "version"]:
-        if not CONFIG.get("buildx"):
-            fail("docker: 'buildx' is not a docker command.")
-        print(f"github.com/docker/buildx v{CONFIG['buildx']} abc")
-    elif argv[0] == "version":
-        version()
-    elif argv[0] == "info":
-        info()
-    elif argv[0] == "build" or argv[:2] == ["buildx", "build"]:
-        build(argv)
-    elif argv[0] == "load":
-        load()
-    elif argv[0] == "run":
-        run(argv)
-    elif argv[0] == "image":
-        image(argv[1:])
-    elif argv[0] == "ps":
-        print("\n".join(p.name for p in CONTAINERS.glob("*")))
-    elif argv[0] == "rm":
-        if not (CONTAINERS / argv[-1]).exists():
-            fail(f"Error: No such container: {argv[-1]}")
-        (CONTAINERS / argv[-1]).unlink()
-    else:
+    if argv[0] not in VERBS:
         fail(f"the fake does not know {argv}")
+    VERBS[argv[0]](argv[1:])
 
 
 main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Choose the engine: probe every docker client, what it can build with, and which daemon answers."""
+"""Choose the engine: probe every docker client, its builders, and the daemons that answer."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class _DaemonError(EngineError):
 def choose(preferred: str = "", host: str = "", project: Project | None = None) -> Engine:
     """Return the engine to build with.
 
-    ``preferred`` is a name from ENGINES or "docker" for either (else GAPFORGE_ENGINE, else the first
-    that works); ``host`` is a DOCKER_HOST address. Without one, DOCKER_HOST and the docker context
-    decide, and the project's private engine is used when the default socket does not answer. Raise
-    EngineError with everything that was tried.
+    ``preferred`` is a name from ENGINES or "docker" for either (else GAPFORGE_ENGINE, else the
+    first that works); ``host`` is a DOCKER_HOST address. Without one, DOCKER_HOST and the docker
+    context decide, and the project's private engine is used when the default socket does not
+    answer. Raise EngineError with everything that was tried.
     """
     preferred = preferred or os.environ.get("GAPFORGE_ENGINE", "")
     if preferred not in ("", "docker", *ENGINES):
@@ -145,7 +145,7 @@ def _usable_clients(preferred: str) -> tuple[list[Client], list[Fault]]:
 
 
 def _probe_client(path: str, preferred: str) -> Client:
-    """Return what a client can build with, asked without a daemon; raise _ClientError if nothing."""
+    """Return the builders of a client, asked without a daemon; raise _ClientError without any."""
     try:
         result = process.run([path, "--version"], timeout=PROBE_TIMEOUT, check=False)
     except (ToolError, OSError) as error:

@@ -181,8 +181,8 @@ class DockerEngine(ABC):
     def _remove_container(self, name: str, pauses: Sequence[float] = REMOVE_PAUSES) -> None:
         """Remove a container, whatever its client has done.
 
-        The daemon may still be creating the container of a client that was killed early, so "no such
-        container" is not believed at once.
+        The daemon may still be creating the container of a client that was killed early, so "no
+        such container" is not believed at once.
         """
         for pause in pauses:
             time.sleep(pause)

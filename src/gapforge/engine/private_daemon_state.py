@@ -25,9 +25,9 @@ SOCKETS = Path("/run")
 class State:
     """A private engine.
 
-    ``pid`` is its outermost process; ``started`` (clock ticks since boot) and ``boot`` identify that
-    process. ``root`` is the project. ``made`` lists folders outside the project that were created
-    for it.
+    ``pid`` is its outermost process; ``started`` (clock ticks since boot) and ``boot`` identify
+    that process. ``root`` is the project. ``made`` lists folders outside the project that were
+    created for it.
     """
 
     pid: int
