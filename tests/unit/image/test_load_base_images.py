@@ -13,7 +13,7 @@ from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import load_base_images
 from gapforge.model.lock import LockedImage
-from raised import assert_error
+from raised import assert_error, values_of
 from tiny_image import make_archive, make_layout
 
 
@@ -44,9 +44,11 @@ def test_layout_must_match_the_lock(engine: Engine, layout: Path, image: LockedI
     wrong = replace(image, config_digest=other)
     with pytest.raises(VerifyError) as caught:
         load_base_images.ensure(engine, layout, wrong, lambda line: None)
-    assert_error(
-        caught.value, VerifyError, layout=layout, found=image.config_digest, expected=other
-    )
+    assert values_of(caught.value.message) == {
+        "layout": layout,
+        "found": image.config_digest,
+        "expected": other,
+    }
 
 
 def test_wrongly_loaded_image_loses_its_name(
