@@ -23,7 +23,7 @@ from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
 from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
-from gapforge.store.known_sizes import Holdings
+from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import (
     PLAIN_BASE,
     Base,
@@ -60,7 +60,7 @@ class _Talk:
     presets: dict[str, Preset]
     broken: list[str]
     ready: dict[str, Readiness]
-    holdings: Holdings
+    holdings: KnownSizes
     answers: dict[str, str] = field(default_factory=dict)
 
     def say(self, line: str = "") -> None:
@@ -99,7 +99,7 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
         known,
         broken,
         ready,
-        known_sizes.look(project),
+        known_sizes.read_known_sizes(project),
     )
 
 

@@ -10,7 +10,7 @@ from gapforge.compat.catalog import Catalog, CudaImage, TorchRelease
 from gapforge.compat.torch import builds_for, check_python
 from gapforge.compat.versions import key, minor, within
 from gapforge.model.preset import TARGET_OS
-from gapforge.store.known_sizes import Held, Holdings
+from gapforge.store.known_sizes import DownloadSize, KnownSizes
 
 NONE = "none"
 PLAIN_BASE = "ubuntu:22.04"
@@ -65,7 +65,7 @@ def find_base(reference: str, catalog: Catalog) -> Base | None:
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-def base_menu(catalog: Catalog, holdings: Holdings | None = None) -> list[MenuItem]:
+def base_menu(catalog: Catalog, holdings: KnownSizes | None = None) -> list[MenuItem]:
     """Return the newest image of each CUDA series, newest first, and one without CUDA.
 
     The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here
@@ -111,7 +111,7 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
 
 
 def torch_menu(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the newest release of each PyTorch series (default: the newest of all), and none."""
     menu: dict[str, MenuItem] = {}
@@ -130,7 +130,7 @@ def torch_menu(
     return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-def _held_wheels(release: TorchRelease, build: str, holdings: Holdings) -> Held:
+def _held_wheels(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
     """Return what is held of a release's wheels, from PyTorch's index or the default one."""
     held = holdings.packages(*release.packages(build).items())
     if held.size is None and build == release.default_build:
@@ -139,7 +139,7 @@ def _held_wheels(release: TorchRelease, build: str, holdings: Holdings) -> Held:
 
 
 def tensorrt_menu(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
 
