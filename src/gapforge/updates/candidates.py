@@ -1,4 +1,4 @@
-"""Find newer releases of each item of a preset, and what changes in the preset with each of them."""
+"""Find newer releases of each item of a preset, and how each of them changes the preset."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Candidate:
 class ItemUpdates:
     """The newer releases of one item of a preset: the base image, a Python package or a source.
 
-    ``candidates`` are the newer releases that can be used, newest first. ``newest`` is the newest of
-    all, "" if it is unknown (``problem`` is the reason). ``fits`` is the newest that is compatible with
-    the rest of the preset, ``why`` the reason why the newest is not.
+    ``candidates`` are the newer releases that can be used, newest first. ``newest`` is the newest
+    of all, "" if it is unknown (``problem`` is the reason). ``fits`` is the newest that is
+    compatible with the rest of the preset, ``why`` the reason why the newest is not.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ItemUpdates:
 
     @property
     def status(self) -> str:
-        """Return "current", "outdated" (a newer one fits), "held" (none of them fits) or "unknown"."""
+        """Return "current", "outdated" (a newer one fits), "held" (none fits) or "unknown"."""
         if self.problem or not self.newest:
             return "unknown"
         if self.fits:
@@ -101,7 +101,7 @@ def find_items(search: Search) -> list[ItemUpdates]:
 
 
 def _newer(search: Search, found: Sequence[Release], current: str) -> list[Release]:
-    """Return the releases newer than ``current``, of its series alone if the search is limited to it."""
+    """Return the releases newer than ``current``, of its series alone for ``same_line``."""
     return [
         r
         for r in found
@@ -227,13 +227,13 @@ def _set_torch(packages: Mapping[str, str]) -> Change:
 
 
 def _packages(search: Search) -> list[ItemUpdates]:
-    """Return each pinned Python package; without a pin, ``sync --update`` uses the newest anyway."""
+    """Return each pinned Python package; ``sync --update`` uses the newest of the others."""
     matches = map(_PINNED.fullmatch, search.preset.packages)
     return [_package(search, match) for match in matches if match]
 
 
 def _package(search: Search, pin: re.Match[str]) -> ItemUpdates:
-    """Return the newest wheels of a package for the target, in each of the newest major versions."""
+    """Return the newest wheels of a package for the target, of the newest major versions."""
     requirement, name, current = pin[0], pin[1] + (pin[2] or ""), pin[3]
     item = ItemUpdates(name=name, current=current)
     bound, candidates = "", []
@@ -288,7 +288,7 @@ def _tensorrt(search: Search) -> ItemUpdates | None:
 
 
 def _same_release(tag: str, version: str) -> bool:
-    """Return whether a tag ("10.9.0") and a tar file's version ("10.9.0.34") are the same release."""
+    """Return whether a tag ("10.9.0") and a version ("10.9.0.34") are the same release."""
     return within(version, "", tag) and within(tag, "", version)
 
 
@@ -305,7 +305,7 @@ def _tensorrt_candidates(search: Search, trt: TensorRT) -> list[Candidate]:
 
 
 def _sources(search: Search) -> list[ItemUpdates]:
-    """Return the other sources. opencv-contrib and OpenCV's own downloads are updated with OpenCV."""
+    """Return the other sources; opencv-contrib and OpenCV's downloads belong to OpenCV."""
     found = []
     for name, source in search.preset.sources.items():
         if name in ("tensorrt", "opencv-contrib") or name.startswith("opencv-cache-"):
@@ -330,7 +330,7 @@ def _sources(search: Search) -> list[ItemUpdates]:
 
 
 def _known(search: Search, name: str, release: Release) -> Archive | None:
-    """Return the catalog's best archive of a release of FFmpeg or nv-codec-headers, None if there is none."""
+    """Return the catalog's best archive of a release of FFmpeg or nv-codec-headers, or None."""
     archives: Sequence[Archive] = ()
     if name == "ffmpeg":
         archives = search.catalog.ffmpeg.get(release.version, ())
@@ -353,7 +353,7 @@ def _set_release(search: Search, name: str, release: Release, known: Archive | N
 
 
 def _set_source(name: str, version: str, archive: Archive) -> Change:
-    """Return the change that puts an archive into ``sources``, and its version into the component.
+    """Return the change that puts an archive into ``sources`` and sets the component's version.
 
     Without a published checksum, ``sync`` trusts the first download.
     """
@@ -409,7 +409,7 @@ def _opencv_candidates(
 
 
 def _set_download(name: str, version: str, catalog: Catalog) -> Change:
-    """Return the change of one of OpenCV's own downloads to what another OpenCV downloads instead."""
+    """Return the change of one of OpenCV's own downloads to that of another OpenCV."""
 
     def apply(raw: Raw) -> None:
         source = raw["sources"][name]

@@ -1,8 +1,8 @@
 """Find which newer releases are compatible with a preset, each alone and all together.
 
-A change is tried on the preset's raw document and judged by ``compat.rules``: a release that causes a
-finding which the preset does not have today does not fit. A release that the catalog does not know
-does not fit either, because nothing confirms that it works.
+A change is tried on the preset's raw document and judged by ``compat.rules``: a release that causes
+a finding which the preset does not have today does not fit. A release that the catalog does not
+know does not fit either, because nothing confirms that it works.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class CompatibleUpdates:
 def find_updates(search: Search) -> CompatibleUpdates:
     """Query every upstream and combine what is newer.
 
-    Raise FetchError if the network is forbidden. An upstream that does not answer is reported in its
-    item.
+    Raise FetchError if the network is forbidden. An upstream that does not answer is reported in
+    its item.
     """
     what = _("looking for releases newer than {name}'s", name=search.preset.name)
     search.network.require(what, files=False)
@@ -65,7 +65,8 @@ def combine(
 
     for item in items:
         _set_fitting(item, start, new_finding)
-    raw, together = start, {}
+    raw = start
+    together: dict[str, str] = {}
     by_name = {item.name: item for item in items}
     headers = by_name.get(HEADERS)
     for item in items:
@@ -83,7 +84,7 @@ def combine(
 
 
 def new_preset(updates: CompatibleUpdates, name: str, previous: str) -> Raw:
-    """Return the raw preset ``name`` with the combination; its summary names the ``previous`` preset."""
+    """Return the raw preset ``name`` with the newer releases; its summary names ``previous``."""
     changes = ", ".join(f"{item} {version}" for item, version in sorted(updates.together.items()))
     summary = in_both_languages(
         N_("{previous} with newer releases: {changes}"), previous=previous, changes=changes

@@ -1,7 +1,7 @@
 """List the releases that a project has published: its tags, its listing page, or a registry's tags.
 
-Where to look is data (``catalog/upstreams.json``). The requests are made with curl and skopeo, so that
-proxies, certificates, netrc and mirrors work as for every download.
+Where to look is data (``catalog/upstreams.json``). The requests are made with curl and skopeo, so
+that proxies, certificates, netrc and mirrors work as for every download.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Release:
-    """A published release: its version, its tag or file name, and the groups of the pattern in it."""
+    """A published release: its version, its tag or file name, and the pattern's groups in it."""
 
     version: str
     tag: str
@@ -54,7 +54,7 @@ class Release:
 
 
 def load(catalog: Path) -> dict[str, Upstream]:
-    """Return the upstreams of ``catalog/upstreams.json`` by name. Raise PresetError with its faults."""
+    """Return the upstreams in ``catalog/upstreams.json`` by name. Raise PresetError."""
     names = ("kind", "address", "pattern", "archive")
     table = documents(catalog)["upstreams"]["upstreams"]
     return {
@@ -64,7 +64,7 @@ def load(catalog: Path) -> dict[str, Upstream]:
 
 
 def releases(upstream: Upstream, network: Network) -> list[Release]:
-    """Return every release, newest first. Raise FetchError if the answer is not as expected."""
+    """Return every release, newest first. Raise FetchError for an unexpected answer."""
     network.require(_("asking for releases of {name}", name=upstream.name), files=False)
     lists = {"github-tags": github_tags, "listing": listing, "registry": registry_tags}
     found = matching(lists[upstream.kind](upstream.address, network), upstream.pattern)
