@@ -557,6 +557,10 @@ def check(name: str, tmp_path: Path, expect: dict[str, Any], *replace: tuple[str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+# In the check of "apt". This machine's own take seconds to look through.
+LIBRARY_ROOTS = 'LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")'
+
+
 def one(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return next(r for r in results if r["check"] == name)
 
@@ -621,8 +625,7 @@ def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str
     (root / "notes.so").write_text("no library")
     found = f"\\t{missing} => not found" if missing else "\\tlibc.so.6 => /lib/libc.so.6"
     script(tmp_path / "ldd", f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done')
-    roots = 'LIBRARY_ROOTS = ("/usr/local", "/opt", "/usr/lib/python3/dist-packages", "/usr/lib/x86_64-linux-gnu")'
-    results = check("apt", tmp_path, {}, (roots, f'LIBRARY_ROOTS = ("{tmp_path}/root",)'))
+    results = check("apt", tmp_path, {}, (LIBRARY_ROOTS, f'LIBRARY_ROOTS = ("{tmp_path}/root",)'))
     result = one(results, "shared libraries")
     assert result["ok"] is ok and words in result["found"], result
 
@@ -632,12 +635,13 @@ def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
     (root / "include").mkdir(parents=True)
     (root / "include/pyconfig.h").write_text("")
     place = ('for root in ("/usr", "/opt"):', f'for root in ("{root}",):')
-    assert one(check("apt", tmp_path, {}, place), "no headers")["ok"], "pyconfig.h is Python's own"
+    libraries = (LIBRARY_ROOTS, f'LIBRARY_ROOTS = ("{root}",)')
+    assert one(check("apt", tmp_path, {}, place, libraries), "no headers")["ok"], "pyconfig.h is Python's own"
     (root / "include/x.h").write_text("")
-    result = one(check("apt", tmp_path, {}, place), "no headers")
+    result = one(check("apt", tmp_path, {}, place, libraries), "no headers")
     assert not result["ok"] and "x.h" in result["found"]
     if os.getuid() == 0:
-        assert not one(check("apt", tmp_path, {}), "user")["ok"]
+        assert not one(check("apt", tmp_path, {}, place, libraries), "user")["ok"]
 
 
 def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
