@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from compiler_cache import CompilerCache
 from gapforge.core import lock as locks
 from gapforge.core.files import canonical_json
+from gapforge.core.project import Project
 from places import copy_repository, site_python
 from samples import ROOT, sha
 
@@ -81,7 +83,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache) -> Iterator[Site]:
     done = command([str(ROOT / "deps_sync.sh"), PRESET], cwd=ROOT)
     if done.returncode in (6, 7):  # the distribution has moved on; the same as ./quickstart does
         done = command([str(ROOT / "deps_sync.sh"), PRESET, "--update"], cwd=ROOT)
@@ -98,6 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert started.returncode == 0, started.stderr
     try:
         yield there
+        compiler_cache.keep(Project(root, root / "artifacts"))
     finally:
         there.gapforge("engine", "remove")
 
