@@ -33,6 +33,8 @@ from gapforge.core.inventory import Inventory
 from gapforge.core.project import Project
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 SMALL = 64 << 10
 
 

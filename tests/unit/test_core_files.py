@@ -32,6 +32,8 @@ from gapforge.core.files import (
     write_text,
 )
 
+pytestmark = pytest.mark.every_python
+
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from gapforge.core import process
 from gapforge.core.errors import ToolError
 
+pytestmark = pytest.mark.every_python
+
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]

@@ -16,6 +16,8 @@ from gapforge.core.errors import ERROR_CLASSES, EngineError
 from gapforge.core.text import width
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     module = types.SimpleNamespace(HELP={"ko": "x", "en": "x"}, run=run,

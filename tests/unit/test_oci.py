@@ -26,6 +26,8 @@ from gapforge.sync.imagefiles import facts, read_files
 from gapforge.sync.images import look, split_reference
 from gapforge.sync.network import Network, UnansweredError
 
+pytestmark = pytest.mark.every_python
+
 # In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
 Tree = Mapping[str, "bytes | str | None"]
 STATUS = b"Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n\n"

@@ -13,6 +13,8 @@ from gapforge.core.preset import Preset, load
 from gapforge.core.project import Project
 from gapforge.sync import python
 
+pytestmark = pytest.mark.every_python
+
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = {tag: rank for rank, tag in enumerate(python.tags("3.10", 35))}
 
