@@ -8,23 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fabric import fabricate, write_lock
+from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
 from gapforge.bundle.contents import of_presets, of_request, site_objects
+from gapforge.bundle.find_volumes import look
 from gapforge.bundle.pack import Packed, pack
-from gapforge.bundle.plan import make_plan
-from gapforge.bundle.request import Request, wanted_spans
-from gapforge.bundle.scan import look
+from gapforge.bundle.repair_request import Request, wanted_spans
 from gapforge.bundle.unpack import Unpacked, unpack
-from gapforge.core import lock as locks
-from gapforge.core import preset as documents
-from gapforge.core.files import sha256_bytes, sha256_file
-from gapforge.core.lock import Entry, Lock
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.model import lock as locks
+from gapforge.model import preset as documents
+from gapforge.model.lock import Entry, Lock
 from samples import ROOT
 
 PRESET = "debian12-cpu-quickstart"
-RUN_ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8",
-           "XDG_CONFIG_HOME": "/nonexistent/config"}  # fmt: skip
+RUN_ENV = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(ROOT / "src"),
+    "GAPFORGE_LANG": "en",
+    "LC_ALL": "C.UTF-8",
+    "XDG_CONFIG_HOME": "/nonexistent/config",
+}
 
 
 class Sender:
@@ -53,8 +58,19 @@ class Sender:
         for path, data in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
-            entries[path] = Entry("source", path, sha256_bytes(data), len(data), "generated")
-        made = Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries.values(), key=lambda e: e.path)))
+            entries[path] = Entry(
+                kind="source",
+                path=path,
+                sha256=sha256_bytes(data),
+                size=len(data),
+                origin="generated",
+            )
+        made = Lock(
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=tuple(sorted(entries.values(), key=lambda e: e.path)),
+        )
         write_lock(self.project, made)
 
     def second(self) -> str:
@@ -85,7 +101,13 @@ def site_at(folder: Path) -> Project:
     return Project(folder, folder / "artifacts")
 
 
-def carry(made: Sender, *to: Path, size: int, inventory: Path | None = None, presets: tuple[str, ...] = (PRESET,)) -> Packed:  # fmt: skip
+def carry(
+    made: Sender,
+    *to: Path,
+    size: int,
+    inventory: Path | None = None,
+    presets: tuple[str, ...] = (PRESET,),
+) -> Packed:
     """Pack presets into folders."""
     held = site_objects(inventory) if inventory is not None else frozenset()
     named = [documents.find(made.project.presets, name) for name in presets]

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from gapforge.core.project import Project
-from gapforge.engine import private
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
 
 
 class CompilerCache:
@@ -18,7 +18,9 @@ class CompilerCache:
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
-        real = shutil.which("dockerd", path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin")
+        real = shutil.which(
+            "dockerd", path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+        )
         self.dockerd = folder / "bin" / "dockerd"  # for GAPFORGE_DOCKERD
         self.dockerd.parent.mkdir()
         self.dockerd.write_text(f"""#!/bin/sh
@@ -31,16 +33,18 @@ exec {shlex.quote(str(real))} "$@"
 
     def keep(self, project: Project) -> None:
         """Stop the project's engine and take its compiler cache."""
-        if (state := private.status(project)) is None or self.data.exists():
+        if (state := private_daemon.status(project)) is None or self.data.exists():
             return
         docker = ["docker", "-H", state.host]
         images = subprocess.run(
             [*docker, "image", "ls", "-q", "--no-trunc"], capture_output=True, text=True, check=True
         )
         if names := sorted(set(images.stdout.split())):
-            subprocess.run([*docker, "image", "rm", "--force", *names], capture_output=True, check=True)
+            subprocess.run(
+                [*docker, "image", "rm", "--force", *names], capture_output=True, check=True
+            )
         for kind in ("regular", "source.local", "frontend", "internal"):
             prune = ["builder", "prune", "--all", "--force", "--filter", f"type={kind}"]
             subprocess.run([*docker, *prune], capture_output=True, check=True)
-        private.stop(project)
-        subprocess.run(["mv", private.folder_of(project) / "data", self.data], check=True)
+        private_daemon.stop(project)
+        subprocess.run(["mv", private_daemon.folder_of(project) / "data", self.data], check=True)

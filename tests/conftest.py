@@ -15,17 +15,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent / "src"):  # before the root with its launchers: gapforge.py would hide the package
-    if str(folder) in sys.path:
-        sys.path.remove(str(folder))
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(HERE))  # the helpers of the tests
 
 from fabric import fabricate  # noqa: E402 - needs the path above
-from gapforge.core import preset as presets  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
+from gapforge.model import preset as presets  # noqa: E402
 
 # How long an example takes, or the making of it, says how busy the machine is.
-settings.register_profile("whatever the load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "whatever the load", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("whatever the load")
 
 PRESET = "debian12-cpu-quickstart"
@@ -66,18 +65,29 @@ def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _ho
         if key.startswith(("GAPFORGE_", "GIT_")):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
-    monkeypatch.setenv("XDG_CONFIG_HOME", NOWHERE)  # nobody whom the user trusts is trusted in a test
+    monkeypatch.setenv(
+        "XDG_CONFIG_HOME", NOWHERE
+    )  # nobody whom the user trusts is trusted in a test
     if request.node.get_closest_marker("live"):
         return
     monkeypatch.setenv("HOME", str(_home))
-    for key in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "DOCKER_HOST", "DOCKER_CONTEXT"):
+    for key in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+    ):
         monkeypatch.delenv(key, raising=False)
         monkeypatch.delenv(key.upper(), raising=False)
 
     def guarded(original: Any, name: str) -> Any:
         def connect(self: socket.socket, address: Any) -> Any:
             host = address[0] if isinstance(address, tuple) else address
-            if self.family in (socket.AF_INET, socket.AF_INET6) and not str(host).startswith(_LOOPBACK):
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not str(host).startswith(
+                _LOOPBACK
+            ):
                 pytest.fail(f"a unit test opened a connection to {host} ({name})", pytrace=True)
             return original(self, address)
 

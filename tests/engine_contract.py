@@ -13,30 +13,43 @@ from typing import IO
 
 import pytest
 
-from gapforge.build import base_images
-from gapforge.core import process
-from gapforge.core.errors import BuildError, EngineError, VerifyError
-from gapforge.core.lock import LockedImage
-from gapforge.engine.base import BuildRequest, Engine
+from gapforge.base import process
+from gapforge.base.errors import BuildError, EngineError, VerifyError
 from gapforge.engine.docker import client_env
+from gapforge.engine.protocol import BuildRequest, Engine
+from gapforge.image import load_base_images
+from gapforge.model.lock import LockedImage
 from tiny_image import PROGRAMS, make_layout
 
 Check = Callable[[Engine, str, Path], None]
 TOKEN, MOUNTED = "canary-" + secrets.token_hex(6), "canary-" + secrets.token_hex(6)
 
 
-def request(folder: Path, dockerfile: str, target: str = "", tag: str = "localhost/gapforge-test/x:1") -> BuildRequest:
+def request(
+    folder: Path, dockerfile: str, target: str = "", tag: str = "localhost/gapforge-test/x:1"
+) -> BuildRequest:
     """A build of ``dockerfile`` in ``folder`` with one secret of each kind."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Dockerfile").write_text(dockerfile)
     secret = folder.parent / "secret, with a comma"
     secret.write_text(MOUNTED + "\n")
-    return BuildRequest(folder, folder / "Dockerfile", target, tag, {"A": "1"}, {"org.example": "x y"},
-                        {"KEY": secret}, ("TOKEN",), {"TOKEN": TOKEN, "UNASKED": "no"})  # fmt: skip
+    return BuildRequest(
+        folder,
+        folder / "Dockerfile",
+        target,
+        tag,
+        {"A": "1"},
+        {"org.example": "x y"},
+        {"KEY": secret},
+        ("TOKEN",),
+        {"TOKEN": TOKEN, "UNASKED": "no"},
+    )
 
 
 def containers(engine: Engine) -> list[str]:
-    listed = process.run([engine.info.client, "ps", "-a", "--format", "{{.Names}}"], env=client_env(engine.info.host))
+    listed = process.run(
+        [engine.info.client, "ps", "-a", "--format", "{{.Names}}"], env=client_env(engine.info.host)
+    )
     return [name for name in listed.output.split() if name.startswith("gapforge-run-")]
 
 
@@ -47,18 +60,27 @@ def builds_tags_and_untags(engine: Engine, base: str, folder: Path) -> None:
     assert engine.image_size(wanted.tag) > 0
     engine.tag(wanted.tag, "localhost/gapforge-test/y:2")
     assert engine.image_ids("localhost/gapforge-test/y:2") == engine.image_ids(wanted.tag)
-    for name in ("localhost/gapforge-test/y:2", wanted.tag, wanted.tag):  # the second time there is none
+    for name in (
+        "localhost/gapforge-test/y:2",
+        wanted.tag,
+        wanted.tag,
+    ):  # the second time there is none
         engine.untag(name)
         assert engine.image_ids(name) == ()
 
 
 def failing_step_is_named(engine: Engine, base: str, folder: Path) -> None:
     wanted = request(
-        folder / "ctx", f"FROM {base} AS bad\nRUN echo oops; exit 7\n", "bad", "localhost/gapforge-test/bad:1"
+        folder / "ctx",
+        f"FROM {base} AS bad\nRUN echo oops; exit 7\n",
+        "bad",
+        "localhost/gapforge-test/bad:1",
     )
     with pytest.raises(BuildError) as caught:
         engine.build(wanted, lambda line: None)
-    assert "] RUN echo oops; exit 7" in caught.value.message.splitlines()[0]  # no stage name when there is one stage
+    assert (
+        "] RUN echo oops; exit 7" in caught.value.message.splitlines()[0]
+    )  # no stage name when there is one stage
     assert "oops" in caught.value.message
     assert "exit code: 7" in caught.value.message
     assert "pull" not in caught.value.hint
@@ -66,8 +88,11 @@ def failing_step_is_named(engine: Engine, base: str, folder: Path) -> None:
 
 
 def secrets_stay_hidden(engine: Engine, base: str, folder: Path) -> None:
-    wanted = request(folder / "ctx", f"FROM {base} AS a\nARG TOKEN\n"
-                     f"RUN --mount=type=secret,id=KEY echo {folder} arg $TOKEN; cat /run/secrets/KEY\nFROM a\nRUN true\n")  # fmt: skip
+    wanted = request(
+        folder / "ctx",
+        f"FROM {base} AS a\nARG TOKEN\n"
+        f"RUN --mount=type=secret,id=KEY echo {folder} arg $TOKEN; cat /run/secrets/KEY\nFROM a\nRUN true\n",
+    )
     argv, variables = engine.build_command(wanted)
     assert not [word for word in (*argv, *variables.values()) if TOKEN in word or MOUNTED in word]
     lines: list[str] = []
@@ -81,10 +106,16 @@ def secrets_stay_hidden(engine: Engine, base: str, folder: Path) -> None:
 def runs_and_leaves_nothing(engine: Engine, base: str, folder: Path) -> None:
     given = {"GAPFORGE_EXPECT": '{"a": "b c"}', "DOCKER_HOST": "unix:///elsewhere"}
     code, output, _ = engine.run(
-        base, ["sh", "-c", "cat; echo $GAPFORGE_EXPECT $DOCKER_HOST; exit 3"], stdin="in\n", env=given
+        base,
+        ["sh", "-c", "cat; echo $GAPFORGE_EXPECT $DOCKER_HOST; exit 3"],
+        stdin="in\n",
+        env=given,
     )
     assert (code, output) == (3, 'in\n{"a": "b c"} unix:///elsewhere\n')
-    assert engine.run(base, ["sh", "-c", "cat; echo e >&2"])[1:] == ("", "e\n")  # no input is an empty one
+    assert engine.run(base, ["sh", "-c", "cat; echo e >&2"])[1:] == (
+        "",
+        "e\n",
+    )  # no input is an empty one
     assert containers(engine) == []
 
 
@@ -124,36 +155,49 @@ def loads_a_base_once(engine: Engine, base: str, folder: Path) -> None:
     for packed in (True, False):
         for schema2 in (True, False):
             layout = folder / f"{packed}-{schema2}"
-            image = make_layout(layout, packed=packed, schema2=schema2, note=secrets.token_hex(4), programs=())
+            image = make_layout(
+                layout, packed=packed, schema2=schema2, note=secrets.token_hex(4), programs=()
+            )
             lines: list[str] = []
-            name = base_images.ensure(engine, layout, image, lines.append)
+            name = load_base_images.ensure(engine, layout, image, lines.append)
             assert name == "localhost/gapforge/base:" + image.config_digest[7:31]
             assert {image.config_digest, image.manifest_digest} & set(engine.image_ids(name))
             assert lines
             lines.clear()
-            assert base_images.ensure(engine, layout, image, lines.append) == name
+            assert load_base_images.ensure(engine, layout, image, lines.append) == name
             assert not lines
             engine.untag(name)
 
 
 def never_keeps_a_wrong_base(engine: Engine, base: str, folder: Path) -> None:
     image = make_layout(folder / "layout", packed=False, note=secrets.token_hex(4), programs=())
-    largest = max((folder / "layout" / "blobs" / "sha256").iterdir(), key=lambda f: f.stat().st_size)
+    largest = max(
+        (folder / "layout" / "blobs" / "sha256").iterdir(), key=lambda f: f.stat().st_size
+    )
     data = bytearray(largest.read_bytes())
     data[600] ^= 1
     largest.write_bytes(data)
     with pytest.raises(VerifyError, match=largest.name):
-        base_images.ensure(engine, folder / "layout", image, lambda line: None)
-    assert engine.image_ids(base_images.base_name(image.config_digest)) == ()
+        load_base_images.ensure(engine, folder / "layout", image, lambda line: None)
+    assert engine.image_ids(load_base_images.base_name(image.config_digest)) == ()
 
 
 CHECKS: tuple[Check, ...] = (
-    builds_tags_and_untags, failing_step_is_named, secrets_stay_hidden, runs_and_leaves_nothing, ends_what_takes_too_long,
-    says_when_an_image_is_missing, refuses_a_broken_load, loads_a_base_once, never_keeps_a_wrong_base,
-)  # fmt: skip
+    builds_tags_and_untags,
+    failing_step_is_named,
+    secrets_stay_hidden,
+    runs_and_leaves_nothing,
+    ends_what_takes_too_long,
+    says_when_an_image_is_missing,
+    refuses_a_broken_load,
+    loads_a_base_once,
+    never_keeps_a_wrong_base,
+)
 
 
-def load_base(engine: Engine, folder: Path, programs: tuple[str, ...] = PROGRAMS) -> tuple[str, LockedImage]:
+def load_base(
+    engine: Engine, folder: Path, programs: tuple[str, ...] = PROGRAMS
+) -> tuple[str, LockedImage]:
     """The name of a small base with a shell (if ``programs`` holds one), loaded into the engine."""
     image = make_layout(folder, programs=programs)
-    return base_images.ensure(engine, folder, image, lambda line: None), image
+    return load_base_images.ensure(engine, folder, image, lambda line: None), image

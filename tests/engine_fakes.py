@@ -27,7 +27,9 @@ class Fake:
 
     def set(self, **settings: Any) -> None:
         self.settings |= settings
-        (self.folder / "fake.json").write_text(json.dumps({**self.settings, "state": str(self.state)}))
+        (self.folder / "fake.json").write_text(
+            json.dumps({**self.settings, "state": str(self.state)})
+        )
 
     def calls(self) -> list[dict[str, Any]]:
         file = self.state / "calls"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gapforge.core.files import sha256_bytes
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.preset import Preset
-from gapforge.core.project import Project
+from gapforge.base.files import sha256_bytes
+from gapforge.base.project import Project
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.preset import Preset
 
 FILES = {
     "wheels/numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.whl": ("wheel", b"wheel " * 5000),
@@ -21,7 +21,7 @@ FILES = {
     "images/builder/oci-layout": ("image", b'{"imageLayoutVersion": "1.0.0"}'),
     "images/builder/blobs/sha256/aa": ("image", b"layer" * 7000),
     "images/runtime/oci-layout": ("image", b'{"imageLayoutVersion": "1.0.0"}'),
-}  # fmt: skip
+}
 
 
 def sums_text(lock: Lock) -> str:
@@ -36,10 +36,24 @@ def fabricate(project: Project, preset: Preset) -> Lock:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-        entries.append(Entry(kind, path, sha256_bytes(data), len(data), "generated"))
-    image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, "debian", "12")
-    lock = Lock(preset.name, preset.sha256, {"builder": image, "runtime": image},
-                tuple(sorted(entries, key=lambda e: e.path)))  # fmt: skip
+        entries.append(
+            Entry(
+                kind=kind, path=path, sha256=sha256_bytes(data), size=len(data), origin="generated"
+            )
+        )
+    image = LockedImage(
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id="debian",
+        os_version="12",
+    )
+    lock = Lock(
+        preset=preset.name,
+        preset_sha256=preset.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
+    )
     write_lock(project, lock)
     return lock
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bundles import PRESET
-from gapforge.bundle.volume import FORMAT, HEAD, compact, trailer
+from gapforge.bundle.volume_format import FORMAT, HEAD, compact, trailer
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
@@ -17,8 +17,18 @@ def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> 
 
 
 def index_with(pieces: Any = (), **changes: Any) -> dict[str, Any]:
-    return {"format": FORMAT, "bundle": "ab" * 12, "number": 1, "volumes": 1, "volume_size": 10**6, "repairs": "", "tool": "",
-            "pieces": list(pieces), "views": [[PRESET, "1" * 64, "2" * 64]], **changes}  # fmt: skip
+    return {
+        "format": FORMAT,
+        "bundle": "ab" * 12,
+        "number": 1,
+        "volumes": 1,
+        "volume_size": 10**6,
+        "repairs": "",
+        "tool": "",
+        "pieces": list(pieces),
+        "views": [[PRESET, "1" * 64, "2" * 64]],
+        **changes,
+    }
 
 
 HASH = "a" * 64

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bundles import names
-from gapforge.core.files import sha256_file
+from gapforge.base.files import sha256_file
 from samples import ROOT
 
 SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
@@ -22,8 +22,14 @@ SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 def environment(root: Path) -> dict[str, str]:
     """What a command gets to work in the project ``root``."""
-    return {"PATH": os.environ["PATH"], "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": "en", "LC_ALL": "C.UTF-8",
-            "PYTHONPATH": str(ROOT / "src"), "XDG_CONFIG_HOME": "/nonexistent"}  # fmt: skip
+    return {
+        "PATH": os.environ["PATH"],
+        "GAPFORGE_ROOT": str(root),
+        "GAPFORGE_LANG": "en",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": str(ROOT / "src"),
+        "XDG_CONFIG_HOME": "/nonexistent",
+    }
 
 
 def argv(*words: str | Path) -> list[str]:
@@ -33,10 +39,18 @@ def argv(*words: str | Path) -> list[str]:
 def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
     """Run a command as people do; gives all that it said."""
     done = subprocess.run(
-        argv(*words), env=environment(root), capture_output=True, text=True, check=False, cwd="/", timeout=300
+        argv(*words),
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=300,
     )
     said = done.stdout + done.stderr
-    assert done.returncode == code and "Traceback" not in said, f"exit code {done.returncode}: {said}"
+    assert done.returncode == code and "Traceback" not in said, (
+        f"exit code {done.returncode}: {said}"
+    )
     return said
 
 
@@ -58,10 +72,20 @@ sys.exit(main(sys.argv[6:]))
 """
 
 
-def struck(root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0) -> tuple[int, str]:
+def struck(
+    root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0
+) -> tuple[int, str]:
     """How a command ends, and what it says, during which a process is killed (0: itself)."""
-    done = subprocess.run([sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)], env=environment(root),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd="/", timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)],
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd="/",
+        timeout=300,
+    )
     return done.returncode, done.stdout
 
 
@@ -93,7 +117,9 @@ def need(*programs: str) -> None:
 
 
 def run(*words: str | Path, code: int | None = 0) -> str:
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False, env={"PATH": SBIN})
+    done = subprocess.run(
+        [str(w) for w in words], capture_output=True, text=True, check=False, env={"PATH": SBIN}
+    )
     said = done.stdout + done.stderr
     assert code is None or done.returncode == code, f"{words}: {said}"
     return said
@@ -111,7 +137,10 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
         serving = drivers(folder)
         # A killed command may still be let go of; a driver writes what it still has, and lets go of its device, after umount.
         wait_for(lambda: not run("umount", folder, code=None), f"{folder} is unmounted")
-        wait_for(lambda: not any(pid in drivers(folder) for pid in serving), f"the driver of {folder} has ended")
+        wait_for(
+            lambda: not any(pid in drivers(folder) for pid in serving),
+            f"the driver of {folder} has ended",
+        )
         assert not os.path.ismount(folder)
 
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
-from gapforge.core.debindex import join_stanzas, stanza_for
-from gapforge.core.progress import Progress
-from gapforge.core.store import Store
-from gapforge.sync import oci
+from gapforge.base.progress import Progress
+from gapforge.model.debian_control import join_stanzas, stanza_for
+from gapforge.store.store import Store
+from gapforge.sync import oci_layout
 from gapforge.sync.apt import DebFile, SourceFile
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network
@@ -32,8 +32,15 @@ def fetch(files: Sequence[DebFile | SourceFile], into: Path, network: Network) -
         store.place(got.sha256, into / got.want.file)
 
 
-def make_deb(folder: Path, name: str, version: str, file: str = "", files: Mapping[str, bytes] | None = None,
-             architecture: str = "amd64", **fields: str) -> Path:  # fmt: skip
+def make_deb(
+    folder: Path,
+    name: str,
+    version: str,
+    file: str = "",
+    files: Mapping[str, bytes] | None = None,
+    architecture: str = "amd64",
+    **fields: str,
+) -> Path:
     """A real .deb; further ``fields`` are control fields with "_" for "-"."""
     control = f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: T <t@example.org>\n"
     control += "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in fields.items())
@@ -43,12 +50,16 @@ def make_deb(folder: Path, name: str, version: str, file: str = "", files: Mappi
     parts = {
         "debian-binary": b"2.0\n",
         "control.tar.gz": gzip.compress(_tar({"./control": control.encode()}), mtime=0),
-        "data.tar.gz": gzip.compress(_tar({f"./{k}": v for k, v in (files or {}).items()}), mtime=0),
+        "data.tar.gz": gzip.compress(
+            _tar({f"./{k}": v for k, v in (files or {}).items()}), mtime=0
+        ),
     }
     out = b"!<arch>\n"
     for member, data in parts.items():
         out += (
-            f"{member:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+            f"{member:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode()
+            + data
+            + b"\n" * (len(data) % 2)
         )
     target.write_bytes(out)
     return target
@@ -76,8 +87,14 @@ def index_of(folder: Path) -> str:
     stanzas = []
     for deb in sorted(folder.glob("*.deb")):
         data = deb.read_bytes()
-        control = subprocess.run(["dpkg-deb", "-f", str(deb)], capture_output=True, text=True, check=True).stdout
-        stanzas.append(stanza_for(control, file=deb.name, size=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        control = subprocess.run(
+            ["dpkg-deb", "-f", str(deb)], capture_output=True, text=True, check=True
+        ).stdout
+        stanzas.append(
+            stanza_for(
+                control, file=deb.name, size=len(data), sha256=hashlib.sha256(data).hexdigest()
+            )
+        )
     return join_stanzas(stanzas)
 
 
@@ -91,17 +108,41 @@ def make_key(home: Path, name: str) -> tuple[Path, Path]:
     """A throwaway signing key: (GNUPGHOME, armored public key)."""
     home.mkdir(mode=0o700, parents=True)
     # gpg leaves an agent behind for each GNUPGHOME, and starts it again at each signature.
-    atexit.register(subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
-    subprocess.run([*gpg, "--quick-generate-key", f"{name} <t@example.org>", "rsa2048", "sign", "never"],
-                   check=True, capture_output=True)  # fmt: skip
+    atexit.register(
+        subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False
+    )
+    gpg = [
+        "gpg",
+        "--homedir",
+        str(home),
+        "--batch",
+        "--pinentry-mode",
+        "loopback",
+        "--passphrase",
+        "",
+    ]
+    subprocess.run(
+        [*gpg, "--quick-generate-key", f"{name} <t@example.org>", "rsa2048", "sign", "never"],
+        check=True,
+        capture_output=True,
+    )
     public = home / "public.asc"
-    public.write_bytes(subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout)
+    public.write_bytes(
+        subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout
+    )
     return home, public
 
 
-def signed_repository(folder: Path, home: Path, suite: str, component: str = "main", *, valid_for: float | None = None,
-                      dated: float = 0, sources: str = "") -> None:  # fmt: skip
+def signed_repository(
+    folder: Path,
+    home: Path,
+    suite: str,
+    component: str = "main",
+    *,
+    valid_for: float | None = None,
+    dated: float = 0,
+    sources: str = "",
+) -> None:
     """Make ``folder``/pool's .debs a signed repository. ``dated`` and ``valid_for`` are seconds from now."""
     import time
 
@@ -114,30 +155,61 @@ def signed_repository(folder: Path, home: Path, suite: str, component: str = "ma
         listed.append(dist / component / "source" / "Sources")
         listed[-1].parent.mkdir(parents=True, exist_ok=True)
         listed[-1].write_text(sources)
-    lines = [f"Origin: Fixture\nSuite: {suite}\nCodename: {suite}\nComponents: {component}\nArchitectures: amd64"]
+    lines = [
+        f"Origin: Fixture\nSuite: {suite}\nCodename: {suite}\nComponents: {component}\nArchitectures: amd64"
+    ]
     lines.append(f"Date: {formatdate(time.time() + dated, usegmt=True).replace('GMT', 'UTC')}")
     if valid_for is not None:
-        lines.append(f"Valid-Until: {formatdate(time.time() + valid_for, usegmt=True).replace('GMT', 'UTC')}")
+        lines.append(
+            f"Valid-Until: {formatdate(time.time() + valid_for, usegmt=True).replace('GMT', 'UTC')}"
+        )
     lines.append("SHA256:")
     for file in listed:
         data = file.read_bytes()
-        lines.append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {file.relative_to(dist).as_posix()}")
+        lines.append(
+            f" {hashlib.sha256(data).hexdigest()} {len(data)} {file.relative_to(dist).as_posix()}"
+        )
     (dist / "Release").write_text("\n".join(lines) + "\n")
-    subprocess.run(["gpg", "--homedir", str(home), "--batch", "--yes", "--pinentry-mode", "loopback", "--passphrase", "",
-                    "--clearsign", "--output", str(dist / "InRelease"), str(dist / "Release")],
-                   check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "gpg",
+            "--homedir",
+            str(home),
+            "--batch",
+            "--yes",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+            "",
+            "--clearsign",
+            "--output",
+            str(dist / "InRelease"),
+            str(dist / "Release"),
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def make_base(
-    folder: Path, files: Mapping[str, bytes | str], status: str | None = STATUS, env: Sequence[str] = ()
+    folder: Path,
+    files: Mapping[str, bytes | str],
+    status: str | None = STATUS,
+    env: Sequence[str] = (),
 ) -> Path:
     """An OCI layout of one layer with ``files`` and the dpkg ``status``."""
-    content = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+    content = {
+        name: data.encode() if isinstance(data, str) else data for name, data in files.items()
+    }
     if status is not None:
         content["var/lib/dpkg/status"] = status.encode()
     raw = _tar(content)
-    layer = oci.add_blob(folder, raw, oci.LAYER_TYPE)
-    config = {"os": "linux", "architecture": "amd64", "config": {"Env": list(env)},
-              "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}  # fmt: skip
-    oci.add_image(folder, json.dumps(config).encode(), [layer])
+    layer = oci_layout.add_blob(folder, raw, oci_layout.LAYER_TYPE)
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "config": {"Env": list(env)},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+    }
+    oci_layout.add_image(folder, json.dumps(config).encode(), [layer])
     return folder

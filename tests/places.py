@@ -13,8 +13,13 @@ from samples import ROOT
 
 def copy_repository(folder: Path) -> None:
     """What git knows of, and what it does not know yet: as somebody carries it who copies the folder."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT,
-                            capture_output=True, text=True, check=True).stdout  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -23,8 +28,13 @@ def copy_repository(folder: Path) -> None:
 
 def site_python() -> str:
     """Python 3.10 where there is one, as at the site; else the one that runs the tests."""
-    candidates = [shutil.which("python3.10"), *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10"))]
-    for candidate in filter(None, candidates):  # a version manager's stand-in exists without the Python behind it
+    candidates = [
+        shutil.which("python3.10"),
+        *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10")),
+    ]
+    for candidate in filter(
+        None, candidates
+    ):  # a version manager's stand-in exists without the Python behind it
         if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
             return candidate
     return sys.executable

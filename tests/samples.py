@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.preset import Preset, parse
+from gapforge.model import component
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.preset import Preset, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+COMPONENTS = component.load_all(ROOT / "components")
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def raw_preset(**changes: Any) -> dict[str, Any]:
 
 
 def preset(**changes: Any) -> Preset:
-    return parse(raw_preset(**changes))
+    return parse(raw_preset(**changes), COMPONENTS)
 
 
 def sha(data: bytes) -> str:
@@ -47,26 +49,61 @@ def content_of(path: str) -> bytes:
 
 def entry(kind: str, path: str, **more: Any) -> Entry:
     data = content_of(path)
-    return Entry(kind, path, sha(data), len(data), more.pop("origin", "generated"), **more)
+    return Entry(
+        kind=kind,
+        path=path,
+        sha256=sha(data),
+        size=len(data),
+        origin=more.pop("origin", "generated"),
+        **more,
+    )
 
 
 def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
     """A lock with two .debs, two wheels and the installer, two sources."""
-    image = LockedImage("made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version)
+    image = LockedImage(
+        reference="made by mmdebstrap",
+        manifest_digest="sha256:" + "a" * 64,
+        config_digest="sha256:" + "b" * 64,
+        os_id=of.os_id,
+        os_version=of.os_version,
+    )
     entries = (
         entry("deb", "debs/gcc_1_amd64.deb", name="gcc", version="1", roles=("builder",)),
-        entry("deb", "debs/libssl3_1_amd64.deb", name="libssl3", version="1", roles=("builder", "runtime")),
+        entry(
+            "deb",
+            "debs/libssl3_1_amd64.deb",
+            name="libssl3",
+            version="1",
+            roles=("builder", "runtime"),
+        ),
         entry("index", "debs/Packages"),
         entry("index", "debs/Release"),
         entry("index", "requirements.txt"),
         entry("wheel", "wheels/numpy-1.26.4-py3-none-any.whl", name="numpy", version="1.26.4"),
         entry("wheel", "wheels/PyYAML-6.0.2-py3-none-any.whl", name="PyYAML", version="6.0.2"),
-        entry("wheel", "wheels/pip-24.2-py3-none-any.whl", name="pip", version="24.2", roles=("install-tool",)),
+        entry(
+            "wheel",
+            "wheels/pip-24.2-py3-none-any.whl",
+            name="pip",
+            version="24.2",
+            roles=("install-tool",),
+        ),
         entry("source", "sources/ffmpeg_5.1.9.orig.tar.xz", name="ffmpeg", version="5.1.9"),
-        entry("source", "sources/opencv-python-headless-4.9.0.80.tar.gz", name="opencv", version="4.9.0"),
+        entry(
+            "source",
+            "sources/opencv-python-headless-4.9.0.80.tar.gz",
+            name="opencv",
+            version="4.9.0",
+        ),
         *extra,
     )
-    return Lock(of.name, of.sha256, {"builder": image, "runtime": image}, tuple(sorted(entries, key=lambda e: e.path)))
+    return Lock(
+        preset=of.name,
+        preset_sha256=of.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
+    )
 
 
 def lay_artifacts(folder: Path, of: Lock) -> None:

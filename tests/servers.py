@@ -45,7 +45,9 @@ class Site:
     heads: list[Mapping[str, str]] = field(default_factory=list)
     port: int = 0
     sent: int = 0
-    stop_at: int = 0  # so many sent bytes after which nothing more comes while this stands, 0 for never
+    stop_at: int = (
+        0  # so many sent bytes after which nothing more comes while this stands, 0 for never
+    )
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -87,7 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        site, path, asked = self.site, unquote(self.path.split("?")[0]), self.headers.get("Range", "")
+        site, path, asked = (
+            self.site,
+            unquote(self.path.split("?")[0]),
+            self.headers.get("Range", ""),
+        )
         with site.guard:
             site.log.append((path, asked))
             site.heads.append(dict(self.headers.items()))
@@ -193,7 +199,9 @@ def file_server() -> Iterator[Site]:
     handler = type("Handler", (_Handler,), {"site": site})
     server = _Quiet(("127.0.0.1", 0), handler)
     site.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield site

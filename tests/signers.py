@@ -20,18 +20,36 @@ from unittest.mock import patch
 import pytest
 
 from bundles import RUN_ENV
+from gapforge.base.project import Project
 from gapforge.cli.main import main
-from gapforge.core.project import Project
 
-needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (openssh-client)")
+needs_ssh_keygen = pytest.mark.skipif(
+    shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (openssh-client)"
+)
 
 
 def make_key(folder: Path, name: str, *, kind: str = "ed25519", passphrase: str = "") -> Path:
     """A new private key, its .pub beside it, the comment NAME@example."""
     folder.mkdir(parents=True, exist_ok=True)
     bits = {"rsa": ["-b", "2048"]}.get(kind, [])
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, *bits, "-N", passphrase, "-C", f"{name}@example", "-f", folder / name],
-                   check=True, stdin=subprocess.DEVNULL, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            kind,
+            *bits,
+            "-N",
+            passphrase,
+            "-C",
+            f"{name}@example",
+            "-f",
+            folder / name,
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
     return folder / name
 
 
@@ -41,7 +59,9 @@ def pub(key: Path) -> Path:
 
 def fingerprint(key: Path) -> str:
     """What ssh-keygen says of a key."""
-    done = subprocess.run(["ssh-keygen", "-l", "-f", pub(key)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["ssh-keygen", "-l", "-f", pub(key)], check=True, capture_output=True, text=True
+    )
     return done.stdout.split()[1]
 
 
@@ -51,7 +71,9 @@ def signature(key: Path, namespace: str, data: bytes, folder: Path) -> bytes:
     file.write_bytes(data)
     (folder / "by-hand.sig").unlink(missing_ok=True)
     subprocess.run(
-        ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", namespace, file], check=True, capture_output=True
+        ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", namespace, file],
+        check=True,
+        capture_output=True,
     )
     return (folder / "by-hand.sig").read_bytes()
 
@@ -74,10 +96,19 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
 """
 
 
-def at_a_terminal(argv: list[str], folder: Path, answers: list[str], env: Mapping[str, str]) -> tuple[str, int]:
+def at_a_terminal(
+    argv: list[str], folder: Path, answers: list[str], env: Mapping[str, str]
+) -> tuple[str, int]:
     """What a program says that has a terminal of its own, where somebody answers each passphrase, and how it ends."""
-    done = subprocess.run([sys.executable, "-c", _TERMINAL, json.dumps(answers), *argv], env=env, cwd=folder,
-                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _TERMINAL, json.dumps(answers), *argv],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     return done.stdout, done.returncode
 
 
@@ -85,7 +116,9 @@ def at_a_terminal(argv: list[str], folder: Path, answers: list[str], env: Mappin
 def ssh_agent(folder: Path) -> Iterator[str]:
     """The socket of an agent of our own."""
     name = str(folder / "agent")
-    child = subprocess.Popen(["ssh-agent", "-D", "-a", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while not answers(name):  # the name is there a moment before it listens
             assert child.poll() is None, "ssh-agent did not start"
@@ -118,14 +151,31 @@ class Machine:
         """One command of ours; ``apart`` in a process of its own that has no terminal."""
         argv = [str(word) for word in words]
         base = {key: value for key, value in RUN_ENV.items() if key != "XDG_CONFIG_HOME"}
-        whole = {**base, "HOME": str(self.home), "GAPFORGE_ROOT": str(self.project.root), **(env or {})}
+        whole = {
+            **base,
+            "HOME": str(self.home),
+            "GAPFORGE_ROOT": str(self.project.root),
+            **(env or {}),
+        }
         if apart:
-            return subprocess.run([sys.executable, "-m", "gapforge", *argv], capture_output=True, text=True, check=False,
-                                  stdin=subprocess.DEVNULL, start_new_session=True, timeout=120, env=whole)  # fmt: skip
+            return subprocess.run(
+                [sys.executable, "-m", "gapforge", *argv],
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=120,
+                env=whole,
+            )
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         output, errors = io.StringIO(), io.StringIO()
         try:
-            with patch.dict(os.environ, whole, clear=True), redirect_stdout(output), redirect_stderr(errors):
+            with (
+                patch.dict(os.environ, whole, clear=True),
+                redirect_stdout(output),
+                redirect_stderr(errors),
+            ):
                 code = main(argv)
         finally:
             for number, handler in before.items():
@@ -143,7 +193,13 @@ class Machine:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def refused(self, *words: object, code: int = 22, env: Mapping[str, str] | None = None, apart: bool = False) -> str:
+    def refused(
+        self,
+        *words: object,
+        code: int = 22,
+        env: Mapping[str, str] | None = None,
+        apart: bool = False,
+    ) -> str:
         """A command that must fail with this code and a next step; its message."""
         done = self.run(*words, env=env, apart=apart)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"

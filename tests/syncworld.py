@@ -20,16 +20,17 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from gapforge.core.files import canonical_json, write_text  # noqa: E402 - needs the path above
-from gapforge.core.lock import Entry, LockedImage  # noqa: E402
-from gapforge.core.preset import BaseImage, Preset, load  # noqa: E402
-from gapforge.core.progress import Progress  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
+from gapforge.base.progress import Progress  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
+from gapforge.model.lock import Entry, LockedImage  # noqa: E402
+from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
+from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
-from gapforge.sync.network import Network, UnansweredError  # noqa: E402
-from gapforge.sync.outcome import Options  # noqa: E402
-from gapforge.sync.python import Sdist, Wheel  # noqa: E402
+from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
+from gapforge.sync.options import Options  # noqa: E402
+from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
 
 NAME = "world"
 
@@ -46,10 +47,13 @@ def noise(name: str, size: int) -> bytes:
 def preset_raw(**changes: Any) -> dict[str, Any]:
     """The quickstart preset's document with other sources; ``changes`` replace top-level keys."""
     raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
-    raw.update({
-        "name": NAME, "python": {"version": "3.11", "packages": ["alpha"]},
-        "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
-    })  # fmt: skip
+    raw.update(
+        {
+            "name": NAME,
+            "python": {"version": "3.11", "packages": ["alpha"]},
+            "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
+        }
+    )
     raw.pop("$schema", None)
     raw.update(changes)
     return raw
@@ -76,11 +80,20 @@ class World:
             f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()
         }
         files[f"pip-{self.tool}-py3-none-any.whl"] = noise("pip", self.size)
-        files |= {f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()}
+        files |= {
+            f"{n}_{v}_amd64.deb": noise(f"deb {n}{v}", self.size) for n, v in self.debs.items()
+        }
         files["opencv.tar.gz"], files["ffmpeg_5.1.9.orig.tar.xz"] = self.opencv, self.ffmpeg
-        facts = {"wheels": self.wheels, "debs": self.debs, "base": self.base, "tool": self.tool,
-                 "cuda": self.cuda, "cudnn": self.cudnn, "silent": self.silent,
-                 "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()}}  # fmt: skip
+        facts = {
+            "wheels": self.wheels,
+            "debs": self.debs,
+            "base": self.base,
+            "tool": self.tool,
+            "cuda": self.cuda,
+            "cudnn": self.cudnn,
+            "silent": self.silent,
+            "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()},
+        }
         for name, body in files.items():
             old = self.site.paths.get("/f/" + name)
             if old is None:
@@ -94,8 +107,11 @@ class World:
         sources = {
             "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
             "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
-            "headers": {"urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))], "sha256": sha(noise("headers", self.size))},
-        }  # fmt: skip
+            "headers": {
+                "urls": [self.site.add("/f/headers.tar.gz", noise("headers", self.size))],
+                "sha256": sha(noise("headers", self.size)),
+            },
+        }
         raw = preset_raw(**{"sources": sources, **changes})
         write_text(root / "presets" / f"{NAME}.json", canonical_json(raw))
         return load(root / "presets" / f"{NAME}.json")
@@ -112,10 +128,11 @@ class _Asks:
         with urlopen(f"{_Asks.url}/facts") as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
-    def answers(self, facts: dict[str, Any], key: str, who: str) -> None:
-        """Raise as the real programs do when the world says that ``who`` is silent."""
+    def answers(self, facts: dict[str, Any], key: str, server: str) -> None:
+        """Raise NoAnswerError, as the real programs do, if the world says that ``server`` is silent."""
         if key in facts["silent"]:
-            raise UnansweredError(f"{who} is silent", who=who)
+            reason = Reason(code=NO_ANSWER, server=server)
+            raise NoAnswerError(f"{server} is silent", reason=reason)
 
     def file(self, facts: dict[str, Any], name: str) -> tuple[str, str, int]:
         held = facts["files"][name]
@@ -124,7 +141,12 @@ class _Asks:
 
 class FakeResolver(_Asks):
     def __init__(
-        self, project: Project, network: Network, workdir: Path, refresh: bool = False, patient: bool = True
+        self,
+        project: Project,
+        network: Network,
+        workdir: Path,
+        refresh: bool = False,
+        retries_indexes: bool = True,
     ) -> None:
         self.network = network
 
@@ -137,19 +159,19 @@ class FakeResolver(_Asks):
         self.network.require("wheels")
         facts = self.facts("wheels")
         if preset.pytorch is not None and preset.pytorch.index != "default":
-            self.answers(facts, "torch", f"index {preset.pytorch.index}")
-        self.answers(facts, "default", "the default Python index")
+            self.answers(facts, "torch", f"index:{preset.pytorch.index}")
+        self.answers(facts, "default", DEFAULT_INDEX)
         return [self._wheel(facts, n, v) for n, v in sorted(facts["wheels"].items())]
 
     def install_tool(self, preset: Preset) -> Wheel:
         facts = self.facts("tool")
-        self.answers(facts, "default", "the default Python index")
+        self.answers(facts, "default", DEFAULT_INDEX)
         return self._wheel(facts, "pip", facts["tool"])
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
         self.network.require("sdist")
         facts = self.facts("sdist")
-        self.answers(facts, "default", "the default Python index")
+        self.answers(facts, "default", DEFAULT_INDEX)
         url, sha256, size = self.file(facts, "opencv.tar.gz")
         return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
 
@@ -161,7 +183,12 @@ class FakeResolver(_Asks):
 
 class FakeAptRoot(_Asks):
     def __init__(
-        self, layout: Path, extra: Any, workdir: Path, network: Network, local_repo: Path | None = None
+        self,
+        layout: Path,
+        extra: Any,
+        workdir: Path,
+        network: Network,
+        local_repo: Path | None = None,
     ) -> None:
         assert (layout / "index.json").is_file(), "AptRoot needs the base image"
         self.network = network
@@ -175,13 +202,16 @@ class FakeAptRoot(_Asks):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         pass
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
-        self.answers(facts, "apt", "an APT source of the base image or of the preset")
+        self.answers(facts, "apt", APT_SOURCES)
         found = []
         for package in sorted({p.split("=")[0] for p in packages} & set(facts["debs"])):
             version = facts["debs"][package]
@@ -192,11 +222,19 @@ class FakeAptRoot(_Asks):
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
-        return SourceFile(name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url)
+        return SourceFile(
+            name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url
+        )
 
 
-def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: Path, network: Network,
-                    progress: Progress) -> LockedImage:  # fmt: skip
+def fake_fetch_base(
+    base: BaseImage,
+    project: Project,
+    epoch: int,
+    destination: Path,
+    network: Network,
+    progress: Progress,
+) -> LockedImage:
     network.require("base")
     facts = _Asks().facts(f"base {base.label}")
     assert destination.is_dir() and not any(destination.iterdir())
@@ -213,12 +251,23 @@ def fake_fetch_base(base: BaseImage, project: Project, epoch: int, destination: 
 
 def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
     facts = _Asks().facts(f"manifest {base.label}")
-    _Asks().answers(facts, "registry", "registry docker.io")
+    _Asks().answers(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
-    files = {"index.json": json.dumps({"layer": sha(layer)}).encode(), "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
-             f"blobs/sha256/{sha(layer)}": layer}  # fmt: skip
+    files = {
+        "index.json": json.dumps({"layer": sha(layer)}).encode(),
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        f"blobs/sha256/{sha(layer)}": layer,
+    }
     digest = f"sha256:{sha(layer)}"
-    image = LockedImage(base.label, digest, digest, "", "", facts["cuda"], facts["cudnn"])
+    image = LockedImage(
+        reference=base.label,
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id="",
+        os_version="",
+        cuda=facts["cuda"],
+        cudnn=facts["cudnn"],
+    )
     return image, {path: (sha(data), len(data)) for path, data in files.items()}
 
 
@@ -226,7 +275,15 @@ def fake_describe(folder: Path, reference: str) -> LockedImage:
     with urlopen(f"{_Asks.url}/facts") as answer:  # in the real world the image's own files say it
         facts = json.loads(answer.read())
     digest = f"sha256:{json.loads((folder / 'index.json').read_text())['layer']}"
-    return LockedImage(reference, digest, digest, "debian", "12", facts["cuda"], facts["cudnn"])
+    return LockedImage(
+        reference=reference,
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id="debian",
+        os_version="12",
+        cuda=facts["cuda"],
+        cudnn=facts["cudnn"],
+    )
 
 
 def fake_write_index(folder: Path) -> tuple[Path, Path]:
@@ -243,19 +300,27 @@ def install(url: str, put: Any = setattr) -> list[str]:
     put(syncing, "Resolver", FakeResolver)
     put(syncing.apt, "AptRoot", FakeAptRoot)
     put(syncing.apt, "write_index", fake_write_index)
-    put(syncing.images, "fetch_base", fake_fetch_base)
-    put(syncing.images, "look", fake_look)
-    put(syncing.images, "describe", fake_describe)
+    put(syncing.fetch_base_images, "fetch_base", fake_fetch_base)
+    put(syncing.fetch_base_images, "look", fake_look)
+    put(syncing.fetch_base_images, "describe", fake_describe)
     return _Asks.calls
 
 
 def tree(folder: Path) -> dict[str, str]:
     """Every file below ``folder`` with its hash."""
-    return {p.relative_to(folder).as_posix(): sha(p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): sha(p.read_bytes())
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 if __name__ == "__main__":
     install(sys.argv[1])
     where = Path(sys.argv[2])
-    syncing.sync(load(where / "presets" / f"{NAME}.json"), Project(where, where / "artifacts"), Network(jobs=3),
-                 Options(update="--update" in sys.argv, quiet=True))  # fmt: skip
+    syncing.sync(
+        load(where / "presets" / f"{NAME}.json"),
+        Project(where, where / "artifacts"),
+        Network(jobs=3),
+        Options(update="--update" in sys.argv, quiet=True),
+    )

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from gapforge.core.lock import LockedImage
+from gapforge.model.lock import LockedImage
 
 PROGRAMS = (
     "sh",
@@ -33,8 +33,14 @@ PROGRAMS = (
 DOCKER = "application/vnd.docker."
 
 
-def make_layout(folder: Path, *, packed: bool = True, schema2: bool = False, note: str = "",
-                programs: tuple[str, ...] = PROGRAMS) -> LockedImage:  # fmt: skip
+def make_layout(
+    folder: Path,
+    *,
+    packed: bool = True,
+    schema2: bool = False,
+    note: str = "",
+    programs: tuple[str, ...] = PROGRAMS,
+) -> LockedImage:
     """Write an OCI layout; ``packed`` layers are gzip, ``schema2`` uses Docker's media types, ``note`` makes it differ."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -44,26 +50,59 @@ def make_layout(folder: Path, *, packed: bool = True, schema2: bool = False, not
         (blobs / digest).write_bytes(data)
         return {"digest": f"sha256:{digest}", "size": len(data)}
 
-    raw = [_rootfs(programs), _one_file("etc/os-release", f'ID=debian\nVERSION_ID="12"\nNOTE="{note}"\n'.encode())]
-    layer_type = DOCKER + "image.rootfs.diff.tar.gzip" if schema2 else "application/vnd.oci.image.layer.v1.tar+gzip"
-    layers = [{"mediaType": layer_type, **put(gzip.compress(r, 1, mtime=0) if packed else r)} for r in raw]
+    raw = [
+        _rootfs(programs),
+        _one_file("etc/os-release", f'ID=debian\nVERSION_ID="12"\nNOTE="{note}"\n'.encode()),
+    ]
+    layer_type = (
+        DOCKER + "image.rootfs.diff.tar.gzip"
+        if schema2
+        else "application/vnd.oci.image.layer.v1.tar+gzip"
+    )
+    layers = [
+        {"mediaType": layer_type, **put(gzip.compress(r, 1, mtime=0) if packed else r)} for r in raw
+    ]
     config = {
-        "architecture": "amd64", "os": "linux", "created": "1970-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/usr/bin:/bin"], "Entrypoint": ["/bin/echo", "the entry point ran"]},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(r).hexdigest() for r in raw]},
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {
+            "Env": ["PATH=/usr/bin:/bin"],
+            "Entrypoint": ["/bin/echo", "the entry point ran"],
+        },
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": ["sha256:" + hashlib.sha256(r).hexdigest() for r in raw],
+        },
         "history": [{"created_by": "tiny"} for _ in raw],
-    }  # fmt: skip
-    config_type = DOCKER + "container.image.v1+json" if schema2 else "application/vnd.oci.image.config.v1+json"
+    }
+    config_type = (
+        DOCKER + "container.image.v1+json"
+        if schema2
+        else "application/vnd.oci.image.config.v1+json"
+    )
     manifest_type = (
-        DOCKER + "distribution.manifest.v2+json" if schema2 else "application/vnd.oci.image.manifest.v1+json"
+        DOCKER + "distribution.manifest.v2+json"
+        if schema2
+        else "application/vnd.oci.image.manifest.v1+json"
     )
     configured = put(json.dumps(config).encode())
-    manifest = {"schemaVersion": 2, "mediaType": manifest_type, "config": {"mediaType": config_type, **configured},
-                "layers": layers}  # fmt: skip
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": {"mediaType": config_type, **configured},
+        "layers": layers,
+    }
     listed = {"mediaType": manifest_type, **put(json.dumps(manifest).encode())}
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [listed]}))
-    return LockedImage("tiny", str(listed["digest"]), str(configured["digest"]), "debian", "12")
+    return LockedImage(
+        reference="tiny",
+        manifest_digest=str(listed["digest"]),
+        config_digest=str(configured["digest"]),
+        os_id="debian",
+        os_version="12",
+    )
 
 
 def _rootfs(programs: tuple[str, ...]) -> bytes:
@@ -72,7 +111,9 @@ def _rootfs(programs: tuple[str, ...]) -> bytes:
     for name in programs:
         program = Path(shutil.which(name) or f"/bin/{name}").resolve()
         files[f"usr/bin/{name}"] = program
-        linked = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
+        linked = subprocess.run(
+            ["ldd", str(program)], capture_output=True, text=True, check=False
+        ).stdout
         for library in re.findall(r"(/\S+)", linked):
             files[library.lstrip("/").removeprefix("usr/")] = Path(library).resolve()
     out = io.BytesIO()

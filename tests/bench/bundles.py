@@ -43,11 +43,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
-from gapforge.bundle.contents import LOCK, SUMS, sums_of  # noqa: E402
-from gapforge.core import lock as locks  # noqa: E402
-from gapforge.core.files import sha256_file  # noqa: E402
-from gapforge.core.lock import Entry, Lock  # noqa: E402
-from gapforge.core.project import Project  # noqa: E402
+from gapforge.base.files import sha256_file  # noqa: E402
+from gapforge.base.project import Project  # noqa: E402
+from gapforge.bundle.contents import LOCK  # noqa: E402
+from gapforge.model import lock as locks  # noqa: E402
+from gapforge.model.lock import Entry, Lock  # noqa: E402
+from gapforge.store import sha256sums  # noqa: E402
 
 MB, GB = 10**6, 10**9
 CACHES = Path("/proc/sys/vm/drop_caches")
@@ -55,19 +56,24 @@ OURS = "ours"
 # name: what is run, with {source}, {parts} and {site} filled in
 PACK = {
     "same guarantees": "cd {source} && sha256sum --quiet -c SHA256SUMS && tar cf - . | split -b 4GB - {parts}/part. && "
-                       "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
+    "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
     "literal": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
-               "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
+    "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
     "literal, no sync": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
-                        "cd {parts} && sha256sum part.* > SHA256SUMS",
-}  # fmt: skip
+    "cd {parts} && sha256sum part.* > SHA256SUMS",
+}
 UNPACK = {
     "same guarantees": "cd {parts} && sha256sum --quiet -c SHA256SUMS && cat part.* | tar xf - -C {site} && "
-                       "cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
+    "cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
     "literal": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
     "literal, no sync": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS",
-}  # fmt: skip
-ENV = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "GAPFORGE_LANG": "en"}
+}
+ENV = {
+    "PATH": os.environ["PATH"],
+    "HOME": os.environ.get("HOME", "/"),
+    "LC_ALL": "C.UTF-8",
+    "GAPFORGE_LANG": "en",
+}
 
 
 def sizes(total: int) -> Iterator[int]:
@@ -97,11 +103,20 @@ def fabricated(folder: Path, total: int) -> Project:
                 data = os.urandom(min(rest, 4 * MB))
                 digest.update(data)
                 rest -= file.write(data)
-        entries.append(Entry("source", path, digest.hexdigest(), size, "generated"))
-    made = Lock(lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries, key=lambda e: e.path)))
+        entries.append(
+            Entry(
+                kind="source", path=path, sha256=digest.hexdigest(), size=size, origin="generated"
+            )
+        )
+    made = Lock(
+        preset=lock.preset,
+        preset_sha256=lock.preset_sha256,
+        images=lock.images,
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
+    )
     write_lock(project, made)
     files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}
-    (target / SUMS).write_bytes(sums_of(files))
+    (target / sha256sums.NAME).write_bytes(sha256sums.render(files))
     return project
 
 
@@ -119,7 +134,9 @@ def run(words: list[str], folder: Path, **extra: str) -> tuple[float, int]:
     """Seconds, and the peak of resident memory in bytes, of a program that has to succeed."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(words, cwd=folder, env={**ENV, **extra}, stdout=said, stderr=said) as program:
+        with subprocess.Popen(
+            words, cwd=folder, env={**ENV, **extra}, stdout=said, stderr=said
+        ) as program:
             peak = 0
             while program.poll() is None:
                 peak = max(peak, high_water(program.pid))
@@ -127,7 +144,9 @@ def run(words: list[str], folder: Path, **extra: str) -> tuple[float, int]:
         took = time.monotonic() - start
         said.seek(0)
         if program.returncode:
-            sys.exit(f"{shlex.join(words)} ended with {program.returncode}:\n{said.read().decode()}")
+            sys.exit(
+                f"{shlex.join(words)} ended with {program.returncode}:\n{said.read().decode()}"
+            )
     return took, peak
 
 
@@ -171,8 +190,11 @@ class Bench:
             )
             took, _ = run(["bash", "-e", "-o", "pipefail", "-c", command], self.folder)
         else:
-            took, peak = run(self.ours(verb), self.site if verb == "unpack" else self.folder,
-                             **({"GAPFORGE_ROOT": str(self.project.root)} if verb == "pack" else {}))  # fmt: skip
+            took, peak = run(
+                self.ours(verb),
+                self.site if verb == "unpack" else self.folder,
+                **({"GAPFORGE_ROOT": str(self.project.root)} if verb == "pack" else {}),
+            )
             self.peaks[verb].append(peak)
         self.seconds[verb].setdefault(who, []).append(took)
 
@@ -180,7 +202,14 @@ class Bench:
         if verb == "pack":
             launcher = str(HERE.parent / "gapforge")
             return [launcher, "pack", PRESET, "--volume-size", "4G", "--to", str(self.stick)]
-        return ["python3", "-I", "-S", str(self.stick / "gapforge-receive.pyz"), "unpack", str(self.stick)]
+        return [
+            "python3",
+            "-I",
+            "-S",
+            str(self.stick / "gapforge-receive.pyz"),
+            "unpack",
+            str(self.stick),
+        ]
 
     def round(self, number: int) -> None:
         for verb, theirs in (("pack", PACK), ("unpack", UNPACK)):
@@ -200,11 +229,16 @@ class Bench:
 
     def lines(self) -> Iterator[str]:
         files = self.files
-        yield (f"{len(files)} files, {sum(files) / GB:.2f} GB, largest {max(files) / GB:.2f} GB; page cache "
-               + ("emptied" if self.emptied else "NOT emptied") + " before each run")  # fmt: skip
+        yield (
+            f"{len(files)} files, {sum(files) / GB:.2f} GB, largest {max(files) / GB:.2f} GB; page cache "
+            + ("emptied" if self.emptied else "NOT emptied")
+            + " before each run"
+        )
         for verb, measured in self.seconds.items():
-            yield (f"{verb:7} {OURS:18} {spread(measured[OURS], ' s')}   "
-                   f"peak memory {max(self.peaks[verb]) / MB:.0f} MB")  # fmt: skip
+            yield (
+                f"{verb:7} {OURS:18} {spread(measured[OURS], ' s')}   "
+                f"peak memory {max(self.peaks[verb]) / MB:.0f} MB"
+            )
             for who, ratios in self.ratios(verb).items():
                 yield f"{verb:7} {who:18} {spread(measured[who], ' s')}   ratio {spread(ratios, 'x')}"
         for verb, commands in (("pack", PACK), ("unpack", UNPACK)):
@@ -214,15 +248,22 @@ class Bench:
     def ratios(self, verb: str) -> dict[str, list[float]]:
         """Who -> theirs / ours, a round at a time."""
         measured = self.seconds[verb]
-        return {who: [theirs / ours for theirs, ours in zip(times, measured[OURS], strict=True)]
-                for who, times in measured.items() if who != OURS}  # fmt: skip
+        return {
+            who: [theirs / ours for theirs, ours in zip(times, measured[OURS], strict=True)]
+            for who, times in measured.items()
+            if who != OURS
+        }
 
     def document(self) -> dict[str, Any]:
         return {
-            "files": len(self.files), "bytes": sum(self.files), "page_cache_emptied": self.emptied,
-            "seconds": self.seconds, "ratios": {verb: self.ratios(verb) for verb in self.seconds},
-            "peak_bytes": self.peaks, "commands": {"pack": PACK, "unpack": UNPACK},
-        }  # fmt: skip
+            "files": len(self.files),
+            "bytes": sum(self.files),
+            "page_cache_emptied": self.emptied,
+            "seconds": self.seconds,
+            "ratios": {verb: self.ratios(verb) for verb in self.seconds},
+            "peak_bytes": self.peaks,
+            "commands": {"pack": PACK, "unpack": UNPACK},
+        }
 
 
 def spread(values: list[float], unit: str) -> str:
@@ -230,10 +271,14 @@ def spread(values: list[float], unit: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=float, default=6, help="GB of files")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--where", type=Path, default=Path("/var/tmp"), help="a folder on the disk to measure on")
+    parser.add_argument(
+        "--where", type=Path, default=Path("/var/tmp"), help="a folder on the disk to measure on"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gapforge-bench-", dir=args.where))

@@ -28,8 +28,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from gapforge.core.progress import Progress  # noqa: E402 - needs the path above
-from gapforge.core.store import Store  # noqa: E402
+from gapforge.base.progress import Progress  # noqa: E402 - needs the path above
+from gapforge.store.store import Store  # noqa: E402
 from gapforge.sync.download import Downloader, Want  # noqa: E402
 from gapforge.sync.network import Network  # noqa: E402
 from servers import file_server  # noqa: E402
@@ -43,7 +43,11 @@ SCENES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "4 MB/s for each connection, 8 files of 8 MB": (8, 8 * MB, {"rate": 4 * MB}),
     "4 MB/s for each connection, 1 file of 32 MB": (1, 32 * MB, {"rate": 4 * MB}),
     "cut every 3 MB, 4 files of 16 MB": (4, 16 * MB, {"cut_after": 3 * MB}),
-    "no ranges, cut once at 8 MB, 4 files of 16 MB": (4, 16 * MB, {"cut_after": 8 * MB, "cuts": 1, "ranges": False}),
+    "no ranges, cut once at 8 MB, 4 files of 16 MB": (
+        4,
+        16 * MB,
+        {"cut_after": 8 * MB, "cuts": 1, "ranges": False},
+    ),
 }
 
 Files = list[tuple[str, str, str, int]]  # name, address, sha256, size
@@ -63,25 +67,51 @@ def serve(pipe: Connection) -> None:
             for number in range(count):
                 own = number.to_bytes(8, "big") + body[8:]
                 files.append(
-                    (f"{number}.bin", site.add(f"/{number}.bin", own, **how), hashlib.sha256(own).hexdigest(), size)
+                    (
+                        f"{number}.bin",
+                        site.add(f"/{number}.bin", own, **how),
+                        hashlib.sha256(own).hexdigest(),
+                        size,
+                    )
                 )
             pipe.send(files)
 
 
 def ours(files: Files, folder: Path) -> None:
     network = Network(jobs=JOBS, retries=20)
-    downloader = Downloader(Store(folder / "store"), network, Progress("bench", out=io.StringIO(), quiet=True))
+    downloader = Downloader(
+        Store(folder / "store"), network, Progress("bench", out=io.StringIO(), quiet=True)
+    )
     downloader.fetch([Want(name, (url,), sha256, size) for name, url, sha256, size in files])
 
 
 def aria2(files: Files, folder: Path) -> None:
     folder.mkdir(parents=True)
-    orders = "".join(f"{url}\n  out={name}\n  checksum=sha-256={sha256}\n" for name, url, sha256, _ in files)
+    orders = "".join(
+        f"{url}\n  out={name}\n  checksum=sha-256={sha256}\n" for name, url, sha256, _ in files
+    )
     subprocess.run(
-        ["aria2c", "--no-conf", "--quiet", "--input-file=-", f"--dir={folder}", f"--max-concurrent-downloads={JOBS}",
-         "--max-connection-per-server=4", "--split=4", "--min-split-size=1M", "--file-allocation=none", "--max-tries=50",
-         "--retry-wait=0", "--always-resume=false", "--max-file-not-found=1", "--check-integrity=true"],
-        input=orders, text=True, check=True)  # fmt: skip
+        [
+            "aria2c",
+            "--no-conf",
+            "--quiet",
+            "--input-file=-",
+            f"--dir={folder}",
+            f"--max-concurrent-downloads={JOBS}",
+            "--max-connection-per-server=4",
+            "--split=4",
+            "--min-split-size=1M",
+            "--file-allocation=none",
+            "--max-tries=50",
+            "--retry-wait=0",
+            "--always-resume=false",
+            "--max-file-not-found=1",
+            "--check-integrity=true",
+        ],
+        input=orders,
+        text=True,
+        check=True,
+    )
 
 
 def measure(what: Callable[[Files, Path], None], files: Files) -> float:
@@ -120,7 +150,8 @@ def main() -> None:
         results[scene] = times
         if not args.json:
             text = "  ".join(
-                f"{name} {statistics.median(t):6.2f} s ({min(t):.2f} to {max(t):.2f})" for name, t in times.items()
+                f"{name} {statistics.median(t):6.2f} s ({min(t):.2f} to {max(t):.2f})"
+                for name, t in times.items()
             )
             print(f"{scene:50} {text}", flush=True)
     here.send(None)

@@ -58,8 +58,14 @@ def version():
 
 def info():
     need_daemon()
-    status = [["driver-type", "io.containerd.snapshotter.v1"]] if CONFIG.get("store") == "containerd" else []
-    print(json.dumps({"DockerRootDir": "/fake/docker", "Driver": "overlay2", "DriverStatus": status}))
+    status = (
+        [["driver-type", "io.containerd.snapshotter.v1"]]
+        if CONFIG.get("store") == "containerd"
+        else []
+    )
+    print(
+        json.dumps({"DockerRootDir": "/fake/docker", "Driver": "overlay2", "DriverStatus": status})
+    )
 
 
 def load():
@@ -89,7 +95,10 @@ def load():
         missing = [n for n in entry["Layers"] if n not in files]
         if missing:
             fail(f"missing {missing}")
-        name, identity = entry["RepoTags"][0], "sha256:" + hashlib.sha256(files[entry["Config"]]).hexdigest()
+        name, identity = (
+            entry["RepoTags"][0],
+            "sha256:" + hashlib.sha256(files[entry["Config"]]).hexdigest(),
+        )
     found[name] = CONFIG.get("load_as") or identity
     keep(found)
     print(f"Loaded image: {name}")
@@ -110,7 +119,9 @@ def build(argv):
         print(f"#5 0.2 secret is {Path(file).read_text()}", end="")
     for line in dockerfile.splitlines():
         if "exit 7" in line:
-            print(f'#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7')
+            print(
+                f'#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7'
+            )
             print("#5 CANCELED\n------\n > [bad 1/1]:\n------")
             sys.exit(1)
     if CONFIG.get("build_error"):
@@ -131,7 +142,8 @@ def run(argv):
     image, command = argv[entry + 2], [argv[entry + 1], *argv[entry + 3 :]]
     if image not in images():
         fail(
-            f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.", 125
+            f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.",
+            125,
         )
     env = dict(os.environ)
     for item in option(argv, "--env"):
@@ -167,7 +179,11 @@ def image(argv):
 
 def main(argv):
     with open(STATE / "calls", "a") as calls:
-        seen = {k: os.environ[k] for k in ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY") if k in os.environ}
+        seen = {
+            k: os.environ[k]
+            for k in ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY")
+            if k in os.environ
+        }
         calls.write(json.dumps({"argv": argv, "env": seen}) + "\n")
     time.sleep(CONFIG.get("slow", 0))
     if argv == ["--version"]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from compiler_cache import CompilerCache
-from gapforge.core.project import Project
-from gapforge.engine import private
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
 
 
 @pytest.fixture(scope="session")
@@ -41,35 +41,37 @@ def engine_project(needs_root: None) -> Iterator[Project]:
         try:
             yield project
         finally:
-            private.remove(project)
+            private_daemon.remove(project)
 
 
-def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private.State]:
+def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daemon.State]:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
             with pytest.MonkeyPatch.context() as patch:
                 if dockerd:
                     patch.setenv("GAPFORGE_DOCKERD", str(dockerd))
-                state = private.start(project, offline=offline)
+                state = private_daemon.start(project, offline=offline)
             yield state
         finally:
-            private.remove(project)
+            private_daemon.remove(project)
 
 
 @pytest.fixture(scope="session")
-def offline_engine(needs_root: None) -> Iterator[private.State]:
+def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
     """A private engine without any network interface; ``host`` is its address."""
     yield from _engine(offline=True)
 
 
 @pytest.fixture(scope="module")
-def offline_engine_with_cache(needs_root: None, compiler_cache: CompilerCache) -> Iterator[private.State]:
+def offline_engine_with_cache(
+    needs_root: None, compiler_cache: CompilerCache
+) -> Iterator[private_daemon.State]:
     """A private engine without any network interface, which need not compile what another compiled in this session."""
     yield from _engine(offline=True, dockerd=compiler_cache.dockerd)
 
 
 @pytest.fixture(scope="session")
-def online_engine(needs_root: None) -> Iterator[private.State]:
+def online_engine(needs_root: None) -> Iterator[private_daemon.State]:
     """A private engine in this machine's own network; ``host`` is its address."""
     yield from _engine(offline=False)

@@ -41,7 +41,9 @@ void *PyInit_{name}(void) {{
 """
 
 
-def library(target: Path, soname: str, code: str = "", needs: Sequence[Path | str] = (), rpath: str = "") -> Path:
+def library(
+    target: Path, soname: str, code: str = "", needs: Sequence[Path | str] = (), rpath: str = ""
+) -> Path:
     """Compile a shared library. ``needs`` are libraries to link, or the SONAMEs of ones that only others have."""
     target.parent.mkdir(parents=True, exist_ok=True)
     linked = []
@@ -54,14 +56,27 @@ def library(target: Path, soname: str, code: str = "", needs: Sequence[Path | st
             linked.append(str(need))
     options = [f"-Wl,-soname,{soname}"] if soname else []
     options += [f"-Wl,-rpath,{rpath}"] if rpath else []
-    _gcc([code], *options, "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", *linked, "-o", str(target))
+    _gcc(
+        [code],
+        *options,
+        "-Wl,--no-as-needed",
+        "-Wl,--allow-shlib-undefined",
+        *linked,
+        "-o",
+        str(target),
+    )
     for stub in target.parent.glob(".stub-*"):
         stub.unlink()
     return target
 
 
 def module(
-    target: Path, name: str, declarations: str, version: str, needs: Sequence[Path | str], rpath: str = ""
+    target: Path,
+    name: str,
+    declarations: str,
+    version: str,
+    needs: Sequence[Path | str],
+    rpath: str = "",
 ) -> Path:
     """Compile a Python extension whose ``__version__`` is the text object that the expression ``version`` makes."""
     code = _MODULE.format(name=name, declarations=declarations, version=version)
@@ -69,8 +84,22 @@ def module(
 
 
 def _gcc(code: Sequence[str], *options: str) -> None:
-    base = ["gcc", "-x", "c", "-", "-x", "none", "-shared", "-nostdlib", "-fPIC", "-O1", "-fno-stack-protector"]
-    subprocess.run([*base, *options], input="".join(code) or "int gapforge_stub_;", text=True, check=True)
+    base = [
+        "gcc",
+        "-x",
+        "c",
+        "-",
+        "-x",
+        "none",
+        "-shared",
+        "-nostdlib",
+        "-fPIC",
+        "-O1",
+        "-fno-stack-protector",
+    ]
+    subprocess.run(
+        [*base, *options], input="".join(code) or "int gapforge_stub_;", text=True, check=True
+    )
 
 
 class TensorRT:
@@ -81,14 +110,23 @@ class TensorRT:
         self.three = version.rpartition(".")[0]
         self.major, minor, patch = self.three.split(".")
         self.parts = ["", "_plugin", "_lean", "_dispatch", "_vc_plugin"]
-        number = int(self.major) * (1000 if int(self.major) < 10 else 10000) + int(minor) * 100 + int(patch)
+        number = (
+            int(self.major) * (1000 if int(self.major) < 10 else 10000)
+            + int(minor) * 100
+            + int(patch)
+        )
         self.folder, self.lib, self.include = folder, folder / "lib", folder / "include"
         core = self._part("nvinfer", f"int getInferLibVersion(void) {{ return {number}; }}")
         library(
-            self.lib / f"libnvinfer_builder_resource.so.{self.three}", f"libnvinfer_builder_resource.so.{self.three}"
+            self.lib / f"libnvinfer_builder_resource.so.{self.three}",
+            f"libnvinfer_builder_resource.so.{self.three}",
         )
-        plugin = self._part("nvinfer_plugin", "extern int getInferLibVersion(void); int initLibNvInferPlugins(void)"
-                            "{ return getInferLibVersion(); }", core)  # fmt: skip
+        plugin = self._part(
+            "nvinfer_plugin",
+            "extern int getInferLibVersion(void); int initLibNvInferPlugins(void)"
+            "{ return getInferLibVersion(); }",
+            core,
+        )
         self._part("nvinfer_vc_plugin", "", core)
         self._part("nvinfer_lean", f"int getInferLibVersion(void) {{ return {number}; }}")
         self._part("nvinfer_dispatch", f"int getInferLibVersion(void) {{ return {number}; }}")
@@ -97,17 +135,24 @@ class TensorRT:
             needs.append(self._part("nvparsers", "", core))
         unit = 1000 if int(self.major) < 10 else 10000
         self.binding = module(
-            folder / "tensorrt.so", "tensorrt", "extern int getInferLibVersion(void);",
+            folder / "tensorrt.so",
+            "tensorrt",
+            "extern int getInferLibVersion(void);",
             f'PyUnicode_FromFormat("%d.%d.%d", getInferLibVersion() / {unit}, getInferLibVersion() % {unit} / 100, '
-            "getInferLibVersion() % 100)", needs)  # fmt: skip
+            "getInferLibVersion() % 100)",
+            needs,
+        )
         self.include.mkdir()
         (self.include / "NvInferVersion.h").write_text(self._version_header())
         (self.include / "NvInfer.h").write_text(
-            '#pragma once\n#include "NvInferVersion.h"\nextern "C" int getInferLibVersion() noexcept;\n')  # fmt: skip
+            '#pragma once\n#include "NvInferVersion.h"\nextern "C" int getInferLibVersion() noexcept;\n'
+        )
         (self.include / "NvInferPlugin.h").write_text('#include "NvInfer.h"\n')
 
     def _part(self, name: str, code: str, *needs: Path) -> Path:
-        file = library(self.lib / f"lib{name}.so.{self.three}", f"lib{name}.so.{self.major}", code, needs)
+        file = library(
+            self.lib / f"lib{name}.so.{self.three}", f"lib{name}.so.{self.major}", code, needs
+        )
         (self.lib / f"lib{name}.so.{self.major}").symlink_to(file.name)
         (self.lib / f"lib{name}.so").symlink_to(f"lib{name}.so.{self.major}")
         (self.lib / f"lib{name}_static.a").write_bytes(b"!<arch>\n")
@@ -116,7 +161,8 @@ class TensorRT:
     def _version_header(self) -> str:
         numbers = zip(("MAJOR", "MINOR", "PATCH", "BUILD"), self.version.split("."), strict=True)
         return "".join(
-            f"#define NV_TENSORRT_{key} {value} //!< TensorRT {key.lower()} version.\n" for key, value in numbers
+            f"#define NV_TENSORRT_{key} {value} //!< TensorRT {key.lower()} version.\n"
+            for key, value in numbers
         )
 
     def wheel(self, name: str, tag: str) -> tuple[str, bytes]:
@@ -137,7 +183,9 @@ class TensorRT:
         A ``broken`` one has an ONNX parser that needs a library which is nowhere.
         """
         top = self.folder / f"TensorRT-{self.version}"
-        real, link = (f"targets/{PLATFORM}", ".") if int(self.major) < 10 else (".", f"targets/{PLATFORM}")
+        real, link = (
+            (f"targets/{PLATFORM}", ".") if int(self.major) < 10 else (".", f"targets/{PLATFORM}")
+        )
         shutil.copytree(self.lib, top / real / "lib", symlinks=True)
         if broken:
             parser = top / real / "lib" / f"libnvonnxparser.so.{self.three}"
@@ -146,16 +194,38 @@ class TensorRT:
         (top / real / "lib" / "stubs").mkdir()
         library(top / real / "lib" / "stubs" / "libnvrtc.so", "libnvrtc.so.11.2")
         (top / real / "bin").mkdir(parents=True)
-        trtexec = "extern int getInferLibVersion(void); void _start(void) {" \
-                  ' __asm__ volatile("syscall" : : "a"(231), "D"(getInferLibVersion() < 8000)); }'  # fmt: skip
-        subprocess.run(["gcc", "-x", "c", "-", "-x", "none", "-nostdlib", "-O1", "-fno-stack-protector",
-                        str(top / real / "lib" / "libnvinfer.so"), "-o", str(top / real / "bin" / "trtexec")],
-                       input=trtexec, text=True, check=True)  # fmt: skip
+        trtexec = (
+            "extern int getInferLibVersion(void); void _start(void) {"
+            ' __asm__ volatile("syscall" : : "a"(231), "D"(getInferLibVersion() < 8000)); }'
+        )
+        subprocess.run(
+            [
+                "gcc",
+                "-x",
+                "c",
+                "-",
+                "-x",
+                "none",
+                "-nostdlib",
+                "-O1",
+                "-fno-stack-protector",
+                str(top / real / "lib" / "libnvinfer.so"),
+                "-o",
+                str(top / real / "bin" / "trtexec"),
+            ],
+            input=trtexec,
+            text=True,
+            check=True,
+        )
         (top / link).mkdir(exist_ok=True, parents=True)
         for name in ("lib", "bin"):
             (top / link / name).symlink_to(os.path.relpath(top / real / name, top / link))
         shutil.copytree(self.include, top / "include")
-        for name in ("data/mnist/mnist.onnx", f"samples/sampleOnnxMNIST/{self.three}.cpp", "doc/Acknowledgements.txt"):
+        for name in (
+            "data/mnist/mnist.onnx",
+            f"samples/sampleOnnxMNIST/{self.three}.cpp",
+            "doc/Acknowledgements.txt",
+        ):
             (top / name).parent.mkdir(parents=True)
             (top / name).write_bytes(b"payload" * 100)
         (top / "python").mkdir()
@@ -164,7 +234,9 @@ class TensorRT:
                 file, data = self.wheel(name, tag)
                 (top / "python" / file).write_bytes(data)
         (top / "graphsurgeon").mkdir()
-        file, data = wheel("graphsurgeon", "0.4.6", "py2.py3-none-any", {"graphsurgeon/__init__.py": b""})
+        file, data = wheel(
+            "graphsurgeon", "0.4.6", "py2.py3-none-any", {"graphsurgeon/__init__.py": b""}
+        )
         (top / "graphsurgeon" / file).write_bytes(data)
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as archive:
@@ -179,47 +251,78 @@ class TensorRT:
         usr = f"usr/lib/{PLATFORM}"
         minor = int(python.split(".")[1])
         core = f"libnvinfer{self.major}"
-        needs = {f"libnvinfer-plugin{self.major}": f"{core} {same}, libcudnn8",  # cuDNN: of any version, so of any CUDA
-                 f"libnvonnxparsers{self.major}": f"{core} {same}"}  # fmt: skip
-        stems = {core: "nvinfer", f"libnvinfer-plugin{self.major}": "nvinfer_plugin",
-                 f"libnvonnxparsers{self.major}": "nvonnxparser"}  # fmt: skip
+        needs = {
+            f"libnvinfer-plugin{self.major}": f"{core} {same}, libcudnn8",  # cuDNN: of any version, so of any CUDA
+            f"libnvonnxparsers{self.major}": f"{core} {same}",
+        }
+        stems = {
+            core: "nvinfer",
+            f"libnvinfer-plugin{self.major}": "nvinfer_plugin",
+            f"libnvonnxparsers{self.major}": "nvonnxparser",
+        }
         if int(self.major) < 10:
-            needs[f"libnvparsers{self.major}"], stems[f"libnvparsers{self.major}"] = f"{core} {same}", "nvparsers"
+            needs[f"libnvparsers{self.major}"], stems[f"libnvparsers{self.major}"] = (
+                f"{core} {same}",
+                "nvparsers",
+            )
         for package, stem in stems.items():
             files = {
                 f"{usr}/{f.name}": f
-                for f in (self.lib / f"lib{stem}.so.{self.three}", self.lib / f"lib{stem}.so.{self.major}")
+                for f in (
+                    self.lib / f"lib{stem}.so.{self.three}",
+                    self.lib / f"lib{stem}.so.{self.major}",
+                )
             }
             if package == core:
                 resource = self.lib / f"libnvinfer_builder_resource.so.{self.three}"
                 files[f"{usr}/{resource.name}"] = resource
             deb(folder, package, version, files, needs.get(package, ""))
-        deb(folder, "libnvinfer-headers-dev", version,
-            {f"usr/include/{PLATFORM}/{f.name}": f for f in sorted(self.include.iterdir())})  # fmt: skip
-        deb(folder, "libnvinfer-dev", version,
+        deb(
+            folder,
+            "libnvinfer-headers-dev",
+            version,
+            {f"usr/include/{PLATFORM}/{f.name}": f for f in sorted(self.include.iterdir())},
+        )
+        deb(
+            folder,
+            "libnvinfer-dev",
+            version,
             {f"{usr}/{name}": self.lib / name for name in ("libnvinfer.so", "libnvinfer_static.a")},
-            f"{core} {same}, libnvinfer-headers-dev {same}")  # fmt: skip
+            f"{core} {same}, libnvinfer-headers-dev {same}",
+        )
         init = self.folder / "__init__.py"
         init.write_text(self.init())
         place = f"usr/lib/python{python}/dist-packages/tensorrt"
-        deb(folder, "python3-libnvinfer", version, {f"{place}/__init__.py": init, f"{place}/tensorrt.so": self.binding},
-            f"python3 (>= {python}), python3 (<< 3.{minor + 1}), " + ", ".join(f"{name} {same}" for name in stems))  # fmt: skip
+        deb(
+            folder,
+            "python3-libnvinfer",
+            version,
+            {f"{place}/__init__.py": init, f"{place}/tensorrt.so": self.binding},
+            f"python3 (>= {python}), python3 (<< 3.{minor + 1}), "
+            + ", ".join(f"{name} {same}" for name in stems),
+        )
 
 
 def cudnn_debs(folder: Path, version: str, builds: Sequence[str]) -> None:
     """libcudnn8 for several CUDA releases, such as 8.9.0.131-1+cuda11.8."""
     file = library(folder.parent / "cudnn" / "libcudnn.so.8", "libcudnn.so.8")
     for build in builds:
-        deb(folder, "libcudnn8", f"{version}-1+{build}", {f"usr/lib/{PLATFORM}/libcudnn.so.8": file})
+        deb(
+            folder, "libcudnn8", f"{version}-1+{build}", {f"usr/lib/{PLATFORM}/libcudnn.so.8": file}
+        )
 
 
-def deb(folder: Path, package: str, version: str, files: Mapping[str, Path], depends: str = "") -> Path:
+def deb(
+    folder: Path, package: str, version: str, files: Mapping[str, Path], depends: str = ""
+) -> Path:
     """A .deb of ``files`` (place -> file; links stay links)."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{package}_{version}_amd64.deb"
     tree = folder.parent / f"tree-{target.stem}"
     control = f"Package: {package}\nVersion: {version}\nArchitecture: amd64\nMaintainer: T <t@example.org>\nMulti-Arch: same\n"
-    control += (f"Depends: {depends}\n" if depends else "") + "Section: multiverse/devel\nDescription: stand-in\n"
+    control += (
+        f"Depends: {depends}\n" if depends else ""
+    ) + "Section: multiverse/devel\nDescription: stand-in\n"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(control)
     if any(".so." in place for place in files):
@@ -227,8 +330,11 @@ def deb(folder: Path, package: str, version: str, files: Mapping[str, Path], dep
     for place, file in files.items():
         (tree / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, tree / place, follow_symlinks=False)
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(target)],
-                   check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(target)],
+        check=True,
+        capture_output=True,
+    )
     shutil.rmtree(tree)
     return target
 
@@ -246,11 +352,26 @@ def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
     ]
     lines.append("SHA256:")
     lines += [
-        f" {hashlib.sha256(files[name]).hexdigest()} {len(files[name])} {name}" for name in ("Packages", "Packages.gz")
+        f" {hashlib.sha256(files[name]).hexdigest()} {len(files[name])} {name}"
+        for name in ("Packages", "Packages.gz")
     ]
     files["Release"] = ("\n".join(lines) + "\n").encode()
-    signed = subprocess.run(["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", "",
-                             "--clearsign"], input=files["Release"], check=True, capture_output=True)  # fmt: skip
+    signed = subprocess.run(
+        [
+            "gpg",
+            "--homedir",
+            str(home),
+            "--batch",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+            "",
+            "--clearsign",
+        ],
+        input=files["Release"],
+        check=True,
+        capture_output=True,
+    )
     files["InRelease"] = signed.stdout
     return files
 
@@ -266,34 +387,51 @@ def local_repo_deb(folder: Path, debs: Path, name: str) -> Path:
     tree.mkdir(parents=True)
     (tree / "Packages").write_text(index_of(debs))
     (tree / "Packages.gz").write_bytes(gzip.compress((tree / "Packages").read_bytes(), mtime=0))
-    (tree / f"{name}.list").write_text(f"deb [signed-by=/usr/share/keyrings/{name}-keyring.gpg] file:///var/{name} /\n")
+    (tree / f"{name}.list").write_text(
+        f"deb [signed-by=/usr/share/keyrings/{name}-keyring.gpg] file:///var/{name} /\n"
+    )
     (tree / f"{name}-keyring.gpg").write_bytes(b"\x99key")
     files = {
         f"var/{name}/{file.name}": file
         for file in (*sorted(debs.glob("*.deb")), tree / "Packages", tree / "Packages.gz")
     }
-    files |= {f"var/{name}/{name}-keyring.gpg": tree / f"{name}-keyring.gpg",
-              f"etc/apt/sources.list.d/{name}.list": tree / f"{name}.list"}  # fmt: skip
+    files |= {
+        f"var/{name}/{name}-keyring.gpg": tree / f"{name}-keyring.gpg",
+        f"etc/apt/sources.list.d/{name}.list": tree / f"{name}.list",
+    }
     return deb(folder, name, "1.0-1", files)
 
 
-def wheel(name: str, version: str, tag: str, files: Mapping[str, bytes], requires: Sequence[str] = (),
-          extras: Mapping[str, str] | None = None) -> tuple[str, bytes]:  # fmt: skip
+def wheel(
+    name: str,
+    version: str,
+    tag: str,
+    files: Mapping[str, bytes],
+    requires: Sequence[str] = (),
+    extras: Mapping[str, str] | None = None,
+) -> tuple[str, bytes]:
     """A wheel with a true RECORD: (file name, bytes)."""
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.8\n"
     metadata += "".join(f"Requires-Dist: {need}\n" for need in requires)
     metadata += "".join(
-        f"Provides-Extra: {e}\nRequires-Dist: {need} ; extra == '{e}'\n" for e, need in (extras or {}).items()
+        f"Provides-Extra: {e}\nRequires-Dist: {need} ; extra == '{e}'\n"
+        for e, need in (extras or {}).items()
     )
     pure = "true" if tag.endswith("-any") else "false"
-    tags = "".join(f"Tag: {python}-{tag.split('-', 1)[1]}\n" for python in tag.split("-")[0].split("."))
+    tags = "".join(
+        f"Tag: {python}-{tag.split('-', 1)[1]}\n" for python in tag.split("-")[0].split(".")
+    )
     content = dict(files)
     content[f"{info}/METADATA"] = metadata.encode()
-    content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: {pure}\n{tags}".encode()
-    record = "".join(f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
-                     for path, data in content.items())  # fmt: skip
+    content[f"{info}/WHEEL"] = (
+        f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: {pure}\n{tags}".encode()
+    )
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for path, data in content.items()
+    )
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -310,15 +448,26 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
     the image does not have.
     """
     lib, local = folder / "torch" / "lib", "$ORIGIN"
-    c10 = library(lib / "libc10.so", "libc10.so", 'const char gapforge_torch_version[] = "2.1.2+cu118";', rpath=local)
+    c10 = library(
+        lib / "libc10.so",
+        "libc10.so",
+        'const char gapforge_torch_version[] = "2.1.2+cu118";',
+        rpath=local,
+    )
     cudart = library(lib / "libcudart-d0da41ae.so.11.0", "libcudart-d0da41ae.so.11.0")
     cpu = library(lib / "libtorch_cpu.so", "libtorch_cpu.so", "", [c10], local)
     cuda = library(lib / "libtorch_cuda.so", "libtorch_cuda.so", "", [c10, cpu, cudart], local)
     library(lib / "libcaffe2_nvrtc.so", "libcaffe2_nvrtc.so", "", ["libcuda.so.1"], local)
     torch = library(lib / "libtorch.so", "libtorch.so", "", [cpu, cuda], local)
     bridge = library(lib / "libtorch_python.so", "libtorch_python.so", "", [torch, c10], local)
-    module(folder / "torch" / "_C.cpython-311-x86_64-linux-gnu.so", "_C", "extern const char gapforge_torch_version[];",
-           'PyUnicode_FromFormat("%s", gapforge_torch_version)', [bridge, c10], "$ORIGIN/lib")  # fmt: skip
+    module(
+        folder / "torch" / "_C.cpython-311-x86_64-linux-gnu.so",
+        "_C",
+        "extern const char gapforge_torch_version[];",
+        'PyUnicode_FromFormat("%s", gapforge_torch_version)',
+        [bridge, c10],
+        "$ORIGIN/lib",
+    )
     init = (
         "import filelock, fsspec, jinja2, networkx, sympy, typing_extensions  # noqa\n"
         "from . import cuda, version\nfrom ._C import __version__\n"
@@ -327,28 +476,47 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
         "torch/__init__.py": init,
         "torch/version.py": "__version__ = '2.1.2+cu118'\ncuda = '11.8'\nhip = None\n",
         "torch/cuda/__init__.py": "import ctypes\n\ndef is_available():\n    try:\n        ctypes.CDLL('libcuda.so.1')\n"
-                                  "    except OSError:\n        return False\n    return True\n",
-        "torch/include/ATen/ATen.h": "#pragma once\n", "torch/share/cmake/Torch/TorchConfig.cmake": "\n",
+        "    except OSError:\n        return False\n    return True\n",
+        "torch/include/ATen/ATen.h": "#pragma once\n",
+        "torch/share/cmake/Torch/TorchConfig.cmake": "\n",
         "torchvision/__init__.py": "import ctypes, pathlib, torch\n"
-                                   "ctypes.CDLL(str(pathlib.Path(__file__).with_name('_C.so')))\n__version__ = '0.16.2+cu118'\n",
+        "ctypes.CDLL(str(pathlib.Path(__file__).with_name('_C.so')))\n__version__ = '0.16.2+cu118'\n",
         "torchaudio/__init__.py": "import torch\n__version__ = '2.1.2+cu118'\n",
-    }  # fmt: skip
+    }
     library(folder / "torchvision" / "_C.so", "", "", [torch, c10, cudart])
-    library(folder / "torchaudio" / "lib" / "libtorchaudio.so", "libtorchaudio.so", "", [torch, c10])
     library(
-        folder / "torchaudio" / "lib" / "libtorchaudio_ffmpeg5.so", "libtorchaudio_ffmpeg5.so", "", ["libavcodec.so.59"]
+        folder / "torchaudio" / "lib" / "libtorchaudio.so", "libtorchaudio.so", "", [torch, c10]
+    )
+    library(
+        folder / "torchaudio" / "lib" / "libtorchaudio_ffmpeg5.so",
+        "libtorchaudio_ffmpeg5.so",
+        "",
+        ["libavcodec.so.59"],
     )
     for place, text in texts.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text)
-    own = [*(f"{name}" for name in ("filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec")),
-           'triton==2.1.0 ; platform_system == "Linux" and platform_machine == "x86_64"']  # fmt: skip
-    sets = {"torch": ("2.1.2+cu118", own), "torchaudio": ("2.1.2+cu118", ["torch==2.1.2"]),
-            "torchvision": ("0.16.2+cu118", ["numpy", "requests", "torch==2.1.2", "pillow!=8.3.*,>=5.3.0"])}  # fmt: skip
+    own = [
+        *(
+            f"{name}"
+            for name in ("filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec")
+        ),
+        'triton==2.1.0 ; platform_system == "Linux" and platform_machine == "x86_64"',
+    ]
+    sets = {
+        "torch": ("2.1.2+cu118", own),
+        "torchaudio": ("2.1.2+cu118", ["torch==2.1.2"]),
+        "torchvision": (
+            "0.16.2+cu118",
+            ["numpy", "requests", "torch==2.1.2", "pillow!=8.3.*,>=5.3.0"],
+        ),
+    }
     found = {}
     for name, (version, requires) in sets.items():
         files = {
-            f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted((folder / name).rglob("*")) if f.is_file()
+            f.relative_to(folder).as_posix(): f.read_bytes()
+            for f in sorted((folder / name).rglob("*"))
+            if f.is_file()
         }
         file, data = wheel(name, version, "cp311-cp311-linux_x86_64", files, requires)
         found[file] = data

@@ -19,22 +19,34 @@ from pathlib import Path
 import pytest
 
 from compiler_cache import CompilerCache
-from gapforge.core import lock as locks
-from gapforge.core.files import canonical_json
-from gapforge.core.project import Project
+from gapforge.base.files import canonical_json
+from gapforge.base.project import Project
+from gapforge.model import lock as locks
 from places import copy_repository, site_python
 from samples import ROOT, sha
 
 PRESET = "debian12-cpu-quickstart"
-CANARY = {"XAIVA_LICENSE_TOKEN": "canary-secret-5f2b9c7e41", "XAIVA_BUILD_TOKEN": "canary-arg-a81d03e6f9"}
+CANARY = {
+    "XAIVA_LICENSE_TOKEN": "canary-secret-5f2b9c7e41",
+    "XAIVA_BUILD_TOKEN": "canary-arg-a81d03e6f9",
+}
 HOURS = 3600
 STEP = re.compile(r"^#(\d+) \[(?:stage-\d+ )?([a-z]+) +\d+/\d+\] (RUN|COPY)")
 
 
-def command(argv: list[str], *, cwd: Path, timeout: float = HOURS, **env: str) -> subprocess.CompletedProcess[str]:
+def command(
+    argv: list[str], *, cwd: Path, timeout: float = HOURS, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run to the end with no terminal; output is kept for assertions and for the report of a failure."""
-    done = subprocess.run(argv, cwd=cwd, timeout=timeout, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={**os.environ, **env})  # fmt: skip
+    done = subprocess.run(
+        argv,
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **env},
+    )
     print(f"$ {' '.join(argv)}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
     return done
 
@@ -67,13 +79,19 @@ class Site:
     def docker(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
         state = json.loads(self.gapforge("engine", "status", "--json").stdout)
         client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-        return subprocess.run([client, "-H", state["host"], *argv], capture_output=True, check=check)
+        return subprocess.run(
+            [client, "-H", state["host"], *argv], capture_output=True, check=check
+        )
 
     def ran(self, kind: str) -> set[str]:
         """The stages in which the last build executed a RUN step instead of taking it from the cache."""
         names: dict[str, str] = {}
         cached: set[str] = set()
-        for line in (self.root / "dist" / PRESET / kind / "build.log").read_text(encoding="utf-8").splitlines():
+        for line in (
+            (self.root / "dist" / PRESET / kind / "build.log")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        ):
             if (found := STEP.match(line)) and found[3] == "RUN":
                 names[found[1]] = found[2]
             elif found := re.match(r"^#(\d+) CACHED", line):
@@ -92,7 +110,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache
     root.mkdir()
     copy_repository(root)
     (root / "artifacts").mkdir()
-    subprocess.run(["cp", "-r", str(ROOT / "artifacts" / PRESET), str(root / "artifacts")], check=True)
+    subprocess.run(
+        ["cp", "-r", str(ROOT / "artifacts" / PRESET), str(root / "artifacts")], check=True
+    )
     (root / ".env").write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
     (root / ".env").chmod(0o600)
     there = Site(root)
@@ -159,8 +179,18 @@ def test_runtime_builds_with_no_network_and_no_third_party_package(site: Site) -
 def test_dev_builds_too(site: Site) -> None:
     done = site.build("dev")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert not site.ran("dev") & {"toolchain", "ffmpeg", "opencv", "wheels"}, "the stages of the first build are shared"
-    where = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:dev", "sh", "-c", "which g++ cmake ffmpeg")
+    assert not site.ran("dev") & {"toolchain", "ffmpeg", "opencv", "wheels"}, (
+        "the stages of the first build are shared"
+    )
+    where = site.docker(
+        "run",
+        "--rm",
+        "--network=none",
+        f"gapforge/{PRESET}:dev",
+        "sh",
+        "-c",
+        "which g++ cmake ffmpeg",
+    )
     assert len(where.stdout.split()) == 3
 
 
@@ -169,7 +199,16 @@ def test_runtime_is_minimal_and_not_root(site: Site) -> None:
         "id -u; for p in gcc g++ cc ld make cmake; do command -v $p; done; "
         "find / -xdev \\( -name '*.h' -o -name '*.hpp' \\) ! -name pyconfig.h; ls /var/lib/apt/lists; ls -d /in /out 2>/dev/null"
     )
-    done = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:runtime", "sh", "-c", script, check=False)
+    done = site.docker(
+        "run",
+        "--rm",
+        "--network=none",
+        f"gapforge/{PRESET}:runtime",
+        "sh",
+        "-c",
+        script,
+        check=False,
+    )
     assert done.stdout.decode().split() == ["1000"]
 
 
@@ -177,7 +216,10 @@ def test_canaries_are_nowhere(site: Site, tmp_path: Path) -> None:
     needles = [value.encode() for value in CANARY.values()]
     for kind in ("runtime", "dev"):
         image = f"gapforge/{PRESET}:{kind}"
-        history = site.docker("history", "--no-trunc", image).stdout + site.docker("inspect", image).stdout
+        history = (
+            site.docker("history", "--no-trunc", image).stdout
+            + site.docker("inspect", image).stdout
+        )
         assert not any(needle in history for needle in needles)
         archive = tmp_path / "image.tar"
         site.docker("save", "-o", str(archive), image)
@@ -202,7 +244,9 @@ def test_canaries_are_nowhere(site: Site, tmp_path: Path) -> None:
                 assert not any(needle in data for needle in needles), file
         assert read > 3
     # They did reach the step that needs them: the example records that, and nothing of their values.
-    told = site.docker("run", "--rm", "--network=none", f"gapforge/{PRESET}:runtime", "xaiva-media", "--version").stdout
+    told = site.docker(
+        "run", "--rm", "--network=none", f"gapforge/{PRESET}:runtime", "xaiva-media", "--version"
+    ).stdout
     assert json.loads(told)["built_with"] == {"build_token": True, "license_token": True}
 
 
@@ -230,7 +274,10 @@ def test_same_size_and_time_but_new_bytes_is_noticed(site: Site) -> None:
 
 def test_another_base_by_name_and_by_archive(site: Site, tmp_path: Path) -> None:
     lock = locks.load(site.artifacts / "lock.json")
-    own = "localhost/gapforge/base:" + lock.images["runtime"].config_digest.removeprefix("sha256:")[:24]
+    own = (
+        "localhost/gapforge/base:"
+        + lock.images["runtime"].config_digest.removeprefix("sha256:")[:24]
+    )
     archive = tmp_path / "base.tar"
     site.docker("tag", own, "example.org/site/base:1")
     site.docker("save", "-o", str(archive), "example.org/site/base:1")
@@ -299,8 +346,10 @@ def test_changing_one_wheel_compiles_nothing(site: Site) -> None:
 
 def test_damage_of_every_kind_is_named_at_once_and_refused(site: Site) -> None:
     lock = locks.load(site.artifacts / "lock.json")
-    flipped = {kind: next(e for e in lock.entries if e.kind == kind and e.size > 100).path
-               for kind in ("image", "deb", "wheel", "source", "index")}  # fmt: skip
+    flipped = {
+        kind: next(e for e in lock.entries if e.kind == kind and e.size > 100).path
+        for kind in ("image", "deb", "wheel", "source", "index")
+    }
     others = [e.path for e in lock.of("deb") if e.path not in flipped.values()]
     kept: dict[str, bytes] = {}
 
@@ -323,7 +372,9 @@ def test_damage_of_every_kind_is_named_at_once_and_refused(site: Site) -> None:
         done = site.gapforge("verify", PRESET, "--json")
         assert done.returncode == 5
         named = {
-            fault["file"]: fault["kind"] for preset in json.loads(done.stdout)["presets"] for fault in preset["faults"]
+            fault["file"]: fault["kind"]
+            for preset in json.loads(done.stdout)["presets"]
+            for fault in preset["faults"]
         }
         expected = dict.fromkeys(flipped.values(), "changed")
         expected |= {cut: "short", gone: "missing", "debs/stranger.deb": "extra"}

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core import preset as presets
-from gapforge.core.errors import FetchError, ResolveError
-from gapforge.core.preset import AptSource
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.sync import aptfaults, oci
+from gapforge.base.errors import FetchError, ResolveError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model import preset as presets
+from gapforge.model.preset import AptSource
+from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt import AptRoot, DebFile, write_index
-from gapforge.sync.images import fetch_base
+from gapforge.sync.fetch_base_images import fetch_base
 from gapforge.sync.network import Network
 from packages import fetch, make_base, make_deb, make_key, signed_repository
 from servers import Site, file_server
@@ -45,12 +45,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("mmdebstrap is not installed")
     folder = tmp_path_factory.mktemp("base")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
-    fetch_base(preset.builder, Project(folder, folder), preset.epoch, folder / "layout", Network(), QUIET)
+    fetch_base(
+        preset.builder, Project(folder, folder), preset.epoch, folder / "layout", Network(), QUIET
+    )
     return folder / "layout"
 
 
 @pytest.fixture(scope="module")
-def synced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[DebFile], list[DebFile]]:
+def synced(
+    base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[DebFile], list[DebFile]]:
     """The practice preset's .debs in a flat repository, and both closures."""
     folder = tmp_path_factory.mktemp("debs")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
@@ -65,7 +69,7 @@ def synced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def chroot(base: Path, repo: Path, folder: Path) -> Path:
     """The base unpacked, with the repository at /repo."""
     folder.mkdir()
-    layout = oci.read_layout(base)
+    layout = oci_layout.read_layout(base)
     subprocess.run(["tar", "-xf", str(layout.layers[0].path(base)), "-C", str(folder)], check=True)
     shutil.copytree(repo, folder / "repo")
     os.mknod(folder / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
@@ -74,8 +78,12 @@ def chroot(base: Path, repo: Path, folder: Path) -> Path:
 
 
 def install(place: Path, packages: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["unshare", "-n", "chroot", str(place), "bash", "/install", *packages],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        ["unshare", "-n", "chroot", str(place), "bash", "/install", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (chroot)")
@@ -89,7 +97,10 @@ def test_the_closures_install_with_no_network(
     repo, builder, runtime = synced
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
     assert {d.origin for d in builder + runtime} == {"apt:base"}
-    for name, packages, closure in (("b", preset.apt_builder, builder), ("r", preset.apt_runtime, runtime)):
+    for name, packages, closure in (
+        ("b", preset.apt_builder, builder),
+        ("r", preset.apt_runtime, runtime),
+    ):
         place = chroot(base, repo, tmp_path / name)
         done = install(place, list(packages))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -162,17 +173,26 @@ class Fixture:
 
     def base(self) -> Path:
         key = self.public.read_bytes()
-        return make_base(self.folder / "base", {
-            "etc/os-release": 'ID=ubuntu\nVERSION_ID="22.04"\n',
-            "etc/apt/sources.list.d/ubuntu.sources":
-                f"Types: deb\nURIs: {self.site.url}/ubuntu\nSuites: jammy\nComponents: main\nSigned-By: /etc/apt/keyrings/a.asc\n",
-            "etc/apt/keyrings/a.asc": key,
-        })  # fmt: skip
+        return make_base(
+            self.folder / "base",
+            {
+                "etc/os-release": 'ID=ubuntu\nVERSION_ID="22.04"\n',
+                "etc/apt/sources.list.d/ubuntu.sources": f"Types: deb\nURIs: {self.site.url}/ubuntu\nSuites: jammy\nComponents: main\nSigned-By: /etc/apt/keyrings/a.asc\n",
+                "etc/apt/keyrings/a.asc": key,
+            },
+        )
 
     def cuda(self, key: bytes | None = None) -> AptSource:
         data = self.public.read_bytes() if key is None else key
         url = self.site.add("/key.asc", data)
-        return AptSource("cuda", f"{self.site.url}/cuda", "jammy", ("main",), (url,), hashlib.sha256(data).hexdigest())
+        return AptSource(
+            name="cuda",
+            uri=f"{self.site.url}/cuda",
+            suite="jammy",
+            components=("main",),
+            key_urls=(url,),
+            key_sha256=hashlib.sha256(data).hexdigest(),
+        )
 
     def closure(self, *packages: str, key: bytes | None = None) -> list[DebFile]:
         with AptRoot(self.base(), (self.cuda(key),), self.folder / "work", NETWORK) as root:
@@ -194,8 +214,10 @@ def test_a_base_s_own_signed_source_and_an_extra_one(archive: Fixture) -> None:
     archive.sign(valid_for=86400)
     debs = archive.closure("tool", "cuda-thing")
     assert [(d.file, d.origin) for d in debs] == [
-        ("cuda-thing_11.8-1_amd64.deb", "apt:cuda"), ("libtool1_1.0_amd64.deb", "apt:base"),
-        ("tool_1.0-0ubuntu1_amd64.deb", "apt:base")]  # fmt: skip
+        ("cuda-thing_11.8-1_amd64.deb", "apt:cuda"),
+        ("libtool1_1.0_amd64.deb", "apt:base"),
+        ("tool_1.0-0ubuntu1_amd64.deb", "apt:base"),
+    ]
     assert sorted(p.name for p in (archive.folder / "got").iterdir()) == [d.file for d in debs]
 
 
@@ -207,14 +229,16 @@ def test_another_key_is_refused(archive: Fixture, tmp_path: Path) -> None:
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
 
 
-def test_an_expired_index_and_a_clock_that_is_behind(archive: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_index_and_a_clock_that_is_behind(
+    archive: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive.sign(dated=-90000, valid_for=-3600)
     with pytest.raises(FetchError, match="no longer valid") as caught:
         archive.closure("tool")
-    assert aptfaults.ACCEPT_EXPIRED in caught.value.hint
-    monkeypatch.setenv(aptfaults.ACCEPT_EXPIRED, "1")
+    assert apt_errors.ACCEPT_EXPIRED in caught.value.hint
+    monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
     assert [d.package for d in archive.closure("tool")] == ["libtool1", "tool"]
-    monkeypatch.delenv(aptfaults.ACCEPT_EXPIRED)
+    monkeypatch.delenv(apt_errors.ACCEPT_EXPIRED)
     archive.sign(dated=500000, valid_for=900000)
     with pytest.raises(FetchError, match="clock is behind"):
         archive.closure("tool")
@@ -228,12 +252,16 @@ def test_a_changed_index_a_changed_package_and_an_unsigned_archive(archive: Fixt
         archive.closure("tool")
     assert [f.where for f in caught.value.faults] == [deb.name]
     index = archive.folder / "ubuntu/dists/jammy/main/binary-amd64/Packages"
-    archive.site.add("/ubuntu/dists/jammy/main/binary-amd64/Packages", index.read_bytes().replace(b"tool1", b"evil1"))
+    archive.site.add(
+        "/ubuntu/dists/jammy/main/binary-amd64/Packages",
+        index.read_bytes().replace(b"tool1", b"evil1"),
+    )
     with pytest.raises(FetchError, match="not what its signature says"):
         archive.closure("tool")
     release = archive.folder / "ubuntu/dists/jammy/InRelease"
     archive.site.add(
-        "/ubuntu/dists/jammy/InRelease", release.read_bytes().replace(b"Origin: Fixture", b"Origin: Fixtune")
+        "/ubuntu/dists/jammy/InRelease",
+        release.read_bytes().replace(b"Origin: Fixture", b"Origin: Fixtune"),
     )
     with pytest.raises(FetchError, match="signature is not good"):
         archive.closure("tool")

@@ -16,9 +16,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from gapforge.core.preset import BaseImage
-from gapforge.core.progress import Progress
-from gapforge.sync import bootstrap
+from gapforge.model.preset import BaseImage
+from gapforge.base.progress import Progress
+from gapforge.sync import mmdebstrap as bootstrap
 from gapforge.sync.network import Network
 bootstrap.make(BaseImage(suite="bookworm"), 1700000000, Path(sys.argv[2]), Network.from_environment(), Progress("x", quiet=True))
 """
@@ -42,7 +42,9 @@ def descendants(folder: Path) -> list[str]:
 def test_killed_while_packages_are_unpacked(tmp_path: Path) -> None:
     destination = tmp_path / "layout"
     destination.mkdir()
-    child = subprocess.Popen([sys.executable, "-c", PROGRAM, str(SOURCE), str(destination)], start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(SOURCE), str(destination)], start_new_session=True
+    )
     deadline = time.monotonic() + 1200  # it fetches packages first
     while not list(destination.glob(".making-*/mmdebstrap.*/var/lib/dpkg/info")):
         assert child.poll() is None, "it ended before it unpacked anything"

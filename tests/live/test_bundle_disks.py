@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
-from gapforge.build.verify import verify
+from gapforge.base.errors import StorageError
+from gapforge.base.project import Project
 from gapforge.bundle.pack import beside
-from gapforge.core.errors import StorageError
-from gapforge.core.project import Project
+from gapforge.store.verify_artifacts import verify
 from media import carried, gapforge, tree
 from places import unmount
 
@@ -62,7 +62,9 @@ def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str]
     assert verify(site.artifacts_of(PRESET)).ok
 
 
-def test_damaged_volumes_on_a_full_stick_are_written_again(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_damaged_volumes_on_a_full_stick_are_written_again(
+    tmp_path: Path, disk: Callable[[str, str], Path]
+) -> None:
     """A damaged volume's room is that of the new one, so both are never there at a time."""
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(4)})
     stick = disk("stick", "size=8m")
@@ -101,43 +103,67 @@ def more_room(folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(folder)], check=True)
 
 
-def test_a_stick_that_fills_up_while_it_is_packed(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_a_stick_that_fills_up_while_it_is_packed(
+    tmp_path: Path, disk: Callable[[str, str], Path]
+) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
     before = tree(made.project.artifacts)
     stick = full_on_the_way(disk, "stick", 3)
     words = ["pack", PRESET, "--volume-size", "1M", "--to", stick]
     said = gapforge(made.project.root, *words, code=15)
-    assert f"{stick}/" in said and "the disk is full" in said and f"next: make room (df -h {stick})" in said
+    assert f"{stick}/" in said and "the disk is full" in said and f"(df -h {stick})" in said
     kept = carried(stick)
-    assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), "what is whole stays, nothing else"
+    assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), (
+        "what is whole stays, nothing else"
+    )
     assert tree(made.project.artifacts) == before
     more_room(stick)
-    assert f"{len(kept)} volumes were there already; they were read and kept" in gapforge(made.project.root, *words)
+    assert f"{len(kept)} volumes were there already; they were read and kept" in gapforge(
+        made.project.root, *words
+    )
     gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", tmp_path / "want")
     assert kept.items() < carried(stick).items() and carried(stick) == carried(tmp_path / "want")
 
 
-def test_a_site_that_fills_up_while_it_is_unpacked(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_a_site_that_fills_up_while_it_is_unpacked(
+    tmp_path: Path, disk: Callable[[str, str], Path]
+) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(90_000) for n in range(20)})
     carry(made, tmp_path / "stick", size=400_000)
-    for files in (12, 25, 40, 60):  # in the store's first folders, among the objects, and while the preset is laid out
+    for files in (
+        12,
+        25,
+        40,
+        60,
+    ):  # in the store's first folders, among the objects, and while the preset is laid out
         folder = full_on_the_way(disk, f"disk{files}", files)
         site = site_at(folder / "site")
         said = gapforge(site.root, "unpack", tmp_path / "stick", code=15)
-        assert str(folder) in said and "the disk is full" in said and "run the same command again" in said
-        assert hashes(site) <= made.objects and not site.artifacts_of(PRESET).joinpath("lock.json").exists()
+        assert (
+            str(folder) in said
+            and "the disk is full" in said
+            and "run the same command again" in said
+        )
+        assert (
+            hashes(site) <= made.objects
+            and not site.artifacts_of(PRESET).joinpath("lock.json").exists()
+        )
         more_room(folder)
         gapforge(site.root, "unpack", tmp_path / "stick")
         gapforge(site.root, "verify", PRESET)
         assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
 
 
-def test_disks_that_are_full_or_read_only_from_the_start(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_disks_that_are_full_or_read_only_from_the_start(
+    tmp_path: Path, disk: Callable[[str, str], Path]
+) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
     good = tmp_path / "good"
     gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", good)
     small, locked = disk("small", "size=2m"), disk("locked", "size=20m")
-    said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", small, code=15)
+    said = gapforge(
+        made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", small, code=15
+    )
     assert (
         "the volumes do not fit" in said
         and "next: name a further folder with --to" in said
@@ -151,7 +177,9 @@ def test_disks_that_are_full_or_read_only_from_the_start(tmp_path: Path, disk: C
     gapforge(here.root, "unpack", *sorted(good.glob("*.gfv"))[:2], code=21)
     before = tree(locked)
     subprocess.run(["mount", "-o", "remount,ro", str(locked)], check=True)
-    said = gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", locked / "stick", code=15)
+    said = gapforge(
+        made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", locked / "stick", code=15
+    )
     assert "the file system is read-only" in said and str(locked) in said
     said = gapforge(here.root, "unpack", good, code=15)
     assert "the file system is read-only" in said and str(locked) in said

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, hashes, sender, site_at
-from gapforge.core.project import Project
+from gapforge.base.project import Project
 from media import argv, carried, environment, gapforge, mounted, tree
 
 KILLS = 50
@@ -28,7 +28,9 @@ def contents() -> dict[str, bytes]:
     """Objects of all sizes: many small ones, some that volumes cut, one that spans several."""
     chance = random.Random(2026)
     made = {f"wheels/{n}.whl": chance.randbytes(chance.randrange(1, 60_000)) for n in range(25)}
-    made |= {f"sources/{n}": chance.randbytes(chance.randrange(500_000, 2_500_000)) for n in range(6)}
+    made |= {
+        f"sources/{n}": chance.randbytes(chance.randrange(500_000, 2_500_000)) for n in range(6)
+    }
     return made | {"tensorrt/large": chance.randbytes(6_000_000), "sources/empty": b""}
 
 
@@ -50,8 +52,14 @@ class Moments:
         """Start the command in a group of its own, wait until it is ``working``, then a random time (up to ``took``
         seconds), and kill all of the group; whether it was still there."""
         assert self.missed < 20 * KILLS, "the moments miss the work"
-        child = subprocess.Popen(argv(*words), env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                 cwd="/", start_new_session=True)  # fmt: skip
+        child = subprocess.Popen(
+            argv(*words),
+            env=environment(root),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
         while child.poll() is None and not working():
             time.sleep(0.002)
         after = self.chance.uniform(0, self.took)
@@ -70,8 +78,10 @@ class Moments:
 
     def report(self, what: str) -> None:
         at = sorted(self.at)
-        print(f"{what}: {self.hits} kills at work, {self.missed} came too late; "
-              f"{at[0] * 1000:.0f} to {at[-1] * 1000:.0f} ms after the work began, half before {at[len(at) // 2] * 1000:.0f} ms")  # fmt: skip
+        print(
+            f"{what}: {self.hits} kills at work, {self.missed} came too late; "
+            f"{at[0] * 1000:.0f} to {at[-1] * 1000:.0f} ms after the work began, half before {at[len(at) // 2] * 1000:.0f} ms"
+        )
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -115,7 +125,9 @@ def only_right_volumes(want: dict[str, str], *folders: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(600)
-def test_packing_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packing_that_is_killed(
+    made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kill_packing(made, calm, [tmp_path / "stick"], KILLS, capsys)
 
 
@@ -127,14 +139,27 @@ def test_packing_onto_several_sticks_that_is_killed(
         pytest.skip("mounting needs root")
     with ExitStack() as stack:
         sticks = [
-            stack.enter_context(mounted(tmp_path / name, "mount", "-t", "tmpfs", "-o", "size=7m", "none", tmp_path / name))
+            stack.enter_context(
+                mounted(
+                    tmp_path / name,
+                    "mount",
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    "size=7m",
+                    "none",
+                    tmp_path / name,
+                )
+            )
             for name in ("a", "b", "c", "d")
-        ]  # fmt: skip
+        ]
         kill_packing(made, calm, sticks, SOME_KILLS, capsys)
         assert all(list(stick.glob("*.gfv")) for stick in sticks[:3])
 
 
-def kill_packing(made: Sender, calm: Path, folders: list[Path], kills: int, capsys: pytest.CaptureFixture[str]) -> None:
+def kill_packing(
+    made: Sender, calm: Path, folders: list[Path], kills: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     want, before = carried(calm), tree(made.project.artifacts)
     words = ["pack", PRESET, "--volume-size", VOLUME, "--to", *folders]
     volumes = sum(name.endswith(".gfv") for name in want)
@@ -154,9 +179,9 @@ def kill_packing(made: Sender, calm: Path, folders: list[Path], kills: int, caps
         assert only_right_volumes(want, *folders) == want, "the same volumes and index"
         there = [name for folder in folders for name in carried(folder)]
         assert set(there) == set(want), "and nothing besides"
-        assert len(there) == len(set(there)) + 2 * sum(any(folder.iterdir()) for folder in folders[1:]), (
-            "each volume once"
-        )
+        assert len(there) == len(set(there)) + 2 * sum(
+            any(folder.iterdir()) for folder in folders[1:]
+        ), "each volume once"
         assert tree(made.project.artifacts) == before, "the sender's artifacts are only read"
     with capsys.disabled():
         moments.report(f"\npack into {len(folders)}")
@@ -164,7 +189,9 @@ def kill_packing(made: Sender, calm: Path, folders: list[Path], kills: int, caps
 
 
 @pytest.mark.timeout(600)
-def test_unpacking_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unpacking_that_is_killed(
+    made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sticks = [tmp_path / "stick1", tmp_path / "stick2"]
     for n, file in enumerate(sorted(calm.iterdir())):
         sticks[n % 2].mkdir(exist_ok=True)
@@ -181,7 +208,9 @@ def test_unpacking_that_is_killed(made: Sender, calm: Path, tmp_path: Path, caps
         # Every fifth is killed while the preset is laid out, which takes a small part of the time, and every second of
         # the others when some of the objects have their names.
         if hits % 5 == 4:
-            hit = late.strike(site.root, "unpack", *sticks, working=site.artifacts_of(PRESET).exists)
+            hit = late.strike(
+                site.root, "unpack", *sticks, working=site.artifacts_of(PRESET).exists
+            )
         else:
             hit = moments.strike(site.root, "unpack", *sticks, working=named(site, hits % 2))
         if hit:
@@ -198,24 +227,34 @@ def test_unpacking_that_is_killed(made: Sender, calm: Path, tmp_path: Path, caps
     with capsys.disabled():
         moments.report("\nunpack")
         late.report("unpack, as the preset is laid out")
-        print(f"  {partly} of them with some of the objects, {views} while the preset was laid out or after")
+        print(
+            f"  {partly} of them with some of the objects, {views} while the preset was laid out or after"
+        )
 
 
 def named(site: Project, objects: int) -> Callable[[], bool]:
     """Whether unpack has begun, and so many objects have their names."""
-    return lambda: site.store.is_dir() and sum(len(names) for _, _, names in os.walk(site.store / "sha256")) >= objects
+    return lambda: (
+        site.store.is_dir()
+        and sum(len(names) for _, _, names in os.walk(site.store / "sha256")) >= objects
+    )
 
 
 def litter(site: Project) -> list[str]:
     """What lies in the store besides objects and its lock file."""
     return sorted(
-        str(path.relative_to(site.store)) for path in site.store.rglob("*")
-        if path.is_file() and path != site.store / "lock" and site.store / "sha256" not in path.parents
-    )  # fmt: skip
+        str(path.relative_to(site.store))
+        for path in site.store.rglob("*")
+        if path.is_file()
+        and path != site.store / "lock"
+        and site.store / "sha256" not in path.parents
+    )
 
 
 @pytest.mark.timeout(600)
-def test_a_repair_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repair_that_is_killed(
+    made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Both ends of a repair: packing what a site asks for, and importing it beside the broken bundle."""
     broken = tmp_path / "broken"
     shutil.copytree(calm, broken)
@@ -249,7 +288,9 @@ def test_a_repair_that_is_killed(made: Sender, calm: Path, tmp_path: Path, capsy
         shutil.rmtree(site.root, ignore_errors=True)
         shutil.copytree(half.root, site.root)
         shutil.rmtree(site.store / "imports")  # the run writes it when it begins
-        if moments.strike(site.root, "unpack", folder, broken, working=(site.store / "imports").exists):
+        if moments.strike(
+            site.root, "unpack", folder, broken, working=(site.store / "imports").exists
+        ):
             hashes(site)
             gapforge(site.root, "unpack", folder, broken)
             assert hashes(site) == hashes(good) and litter(site) == []

@@ -13,11 +13,11 @@ import pytest
 
 from bundles import Sender, sender, site_at
 from fabric import write_lock
-from gapforge.bundle.volume import HEAD, TRAILER, read_volume
-from gapforge.core import preset as presets
-from gapforge.core.files import sha256_bytes
-from gapforge.core.lock import Entry, Lock, LockedImage
-from gapforge.core.project import Project
+from gapforge.base.files import sha256_bytes
+from gapforge.base.project import Project
+from gapforge.bundle.volume_format import HEAD, TRAILER, read_volume
+from gapforge.model import preset as presets
+from gapforge.model.lock import Entry, Lock, LockedImage
 from media import gapforge, tree
 from samples import ROOT
 
@@ -37,17 +37,39 @@ def lay(made: Sender, name: str, files: Mapping[str, bytes]) -> None:
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    entries = tuple(Entry("source", p, sha256_bytes(d), len(d), "generated") for p, d in sorted(files.items()))
-    image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, "debian", "12")
+    entries = tuple(
+        Entry(kind="source", path=p, sha256=sha256_bytes(d), size=len(d), origin="generated")
+        for p, d in sorted(files.items())
+    )
+    image = LockedImage(
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id="debian",
+        os_version="12",
+    )
     preset = presets.find(made.project.presets, name)
-    write_lock(made.project, Lock(name, preset.sha256, {"builder": image, "runtime": image}, entries))
+    write_lock(
+        made.project,
+        Lock(
+            preset=name,
+            preset_sha256=preset.sha256,
+            images={"builder": image, "runtime": image},
+            entries=entries,
+        ),
+    )
 
 
 def used(folder: Path) -> int:
     """Bytes of disk below a folder, each inode once, as du counts."""
-    found = {(s.st_dev, s.st_ino): s.st_blocks * 512 for s in (os.lstat(p) for p in (folder, *folder.rglob("*")))}
+    found = {
+        (s.st_dev, s.st_ino): s.st_blocks * 512
+        for s in (os.lstat(p) for p in (folder, *folder.rglob("*")))
+    }
     counted = sum(found.values())
-    du = subprocess.run(["du", "-s", "--block-size=1", str(folder)], capture_output=True, text=True, check=True)
+    du = subprocess.run(
+        ["du", "-s", "--block-size=1", str(folder)], capture_output=True, text=True, check=True
+    )
     assert int(du.stdout.split()[0]) == counted
     return counted
 
@@ -71,11 +93,15 @@ def full_site(folder: Path) -> Project:
 
 
 @pytest.mark.timeout(600)
-def test_two_presets_that_share_most(made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_presets_that_share_most(
+    made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On the disk: what differs plus one copy of what is the same, within 1 %. On the way: what the site lacks,
     within 0.1 % plus the index."""
     first, second = presets.names(made.project.presets)[:2]
-    shared = {f"wheels/shared{n}.whl": random.Random(n).randbytes(20 * MB) for n in range(6)} | SMALL
+    shared = {
+        f"wheels/shared{n}.whl": random.Random(n).randbytes(20 * MB) for n in range(6)
+    } | SMALL
     lay(made, first, {**shared, **own("a", 20)})
     lay(made, second, {**shared, **own("b", 15)})
     site = full_site(tmp_path / "site")
@@ -85,8 +111,21 @@ def test_two_presets_that_share_most(made: Sender, tmp_path: Path, capsys: pytes
 
     inventory = tmp_path / "inventory"
     gapforge(site.root, "inventory", "--output", inventory)
-    gapforge(made.project.root, "pack", second, "--for", inventory, "--volume-size", "4M", "--to", tmp_path / "two")
-    here, there = content(made.project.artifacts_of(first)), content(made.project.artifacts_of(second))
+    gapforge(
+        made.project.root,
+        "pack",
+        second,
+        "--for",
+        inventory,
+        "--volume-size",
+        "4M",
+        "--to",
+        tmp_path / "two",
+    )
+    here, there = (
+        content(made.project.artifacts_of(first)),
+        content(made.project.artifacts_of(second)),
+    )
     lacking = sum(size for sha256, size in there.items() if sha256 not in here)
     volumes = sorted((tmp_path / "two").glob("*.gfv"))
     carried = sum(v.stat().st_size for v in volumes)
@@ -106,15 +145,21 @@ def test_two_presets_that_share_most(made: Sender, tmp_path: Path, capsys: pytes
             f"same {everything / MB:.1f} MB: {both / MB:.1f} MB on disk ({more:+.3%}); the second added {grew / MB:.2f} MB "
             f"for {lacking / MB:.2f} MB that differ"
         )
-        print(f"carried to a site that lacks {lacking} bytes: {carried} in {len(volumes)} volumes, {payload} of them objects "
-              f"({over:+.4%}), {index} index ({index / lacking:.4%})")  # fmt: skip
+        print(
+            f"carried to a site that lacks {lacking} bytes: {carried} in {len(volumes)} volumes, {payload} of them objects "
+            f"({over:+.4%}), {index} index ({index / lacking:.4%})"
+        )
     assert 0 <= more < 0.01
-    assert abs(over) <= 0.001 and index < 0.001 * lacking + len(volumes) * (len(HEAD) + TRAILER.size)
+    assert abs(over) <= 0.001 and index < 0.001 * lacking + len(volumes) * (
+        len(HEAD) + TRAILER.size
+    )
     assert lacking <= grew < 1.01 * lacking + 100_000
 
 
 @pytest.mark.timeout(600)
-def test_many_presets_that_share_a_wheel(made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_presets_that_share_a_wheel(
+    made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = presets.names(made.project.presets)[:5]
     wheel = {"wheels/shared.whl": random.Random("wheel").randbytes(100 * MB)}
     for n, name in enumerate(names):
@@ -128,8 +173,10 @@ def test_many_presets_that_share_a_wheel(made: Sender, tmp_path: Path, capsys: p
         gapforge(site.root, "verify", name)
     once, disk = sum(objects.values()), used(site.artifacts)
     with capsys.disabled():
-        print(f"\n{len(names)} presets that share a wheel of 100 MB: {once / MB:.1f} MB differ, {disk / MB:.1f} MB on disk "
-              f"({disk / once - 1:+.3%}); copies would be {sum(used(site.artifacts_of(n)) for n in names) / MB:.1f} MB")  # fmt: skip
+        print(
+            f"\n{len(names)} presets that share a wheel of 100 MB: {once / MB:.1f} MB differ, {disk / MB:.1f} MB on disk "
+            f"({disk / once - 1:+.3%}); copies would be {sum(used(site.artifacts_of(n)) for n in names) / MB:.1f} MB"
+        )
     assert once <= disk < 1.01 * once
     before = used(site.artifacts)
     gapforge(site.root, "unpack", tmp_path / "all")
@@ -137,7 +184,9 @@ def test_many_presets_that_share_a_wheel(made: Sender, tmp_path: Path, capsys: p
 
 
 @pytest.mark.parametrize("how", ["cp -r", "rsync -a", "tar"])
-def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(made: Sender, tmp_path: Path, how: str) -> None:
+def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(
+    made: Sender, tmp_path: Path, how: str
+) -> None:
     first, second = presets.names(made.project.presets)[:2]
     wheel = {"wheels/shared.whl": random.Random("copied").randbytes(3 * MB)}
     lay(made, first, {**wheel, **SMALL})
@@ -150,7 +199,11 @@ def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(made: Sender, tmp_
     other.artifacts.mkdir()
     source, target = str(site.artifacts_of(first)), str(other.artifacts_of(first))
     if how == "tar":
-        subprocess.run(f"tar -C {site.artifacts} -c {first} | tar -C {other.artifacts} -x", shell=True, check=True)  # noqa: S602 - our own paths
+        subprocess.run(  # noqa: S602 - our own paths
+            f"tar -C {site.artifacts} -c {first} | tar -C {other.artifacts} -x",
+            shell=True,
+            check=True,
+        )
     elif how == "rsync -a":
         if not shutil.which("rsync"):
             pytest.skip("needs rsync (scripts/bootstrap.sh test)")
@@ -159,4 +212,7 @@ def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(made: Sender, tmp_
         subprocess.run(["cp", "-r", source, target], check=True)
     shutil.rmtree(site.artifacts)
     gapforge(other.root, "verify", first)
-    assert not other.store.exists() and (other.artifacts_of(first) / "wheels/shared.whl").stat().st_nlink == 1
+    assert (
+        not other.store.exists()
+        and (other.artifacts_of(first) / "wheels/shared.whl").stat().st_nlink == 1
+    )

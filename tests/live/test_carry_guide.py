@@ -22,11 +22,11 @@ from pathlib import Path
 import pytest
 
 from compiler_cache import CompilerCache
-from gapforge.core import lock as locks
-from gapforge.core.files import sha256_file
-from gapforge.core.project import Project
-from gapforge.engine import private
-from gapforge.rehearsal.place import place_of
+from gapforge.base.files import sha256_file
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
+from gapforge.model import lock as locks
+from gapforge.rehearsal.simulated_site import place_of
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
@@ -34,7 +34,10 @@ PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
 BLOCK = re.compile(r"^<!-- run: (\w+)(?: (\d+))? -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MEDIA = ("stick1", "stick2", "stick3", "stick4", "mail")
 STICK = "320m"  # two volumes of 150 MB and what lies beside them: the third has to go to the second stick
-CANARY = {"XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55", "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1"}
+CANARY = {
+    "XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55",
+    "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1",
+}
 MINUTE = 60
 
 
@@ -50,7 +53,9 @@ class Block:
 def blocks(path: str) -> list[Block]:
     text = (ROOT / path).read_text(encoding="utf-8")
     found = [Block(m[1], int(m[2] or 0), m[3]) for m in BLOCK.finditer(text)]
-    assert len(found) == len(re.findall("^```sh$", text, re.MULTILINE)), "a block does not say where it runs"
+    assert len(found) == len(re.findall("^```sh$", text, re.MULTILINE)), (
+        "a block does not say where it runs"
+    )
     return found
 
 
@@ -61,7 +66,11 @@ class World:
         self.root, self.media = root, root / "media"
         self.homes = {place: root / f"home-{place}" for place in ("sender", "site", "courier")}
         self.folders = {"sender": root / "sender", "site": root / "site", "courier": root}
-        for folder in (*self.homes.values(), *self.folders.values(), *(self.media / name for name in MEDIA)):
+        for folder in (
+            *self.homes.values(),
+            *self.folders.values(),
+            *(self.media / name for name in MEDIA),
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         (self.homes["sender"] / ".ssh").mkdir(mode=0o700)
         (root / "bin").mkdir()
@@ -71,7 +80,11 @@ class World:
     def run(self, block: Block) -> str:
         """Run a block as somebody who pastes it would; what it printed."""
         text = block.text.replace("/media/", f"{self.media}/")
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("GAPFORGE_", "DOCKER_", "XDG_", "SSH_"))}
+        env = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("GAPFORGE_", "DOCKER_", "XDG_", "SSH_"))
+        }
         env.update(HOME=str(self.homes[block.place]), GAPFORGE_LANG="en", LC_ALL="C.UTF-8")
         alone: list[str] = []
         if block.place == "sender":
@@ -79,9 +92,17 @@ class World:
         if block.place == "site":
             env.update(PATH=f"{self.root / 'bin'}:{env['PATH']}", DOCKER_HOST=self.host)
             alone = ["unshare", "--net", "--"]
-        done = subprocess.run([*alone, "bash", "-euo", "pipefail", "-c", text], cwd=self.folders[block.place], env=env,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              timeout=25 * MINUTE, check=False)  # fmt: skip
+        done = subprocess.run(
+            [*alone, "bash", "-euo", "pipefail", "-c", text],
+            cwd=self.folders[block.place],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=25 * MINUTE,
+            check=False,
+        )
         print(f"[{block.place}]\n{text}{done.stdout[-5000:]}")
         assert done.returncode == block.code, f"exit code {done.returncode} instead of {block.code}"
         assert "Traceback" not in done.stdout
@@ -107,14 +128,21 @@ class NetworkWatch(threading.Thread):
                     lines = Path("/proc", process, "net/dev").read_text().splitlines()[2:]
                 except OSError:
                     continue
-                what = next((w for w in ("unpack", "verify", "build.py", "dockerd") if w.encode() in words), "")
+                what = next(
+                    (w for w in ("unpack", "verify", "build.py", "dockerd") if w.encode() in words),
+                    "",
+                )
                 if b"rehearse" not in words and what and not words.startswith(b"unshare"):
-                    self.seen.setdefault(what, set()).update(line.split(":")[0].strip() for line in lines)
+                    self.seen.setdefault(what, set()).update(
+                        line.split(":")[0].strip() for line in lines
+                    )
             time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def world(offline_engine_with_cache: private.State, compiler_cache: CompilerCache) -> Iterator[World]:
+def world(
+    offline_engine_with_cache: private_daemon.State, compiler_cache: CompilerCache
+) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
     root.mkdir()
@@ -122,11 +150,18 @@ def world(offline_engine_with_cache: private.State, compiler_cache: CompilerCach
     mounted = []
     try:
         for name in ("stick1", "stick2"):
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={STICK}", "none", str(world.media / name)], check=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={STICK}", "none", str(world.media / name)],
+                check=True,
+            )
             mounted.append(world.media / name)
         copy_repository(world.folders["sender"])
-        if (ROOT / "artifacts" / ".store").is_dir():  # what was fetched already need not be fetched again
-            subprocess.run(["cp", "-al", str(ROOT / "artifacts"), str(world.folders["sender"])], check=True)
+        if (
+            ROOT / "artifacts" / ".store"
+        ).is_dir():  # what was fetched already need not be fetched again
+            subprocess.run(
+                ["cp", "-al", str(ROOT / "artifacts"), str(world.folders["sender"])], check=True
+            )
         tokens = world.folders["sender"] / ".env"
         tokens.write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
         tokens.chmod(0o600)
@@ -139,28 +174,55 @@ def world(offline_engine_with_cache: private.State, compiler_cache: CompilerCach
 
 def test_both_languages_show_the_same_commands() -> None:
     korean = blocks("docs/carry-guide.md")
-    assert korean == blocks("docs/carry-guide.en.md") and {b.place for b in korean} == {"sender", "courier", "site"}
+    assert korean == blocks("docs/carry-guide.en.md") and {b.place for b in korean} == {
+        "sender",
+        "courier",
+        "site",
+    }
 
 
 def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
-    place = place_of(Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET)
+    place = place_of(
+        Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET
+    )
     watch = NetworkWatch(place.root)
     watch.start()
     told = [(block, world.run(_with_fallback(block))) for block in blocks("docs/carry-guide.md")]
     watch.stop.set()
     watch.join()
-    assert {"build.py", "dockerd"} <= set(watch.seen) and all(found == {"lo"} for found in watch.seen.values()), watch.seen  # fmt: skip
+    assert {"build.py", "dockerd"} <= set(watch.seen) and all(
+        found == {"lo"} for found in watch.seen.values()
+    ), watch.seen
     assert not any(value in out for _, out in told for value in CANARY.values())
-    said = {word: out for block, out in told for word in re.findall(r"gapforge (\w+)|receive.pyz (\w+)", block.text) for word in word if word}  # fmt: skip
+    said = {
+        word: out
+        for block, out in told
+        for word in re.findall(r"gapforge (\w+)|receive.pyz (\w+)", block.text)
+        for word in word
+        if word
+    }
     assert "ready to travel" in said["rehearse"]
-    assert not place.root.exists() and private.status(place) is None and private.strays(place) == []
+    assert (
+        not place.root.exists()
+        and private_daemon.status(place) is None
+        and private_daemon.strays(place) == []
+    )
 
     site, sender = world.folders["site"], world.folders["sender"]
-    names = [sorted(p.name for p in (world.media / stick).glob("*.gfv")) for stick in ("stick1", "stick2", "stick3")]
-    assert [len(n) for n in names] == [2, 1, 1] and len({n.split("-")[0] for group in names for n in group}) == 2
+    names = [
+        sorted(p.name for p in (world.media / stick).glob("*.gfv"))
+        for stick in ("stick1", "stick2", "stick3")
+    ]
+    assert [len(n) for n in names] == [2, 1, 1] and len(
+        {n.split("-")[0] for group in names for n in group}
+    ) == 2
     damaged = [out for block, out in told if block.code == 21][1]
     assert f"{world.media / 'stick2' / names[1][0]}" in damaged and "it fails" in damaged
-    sizes = [(world.media / stick / n).stat().st_size for stick, group in zip(MEDIA[1:3], names[1:], strict=True) for n in group]  # fmt: skip
+    sizes = [
+        (world.media / stick / n).stat().st_size
+        for stick, group in zip(MEDIA[1:3], names[1:], strict=True)
+        for n in group
+    ]
     assert sizes[1] < sizes[0], "more came than was asked for"
 
     # What the site lacked of the second preset, and no more.
@@ -172,9 +234,15 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
     tool = sum(p.stat().st_size for p in (sender / ".gapforge" / "bundles").glob("tool-*.tar"))
     assert carried <= 1.001 * (sum(lacking.values()) + tool) + beside
     for name in (PRESET, SECOND):
-        assert (site / "artifacts" / name / "lock.json").read_bytes() == (sender / "presets" / f"{name}.lock.json").read_bytes()  # fmt: skip
-        assert (site / "presets" / f"{name}.json").read_bytes() == (sender / "presets" / f"{name}.json").read_bytes()
-    report = json.loads((site / "dist" / PRESET / "runtime" / "report.json").read_text(encoding="utf-8"))
+        assert (site / "artifacts" / name / "lock.json").read_bytes() == (
+            sender / "presets" / f"{name}.lock.json"
+        ).read_bytes()
+        assert (site / "presets" / f"{name}.json").read_bytes() == (
+            sender / "presets" / f"{name}.json"
+        ).read_bytes()
+    report = json.loads(
+        (site / "dist" / PRESET / "runtime" / "report.json").read_text(encoding="utf-8")
+    )
     assert report["passed"] is True and report["image"]
 
 
@@ -182,29 +250,53 @@ def test_the_rehearsal_s_record_is_true(world: World) -> None:
     """What the sender read before leaving, against the sticks as they are now (one was damaged since)."""
     root = world.folders["sender"]
     record = json.loads((root / "dist" / PRESET / "rehearsal.json").read_text())
-    page, log = ((root / "dist" / PRESET / f"rehearsal.{kind}").read_text() for kind in ("txt", "log"))
+    page, log = (
+        (root / "dist" / PRESET / f"rehearsal.{kind}").read_text() for kind in ("txt", "log")
+    )
     assert record["ready"] is True and record["failure"] is None and record["warnings"] == []
     assert page.startswith(f"ready to travel: {PRESET}\n")
-    assert record["lock_sha256"] == sha256_file(world.folders["site"] / "artifacts" / PRESET / "lock.json")
+    assert record["lock_sha256"] == sha256_file(
+        world.folders["site"] / "artifacts" / PRESET / "lock.json"
+    )
     assert record["practice"] is True and record["gapforge"] and record["preset_sha256"]
-    fingerprint = subprocess.run(["ssh-keygen", "-lf", str(world.homes["sender"] / ".ssh/gapforge.pub")],
-                                 capture_output=True, text=True, check=True).stdout.split()[1]  # fmt: skip
-    assert record["signatures"] == {"signed_by": [fingerprint], "trusted_here": False} and fingerprint in page
+    fingerprint = subprocess.run(
+        ["ssh-keygen", "-lf", str(world.homes["sender"] / ".ssh/gapforge.pub")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()[1]
+    assert (
+        record["signatures"] == {"signed_by": [fingerprint], "trusted_here": False}
+        and fingerprint in page
+    )
 
     bundle, stick = record["bundle"], world.media / "stick1"
     index = next(stick.glob("*.json"))
     assert bundle["index"] == {"file": f"{bundle['id']}.json", "sha256": sha256_file(index)}
     receiver = sha256_file(stick / "gapforge-receive.pyz")
-    assert bundle["receiver"] == {"file": "gapforge-receive.pyz", "sha256": receiver, "of_this_gapforge": True}
-    files = sorted(path for folder in ("stick1", "stick2") for path in (world.media / folder).glob("*.gfv"))
-    told = {volume["file"]: (volume["size"], volume["index_sha256"]) for volume in bundle["volumes"]}
-    assert told == {path.name: (path.stat().st_size, index_hash(path)) for path in files} and len(told) == 3
+    assert bundle["receiver"] == {
+        "file": "gapforge-receive.pyz",
+        "sha256": receiver,
+        "of_this_gapforge": True,
+    }
+    files = sorted(
+        path for folder in ("stick1", "stick2") for path in (world.media / folder).glob("*.gfv")
+    )
+    told = {
+        volume["file"]: (volume["size"], volume["index_sha256"]) for volume in bundle["volumes"]
+    }
+    assert (
+        told == {path.name: (path.stat().st_size, index_hash(path)) for path in files}
+        and len(told) == 3
+    )
     assert bundle["missing"] == [] and bundle["broken"] == {}
 
     (image,) = record["images"]
     assert image["type"] == "runtime" and image["image"] == f"gapforge/{PRESET}:runtime"
     assert image["checks_passed"] == image["checks"] > 20 and image["size_bytes"] > 50_000_000
-    assert image["image_ids"] and all(re.fullmatch("sha256:[0-9a-f]{64}", one) for one in image["image_ids"])
+    assert image["image_ids"] and all(
+        re.fullmatch("sha256:[0-9a-f]{64}", one) for one in image["image_ids"]
+    )
     assert image["application"]["folder"] == "examples/xaiva-media"
     assert record["engine"]["offline"] is True and record["children_without_network"] is True
     assert set(record["seconds"]) == {
@@ -212,7 +304,9 @@ def test_the_rehearsal_s_record_is_true(world: World) -> None:
         "build runtime",
     }
     assert "gapforge-receive.pyz unpack" in log and "build.py" in log
-    assert not any(value in text for text in (log, page, json.dumps(record)) for value in CANARY.values())
+    assert not any(
+        value in text for text in (log, page, json.dumps(record)) for value in CANARY.values()
+    )
     assert (root / ".env").read_text().count("canary") == 2
 
 
@@ -231,10 +325,16 @@ def test_the_site_takes_nothing_that_its_signer_did_not_sign(world: World) -> No
 
 def test_going_back_must_be_meant(world: World) -> None:
     """The first bundle again, after a later one for the same preset came with another lock."""
-    world.run(Block("sender", 0, f"""sed -i 's/tqdm==4.66.5/tqdm==4.66.4/' presets/{PRESET}.json
+    world.run(
+        Block(
+            "sender",
+            0,
+            f"""sed -i 's/tqdm==4.66.5/tqdm==4.66.4/' presets/{PRESET}.json
 ./deps_sync.sh {PRESET}
 ./gapforge pack {PRESET} --with-tool --for /media/mail/inventory.txt --sign ~/.ssh/gapforge --to /media/newer
-"""))  # fmt: skip
+""",
+        )
+    )
     world.run(Block("site", 0, "./gapforge unpack /media/newer\n"))
     back = "unpack /media/stick1 /media/stick2 /media/stick3"
     assert "--allow-older" in world.run(Block("site", 22, f"./gapforge {back}\n"))
@@ -244,6 +344,7 @@ def test_going_back_must_be_meant(world: World) -> None:
 def _with_fallback(block: Block) -> Block:
     """The distribution may have moved on since the practice preset was locked: as ./quickstart does then."""
     text = block.text.replace(
-        f"./deps_sync.sh {PRESET}\n", f"./deps_sync.sh {PRESET} || ./deps_sync.sh {PRESET} --update\n"
+        f"./deps_sync.sh {PRESET}\n",
+        f"./deps_sync.sh {PRESET} || ./deps_sync.sh {PRESET} --update\n",
     )
     return Block(block.place, block.code, text)

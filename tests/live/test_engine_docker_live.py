@@ -15,27 +15,27 @@ from pathlib import Path
 import pytest
 
 from engine_contract import CHECKS, Check, load_base, request
-from gapforge.build import base_images
-from gapforge.core.errors import BuildError, EngineError
-from gapforge.core.files import mark_folder
-from gapforge.core.project import Project
-from gapforge.engine import private, registry
-from gapforge.engine.base import Engine
+from gapforge.base.errors import BuildError, EngineError
+from gapforge.base.files import mark_folder
+from gapforge.base.project import Project
+from gapforge.engine import detect, private_daemon
+from gapforge.engine.protocol import Engine
+from gapforge.image import load_base_images
 from tiny_image import make_archive, make_layout
 
 KINDS = ("docker-buildkit", "docker-buildx")
 
 
-def reach(kind: str, state: private.State) -> Engine:
+def reach(kind: str, state: private_daemon.State) -> Engine:
     """The engine of this kind, or a skip when no client on this machine can be it."""
     try:
-        return registry.choose(kind, state.host)
+        return detect.choose(kind, state.host)
     except EngineError as error:
         pytest.skip(error.render())
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def offline(request: pytest.FixtureRequest, offline_engine: private.State) -> Engine:
+def offline(request: pytest.FixtureRequest, offline_engine: private_daemon.State) -> Engine:
     return reach(request.param, offline_engine)
 
 
@@ -51,7 +51,7 @@ def test_contract(offline: Engine, base: str, check: Check, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contract_online(kind: str, online_engine: private.State, tmp_path: Path) -> None:
+def test_contract_online(kind: str, online_engine: private_daemon.State, tmp_path: Path) -> None:
     engine = reach(kind, online_engine)
     name, _ = load_base(engine, tmp_path / "base")
     for check in CHECKS:
@@ -61,9 +61,9 @@ def test_contract_online(kind: str, online_engine: private.State, tmp_path: Path
 @pytest.mark.parametrize("kind", KINDS)
 def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path: Path) -> None:
     """Docker 29's default store, which names images by manifest; daemons from 24 on have it."""
-    folder = mark_folder(private.folder_of(engine_project), "test")
+    folder = mark_folder(private_daemon.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": true}}')
-    engine = reach(kind, private.start(engine_project, offline=True))
+    engine = reach(kind, private_daemon.start(engine_project, offline=True))
     if engine.info.image_store != "containerd":
         pytest.skip(f"dockerd {engine.info.server_version} has no containerd image store")
     name, image = load_base(engine, tmp_path / "base")
@@ -75,25 +75,28 @@ def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path:
 # What a Dockerfile might try, and words of the failure. All fail without a network; the lint refuses them earlier.
 TRIES = {
     "a RUN that opens a connection": (
-        "FROM {base}\nRUN bash -c 'echo >/dev/tcp/192.0.2.1/80'\n", "unreachable"),
-    "a RUN that asks for a name": (
-        "FROM {base}\nRUN getent ahosts example.org\n", "exit code: 2"),
-    "ADD of an address": (
-        "FROM {base}\nADD https://192.0.2.1/file /file\n", "192.0.2.1"),
+        "FROM {base}\nRUN bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
+        "unreachable",
+    ),
+    "a RUN that asks for a name": ("FROM {base}\nRUN getent ahosts example.org\n", "exit code: 2"),
+    "ADD of an address": ("FROM {base}\nADD https://192.0.2.1/file /file\n", "192.0.2.1"),
     "a syntax line": (
-        "# syntax=docker/dockerfile:1.4\nFROM {base}\nRUN true\n", "docker/dockerfile"),
+        "# syntax=docker/dockerfile:1.4\nFROM {base}\nRUN true\n",
+        "docker/dockerfile",
+    ),
     "RUN --network=host": (
-        "FROM {base}\nRUN --network=host bash -c 'echo >/dev/tcp/192.0.2.1/80'\n", "network"),
-    "a base that is not here": (
-        "FROM debian:bookworm\nRUN true\n", "debian"),
-}  # fmt: skip
+        "FROM {base}\nRUN --network=host bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
+        "network",
+    ),
+    "a base that is not here": ("FROM debian:bookworm\nRUN true\n", "debian"),
+}
 
 
 @pytest.mark.parametrize("attempt", TRIES)
 def test_network_is_out_of_reach(offline: Engine, attempt: str, tmp_path: Path) -> None:
     layout = tmp_path / "base"
     image = make_layout(layout, programs=("sh", "bash", "getent", "true"))
-    name = base_images.ensure(offline, layout, image, lambda line: None)
+    name = load_base_images.ensure(offline, layout, image, lambda line: None)
     dockerfile, words = TRIES[attempt]
     wanted = request(tmp_path / "ctx", dockerfile.format(base=name))
     with pytest.raises(BuildError) as caught:
@@ -119,17 +122,21 @@ def test_base_from_a_docker_save_archive(offline: Engine, mode: str, tmp_path: P
     image = make_layout(tmp_path / "layout", note=mode)
     archive = tmp_path / "base.tar"
     make_archive(tmp_path / "layout", archive, mode=mode)
-    name, digest, os_id, version = base_images.ensure_override(offline, str(archive), lambda line: None)
+    name, digest, os_id, version = load_base_images.ensure_override(
+        offline, str(archive), lambda line: None
+    )
     assert (digest, os_id, version) == (image.config_digest, "debian", "12")
     assert offline.image_ids(name)
-    assert offline.image_ids("debian:12") == ()  # the archive's own name must not replace the user's image
+    assert (
+        offline.image_ids("debian:12") == ()
+    )  # the archive's own name must not replace the user's image
     # What this engine itself saves is taken too, and is known again although docker gave it other bytes.
     saved = tmp_path / "saved.tar"
     env = {**os.environ, "DOCKER_HOST": offline.info.host}
     subprocess.run([offline.info.client, "save", "-o", str(saved), name], env=env, check=True)
     lines: list[str] = []
-    assert base_images.ensure_override(offline, str(saved), lines.append)[:2] == (name, digest)
-    assert base_images.ensure_override(offline, name, lines.append)[2:] == ("debian", "12")
+    assert load_base_images.ensure_override(offline, str(saved), lines.append)[:2] == (name, digest)
+    assert load_base_images.ensure_override(offline, name, lines.append)[2:] == ("debian", "12")
     offline.untag(name)
 
 
@@ -142,4 +149,7 @@ def test_base_layout_of_a_copied_image(offline: Engine, tmp_path: Path) -> None:
     subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", made, copied], check=True)
     found = json.loads((tmp_path / "copied" / "index.json").read_text())["manifests"]
     assert [entry["digest"] for entry in found] == [image.manifest_digest]
-    assert base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)[1] == image.config_digest
+    assert (
+        load_base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)[1]
+        == image.config_digest
+    )

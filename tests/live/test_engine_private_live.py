@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core.errors import EngineError, StorageError, ToolError
-from gapforge.core.files import mark_folder
-from gapforge.core.project import Project
-from gapforge.engine import private, registry
+from gapforge.base.errors import EngineError, StorageError, ToolError
+from gapforge.base.files import mark_folder
+from gapforge.base.project import Project
+from gapforge.engine import detect, private_daemon
 
 
 def traces(project: Project) -> list[str]:
     """Everything of this project's engine that another part of the machine could notice."""
-    folder = str(private.folder_of(project))
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
+    folder = str(private_daemon.folder_of(project))
+    mounts = [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line
+    ]
     processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.name != str(os.getpid()):
@@ -32,28 +34,38 @@ def traces(project: Project) -> list[str]:
                     processes.append(entry.name)
             except OSError:
                 continue
-    tag = Path(private._socket_folder(project)).name
-    groups = [str(p) for p in (*Path("/sys/fs/cgroup").glob(tag), *Path("/sys/fs/cgroup").glob(f"*/{tag}"))]
+    tag = Path(private_daemon._socket_folder(project)).name
+    groups = [
+        str(p)
+        for p in (*Path("/sys/fs/cgroup").glob(tag), *Path("/sys/fs/cgroup").glob(f"*/{tag}"))
+    ]
     return mounts + processes + groups + [str(p) for p in Path("/run").glob(tag)]
 
 
 def test_start_twice_stop_twice(engine_project: Project) -> None:
-    first = private.start(engine_project, offline=True)
-    assert private.start(engine_project, offline=True) == first == private.status(engine_project)
+    first = private_daemon.start(engine_project, offline=True)
+    assert (
+        private_daemon.start(engine_project, offline=True)
+        == first
+        == private_daemon.status(engine_project)
+    )
     assert first.storage_driver != "vfs"
     with pytest.raises(EngineError, match="runs offline already"):
-        private.start(engine_project, offline=False)
-    assert private.stop(engine_project) is True
-    assert private.stop(engine_project) is False
-    assert private.status(engine_project) is None
+        private_daemon.start(engine_project, offline=False)
+    assert private_daemon.stop(engine_project) is True
+    assert private_daemon.stop(engine_project) is False
+    assert private_daemon.status(engine_project) is None
     assert traces(engine_project) == []
 
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_interfaces(engine_project: Project, offline: bool) -> None:
-    state = private.start(engine_project, offline=offline)
-    devices = [line.split(":")[0].strip() for line in Path(f"/proc/{state.pid}/net/dev").read_text().splitlines()[2:]]
-    daemon = private._children(state.pid)[0]
+    state = private_daemon.start(engine_project, offline=offline)
+    devices = [
+        line.split(":")[0].strip()
+        for line in Path(f"/proc/{state.pid}/net/dev").read_text().splitlines()[2:]
+    ]
+    daemon = private_daemon._children(state.pid)[0]
     assert os.readlink(f"/proc/{daemon}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     same = os.readlink(f"/proc/{daemon}/ns/net") == os.readlink("/proc/self/ns/net")
     if offline:
@@ -70,55 +82,65 @@ def test_interfaces(engine_project: Project, offline: bool) -> None:
             "ip6_vti0",
             "ip6gre0",
         }
-        assert len(Path(f"/proc/{daemon}/net/route").read_text().splitlines()) <= 1  # at most the heading
+        assert (
+            len(Path(f"/proc/{daemon}/net/route").read_text().splitlines()) <= 1
+        )  # at most the heading
     else:
         assert same
 
 
 @pytest.mark.parametrize("victim", ["outer", "daemon"])
-def test_killed_daemon_leaves_nothing_and_starts_again(engine_project: Project, victim: str) -> None:
-    state = private.start(engine_project, offline=True)
-    os.kill(state.pid if victim == "outer" else private._children(state.pid)[0], signal.SIGKILL)
+def test_killed_daemon_leaves_nothing_and_starts_again(
+    engine_project: Project, victim: str
+) -> None:
+    state = private_daemon.start(engine_project, offline=True)
+    os.kill(
+        state.pid if victim == "outer" else private_daemon._children(state.pid)[0], signal.SIGKILL
+    )
     deadline = time.monotonic() + 60
-    while private.status(engine_project) and time.monotonic() < deadline:
+    while private_daemon.status(engine_project) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert private.status(engine_project) is None
-    again = private.start(engine_project, offline=True)
+    assert private_daemon.status(engine_project) is None
+    again = private_daemon.start(engine_project, offline=True)
     assert again.pid != state.pid
-    private.stop(engine_project)
+    private_daemon.stop(engine_project)
     assert traces(engine_project) == []
 
 
 def test_start_that_is_killed_is_cleaned_up_by_the_next(engine_project: Project) -> None:
-    code = ("from gapforge.core.project import Project; from gapforge.engine import private; from pathlib import Path;"
-            f"p = Path({str(engine_project.root)!r}); private.start(Project(p, p), offline=True)")  # fmt: skip
-    source = str(Path(private.__file__).parents[2])
+    code = (
+        "from gapforge.base.project import Project; from gapforge.engine import private_daemon as private; from pathlib import Path;"
+        f"p = Path({str(engine_project.root)!r}); private.start(Project(p, p), offline=True)"
+    )
+    source = str(Path(private_daemon.__file__).parents[2])
     for delay in (0.1, 0.25, 0.4):
-        starter = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source})
+        starter = subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}
+        )
         time.sleep(delay)
         starter.kill()
         starter.wait()
-    state = private.start(engine_project, offline=True)
-    assert registry.choose(host=state.host, project=engine_project).info.private
-    private.stop(engine_project)
+    state = private_daemon.start(engine_project, offline=True)
+    assert detect.choose(host=state.host, project=engine_project).info.private
+    private_daemon.stop(engine_project)
     assert traces(engine_project) == []
 
 
 @pytest.mark.parametrize("lost", ["state file", "whole folder"])
 def test_engine_whose_state_was_deleted_is_found(engine_project: Project, lost: str) -> None:
     """.gapforge may be deleted at any time, also under a running engine."""
-    private.start(engine_project, offline=True)
+    private_daemon.start(engine_project, offline=True)
     if lost == "state file":
-        private._state_file(engine_project).unlink()
+        private_daemon._state_file(engine_project).unlink()
     else:
         subprocess.run(["rm", "-rf", str(engine_project.state)], check=True)
-    assert private.status(engine_project) is None
-    assert len(private.strays(engine_project)) == 1
-    again = private.start(engine_project, offline=True)
-    assert private.strays(engine_project) == []
-    assert private.ask(Path(again.socket), "/_ping") == b"OK"
-    private._state_file(engine_project).unlink()
-    assert private.stop(engine_project) is True
+    assert private_daemon.status(engine_project) is None
+    assert len(private_daemon.strays(engine_project)) == 1
+    again = private_daemon.start(engine_project, offline=True)
+    assert private_daemon.strays(engine_project) == []
+    assert private_daemon.ask(Path(again.socket), "/_ping") == b"OK"
+    private_daemon._state_file(engine_project).unlink()
+    assert private_daemon.stop(engine_project) is True
     assert traces(engine_project) == []
 
 
@@ -126,51 +148,64 @@ def test_two_projects_at_once(engine_project: Project) -> None:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         other = Project(Path(folder), Path(folder) / "artifacts")
         try:
-            one, two = private.start(engine_project, offline=True), private.start(other, offline=False)
+            one, two = (
+                private_daemon.start(engine_project, offline=True),
+                private_daemon.start(other, offline=False),
+            )
             assert one.host != two.host
-            private.stop(engine_project)
-            assert registry.choose(host=two.host, project=other).info.private
-            assert private.ask(Path(two.socket), "/_ping") == b"OK"
+            private_daemon.stop(engine_project)
+            assert detect.choose(host=two.host, project=other).info.private
+            assert private_daemon.ask(Path(two.socket), "/_ping") == b"OK"
         finally:
-            private.remove(other)
+            private_daemon.remove(other)
     assert traces(other) == []
 
 
 def test_the_systems_own_docker_folders_stay_untouched(engine_project: Project) -> None:
     def seen() -> list[tuple[str, float]]:
-        folders = [p for p in (Path("/etc/docker"), Path("/opt/containerd"), Path("/run/docker"), Path("/run/containerd"),
-                               Path("/var/lib/docker"), Path("/var/lib/containerd")) if p.exists()]  # fmt: skip
+        folders = [
+            p
+            for p in (
+                Path("/etc/docker"),
+                Path("/opt/containerd"),
+                Path("/run/docker"),
+                Path("/run/containerd"),
+                Path("/var/lib/docker"),
+                Path("/var/lib/containerd"),
+            )
+            if p.exists()
+        ]
         return [(str(p), p.stat().st_mtime) for f in folders for p in (f, *f.iterdir())]
 
     before, forward = seen(), Path("/proc/sys/net/ipv4/ip_forward").read_text()
-    private.start(engine_project, offline=False)
+    private_daemon.start(engine_project, offline=False)
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forward
-    private.stop(engine_project)
+    private_daemon.stop(engine_project)
     assert seen() == before
 
 
 def test_failed_start_shows_the_log_and_leaves_nothing(engine_project: Project) -> None:
-    folder = mark_folder(private.folder_of(engine_project), "test")
+    folder = mark_folder(private_daemon.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"no-such-setting": 1}')
     with pytest.raises(EngineError) as caught:
-        private.start(engine_project)
+        private_daemon.start(engine_project)
     assert "no-such-setting" in caught.value.message
     assert "dockerd.log" in caught.value.hint
-    assert private.status(engine_project) is None
+    assert private_daemon.status(engine_project) is None
     assert traces(engine_project) == []
 
 
 def test_no_dockerd(engine_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_DOCKERD", "/nonexistent/dockerd")
     with pytest.raises(ToolError, match="GAPFORGE_DOCKERD=/nonexistent/dockerd"):
-        private.start(engine_project)
+        private_daemon.start(engine_project)
     assert traces(engine_project) == []
 
 
 def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Project) -> None:
-    private.start(engine_project, offline=True)
-    private.stop(engine_project)
-    folder = private.folder_of(engine_project)
+    private_daemon.start(engine_project, offline=True)
+    private_daemon.stop(engine_project)
+    folder = private_daemon.folder_of(engine_project)
     precious = engine_project.root / "precious"
     precious.mkdir()
     (precious / "file").write_text("x")
@@ -179,20 +214,20 @@ def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Proje
     subprocess.run(["mount", "--bind", str(precious), str(trap)], check=True)
     try:
         with pytest.raises(StorageError, match="a trap"):
-            private.remove(engine_project)
+            private_daemon.remove(engine_project)
     finally:
         subprocess.run(["umount", str(trap)], check=True)
     assert (precious / "file").exists()
-    private.remove(engine_project)
+    private_daemon.remove(engine_project)
     assert not folder.exists()
 
 
 def test_a_folder_of_somebody_else_is_not_taken_over(engine_project: Project) -> None:
-    folder = private.folder_of(engine_project)
+    folder = private_daemon.folder_of(engine_project)
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("x")
     with pytest.raises(StorageError, match="was not made by gapforge"):
-        private.start(engine_project)
+        private_daemon.start(engine_project)
     (folder / "thesis.tex").unlink()
     folder.rmdir()
 
@@ -207,7 +242,11 @@ def test_command_line(engine_project: Project, launcher: Path) -> None:
 
     def call(*words: str) -> tuple[int, dict[str, object]]:
         done = subprocess.run(
-            [str(launcher), "engine", *words, "--json"], env=env, capture_output=True, text=True, check=False
+            [str(launcher), "engine", *words, "--json"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, json.loads(done.stdout)
 
@@ -217,4 +256,4 @@ def test_command_line(engine_project: Project, launcher: Path) -> None:
     assert call("status")[0] == 0
     assert call("stop") == (0, {"stopped": True})
     assert call("remove")[0] == 0
-    assert not private.folder_of(engine_project).exists()
+    assert not private_daemon.folder_of(engine_project).exists()

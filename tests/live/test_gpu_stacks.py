@@ -22,8 +22,8 @@ from typing import Any
 import gpu_parts
 import pytest
 
-from gapforge.core import lock as locks
-from gapforge.core.lock import Lock
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
 from packages import make_key
 from places import unmount
 from samples import ROOT, sha
@@ -46,11 +46,19 @@ TOOLS = ["cmake", "g++", "make", "python3.11"]
 RUN = ["libstdc++6", "python3.11"]
 # What torch, torchvision and their dependencies need, as the default index has it; the torch index lures with others.
 DEPENDENCIES = {
-    "filelock": ("3.15.4", ()), "typing-extensions": ("4.12.2", ()), "mpmath": ("1.3.0", ()),
-    "sympy": ("1.13.1", ("mpmath<1.4,>=1.1.0",)), "networkx": ("3.3", ()), "markupsafe": ("2.1.5", ()),
-    "jinja2": ("3.1.4", ("MarkupSafe>=2.0",)), "fsspec": ("2024.6.1", ()), "triton": ("2.1.0", ("filelock",)),
-    "numpy": ("1.26.4", ()), "pillow": ("10.4.0", ()), "requests": ("2.32.3", ()),
-}  # fmt: skip
+    "filelock": ("3.15.4", ()),
+    "typing-extensions": ("4.12.2", ()),
+    "mpmath": ("1.3.0", ()),
+    "sympy": ("1.13.1", ("mpmath<1.4,>=1.1.0",)),
+    "networkx": ("3.3", ()),
+    "markupsafe": ("2.1.5", ()),
+    "jinja2": ("3.1.4", ("MarkupSafe>=2.0",)),
+    "fsspec": ("2024.6.1", ()),
+    "triton": ("2.1.0", ("filelock",)),
+    "numpy": ("1.26.4", ()),
+    "pillow": ("10.4.0", ()),
+    "requests": ("2.32.3", ()),
+}
 IMPORT_NAMES = {"typing-extensions": "typing_extensions", "pillow": "PIL"}
 CMAKE = """cmake_minimum_required(VERSION 3.18)
 project(stack-probe LANGUAGES CXX)
@@ -107,10 +115,16 @@ def home(needs_root: None) -> Iterator[Path]:
     if not shutil.which("gcc") or not shutil.which("gpg"):
         pytest.fail("these tests make libraries and sign a repository: apt-get install gcc gpg")
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
-        available = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        available = re.search(
+            r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE
+        )
         roomy = available is not None and int(available[1]) > 8 << 20
         mounted = (
-            roomy and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5g", "gapforge-live", folder]).returncode == 0
+            roomy
+            and subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=5g", "gapforge-live", folder]
+            ).returncode
+            == 0
         )
         try:
             yield Path(folder)
@@ -124,7 +138,9 @@ def ready() -> Lock:
     """The quickstart's artifacts: its base image, its .debs and its pip are used here too."""
     lock = ROOT / "artifacts" / QUICKSTART / "lock.json"
     if not lock.exists() or not (ROOT / ".gapforge/tools/bin/uv").exists():
-        subprocess.run([ROOT / "deps_sync.sh", QUICKSTART], cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            [ROOT / "deps_sync.sh", QUICKSTART], cwd=ROOT, check=True, stdin=subprocess.DEVNULL
+        )
     return locks.load(lock)
 
 
@@ -142,7 +158,10 @@ class Shelf:
             self.ten.tar(("cp38", "cp310", "cp311", "cp312")),
         )
         # The first release after what the binding supports; and a release that is damaged inside.
-        self.alien, self.broken = self.eight.tar(("cp36", "cp38", "cp310")), self.eight.tar(("cp311",), broken=True)
+        self.alien, self.broken = (
+            self.eight.tar(("cp36", "cp38", "cp310")),
+            self.eight.tar(("cp311",), broken=True),
+        )
         self._indexes(folder / "wheels", lock)
         self._repositories(folder)
 
@@ -152,16 +171,29 @@ class Shelf:
         lures: dict[str, bytes] = {}
         for name, (version, requires) in DEPENDENCIES.items():
             module = IMPORT_NAMES.get(name, name)
-            for index, number, payload in ((default, version, "default index"), (lures, "99.0", "torch index")):
-                files = {f"{module}/__init__.py": f"__version__ = {number!r}\npayload = {payload!r}\n".encode()}
+            for index, number, payload in (
+                (default, version, "default index"),
+                (lures, "99.0", "torch index"),
+            ):
+                files = {
+                    f"{module}/__init__.py": f"__version__ = {number!r}\npayload = {payload!r}\n".encode()
+                }
                 if name == "pillow":
                     files["PIL/Image.py"] = b""
                 file, data = gpu_parts.wheel(name, number, "py3-none-any", files, requires)
                 index[file] = data
-        bad = {"torch": "2.1.2", "torchvision": "0.16.2", "torchaudio": "2.1.2", "tensorrt": "8.6.1"}
+        bad = {
+            "torch": "2.1.2",
+            "torchvision": "0.16.2",
+            "torchaudio": "2.1.2",
+            "tensorrt": "8.6.1",
+        }
         for name, version in {**bad, "tensorrt-libs": "8.6.1"}.items():
             file, data = gpu_parts.wheel(
-                name, version, "py3-none-any", {f"{name}/__init__.py": b"raise SystemExit('wrong index')\n"}
+                name,
+                version,
+                "py3-none-any",
+                {f"{name}/__init__.py": b"raise SystemExit('wrong index')\n"},
             )
             default[file] = data
         self.torch = gpu_parts.torch_wheels(folder)
@@ -188,12 +220,21 @@ class Shelf:
 
     def apt(self, name: str) -> dict[str, Any]:
         """The preset's part for one of the repositories."""
-        return {"name": name, "uri": f"{self.site.url}/repo/{name}", "suite": "/",
-                "key": {"urls": [self.key], "sha256": self.key_sha256}}  # fmt: skip
+        return {
+            "name": name,
+            "uri": f"{self.site.url}/repo/{name}",
+            "suite": "/",
+            "key": {"urls": [self.key], "sha256": self.key_sha256},
+        }
 
     def source(self, file: str, data: bytes, **more: str) -> dict[str, Any]:
         """The preset's part for a file of TensorRT; the address is served only once a test puts it there."""
-        return {"urls": [f"{self.site.url}/secure/{file}"], "sha256": sha(data), "size": len(data), **more}
+        return {
+            "urls": [f"{self.site.url}/secure/{file}"],
+            "sha256": sha(data),
+            "size": len(data),
+            **more,
+        }
 
 
 class Place:
@@ -201,7 +242,7 @@ class Place:
 
     def __init__(self, root: Path, shelf: Shelf, lock: Lock) -> None:
         self.root, self.shelf = root, shelf
-        for name in ("build.py", "gapforge", "gapforge.py", "deps_sync.sh", "Dockerfile"):
+        for name in ("build.py", "gapforge", "deps_sync.sh", "Dockerfile"):
             shutil.copy(ROOT / name, root)
         for name in ("src", "components", "catalog", "tools"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -213,10 +254,15 @@ class Place:
         (root / ".gapforge" / "tools").symlink_to(ROOT / ".gapforge" / "tools")
         self._store(lock)
         self.env = {
-            **os.environ, "GAPFORGE_INDEX_URL": shelf.default_index, "GAPFORGE_UV": str(ROOT / ".gapforge/tools/bin/uv"),
-            "UV_CACHE_DIR": str(root / "uv-cache"), "GAPFORGE_LANG": "en", "GAPFORGE_RETRIES": "1",
-            "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1",
-        }  # fmt: skip
+            **os.environ,
+            "GAPFORGE_INDEX_URL": shelf.default_index,
+            "GAPFORGE_UV": str(ROOT / ".gapforge/tools/bin/uv"),
+            "UV_CACHE_DIR": str(root / "uv-cache"),
+            "GAPFORGE_LANG": "en",
+            "GAPFORGE_RETRIES": "1",
+            "no_proxy": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1",
+        }
 
     def _store(self, lock: Lock) -> None:
         """The quickstart's base image as an archive, and its .debs, as if they had been fetched before."""
@@ -227,10 +273,22 @@ class Place:
             if not target.exists():
                 shutil.copyfile(here / entry.path, target)
         layout = here / "images" / "builder" / "blobs" / "sha256"
-        manifest = json.loads((layout / lock.images["builder"].manifest_digest.removeprefix("sha256:")).read_bytes())
-        config, layers = manifest["config"]["digest"][7:], [layer["digest"][7:] for layer in manifest["layers"]]
-        listing = json.dumps([{"Config": f"{config}.json", "RepoTags": ["practice/debian:12"],
-                               "Layers": [f"{layer}/layer.tar" for layer in layers]}]).encode()  # fmt: skip
+        manifest = json.loads(
+            (layout / lock.images["builder"].manifest_digest.removeprefix("sha256:")).read_bytes()
+        )
+        config, layers = (
+            manifest["config"]["digest"][7:],
+            [layer["digest"][7:] for layer in manifest["layers"]],
+        )
+        listing = json.dumps(
+            [
+                {
+                    "Config": f"{config}.json",
+                    "RepoTags": ["practice/debian:12"],
+                    "Layers": [f"{layer}/layer.tar" for layer in layers],
+                }
+            ]
+        ).encode()
         self.base = self.root / "base.tar"
         with tarfile.open(self.base, "w") as archive:
             archive.add(layout / config, f"{config}.json")
@@ -244,21 +302,47 @@ class Place:
         """Write a practice preset without FFmpeg and OpenCV; ``changes`` replace top-level keys."""
         three, cuda = version.rpartition(".")[0], name.split("-")[1].removeprefix("cuda")
         base = {"archive": "base.tar"}
-        (self.root / "presets" / f"{name}.json").write_text(json.dumps({
-            "format": 1, "name": name, "summary": {"ko": "시험", "en": "test"}, "practice": True,
-            "os": {"id": "debian", "version": "12"}, "cuda": cuda, "cudnn": "8.9",
-            "base": {"builder": base, "runtime": base}, "python": {"version": "3.11"},
-            "apt": {"builder": TOOLS, "runtime": RUN}, "sources": {}, "tensorrt": {"version": version, "form": form},
-            "application": {"name": "stack-probe", "source": "probe", "check": ["stack-probe", f"{three} built with {three}"]},
-            **changes,
-        }))  # fmt: skip
+        (self.root / "presets" / f"{name}.json").write_text(
+            json.dumps(
+                {
+                    "format": 1,
+                    "name": name,
+                    "summary": {"ko": "시험", "en": "test"},
+                    "practice": True,
+                    "os": {"id": "debian", "version": "12"},
+                    "cuda": cuda,
+                    "cudnn": "8.9",
+                    "base": {"builder": base, "runtime": base},
+                    "python": {"version": "3.11"},
+                    "apt": {"builder": TOOLS, "runtime": RUN},
+                    "sources": {},
+                    "tensorrt": {"version": version, "form": form},
+                    "application": {
+                        "name": "stack-probe",
+                        "source": "probe",
+                        "check": ["stack-probe", f"{three} built with {three}"],
+                    },
+                    **changes,
+                }
+            )
+        )
 
     def run(self, *argv: str, code: int = 0) -> str:
         """Run one of the project's commands; both outputs. ``code`` is the exit code that it must have."""
-        done = subprocess.run([str(self.root / argv[0]), *argv[1:]], cwd=self.root, env=self.env, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)  # fmt: skip
+        done = subprocess.run(
+            [str(self.root / argv[0]), *argv[1:]],
+            cwd=self.root,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1200,
+        )
         print(f"$ {' '.join(argv)}\n{done.stdout[-6000:]}")
-        assert done.returncode == code, f"{' '.join(argv)}: exit code {done.returncode}\n{done.stdout[-3000:]}"
+        assert done.returncode == code, (
+            f"{' '.join(argv)}: exit code {done.returncode}\n{done.stdout[-3000:]}"
+        )
         return done.stdout
 
     def sync(self, *names: str, code: int = 0) -> str:
@@ -266,30 +350,54 @@ class Place:
 
     def build(self, name: str, kind: str, code: int = 0) -> dict[str, str]:
         """Build; what each check found, by ``component/check``. All of them passed when ``code`` is 0."""
-        self.run("gapforge", "build", "--preset", name, "--type", kind, "--non-interactive", "--quiet", code=code)
+        self.run(
+            "gapforge",
+            "build",
+            "--preset",
+            name,
+            "--type",
+            kind,
+            "--non-interactive",
+            "--quiet",
+            code=code,
+        )
         if code:
             return {}
         report = json.loads((self.root / "dist" / name / kind / "report.json").read_text())
         assert report["passed"]
-        return {f"{check['component']}/{check['check']}": check["found"] for check in report["checks"]}
+        return {
+            f"{check['component']}/{check['check']}": check["found"] for check in report["checks"]
+        }
 
     def docker(self, *argv: str) -> str:
         state = json.loads(self.run("gapforge", "engine", "status", "--json"))
         client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-        done = subprocess.run([client, "-H", state["host"], *argv], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [client, "-H", state["host"], *argv], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def ask(self, name: str, kind: str, *modules: str) -> dict[str, Any]:
         """Import the modules in the image, where there is no network."""
         said = self.docker(
-            "run", "--rm", "--network=none", f"gapforge/{name}:{kind}", "python3", "-I", "-c", ASK, *modules
+            "run",
+            "--rm",
+            "--network=none",
+            f"gapforge/{name}:{kind}",
+            "python3",
+            "-I",
+            "-c",
+            ASK,
+            *modules,
         )
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
         return answer
 
     def shell(self, name: str, kind: str, script: str) -> list[str]:
-        return self.docker("run", "--rm", "--network=none", f"gapforge/{name}:{kind}", "sh", "-c", script).splitlines()
+        return self.docker(
+            "run", "--rm", "--network=none", f"gapforge/{name}:{kind}", "sh", "-c", script
+        ).splitlines()
 
     def lock(self, name: str) -> Lock:
         return locks.load(self.root / "artifacts" / name / "lock.json")
@@ -324,18 +432,35 @@ def torch_part(place: Place) -> Mapping[str, str]:
 
 
 def test_a_login_page_instead_of_the_tar_says_what_to_fetch(place: Place) -> None:
-    place.preset(TAR8, "8.6.1.6", "tar", pytorch=torch_part(place), sources={
-        "tensorrt": place.shelf.source(FILE8, place.shelf.tar8, version="8.6.1.6", gated="sign in and accept the licence")})  # fmt: skip
+    place.preset(
+        TAR8,
+        "8.6.1.6",
+        "tar",
+        pytorch=torch_part(place),
+        sources={
+            "tensorrt": place.shelf.source(
+                FILE8, place.shelf.tar8, version="8.6.1.6", gated="sign in and accept the licence"
+            )
+        },
+    )
     place.serve(
-        FILE8, b"<!DOCTYPE html><html><title>Log in</title></html>" * 40, content_type="text/html; charset=utf-8"
+        FILE8,
+        b"<!DOCTYPE html><html><title>Log in</title></html>" * 40,
+        content_type="text/html; charset=utf-8",
     )
     said = place.sync(TAR8, code=8)
-    for part in (FILE8, f"{place.shelf.site.url}/secure/{FILE8}", sha(place.shelf.tar8), "sign in and accept the licence",
-                 f"./deps_sync.sh {TAR8} --from FOLDER", "web page"):  # fmt: skip
+    for part in (
+        FILE8,
+        f"{place.shelf.site.url}/secure/{FILE8}",
+        sha(place.shelf.tar8),
+        "sign in and accept the licence",
+        f"./deps_sync.sh {TAR8} --from FOLDER",
+        "web page",
+    ):
         assert part in said
-    assert not [path for path, _ in place.shelf.site.log if path.startswith(("/default", "/whl"))], (
-        "asked before the long part"
-    )
+    assert not [
+        path for path, _ in place.shelf.site.log if path.startswith(("/default", "/whl"))
+    ], "asked before the long part"
     assert not (place.root / "artifacts" / TAR8).exists()
 
 
@@ -344,7 +469,11 @@ def test_from_refuses_what_is_not_the_file(place: Place, tmp_path: Path) -> None
     flipped[len(flipped) // 2] ^= 1
     (tmp_path / FILE8).write_bytes(flipped)
     said = place.sync(TAR8, "--from", str(tmp_path), code=6)
-    assert sha(bytes(flipped)) in said and sha(place.shelf.tar8) in said and str(tmp_path / FILE8) in said
+    assert (
+        sha(bytes(flipped)) in said
+        and sha(place.shelf.tar8) in said
+        and str(tmp_path / FILE8) in said
+    )
     assert not (place.root / "artifacts" / TAR8).exists()
 
 
@@ -352,23 +481,36 @@ def test_from_takes_the_file_whatever_the_browser_called_it(place: Place, tmp_pa
     (tmp_path / "TensorRT-8.6.1.6 (1).gz").write_bytes(place.shelf.tar8)
     place.sync(TAR8, "--from", str(tmp_path))
     entry = next(e for e in place.lock(TAR8).entries if e.kind == "tensorrt")
-    assert (entry.path, entry.sha256, entry.version) == (f"tensorrt/{FILE8}", sha(place.shelf.tar8), "8.6.1.6")
+    assert (entry.path, entry.sha256, entry.version) == (
+        f"tensorrt/{FILE8}",
+        sha(place.shelf.tar8),
+        "8.6.1.6",
+    )
     assert (place.root / "artifacts" / TAR8 / entry.path).read_bytes() == place.shelf.tar8
 
 
 def test_torch_is_locked_from_its_index_and_nothing_else_is(place: Place) -> None:
-    wheels = {e.name: (e.version, e.origin) for e in place.lock(TAR8).of("wheel") if e.roles != ("install-tool",)}
+    wheels = {
+        e.name: (e.version, e.origin)
+        for e in place.lock(TAR8).of("wheel")
+        if e.roles != ("install-tool",)
+    }
     expected = {name: (version, "index:default") for name, (version, _) in DEPENDENCIES.items()}
-    expected |= {"torch": ("2.1.2+cu118", "index:torch"), "torchvision": ("0.16.2+cu118", "index:torch"),
-                 "torchaudio": ("2.1.2+cu118", "index:torch")}  # fmt: skip
+    expected |= {
+        "torch": ("2.1.2+cu118", "index:torch"),
+        "torchvision": ("0.16.2+cu118", "index:torch"),
+        "torchaudio": ("2.1.2+cu118", "index:torch"),
+    }
     assert wheels == expected
     asked = {path for path, _ in place.shelf.site.log}
-    assert not [path for path in asked if "tensorrt" in path and path.startswith(("/default", "/whl"))], (
-        "the stub on the index"
-    )
+    assert not [
+        path for path in asked if "tensorrt" in path and path.startswith(("/default", "/whl"))
+    ], "the stub on the index"
     assert not [path for path in asked if path.startswith("/default/files/torch")]
     assert not [
-        path for path in asked if path.startswith("/whl/cu118/files/") and not path.split("/")[-1].startswith("torch")
+        path
+        for path in asked
+        if path.startswith("/whl/cu118/files/") and not path.split("/")[-1].startswith("torch")
     ]
 
 
@@ -376,21 +518,31 @@ def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
     place.run("gapforge", "engine", "start", "--offline")
     found = place.build(TAR8, "runtime")
     assert found["tensorrt/library"] == "8.6.1" and found["tensorrt/import tensorrt"] == "8.6.1"
-    assert found["wheels/torch's CUDA"] == "CUDA 11.8" and found["wheels/import torch"] == "2.1.2+cu118"
+    assert (
+        found["wheels/torch's CUDA"] == "CUDA 11.8"
+        and found["wheels/import torch"] == "2.1.2+cu118"
+    )
     closure = found["apt/shared libraries"]
     assert (
         "from the GPU driver at run time: libcuda.so.1" in closure
         and "libavcodec.so.59 of libtorchaudio_ffmpeg5.so" in closure
     )
-    said = place.ask(TAR8, "runtime", "tensorrt", "torch", "torchvision", "torchaudio", "numpy", "filelock")
-    assert [said[name][0] for name in ("tensorrt", "torch", "torchvision", "torchaudio", "numpy")] == [
-        "8.6.1", "2.1.2+cu118", "0.16.2+cu118", "2.1.2+cu118", "1.26.4"]  # fmt: skip
+    said = place.ask(
+        TAR8, "runtime", "tensorrt", "torch", "torchvision", "torchaudio", "numpy", "filelock"
+    )
+    assert [
+        said[name][0] for name in ("tensorrt", "torch", "torchvision", "torchaudio", "numpy")
+    ] == ["8.6.1", "2.1.2+cu118", "0.16.2+cu118", "2.1.2+cu118", "1.26.4"]
     assert said["cuda"] == "11.8" and said["filelock"][2] == "default index"
-    assert said["mapped"] == [f"/usr/local/tensorrt/lib/lib{name}.so.8.6.1" for name in
-                              ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")]  # fmt: skip
+    assert said["mapped"] == [
+        f"/usr/local/tensorrt/lib/lib{name}.so.8.6.1"
+        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
+    ]
     assert place.shell(TAR8, "runtime", LIST) == []
     links = place.shell(
-        TAR8, "runtime", "readlink /usr/local/tensorrt/lib/libnvinfer.so.8; stack-probe; ls /usr/local/tensorrt"
+        TAR8,
+        "runtime",
+        "readlink /usr/local/tensorrt/lib/libnvinfer.so.8; stack-probe; ls /usr/local/tensorrt",
     )
     assert links == ["libnvinfer.so.8.6.1", "8.6.1 built with 8.6.1", "lib"]
 
@@ -399,8 +551,14 @@ def test_tar8_and_torch_in_the_dev_image(place: Place) -> None:
     place.build(TAR8, "dev")
     files = place.shell(TAR8, "dev", LIST)
     headers = "/usr/local/tensorrt/include"
-    assert {f"{headers}/NvInfer.h", f"{headers}/NvInferVersion.h", "/usr/local/tensorrt/bin/trtexec"} <= set(files)
-    assert [f for f in files if f.endswith("/ATen.h")] and [f for f in files if f.endswith("/TorchConfig.cmake")]
+    assert {
+        f"{headers}/NvInfer.h",
+        f"{headers}/NvInferVersion.h",
+        "/usr/local/tensorrt/bin/trtexec",
+    } <= set(files)
+    assert [f for f in files if f.endswith("/ATen.h")] and [
+        f for f in files if f.endswith("/TorchConfig.cmake")
+    ]
     assert not [f for f in files if "nvinfer" in f and f.endswith(".a")] and not [
         f for f in files if "mnist" in f or "lean" in f
     ]
@@ -435,7 +593,8 @@ def test_tar10_in_runtime_and_dev(place: Place) -> None:
     said = place.ask(TAR10, "runtime", "tensorrt")
     assert said["tensorrt"][0] == "10.0.1"
     assert said["mapped"] == [
-        f"/usr/local/tensorrt/lib/lib{name}.so.10.0.1" for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+        f"/usr/local/tensorrt/lib/lib{name}.so.10.0.1"
+        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")
     ]
     assert place.shell(TAR10, "runtime", LIST) == []
     place.build(TAR10, "dev")
@@ -454,7 +613,15 @@ def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
     file.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     try:
         said = place.run(
-            "gapforge", "build", "--preset", TAR10, "--type", "runtime", "--non-interactive", "--quiet", code=5
+            "gapforge",
+            "build",
+            "--preset",
+            TAR10,
+            "--type",
+            "runtime",
+            "--non-interactive",
+            "--quiet",
+            code=5,
         )
         assert f"tensorrt/{FILE10}" in said and sha(whole) in said
     finally:
@@ -466,24 +633,50 @@ def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
 
 
 def test_a_tar_without_a_binding_for_the_python_names_what_it_has(place: Place) -> None:
-    place.preset(ALIEN, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source("alien.tar.gz", place.shelf.alien)})
+    place.preset(
+        ALIEN,
+        "8.6.1.6",
+        "tar",
+        sources={"tensorrt": place.shelf.source("alien.tar.gz", place.shelf.alien)},
+    )
     place.serve("alien.tar.gz", place.shelf.alien)
     place.sync(ALIEN)
     said = place.run(
-        "gapforge", "build", "--preset", ALIEN, "--type", "runtime", "--non-interactive", "--quiet", code=11
+        "gapforge",
+        "build",
+        "--preset",
+        ALIEN,
+        "--type",
+        "runtime",
+        "--non-interactive",
+        "--quiet",
+        code=11,
     )
     assert "Python 3.11 (cp311)" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
     assert place.docker("images", "-q", f"gapforge/{ALIEN}") == ""
 
 
-def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_name(place: Place) -> None:
+def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_name(
+    place: Place,
+) -> None:
     place.preset(
-        BROKEN, "8.6.1.6", "tar", sources={"tensorrt": place.shelf.source("broken.tar.gz", place.shelf.broken)}
+        BROKEN,
+        "8.6.1.6",
+        "tar",
+        sources={"tensorrt": place.shelf.source("broken.tar.gz", place.shelf.broken)},
     )
     place.serve("broken.tar.gz", place.shelf.broken)
     place.sync(BROKEN)
     said = place.run(
-        "gapforge", "build", "--preset", BROKEN, "--type", "runtime", "--non-interactive", "--quiet", code=12
+        "gapforge",
+        "build",
+        "--preset",
+        BROKEN,
+        "--type",
+        "runtime",
+        "--non-interactive",
+        "--quiet",
+        code=12,
     )
     assert "libnvonnxparser.so.8.6.1 needs libnowhere.so.7" in said
     assert place.docker("images", "-q", f"gapforge/{BROKEN}") == ""
@@ -494,29 +687,60 @@ def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_n
 
 def deb_part() -> dict[str, Any]:
     """What a person writes: three or four of the packages pinned, the rest left to the dependencies."""
-    runtime = [f"{name}={BUILD}" for name in ("libnvinfer8", "libnvinfer-plugin8", "python3-libnvinfer")]
-    return {"version": "8.6.1.6", "form": "deb", "runtime": runtime, "builder": [*runtime, f"libnvinfer-dev={BUILD}"]}
+    runtime = [
+        f"{name}={BUILD}" for name in ("libnvinfer8", "libnvinfer-plugin8", "python3-libnvinfer")
+    ]
+    return {
+        "version": "8.6.1.6",
+        "form": "deb",
+        "runtime": runtime,
+        "builder": [*runtime, f"libnvinfer-dev={BUILD}"],
+    }
 
 
 def test_debs_of_the_pinned_cuda_come_although_newer_ones_are_there(place: Place) -> None:
-    place.preset(DEB, "8.6.1.6", "deb", tensorrt=deb_part(), apt={
-        "builder": TOOLS, "runtime": RUN, "sources": [place.shelf.apt("cuda"), place.shelf.apt("cudnn")]})  # fmt: skip
+    place.preset(
+        DEB,
+        "8.6.1.6",
+        "deb",
+        tensorrt=deb_part(),
+        apt={
+            "builder": TOOLS,
+            "runtime": RUN,
+            "sources": [place.shelf.apt("cuda"), place.shelf.apt("cudnn")],
+        },
+    )
     place.sync(DEB)
     debs = {e.name: e for e in place.lock(DEB).of("deb") if e.origin != "apt:base"}
     assert {name: e.version for name, e in debs.items()} == {
-        **dict.fromkeys(("libnvinfer8", "libnvinfer-plugin8", "libnvonnxparsers8", "libnvparsers8", "python3-libnvinfer",
-                         "libnvinfer-dev", "libnvinfer-headers-dev"), BUILD),
+        **dict.fromkeys(
+            (
+                "libnvinfer8",
+                "libnvinfer-plugin8",
+                "libnvonnxparsers8",
+                "libnvparsers8",
+                "python3-libnvinfer",
+                "libnvinfer-dev",
+                "libnvinfer-headers-dev",
+            ),
+            BUILD,
+        ),
         "libcudnn8": "8.9.0.131-1+cuda11.8",
-    }  # fmt: skip
+    }
     assert debs["libnvinfer8"].origin == "apt:cuda" and debs["libcudnn8"].origin == "apt:cudnn"
-    assert debs["libnvinfer-dev"].roles == ("builder",) and debs["libnvinfer8"].roles == ("builder", "runtime")
+    assert debs["libnvinfer-dev"].roles == ("builder",) and debs["libnvinfer8"].roles == (
+        "builder",
+        "runtime",
+    )
 
 
 def test_a_repository_signed_by_somebody_else_is_refused(place: Place, tmp_path: Path) -> None:
     files = tmp_path / "debs"
     gpu_parts.cudnn_debs(files, "8.9.0.131", ("cuda11.8",))
     stranger, _ = make_key(tmp_path / "gpg", "stranger")
-    good = {path: how for path, how in place.shelf.site.paths.items() if path.startswith("/repo/cudnn/")}
+    good = {
+        path: how for path, how in place.shelf.site.paths.items() if path.startswith("/repo/cudnn/")
+    }
     for file, data in gpu_parts.flat_files(files, stranger).items():
         place.shelf.site.add(f"/repo/cudnn/{file}", data)
     try:
@@ -542,28 +766,47 @@ def test_debs_in_runtime_and_dev(place: Place) -> None:
 
 def check_deb_runtime(place: Place, name: str) -> None:
     said = place.ask(name, "runtime", "tensorrt")
-    assert said["tensorrt"][:2] == ["8.6.1", "/usr/lib/python3.11/dist-packages/tensorrt/__init__.py"]
-    assert said["mapped"] == [f"/usr/lib/x86_64-linux-gnu/lib{part}.so.8.6.1" for part in
-                              ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")]  # fmt: skip
+    assert said["tensorrt"][:2] == [
+        "8.6.1",
+        "/usr/lib/python3.11/dist-packages/tensorrt/__init__.py",
+    ]
+    assert said["mapped"] == [
+        f"/usr/lib/x86_64-linux-gnu/lib{part}.so.8.6.1"
+        for part in ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers")
+    ]
     assert place.shell(name, "runtime", LIST) == []
     listed = place.shell(
-        name, "runtime", "dpkg-query -W -f '${Package} ${Version}\\n' | grep -E 'nvinfer|nvonnx|nvparsers|cudnn'"
+        name,
+        "runtime",
+        "dpkg-query -W -f '${Package} ${Version}\\n' | grep -E 'nvinfer|nvonnx|nvparsers|cudnn'",
     )
     assert {line.split("+")[-1] for line in listed} == {"cuda11.8"} and len(listed) == 6
 
 
 def test_the_local_repository_deb_gives_the_same_packages(place: Place) -> None:
-    place.preset(LOCAL, "8.6.1.6", "deb", tensorrt=deb_part(),
-                 sources={"tensorrt": place.shelf.source(LOCAL_FILE, place.shelf.local, gated="sign in")},
-                 apt={"builder": TOOLS, "runtime": RUN, "sources": [place.shelf.apt("cudnn")]})  # fmt: skip
+    place.preset(
+        LOCAL,
+        "8.6.1.6",
+        "deb",
+        tensorrt=deb_part(),
+        sources={"tensorrt": place.shelf.source(LOCAL_FILE, place.shelf.local, gated="sign in")},
+        apt={"builder": TOOLS, "runtime": RUN, "sources": [place.shelf.apt("cudnn")]},
+    )
     place.serve(LOCAL_FILE, b"<html>log in</html>", content_type="text/html")
     assert LOCAL_FILE in place.sync(LOCAL, code=8)
     place.serve(LOCAL_FILE, place.shelf.local)
     place.sync(LOCAL)
     lock, before = place.lock(LOCAL), {e.name: e for e in place.lock(DEB).of("deb")}
     mine = {e.name: e for e in lock.of("deb") if e.origin == "apt:local-repo"}
-    assert set(mine) == {"libnvinfer8", "libnvinfer-plugin8", "libnvonnxparsers8", "libnvparsers8", "python3-libnvinfer",
-                         "libnvinfer-dev", "libnvinfer-headers-dev"}  # fmt: skip
+    assert set(mine) == {
+        "libnvinfer8",
+        "libnvinfer-plugin8",
+        "libnvonnxparsers8",
+        "libnvparsers8",
+        "python3-libnvinfer",
+        "libnvinfer-dev",
+        "libnvinfer-headers-dev",
+    }
     assert all(e.sha256 == before[name].sha256 for name, e in mine.items())
     assert not lock.of("tensorrt"), "the repository itself is not carried across the gap"
 

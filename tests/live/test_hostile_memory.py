@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundles import hashes, site_at
-from gapforge.bundle.volume import MAX_INDEX, compact, read_volume
+from gapforge.bundle.volume_format import MAX_INDEX, compact, read_volume
 from hostile import forge, index_with
 from media import environment
 
@@ -32,8 +32,14 @@ sys.exit(code)
 
 def unpacked(root: Path, stick: Path) -> tuple[int, str, int]:
     """Exit code, what was said, and the most memory in kB of a real unpack."""
-    done = subprocess.run([sys.executable, "-c", MEASURED, stick, root / "peak"], env=environment(root), cwd="/", text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, stick, root / "peak"],
+        env=environment(root),
+        cwd="/",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.returncode, done.stdout, int((root / "peak").read_text())
 
 

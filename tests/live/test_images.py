@@ -18,14 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.core.errors import FetchError, GapforgeError, ResolveError, TargetError
-from gapforge.core.lock import LockedImage
-from gapforge.core.preset import BaseImage
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.sync import imagefiles, oci
-from gapforge.sync.images import fetch_base, look
-from gapforge.sync.network import Network, UnansweredError
+from gapforge.base.errors import FetchError, GapforgeError, ResolveError, TargetError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model.lock import LockedImage
+from gapforge.model.preset import BaseImage
+from gapforge.model.unresolved_item import NO_ANSWER, Reason
+from gapforge.sync import base_image_facts, oci_layout
+from gapforge.sync.fetch_base_images import fetch_base, look
+from gapforge.sync.network import Network, NoAnswerError
 from tiny_image import make_layout
 
 QUIET = Progress("test", quiet=True)
@@ -34,7 +35,7 @@ EPOCH = 1700000000
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagefiles, "_seen", {})
+    monkeypatch.setattr(base_image_facts, "_seen", {})
 
 
 @pytest.fixture
@@ -47,7 +48,10 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 
 def same_trees(a: Path, b: Path) -> bool:
-    names = [sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()) for root in (a, b)]
+    names = [
+        sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+        for root in (a, b)
+    ]
     return names[0] == names[1] and not filecmp.cmpfiles(a, b, names[0], shallow=False)[1]
 
 
@@ -56,14 +60,16 @@ def same_trees(a: Path, b: Path) -> bool:
 
 @needs("mmdebstrap")
 @pytest.mark.timeout(600)
-def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(tmp_path: Path, here: Project) -> None:
+def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(
+    tmp_path: Path, here: Project
+) -> None:
     base = BaseImage(suite="bookworm", include=("ca-certificates",))
     first = fetch_base(base, here, EPOCH, tmp_path / "1", Network(), QUIET)
     second = fetch_base(base, here, EPOCH, tmp_path / "2", Network(), QUIET)
     assert first == second
     assert same_trees(tmp_path / "1", tmp_path / "2")
     assert (first.os_id, first.os_version) == ("debian", "12")
-    layout = oci.read_layout(tmp_path / "1")
+    layout = oci_layout.read_layout(tmp_path / "1")
     assert layout.config["created"] == "2023-11-14T22:13:20Z"
     with tarfile.open(layout.layers[0].path(tmp_path / "1")) as archive:
         members = {m.name.removeprefix("./"): m for m in archive}
@@ -72,16 +78,20 @@ def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(tmp_path: 
         assert b"root:*:19675:" in shadow.read(), "the day of the run shows in /etc/shadow"
     assert not {"etc/hostname", "etc/resolv.conf", "etc/machine-id", "dev/null"} & members.keys()
     assert not [
-        n for n, m in members.items() if m.isfile() and n.startswith(("var/lib/apt/lists/", "var/cache/apt/", "tmp/"))
+        n
+        for n, m in members.items()
+        if m.isfile() and n.startswith(("var/lib/apt/lists/", "var/cache/apt/", "tmp/"))
     ]
     assert max(m.mtime for m in members.values()) <= EPOCH
-    files = imagefiles.read_files(layout)
+    files = base_image_facts.read_files(layout)
     suites = [line.split()[-2] for line in files.text("etc/apt/sources.list").splitlines()]
     assert suites == ["bookworm", "bookworm-updates", "bookworm-security"]
 
 
 @needs("mmdebstrap")
-def test_a_mirror_is_asked_instead_but_not_written_into_the_image(tmp_path: Path, here: Project) -> None:
+def test_a_mirror_is_asked_instead_but_not_written_into_the_image(
+    tmp_path: Path, here: Project
+) -> None:
     network = Network(apt_mirrors=(("http://", "http://127.0.0.1:9/"),), retries=0)
     with pytest.raises(FetchError) as caught:
         fetch_base(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "1", network, QUIET)
@@ -89,10 +99,17 @@ def test_a_mirror_is_asked_instead_but_not_written_into_the_image(tmp_path: Path
 
 
 @needs("mmdebstrap")
-@pytest.mark.parametrize(("base", "kind", "said"), [
-    (BaseImage(suite="no-such-suite"), ResolveError, 'no suite "no-such-suite"'),
-    (BaseImage(suite="bookworm", include=("no-such-package",)), ResolveError, "no-such-package"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("base", "kind", "said"),
+    [
+        (BaseImage(suite="no-such-suite"), ResolveError, 'no suite "no-such-suite"'),
+        (
+            BaseImage(suite="bookworm", include=("no-such-package",)),
+            ResolveError,
+            "no-such-package",
+        ),
+    ],
+)
 @pytest.mark.timeout(300)
 def test_what_does_not_exist_is_named(
     tmp_path: Path, here: Project, base: BaseImage, kind: type[GapforgeError], said: str
@@ -112,12 +129,36 @@ class Registry:
     data: Path
 
     def push(self, layout: Path, name: str) -> None:
-        subprocess.run(["skopeo", "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{self.address}/{name}"],
-                       check=True, capture_output=True)  # fmt: skip
+        subprocess.run(
+            [
+                "skopeo",
+                "copy",
+                "--preserve-digests",
+                "--dest-tls-verify=false",
+                f"oci:{layout}",
+                f"docker://{self.address}/{name}",
+            ],
+            check=True,
+            capture_output=True,
+        )
 
     def put_manifest(self, name: str, tag: str, body: bytes, media: str) -> None:
-        subprocess.run(["curl", "-fsS", "-X", "PUT", "-H", f"Content-Type: {media}", "--data-binary", "@-",
-                        f"http://{self.address}/v2/{name}/manifests/{tag}"], input=body, check=True, capture_output=True)  # fmt: skip
+        subprocess.run(
+            [
+                "curl",
+                "-fsS",
+                "-X",
+                "PUT",
+                "-H",
+                f"Content-Type: {media}",
+                "--data-binary",
+                "@-",
+                f"http://{self.address}/v2/{name}/manifests/{tag}",
+            ],
+            input=body,
+            check=True,
+            capture_output=True,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +184,14 @@ def serve_registry(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = folder / "config.yml"
-    config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {folder}/data}}\n"
-                      f"http: {{addr: '127.0.0.1:{port}'}}\n")  # fmt: skip
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {folder}/data}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
     server = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["docker-registry", "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while server.poll() is None:
         with socket.socket() as probe:
@@ -160,29 +205,42 @@ def assert_looks_like(base: BaseImage, fetched: LockedImage, folder: Path) -> No
     """What a look at the manifest says is what fetching it made, but for what only the layers tell."""
     image, files = look(base, Network())
     assert image == replace(fetched, os_id="", os_version="", cuda=image.cuda, cudnn=image.cudnn)
-    made = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert files == {path: (hashlib.sha256(data).hexdigest(), len(data)) for path, data in made.items()}
+    made = {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+    assert files == {
+        path: (hashlib.sha256(data).hexdigest(), len(data)) for path, data in made.items()
+    }
 
 
 @pytest.mark.parametrize("schema2", [False, True])
-def test_a_registry_image_keeps_its_digests(tmp_path: Path, here: Project, registry: Registry, schema2: bool) -> None:
+def test_a_registry_image_keeps_its_digests(
+    tmp_path: Path, here: Project, registry: Registry, schema2: bool
+) -> None:
     made = make_layout(tmp_path / "made", schema2=schema2, note=str(schema2))
     registry.push(tmp_path / "made", f"one/base:{schema2}".lower())
     name = f"{registry.address}/one/base:{schema2}".lower()
     progress = Progress("test", quiet=True)
     got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), progress)
-    assert progress.done >= oci.read_layout(tmp_path / "out").size
+    assert progress.done >= oci_layout.read_layout(tmp_path / "out").size
     assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
     assert got.reference == f"{name}@{made.manifest_digest}"
     assert (got.os_id, got.os_version) == ("debian", "12")
     assert_looks_like(BaseImage(image=name), got, tmp_path / "out")
     again = fetch_base(
-        BaseImage(image=name, digest=made.manifest_digest), here, EPOCH, tmp_path / "again", Network(), QUIET
+        BaseImage(image=name, digest=made.manifest_digest),
+        here,
+        EPOCH,
+        tmp_path / "again",
+        Network(),
+        QUIET,
     )
     assert again == got
     assert same_trees(tmp_path / "out", tmp_path / "again")
     assert not list((here.state / "images").iterdir())
-    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "out").rglob("*") if p.is_file()} == {0o644}
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "out").rglob("*") if p.is_file()} == {
+        0o644
+    }
 
 
 def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
@@ -191,22 +249,31 @@ def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
     made = make_layout(tmp_path / "made", note="multi")
     registry.push(tmp_path / "made", "multi/base:amd64")
     manifest = (tmp_path / "made/blobs/sha256" / made.manifest_digest[7:]).read_bytes()
-    entry = {"mediaType": oci.MANIFEST_TYPE, "digest": made.manifest_digest, "size": len(manifest)}
+    entry = {
+        "mediaType": oci_layout.MANIFEST_TYPE,
+        "digest": made.manifest_digest,
+        "size": len(manifest),
+    }
     other = json.loads(manifest)
     other["annotations"] = {"for": "arm64"}
     other_bytes = json.dumps(other).encode()
-    registry.put_manifest("multi/base", "arm64", other_bytes, oci.MANIFEST_TYPE)
-    arm = {**entry, "digest": "sha256:" + hashlib.sha256(other_bytes).hexdigest(), "size": len(other_bytes),
-           "platform": {"os": "linux", "architecture": "arm64"}}  # fmt: skip
+    registry.put_manifest("multi/base", "arm64", other_bytes, oci_layout.MANIFEST_TYPE)
+    arm = {
+        **entry,
+        "digest": "sha256:" + hashlib.sha256(other_bytes).hexdigest(),
+        "size": len(other_bytes),
+        "platform": {"os": "linux", "architecture": "arm64"},
+    }
 
     def index(*entries: dict[str, object]) -> bytes:
         return json.dumps(
-            {"schemaVersion": 2, "mediaType": oci.INDEX_TYPES[0], "manifests": entries}, indent=3
+            {"schemaVersion": 2, "mediaType": oci_layout.INDEX_TYPES[0], "manifests": entries},
+            indent=3,
         ).encode()
 
     both = index(arm, {**entry, "platform": {"os": "linux", "architecture": "amd64"}})
-    registry.put_manifest("multi/base", "both", both, oci.INDEX_TYPES[0])
-    registry.put_manifest("multi/base", "arm", index(arm), oci.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "both", both, oci_layout.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "arm", index(arm), oci_layout.INDEX_TYPES[0])
     name = f"{registry.address}/multi/base:both"
     top = "sha256:" + hashlib.sha256(both).hexdigest()
     got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
@@ -216,41 +283,62 @@ def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
     for pin in (top, made.manifest_digest):
         folder = tmp_path / pin[7:15]
         assert (
-            fetch_base(BaseImage(image=name, digest=pin), here, EPOCH, folder, Network(), QUIET).manifest_digest
+            fetch_base(
+                BaseImage(image=name, digest=pin), here, EPOCH, folder, Network(), QUIET
+            ).manifest_digest
             == made.manifest_digest
         )
     with pytest.raises(TargetError, match="no linux/amd64"):
         fetch_base(
-            BaseImage(image=f"{registry.address}/multi/base:arm"), here, EPOCH, tmp_path / "arm", Network(), QUIET
+            BaseImage(image=f"{registry.address}/multi/base:arm"),
+            here,
+            EPOCH,
+            tmp_path / "arm",
+            Network(),
+            QUIET,
         )
 
 
-def test_an_absent_image_a_wrong_pin_and_a_silent_registry(tmp_path: Path, here: Project, registry: Registry) -> None:
+def test_an_absent_image_a_wrong_pin_and_a_silent_registry(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
     make_layout(tmp_path / "made", note="pins")
     registry.push(tmp_path / "made", "pin/base:1")
     network = Network(retries=0)
-    for number, (base, hint) in enumerate([
-        (BaseImage(image=f"{registry.address}/pin/base:2"), "tag or digest in the preset"),
-        (BaseImage(image=f"{registry.address}/pin/base:1", digest="sha256:" + "0" * 64), "tag or digest in the preset"),
-        (BaseImage(image="127.0.0.1:9/x:1"), "skopeo inspect"),
-    ]):  # fmt: skip
+    for number, (base, hint) in enumerate(
+        [
+            (BaseImage(image=f"{registry.address}/pin/base:2"), "tag or digest in the preset"),
+            (
+                BaseImage(image=f"{registry.address}/pin/base:1", digest="sha256:" + "0" * 64),
+                "tag or digest in the preset",
+            ),
+            (BaseImage(image="127.0.0.1:9/x:1"), "skopeo inspect"),
+        ]
+    ):
         with pytest.raises(FetchError) as caught:
             fetch_base(base, here, EPOCH, tmp_path / str(number), network, QUIET)
         assert hint in caught.value.hint
         with pytest.raises(FetchError) as looked:
             look(base, network)
-        assert isinstance(looked.value, UnansweredError) == (base.image == "127.0.0.1:9/x:1")
-        if isinstance(looked.value, UnansweredError):
-            assert looked.value.reason == "registry 127.0.0.1:9 did not answer"
+        assert isinstance(looked.value, NoAnswerError) == (base.image == "127.0.0.1:9/x:1")
+        if isinstance(looked.value, NoAnswerError):
+            reason = Reason(code=NO_ANSWER, server="registry:127.0.0.1:9")
+            assert looked.value.reason == reason
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
-        fetch_base(BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET)
+        fetch_base(
+            BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET
+        )
 
 
-def test_a_mirror_serves_an_image_under_its_own_name(tmp_path: Path, here: Project, registry: Registry) -> None:
+def test_a_mirror_serves_an_image_under_its_own_name(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
     made = make_layout(tmp_path / "made", note="mirror")
     registry.push(tmp_path / "made", "nvidia/cuda:1")
     network = Network(registry_mirrors=(("docker.io", registry.address),))
-    got = fetch_base(BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET)
+    got = fetch_base(
+        BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET
+    )
     assert got.reference == f"nvidia/cuda:1@{made.manifest_digest}"
 
 
@@ -263,22 +351,32 @@ def test_an_interrupted_copy_is_taken_up_and_its_damage_is_not_believed(
     blobs = partial / "layout" / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     (partial / ".gapforge-folder").write_text("ours")
-    layer = oci.read_layout(tmp_path / "made").layers[0]
+    layer = oci_layout.read_layout(tmp_path / "made").layers[0]
     damaged = bytearray(layer.path(tmp_path / "made").read_bytes())
     damaged[99] ^= 1
     (blobs / layer.digest[7:]).write_bytes(damaged)
     got = fetch_base(
-        BaseImage(image=f"{registry.address}/resume/base:1"), here, EPOCH, tmp_path / "out", Network(), QUIET
+        BaseImage(image=f"{registry.address}/resume/base:1"),
+        here,
+        EPOCH,
+        tmp_path / "out",
+        Network(),
+        QUIET,
     )
     assert got.manifest_digest == made.manifest_digest
     assert not partial.exists()
 
 
-def test_a_registry_that_serves_damaged_bytes_is_caught(tmp_path: Path, here: Project, registry: Registry) -> None:
+def test_a_registry_that_serves_damaged_bytes_is_caught(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
     make_layout(tmp_path / "made", note="damage")
     registry.push(tmp_path / "made", "damage/base:1")
-    layer = oci.read_layout(tmp_path / "made").layers[1]
-    stored = registry.data / f"docker/registry/v2/blobs/sha256/{layer.digest[7:9]}/{layer.digest[7:]}/data"
+    layer = oci_layout.read_layout(tmp_path / "made").layers[1]
+    stored = (
+        registry.data
+        / f"docker/registry/v2/blobs/sha256/{layer.digest[7:9]}/{layer.digest[7:]}/data"
+    )
     data = bytearray(stored.read_bytes())
     data[len(data) // 2] ^= 1
     stored.write_bytes(data)
@@ -308,21 +406,35 @@ def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project
     )
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     got = fetch_base(
-        BaseImage(archive="base.tar", archive_sha256=sha256), here, EPOCH, tmp_path / "1", Network(offline=True), QUIET
+        BaseImage(archive="base.tar", archive_sha256=sha256),
+        here,
+        EPOCH,
+        tmp_path / "1",
+        Network(offline=True),
+        QUIET,
     )
     assert got.reference == f"docker.io/local/base:1@sha256:{sha256}"
     assert (got.os_id, got.os_version) == ("debian", "12")
     packed = tmp_path / "base.tar.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
-    again = fetch_base(BaseImage(archive=str(packed)), here, EPOCH, tmp_path / "2", Network(), QUIET)
+    again = fetch_base(
+        BaseImage(archive=str(packed)), here, EPOCH, tmp_path / "2", Network(), QUIET
+    )
     assert (again.manifest_digest, again.config_digest) == (got.manifest_digest, got.config_digest)
     # skopeo can read what we wrote, and sees the same image
-    said = subprocess.run(["skopeo", "inspect", "--raw", f"oci:{tmp_path}/1"], check=True, capture_output=True).stdout
+    said = subprocess.run(
+        ["skopeo", "inspect", "--raw", f"oci:{tmp_path}/1"], check=True, capture_output=True
+    ).stdout
     assert "sha256:" + hashlib.sha256(said).hexdigest() == got.manifest_digest
     assert made.config_digest
     with pytest.raises(FetchError) as caught:
         fetch_base(
-            BaseImage(archive="base.tar", archive_sha256="0" * 64), here, EPOCH, tmp_path / "3", Network(), QUIET
+            BaseImage(archive="base.tar", archive_sha256="0" * 64),
+            here,
+            EPOCH,
+            tmp_path / "3",
+            Network(),
+            QUIET,
         )
     assert sha256 in caught.value.render()
     with pytest.raises(FetchError, match="is not there"):

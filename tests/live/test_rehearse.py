@@ -17,14 +17,17 @@ from typing import Any
 
 import pytest
 
-from gapforge.core.project import Project
-from gapforge.engine import private
-from gapforge.rehearsal.place import place_of
+from gapforge.base.project import Project
+from gapforge.engine import private_daemon
+from gapforge.rehearsal.simulated_site import place_of
 from places import copy_repository
 from samples import ROOT
 
 PRESET = "debian12-cpu-quickstart"
-CANARY = {"XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55", "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1"}
+CANARY = {
+    "XAIVA_LICENSE_TOKEN": "canary-secret-3c81f09d55",
+    "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1",
+}
 HOURS = 3600
 
 
@@ -47,16 +50,28 @@ class Office:
         }
 
     def gapforge(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([str(self.root / "gapforge"), *argv], cwd=self.root, env=self.env, timeout=HOURS,
-                              capture_output=True, text=True, stdin=subprocess.DEVNULL)  # fmt: skip
+        done = subprocess.run(
+            [str(self.root / "gapforge"), *argv],
+            cwd=self.root,
+            env=self.env,
+            timeout=HOURS,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
         print(f"$ gapforge {' '.join(argv)}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
         return done
 
     def start(self) -> subprocess.Popen[bytes]:
         """A rehearsal that goes on until it builds, and beyond; with the gapforge that the bundle brought."""
-        child = subprocess.Popen([str(self.root / "gapforge"), "rehearse", PRESET, "--bundle", str(self.whole)],
-                                 cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL)  # fmt: skip
+        child = subprocess.Popen(
+            [str(self.root / "gapforge"), "rehearse", PRESET, "--bundle", str(self.whole)],
+            cwd=self.root,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         context = self.place.state / "context" / PRESET / "Dockerfile"
         deadline = time.monotonic() + 1200
         while not context.exists():
@@ -69,8 +84,8 @@ class Office:
 
     def assert_nothing_is_left(self) -> None:
         assert not self.place.root.exists()
-        assert private.status(self.place) is None and private.strays(self.place) == []
-        assert not private._socket_folder(self.place).exists()
+        assert private_daemon.status(self.place) is None and private_daemon.strays(self.place) == []
+        assert not private_daemon._socket_folder(self.place).exists()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +104,9 @@ def office(needs_root: None) -> Iterator[Office]:
         git = ["git", "-C", str(made.root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
         for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
             subprocess.run([*git, *words], check=True)
-        (made.root / ".env").write_text("".join(f"{key}={value}\n" for key, value in CANARY.items()))
+        (made.root / ".env").write_text(
+            "".join(f"{key}={value}\n" for key, value in CANARY.items())
+        )
         (made.root / ".env").chmod(0o600)
         packed = made.gapforge("pack", PRESET, "--to", str(made.sticks[0]), "--volume-size", "200M")
         assert packed.returncode == 0, packed.stderr
@@ -101,20 +118,26 @@ def office(needs_root: None) -> Iterator[Office]:
         try:
             yield made
         finally:
-            private.remove(made.place)
+            private_daemon.remove(made.place)
 
 
 def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
     done = office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0]), "--json")
     assert done.returncode == 21
     record = json.loads(done.stdout)
-    assert set(record["seconds"]) == {"start", "bundle", "place", "signatures", "unpack"}, "it went on"
+    assert set(record["seconds"]) == {"start", "bundle", "place", "signatures", "unpack"}, (
+        "it went on"
+    )
     assert record == office.record() and record["ready"] is False
-    head = subprocess.run(["git", "-C", str(office.root), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    head = subprocess.run(
+        ["git", "-C", str(office.root), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout
     assert record["repository"] == {"commit": head.strip(), "uncommitted_changes": False}
     assert record["failure"]["step"] == "unpack" and record["bundle"]["missing"] == [2]
     assert any("did not come" in fault["problem"] for fault in record["failure"]["faults"])
-    assert record["failure"]["next"].startswith(f"./gapforge pack {PRESET} --volume-size 200000000 --to ")
+    assert record["failure"]["next"].startswith(
+        f"./gapforge pack {PRESET} --volume-size 200000000 --to "
+    )
     page = (office.dist / "rehearsal.txt").read_text()
     assert page.startswith(f"NOT ready: {PRESET}\n") and "ready to travel" not in page
     office.assert_nothing_is_left()
@@ -122,7 +145,7 @@ def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
 
 def test_interrupted_while_it_builds_it_leaves_nothing(office: Office) -> None:
     child = office.start()
-    assert private.status(office.place) is not None
+    assert private_daemon.status(office.place) is not None
     assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
     assert child.wait(600) == 130
@@ -134,7 +157,7 @@ def test_killed_while_it_builds_the_next_one_clears_away(office: Office) -> None
     child = office.start()
     child.kill()
     child.wait(120)
-    assert private.status(office.place) is not None and office.place.root.exists()
+    assert private_daemon.status(office.place) is not None and office.place.root.exists()
     assert not (office.dist / "rehearsal.json").exists()
     assert office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0])).returncode == 21
     office.assert_nothing_is_left()

@@ -119,4 +119,6 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
         subprocess.run(command(site, roots[1]), check=True, timeout=120)
     assert tree(roots[1] / "artifacts" / NAME) == tree(roots[0] / "artifacts" / NAME)
     assert tree(roots[1] / "presets") == tree(roots[0] / "presets"), "no leftovers beside the lock"
-    assert not any((roots[1] / "artifacts" / ".store" / "partial").iterdir()), "no leftovers in the store"
+    assert not any((roots[1] / "artifacts" / ".store" / "partial").iterdir()), (
+        "no leftovers in the store"
+    )

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
-from gapforge.core.errors import FetchError, ResolveError, ToolError
-from gapforge.core.lock import Entry
-from gapforge.core.preset import Preset, load, parse
-from gapforge.core.project import Project
-from gapforge.sync import python
+from gapforge.base.errors import FetchError, ResolveError, ToolError
+from gapforge.base.project import Project
+from gapforge.model.lock import Entry
+from gapforge.model.preset import Preset, load, parse
+from gapforge.sync import python_packages
 from gapforge.sync.network import Network
-from gapforge.sync.python import Resolver
+from gapforge.sync.python_packages import Resolver
 from servers import Site, file_server, publish, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.live
 
 try:
-    python.find_uv(Project.find())
+    python_packages.find_uv(Project.find())
 except ToolError:
     pytestmark = [pytest.mark.live, pytest.mark.skip(reason="no uv: run ./deps_sync.sh once")]
 
@@ -47,76 +47,150 @@ def make(**python_part: Any) -> Preset:
 
 
 def resolver(tmp_path: Path, default: str, torch: str = "") -> Resolver:
-    return Resolver(Project.find(), Network(index_url=default, torch_index_url=torch), tmp_path / "uv", refresh=True)
+    return Resolver(
+        Project.find(),
+        Network(index_url=default, torch_index_url=torch),
+        tmp_path / "uv",
+        refresh=True,
+    )
 
 
-def chosen(wheels: list[python.Wheel]) -> dict[str, tuple[str, str]]:
+def chosen(wheels: list[python_packages.Wheel]) -> dict[str, tuple[str, str]]:
     return {w.name: (w.version, w.index) for w in wheels}
 
 
 def test_the_targets_python_decides_not_the_hosts(tmp_path: Path, site: Site) -> None:
-    index = publish(site, "/d", dict([
-        wheel("thing", "1.0", requires_python=">=3.8"), wheel("thing", "2.0", requires_python=">=3.12"),
-        wheel("thing", "1.5", "cp39-cp39-manylinux2014_x86_64"),
-    ]))  # fmt: skip
+    index = publish(
+        site,
+        "/d",
+        dict(
+            [
+                wheel("thing", "1.0", requires_python=">=3.8"),
+                wheel("thing", "2.0", requires_python=">=3.12"),
+                wheel("thing", "1.5", "cp39-cp39-manylinux2014_x86_64"),
+            ]
+        ),
+    )
     for version, expected in (("3.9", "1.5"), ("3.11", "1.0"), ("3.12", "2.0")):
         found = resolver(tmp_path, index).wheels(make(version=version, packages=["thing"]))
         assert [w.version for w in found] == [expected]
 
 
 def test_markers_are_evaluated_for_the_target(tmp_path: Path, site: Site) -> None:
-    index = publish(site, "/d", dict([
-        wheel("app", "1", requires=('old; python_version < "3.9"', 'win; sys_platform == "win32"', 'lin; sys_platform == "linux"')),
-        wheel("old", "1"), wheel("win", "1"), wheel("lin", "1"),
-    ]))  # fmt: skip
+    index = publish(
+        site,
+        "/d",
+        dict(
+            [
+                wheel(
+                    "app",
+                    "1",
+                    requires=(
+                        'old; python_version < "3.9"',
+                        'win; sys_platform == "win32"',
+                        'lin; sys_platform == "linux"',
+                    ),
+                ),
+                wheel("old", "1"),
+                wheel("win", "1"),
+                wheel("lin", "1"),
+            ]
+        ),
+    )
     assert set(chosen(resolver(tmp_path, index).wheels(make(packages=["app"])))) == {"app", "lin"}
 
 
 def test_torch_comes_from_its_index_only_and_nothing_else_does(tmp_path: Path, site: Site) -> None:
-    default = publish(site, "/d", dict([
-        wheel("torch", "2.1.2+cu118"), wheel("torch", "2.1.2"), wheel("torchvision", "99"), wheel("torchaudio", "99"),
-        wheel("leaf", "1.0"), wheel("numpy", "1.26.4"), wheel("app", "1", requires=("torchvision", "torchaudio", "torch")),
-    ]))  # fmt: skip
-    torch = publish(site, "/t", dict([
-        wheel("torch", "2.1.2+cu118", "cp311-cp311-linux_x86_64", ("leaf", "numpy"), payload="theirs"),
-        wheel("torch", "2.1.2+cu118", "cp310-cp310-linux_x86_64", ("leaf",)),
-        wheel("torchvision", "0.16.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
-        wheel("torchaudio", "2.1.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
-        wheel("leaf", "99"), wheel("numpy", "99"), wheel("app", "99"),
-    ]))  # fmt: skip
-    preset = make(packages=["numpy", "app"], pytorch={"torch": "2.1.2+cu118", "index": "https://unused.invalid"})
+    default = publish(
+        site,
+        "/d",
+        dict(
+            [
+                wheel("torch", "2.1.2+cu118"),
+                wheel("torch", "2.1.2"),
+                wheel("torchvision", "99"),
+                wheel("torchaudio", "99"),
+                wheel("leaf", "1.0"),
+                wheel("numpy", "1.26.4"),
+                wheel("app", "1", requires=("torchvision", "torchaudio", "torch")),
+            ]
+        ),
+    )
+    torch = publish(
+        site,
+        "/t",
+        dict(
+            [
+                wheel(
+                    "torch",
+                    "2.1.2+cu118",
+                    "cp311-cp311-linux_x86_64",
+                    ("leaf", "numpy"),
+                    payload="theirs",
+                ),
+                wheel("torch", "2.1.2+cu118", "cp310-cp310-linux_x86_64", ("leaf",)),
+                wheel("torchvision", "0.16.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
+                wheel("torchaudio", "2.1.2+cu118", "cp311-cp311-linux_x86_64", ("torch==2.1.2",)),
+                wheel("leaf", "99"),
+                wheel("numpy", "99"),
+                wheel("app", "99"),
+            ]
+        ),
+    )
+    preset = make(
+        packages=["numpy", "app"],
+        pytorch={"torch": "2.1.2+cu118", "index": "https://unused.invalid"},
+    )
     found = resolver(tmp_path, default, torch).wheels(preset)
     assert chosen(found) == {
-        "app": ("1", "default"), "leaf": ("1.0", "default"), "numpy": ("1.26.4", "default"),
-        "torch": ("2.1.2+cu118", "torch"), "torchvision": ("0.16.2+cu118", "torch"), "torchaudio": ("2.1.2+cu118", "torch"),
-    }  # fmt: skip
+        "app": ("1", "default"),
+        "leaf": ("1.0", "default"),
+        "numpy": ("1.26.4", "default"),
+        "torch": ("2.1.2+cu118", "torch"),
+        "torchvision": ("0.16.2+cu118", "torch"),
+        "torchaudio": ("2.1.2+cu118", "torch"),
+    }
     assert all(w.url.startswith(f"{site.url}/{'t' if w.index == 'torch' else 'd'}/") for w in found)
 
 
-def test_a_torch_name_that_its_index_lacks_is_no_reason_to_look_elsewhere(tmp_path: Path, site: Site) -> None:
+def test_a_torch_name_that_its_index_lacks_is_no_reason_to_look_elsewhere(
+    tmp_path: Path, site: Site
+) -> None:
     default = publish(site, "/d", dict([wheel("torch", "2.1.2"), wheel("torchaudio", "2.1.2")]))
     torch = publish(site, "/t", dict([wheel("torch", "2.1.2+cu118", "cp311-cp311-linux_x86_64")]))
-    preset = make(pytorch={"torch": "2.1.2+cu118", "torchaudio": "2.1.2", "index": "https://unused.invalid"})
+    preset = make(
+        pytorch={"torch": "2.1.2+cu118", "torchaudio": "2.1.2", "index": "https://unused.invalid"}
+    )
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, default, torch).wheels(preset)
     assert "torchaudio" in error.value.render()
 
 
-def test_a_dependency_that_only_torchs_index_has_is_not_taken_from_there(tmp_path: Path, site: Site) -> None:
+def test_a_dependency_that_only_torchs_index_has_is_not_taken_from_there(
+    tmp_path: Path, site: Site
+) -> None:
     default = publish(site, "/d", dict([wheel("numpy", "1")]))
-    torch = publish(site, "/t", dict([wheel("torch", "2.1", requires=("triton",)), wheel("triton", "1")]))
+    torch = publish(
+        site, "/t", dict([wheel("torch", "2.1", requires=("triton",)), wheel("triton", "1")])
+    )
     with pytest.raises(ResolveError) as error:
-        resolver(tmp_path, default, torch).wheels(make(pytorch={"torch": "2.1", "index": "https://unused.invalid"}))
+        resolver(tmp_path, default, torch).wheels(
+            make(pytorch={"torch": "2.1", "index": "https://unused.invalid"})
+        )
     assert "triton" in error.value.render()
 
 
-def test_the_users_extra_indexes_are_not_asked(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_extra_indexes_are_not_asked(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     default = publish(site, "/d", dict([wheel("thing", "1.0")]))
     extra = publish(site, "/e", dict([wheel("thing", "9.0")]))
     for variable in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.setenv(variable, extra)
     monkeypatch.setenv("UV_INDEX_STRATEGY", "unsafe-best-match")
-    assert chosen(resolver(tmp_path, default).wheels(make(packages=["thing"]))) == {"thing": ("1.0", "default")}
+    assert chosen(resolver(tmp_path, default).wheels(make(packages=["thing"]))) == {
+        "thing": ("1.0", "default")
+    }
     assert not [path for path, _ in site.log if path.startswith("/e")]
 
 
@@ -126,13 +200,18 @@ def test_torch_from_the_default_index_when_the_preset_says_so(tmp_path: Path, si
     assert chosen(resolver(tmp_path, default).wheels(preset)) == {"torch": ("2.1.2", "default")}
 
 
-@pytest.mark.parametrize(("file", "says"), [
-    (wheel("odd", "1.0", "cp311-cp311-win_amd64"), "win_amd64"), (wheel("odd", "1.0", "cp38-cp38-manylinux2014_x86_64"), "cp38"),
-    (wheel("odd", "1.0", "cp311-cp311-manylinux_2_39_x86_64"), "manylinux_2_39"), (("odd-1.0.tar.gz", b"x"), "odd"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (wheel("odd", "1.0", "cp311-cp311-win_amd64"), "win_amd64"),
+        (wheel("odd", "1.0", "cp38-cp38-manylinux2014_x86_64"), "cp38"),
+        (wheel("odd", "1.0", "cp311-cp311-manylinux_2_39_x86_64"), "manylinux_2_39"),
+        (("odd-1.0.tar.gz", b"x"), "odd"),
+    ],
+)
 def test_no_wheel_for_the_target_names_the_package_and_what_there_is(
-    tmp_path: Path, site: Site, file: tuple[str, bytes], says: str,
-) -> None:  # fmt: skip
+    tmp_path: Path, site: Site, file: tuple[str, bytes], says: str
+) -> None:
     index = publish(site, "/d", dict([file, wheel("app", "1", requires=("odd",))]))
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index).wheels(make(packages=["app"]))
@@ -145,9 +224,17 @@ def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, 
     index = publish(site, "/d", {name: body})
     preset = make(packages=["thing"])
     good = Entry(
-        "wheel", f"wheels/{name}", hashlib.sha256(body).hexdigest(), len(body), "index:default", "thing", "1.0"
+        kind="wheel",
+        path=f"wheels/{name}",
+        sha256=hashlib.sha256(body).hexdigest(),
+        size=len(body),
+        origin="index:default",
+        name="thing",
+        version="1.0",
     )
-    assert resolver(tmp_path, index).locate(preset, [good]) == {good.path: f"{site.url}/d/files/{name}"}
+    assert resolver(tmp_path, index).locate(preset, [good]) == {
+        good.path: f"{site.url}/d/files/{name}"
+    }
     publish(site, "/d", {name: body + b"tampered"})
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index).locate(preset, [good])
@@ -155,7 +242,11 @@ def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, 
 
 
 def test_sdist(tmp_path: Path, site: Site) -> None:
-    index = publish(site, "/d", dict([wheel("thing", "1.0"), ("thing-1.0.tar.gz", b"source"), wheel("bare", "1.0")]))
+    index = publish(
+        site,
+        "/d",
+        dict([wheel("thing", "1.0"), ("thing-1.0.tar.gz", b"source"), wheel("bare", "1.0")]),
+    )
     found = resolver(tmp_path, index).sdist("thing==1.0", make())
     assert (found.file, found.sha256) == ("thing-1.0.tar.gz", hashlib.sha256(b"source").hexdigest())
     with pytest.raises(ResolveError, match=r"bare==1\.0"):
@@ -168,9 +259,13 @@ def test_an_index_behind_a_login(tmp_path: Path, site: Site) -> None:
         behaviour.needs_login = "Basic dXNlcjpodW50ZXIy"
     logged_in = index.replace("http://", "http://user:hunter2@")
     found = resolver(tmp_path, logged_in).wheels(make(packages=["thing"]))
-    assert found[0].url.startswith("http://user:hunter2@"), "the download needs the login that the index has"
+    assert found[0].url.startswith("http://user:hunter2@"), (
+        "the download needs the login that the index has"
+    )
     with pytest.raises(ResolveError) as error:
-        resolver(tmp_path, index.replace("http://", "http://user:wrong-secret@")).wheels(make(packages=["thing"]))
+        resolver(tmp_path, index.replace("http://", "http://user:wrong-secret@")).wheels(
+            make(packages=["thing"])
+        )
     assert "wrong-secret" not in error.value.render()
 
 
@@ -180,23 +275,33 @@ def test_offline_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_requirements_install_offline_with_hashes(tmp_path: Path, site: Site, installer: str) -> None:
+def test_requirements_install_offline_with_hashes(
+    tmp_path: Path, site: Site, installer: str
+) -> None:
     files = dict([wheel("Thing.x", "1.0", requires=("leaf",)), wheel("leaf", "2.1.2+cu118")])
     folder = tmp_path / "wheels"
     folder.mkdir()
     for name, body in files.items():
         (folder / name).write_bytes(body)
-    text = python.requirements_text(
+    text = python_packages.requirements_text(
         [
             ("thing-x", "1.0", hashlib.sha256(files["Thing.x-1.0-py3-none-any.whl"]).hexdigest()),
-            ("leaf", "2.1.2+cu118", hashlib.sha256(files["leaf-2.1.2+cu118-py3-none-any.whl"]).hexdigest()),
+            (
+                "leaf",
+                "2.1.2+cu118",
+                hashlib.sha256(files["leaf-2.1.2+cu118-py3-none-any.whl"]).hexdigest(),
+            ),
         ]
     )
     requirements = tmp_path / "requirements.txt"
 
     def install(text: str, target: str) -> int:
         requirements.write_text(text)
-        command = [sys.executable, "-m", "pip"] if installer == "pip" else [str(python.find_uv(Project.find())), "pip"]
+        command = (
+            [sys.executable, "-m", "pip"]
+            if installer == "pip"
+            else [str(python_packages.find_uv(Project.find())), "pip"]
+        )
         command += [
             "install",
             "--no-index",

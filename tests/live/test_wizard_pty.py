@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.core import catalog as catalogs
-from gapforge.core import preset
-from gapforge.core.compatibility import check_preset
-from gapforge.core.lock import Lock, LockedImage
+from gapforge.compat import catalog as catalogs
+from gapforge.compat.rules import check_preset
+from gapforge.model import preset
+from gapforge.model.lock import Lock, LockedImage
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300.0  # seconds that any one question may take: it asks quickly or never
@@ -94,7 +94,11 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def terminal(place: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GAPFORGE_", "LC_", "LANG"))}
-    env |= {"GAPFORGE_ROOT": str(place), "TERM": "xterm", "GAPFORGE_LANG": getattr(request, "param", "en")}
+    env |= {
+        "GAPFORGE_ROOT": str(place),
+        "TERM": "xterm",
+        "GAPFORGE_LANG": getattr(request, "param", "en"),
+    }
     shown = Terminal([sys.executable, "-I", "-S", str(ROOT / "build.py")], env)
     yield shown
     shown.close()
@@ -110,20 +114,30 @@ def gapforge(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "GAPFORGE_ROOT": str(place),
         "GAPFORGE_LANG": "en",
     }
-    argv = [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *words]
+    argv = [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *words]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def stand_in_artifacts(place: Path, made: preset.Preset) -> None:
     """artifacts/NAME with a lock for this very preset; the files are a few bytes each."""
-    image = LockedImage("stand-in", "sha256:" + "1" * 64, "sha256:" + "2" * 64, made.os_id, made.os_version)
+    image = LockedImage(
+        reference="stand-in",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id=made.os_id,
+        os_version=made.os_version,
+    )
     sources = tuple(
-        samples.entry("tensorrt" if n == "tensorrt" else "source", f"sources/{n}.tar", name=n) for n in made.sources
+        samples.entry("tensorrt" if n == "tensorrt" else "source", f"sources/{n}.tar", name=n)
+        for n in made.sources
     )
     whole = samples.lock(made)
     entries = tuple(e for e in whole.entries if e.kind != "source") + sources
     lock = Lock(
-        made.name, made.sha256, {"builder": image, "runtime": image}, tuple(sorted(entries, key=lambda e: e.path))
+        preset=made.name,
+        preset_sha256=made.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     samples.lay_artifacts(place / "artifacts" / made.name, lock)
 
@@ -133,7 +147,10 @@ STACKS = [
         ("nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04", "3.10", "2.0.1", "8.5.3.1", "runtime"),
         "ubuntu22.04-cuda11.8-torch2.0",
     ),
-    (("nvidia/cuda:12.2.2-cudnn8-devel-ubuntu22.04", "", "2.2.2", "none", "dev"), "ubuntu22.04-cuda12.2-torch2.2"),
+    (
+        ("nvidia/cuda:12.2.2-cudnn8-devel-ubuntu22.04", "", "2.2.2", "none", "dev"),
+        "ubuntu22.04-cuda12.2-torch2.2",
+    ),
     (("", "", "2.7.1", "", ""), "ubuntu22.04-cuda12.6-torch2.7"),
 ]
 
@@ -144,17 +161,31 @@ def test_six_questions_by_hand_make_a_preset_that_check_accepts(
 ) -> None:
     before = presets(place)
     terminal.answer("[1/6] Preset, or choose by hand", "manual\n")
-    for number, (title, keys) in enumerate(zip(
-        ("Base image", "Python", "PyTorch", "TensorRT, or none", "Kind of image"), answers, strict=True), 2):  # fmt: skip
+    for number, (title, keys) in enumerate(
+        zip(
+            ("Base image", "Python", "PyTorch", "TensorRT, or none", "Kind of image"),
+            answers,
+            strict=True,
+        ),
+        2,
+    ):
         terminal.answer(f"[{number}/6] {title}", keys + "\n")
     code = terminal.end()
     if name + ".json" in before:  # shipped meanwhile: another content gets a number
-        name = next(n for n in presets(place) - before).removesuffix(".json") if presets(place) - before else name
+        name = (
+            next(n for n in presets(place) - before).removesuffix(".json")
+            if presets(place) - before
+            else name
+        )
     assert re.findall(r"^\[(\d)/6\]", terminal.screen, re.M) == list("123456")
     assert f"./deps_sync.sh {name}" in terminal.screen
-    assert code == 4, terminal.screen  # nothing synced: the build says so with its documented exit code
+    assert code == 4, (
+        terminal.screen
+    )  # nothing synced: the build says so with its documented exit code
     made = preset.find(place / "presets", name)
-    assert [p.en for p in check_preset(made, catalogs.load(place / "catalog")) if p.severity == "error"] == []
+    assert [
+        p.en for p in check_preset(made, catalogs.load(place / "catalog")) if p.severity == "error"
+    ] == []
     if answers[3] not in ("", "none"):
         assert made.tensorrt is not None
         assert made.tensorrt.version == answers[3]
@@ -172,7 +203,9 @@ def test_six_questions_by_hand_make_a_preset_that_check_accepts(
     assert shown["preset"] == name
     inputs = {file["path"] for file in shown["context"]}
     assert {"Dockerfile", "inputs/ffmpeg/sources/ffmpeg/ffmpeg.tar"} <= inputs
-    assert any(path.startswith("inputs/tensorrt/sources/") for path in inputs) == (made.tensorrt is not None)
+    assert any(path.startswith("inputs/tensorrt/sources/") for path in inputs) == (
+        made.tensorrt is not None
+    )
     assert "--network=none" in shown["command"]
 
 
@@ -190,7 +223,9 @@ def test_nonsense_back_and_defaults(terminal: Terminal, place: Path) -> None:
 
 @pytest.mark.parametrize("key", ["\x03", "\x04", "q\n"], ids=["Ctrl-C", "Ctrl-D", "q"])
 @pytest.mark.parametrize("question", [1, 2, 4, 6])
-def test_leaving_is_clean_at_any_question(terminal: Terminal, place: Path, key: str, question: int) -> None:
+def test_leaving_is_clean_at_any_question(
+    terminal: Terminal, place: Path, key: str, question: int
+) -> None:
     before = presets(place)
     for number in range(1, question):
         terminal.answer(f"[{number}/6]", "manual\n" if number == 1 else "\n")

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.tool import archive_name
-from gapforge.bundle.volume import MAX_OBJECT, Span, View
-from gapforge.core import lock as locks
-from gapforge.core.errors import BundleError, Fault, LockError
-from gapforge.core.files import sha256_bytes
-from gapforge.core.inventory import Inventory
-from gapforge.core.lock import Lock
-from gapforge.core.preset import Preset
-from gapforge.core.project import Project
-from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
+from gapforge.base.errors import BundleError, Fault, LockError
+from gapforge.base.files import sha256_bytes
+from gapforge.base.i18n import _
+from gapforge.base.project import Project
+from gapforge.bundle.repository_archive import archive_name
+from gapforge.bundle.volume_format import MAX_OBJECT, Span, View
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+from gapforge.store import sha256sums
+from gapforge.store.inventory import Inventory
+from gapforge.store.store import Store
 
-LOCK, SUMS = "lock.json", "SHA256SUMS"
+LOCK = "lock.json"
 
 
 def site_objects(file: Path) -> frozenset[str]:
     """The hashes that a site's inventory names. Raises VerifyError for one that is damaged or none at all."""
-    return frozenset(sha256 for sha256, _ in Inventory.read(file))
-
-
-def sums_of(files: Mapping[str, str]) -> bytes:
-    """SHA256SUMS for path -> SHA-256, the same bytes as sync writes."""
-    return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()
+    return frozenset(sha256 for sha256, _unused in Inventory.read(file))
 
 
 @dataclass
@@ -51,7 +47,10 @@ class Contents:
 
     def path(self, span: Span) -> Path | None:
         """The file that holds the object, by name and size; None when it is not here."""
-        paths: list[Path] = [Store(self.project.store).path(span.sha256), *self._places.get(span.sha256, ())]
+        paths: list[Path] = [
+            Store(self.project.store).path(span.sha256),
+            *self._places.get(span.sha256, ()),
+        ]
         for path in paths:
             try:
                 if path.stat().st_size == span.size and path.is_file():
@@ -62,7 +61,7 @@ class Contents:
 
     def name(self, sha256: str) -> str:
         """What a person calls the object."""
-        return self._names.get(sha256) or tr(f"객체 {sha256[:12]}", f"object {sha256[:12]}")
+        return self._names.get(sha256) or _("object {sha256}", sha256=sha256[:12])
 
     def preset_of(self, sha256: str) -> str:
         """The preset whose sync brings the object, "" when that is not known."""
@@ -73,10 +72,10 @@ class Contents:
         folder = self.project.artifacts_of(lock.preset)
         files = {entry.path: entry.sha256 for entry in lock.entries}
         files[LOCK] = sha256_bytes(text)
-        sums = sums_of(files)
+        sums = sha256sums.render(files)
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
         self.locks[files[LOCK]] = lock
-        for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
+        for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
             self._presets.setdefault(sha256, lock.preset)
             self._places.setdefault(sha256, []).append(folder / path)
@@ -94,18 +93,29 @@ class Contents:
     def know_tool(self, sha256: str) -> None:
         """Remember where the archive of gapforge is that an earlier pack kept."""
         archive = archive_name(sha256)
-        self._names[sha256] = tr(f"gapforge 저장소({archive})", f"gapforge itself ({archive})")
+        self._names[sha256] = _("gapforge itself ({archive})", archive=archive)
         self._places.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
 
     def require_all(self, hint: str) -> None:
         """Raise BundleError naming every object that is not here."""
         gone = [s for s in self.spans if s.sha256 not in self.texts and self.path(s) is None]
         if gone:
-            raise BundleError(tr(f"객체 {len(self.spans)}개 가운데 {len(gone)}개가 여기 없습니다",
-                                 f"{len(gone)} of {len(self.spans)} objects are not here"), hint=hint, faults=[
-                Fault(self.name(s.sha256), tr("보관소에 없거나 크기가 다름", "is not in the store, or has another size"),
-                      tr(f"{s.size}바이트, sha256 {s.sha256}", f"{s.size} bytes, sha256 {s.sha256}"))
-                for s in gone])  # fmt: skip
+            raise BundleError(
+                _(
+                    "{count} of {spans} objects are not here",
+                    count=len(gone),
+                    spans=len(self.spans),
+                ),
+                hint=hint,
+                faults=[
+                    Fault(
+                        self.name(s.sha256),
+                        _("is not in the store, or has another size"),
+                        _("{size} bytes, sha256 {sha256}", size=s.size, sha256=s.sha256),
+                    )
+                    for s in gone
+                ],
+            )
 
 
 def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] = ()) -> Contents:
@@ -122,9 +132,14 @@ def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] 
         sizes.update({sha256: len(contents.texts[sha256]) for sha256 in (view.lock, view.sums)})
         for sha256, size in sizes.items():
             if size > MAX_OBJECT:
-                raise LockError(tr(f"{preset.name}의 잠금에 {size}바이트짜리 파일이 적혀 있습니다. 그런 파일은 있을 수 없습니다",
-                                   f"the lock of {preset.name} names a file of {size} bytes, which cannot be"),
-                                hint=_online(f"{preset.name} --update"))  # fmt: skip
+                raise LockError(
+                    _(
+                        "the lock of {name} names a file of {size} bytes, which cannot be",
+                        name=preset.name,
+                        size=size,
+                    ),
+                    hint=_online(f"{preset.name} --update"),
+                )
             if sha256 not in skip:
                 spans[sha256] = Span(sha256, size, 0, size)
     contents.spans = sorted(spans.values())
@@ -132,7 +147,9 @@ def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] 
     return contents
 
 
-def of_request(project: Project, spans: Iterable[Span], views: Sequence[View], tool: str = "") -> Contents:
+def of_request(
+    project: Project, spans: Iterable[Span], views: Sequence[View], tool: str = ""
+) -> Contents:
     """Just these spans, for a site that asked for them. Raises BundleError when objects are not here."""
     contents = Contents(project, sorted(set(spans)), list(views))
     if tool:
@@ -143,8 +160,7 @@ def of_request(project: Project, spans: Iterable[Span], views: Sequence[View], t
                 contents.know(locks.load(file), file.read_bytes())
             except (LockError, OSError):
                 continue
-    contents.require_all(tr("묶음을 만든 곳에서, 그때의 artifacts로 pack --repair를 실행하십시오",
-                            "pack --repair where the bundle was packed, with the same artifacts"))  # fmt: skip
+    contents.require_all(_("pack --repair where the bundle was packed, with the same artifacts"))
     return contents
 
 
@@ -156,15 +172,17 @@ def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
     text = file.read_bytes()
     hint = _online(preset.name)
     if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
-        raise LockError(tr(f"프리셋 {josa(preset.name, '이', '가')} sync한 뒤에 바뀌었습니다",
-                           f"preset {preset.name} was changed after it was synced"), hint=hint)  # fmt: skip
+        raise LockError(
+            _("preset {name} was changed after it was synced", name=preset.name), hint=hint
+        )
     if own.exists() and own.read_bytes() != text:
-        raise LockError(tr(f"두 잠금이 서로 다릅니다: {own}, {beside}", f"{own} and {beside} are not the same lock"), hint=hint)  # fmt: skip
-    if lock.render().encode() != text:
-        raise LockError(tr(f"{file}: sync가 쓴 것이 아닙니다. 누군가 고쳤습니다",
-                           f"{file} was edited: it is not what sync writes"), hint=hint)  # fmt: skip
+        raise LockError(
+            _("{own} and {beside} are not the same lock", own=own, beside=beside), hint=hint
+        )
+    if text not in (lock.render().encode(), lock.render(version=1).encode()):
+        raise LockError(_("{file} was edited: it is not what sync writes", file=file), hint=hint)
     return lock, text
 
 
 def _online(words: str) -> str:
-    return tr(f"온라인에서: ./deps_sync.sh {words}", f"online: ./deps_sync.sh {words}")
+    return _("online: ./deps_sync.sh {words}", words=words)

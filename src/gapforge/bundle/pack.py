@@ -18,20 +18,28 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO
 
-from gapforge.bundle.check import damaged_pieces
+from gapforge.base.errors import BundleError, Fault, StorageError
+from gapforge.base.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
+from gapforge.base.i18n import _
+from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.project import Project
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.flow import Flow
+from gapforge.bundle.file_system_limits import cluster, file_limit
 from gapforge.bundle.hashing import Ring, lanes
-from gapforge.bundle.medium import cluster, file_limit
-from gapforge.bundle.plan import Plan, Sealed, index_name
-from gapforge.bundle.receiver import RECEIVER, receiver_bytes
-from gapforge.bundle.seal import Beside, Seal, unsigned
-from gapforge.bundle.volume import HEAD, Damaged, Span, index_bytes, read_volume, trailer, volume_name
-from gapforge.core.errors import BundleError, Fault, StorageError
-from gapforge.core.files import exclusive, free_bytes, sha256_bytes, storage_errors, sync_folder
-from gapforge.core.progress import Progress, human_bytes
-from gapforge.core.project import Project
-from gapforge.core.text import tr
+from gapforge.bundle.page_cache import Flow
+from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
+from gapforge.bundle.sign_bundle import Beside, Seal, unsigned
+from gapforge.bundle.verify_volume import damaged_pieces
+from gapforge.bundle.volume_format import (
+    HEAD,
+    Damaged,
+    Span,
+    index_bytes,
+    read_volume,
+    trailer,
+    volume_name,
+)
+from gapforge.bundle.volume_plan import Plan, Sealed, index_name
 
 SMALL = 2 << 20  # bytes; objects up to this size are read and hashed ahead, on all cores
 AHEAD = 8  # small objects that wait for their turn
@@ -59,7 +67,12 @@ class Packed:
 
 
 def pack(
-    project: Project, plan: Plan, contents: Contents, to: Sequence[Path], progress: Progress, seal: Seal | None = None
+    project: Project,
+    plan: Plan,
+    contents: Contents,
+    to: Sequence[Path],
+    progress: Progress,
+    seal: Seal | None = None,
 ) -> Packed:
     """Write the volumes of ``plan`` into the folders ``to``, which are filled in order.
 
@@ -68,7 +81,7 @@ def pack(
     whose bytes are not what the lock says.
     """
     state = project.state / "bundles"
-    with exclusive(state / f"{plan.bundle}.lock", tr(f"묶음 {plan.bundle}", f"bundle {plan.bundle}")):
+    with exclusive(state / f"{plan.bundle}.lock", _("bundle {bundle}", bundle=plan.bundle)):
         for folder in to:
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +89,9 @@ def pack(
                     _part(folder, plan, number).unlink(missing_ok=True)
         signatures = len(plan.views) + 1 if seal is not None else 0
         placed = place(plan, to, signatures=signatures, listed=contents.listed)
-        for name, data in (seal.prepare(project, plan, contents, to) if seal is not None else {}).items():
+        for name, data in (
+            seal.prepare(project, plan, contents, to) if seal is not None else {}
+        ).items():
             _put(state / name, data)
         for number in set(placed.folders) - set(placed.kept):
             # Damaged volumes of this name go first: their room was counted for the new one.
@@ -86,9 +101,14 @@ def pack(
         progress.total = sum(plan.size(n) for n in placed.folders if n not in placed.kept)
         with _Writer(plan, contents, placed, progress) as writer:
             sealed = writer.run()
-        small = seal.finish(plan, sealed) if seal is not None else unsigned(project, plan, sealed, to)
+        small = (
+            seal.finish(plan, sealed) if seal is not None else unsigned(project, plan, sealed, to)
+        )
         folders = list(dict.fromkeys(placed.folders[n] for n in sorted(placed.folders)))
-        for folder in (state, *folders):  # ours first: what a killed run has given out is known to the next one
+        for folder in (
+            state,
+            *folders,
+        ):  # ours first: what a killed run has given out is known to the next one
             for name in small.stale:
                 with storage_errors(folder / name):
                     (folder / name).unlink(missing_ok=True)
@@ -100,7 +120,9 @@ def pack(
     return Packed(plan, tuple(sealed), placed.folders, tuple(sorted(placed.kept)), index, small)
 
 
-def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int = 0, listed: int = 0) -> Placed:
+def place(
+    plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int = 0, listed: int = 0
+) -> Placed:
     """Choose the folder of each volume: where it is already, else the first with room. Raises StorageError.
 
     Without ``check`` volumes that are there already are not read. Each folder keeps room for so many ``signatures``, and
@@ -134,8 +156,13 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int
         if number in folders:
             continue
         candidates = dict.fromkeys(to, plan.size(number) + each)
-        if number in existing:  # a damaged one of the same name is replaced where it is, if there is room
-            home, gone = existing[number].parent, _rounded(existing[number].stat().st_size, cluster(existing[number]))
+        if (
+            number in existing
+        ):  # a damaged one of the same name is replaced where it is, if there is room
+            home, gone = (
+                existing[number].parent,
+                _rounded(existing[number].stat().st_size, cluster(existing[number])),
+            )
             candidates = {home: candidates.pop(home) - gone, **candidates}
         for folder, need in candidates.items():
             if free[disks[folder]] >= need:
@@ -146,11 +173,17 @@ def place(plan: Plan, to: Sequence[Path], *, check: bool = True, signatures: int
             short += min(candidates.values())
     if short:
         left = {folder: human_bytes(max(0, free[disks[folder]])) for folder in to}
-        shown = ", ".join(tr(f"{folder}: {room} 남음", f"{folder}: {room} left") for folder, room in left.items())
-        raise StorageError(tr(f"볼륨이 다 들어가지 않습니다: {human_bytes(short)} 모자람 ({shown})",
-                              f"the volumes do not fit: {human_bytes(short)} too much ({shown})"),
-                           hint=tr("--to에 폴더를 더 지정하거나 공간을 비우십시오",
-                                   "name a further folder with --to, or make room"))  # fmt: skip
+        shown = ", ".join(
+            _("{folder}: {room} left", folder=folder, room=room) for folder, room in left.items()
+        )
+        raise StorageError(
+            _(
+                "the volumes do not fit: {short} too much ({shown})",
+                short=human_bytes(short),
+                shown=shown,
+            ),
+            hint=_("name a further folder with --to, or make room"),
+        )
     return Placed(folders, kept)
 
 
@@ -159,10 +192,16 @@ def _require_file_size(plan: Plan, to: Sequence[Path]) -> None:
     for folder in to:
         limit = file_limit(folder)
         if limit and largest > limit:
-            raise StorageError(tr(f"{folder}: FAT 디스크여서 {limit}바이트보다 큰 파일을 둘 수 없는데, 볼륨 하나가 {largest}바이트입니다",
-                                  f"{folder} is on a FAT disk, which takes files of up to {limit} bytes; a volume would have {largest}"),
-                               hint=tr("같은 명령에 --volume-size fat32를 붙이십시오. 아무것도 쓰지 않았습니다",
-                                       "the same command with --volume-size fat32; nothing was written"))  # fmt: skip
+            raise StorageError(
+                _(
+                    "{folder} is on a FAT disk, which takes files of up to {limit} "
+                    "bytes; a volume would have {largest}",
+                    folder=folder,
+                    limit=limit,
+                    largest=largest,
+                ),
+                hint=_("the same command with --volume-size fat32; nothing was written"),
+            )
 
 
 def beside(plan: Plan, each: int = _CLUSTER, listed: int = 0) -> int:
@@ -176,7 +215,11 @@ def beside(plan: Plan, each: int = _CLUSTER, listed: int = 0) -> int:
 
 def _beside_already(folder: Path, plan: Plan, each: int) -> int:
     """The bytes of these that an earlier run has written."""
-    sizes = [path.stat().st_size for path in (folder / RECEIVER, *folder.glob(f"{plan.bundle}.*")) if path.is_file()]
+    sizes = [
+        path.stat().st_size
+        for path in (folder / RECEIVER, *folder.glob(f"{plan.bundle}.*"))
+        if path.is_file()
+    ]
     return sum(_rounded(size, each) for size in sizes)
 
 
@@ -194,13 +237,18 @@ def _kept(path: Path, plan: Plan, number: int) -> tuple[Sealed, Mapping[Span, st
     """The volume in ``path`` when it is whole and the one that would be written."""
     try:
         volume, pieces = read_volume(path)
-        if volume.identity != plan.identity(number) or tuple(p.span for p in pieces) != plan.volumes[number - 1]:
+        if (
+            volume.identity != plan.identity(number)
+            or tuple(p.span for p in pieces) != plan.volumes[number - 1]
+        ):
             return None
         if damaged_pieces(path, pieces):
             return None
     except (Damaged, OSError):
         return None
-    return Sealed(number, volume.size, volume.index_sha256), {piece.span: piece.sha256 for piece in pieces}
+    return Sealed(number, volume.size, volume.index_sha256), {
+        piece.span: piece.sha256 for piece in pieces
+    }
 
 
 def _part(folder: Path, plan: Plan, number: int) -> Path:
@@ -226,7 +274,10 @@ class _Open:
     """A volume that is being written."""
 
     def __init__(self, folder: Path, plan: Plan, number: int) -> None:
-        self.target, self.part = folder / volume_name(plan.bundle, number), _part(folder, plan, number)
+        self.target, self.part = (
+            folder / volume_name(plan.bundle, number),
+            _part(folder, plan, number),
+        )
         self.plan, self.number = plan, number
         self.hashes: list[str] = []
         self.size = len(HEAD)
@@ -245,7 +296,9 @@ class _Open:
             self.flow.reached(self.size)
 
     def seal(self) -> Sealed:
-        index = index_bytes(self.plan.identity(self.number), self.plan.volumes[self.number - 1], self.hashes)
+        index = index_bytes(
+            self.plan.identity(self.number), self.plan.volumes[self.number - 1], self.hashes
+        )
         end = trailer(index, self.size)
         self.write(memoryview(index + end))
         with storage_errors(self.target):
@@ -278,7 +331,9 @@ class _Writer:
 
     def __enter__(self) -> _Writer:
         self.whole, self.part = self.stack.enter_context(lanes())
-        self.pool = self.stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read"))
+        self.pool = self.stack.enter_context(
+            ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read")
+        )
         self.ring = Ring()
         return self
 
@@ -289,15 +344,23 @@ class _Writer:
         self.stack.close()
 
     def run(self) -> list[Sealed]:
-        slots = [(number, span) for number, spans in enumerate(self.plan.volumes, 1) for span in spans]
-        groups = [list(group) for _, group in groupby(slots, key=lambda slot: slot[1].sha256)]
-        groups = [group for group in groups if any(number not in self.placed.kept for number, _ in group)]
+        slots = [
+            (number, span) for number, spans in enumerate(self.plan.volumes, 1) for span in spans
+        ]
+        groups = [list(group) for _unused, group in groupby(slots, key=lambda slot: slot[1].sha256)]
+        groups = [
+            group
+            for group in groups
+            if any(number not in self.placed.kept for number, _unused in group)
+        ]
         ahead: deque[tuple[list[tuple[int, Span]], Future[bytes] | None]] = deque()
         rest = iter(groups)
         while True:
             while len(ahead) < AHEAD and (group := next(rest, None)) is not None:
                 small = group[0][1].size <= SMALL or group[0][1].sha256 in self.contents.texts
-                ahead.append((group, self.pool.submit(self._read_small, group[0][1]) if small else None))
+                ahead.append(
+                    (group, self.pool.submit(self._read_small, group[0][1]) if small else None)
+                )
             if not ahead:
                 break
             group, data = ahead.popleft()
@@ -306,7 +369,9 @@ class _Writer:
             else:
                 self._copy_large(group)
             self._publish()
-        for number in range(1, len(self.plan.volumes) + 1):  # what has no bytes at all, and the last one
+        for number in range(
+            1, len(self.plan.volumes) + 1
+        ):  # what has no bytes at all, and the last one
             if number not in self.sealed:
                 self._volume(number)
         self._seal()
@@ -360,7 +425,9 @@ class _Writer:
                         self.progress.add(len(data), name)
                     if span.end > end:
                         break
-                    self._piece_done(number, span, span.sha256 if span.whole else self.part.finish(piece))
+                    self._piece_done(
+                        number, span, span.sha256 if span.whole else self.part.finish(piece)
+                    )
                     slots.popleft()
                     piece = hashlib.sha256()
                 position = end
@@ -371,24 +438,31 @@ class _Writer:
         path = self.contents.path(span)
         if path is None:
             name = self.contents.name(span.sha256)
-            raise BundleError(tr(f"{name}: 조금 전까지 있었지만 사라졌거나 크기가 바뀌었습니다",
-                                 f"{name} is gone, or has another size than a moment ago"),
-                              hint=tr("sync를 다시 한 뒤 같은 명령을 다시 실행하십시오",
-                                      "sync again, then run the same command again"))  # fmt: skip
+            raise BundleError(
+                _("{name} is gone, or has another size than a moment ago", name=name),
+                hint=_("sync again, then run the same command again"),
+            )
         return path
 
     def _judge(self, span: Span, size: int, sha256: str) -> None:
         if (size, sha256) != (span.size, span.sha256):
             name = self.contents.name(span.sha256)
-            presets = self.contents.preset_of(span.sha256) or " ".join(view.preset for view in self.plan.views)
+            presets = self.contents.preset_of(span.sha256) or " ".join(
+                view.preset for view in self.plan.views
+            )
             raise BundleError(
-                tr(f"{name}: 잠금에 적힌 것과 다릅니다. 이것은 담지 않았습니다",
-                   f"{name} is not what its lock says; nothing of it was packed"),
-                faults=[Fault(str(self.contents.path(span) or name),
-                              tr(f"{size}바이트, sha256 {sha256}", f"has {size} bytes, sha256 {sha256}"),
-                              tr(f"{span.size}바이트, sha256 {span.sha256}", f"{span.size} bytes, sha256 {span.sha256}"))],
-                hint=tr(f"온라인에서: ./deps_sync.sh {presets}; 그다음 같은 명령을 다시 실행하십시오",
-                        f"online: ./deps_sync.sh {presets}; then the same command again"))  # fmt: skip
+                _("{name} is not what its lock says; nothing of it was packed", name=name),
+                faults=[
+                    Fault(
+                        str(self.contents.path(span) or name),
+                        _("has {size} bytes, sha256 {sha256}", size=size, sha256=sha256),
+                        _("{size} bytes, sha256 {sha256}", size=span.size, sha256=span.sha256),
+                    )
+                ],
+                hint=_(
+                    "online: ./deps_sync.sh {presets}; then the same command again", presets=presets
+                ),
+            )
 
     # -- volumes
 
@@ -408,9 +482,10 @@ class _Writer:
         elif self.placed.kept[number][1][span] != sha256:
             path = self.placed.folders[number] / volume_name(self.plan.bundle, number)
             name = self.contents.name(span.sha256)
-            raise BundleError(tr(f"{path}: {name}의 바이트가 다릅니다", f"{path} holds other bytes of {name}"),
-                              hint=tr(f"rm {path}; 그다음 같은 명령을 다시 실행하십시오",
-                                      f"rm {path}; then the same command again"))  # fmt: skip
+            raise BundleError(
+                _("{path} holds other bytes of {name}", path=path, name=name),
+                hint=_("rm {path}; then the same command again", path=path),
+            )
 
     def _seal(self) -> None:
         if self.open is not None:

@@ -12,30 +12,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.bundle.admission import Admission, clear_signature, lay_signature, locks_untrusted
-from gapforge.bundle.carrier import why_unreadable
-from gapforge.bundle.check import read_piece
-from gapforge.bundle.contents import LOCK, SUMS, sums_of
-from gapforge.bundle.flow import Flow
-from gapforge.bundle.landing import Landing
-from gapforge.bundle.partial import Partial, merged, sync_data, without
-from gapforge.bundle.request import Request, disjoint
-from gapforge.bundle.room import Room
-from gapforge.bundle.scan import Scan
-from gapforge.bundle.volume import MAX_INDEX, Damaged, Piece, Span, View, Volume, open_regular, read_volume
-from gapforge.core import imports
-from gapforge.core import lock as locks
-from gapforge.core.cores import on_all_cores
-from gapforge.core.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.core.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
-from gapforge.core.lock import Lock
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.core.store import Store
-from gapforge.core.text import josa, printable, tr
-from gapforge.core.trust import Untrusted
+from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
+from gapforge.base.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
+from gapforge.base.i18n import _, ngettext
+from gapforge.base.parallel import on_all_cores
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.base.text import printable
+from gapforge.bundle.check_signatures import (
+    Admission,
+    clear_signature,
+    lay_signature,
+    locks_untrusted,
+)
+from gapforge.bundle.contents import LOCK
+from gapforge.bundle.find_volumes import Scan
+from gapforge.bundle.import_space import Room
+from gapforge.bundle.page_cache import Flow
+from gapforge.bundle.read_errors import why_unreadable
+from gapforge.bundle.repair_request import Request, disjoint
+from gapforge.bundle.resume_import import Partial, merged, sync_data, without
+from gapforge.bundle.store_batch import Landing
+from gapforge.bundle.verify_volume import read_piece
+from gapforge.bundle.volume_format import (
+    MAX_INDEX,
+    Damaged,
+    Piece,
+    Span,
+    View,
+    Volume,
+    open_regular,
+    read_volume,
+)
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
+from gapforge.store import sha256sums, unfinished_imports
+from gapforge.store.store import Store
+from gapforge.trust.trusted_signers import Untrusted
 
-MAX_LOCK = 8 << 20  # bytes of lock.json
 MAX_NAMED = MAX_INDEX // 64  # objects: each has its hash in the index of the bundle
 _SHOWN = 8  # names of objects in one line
 
@@ -74,29 +88,46 @@ class Unpacked:
             return locks_untrusted(self._untrusted())
         faults = [Fault(str(path), why) for path, why in self.broken.items()]
         faults += [
-            Fault(tr(f"프리셋 {name}", f"preset {name}"), _lack(count)) for name, count in self.incomplete.items()
+            Fault(_("preset {name}", name=name), _lack(count))
+            for name, count in self.incomplete.items()
         ]
         if self.lacks_tool:
-            faults.append(Fault(tr("gapforge 저장소", "gapforge itself"), tr("아직 다 오지 않음", "is not whole yet")))
+            faults.append(Fault(_("gapforge itself"), _("is not whole yet")))
         faults += self._untrusted()
         missing = ", ".join(str(n) for n in self.missing_volumes[:40])
-        what = tr(f". 아직 보지 못한 볼륨: {missing}", f"; volumes not seen: {missing}") if missing else ""
-        hint = tr(f"{josa(str(request_file), '을', '를')} 묶음을 만든 곳으로 가져가십시오: ./gapforge pack --repair {request_file.name} --to FOLDER",
-                  f"take {request_file} to where the bundle was packed: ./gapforge pack --repair {request_file.name} --to FOLDER")  # fmt: skip
+        what = _("; volumes not seen: {missing}", missing=missing) if missing else ""
+        hint = _(
+            "take {request_file} to where the bundle was packed: ./gapforge pack "
+            "--repair {name} --to FOLDER",
+            request_file=request_file,
+            name=request_file.name,
+        )
         if missing:
-            hint = tr(f"나머지 볼륨을 가져와 unpack을 다시 실행하거나, {hint}",
-                      f"bring the other volumes and run unpack again; or {hint}")  # fmt: skip
-        return BundleError(tr(f"묶음 {josa(self.bundle, '이', '가')} 다 들어오지 않았습니다{what}. 온전한 것은 모두 들여왔습니다",
-                              f"bundle {self.bundle} is not complete{what}; all that is good was imported"), faults=faults, hint=hint)  # fmt: skip
+            hint = _("bring the other volumes and run unpack again; or {hint}", hint=hint)
+        return BundleError(
+            _(
+                "bundle {bundle} is not complete{what}; all that is good was imported",
+                bundle=self.bundle,
+                what=what,
+            ),
+            faults=faults,
+            hint=hint,
+        )
 
     def _untrusted(self) -> list[Fault]:
         return [
-            Fault(tr(f"프리셋 {name}의 잠금", f"lock of preset {name}"), why) for name, why in self.untrusted.items()
+            Fault(_("lock of preset {name}", name=name), why)
+            for name, why in self.untrusted.items()
         ]
 
 
 def unpack(
-    project: Project, scan: Scan, progress: Progress, admission: Admission | None = None, *, allow_older: bool = False
+    project: Project,
+    scan: Scan,
+    progress: Progress,
+    admission: Admission | None = None,
+    *,
+    allow_older: bool = False,
 ) -> Unpacked:
     """Import what ``scan`` found with the same ``admission``. Before the first byte it raises StorageError when the
     disk has no room for it, TrustError when it is older than what was accepted here (unless ``allow_older``)."""
@@ -112,14 +143,27 @@ def unpack(
 
 class _Import:
     def __init__(
-        self, project: Project, store: Store, scan: Scan, progress: Progress, admission: Admission | None
+        self,
+        project: Project,
+        store: Store,
+        scan: Scan,
+        progress: Progress,
+        admission: Admission | None,
     ) -> None:
-        self.project, self.store, self.scan, self.progress, self.admission = project, store, scan, progress, admission
+        self.project, self.store, self.scan, self.progress, self.admission = (
+            project,
+            store,
+            scan,
+            progress,
+            admission,
+        )
         self.partial, self.room = Partial(store), Room(store)
         self.landing = Landing(store, self._landed)
         self.result = Unpacked(scan.bundle, broken=dict(scan.broken))
         self.failed: dict[Path, list[Span]] = {}
-        self._spans: dict[Span, Span] = {}  # those of ``failed``, each once however many copies of a volume come
+        self._spans: dict[
+            Span, Span
+        ] = {}  # those of ``failed``, each once however many copies of a volume come
         self._guard = threading.Lock()
         self.lacking: set[Span] = set()
         self.tool_unknown = False
@@ -137,11 +181,13 @@ class _Import:
             self._view(view)
         self._tool()
         self._tell_of_failures()
-        self.result.missing_volumes = [number for number in self.scan.missing() if not self._came(number)]
+        self.result.missing_volumes = [
+            number for number in self.scan.missing() if not self._came(number)
+        ]
         if self.result.complete:
             if self.admission is not None:
                 self.admission.accept_tool(self.scan.tool, self.scan.bundle)
-            imports.forget(self.store.folder, self.scan.bundle)
+            unfinished_imports.forget(self.store.folder, self.scan.bundle)
         elif self.result.incomplete or self.result.lacks_tool:
             self.result.request = self._request()
         return self.result
@@ -149,7 +195,7 @@ class _Import:
     def _remember(self, objects: Iterable[str]) -> None:
         """Keep gc from these objects until the bundle is complete: no preset's lock is here to name them."""
         presets = (view.preset for view in self.scan.views)
-        imports.remember(self.store.folder, self.scan.bundle, presets, objects)
+        unfinished_imports.remember(self.store.folder, self.scan.bundle, presets, objects)
 
     # -- before the first byte
 
@@ -168,17 +214,23 @@ class _Import:
             pieces = self._pieces(volume)
             self.named.update(piece.span.sha256 for piece in pieces)
             if len(self.named) > MAX_NAMED:
-                raise BundleError(tr(f"볼륨에 적힌 객체가 {MAX_NAMED}개를 넘습니다. 그런 묶음은 없습니다. 아무것도 들여오지 않았습니다",
-                                     f"the volumes name more than {MAX_NAMED} objects, which no bundle holds; nothing was imported"),
-                                  hint=tr("누군가 볼륨을 바꾸었습니다. 묶음을 다시 나르십시오",
-                                          "somebody altered them; carry the bundle again"))  # fmt: skip
+                raise BundleError(
+                    _(
+                        "the volumes name more than {max_named} objects, which no bundle "
+                        "holds; nothing was imported",
+                        max_named=MAX_NAMED,
+                    ),
+                    hint=_("somebody altered them; carry the bundle again"),
+                )
             absent = self._absent(pieces)
             self.result.already += sum(piece.span.sha256 not in absent for piece in pieces)
             for piece in pieces:
                 span = piece.span
                 if span.sha256 in absent:
                     held = [] if span.whole else self.partial.held(span.sha256, span.size)
-                    self.room.add(span, sum(b - a for a, b in without((span.offset, span.end), held)))
+                    self.room.add(
+                        span, sum(b - a for a, b in without((span.offset, span.end), held))
+                    )
         self.progress.total = self.room.bytes
         self.room.require()
 
@@ -187,7 +239,7 @@ class _Import:
         try:
             again, pieces = read_volume(volume.path)
             if again.index_sha256 != volume.index_sha256:
-                raise Damaged(tr("읽는 동안 다른 것으로 바뀜", "was exchanged while it was read"))
+                raise Damaged(_("was exchanged while it was read"))
         except (Damaged, OSError) as error:
             self.result.broken[volume.path] = why_unreadable(error)
             return []
@@ -213,8 +265,12 @@ class _Import:
                 with open_regular(volume.path) as file:
                     handle = file.fileno()
                     results = on_all_cores(lambda piece: self._piece(handle, piece), todo)
-                bad = [piece for piece, error in zip(todo, results, strict=True) if error is not None]
-                why = next((why_unreadable(error) for error in results if isinstance(error, OSError)), "")
+                bad = [
+                    piece for piece, error in zip(todo, results, strict=True) if error is not None
+                ]
+                why = next(
+                    (why_unreadable(error) for error in results if isinstance(error, OSError)), ""
+                )
             except (Damaged, OSError) as error:
                 bad, why = todo, why_unreadable(error)
         self.landing.flush()
@@ -224,8 +280,10 @@ class _Import:
                 self.carriers.setdefault(piece.span.sha256, []).append(volume.path)
                 self._finish(piece.span)
         if bad:
-            self.failed[volume.path] = [self._spans.setdefault(piece.span, piece.span) for piece in bad]
-            self.result.broken[volume.path] = why or tr("손상됨", "is damaged")
+            self.failed[volume.path] = [
+                self._spans.setdefault(piece.span, piece.span) for piece in bad
+            ]
+            self.result.broken[volume.path] = why or _("is damaged")
 
     def _piece(self, handle: int, piece: Piece) -> Damaged | OSError | None:
         """Import one piece; gives what is wrong with it: a Damaged, or why it cannot be read. Raises StorageError for
@@ -237,19 +295,32 @@ class _Import:
             if not gaps:
                 return None
         target = (
-            self.store.partial(f"bundle-{span.sha256}.whole.part") if span.whole else self.partial.data(span.sha256)
+            self.store.partial(f"bundle-{span.sha256}.whole.part")
+            if span.whole
+            else self.partial.data(span.sha256)
         )
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_TRUNC if span.whole else 0)
+        flags = (
+            os.O_RDWR
+            | os.O_CREAT
+            | os.O_NOFOLLOW
+            | os.O_CLOEXEC
+            | (os.O_TRUNC if span.whole else 0)
+        )
         with storage_errors(target):
             out = os.open(target, flags, 0o644)
         flow = Flow(out)
         flow.begin(span.offset)
-        anew = not span.whole and gaps == [(span.offset, span.end)]  # else the file keeps bytes of an earlier run
+        anew = not span.whole and gaps == [
+            (span.offset, span.end)
+        ]  # else the file keeps bytes of an earlier run
         digest = self.partial.hash_before(span.sha256, span.offset) if anew else None
 
         def write(data: memoryview, offset: int) -> None:
             with storage_errors(target):
-                for start, end in gaps:  # what was verified before must not suffer when this piece turns out bad
+                for (
+                    start,
+                    end,
+                ) in gaps:  # what was verified before must not suffer when this piece turns out bad
                     done, rest = max(start, offset), min(end, offset + len(data))
                     while done < rest:
                         done += os.pwrite(out, data[done - offset : rest - offset], done)
@@ -276,15 +347,22 @@ class _Import:
 
     def _finish(self, span: Span) -> None:
         """Give a cut object its name when all of it is here."""
-        if self.store.has(span.sha256, span.size) or not self.partial.complete(span.sha256, span.size):
+        if self.store.has(span.sha256, span.size) or not self.partial.complete(
+            span.sha256, span.size
+        ):
             return
         if self.partial.finish(span.sha256, span.size):
             self._count(span)
             return
         for path in self.carriers[span.sha256]:
-            self.result.broken.setdefault(path, tr(
-                f"담긴 조각을 모아도 객체 {josa(span.sha256[:12], '이', '가')} 되지 않음: 그 객체의 볼륨 가운데 하나가 바뀜",
-                f"holds parts that do not make up object {span.sha256[:12]}: one of its volumes was altered"))  # fmt: skip
+            self.result.broken.setdefault(
+                path,
+                _(
+                    "holds parts that do not make up object {sha256}: one of its volumes "
+                    "was altered",
+                    sha256=span.sha256[:12],
+                ),
+            )
         self.lacking.add(Span(span.sha256, span.size, 0, span.size))
 
     def _landed(self, span: Span) -> None:
@@ -305,26 +383,41 @@ class _Import:
             return
         files = {entry.path: entry.sha256 for entry in lock.entries}
         gone = self.store.missing((entry.sha256, -1) for entry in lock.entries)
-        gone |= {entry.sha256 for entry in lock.entries if not self.store.has(entry.sha256, entry.size)}
+        gone |= {
+            entry.sha256 for entry in lock.entries if not self.store.has(entry.sha256, entry.size)
+        }
         if gone:
-            self.lacking |= {Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone}
+            self.lacking |= {
+                Span(e.sha256, e.size, 0, e.size) for e in lock.entries if e.sha256 in gone
+            }
             self.result.incomplete[view.preset] = len(gone)
-            self._remember(entry.sha256 for entry in lock.entries)  # what pack left out is needed as well
+            self._remember(
+                entry.sha256 for entry in lock.entries
+            )  # what pack left out is needed as well
             return
         files[LOCK] = view.lock
-        sums = sums_of(files)
+        sums = sha256sums.render(files)
         if sha256_bytes(sums) != view.sums:
-            raise _altered(tr(f"묶음에 담긴 {view.preset}의 SHA256SUMS와 잠금이 서로 다릅니다. {josa(view.preset, '은', '는')} 두지 않았습니다",
-                              f"the bundle's SHA256SUMS of {view.preset} and its lock disagree; {view.preset} was not laid out"))  # fmt: skip
-        files[SUMS] = self.store.add_bytes(sums)
+            raise _altered(
+                _(
+                    "the bundle's SHA256SUMS of {preset} and its lock disagree; {preset} "
+                    "was not laid out",
+                    preset=view.preset,
+                )
+            )
+        files[sha256sums.NAME] = self.store.add_bytes(sums)
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
-            raise StorageError(tr(f"{folder}: 심볼릭 링크입니다", f"{folder} is a symbolic link"), hint=tr(
-                f"rm {folder}; 그다음 같은 명령을 다시 실행하십시오", f"rm {folder}; then the same command again"))  # fmt: skip
+            raise StorageError(
+                _("{folder} is a symbolic link", folder=folder),
+                hint=_("rm {folder}; then the same command again", folder=folder),
+            )
         signature = None
         if self.admission is not None:
             try:
-                signature = self.admission.lock_signature(view, self.store.path(view.lock).read_bytes())
+                signature = self.admission.lock_signature(
+                    view, self.store.path(view.lock).read_bytes()
+                )
             except Untrusted as error:
                 self.result.untrusted[view.preset] = str(error)
                 return
@@ -347,24 +440,31 @@ class _Import:
             self.result.incomplete[view.preset] = -1
             return None
         shown, size = lock_of(view.preset), path.stat().st_size
-        if size > MAX_LOCK:
-            raise _altered(tr(f"{shown}: 크기가 {size}바이트나 됩니다", f"{shown} has {size} bytes"))
+        if size > locks.MAX_BYTES:
+            raise _altered(_("{shown} has {size} bytes", shown=shown, size=size))
         text = path.read_bytes()
         # A lock's objects hold a hash each; text of any other shape could take far more memory than it has bytes.
-        if text.count(b"{") > len(text) // 100 + 64 or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64:
-            raise _altered(tr(f"{shown}: 잠금의 모양이 아닙니다", f"{shown} is not shaped like a lock"))
+        if (
+            text.count(b"{") > len(text) // 100 + 64
+            or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64
+        ):
+            raise _altered(_("{shown} is not shaped like a lock", shown=shown))
         try:
             lock = locks.load(path, shown=shown)
             lock.require_complete(shown)
         except RecursionError:
-            raise BundleError(tr(f"{shown}: 너무 깊게 중첩되어 있습니다", f"{shown} is nested too deeply"),
-                              hint=tr("다시 나르십시오", "carry it again")) from None  # fmt: skip
+            raise BundleError(
+                _("{shown} is nested too deeply", shown=shown), hint=_("carry it again")
+            ) from None
         except LockError as error:
             raise _altered(error.message, error.faults) from None
-        if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
+        if lock.preset != view.preset or {LOCK, sha256sums.NAME} & {
+            entry.path for entry in lock.entries
+        }:
             other = printable(lock.preset)[:128]
-            raise _altered(tr(f"{shown}: {other}의 것이거나 자기 자신이 들어 있습니다",
-                              f"{shown} is that of {other}, or lists itself"))  # fmt: skip
+            raise _altered(
+                _("{shown} is that of {other}, or lists itself", shown=shown, other=other)
+            )
         return lock
 
     def _tool(self) -> None:
@@ -373,7 +473,9 @@ class _Import:
         if not sha256 or self.store.intact(sha256):
             return
         spans = [piece.span for volume in self.scan.volumes for piece in self._pieces(volume)]
-        sizes = {span.size for span in [*spans, *(plan.spans if plan else ())] if span.sha256 == sha256}
+        sizes = {
+            span.size for span in [*spans, *(plan.spans if plan else ())] if span.sha256 == sha256
+        }
         self.lacking |= {Span(sha256, size, 0, size) for size in sizes}
         # Where the site had it by its inventory it is in no volume; with volumes unseen, nobody knows.
         self.tool_unknown = not sizes and plan is None and bool(self.scan.missing())
@@ -382,10 +484,10 @@ class _Import:
     # -- what is left to say
 
     def _names(self) -> dict[str, str]:
-        names: dict[str, str] = {self.scan.tool: tr("gapforge 저장소", "gapforge itself")}
+        names: dict[str, str] = {self.scan.tool: _("gapforge itself")}
         for view in self.scan.views:
             names.setdefault(view.lock, f"{view.preset}/{LOCK}")
-            names.setdefault(view.sums, f"{view.preset}/{SUMS}")
+            names.setdefault(view.sums, f"{view.preset}/{sha256sums.NAME}")
             if self.store.has(view.lock):
                 lock = locks.load(self.store.path(view.lock))
                 for entry in lock.entries:
@@ -404,13 +506,14 @@ class _Import:
             # A second copy may have had what this one fails.
             failing = [span for span in spans if not self._here(span)]
             shown = [
-                names.get(span.sha256) or tr(f"객체 {span.sha256[:12]}", f"object {span.sha256[:12]}")
+                names.get(span.sha256) or _("object {sha256}", sha256=span.sha256[:12])
                 for span in failing
             ]
             some, more = ", ".join(shown[:_SHOWN]), len(shown) - _SHOWN
-            some += tr(f" 외 {more}개", f" and {more} more") if more > 0 else ""
-            self.result.broken[path] += (tr(f"; 이 때문에 빠진 것: {some}", f"; it fails {some}") if shown else
-                                         tr("; 담긴 것은 모두 여기 있음", "; all that it holds is here"))  # fmt: skip
+            some += _(" and {more} more", more=more) if more > 0 else ""
+            self.result.broken[path] += (
+                _("; it fails {some}", some=some) if shown else _("; all that it holds is here")
+            )
 
     def _came(self, number: int) -> bool:
         """Whether all that a volume holds is here, as after an earlier run that saw it."""
@@ -427,7 +530,9 @@ class _Import:
         spans = self.lacking | set(self._spans)
         if self.scan.plan is not None:
             spans |= set(self.scan.plan.spans)
-        known = all(count >= 0 for count in self.result.incomplete.values()) and not self.tool_unknown
+        known = (
+            all(count >= 0 for count in self.result.incomplete.values()) and not self.tool_unknown
+        )
         volumes: list[int] = [] if known or self.scan.plan is not None else self.scan.missing()
         lacking = set()
         for span in spans:
@@ -435,31 +540,41 @@ class _Import:
                 held = self.partial.held(span.sha256, span.size)
                 parts = without((span.offset, span.end), held) if span.size else [(0, 0)]
                 lacking |= {Span(span.sha256, span.size, a, b - a) for a, b in merged(parts)}
-        return Request(self.scan.bundle, tuple(disjoint(lacking)), tuple(volumes), self.scan.views,
-                       self.scan.tool)  # fmt: skip
+        return Request(
+            self.scan.bundle,
+            tuple(disjoint(lacking)),
+            tuple(volumes),
+            self.scan.views,
+            self.scan.tool,
+        )
 
 
 def lock_of(preset: str) -> str:
     """What a person calls the lock that a bundle brought."""
-    return tr(f"묶음에 담긴 {preset}의 잠금", f"the bundle's lock of {preset}")
+    return _("the bundle's lock of {preset}", preset=preset)
 
 
 def _altered(message: str, faults: Sequence[Fault] = ()) -> BundleError:
-    return BundleError(message, faults=faults, hint=tr("누군가 묶음을 바꾸었습니다. 다시 나르십시오",
-                                                       "somebody altered the bundle; carry it again"))  # fmt: skip
+    return BundleError(
+        message, faults=faults, hint=_("somebody altered the bundle; carry it again")
+    )
 
 
 def _lack(count: int) -> str:
     if count < 0:
-        return tr("잠금부터 없음", "lacks its lock, and more")
-    return tr(f"객체 {count}개가 모자람", f"lacks {count} object{'s' if count != 1 else ''}")
+        return _("lacks its lock, and more")
+    return ngettext("lacks {count} object", "lacks {count} objects", count)
 
 
 def _number_in_name(path: Path, scan: Scan) -> int:
     """Which volume a file that cannot be read would be, by its name; 0 when its name does not say."""
-    stem, _, number = path.stem.rpartition("-")
+    stem, _separator, number = path.stem.rpartition("-")
     total = len(scan.plan.volumes) if scan.plan is not None else 0
-    return int(number) if stem == scan.bundle and number.isdecimal() and 1 <= int(number) <= total else 0
+    return (
+        int(number)
+        if stem == scan.bundle and number.isdecimal() and 1 <= int(number) <= total
+        else 0
+    )
 
 
 def _paths_of(lock_file: Path) -> Mapping[str, None]:

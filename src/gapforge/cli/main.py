@@ -14,12 +14,18 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.cli.parser import Parser, Unfilled
-from gapforge.core.errors import ERROR_CLASSES, GapforgeError, InternalError, Interrupted, UsageError
-from gapforge.core.files import storage_error
-from gapforge.core.project import Project
-from gapforge.core.shapes import nearest
-from gapforge.core.text import tr
+from gapforge.base.errors import (
+    ERROR_CLASSES,
+    GapforgeError,
+    InternalError,
+    Interrupted,
+    UsageError,
+)
+from gapforge.base.files import storage_error
+from gapforge.base.i18n import _
+from gapforge.base.project import Project
+from gapforge.cli.argument_parser import Parser, Unfilled
+from gapforge.model.schema import nearest
 
 # In the order in which a project is worked through. Each is a module of this package with HELP,
 # add_arguments(parser) and run(args, project) -> exit code. Only the verb that is asked for is imported.
@@ -48,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
     """Run one verb; return the process's exit code. Prints every error itself."""
     as_json = "--json" in argv
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no UTF-8; what JSON writes too
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for file names that are no UTF-8; what JSON writes too
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _terminate)
@@ -59,20 +67,21 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        error: GapforgeError = Interrupted(tr("중단했습니다", "interrupted"),
-                                           hint=tr("같은 명령을 다시 실행하면 이어집니다",
-                                                   "run the same command again to go on"))  # fmt: skip
+        error: GapforgeError = Interrupted(
+            _("interrupted"), hint=_("run the same command again to go on")
+        )
     except GapforgeError as raised:
         error = raised
     except OSError as raised:
         error = storage_error(raised)
     except RecursionError:
-        error = InternalError(tr("입력이 너무 깊이 중첩되어 있습니다", "input is nested too deeply"))
+        error = InternalError(_("input is nested too deeply"))
     except Exception as raised:  # noqa: BLE001 - the last line of defence against a traceback for a user
         kept = _save_traceback()
-        error = InternalError(tr(f"gapforge의 버그입니다: {type(raised).__name__}: {raised}",
-                                 f"a bug in gapforge: {type(raised).__name__}: {raised}"),
-                              hint=tr(f"이 파일과 함께 알려 주십시오: {kept}", f"please report it with {kept}"))  # fmt: skip
+        error = InternalError(
+            _("a bug in gapforge: {kind}: {raised}", kind=type(raised).__name__, raised=raised),
+            hint=_("please report it with {kept}", kept=kept),
+        )
     if as_json:
         print(json.dumps(error.to_json(), ensure_ascii=False, indent=2))
     print(error.render(), file=sys.stderr)
@@ -84,29 +93,36 @@ def _run(argv: Sequence[str]) -> int:
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = Parser(
         prog="gapforge",
-        description=tr("GPU 소프트웨어 스택을 망분리 현장으로 옮겨 빌드합니다.",
-                       "Carries a GPU software stack across an air gap and builds it there."),
+        description=_("Carries a GPU software stack across an air gap and builds it there."),
         epilog=_exit_codes(),
         formatter_class=Unfilled,
-    )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"gapforge {__version__}",
-                        help=tr("버전을 출력", "show the version and exit"))  # fmt: skip
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"gapforge {__version__}",
+        help=_("show the version and exit"),
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     wanted = [verb] if verb in VERBS else list(VERBS)
     if verb is not None and verb not in VERBS:
-        raise UsageError(tr(f'"{verb}": 없는 명령입니다', f'there is no verb "{verb}"') + nearest(verb, VERBS),
-                         hint="./gapforge --help")  # fmt: skip
+        raise UsageError(
+            _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
+            hint="./gapforge --help",
+        )
     modules = {}
     for name in wanted:
-        module = importlib.import_module(f"gapforge.cli.{name}")
+        module = importlib.import_module(f"gapforge.cli.verbs.{name}")
         modules[name] = module
-        about = tr(module.HELP["ko"], module.HELP["en"])
+        about = _(module.HELP)
         module.add_arguments(verbs.add_parser(name, help=about, description=about))
     args, strange = parser.parse_known_args(list(argv))
     if strange:
         named = verbs.choices[args.verb] if args.verb else parser
-        raise UsageError(tr(f"모르는 인자입니다: {' '.join(strange)}", f"unrecognized arguments: {' '.join(strange)}"),
-                         hint=f"./{named.prog} --help")  # fmt: skip
+        raise UsageError(
+            _("unrecognized arguments: {strange}", strange=" ".join(strange)),
+            hint=f"./{named.prog} --help",
+        )
     if args.verb is None:
         parser.print_help()
         return 0
@@ -115,8 +131,10 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _exit_codes() -> str:
-    codes = "  ".join(f"{c.exit_code} {c.cause}" for c in sorted(ERROR_CLASSES, key=lambda c: c.exit_code))
-    return tr("종료 코드: 0 성공  ", "exit codes: 0 success  ") + codes
+    codes = "  ".join(
+        f"{c.exit_code} {c.cause}" for c in sorted(ERROR_CLASSES, key=lambda c: c.exit_code)
+    )
+    return _("exit codes: 0 success  ") + codes
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -13,12 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.core import process
-from gapforge.core.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError, ToolError
-from gapforge.core.foreign import os_says
-from gapforge.core.text import tr
-from gapforge.engine.base import BuildRequest, EngineInfo, OnLine
-from gapforge.engine.buildlog import KEPT_LINES, BuildLog
+from gapforge.base import process
+from gapforge.base.errors import (
+    BuildError,
+    EngineError,
+    GapforgeError,
+    SecretError,
+    StorageError,
+    ToolError,
+)
+from gapforge.base.i18n import _
+from gapforge.base.system_errors import os_says
+from gapforge.engine.build_log import KEPT_LINES, BuildLog
+from gapforge.engine.protocol import BuildRequest, EngineInfo, OnLine
 
 ANSWER_TIMEOUT = 60.0  # seconds for questions that move no image bytes
 REMOVE_TIMEOUT = 120.0  # seconds; removing an image or container deletes many files
@@ -27,16 +34,19 @@ TIMED_OUT = 124  # what timeout(1) exits with
 
 # Variables that steer the client itself. One that a container or build argument wants too cannot travel in
 # the client's environment.
-_STEERING = re.compile(r"(DOCKER|BUILDKIT|BUILDX|MOBY|LD|OTEL)_.*|PATH|HOME|TMPDIR|SSL_CERT_(FILE|DIR)")
+_STEERING = re.compile(
+    r"(DOCKER|BUILDKIT|BUILDX|MOBY|LD|OTEL)_.*|PATH|HOME|TMPDIR|SSL_CERT_(FILE|DIR)"
+)
 
-# no tr: Docker's own words, in lower case, when the client reaches no daemon that it can talk to
-_LOST = re.compile("cannot connect to the docker daemon|error during connect|is the docker daemon running|"
-                   "failed to connect to the docker api|unable to resolve docker endpoint|"
-                   "(minimum|maximum) supported api version")  # fmt: skip
+_LOST = re.compile(
+    "cannot connect to the docker daemon|error during connect|is the docker daemon running|"
+    "failed to connect to the docker api|unable to resolve docker endpoint|"
+    "(minimum|maximum) supported api version"
+)
 
 
 class DockerEngine(ABC):
-    """What both ways of building with Docker share; see ``gapforge.engine.base.Engine`` for the promises."""
+    """What both ways of building with Docker share; see ``gapforge.engine.protocol.Engine`` for the promises."""
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
@@ -50,7 +60,13 @@ class DockerEngine(ABC):
 
         Raises SecretError for a build argument whose name steers the docker client itself.
         """
-        argv = [self.info.client, *self.build_verb(), "--network=none", "--progress=plain", "--pull=false"]
+        argv = [
+            self.info.client,
+            *self.build_verb(),
+            "--network=none",
+            "--progress=plain",
+            "--pull=false",
+        ]
         if request.no_cache:
             argv.append("--no-cache")
         argv += ["--file", str(request.dockerfile)]
@@ -60,10 +76,17 @@ class DockerEngine(ABC):
             argv += ["--build-arg", f"{name}={value}"]
         for name in sorted(request.build_arg_env):
             if _STEERING.fullmatch(name):
-                raise SecretError(tr(f".env의 키 {name}: 빌드 인자로 쓸 수 없습니다. docker 클라이언트의 동작을 바꾸는 변수입니다",
-                                     f"the .env key {name} cannot be a build argument: it steers the docker client itself"),
-                                  hint=tr(".env와 프리셋에서 다른 이름을 쓰거나, 비밀 마운트로 전달하십시오",
-                                          "give it another name in .env and in the preset, or pass it as a secret mount"))  # fmt: skip
+                raise SecretError(
+                    _(
+                        "the .env key {name} cannot be a build argument: it steers the "
+                        "docker client itself",
+                        name=name,
+                    ),
+                    hint=_(
+                        "give it another name in .env and in the preset, or pass it as a "
+                        "secret mount"
+                    ),
+                )
             argv += ["--build-arg", name]
         for key, file in sorted(request.secrets.items()):
             argv += ["--secret", ",".join((_csv(f"id={key}"), _csv(f"src={file}")))]
@@ -112,11 +135,13 @@ class DockerEngine(ABC):
         """Bytes that the image's layers take, unpacked. EngineError when there is no such image."""
         found = self._inspect(name)
         if found is None:
-            raise EngineError(tr(f"엔진에 {name} 이미지가 없습니다", f"the engine has no image {name}"))
+            raise EngineError(_("the engine has no image {name}", name=name))
         if self.info.image_store == "classic":
             return int(found["Size"])
         # The containerd store counts the packed layers in "Size"; history has what each takes unpacked.
-        history = self._ask("image", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}", name)
+        history = self._ask(
+            "image", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}", name
+        )
         return sum(int(line) for line in history.split())
 
     def tag(self, name: str, new_name: str) -> None:
@@ -126,7 +151,6 @@ class DockerEngine(ABC):
     def untag(self, name: str) -> None:
         """Take a name away (an image's last name goes with the image); no error when there is none."""
         result = self._run(["image", "rm", "--no-prune", name], timeout=REMOVE_TIMEOUT)
-        # no tr: Docker's own words
         if result.code != 0 and "no such image" not in result.errors.lower():
             raise self._failure(f"docker image rm {name}", result.errors)
 
@@ -163,8 +187,15 @@ class DockerEngine(ABC):
         except process.TimedOut:
             self._remove_container(name)
             said = process.quoted(command)
-            return TIMED_OUT, "", tr(f"{timeout:g}초 안에 끝나지 않아 중단함: {said}",
-                                     f"ended after {timeout:g} s without finishing: {said}")  # fmt: skip
+            return (
+                TIMED_OUT,
+                "",
+                _(
+                    "ended after {timeout:g} s without finishing: {said}",
+                    timeout=timeout,
+                    said=said,
+                ),
+            )
         except BaseException:
             self._remove_container(name)
             raise
@@ -185,7 +216,6 @@ class DockerEngine(ABC):
                 result = self._run(["rm", "--force", "--volumes", name], timeout=REMOVE_TIMEOUT)
             except GapforgeError:
                 return  # the error that brought us here says more
-            # no tr: Docker's own words
             if "no such container" not in (result.errors + result.output).lower():
                 return
 
@@ -195,10 +225,21 @@ class DockerEngine(ABC):
     def _client_env(self) -> dict[str, str | None]:
         return client_env(self.info.host)
 
-    def _run(self, argv: Sequence[str], *, timeout: float = ANSWER_TIMEOUT, stdin: str | None = None,
-             env: Mapping[str, str] | None = None) -> process.Result:  # fmt: skip
-        return process.run([self.info.client, *argv], env={**(env or {}), **self._client_env()},
-                           timeout=timeout, stdin=stdin, check=False)  # fmt: skip
+    def _run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = ANSWER_TIMEOUT,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> process.Result:
+        return process.run(
+            [self.info.client, *argv],
+            env={**(env or {}), **self._client_env()},
+            timeout=timeout,
+            stdin=stdin,
+            check=False,
+        )
 
     def _ask(self, *argv: str) -> str:
         try:
@@ -217,52 +258,65 @@ class DockerEngine(ABC):
         if result.code == 0:
             parsed: dict[str, Any] = json.loads(result.output)
             return parsed
-        if "no such image" in result.errors.lower():  # no tr: Docker's own words
+        if "no such image" in result.errors.lower():
             return None
         raise self._failure(f"docker image inspect {name}", result.errors)
 
     def _failure(self, what: str, text: str) -> GapforgeError:
-        if "no space left on device" in text:  # no tr: the system's own words
+        if "no space left on device" in text:
             return self._disk_full(what)
         if reason := unreachable(text):
             return EngineError(f"{what}: {reason}", hint=hint_for(text))
         said = text.strip()
-        return EngineError(tr(f"{what} 명령이 실패했습니다:\n{said}", f"{what} failed:\n{said}"))
+        return EngineError(_("{what} failed:\n{said}", what=what, said=said))
 
     def _disk_full(self, what: str) -> StorageError:
-        where = self.info.root_dir or tr("엔진의 폴더", "its folder")
-        return StorageError(tr(f"{what}: 엔진의 디스크가 가득 찼습니다 ({where})",
-                               f"{what}: the engine's disk is full ({where})"),
-                            hint=tr("무엇이 공간을 차지하는지 보고(docker system df) 공간을 비운 뒤 같은 명령을 다시 실행하십시오. 끝난 레이어는 남아 있습니다",
-                                    "see what takes the room: docker system df; finished layers are kept, so make room "
-                                    "and run the same command again"))  # fmt: skip
+        where = self.info.root_dir or _("its folder")
+        return StorageError(
+            _("{what}: the engine's disk is full ({where})", what=what, where=where),
+            hint=_(
+                "see what takes the room: docker system df; finished layers are kept, so "
+                "make room and run the same command again"
+            ),
+        )
 
     def _build_failure(self, log: BuildLog, code: int, request: BuildRequest) -> GapforgeError:
         text = "\n".join((log.reason, *log.last))
-        if "no space left on device" in text:  # no tr: the system's own words
-            return self._disk_full(tr("빌드", "the build"))
+        if "no space left on device" in text:
+            return self._disk_full(_("the build"))
         if not log.failed_step and (reason := unreachable(text)):
-            return EngineError(tr(f"빌드 중에 엔진과 연결이 끊어졌습니다: {reason}", f"the build lost its engine: {reason}"),
-                               hint=hint_for(text))  # fmt: skip
+            return EngineError(
+                _("the build lost its engine: {reason}", reason=reason), hint=hint_for(text)
+            )
         tail = log.tail()
         if not log.failed_step:
-            return BuildError(tr(f"엔진이 빌드를 거부했습니다 (종료 코드 {code}):\n{tail}",
-                                 f"the engine refused the build (exit code {code}):\n{tail}"))  # fmt: skip
-        hint = tr("위는 그 단계의 마지막 출력입니다. 원인을 고친 뒤 같은 명령을 다시 실행하십시오 (끝난 단계는 남아 있습니다)",
-                  "the lines above are the step's own last words; repair that, then run the same command again "
-                  "(finished steps are kept)")  # fmt: skip
+            return BuildError(
+                _("the engine refused the build (exit code {code}):\n{tail}", code=code, tail=tail)
+            )
+        hint = _(
+            "the lines above are the step's own last words; repair that, then run the "
+            "same command again (finished steps are kept)"
+        )
         if re.search(
-            # no tr: BuildKit's own words
             r"load metadata|resolve source metadata|docker-image://|pull access denied",
             f"{log.failed_step} {log.reason}",
         ):
-            hint = tr("기반 이미지가 엔진에 로컬 이름으로 없거나, Dockerfile이 내려받아야 하는 이미지를 가리킵니다. 빌드는 이미지를 내려받지 않습니다",
-                      "a base image is not in the engine under its local name, or the Dockerfile names one that must be "
-                      "pulled; builds never pull")  # fmt: skip
+            hint = _(
+                "a base image is not in the engine under its local name, or the "
+                "Dockerfile names one that must be pulled; builds never pull"
+            )
         reason = f"\n    {log.reason}" if log.reason else ""
-        target = tr(f"타깃 {request.target}의 ", f" of target {request.target}") if request.target else ""
-        return BuildError(tr(f"{target}단계가 실패했습니다: {log.failed_step}\n{tail}{reason}",
-                             f"a step{target} failed: {log.failed_step}\n{tail}{reason}"), hint=hint)  # fmt: skip
+        target = _(" of target {target}", target=request.target) if request.target else ""
+        return BuildError(
+            _(
+                "a step{target} failed: {failed_step}\n{tail}{reason}",
+                target=target,
+                failed_step=log.failed_step,
+                tail=tail,
+                reason=reason,
+            ),
+            hint=hint,
+        )
 
 
 class BuildKitEngine(DockerEngine):
@@ -281,20 +335,26 @@ class BuildxEngine(DockerEngine):
 
     def build_verb(self) -> list[str]:
         verb = ["buildx", "build", "--builder", "default", "--load"]
-        if version_of(self.info.builder) >= (0, 10):  # which began to attach provenance, with the time in it
+        if version_of(self.info.builder) >= (
+            0,
+            10,
+        ):  # which began to attach provenance, with the time in it
             verb.append("--provenance=false")
         return verb
 
 
 def no_daemon_hint() -> str:
     """How to come by a daemon."""
-    return tr("Docker를 시작하거나(sudo systemctl start docker) 이 프로젝트의 전용 엔진을 시작하십시오: ./gapforge engine start",
-              "start Docker (sudo systemctl start docker), or this project's own engine: ./gapforge engine start")  # fmt: skip
+    return _(
+        "start Docker (sudo systemctl start docker), or this project's own engine: "
+        "./gapforge engine start"
+    )
 
 
 def _silent(error: ToolError) -> EngineError:
-    return EngineError(tr(f"엔진이 응답하지 않습니다: {error.message}", f"the engine does not answer: {error.message}"),
-                       hint=no_daemon_hint())  # fmt: skip
+    return EngineError(
+        _("the engine does not answer: {message}", message=error.message), hint=no_daemon_hint()
+    )
 
 
 def client_env(host: str) -> dict[str, str | None]:
@@ -318,9 +378,10 @@ def unreachable(text: str) -> str:
     """Why the client could not reach its daemon, in one line; "" when ``text`` does not say so."""
     for line in text.splitlines():
         low = line.lower()
-        # no tr: Docker's own words
-        if "permission denied" in low and ("docker" in low and ("socket" in low or "dial unix" in low)):
-            return tr("엔진의 소켓에 접근할 권한이 없음: ", "permission denied on the engine's socket: ") + line.strip()
+        if "permission denied" in low and (
+            "docker" in low and ("socket" in low or "dial unix" in low)
+        ):
+            return _("permission denied on the engine's socket: ") + line.strip()
         if _LOST.search(low):
             return line.strip()
     return ""
@@ -329,37 +390,47 @@ def unreachable(text: str) -> str:
 def hint_for(text: str) -> str:
     """The next command for what the client said about an engine that it cannot use."""
     low = text.lower()
-    if "permission denied" in low:  # no tr: Docker's own words
+    if "permission denied" in low:
         user = os.environ.get("USER") or "$USER"
-        return tr(f"docker 그룹의 구성원이 되십시오: sudo usermod -aG docker {user}; 그다음 다시 로그인하거나, 이 셸에서 newgrp docker",
-                  f"become a member of the docker group: sudo usermod -aG docker {user}; then log in again, "
-                  "or in this shell: newgrp docker")  # fmt: skip
+        return _(
+            "become a member of the docker group: sudo usermod -aG docker {user}; then "
+            "log in again, or in this shell: newgrp docker",
+            user=user,
+        )
     if "api version" in low:
-        return tr("docker 클라이언트와 데몬의 버전 차이가 너무 큽니다. 데몬과 함께 설치된 클라이언트를 쓰십시오 (GAPFORGE_DOCKER=/usr/bin/docker)",
-                  "the docker client and daemon are too far apart; use the client that came with the daemon (GAPFORGE_DOCKER=/usr/bin/docker)")  # fmt: skip
+        return _(
+            "the docker client and daemon are too far apart; use the client that came "
+            "with the daemon (GAPFORGE_DOCKER=/usr/bin/docker)"
+        )
     if "docker endpoint" in low:
-        return tr("docker 컨텍스트가 없습니다: docker context ls; 또는 unset DOCKER_CONTEXT",
-                  "the docker context does not exist: docker context ls; or unset DOCKER_CONTEXT")  # fmt: skip
+        return _("the docker context does not exist: docker context ls; or unset DOCKER_CONTEXT")
     return no_daemon_hint()
 
 
 def _csv(field: str) -> str:
     """``--secret`` is read as one line of CSV; a comma or quote in a path must be quoted."""
     if "\n" in field or "\r" in field:
-        raise SecretError(tr(f"비밀 파일의 이름에 줄바꿈이 있습니다: {field!r}",
-                             f"a secret's file name holds a line break: {field!r}"))  # fmt: skip
+        raise SecretError(_("a secret's file name holds a line break: {field!r}", field=field))
     return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"') else field
 
 
 def _secret_values(request: BuildRequest) -> list[str]:
     """Every form in which a secret of this request might turn up in the log."""
-    values = [request.secret_env[name] for name in request.build_arg_env if name in request.secret_env]
+    values = [
+        request.secret_env[name] for name in request.build_arg_env if name in request.secret_env
+    ]
     for key, file in request.secrets.items():
         try:
             values.append(Path(file).read_bytes().decode("utf-8", "replace"))
         except OSError as error:
-            raise SecretError(tr(f"비밀 {key}: {file}에서 읽을 수 없습니다: {os_says(error)}",
-                                 f"the secret {key} cannot be read from {file}: {os_says(error)}")) from error  # fmt: skip
+            raise SecretError(
+                _(
+                    "the secret {key} cannot be read from {file}: {why}",
+                    key=key,
+                    file=file,
+                    why=os_says(error),
+                )
+            ) from error
     forms: list[str] = []
     for value in values:
         forms += [

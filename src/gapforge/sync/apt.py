@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gapforge.core import debindex, process
-from gapforge.core.errors import Fault, FetchError, ResolveError, ToolError
-from gapforge.core.files import SAFE_NAME, sha256_file, write_text
-from gapforge.core.preset import AptSource
-from gapforge.core.text import tr
-from gapforge.sync import aptfaults, oci
-from gapforge.sync.aptfaults import shown_line
-from gapforge.sync.aptroot import IsolatedApt, file_uri
-from gapforge.sync.imagefiles import read_files
+from gapforge.base import process
+from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
+from gapforge.base.files import SAFE_NAME, sha256_file, write_text
+from gapforge.base.i18n import _, pgettext
+from gapforge.model import debian_control
+from gapforge.model.preset import AptSource
+from gapforge.sync import apt_errors, oci_layout
+from gapforge.sync.apt_errors import shown_line
+from gapforge.sync.apt_root import IsolatedApt, file_uri
+from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.network import Network
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
@@ -62,8 +63,14 @@ class AptRoot:
     when an index cannot be had or trusted, ResolveError when the base is no Debian or Ubuntu.
     """
 
-    def __init__(self, layout: Path, extra: tuple[AptSource, ...], workdir: Path, network: Network,
-                 local_repo: Path | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        layout: Path,
+        extra: tuple[AptSource, ...],
+        workdir: Path,
+        network: Network,
+        local_repo: Path | None = None,
+    ) -> None:
         self._arguments = (layout, extra, workdir, local_repo)
         self._network = network
         self._apt: IsolatedApt | None = None
@@ -71,7 +78,7 @@ class AptRoot:
 
     def __enter__(self) -> AptRoot:
         layout, extra, workdir, local_repo = self._arguments
-        files = read_files(oci.read_layout(layout))
+        files = read_files(oci_layout.read_layout(layout))
         self._apt = IsolatedApt(files, extra, workdir, self._network, local_repo)
         try:
             self._apt.update()
@@ -81,7 +88,10 @@ class AptRoot:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._apt is not None:
             self._apt.close()
@@ -90,7 +100,7 @@ class AptRoot:
     @property
     def apt(self) -> IsolatedApt:
         if self._apt is None:
-            raise RuntimeError("AptRoot is a context manager; enter it first")  # no tr: for programmers
+            raise RuntimeError("AptRoot is a context manager; enter it first")
         return self._apt
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
@@ -103,10 +113,11 @@ class AptRoot:
             return []
         self._prefer_pinned(packages)
         done = self.apt.run(
-            ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages], check=False
+            ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages],
+            check=False,
         )
         if done.code != 0:
-            raise aptfaults.unresolvable(self.apt, packages)
+            raise apt_errors.unresolvable(self.apt, packages)
         found = []
         for line in done.output.splitlines():
             match = _URI_LINE.fullmatch(line.strip())
@@ -125,19 +136,39 @@ class AptRoot:
             self.apt.add_source_indexes()
             self._has_sources = True
         done = self.apt.run(
-            ["apt-get", "source", "-qq", "--print-uris", "--only-source", "--download-only", "--", name], check=False
+            [
+                "apt-get",
+                "source",
+                "-qq",
+                "--print-uris",
+                "--only-source",
+                "--download-only",
+                "--",
+                name,
+            ],
+            check=False,
         )
         if done.code != 0:
-            raise ResolveError(tr(f'기반 이미지의 APT 소스에 "{name}" 소스 패키지가 없습니다',
-                                  f'there is no source package "{name}" in the base image\'s APT sources'),
-                               faults=[Fault(name, shown_line(_last(done.errors)))],
-                               hint=tr('프리셋의 "apt-source"를 고치십시오', 'correct "apt-source" in the preset'))  # fmt: skip
-        files = {match[2]: (match[1], int(match[3])) for line in done.output.splitlines()
-                 if (match := _URI_LINE.fullmatch(line.strip()))}  # fmt: skip
+            raise ResolveError(
+                _(
+                    'there is no source package "{name}" in the base image\'s APT sources',
+                    name=name,
+                ),
+                faults=[Fault(name, shown_line(_last(done.errors)))],
+                hint=_('correct "apt-source" in the preset'),
+            )
+        files = {
+            match[2]: (match[1], int(match[3]))
+            for line in done.output.splitlines()
+            if (match := _URI_LINE.fullmatch(line.strip()))
+        }
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
-        for stanza in debindex.parse(described):
-            hashes = {words[2]: (int(words[1]), words[0]) for line in stanza.get("checksums-sha256", "").splitlines()
-                      if len(words := line.split()) == 3}  # fmt: skip
+        for stanza in debian_control.parse(described):
+            hashes = {
+                words[2]: (int(words[1]), words[0])
+                for line in stanza.get("checksums-sha256", "").splitlines()
+                if len(words := line.split()) == 3
+            }
             if not set(files) <= set(hashes):
                 continue  # another version of the same package
             version = stanza["version"]
@@ -145,16 +176,36 @@ class AptRoot:
             for file in sorted(files):
                 if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
                     size, sha256 = hashes[file]
-                    return SourceFile(name, file, re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream), version, size, sha256,
-                                      "apt:base", files[file][0])  # fmt: skip
+                    return SourceFile(
+                        name,
+                        file,
+                        re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
+                        version,
+                        size,
+                        sha256,
+                        "apt:base",
+                        files[file][0],
+                    )
             held = ", ".join(sorted(files))
-            raise ResolveError(tr(f'소스 패키지 "{name}" {version}에 원본 tar 파일이 없습니다',
-                                  f'source package "{name}" {version} has no upstream tarball'),
-                               faults=[Fault(name, tr(f"들어 있는 파일: {held}", f"holds {held}"), f"{name}_{upstream}.orig.tar.*")],
-                               hint=_own_address())  # fmt: skip
-        raise ResolveError(tr(f'색인에 소스 패키지 "{name}"의 파일에 대한 SHA-256이 없습니다',
-                              f'the index of source package "{name}" gives no SHA-256 for its files'),
-                           hint=_own_address())  # fmt: skip
+            raise ResolveError(
+                _(
+                    'source package "{name}" {version} has no upstream tarball',
+                    name=name,
+                    version=version,
+                ),
+                faults=[
+                    Fault(
+                        name,
+                        pgettext("files", "holds {held}", held=held),
+                        f"{name}_{upstream}.orig.tar.*",
+                    )
+                ],
+                hint=_own_address(),
+            )
+        raise ResolveError(
+            _('the index of source package "{name}" gives no SHA-256 for its files', name=name),
+            hint=_own_address(),
+        )
 
     # -- resolving
 
@@ -163,11 +214,16 @@ class AptRoot:
 
         ``?*`` because APT refuses ``*`` together with a version.
         """
-        versions = list(dict.fromkeys(p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)))
+        versions = list(
+            dict.fromkeys(
+                p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)
+            )
+        )
         builds = dict.fromkeys(match[0] for v in versions if (match := _CUDA_BUILD.search(v)))
         pins = [(version, 990) for version in versions] + [(f"*{build}", 980) for build in builds]
         text = "\n".join(
-            f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n" for version, priority in pins
+            f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n"
+            for version, priority in pins
         )
         (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
 
@@ -177,44 +233,68 @@ class AptRoot:
         for uri, name, size in found:
             package, version, architecture = name.removesuffix(".deb").split("_")
             wanted[package, version.replace("%3a", ":"), architecture] = (uri, size)
-        names = [f"{package}={version}" for package, version, _ in wanted]
+        names = [f"{package}={version}" for package, version, _unused in wanted]
         stanzas: list[dict[str, str]] = []
         for start in range(0, len(names), _SHOW_AT_ONCE):
-            stanzas += debindex.parse(
-                self.apt.run(["apt-cache", "show", "--", *names[start : start + _SHOW_AT_ONCE]]).output
+            stanzas += debian_control.parse(
+                self.apt.run(
+                    ["apt-cache", "show", "--", *names[start : start + _SHOW_AT_ONCE]]
+                ).output
             )
         debs: dict[str, DebFile] = {}
         for stanza in stanzas:
-            key = (stanza.get("package", ""), stanza.get("version", ""), stanza.get("architecture", ""))
+            key = (
+                stanza.get("package", ""),
+                stanza.get("version", ""),
+                stanza.get("architecture", ""),
+            )
             if key not in wanted or "filename" not in stanza:
                 continue
             uri, size = wanted[key]
             # One version may stand in several repositories with different bytes; take the one APT chose.
-            if not _plain(uri).endswith("/" + _plain(stanza["filename"])) or int(stanza.get("size", "0")) != size:
+            if (
+                not _plain(uri).endswith("/" + _plain(stanza["filename"]))
+                or int(stanza.get("size", "0")) != size
+            ):
                 continue
             if not stanza.get("sha256"):
-                raise ResolveError(tr(f"색인에 {key[0]} {key[1]}의 SHA-256이 없습니다", f"the index gives no SHA-256 for {key[0]} {key[1]}"),
-                                   hint=tr("SHA-256이 있는 소스를 쓰십시오", "use a source that does"))  # fmt: skip
+                raise ResolveError(
+                    _("the index gives no SHA-256 for {key} {key_2}", key=key[0], key_2=key[1]),
+                    hint=_("use a source that does"),
+                )
             package, version, architecture = key
             file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
             if not SAFE_NAME.fullmatch(file):
-                raise ResolveError(tr(f"{package} {version}: 쓸 수 없는 파일 이름입니다: {file!r}",
-                                      f"{package} {version}: {file!r} is not a usable file name"))  # fmt: skip
-            deb = DebFile(
-                package, version, architecture, file, size, stanza["sha256"], self.apt.origin(uri), file_uri(uri)
-            )
-            if file in debs and debs[file].sha256 != deb.sha256:
                 raise ResolveError(
-                    tr(
-                        f"서로 다른 두 패키지의 파일 이름이 같습니다: {file}",
-                        f"two different packages would both be {file}",
+                    _(
+                        "{package} {version}: {file!r} is not a usable file name",
+                        package=package,
+                        version=version,
+                        file=file,
                     )
                 )
+            deb = DebFile(
+                package,
+                version,
+                architecture,
+                file,
+                size,
+                stanza["sha256"],
+                self.apt.origin(uri),
+                file_uri(uri),
+            )
+            if file in debs and debs[file].sha256 != deb.sha256:
+                raise ResolveError(_("two different packages would both be {file}", file=file))
             debs[file] = deb
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
-            raise ResolveError(tr("APT가 고른 패키지가 색인에 없습니다", "APT chose packages that its index does not describe"),
-                               faults=[Fault(f"{p}={v}", tr(f"{a}용이 색인에 없음", f"for {a}, not in the index")) for p, v, a in sorted(missing)])  # fmt: skip
+            raise ResolveError(
+                _("APT chose packages that its index does not describe"),
+                faults=[
+                    Fault(f"{p}={v}", _("for {a}, not in the index", a=a))
+                    for p, v, a in sorted(missing)
+                ],
+            )
         return sorted(debs.values(), key=lambda deb: deb.file)
 
     def _check_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
@@ -227,20 +307,29 @@ class AptRoot:
             if match and match[1] not in pinned:
                 fitting = [
                     v
-                    for v in aptfaults.versions(self.apt, deb.package)
+                    for v in apt_errors.versions(self.apt, deb.package)
                     if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
                 ]
-                one = tr(" 또는 ", " or ").join(sorted(pinned))
-                faults.append(Fault(deb.package, tr(f"선택된 버전이 {deb.version}임", f"would come as {deb.version}"),
-                                    f"{deb.package}={fitting[0]}" if fitting else
-                                    tr(f"CUDA {one}용 빌드(가진 소스가 없음)", f"a build for CUDA {one}; no source has one")))  # fmt: skip
+                one = _(" or ").join(sorted(pinned))
+                faults.append(
+                    Fault(
+                        deb.package,
+                        _("would come as {version}", version=deb.version),
+                        f"{deb.package}={fitting[0]}"
+                        if fitting
+                        else _("a build for CUDA {one}; no source has one", one=one),
+                    )
+                )
         if faults:
-            of = tr(", ", " and ").join(sorted(pinned))
-            raise ResolveError(tr(f"고정한 패키지는 CUDA {of}용인데 그 의존성은 그렇지 않습니다",
-                                  f"pinned packages are built for CUDA {of}, but their dependencies would not be"),
-                               faults=faults,
-                               hint=tr("이 패키지들도 프리셋에서 고정하거나 맞는 빌드가 있는 소스를 적으십시오",
-                                       "pin these too in the preset, or name a source that has the fitting builds"))  # fmt: skip
+            of = _(" and ").join(sorted(pinned))
+            raise ResolveError(
+                _(
+                    "pinned packages are built for CUDA {of}, but their dependencies would not be",
+                    of=of,
+                ),
+                faults=faults,
+                hint=_("pin these too in the preset, or name a source that has the fitting builds"),
+            )
 
 
 def _plain(path: str) -> str:
@@ -251,14 +340,11 @@ def _plain(path: str) -> str:
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else tr("APT가 이유를 밝히지 않음", "APT gave no reason")
+    return lines[-1] if lines else _("APT gave no reason")
 
 
 def _own_address() -> str:
-    return tr(
-        '프리셋의 "urls"에 아카이브의 주소를 직접 적으십시오',
-        'give the archive\'s own address under "urls" in the preset',
-    )
+    return _('give the archive\'s own address under "urls" in the preset')
 
 
 def write_index(folder: Path) -> tuple[Path, Path]:
@@ -275,19 +361,21 @@ def write_index(folder: Path) -> tuple[Path, Path]:
         except ToolError as error:
             if error.hint:  # dpkg-deb itself is missing
                 raise
-            faults.append(
-                Fault(str(file), tr("deb 패키지가 아님", "is not a Debian package"), tr("deb 패키지", "a .deb"))
-            )
+            faults.append(Fault(str(file), _("is not a Debian package"), _("a .deb")))
             return ""
-        return debindex.stanza_for(control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file))
+        return debian_control.stanza_for(
+            control, file=file.name, size=file.stat().st_size, sha256=sha256_file(file)
+        )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         stanzas = list(pool.map(describe, files))
     if faults:
-        raise FetchError(tr(f"{folder}에 패키지가 아닌 파일이 있습니다", f"{folder} holds files that are no packages"),
-                         faults=sorted(faults),
-                         hint=tr("그 파일들을 지우고 다시 받으십시오", "delete them, then sync again"))  # fmt: skip
-    text = debindex.join_stanzas(stanzas)
+        raise FetchError(
+            _("{folder} holds files that are no packages", folder=folder),
+            faults=sorted(faults),
+            hint=_("delete them, then sync again"),
+        )
+    text = debian_control.join_stanzas(stanzas)
     write_text(folder / "Packages", text)
-    write_text(folder / "Release", debindex.release_text(text.encode()))
+    write_text(folder / "Release", debian_control.release_text(text.encode()))
     return folder / "Packages", folder / "Release"

@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 
-from gapforge.core import process
-from gapforge.core.errors import Fault, FetchError, Interrupted
-from gapforge.core.files import CHUNK, sha256_bytes, storage_errors
-from gapforge.core.foreign import unreadable
-from gapforge.core.progress import Progress, human_bytes
-from gapforge.core.store import Store
-from gapforge.core.text import josa, tr
-from gapforge.sync.network import Network, shown
+from gapforge.base import process
+from gapforge.base.addresses import without_credentials
+from gapforge.base.errors import Fault, FetchError, Interrupted
+from gapforge.base.files import CHUNK, sha256_bytes, storage_errors
+from gapforge.base.i18n import _, ngettext
+from gapforge.base.progress import Progress, human_bytes
+from gapforge.base.system_errors import unreadable
+from gapforge.store.store import Store
+from gapforge.sync.network import Network
 
 CONNECT_SECONDS = 30
 STALL_SECONDS = 60  # no byte for so long counts as a cut connection
@@ -124,7 +125,11 @@ class _Part:
         """Which version of the file the bytes belong to: {"url", "etag"}; {} when nothing is known."""
         try:
             value = json.loads(self.note.read_text())
-            return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}
+            return (
+                {k: v for k, v in value.items() if isinstance(v, str)}
+                if isinstance(value, dict)
+                else {}
+            )
         except (OSError, ValueError):
             return {}
 
@@ -175,14 +180,21 @@ class Downloader:
         if faults:
             count = len({fault.where for fault in faults})
             raise FetchError(
-                tr(f"파일 {count}개를 받지 못했습니다", f"{count} file{'s' if count > 1 else ''} could not be fetched"),
+                ngettext(
+                    "{count} file could not be fetched", "{count} files could not be fetched", count
+                ),
                 faults=faults,
-                hint=tr("같은 명령을 다시 실행하십시오. 이미 받은 것은 그대로 두고 끊긴 파일은 멈춘 곳부터 이어 받습니다. "
-                        "또는 파일을 폴더에 모아 --from FOLDER를 붙이십시오",
-                        "run the same command again: what was fetched is kept and cut downloads go on where they stopped; "
-                        "or put the files into a folder and add --from FOLDER"),
-            )  # fmt: skip
-        return [Got(want, got.sha256, got.size, got.url) for want in wants for got in [futures[_key(want)].result()]]
+                hint=_(
+                    "run the same command again: what was fetched is kept and cut "
+                    "downloads go on where they stopped; or put the files into a folder "
+                    "and add --from FOLDER"
+                ),
+            )
+        return [
+            Got(want, got.sha256, got.size, got.url)
+            for want in wants
+            for got in [futures[_key(want)].result()]
+        ]
 
     def _one(self, want: Want, key: str) -> Got:
         """One file, from the first of its addresses that has the right bytes."""
@@ -192,11 +204,13 @@ class Downloader:
             try:
                 return self._from_url(want, url, part)
             except _Final as error:
-                tried.append(Fault(want.file, f"{shown(self.network.url(url))}: {error}"))
+                tried.append(
+                    Fault(want.file, f"{without_credentials(self.network.url(url))}: {error}")
+                )
         if not want.urls:
-            tried.append(Fault(want.file, tr("받을 주소가 없음", "has no address to fetch it from")))
+            tried.append(Fault(want.file, _("has no address to fetch it from")))
         self._forget(part)
-        raise FetchError(tr(f"파일을 받지 못했습니다: {want.file}", f"{want.file} could not be fetched"), faults=tried)
+        raise FetchError(_("{file} could not be fetched", file=want.file), faults=tried)
 
     def _from_url(self, want: Want, url: str, part: _Part) -> Got:
         """The file from one address; _Final when this address cannot give it."""
@@ -219,15 +233,24 @@ class Downloader:
                 moved = part.size > before
                 failures = 1 if moved else failures + 1
                 if failures > self.network.retries:
-                    raise _Final(tr(f"{error} ({failures}번 시도함)", f"{error} (tried {failures} times)")) from None
+                    raise _Final(
+                        _("{error} (tried {failures} times)", error=error, failures=failures)
+                    ) from None
                 # A server that cuts but serves is asked again at once; one that does not answer, ever later.
                 pause = 0.05 if moved else min(LONGEST_WAIT, 0.5 * 2 ** (failures - 1))
                 pause = min(LONGEST_WAIT, max(error.wait, pause))
                 at = human_bytes(part.size)
-                self.progress.note(tr(f"  {want.file}: {error}. {pause:g}초 뒤 {at}부터 다시 받습니다",
-                                      f"  {want.file}: {error}; again in {pause:g} s at {at}"))  # fmt: skip
+                self.progress.note(
+                    _(
+                        "  {file}: {error}; again in {pause:g} s at {at}",
+                        file=want.file,
+                        error=error,
+                        pause=pause,
+                        at=at,
+                    )
+                )
                 if self._stop.wait(pause):
-                    raise Interrupted(tr("멈췄습니다", "stopped")) from None
+                    raise Interrupted(_("stopped")) from None
 
     def _transfer(self, want: Want, address: str, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
@@ -238,8 +261,10 @@ class Downloader:
         if scheme == "file":
             self._copy(want, address, part)
             return
-        self.network.require(tr(f"{want.file} 받기", f"fetching {want.file}"))
-        child = process.pipe(self._curl(), env=self.network.environment(), stdin=_curl_config(address, part))
+        self.network.require(_("fetching {file}", file=want.file))
+        child = process.pipe(
+            self._curl(), env=self.network.environment(), stdin=_curl_config(address, part)
+        )
         assert child.stdout is not None and child.stderr is not None
         with self._guard:
             self._children.add(child)
@@ -249,7 +274,9 @@ class Downloader:
             answer = _read_head(child.stdout)
             if answer is not None and answer.status in (200, 206):
                 self._check_head(want, answer, part)
-                part.note.write_text(json.dumps({"url": address, "etag": answer.headers.get("etag", "")}))
+                part.note.write_text(
+                    json.dumps({"url": address, "etag": answer.headers.get("etag", "")})
+                )
                 self._drain(want, cast(BufferedReader, child.stdout), part)
                 ended = part.size
             child.stdout.close()
@@ -264,49 +291,68 @@ class Downloader:
             with self._guard:
                 self._children.discard(child)
         if self._stop.is_set():
-            raise Interrupted(tr("멈췄습니다", "stopped"))
+            raise Interrupted(_("stopped"))
         if answer is not None and answer.status not in (200, 206):
             self._refused(answer, part)
         if code in PASSING_CURL:
             raise _Passing(_plain(message, code))
         if code != 0 or answer is None:
-            hint = tr("; 조직의 인증서를 GAPFORGE_CA_BUNDLE에 지정하십시오",
-                      "; set GAPFORGE_CA_BUNDLE to your organisation's certificates") if code in (60, 77) else ""  # fmt: skip
+            hint = (
+                _("; set GAPFORGE_CA_BUNDLE to your organisation's certificates")
+                if code in (60, 77)
+                else ""
+            )
             raise _Final(_plain(message, code) + hint)
         if answer.whole and ended < answer.whole:
             there, whole = human_bytes(ended), human_bytes(answer.whole)
-            raise _Passing(tr(f"{whole} 중 {there}에서 연결이 끊김", f"the connection was cut at {there} of {whole}"))
+            raise _Passing(
+                _("the connection was cut at {there} of {whole}", there=there, whole=whole)
+            )
 
     def _refused(self, answer: _Answer, part: _Part) -> None:
         """Turn an HTTP status that is no success into the right failure."""
         if answer.status == 416 and part.size:
-            raise _StartOver(
-                tr("서버의 파일이 이미 받은 것보다 짧음", "the server has fewer bytes than were fetched before")
-            )
+            raise _StartOver(_("the server has fewer bytes than were fetched before"))
         if answer.status in PASSING_HTTP:
             after = answer.headers.get("retry-after", "")
-            said = tr(f"서버 응답 {answer.status}", f"the server answers {answer.status}")
+            said = _("the server answers {status}", status=answer.status)
             raise _Passing(said, float(after) if after.isdigit() else 0)
-        reasons = {401: tr("로그인이 필요함(netrc)", "login needed (netrc)"), 403: tr("접근이 거부됨", "access denied"),
-                   404: tr("파일이 없음", "not there"), 407: tr("프록시에 로그인해야 함", "the proxy wants a login"),
-                   410: tr("파일이 없어짐", "gone")}  # fmt: skip
-        reason = reasons.get(answer.status, tr("쓸 수 없는 응답", "not usable"))
-        raise _Final(tr(f"서버 응답 {answer.status}: {reason}", f"the server answers {answer.status}: {reason}"))
+        reasons = {
+            401: _("login needed (netrc)"),
+            403: _("access denied"),
+            404: _("not there"),
+            407: _("the proxy wants a login"),
+            410: _("gone"),
+        }
+        reason = reasons.get(answer.status, _("not usable"))
+        raise _Final(
+            _("the server answers {status}: {reason}", status=answer.status, reason=reason)
+        )
 
     def _check_head(self, want: Want, answer: _Answer, part: _Part) -> None:
         """Refuse an answer that cannot be (the rest of) the file, before any byte of it is written."""
         if answer.status == 200 and part.size:
             self._forget(part)  # the server cannot resume, or the file changed: it sends the whole
         if answer.start != part.size:
-            raise _StartOver(tr(f"{part.size}바이트부터 요청했으나 서버가 {answer.start}바이트부터 보냄",
-                                f"asked to go on at byte {part.size}, the server sent from {answer.start}"))  # fmt: skip
+            raise _StartOver(
+                _(
+                    "asked to go on at byte {size}, the server sent from {start}",
+                    size=part.size,
+                    start=answer.start,
+                )
+            )
         if want.size and answer.whole and answer.whole != want.size:
             page = _is_page_type(answer) and not want.file.endswith((".html", ".htm"))
             if page:
                 raise _Final(_page_came())
             self._forget(part)
-            raise _Final(tr(f"그곳의 파일은 {answer.whole}바이트임(기대한 크기 {want.size})",
-                            f"the file there has {answer.whole} bytes, expected {want.size}"))  # fmt: skip
+            raise _Final(
+                _(
+                    "the file there has {whole} bytes, expected {size}",
+                    whole=answer.whole,
+                    size=want.size,
+                )
+            )
         if not want.size and answer.whole:
             self._announce(part, answer.whole)
 
@@ -351,8 +397,9 @@ class Downloader:
                 part.counted += len(chunk)
                 self.progress.add(len(chunk), want.file)
                 if want.size and part.counted > want.size:
-                    raise _StartOver(tr(f"서버가 기대한 {want.size}바이트보다 많이 보냄",
-                                        f"the server sends more than the expected {want.size} bytes"))  # fmt: skip
+                    raise _StartOver(
+                        _("the server sends more than the expected {size} bytes", size=want.size)
+                    )
 
     def _copy(self, want: Want, address: str, part: _Part) -> None:
         """A file:// address: read here, as curl would need another set of rules for it."""
@@ -364,7 +411,7 @@ class Downloader:
                     self._announce(part, path.stat().st_size)
                 self._drain(want, source, part)
         except FileNotFoundError:
-            raise _Final(tr("파일이 없음", "does not exist")) from None
+            raise _Final(_("does not exist")) from None
         except (PermissionError, IsADirectoryError) as error:
             raise _Final(unreadable(error)) from None
 
@@ -373,14 +420,18 @@ class Downloader:
         size, sha256 = part.size, part.digest.hexdigest()
         wrong = ""
         if want.size and size != want.size:
-            wrong = tr(f"{size}바이트임(기대한 크기 {want.size})", f"has {size} bytes, expected {want.size}")
+            wrong = _("has {size} bytes, expected {want_size}", size=size, want_size=want.size)
         elif want.sha256 and sha256 != want.sha256:
-            wrong = tr(f"sha256이 {sha256}임(기대한 값 {want.sha256})", f"has sha256 {sha256}, expected {want.sha256}")
+            wrong = _(
+                "has sha256 {sha256}, expected {want_sha256}",
+                sha256=sha256,
+                want_sha256=want.sha256,
+            )
         if wrong:
             if part.resumed:  # pieces of two files? once more, in one go
-                raise _StartOver(tr(f"받은 파일은 {wrong}", f"the file {wrong}"))
+                raise _StartOver(_("the file {wrong}", wrong=wrong))
             self._forget(part)
-            raise _Final(tr(f"그곳의 파일은 {wrong}", f"the file there {wrong}"))
+            raise _Final(_("the file there {wrong}", wrong=wrong))
         if not part.path.exists():
             part.path.touch()  # an empty file is a file
         self.store.add(part.path, want.sha256, known=sha256)
@@ -399,11 +450,32 @@ class Downloader:
     def _curl(self) -> list[str]:
         """The command line: nothing secret, the address comes on standard input."""
         return [
-            "curl", "--disable", "--silent", "--show-error", "--fail", "--location", "--max-redirs", "10",
-            "--proto", "=http,https", "--proto-redir", "=http,https", "--include", "--suppress-connect-headers",
-            "--connect-timeout", str(CONNECT_SECONDS), "--speed-limit", "1", "--speed-time", str(STALL_SECONDS),
-            "--user-agent", "gapforge", *self.network.curl_options(), "--config", "-",
-        ]  # fmt: skip
+            "curl",
+            "--disable",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--location",
+            "--max-redirs",
+            "10",
+            "--proto",
+            "=http,https",
+            "--proto-redir",
+            "=http,https",
+            "--include",
+            "--suppress-connect-headers",
+            "--connect-timeout",
+            str(CONNECT_SECONDS),
+            "--speed-limit",
+            "1",
+            "--speed-time",
+            str(STALL_SECONDS),
+            "--user-agent",
+            "gapforge",
+            *self.network.curl_options(),
+            "--config",
+            "-",
+        ]
 
 
 def _curl_config(address: str, part: _Part) -> str:
@@ -436,7 +508,7 @@ def _read_head(stream: IO[bytes]) -> _Answer | None:
             return answer
         answer = _Answer(int(match[1]), {})
         while (line := stream.readline(65536).rstrip(b"\r\n")) != b"":
-            name, _, value = line.decode("latin-1").partition(":")
+            name, _separator, value = line.decode("latin-1").partition(":")
             answer.headers[name.strip().lower()] = value.strip()
         redirected = 300 <= answer.status < 400 and "location" in answer.headers
         if not redirected and answer.status >= 200:
@@ -459,12 +531,11 @@ def _widen(stream: IO[bytes]) -> None:
 
 
 def _page_came() -> str:
-    return tr("파일 대신 웹 페이지가 옴(로그인이나 오류 페이지로 보임)",
-              "a web page (a login or error page?) came instead of the file")  # fmt: skip
+    return _("a web page (a login or error page?) came instead of the file")
 
 
 def _plain(message: str, code: int) -> str:
     """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
     last = message.splitlines()[-1] if message else ""
     said = re.sub(r"^curl: \(\d+\) ", "", last)
-    return said or tr(f"curl이 종료 코드 {josa(str(code), '으로', '로')} 끝남", f"curl ended with {code}")
+    return said or _("curl ended with {code}", code=code)

@@ -27,34 +27,31 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.core.errors import Fault, FetchError, UsageError
-from gapforge.core.reasons import UNANSWERED
-from gapforge.core.text import josa, tr
+from gapforge.base.addresses import without_credentials
+from gapforge.base.errors import Fault, FetchError, UsageError
+from gapforge.base.i18n import _
+from gapforge.model.unresolved_item import Reason
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-CERTIFICATES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
+CERTIFICATES = (
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+)
 Pairs = tuple[tuple[str, str], ...]
 
 
-class UnansweredError(FetchError):
-    """A server that had to be asked gave no usable answer.
+class NoAnswerError(FetchError):
+    """A server gave no usable answer. ``reason`` says which one and how, as a lock records it."""
 
-    ``who`` names it as the preset does, never as this machine's mirror ("registry docker.io"); ``how`` is what
-    it did. Both may stand in a lock, so they say nothing of this machine and are always English: ``core.reasons``
-    has what they may say, and tells it in the reader's language.
-    """
-
-    def __init__(self, message: str, *, who: str, how: str = UNANSWERED, hint: str = "",
-                 faults: Sequence[Fault] = ()) -> None:  # fmt: skip
+    def __init__(
+        self, message: str, *, reason: Reason, hint: str = "", faults: Sequence[Fault] = ()
+    ) -> None:
         super().__init__(message, hint=hint, faults=faults)
-        self.who, self.how = who, how
-
-    @property
-    def reason(self) -> str:
-        """Such as "registry docker.io did not answer"."""
-        return f"{self.who} {self.how}"
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,10 @@ class Network:
         env = os.environ if environ is None else environ
         bundle = env.get("GAPFORGE_CA_BUNDLE", "")
         if bundle and not Path(bundle).is_file():
-            raise UsageError(tr(f"GAPFORGE_CA_BUNDLE: {josa(bundle, '은', '는')} 파일이 아닙니다",
-                                f"GAPFORGE_CA_BUNDLE: {bundle} is not a file"), hint=f"ls -l {bundle}")  # fmt: skip
+            raise UsageError(
+                _("GAPFORGE_CA_BUNDLE: {bundle} is not a file", bundle=bundle),
+                hint=f"ls -l {bundle}",
+            )
         netrc = env.get("NETRC", "")
         proxies = []
         for name in PROXIES:
@@ -104,18 +103,19 @@ class Network:
     def require(self, what: str, *, files: bool = True) -> None:
         """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it.
 
-        ``what`` begins the sentence, as "fetching X" does (in Korean "X 받기"). With ``files`` it may be given
+        ``what`` begins the sentence, as "fetching X" does. With ``files`` it may be given
         as files instead.
         """
         if self.offline:
             raise FetchError(
-                tr(f"{what}: 네트워크가 필요하지만 GAPFORGE_OFFLINE이 설정되어 있습니다",
-                   f"{what} would need the network, and GAPFORGE_OFFLINE is set"),
-                hint=tr("파일을 --from DIR로 주거나 온라인에서 실행하십시오: unset GAPFORGE_OFFLINE",
-                        "give the files with --from DIR, or run it where there is a network: unset GAPFORGE_OFFLINE")
-                if files else
-                tr("온라인에서 실행하십시오: unset GAPFORGE_OFFLINE", "run it where there is a network: unset GAPFORGE_OFFLINE"),
-            )  # fmt: skip
+                _("{what} would need the network, and GAPFORGE_OFFLINE is set", what=what),
+                hint=_(
+                    "give the files with --from DIR, or run it where there is a network: "
+                    "unset GAPFORGE_OFFLINE"
+                )
+                if files
+                else _("run it where there is a network: unset GAPFORGE_OFFLINE"),
+            )
 
     def url(self, address: str) -> str:
         """``address``, or where its mirror has it."""
@@ -132,7 +132,11 @@ class Network:
         """
         first = reference.split("/", 1)[0]
         qualified = "/" in reference and ("." in first or ":" in first or first == "localhost")
-        full = reference if qualified else "docker.io/" + ("" if "/" in reference else "library/") + reference
+        full = (
+            reference
+            if qualified
+            else "docker.io/" + ("" if "/" in reference else "library/") + reference
+        )
         mapped = _mapped(full, self.registry_mirrors, separator="/")
         return reference if mapped == full else mapped
 
@@ -156,16 +160,13 @@ class Network:
         return options
 
 
-def shown(address: str) -> str:
-    """``address`` fit for messages, locks and logs: without user, password, or query (which may be a token)."""
-    parts = urlsplit(address)
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
     for source, target in pairs:
-        if separator and address != source and not address.startswith(source.rstrip(separator) + separator):
+        if (
+            separator
+            and address != source
+            and not address.startswith(source.rstrip(separator) + separator)
+        ):
             continue
         if address.startswith(source):
             return target + address[len(source) :]
@@ -179,9 +180,18 @@ def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
         if not separator and lone:
             source, target = lone, word
         if not source or not target:
-            raise UsageError(tr(f"{variable}: FROM=TO 꼴이 아닙니다: {shown(word)!r}", f"{variable}: {shown(word)!r} is not FROM=TO"),
-                             hint=tr(f"{variable}='https://upstream/=https://mirror/' (여럿이면 빈칸으로 나눕니다)",
-                                     f"{variable}='https://upstream/=https://mirror/' (several are separated by blanks)"))  # fmt: skip
+            raise UsageError(
+                _(
+                    "{variable}: {word!r} is not FROM=TO",
+                    variable=variable,
+                    word=without_credentials(word),
+                ),
+                hint=_(
+                    "{variable}='https://upstream/=https://mirror/' (several are "
+                    "separated by blanks)",
+                    variable=variable,
+                ),
+            )
         pairs[source] = target
     return tuple(sorted(pairs.items(), key=lambda pair: (-len(pair[0]), pair[0])))
 
@@ -191,17 +201,30 @@ def _number(env: Mapping[str, str], variable: str, default: int, least: int, mos
     if not text:
         return default
     if not re.fullmatch(r"[0-9]{1,4}", text) or not least <= int(text) <= most:
-        raise UsageError(tr(f"{variable}: {text!r} 대신 {least}에서 {most}까지의 정수를 써야 합니다",
-                            f"{variable}: {text!r} is not a whole number from {least} to {most}"),
-                         hint=tr(f"unset {variable}; 또는 {variable}={default}", f"unset {variable}, or set it to {default}"))  # fmt: skip
+        raise UsageError(
+            _(
+                "{variable}: {text!r} is not a whole number from {least} to {most}",
+                variable=variable,
+                text=text,
+                least=least,
+                most=most,
+            ),
+            hint=_("unset {variable}, or set it to {default}", variable=variable, default=default),
+        )
     return int(text)
 
 
 def _address(env: Mapping[str, str], variable: str) -> str:
     text = env.get(variable, "")
     if text and not re.match(r"(https?|file)://\S+$", text):
-        raise UsageError(tr(f"{variable}: {text!r} 대신 http(s)://나 file:// 주소를 써야 합니다",
-                            f"{variable}: {text!r} is not an http(s):// or file:// address"), hint=f"unset {variable}")  # fmt: skip
+        raise UsageError(
+            _(
+                "{variable}: {text!r} is not an http(s):// or file:// address",
+                variable=variable,
+                text=text,
+            ),
+            hint=f"unset {variable}",
+        )
     return text
 
 
@@ -215,8 +238,11 @@ def _pip_index(env: Mapping[str, str]) -> str:
     if env.get("PIP_INDEX_URL"):
         return env["PIP_INDEX_URL"]
     home = Path(env.get("HOME", "/nonexistent"))
-    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf",
-             Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf"]  # fmt: skip
+    files = [
+        Path("/etc/pip.conf"),
+        home / ".pip/pip.conf",
+        Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf",
+    ]
     if env.get("PIP_CONFIG_FILE"):
         files.append(Path(env["PIP_CONFIG_FILE"]))
     parser = configparser.RawConfigParser()

@@ -14,31 +14,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gapforge.core import lock as locks
-from gapforge.core.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.core.files import exclusive, mark_folder, remove_folder, write_text
-from gapforge.core.lock import Entry, Gap, Lock, LockedImage
-from gapforge.core.preset import BaseImage, Preset, SourceArchive
-from gapforge.core.progress import Progress
-from gapforge.core.project import Project
-from gapforge.core.store import Laid, Store
-from gapforge.core.text import tr
-from gapforge.core.trust import LOCK_SIGNATURE
-from gapforge.sync import apt, images, sources
-from gapforge.sync.changes import compare
+from gapforge.base.errors import Fault, FetchError, LockError, ResolveError, StorageError
+from gapforge.base.files import exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.i18n import _
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model import lock as locks
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
+from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from gapforge.store import sha256sums
+from gapforge.store.store import Laid, Store
+from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Downloader, Got, Want
-from gapforge.sync.entries import BUILDER, ROLES, check_base, deb_entries, image_entries, same_image
-from gapforge.sync.journal import Journal, clear_leftovers
+from gapforge.sync.lock_diff import compare
+from gapforge.sync.lock_entries import BUILDER, check_base, deb_entries, image_entries, same_image
 from gapforge.sync.network import Network
-from gapforge.sync.outcome import Options, Outcome
-from gapforge.sync.python import Resolver, Sdist, Wheel, requirements_text
+from gapforge.sync.options import Options, Outcome
+from gapforge.sync.python_packages import Resolver, Sdist, Wheel, requirements_text
+from gapforge.sync.resume_state import Journal, clear_leftovers
 from gapforge.sync.wheel_licence import licence_of
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
-REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
+REQUIREMENTS, LOCK = "requirements.txt", "lock.json"
 INDEX_FILES = ("Packages", "Release")
-TOOL_ONLY = ("install-tool",)  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
-# no tr: a lock that is not written
-EVERYTHING = tuple(Gap(kind, "*", "nothing was resolved yet") for kind in ("deb", "wheel"))
+TOOL_ONLY = (
+    "install-tool",
+)  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
+EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 
@@ -56,7 +60,7 @@ def running(
     store = Store(project.store)
     with (
         exclusive(store.lock_file, f"{project.store}"),
-        Progress(tr(f"{preset.name} 동기화", f"sync {preset.name}"), quiet=options.quiet) as progress,
+        Progress(_("sync {name}", name=preset.name), quiet=options.quiet) as progress,
     ):
         yield kind(preset, project, network, options, store, progress)
 
@@ -64,16 +68,29 @@ def running(
 class Run:
     """One run of sync, under the store's lock."""
 
-    patient = True  # try an index that does not answer again
+    retries_indexes = True  # try an index that does not answer again
 
-    def __init__(self, preset: Preset, project: Project, network: Network, options: Options, store: Store,
-                 progress: Progress) -> None:  # fmt: skip
+    def __init__(
+        self,
+        preset: Preset,
+        project: Project,
+        network: Network,
+        options: Options,
+        store: Store,
+        progress: Progress,
+    ) -> None:
         self.preset, self.project, self.network, self.options = preset, project, network, options
         self.store, self.progress = store, progress
         self.downloader = Downloader(store, network, progress)
-        self.provided = sources.Provided(options.provided, store, progress)
+        self.provided = source_archives.Provided(options.provided, store, progress)
         self.work = store.partial(f"work-{os.getpid()}")
-        self.resolver = Resolver(project, network, self.work / "uv", refresh=options.update, patient=self.patient)
+        self.resolver = Resolver(
+            project,
+            network,
+            self.work / "uv",
+            refresh=options.update,
+            retries_indexes=self.retries_indexes,
+        )
         self.journal = Journal(project.state / "sync" / f"{preset.name}.json", preset.sha256)
         self.fetched = 0
 
@@ -83,7 +100,15 @@ class Run:
         with ExitStack() as self.stack:
             self._apt: dict[BaseImage, apt.AptRoot] = {}
             if old is None or self.options.update:
-                lock = self._resolve(Lock(self.preset.name, self.preset.sha256, {}, (), EVERYTHING))
+                lock = self._resolve(
+                    Lock(
+                        preset=self.preset.name,
+                        preset_sha256=self.preset.sha256,
+                        images={},
+                        entries=(),
+                        unresolved=EVERYTHING,
+                    )
+                )
             else:
                 lock = self._complete(old)
                 if lock.unresolved:
@@ -91,16 +116,26 @@ class Run:
             laid = self._publish(lock)
         remove_folder(self.work)
         self.journal.remove()
-        return Outcome(lock, self.project.artifacts_of(self.preset.name), compare(self.before, lock), lock is not old,
-                       self.fetched, laid.strangers, laid.copies, laid.copied)  # fmt: skip
+        return Outcome(
+            lock,
+            self.project.artifacts_of(self.preset.name),
+            compare(self.before, lock),
+            lock is not old,
+            self.fetched,
+            laid.strangers,
+            laid.copies,
+            laid.copied,
+        )
 
     def _begin(self) -> Lock | None:
         """Make room to work in; gives the lock that fits the preset, which may be a partial one."""
         clear_leftovers(self.work.parent)
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
-        mark_folder(self.work, "a sync at work")  # no tr: written into the folder's mark
-        old = locks.usable(self.project.lock_file(self.preset.name), self.preset, update=self.options.update)
+        mark_folder(self.work, "a sync at work")
+        old = locks.load_matching(
+            self.project.lock_file(self.preset.name), self.preset, update=self.options.update
+        )
         self.before = old or self._previous_lock()
         return old
 
@@ -109,61 +144,113 @@ class Run:
     def _resolve(self, kept: Lock) -> Lock:
         """Resolve what ``kept`` leaves open, fetch it, and return the complete lock. What ``kept`` pins is in the store."""
         preset = self.preset
-        sources.check_files(preset)
+        source_archives.check_files(preset)
         held = {e.name: e for e in kept.of("source", "tensorrt")}
         wanted = [pair for pair in self._wants() if pair[0].name not in held]
         # What a person has to bring, and what is cheap to refuse, comes before the long downloads.
         got = self._sources([pair for pair in wanted if pair[0].gated])
-        pinned = kept.settles("wheel")
-        wheels = [] if pinned else [*self.resolver.wheels(preset), self.resolver.install_tool(preset)]
-        sdists = {s.name: self._sdist(s) for s in preset.sources.values() if s.sdist and s.name not in held}
-        got.update(self._sources([pair for pair in wanted if pair[0].name not in got], [_want(w) for w in wheels],
-                                 [Want(preset.sources[name].file or found.file, (found.url,), preset.sources[name].sha256, found.size)
-                                  for name, found in sdists.items()]))  # fmt: skip
+        pinned = kept.resolves("wheel")
+        wheels = (
+            [] if pinned else [*self.resolver.wheels(preset), self.resolver.install_tool(preset)]
+        )
+        sdists = {
+            s.name: self._sdist(s)
+            for s in preset.sources.values()
+            if s.sdist and s.name not in held
+        }
+        got.update(
+            self._sources(
+                [pair for pair in wanted if pair[0].name not in got],
+                [_want(w) for w in wheels],
+                [
+                    Want(
+                        preset.sources[name].file or found.file,
+                        (found.url,),
+                        preset.sources[name].sha256,
+                        found.size,
+                    )
+                    for name, found in sdists.items()
+                ],
+            )
+        )
         # Bases last but for the packages that need them: one that is being made cannot be resumed, so a run
         # that is cut there has everything else already.
-        bases = {role: self._kept_base(kept, role) if role in kept.images else self._base(role) for role in ROLES}
+        bases = {
+            role: self._kept_base(kept, role) if role in kept.images else self._base(role)
+            for role in ROLES
+        }
         entries: list[Entry] = []
-        for layout, _ in bases.values():
+        for layout, _unused in bases.values():
             entries += layout
         if pinned:
             entries += [self._with_licence(e) for e in kept.of("wheel")]
             entries += [self._requirements(kept.of("wheel"))]
         else:
             entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
-        debs = [] if kept.settles("deb") else self._fetch_debs(self._closures(bases))
-        debs += kept.of("deb") if kept.settles("deb") else ()
+        debs = [] if kept.resolves("deb") else self._fetch_debs(self._closures(bases))
+        debs += kept.of("deb") if kept.resolves("deb") else ()
         entries += [*held.values(), *debs]
         for source in preset.sources.values():
-            if sources.is_local_repo(preset, source) or source.name in held:
+            if source_archives.is_local_repo(preset, source) or source.name in held:
                 continue
             if source.urls:
                 entries.append(
-                    sources.entry_of(source, source.file, got[source.name].sha256, got[source.name].size, "url")
+                    source_archives.entry_of(
+                        source, source.file, got[source.name].sha256, got[source.name].size, "url"
+                    )
                 )
                 if not source.sha256:
                     sha256 = got[source.name].sha256
-                    self.progress.note(tr(f"경고: {source.file}: 처음 받은 것을 믿습니다. sha256 {sha256}",
-                                          f"WARNING: {source.file} is trusted because it was seen first; sha256 {sha256}"))  # fmt: skip
+                    self.progress.note(
+                        _(
+                            "WARNING: {file} is trusted because it was seen first; sha256 {sha256}",
+                            file=source.file,
+                            sha256=sha256,
+                        )
+                    )
             elif source.sdist:
                 sdist = sdists[source.name]
                 size = self.store.path(source.sha256).stat().st_size
-                entries.append(sources.entry_of(source, source.file or sdist.file, source.sha256, size,
-                                                "index:default", sdist.version))  # fmt: skip
+                entries.append(
+                    source_archives.entry_of(
+                        source,
+                        source.file or sdist.file,
+                        source.sha256,
+                        size,
+                        "index:default",
+                        sdist.version,
+                    )
+                )
             else:
                 entries.append(self._apt_source(source.name, bases[BUILDER][0]))
         entries += self._deb_index(debs)
-        return Lock(preset.name, preset.sha256, {role: image for role, (_, image) in bases.items()},
-                    tuple(sorted(entries, key=lambda e: e.path)))  # fmt: skip
+        return Lock(
+            preset=preset.name,
+            preset_sha256=preset.sha256,
+            images={role: image for role, (_unused, image) in bases.items()},
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
+        )
 
     def _wants(self) -> list[tuple[SourceArchive, Want]]:
         """Sources with addresses. What was trusted at first use stays what is expected, until --update."""
-        before = {} if self.options.update or self.before is None else {
-            e.name: e for e in self.before.of("source", "tensorrt")
-            if e.trust and e.name in self.preset.sources and e.urls == self.preset.sources[e.name].urls}  # fmt: skip
-        return sources.wants_of(self.preset, {**before, **self.journal.first_use(self.preset)})
+        before = (
+            {}
+            if self.options.update or self.before is None
+            else {
+                e.name: e
+                for e in self.before.of("source", "tensorrt")
+                if e.trust
+                and e.name in self.preset.sources
+                and e.urls == self.preset.sources[e.name].urls
+            }
+        )
+        return source_archives.wants_of(
+            self.preset, {**before, **self.journal.first_use(self.preset)}
+        )
 
-    def _wheel_entries(self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]) -> list[Entry]:
+    def _wheel_entries(
+        self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]
+    ) -> list[Entry]:
         entries: dict[str, Entry] = {}
         for wheel in (*wheels, tool):
             path = f"wheels/{wheel.file}"
@@ -176,52 +263,96 @@ class Run:
             found = got[wheel.file]
             if not wheel.sha256:
                 self.progress.note(
-                    tr(f"경고: 인덱스에 {wheel.file}의 해시가 없어 처음 받은 것을 믿습니다. sha256 {found.sha256}",
-                       f"WARNING: the index has no hash for {wheel.file}; sha256 {found.sha256} is trusted as seen first"))  # fmt: skip
-            entries[path] = Entry("wheel", path, found.sha256, found.size, f"index:{wheel.index}", wheel.name, wheel.version,
-                                  roles=roles, trust="" if wheel.sha256 else "first-use",
-                                  licence=licence_of(self.store.path(found.sha256)))  # fmt: skip
+                    _(
+                        "WARNING: the index has no hash for {file}; sha256 {sha256} is "
+                        "trusted as seen first",
+                        file=wheel.file,
+                        sha256=found.sha256,
+                    )
+                )
+            entries[path] = Entry(
+                kind="wheel",
+                path=path,
+                sha256=found.sha256,
+                size=found.size,
+                origin=f"index:{wheel.index}",
+                name=wheel.name,
+                version=wheel.version,
+                roles=roles,
+                trust="" if wheel.sha256 else "first-use",
+                licence=licence_of(self.store.path(found.sha256)),
+            )
         return [*entries.values(), self._requirements(entries.values())]
 
     def _requirements(self, wheels: Iterable[Entry]) -> Entry:
         """requirements.txt for these wheels, in the store. The tool is no package of the image."""
-        data = requirements_text((e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY).encode()
-        return Entry("index", REQUIREMENTS, self.store.add_bytes(data), len(data), "generated", name="requirements")
+        data = requirements_text(
+            (e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY
+        ).encode()
+        return Entry(
+            kind="index",
+            path=REQUIREMENTS,
+            sha256=self.store.add_bytes(data),
+            size=len(data),
+            origin="generated",
+            name="requirements",
+        )
 
     def _with_licence(self, wheel: Entry) -> Entry:
         """A wheel that was pinned before it was here."""
-        return wheel if wheel.licence else replace(wheel, licence=licence_of(self.store.path(wheel.sha256)))
+        return (
+            wheel
+            if wheel.licence
+            else replace(wheel, licence=licence_of(self.store.path(wheel.sha256)))
+        )
 
     def _sdist(self, source: SourceArchive) -> Sdist:
         """The source distribution on the index. Raises ResolveError when it is not the preset's."""
         found = self.resolver.sdist(source.sdist, self.preset)
         if found.sha256 not in ("", source.sha256):
             raise ResolveError(
-                tr(f"프리셋에 적힌 파일이 아닙니다: {source.sdist}", f"{source.sdist} is not the file that the preset names"),
-                faults=[Fault(found.file, tr(f"인덱스의 sha256이 {found.sha256}임", f"has sha256 {found.sha256} on the index"),
-                              f"sha256 {source.sha256}")],
-                hint=tr(f"presets/{self.preset.name}.json의 sources.{source.name} 항목을 고치십시오",
-                        f"correct sources.{source.name} in presets/{self.preset.name}.json"))  # fmt: skip
+                _("{sdist} is not the file that the preset names", sdist=source.sdist),
+                faults=[
+                    Fault(
+                        found.file,
+                        _("has sha256 {sha256} on the index", sha256=found.sha256),
+                        f"sha256 {source.sha256}",
+                    )
+                ],
+                hint=_(
+                    "correct sources.{name} in presets/{preset_name}.json",
+                    name=source.name,
+                    preset_name=self.preset.name,
+                ),
+            )
         return found
 
     # -- fetching
 
-    def _sources(self, pairs: Sequence[tuple[SourceArchive, Want]], *more: Sequence[Want]) -> dict[str, Got]:
+    def _sources(
+        self, pairs: Sequence[tuple[SourceArchive, Want]], *more: Sequence[Want]
+    ) -> dict[str, Got]:
         """Fetch sources (keyed by source name) together with other files (keyed by file name)."""
-        wants = [want for _, want in pairs] + [want for group in more for want in group]
+        wants = [want for _unused, want in pairs] + [want for group in more for want in group]
         gated = {want.file for source, want in pairs if source.gated}
         try:
             got = self._obtain(wants)
         except FetchError as error:
-            missing = [pair for pair in pairs if pair[1].file in gated & {fault.where for fault in error.faults}]
+            missing = [
+                pair
+                for pair in pairs
+                if pair[1].file in gated & {fault.where for fault in error.faults}
+            ]
             if missing:
-                raise sources.gated_error(self.preset, missing, error.faults) from None
+                raise source_archives.gated_error(self.preset, missing, error.faults) from None
             raise
         names = {want: source.name for source, want in pairs}
         result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
         for source, want in pairs:
             if not want.sha256:
-                self.journal.record_first_use(source.name, result[source.name].sha256, result[source.name].size)
+                self.journal.record_first_use(
+                    source.name, result[source.name].sha256, result[source.name].size
+                )
         return result
 
     def _obtain(self, wants: Sequence[Want]) -> list[Got]:
@@ -230,7 +361,9 @@ class Run:
         known = self.store.missing((w.sha256, w.size or -1) for w in wants if w.sha256)
         for want in wants:
             if want.sha256 and want.sha256 not in known:
-                found[want] = Got(want, want.sha256, self.store.path(want.sha256).stat().st_size, "")
+                found[want] = Got(
+                    want, want.sha256, self.store.path(want.sha256).stat().st_size, ""
+                )
         rest = [want for want in wants if want not in found]
         provided = self.provided.take(rest)
         found.update({want: provided[want.file] for want in rest if want.file in provided})
@@ -243,7 +376,9 @@ class Run:
 
     # -- base images
 
-    def _base(self, role: str, locked: LockedImage | None = None) -> tuple[list[Entry], LockedImage]:
+    def _base(
+        self, role: str, locked: LockedImage | None = None
+    ) -> tuple[list[Entry], LockedImage]:
         """The base image of ``role`` in the store, as entries. With ``locked`` the very same image again."""
         base = self.preset.base(role)
         pinned = base
@@ -253,11 +388,16 @@ class Run:
         self._check_base(role, image)
         if locked is not None and not same_image(image, locked):
             raise FetchError(
-                tr(f"{role} 기반 이미지를 잠금에 적힌 그대로 다시 받을 수 없습니다",
-                   f"the base image of {role} cannot be had again as it was"),
-                faults=[Fault(base.label, tr(f"지금은 {image.config_digest}임", f"is now {image.config_digest}"), locked.config_digest)],
-                hint=tr(f"다시 해석하십시오: ./deps_sync.sh {self.preset.name} --update",
-                        f"resolve anew: ./deps_sync.sh {self.preset.name} --update"))  # fmt: skip
+                _("the base image of {role} cannot be had again as it was", role=role),
+                faults=[
+                    Fault(
+                        base.label,
+                        _("is now {config_digest}", config_digest=image.config_digest),
+                        locked.config_digest,
+                    )
+                ],
+                hint=_("resolve anew: ./deps_sync.sh {name} --update", name=self.preset.name),
+            )
         return image_entries(role, files), image
 
     def _kept_base(self, kept: Lock, role: str) -> tuple[list[Entry], LockedImage]:
@@ -265,14 +405,14 @@ class Run:
         entries, image = [e for e in kept.of("image") if role in e.roles], kept.images[role]
         if image.os_id:
             return entries, image
-        image = images.describe(self._layout(role, entries), image.reference)
+        image = fetch_base_images.describe(self._layout(role, entries), image.reference)
         self._check_base(role, image)
         return entries, image
 
     def _check_base(self, role: str, image: LockedImage) -> None:
         """Raise CompatibilityError for an image with another CUDA or cuDNN than the preset says."""
         for warning in check_base(self.preset, role, image):
-            self.progress.note(tr(f"경고: {warning}", f"WARNING: {warning}"))
+            self.progress.note(_("WARNING: {warning}", warning=warning))
 
     def _base_files(self, base: BaseImage) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
         """The image's layout in the store: path -> (sha256, size). Builder and runtime often share one."""
@@ -281,7 +421,9 @@ class Run:
             return known
         folder = self.work / f"image-{len(list(self.work.glob('image-*')))}"
         folder.mkdir()
-        image = images.fetch_base(base, self.project, self.preset.epoch, folder, self.network, self.progress)
+        image = fetch_base_images.fetch_base(
+            base, self.project, self.preset.epoch, folder, self.network, self.progress
+        )
         files: dict[str, tuple[str, int]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             size = path.stat().st_size
@@ -299,7 +441,11 @@ class Run:
         if base not in self._apt:
             work = self.work / f"apt-{len(self._apt)}"
             root = apt.AptRoot(
-                self._layout(role, entries), self.preset.apt_sources, work, self.network, self._local_repo()
+                self._layout(role, entries),
+                self.preset.apt_sources,
+                work,
+                self.network,
+                self._local_repo(),
             )
             self._apt[base] = self.stack.enter_context(root)
         return self._apt[base]
@@ -307,28 +453,41 @@ class Run:
     def _layout(self, role: str, entries: Iterable[Entry]) -> Path:
         """The OCI layout of a base image that is in the store."""
         layout, prefix = self.work / f"layout-{role}", f"images/{role}/"
-        self.store.view(layout, {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)})
+        self.store.view(
+            layout,
+            {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)},
+        )
         return layout
 
     def _local_repo(self) -> Path | None:
         """TensorRT's local-repository .deb under its own name, fetched when needed."""
         for source, want in self._wants():
-            if sources.is_local_repo(self.preset, source):
+            if source_archives.is_local_repo(self.preset, source):
                 got = self._sources([(source, want)])[source.name]
                 file = self.work / "local-repo" / source.file
                 self.store.place(got.sha256, file)
                 return file
         return None
 
-    def _closures(self, bases: Mapping[str, tuple[list[Entry], LockedImage]]) -> dict[str, list[apt.DebFile]]:
+    def _closures(
+        self, bases: Mapping[str, tuple[list[Entry], LockedImage]]
+    ) -> dict[str, list[apt.DebFile]]:
         """The .debs that each role's base lacks."""
-        return {role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role))) for role in ROLES}
+        return {
+            role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role)))
+            for role in ROLES
+        }
 
     def _fetch_debs(self, closures: Mapping[str, Sequence[apt.DebFile]]) -> list[Entry]:
         """The .debs of all roles in the store, as entries; a .deb that both roles need is one entry."""
         entries = deb_entries(closures)
         # Our own downloads, not apt's: resumed after a kill, and in no danger from a curl that outlived us.
-        self._obtain([_deb_want(deb) for deb in {d.file: d for role in ROLES for d in closures[role]}.values()])
+        self._obtain(
+            [
+                _deb_want(deb)
+                for deb in {d.file: d for role in ROLES for d in closures[role]}.values()
+            ]
+        )
         return entries
 
     def _apt_source(self, name: str, builder: Iterable[Entry]) -> Entry:
@@ -336,7 +495,7 @@ class Run:
         source = self.preset.sources[name]
         found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
         self._obtain([Want(found.file, (found.uri,), found.sha256, found.size)])
-        return sources.entry_of(
+        return source_archives.entry_of(
             source, source.file or found.file, found.sha256, found.size, found.origin, found.version
         )
 
@@ -349,7 +508,16 @@ class Run:
         entries = []
         for name in INDEX_FILES:
             size = (folder / name).stat().st_size
-            entries.append(Entry("index", f"debs/{name}", self.store.add(folder / name), size, "generated", name=name))
+            entries.append(
+                Entry(
+                    kind="index",
+                    path=f"debs/{name}",
+                    sha256=self.store.add(folder / name),
+                    size=size,
+                    origin="generated",
+                    name=name,
+                )
+            )
         return entries
 
     # -- a lock that exists
@@ -357,23 +525,36 @@ class Run:
     def _complete(self, lock: Lock) -> Lock:
         """Bring back what the store lacks of ``lock``; the lock stays as it is."""
         size = sum({e.sha256: e.size for e in lock.entries}.values())
-        with Progress(tr("보관소 확인", "check the store"), size, quiet=self.options.quiet) as progress:
-            gone = self.store.missing(((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add)
+        with Progress(_("check the store"), size, quiet=self.options.quiet) as progress:
+            gone = self.store.missing(
+                ((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add
+            )
         missing = [e for e in lock.entries if e.sha256 in gone]
         if not missing:
             return lock
         by_name = {e.name: e for e in lock.of("source", "tensorrt")}
-        wants = [Want(e.file, (), e.sha256, e.size) for e in missing if e.origin not in ("generated", "image")]
+        wants = [
+            Want(e.file, (), e.sha256, e.size)
+            for e in missing
+            if e.origin not in ("generated", "image")
+        ]
         self.provided.take(wants)
         missing = self._still(missing)
-        located = self.resolver.locate(self.preset, [e for e in missing if e.kind == "wheel"]) if any(
-            e.kind == "wheel" for e in missing) else {}  # fmt: skip
+        located = (
+            self.resolver.locate(self.preset, [e for e in missing if e.kind == "wheel"])
+            if any(e.kind == "wheel" for e in missing)
+            else {}
+        )
         pairs, more = [], []
         for entry in missing:
             if entry.kind == "wheel":
                 more.append(Want(entry.file, (located[entry.path],), entry.sha256, entry.size))
             elif entry.kind in ("source", "tensorrt") and entry.origin == "url":
-                pairs += [p for p in sources.wants_of(self.preset, by_name) if p[0].name == entry.name]
+                pairs += [
+                    p
+                    for p in source_archives.wants_of(self.preset, by_name)
+                    if p[0].name == entry.name
+                ]
             elif entry.kind in ("source", "tensorrt") and entry.origin.startswith("index:"):
                 sdist = self.resolver.sdist(self.preset.sources[entry.name].sdist, self.preset)
                 more.append(Want(entry.file, (sdist.url,), entry.sha256, entry.size))
@@ -389,11 +570,12 @@ class Run:
         if REQUIREMENTS in generated:
             self._requirements(lock.of("wheel"))
         if left := self._still(missing):
-            again = tr("다시 만들거나 받을 수 없음", "cannot be made or fetched again")
-            raise LockError(tr(f"{self.preset.name}의 잠금에 적힌 것을 더는 모두 갖출 수 없습니다",
-                               f"the lock of {self.preset.name} cannot be fulfilled any more"),
-                            faults=[Fault(e.path, again, f"sha256 {e.sha256}") for e in left],
-                            hint=f"./deps_sync.sh {self.preset.name} --update")  # fmt: skip
+            again = _("cannot be made or fetched again")
+            raise LockError(
+                _("the lock of {name} cannot be fulfilled any more", name=self.preset.name),
+                faults=[Fault(e.path, again, f"sha256 {e.sha256}") for e in left],
+                hint=f"./deps_sync.sh {self.preset.name} --update",
+            )
         return lock
 
     def _complete_apt(self, lock: Lock, missing: Sequence[Entry]) -> None:
@@ -410,12 +592,22 @@ class Run:
                 self._apt_source(entry.name, layouts[BUILDER])
         if left := self._still(missing):
             raise ResolveError(
-                tr(f"{self.preset.name}의 잠금에 적힌 것이 APT 소스에 없습니다",
-                   f"the APT sources do not have what the lock of {self.preset.name} names"),
-                faults=[Fault(e.path, tr("다른 버전으로 바뀜", "has been replaced by another version"), f"{e.name} {e.version}")
-                        for e in left],
-                hint=tr(f"다시 해석하십시오: ./deps_sync.sh {self.preset.name} --update. 또는 파일을 --from FOLDER로 주십시오",
-                        f"resolve anew: ./deps_sync.sh {self.preset.name} --update; or give the files with --from FOLDER"))  # fmt: skip
+                _(
+                    "the APT sources do not have what the lock of {name} names",
+                    name=self.preset.name,
+                ),
+                faults=[
+                    Fault(
+                        e.path, _("has been replaced by another version"), f"{e.name} {e.version}"
+                    )
+                    for e in left
+                ],
+                hint=_(
+                    "resolve anew: ./deps_sync.sh {name} --update; or give the files "
+                    "with --from FOLDER",
+                    name=self.preset.name,
+                ),
+            )
 
     def _still(self, entries: Iterable[Entry]) -> list[Entry]:
         return [e for e in entries if not self.store.intact(e.sha256, e.size)]
@@ -426,11 +618,15 @@ class Run:
         """Write the lock, then make artifacts/NAME that."""
         gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
         if gone:
-            raise StorageError(tr("sync가 실행되는 동안 보관소의 파일이 바뀌었습니다", "files in the store changed while sync was running"),
-                               faults=[Fault(e.path, tr("손상됨", "is damaged"), f"sha256 {e.sha256}")
-                                       for e in lock.entries if e.sha256 in gone],
-                               hint=tr("디스크를 점검한 뒤 같은 명령을 다시 실행하십시오",
-                                       "look after the disk; then run the same command again"))  # fmt: skip
+            raise StorageError(
+                _("files in the store changed while sync was running"),
+                faults=[
+                    Fault(e.path, _("is damaged"), f"sha256 {e.sha256}")
+                    for e in lock.entries
+                    if e.sha256 in gone
+                ],
+                hint=_("look after the disk; then run the same command again"),
+            )
         folder = self.project.artifacts_of(self.preset.name)
         previous = _paths_of(folder / LOCK)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")
@@ -438,8 +634,7 @@ class Run:
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
-        files[SUMS] = self.store.add_bytes(sums.encode())
+        files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
         if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
             previous.append(LOCK_SIGNATURE)  # somebody signed the lock that was there before
         return self.store.view(folder, files, previous, last=LOCK)

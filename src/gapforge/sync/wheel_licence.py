@@ -10,7 +10,6 @@ from pathlib import Path
 
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
 _LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
-# no tr: what the authors of packages write
 _NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
 
 
@@ -33,13 +32,17 @@ def licence_of(wheel: Path) -> str:
 def licence_in(metadata: bytes) -> str:
     """The same from the bytes of a METADATA file."""
     message = BytesParser(policy=email.policy.compat32).parsebytes(metadata, headersonly=True)
-    expression, field = (_one_line(str(message.get(key, ""))) for key in ("License-Expression", "License"))
+    expression, field = (
+        _one_line(str(message.get(key, ""))) for key in ("License-Expression", "License")
+    )
     if expression:
         return expression
     if not _NOTHING.fullmatch(field):
         return field
     found = [
-        str(c).split("::")[-1].strip() for c in message.get_all("Classifier", []) if str(c).startswith("License ::")
+        str(c).split("::")[-1].strip()
+        for c in message.get_all("Classifier", [])
+        if str(c).startswith("License ::")
     ]
     return _one_line(", ".join(name for name in dict.fromkeys(found) if name != "OSI Approved"))
 

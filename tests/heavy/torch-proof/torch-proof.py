@@ -51,7 +51,11 @@ def main() -> int:
 
     # The CUDA libraries are wheels too. Without a driver they cannot run, but they must load, each with all it needs.
     libraries = sorted(
-        glob.glob(os.path.join(os.path.dirname(os.path.dirname(torch.__file__)), "nvidia", "*", "lib", "lib*.so.*"))
+        glob.glob(
+            os.path.join(
+                os.path.dirname(os.path.dirname(torch.__file__)), "nvidia", "*", "lib", "lib*.so.*"
+            )
+        )
     )
     for library in libraries:
         ctypes.CDLL(library)
@@ -59,14 +63,23 @@ def main() -> int:
     result = {
         "frames": 1,
         "versions": {
-            "python": sys.version.split()[0], "torch": torch.__version__, "torchvision": torchvision.__version__,
-            "torchaudio": torchaudio.__version__, "numpy": numpy.__version__, "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(), "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "torchaudio": torchaudio.__version__,
+            "numpy": numpy.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "nccl": ".".join(map(str, torch.cuda.nccl.version())),
         },
-        "conv2d_error": error, "nms": kept, "loss": float(loss), "cuda_available": torch.cuda.is_available(),
-        "cuda_libraries_loaded": len(libraries), "architectures": torch._C._cuda_getArchFlags(),
+        "conv2d_error": error,
+        "nms": kept,
+        "loss": float(loss),
+        "cuda_available": torch.cuda.is_available(),
+        "cuda_libraries_loaded": len(libraries),
+        "architectures": torch._C._cuda_getArchFlags(),
         "import_seconds": round(loaded, 2),
-    }  # fmt: skip
+    }
     with open(arguments.summary, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=2)
     print(json.dumps(result, indent=2))

@@ -1,0 +1,110 @@
+"""What every component's check.py imports: reporting, options, running programs.
+
+gapforge sends this module and one check.py to `python3 -I -` in the finished image, which needs no
+file for it. Only the standard library of Python 3.8 or newer is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+EXPECT: dict[str, Any] = json.loads(os.environ["GAPFORGE_EXPECT"])
+PARAMS: dict[str, Any] = EXPECT["params"]
+RUNTIME: bool = EXPECT["type"] == "runtime"
+GPU: bool = bool(EXPECT.get("gpu"))
+
+# Libraries of the GPU driver. The container runtime mounts them; no image contains them.
+DRIVER_LIBRARIES = re.compile(
+    r"lib(cuda|nvcuvid|nvidia-encode|nvidia-ml|nvidia-opticalflow|nvoptix|nvidia-ptxjitcompiler)\.so(\.\d+)*"
+)
+
+
+def report(name: str, ok: bool, found: object, expected: object) -> None:
+    """Print one result as a line of JSON."""
+    line = {"check": name, "ok": bool(ok), "found": str(found), "expected": str(expected)}
+    # ASCII only: the image's locale may not be able to print anything else.
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def guarded(name: str, expected: str, check: Callable[[], tuple[bool, object]]) -> None:
+    """Report the (ok, found) that ``check`` returns. An exception in it is a failed result."""
+    try:
+        ok, found = check()
+    except Exception as error:
+        ok, found = False, f"{type(error).__name__}: {error}"
+    report(name, ok, found, expected)
+
+
+def text_param(key: str) -> str:
+    """Return a text option, "" if the preset does not set it."""
+    value = PARAMS.get(key)
+    return "" if value is None else str(value).strip()
+
+
+def flag_param(key: str) -> bool:
+    """Return whether a flag option is on."""
+    return PARAMS.get(key) in (True, 1, "1", "1\n", "true")
+
+
+def list_param(key: str) -> list[str]:
+    """Return the members of a list option, [] if the preset does not set it."""
+    value = PARAMS.get(key) or []
+    return [line for line in (value.splitlines() if isinstance(value, str) else value) if line]
+
+
+def matches(wanted: str, found: str) -> bool:
+    """Return whether ``found`` is the wanted version: "5.1" matches 5.1 and 5.1.9, not 5.10."""
+    return found == wanted or (found.startswith(wanted) and found[len(wanted)] in ".-+~")
+
+
+def run(*command: str, timeout: int = 300) -> tuple[int, str]:
+    """Run a program. Return its exit code and its output with errors.
+
+    The exit code is 127 for a program that is not found, and 124 for one that takes too long.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
+    except FileNotFoundError:
+        return 127, f"{command[0]} is not in the image"
+    except PermissionError:
+        return 126, f"{command[0]} may not be run"
+    except subprocess.TimeoutExpired:
+        return 124, f"{command[0]} did not end within {timeout} s"
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def tail(text: str, lines: int = 3) -> str:
+    """Return the last lines of a program's output as one line."""
+    return " | ".join(text.strip().splitlines()[-lines:])
+
+
+def import_in_child(code: str, timeout: int = 600) -> tuple[bool, str]:
+    """Run Python code in its own process, so that a crash in a library is a failed result.
+
+    Return whether it succeeded, and its output.
+    """
+    exit_code, output = run(sys.executable, "-I", "-c", code, timeout=timeout)
+    if exit_code != 0:
+        return False, f"exit code {exit_code}: {tail(output)}"
+    return True, output.strip()
+
+
+def missing_driver_library(output: str) -> str:
+    """Return the GPU driver's library that ``output`` reports as missing, or ""."""
+    found = re.search(
+        DRIVER_LIBRARIES.pattern + r"[^\n]*(cannot open shared object|No such file)", output
+    )
+    return found.group(0).split(":")[0] if found else ""

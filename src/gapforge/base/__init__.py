@@ -1,0 +1,1 @@
+"""Hold what every other part uses: errors, files, processes, progress, messages."""

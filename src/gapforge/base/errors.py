@@ -1,0 +1,209 @@
+"""The errors that gapforge raises, each class with an exit code and a cause of its own.
+
+Only ``gapforge.cli`` prints them and exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gapforge.base.i18n import N_, _
+from gapforge.base.text import printable
+
+# The labels of a rendered error: its message, its hint, and the expected value of a fault.
+ERROR = N_("error: ")
+NEXT = N_("next: ")
+EXPECTED = N_("; expected ")
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing that is wrong: the file or key, what was found, and the expected value or ""."""
+
+    where: str
+    problem: str
+    expected: str = ""
+
+    def lines(self) -> str:
+        """Return the fault as two indented lines, with control characters escaped."""
+        tail = f"{_(EXPECTED)}{self.expected}" if self.expected else ""
+        return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fault in JSON types."""
+        return {"where": self.where, "problem": self.problem, "expected": self.expected}
+
+
+class GapforgeError(Exception):
+    """The base class of all expected failures.
+
+    ``hint`` is the next step, preferably a command that works on this machine, often without a
+    network. ``faults`` lists every fault that was found, not only the first.
+    """
+
+    exit_code = 1
+    cause = "internal"
+
+    def __init__(self, message: str, *, hint: str = "", faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.faults = tuple(faults)
+
+    def render(self) -> str:
+        """Return the message, its faults and its hint for a terminal."""
+        parts = [f"{_(ERROR)}{self.message}"]
+        parts += [fault.lines() for fault in self.faults]
+        if self.hint:
+            parts.append(f"{_(NEXT)}{self.hint}")
+        return "\n".join(parts)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the error in JSON types, under the keys that every verb with ``--json`` uses."""
+        return {
+            "error": self.cause,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "faults": [fault.to_json() for fault in self.faults],
+            "next": self.hint,
+        }
+
+
+class InternalError(GapforgeError):
+    """A bug in gapforge. The traceback is written to a file."""
+
+
+class UsageError(GapforgeError):
+    """A flag, an argument or a GAPFORGE_* variable is missing or invalid."""
+
+    exit_code, cause = 2, "usage"
+
+
+class PresetError(GapforgeError):
+    """A preset or the catalog is unreadable or invalid."""
+
+    exit_code, cause = 3, "preset"
+
+
+class LockError(GapforgeError):
+    """The lock is missing, unreadable, or was made from another version of the preset."""
+
+    exit_code, cause = 4, "lock"
+
+
+class VerifyError(GapforgeError):
+    """Artifacts are missing, unexpected, changed or truncated."""
+
+    exit_code, cause = 5, "verify"
+
+
+class FetchError(GapforgeError):
+    """A download failed: no server answered, or the checksum does not match."""
+
+    exit_code, cause = 6, "fetch"
+
+
+class ResolveError(GapforgeError):
+    """No set of packages satisfies the preset (a wheel or .deb does not exist for the target)."""
+
+    exit_code, cause = 7, "resolve"
+
+
+class GatedError(GapforgeError):
+    """A file must be downloaded by a person, because it needs a login; see ``--from DIR``."""
+
+    exit_code, cause = 8, "gated"
+
+
+class CompatibilityError(GapforgeError):
+    """The chosen versions are incompatible."""
+
+    exit_code, cause = 9, "compatibility"
+
+
+class EngineError(GapforgeError):
+    """There is no usable engine, or it cannot be reached."""
+
+    exit_code, cause = 10, "engine"
+
+
+class BuildError(GapforgeError):
+    """The engine ran the Dockerfile and a step failed."""
+
+    exit_code, cause = 11, "build"
+
+
+class SmokeError(GapforgeError):
+    """The finished image fails a smoke check. It was not tagged."""
+
+    exit_code, cause = 12, "smoke"
+
+
+class SourceError(GapforgeError):
+    """The application's source folder is missing or unusable."""
+
+    exit_code, cause = 13, "application-source"
+
+
+class SecretError(GapforgeError):
+    """``.env`` cannot be read, or a required key is missing."""
+
+    exit_code, cause = 14, "secret"
+
+
+class StorageError(GapforgeError):
+    """The disk is full or read-only, or a folder was not made by gapforge."""
+
+    exit_code, cause = 15, "storage"
+
+
+class LintError(GapforgeError):
+    """The Dockerfile would use the network."""
+
+    exit_code, cause = 16, "lint"
+
+
+class ToolError(GapforgeError):
+    """A program that this step needs is not installed or does not work."""
+
+    exit_code, cause = 17, "tool"
+
+
+class TargetError(GapforgeError):
+    """The base image is not the target OS and the preset is not a practice preset."""
+
+    exit_code, cause = 18, "target"
+
+
+class BusyError(GapforgeError):
+    """Another gapforge process holds the lock of the same folder."""
+
+    exit_code, cause = 19, "busy"
+
+
+class NotReadyError(GapforgeError):
+    """``doctor`` found a reason why a build on this machine would fail."""
+
+    exit_code, cause = 20, "not-ready"
+
+
+class BundleError(GapforgeError):
+    """A bundle cannot be packed, or it is incomplete or damaged."""
+
+    exit_code, cause = 21, "bundle"
+
+
+class TrustError(GapforgeError):
+    """A trusted signature is missing or invalid, or rollback protection refuses a bundle."""
+
+    exit_code, cause = 22, "trust"
+
+
+class Interrupted(GapforgeError):
+    """The user quit or pressed Ctrl-C. No partly written file is left."""
+
+    exit_code, cause = 130, "interrupted"
+
+
+ERROR_CLASSES: tuple[type[GapforgeError], ...] = tuple(GapforgeError.__subclasses__())

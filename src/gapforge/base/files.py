@@ -1,0 +1,420 @@
+"""Rooted paths, atomic writes, checksums, marked folders, lock files and clear storage errors."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from gapforge.base.errors import BusyError, StorageError
+from gapforge.base.i18n import N_, _
+from gapforge.base.parallel import on_all_cores, raise_if_stopped
+from gapforge.base.system_errors import os_says
+
+CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
+MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
+_SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
+# File systems whose syncfs() reaches the disk. That of FUSE, for example, does not.
+_SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+
+
+def unsafe_path_reason(path: str) -> str:
+    """Return why a relative path from an untrusted file is unsafe, or "" if it is safe."""
+    if not path or _NOT_IN_PATHS.search(path):
+        return _("empty, or contains a control character or a backslash")
+    pure = PurePosixPath(path)
+    if pure.is_absolute():
+        return _("an absolute path; expected a path inside the folder")
+    if ".." in path.split("/"):
+        return _("contains '..'; expected a path inside the folder")
+    return ""
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
+    reason = unsafe_path_reason(relative)
+    target = root / relative
+    if not reason:
+        resolved_root = root.resolve()
+        resolved = target.parent.resolve() / target.name
+        if resolved != resolved_root and resolved_root not in resolved.parents:
+            reason = _("leads outside {root} through a symbolic link", root=root)
+    if reason:
+        raise StorageError(
+            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason)
+        )
+    return target
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a small file from an untrusted place.
+
+    Raises ValueError with the reason for a link, pipe or device and for a file of more than
+    ``most`` bytes, and OSError.
+    """
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise ValueError(_("is a symbolic link, not a file"))
+    if not stat.S_ISREG(mode):  # opening a device or a pipe can have effects of its own
+        raise ValueError(_("is not a regular file"))
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError(_("is not a regular file"))
+        data = bytearray()
+        while len(data) <= most and (chunk := file.read(most + 1 - len(data))):
+            data += chunk
+    if len(data) > most:
+        raise ValueError(_("has more than {most} bytes", most=most))
+    return bytes(data)
+
+
+def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """Return the file's SHA-256 in lower-case hex. ``on_bytes`` gets the size of each chunk."""
+    with open(path, "rb", buffering=0) as file:
+        return sha256_open(file, on_bytes)
+
+
+def sha256_open(
+    file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] | None = None
+) -> str:
+    """Return the SHA-256 of an unbuffered binary file from its position on, in lower-case hex."""
+    digest = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    while count := file.readinto(buffer):
+        raise_if_stopped()
+        digest.update(view[:count])
+        if on_bytes is not None:
+            on_bytes(count)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def content_mtime(sha256: str) -> int:
+    """Return the modification time, in seconds, of a file with this content in a build context.
+
+    BuildKit does not read a file again whose size and time are unchanged, so the time depends on
+    the content.
+    """
+    return 10**9 + int(sha256[:8], 16) % (5 * 10**8)
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, indented, UTF-8, with a newline."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Open a file that is renamed to ``target`` when the block ends without an error.
+
+    The bytes are flushed to disk before the rename. On any failure the temporary file is removed.
+    Raises StorageError for a full or read-only disk.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, mode)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_text(target: Path, text: str, mode: int = 0o644) -> None:
+    """Write a small UTF-8 file atomically."""
+    write_bytes(target, text.encode(), mode)
+
+
+def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a small file atomically."""
+    with atomic_file(target, mode) as file:
+        file.write(data)
+
+
+def remove_litter(target: Path) -> None:
+    """Remove the temporary files that killed runs of ``atomic_file`` left beside ``target``."""
+    with storage_errors(target):
+        for litter in target.parent.glob(f".{target.name}.*.tmp"):
+            litter.unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes this user can still write on the disk of an existing folder."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+_DENIED = N_("permission denied")
+_UNRESPONSIVE = N_("the disk does not respond (input/output error)")
+_REASONS = {
+    errno.ENOSPC: N_("the disk is full"),
+    errno.EDQUOT: N_("the disk quota is used up"),
+    errno.EROFS: N_("the file system is read-only"),
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EFBIG: N_(
+        "the file system does not support files of this size (the limit of FAT32 is 4 GiB)"
+    ),
+    errno.EIO: _UNRESPONSIVE,
+    errno.EREMOTEIO: _UNRESPONSIVE,
+    errno.EISDIR: N_("there is a folder where a file should be"),
+    errno.ENOTDIR: N_("there is a file where a folder should be"),
+}
+# Errors of the block layer, FUSE (ECONNABORTED for the pending call, ENOTCONN for later ones) and
+# network file systems after a disk was unplugged.
+_GONE = frozenset(
+    {
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOMEDIUM,
+        errno.ENOTCONN,
+        errno.ECONNABORTED,
+        errno.ESHUTDOWN,
+        errno.ESTALE,
+        errno.EHOSTDOWN,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+def is_gone(error: OSError) -> bool:
+    """Return whether the error means that the disk itself was removed."""
+    return error.errno in _GONE
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Raise errors of the disk in the block as StorageError with ``path``.
+
+    Other errors that name a file, such as FileNotFoundError, and errors of network connections pass
+    unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        # Errors of read(), write() and fsync() name no file.
+        of_block = error.filename is None and not isinstance(error, ConnectionError)
+        if number not in _GONE and number not in _REASONS and not of_block:
+            raise
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path | None = None) -> StorageError:
+    """Return a StorageError with a hint for ``path``, or for the file that ``error`` names."""
+    number = error.errno or 0
+    where = str(path or error.filename or _("input/output"))
+    if number in _GONE:
+        reason = _("the disk was removed")
+    else:
+        reason = _(_REASONS[number]) if number in _REASONS else os_says(error)
+    hint = ""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        hint = _(
+            "free disk space (df -h {folder}) and run the same command again; "
+            "finished work is kept",
+            folder=Path(where).parent,
+        )
+    elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
+        hint = _(
+            "plug the disk in again or use another one, and run the same command again; "
+            "finished work is kept"
+        )
+    elif number == errno.EFBIG:
+        hint = _("use another disk; for FAT32, pack the volumes with --volume-size fat32")
+    return StorageError(f"{where}: {reason}", hint=hint)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Replace ``target`` atomically with a hard link to ``source``, or with a copy of it.
+
+    Returns whether it is a hard link. Copies are made across devices and on file systems without
+    hard links.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(source, temporary)
+                linked = True
+            except OSError as error:
+                if error.errno not in (
+                    errno.EXDEV,
+                    errno.EPERM,
+                    errno.EMLINK,
+                    errno.EOPNOTSUPP,
+                    errno.EACCES,
+                ):
+                    raise
+                shutil.copyfile(source, temporary)
+                shutil.copystat(source, temporary)
+                linked = False
+            os.replace(temporary, target)
+            # rename() does nothing when both names are links to one inode.
+            temporary.unlink(missing_ok=True)
+            return linked
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def mark_folder(folder: Path, purpose: str) -> Path:
+    """Create ``folder`` if needed and put the marker in it, so that gapforge may delete it later.
+
+    Raises StorageError for an existing folder with content but without the marker.
+    """
+    with storage_errors(folder / MARKER):
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / MARKER
+        if not marker.exists():
+            if any(folder.iterdir()):
+                raise StorageError(
+                    _("{folder} exists, is not empty and was not made by gapforge", folder=folder),
+                    hint=_(
+                        "ls -la {folder}; move the folder away or choose another place, "
+                        "and run the same command again",
+                        folder=folder,
+                    ),
+                )
+            marker.write_text(f"gapforge may delete this folder: {purpose}\n")
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that contains the marker, or an empty one. Do nothing if it does not exist.
+
+    A run that was killed right before creating or after removing the marker leaves an empty folder.
+    Raises StorageError for any other folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_symlink() and folder.is_dir() and not any(folder.iterdir()):
+        with storage_errors(folder):
+            folder.rmdir()
+        return
+    if folder.is_symlink() or not (folder / MARKER).is_file():
+        raise StorageError(
+            _(
+                "{folder}: no {marker} in it; gapforge deletes only folders that it made itself",
+                folder=folder,
+                marker=MARKER,
+            )
+        )
+    with storage_errors(folder):
+        # The marker is removed last, so that an interrupted removal can be repeated.
+        for entry in sorted(folder.iterdir()):
+            if entry.name == MARKER:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        (folder / MARKER).unlink()
+        folder.rmdir()
+
+
+@contextmanager
+def exclusive(lock_file: Path, what: str) -> Iterator[None]:
+    """Lock ``lock_file`` during the block. Raise BusyError at once if another process has it.
+
+    The system releases the lock when the process ends in any way, so a killed run never blocks the
+    next one.
+    """
+    with storage_errors(lock_file):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                _("another gapforge process is running: {what}", what=what),
+                hint=_("wait until it ends, and run the same command again"),
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync_files(files: Sequence[Path]) -> None:
+    """Flush the bytes of all these files, which are in one folder, to the disk.
+
+    One syncfs() replaces the calls of fsync(), each of which waits for the disk, where it gives the
+    same guarantee.
+    """
+    if len(files) > 1 and _syncfs_suffices(files[0].parent) and _syncfs(files[0].parent):
+        return
+    on_all_cores(_sync_file, files, _SYNCS)
+
+
+def _sync_file(path: Path) -> None:
+    with storage_errors(path), open(path, "rb", buffering=0) as file:
+        os.fsync(file.fileno())
+
+
+def _syncfs(folder: Path) -> bool:
+    """Call syncfs() and return whether it exists and succeeded."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return bool(ctypes.CDLL(None).syncfs(handle) == 0)
+    except (AttributeError, OSError):
+        return False
+    finally:
+        os.close(handle)
+
+
+def _syncfs_suffices(folder: Path) -> bool:
+    """Return whether syncfs() guarantees here what fsync() does.
+
+    It reports write errors since Linux 5.8, and flushes the disk's own cache on the file systems in
+    ``_SYNCFS``.
+    """
+    if [int(part) for part in re.findall(r"\d+", os.uname().release)[:2]] < [5, 8]:
+        return False
+    device = folder.stat().st_dev
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    types = {words[words.index("-") + 1] for words in map(str.split, mounts) if words[2] == number}
+    return bool(types) and types <= _SYNCFS
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush renames in ``folder`` to the disk, if the file system supports that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)

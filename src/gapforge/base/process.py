@@ -1,0 +1,338 @@
+"""Start other programs. No other module does."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gapforge.base.errors import ToolError
+from gapforge.base.i18n import _
+
+# The package of each program whose package has another name (Debian 12 and Ubuntu 22.04).
+PACKAGE_OF = {
+    "apt-cache": "apt",
+    "apt-get": "apt",
+    "docker": "docker.io",
+    "dockerd": "docker.io",
+    "dpkg-deb": "dpkg",
+    "dpkg-scanpackages": "dpkg-dev",
+    "setpriv": "util-linux",
+    "ssh-add": "openssh-client",
+    "ssh-agent": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "unshare": "util-linux",
+    "uv": "uv (pip install uv)",
+}
+Environment = Mapping[str, str | None]
+Feed = Callable[[IO[bytes]], None]
+
+
+class TimedOut(ToolError):
+    """A program did not finish within its time limit."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The exit code, standard output and standard error of a finished program."""
+
+    argv: tuple[str, ...]
+    code: int
+    output: str
+    errors: str
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """Return the command as one line that can be pasted into a shell."""
+    return shlex.join(argv)
+
+
+def environment(changes: Environment | None = None) -> dict[str, str]:
+    """Return this process's environment with ``changes``, where None removes a variable."""
+    merged = {**os.environ, **(changes or {})}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Environment | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    stdin: str | bytes | None = None,
+    check: bool = True,
+    redact: Iterable[str] = (),
+    detached: bool = False,
+) -> Result:
+    """Run a program to its end and return what it printed.
+
+    ``timeout`` is in seconds. Messages hide every string of ``redact``. ``detached`` runs the
+    program in a session of its own, where it has no terminal to ask questions at. Raises ToolError
+    when the program is missing or takes too long, and with ``check`` also when it exits with
+    another code than 0; that message ends with the last lines that the program printed.
+    """
+    try:
+        with _start_errors(argv), _exact(stdin) as file:
+            done = subprocess.run(
+                list(argv),
+                env=environment(env),
+                cwd=cwd,
+                timeout=timeout,
+                input=stdin if isinstance(stdin, str) else None,
+                stdin=file,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                start_new_session=detached,
+            )
+    except subprocess.TimeoutExpired:
+        raise TimedOut(
+            _(
+                "{program} did not finish within {timeout:g} s: {command}",
+                program=argv[0],
+                timeout=timeout,
+                command=hide(quoted(argv), redact),
+            )
+        ) from None
+    result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+    if check and done.returncode != 0:
+        raise failed(result, redact)
+    return result
+
+
+def stream(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Environment | None = None,
+    cwd: Path | None = None,
+    feed: Feed | None = None,
+) -> int:
+    """Run a program, pass each line of its merged output to ``on_line``, return its exit code.
+
+    ``feed`` writes the program's standard input in a thread. The program runs in its own process
+    group, which is ended when this process is interrupted. Raises ToolError when it is missing, and
+    the error of ``feed`` or ``on_line``.
+    """
+    with _start_errors(argv):
+        child = subprocess.Popen(
+            list(argv),
+            env=environment(env),
+            cwd=cwd,
+            start_new_session=True,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    feeder = _Feeder(feed, child.stdin)
+    assert child.stdout is not None
+    try:
+        with child.stdout:
+            for raw in child.stdout:
+                on_line(raw.decode("utf-8", "replace").rstrip("\n"))
+        code = child.wait()
+    except BaseException:
+        end_group(child)
+        raise
+    feeder.finish()
+    return code
+
+
+@contextmanager
+def piped(
+    argv: Sequence[str], *, env: Environment | None = None, feed: Feed | None = None
+) -> Iterator[IO[bytes]]:
+    """Open a program's standard output as a binary stream.
+
+    ``feed`` writes its standard input in a thread. When the block ends without an error, the rest
+    of the output is discarded and ToolError is raised, with the end of standard error, if the exit
+    code is not 0. An error in the block ends the program. An error of ``feed`` is raised instead of
+    any other.
+    """
+    with tempfile.TemporaryFile() as errors:
+        with _start_errors(argv):
+            child = subprocess.Popen(
+                list(argv),
+                env=environment(env),
+                start_new_session=True,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        feeder = _Feeder(feed, child.stdin)
+        assert child.stdout is not None
+        try:
+            with child.stdout:
+                yield child.stdout
+                while child.stdout.read(1 << 20):
+                    pass
+            code = child.wait()
+        except BaseException:
+            if child.poll() is None:
+                end_group(child)
+            feeder.finish()
+            raise
+        feeder.finish()
+        if code != 0:
+            errors.seek(0)
+            text = errors.read().decode("utf-8", "replace")
+            raise failed(Result(tuple(argv), code, "", text))
+
+
+def pipe(
+    argv: Sequence[str], *, env: Environment | None = None, stdin: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start a program whose output the caller reads from ``.stdout``, after ``stdin`` was written.
+
+    The caller closes ``.stdout`` and calls ``.wait()`` or ``.kill()``. If this process is killed,
+    the program ends because nobody reads its output. ``stdin`` must fit into a pipe (64 kB). Raises
+    ToolError when the program is missing.
+    """
+    with _start_errors(argv):
+        child = subprocess.Popen(
+            list(argv),
+            env=environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):  # it ended at once; its exit code tells why
+        child.stdin.write(stdin.encode())
+        child.stdin.close()
+    return child
+
+
+def spawn(
+    argv: Sequence[str], log: Path, *, env: Environment | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in its own session that outlives this process. Its output goes to ``log``.
+
+    Raises ToolError when it is missing.
+    """
+    with _start_errors(argv), open(log, "wb") as file:
+        return subprocess.Popen(
+            list(argv),
+            env=environment(env),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a program that runs until its standard input ends, which it does with this process.
+
+    It has a session of its own and text pipes at standard input and output. Raises ToolError when
+    it is missing.
+    """
+    with _start_errors(argv):
+        return subprocess.Popen(
+            list(argv),
+            start_new_session=True,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a program that has its own session with SIGTERM, and after 10 seconds with SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            pass
+        return
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Replace every secret in ``text`` by ``***``, except values shorter than 4 characters."""
+    for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def missing(program: str) -> ToolError:
+    """Return the error for a program that is not installed."""
+    name = Path(program).name
+    return ToolError(
+        _("{program} is not installed", program=program),
+        hint=_("install it first: apt-get install {package}", package=PACKAGE_OF.get(name, name)),
+    )
+
+
+def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
+    """Return the error for a program that exited with a failure."""
+    last = "\n".join((result.errors or result.output).strip().splitlines()[-12:])
+    command = hide(quoted(result.argv), redact)
+    message = _("exit code {code} from: {command}", code=result.code, command=command)
+    return ToolError(f"{message}\n{hide(last, redact)}".rstrip())
+
+
+@contextmanager
+def _start_errors(argv: Sequence[str]) -> Iterator[None]:
+    """Raise ToolError if the block cannot start the program."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise missing(argv[0]) from None
+    except PermissionError:
+        raise ToolError(
+            _("{program} cannot be executed (permission denied)", program=argv[0])
+        ) from None
+
+
+@contextmanager
+def _exact(stdin: str | bytes | None) -> Iterator[IO[bytes] | int | None]:
+    """Open what subprocess gets as ``stdin``: bytes come from a file, so that they stay exact."""
+    if not isinstance(stdin, bytes):
+        yield subprocess.DEVNULL if stdin is None else None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        yield file
+
+
+class _Feeder:
+    """Runs ``feed`` on a program's standard input in a thread, if there is one."""
+
+    def __init__(self, feed: Feed | None, stdin: IO[bytes] | None) -> None:
+        self.error: BaseException | None = None
+        self.thread: threading.Thread | None = None
+        if feed is not None and stdin is not None:
+            self.thread = threading.Thread(target=self._run, args=(feed, stdin), daemon=True)
+            self.thread.start()
+
+    def finish(self) -> None:
+        """Wait until everything is written. Raise the error of ``feed`` if there was one."""
+        if self.thread is not None:
+            self.thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self, feed: Feed, stdin: IO[bytes]) -> None:
+        try:
+            feed(stdin)
+        except BrokenPipeError:
+            pass  # the program stopped reading; its exit code tells why
+        except BaseException as error:  # noqa: BLE001 - raised by finish()
+            self.error = error
+        finally:
+            with suppress(BrokenPipeError):
+                stdin.close()

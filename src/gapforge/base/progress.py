@@ -1,0 +1,124 @@
+"""Show progress: a live line at a terminal, a plain line at intervals elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+from gapforge.base.i18n import _, pgettext
+from gapforge.base.text import pad, width
+
+LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
+PLAIN_INTERVAL = 10.0  # seconds between lines without a terminal
+LIVE_COLUMNS = 118
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes as "1.5 GB", in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Return seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return _("{seconds} s", seconds=whole)
+    if whole < 3600:
+        return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
+
+
+class Progress:
+    """Counts bytes and shows rate and remaining time on ``out``, by default standard error.
+
+    ``total`` is 0 if it is unknown. Thread-safe. Use it as a context manager.
+    """
+
+    def __init__(
+        self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False
+    ) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.out = out if out is not None else sys.stderr
+        self.quiet = quiet
+        self.live = not quiet and self.out.isatty()
+        self.start = self.shown = time.monotonic()
+        self.detail = ""
+        self._guard = threading.RLock()
+        self._width = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close(failed=exc[0] is not None)
+
+    def add(self, count: int, detail: str = "") -> None:
+        """Count more bytes. ``detail`` names the current item."""
+        with self._guard:
+            self.done += count
+            self.detail = detail or self.detail
+            interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
+            if not self.quiet and time.monotonic() - self.shown >= interval:
+                self._show()
+
+    def note(self, line: str) -> None:
+        """Print a line of its own, without damaging the live line."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            print(line, file=self.out, flush=True)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Print a last line with the size, time and rate of the whole work."""
+        with self._guard:
+            if self.quiet:
+                return
+            self._clear()
+            seconds = time.monotonic() - self.start
+            state = pgettext("progress", "stopped") if failed else _("done")
+            rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
+            size, duration = human_bytes(self.done), human_time(seconds)
+            work = _("{size} in {duration}{rate}", size=size, duration=duration, rate=rate)
+            print(f"{self.what}: {state}, {work}", file=self.out, flush=True)
+            self.quiet = True
+
+    def line(self) -> str:
+        """Return the current state as text."""
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        rate = self.done / seconds
+        parts = [f"{self.what}: {human_bytes(self.done)}"]
+        known = 0 < self.total >= self.done  # a total that was exceeded is wrong
+        if known:
+            total = human_bytes(self.total)
+            parts[0] += _(" of {total}", total=total) + f" ({100 * self.done // self.total} %)"
+        parts.append(f"{human_bytes(rate)}/s")
+        if known and rate > 0:
+            remaining = human_time((self.total - self.done) / rate)
+            parts.append(_("{time} left", time=remaining))
+        if self.detail:
+            parts.append(self.detail)
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        self.shown = time.monotonic()
+        text = self.line()
+        if self.live:
+            while width(text) > LIVE_COLUMNS:
+                text = text[:-1]
+            print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
+            self._width = width(text)
+        else:
+            print(text, file=self.out, flush=True)
+
+    def _clear(self) -> None:
+        if self.live and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=self.out)
+            self._width = 0

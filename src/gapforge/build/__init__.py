@@ -1,1 +1,0 @@
-"""The offline half: verify, plan, context, build, smoke. Python 3.10 standard library only."""

@@ -1,0 +1,46 @@
+"""The receiver: this very program as one file that any Python 3.10 runs from the stick."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from gapforge.base.errors import BundleError
+from gapforge.base.i18n import CATALOGUE, _, catalogue_bytes
+
+RECEIVER = "gapforge-receive.pyz"
+_MOMENT = (1980, 1, 1, 0, 0, 0)
+_MAIN = b'''"""gapforge in one file: python3 gapforge-receive.pyz unpack FOLDER"""
+
+import os
+import runpy
+
+os.environ.setdefault("GAPFORGE_ROOT", os.getcwd())
+runpy.run_module("gapforge", run_name="__main__")
+'''
+
+
+@cache
+def receiver_bytes() -> bytes:
+    """A zip archive with all of gapforge's Python and a start; the same source gives the same bytes."""
+    package = Path(__file__).resolve().parents[1]
+    files = sorted(package.rglob("*.py"))
+    if not files:
+        raise BundleError(
+            _("this gapforge runs out of a bundle and cannot pack one"),
+            hint=_("pack from a checkout"),
+        )
+    output = io.BytesIO()
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
+        members = [("__main__.py", _MAIN), (CATALOGUE.as_posix(), catalogue_bytes())]
+        members += [
+            (f"gapforge/{f.relative_to(package).as_posix()}", f.read_bytes()) for f in files
+        ]
+        for name, data in members:
+            entry = zipfile.ZipInfo(name, _MOMENT)
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3
+            archive.writestr(entry, data)
+    return b"#!/usr/bin/env python3\n" + output.getvalue()

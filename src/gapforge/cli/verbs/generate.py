@@ -1,0 +1,123 @@
+"""``gapforge generate``: write every generated file anew, or say which ones are stale."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from gapforge.base.errors import Fault, LockError, PresetError
+from gapforge.base.files import inside, write_text
+from gapforge.base.i18n import N_, _
+from gapforge.base.project import Project
+from gapforge.compat import catalog
+from gapforge.compat.driver import required_driver
+from gapforge.model import component, preset
+from gapforge.model import lock as locks
+from gapforge.model.schema import Choice, Record, Text, read_json
+from gapforge.tools import json_schemas, package_versions
+from gapforge.tools.package_versions import Review, Stack
+
+HELP = N_(
+    "Write the files that are generated from presets and catalog (schemas, "
+    "docs/package-versions) anew."
+)
+REVIEW = "docs/review.json"
+REVIEW_SHAPE = Record(
+    {
+        "format": Choice((1,), "version of this format"),
+        "reviewed": Text("day of the last review", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
+        "note": Record({"ko": Text(), "en": Text()}),
+    }
+)
+DOCUMENTS = {"ko": "docs/package-versions.md", "en": "docs/package-versions.en.md"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help=_("write nothing; fail when a file is stale")
+    )
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Print each file that changed; with --check, PresetError naming each stale file."""
+    wanted = generated(project)
+    stale = stale_files(project, wanted)
+    if args.check and stale:
+        raise PresetError(
+            _("generated files are stale"),
+            faults=[
+                Fault(path, stale[path], _("what presets, locks and catalog give now"))
+                for path in stale
+            ],
+            hint=f"{package_versions.COMMAND}; git add " + " ".join(stale),
+        )
+    for path in stale:
+        write_text(inside(project.root, path), wanted[path])
+        print(path)
+    print(_("{count} of {wanted} generated files written", count=len(stale), wanted=len(wanted)))
+    return 0
+
+
+def generated(project: Project) -> dict[str, str]:
+    """Every generated file of the project: path relative to it -> the text that it must have.
+
+    Raises PresetError or LockError when what they are made from cannot be read.
+    """
+    return {**json_schemas.schemas(component.load_all(project.components)), **documents(project)}
+
+
+def documents(project: Project) -> dict[str, str]:
+    """docs/package-versions in both languages."""
+    stacks = [_stack(project, name) for name in preset.names(project.presets)]
+    components = component.load_all(project.components)
+    facts = catalog.load(project.catalog)
+    drivers = {stack.preset.name: required_driver(stack.preset, facts) for stack in stacks}
+    review = _review(project)
+    return {
+        path: package_versions.render(stacks, components, drivers, review, language)
+        for language, path in DOCUMENTS.items()
+    }
+
+
+def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
+    """The files that are not as ``wanted``, each with what is wrong, by path."""
+    found = {}
+    for path, text in sorted(wanted.items()):
+        file = inside(project.root, path)
+        if not file.is_file():
+            found[path] = _("does not exist")
+        elif file.read_bytes() != text.encode():
+            found[path] = _("is stale")
+    return found
+
+
+def _stack(project: Project, name: str) -> Stack:
+    chosen = preset.find(project.presets, name)
+    file = project.lock_file(name)
+    if not file.exists():
+        return Stack(chosen, None)
+    lock = locks.load(file)
+    if lock.preset != name:
+        raise LockError(
+            _(
+                'presets/{name} belongs to the preset "{preset}"',
+                name=file.name,
+                preset=lock.preset,
+            ),
+            hint=f"./deps_sync.sh {name} --update",
+        )
+    if lock.preset_sha256 != chosen.sha256:
+        return Stack(chosen, None, stale=True)
+    return Stack(chosen, lock)
+
+
+def _review(project: Project) -> Review:
+    raw, faults = read_json(project.root / REVIEW, REVIEW_SHAPE, REVIEW)
+    if faults:
+        example = '{"format": 1, "reviewed": "2026-11-23", "note": {"ko": "…", "en": "…"}}'
+        raise PresetError(
+            _("{review} cannot be read", review=REVIEW),
+            faults=faults,
+            hint=_("it looks like {example}", example=example),
+        )
+    return Review(raw["reviewed"], raw["note"]["ko"], raw["note"]["en"])

@@ -1,0 +1,1 @@
+"""Judge which versions go together, from the catalog."""

@@ -1,0 +1,69 @@
+"""How much disk a first build of a preset takes, estimated from the sizes in its lock.
+
+The factors are measured or rounded up; what they give is an upper estimate for building both types of image
+once. A second build needs little more than what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+
+MB, GB = 10**6, 10**9
+IMAGE_UNPACKED = 2.3  # nvidia/cuda layers, gzip to unpacked
+WHEEL_UNPACKED = 1.9  # measured: the torch 2.1.2 set, 2.6 GB of wheels, 4.8 GB installed
+DEB_UNPACKED = 3.6
+TENSORRT_UNPACKED = 2.2
+SOURCE_WORK = (
+    25  # unpacked sources, objects and results of FFmpeg and OpenCV, for each byte of archive
+)
+CUDA_ARCHITECTURE = (
+    2 * GB
+)  # objects and libraries of OpenCV's CUDA modules, for each GPU architecture
+COPIES = 3  # a component's tree is in its own stage, in the builder image and in the runtime image
+LOG = 50 * MB  # report, plan, Dockerfile and log of a build
+BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded down
+
+
+@dataclass(frozen=True)
+class SpaceNeed:
+    """Bytes that a first build takes, by place. ``engine_parts`` says what the engine's share is made of."""
+
+    context: int
+    engine: int
+    dist: int
+    engine_parts: Mapping[str, int]
+
+    @property
+    def engine_inodes(self) -> int:
+        """Files and folders in the engine's store."""
+        return self.engine // BYTES_PER_FILE
+
+    def without_bases(self) -> SpaceNeed:
+        """The same when the engine has the base images already."""
+        parts = {**self.engine_parts, "base images": 0}
+        return SpaceNeed(self.context, sum(parts.values()), self.dist, parts)
+
+
+def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
+    """What a first build needs. ``linked``: the context can be hard links, so that it takes no space of its own."""
+    sizes = {
+        kind: sum(e.size for e in lock.of(kind))
+        for kind in ("image", "wheel", "deb", "source", "tensorrt")
+    }
+    context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"]
+    context += sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
+    opencv = preset.component("opencv")
+    architectures = len(opencv.list("architectures")) if opencv and opencv.flag("cuda") else 0
+    parts = {
+        "base images": int(sizes["image"] * IMAGE_UNPACKED),
+        "context": context,
+        "wheels": int(sizes["wheel"] * WHEEL_UNPACKED * COPIES),
+        "debs": int(sum(e.size * max(1, len(e.roles)) for e in lock.of("deb")) * DEB_UNPACKED),
+        "tensorrt": int(sizes["tensorrt"] * TENSORRT_UNPACKED * COPIES),
+        "sources": int(sizes["source"] * SOURCE_WORK) + architectures * CUDA_ARCHITECTURE,
+    }
+    return SpaceNeed(0 if linked else context, sum(parts.values()), LOG, parts)

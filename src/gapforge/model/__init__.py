@@ -1,0 +1,1 @@
+"""Read and write the nouns: schema, preset, lock, component."""

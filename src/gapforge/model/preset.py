@@ -1,0 +1,388 @@
+"""The preset: what an image contains, parsed into frozen dataclasses.
+
+People write ``presets/NAME.json``; it is self-contained. ``preset_shape`` describes its format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gapforge.base.errors import Fault, PresetError
+from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
+from gapforge.base.i18n import _, ngettext
+from gapforge.model import component, preset_rules
+from gapforge.model.component import Component
+from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
+from gapforge.model.preset_shape import preset_shape
+from gapforge.model.schema import nearest, one_of, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseImage:
+    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
+
+    image: str = ""
+    digest: str = ""
+    archive: str = ""
+    archive_sha256: str = ""
+    suite: str = ""
+    variant: str = "minbase"
+    components: tuple[str, ...] = ("main",)
+    include: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name in lists and prompts."""
+        return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
+
+
+@dataclass(frozen=True)
+class PyTorch:
+    """The PyTorch packages. ``index`` is "default" or the URL of the only index to use for them."""
+
+    torch: str
+    torchvision: str
+    torchaudio: str
+    index: str
+
+    def requirements(self) -> tuple[str, ...]:
+        """Return the pins of torch and, if given, of torchvision and torchaudio."""
+        pairs = (
+            ("torch", self.torch),
+            ("torchvision", self.torchvision),
+            ("torchaudio", self.torchaudio),
+        )
+        return tuple(f"{name}=={version}" for name, version in pairs if version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRT:
+    """TensorRT, as the preset describes it.
+
+    ``form`` "tar": the source archive "tensorrt" is unpacked. "deb": packages are installed, from
+    ``apt.sources`` or from the local-repository .deb that is the source "tensorrt".
+    """
+
+    version: str
+    form: str
+    python: bool
+    builder: tuple[str, ...]
+    runtime: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AptSource:
+    """An APT source besides the base image's own. Without a key, sync accepts only file://."""
+
+    name: str
+    uri: str
+    suite: str
+    components: tuple[str, ...] = ()
+    key_urls: tuple[str, ...] = ()
+    key_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceArchive:
+    """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` is its origin.
+
+    ``file`` is the artifact's name, "" for an apt_source that is not resolved. ``sha256`` is "" if
+    sync must trust the first download (urls) or APT's signature (apt_source). ``size`` is in bytes.
+    """
+
+    name: str
+    file: str
+    folder: str
+    version: str
+    licence: str
+    urls: tuple[str, ...] = ()
+    sha256: str = ""
+    size: int = 0
+    gated: str = ""
+    sdist: str = ""
+    apt_source: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A component's options: those that the preset sets at the JSON ``path``, and defaults.
+
+    ``values`` contains text, bools and tuples of text by option name.
+    """
+
+    path: str
+    values: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """Return a text, version or enum option, "" if it is not set."""
+        value = self.values.get(key)
+        return value if isinstance(value, str) else ""
+
+    def flag(self, key: str) -> bool:
+        """Return whether a flag option is on."""
+        return self.values.get(key) is True
+
+    def list(self, key: str) -> tuple[str, ...]:
+        """Return the members of a list option, () if it is not set."""
+        value = self.values.get(key)
+        return value if isinstance(value, tuple) else ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A ``.env`` key that the application's build may read. ``passed``: "secret", "build-arg"."""
+
+    key: str
+    passed: str
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+
+    name: str
+    source: str
+    cmake: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What an image contains.
+
+    ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
+    ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
+    components that it was parsed with, None if their descriptions were not at hand.
+    """
+
+    name: str
+    summary_ko: str
+    summary_en: str
+    practice: bool
+    os_id: str
+    os_version: str
+    platform: str
+    epoch: int
+    cuda: str
+    cudnn: str
+    builder: BaseImage
+    runtime: BaseImage
+    python: str
+    packages: tuple[str, ...]
+    pytorch: PyTorch | None
+    tensorrt: TensorRT | None
+    apt_builder: tuple[str, ...]
+    apt_runtime: tuple[str, ...]
+    apt_sources: tuple[AptSource, ...]
+    sources: Mapping[str, SourceArchive]
+    components: Mapping[str, Options]
+    application: Application
+    raw: Mapping[str, Any]
+    sha256: str
+    described: tuple[Component, ...] | None = field(default=None, repr=False, compare=False)
+
+    def component(self, name: str) -> Options | None:
+        """Return the options of a component, or None if the preset does not ask for it."""
+        return self.components.get(name)
+
+    def base(self, role: str) -> BaseImage:
+        """Return the base image of "builder" or "runtime"."""
+        return {"builder": self.builder, "runtime": self.runtime}[role]
+
+    def debs(self, role: str) -> tuple[str, ...]:
+        """Return the packages to install in a role, with those of TensorRT of the form "deb".
+
+        The builder gets the runtime's TensorRT packages if the preset lists none for it.
+        """
+        wanted = {"builder": self.apt_builder, "runtime": self.apt_runtime}[role]
+        if self.tensorrt is None or self.tensorrt.form != "deb":
+            return wanted
+        own = self.tensorrt.builder if role == "builder" else ()
+        return tuple(dict.fromkeys((*wanted, *(own or self.tensorrt.runtime))))
+
+
+def load(file: Path, *, shown: str = "", components: Path | None = None) -> Preset:
+    """Parse and validate a preset file. Raise PresetError with every fault.
+
+    ``components`` is the folder of the components, by default the one beside the file's folder, as
+    in a project. Without it, as for the receiver program, components' options are not checked.
+    """
+    shown = shown or f"{file.parent.name}/{file.name}"
+    described = component.described(components or file.parent.parent / "components")
+    raw, faults = read_json(file, preset_shape(described), shown)
+    if raw is not None and not faults:
+        faults = preset_rules.broken_rules(raw, shown, file.stem, described)
+    if faults:
+        raise PresetError(
+            ngettext(
+                "{shown} has {count} fault", "{shown} has {count} faults", len(faults), shown=shown
+            ),
+            faults=faults,
+            hint=_("correct it, then: ./gapforge check {stem}", stem=file.stem),
+        )
+    return parse(raw, described)
+
+
+def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
+    """Return every fault of a raw preset that is not a file. ``shown`` names it in messages."""
+    faults: list[Fault] = []
+    preset_shape(components).check(raw, "$", faults, shown)
+    return faults or preset_rules.broken_rules(raw, shown, raw["name"], components)
+
+
+def find(presets: Path, name: str) -> Preset:
+    """Return the preset ``name``. Raise PresetError with the nearest name if there is none."""
+    reason = unsafe_path_reason(name)
+    if reason or "/" in name:
+        raise PresetError(_("{name!r} is not a preset name", name=name), hint="./gapforge list")
+    file = presets / f"{name}.json"
+    if not file.exists():
+        known = names(presets)
+        close = nearest(name, known)
+        raise PresetError(
+            _('there is no preset "{name}"{close}', name=name, close=close),
+            hint="./gapforge list",
+            faults=[Fault(str(file), _("does not exist"), one_of(known))],
+        )
+    return load(file)
+
+
+def names(presets: Path) -> list[str]:
+    """Return the names of all presets, sorted."""
+    return sorted(f.stem for f in presets.glob("*.json") if not f.name.endswith(".lock.json"))
+
+
+def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return a component's options in a raw preset, to be changed in place, or None."""
+    return next(
+        (
+            values
+            for _name, _path, values in preset_rules.option_places(raw, name)
+            if values is not None
+        ),
+        None,
+    )
+
+
+def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = None) -> Preset:
+    """Return the preset of a valid document, with the defaults that ``components`` declare."""
+    torch = raw.get("pytorch")
+    trt = raw.get("tensorrt")
+    content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
+    return Preset(
+        name=raw["name"],
+        summary_ko=raw["summary"]["ko"],
+        summary_en=raw["summary"]["en"],
+        practice=raw.get("practice", False),
+        os_id=raw["os"]["id"],
+        os_version=raw["os"]["version"],
+        platform=raw.get("platform", "linux/amd64"),
+        epoch=raw.get("epoch", 1700000000),
+        cuda=raw.get("cuda") or "",
+        cudnn=raw.get("cudnn") or "",
+        builder=_base(raw["base"]["builder"]),
+        runtime=_base(raw["base"]["runtime"]),
+        python=raw["python"]["version"],
+        packages=tuple(raw["python"].get("packages", ())),
+        pytorch=_pytorch(torch) if torch else None,
+        tensorrt=_tensorrt(trt) if trt else None,
+        apt_builder=tuple(raw["apt"]["builder"]),
+        apt_runtime=tuple(raw["apt"]["runtime"]),
+        apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
+        sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
+        components=_options(raw, components or ()),
+        application=_application(raw["application"]),
+        raw=raw,
+        sha256=sha256_bytes(canonical_json(content).encode()),
+        described=components,
+    )
+
+
+def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[str, Options]:
+    defaults = {c.asked_by: c.defaults for c in components}
+    found = {}
+    for name, path, values in preset_rules.option_places(raw):
+        if values is not None:
+            frozen = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in values.items()
+            }
+            missing = {
+                key: value for key, value in defaults.get(name, {}).items() if key not in frozen
+            }
+            found[name] = Options(path, {**frozen, **missing})
+    return found
+
+
+def _pytorch(raw: Mapping[str, Any]) -> PyTorch:
+    return PyTorch(
+        raw["torch"], raw.get("torchvision", ""), raw.get("torchaudio", ""), raw["index"]
+    )
+
+
+def _tensorrt(raw: Mapping[str, Any]) -> TensorRT:
+    return TensorRT(
+        version=raw["version"],
+        form=raw["form"],
+        python=raw.get("python", True),
+        builder=tuple(raw.get("builder", ())),
+        runtime=tuple(raw.get("runtime", ())),
+    )
+
+
+def _apt_source(raw: Mapping[str, Any]) -> AptSource:
+    key = raw.get("key", {})
+    return AptSource(
+        name=raw["name"],
+        uri=raw["uri"],
+        suite=raw["suite"],
+        components=tuple(raw.get("components", ())),
+        key_urls=tuple(key.get("urls", ())),
+        key_sha256=key.get("sha256", ""),
+    )
+
+
+def _application(raw: Mapping[str, Any]) -> Application:
+    secrets = raw.get("secrets", ())
+    return Application(
+        name=raw["name"],
+        source=raw["source"],
+        cmake=tuple(raw.get("cmake", ())),
+        check=tuple(raw.get("check", ())),
+        secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
+    )
+
+
+def _base(raw: Mapping[str, Any]) -> BaseImage:
+    if "image" in raw:
+        return BaseImage(image=raw["image"], digest=raw.get("digest", ""))
+    if "archive" in raw:
+        return BaseImage(archive=raw["archive"], archive_sha256=raw.get("sha256", ""))
+    made = raw["mmdebstrap"]
+    return BaseImage(
+        suite=made["suite"],
+        variant=made.get("variant", "minbase"),
+        components=tuple(made.get("components", ("main",))),
+        include=tuple(made.get("include", ())),
+    )
+
+
+def _source(name: str, raw: Mapping[str, Any]) -> SourceArchive:
+    return SourceArchive(
+        name=name,
+        file=preset_rules.file_name(raw),
+        folder=raw.get("folder", ""),
+        version=raw.get("version", ""),
+        licence=raw.get("licence", ""),
+        urls=tuple(raw.get("urls", ())),
+        sha256=raw.get("sha256") or "",
+        size=raw.get("size", 0),
+        gated=raw.get("gated", ""),
+        sdist=raw.get("sdist", ""),
+        apt_source=raw.get("apt-source", ""),
+    )

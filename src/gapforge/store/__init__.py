@@ -1,0 +1,1 @@
+"""Keep, verify, list and delete files by SHA-256."""

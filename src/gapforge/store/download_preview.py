@@ -1,0 +1,181 @@
+"""Preview a sync without a network: exactly from a lock, otherwise as far as the preset tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gapforge.base.i18n import _
+from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES
+from gapforge.model.preset import Preset, SourceArchive
+from gapforge.store.known_sizes import DownloadSize, KnownSizes
+from gapforge.store.store import Store
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file, or one requirement that resolves to files.
+
+    ``where`` holds URLs in order of preference, or describes the origin. ``size`` is in bytes, None
+    if unknown before the download. ``stored`` tells whether the store has it already.
+    """
+
+    kind: str
+    name: str
+    where: tuple[str, ...]
+    size: int | None = None
+    sha256: str = ""
+    stored: bool = False
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields in JSON types."""
+        return {**asdict(self), "where": list(self.where)}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sync would download.
+
+    ``exact`` is true if a complete lock determines everything; otherwise sync resolves first and
+    ``items`` is its input. ``locked`` tells whether there is a lock, complete or partial.
+    """
+
+    preset: str
+    exact: bool
+    items: tuple[Item, ...]
+    locked: bool = False
+
+    @property
+    def total(self) -> int:
+        """Bytes of all items of known size; content that two items share counts once."""
+        return _sum(self.items)
+
+    @property
+    def missing(self) -> int:
+        """Bytes of known size that the store lacks."""
+        return _sum(tuple(item for item in self.items if not item.stored))
+
+    @property
+    def unknown(self) -> tuple[Item, ...]:
+        """The items of unknown size."""
+        return tuple(item for item in self.items if item.size is None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preview in JSON types."""
+        return {
+            "preset": self.preset,
+            "locked": self.exact,
+            "partial": self.locked and not self.exact,
+            "files": [item.to_json() for item in self.items],
+            "bytes": self.total,
+            "missing_bytes": self.missing,
+            "size_unknown": len(self.unknown),
+        }
+
+
+def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
+    """Return every file of a lock, and for a partial lock also its unresolved items."""
+    items = [
+        Item(
+            kind=entry.kind,
+            name=entry.path,
+            where=_origin(entry, preset, lock),
+            size=entry.size,
+            sha256=entry.sha256,
+            stored=store.has(entry.sha256, entry.size),
+            note=entry.trust,
+        )
+        for entry in lock.entries
+    ]
+    unresolved = {(item.kind, item.name) for item in lock.unresolved}
+    # The files of an image with a pinned manifest are in the lock already.
+    unresolved -= {("image", role) for role in lock.images}
+    if unresolved:
+        items += [
+            item
+            for item in of_preset(preset, KnownSizes(store)).items
+            if (item.kind, item.name.removesuffix(" (builder)").removesuffix(" (runtime)"))
+            in unresolved
+        ]
+    return Preview(preset.name, not lock.unresolved, tuple(items), True)
+
+
+def of_preset(preset: Preset, known: KnownSizes) -> Preview:
+    """Return what the preset names: base images, requirements, source archives, APT packages."""
+    items = []
+    for role in ROLES:
+        base = preset.base(role)
+        size = known.image(base.image) if base.image else DownloadSize()
+        items.append(
+            Item("image", role, (base.label,), size.size, stored=size.stored, note=base.digest)
+        )
+    if preset.pytorch:
+        index = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
+        items += [
+            Item("wheel", requirement, (index,)) for requirement in preset.pytorch.requirements()
+        ]
+    items += [Item("wheel", requirement, (_default_index(),)) for requirement in preset.packages]
+    items += [_source(source, known) for source in preset.sources.values()]
+    repositories = (_base_apt(), *(source.uri for source in preset.apt_sources))
+    items += [
+        Item("deb", f"{package} ({role})", repositories)
+        for role in ROLES
+        for package in preset.debs(role)
+    ]
+    return Preview(preset.name, False, tuple(items))
+
+
+def _source(source: SourceArchive, known: KnownSizes) -> Item:
+    size = known.file(source.sha256, source.size)
+    if source.urls:
+        where = source.urls
+    elif source.sdist:
+        where = (f"{_default_index()}: {source.sdist}",)
+    else:
+        package = _("source package {name}", name=source.apt_source)
+        where = (f"{_base_apt()}: {package}",)
+    notes = (
+        []
+        if source.sha256 or source.apt_source
+        else [_("no published checksum: trust on first use")]
+    )
+    notes += [source.gated] if source.gated else []
+    return Item(
+        kind="tensorrt" if source.name == "tensorrt" else "source",
+        name=source.name,
+        where=where,
+        size=size.size or source.size or None,
+        sha256=source.sha256,
+        stored=size.stored,
+        note="; ".join(notes),
+    )
+
+
+def _origin(entry: Entry, preset: Preset, lock: Lock) -> tuple[str, ...]:
+    if entry.urls:
+        return entry.urls
+    kind, _separator, name = entry.origin.partition(":")
+    if kind == "image" and entry.name in lock.images:
+        return (lock.images[entry.name].reference,)
+    if kind == "index":
+        torch = preset.pytorch.index if preset.pytorch else ""
+        return (_default_index() if name == "default" or not torch else torch,)
+    if kind == "apt":
+        uris = {source.name: source.uri for source in preset.apt_sources}
+        return (uris.get(name) or _base_apt(),)
+    return (_("generated by sync"),) if kind == "generated" else (entry.origin,)
+
+
+def _default_index() -> str:
+    return _("the default Python index")
+
+
+def _base_apt() -> str:
+    return _("the base image's APT sources")
+
+
+def _sum(items: tuple[Item, ...]) -> int:
+    sizes = {item.sha256 or f"{item.kind} {item.name}": item.size or 0 for item in items}
+    return sum(sizes.values())

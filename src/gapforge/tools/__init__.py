@@ -1,0 +1,1 @@
+"""Generate schemas and documents. No site needs this package."""

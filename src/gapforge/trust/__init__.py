@@ -1,0 +1,1 @@
+"""Make and check SSH signatures, and keep the list of trusted signers."""

@@ -1,0 +1,1 @@
+"""Find newer upstream releases of what a preset holds (online)."""

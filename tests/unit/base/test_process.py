@@ -1,0 +1,208 @@
+"""Programs are run with time limits, hidden secrets and clear errors."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapforge.base import process
+from gapforge.base.errors import ToolError
+from raised import assert_error, values_of
+
+pytestmark = pytest.mark.every_python
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_run_separates_output_and_errors() -> None:
+    got = process.run(python("import sys; print('o'); print('e', file=sys.stderr)"))
+    assert (got.code, got.output, got.errors) == (0, "o\n", "e\n")
+
+
+def test_failure_ends_with_program_output() -> None:
+    argv = python("import sys; print('why', file=sys.stderr); sys.exit(3)")
+    with pytest.raises(ToolError) as error:
+        process.run(argv)
+    first, last = error.value.message.splitlines()
+    assert "3" in first and first.endswith(process.quoted(argv)) and last == "why"
+    assert error.value.exit_code == 17
+    assert process.run(python("raise SystemExit(3)"), check=False).code == 3
+
+
+def test_missing_program_names_its_package() -> None:
+    with pytest.raises(ToolError) as error:
+        process.run(["/nonexistent/skopeo"])
+    assert_error(error.value, ToolError, program="/nonexistent/skopeo", hint={"package": "skopeo"})
+    with pytest.raises(ToolError):
+        process.stream(["/nonexistent/x"], print)
+
+
+def test_program_without_permission_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text("x")
+    for call in (
+        lambda: process.run([str(tmp_path / "tool")]),
+        lambda: process.stream([str(tmp_path / "tool")], print),
+    ):
+        with pytest.raises(ToolError) as error:
+            call()
+        assert_error(error.value, ToolError, program=str(tmp_path / "tool"))
+
+
+def test_run_ends_at_time_limit() -> None:
+    begun = time.monotonic()
+    with pytest.raises(process.TimedOut) as error:
+        process.run(python("import time; time.sleep(30)"), timeout=0.3)
+    assert_error(error.value, process.TimedOut, program=sys.executable, timeout=0.3)
+    assert time.monotonic() - begun < 10
+
+
+def test_run_never_waits_for_terminal_input() -> None:
+    assert process.run(python("import sys; print(repr(sys.stdin.read()))")).output == "''\n"
+    assert process.run(python("import sys; print(sys.stdin.read())"), stdin="in").output == "in\n"
+
+
+def test_environment_adds_and_removes_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GONE", "x")
+    code = "import os; print(os.environ.get('GONE'), os.environ.get('NEW'))"
+    assert process.run(python(code), env={"GONE": None, "NEW": "1"}).output == "None 1\n"
+
+
+def test_failure_hides_secrets() -> None:
+    argv = python("import sys; sys.exit('bad hunter22')")
+    with pytest.raises(ToolError) as error:
+        process.run([*argv, "hunter22"], redact=["hunter22"])
+    shown = error.value.render()
+    assert "hunter22" not in shown and "***" in shown
+
+
+def test_hide_replaces_longest_secret_first() -> None:
+    assert process.hide("abcdef abc abcd", ["abcd", "abcdef", "abc", ""]) == "*** abc ***"
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))),
+        min_size=1,
+    )
+)
+def test_quoted_command_splits_to_same_words(words: list[str]) -> None:
+    assert shlex.split(process.quoted(words)) == words
+
+
+def test_stream_merges_output_and_errors() -> None:
+    lines: list[str] = []
+    code = process.stream(
+        python("import sys; print('a'); print('b', file=sys.stderr, flush=True); sys.exit(4)"),
+        lines.append,
+    )
+    assert code == 4 and sorted(lines) == ["a", "b"]
+
+
+def test_stream_feeds_standard_input() -> None:
+    lines: list[str] = []
+
+    def feed(pipe: IO[bytes]) -> None:
+        pipe.write(b"x" * 300_000)
+
+    assert (
+        process.stream(python("import sys; print(len(sys.stdin.read()))"), lines.append, feed=feed)
+        == 0
+    )
+    assert lines == ["300000"]
+
+
+def test_stream_ignores_broken_pipe_of_feeder() -> None:
+    def feed(pipe: IO[bytes]) -> None:
+        for _ in range(100):
+            pipe.write(b"x" * 100_000)
+
+    assert process.stream(python("import sys; sys.exit(5)"), print, feed=feed) == 5
+
+
+def test_stream_raises_error_of_feeder() -> None:
+    def feed(pipe: IO[bytes]) -> None:
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        process.stream(python("import sys; sys.stdin.read()"), print, feed=feed)
+
+
+def test_interruption_ends_whole_process_group() -> None:
+    """The programs that the program started end too."""
+    pids: list[int] = []
+
+    def on_line(line: str) -> None:
+        pids.extend(int(word) for word in line.split())
+        raise KeyboardInterrupt
+
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(os.getpid(), child.pid, flush=True); time.sleep(60)"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        process.stream(python(code), on_line)
+    assert len(pids) == 2
+    deadline = time.monotonic() + 50  # they would go on for 60 s
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_end_group_kills_after_ignored_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(
+        python(
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+            "print(1, flush=True); time.sleep(60)"
+        ),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    real, patience = child.wait, iter([0.2])  # for SIGTERM only
+    monkeypatch.setattr(child, "wait", lambda seconds=None: real(next(patience, seconds)))
+    process.end_group(child)
+    assert child.returncode == -signal.SIGKILL
+    child.stdout.close()
+    process.end_group(child)  # does nothing for an ended program
+
+
+def test_undecodable_output_is_replaced() -> None:
+    lines: list[str] = []
+    process.stream(python("import sys; sys.stdout.buffer.write(b'\\xff\\n')"), lines.append)
+    assert (
+        lines == ["\ufffd"]
+        and process.run(python("import sys; sys.stdout.buffer.write(b'\\xff')")).output == "\ufffd"
+    )
+
+
+@pytest.mark.parametrize("program", ["ssh-keygen", "ssh-agent", "ssh-add"])
+def test_missing_program_hint_names_package(program: str) -> None:
+    assert values_of(process.missing(program).hint) == {"package": "openssh-client"}
+
+
+def test_missing_program_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert process.missing("/usr/bin/skopeo").render() == (
+        "오류: /usr/bin/skopeo: 설치되어 있지 않습니다\n"
+        "다음: 먼저 설치하십시오: apt-get install skopeo"
+    )

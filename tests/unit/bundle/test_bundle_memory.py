@@ -1,0 +1,74 @@
+"""Packing and unpacking take little memory, whatever they carry, on few cores and on many; each runs in a process of its own."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundles import PRESET, RUN_ENV, hashes, sender, site_at
+from gapforge.store.verify_artifacts import verify
+
+MB = 10**6
+RUN = """
+import os, re, sys
+cores = int(sys.argv.pop(1))
+os.cpu_count = lambda: cores
+from gapforge.cli.main import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+sys.exit(code)
+"""
+
+
+def peak(root: Path, cores: int, *words: str) -> float:
+    """The most memory in MB that a command had on a machine with so many cores; it has to succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(cores), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={**RUN_ENV, "GAPFORGE_ROOT": str(root)},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1]) * 1024 / MB
+
+
+def large() -> dict[str, bytes]:
+    """300 MB: one object that is cut twice, and some in the middle."""
+    block = random.Random(1).randbytes(MB)
+    return {
+        "sources/large": block * 220,
+        **{f"sources/{n}": bytes([n]) + block * 8 for n in range(10)},
+    }
+
+
+def small() -> dict[str, bytes]:
+    chance = random.Random(2)
+    return {
+        f"sources/{n % 90}/{n}": n.to_bytes(4, "big") + chance.randbytes(n % 3000)
+        for n in range(5000)
+    }
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+@pytest.mark.parametrize(("files", "limit"), [(large, 100), (small, 64)])
+def test_peak_memory(
+    tmp_path: Path, files: Callable[[], dict[str, bytes]], limit: int, cores: int
+) -> None:
+    made = sender(tmp_path, files())
+    stick = tmp_path / "stick"
+    packed = peak(
+        made.project.root, cores, "pack", PRESET, "--volume-size", "100M", "--to", str(stick)
+    )
+    site = site_at(tmp_path / "site")
+    unpacked = peak(site.root, cores, "unpack", str(stick))
+    assert hashes(site) == made.objects and verify(site.artifacts_of(PRESET)).ok
+    assert unpacked < limit and packed < limit, (
+        f"{packed:.0f} MB to pack, {unpacked:.0f} MB to unpack"
+    )

@@ -1,0 +1,167 @@
+"""What makes pack and unpack fast must not make them forgetful: hashes on the way, objects named many at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from bundles import PRESET, carry, hashes, receive, sender, site_at
+from gapforge.base import files as careful
+from gapforge.base.errors import StorageError
+from gapforge.bundle import resume_import as partials
+from gapforge.bundle import store_batch
+from gapforge.bundle.page_cache import STEP, Flow
+from gapforge.bundle.resume_import import Partial
+from gapforge.store import store as stores
+from gapforge.store.store import Store
+from gapforge.store.verify_artifacts import verify
+from hostile import HASH, forge, index_with
+
+
+def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sender(tmp_path, {"sources/large": random.Random(3).randbytes(400_000)})
+    carry(made, tmp_path / "stick", size=100_000)
+    large = made.entry("sources/large").sha256
+    files = sorted((tmp_path / "stick").glob("*.gfv"))
+    assert len(files) > 3
+    read: list[str] = []
+    real = stores.sha256_file
+    monkeypatch.setattr(
+        stores, "sha256_file", lambda path, *more: read.append(path.name) or real(path, *more)
+    )
+    whole = site_at(tmp_path / "whole")
+    assert receive(whole, tmp_path / "stick").complete
+    assert not any(large in name for name in read)
+    parts = site_at(tmp_path / "parts")
+    for number, file in enumerate(reversed(files)):  # each in a run of its own
+        shutil.copy(file, tmp_path / f"{number}.gfv")
+        receive(parts, tmp_path / f"{number}.gfv")
+    assert any(large in name for name in read)
+    for site in (whole, parts):
+        assert hashes(site) == made.objects and verify(site.artifacts_of(PRESET)).ok
+
+
+def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
+    partial = Partial(Store(tmp_path / "store"))
+    data = random.Random(4).randbytes(30)
+    name = hashlib.sha256(data).hexdigest()
+    partial.data(name).write_bytes(data)
+
+    def arrives(start: int, end: int) -> None:
+        digest = partial.hash_before(name, start)
+        if digest is not None:
+            digest.update(data[start:end])
+        partial.note(name, 30, (start, end), digest)
+
+    arrives(10, 20)  # out of order: nothing is known of what is before it
+    assert partial.hash_before(name, 20) is None
+    arrives(0, 10)
+    assert partial.hash_before(name, 10) is not None and partial.hash_before(name, 20) is None
+    arrives(20, 30)
+    assert partial.complete(name, 30) and partial.hash_before(name, 30) is None
+    damaged = bytearray(data)
+    damaged[15] ^= 1
+    partial.data(name).write_bytes(damaged)
+    assert not partial.finish(name, 30) and not partial.store.has(name)  # hashed out of the file
+
+
+def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of a megabyte can hold ten thousand parts of one object: each note tells of all before it."""
+    notes: list[Path] = []
+    write = partials.write_text
+    monkeypatch.setattr(
+        partials, "write_text", lambda target, text: (notes.append(target), write(target, text))
+    )
+    stick, count = tmp_path / "stick", 1500
+    stick.mkdir()
+    byte = hashlib.sha256(b"x").hexdigest()
+    forge(
+        stick / "x.gfv",
+        index_with([[HASH, 10**6, 2 * n, 1, byte] for n in range(count)]),
+        b"x" * count,
+    )
+    site = site_at(tmp_path / "site")
+    start = time.monotonic()
+    receive(site, stick)
+    assert len(notes) < 150 + 2 * (time.monotonic() - start)
+    held = Partial(Store(site.store)).held(HASH, 10**6)  # what the next run knows
+    assert held == [(2 * n, 2 * n + 1) for n in range(count)]
+
+
+def test_objects_are_named_while_others_still_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed late keeps most of its work."""
+    monkeypatch.setattr(store_batch, "OBJECTS", 5)
+    named: list[int] = []
+    real = Store.add_all
+    monkeypatch.setattr(
+        Store, "add_all", lambda self, files: named.append(len(files)) or real(self, files)
+    )
+    made = sender(tmp_path, {f"sources/{n}": bytes([n]) * 50 for n in range(40)})
+    carry(made, tmp_path / "stick", size=10**9)
+    site = site_at(tmp_path / "site")
+    assert receive(site, tmp_path / "stick").complete and hashes(site) == made.objects
+    assert sum(named) == len(made.objects) and len(named) > 5 and max(named) < 12
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_while_syncing_is_ours_and_no_volume_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    made = sender(tmp_path)
+    carry(made, tmp_path / "stick", size=10**9)
+    site = site_at(tmp_path / "site")
+
+    def fsync(handle: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(careful, "_syncfs", lambda folder: False)
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(StorageError):
+            receive(site, tmp_path / "stick")
+    assert hashes(site) == set()
+    assert receive(site, tmp_path / "stick").complete and hashes(site) == made.objects
+
+
+def test_flow_tells_of_each_byte_and_never_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        os,
+        "posix_fadvise",
+        lambda handle, start, length, advice: told.append((start, start + length)),
+    )
+    flow = Flow(7)
+    for position in range(0, 5 * STEP, STEP // 4):
+        flow.reached(position)
+    assert [end for _, end in told] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
+    assert [start for start, _ in told] == [
+        0,
+        0,
+        STEP,
+        2 * STEP,
+    ]  # a second chance for what was not written yet
+    flow.begin(100 * STEP)
+    flow.reached(101 * STEP)
+    assert told[-1] == (100 * STEP, 101 * STEP)
+    monkeypatch.undo()
+    pipe = os.pipe()
+    try:
+        Flow(pipe[0]).reached(STEP)  # such advice is an error for a pipe
+    finally:
+        os.close(pipe[0])
+        os.close(pipe[1])

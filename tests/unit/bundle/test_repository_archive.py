@@ -1,0 +1,1230 @@
+"""gapforge itself in a bundle: the same bytes wherever it is packed, nothing private in it, and laid out with care."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles import PRESET, RUN_ENV, Sender, carry, names, receive, repair, sender, site_at
+from fabric import fabricate, write_lock
+from gapforge.base.errors import BundleError, StorageError
+from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.bundle import install_repository as installing
+from gapforge.bundle.contents import Contents, of_presets
+from gapforge.bundle.find_volumes import look
+from gapforge.bundle.install_repository import (
+    CHECKOUT,
+    FOREIGN,
+    INSTALLED,
+    LEFT,
+    SAVED,
+    WAITS,
+    Installed,
+    install,
+)
+from gapforge.bundle.media_count import sticks
+from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.receiver_program import RECEIVER
+from gapforge.bundle.repository_archive import (
+    BLOCK,
+    keep_archive,
+    make_archive,
+    private_reason,
+    read_archive,
+    render,
+)
+from gapforge.bundle.unpack import unpack
+from gapforge.bundle.volume_format import Span
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.cli import main as cli
+from gapforge.model import lock as locks
+from gapforge.model import preset as documents
+from gapforge.store import gc
+from gapforge.store.store import Store
+from samples import ROOT
+
+CANARY = "SECRET-CANARY-7f3a"
+GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "HOME": "/nonexistent"}
+SMALL = {
+    "src/gapforge/__init__.py": (b"one = 1\n", False),
+    "gapforge": (b"#!/bin/sh\n", True),
+    f"presets/{PRESET}.json": ((ROOT / "presets" / f"{PRESET}.json").read_bytes(), False),
+    "docs/a.md": (b"a\n", False),
+}
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *words],
+        check=True,
+        capture_output=True,
+        env={**os.environ, **GIT},
+    )
+
+
+def lay(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file but artifacts and working state -> its hash and whether it may be run."""
+    return {
+        name: f"{sha256_file(path)} {bool(path.stat().st_mode & 0o100)}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not (name := path.relative_to(folder).as_posix()).startswith(
+            (".gapforge/", "artifacts/")
+        )
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Callable[[str], Project]:
+    """A small repository of gapforge with a preset that can be packed."""
+
+    def make(name: str, *, with_git: bool = True) -> Project:
+        root = tmp_path / name
+        shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        lay(
+            root,
+            {
+                ".gitignore": (ROOT / ".gitignore").read_bytes() + b"*.secret\n/private/\n",
+                ".env": CANARY.encode(),
+                "app/.env": CANARY.encode(),
+                "my.secret": CANARY.encode(),
+                "private/key": CANARY.encode(),
+                "dist/report": CANARY.encode(),
+                ".gapforge/x": CANARY.encode(),
+                "src/__pycache__/x.pyc": b"x",
+                ".env.template": b"KEY=\n",
+                "docs/한글 문서.md": "문서\n".encode(),
+            },
+        )
+        for file in ("gapforge", "Dockerfile"):
+            shutil.copy(ROOT / file, root / file)
+        (root / "presets").mkdir()
+        shutil.copy(ROOT / "presets" / f"{PRESET}.json", root / "presets")
+        project = Project(root, root / "artifacts")
+        fabricate(project, documents.find(project.presets, PRESET))
+        if with_git:
+            git(root, "init", "-q")
+            git(root, "add", "-A")
+            git(root, "commit", "-q", "-m", "x")
+        return project
+
+    return make
+
+
+def contents_of(
+    project: Project, archive: bytes | None = None, held: frozenset[str] = frozenset()
+) -> Contents:
+    contents = of_presets(project, [documents.find(project.presets, PRESET)], held)
+    archive = archive or make_archive(
+        project, {v.preset: contents.texts[v.lock] for v in contents.views}
+    )
+    contents.carry_tool(archive, held)
+    return contents
+
+
+def carry_tool(
+    project: Project,
+    to: Path,
+    archive: bytes | None = None,
+    *,
+    size: int = 10**9,
+    held: frozenset[str] = frozenset(),
+) -> Packed:
+    contents = contents_of(project, archive, held)
+    tool = (
+        next(sha for sha in contents.texts if archive is None or sha == sha256_bytes(archive))
+        if archive
+        else next(sha for sha, data in contents.texts.items() if data[257:262] == b"ustar")
+    )
+    keep_archive(project, contents.texts[tool])
+    plan = make_plan(contents.spans, contents.views, size, tool=tool)
+    return pack(project, plan, contents, [to], Progress("pack", quiet=True))
+
+
+def command(root: Path, *words: str, lang: str = "en") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gapforge", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**RUN_ENV, "GAPFORGE_ROOT": str(root), "GAPFORGE_LANG": lang},
+    )
+
+
+def stored(site: Project, archive: bytes) -> str:
+    return Store(site.store).add_bytes(archive)
+
+
+def put(site: Project, archive: bytes, **flags: bool) -> Installed:
+    return install(site, stored(site, archive), **flags)
+
+
+def listed(archive: bytes, tmp_path: Path) -> list[str]:
+    (tmp_path / "x.tar").write_bytes(archive)
+    return [member.name for member in read_archive(tmp_path / "x.tar")]
+
+
+# -- the archive
+
+
+def test_two_checkouts_give_the_same_bytes_and_so_does_a_copy_without_git(
+    checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = checkout("one")
+    before = os.umask(0o077)
+    try:
+        two = checkout("a longer/path")
+    finally:
+        os.umask(before)
+    for path in two.root.rglob("*.py"):
+        os.utime(path, (5, 5))
+    expected = make_archive(one, {})
+    assert make_archive(two, {}) == expected
+    monkeypatch.setenv("LC_ALL", "C")
+    assert make_archive(two, {}) == expected
+    shutil.rmtree(two.root / ".git")  # a site's copy
+    assert make_archive(two, {}) == expected
+    monkeypatch.setenv("PATH", str(tmp_path))  # and a checkout where git is not installed
+    assert make_archive(one, {}) == expected
+
+
+def test_it_holds_code_presets_and_locks_and_nothing_private(
+    checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = checkout("one")
+    git(project.root, "add", "-f", ".env", "app/.env")  # by mistake
+    lay(
+        project.root, {".env~": CANARY.encode(), "app/#.env#": CANARY.encode()}
+    )  # what editors leave
+    lay(
+        project.root,
+        {
+            "presets/new.json": b"{}",
+            "0123456789abcdef01234567-0001.gfv": CANARY.encode(),
+            RECEIVER: b"x",
+            "out/repair-0123456789abcdef01234567.json": CANARY.encode(),
+        },
+    )
+    (project.root / "Dockerfile").unlink()
+    carried = Project(project.root, project.root / "carried disk")
+    shutil.move(project.artifacts, carried.artifacts)
+    for with_git in (True, False):
+        if not with_git:
+            monkeypatch.setenv("PATH", str(tmp_path))
+        archive = make_archive(carried, {})
+        assert CANARY.encode() not in archive
+        found = listed(archive, tmp_path)
+        assert {
+            "gapforge",
+            f"presets/{PRESET}.lock.json",
+            "presets/new.json",
+            "docs/한글 문서.md",
+            ".env.template",
+        } < set(found)
+        assert not [
+            name
+            for name in found
+            if name.startswith(("artifacts", "dist", "carried", ".g")) and name != ".gitignore"
+        ]
+        assert "Dockerfile" not in found
+
+
+def test_other_programs_read_it(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+    project = checkout("one")
+    lay(
+        project.root,
+        {
+            "docs/" + "deep/" * 20 + "x" * 90: b"far down\n",
+            "empty": b"",
+            "docs/block": b"x" * BLOCK,
+        },
+    )
+    archive = make_archive(project, {})
+    names_in = listed(archive, tmp_path)
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        members = tar.getmembers()
+        assert [m.name for m in members] == names_in
+        assert {(m.uid, m.gid, m.uname, m.gname, m.mtime, m.type) for m in members} == {
+            (0, 0, "", "", 0, b"0")
+        }
+        assert {m.mode for m in members} == {0o644, 0o755} and tar.getmember(
+            "gapforge"
+        ).mode == 0o755
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(
+        ["tar", "-xf", str(tmp_path / "x.tar"), "-C", str(out)], check=True, capture_output=True
+    )
+    assert all((out / name).read_bytes() == (project.root / name).read_bytes() for name in names_in)
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_what_cannot_go_is_named_and_nothing_outside_is_read(
+    checkout: Callable[[str], Project],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_git: bool,
+) -> None:
+    project = checkout("one")
+    (tmp_path / "outside").mkdir()
+    lay(tmp_path / "outside", {"한글 문서.md": CANARY.encode()})  # git knows this name
+    shutil.rmtree(project.root / "docs")
+    os.symlink(tmp_path / "outside", project.root / "docs")
+    os.symlink("/etc/hostname", project.root / "host")
+    lay(
+        project.root,
+        {
+            "id_ed25519": b"-----BEGIN OPENSSH PRIVATE KEY-----\nx\n",
+            "src/a\nb.py": b"x",
+            "server.pem": b"-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\nx\n",
+        },
+    )
+    (project.root / os.fsdecode(b"caf\xe9.md")).write_bytes(b"x")
+    if not with_git:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BundleError, match="files of the repository cannot be packed") as caught:
+        make_archive(project, {})
+    told = caught.value.render()
+    for words in (
+        "docs",
+        "host\n",
+        "is a symbolic link",
+        "id_ed25519",
+        "server.pem",
+        "private key",
+        "src/a\\nb.py",
+        "caf\\xe9.md",
+    ):
+        assert words in told, told
+    assert ".gitignore" in caught.value.hint
+    assert not with_git or "lies behind a symbolic link" in told
+
+
+def test_a_repository_within_and_a_huge_file_are_refused(
+    checkout: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = checkout("one")
+    git(project.root, "init", "-q", "my-app")
+    lay(project.root, {"my-app/main.py": b"x"})
+    with pytest.raises(BundleError) as caught:
+        make_archive(project, {})
+    assert "my-app" in caught.value.render()
+    shutil.rmtree(project.root / "my-app")
+    lay(project.root, {"movie.mp4": b"x" * 900_000})
+    monkeypatch.setattr("gapforge.bundle.repository_archive.MAX_ARCHIVE", 800_000)
+    with pytest.raises(BundleError, match="has more than") as caught:
+        make_archive(project, {})
+    assert caught.value.faults[0].where == "movie.mp4"
+
+
+def test_the_lock_is_the_one_that_the_bundle_names(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
+    project = checkout("one")
+    contents = contents_of(project)
+    lock = contents.texts[contents.views[0].lock]
+    archive = make_archive(project, {PRESET: lock})
+    (tmp_path / "x.tar").write_bytes(archive)
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        held = tar.extractfile(f"presets/{PRESET}.lock.json")
+        assert held is not None and held.read() == lock
+    project.lock_file(PRESET).unlink()  # it lies in artifacts alone
+    assert make_archive(project, {PRESET: lock}) == archive
+    project.lock_file(PRESET).write_bytes(lock + b" ")  # changed since the bundle was planned
+    with pytest.raises(BundleError, match="not in the repository as they are packed"):
+        make_archive(project, {PRESET: lock})
+    project.lock_file(PRESET).write_bytes(lock)
+    project.preset_file(PRESET).unlink()
+    with pytest.raises(BundleError, match="not in the repository as they are packed"):
+        make_archive(project, {PRESET: lock})
+
+
+def test_ignoring_agrees_with_git(tmp_path: Path) -> None:
+    paths = [
+        "a.log",
+        "keep.log",
+        "b/a.log",
+        "b/c/d.txt",
+        "build/x",
+        "b/build/x",
+        "b/build2/x",
+        "tmp1",
+        "tmpx",
+        "q/tmp1",
+        "doc/x/y.pdf",
+        "doc/y.pdf",
+        "#a",
+        "!b",
+        "sp ",
+        "br[1]",
+        "x/y/z/w",
+        "x/z/w",
+        "foo/bar",
+        "a/foo/bar",
+        "n/secret",
+        "m/secret",
+    ]
+    lay(tmp_path, dict.fromkeys(paths, b"x"))
+    lay(
+        tmp_path,
+        {
+            ".gitignore": b"# comment\n*.log\n!keep.log\nbuild/\n/tmp[0-9]\ndoc/**/*.pdf\n\\#a\n\\!b\nsp\\ \nbr\\[1]\n"
+            b"x/**/w\nfoo/bar\n[\n\nb/c/**\n",
+            "n/.gitignore": b"/secret\n!a.log\n",
+            "n/a.log": b"",
+            "src/gapforge/__init__.py": b"",
+        },
+    )
+    project = Project(tmp_path, tmp_path / "artifacts")
+    without = set(listed(make_archive(project, {}), tmp_path)) - {"x.tar"}
+    (tmp_path / "x.tar").unlink()
+    git(tmp_path, "init", "-q")
+    done = subprocess.run(
+        ["git", "-C", str(tmp_path), "ls-files", "-z", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, **GIT},
+    )
+    assert without == {name for name in done.stdout.decode().split("\0") if name}
+    assert (
+        "keep.log" in without
+        and "b/a.log" not in without
+        and "n/a.log" in without
+        and "n/secret" not in without
+    )
+
+
+# -- hostile archives
+
+
+def header(archive: bytes, at: int, data: bytes) -> bytes:
+    """The archive with its first header changed, and the checksum made right again."""
+    block = bytearray(archive[:BLOCK])
+    block[at : at + len(data)] = data
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + archive[BLOCK:]
+
+
+def by_tarfile(tmp_path: Path, *members: tuple[str, bytes, bytes]) -> bytes:
+    """An archive as tarfile writes it, of (name, type, link's target)."""
+    with tarfile.open(tmp_path / "hostile.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target.decode()
+            tar.addfile(info)
+    return (tmp_path / "hostile.tar").read_bytes()
+
+
+ONE = {"docs/a.md": (b"hello\n", False)}
+
+
+def hostile(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
+    good, odd = render(ONE), render({"x": (b"hello\n", False)})
+    for name in (
+        "../evil",
+        "/etc/evil",
+        "a/../../evil",
+        "a\\b",
+        "a//b",
+        "./a",
+        "a/./b",
+        "artifacts/x",
+        "dist/x",
+        ".gapforge/x",
+        ".gapforge-new/x",
+        ".git/hooks/x",
+        "app/.git/config",
+        ".env",
+        "app/.ENV",
+        ".Git/x",
+        ".env ",
+        ".git./x",
+        "Artifacts/x",
+        "a\x1b[2Jb",
+        "a\u202eb",
+    ):
+        yield f"name {name!r}", render({name: (b"x", False)})
+    for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"x", b"g", b"L", b"S", b"\0", b"Z"):
+        yield f"type {kind!r}", header(good, 156, kind)
+    yield "tarfile's link", by_tarfile(tmp_path, ("docs", tarfile.SYMTYPE, b"/etc"))
+    yield (
+        "a path through a link",
+        by_tarfile(tmp_path, ("d", tarfile.SYMTYPE, b".."), ("d/x", tarfile.REGTYPE, b"")),
+    )
+    for size in (
+        b"77777777777\0",
+        b"00000002001\0",
+        b"-0000000001\0",
+        b"\x80" + b"\0" * 10 + b"\x07",
+        b"           \0",
+    ):
+        yield f"size {size!r}", header(good, 124, size)
+    for mode in (b"0004755\0", b"0000777\0", b"0000000\0"):
+        yield f"mode {mode!r}", header(good, 100, mode)
+    yield "owner", header(good, 108, b"0001750\0")
+    yield "user's name", header(good, 265, b"root")
+    yield "not UTF-8", header(odd, 0, b"\xff")
+    yield "no name", header(odd, 0, b"\0")
+    yield "checksum", good[:148] + b"000000\0 " + good[156:]
+    yield "hidden after a file", good[: BLOCK + 100] + b"x" + good[BLOCK + 101 :]
+    yield "hidden at the end", good + b"x"
+    yield "hidden further on", good + good
+    yield "no end", good[:-BLOCK]
+    yield "cut", good[: BLOCK + 3]
+    yield "nothing", b""
+    yield "twice", good[: 2 * BLOCK] + good
+    yield "out of order", render({"b": (b"", False)})[:BLOCK] + render({"a": (b"", False)})
+    yield "inside of a file", render({"a": (b"x", False), "a/b": (b"x", False)})
+    yield "compressed", b"\x1f\x8b" + bytes(2000)
+
+
+def test_hostile_archives_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    before = tree(site.root)
+    cases = list(hostile(tmp_path))
+    assert len({data for _, data in cases}) == len(cases)
+    for what, data in cases:
+        with pytest.raises(BundleError, match="nothing of it was written") as caught:
+            put(site, data)
+        assert "\x1b" not in caught.value.render(), what
+        assert tree(site.root) == before, what
+    (tmp_path / "good.tar").write_bytes(render(ONE))
+    assert [m.name for m in read_archive(tmp_path / "good.tar")] == ["docs/a.md"]
+
+
+def test_an_archive_of_millions_or_of_gigabytes_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.tar"
+    with open(file, "wb") as sparse:
+        sparse.truncate(1 << 40)
+    with pytest.raises(BundleError, match="bytes"):
+        read_archive(file)
+    monkeypatch.setattr("gapforge.bundle.repository_archive.MAX_MEMBERS", 3)
+    file.write_bytes(render({f"f{n}": (b"", False) for n in range(4)}))
+    with pytest.raises(BundleError, match="more than 3 files"):
+        read_archive(file)
+
+
+def test_every_flip_of_a_header_is_noticed(tmp_path: Path) -> None:
+    good, file = (
+        render({"docs/a.md": (b"hello\n", False), "gapforge": (b"#!", True)}),
+        tmp_path / "x.tar",
+    )
+    for bit in [*range(BLOCK * 8), *range(2 * BLOCK * 8, 3 * BLOCK * 8)]:
+        changed = bytearray(good)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        with pytest.raises(BundleError):
+            read_archive(file)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        "a/.env",
+        ".env.local",
+        ".env~",
+        "a/#.env#",
+        ".ENV-old",
+        ".env_1/x",
+        ".env.template~",
+        ".GIT/x",
+        "dist/a",
+        "artifacts",
+        ".gapforge-x/y",
+    ],
+)
+def test_private_paths(name: str) -> None:
+    assert private_reason(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/env.md", ".env.template", "src/.environment", "docs/.envelope/x"]
+)
+def test_paths_that_are_not_private(name: str) -> None:
+    assert not private_reason(name)
+
+
+# -- laying out
+
+
+def test_a_first_arrival_works_and_a_second_changes_nothing(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
+    project = checkout("one")
+    carry_tool(project, tmp_path / "stick", size=300_000)
+    site = tmp_path / "bare site"
+    site.mkdir()
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(tmp_path / "stick" / RECEIVER),
+        "unpack",
+        str(tmp_path / "stick"),
+        "--json",
+    ]
+    done = subprocess.run(words, cwd=site, capture_output=True, text=True, check=False, env=RUN_ENV)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["tool"]["state"] == INSTALLED and told["tool"]["new"] == told["tool"]["files"] > 50
+    checked = subprocess.run(
+        ["./gapforge", "verify", PRESET],
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert not (site / ".gapforge-new").exists() and not (site / ".gapforge/replaced").exists()
+    assert (site / "gapforge").stat().st_mode & 0o111 and CANARY not in "".join(
+        path.read_text(errors="replace") for path in site.rglob("*") if path.is_file()
+    )
+    before = {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in site.rglob("*")
+        if path.is_file()
+    }
+    done = subprocess.run(words, cwd=site, capture_output=True, text=True, check=False, env=RUN_ENV)
+    again = json.loads(done.stdout)["tool"]
+    assert done.returncode == 0 and (again["new"], again["replaced"], again["removed"]) == (
+        0,
+        [],
+        [],
+    )
+    after = {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in site.rglob("*")
+        if path.is_file()
+    }
+    assert {path for path in before if before[path] != after[path]} == set()
+    assert {path.parent.name for path in set(after) - set(before)} <= {
+        "custody",
+        ".store",
+        ".gapforge",
+    }
+
+
+def test_differing_files_are_kept_stale_ones_go_and_local_ones_stay(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    first = render(
+        {
+            **SMALL,
+            "docs/old.md": (b"old\n", False),
+            "docs/mine.md": (b"theirs\n", False),
+            "gone/deep/x": (b"x", False),
+        }
+    )
+    assert put(site, first).new == 6  # the preset was there, and is the same
+    root = site.root
+    lay(
+        root,
+        {
+            "docs/a.md": b"changed here\n",
+            "docs/mine.md": b"changed here too\n",
+            "notes.txt": b"local\n",
+            ".env": b"token\n",
+            "dist/r": b"r",
+            "artifacts/own/x": b"x",
+        },
+    )
+    second = render(
+        {
+            **SMALL,
+            "src/gapforge/__init__.py": (b"two = 2\n", False),
+            "docs/new.md": (b"new\n", False),
+        }
+    )
+    done = put(site, second)
+    assert (done.state, done.new) == (INSTALLED, 1)
+    assert done.replaced == ("docs/a.md", "src/gapforge/__init__.py")
+    assert done.removed == ("docs/old.md", "gone/deep/x") and done.local == ("docs/mine.md",)
+    kept = root / ".gapforge/replaced" / sha256_bytes(second)[:12]
+    assert done.kept == (kept,)
+    assert {
+        p.relative_to(kept).as_posix(): p.read_bytes() for p in kept.rglob("*") if p.is_file()
+    } == {
+        "docs/a.md": b"changed here\n",
+        "src/gapforge/__init__.py": b"one = 1\n",
+        "docs/old.md": b"old\n",
+        "gone/deep/x": b"x",
+    }
+    assert (
+        not (root / "gone").exists()
+        and (root / "docs/mine.md").read_bytes() == b"changed here too\n"
+    )
+    assert {
+        name: (root / name).read_bytes()
+        for name in ("notes.txt", ".env", "dist/r", "artifacts/own/x")
+    } == {"notes.txt": b"local\n", ".env": b"token\n", "dist/r": b"r", "artifacts/own/x": b"x"}
+    # The same archive once more, over another change: what was kept before is not overwritten.
+    lay(root, {"docs/a.md": b"changed again\n"})
+    done = put(site, second)
+    assert done.replaced == ("docs/a.md",) and [f.name for f in done.kept] == [f"{kept.name}.2"]
+    assert (kept / "docs/a.md").read_bytes() == b"changed here\n"
+    assert (done.kept[0] / "docs/a.md").read_bytes() == b"changed again\n"
+
+
+def test_a_copy_that_nobody_installed_is_replaced_and_its_other_files_stay(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    lay(
+        site.root,
+        {
+            "src/gapforge/__init__.py": b"old\n",
+            "src/gapforge/extra.py": b"extra\n",
+            "gapforge": b"#!/bin/sh\n",
+        },
+    )
+    done = put(site, render(SMALL))
+    assert (
+        done.state == INSTALLED
+        and done.replaced == ("src/gapforge/__init__.py",)
+        and done.removed == ()
+    )
+    assert (site.root / "src/gapforge/extra.py").exists() and os.access(
+        site.root / "gapforge", os.X_OK
+    )
+
+
+def test_a_git_checkout_is_not_touched(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    git(site.root, "init", "-q")
+    before = tree(site.root)
+    done = put(site, render(SMALL))
+    assert (done.state, done.why) == (SAVED, CHECKOUT) and done.saved is not None
+    assert done.saved.read_bytes() == render(SMALL) and tree(site.root) == before
+    shutil.rmtree(site.root / ".git")
+    (site.root / ".git").write_text("gitdir: /somewhere/else\n")  # a worktree
+    assert put(site, render(SMALL)).state == SAVED
+
+
+def test_a_folder_of_other_things_is_not_touched(tmp_path: Path) -> None:
+    home = Project(tmp_path / "home", tmp_path / "home/artifacts")
+    lay(home.root, {"docs/a.md": b"my own\n"})
+    done = put(home, render(SMALL))
+    assert (done.state, done.why) == (SAVED, FOREIGN)
+    assert (home.root / "docs/a.md").read_bytes() == b"my own\n" and not (
+        home.root / "src"
+    ).exists()
+
+
+def test_what_is_here_works_on_until_the_bundle_is_whole(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    assert (
+        put(site, render(SMALL), complete=False).state == INSTALLED
+    )  # nothing was there that could be disturbed
+    again = put(
+        site, render(SMALL), complete=False
+    )  # the second stick of the same bundle: there is nothing to wait for
+    assert (again.state, again.changed) == (INSTALLED, False)
+    newer = render({**SMALL, "docs/a.md": (b"newer\n", False)})
+    done = put(site, newer, complete=False)
+    assert (done.state, done.why) == (LEFT, WAITS) and (
+        site.root / "docs/a.md"
+    ).read_bytes() == b"a\n"
+    assert (
+        put(site, newer, wanted=False).state == LEFT
+        and (site.root / "docs/a.md").read_bytes() == b"a\n"
+    )
+    assert put(site, newer).replaced == ("docs/a.md",)
+
+
+@pytest.mark.parametrize("case", ["folder", "parent file", "parent link", "link out"])
+def test_what_is_in_the_way_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+    site = site_at(tmp_path / "site")
+    root = site.root
+    lay(root, {"src/gapforge/__init__.py": b"old\n"})
+    (tmp_path / "outside").mkdir()
+    if case == "folder":
+        (root / "docs/a.md/x").mkdir(parents=True)
+    elif case == "parent file":
+        (root / "docs").write_text("a file")
+    elif case == "parent link":
+        (root / "other").mkdir()
+        os.symlink("other", root / "docs")
+    else:
+        os.symlink(tmp_path / "outside", root / "docs")
+    with pytest.raises(StorageError, match="nothing of them was written") as caught:
+        put(site, render(SMALL))
+    assert "docs" in caught.value.faults[0].where
+    assert (root / "src/gapforge/__init__.py").read_bytes() == b"old\n" and not list(
+        (tmp_path / "outside").iterdir()
+    )
+
+
+def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    lay(site.root, {"src/gapforge/__init__.py": b"one = 1\n", "docs/x": b""})
+    (tmp_path / "mine").write_text("precious")
+    os.symlink(tmp_path / "mine", site.root / "docs/a.md")
+    done = put(site, render(SMALL))
+    assert done.replaced == ("docs/a.md",) and (tmp_path / "mine").read_text() == "precious"
+    assert not (site.root / "docs/a.md").is_symlink() and (done.kept[0] / "docs/a.md").is_symlink()
+
+
+def test_a_file_becomes_a_folder_and_back(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "site")
+    flat, deep = (
+        render({**SMALL, "x": (b"flat", False)}),
+        render({**SMALL, "x/y/z": (b"deep", False)}),
+    )
+    for archive in (flat, deep, flat, deep):
+        put(site, archive)
+        assert (site.root / "x").is_file() == (archive is flat)
+    assert (site.root / "x/y/z").read_bytes() == b"deep"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_anywhere_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {**SMALL, "docs/old.md": (b"old\n", False), "x": (b"flat", False)}
+    new = {
+        **SMALL,
+        "src/gapforge/__init__.py": (b"two\n", False),
+        "docs/new.md": (b"n", False),
+        "x/y": (b"deep", False),
+    }
+    calls = {"count": 0, "stop": 0}
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **more: object) -> object:
+            calls["count"] += 1
+            if calls["count"] == calls["stop"]:
+                raise Killed
+            return function(*args, **more)
+
+        return call
+
+    for name in (
+        "link_or_copy",
+        "_put",
+        "write_text",
+        "sync_folder",
+        "remove_folder",
+        "mark_folder",
+    ):
+        monkeypatch.setattr(installing, name, counted(getattr(installing, name)))
+    monkeypatch.setattr(installing._Install, "_remove", counted(installing._Install._remove))
+    for stop in range(1, 60):
+        site = site_at(tmp_path / f"site{stop}")
+        calls.update(count=0, stop=0)
+        put(site, render(old))
+        lay(site.root, {"docs/a.md": b"mine\n"})
+        calls.update(count=0, stop=stop)
+        try:
+            put(site, render(new))
+        except Killed:
+            pass
+        else:
+            assert stop > 8
+            break
+        calls.update(count=0, stop=0)
+        put(site, render(new))
+        assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {
+            n: data for n, (data, _) in new.items()
+        }, stop
+        kept = {
+            p.read_bytes() for p in (site.root / ".gapforge/replaced").rglob("*") if p.is_file()
+        }
+        assert kept == {b"mine\n", b"old\n", b"flat", b"one = 1\n"}, stop
+        assert sorted(p.name for p in site.state.iterdir()) == [
+            "replaced",
+            "tool.json",
+            "tool.lock",
+        ], stop
+        assert not (site.root / ".gapforge-new").exists()
+    else:
+        pytest.fail("never came to the end")
+
+
+def test_a_folder_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if ".gapforge-new" in str(source) and ".gapforge-new" not in str(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    site = site_at(tmp_path / "site")
+    site.state.mkdir()
+    (site.state / ".tool.json.abc.tmp").write_text("of a run that was killed")
+    put(site, render(SMALL))
+    assert {n: (site.root / n).read_bytes() for n in tree(site.root)} == {
+        n: data for n, (data, _) in SMALL.items()
+    }
+    assert sorted(p.name for p in site.state.iterdir()) == ["tool.json", "tool.lock"]
+
+
+def test_a_first_arrival_that_was_killed_is_finished_though_the_bundle_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = site_at(tmp_path / "site")
+    whole = installing._put
+    monkeypatch.setattr(installing, "_put", lambda source, target: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        put(site, render(SMALL), complete=False)
+    monkeypatch.setattr(installing, "_put", whole)
+    assert put(site, render(SMALL), complete=False).state == INSTALLED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 2, "files": {"docs/a.md": "x"}}',
+        '{"format": 1, "files": {"../outside": "%s", ".env": "%s", "notes": 3}}',
+    ],
+)
+def test_a_damaged_record_removes_nothing(tmp_path: Path, text: str) -> None:
+    site = site_at(tmp_path / "site")
+    put(site, render(SMALL))
+    lay(tmp_path, {"outside": b"x"})
+    lay(site.root, {".env": b"x", "notes": b"x"})
+    (site.state / "tool.json").write_text(text.replace("%s", sha256_bytes(b"x")))
+    done = put(site, render(SMALL))
+    assert done.removed == () and (tmp_path / "outside").exists() and (site.root / ".env").exists()
+
+
+def test_a_full_disk_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = site_at(tmp_path / "site")
+    sha256 = stored(site, render(SMALL))
+    real = os.statvfs(site.root)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*real[:4], 0, *real[5:]]))
+    before = tree(site.root)
+    with pytest.raises(StorageError, match="are needed for gapforge"):
+        install(site, sha256)
+    assert tree(site.root) == before
+
+
+# -- in a bundle
+
+
+def test_volumes_without_it_are_what_they_always_were(tmp_path: Path) -> None:
+    project = Project(tmp_path, tmp_path / "artifacts")
+    texts = {sha256_bytes(data): data for data in (b"a" * 5000, b"b" * 300, b"")}
+    spans = [Span(sha256, len(data), 0, len(data)) for sha256, data in texts.items()]
+    plan = make_plan(spans, [], 4000)
+    pack(
+        project,
+        plan,
+        Contents(project, sorted(spans), [], texts),
+        [tmp_path / "stick"],
+        Progress("pack", quiet=True),
+    )
+    volumes = {
+        name: sha256 for name, sha256 in names(tmp_path / "stick").items() if name.endswith(".gfv")
+    }
+    assert volumes == GOLDEN
+
+
+GOLDEN = {  # written before bundles could carry gapforge
+    "9bc58c5603b42433e7cdd1f0-0001.gfv": "5148743091003950c53c20115d435773deb3d90c357c8362c0485fe58f22bdbd",
+    "9bc58c5603b42433e7cdd1f0-0002.gfv": "cee8be482e9f222f46b78df95452b7ccee677bb0ff51bf299ebad978250910ea",
+}
+
+
+def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+    project = checkout("one")
+    packed = carry_tool(project, tmp_path / "stick", size=100_000)
+    tool = packed.plan.tool
+    assert (
+        tool in {span.sha256 for span in packed.plan.spans}
+        and (project.state / f"bundles/tool-{tool}.tar").is_file()
+    )
+    site = site_at(tmp_path / "site")
+    result = receive(site, tmp_path / "stick")
+    assert result.complete and not result.lacks_tool and Store(site.store).intact(tool)
+    second = carry_tool(project, tmp_path / "second", held=frozenset({tool}))
+    assert second.plan.tool == tool and tool not in {span.sha256 for span in second.plan.spans}
+    assert receive(site, tmp_path / "second").complete
+    lost = Store(site.store).path(contents_of(project).views[0].lock)
+    data = lost.read_bytes()
+    lost.unlink()
+    away = next((tmp_path / "second").glob("*.gfv"))
+    bad = bytearray(away.read_bytes())
+    bad[bad.index(data[:200]) + 5] ^= 1
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / away.name).write_bytes(bad)
+    assert not receive(site, tmp_path / "damaged").complete
+    assert gc.find_references(site).include(tool)  # gc keeps it until the bundle is whole
+    assert receive(site, tmp_path / "second").complete and not gc.find_references(site).include(
+        tool
+    )
+    Store(site.store).discard(
+        tool
+    )  # gc took it; it was in no volume, so nobody can be asked for it
+    assert receive(site, tmp_path / "second").complete
+    assert install(site, tool).why == "absent"
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_bad_stick_is_mended_though_the_repository_went_on(
+    checkout: Callable[[str], Project], tmp_path: Path, with_index: bool
+) -> None:
+    project = checkout("one")
+    packed = carry_tool(project, tmp_path / "stick", size=200_000)
+    tool = packed.plan.tool
+    holding = [
+        number
+        for number, spans in enumerate(packed.plan.volumes, 1)
+        if any(span.sha256 == tool for span in spans)
+    ]
+    bad = tmp_path / "stick" / f"{packed.plan.bundle}-{holding[-1]:04}.gfv"
+    data = bytearray(bad.read_bytes())
+    data[100 if with_index else -1] ^= 1
+    bad.write_bytes(data)
+    if not with_index:
+        packed.index[0].unlink()
+    site = site_at(tmp_path / "site")
+    result = receive(site, tmp_path / "stick")
+    assert result.lacks_tool and not result.complete and result.request is not None
+    assert "gapforge itself" in result.error(tmp_path / "r.json").render()
+    assert result.request.tool == tool
+    (project.root / "Dockerfile").write_text("another\n")
+    assert sha256_bytes(make_archive(project, {})) != tool
+    repair(Sender(project), result.request, tmp_path / "mend", size=10**9)
+    mended = receive(site, tmp_path / "mend")
+    assert mended.complete and Store(site.store).intact(tool)
+    (project.state / f"bundles/tool-{tool}.tar").unlink()
+    with pytest.raises(BundleError, match="objects are not here") as caught:
+        repair(Sender(project), result.request, tmp_path / "again", size=10**9)
+    assert "gapforge itself" in caught.value.render()
+
+
+def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
+    project = checkout("one")
+    carry_tool(project, tmp_path / "stick", render({"../evil": (b"x", False)}))
+    site = site_at(tmp_path / "site")
+    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    assert (
+        done.returncode == 21
+        and "../evil" in done.stderr
+        and "nothing of it was written" in done.stderr
+    )
+    assert not (tmp_path / "evil").exists() and (site.artifacts_of(PRESET) / "lock.json").is_file()
+    told = json.loads(command(site.root, "unpack", str(tmp_path / "stick"), "--json").stdout)
+    assert (
+        told["tool"]["state"] == "failed"
+        and "../evil" in told["tool"]["why"]
+        and told["error"] == "bundle"
+    )
+    page = next((site.root / "dist/custody").glob("import-*.txt")).read_text()
+    assert "could not be installed" in page
+    done = command(site.root, "unpack", str(tmp_path / "stick"), "--no-tool", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["tool"]["state"] == LEFT
+
+
+def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of the project that this user may not read, or a request that cannot be written where it was asked for."""
+    carry_tool(sender(tmp_path).project, tmp_path / "stick", render(SMALL), size=20_000)
+    site = site_at(tmp_path / "site")
+    monkeypatch.setenv("GAPFORGE_ROOT", str(site.root))
+    (tmp_path / "file").write_text("no folder")
+    first = min((tmp_path / "stick").glob("*.gfv"))
+    assert (
+        cli.main(
+            ["unpack", str(first), "--no-tool", "--request", str(tmp_path / "file" / "r.json")]
+        )
+        == 21
+    )
+    said = capsys.readouterr()
+    assert (
+        "objects imported" in said.out
+        and "custody page" in said.out
+        and "is not complete" in said.err
+    )
+    assert f"{tmp_path / 'file'}: File exists" in said.err
+
+    def closed(*args: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(site.root / "docs/a.md"))
+
+    monkeypatch.setattr("gapforge.cli.verbs.unpack.install", closed)
+    assert cli.main(["unpack", str(tmp_path / "stick")]) == 15
+    said = capsys.readouterr()
+    assert f"whole in {site.artifacts_of(PRESET)}" in said.out and "custody page" in said.out
+    assert f"{site.root / 'docs/a.md'}: permission denied" in said.err
+
+
+def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+    project = checkout("one")
+    shown = command(
+        project.root,
+        "pack",
+        PRESET,
+        "--with-tool",
+        "--dry-run",
+        "--json",
+        "--volume-size",
+        "200000",
+    )
+    planned = json.loads(shown.stdout)
+    assert planned["tool"]["bytes"] > 500_000 and planned["sticks"] == [
+        {"size": 4 * 10**9, "count": 1}
+    ]
+    assert not (project.state / "bundles").exists() and planned["tool"]["untracked"] == []
+    told = command(project.root, "pack", PRESET, "--with-tool", "--dry-run").stdout
+    assert (
+        f"gapforge itself, {planned['tool']['sha256'][:12]}" in told
+        and "sticks needed: 1 of 4 GB" in told
+    )
+    assert (
+        "gapforge 저장소"
+        in command(project.root, "pack", PRESET, "--with-tool", "--dry-run", lang="ko").stdout
+    )
+    done = command(
+        project.root,
+        "pack",
+        PRESET,
+        "--with-tool",
+        "--to",
+        str(tmp_path / "stick"),
+        "--volume-size",
+        "200000",
+        "--json",
+    )
+    packed = json.loads(done.stdout)
+    assert packed["tool"] == planned["tool"] and packed["bundle"] == planned["bundle"]
+    inventory = command(
+        project.root, "pack", PRESET, "--with-tool", "--repair", "x", "--to", str(tmp_path / "y")
+    )
+    assert inventory.returncode == 2 and "--with-tool" in inventory.stderr
+    # Run again over what was packed before, into a folder inside of the project: the same bundle.
+    inner = json.loads(
+        command(
+            project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json"
+        ).stdout
+    )
+    again = json.loads(
+        command(
+            project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json"
+        ).stdout
+    )
+    assert inner["bundle"] == again["bundle"] and again["kept"] == [1]
+    site = site_at(tmp_path / "site")
+    git(site.root, "init", "-q")
+    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    assert (
+        done.returncode == 0
+        and "is a git checkout and was not touched" in done.stdout
+        and "tar -xf" in done.stdout
+    )
+    shutil.rmtree(site.root / ".git")
+    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
+    assert (
+        command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
+    )
+    words = ["pack", PRESET, "--with-tool", "--for", str(tmp_path / "inventory.txt"), "--dry-run"]
+    assert "the site has it, so it is left out" in command(project.root, *words).stdout
+    lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x"})
+    told = command(project.root, *words).stdout
+    assert "2 files that git does not know travel too: docs/글.md, site notes.txt" in told
+    planned = json.loads(command(project.root, *words, "--json").stdout)
+    assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == [
+        "docs/글.md",
+        "site notes.txt",
+    ]
+
+
+def test_new_locks_wait_for_their_artifacts(
+    checkout: Callable[[str], Project], tmp_path: Path
+) -> None:
+    project = checkout("one")
+    carry_tool(project, tmp_path / "first")
+    site = tmp_path / "site"
+    site.mkdir()
+    assert command(site, "unpack", str(tmp_path / "first")).returncode == 0
+    assert command(site, "verify", PRESET).returncode == 0
+    lock = locks.load(project.lock_file(PRESET))
+    entry = lock.of("deb")[0]
+    lay(project.artifacts_of(PRESET), {entry.path: b"a newer package"})
+    entries = [e for e in lock.entries if e.path != entry.path]
+    entries.append(
+        locks.Entry(
+            kind="deb",
+            path=entry.path,
+            sha256=sha256_bytes(b"a newer package"),
+            size=15,
+            origin=entry.origin,
+        )
+    )
+    write_lock(
+        project,
+        locks.Lock(
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
+        ),
+    )
+    packed = carry_tool(project, tmp_path / "second", size=150_000)
+    volumes = sorted((tmp_path / "second").glob("*.gfv"))
+    new = next(
+        n
+        for n, spans in enumerate(packed.plan.volumes)
+        if sha256_bytes(b"a newer package") in {s.sha256 for s in spans}
+    )
+    away = volumes[new].rename(tmp_path / "away.gfv")
+    done = command(site, "unpack", str(tmp_path / "second"))
+    assert done.returncode == 21
+    assert command(site, "verify", PRESET).returncode == 0  # what was there still builds
+    away.rename(volumes[new])
+    done = command(site, "unpack", str(tmp_path / "second"))
+    assert (
+        done.returncode == 0
+        and "2 replaced" not in done.stderr
+        and f"presets/{PRESET}.lock.json" in done.stdout
+    )
+    assert command(site, "verify", PRESET).returncode == 0
+
+
+def test_sticks() -> None:
+    spans = [Span(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
+    assert sticks(make_plan(spans, [], 3_700_000_000)) == [
+        (4 * 10**9, 5),
+        (8 * 10**9, 2),
+        (16 * 10**9, 1),
+    ]
+    assert (
+        sticks(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
+    )  # a stick of 4 GB does not hold 4 GB
+
+
+def test_the_usual_helpers_still_carry_without_it(tmp_path: Path) -> None:
+    made = sender(tmp_path)
+    packed = carry(made, tmp_path / "stick", size=20_000)
+    assert packed.plan.tool == "" and look([tmp_path / "stick"]).tool == ""
+    site = site_at(tmp_path / "site")
+    assert not unpack(site, look([tmp_path / "stick"]), Progress("unpack", quiet=True)).lacks_tool

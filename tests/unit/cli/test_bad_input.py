@@ -1,0 +1,216 @@
+"""Bad input of every kind, as a user meets it: one clear message, the documented exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gapforge.base.project import Project
+from samples import ROOT
+
+pytestmark = pytest.mark.every_python
+
+NAME = "debian12-cpu-quickstart"
+BUILD = ("build", "--preset", NAME, "--non-interactive")
+
+
+@pytest.fixture
+def there(project: Project) -> Project:
+    """A project that could build: presets, artifacts, components, Dockerfile, application."""
+    for name in ("components", "examples", "catalog"):
+        shutil.copytree(ROOT / name, project.root / name)
+    shutil.copy(ROOT / "Dockerfile", project.root)
+    return project
+
+
+def gapforge(project: Project, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *argv],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        env={**os.environ, "GAPFORGE_ROOT": str(project.root), "GAPFORGE_LANG": "en", **env},
+    )
+
+
+def preset_file(project: Project) -> Path:
+    return project.preset_file(NAME)
+
+
+def malformed(project: Project) -> None:
+    preset_file(project).write_text('{"format": 1,\n "name": }')
+
+
+def unknown_key(project: Project) -> None:
+    raw = json.loads(preset_file(project).read_text())
+    raw["opencvv"] = raw.pop("opencv")
+    preset_file(project).write_text(json.dumps(raw))
+
+
+def escaping_folder(project: Project) -> None:
+    raw = json.loads(preset_file(project).read_text())
+    raw["sources"]["opencv"]["folder"] = "../../etc"
+    preset_file(project).write_text(json.dumps(raw))
+
+
+def escaping_file(project: Project) -> None:
+    raw = json.loads(preset_file(project).read_text())
+    raw["sources"]["opencv"]["file"] = "../../../tmp/x"
+    preset_file(project).write_text(json.dumps(raw))
+
+
+def is_a_folder(project: Project) -> None:
+    preset_file(project).unlink()
+    preset_file(project).mkdir()
+
+
+def not_text(project: Project) -> None:
+    preset_file(project).write_bytes(b"\xff\xfe{}")
+
+
+def delivered_on_debian(project: Project) -> None:
+    raw = json.loads(preset_file(project).read_text())
+    raw["practice"] = False
+    preset_file(project).write_text(json.dumps(raw))
+
+
+def lock_with_escape(project: Project) -> None:
+    file = project.artifacts_of(NAME) / "lock.json"
+    raw = json.loads(file.read_text())
+    raw["entries"][0]["path"] = "../../outside"
+    file.write_text(json.dumps(raw))
+    project.lock_file(NAME).write_text(json.dumps(raw))
+
+
+def preset_changed_after_sync(project: Project) -> None:
+    raw = json.loads(preset_file(project).read_text())
+    raw["python"]["packages"].append("six==1.16.0")
+    preset_file(project).write_text(json.dumps(raw))
+
+
+def no_artifacts(project: Project) -> None:
+    shutil.rmtree(project.artifacts_of(NAME))
+
+
+def no_cmakelists(project: Project) -> None:
+    (project.root / "examples" / "xaiva-media" / "CMakeLists.txt").unlink()
+
+
+def broken_env(project: Project) -> None:
+    (project.root / ".env").write_text('XAIVA_LICENSE_TOKEN="very-secret-value\n')
+
+
+def networked_dockerfile(project: Project) -> None:
+    with open(project.root / "Dockerfile", "a") as file:
+        file.write("RUN --network=host curl https://example.com\n")
+
+
+def component_without_script(project: Project) -> None:
+    (project.root / "components" / "ffmpeg" / "build.sh").unlink()
+
+
+def damaged_artifact(project: Project) -> None:
+    file = next((project.artifacts_of(NAME) / "debs").glob("*.deb"))
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1
+    file.write_bytes(bytes(data))
+
+
+CASES: list[tuple[Callable[[Project], None], int, tuple[str, ...]]] = [
+    (malformed, 3, ("line 2", "is not JSON")),
+    (unknown_key, 3, ("$.opencvv", 'did you mean "opencv"')),
+    (escaping_folder, 3, ("$.sources.opencv.folder", "..")),
+    (escaping_file, 3, ("$.sources.opencv.file", "plain file name")),
+    (is_a_folder, 3, ("is a folder",)),
+    (not_text, 3, ("not UTF-8",)),
+    (delivered_on_debian, 3, ("$.os", "ubuntu 22.04")),
+    (lock_with_escape, 4, ("$.entries[0].path", "..")),
+    (preset_changed_after_sync, 4, ("changed after it was synced", "./deps_sync.sh")),
+    (no_artifacts, 4, ("does not exist", "deps_sync.sh")),
+    (no_cmakelists, 13, ("CMakeLists.txt", "xaiva-media")),
+    (broken_env, 14, (".env", "line 1")),
+    (networked_dockerfile, 16, ("network", "--network=host")),
+    (component_without_script, 3, ("components/ffmpeg/build.sh",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "said"), CASES, ids=[case[0].__name__ for case in CASES]
+)
+def test_one_message_and_its_code(
+    there: Project, damage: Callable[[Project], None], code: int, said: tuple[str, ...]
+) -> None:
+    damage(there)
+    done = gapforge(there, *BUILD)
+    shown = done.stdout + done.stderr
+    assert done.returncode == code, shown
+    assert all(words in shown for words in said), shown
+    assert "Traceback" not in shown and "very-secret-value" not in shown
+
+
+def test_damage_is_refused_before_the_engine_is_asked_to_build(
+    there: Project, tmp_path: Path
+) -> None:
+    from engine_fakes import Fake
+
+    damaged_artifact(there)
+    fake = Fake(tmp_path / "bin")
+    done = gapforge(there, *BUILD, PATH=f"{fake.folder}:{os.environ['PATH']}")
+    assert done.returncode == 5, done.stderr
+    assert "nasm_2.16.01-1_amd64.deb" in done.stderr
+    assert not any(
+        "build" in " ".join(call) for call in fake.argvs() if "version" not in " ".join(call)
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("build", "--non-interactive"), 2, "--preset"),
+        (
+            ("build", "--preset", "debian12-cpu-quickstrat", "--non-interactive"),
+            3,
+            'did you mean "debian12-cpu-quickstart"',
+        ),
+        (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "../../etc/passwd"),
+        ((*BUILD, "--type", "production"), 2, "runtime or dev"),
+        ((*BUILD, "--tensorrt", "10.14.1"), 9, "TensorRT"),
+        ((*BUILD, "--app-source", "/nonexistent"), 13, "/nonexistent"),
+        (("verify", "no-such-preset"), 3, "no preset"),
+        (("frobnicate",), 2, "no verb"),
+        (("build", "--prest", "x"), 2, "--help"),
+    ],
+)
+def test_flags(there: Project, argv: tuple[str, ...], code: int, said: str) -> None:
+    done = gapforge(there, *argv)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_docker_at_all(there: Project, tmp_path: Path) -> None:
+    done = gapforge(there, *BUILD, PATH=str(tmp_path))
+    assert done.returncode == 10, done.stderr
+    assert "docker" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_environment_gives_flags_and_flags_win(there: Project) -> None:
+    assert (
+        gapforge(there, "build", GAPFORGE_NON_INTERACTIVE="1", GAPFORGE_PRESET="nope").returncode
+        == 3
+    )
+    wrong = gapforge(there, *BUILD, GAPFORGE_TYPE="production")
+    assert wrong.returncode == 2 and "GAPFORGE_TYPE" in wrong.stderr
+    right = gapforge(
+        there, "plan", "--preset", NAME, "--type", "dev", "--json", GAPFORGE_TYPE="production"
+    )
+    assert right.returncode == 0, right.stderr
+    assert json.loads(right.stdout)["target"] == "builder"

@@ -1,0 +1,263 @@
+"""Check whole stacks (CUDA, torch, Python, TensorRT, FFmpeg, OpenCV) against the facts that their sources state.
+
+The expected errors follow from ``data/compatibility-facts.json`` alone; the code under test has its own copy of the
+facts in ``catalog/`` and its own way of reading them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import samples
+from gapforge.compat import catalog as catalogs
+from gapforge.compat.rules import check_preset
+from gapforge.model.preset import faults_of, parse
+
+ROOT = Path(__file__).resolve().parents[3]
+CATALOG = catalogs.load(ROOT / "catalog")
+REFERENCE = json.loads(
+    (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
+)
+FACTS = json.loads(
+    (Path(__file__).resolve().parents[1] / "data/compatibility-facts.json").read_text(
+        encoding="utf-8"
+    )
+)
+
+BASES = {base["cuda"]: base for base in FACTS["bases"]}
+TORCH = {release["torch"]: release for release in FACTS["torch"]}
+TENSORRT = {tar["file"]: tar for tar in FACTS["tensorrt"]}
+HEADERS = {row["ffmpeg"]: row["builds"] for row in FACTS["ffmpeg_headers"]}
+GPUS = {gpu["compute"]: gpu for gpu in FACTS["gpus"]}
+BUILD_CUDA = {
+    "cu117": "11.7",
+    "cu118": "11.8",
+    "cu121": "12.1",
+    "cu124": "12.4",
+    "cu126": "12.6",
+    "cu128": "12.8",
+    "cu130": "13.0",
+}
+NONE = "none"
+
+CHOICES: dict[str, list[str]] = {
+    "cuda": list(BASES),
+    "torch": [NONE, *(f"{version}+{build}" for version in TORCH for build in BUILD_CUDA)],
+    "python": ["3.8", "3.9", "3.10", "3.11", "3.12"],
+    "tensorrt": [NONE, *TENSORRT],
+    "ffmpeg": [f"{version} {headers}" for version, row in HEADERS.items() for headers in row],
+    "opencv": ["4.5.5", "4.6.0", "4.7.0", "4.8.1", "4.9.0", "4.10.0", "4.11.0", "4.12.0"],
+    "gpu": ["7.5", "8.6", "8.9", "9.0", "10.0", "12.0"],
+    "gcc": ["11", "12", "13"],
+    "numpy": ["1.26.4", "2.2.6"],
+}
+# The order matters: each choice is made among those that are compatible with the previous ones.
+
+
+@dataclass(frozen=True)
+class Stack:
+    cuda: str
+    torch: str
+    python: str
+    tensorrt: str
+    ffmpeg: str
+    opencv: str
+    gpu: str
+    gcc: str
+    numpy: str
+
+
+def number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def generation(version: str) -> str:
+    return version.split(".")[0]
+
+
+def below(version: str, limit: str) -> bool:
+    return number(version) < number(limit)
+
+
+def faults(stack: Stack) -> set[str]:
+    """Return the rules that a stack breaks according to the facts."""
+    found: set[str] = set()
+    base, cuda = BASES[stack.cuda], ".".join(stack.cuda.split(".")[:2])
+    if stack.torch != NONE:
+        version, build = stack.torch.split("+")
+        if build not in TORCH[version]["builds"]:
+            found.add("torch-build")
+        if generation(BUILD_CUDA[build]) != generation(cuda):
+            found.add("torch-cuda")
+        if stack.python not in TORCH[version]["pythons"]:
+            found.add("torch-python")
+        limit = FACTS["numpy_torch"][0]
+        if not below(stack.numpy, limit["numpy"]) and below(version, limit["needs"]):
+            found.add("numpy")
+    if stack.tensorrt != NONE:
+        tar = TENSORRT[stack.tensorrt]
+        least, most = tar["range"] or (cuda, cuda)
+        if generation(tar["cuda"]) != generation(cuda) or not number(least) <= number(
+            cuda
+        ) <= number(most):
+            found.add("tensorrt-cuda")
+        if tar["cudnn"] and tar["cudnn"] != base["cudnn"]:
+            found.add("tensorrt-cudnn")
+    ffmpeg, headers = stack.ffmpeg.split()
+    if not HEADERS[ffmpeg][headers]:
+        found.add("headers")
+    if any(
+        not below(cuda, need["cuda"]) and below(stack.opencv, need["needs"])
+        for need in FACTS["opencv_cuda"]
+    ):
+        found.add("opencv-cuda")
+    if any(
+        not below(base["cudnn"], n["cudnn"]) and below(stack.opencv, n["needs"])
+        for n in FACTS["opencv_cudnn"]
+    ):
+        found.add("opencv-cudnn")
+    if any(
+        not below(ffmpeg, need["ffmpeg"]) and below(stack.opencv, need["needs"])
+        for need in FACTS["opencv_ffmpeg"]
+    ):
+        found.add("opencv-ffmpeg")
+    first = GPUS[stack.gpu]["first_cuda"]
+    if first and below(cuda, first):
+        found.add("architecture")
+    newest = FACTS["host_gcc"]["most"].get(cuda)
+    if newest and below(newest, stack.gcc):
+        found.add("compiler")
+    return found
+
+
+def stacks() -> list[Stack]:
+    """Return valid stacks, each of them with one choice made wrong, and random stacks; always the same ones."""
+    dice = random.Random(20261123)
+    valid: dict[Stack, None] = {}
+    rest: dict[Stack, None] = {}
+    names = [field.name for field in fields(Stack)]
+    easy = Stack("11.8.0", NONE, "3.10", NONE, "4.2.1 11.1.5.3", "4.12.0", "7.5", "11", "1.26.4")
+    cudas = list(BASES)
+    while len(valid) < 260:
+        stack = replace(easy, cuda=cudas[len(valid) % len(cudas)])
+        for name in dice.sample(names[1:], len(names) - 1):
+            options = [replace(stack, **{name: value}) for value in CHOICES[name]]
+            stack = dice.choice([option for option in options if not faults(option)])
+        valid[stack] = None
+        wrong = [
+            other
+            for name in names
+            for value in CHOICES[name]
+            if faults(other := replace(stack, **{name: value}))
+        ]
+        rest[dice.choice(wrong)] = None
+    while len(rest) < 400:
+        rest[Stack(**{name: dice.choice(CHOICES[name]) for name in names})] = None
+    return [*valid, *rest]
+
+
+STACKS = stacks()
+
+
+def preset_of(stack: Stack) -> dict[str, Any]:
+    raw: dict[str, Any] = copy.deepcopy(REFERENCE)
+    base = BASES[stack.cuda]
+    raw["cuda"], raw["cudnn"] = ".".join(stack.cuda.split(".")[:2]), base["cudnn"]
+    raw["base"] = {
+        "builder": {"image": base["builder"]},
+        "runtime": {"image": base["builder"].replace("-devel-", "-runtime-")},
+    }
+    raw["python"] = {
+        "version": stack.python,
+        "packages": [f"numpy=={stack.numpy}", "packaging==24.1"],
+    }
+    # An archive with every Python: where a Python comes from is another rule, with a test of its own.
+    raw["apt"]["sources"] = [
+        {"name": "pythons", "uri": "https://packages.example.com/ubuntu", "suite": "jammy"}
+    ]
+    raw["apt"]["builder"] = [
+        "build-essential",
+        *([f"g++-{stack.gcc}"] if stack.gcc != "11" else []),
+    ]
+    raw["pytorch"] = raw["tensorrt"] = None
+    del raw["sources"]["tensorrt"]
+    if stack.torch != NONE:
+        version, build = stack.torch.split("+")
+        release = TORCH[version]
+        trio = {
+            "torch": version,
+            "torchvision": release["torchvision"],
+            "torchaudio": release["torchaudio"],
+        }
+        raw["pytorch"] = {name: f"{value}+{build}" for name, value in trio.items() if value}
+        raw["pytorch"]["index"] = f"https://download.pytorch.org/whl/{build}"
+    if stack.tensorrt != NONE:
+        tar = TENSORRT[stack.tensorrt]
+        raw["tensorrt"] = {"version": tar["version"], "form": "tar"}
+        raw["sources"]["tensorrt"] = {
+            "urls": [f"https://example.com/{tar['file']}"],
+            "sha256": "0" * 64,
+        }
+    raw["ffmpeg"]["version"], raw["sources"]["nv-codec-headers"]["version"] = stack.ffmpeg.split()
+    raw["opencv"]["version"], raw["opencv"]["architectures"] = stack.opencv, [stack.gpu]
+    return raw
+
+
+@pytest.mark.parametrize(
+    "stack", STACKS, ids=lambda s: "-".join(str(getattr(s, f.name)) for f in fields(Stack))
+)
+def test_errors_follow_from_facts(stack: Stack) -> None:
+    raw = preset_of(stack)
+    assert faults_of(raw, "stack", samples.COMPONENTS) == []
+    errors = [f for f in check_preset(parse(raw), CATALOG) if f.severity == "error"]
+    assert {f.rule for f in errors} == faults(stack), errors
+    assert all(f.reason and f.suggestion for f in errors)
+
+
+def test_stacks_cover_every_rule_and_version() -> None:
+    assert len(set(STACKS)) == len(STACKS) >= 600
+    verdicts = [frozenset(faults(stack)) for stack in STACKS]
+    accepted, refused = verdicts.count(frozenset()), sum(map(bool, verdicts))
+    assert accepted >= 260, accepted
+    assert refused >= 300, refused
+    names = "architecture compiler headers numpy opencv-cuda opencv-cudnn opencv-ffmpeg "
+    names += "tensorrt-cuda tensorrt-cudnn torch-build torch-cuda torch-python"
+    rules = set(names.split())
+    assert set().union(*verdicts) == rules
+    alone = {rule for verdict in verdicts if len(verdict) == 1 for rule in verdict}
+    assert alone >= rules - {"tensorrt-cudnn", "opencv-cudnn"}  # rare without a wrong CUDA
+    for name, values in CHOICES.items():  # every version occurs, and for torch every build
+        seen = {part for stack in STACKS for part in re.split("[+ ]", getattr(stack, name))}
+        assert seen == {part for value in values for part in re.split("[+ ]", value)}, name
+    for cuda in BASES:
+        assert any(
+            stack.cuda == cuda and not verdict
+            for stack, verdict in zip(STACKS, verdicts, strict=True)
+        ), cuda
+
+
+def test_facts_have_sources() -> None:
+    bare = [
+        (name, row)
+        for name, rows in FACTS.items()
+        if isinstance(rows, list)
+        for row in rows
+        if not row["source"]
+    ]
+    assert bare == []
+    assert all(FACTS[name]["source"] for name in ("host_gcc", "drivers"))
+
+
+def test_drivers_equal_release_notes() -> None:
+    for generation_, driver in FACTS["drivers"]["minor"].items():
+        assert CATALOG.minor_drivers[generation_] == driver
+    for cuda, driver in FACTS["drivers"]["toolkit"].items():
+        assert CATALOG.drivers[cuda] == driver

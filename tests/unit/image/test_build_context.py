@@ -1,0 +1,111 @@
+"""The context holds exactly what the plan says, and different bytes never look alike to an engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import samples
+from gapforge.base.errors import StorageError
+from gapforge.base.files import MARKER, content_mtime
+from gapforge.image import build_context
+from gapforge.image.plan import Plan, Recipe, make_plan
+from gapforge.model import component
+
+COMPONENTS = component.load_all(samples.ROOT / "components")
+
+
+@pytest.fixture
+def laid(tmp_path: Path) -> tuple[Plan, Path, Path]:
+    preset = samples.preset()
+    lock = samples.lock(preset)
+    artifacts = tmp_path / "artifacts" / preset.name
+    samples.lay_artifacts(artifacts, lock)
+    scripts = {
+        "components/common.sh": "c\n",
+        **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS},
+    }
+    plan = make_plan(
+        preset,
+        lock,
+        samples.content_of("debs/Packages").decode(),
+        COMPONENTS,
+        Recipe("FROM x\n", scripts),
+        type="runtime",
+        application_folder="app",
+    )
+    return plan, tmp_path / "context", artifacts
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_holds_exactly_the_plan(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    assert files(folder) == {f.path for f in plan.files} | {MARKER, ".dockerignore"}
+    for file in plan.files:
+        assert samples.sha((folder / file.path).read_bytes()) == file.sha256
+
+
+def test_big_files_are_links_not_copies(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    linked = folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz"
+    assert os.path.samefile(linked, artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz")
+
+
+def test_times_follow_content(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    for file in plan.files:
+        assert (folder / file.path).stat().st_mtime == content_mtime(file.sha256)
+
+
+def test_a_second_run_touches_nothing_and_strangers_go(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    before = {p: (p.stat().st_ino, p.stat().st_ctime_ns) for p in folder.rglob("*") if p.is_file()}
+    stranger = folder / "inputs/ffmpeg/sources/left-over.tar"
+    stranger.write_text("x")
+    (folder / "inputs/gone/deep").mkdir(parents=True)
+    (folder / "inputs/link").symlink_to("/etc")
+    build_context.lay_out(plan, folder, artifacts)
+    assert {
+        p: (p.stat().st_ino, p.stat().st_ctime_ns) for p in folder.rglob("*") if p.is_file()
+    } == before
+    assert not (folder / "inputs/gone").exists() and not (folder / "inputs/link").is_symlink()
+    assert Path("/etc/passwd").exists()
+
+
+def test_the_application_source_is_left_alone(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    source = build_context.application_folder(folder) / "src" / "main.cpp"
+    source.parent.mkdir(parents=True)
+    source.write_text("int main() {}")
+    build_context.lay_out(plan, folder, artifacts)
+    assert source.read_text() == "int main() {}"
+
+
+def test_changed_artifact_replaces_the_link(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    build_context.lay_out(plan, folder, artifacts)
+    artifact = artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz"
+    data = artifact.read_bytes()
+    artifact.unlink()
+    artifact.write_bytes(data)  # copied here again: same bytes, another inode
+    build_context.lay_out(plan, folder, artifacts)
+    assert (folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz").read_bytes() == data
+
+
+def test_a_folder_that_is_not_ours_is_refused(laid: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = laid
+    folder.mkdir()
+    (folder / "precious.txt").write_text("mine")
+    with pytest.raises(StorageError, match="not made by gapforge"):
+        build_context.lay_out(plan, folder, artifacts)
+    assert (folder / "precious.txt").read_text() == "mine"

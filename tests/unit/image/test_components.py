@@ -1,0 +1,821 @@
+"""Test the Dockerfile, the build scripts and the checks of components without an engine."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import runpy
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapforge.image import dockerfile, smoke_checks
+from gapforge.model import component
+from gapforge.model.preset import Secret
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPONENTS = ROOT / "components"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+NAMES = sorted(file.parent.name for file in COMPONENTS.glob("*/component.json"))
+SECRETS = (
+    Secret("XAIVA_LICENSE_TOKEN", "secret", False),
+    Secret("XAIVA_BUILD_TOKEN", "build-arg", False),
+)
+
+
+# ---- the Dockerfile ----
+
+
+def stages(text: str) -> dict[str, list[str]]:
+    """Return the instructions of each stage, continued lines joined, without comments."""
+    result: dict[str, list[str]] = {}
+    joined = ""
+    stage = ""
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        joined += line.removesuffix("\\")
+        if line.endswith("\\"):
+            continue
+        if match := re.fullmatch(r"FROM (\S+) AS (\S+)", joined):
+            stage = match[2]
+            result[stage] = [match[1]]
+        elif stage:
+            result[stage].append(re.sub(r"\s+", " ", joined))
+        joined = ""
+    return result
+
+
+def template() -> str:
+    return (ROOT / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("secrets", [(), SECRETS])
+def test_dockerfile_uses_no_network(secrets: tuple[Secret, ...]) -> None:
+    assert dockerfile.lint(dockerfile.render(template(), secrets)) == []
+
+
+def test_dockerfile_template_is_valid() -> None:
+    assert dockerfile.lint(template()) == []
+    assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
+
+
+def test_application_stage_equals_golden_file() -> None:
+    """It is the only stage with secrets; a change must show in a review."""
+    text = "\n".join(stages(dockerfile.render(template(), SECRETS))["application"]) + "\n"
+    assert text == (GOLDEN / "application-stage.txt").read_text()
+
+
+def test_secrets_stay_out_of_image_stages() -> None:
+    rendered = stages(dockerfile.render(template(), SECRETS))
+    holders = [name for name, lines in rendered.items() if any("XAIVA_" in line for line in lines)]
+    assert holders == ["application"]
+    for image in ("builder", "runtime"):
+        ancestor = image
+        while ancestor in rendered:
+            assert ancestor != "application"
+            ancestor = rendered[ancestor][0]
+
+
+def test_images_copy_only_out_folders() -> None:
+    for name, lines in stages(template()).items():
+        for line in lines:
+            if line.startswith("COPY"):
+                wanted = "runtime" if name == "runtime" else "dev"
+                assert re.fullmatch(rf"COPY --from=[a-z]+ /out/{wanted}/ /", line), line
+
+
+def test_each_component_mounts_only_its_inputs() -> None:
+    """Otherwise a changed wheel would recompile OpenCV."""
+    mounted: dict[str, int] = {}
+    for lines in stages(template()).values():
+        for line in lines:
+            binds = re.findall(r"--mount=type=bind,source=(\S+?),target=/in", line)
+            assert len(binds) <= 1
+            for source in binds:
+                mounted[source] = mounted.get(source, 0) + 1
+    expected = {f"inputs/{n}" for n in NAMES if n != "apt"} | {
+        "inputs/apt-builder",
+        "inputs/apt-runtime",
+    }
+    assert set(mounted) == expected
+
+
+def test_runtime_image_user_is_not_root() -> None:
+    assert "USER 1000:1000" in stages(template())["runtime"]
+
+
+# ---- descriptions and scripts ----
+
+
+def test_every_component_has_a_description() -> None:
+    assert [c.name for c in component.load_all(COMPONENTS)] == NAMES
+    assert {"apt", "python", "wheels", "tensorrt", "ffmpeg", "opencv", "application"} <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "script", [COMPONENTS / "common.sh", *(COMPONENTS / n / "build.sh" for n in NAMES)], ids=str
+)
+def test_shellcheck_accepts_scripts(script: Path, tmp_path: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    files = [str(script)]
+    # Scripts inside scripts are checked too.
+    for number, inner in enumerate(
+        re.findall(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", script.read_text(), re.DOTALL)
+    ):
+        files.append(str(tmp_path / f"{number}.sh"))
+        Path(files[-1]).write_text(inner + "\n")
+    done = subprocess.run(["shellcheck", "-x", *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_stop_at_first_error(name: str) -> None:
+    lines = (COMPONENTS / name / "build.sh").read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert next(line for line in lines if line and not line.startswith("#")) == "set -euo pipefail"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checks_parse_as_old_python(name: str) -> None:
+    text = (COMPONENTS / name / "check.py").read_text()
+    for file in (COMPONENTS / name / "check.py", COMPONENTS / "checklib.py"):
+        ast.parse(file.read_text(), feature_version=(3, 8))  # the oldest Python of an image
+    assert "from checklib import" in text
+
+
+# ---- running scripts outside an image ----
+
+
+class Stage:
+    """The folders /in, /out and the work folder of a component, in a temporary folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.input, self.out, self.bin = folder / "in", folder / "out", folder / "bin"
+        self.params = self.input / "params"
+        self.params.mkdir(parents=True)
+        self.bin.mkdir()
+        self.env = {
+            "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(folder), "GAPFORGE_IN": str(self.input),
+            "GAPFORGE_OUT": str(self.out), "GAPFORGE_BUILD": str(folder / "work"),
+        }  # fmt: skip
+        self.set(enabled="1\n", python="3.11\n", epoch="1700000000\n")
+
+    def set(self, **params: str) -> None:
+        for key, value in params.items():
+            (self.params / key).write_text(value)
+
+    def source(self, name: str, file: str) -> Path:
+        path = self.input / "sources" / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def program(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def build(self) -> subprocess.CompletedProcess[str]:
+        for script in (COMPONENTS / "common.sh", COMPONENTS / self.name / "build.sh"):
+            shutil.copy(script, self.input / script.name)
+        return subprocess.run(
+            ["bash", str(self.input / "build.sh")], env=self.env, capture_output=True, text=True
+        )
+
+    def shell(self, code: str) -> subprocess.CompletedProcess[str]:
+        text = f'set -euo pipefail; source "{COMPONENTS}/common.sh"; {code}'
+        return subprocess.run(["bash", "-c", text], env=self.env, capture_output=True, text=True)
+
+
+@pytest.fixture
+def common(tmp_path: Path) -> Stage:
+    stage = Stage(tmp_path, "common")
+    (tmp_path / "work").mkdir()
+    return stage
+
+
+def test_options_are_never_evaluated(common: Stage, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    common.set(
+        version=f"$(touch {trap})`touch {trap}`; touch {trap}",
+        flags=f'-D$(touch {trap})\n"two words"\n\n*',
+    )
+    done = common.shell(
+        'param version; printf "\\n"; param_list flags list; printf "<%s>" "${list[@]}"'
+    )
+    assert (
+        done.stdout
+        == f'$(touch {trap})`touch {trap}`; touch {trap}\n<-D$(touch {trap})><"two words"><*>'
+    )
+    assert not trap.exists()
+
+
+def test_absent_and_empty_options_are_empty(common: Stage) -> None:
+    common.set(empty="\n")
+    done = common.shell(
+        'param absent; param_list absent a; param_list empty b; echo "${#a[@]} ${#b[@]}"; flag absent || echo off'
+    )
+    assert done.stdout == "0 0\noff\n"
+
+
+@pytest.mark.parametrize(("wanted", "found", "same"), [
+    ("5.1", "5.1", True), ("5.1", "5.1.9", True), ("5.1", "5.10", False), ("5.1.9", "5.1", False), ("8", "8-rc1", True),
+])  # fmt: skip
+def test_versions_match_equally_in_build_and_check(
+    common: Stage, monkeypatch: pytest.MonkeyPatch, wanted: str, found: str, same: bool
+) -> None:
+    assert (common.shell(f"matches {wanted} {found}").returncode == 0) is same
+    monkeypatch.setenv("GAPFORGE_EXPECT", '{"params": {}, "type": "dev"}')
+    assert runpy.run_path(str(COMPONENTS / "checklib.py"))["matches"](wanted, found) is same
+
+
+def tar(file: Path, *names: str) -> None:
+    folder = file.parent.parent.parent.parent / "pack"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    with tarfile.open(file, "w:gz") as archive:
+        for top in sorted(p.name for p in folder.iterdir()):
+            archive.add(folder / top, top)
+
+
+def test_unpack_finds_the_source_folder(common: Stage, tmp_path: Path) -> None:
+    tar(common.source("x", "x.tar.gz"), "x-1/a", "x-1/inner/b")
+    assert common.shell(f"unpack_source x {tmp_path}/one").returncode == 0
+    assert (tmp_path / "one/a").is_file()
+    (common.params / "source-x.folder").write_text("x-1/inner\n")
+    assert common.shell(f"unpack_source x {tmp_path}/two").returncode == 0
+    assert (tmp_path / "two/b").is_file()
+
+
+def test_unpack_reads_zip(common: Stage, tmp_path: Path) -> None:
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        archive.writestr("x-1/a", "a")
+    assert common.shell(f"unpack_source x {tmp_path}/one").returncode == 0
+    assert (tmp_path / "one/a").is_file()
+
+
+def test_unpack_names_each_fault(common: Stage, tmp_path: Path) -> None:
+    tar(common.source("x", "x.tar.gz"), "x-1/a")
+    (common.params / "source-x.folder").write_text("y\n")
+    done = common.shell(f"unpack_source x {tmp_path}/one")
+    assert (
+        done.returncode != 0
+        and 'x.tar.gz has no folder "y" (sources.x.folder in the preset)' in done.stderr
+    )
+    common.source("x", "second.tar.gz").write_bytes(b"")
+    done = common.shell(f"unpack_source x {tmp_path}/one")
+    assert done.returncode != 0 and "expected one file" in done.stderr
+    common.source("bad", "bad.tar.gz").write_bytes(b"<html>please log in</html>")
+    done = common.shell(f"unpack_source bad {tmp_path}/three")
+    assert done.returncode != 0 and "bad.tar.gz cannot be unpacked" in done.stderr
+
+
+def test_runtime_tree_has_no_development_files(common: Stage) -> None:
+    dev = common.out / "dev/usr/local"
+    info = dev / "lib/python3.11/dist-packages/pkg-1.dist-info"
+    files = ("bin/tool", "lib/libx.so.1", "lib/libx.a", "lib/pkgconfig/x.pc", "include/x.h", "lib/cmake/X/x.cmake",
+             "lib/python3.11/dist-packages/pkg/__init__.py", "lib/python3.11/dist-packages/pkg/include/p.h",
+             "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA", "share/man/man1/x.1")  # fmt: skip
+    for name in files:
+        (dev / name).parent.mkdir(parents=True, exist_ok=True)
+        (dev / name).write_text(name)
+    record = 'pkg/__init__.py,sha256=x,1\n"pkg/include/p.h",sha256=y,2\n../../../bin/tool,,\npkg-1.dist-info/RECORD,,\n'
+    (info / "RECORD").write_text(record)
+    assert common.shell("split_runtime").returncode == 0
+    runtime = common.out / "runtime/usr/local"
+    left = sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if p.is_file())
+    packages = "lib/python3.11/dist-packages"
+    assert left == ["bin/tool", "lib/libx.so.1", f"{packages}/pkg-1.dist-info/METADATA",
+                    f"{packages}/pkg-1.dist-info/RECORD", f"{packages}/pkg/__init__.py"]  # fmt: skip
+    assert "p.h" not in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
+    assert "../../../bin/tool,," in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
+    assert (info / "RECORD").read_text() == record, "the dev tree keeps its own"
+    assert (runtime / "lib/libx.so.1").stat().st_ino == (dev / "lib/libx.so.1").stat().st_ino, (
+        "hard links cost nothing"
+    )
+    assert not (runtime / packages / "pkg/include").exists(), "no empty folders"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("apt", "python")])
+def test_disabled_component_leaves_empty_trees(name: str, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, name)
+    for param in stage.params.iterdir():
+        param.unlink()
+    stage.set(enabled="0\n", python="3.11\n")  # all that such a component gets
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    assert sorted(str(p.relative_to(stage.out)) for p in stage.out.rglob("*")) == ["dev", "runtime"]
+
+
+def test_apt_without_debs_does_nothing(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "apt")
+    stage.set(packages="bash\n")
+    (stage.input / "debs").mkdir()
+    stage.program("apt-get", "#!/bin/sh\nexit 9\n")
+    assert stage.build().returncode == 0
+
+
+def test_python_build_names_the_missing_interpreter(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "python")
+    stage.set(python="3.99\n")
+    done = stage.build()
+    assert done.returncode != 0
+    assert "/usr/bin/python3.99 is missing" in done.stderr and "apt.builder" in done.stderr
+
+
+# ---- TensorRT ----
+
+_FAKE_PIP = """import json, os, sys
+from pathlib import Path
+Path(os.environ["HOME"], "pip.json").write_text(json.dumps(sys.argv[1:]))
+"""
+
+
+def tensorrt(
+    tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp311"), linked: bool = True
+) -> Stage:
+    """Make a stage with a tar of NVIDIA's layout. Most releases link lib, some have it as a folder."""
+    stage = Stage(tmp_path, "tensorrt")
+    stage.set(form="tar\n", version=version + "\n")
+    major, minor, patch, build = version.split(".")
+    top = tmp_path / "pack" / f"TensorRT-{version}"
+    lib = top / ("targets/x86_64-linux-gnu/lib" if linked else "lib")
+    for folder in (
+        lib / "stubs",
+        top / "include",
+        top / "python",
+        top / "data",
+        top / "targets/x86_64-linux-gnu/bin",
+    ):
+        folder.mkdir(parents=True)
+    if linked:
+        (top / "lib").symlink_to("targets/x86_64-linux-gnu/lib")
+        (top / "bin").symlink_to("targets/x86_64-linux-gnu/bin")
+    three = f"{major}.{minor}.{patch}"
+    (lib / f"libnvinfer.so.{three}").write_text("library")
+    (lib / f"libnvinfer.so.{major}").symlink_to(f"libnvinfer.so.{three}")
+    (lib / "libnvinfer_static.a").write_text("static")
+    (lib / "stubs/libnvinfer.so").write_text("stub")
+    (top / "data/big").write_text("data")
+    (top / "include/NvInfer.h").write_text("")
+    names = ("TRT_%s_ENTERPRISE", "NV_TENSORRT_%s") if int(major) >= 10 else ("NV_TENSORRT_%s",)
+    lines = [f"#define {names[0] % k} {v}  //!< {k}\n" for k, v in
+             zip(("MAJOR", "MINOR", "PATCH", "BUILD"), (major, minor, patch, build), strict=True)]  # fmt: skip
+    if len(names) == 2:  # 10.x defines the one through the other
+        lines += [
+            f"#define {names[1] % k} {names[0] % k}\n" for k in ("MAJOR", "MINOR", "PATCH", "BUILD")
+        ]
+    (top / "include/NvInferVersion.h").write_text("".join(lines))
+    (top / "targets/x86_64-linux-gnu/bin/trtexec").write_text("tool")
+    for tag in tags:
+        for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch"):
+            (top / f"python/{name}-{three}-{tag}-none-linux_x86_64.whl").write_text("wheel")
+    with tarfile.open(stage.source("tensorrt", f"TensorRT-{version}.tar.gz"), "w:gz") as archive:
+        archive.add(top, top.name)
+    (stage.input / "wheels").mkdir()
+    with zipfile.ZipFile(stage.input / "wheels/pip-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pip/__init__.py", "")
+        wheel.writestr("pip/__main__.py", _FAKE_PIP)
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("version", "linked"), [("8.6.1.6", True), ("10.3.0.26", True), ("8.5.3.1", False)]
+)
+def test_tensorrt_tar_layouts(tmp_path: Path, version: str, linked: bool) -> None:
+    stage = tensorrt(tmp_path, version, linked=linked)
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    major, three = version.split(".")[0], version.rpartition(".")[0]
+    runtime = stage.out / "runtime"
+    assert sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if not p.is_dir()) == sorted([
+        "etc/ld.so.conf.d/00-gapforge-tensorrt.conf", f"usr/local/tensorrt/lib/libnvinfer.so.{major}",
+        f"usr/local/tensorrt/lib/libnvinfer.so.{three}"])  # fmt: skip
+    assert (runtime / f"usr/local/tensorrt/lib/libnvinfer.so.{major}").is_symlink()
+    dev = stage.out / "dev/usr/local/tensorrt"
+    assert (dev / "include/NvInfer.h").is_file() and (dev / "bin/trtexec").is_file()
+    assert not list(stage.out.rglob("*.a")) and not list(stage.out.rglob("big"))
+    arguments = json.loads((tmp_path / "pip.json").read_text())
+    assert arguments[-1].endswith(f"/tensorrt-{three}-cp311-none-linux_x86_64.whl")
+    assert {"--no-index", "--no-deps", "--isolated"} <= set(arguments), "never from an index"
+
+
+def test_tensorrt_lists_wheels_if_none_fits(tmp_path: Path) -> None:
+    stage = tensorrt(tmp_path, "8.6.1.6", tags=("cp38", "cp310"))
+    done = stage.build()
+    assert done.returncode != 0
+    assert (
+        "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in done.stderr
+        and "Python 3.11 (cp311)" in done.stderr
+    )
+
+
+def test_tensorrt_without_its_binding_needs_no_wheel(tmp_path: Path) -> None:
+    stage = tensorrt(tmp_path, "8.6.1.6", tags=())
+    (stage.params / "tensorrt.python").write_text("0\n")
+    assert stage.build().returncode == 0
+    assert not (tmp_path / "pip.json").exists()
+
+
+def test_tensorrt_refuses_another_version(tmp_path: Path) -> None:
+    stage = tensorrt(tmp_path, "10.3.0.26")
+    stage.set(version="10.7\n")
+    done = stage.build()
+    assert (
+        done.returncode != 0
+        and "the preset says 10.7, the tar's NvInferVersion.h says 10.3.0.26" in done.stderr
+    )
+
+
+def test_tensorrt_from_debs_leaves_nothing(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "tensorrt")
+    stage.set(form="deb\n", version="8.6.1.6\n")
+    assert stage.build().returncode == 0
+    assert not [p for p in stage.out.rglob("*") if p.is_file()]
+
+
+# ---- FFmpeg, OpenCV, application: refused before anything is compiled ----
+
+
+def test_ffmpeg_refuses_another_version(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "ffmpeg")
+    stage.set(version="5.1\n")
+    file = stage.source("ffmpeg", "ffmpeg.tar.gz")
+    (tmp_path / "pack/ffmpeg-5.10").mkdir(parents=True)
+    (tmp_path / "pack/ffmpeg-5.10/RELEASE").write_text("5.10\n")
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(tmp_path / "pack/ffmpeg-5.10", "ffmpeg-5.10")
+    done = stage.build()
+    assert (
+        done.returncode != 0 and "the preset says 5.1, the source archive says 5.10" in done.stderr
+    )
+
+
+_VERSION_HPP = (
+    "#define CV_VERSION_MAJOR 4\n#define CV_VERSION_MINOR 9\n#define CV_VERSION_REVISION 0\n"
+)
+_FAKE_CMAKE = """#!/usr/bin/env python3
+import os, sys
+from pathlib import Path
+home = Path(os.environ["HOME"])
+if "-B" not in sys.argv:
+    sys.exit(9)
+build = Path(sys.argv[sys.argv.index("-B") + 1]); build.mkdir(parents=True)
+(home / "cmake.args").write_text("\\n".join(sys.argv[1:]))
+(home / "cache.files").write_text("\\n".join(str(p) for p in sorted(Path(next(a for a in sys.argv if a.startswith("-DOPENCV_DOWNLOAD_PATH=")).partition("=")[2]).rglob("*")) if p.is_file()))
+(build / "CMakeCache.txt").write_text("OPENCV_MODULES_BUILD:INTERNAL=" + os.environ.get("FAKE_MODULES", "opencv_core") + "\\n")
+(build / "CMakeDownloadLog.txt").write_text(os.environ.get("FAKE_DOWNLOADS", ""))
+print("-- General configuration for OpenCV 4.9.0")
+print(os.environ.get("FAKE_SUMMARY", ""))
+"""
+
+
+def opencv(tmp_path: Path, **env: str) -> Stage:
+    """Make a stage whose cmake configures as ``env`` tells it and whose build step exits with 9."""
+    stage = Stage(tmp_path, "opencv")
+    stage.set(
+        version="4.9.0\n",
+        modules="core\n",
+        cuda="11.8\n",
+        contrib="0\n",
+        dnn="0\n",
+        **{"opencv.cuda": "0\n"},
+    )
+    top = tmp_path / "pack/opencv-4.9.0"
+    header = top / "modules/core/include/opencv2/core/version.hpp"
+    header.parent.mkdir(parents=True)
+    header.write_text(_VERSION_HPP)
+    (top / "CMakeLists.txt").write_text("  ocv_download(\n    ID xfeatures2d/boostdesc\n")
+    with tarfile.open(stage.source("opencv", "opencv.tar.gz"), "w:gz") as archive:
+        archive.add(top, top.name)
+    stage.program("cmake", _FAKE_CMAKE)
+    stage.program("pkg-config", '#!/bin/sh\n[ -n "$FAKE_FFMPEG" ] && echo /usr/local\n')
+    stage.env.update(env)
+    return stage
+
+
+def test_opencv_reaches_its_build_step(tmp_path: Path) -> None:
+    done = opencv(tmp_path).build()
+    assert "the build failed" in done.stderr, "the cases below must fail before this step"
+    assert {"-DBUILD_LIST=core", "-DWITH_CUDA=OFF"} <= set(
+        (tmp_path / "cmake.args").read_text().splitlines()
+    )
+
+
+def test_flags_have_no_common_parameter_names() -> None:
+    # "cuda" is the version of the base image: a switch read from there is always off.
+    for file in (*ROOT.glob("components/*/build.sh"), *ROOT.glob("components/*/check.py")):
+        found = re.findall(
+            r"""\bflag(?:_param\(["'])?\s*(python|cuda|epoch)\b""", file.read_text(encoding="utf-8")
+        )
+        assert not found, f"{file}: {found}"
+
+
+@pytest.mark.parametrize(("params", "env", "words"), [
+    ({}, {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'}, "tried to download"),
+    ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
+    ({}, {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"}, "did not take FFmpeg"),
+    ({"opencv.cuda": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"}, "CUDA is asked for but configure went without"),
+    ({"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
+     {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"}, "architecture 8.6 is asked for"),
+    ({"opencv.cuda": "1\n", "dnn": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"}, "found no cuDNN"),
+    ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
+    ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
+])  # fmt: skip
+def test_opencv_fails_if_configure_omits_a_feature(
+    tmp_path: Path, params: dict[str, str], env: dict[str, str], words: str
+) -> None:
+    stage = opencv(tmp_path, **env)
+    stage.set(**params)
+    done = stage.build()
+    assert done.returncode != 0 and words in done.stderr, done.stderr
+
+
+def test_opencv_uses_its_cached_downloads(tmp_path: Path) -> None:
+    stage = opencv(tmp_path)
+    stage.source("opencv-cache-ippicv", "ippicv.tgz").write_bytes(b"ipp")
+    stage.source("opencv-cache-boostdesc-bgm", "boostdesc_bgm.i").write_bytes(b"bgm")
+    stage.build()
+    cached = (tmp_path / "cache.files").read_text()
+    assert (
+        "/cache/ippicv/81aaea52d8e5b7d3bcdfe2f3ccbca8fd-ippicv.tgz" not in cached
+    )  # the hash is the file's own
+    assert re.search(r"/cache/ippicv/[0-9a-f]{32}-ippicv\.tgz", cached)
+    assert re.search(r"/cache/xfeatures2d/boostdesc/[0-9a-f]{32}-boostdesc_bgm\.i", cached), (
+        "an ID with a slash"
+    )
+
+
+def test_application_needs_a_cmake_project(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "application")
+    stage.set(name="x\n")
+    (stage.input / "app").mkdir()
+    done = stage.build()
+    assert done.returncode != 0 and "no CMakeLists.txt" in done.stderr
+
+
+def test_application_name_is_no_path(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "application")
+    stage.set(name="../../etc\n")
+    done = stage.build()
+    assert done.returncode != 0 and "is not a name" in done.stderr
+
+
+def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run build-application of the dev image with a cmake that records its arguments."""
+    text = (COMPONENTS / "application/build.sh").read_text()
+    inner = re.search(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", text, re.DOTALL)
+    assert inner
+    (tmp_path / "build-application").write_text(inner[1])
+    for folder in ("settings", "bin", "source", "root/usr/local/bin"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "settings/name").write_text("x\n")
+    (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
+    script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/asked')
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "GAPFORGE_APPLICATION": f"{tmp_path}/settings", "JOBS": "3",
+           "BUILD_DIR": f"{tmp_path}/build", "CCACHE_DIR": f"{tmp_path}/ccache", "DESTDIR": f"{tmp_path}/root"}  # fmt: skip
+    command = ["bash", str(tmp_path / "build-application"), *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def test_build_application_uses_preset_and_own_options(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/CMakeLists.txt").write_text("")
+    done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2")
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert (
+        f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in asked
+        and not (tmp_path / "trap").exists()
+    )
+    assert asked.index("<-DB=1>") < asked.index("<-DB=2>"), "the last one wins"
+    assert asked[-2:] == ["<--install>", f"<{tmp_path}/build>"]
+
+
+def test_build_application_without_source_names_the_mount(tmp_path: Path) -> None:
+    done = build_application(tmp_path, str(tmp_path / "absent"))
+    assert (
+        done.returncode == 2
+        and f"{tmp_path}/absent has no CMakeLists.txt; mount the source there" in done.stderr
+    )
+    assert not (tmp_path / "asked").exists()
+
+
+# ---- checks ----
+
+
+def check(
+    name: str, tmp_path: Path, expect: dict[str, Any], *replace: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """Return what a component's check reports on this machine; ``replace`` points it at other folders."""
+    text = (COMPONENTS / name / "check.py").read_text()
+    for old, new in replace:
+        assert old in text
+        text = text.replace(old, new)
+    return run_check(name, text, tmp_path, expect)
+
+
+def run_check(name: str, text: str, tmp_path: Path, expect: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run the text of a check.py as smoke does, and return its results."""
+    done = start_check(name, text, tmp_path, expect)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def start_check(
+    name: str, text: str, tmp_path: Path, expect: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    components = tmp_path / "components"
+    (components / name).mkdir(parents=True, exist_ok=True)
+    shutil.copy(COMPONENTS / "checklib.py", components)
+    (components / name / "check.py").write_text(text)
+    program = smoke_checks.program(components, name)
+    full = {"component": name, "type": "runtime", "enabled": True, "params": {}, "versions": {}, "wheels": {},
+            "gpu": False, "application": {"name": "x", "check": []}, **expect}  # fmt: skip
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "GAPFORGE_EXPECT": json.dumps(full),
+        "HOME": str(tmp_path),
+    }
+    return subprocess.run(
+        [sys.executable, "-I", "-"], input=program, env=env, capture_output=True, text=True
+    )
+
+
+def one(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(r for r in results if r["check"] == name)
+
+
+def script(file: Path, text: str) -> None:
+    file.write_text("#!/bin/sh\n" + text)
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def test_traceback_names_the_check_file(tmp_path: Path) -> None:
+    text = "from checklib import run\n\n\ndef look() -> None:\n    run()  # 한글\n\n\nlook()\n"
+    done = start_check("ffmpeg", text, tmp_path, {})
+    assert done.returncode == 1 and done.stdout == ""
+    for place in ("components/ffmpeg/check.py", "components/checklib.py"):
+        assert f'File "{place}", line ' in done.stderr
+    assert "run()" in done.stderr and "IndexError" in done.stderr
+
+
+def test_check_without_imports_gets_library_names(tmp_path: Path) -> None:
+    """A check.py of the first format had the library's names in place without an import."""
+    text = 'report("x", bool(re.match("5", text_param("version"))), os.sep, "/")\n'
+    (result,) = run_check("gstreamer", text, tmp_path, {"params": {"version": "5.1"}})
+    assert result == {"check": "x", "ok": True, "found": "/", "expected": "/"}
+
+
+_FFMPEG = """case "$*" in
+*-version*) echo "ffmpeg version 5.1.9 Copyright";;
+*-buildconf*) printf '  configuration:\\n    --enable-zlib\\n    --extra-cflags=-I/x y\\n';;
+esac
+"""
+
+
+def test_ffmpeg_check_compares_version_and_options(tmp_path: Path) -> None:
+    script(tmp_path / "ffmpeg", _FFMPEG)
+    script(tmp_path / "ffprobe", "echo ffprobe version 5.1.9")
+    good = check(
+        "ffmpeg",
+        tmp_path,
+        {
+            "params": {"version": "5.1", "configure": ["--enable-zlib"]},
+            "versions": {"ffmpeg": "5.1.9"},
+        },
+    )
+    assert one(good, "version")["ok"] and one(good, "configure options")["ok"]
+    bad = check(
+        "ffmpeg",
+        tmp_path,
+        {"params": {"version": "5.10", "configure": ["--enable-zlib", "--enable-nvenc"]}},
+    )
+    assert one(bad, "version") == {
+        "check": "version",
+        "ok": False,
+        "found": "5.1.9",
+        "expected": "5.10",
+    }
+    assert (
+        "--enable-nvenc" in one(bad, "configure options")["found"]
+        and not one(bad, "configure options")["ok"]
+    )
+    assert not one(bad, "NVENC")["ok"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_ffmpeg_check_looks_for_gpu_codecs(tmp_path: Path, there: bool) -> None:
+    lists = """case "$*" in
+*-encoders*) echo " V....D h264_nvenc           NVIDIA NVENC H.264 encoder (codec h264)";;
+*-decoders*) echo " V..... h264_cuvid           Nvidia CUVID H264 decoder (codec h264)";;
+*-hwaccels*) printf 'Hardware acceleration methods:\\ncuda\\n\\n';;
+esac
+"""
+    script(tmp_path / "ffmpeg", lists if there else "echo 'Hardware acceleration methods:'")
+    options = ["--enable-nvenc", "--enable-cuvid", "--enable-nvdec"]
+    found = check("ffmpeg", tmp_path, {"params": {"version": "5.1", "configure": options}})
+    assert [one(found, name)["ok"] for name in ("NVENC", "CUVID", "NVDEC")] == [there] * 3
+
+
+def elf(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy("/bin/true", file)
+
+
+@pytest.mark.parametrize(("missing", "ok", "words"), [
+    ("", True, "2 files"),
+    ("libcuda.so.1", True, "from the GPU driver at run time: libcuda.so.1"),
+    ("libgone.so.3", False, "needs libgone.so.3"),
+    ("libcudart.so.11.0", False, "needs libcudart.so.11.0"),
+    ("libc10.so", True, "loaded by their Python packages"),
+])  # fmt: skip
+def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str) -> None:
+    root = tmp_path / "root/lib/python3.11/dist-packages"
+    elf(root / "torch/lib/libc10.so")
+    elf(root / "torchvision/_C.so")
+    (root / "notes.so").write_text("no library")
+    found = f"\\t{missing} => not found" if missing else "\\tlibc.so.6 => /lib/libc.so.6"
+    script(
+        tmp_path / "ldd",
+        f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done',
+    )
+    results = check("apt", tmp_path, {}, ("in LIBRARY_ROOTS:", f'in ("{tmp_path}/root",):'))
+    result = one(results, "shared libraries")
+    assert result["ok"] is ok and words in result["found"], result
+
+
+def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "include").mkdir(parents=True)
+    (root / "include/pyconfig.h").write_text("")
+    place = ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)')
+    libraries = ("in LIBRARY_ROOTS:", f'in ("{root}",):')
+    assert one(check("apt", tmp_path, {}, place, libraries), "no headers")["ok"], (
+        "pyconfig.h is Python's own"
+    )
+    (root / "include/x.h").write_text("")
+    result = one(check("apt", tmp_path, {}, place, libraries), "no headers")
+    assert not result["ok"] and "x.h" in result["found"]
+    if os.getuid() == 0:
+        assert not one(check("apt", tmp_path, {}, place, libraries), "user")["ok"]
+
+
+def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
+    script(tmp_path / "nvcc", "")
+    result = one(check("apt", tmp_path, {}), "no compiler")
+    assert not result["ok"] and f"{tmp_path}/nvcc" in result["found"]
+
+
+def test_wheels_check_names_what_is_missing(tmp_path: Path) -> None:
+    result = one(check("wheels", tmp_path, {"wheels": {"no-such-package": "1.0"}}), "packages")
+    assert not result["ok"] and result["found"] == "no-such-package is missing, not 1.0"
+
+
+_APPLICATION = ('link = "/usr/local/bin/application"', 'link = os.environ["HOME"] + "/application"')
+_COMMAND = ["xapp", "{clip}", "{output}", "--summary={summary}"]
+
+
+@pytest.mark.parametrize(("summary", "ok"), [
+    ('{"frames": 50}', True), ('{"frames": 0}', False), ('{"frames": true}', False), ("{", False), ("{}", False),
+])  # fmt: skip
+def test_application_check_reads_the_summary(tmp_path: Path, summary: str, ok: bool) -> None:
+    script(tmp_path / "ffmpeg", 'for f in "$@"; do last="$f"; done; echo clip > "$last"')
+    script(tmp_path / "xapp", f'cp "$1" "$2"; printf \'%s\' \'{summary}\' > "${{3#--summary=}}"')
+    (tmp_path / "application").symlink_to("xapp")
+    results = check(
+        "application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION
+    )
+    assert [r["check"] for r in results] == [
+        "program",
+        "test clip",
+        "check command",
+        "output",
+        "summary",
+    ]
+    assert [r["ok"] for r in results] == [True, True, True, True, ok], results
+
+
+def test_application_check_fails_with_the_program(tmp_path: Path) -> None:
+    script(tmp_path / "ffmpeg", 'for f in "$@"; do last="$f"; done; echo clip > "$last"')
+    script(tmp_path / "xapp", "echo no GPU here >&2; exit 3")
+    results = check(
+        "application", tmp_path, {"application": {"name": "xapp", "check": _COMMAND}}, _APPLICATION
+    )
+    assert one(results, "check command")["found"] == "exit code 3: no GPU here"
+    assert (
+        not one(results, "program")["ok"]
+        and not one(results, "output")["ok"]
+        and not one(results, "summary")["ok"]
+    )

@@ -1,0 +1,199 @@
+"""The plan is a pure function, and a component's inputs are all that can change its stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+import samples
+from gapforge.base.errors import PresetError
+from gapforge.image.plan import Plan, PlannedBase, Recipe, make_plan, requirements
+from gapforge.model import component
+from gapforge.model.lock import Entry
+
+COMPONENTS = component.load_all(samples.ROOT / "components")
+SCRIPTS = {
+    "components/common.sh": "common\n",
+    **{f"components/{c.name}/build.sh": f"build {c.name}\n" for c in COMPONENTS},
+}
+INDEX = samples.content_of("debs/Packages").decode()
+
+
+def plan(
+    changes: dict[str, Any] | None = None,
+    *,
+    entries: tuple[Entry, ...] = (),
+    type: str = "runtime",
+    **more: Any,
+) -> Plan:
+    preset = samples.preset(**(changes or {}))
+    lock = samples.lock(preset)
+    swapped = {e.path: e for e in entries}
+    lock = dataclasses.replace(lock, entries=tuple(swapped.get(e.path, e) for e in lock.entries))
+    return make_plan(
+        preset,
+        lock,
+        INDEX,
+        COMPONENTS,
+        Recipe("FROM x\n", SCRIPTS),
+        type=type,
+        application_folder="app",
+        **more,
+    )
+
+
+def inputs(of: Plan, name: str) -> set[tuple[str, str]]:
+    return {(f.path, f.sha256) for f in of.files if f.path.startswith(f"inputs/{name}/")}
+
+
+def changed_inputs(before: Plan, after: Plan) -> set[str]:
+    names = {
+        f.path.split("/")[1] for f in (*before.files, *after.files) if f.path.startswith("inputs/")
+    }
+    return {name for name in names if inputs(before, name) != inputs(after, name)}
+
+
+def test_same_inputs_give_the_same_bytes() -> None:
+    assert plan().render() == plan().render()
+
+
+def test_changing_one_wheel_touches_only_stages_that_take_it() -> None:
+    wheel = next(e for e in samples.lock(samples.preset()).entries if e.name == "PyYAML")
+    other = dataclasses.replace(wheel, sha256="c" * 64)
+    assert changed_inputs(plan(), plan(entries=(other,))) == {"wheels"}
+
+
+def test_changing_a_runtime_only_deb_leaves_the_builder_alone() -> None:
+    deb = next(e for e in samples.lock(samples.preset()).entries if e.name == "libssl3")
+    runtime_only = dataclasses.replace(deb, roles=("runtime",))
+    newer = dataclasses.replace(runtime_only, sha256="c" * 64)
+    assert changed_inputs(plan(entries=(runtime_only,)), plan(entries=(newer,))) == {"apt-runtime"}
+
+
+def test_changing_opencv_flags_leaves_ffmpeg_alone() -> None:
+    opencv = {**samples.raw_preset()["opencv"], "cmake": ["-DWITH_IPP=ON"]}
+    assert changed_inputs(plan(), plan({"opencv": opencv})) == {"opencv"}
+
+
+def test_a_component_that_is_not_asked_for_brings_only_its_scripts() -> None:
+    names = {path.removeprefix("inputs/tensorrt/") for path, _ in inputs(plan(), "tensorrt")}
+    assert names == {"params/enabled", "params/python", "build.sh", "common.sh"}
+    text = next(f.text for f in plan().files if f.path == "inputs/tensorrt/params/enabled")
+    assert text == "0\n"
+
+
+def test_values_reach_scripts_as_files_never_as_shell_words() -> None:
+    hostile = "--extra=$(touch /tmp/owned); `id` 'x' \"y\""
+    ffmpeg = {**samples.raw_preset()["ffmpeg"], "configure": [hostile, "--enable-zlib"]}
+    made = plan({"ffmpeg": ffmpeg})
+    text = next(f.text for f in made.files if f.path == "inputs/ffmpeg/params/configure")
+    assert text == f"{hostile}\n--enable-zlib\n"
+    assert hostile not in next(f.text for f in made.files if f.path == "Dockerfile")
+
+
+def test_each_role_gets_only_its_own_debs_and_an_index_of_just_those() -> None:
+    made = plan()
+    index = next(f.text for f in made.files if f.path == "inputs/apt-runtime/debs/Packages")
+    assert "Package: libssl3" in index and "Package: gcc" not in index
+    assert {p for p, _ in inputs(made, "apt-runtime") if p.endswith(".deb")} == {
+        "inputs/apt-runtime/debs/libssl3_1_amd64.deb"
+    }
+
+
+def test_requirements_pin_hashes_and_leave_out_the_installer() -> None:
+    lines = requirements(samples.lock(samples.preset()).of("wheel")).splitlines()
+    assert [line.split("==")[0] for line in lines] == ["numpy", "pyyaml"]
+    assert all("--hash=sha256:" in line for line in lines)
+
+
+def test_types_choose_stages_and_an_override_replaces_both_bases() -> None:
+    assert plan(type="runtime").target == "runtime"
+    assert plan(type="dev").target == "builder"
+    other = {
+        r: PlannedBase(r, "mine:1", "sha256:" + "d" * 64, "", "--base mine:1", "")
+        for r in ("builder", "runtime")
+    }
+    assert plan(bases=other).build_args["RUNTIME_BASE"] == "mine:1"
+
+
+def test_practice_images_are_labelled_so() -> None:
+    assert plan().labels["gapforge.practice"] == "true"
+    assert "not for delivery" in plan().labels["gapforge.warning"]
+
+
+def test_secret_values_are_nowhere_in_a_plan() -> None:
+    assert [s["key"] for s in plan().to_json()["secrets"]] == [
+        "XAIVA_LICENSE_TOKEN",
+        "XAIVA_BUILD_TOKEN",
+    ]
+
+
+def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
+    trt = {
+        "version": "8.6.1",
+        "form": "deb",
+        "builder": ["libnvinfer-dev=8.6.1.6-1+cuda11.8"],
+        "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+    }
+    made = plan({"tensorrt": trt})
+    runtime = next(f.text for f in made.files if f.path == "inputs/apt-runtime/params/packages")
+    builder = next(f.text for f in made.files if f.path == "inputs/apt-builder/params/packages")
+    assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in runtime and "libnvinfer-dev" not in runtime
+    assert "libnvinfer-dev=8.6.1.6-1+cuda11.8\n" in builder
+
+
+def packages_of(tensorrt: dict[str, Any], role: str) -> str:
+    return next(
+        f.text
+        for f in plan({"tensorrt": tensorrt}).files
+        if f.path == f"inputs/apt-{role}/params/packages"
+    )
+
+
+def test_a_builder_without_a_list_of_its_own_gets_the_runtimes_tensorrt() -> None:
+    trt: dict[str, Any] = {
+        "version": "8.6.1",
+        "form": "deb",
+        "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+    }
+    assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in packages_of(trt, "builder"), (
+        "sync fetches it for the builder too"
+    )
+
+
+def test_debs_of_tensorrt_are_not_asked_for_when_it_comes_as_a_tar() -> None:
+    trt: dict[str, Any] = {
+        "version": "8.6.1",
+        "form": "tar",
+        "builder": ["libnvinfer-dev"],
+        "runtime": ["libnvinfer8"],
+    }
+    for role in ("builder", "runtime"):
+        assert "nvinfer" not in packages_of(trt, role), "sync does not fetch it"
+
+
+def test_what_no_component_provides_is_named_with_the_nearest() -> None:
+    raw = samples.raw_preset(components={"gstreamr": {"version": "1"}})
+    raw["sources"]["opencv-contribb"] = raw["sources"]["opencv"]
+    from gapforge.model.preset import parse
+
+    faults = component.check_preset(parse(raw), COMPONENTS)
+    assert [f.where.split("$")[1] for f in faults] == [
+        ".components.gstreamr",
+        ".sources.opencv-contribb",
+    ]
+    assert "opencv-contrib" in faults[1].problem
+
+
+def test_a_broken_component_is_named(tmp_path: Any) -> None:
+    folder = tmp_path / "gst"
+    folder.mkdir()
+    (folder / "component.json").write_text(
+        '{"format": 1, "name": "gts", "summary": {"ko": "x", "en": "x"}, "wheel": []}'
+    )
+    with pytest.raises(PresetError) as caught:
+        component.load_all(tmp_path)
+    shown = caught.value.render()
+    assert 'did you mean "wheels"' in shown and "build.sh" in shown and "check.py" in shown

@@ -1,0 +1,460 @@
+"""Test that presets and locks are parsed, and that every fault of bad input is reported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import samples
+from gapforge.base.errors import Fault, LockError, PresetError, UsageError
+from gapforge.base.project import Project
+from gapforge.cli import environment_defaults
+from gapforge.cli.verbs import check
+from gapforge.cli.verbs import list as list_verb
+from gapforge.model import lock as locks
+from gapforge.model import preset
+from gapforge.model.lock import Lock
+from gapforge.model.preset_status import readiness_of
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from raised import assert_error, values_of
+
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "debian12-cpu-quickstart"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Project:
+    (tmp_path / "presets").mkdir()
+    for name in ("catalog", "components", "Dockerfile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return Project(tmp_path, tmp_path / "artifacts")
+
+
+def put(place: Project, raw: Any, name: str = NAME) -> Path:
+    file = place.presets / f"{name}.json"
+    file.write_text(raw if isinstance(raw, str) else json.dumps(raw), encoding="utf-8")
+    return file
+
+
+def faults(place: Project, raw: Any, name: str = NAME) -> dict[str, Fault]:
+    """Return the faults of a preset file by JSON path."""
+    with pytest.raises(PresetError) as caught:
+        preset.load(put(place, raw, name))
+    start = f"presets/{name}.json: "
+    return {fault.where.removeprefix(start): fault for fault in caught.value.faults}
+
+
+def test_load_reports_every_fault_with_nearest_key(place: Project) -> None:
+    raw = samples.raw_preset(pythn={"version": "3.10"}, python={"version": "3"}, cuda="12.x")
+    raw["base"]["runtime"] = {"imagee": "x"}
+    found = faults(place, raw)
+    assert found.keys() == {"$.pythn", "$.python.version", "$.cuda", "$.base.runtime"}
+    assert '"python"' in found["$.pythn"].problem
+    assert values_of(found["$.cuda"].problem) == {"value": '"12.x"'}
+    assert '"image"' in found["$.base.runtime"].problem
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("", "line 1"),
+        ("{", "line 1"),
+        ("[1, 2", "line 1"),
+        ('{"format": 1, "format": 1}', ""),
+        ("\ufeff{}", "line 1"),
+        ("[]", "$"),
+        ("null", "$"),
+        ("[" * 100000, ""),
+    ],
+)
+def test_malformed_documents_have_one_fault(place: Project, text: str, where: str) -> None:
+    (path,) = faults(place, text)
+    assert path.startswith(where)
+
+
+def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = put(place, "{}")
+
+    def only_fault() -> Fault:
+        with pytest.raises(PresetError) as caught:
+            preset.load(file)
+        (fault,) = caught.value.faults
+        assert fault.where == f"presets/{NAME}.json"
+        return fault
+
+    file.write_bytes(b"\xff\xfe{}")
+    assert only_fault().expected == "UTF-8"
+    file.unlink()
+    file.mkdir()
+    folder = only_fault()
+    file.rmdir()
+    missing = only_fault()
+    put(place, samples.raw_preset()).chmod(0)
+    if os.geteuid() == 0:  # root may read everything
+
+        def refuse(self: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    denied = only_fault()
+    assert len({folder.problem, missing.problem, denied.problem}) == 3
+    assert "Permission denied" in denied.problem
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/etc/passwd", "..", "", "a\\b", "x\ny", "presets/../../x"]
+)
+def test_find_refuses_paths(place: Project, name: str) -> None:
+    put(place, samples.raw_preset())
+    with pytest.raises(PresetError) as caught:
+        preset.find(place.presets, name)
+    assert_error(caught.value, PresetError, name=name)
+
+
+def test_find_suggests_the_nearest_name(place: Project) -> None:
+    put(place, samples.raw_preset())
+    with pytest.raises(PresetError) as caught:
+        preset.find(place.presets, "debian12-cpu-quickstrat")
+    assert_error(caught.value, PresetError, name="debian12-cpu-quickstrat")
+    assert f'"{NAME}"' in caught.value.message
+    assert caught.value.hint == "./gapforge list"
+
+
+def broken_in_every_way() -> Any:
+    raw = samples.raw_preset(name="other", practice=False)
+    raw["sources"]["x"] = {"urls": ["https://example.com/-"], "sha256": None}
+    raw["sources"]["y"] = {
+        "urls": ["https://example.com/y.tgz"],
+        "sha256": "0" * 64,
+        "trust": "first-use",
+    }
+    raw["sources"]["opencv"]["folder"] = "../../etc"
+    raw["base"]["builder"] = {"archive": "/srv/base.tar"}
+    raw["opencv"].update(contrib=True, cuda=True, architectures=[])
+    raw["cuda"] = None
+    raw["tensorrt"] = {"version": "8.6.1.6", "form": "tar"}
+    raw["application"]["secrets"] = [
+        {"key": "A", "pass": "secret"},
+        {"key": "A", "pass": "build-arg"},
+    ]
+    del raw["sources"]["ffmpeg"]
+    return raw
+
+
+def test_load_reports_every_broken_rule(place: Project) -> None:
+    raw = broken_in_every_way()
+    with pytest.raises(PresetError) as caught:
+        preset.load(put(place, raw))
+    paths = (
+        "$.name",
+        "$.os",
+        "$.sources.x.sha256",
+        "$.sources.x.urls[0]",
+        "$.sources.y.trust",
+        "$.sources.opencv.folder",
+        "$.base.builder.archive",
+        "$.opencv.architectures",
+        "$.opencv.cuda",
+        "$.application.secrets",
+        *["$.sources"] * 3,
+    )
+    start = f"presets/{NAME}.json: "
+    assert_error(
+        caught.value,
+        PresetError,
+        where=[start + path for path in paths],
+        count=13,
+        hint={"stem": NAME},
+    )
+    found = {fault.where.removeprefix(start): fault for fault in caught.value.faults}
+    assert values_of(found["$.name"].problem) == {"name": "other", "stem": NAME}
+    assert values_of(found["$.os"].problem) == {"target": "debian 12"}
+    assert values_of(found["$.sources.x.urls[0]"].problem) == {"file": "-"}
+    assert values_of(found["$.application.secrets"].problem) == {"key": "A"}
+    assert values_of(found["$.opencv.architectures"].problem) == {"option": "$.opencv.cuda"}
+    assert values_of(found["$.opencv.cuda"].problem) == {"key": "cuda"}
+    missing = [
+        values_of(f.expected)["name"] for f in caught.value.faults if f.where == start + "$.sources"
+    ]
+    assert sorted(map(str, missing)) == ["ffmpeg", "opencv-contrib", "tensorrt"]
+
+
+def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    english = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    korean = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
+    assert [f.where for f in korean] == [f.where for f in english]
+    texts = {f.where: (f.problem, f.expected) for f in korean}
+    assert texts["p: $.opencv.architectures"] == (
+        "비어 있지만 $.opencv.cuda에 필요함",
+        '컴파일할 GPU 아키텍처, 예: ["7.5", "8.6"]',
+    )
+
+
+def test_lock_faults_name_the_file_and_the_entry(place: Project) -> None:
+    put(place, samples.raw_preset())
+    lock = place.lock_file(NAME)
+    shown = f"presets/{lock.name}"
+    with pytest.raises(LockError) as missing:
+        locks.load(lock)
+    assert_error(missing.value, LockError, shown=shown, hint={"preset": NAME})
+    lock.write_text("{}", encoding="utf-8")
+    with pytest.raises(LockError) as broken:
+        locks.load(lock)
+    assert_error(broken.value, LockError, shown=shown)
+    assert f"{shown}: $.entries" in {fault.where for fault in broken.value.faults}
+    whole = samples.lock(preset.find(place.presets, NAME))
+    double = replace(whole, entries=(*whole.entries, whole.entries[0]))
+    lock.write_text(double.render(), encoding="utf-8")
+    with pytest.raises(LockError) as twice:
+        locks.load(lock)
+    assert whole.entries[0].path in twice.value.faults[0].problem
+    with pytest.raises(LockError) as partial:
+        item = UnresolvedItem("deb", "gcc", Reason(code=OTHER))
+        replace(whole, unresolved=(item,)).require_complete("presets/a.lock.json")
+    assert_error(
+        partial.value,
+        LockError,
+        where=["deb gcc"],
+        shown="presets/a.lock.json",
+        count=1,
+        hint={"preset": NAME},
+    )
+
+
+def test_check_and_list_report_broken_files(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(place, samples.raw_preset())
+    put(place, "{", "broken")
+    place.lock_file(NAME).write_text("{}", encoding="utf-8")
+    codes = [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
+    assert codes == [4, 3, 3]
+    assert readiness_of(place, preset.find(place.presets, NAME)).state == "broken-lock"
+    other = replace(samples.lock(preset.find(place.presets, NAME)), preset="someone")
+    place.lock_file(NAME).write_text(other.render(), encoding="utf-8")
+    _, found = checked(place, NAME, capsys=capsys)
+    assert '"someone"' in found["presets"][0]["lock"]["faults"][0]["problem"]
+    list_verb.run(argparse.Namespace(json=False), place)
+    (line,) = [
+        text for text in capsys.readouterr().out.splitlines() if text.startswith("! broken:")
+    ]
+    assert "presets/broken.json" in line and line.endswith("./gapforge check broken")
+
+
+def test_meaningless_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_OFFLINE", "maybe")
+    with pytest.raises(UsageError) as caught:
+        environment_defaults.switch_default(argparse.Namespace(), "--offline")
+    assert "GAPFORGE_OFFLINE" in caught.value.message and "maybe" in caught.value.message
+    with pytest.raises(UsageError) as caught:
+        environment_defaults.one_of("x", ("a", "b"), "--type", "build")
+    for word in ("--type", "GAPFORGE_TYPE", '"x"', "a", "b"):
+        assert word in caught.value.message
+
+
+def checked(
+    place: Project, *names: str, capsys: pytest.CaptureFixture[str], driver: str | None = None
+) -> tuple[int, dict[str, Any]]:
+    code = check.run(
+        argparse.Namespace(presets=list(names), all=not names, json=True, driver=driver), place
+    )
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_check_reports_all_presets_at_once(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(place, samples.raw_preset())
+    put(place, "{", "broken")
+    (place.presets / "folder.json").mkdir()
+    bad = json.loads(
+        (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
+    )
+    bad["name"], bad["opencv"]["version"], bad["cudnn"] = "bad", "4.9.0", "9.1"
+    put(place, bad, "bad")
+    code, found = checked(place, capsys=capsys)
+    by_name = {p["name"]: p for p in found["presets"]}
+    assert code == found["exit_code"] == 3
+    assert [by_name[n]["exit_code"] for n in ("bad", "broken", "folder", NAME)] == [9, 3, 3, 0]
+    assert {p["rule"] for p in by_name["bad"]["problems"]} >= {
+        "base-cudnn",
+        "opencv-cudnn",
+        "tensorrt-cudnn",
+    }
+    assert by_name["bad"]["sources"] == {
+        "pinned": 6,
+        "first_use": 1,
+        "first_use_names": ["opencv-cache-ippicv"],
+    }
+    assert found["catalog"]["without_source"] == []
+    assert checked(place, "bad", capsys=capsys)[0] == 9
+    assert checked(place, "../x", capsys=capsys)[0] == 3
+    assert checked(place, NAME, capsys=capsys)[0] == 0
+
+
+def test_check_reports_stale_and_broken_locks(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(place, samples.raw_preset())
+    lock = place.lock_file(NAME)
+    current = preset.find(place.presets, NAME)
+    lock.write_text(
+        Lock(
+            preset=NAME,
+            preset_sha256=current.sha256,
+            images={},
+            entries=(samples.entry("wheel", "wheels/a.whl"),),
+        ).render(),
+        encoding="utf-8",
+    )
+    code, found = checked(place, NAME, capsys=capsys)
+    assert (code, found["presets"][0]["lock"]["state"], found["presets"][0]["lock"]["entries"]) == (
+        0,
+        "partial",
+        1,
+    )
+    lock.write_text(samples.lock(current).render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    assert (code, found["presets"][0]["lock"]["state"], found["totals"]["unresolved"]) == (
+        0,
+        "partial",
+        2,
+    )
+    lock.write_text(
+        Lock(preset=NAME, preset_sha256="0" * 64, images={}, entries=()).render(), encoding="utf-8"
+    )
+    code, found = checked(place, NAME, capsys=capsys)
+    assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
+    lock.write_text("{}", encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    assert (code, found["presets"][0]["lock"]["state"]) == (4, "unreadable")
+    assert (
+        check.run(argparse.Namespace(presets=[NAME], all=False, json=False, driver=None), place)
+        == 4
+    )
+    assert f"./deps_sync.sh {NAME} --update" in capsys.readouterr().out
+
+
+def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = samples.raw_preset()
+    put(place, raw)
+    _, found = checked(place, NAME, capsys=capsys)
+    report = found["presets"][0]
+    assert report["lock"]["state"] == "not-synced"
+    kinds = Counter(item["kind"] for item in report["unresolved"])
+    assert kinds["image"] == 2
+    assert kinds["wheel"] == len(raw["python"]["packages"])
+    assert kinds["deb"] == len({*raw["apt"]["builder"], *raw["apt"]["runtime"]})
+    assert [item["name"] for item in report["unresolved"] if item["kind"] == "source"] == [
+        "ffmpeg"
+    ]  # opencv has its hash
+
+    current = preset.find(place.presets, NAME)
+    whole = samples.lock(current)
+    wheels = [samples.entry("wheel", f"wheels/{n}.whl", name=n) for n in ("pillow", "TQDM")]
+    full = replace(whole, entries=(*whole.entries, *wheels))
+    place.lock_file(NAME).write_text(full.render(), encoding="utf-8")
+    _, found = checked(place, NAME, capsys=capsys)
+    assert (found["presets"][0]["lock"]["state"], found["presets"][0]["unresolved"]) == (
+        "current",
+        [],
+    )
+    trusted = tuple(
+        replace(e, trust="first-use") if e.name == "opencv" else e for e in full.entries
+    )
+    partial = replace(
+        full,
+        images={"builder": full.images["builder"]},
+        entries=tuple(e for e in trusted if e.kind not in ("deb", "index")),
+    )
+    place.lock_file(NAME).write_text(partial.render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    report = found["presets"][0]
+    assert (code, report["lock"]["state"]) == (0, "partial")
+    assert {(i["kind"], i["name"]) for i in report["unresolved"] if i["kind"] != "deb"} == {
+        ("image", "runtime")
+    }
+    assert sum(i["kind"] == "deb" for i in report["unresolved"]) == kinds["deb"]
+    opencv = next(e for e in partial.entries if e.name == "opencv")
+    assert found["totals"]["first_use_bytes"] == opencv.size
+    assert found["totals"]["pinned_bytes"] == sum(e.size for e in partial.entries) - opencv.size
+    assert (
+        check.run(argparse.Namespace(presets=[NAME], all=False, json=False, driver=None), place)
+        == 0
+    )
+    assert "not resolved yet: 1 base image, " in capsys.readouterr().out
+
+
+def test_check_uses_the_driver_of_a_site(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = json.loads(
+        (ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8")
+    )
+    raw["ffmpeg"]["configure"].append("--enable-libnpp")
+    put(place, raw, raw["name"])
+    assert checked(place, raw["name"], capsys=capsys)[0] == 0
+    code, found = checked(place, raw["name"], capsys=capsys, driver="470.82.01")
+    assert code == 9
+    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "driver"]
+    assert found["presets"][0]["redistributable"] is False
+
+
+def test_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = checked(Project(ROOT, ROOT / "artifacts"), capsys=capsys)
+    assert (code, found["totals"]["faults"], found["totals"]["facts_without_source"]) == (0, 0, 0)
+    for report in found["presets"]:
+        assert report["redistributable"], report["name"]
+        assert report["practice"] or report["name"].startswith("ubuntu22.04-")
+    assert {r["name"] for r in found["presets"]} >= {
+        f"ubuntu22.04-{s}"
+        for s in (
+            "cuda11.8-torch2.1",
+            "cuda11.8-torch2.0",
+            "cuda12.1-torch2.1",
+            "cuda12.4-torch2.5",
+            "cuda12.6-torch2.7",
+            "cuda12.8-torch2.8",
+            "cpu-torch2.5",
+        )
+    }
+
+
+def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """``project`` holds whole artifacts of the practice preset."""
+    practice = preset.find(project.presets, NAME)
+    assert readiness_of(project, practice).ready
+    list_verb.run(argparse.Namespace(json=True), project)
+    found = {p["name"]: p for p in json.loads(capsys.readouterr().out)["presets"]}
+    assert found[NAME]["ready"]
+    assert found["ubuntu22.04-cuda11.8-torch2.1"]["state"] == "not-synced"
+    victim = next(f for f in (project.artifacts_of(NAME) / "wheels").glob("*.whl"))
+    victim.write_bytes(b"")
+    state = readiness_of(project, practice)
+    assert (state.state, list(state.missing)) == ("incomplete", [f"wheels/{victim.name}"])
+    put(project, samples.raw_preset(epoch=5))
+    assert readiness_of(project, preset.find(project.presets, NAME)).state == "stale"
+
+
+def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gapforge.base.text import width
+
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    rows = [
+        (p := preset.find(project.presets, n), readiness_of(project, p))
+        for n in preset.names(project.presets)
+    ]
+    table = list_verb.lines(rows)
+    starts = {
+        width(line[: line.index(text)])
+        for line, text in zip(table[1:], (p.summary_ko for p, _ in rows), strict=True)
+    }
+    assert len(starts) == 1

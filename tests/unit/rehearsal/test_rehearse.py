@@ -1,0 +1,1108 @@
+"""The rehearsal with everything real but the engine and the build: every way not to be ready says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundles import PRESET, Sender, carry, hashes, receive, sender, site_at
+from fabric import fabricate
+from gapforge.base.errors import (
+    ERROR_CLASSES,
+    BuildError,
+    EngineError,
+    Fault,
+    GapforgeError,
+    SecretError,
+    SmokeError,
+    VerifyError,
+)
+from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
+from gapforge.base.project import Project
+from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
+from gapforge.cli import main as cli
+from gapforge.engine import private_daemon
+from gapforge.model import preset as presets
+from gapforge.rehearsal import run as rehearsal
+from gapforge.rehearsal import run_gapforge, simulated_site
+from gapforge.rehearsal.simulated_site import files_of, fill, place_of
+from gapforge.store.inventory import Inventory
+from samples import ROOT
+from signers import fingerprint, make_key, needs_ssh_keygen, pub
+
+# Stands for build.py: does what stub.json beside it says, and tells what it was given.
+STUB = """
+import hashlib, json, os, pathlib, sys
+here = pathlib.Path(__file__).resolve().parent
+told = json.loads((here / "stub.json").read_text())
+preset, kind = sys.argv[sys.argv.index("--preset") + 1], sys.argv[sys.argv.index("--type") + 1]
+pathlib.Path(told["seen"]).write_text(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(),
+    "files": sorted(str(p.relative_to(here)) for p in here.rglob("*") if "src" not in p.parts)}))
+if told["code"]:
+    print(told["text"].replace("PLACE", str(here)), file=sys.stderr)
+    sys.exit(told["code"])
+folder = here / "dist" / preset / kind
+folder.mkdir(parents=True)
+lock = (here / "artifacts" / preset / "lock.json").read_bytes()
+report = {"preset": preset, "type": kind, "passed": True, "image": "gapforge/x:" + kind, "image_ids": ["sha256:" + "4" * 64],
+          "size_bytes": 12345678, "checks": [{"ok": True}, {"ok": True}], "plan_sha256": "5" * 64,
+          "lock_sha256": hashlib.sha256(lock).hexdigest(), "preset_sha256": json.loads(lock)["preset_sha256"],
+          "application": {"folder": str(here / "examples"), "chosen_by": "preset"}, "seconds": {"build": 1.0},
+          "engine": {"name": "docker-buildkit", "builder": "buildkit (built in)", "client_version": "20.10.24"}}
+(folder / "report.json").write_text(json.dumps({**report, **told["report"]}))
+"""
+
+
+class Office:
+    """Where presets are packed and rehearsed: a project with its own copy of gapforge, and no git."""
+
+    def __init__(self, folder: Path, made: Sender) -> None:
+        self.folder, self.made, self.project = folder, made, made.project
+        self.root, self.stick = made.project.root, folder / "stick"
+        self.dist = self.project.dist_of(PRESET)
+        self.place = place_of(self.project, PRESET)
+        shutil.copytree(
+            ROOT / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        (self.root / "build.py").write_text(STUB)
+        self.build()
+
+    def build(self, code: int = 0, text: str = "", **report: Any) -> None:
+        """What the build will do."""
+        told = {
+            "code": code,
+            "text": text,
+            "report": report,
+            "seen": str(self.folder / "seen.json"),
+        }
+        (self.root / "stub.json").write_text(json.dumps(told))
+
+    @property
+    def seen(self) -> Any:
+        return json.loads((self.folder / "seen.json").read_text())
+
+    def pack(self, *, size: int = 70_000, **more: Any) -> list[Path]:
+        carry(self.made, self.stick, size=size, **more)
+        return sorted(self.stick.glob("*.gfv"))
+
+    def rehearse(self, *words: str, preset: str = PRESET) -> int:
+        return cli.main(["rehearse", preset, *words])
+
+    def from_stick(self, *words: str) -> int:
+        return self.rehearse("--bundle", str(self.stick), *words)
+
+    def record(self) -> Any:
+        return json.loads((self.dist / "rehearsal.json").read_text())
+
+    def page(self) -> str:
+        return (self.dist / "rehearsal.txt").read_text()
+
+    def not_ready(self, code: int, step: str) -> Any:
+        """The failure of the record, after a look that everything says the same and nothing is left."""
+        record, page = self.record(), self.page()
+        assert record["ready"] is False and not self.place.root.exists()
+        assert (record["failure"]["exit_code"], record["failure"]["step"]) == (code, step), record[
+            "failure"
+        ]
+        assert page.startswith(f"NOT ready: {PRESET}\n") and "ready to travel" not in page
+        assert (
+            record["failure"]["message"].splitlines()[0] in page
+            and record["failure"]["next"] in page
+        )
+        return record["failure"]
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    made = Office(tmp_path, sender(tmp_path))
+    monkeypatch.setenv("GAPFORGE_ROOT", str(made.root))
+    state = private_daemon.State(1, 1, "", "", "/run/fake.sock", True, "20.10.24", "overlay2", ())
+    monkeypatch.setattr(private_daemon, "start", lambda project, **_: state)
+    monkeypatch.setattr(private_daemon, "require_tools", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(run_gapforge, "can_leave_network", lambda: False)
+    monkeypatch.setattr(rehearsal, "can_leave_network", lambda: False)
+    monkeypatch.setattr(
+        rehearsal, "site_python", lambda: run_gapforge.Python(sys.executable, "3.10.99")
+    )
+    return made
+
+
+# -- ready
+
+
+def test_a_bundle_that_holds_all_is_ready(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volumes = office.pack()
+    assert office.from_stick() == 0
+    record, page = office.record(), office.page()
+    assert record["ready"] is True and record["failure"] is None and record["warnings"] == []
+    assert page.startswith(f"ready to travel: {PRESET}\n") and page in capsys.readouterr().out
+    assert record["lock_sha256"] == sha256_file(office.project.lock_file(PRESET))
+    bundle = record["bundle"]
+    assert [v["file"] for v in bundle["volumes"]] == [path.name for path in volumes] and len(
+        volumes
+    ) > 3
+    assert [v["size"] for v in bundle["volumes"]] == [path.stat().st_size for path in volumes]
+    assert bundle["index"]["sha256"] == sha256_file(office.stick / bundle["index"]["file"])
+    assert bundle["receiver"]["sha256"] == sha256_bytes(receiver_bytes())
+    assert record["images"][0]["checks_passed"] == record["images"][0]["checks"] == 2
+    assert record["images"][0]["application"]["folder"] == "examples"
+    assert record["repository"] is None and record["practice"] is True
+    for digest in (
+        record["lock_sha256"],
+        record["preset_sha256"],
+        bundle["index"]["sha256"],
+        "sha256:" + "4" * 64,
+        *(v["index_sha256"] for v in bundle["volumes"]),
+    ):
+        assert digest in page
+    assert not office.place.root.exists() and hashes(office.project) == set()
+
+
+def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office: Office) -> None:
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"]
+        )
+        == 0
+    )
+    good = (office.root / "build.py").read_text()
+    (office.root / "build.py").write_text("raise SystemExit('not the one that was packed')")
+    (office.root / "newer").write_text("x")
+    assert office.from_stick() == 0
+    tool = office.record()["bundle"]["tool_sha256"]
+    assert len(tool) == 64 and tool in office.page()
+    assert "newer" not in office.seen["files"] and ".gapforge/tool.json" in office.seen["files"]
+    (office.root / "build.py").write_text(good)
+    (
+        office.stick / RECEIVER
+    ).unlink()  # then the site needs one of its own, which is a copy of this
+    assert office.from_stick() == 0 and "newer" in office.seen["files"]
+    (office.root / "newer").unlink()
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    sorted(office.stick.glob("*.gfv"))[-1].unlink()
+    assert office.from_stick() == 21
+    words = office.not_ready(21, "unpack")["next"].split()
+    assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
+
+
+def test_the_folder_that_holds_the_sticks(office: Office) -> None:
+    """unpack looks below the folders that are named; so does the rehearsal, also for the receiver."""
+    media = office.folder / "media"
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--to", str(media / "one"), "--volume-size", "300k"]
+        )
+        == 0
+    )
+    assert office.rehearse("--bundle", str(media)) == 0 and office.record()["warnings"] == []
+    assert (
+        office.record()["bundle"]["receiver"] is not None
+        and ".gapforge/tool.json" in office.seen["files"]
+    )
+    sorted(media.rglob("*.gfv"))[-1].unlink()
+    assert office.rehearse("--bundle", str(media)) == 21
+    words = office.not_ready(21, "unpack")["next"].split()
+    assert words[words.index("--to") + 1 :] == [str(media / "one")] and cli.main(words[1:]) == 0
+    assert [path.name for path in media.iterdir()] == ["one"]
+    assert office.rehearse("--bundle", str(media)) == 0
+
+
+def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> None:
+    """The bundle is whole in itself, so the site will build what it carries; the page must speak of that preset."""
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    packed = presets.find(office.project.presets, PRESET)
+    file = office.project.preset_file(PRESET)
+    document = json.loads(file.read_text())
+    document["epoch"] += 1
+    file.write_text(json.dumps(document))
+    changed = presets.find(office.project.presets, PRESET)
+    fabricate(office.project, changed)
+    assert changed.sha256 != packed.sha256
+    assert office.from_stick() == 0, office.page()
+    record = office.record()
+    assert record["preset_sha256"] == packed.sha256
+    assert any(f"{PRESET} was changed here since" in warning for warning in record["warnings"])
+
+
+def test_a_site_that_has_gapforge_itself(office: Office) -> None:
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.folder / "first")])
+    site = site_at(office.folder / "site")
+    receive(site, office.folder / "first")
+    held = {p.name: p.stat().st_size for p in (site.store / "sha256").rglob("*") if p.is_file()}
+    inventory = office.folder / "inventory.txt"
+    inventory.write_text(Inventory.of("0.1.0", {}, held).render())
+    assert (
+        cli.main(
+            ["pack", PRESET, "--with-tool", "--for", str(inventory), "--to", str(office.stick)]
+        )
+        == 0
+    )
+    assert office.from_stick("--for", str(inventory)) == 0
+    assert office.record()["inventory"]["found_here"] == len(held)
+
+
+def test_the_folder_carried_as_it_is_is_ready_and_stays_as_it_is(office: Office) -> None:
+    artifacts = office.project.artifacts_of(PRESET)
+    before = {
+        p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode)
+        for p in artifacts.rglob("*")
+        if p.is_file()
+    }
+    assert office.rehearse("--type", "all") == 0
+    record = office.record()
+    assert record["bundle"] is None and [image["type"] for image in record["images"]] == [
+        "runtime",
+        "dev",
+    ]
+    after = {
+        p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode)
+        for p in artifacts.rglob("*")
+        if p.is_file()
+    }
+    assert after == before
+
+
+def test_json_prints_the_record_and_nothing_else(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert office.rehearse("--json") == 0
+    assert json.loads(capsys.readouterr().out) == office.record()
+    office.build(12, "error: no")
+    assert office.rehearse("--json") == 12
+    told = capsys.readouterr()
+    assert json.loads(told.out) == office.record() and "NOT ready" in told.err
+
+
+def test_the_page_is_in_the_reader_s_language(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    assert office.rehearse() == 0 and office.page().startswith(f"떠나도 됩니다: {PRESET}\n")
+    office.build(12, "error: no")
+    assert office.rehearse() == 12 and office.page().startswith(f"준비되지 않았습니다: {PRESET}\n")
+
+
+def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = presets.find(office.project.presets, PRESET).application.secrets[0].key
+    for name, value in {
+        "GAPFORGE_ARTIFACTS": str(office.project.artifacts),
+        "GAPFORGE_INDEX_URL": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "GITHUB_TOKEN": "x",
+        "DOCKER_CONTEXT": "other",
+        "XAIVA_MEDIA_SOURCE": "/elsewhere",
+        "PYTHONPATH": "/elsewhere",
+        key: "from-ci",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert office.rehearse("--app-source", "some/where") == 0
+    env = office.seen["env"]
+    assert (
+        env[key] == "from-ci"
+        and env["DOCKER_HOST"] == "unix:///run/fake.sock"
+        and env["GAPFORGE_LANG"] == "en"
+    )
+    gone = {
+        "GAPFORGE_ROOT",
+        "GAPFORGE_ARTIFACTS",
+        "GAPFORGE_INDEX_URL",
+        "https_proxy",
+        "GITHUB_TOKEN",
+        "DOCKER_CONTEXT",
+        "XAIVA_MEDIA_SOURCE",
+        "PYTHONPATH",
+    }
+    assert not gone & set(env)
+    assert office.seen["cwd"] == str(office.place.root)
+    assert office.seen["argv"][-2:] == ["--app-source", str(Path("some/where").absolute())]
+
+
+def test_an_application_in_the_repository_is_taken_from_the_place(office: Office) -> None:
+    (office.root / "my-app").mkdir()
+    (office.root / "my-app/CMakeLists.txt").write_text("")
+    assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
+    assert (
+        office.seen["argv"][-1] == str(office.place.root / "my-app")
+        and not office.record()["warnings"]
+    )
+    (office.root / ".gapforge/my-app").mkdir()  # not carried
+    assert office.rehearse("--app-source", str(office.root / ".gapforge/my-app")) == 0
+    assert any("is not carried" in warning for warning in office.record()["warnings"])
+
+
+def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
+    office.build(application={"folder": "/srv/app", "chosen_by": "flag"})
+    assert office.rehearse() == 0
+    assert (
+        any("/srv/app" in warning for warning in office.record()["warnings"])
+        and "/srv/app" in office.page()
+    )
+
+
+# -- not ready: what was carried
+
+
+def test_a_missing_volume(office: Office) -> None:
+    volumes = office.pack()
+    volumes[1].unlink()
+    assert office.from_stick() == 21
+    failure = office.not_ready(21, "unpack")
+    assert "volumes not seen: 2" in failure["message"] and office.record()["bundle"]["missing"] == [
+        2
+    ]
+    lacking = {fault["where"] for fault in failure["faults"] if "did not come" in fault["problem"]}
+    assert lacking and all(name.startswith(f"{PRESET}/") for name in lacking)
+    words = failure["next"].split()
+    assert words == [
+        "./gapforge",
+        "pack",
+        PRESET,
+        "--volume-size",
+        "70000",
+        "--to",
+        str(office.stick),
+    ]
+    assert cli.main(words[1:]) == 0 and office.from_stick() == 0, "the next command makes it good"
+
+
+@pytest.mark.parametrize("place", [40, -10])
+def test_a_broken_volume(office: Office, place: int) -> None:
+    volumes = office.pack()
+    data = bytearray(volumes[2].read_bytes())
+    data[place] ^= 8
+    volumes[2].write_bytes(data)
+    assert office.from_stick() == 21
+    failure = office.not_ready(21, "unpack")
+    assert any(volumes[2].name in fault["where"] for fault in failure["faults"])
+    assert cli.main(failure["next"].split()[1:]) == 0 and office.from_stick() == 0
+
+
+def test_an_altered_volume_whose_copy_is_good(office: Office) -> None:
+    office.pack()
+    other = office.folder / "other"
+    shutil.copytree(office.stick, other)
+    data = bytearray(sorted(other.glob("*.gfv"))[0].read_bytes())
+    data[30] ^= 1
+    sorted(other.glob("*.gfv"))[0].write_bytes(data)
+    assert office.rehearse("--bundle", str(other), str(office.stick)) == 0
+
+
+def pack_signed(office: Office, key: Path) -> str:
+    """Pack with this key; gives its fingerprint."""
+    assert cli.main(["pack", PRESET, "--sign", str(key), "--to", str(office.stick)]) == 0
+    return fingerprint(key)
+
+
+@needs_ssh_keygen
+def test_signatures_are_checked_whoever_made_them(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = pack_signed(office, make_key(office.folder, "release"))
+    assert office.from_stick() == 0
+    assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": False}
+    assert signer in office.page() and "the site compares the fingerprint" in office.page()
+    assert not list(office.place.root.parent.glob("*.signers"))
+    # As it would be refused at the site: the index's signature, then a lock's.
+    signature = next(office.stick.glob("*.json.sig"))
+    good = signature.read_bytes()
+    signature.write_bytes(next(office.stick.glob("*.lock.sig")).read_bytes())
+    assert office.from_stick() == 22
+    assert "signature of something else" in str(office.not_ready(22, "unpack")["faults"])
+    signature.unlink()
+    assert office.from_stick() == 22
+    signature.write_bytes(good)
+    lock = next(office.stick.glob("*.lock.sig"))
+    lock.write_bytes(good)
+    assert office.from_stick() == 22
+    for path in office.stick.glob("*.sig"):
+        path.write_bytes(b"junk")
+    assert office.from_stick() == 22
+    failure = office.not_ready(22, "signatures")
+    assert len(failure["faults"]) == 3 and "--sign KEY" in failure["next"]
+
+
+@needs_ssh_keygen
+def test_who_is_trusted_on_this_machine_counts(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, other = make_key(office.folder, "release"), make_key(office.folder, "other")
+    signer = pack_signed(office, release)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(office.folder / "signers"))
+    assert cli.main(["trust", "add", str(pub(other))]) == 0
+    assert office.from_stick() == 22 and signer in str(office.not_ready(22, "unpack")["faults"])
+    assert cli.main(["trust", "add", str(pub(release))]) == 0
+    assert office.from_stick() == 0
+    assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": True}
+    assert "trusted on this machine" in office.page()
+    (office.folder / "signers").write_text("what\n")
+    assert office.from_stick() == 22 and "damaged" in office.not_ready(22, "signatures")["message"]
+
+
+@needs_ssh_keygen
+def test_the_signature_of_a_folder_that_is_copied(office: Office) -> None:
+    key = make_key(office.folder, "release")
+    assert cli.main(["trust", "sign", PRESET, "--key", str(key)]) == 0
+    assert office.rehearse() == 0 and len(office.record()["signatures"]["signed_by"]) == 1
+    signature = office.project.artifacts_of(PRESET) / "lock.json.sig"
+    lines = signature.read_text().splitlines()
+    lines[3] = lines[3][::-1]
+    signature.write_text("\n".join(lines) + "\n")
+    assert office.rehearse() == 22
+
+
+@pytest.mark.parametrize("what", ["absent", "empty", "two bundles", "another preset"])
+def test_no_such_bundle(office: Office, what: str) -> None:
+    if what == "empty":
+        office.stick.mkdir()
+    elif what == "two bundles":
+        office.pack()
+        office.pack(size=80_000)
+    elif what == "another preset":
+        office.pack(presets=(office.made.second(),))
+    assert office.from_stick() == 21
+    assert f"./gapforge pack {PRESET} --to DIR" in office.not_ready(21, "bundle")["next"]
+
+
+def test_a_bundle_of_another_lock(office: Office) -> None:
+    office.pack()
+    office.made.change({"sources/new.tar": b"new" * 1000})
+    assert office.from_stick() == 5
+    failure = office.not_ready(5, "verify")
+    assert any("lock.json" in fault["where"] for fault in failure["faults"])
+    assert failure["next"].startswith(f"./gapforge pack {PRESET} ")
+
+
+def test_an_altered_artifact(office: Office) -> None:
+    file = office.project.artifacts_of(PRESET) / "sources/ffmpeg_5.1.9.orig.tar.xz"
+    data = bytearray(file.read_bytes())
+    data[7] ^= 1
+    file.write_bytes(data)
+    (file.parent / "stranger").write_bytes(b"x")
+    assert office.rehearse() == 5
+    failure = office.not_ready(5, "verify")
+    assert {fault["where"] for fault in failure["faults"]} == {
+        "sources/ffmpeg_5.1.9.orig.tar.xz",
+        "sources/stranger",
+    }
+    assert file.read_bytes() == data
+
+
+def test_nothing_was_synced(office: Office) -> None:
+    shutil.rmtree(office.project.artifacts)
+    office.project.lock_file(PRESET).unlink()
+    assert office.rehearse() == 5
+    failure = office.not_ready(5, "verify")
+    assert "deps_sync.sh" in failure["next"] and str(office.place.root) not in json.dumps(failure)
+    assert office.record()["lock_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:5000],
+        lambda data: data.replace(b"gapforge", b"gapfurge", 1),
+        lambda data: b"",
+    ],
+)
+def test_a_damaged_receiver_is_not_run_but_told(
+    office: Office, damage: Callable[[bytes], bytes]
+) -> None:
+    office.pack()
+    file = office.stick / RECEIVER
+    file.write_bytes(damage(file.read_bytes()))
+    assert office.from_stick() == 0
+    record = office.record()
+    assert record["bundle"]["receiver"] is None
+    assert any("is damaged" in warning for warning in record["warnings"])
+    assert any("a gapforge of its own" in warning for warning in record["warnings"])
+
+
+def test_a_receiver_of_another_version_is_told(office: Office) -> None:
+    office.pack()
+    with open(office.stick / RECEIVER, "ab") as file:  # a comment at the end of the archive
+        file.seek(-2, os.SEEK_END)
+        file.truncate()
+        file.write(b"\x01\x00x")
+    assert office.from_stick() == 0
+    assert office.record()["bundle"]["receiver"]["of_this_gapforge"] is False
+    assert any("another version" in warning for warning in office.record()["warnings"])
+
+
+# -- a site that has things already
+
+
+def inventory_of(office: Office, held: set[str]) -> Path:
+    sizes = {e.sha256: e.size for e in office.made.lock().entries}
+    file = office.folder / "inventory.txt"
+    file.write_text(Inventory.of("0.1.0", {}, {h: sizes.get(h, 1) for h in held}).render())
+    return file
+
+
+def site_with_the_first_bundle(office: Office) -> Path:
+    site = site_at(office.folder / "site")
+    carry(office.made, office.folder / "first", size=10**9)
+    receive(site, office.folder / "first")
+    held = {p.name: p.stat().st_size for p in (site.store / "sha256").rglob("*") if p.is_file()}
+    file = office.folder / "inventory.txt"
+    file.write_text(Inventory.of("0.1.0", {}, held).render())
+    return file
+
+
+def test_what_the_site_has_is_put_there_first(office: Office) -> None:
+    inventory = site_with_the_first_bundle(office)
+    office.made.change({"sources/new.tar": b"new" * 1000})
+    office.pack(inventory=inventory)
+    assert office.from_stick() == 21, "without the inventory it is no whole bundle"
+    assert office.from_stick("--for", str(inventory)) == 0
+    record = office.record()
+    assert record["inventory"]["sha256"] == Inventory.read(inventory).sha256
+    assert record["inventory"]["digest"] in office.page()
+
+
+def test_what_the_site_has_and_is_not_here_is_named(office: Office) -> None:
+    inventory = site_with_the_first_bundle(office)
+    office.made.change({"sources/new.tar": b"new" * 1000})
+    office.pack(inventory=inventory)
+    (office.project.artifacts_of(PRESET) / "debs/Packages").unlink()
+    assert office.from_stick("--for", str(inventory)) == 21
+    failure = office.not_ready(21, "stock")
+    assert [fault["where"] for fault in failure["faults"]] == [f"{PRESET}/debs/Packages"]
+
+
+def test_an_object_that_is_here_but_damaged_is_found_by_unpack(office: Office) -> None:
+    inventory = site_with_the_first_bundle(office)
+    office.made.change({"sources/new.tar": b"new" * 1000})
+    office.pack(inventory=inventory)
+    file = office.project.artifacts_of(PRESET) / "debs/nasm_2.16.01-1_amd64.deb"
+    file.write_bytes(b"X" * file.stat().st_size)
+    assert office.from_stick("--for", str(inventory)) == 21
+    failure = office.not_ready(21, "unpack")
+    assert any("nasm" in fault["where"] for fault in failure["faults"])
+    assert f"--for {inventory}" in failure["next"]
+    assert file.read_bytes().startswith(b"X"), "what is here stays as it is"
+
+
+def test_an_inventory_that_is_none(office: Office) -> None:
+    office.pack()
+    (office.folder / "i").write_text("nothing\n")
+    assert office.from_stick("--for", str(office.folder / "i")) == 5
+    assert "is not an inventory" in office.not_ready(5, "stock")["message"]
+
+
+# -- not ready: what is done with it
+
+
+@pytest.mark.parametrize("spoken", ["en", "ko"])
+@pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.cause)
+def test_what_a_child_fails_with_is_understood(
+    monkeypatch: pytest.MonkeyPatch, kind: type[GapforgeError], spoken: str
+) -> None:
+    """Every class, from the very text that a child prints, whichever language it and we speak."""
+    monkeypatch.setenv("GAPFORGE_LANG", spoken)
+    faults = [Fault("x", "is bad; worse", "good"), Fault("y z", "z")]
+    error = kind(
+        "it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults
+    )
+    for shown in (
+        error,
+        kind("short"),
+        kind("no faults", hint="x"),
+        kind("no hint", faults=faults),
+    ):
+        lines = [
+            "some line",
+            "error: not this one",
+            "  a",
+            "      b",
+            *shown.render().splitlines(),
+            "printed later",
+        ]
+        found = run_gapforge.error_of(kind.exit_code, lines if shown.hint else lines[:-1])
+        assert type(found) is kind
+        assert (found.message, found.faults, found.hint) == (
+            shown.message,
+            shown.faults,
+            shown.hint,
+        )
+
+
+@pytest.mark.parametrize(
+    "kind", [BuildError, SecretError, EngineError], ids=lambda kind: kind.cause
+)
+def test_a_failing_build_gives_its_own_code_and_reasons(
+    office: Office, kind: type[GapforgeError]
+) -> None:
+    error = kind(
+        "it went wrong\nin two lines",
+        hint="cp a PLACE/b",
+        faults=[Fault("PLACE/x", "is bad", "good"), Fault("y", "z")],
+    )
+    office.build(kind.exit_code, "some line\n" + error.render())
+    assert office.rehearse() == kind.exit_code
+    failure = office.not_ready(kind.exit_code, "build runtime")
+    assert failure["message"] == "it went wrong\nin two lines" and failure["error"] == kind.cause
+    assert failure["faults"] == [
+        {"where": f"{office.root}/x", "problem": "is bad", "expected": "good"},
+        {"where": "y", "problem": "z", "expected": ""},
+    ]
+    assert failure["next"] == f"cp a {office.root}/b", "what is wrong there is to be corrected here"
+
+
+def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:
+    office.build(12, SmokeError("1 of 9 checks failed", hint="look inside: docker run x").render())
+    assert office.rehearse() == 12
+    assert (
+        f"rehearse {PRESET} --keep; then: cd {office.place.root}"
+        in office.not_ready(12, "build runtime")["next"]
+    )
+
+
+def test_a_program_that_dies_without_a_word(office: Office) -> None:
+    office.build(3 << 6, "Killed")
+    assert office.rehearse() == 1
+    assert "exit code 192" in office.not_ready(1, "build runtime")["message"]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"passed": False},
+        {"checks": []},
+        {"checks": [{"ok": True}, {"ok": False}]},
+        {"type": "dev"},
+        {"preset": "other"},
+        {"lock_sha256": "0" * 64},
+        {"preset_sha256": "0" * 64},
+        {"engine": {}},
+        {"image_ids": ...},
+    ],
+)
+def test_a_report_that_does_not_say_success_is_no_success(
+    office: Office, report: dict[str, Any]
+) -> None:
+    text = (office.root / "build.py").read_text()
+    if ... in report.values():
+        (office.root / "build.py").write_text(text.replace('"image_ids"', '"image-ids"'))
+    else:
+        office.build(**report)
+    assert office.rehearse() == 1
+    office.not_ready(1, "build runtime")
+
+
+def test_a_required_secret_that_is_missing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the real build.py, which stops before it needs an engine."""
+    for name in ("build.py", "Dockerfile"):
+        shutil.copy(ROOT / name, office.root)
+    for name in ("components", "examples", "schemas"):
+        shutil.copytree(
+            ROOT / name, office.root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    file = office.project.preset_file(PRESET)
+    raw = json.loads(file.read_text())
+    raw["application"]["secrets"][0]["required"] = True
+    key = raw["application"]["secrets"][0]["key"]
+    file.write_text(json.dumps(raw))
+    fabricate(office.project, presets.find(office.project.presets, PRESET))
+    monkeypatch.delenv(key, raising=False)
+    assert office.rehearse() == SecretError.exit_code
+    failure = office.not_ready(SecretError.exit_code, "build runtime")
+    assert [fault["where"] for fault in failure["faults"]] == [key]
+    assert f"chmod 600 {office.root}/.env" in failure["next"]
+
+
+def test_an_engine_that_does_not_start(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(project: Project, **_: object) -> None:
+        assert project.root == office.place.root
+        raise BuildError("no engine", hint="read the log")
+
+    monkeypatch.setattr(private_daemon, "start", start)
+    assert office.rehearse() == 11
+    assert office.not_ready(11, "engine")["next"] == "read the log"
+
+
+def test_without_root(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert office.rehearse("--type", "dev") == 10
+    assert office.not_ready(10, "start")["next"] == f"sudo ./gapforge rehearse {PRESET} --type dev"
+
+
+# -- what is left, and what was left before
+
+
+def test_a_page_that_said_ready_does_not_outlive_a_failure(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert office.rehearse() == 0 and "ready to travel" in office.page()
+    office.build(11, "error: no")
+    assert office.rehearse() == 11
+    office.not_ready(11, "build runtime")
+    office.build()
+    assert office.rehearse() == 0
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(simulated_site, "fill", bug)
+    assert office.rehearse() == 1
+    assert (
+        not (office.dist / "rehearsal.txt").exists()
+        and not (office.dist / "rehearsal.json").exists()
+    )
+    assert not office.place.root.exists()
+
+
+def test_interrupted_it_cleans_up_and_says_so(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+
+    def start(project: Project, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(private_daemon, "start", start)
+    monkeypatch.setattr(private_daemon, "remove", lambda project: removed.append(project.root))
+    assert office.rehearse() == 130
+    office.not_ready(130, "engine")
+    assert removed == [office.place.root] * 2, "before, and after"
+
+
+def test_a_place_that_a_killed_run_left_is_made_anew(office: Office) -> None:
+    mark_folder(office.place.root, "left")
+    (office.place.root / "stale").write_text("x")
+    (office.place.root / "presets").mkdir()
+    assert office.rehearse() == 0
+    assert "stale" not in office.seen["files"] and not office.place.root.exists()
+
+
+def test_a_folder_that_is_not_ours_stays(office: Office) -> None:
+    office.place.root.mkdir(parents=True)
+    (office.place.root / "thesis.txt").write_text("x")
+    assert office.rehearse() == 15
+    assert (
+        office.record()["failure"]["step"] == "place"
+        and MARKER in office.record()["failure"]["message"]
+    )
+    assert (office.place.root / "thesis.txt").read_text() == "x"
+
+
+def test_kept_on_request(office: Office) -> None:
+    office.build(12, "error: no")
+    assert office.rehearse("--keep") == 12
+    assert (office.place.root / "build.py").exists() and (
+        office.place.artifacts_of(PRESET) / "lock.json"
+    ).exists()
+    assert office.rehearse() == 12 and not office.place.root.exists()
+
+
+def test_what_cannot_be_taken_away_is_told(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = simulated_site.clear, []
+
+    def clear(project: Project) -> None:
+        calls.append(project)
+        if len(calls) == 2:
+            raise VerifyError("still mounted")
+        real(project)
+
+    monkeypatch.setattr(simulated_site, "clear", clear)
+    assert office.rehearse() == 0
+    assert any("still mounted" in warning for warning in office.record()["warnings"])
+
+
+def test_one_at_a_time(office: Office) -> None:
+    assert office.rehearse() == 0
+    with exclusive(office.project.state / "locks" / f"rehearse-{PRESET}", "x"):
+        assert office.rehearse() == 19
+    assert office.record()["ready"] is True, "it speaks for the other run"
+
+
+@pytest.mark.parametrize(
+    "words", [["--for", "i"], ["--type", "both"], ["--app-source"], ["--bundle"]]
+)
+def test_usage(office: Office, words: list[str]) -> None:
+    assert office.rehearse(*words) == 2
+    assert office.rehearse(preset="no-such-preset") == 3 and not office.dist.exists()
+
+
+def test_a_project_without_gapforge_is_no_checkout(office: Office) -> None:
+    (office.root / "src/gapforge/__main__.py").unlink()
+    assert office.rehearse() == 2
+    assert "checkout" in office.not_ready(2, "place")["next"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_under_sudo_the_files_are_the_user_s(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", "12345")
+    monkeypatch.setenv("SUDO_GID", "12345")
+    assert office.rehearse() == 0
+    made = [office.root / "dist", office.dist, *office.dist.iterdir(), office.project.state]
+    assert {path.stat().st_uid for path in made} == {12345}
+    assert office.project.preset_file(PRESET).stat().st_uid == 0
+
+
+# -- the copy of the repository
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Project:
+    """A git checkout with a bit of everything."""
+    root = tmp_path / "checkout"
+    for name, text in {
+        "src/gapforge/__main__.py": "1",
+        "src/a.py": "a",
+        "deleted": "d",
+        "sub/inner.txt": "i",
+        ".gitignore": "/ignored\n/.env\n/artifacts\n/dist\n/.gapforge\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "src/a.py").chmod(0o755)
+    git(root, "init", "-q")
+    git(root / "sub", "init", "-q")
+    git(root / "sub", "add", "-A")
+    git(root / "sub", "commit", "-q", "-m", "x")
+    git(root, "-c", "advice.addEmbeddedRepo=false", "add", "-A")
+    git(root, "commit", "-q", "-m", "x")
+    (root / "deleted").unlink()
+    for name in (
+        "ignored",
+        "untracked",
+        "artifacts/x/y",
+        "dist/z",
+        ".gapforge/tool",
+        "elsewhere/x/big",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return Project(root, root / "elsewhere")
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *words],
+        check=True,
+    )
+
+
+def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
+    left_out = fill(checkout, there := place_of(checkout, PRESET))
+    found = {str(p.relative_to(there.root)) for p in there.root.rglob("*") if not p.is_dir()}
+    assert (
+        found
+        == {
+            ".gitignore",
+            "src/gapforge/__main__.py",
+            "src/a.py",
+            "sub/inner.txt",
+            "untracked",
+            MARKER,
+        }
+        and left_out == []
+    )
+    assert (there.root / "src/a.py").stat().st_mode & 0o777 == 0o755
+    assert (there.root / "src/a.py").stat().st_ino != (checkout.root / "src/a.py").stat().st_ino
+    assert there.artifacts.is_dir() and not any(there.artifacts.iterdir())
+    assert (
+        rehearsal._repository(checkout) is not None
+        and rehearsal._repository(checkout)["uncommitted_changes"]
+    )
+
+
+def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> None:
+    shutil.rmtree(checkout.root / ".git")
+    (checkout.root / "src/__pycache__").mkdir()
+    (checkout.root / "src/__pycache__/a.pyc").write_text("")
+    assert set(files_of(checkout)) == {
+        ".gitignore",
+        "src/gapforge/__main__.py",
+        "src/a.py",
+        "sub/inner.txt",
+        "untracked",
+        "ignored",
+        *(f for f in files_of(checkout) if f.startswith("sub/.git/")),
+    }
+    assert rehearsal._repository(checkout) is None
+
+
+def test_where_git_refuses_what_is_ignored_stays_behind(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
+    assert set(files_of(checkout)) == {
+        ".gitignore",
+        "src/gapforge/__main__.py",
+        "src/a.py",
+        "sub/inner.txt",
+        "untracked",
+    }
+
+
+def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("*\n")
+    root = tmp_path / "tools" / "gapforge"
+    root.mkdir(parents=True)
+    (root / "src" / "gapforge").mkdir(parents=True)
+    (root / "src/gapforge/__main__.py").write_text("")
+    assert files_of(Project(root, root / "artifacts")) == ["src/gapforge/__main__.py"]
+
+
+def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("x")
+    root = checkout.root
+    for name, target in {
+        "good": "src/a.py",
+        "src/up": "gapforge/__main__.py",
+        "absolute": str(root / "src/gapforge/__main__.py"),
+        "out": "../outside",
+        "here": ".",
+        "tricky": "here/../outside",
+        "round": "../checkout/src/gapforge/__main__.py",
+        "nowhere": "no/such",
+        "circle": "circle",
+    }.items():
+        (root / name).symlink_to(target)
+    left_out = fill(checkout, there := place_of(checkout, PRESET))
+    assert {line.split()[0] for line in left_out} == {
+        "absolute",
+        "out",
+        "tricky",
+        "round",
+        "circle",
+    }
+    assert {p.name for p in there.root.rglob("*") if p.is_symlink()} == {
+        "good",
+        "up",
+        "here",
+        "nowhere",
+    }
+    for link in (p for p in there.root.rglob("*") if p.is_symlink()):
+        assert there.root in (link.resolve(), *link.resolve().parents)
+
+
+def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
+    shutil.move(checkout.root / "src", tmp_path / "moved")
+    (checkout.root / "src").symlink_to(tmp_path / "moved")
+    left_out = fill(checkout, there := place_of(checkout, PRESET))
+    assert {line.split()[0] for line in left_out} == {
+        "src",
+        "src/a.py",
+        "src/gapforge/__main__.py",
+    } and not (there.root / "src").exists()
+
+
+def test_names_of_any_bytes(checkout: Project) -> None:
+    name = os.fsdecode(b"caf\xe9 \n.txt")
+    (checkout.root / name).write_text("x")
+    fill(checkout, there := place_of(checkout, PRESET))
+    assert (there.root / name).read_text() == "x"
+
+
+def test_env_comes_along_without_a_second_copy(checkout: Project) -> None:
+    checkout.env_file.write_text("A=b\n")
+    checkout.env_file.chmod(0o600)
+    fill(checkout, there := place_of(checkout, PRESET))
+    assert (
+        there.env_file.samefile(checkout.env_file)
+        and there.env_file.stat().st_mode & 0o777 == 0o600
+    )
+    simulated_site.clear(there)
+    assert checkout.env_file.read_text() == "A=b\n" and not there.root.exists()
+
+
+def test_env_on_another_disk_is_a_private_copy(
+    checkout: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout.env_file.write_text("A=b\n")
+    checkout.env_file.chmod(0o600)
+
+    def link(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    fill(checkout, there := place_of(checkout, PRESET))
+    assert there.env_file.read_text() == "A=b\n" and there.env_file.stat().st_mode & 0o777 == 0o600
+    assert not there.env_file.samefile(checkout.env_file)
+
+
+def test_env_that_is_kept_in_memory_stays_there(checkout: Project, tmp_path: Path) -> None:
+    (tmp_path / "shm").write_text("A=b\n")
+    checkout.env_file.symlink_to("../shm")
+    fill(checkout, there := place_of(checkout, PRESET))
+    assert there.env_file.is_symlink() and there.env_file.read_text() == "A=b\n"
+    simulated_site.clear(there)
+    assert (tmp_path / "shm").exists()
+
+
+# -- small things
+
+
+@pytest.mark.parametrize("version", ["3.10.12", "3.11.2", "", "broken"])
+def test_a_python_of_the_site_is_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:{tmp_path / 'two'}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(run_gapforge, "_FOLDERS", ())
+    monkeypatch.setattr(run_gapforge.sys, "version_info", (3, 11, 2, "final", 0))
+    for folder, text in (
+        ("one", "exit 127"),
+        ("two", f"echo {version}" if version != "broken" else "exit 1"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "python3.10").write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / folder / "python3.10").chmod(0o755)
+    found = run_gapforge.site_python()
+    if version == "3.10.12":
+        assert found == run_gapforge.Python(str(tmp_path / "two/python3.10"), version)
+    else:
+        assert found.path == sys.executable
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_children_leave_the_network_where_that_is_possible(
+    office: Office, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    started: list[list[str]] = []
+
+    def stream(argv: list[str], on_line: object, **_: object) -> int:
+        started.append(argv)
+        return 0
+
+    monkeypatch.setattr(rehearsal, "can_leave_network", lambda: offline)
+    monkeypatch.setattr(run_gapforge.process, "stream", stream)
+    office.pack()
+    office.from_stick()  # the build that did not happen has no report
+    assert office.record()["children_without_network"] is offline
+    programs = [
+        (office.stick / RECEIVER, "unpack"),
+        (office.place.root / "src/gapforge/__main__.py", "verify"),
+        (office.place.root / "build.py", "--preset"),
+    ]
+    apart = ["unshare", "--net"] if offline else []
+    assert [argv[: len(apart) + 6] for argv in started] == [
+        [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs
+    ]
+    assert ("none" if offline else "this machine's could be seen") in office.page()
+
+
+@pytest.mark.parametrize("lines", [[], ["a", "b"], ["error:no"], [f"line {n}" for n in range(50)]])
+def test_an_end_without_a_message(lines: list[str]) -> None:
+    error = run_gapforge.error_of(17, lines)
+    assert error.exit_code == 17 and "exit code 17" in error.message
+    assert error.message.endswith(lines[-1]) if lines else True
+    assert run_gapforge.error_of(-9, lines).exit_code == 1

@@ -1,0 +1,186 @@
+"""The installer on machines that are not this one: nothing there, no root, an apt that fails. Programs are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+TOOLS = (
+    "bash",
+    "sort",
+    "cat",
+    "dirname",
+    "mkdir",
+    "rm",
+    "tee",
+    "chmod",
+    "sha256sum",
+    "env",
+    "timeout",
+)
+
+
+class Machine:
+    """A folder of programs that is all of PATH, and what apt-get was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.log = folder / "apt.log"
+        for name in TOOLS:
+            for place in ("/usr/bin", "/bin"):
+                if os.path.exists(f"{place}/{name}"):
+                    (self.bin / name).symlink_to(f"{place}/{name}")
+                    break
+        self.script = (folder / "project/scripts/bootstrap.sh").resolve()
+        self.script.parent.mkdir(parents=True)
+        # The system folders that the installer adds to PATH hold real programs here.
+        text = (ROOT / "scripts/bootstrap.sh").read_text().replace(":/usr/sbin:/sbin", "")
+        text = text.replace("/usr/share/keyrings/", f"{folder}/keyrings/").replace(
+            "/usr/sbin/policy-rc.d", f"{folder}/policy-rc.d"
+        )
+        self.script.write_text(text)
+        self.put("dpkg-query", "exit 1")
+        self.put("id", "echo 0")
+        self.put(
+            "apt-get",
+            f'printf "%s\\n" "$*" >>"{self.log}"; ls "{folder}/policy-rc.d" >>"{self.log}" 2>/dev/null; exit 0',
+        )
+        self.put("ls", 'for f in "$@"; do [ -e "$f" ] && echo "there: ${f##*/}"; done; exit 0')
+
+    def put(self, name: str, body: str) -> None:
+        file = self.bin / name
+        file.unlink(missing_ok=True)
+        file.write_text(f"#!/bin/bash\n{body}\n")
+        file.chmod(0o755)
+
+    def run(
+        self, *words: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/bash", str(self.script), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": str(self.bin), "HOME": "/nonexistent", **(env or {})},
+        )
+
+    def asked(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_everything_is_missing(machine: Machine) -> None:
+    got = machine.run("--print-packages", "all").stdout.split()
+    assert {
+        "docker.io",
+        "skopeo",
+        "mmdebstrap",
+        "curl",
+        "git",
+        "python3",
+        "python3-venv",
+        "shellcheck",
+        "apt-utils",
+        "gcc",
+        "openssh-client",
+    } <= set(got)
+    assert "debian-archive-keyring" in got and got == sorted(set(got)) and machine.asked() == ""
+
+
+def test_nothing_is_missing_then_nothing_is_asked(machine: Machine) -> None:
+    for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen", "python3"):
+        machine.put(name, "exit 0")
+    assert machine.run("build").returncode == 0 and machine.asked() == ""
+
+
+def test_a_docker_from_elsewhere_stays(machine: Machine) -> None:
+    machine.put("docker", "exit 1")  # a client alone, and no daemon answers
+    assert "docker.io" in machine.run("--print-packages", "build").stdout
+    machine.put("docker", '[ "$1" = info ]')  # a daemon answers, wherever it is
+    assert "docker.io" not in machine.run("--print-packages", "build").stdout
+
+
+def test_installs_only_what_is_missing(machine: Machine) -> None:
+    machine.put("python3", "exit 0")
+    machine.put("docker", '[ "$1" = info ]')
+    machine.put("unshare", "exit 0")
+    machine.put("ssh-keygen", "exit 0")
+    assert machine.run("build").returncode == 0
+    update, install = (
+        line for line in machine.asked().splitlines() if not line.startswith("there:")
+    )
+    assert update.endswith("update") and install.endswith("install --no-install-recommends mount")
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="only without systemd")
+def test_services_are_not_started_where_there_is_no_init(machine: Machine, tmp_path: Path) -> None:
+    machine.put("python3", "exit 0")
+    assert machine.run("build").returncode == 0
+    assert "there: policy-rc.d" in machine.asked()  # while apt-get ran
+    assert not (tmp_path / "policy-rc.d").exists()
+
+
+def test_one_broken_source_does_not_stop_it(machine: Machine) -> None:
+    machine.put("python3", "exit 0")
+    machine.put("apt-get", 'case "$*" in *update*) exit 100;; esac')
+    assert machine.run("build").returncode == 0
+
+
+def test_what_cannot_be_installed_is_named(machine: Machine) -> None:
+    machine.put("apt-get", 'case "$*" in *" install "*) exit 100;; esac')
+    got = machine.run("build")
+    assert got.returncode == 17 and "docker.io" in got.stderr and "universe" in got.stderr
+
+
+def test_no_root_and_no_sudo_names_what_an_administrator_must_do(machine: Machine) -> None:
+    machine.put("id", "echo 1000")
+    for sudo in ("", "exit 1"):
+        if sudo:
+            machine.put("sudo", sudo)  # asks for a password, and nobody is there to type one
+        got = machine.run("build")
+        assert (
+            got.returncode == 17
+            and "apt-get install docker.io mount openssh-client util-linux" in got.stderr
+        )
+    assert "관리자" in machine.run("build", env={"LANG": "ko_KR.UTF-8"}).stderr
+    assert machine.asked() == ""
+
+
+def test_sudo_is_used_when_it_may_be(machine: Machine) -> None:
+    machine.put("id", "echo 1000")
+    machine.put("python3", "exit 0")
+    machine.put("sudo", f'echo "sudo $*" >>"{machine.log}"; [ "$1" = -n ] && shift; exec "$@"')
+    machine.put("true", "exit 0")
+    assert machine.run("build").returncode == 0
+    assert "sudo env DEBIAN_FRONTEND=noninteractive apt-get" in machine.asked()
+
+
+def test_not_debian(machine: Machine) -> None:
+    (machine.bin / "apt-get").unlink()
+    got = machine.run("build")
+    assert got.returncode == 17 and "Debian 12 or Ubuntu 22.04" in got.stderr
+
+
+def test_unknown_argument(machine: Machine) -> None:
+    assert machine.run("everything").returncode == 2
+
+
+def test_an_old_python_is_refused(machine: Machine) -> None:
+    for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen"):
+        machine.put(name, "exit 0")
+    machine.put(
+        "python3", 'case "$*" in *version_info*) exit 1;; --version) echo Python 3.8.10;; esac'
+    )
+    got = machine.run("build")
+    assert got.returncode == 17 and "Python 3.8.10" in got.stderr

@@ -1,0 +1,257 @@
+"""Rules for the project's own files: imports between rooms, printing, starting programs, hosts and paths."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "src" / "gapforge"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Which parts each part may import, besides itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "base": set(),
+    "model": {"base"},
+    "compat": {"base", "model"},
+    "trust": {"base", "model"},
+    "store": {"base", "model", "compat", "trust"},
+    "engine": {"base", "model"},
+    "image": {"base", "model", "store", "trust", "engine"},
+    "doctor": {"base", "model", "compat", "store", "trust", "engine", "image"},
+    "bundle": {"base", "model", "compat", "store", "trust"},
+    "rehearsal": {
+        "base",
+        "model",
+        "store",
+        "trust",
+        "bundle",
+        "engine",
+    },  # runs the site's programs, as the site does
+    "sync": {"base", "model", "store", "trust"},
+    "updates": {"base", "model", "compat", "sync"},
+    "wizard": {"base", "model", "compat", "store", "engine", "image"},
+    "tools": {"base", "model", "compat"},
+    "cli": {
+        "base",
+        "model",
+        "compat",
+        "trust",
+        "store",
+        "engine",
+        "image",
+        "doctor",
+        "bundle",
+        "rehearsal",
+        "sync",
+        "updates",
+        "wizard",
+        "tools",
+    },
+}
+LEAST_PYTHON = (3, 10)
+# Modules outside gapforge.cli that may print, each with its reason.
+PRINTERS = {"base/progress.py": "is the progress line"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it, with full names."""
+    found: set[str] = set()
+    package = ("gapforge", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module or "")))
+            # "from gapforge import build" imports gapforge.build
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+            found.add(module)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = part_of(path)
+    if path.parent == PACKAGE:  # __init__ and __main__
+        return
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("gapforge.")} - {
+        "__version__"
+    }
+    assert used <= MAY_IMPORT.get(own, set()) | {own}, (
+        f"{own} imports {sorted(used - MAY_IMPORT.get(own, set()) - {own})}"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_standard_library(path: Path) -> None:
+    used = {name.split(".")[0] for name in imports(path)} - {"gapforge", "__future__"}
+    assert used <= sys.stdlib_module_names, used - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "verify",
+        "build",
+        "plan",
+        "smoke",
+        "engine",
+        "list",
+        "check",
+        "gc",
+        "inventory",
+        "pack",
+        "unpack",
+        "rehearse",
+        "trust",
+    ],
+)
+def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
+    """Also not by way of a function that imports late: the verb's help is run, and what was loaded is looked at."""
+    if not (PACKAGE / "cli" / "verbs" / f"{verb}.py").exists():
+        pytest.fail(f"there is no verb {verb}")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import gapforge.cli.verbs.{verb}; "
+        "print([m for m in sys.modules if m.startswith(('gapforge.sync', 'gapforge.updates'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_parses_as_the_python_of_the_sites(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=LEAST_PYTHON)
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    found = []
+    for path in MODULES:
+        name = str(path.relative_to(PACKAGE))
+        if part_of(path) in ("cli", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if (called == "print" and name not in PRINTERS) or called in (
+                    "sys.exit",
+                    "exit",
+                    "os._exit",
+                    "quit",
+                ):
+                    found.append(f"{name}:{node.lineno} {called}")
+    assert found == []
+
+
+def test_only_one_module_starts_programs() -> None:
+    starters = (
+        "subprocess.",
+        "os.system",
+        "os.popen",
+        "os.exec",
+        "os.spawn",
+        "os.posix_spawn",
+        "pty.spawn",
+        "Popen",
+    )
+    for path in MODULES:
+        if path.relative_to(PACKAGE).as_posix() == "base/process.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert not called.startswith(starters), f"{path}:{node.lineno} {called}"
+                assert not any(k.arg == "shell" for k in node.keywords), (
+                    f"{path}:{node.lineno} shell="
+                )
+
+
+# Hosts of package registries and places of one machine. Put together here, so that this file does not hold them.
+_HOSTS = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("files", "pythonhosted", "org"),
+        ("pypi", "python", "org"),
+        ("deb", "debian", "org"),
+        ("security", "debian", "org"),
+        ("ftp", "debian", "org"),
+        ("snapshot", "debian", "org"),
+        ("registry", "npmjs", "org"),
+        ("archive", "ubuntu", "com"),
+        ("security", "ubuntu", "com"),
+    )
+]
+_PLACES = [
+    "/" + "/".join(parts)
+    for parts in (("work", "main"), ("work", "shared"), ("tmp", "gf"), ("root", ".pyenv"))
+]
+
+
+def repository_files() -> list[Path]:
+    """What git knows or would add; everything that looks like ours where there is no git."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode == 0:
+        names = [name for name in listed.stdout.decode().split("\0") if name]
+        return [ROOT / name for name in names if (ROOT / name).is_file()]
+    skipped = {"artifacts", "dist", ".gapforge", ".git"}
+    return [
+        p for p in ROOT.rglob("*") if p.is_file() and p.relative_to(ROOT).parts[0] not in skipped
+    ]
+
+
+def test_no_file_names_a_registry_or_a_machine() -> None:
+    pattern = re.compile(
+        "|".join(re.escape(text) + r"(?![\w-])" for text in (*_HOSTS, *_PLACES)).encode()
+    )
+    found = []
+    for path in repository_files():
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            if match := pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match[0].decode()}")
+    assert found == []
+
+
+def test_the_search_can_find() -> None:
+    """A search that finds nothing because it is wrong would look the same as a clean project."""
+    pattern = re.compile("|".join(re.escape(text) + r"(?![\w-])" for text in (*_HOSTS, *_PLACES)))
+    assert pattern.search(f"see https://{_HOSTS[0]}/simple") and pattern.search(
+        f"cd {_PLACES[0]}/src"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "test", "gapforge", "deps_sync.sh", ".ci/run", "scripts/bootstrap.sh"]
+)
+def test_commands_can_be_run(name: str) -> None:
+    file = ROOT / name
+    assert file.is_file() and file.stat().st_mode & 0o111, f"{name} is missing or not executable"
+    assert file.read_text(encoding="utf-8").startswith("#!")
+
+
+def test_tests_are_pinned_by_hash() -> None:
+    text = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^[a-z][^ ]*==\S+.*\\$", text, re.MULTILINE)
+    bare = [
+        line
+        for line in text.splitlines()
+        if line and not line.startswith(("#", " ")) and line not in pins
+    ]
+    assert len(pins) > 10 and bare == [] and "http" not in text
+    wanted = (ROOT / "tests" / "requirements.in").read_text(encoding="utf-8").split()
+    assert all(any(pin.startswith(f"{name}==") for pin in pins) for name in wanted)

@@ -1,0 +1,95 @@
+"""The files that every project has are here, and what they say of version and documents is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gapforge import __version__
+from samples import ROOT
+
+EXPECTED = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    ".editorconfig",
+    ".gitattributes",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "pyproject.toml",
+)
+RELEASE = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (Unreleased|\d{4}-\d\d-\d\d)$", re.MULTILINE)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def twin(page: Path) -> Path:
+    """The same page in the other language: NAME.md is Korean, NAME.en.md is English."""
+    name = page.name
+    return page.with_name(
+        name.replace(".en.md", ".md") if name.endswith(".en.md") else name.replace(".md", ".en.md")
+    )
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_file_exists(name: str) -> None:
+    assert text(name).strip()
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CHANGELOG.en.md"])
+def test_the_changelog_begins_with_this_version(name: str) -> None:
+    versions = RELEASE.findall(text(name))
+    assert len(re.findall("^## ", text(name), re.MULTILINE)) == len(versions), (
+        "a heading of another form"
+    )
+    assert versions[0][0] == __version__
+    numbers = [tuple(map(int, version.split("."))) for version, _ in versions]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert all(date != "Unreleased" for _, date in versions[1:])
+
+
+def test_pyproject_names_the_same_version_and_no_licence() -> None:
+    project = text("pyproject.toml").split("[project]\n")[1].split("\n[")[0]
+    assert re.findall(r'^version = "([^"]+)"', project, re.MULTILINE) == [__version__]
+    assert 'requires-python = ">=3.10"' in project
+    assert not re.search(r"^licen[cs]e", project, re.MULTILINE) and not list(
+        ROOT.glob("LICEN[CS]E*")
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_page_has_a_twin_and_is_linked(page: Path) -> None:
+    assert twin(page).is_file()
+    linked = {
+        (other.parent / target.partition("#")[0]).resolve()
+        for other in PAGES
+        if other not in (page, twin(page))
+        for target in re.findall(r"\]\(([^)\s]+)\)", other.read_text(encoding="utf-8"))
+    }
+    assert page.resolve() in linked, "no other document leads here"
+
+
+def test_every_text_file_has_lf_line_ends() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    assert [
+        line
+        for line in listed.stdout.splitlines()
+        if re.match(r"i/(crlf|mixed)|\S+ +w/(crlf|mixed)", line)
+    ] == []
+
+
+def test_the_hooks_are_local() -> None:
+    assert set(re.findall(r"^ *- repo: (\S+)", text(".pre-commit-config.yaml"), re.MULTILINE)) == {
+        "local"
+    }

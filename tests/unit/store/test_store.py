@@ -1,0 +1,299 @@
+"""The store: verified bytes only, once, whatever interrupts it or meddles with it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gapforge.base import files as careful
+from gapforge.base.errors import FetchError, StorageError
+from gapforge.base.files import content_mtime
+from gapforge.store.store import Laid, Store
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def put(store: Store, data: bytes) -> str:
+    return store.add_bytes(data)
+
+
+def test_added_file_is_moved_read_only_and_dated_by_its_content(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    file = store.partial("x")
+    file.write_bytes(b"hello")
+    assert store.add(file, sha(b"hello")) == sha(b"hello")
+    stat = store.path(sha(b"hello")).stat()
+    assert not file.exists()
+    assert (stat.st_mode & 0o777, stat.st_mtime) == (0o444, content_mtime(sha(b"hello")))
+
+
+def test_wrong_file_never_gets_a_name(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    file = store.partial("x")
+    file.write_bytes(b"hellO")
+    with pytest.raises(FetchError) as error:
+        store.add(file, sha(b"hello"))
+    assert sha(b"hellO") in error.value.render() and sha(b"hello") in error.value.render()
+    assert file.exists()
+    assert not list((tmp_path / "store").rglob("sha256/*/*"))
+
+
+def several(store: Store, count: int = 5) -> dict[Path, str]:
+    """Files in ``partial`` that are not in the store yet."""
+    files = {}
+    for number in range(count):
+        data = b"object %d" % number
+        file = store.partial(f"several-{number}")
+        file.write_bytes(data)
+        files[file] = sha(data)
+    return files
+
+
+def test_many_are_added_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    there = put(store, b"object 3")
+    files = several(store)
+    store.add_all(files)
+    assert there in files.values() and not list((store.folder / "partial").iterdir())
+    for sha256 in files.values():
+        assert store.intact(sha256) and Store(store.folder).intact(sha256)
+        stat = store.path(sha256).stat()
+        assert (stat.st_mode & 0o777, stat.st_mtime) == (0o444, content_mtime(sha256))
+    store.add_all({})
+
+
+@pytest.mark.parametrize("one_sync", [True, False])
+def test_none_of_many_has_its_name_before_all_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
+) -> None:
+    store = Store(tmp_path / "store")
+    files = several(store)
+    inodes = {file.stat().st_ino for file in files}
+    synced: set[int] = set()
+    real_fsync, real_replace, named = os.fsync, os.replace, []
+
+    def fsync(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        real_fsync(handle)
+
+    def syncfs(folder: Path) -> bool:
+        synced.update(file.stat().st_ino for file in folder.iterdir())
+        return True
+
+    def replace(source: Path, target: Path) -> None:
+        assert inodes <= synced, "named before it was synced"
+        named.append(target)
+        real_replace(source, target)
+
+    monkeypatch.setattr(careful, "_syncfs_suffices", lambda folder: one_sync)
+    monkeypatch.setattr(careful, "_syncfs", syncfs)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    store.add_all(files)
+    assert len(named) == len(files)
+    assert {path.parent.stat().st_ino for path in named} <= synced, "a folder that was not synced"
+
+
+def test_many_that_the_disk_does_not_take_stay_without_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    files = several(store)
+    bad = list(files)[2].stat().st_ino
+
+    def fsync(handle: int) -> None:
+        if os.fstat(handle).st_ino == bad:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(
+        careful, "_syncfs", lambda folder: False
+    )  # it says that something went wrong, not what
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match=r"several-2: the disk is full"):
+        store.add_all(files)
+    assert not any(store.has(sha256) for sha256 in files.values()) and all(
+        file.exists() for file in files
+    )
+
+
+def test_one_sync_for_many_only_where_it_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path.stat().st_dev
+    mount = f"1 2 {os.major(device)}:{os.minor(device)} / / rw - {{}} none rw"
+    real = Path.read_text
+    cases = {
+        ("ext4", "5.15.0-1-generic"): True,
+        ("ext4", "5.4.0"): False,
+        ("fuseblk", "6.1.0"): False,
+    }
+    for (kind, release), good in cases.items():
+
+        def read_text(path: Path, *args: str, kind: str = kind, **kwargs: str) -> str:
+            return (
+                mount.format(kind)
+                if path == Path("/proc/self/mountinfo")
+                else real(path, *args, **kwargs)
+            )
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
+        assert careful._syncfs_suffices(tmp_path) is good
+    monkeypatch.setattr(
+        Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n"
+    )
+    assert careful._syncfs_suffices(tmp_path) is False
+
+
+def test_copy_leaves_the_original_alone(tmp_path: Path) -> None:
+    store, mine = Store(tmp_path / "store"), tmp_path / "mine.tar"
+    mine.write_bytes(b"data")
+    os.utime(mine, (5, 5))
+    store.add_copy(mine, sha(b"data"))
+    assert mine.stat().st_mtime == 5 and mine.stat().st_nlink == 1
+    mine.write_bytes(b"changed later")
+    assert store.intact(sha(b"data"))
+    with pytest.raises(FetchError) as error:
+        store.add_copy(mine, sha(b"data"))
+    assert "mine.tar" in error.value.render()
+    assert not any(p.is_file() for p in store.partial("x").parent.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"hellO", b"hell", b"hello!", b""])
+def test_damaged_object_is_found_and_thrown_out(tmp_path: Path, damage: bytes) -> None:
+    put(Store(tmp_path), b"hello")
+    store = Store(tmp_path)  # another process: it has hashed nothing yet
+    path = store.path(sha(b"hello"))
+    path.chmod(0o644)
+    path.write_bytes(damage)
+    assert store.missing([(sha(b"hello"), 5)]) == {sha(b"hello")}
+    assert not path.exists()
+
+
+def test_damaged_object_is_replaced_by_a_good_one(tmp_path: Path) -> None:
+    put(Store(tmp_path), b"hello")
+    Store(tmp_path).path(sha(b"hello")).chmod(0o644)
+    Store(tmp_path).path(sha(b"hello")).write_bytes(b"hellO")
+    store = Store(tmp_path)
+    put(store, b"hello")
+    assert store.path(sha(b"hello")).read_bytes() == b"hello"
+
+
+def test_a_symlink_out_of_the_store_is_no_way_to_write(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(StorageError):
+        store.partial("../../outside")
+    with pytest.raises(ValueError, match="SHA-256"):
+        store.path("../../etc/passwd")
+
+
+def test_view_makes_exactly_the_files_and_removes_its_own_old_ones(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "artifacts" / "p"
+    first = {"a/x": put(store, b"1"), "a/b/y": put(store, b"2")}
+    assert store.view(folder, first) == Laid()
+    second = {"a/x": put(store, b"3")}
+    assert store.view(folder, second, previous=list(first)) == Laid()
+    assert (folder / "a/x").read_bytes() == b"3"
+    assert not (folder / "a/b").exists(), "a folder that became empty goes with its last file"
+    assert os.path.samefile(folder / "a/x", store.path(second["a/x"]))
+
+
+def test_view_reports_strangers_and_does_not_touch_them(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "p"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "notes.txt").write_text("mine")
+    (folder / "link").symlink_to("/etc/passwd")
+    old = {"a/x": put(store, b"1")}
+    store.view(folder, old)
+    assert store.view(folder, {}, previous=["a/x"]).strangers == ("a/notes.txt", "link")
+    assert (folder / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_view_replaces_changed_and_foreign_files_of_a_wanted_name(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "p"
+    files = {"x": put(store, b"1"), "y": put(store, b"2")}
+    folder.mkdir()
+    (folder / "x").write_bytes(b"edited")
+    (folder / "y").symlink_to(store.path(files["y"]))  # right bytes, but it would break when copied
+    assert store.view(folder, files) == Laid()
+    assert (folder / "x").read_bytes() == b"1"
+    assert not (folder / "y").is_symlink()
+
+
+def test_view_refuses_to_leave_its_folder(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "p"
+    folder.mkdir()
+    (folder / "out").symlink_to(tmp_path)
+    for path in ("../x", "/x", "out/x"):
+        with pytest.raises(StorageError):
+            store.view(folder, {path: put(store, b"1")})
+    with pytest.raises(StorageError):
+        store.view(folder, {}, previous=["../store/lock"])
+
+
+def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "p"
+    files = {"x": put(store, b"1"), "a/y": put(store, b"four")}
+    assert store.links()
+
+    def no_links(*_: object) -> None:
+        raise OSError(1, "no links on this disk")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert not store.links() and not list(store.partial("x").parent.iterdir())
+    assert store.view(folder, files) == Laid((), 2, 5)
+    inode = (folder / "x").stat().st_ino
+    assert store.view(folder, files) == Laid((), 2, 5), (
+        "copies take their room twice, made now or before"
+    )
+    assert (folder / "x").stat().st_ino == inode, "a right copy is not made again"
+    (folder / "x").chmod(0o644)
+    (folder / "x").write_bytes(b"2")
+    store.view(folder, files)
+    assert (folder / "x").read_bytes() == b"1"
+
+
+def test_a_copy_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    sha256 = store.add_bytes(b"copied")
+    synced: list[tuple[int, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def no_links(*args: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def syncing(handle: int) -> None:
+        fsync(handle)
+        synced.append((os.fstat(handle).st_ino, os.pread(handle, 100, 0)))
+
+    def naming(source: Path, target: Path) -> None:
+        assert (os.stat(source).st_ino, b"copied") in synced
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", naming)
+    assert not store.place(sha256, tmp_path / "view" / "a")
+    assert (tmp_path / "view" / "a").read_bytes() == b"copied"
+
+
+def test_an_intruder_through_the_hard_link_is_seen(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "p"
+    files = {"x": put(store, b"1")}
+    store.view(folder, files)
+    (folder / "x").chmod(0o644)
+    (folder / "x").write_bytes(b"2")
+    fresh = Store(tmp_path / "store")
+    assert fresh.missing([(files["x"], 1)]) == {files["x"]}
+    put(fresh, b"1")
+    fresh.view(folder, files)
+    assert (folder / "x").read_bytes() == b"1"

@@ -1,0 +1,362 @@
+"""Verify: every kind of damage is found, named, and found together with all others."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import PRESET
+from fabric import FILES, sums_text, write_lock
+from gapforge.base.errors import LockError, VerifyError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model import lock as locks
+from gapforge.model import preset as presets
+from gapforge.store.verify_artifacts import VerifyReport, check_preset_state, verify
+from raised import assert_error, values_of
+
+WHEEL = next(path for path in FILES if path.startswith("wheels/"))
+SOURCE = "sources/ffmpeg_5.1.9.orig.tar.xz"
+DEB = "debs/nasm_2.16.01-1_amd64.deb"
+
+
+def check(project: Project, **options: object) -> VerifyReport:
+    return verify(project.artifacts_of(PRESET), **options)  # type: ignore[arg-type]
+
+
+def found(report: VerifyReport) -> set[tuple[str, str]]:
+    return {(fault.kind, fault.file) for fault in report.faults}
+
+
+def flip(path: Path, at: int = 100) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_whole_artifacts_have_no_fault(project: Project) -> None:
+    report = check(project)
+    assert report.ok and report.faults == () and report.raise_for_faults() is report
+    assert report.files == len(FILES)
+    assert report.bytes == sum(len(data) for _, data in FILES.values())
+
+
+@pytest.mark.parametrize("path", sorted(FILES))
+def test_one_flipped_bit_in_any_file(project: Project, path: str) -> None:
+    flip(project.artifacts_of(PRESET) / path, 3)
+    report = check(project)
+    assert found(report) == {("changed", path)}
+    fault = report.faults[0]
+    expected = next(e.sha256 for e in report.lock.entries if e.path == path)
+    assert fault.expected == f"sha256 {expected}"
+    assert fault.actual.startswith("sha256 ") and fault.actual != fault.expected
+
+
+def test_all_faults_in_one_report(project: Project) -> None:
+    folder = project.artifacts_of(PRESET)
+    flip(folder / WHEEL)
+    os.truncate(folder / SOURCE, 10)
+    with open(folder / DEB, "ab") as file:
+        file.write(b"more")
+    (folder / "debs/Packages").unlink()
+    (folder / "wheels/evil.whl").write_bytes(b"x")
+    (folder / "requirements.txt").unlink()
+    (folder / "requirements.txt").symlink_to("/etc/passwd")
+    os.remove(folder / "debs/Release")
+    os.mkfifo(folder / "debs/Release")
+    report = check(project)
+    assert found(report) == {
+        ("changed", WHEEL),
+        ("short", SOURCE),
+        ("grown", DEB),
+        ("missing", "debs/Packages"),
+        ("extra", "wheels/evil.whl"),
+        ("not-a-file", "requirements.txt"),
+        ("not-a-file", "debs/Release"),
+    }
+    by_file = {fault.file: fault for fault in report.faults}
+    assert values_of(by_file[SOURCE].actual) == {"count": 10}
+    assert values_of(by_file[SOURCE].expected) == {"count": len(FILES[SOURCE][1])}
+    assert values_of(by_file["requirements.txt"].actual) == {"target": "/etc/passwd"}
+    with pytest.raises(VerifyError) as error:
+        report.raise_for_faults()
+    assert error.value.exit_code == 5 and len(error.value.faults) == 7
+    assert WHEEL in error.value.hint and "deps_sync.sh" in error.value.hint
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["ok"] is False and len(document["faults"]) == 7
+
+
+def test_a_link_is_a_fault_even_when_it_leads_to_the_right_bytes(
+    project: Project, tmp_path: Path
+) -> None:
+    file = project.artifacts_of(PRESET) / WHEEL
+    shutil.move(file, tmp_path / "elsewhere.whl")
+    file.symlink_to(tmp_path / "elsewhere.whl")
+    assert found(check(project)) == {("not-a-file", WHEEL)}
+
+
+def test_a_linked_folder_is_not_entered(project: Project, tmp_path: Path) -> None:
+    folder = project.artifacts_of(PRESET) / "debs"
+    shutil.move(folder, tmp_path / "debs")
+    folder.symlink_to(tmp_path / "debs")
+    assert found(check(project)) == {
+        ("not-a-file", "debs"),
+        ("missing", DEB),
+        ("missing", "debs/Packages"),
+        ("missing", "debs/Release"),
+    }
+
+
+def test_a_link_put_there_between_looking_and_reading(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project.artifacts_of(PRESET) / WHEEL
+    real = os.open
+
+    def late(path: object, flags: int, *rest: int, **more: object) -> int:
+        if str(path).endswith(".whl"):
+            file.rename(tmp_path / "moved.whl")
+            file.symlink_to(tmp_path / "moved.whl")
+        return real(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", late)
+    assert found(check(project)) == {("unreadable", WHEEL)}
+
+
+def test_a_disk_that_fails_while_reading(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gapforge.store.hash_files as module
+
+    real = module.sha256_open
+
+    def failing(file: io.FileIO, on_bytes: object = None) -> str:
+        if os.fstat(file.fileno()).st_size == len(FILES[SOURCE][1]):
+            raise OSError(5, "Input/output error")
+        return real(file, on_bytes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "sha256_open", failing)
+    report = check(project)
+    assert found(report) == {("unreadable", SOURCE)}
+    assert "Input/output error" in report.faults[0].actual
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_permission_denied_is_a_fault_not_a_crash(project: Project) -> None:
+    (project.artifacts_of(PRESET) / WHEEL).chmod(0)
+    (project.artifacts_of(PRESET) / "debs").chmod(0)
+    assert ("unreadable", WHEEL) in found(check(project)) and ("unreadable", "debs") in found(
+        check(project)
+    )
+
+
+def test_folder_in_place_of_a_file(project: Project) -> None:
+    file = project.artifacts_of(PRESET) / WHEEL
+    file.unlink()
+    (file / "inner").mkdir(parents=True)
+    (file / "inner" / "x").write_bytes(b"x")
+    assert found(check(project)) == {("missing", WHEEL), ("extra", f"{WHEEL}/inner/x")}
+
+
+def test_sums_file_must_say_what_the_lock_says(project: Project) -> None:
+    sums = project.artifacts_of(PRESET) / "SHA256SUMS"
+    good = sums.read_text()
+    lines = good.splitlines()
+    wrong = ["0" * 64 + lines[0][64:], *lines[2:], lines[2], "gibberish", "1" * 64 + "  ghost"]
+    sums.write_text("\n".join(wrong) + "\n")
+    report = check(project)
+    assert {fault.kind for fault in report.faults} == {"sums"}
+    assert len(report.faults) == 5  # wrong hash, missing line, twice, other form, unknown file
+    sums.unlink()
+    assert found(check(project)) == {("missing", "SHA256SUMS")}
+    sums.write_bytes(b"\xff\xfe")
+    assert found(check(project)) == {("unreadable", "SHA256SUMS")}
+
+
+def test_sums_file_may_list_the_lock_itself(project: Project) -> None:
+    folder = project.artifacts_of(PRESET)
+    done = subprocess.run(
+        ["sha256sum", "lock.json"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    with open(folder / "SHA256SUMS", "a") as file:
+        file.write(done.stdout)
+    assert check(project).ok
+    flip(
+        folder / "lock.json", -3
+    )  # white space or a brace: either the lock or the sum must complain
+    with pytest.raises((LockError, VerifyError)):
+        check(project, project_lock=None).raise_for_faults()
+
+
+def test_no_folder_no_lock(project: Project) -> None:
+    with pytest.raises(VerifyError) as caught:
+        verify(project.artifacts / "nothing")
+    assert_error(caught.value, VerifyError, artifacts=project.artifacts / "nothing")
+    (project.artifacts / "file").write_text("")
+    with pytest.raises(VerifyError) as caught:
+        verify(project.artifacts / "file")
+    assert_error(caught.value, VerifyError, artifacts=project.artifacts / "file")
+    (project.artifacts_of(PRESET) / "lock.json").unlink()
+    with pytest.raises(LockError):
+        check(project)
+
+
+def test_a_damaged_lock_is_named_together_with_damaged_files(project: Project) -> None:
+    """The project's copy of the lock came by another way, so all other faults are still found."""
+    folder = project.artifacts_of(PRESET)
+    (folder / "lock.json").write_text("{ not json")
+    flip(folder / WHEEL)
+    report = check(project, project_lock=project.lock_file(PRESET))
+    assert found(report) == {("lock", "lock.json"), ("changed", WHEEL)}
+    (folder / "lock.json").unlink()
+    report = check(project, project_lock=project.lock_file(PRESET))
+    assert found(report) == {("missing", "lock.json"), ("changed", WHEEL)}
+
+
+def test_a_lock_with_another_hash_does_not_pass_as_truth(project: Project) -> None:
+    """Whoever swaps a wheel and writes its hash into the artifacts' lock is still found."""
+    folder = project.artifacts_of(PRESET)
+    lock = locks.load(folder / "lock.json")
+    flip(folder / WHEEL)
+    from gapforge.base.files import sha256_file
+
+    entries = tuple(
+        dataclasses.replace(e, sha256=sha256_file(folder / WHEEL)) if e.path == WHEEL else e
+        for e in lock.entries
+    )
+    forged = dataclasses.replace(lock, entries=entries)
+    (folder / "lock.json").write_text(forged.render())
+    (folder / "SHA256SUMS").write_text(sums_text(forged))
+    assert check(project).ok  # by itself the folder is consistent
+    report = check(project, project_lock=project.lock_file(PRESET))
+    assert {("lock", "lock.json"), ("changed", WHEEL)} <= found(report)
+
+
+def test_artifacts_of_another_state_of_the_preset(project: Project) -> None:
+    preset = presets.find(project.presets, PRESET)
+    assert check(project, preset=preset).ok
+    changed = dataclasses.replace(preset, sha256="f" * 64)
+    with pytest.raises(LockError) as error:
+        check(project, preset=changed)
+    assert_error(
+        error.value, LockError, state="f" * 12, synced=preset.sha256[:12], hint={"preset": PRESET}
+    )
+    with pytest.raises(LockError) as error:
+        check_preset_state(
+            locks.load(project.lock_file(PRESET)), dataclasses.replace(preset, name="other")
+        )
+    assert_error(error.value, LockError, preset="other", other=PRESET)
+
+
+def test_artifacts_and_repository_of_different_syncs(project: Project) -> None:
+    lock = locks.load(project.lock_file(PRESET))
+    project.lock_file(PRESET).write_text(dataclasses.replace(lock, preset_sha256="e" * 64).render())
+    with pytest.raises(LockError) as caught:
+        check(project, project_lock=project.lock_file(PRESET))
+    assert_error(caught.value, LockError, state=lock.preset_sha256[:12], other_state="e" * 12)
+
+
+def test_a_path_in_a_lock_cannot_leave_the_folder(project: Project) -> None:
+    lock = locks.load(project.lock_file(PRESET))
+    entries = (dataclasses.replace(lock.entries[0], path="../../secret"), *lock.entries[1:])
+    write_lock(project, dataclasses.replace(lock, entries=entries))
+    with pytest.raises(LockError):
+        check(project)
+
+
+def test_extra_folders_and_our_marker_are_no_fault(project: Project) -> None:
+    folder = project.artifacts_of(PRESET)
+    (folder / "prebuilt").mkdir()
+    (folder / ".gapforge-folder").write_text("x")
+    assert check(project).ok
+
+
+def test_reports_are_equal_whatever_the_jobs(project: Project) -> None:
+    folder = project.artifacts_of(PRESET)
+    for path in list(FILES)[:5]:
+        flip(folder / path, 2)
+    one, many = check(project, jobs=1), check(project, jobs=8)
+    assert one.faults == many.faults and len(one.faults) == 5
+
+
+def test_progress_counts_every_byte(project: Project) -> None:
+    with Progress("verify", out=io.StringIO()) as progress:
+        report = check(project, progress=progress)
+    assert progress.done == progress.total == report.bytes
+
+
+def test_interruption_ends_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during a file of many gigabytes must not wait for its end."""
+    import gapforge.store.hash_files as module
+
+    def endless(file: io.FileIO, on_bytes: object = None) -> str:
+        while True:
+            on_bytes(1)  # type: ignore[operator]
+            time.sleep(0.001)
+
+    class Impatient(Progress):
+        def add(self, count: int, detail: str = "") -> None:
+            if time.monotonic() - self.start > 0.2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "sha256_open", endless)
+    with pytest.raises(KeyboardInterrupt):  # that it ends is all: the files do not
+        check(project, progress=Impatient("verify", quiet=True), jobs=2)
+
+
+def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", str(root / "src/gapforge/__main__.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "GAPFORGE_ROOT": str(project.root), "GAPFORGE_LANG": "en"},
+    )
+
+
+def test_verb_with_no_third_party_package(project: Project, root: Path) -> None:
+    done = gapforge(root, project, "verify", PRESET)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(FILES)} files" in done.stdout and "all as locked" in done.stdout
+
+
+def test_verb_json_names_every_fault_and_exits_5(project: Project, root: Path) -> None:
+    folder = project.artifacts_of(PRESET)
+    flip(folder / WHEEL)
+    (folder / DEB).unlink()
+    (folder / "extra").write_bytes(b"")
+    done = gapforge(root, project, "verify", "--json", "--all")
+    assert done.returncode == 5
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    faults = document["presets"][0]["faults"]
+    assert {(f["kind"], f["file"]) for f in faults} == {
+        ("changed", WHEEL),
+        ("missing", DEB),
+        ("extra", "extra"),
+    }
+    assert all(f["expected"] and f["actual"] for f in faults)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], 2),
+        (["nonsense"], 3),
+        (["../x"], 3),
+        ([PRESET, "--all"], 2),
+        ([PRESET, "--jobs", "0"], 2),
+        (["--jobs", "x"], 2),
+    ],
+)
+def test_verb_bad_input(project: Project, root: Path, words: list[str], code: int) -> None:
+    done = gapforge(root, project, "verify", *words)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -1,0 +1,600 @@
+"""APT in an isolated root: what it may see, what it resolves, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapforge.base import process
+from gapforge.base.errors import FetchError, ResolveError, ToolError, VerifyError
+from gapforge.base.files import sha256_bytes
+from gapforge.model import debian_control
+from gapforge.model.preset import AptSource
+from gapforge.sync import apt_errors, apt_sources
+from gapforge.sync.apt import AptRoot, write_index
+from gapforge.sync.apt_root import IsolatedApt
+from gapforge.sync.base_image_facts import read_files
+from gapforge.sync.network import Network
+from gapforge.sync.oci_layout import read_layout
+from packages import STATUS, fetch, flat_repository, make_base, make_deb
+from servers import Site, file_server
+
+needs_apt = pytest.mark.skipif(
+    not shutil.which("apt-get") or not shutil.which("dpkg-deb"), reason="apt is not installed"
+)
+NETWORK = Network(retries=0)
+KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxxxx\n-----END PGP PUBLIC KEY BLOCK-----\n"
+
+
+def source(name: str, uri: str, **how: object) -> AptSource:
+    return replace(AptSource(name=name, uri=uri, suite="./"), **how)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with file_server() as server:
+        yield server
+
+
+# -- control data
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True),
+    st.sets(st.sampled_from(["a", "b", "c", "d", "e"])),
+)
+def test_an_index_is_cut_down_to_the_named_files(present: list[str], wanted: set[str]) -> None:
+    stanzas = [
+        debian_control.stanza_for(
+            f"Package: {n}\nDescription: x\n more\n", file=f"{n}.deb", size=1, sha256=n * 64
+        )
+        for n in present
+    ]
+    text = debian_control.join_stanzas(stanzas)
+    files = {f"{n}.deb" for n in wanted}
+    missing = wanted - set(present)
+    if missing:
+        with pytest.raises(VerifyError) as caught:
+            debian_control.filter_index(text, files)
+        assert [f.where for f in caught.value.faults] == sorted(f"{n}.deb" for n in missing)
+        return
+    cut = debian_control.filter_index(text, files)
+    assert [f["package"] for f in debian_control.parse(cut)] == [n for n in present if n in wanted]
+    assert debian_control.filter_index(cut, files) == cut
+
+
+def test_what_an_index_lacks_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    with pytest.raises(VerifyError) as caught:
+        debian_control.filter_index("", {"a.deb"})
+    assert caught.value.message == "패키지 색인에 없는 deb 패키지가 있습니다"
+    assert caught.value.faults[0].problem == "debs/Packages에 항목이 없음"
+    assert (
+        caught.value.hint == "온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
+    )
+
+
+def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() -> None:
+    control = "Package: x\nVersion: 1\nSize: 7\nSHA256: lie\nFilename: ../../etc/passwd\n continued\nDescription: a\n b\n .\n"
+    values = debian_control.fields(
+        debian_control.stanza_for(control, file="x.deb", size=3, sha256="0" * 64)
+    )
+    assert values == {
+        "package": "x",
+        "version": "1",
+        "description": "a\nb\n.",
+        "filename": "./x.deb",
+        "size": "3",
+        "sha256": "0" * 64,
+    }
+
+
+def test_a_release_describes_its_index_and_nothing_of_the_day() -> None:
+    text = debian_control.release_text(b"Package: x\n")
+    assert f" {sha256_bytes(b'Package: x' + bytes([10]))} 11 Packages\n" in text
+    assert "Date: Thu, 01 Jan 1970" in text
+
+
+@needs_apt
+def test_the_index_of_a_folder_is_the_same_for_the_same_files(tmp_path: Path) -> None:
+    for place in ("1", "2"):
+        names = ["b", "a", "c"] if place == "1" else ["c", "b", "a"]
+        for name in names:
+            make_deb(tmp_path / place, name, "1:2.0+x~1", Depends="libc6")
+        write_index(tmp_path / place)
+    first, second = (
+        [(tmp_path / p / n).read_bytes() for n in ("Packages", "Release")] for p in "12"
+    )
+    assert first == second
+    assert [s["version"] for s in debian_control.parse(first[0].decode())] == ["1:2.0+x~1"] * 3
+    (tmp_path / "1" / "broken.deb").write_bytes(b"<html>")
+    with pytest.raises(FetchError) as caught:
+        write_index(tmp_path / "1")
+    assert "broken.deb" in caught.value.faults[0].where
+
+
+# -- source lists
+
+ONE_LINE = """
+# deb http://commented.example/ x main
+deb http://a.example/debian bookworm main contrib  # why
+deb [arch=amd64,arm64 signed-by=/k/a.gpg check-valid-until=no] https://b.example/x ./
+deb-src http://a.example/debian bookworm main
+deb cdrom:[Disk]/ bookworm main
+nonsense
+deb [ arch=arm64 ] http://arm.example/ x main
+"""
+DEB822 = """# a comment
+Types: deb deb-src
+URIs: http://a.example/u http://b.example/u
+Suites: jammy jammy-updates
+Components: main
+ universe
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ abc
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Enabled: no
+Types: deb
+URIs: http://off.example/
+Suites: x
+Components: main
+
+Types: deb
+URIs: file:/var/repo http://c.example/
+Suites: ./
+"""
+
+
+def test_one_line_sources() -> None:
+    entries = apt_sources.read_one_line(ONE_LINE)
+    usable = [e for e in map(apt_sources.usable, entries) if e]
+    assert [e.uris[0] for e in usable] == ["http://a.example/debian", "https://b.example/x"]
+    assert usable[0].components == ("main", "contrib")
+    assert usable[1].options == {"Signed-By": "/k/a.gpg", "Check-Valid-Until": "no"}
+
+
+def test_deb822_sources_and_back() -> None:
+    entries = apt_sources.read_deb822(DEB822)
+    assert [e.uris for e in entries] == [
+        ("http://a.example/u", "http://b.example/u"),
+        ("file:/var/repo", "http://c.example/"),
+    ]
+    usable = [e for e in map(apt_sources.usable, entries) if e]
+    assert usable[0].types == ("deb",)
+    assert usable[0].components == ("main", "universe")
+    assert usable[1].uris == ("http://c.example/",), (
+        "a base image may not read this machine's files"
+    )
+    for entry in entries:
+        assert apt_sources.read_deb822(entry.render()) == [entry]
+
+
+# -- the isolated root
+
+
+def isolated(
+    tmp_path: Path,
+    files: dict[str, bytes | str],
+    extra: tuple[AptSource, ...] = (),
+    work: str = "work",
+    network: Network = NETWORK,
+) -> IsolatedApt:
+    layout = read_layout(make_base(tmp_path / "base", files))
+    return IsolatedApt(read_files(layout), extra, tmp_path / work, network)
+
+
+BASE = {
+    "etc/apt/sources.list": "deb [signed-by=/usr/share/keyrings/k.asc] http://a.example/d x main\n",
+    "etc/apt/sources.list.d/more.sources": "Types: deb\nURIs: http://b.example/\nSuites: y\nComponents: main\n",
+    "usr/share/keyrings/k.asc": KEY,
+    "etc/apt/trusted.gpg.d/t.gpg": b"\x99binary",
+    "etc/apt/preferences.d/pin": "Package: x\nPin: version 1\nPin-Priority: 900\n",
+    "etc/apt/apt.conf.d/99evil": 'APT::Update::Pre-Invoke {"touch /tmp/owned";};\n',
+}
+
+
+@needs_apt
+def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_configuration(
+    tmp_path: Path,
+) -> None:
+    apt = isolated(tmp_path, dict(BASE))
+    text = (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
+    assert "URIs: http://a.example/d" in text
+    assert "URIs: http://b.example/" in text
+    key = next(line.split()[1] for line in text.splitlines() if line.startswith("Signed-By"))
+    assert Path(key).read_bytes() == KEY
+    assert Path(key).is_relative_to(apt.root)
+    assert (apt.root / "etc/apt/trusted.gpg.d/t.gpg").read_bytes() == b"\x99binary"
+    assert (apt.root / "etc/apt/preferences.d/pin").exists()
+    assert not list((apt.root / "etc/apt/apt.conf.d").iterdir())
+    folder = apt.root
+    apt.close()
+    assert not folder.exists()
+    apt.close()
+
+
+@needs_apt
+def test_nothing_of_this_machine_s_apt_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APT_CONFIG", "/etc/apt/apt.conf")
+    apt = isolated(
+        tmp_path,
+        dict(BASE),
+        network=replace(NETWORK, ca_bundle=Path("/ca.pem"), netrc=Path("/netrc")),
+    )
+    dump = apt.run(["apt-config", "dump"]).output
+    apt.close()
+    values = dict(
+        line.rstrip(";").replace('"', "").split(" ", 1) for line in dump.splitlines() if " " in line
+    )
+    assert values["Dir"] == str(apt.root)
+    assert values["APT::Install-Recommends"] == "false"
+    assert values["Acquire::Check-Valid-Until"] == "true"
+    assert values["Acquire::https::CAInfo"] == "/ca.pem"
+    assert values["Dir::Etc::netrc"] == "/netrc"
+    host = Path("/etc/apt/apt.conf.d")
+    own = (
+        {
+            line.split()[0]
+            for file in host.glob("*")
+            for line in file.read_text(errors="replace").splitlines()
+            if line.startswith(("Dpkg::", "DPkg::", "APT::NeverAutoRemove", "Unattended-Upgrade"))
+        }
+        if host.is_dir()
+        else set()
+    )
+    assert not own & {line.split()[0] for line in dump.splitlines()}
+    assert "Pre-Invoke" not in dump
+
+
+@needs_apt
+def test_mirrors_replace_the_base_s_addresses(tmp_path: Path) -> None:
+    network = replace(NETWORK, apt_mirrors=(("http://a.example/", "http://mirror.example/a/"),))
+    apt = isolated(tmp_path, dict(BASE), network=network)
+    text = (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
+    apt.close()
+    assert "http://mirror.example/a/d" in text
+    assert "a.example/d x" not in text
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"etc/apt/sources.list": "deb [signed-by=/no/such.gpg] http://a.example/ x main\n"},
+            "does not hold",
+        ),
+        ({"etc/apt/sources.list": ""}, "no usable APT source"),
+        (
+            {"etc/apt/sources.list": "deb file:/ x main\ndeb cdrom:/ x main\n"},
+            "no usable APT source",
+        ),
+    ],
+)
+def test_unusable_bases_are_refused(
+    tmp_path: Path, files: dict[str, bytes | str], said: str
+) -> None:
+    with pytest.raises(ResolveError, match=said):
+        isolated(tmp_path, files)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_a_base_without_a_package_list_is_refused(tmp_path: Path) -> None:
+    layout = read_layout(
+        make_base(tmp_path / "base", {"etc/os-release": "ID=alpine\n"}, status=None)
+    )
+    with pytest.raises(ResolveError, match="no Debian or Ubuntu"):
+        IsolatedApt(read_files(layout), (), tmp_path / "work", NETWORK)
+
+
+def test_a_source_without_a_key_is_refused_unless_it_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="has no key"):
+        isolated(tmp_path, {}, (source("cuda", "http://a.example/"),))
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize(
+    "case", ["armored", "binary", "second-address", "changed", "web-page", "gone"]
+)
+def test_keys_are_checked_and_stored_under_the_right_ending(
+    tmp_path: Path, site: Site, case: str
+) -> None:
+    data = {"binary": b"\x99\x01binary", "web-page": b"<!doctype html><title>key</title>"}.get(
+        case, KEY
+    )
+    good = site.add("/key", data)
+    urls = (site.url + "/absent", good) if case in ("second-address", "changed") else (good,)
+    if case == "gone":
+        urls = (site.url + "/absent", site.url + "/absent2")
+    wanted = "0" * 64 if case == "changed" else sha256_bytes(data)
+    extra = source("cuda", site.url, key_urls=urls, key_sha256=wanted)
+    if case in ("changed", "web-page", "gone"):
+        with pytest.raises(FetchError) as caught:
+            isolated(tmp_path, {}, (extra,))
+        said = caught.value.render()
+        assert {"changed": sha256_bytes(data), "web-page": "no OpenPGP key", "gone": "absent2"}[
+            case
+        ] in said
+        if case != "web-page":
+            assert len(caught.value.faults) == 2, "every address is named"
+        return
+    apt = isolated(tmp_path, {}, (extra,))
+    stored = apt.root / "keys" / ("extra-cuda.gpg" if case == "binary" else "extra-cuda.asc")
+    assert stored.read_bytes() == data
+    assert (
+        f"Signed-By: {stored}" in (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
+    )
+    apt.close()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_user_s_curl_settings_do_not_reach_a_key(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".curlrc").write_text("proxy = http://127.0.0.1:9\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    extra = source(
+        "cuda", site.url, key_urls=(site.add("/key", KEY),), key_sha256=sha256_bytes(KEY)
+    )
+    isolated(tmp_path, {}, (extra,)).close()
+
+
+def test_expired_indexes_are_accepted_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
+    apt = isolated(tmp_path, dict(BASE))
+    assert 'Acquire::Check-Valid-Until "false";' in (apt.root / "apt.conf").read_text()
+    apt.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "hint"),
+    [
+        (
+            "E: Release file for http://u:pw@x/InRelease is expired (invalid since 9d). Updates",
+            "no longer valid",
+            "clock",
+        ),
+        (
+            "E: Release file for http://x/InRelease is not valid yet (invalid for another 3d)",
+            "clock is behind",
+            "correct the clock",
+        ),
+        (
+            "W: GPG error: http://x InRelease: The following signatures couldn't be verified: NO_PUBKEY A4B469963BF863CC",
+            "A4B469963BF863CC",
+            '"key"',
+        ),
+        (
+            "E: The repository 'http://x ./ Release' does not have a Release file.",
+            "no signed index",
+            '"suite"',
+        ),
+        (
+            "E: Failed to fetch http://x/Packages.gz  Hash Sum mismatch",
+            "not what its signature says",
+            "minutes",
+        ),
+        (
+            "Err:1 http://x InRelease\n  Could not resolve 'x'\nE: Failed to fetch http://x",
+            "cannot be fetched",
+            "http_proxy",
+        ),
+    ],
+)
+def test_a_failed_update_says_what_to_do(said: str, message: str, hint: str) -> None:
+    error = apt_errors.update_failure(said)
+    assert message in error.message
+    assert hint in error.hint
+    assert error.faults
+    assert "pw@" not in error.render()
+
+
+# -- resolving, with real packages and no network
+
+Closure = Callable[..., list[str]]
+
+
+@pytest.fixture
+def closure(tmp_path: Path) -> Closure:
+    """Resolve against the .debs that the test put into tmp_path/repo."""
+
+    def resolve(
+        *packages: str,
+        status: str = "",
+        local: Path | None = None,
+        work: str = "work",
+        extra: tuple[AptSource, ...] = (),
+    ) -> list[str]:
+        sources = extra
+        if (tmp_path / "repo").is_dir():
+            sources += (source("fix", flat_repository(tmp_path / "repo")),)
+        base = make_base(
+            tmp_path / f"base{len(list(tmp_path.glob('base*')))}", {}, STATUS + "\n" + status
+        )
+        with AptRoot(base, sources, tmp_path / work, NETWORK, local) as root:
+            debs = root.closure(packages)
+            fetch(debs, tmp_path / "got", NETWORK)
+        for deb in debs:
+            data = (tmp_path / "got" / deb.file).read_bytes()
+            assert (len(data), sha256_bytes(data)) == (deb.size, deb.sha256)
+        return [f"{d.package} {d.version} {d.architecture} {d.origin}" for d in debs]
+
+    return resolve
+
+
+@needs_apt
+def test_exactly_what_the_base_lacks(tmp_path: Path, closure: Closure) -> None:
+    repo = tmp_path / "repo"
+    make_deb(repo, "app", "1:2.0-1", Depends="liba (>= 1), libb, base-files", Recommends="extra")
+    for name in ("liba", "libb", "extra", "other", "base-files"):
+        make_deb(
+            repo,
+            name,
+            "1.0",
+            "odd-name-of-" + name + ".deb",
+            architecture="all" if name == "liba" else "amd64",
+        )
+    installed = "Package: libb\nStatus: install ok installed\nVersion: 1.0\nArchitecture: amd64\n"
+    assert closure("app", status=installed) == ["app 1:2.0-1 amd64 apt:fix", "liba 1.0 all apt:fix"]
+    assert sorted(p.name for p in (tmp_path / "got").iterdir()) == [
+        "app_2.0-1_amd64.deb",
+        "liba_1.0_all.deb",
+    ]
+    assert closure("libb", status=installed) == []
+    assert closure() == []
+
+
+@needs_apt
+def test_a_work_folder_with_blanks_and_quotes(tmp_path: Path, closure: Closure) -> None:
+    make_deb(tmp_path / "repo", "app", "1")
+    assert closure("app", work='my "own" work') == ["app 1 amd64 apt:fix"]
+    assert not list((tmp_path / 'my "own" work').iterdir())
+
+
+@needs_apt
+def test_every_package_at_fault_is_named_with_what_would_be_right(
+    tmp_path: Path, closure: Closure
+) -> None:
+    repo = tmp_path / "repo"
+    make_deb(repo, "cmake", "3.25.1-1")
+    make_deb(repo, "nasm", "2.16.01-1")
+    make_deb(repo, "exim", "4", Provides="mail-agent")
+    with pytest.raises(ResolveError) as caught:
+        closure("cmkae", "nasm=2.16.0-1", "mail-agent", "ninja")
+    said = {fault.where: fault.problem + fault.expected for fault in caught.value.faults}
+    assert 'did you mean "cmake"' in said["cmkae"]
+    assert "2.16.01-1" in said["nasm=2.16.0-1"]
+    assert "ninja" in said
+    with pytest.raises(ResolveError) as caught:
+        make_deb(repo, "postfix", "3", Provides="mail-agent")
+        closure("mail-agent")
+    assert "one of: exim, postfix" in caught.value.render()
+
+
+@needs_apt
+def test_unmet_dependencies_removals_downgrades_and_holds_are_told_apart(
+    tmp_path: Path, closure: Closure
+) -> None:
+    repo = tmp_path / "repo"
+    make_deb(repo, "app", "1", Depends="missing-lib (>= 2), gone-too")
+    make_deb(repo, "rival", "1", Conflicts="held")
+    make_deb(repo, "held", "2")
+    make_deb(repo, "held", "1")
+    make_deb(repo, "newer", "1", Depends="held (>= 2)")
+    held = "Package: held\nStatus: {} ok installed\nVersion: {}\nArchitecture: amd64\n"
+    with pytest.raises(ResolveError) as caught:
+        closure("app")
+    assert caught.value.faults[0].where == "app"
+    assert "missing-lib (>= 2)" in caught.value.faults[0].problem
+    assert caught.value.faults[1].where == "app"
+    assert "gone-too" in caught.value.faults[1].problem
+    with pytest.raises(ResolveError, match="no set of") as caught:
+        closure("rival", status=held.format("install", 2))
+    assert "held\n      is in the base image and would have to be removed" in caught.value.render()
+    with pytest.raises(ResolveError) as caught:
+        closure("held=1", status=held.format("install", 2))
+    assert "holds a newer version" in caught.value.render()
+    with pytest.raises(ResolveError) as caught:
+        closure("newer", "held=2", status=held.format("hold", 1))
+    assert "apt-mark hold" in caught.value.render()
+
+
+def nvidia(repo: Path, *builds: str) -> None:
+    for build in builds:
+        make_deb(repo, "libnvinfer8", build)
+        make_deb(repo, "libnvinfer-plugin8", build, Depends="libnvinfer8 (>= 8)")
+        make_deb(repo, "python3-libnvinfer", build, Depends="libnvinfer8, libnvinfer-plugin8")
+
+
+@needs_apt
+def test_dependencies_follow_the_pinned_cuda_build(tmp_path: Path, closure: Closure) -> None:
+    nvidia(
+        tmp_path / "repo",
+        "8.6.1.6-1+cuda11.8",
+        "8.6.1.6-1+cuda12.0",
+        "8.5.3-1+cuda11.8",
+        "8.7.0-1+cuda11.8",
+        "10.0.1-1+cuda12.4",
+    )
+    got = closure("python3-libnvinfer=8.6.1.6-1+cuda11.8")
+    assert [line.split()[1] for line in got] == ["8.6.1.6-1+cuda11.8"] * 3
+
+
+@needs_apt
+def test_a_dependency_of_another_cuda_build_is_refused_by_name(
+    tmp_path: Path, closure: Closure
+) -> None:
+    repo = tmp_path / "repo"
+    nvidia(repo, "8.6.1.6-1+cuda12.0")
+    make_deb(repo, "tensorrt", "8.6.1.6-1+cuda11.8", Depends="libnvinfer-plugin8")
+    with pytest.raises(ResolveError) as caught:
+        closure("tensorrt=8.6.1.6-1+cuda11.8")
+    assert "CUDA 11.8" in caught.value.message
+    assert [fault.where for fault in caught.value.faults] == ["libnvinfer-plugin8", "libnvinfer8"]
+    assert "8.6.1.6-1+cuda12.0" in caught.value.faults[0].problem
+    assert "no source has one" in caught.value.faults[0].expected
+
+
+@needs_apt
+def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
+    inner = tmp_path / "inner"
+    nvidia(inner, "8.6.1.6-1+cuda11.8", "8.6.1.6-1+cuda12.0")
+    flat_repository(inner)
+    place = "var/nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8"
+    files = {f"{place}/{p.name}": p.read_bytes() for p in inner.iterdir()}
+    local = make_deb(
+        tmp_path, "nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8", "1.0-1", files=files
+    )
+    got = closure("libnvinfer-plugin8=8.6.1.6-1+cuda11.8", local=local)
+    assert got == [
+        "libnvinfer-plugin8 8.6.1.6-1+cuda11.8 amd64 apt:local-repo",
+        "libnvinfer8 8.6.1.6-1+cuda11.8 amd64 apt:local-repo",
+    ]
+    with pytest.raises(ResolveError, match="no local-repository package"):
+        closure("x", local=make_deb(tmp_path, "plain", "1", files={"usr/bin/x": b""}))
+
+
+@needs_apt
+def test_working_files_are_gone_after_a_failure(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", {})
+    root = AptRoot(
+        base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK
+    )
+    with pytest.raises(FetchError), root:
+        pass
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_offline_is_respected(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", dict(BASE))
+    with (
+        pytest.raises(FetchError, match="GAPFORGE_OFFLINE"),
+        AptRoot(base, (), tmp_path / "work", replace(NETWORK, offline=True)),
+    ):
+        pass
+
+
+def test_piped_output_is_exact_and_failures_are_told(tmp_path: Path) -> None:
+    def feed(pipe: IO[bytes]) -> None:
+        pipe.write(b"\r\n\xff" * 99999)
+
+    with process.piped(["cat"], feed=feed) as output:
+        assert output.read() == b"\r\n\xff" * 99999
+    with (
+        pytest.raises(ToolError, match="no-such-file"),
+        process.piped(["cat", "/no-such-file"]) as output,
+    ):
+        assert output.read() == b""

@@ -1,0 +1,298 @@
+"""Downloads: what is promised when servers cut, lie, hide and change their files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from pathlib import Path
+
+import pytest
+
+from gapforge.base.errors import FetchError
+from gapforge.base.progress import Progress
+from gapforge.store.store import Store
+from gapforge.sync.download import Downloader, Got, Want
+from gapforge.sync.network import Network
+from servers import Behaviour, file_server
+
+BODY = random.Random(7).randbytes(300_000)
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+def downloader(tmp_path: Path, **network: object) -> Downloader:
+    settings = {"retries": 2, **network}
+    return Downloader(
+        Store(tmp_path / "store"), Network(**settings), Progress("t", out=io.StringIO())
+    )  # type: ignore[arg-type]
+
+
+def fetch(
+    tmp_path: Path,
+    *urls: str,
+    file: str = "x.tar.gz",
+    sha: str = SHA,
+    size: int = 0,
+    **network: object,
+) -> Got:
+    return downloader(tmp_path, **network).fetch([Want(file, urls, sha, size)])[0]
+
+
+def fault(error: pytest.ExceptionInfo[FetchError]) -> str:
+    return "\n".join(f"{f.where}: {f.problem}" for f in error.value.faults)
+
+
+def named_finally(tmp_path: Path) -> list[str]:
+    return [p.name for p in (tmp_path / "store" / "sha256").rglob("*") if p.is_file()]
+
+
+def test_plain(tmp_path: Path) -> None:
+    with file_server() as site:
+        got = fetch(tmp_path, site.add("/x.tar.gz", BODY))
+    store = Store(tmp_path / "store")
+    assert (got.sha256, got.size) == (SHA, len(BODY))
+    assert store.path(SHA).read_bytes() == BODY
+    assert store.path(SHA).stat().st_mode & 0o777 == 0o444
+    assert list((tmp_path / "store" / "partial").iterdir()) == []
+
+
+def test_cut_connections_resume_where_they_stopped(tmp_path: Path) -> None:
+    with file_server() as site:
+        # 300 kB in pieces of 20 kB: many more cuts than retries, because every one made progress.
+        fetch(tmp_path, site.add("/x", BODY, cut_after=20_000, etag='"v1"'), retries=1)
+        offsets = [int(r[6:-1] or 0) if r else 0 for _, r in site.log]
+    assert len(offsets) == 15
+    assert offsets == sorted(set(offsets)), "a byte was asked for twice"
+
+
+def test_partial_of_a_killed_run_is_taken_up(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    loader.store.partial(f"{SHA}.part").write_bytes(BODY[:123_456])
+    with file_server() as site:
+        loader.fetch([Want("x", (site.add("/x", BODY),), SHA)])
+        assert [r for _, r in site.log] == ["bytes=123456-"]
+        assert site.sent == len(BODY) - 123_456
+
+
+def test_complete_partial_needs_no_request(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    loader.store.partial(f"{SHA}.part").write_bytes(BODY)
+    with file_server() as site:
+        loader.fetch([Want("x", (site.add("/x", BODY),), SHA, len(BODY))])
+        assert site.log == []
+
+
+@pytest.mark.parametrize(
+    "wreck", [b"rubbish" * 100, BODY[:1000] + b"x" + BODY[1001:200_000], BODY + b"more"]
+)
+def test_damaged_partial_is_fetched_once_more_in_one_go(tmp_path: Path, wreck: bytes) -> None:
+    loader = downloader(tmp_path)
+    loader.store.partial(f"{SHA}.part").write_bytes(wreck)
+    with file_server() as site:
+        loader.fetch([Want("x", (site.add("/x", BODY),), SHA)])
+    assert loader.store.path(SHA).read_bytes() == BODY
+
+
+def test_server_without_ranges_sends_all_again(tmp_path: Path) -> None:
+    with file_server() as site:
+        fetch(tmp_path, site.add("/x", BODY, cut_after=100_000, cuts=1, ranges=False))
+        assert len(site.log) == 2
+
+
+def test_server_that_resumes_at_the_wrong_place(tmp_path: Path) -> None:
+    with file_server() as site:
+        fetch(tmp_path, site.add("/x", BODY, cut_after=100_000, cuts=1, wrong_range=True))
+    assert Store(tmp_path / "store").intact(SHA)
+
+
+def test_file_that_changed_between_two_attempts_is_not_mixed(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        url = site.add("/x", BODY, etag='"new"')
+        loader.store.partial(f"{SHA}.part").write_bytes(b"old" * 1000)
+        loader.store.partial(f"{SHA}.json").write_text(f'{{"url": "{url}", "etag": "\\"old\\""}}')
+        loader.fetch([Want("x", (url,), SHA)])
+        assert site.heads[0]["If-Range"] == '"old"'
+        assert len(site.log) == 1
+
+
+def test_busy_server_is_asked_again(tmp_path: Path) -> None:
+    with file_server() as site:
+        fetch(tmp_path, site.add("/x", BODY, fail_times=2))
+        assert len(site.log) == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_answers_that_waiting_cannot_heal_are_not_repeated(tmp_path: Path, status: int) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY, status=status))
+    assert len(site.log) == 1
+    assert str(status) in fault(error)
+
+
+def test_next_address_when_one_fails(tmp_path: Path) -> None:
+    with file_server() as site:
+        gone, wrong = site.url + "/gone", site.add("/wrong", b"other bytes")
+        got = fetch(tmp_path, gone, wrong, site.add("/x", BODY))
+        assert got.url == site.url + "/x"
+
+
+def test_wrong_hash_is_never_named_and_never_repeated(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY[:-1] + b"?"))
+    assert len(site.log) == 1
+    assert SHA in fault(error) and "expected" in fault(error)
+    assert named_finally(tmp_path) == []
+    assert list((tmp_path / "store" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<!DOCTYPE html><title>Sign in</title>",
+        b"\n <html lang=en>",
+        b"\xef\xbb\xbf<!doctype HTML>",
+    ],
+)
+@pytest.mark.parametrize("size", [0, len(BODY)])
+def test_login_page_is_named_as_such(tmp_path: Path, page: bytes, size: int) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", page, content_type="text/html"), size=size)
+    assert "web page" in fault(error)
+
+
+def test_wrong_size_is_seen_before_the_bytes_come(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY), size=10)
+    assert "expected 10" in fault(error)
+    assert not list((tmp_path / "store" / "partial").iterdir())
+
+
+def test_endless_answer_is_stopped_at_the_expected_size(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY, no_length=True), size=1000)
+    assert "more than the expected 1000" in fault(error)
+
+
+def test_cut_without_a_length_is_found_by_the_size(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY[:1000], no_length=True), size=len(BODY))
+    assert "1000" in fault(error)
+
+
+def test_redirects_are_followed_but_not_into_the_disk(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(BODY)
+    with file_server() as site:
+        target = site.add("/there", BODY)
+        fetch(tmp_path, site.add("/a", b"", redirect=target))
+        with pytest.raises(FetchError):
+            fetch(tmp_path / "2", site.add("/b", b"", redirect=f"file://{secret}"))
+
+
+def test_all_failures_are_told_and_the_rest_is_kept(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        wants = [
+            Want("a", (site.url + "/a",), "a" * 64),
+            Want("b", (site.add("/b", BODY),), SHA),
+            Want("c", (site.url + "/c",), "c" * 64),
+        ]
+        with pytest.raises(FetchError) as error:
+            loader.fetch(wants)
+    assert {f.where for f in error.value.faults} == {"a", "c"}
+    assert loader.store.has(SHA)
+
+
+def test_same_file_twice_is_fetched_once(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        url = site.add("/b", BODY)
+        assert len(loader.fetch([Want("b", (url,), SHA), Want("b2", (url,), SHA)])) == 2
+        assert len(site.log) == 1
+
+
+def test_progress_ends_at_the_exact_number_of_bytes(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        loader.fetch(
+            [Want("b", (site.add("/b", BODY, cut_after=70_000, ranges=False, cuts=2),), SHA)]
+        )
+    assert loader.progress.done == loader.progress.total == len(BODY)
+
+
+def test_offline_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        fetch(tmp_path, site.add("/x", BODY), offline=True)
+    assert "GAPFORGE_OFFLINE" in error.value.message
+    assert site.log == []
+
+
+def test_mirror_replaces_the_address(tmp_path: Path) -> None:
+    with file_server() as site:
+        site.add("/mirror/a/x", BODY)
+        got = fetch(
+            tmp_path,
+            "https://upstream.invalid/a/x",
+            url_mirrors=(("https://upstream.invalid/", site.url + "/mirror/"),),
+        )
+    assert got.url == "https://upstream.invalid/a/x", (
+        "the lock names the upstream, not this machine's mirror"
+    )
+
+
+def test_proxy_is_used(tmp_path: Path) -> None:
+    with file_server() as proxy:
+        proxy.paths["http://upstream.invalid/x"] = Behaviour(body=BODY)
+        fetch(
+            tmp_path,
+            "http://upstream.invalid/x",
+            proxies=(("http_proxy", proxy.url), ("no_proxy", "")),
+        )
+        assert proxy.log[0][0] == "http://upstream.invalid/x"
+
+
+def test_netrc_gives_the_login(tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password open-sesame\n")
+    with file_server() as site:
+        url = site.add("/x", BODY, needs_login="Basic c29tZW9uZTpvcGVuLXNlc2FtZQ==")
+        with pytest.raises(FetchError) as error:
+            fetch(tmp_path, url)
+        assert "login needed" in fault(error)
+        fetch(tmp_path, url, netrc=netrc)
+
+
+def test_messages_hold_no_token(tmp_path: Path) -> None:
+    with file_server() as site, pytest.raises(FetchError) as error:
+        address = site.url.replace("http://", "http://user:hunter2@") + "/x?token=canary"
+        fetch(tmp_path, address)
+    assert "hunter2" not in fault(error) and "canary" not in fault(error)
+
+
+def test_file_address(tmp_path: Path) -> None:
+    (tmp_path / "a b").write_bytes(BODY)
+    fetch(tmp_path, (tmp_path / "a b").as_uri())
+    with pytest.raises(FetchError) as error:
+        fetch(tmp_path / "2", (tmp_path / "none").as_uri())
+    assert "does not exist" in fault(error)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    with file_server() as site:
+        got = fetch(tmp_path, site.add("/x", b""), sha=hashlib.sha256(b"").hexdigest())
+    assert got.size == 0
+
+
+def test_unknown_hash_is_recorded(tmp_path: Path) -> None:
+    with file_server() as site:
+        assert fetch(tmp_path, site.add("/x", BODY), sha="").sha256 == SHA
+
+
+def test_missing_curl_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gapforge.base.errors import ToolError
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError) as error:
+        fetch(tmp_path, "http://127.0.0.1:9/x")
+    assert "curl" in error.value.message

@@ -1,0 +1,574 @@
+"""OCI layouts: what is read, what is refused, and what a base image tells about itself."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapforge.base import process
+from gapforge.base.errors import FetchError, ResolveError, TargetError, ToolError
+from gapforge.base.progress import Progress
+from gapforge.model.preset import BaseImage
+from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
+from gapforge.sync import base_image_facts, mmdebstrap, oci_layout
+from gapforge.sync.base_image_facts import facts, read_files
+from gapforge.sync.docker_archive import import_archive
+from gapforge.sync.fetch_base_images import look, split_reference
+from gapforge.sync.mmdebstrap import clean_tar
+from gapforge.sync.network import Network, NoAnswerError
+from raised import assert_error
+
+pytestmark = pytest.mark.every_python
+
+# In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
+Tree = Mapping[str, "bytes | str | None"]
+STATUS = b"Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n\n"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_image_facts, "_seen", {})
+
+
+def tar_of(tree: Tree) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in tree.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+                continue
+            if content is None:
+                member.type = tarfile.DIRTYPE
+            else:
+                member.type = tarfile.SYMTYPE if content.startswith("-> ") else tarfile.LNKTYPE
+                member.linkname = content[3:]
+            archive.addfile(member)
+    return out.getvalue()
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout
+
+
+PACKERS = {"plain": bytes, "gzip": gzip.compress, "zstd": zstd}
+
+
+def make(
+    folder: Path,
+    trees: Sequence[Tree],
+    packing: str = "plain",
+    env: Sequence[str] = (),
+    architecture: str = "amd64",
+    media: str = oci_layout.LAYER_TYPE,
+) -> Path:
+    layers, diff_ids = [], []
+    for tree in trees:
+        raw = tar_of(tree)
+        diff_ids.append("sha256:" + hashlib.sha256(raw).hexdigest())
+        layers.append(oci_layout.add_blob(folder, PACKERS[packing](raw), media))
+    config = {
+        "os": "linux",
+        "architecture": architecture,
+        "config": {"Env": list(env)},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+    digest = oci_layout.add_blob(folder, json.dumps(config).encode(), oci_layout.CONFIG_TYPE)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci_layout.MANIFEST_TYPE,
+        "config": digest.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    oci_layout.write_layout(
+        folder, oci_layout.add_blob(folder, json.dumps(manifest).encode(), oci_layout.MANIFEST_TYPE)
+    )
+    return folder
+
+
+def files_of(folder: Path) -> base_image_facts.ImageFiles:
+    return read_files(oci_layout.read_layout(folder))
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_layers_of_every_compression_are_read(tmp_path: Path, packing: str) -> None:
+    if packing == "zstd" and not shutil.which("zstd"):
+        pytest.skip("zstd is not installed")
+    folder = make(
+        tmp_path,
+        [{"etc/os-release": b"ID=ubuntu\nVERSION_ID='22.04'\n"}, {"./var/lib/dpkg/status": STATUS}],
+        packing,
+    )
+    layout = oci_layout.read_layout(folder)
+    found = facts(layout, read_files(layout))
+    assert (found.os_id, found.os_version, found.cuda, found.cudnn) == ("ubuntu", "22.04", "", "")
+    assert files_of(folder).read("/var/lib/dpkg/status") == STATUS
+
+
+def test_compression_is_told_by_the_bytes_not_by_the_label(tmp_path: Path) -> None:
+    folder = make(tmp_path, [{"etc/os-release": b"ID=x\n"}], media=oci_layout.LAYER_TYPE + "+gzip")
+    assert files_of(folder).text("etc/os-release") == "ID=x\n"
+
+
+def test_zstd_layers_without_zstd_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "image", [{"a": b"x"}])
+    layer = oci_layout.read_layout(folder).layers[0]
+    data = b"\x28\xb5\x2f\xfd" + b"rest"
+    fake = oci_layout.add_blob(folder, data, layer.media_type)
+    layout = oci_layout.read_layout(folder)
+    broken = oci_layout.Layout(
+        folder, layout.manifest, layout.config_blob, (fake,), layout.diff_ids, layout.config
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError) as caught:
+        read_files(broken)
+    assert "zstd" in caught.value.message
+    assert "apt-get install zstd" in caught.value.hint
+
+
+def test_whiteouts_hide_what_is_below_and_only_that(tmp_path: Path) -> None:
+    lower = {
+        "etc/apt/sources.list": b"old",
+        "etc/apt/sources.list.d/a.list": b"a",
+        "etc/apt/sources.list.d/b.list": b"b",
+        "usr/share/keyrings/k.gpg": b"k",
+        "etc/os-release": b"ID=old\n",
+    }
+    upper = {
+        "etc/apt/.wh.sources.list": b"",
+        "etc/apt/sources.list.d/.wh..wh..opq": b"",
+        "etc/apt/sources.list.d/c.list": b"c",
+        "usr/share/.wh.keyrings": b"",
+        "usr/share/keyrings/new.gpg": b"n",
+        ".wh.nothing": b"",
+    }
+    files = files_of(make(tmp_path, [lower, upper]))
+    assert files.read("etc/apt/sources.list") is None
+    assert files.names("etc/apt/sources.list.d") == ["c.list"]
+    assert files.names("usr/share/keyrings") == ["new.gpg"]
+    assert files.text("etc/os-release") == "ID=old\n"
+
+
+def test_a_whiteout_does_not_hide_its_own_layer_whatever_the_order(tmp_path: Path) -> None:
+    upper = {"etc/apt/sources.list": b"new", "etc/apt/.wh.sources.list": b""}
+    assert (
+        files_of(make(tmp_path, [{"etc/apt/sources.list": b"old"}, upper])).read(
+            "etc/apt/sources.list"
+        )
+        == b"new"
+    )
+
+
+def test_a_file_or_link_in_place_of_a_folder_hides_what_was_in_it(tmp_path: Path) -> None:
+    lower = {"etc/apt/sources.list.d/a.list": b"a", "usr/share/keyrings/k.gpg": b"k"}
+    upper = {"etc/apt/sources.list.d": "-> /usr/share/keyrings", "usr/share": None}
+    files = files_of(make(tmp_path, [lower, upper]))
+    assert files.names("etc/apt/sources.list.d") == ["k.gpg"]
+    top = {"etc/apt/sources.list.d": None, "etc/apt/sources.list.d/z.list": b"z"}
+    files = files_of(make(tmp_path / "2", [lower, upper, top]))
+    assert files.names("etc/apt/sources.list.d") == ["z.list"]
+
+
+def test_hard_links_have_their_target_s_bytes(tmp_path: Path) -> None:
+    lower = {"etc/apt/sources.list": b"one"}
+    upper = {
+        "etc/apt/sources.list.d/b.list": b"two",
+        "etc/apt/sources.list.d/c.list": "=> etc/apt/sources.list.d/b.list",
+        "etc/apt/sources.list.d/d.list": "=> etc/apt/sources.list",
+    }
+    files = files_of(make(tmp_path, [lower, upper]))
+    assert (
+        files.read("etc/apt/sources.list.d/c.list"),
+        files.read("etc/apt/sources.list.d/d.list"),
+    ) == (b"two", b"one")
+
+
+@pytest.mark.parametrize(
+    "target", ["../usr/lib/os-release", "/usr/lib/os-release", "../../../../usr/lib/os-release"]
+)
+def test_links_are_followed_inside_the_image_only(tmp_path: Path, target: str) -> None:
+    folder = make(
+        tmp_path, [{"usr/lib/os-release": b"ID=inside\n", "etc/os-release": f"-> {target}"}]
+    )
+    assert files_of(folder).text("etc/os-release") == "ID=inside\n"
+
+
+def test_a_link_to_a_file_of_this_machine_leads_nowhere(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    folder = make(
+        tmp_path / "image",
+        [{"etc/apt/sources.list": f"-> {secret}", "etc/apt/x": "-> ../../../../etc/passwd"}],
+    )
+    files = files_of(folder)
+    assert files.read("etc/apt/sources.list") is None
+    assert files.read("etc/apt/x") is None
+    assert files.read("../../etc/passwd") is None
+
+
+def test_a_loop_of_links_is_an_error_not_a_hang(tmp_path: Path) -> None:
+    folder = make(
+        tmp_path,
+        [
+            {
+                "etc/os-release": "-> ../usr/lib/os-release",
+                "usr/lib/os-release": "-> /etc/os-release",
+            }
+        ],
+    )
+    with pytest.raises(FetchError, match="loop"):
+        files_of(folder).read("etc/os-release")
+
+
+@pytest.mark.parametrize("name", ["../etc/passwd", "etc/../../x", "a/.."])
+def test_layers_with_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FetchError, match="unsafe name"):
+        files_of(make(tmp_path, [{name: b"x"}]))
+
+
+@pytest.mark.parametrize("which", ["manifest", "config", "layer"])
+@pytest.mark.parametrize("fault", ["flipped", "short", "long", "missing"])
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+def test_every_damaged_blob_is_named(tmp_path: Path, which: str, fault: str, packing: str) -> None:
+    folder = make(tmp_path, [{"etc/os-release": b"ID=x\n" * 400}], packing)
+    layout = oci_layout.read_layout(folder)
+    blob = {"manifest": layout.manifest, "config": layout.config_blob, "layer": layout.layers[0]}[
+        which
+    ]
+    path = blob.path(folder)
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if fault == "flipped":
+        data[len(data) // 2] ^= 1
+    elif fault == "short":
+        data = data[:-1]
+    elif fault == "long":
+        data += b"\0"
+    if fault != "missing":
+        path.write_bytes(data)
+    with pytest.raises(FetchError) as caught:
+        read_files(oci_layout.read_layout(folder))
+    assert path.name in caught.value.render()
+    if fault != "missing":
+        assert hashlib.sha256(data).hexdigest() in caught.value.render()
+
+
+def test_a_layer_that_unpacks_to_other_bytes_than_the_configuration_says(tmp_path: Path) -> None:
+    folder = make(tmp_path, [{"a": b"x"}], "gzip")
+    layout = oci_layout.read_layout(folder)
+    config = json.loads(layout.config_blob.path(folder).read_bytes())
+    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
+    oci_layout.add_image(folder, json.dumps(config).encode(), list(layout.layers))
+    with pytest.raises(FetchError, match="other bytes"):
+        files_of(folder)
+
+
+def edited(folder: Path, change: Any) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    change(index)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda i: i["manifests"][0].update(digest="sha512:" + "0" * 128), "unsupported digest"),
+        (
+            lambda i: i["manifests"][0].update(digest="sha256:../../../../etc/passwd"),
+            "unsupported digest",
+        ),
+        (lambda i: i["manifests"][0].update(size="12"), "unusable size"),
+        (lambda i: i["manifests"].append(dict(i["manifests"][0])), "names 2"),
+        (lambda i: i.update(manifests=[]), "names 0"),
+        (lambda i: i.pop("manifests"), "manifests"),
+    ],
+)
+def test_unusable_indexes_are_refused(tmp_path: Path, change: Any, said: str) -> None:
+    folder = make(tmp_path, [{"a": b"x"}])
+    edited(folder, change)
+    with pytest.raises(FetchError, match=said):
+        oci_layout.read_layout(folder)
+
+
+def test_another_platform_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="arm64"):
+        oci_layout.read_layout(make(tmp_path, [{"a": b"x"}], architecture="arm64"))
+
+
+def test_cuda_and_cudnn_come_from_the_image(tmp_path: Path) -> None:
+    env = ["CUDA_VERSION=11.8.0", "NV_CUDNN_VERSION=8.6.0.163"]
+    release = {"etc/os-release": b'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="22.04"\nBROKEN="\n'}
+    layout = oci_layout.read_layout(make(tmp_path / "1", [release], env=env))
+    assert facts(layout, read_files(layout)) == base_image_facts.Facts(
+        "ubuntu", "22.04", "11.8.0", "8.6.0.163"
+    )
+    status = (
+        b"Package: libcudnn8\nStatus: hold ok installed\nVersion: 8.9.6.50-1+cuda11.8\n\n"
+        b"Package: libcudnn8-dev\nStatus: install ok installed\nVersion: 1-1\n\n"
+        b"Package: libcudnn9-cuda-12\nStatus: deinstall ok config-files\nVersion: 9.0-1\n"
+    )
+    layout = oci_layout.read_layout(
+        make(tmp_path / "2", [release, {"var/lib/dpkg/status": status}], env=env)
+    )
+    assert facts(layout, read_files(layout)).cudnn == "8.9.6.50"
+
+
+def test_same_image_same_bytes(tmp_path: Path) -> None:
+    a, b = (make(tmp_path / name, [{"x": b"1"}]) for name in "ab")
+    assert (a / "index.json").read_bytes() == (b / "index.json").read_bytes()
+    assert sorted(p.name for p in a.rglob("*")) == sorted(p.name for p in b.rglob("*"))
+
+
+# -- docker save archives
+
+
+def save(
+    file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "w", links: bool = False
+) -> str:
+    """What `docker save` writes; gives the config digest of the last image."""
+    members: dict[str, bytes | str | None] = {}
+    listed = []
+    config = b""
+    for tag, trees in images:
+        raws = [tar_of(tree) for tree in trees]
+        ids = [hashlib.sha256(raw).hexdigest() for raw in raws]
+        config = json.dumps(
+            {
+                "os": "linux",
+                "architecture": "amd64",
+                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{i}" for i in ids]},
+                "container": "kept as it is",
+            }
+        ).encode()
+        names = []
+        for number, (raw, layer) in enumerate(zip(raws, ids, strict=True)):
+            name = f"{layer}/layer.tar"
+            if links and number == 0:
+                members["shared/layer.tar"] = raw
+                members[name] = "-> ../shared/layer.tar"
+            else:
+                members[name] = raw
+            names.append(name)
+        digest = hashlib.sha256(config).hexdigest()
+        members[f"{digest}.json"] = config
+        listed.append({"Config": f"{digest}.json", "RepoTags": [tag], "Layers": names})
+    members["manifest.json"] = json.dumps(listed).encode()
+    plain = tar_of(members)
+    file.write_bytes(gzip.compress(plain) if mode == "gz" else plain)
+    return "sha256:" + hashlib.sha256(config).hexdigest()
+
+
+@pytest.mark.parametrize("mode", ["w", "gz"])
+@pytest.mark.parametrize("links", [False, True])
+def test_an_archive_keeps_the_image_s_id(tmp_path: Path, mode: str, links: bool) -> None:
+    file = tmp_path / "image.tar"
+    image_id = save(
+        file, [("cuda:11.8", [{"etc/os-release": b"ID=ubuntu\n"}, {"b": b"2"}])], mode, links
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    assert import_archive(file, out) == "cuda:11.8"
+    layout = oci_layout.read_layout(out)
+    assert layout.config_blob.digest == image_id
+    assert read_files(layout).text("etc/os-release") == "ID=ubuntu\n"
+    assert len(list((out / "blobs/sha256").iterdir())) == 4, (
+        "nothing but the image may stay in the layout"
+    )
+    assert sorted(p.name for p in (out / "blobs").iterdir()) == ["sha256"]
+
+
+def test_an_archive_of_two_images_names_both(tmp_path: Path) -> None:
+    file = tmp_path / "two.tar"
+    save(file, [("a:1", [{"a": b"1"}]), ("b:2", [{"b": b"2"}])])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FetchError) as caught:
+        import_archive(file, tmp_path / "out")
+    assert "holds 2 images" in caught.value.message
+    assert "a:1, b:2" in caught.value.render()
+    assert "docker save a:1" in caught.value.hint
+
+
+@pytest.mark.parametrize("broken", ["no-tar", "cut", "empty-tar", "loop"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "image.tar"
+    save(file, [("a:1", [{"a": b"1" * 5000}])])
+    if broken == "no-tar":
+        file.write_bytes(b"<html>not an archive</html>" * 100)
+    elif broken == "cut":
+        file.write_bytes(file.read_bytes()[:3000])
+    elif broken == "empty-tar":
+        file.write_bytes(tar_of({}))
+    else:
+        manifest = json.dumps([{"Config": "x", "RepoTags": None, "Layers": []}]).encode()
+        file.write_bytes(tar_of({"manifest.json": manifest, "x": "-> y", "y": "-> x"}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FetchError, match="not a usable"):
+        import_archive(file, tmp_path / "out")
+
+
+# -- images made from packages
+
+
+def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte(
+    tmp_path: Path,
+) -> None:
+    kept: Tree = {
+        "./etc/apt/sources.list": b"deb x y z",
+        "./var/lib/dpkg/status": STATUS,
+        "./var/log/btmp": b"",
+        "./var/lib/apt/lists": None,
+        "./dev": None,
+        "./usr/bin/sh": "-> dash",
+        "./usr/share/" + "long/" * 40 + "name": b"long",
+        "./etc/hostname.d": b"kept",
+    }
+    dropped: Tree = {
+        "./etc/hostname": b"builder-7",
+        "./etc/resolv.conf": b"nameserver 10.0.0.1",
+        "./dev/null": b"",
+        "./etc/machine-id": b"",
+        "./var/lib/apt/lists/mirror_Release": b"x",
+        "./var/log/dpkg.log": b"today",
+        "./var/cache/apt/pkgcache.bin": b"x",
+        "./var/lib/dpkg/status-old": b"x",
+        "./etc/shadow-": b"x",
+        "./etc/apt/apt.conf.d/99mmdebstrap": b"CAInfo",
+        "./var/lib/apt/lists/partial": None,
+        "./var/cache/debconf/config.dat-old": b"x",
+    }
+    mixed = (
+        {
+            name: tree[name]
+            for pair in zip(list(kept), list(dropped), strict=False)
+            for name, tree in ((pair[0], kept), (pair[1], dropped))
+        }
+        | dict(dropped)
+        | dict(kept)
+    )
+    file = tmp_path / "made.tar"
+    file.write_bytes(tar_of(mixed))
+    out = io.BytesIO()
+    digest, size = clean_tar(file, out)
+    assert (hashlib.sha256(out.getvalue()).hexdigest(), len(out.getvalue())) == (digest, size)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        assert {m.name for m in archive} == set(kept)
+    again = io.BytesIO()
+    file.write_bytes(out.getvalue())
+    assert clean_tar(file, again)[0] == digest
+
+
+def test_extended_attributes_survive(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("usr/bin/ping")
+        member.pax_headers = {"SCHILY.xattr.security.capability": "\x01\x02cap"}
+        archive.addfile(member)
+    file = tmp_path / "x.tar"
+    file.write_bytes(raw.getvalue())
+    out = io.BytesIO()
+    clean_tar(file, out)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        assert (
+            archive.getmembers()[0].pax_headers["SCHILY.xattr.security.capability"] == "\x01\x02cap"
+        )
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("nvidia/cuda", ("nvidia/cuda", "latest", "")),
+        ("localhost:5000/x", ("localhost:5000/x", "latest", "")),
+        ("localhost:5000/x:1", ("localhost:5000/x", "1", "")),
+        ("x@sha256:ab", ("x", "", "sha256:ab")),
+        ("x:1@sha256:ab", ("x", "1", "sha256:ab")),
+    ],
+)
+def test_references(reference: str, parts: tuple[str, str, str]) -> None:
+    assert split_reference(reference) == parts
+
+
+class Refused:
+    """A process.stream() whose program says one thing and fails; ``env`` is what it was started with."""
+
+    def __init__(self, said: str) -> None:
+        self.said, self.env = said, dict[str, Any]()
+
+    def __call__(self, argv: Sequence[str], on_line: Any, *, env: Mapping[str, Any]) -> int:
+        self.env = dict(env)
+        on_line(self.said)
+        return 1
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_mmdebstrap_runs_in_english(
+    tmp_path: Path, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    monkeypatch.setenv("LANGUAGE", "ko:en")  # even in C.UTF-8 gettext would follow it
+    stream = Refused("E: Unable to locate package nosuch")
+    monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(ResolveError) as caught:
+        mmdebstrap.make(
+            BaseImage(suite="bookworm"), 0, tmp_path, Network(), Progress("test", quiet=True)
+        )
+    assert (stream.env["LC_ALL"], stream.env["LANGUAGE"]) == ("C.UTF-8", None)
+    label = BaseImage(suite="bookworm").label
+    assert_error(caught.value, ResolveError, label=label, detail=stream.said)
+
+
+# -- out of a registry
+
+
+SKOPEO = 'time="2026-01-01T00:00:00Z" level=fatal msg="Error parsing image name: {}"'
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where PATH has skopeo; what is written there is the program."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin" / "skopeo"
+
+
+def unanswered(said: str, skopeo: Path) -> FetchError:
+    skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    skopeo.chmod(0o755)
+    with pytest.raises(FetchError) as caught:
+        look(BaseImage(image="registry.example/denied/x:404"), Network())
+    return caught.value
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_skopeo_errors_decide_in_every_language(
+    skopeo: Path, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", lang)
+    login = unanswered(SKOPEO.format("unauthorized: authentication required"), skopeo)
+    assert isinstance(login, NoAnswerError)
+    assert "skopeo login registry.example" in login.hint
+    assert login.reason == Reason(code=LOGIN_REQUIRED, server="registry:registry.example")
+    assert not isinstance(unanswered(SKOPEO.format("manifest unknown"), skopeo), NoAnswerError)
+    for silent in (unanswered(SKOPEO.format("i/o timeout"), skopeo), unanswered("", skopeo)):
+        assert isinstance(silent, NoAnswerError)
+        assert silent.reason == Reason(code=NO_ANSWER, server="registry:registry.example")
+    skopeo.chmod(0o644)
+    monkeypatch.setenv("PATH", str(skopeo.parent))
+    with pytest.raises(NoAnswerError) as caught:
+        look(BaseImage(image="registry.example/x:1"), Network())
+    # skopeo cannot be started, so a login would not help.
+    assert caught.value.reason.code == NO_ANSWER

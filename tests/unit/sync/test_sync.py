@@ -1,0 +1,506 @@
+"""The whole of sync in a small world: what is asked for, what is kept, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapforge.base.errors import BusyError, FetchError, GatedError, LockError, ResolveError
+from gapforge.base.files import exclusive
+from gapforge.base.project import Project
+from gapforge.cli import main as cli
+from gapforge.model import lock as locks
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+from gapforge.store import download_preview, gc, known_sizes
+from gapforge.store.store import Store
+from gapforge.sync import sync as syncing
+from gapforge.sync.network import Network
+from gapforge.sync.options import Options, Outcome
+from servers import file_server
+from syncworld import NAME, World, install, noise, sha, tree
+
+
+class Place:
+    """A project folder in the small world, and short ways to sync in it."""
+
+    def __init__(self, root: Path, world: World, calls: list[str]) -> None:
+        self.root, self.world, self.calls = root, world, calls
+        self.project = Project(root, root / "artifacts")
+        self.store = Store(self.project.store)
+        self.artifacts = root / "artifacts" / NAME
+        world.publish()
+        self.preset: Preset = world.write_preset(root)
+
+    def sync(
+        self, *, update: bool = False, provided: Path | None = None, **network: Any
+    ) -> Outcome:
+        options = Options(update=update, provided=provided, quiet=True)
+        return syncing.sync(self.preset, self.project, Network(retries=0, **network), options)
+
+    def asked(self) -> list[str]:
+        """What servers and stand-ins were asked since the last call."""
+        seen = self.calls + [path for path, _ in self.world.site.log if path != "/facts"]
+        self.calls.clear()
+        self.world.site.log.clear()
+        return seen
+
+    def lock(self) -> Lock:
+        return locks.load(self.project.lock_file(NAME))
+
+    def lose(self, path: str) -> None:
+        self.store.discard(next(e.sha256 for e in self.lock().entries if e.path == path))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    with file_server() as site:
+        world = World(site)
+        yield Place(tmp_path, world, install(site.url, monkeypatch.setattr))
+
+
+def test_first_sync_lays_everything_out(place: Place) -> None:
+    outcome = place.sync()
+    found = tree(place.artifacts)
+    assert {p for p in found if not p.startswith("images/")} == {
+        "SHA256SUMS",
+        "debs/Packages",
+        "debs/Release",
+        "debs/gcc_12_amd64.deb",
+        "debs/libz_1.2_amd64.deb",
+        "lock.json",
+        "requirements.txt",
+        "sources/ffmpeg_5.1.9.orig.tar.xz",
+        "sources/headers.tar.gz",
+        "sources/opencv.tar.gz",
+        "wheels/alpha-1.0-py3-none-any.whl",
+        "wheels/beta-2.0-py3-none-any.whl",
+        "wheels/pip-24.2-py3-none-any.whl",
+    }
+    assert {"images/builder/index.json", "images/runtime/index.json"} <= set(found)
+    done = subprocess.run(
+        ["sha256sum", "-c", "--strict", "SHA256SUMS"],
+        cwd=place.artifacts,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": OK") == len(found) - 1, "SHA256SUMS covers every file but itself"
+    assert (place.artifacts / "lock.json").read_bytes() == place.project.lock_file(
+        NAME
+    ).read_bytes()
+    assert place.calls.count("base bookworm (minbase, mmdebstrap)") == 1, (
+        "one base for both roles is fetched once"
+    )
+    assert outcome.resolved and outcome.strangers == ()
+    assert not list(place.store.partial("x").parent.iterdir()), "nothing is left half-made"
+
+
+def test_lock_says_where_everything_came_from(place: Place) -> None:
+    place.sync()
+    entries = {e.path: e for e in place.lock().entries}
+    assert entries["debs/libz_1.2_amd64.deb"].roles == ("builder", "runtime")
+    assert entries["debs/gcc_12_amd64.deb"].roles == ("builder",)
+    assert entries["wheels/pip-24.2-py3-none-any.whl"].roles == ("install-tool",)
+    assert entries["wheels/alpha-1.0-py3-none-any.whl"].origin == "index:default"
+    assert (
+        entries["sources/ffmpeg_5.1.9.orig.tar.xz"].origin,
+        entries["sources/ffmpeg_5.1.9.orig.tar.xz"].version,
+    ) == ("apt:base", "5.1.9")
+    assert entries["sources/headers.tar.gz"].urls == (f"{place.world.site.url}/f/headers.tar.gz",)
+    text = place.project.lock_file(NAME).read_text()
+    assert text.count(place.world.site.url) == 1, (
+        "addresses of indexes and APT sources are this machine's affair"
+    )
+    assert "pip" not in (place.artifacts / "requirements.txt").read_text().replace(
+        "pip install", ""
+    )
+
+
+def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
+    place.sync()
+    before = {p: p.stat().st_ino for p in place.artifacts.rglob("*") if p.is_file()}
+    place.asked()
+    outcome = place.sync(offline=True)
+    assert place.asked() == []
+    assert {p: p.stat().st_ino for p in place.artifacts.rglob("*") if p.is_file()} == before
+    assert (outcome.fetched, outcome.resolved, bool(outcome.changes)) == (0, False, False)
+
+
+def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Place) -> None:
+    place.sync()
+    with gc.exclude_sync(place.project):
+        assert gc.find_garbage(place.project).unreferenced == (), (
+            "lock.json and SHA256SUMS are known as sync writes them"
+        )
+    before = place.lock()
+    place.world.wheels["beta"] = "2.1"
+    place.world.publish()
+    place.sync(update=True)
+    after, found = place.lock(), tree(place.artifacts)
+    with gc.exclude_sync(place.project):
+        garbage = gc.find_garbage(place.project)
+        gone = {e.sha256 for e in before.entries} - {e.sha256 for e in after.entries}
+        assert gone and gone <= {item.path.name for item in garbage.unreferenced}
+        assert gc.remove_garbage(place.project, garbage) == garbage.freed > 0
+        assert gc.find_garbage(place.project).unreferenced == ()
+    place.asked()
+    place.sync(offline=True)
+    assert place.asked() == [] and tree(place.artifacts) == found
+
+
+def test_same_world_gives_the_same_bytes_elsewhere(place: Place, tmp_path: Path) -> None:
+    place.sync()
+    other = Place(tmp_path / "elsewhere", place.world, place.calls)
+    other.sync()
+    assert tree(place.artifacts) == tree(other.artifacts)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("wheels/beta-2.0-py3-none-any.whl", ["locate", "/f/beta-2.0-py3-none-any.whl"]),
+        ("sources/headers.tar.gz", ["/f/headers.tar.gz"]),
+        ("sources/opencv.tar.gz", ["sdist", "/f/opencv.tar.gz"]),
+        (
+            "sources/ffmpeg_5.1.9.orig.tar.xz",
+            ["apt", "closure gcc libz", "closure libz", "source", "/f/ffmpeg_5.1.9.orig.tar.xz"],
+        ),
+        (
+            "debs/gcc_12_amd64.deb",
+            ["apt", "closure gcc libz", "closure libz", "/f/gcc_12_amd64.deb"],
+        ),
+        ("images/builder/index.json", ["base bookworm (minbase, mmdebstrap)"]),
+        ("debs/Packages", []),
+        ("requirements.txt", []),
+    ],
+)
+def test_what_the_store_lost_is_brought_back_and_nothing_else(
+    place: Place, path: str, asked: list[str]
+) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    place.asked()
+    place.lose(path)
+    place.sync()
+    assert place.asked() == asked
+    assert tree(place.artifacts) == before
+
+
+def test_damage_through_the_hard_link_is_mended(place: Place) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    victim = place.artifacts / "wheels/beta-2.0-py3-none-any.whl"
+    victim.chmod(0o644)
+    victim.write_bytes(b"x" * len(victim.read_bytes()))
+    place.sync()
+    assert tree(place.artifacts) == before
+
+
+def test_everything_lost_but_the_lock(place: Place) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    subprocess.run(["rm", "-r", str(place.project.artifacts)], check=True)
+    place.sync()
+    assert tree(place.artifacts) == before
+
+
+def test_lost_file_that_upstream_replaced_is_an_error_that_says_update(place: Place) -> None:
+    place.sync()
+    place.lose("debs/gcc_12_amd64.deb")
+    place.world.debs["gcc"] = "13"
+    place.world.publish()
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    assert "gcc_12_amd64.deb" in error.value.render() and "--update" in error.value.hint
+
+
+def test_base_image_that_moved_is_an_error_that_says_update(place: Place) -> None:
+    place.sync()
+    place.lose("images/builder/index.json")
+    place.world.base = "base-2"
+    place.world.publish()
+    with pytest.raises(FetchError) as error:
+        place.sync()
+    assert "--update" in error.value.hint
+
+
+def test_update_tells_what_changed_and_takes_stale_files_away(place: Place) -> None:
+    place.sync()
+    place.world.wheels = {"alpha": "1.1", "gamma": "3.0"}
+    place.world.publish()
+    assert not place.sync().resolved, "without --update the lock decides"
+    outcome = place.sync(update=True)
+    assert outcome.changes.lines() == [
+        "+ wheel gamma 3.0",
+        "- wheel beta 2.0",
+        "~ wheel alpha 1.0 -> 1.1",
+    ]
+    assert sorted(p.name for p in (place.artifacts / "wheels").iterdir()) == [
+        "alpha-1.1-py3-none-any.whl",
+        "gamma-3.0-py3-none-any.whl",
+        "pip-24.2-py3-none-any.whl",
+    ]
+    assert outcome.strangers == ()
+
+
+def test_same_version_with_other_bytes_is_told(place: Place) -> None:
+    place.sync()
+    place.world.ffmpeg = b"rebuilt"
+    place.world.publish()
+    lines = place.sync(update=True).changes.lines()
+    assert len(lines) == 1 and lines[0].startswith("~ source ffmpeg 5.1.9: other bytes")
+
+
+def test_changed_preset_is_resolved_anew(place: Place) -> None:
+    place.sync()
+    place.preset = place.world.write_preset(
+        place.root, apt={"builder": ["gcc"], "runtime": [], "sources": []}
+    )
+    outcome = place.sync()
+    assert outcome.resolved
+    assert outcome.changes.lines() == ["- deb libz:amd64 1.2"]
+    assert place.lock().preset_sha256 == place.preset.sha256
+
+
+def test_interrupted_update_still_has_the_old_state(place: Place) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    place.world.wheels = {"alpha": "1.1"}
+    place.world.publish()
+    place.world.site.paths["/f/alpha-1.1-py3-none-any.whl"].status = 404
+    with pytest.raises(FetchError):
+        place.sync(update=True)
+    assert tree(place.artifacts) == before
+    assert not place.sync().resolved
+
+
+def test_strangers_are_told_and_left(place: Place) -> None:
+    place.sync()
+    (place.artifacts / "wheels" / "mine.whl").write_text("x")
+    assert place.sync().strangers == ("wheels/mine.whl",)
+    assert (place.artifacts / "wheels" / "mine.whl").exists()
+
+
+def test_copies_are_told_where_there_are_no_hard_links(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.sync().copies == 0
+
+    def link(*_: object) -> None:
+        raise OSError(1, "no links on this disk")
+
+    monkeypatch.setattr("os.link", link)
+    subprocess.run(["rm", "-r", str(place.artifacts)], check=True)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(place.root))
+    assert cli.main(["sync", NAME, "--json"]) == 0
+    files = [p for p in place.artifacts.rglob("*") if p.is_file()]
+    told = json.loads(capsys.readouterr().out)["presets"][0]["copies"]
+    assert told == {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
+    assert cli.main(["sync", NAME]) == 0
+    assert capsys.readouterr().out.count(f"have none), so {len(files)} files") == 1
+
+
+def test_a_signature_stays_beside_the_lock_that_it_signs(place: Place) -> None:
+    place.sync()
+    (place.artifacts / "lock.json.sig").write_text("signature")
+    assert place.sync().strangers == () and (place.artifacts / "lock.json.sig").exists()
+    place.world.wheels = {"alpha": "1.1"}
+    place.world.publish()
+    assert (
+        place.sync(update=True).strangers == () and not (place.artifacts / "lock.json.sig").exists()
+    )
+
+
+def test_damaged_lock_is_refused_until_update(place: Place) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    place.project.lock_file(NAME).write_text("{")
+    with pytest.raises(LockError) as error:
+        place.sync()
+    assert "--update" in error.value.hint
+    place.sync(update=True)
+    assert tree(place.artifacts) == before
+
+
+def test_two_at_a_time_are_refused(place: Place) -> None:
+    with exclusive(place.store.lock_file, "test"), pytest.raises(BusyError):
+        place.sync()
+
+
+def test_sdist_that_is_not_the_presets_is_refused_before_it_is_fetched(place: Place) -> None:
+    place.world.opencv = b"tampered"
+    place.world.publish()
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    assert "opencv==4.9" in error.value.message and sha(b"tampered") in error.value.render()
+    assert "/f/opencv.tar.gz" not in place.asked()
+
+
+def test_wrong_bytes_never_reach_artifacts_or_lock(place: Place) -> None:
+    place.world.site.paths["/f/headers.tar.gz"].body = b"tampered"
+    with pytest.raises(FetchError) as error:
+        place.sync()
+    assert [f.where for f in error.value.faults] == ["headers.tar.gz"]
+    assert not place.artifacts.exists() and not place.project.lock_file(NAME).exists()
+    assert not Store(place.project.store).has(sha(b"tampered"))
+
+
+GATED = {
+    "urls": ["http://127.0.0.1:9/TensorRT-8.6.1.6.tar.gz"],
+    "sha256": sha(noise("trt", 5000)),
+    "size": 5000,
+    "version": "8.6.1.6",
+    "gated": "log in at NVIDIA and accept the licence",
+}
+
+
+def gated(place: Place, **changes: Any) -> None:
+    raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
+    raw["sources"]["tensorrt"] = {**GATED, **changes}
+    raw["tensorrt"] = {"version": "8.6.1.6", "form": "tar"}
+    place.preset = place.world.write_preset(
+        place.root, sources=raw["sources"], tensorrt=raw["tensorrt"]
+    )
+
+
+def test_gated_file_is_told_before_anything_long(place: Place) -> None:
+    gated(place)
+    with pytest.raises(GatedError) as error:
+        place.sync()
+    said = error.value.render()
+    for part in (
+        "TensorRT-8.6.1.6.tar.gz",
+        "8.6.1.6",
+        GATED["sha256"],
+        "5000 bytes",
+        GATED["urls"][0],
+        "accept the licence",
+        f"./deps_sync.sh {NAME} --from",
+    ):
+        assert part in said
+    assert place.asked() == []
+
+
+def test_gated_page_instead_of_the_file(place: Place) -> None:
+    url = place.world.site.add(
+        "/TensorRT-8.6.1.6.tar.gz", b"<!doctype html>log in", content_type="text/html"
+    )
+    gated(place, urls=[url])
+    with pytest.raises(GatedError) as error:
+        place.sync()
+    assert "web page" in error.value.render()
+
+
+@pytest.mark.parametrize("name", ["TensorRT-8.6.1.6.tar.gz", "sub/renamed by the browser (1).gz"])
+def test_file_of_a_person_is_taken_by_name_or_content(
+    place: Place, tmp_path: Path, name: str
+) -> None:
+    gated(place)
+    file = tmp_path / "downloads" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(noise("trt", 5000))
+    place.sync(provided=tmp_path / "downloads")
+    entry = next(e for e in place.lock().entries if e.kind == "tensorrt")
+    assert entry.path == "tensorrt/TensorRT-8.6.1.6.tar.gz"
+    assert file.exists()
+    place.lose(entry.path)
+    place.sync(provided=tmp_path / "downloads")
+    assert (place.artifacts / entry.path).read_bytes() == noise("trt", 5000)
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", noise("trt", 4999), noise("other", 5000)])
+def test_wrong_file_of_a_person_is_named(place: Place, tmp_path: Path, body: bytes) -> None:
+    gated(place)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "TensorRT-8.6.1.6.tar.gz").write_bytes(body)
+    with pytest.raises(FetchError) as error:
+        place.sync(provided=tmp_path / "downloads")
+    assert "downloads/TensorRT-8.6.1.6.tar.gz" in error.value.render()
+
+
+def test_local_repository_deb_is_used_but_not_carried(place: Place) -> None:
+    body = noise("repo", 3000)
+    url = place.world.site.add("/f/nv-tensorrt-local-repo_1_amd64.deb", body)
+    raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
+    raw["sources"]["tensorrt"] = {"urls": [url], "sha256": sha(body)}
+    place.world.debs["libnvinfer8"] = "8.6.1.6-1+cuda11.8"
+    place.world.publish()
+    place.preset = place.world.write_preset(
+        place.root,
+        sources=raw["sources"],
+        tensorrt={
+            "version": "8.6.1.6",
+            "form": "deb",
+            "builder": ["libnvinfer-dev"],
+            "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
+        },
+    )
+    place.sync()
+    paths = [e.path for e in place.lock().entries]
+    assert "debs/libnvinfer8_8.6.1.6-1+cuda11.8_amd64.deb" in paths
+    assert not [p for p in paths if "local-repo" in p]
+    assert "closure gcc libz libnvinfer-dev" in place.calls
+    assert "closure libz libnvinfer8=8.6.1.6-1+cuda11.8" in place.calls
+
+
+def test_first_use_is_recorded_and_then_expected(place: Place) -> None:
+    url = place.world.site.add("/f/nohash.tar", b"first")
+    raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
+    raw["sources"]["nohash"] = {"urls": [url], "sha256": None, "trust": "first-use"}
+    place.preset = place.world.write_preset(place.root, sources=raw["sources"])
+    place.sync()
+    entry = next(e for e in place.lock().entries if e.name == "nohash")
+    assert (entry.trust, entry.sha256) == ("first-use", sha(b"first"))
+    place.world.site.paths["/f/nohash.tar"].body = b"other"
+    place.lose(entry.path)
+    with pytest.raises(FetchError) as error:
+        place.sync()
+    assert sha(b"first") in error.value.render()
+    assert "~ source nohash" in "\n".join(place.sync(update=True).changes.lines())
+
+
+def test_pip_as_a_package_of_the_image_stays_in_requirements(place: Place) -> None:
+    place.world.wheels["pip"] = "24.2"
+    place.world.publish()
+    place.sync()
+    assert "pip==24.2" in (place.artifacts / "requirements.txt").read_text()
+    before = tree(place.artifacts)
+    place.lose("requirements.txt")
+    place.sync()
+    assert tree(place.artifacts) == before
+
+
+def test_offline_with_something_missing(place: Place) -> None:
+    place.sync()
+    place.lose("wheels/beta-2.0-py3-none-any.whl")
+    with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
+        place.sync(offline=True)
+
+
+def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
+    assert locks.load_matching(place.project.lock_file(NAME), place.preset) is None
+    before = download_preview.of_preset(place.preset, known_sizes.read_known_sizes(place.project))
+    assert any("source package ffmpeg" in item.where[0] for item in before.items)
+    place.sync()
+    place.lose("sources/headers.tar.gz")
+    place.asked()
+    lock = locks.load_matching(place.project.lock_file(NAME), place.preset)
+    assert lock is not None
+    shown = download_preview.of_lock(place.preset, lock, Store(place.project.store))
+    assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]
+    assert place.asked() == []
+
+
+def test_two_sources_cannot_be_one_file(place: Place) -> None:
+    raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
+    raw["sources"]["again"] = raw["sources"]["headers"]
+    place.preset = place.world.write_preset(place.root, sources=raw["sources"])
+    with pytest.raises(FetchError, match=r"sources/headers\.tar\.gz"):
+        place.sync()

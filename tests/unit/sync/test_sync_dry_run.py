@@ -1,0 +1,217 @@
+"""``sync --dry-run`` of every preset: every address, sizes where known, the total, and no network at all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import samples
+from gapforge.base.project import Project
+from gapforge.cli.verbs import sync
+from gapforge.model import preset as presets
+from gapforge.model.lock import Lock, LockedImage
+from gapforge.store import download_preview, known_sizes
+from gapforge.store.store import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = presets.names(ROOT / "presets")
+TORCH = "ubuntu22.04-cuda12.4-torch2.5"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project without any lock, where no program can be started (and no unit test reaches a network)."""
+    shutil.copytree(
+        ROOT / "presets", tmp_path / "presets", ignore=shutil.ignore_patterns("*.lock.json")
+    )
+    (tmp_path / "catalog").symlink_to(ROOT / "catalog")
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        pytest.fail(f"a dry run started {args}")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    return Project(tmp_path, tmp_path / "artifacts")
+
+
+def dry(
+    place: Project, name: str, capsys: pytest.CaptureFixture[str], *, as_json: bool = False
+) -> str:
+    args = argparse.Namespace(
+        presets=[name],
+        all=False,
+        dry_run=True,
+        lock_only=False,
+        update=False,
+        provided=None,
+        json=as_json,
+    )
+    assert sync.run(args, place) == 0
+    return capsys.readouterr().out
+
+
+def parsed(place: Project, name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(dry(place, name, capsys, as_json=True))["presets"][0]
+    return result
+
+
+def lock_of(name: str, place: Project) -> Lock:
+    """A lock with every kind of entry, for a preset with CUDA."""
+    preset = presets.find(place.presets, name)
+    image = {
+        role: LockedImage(
+            reference=f"{preset.base(role).image}@sha256:{'c' * 64}",
+            manifest_digest="sha256:" + "a" * 64,
+            config_digest="sha256:" + "b" * 64,
+            os_id="ubuntu",
+            os_version="22.04",
+        )
+        for role in ("builder", "runtime")
+    }
+    assert preset.pytorch is not None
+    entries = [
+        *(
+            samples.entry(
+                "image", f"images/{r}/blobs/sha256/aa", name=r, roles=(r,), origin="image"
+            )
+            for r in ("builder", "runtime")
+        ),
+        *(
+            replace(
+                samples.entry(
+                    "wheel", f"wheels/{n}-{v}.whl", name=n, version=v, origin="index:torch"
+                ),
+                size=700_000_000,
+            )
+            for n, v in (
+                ("torch", preset.pytorch.torch),
+                ("torchvision", preset.pytorch.torchvision),
+                ("torchaudio", preset.pytorch.torchaudio),
+            )
+        ),
+        *(
+            samples.entry("source", f"sources/{s.name}", name=s.name, origin="url", urls=s.urls)
+            for s in preset.sources.values()
+        ),
+        samples.entry(
+            "deb", "debs/nasm_1_amd64.deb", name="nasm", origin="apt:base", roles=("builder",)
+        ),
+    ]
+    return replace(samples.lock(preset, extra=tuple(entries)), images=image)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_without_a_lock_everything_the_preset_says_is_shown(
+    place: Project, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = dry(place, name, capsys)
+    preset = presets.find(place.presets, name)
+    for role in ("builder", "runtime"):
+        assert f"image {role}  <- {preset.base(role).label}" in screen
+    for source in preset.sources.values():
+        for url in source.urls:
+            assert url in screen
+    for requirement in (
+        *preset.packages,
+        *(preset.pytorch.requirements() if preset.pytorch else ()),
+    ):
+        assert f"wheel {requirement}  <- " in screen
+    for package in (*preset.apt_builder, *preset.apt_runtime):
+        assert f"deb {package} (" in screen
+    assert "no lock that fits" in screen
+    assert "of known size" in screen
+    assert "left for sync to resolve: 2 base images" in screen
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_sizes_come_from_the_preset_the_catalog_and_the_store(
+    place: Project, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {(f["kind"], f["name"]): f for f in parsed(place, name, capsys)["files"]}
+    known = {"12.6": 4446480887, "12.8": 6917032417}
+    if (cuda := presets.find(place.presets, name).cuda) in known:
+        assert files["tensorrt", "tensorrt"]["size"] == known[cuda]
+    assert not any(f["stored"] for f in files.values())
+
+
+def test_what_is_in_the_store_is_not_fetched_again(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = parsed(place, TORCH, capsys)
+    ffmpeg = next(f for f in before["files"] if f["name"] == "ffmpeg")
+    assert (ffmpeg["size"], ffmpeg["stored"]) == (None, False)
+    file = Store(place.store).path(ffmpeg["sha256"])
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * 1234)
+    after = parsed(place, TORCH, capsys)
+    ffmpeg = next(f for f in after["files"] if f["name"] == "ffmpeg")
+    assert (ffmpeg["size"], ffmpeg["stored"]) == (1234, True)
+    assert after["bytes"] - after["missing_bytes"] == 1234
+    assert after["size_unknown"] == before["size_unknown"] - 1
+
+
+def test_a_lock_says_every_file_exactly(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = lock_of(TORCH, place)
+    place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
+    screen = dry(place, TORCH, capsys)
+    for entry in lock.entries:
+        assert f"{entry.path}  <- " in screen
+        assert all(url in screen for url in entry.urls)
+    assert "wheels/torch-2.5.1+cu124.whl  <- https://download.pytorch.org/whl/cu124" in screen
+    assert (
+        "images/builder/blobs/sha256/aa  <- nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04@sha256:"
+        in screen
+    )
+    assert "debs/nasm_1_amd64.deb  <- the base image's APT sources" in screen
+    document = parsed(place, TORCH, capsys)
+    assert document["locked"] is True
+    sizes = {e.sha256: e.size for e in lock.entries}
+    assert document["bytes"] == document["missing_bytes"] == sum(sizes.values())
+    assert f"{len(lock.entries)} files, 2.1 GB; to fetch 2.1 GB" in screen
+
+
+def test_a_lock_of_another_state_is_not_used_but_its_sizes_are(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = replace(lock_of(TORCH, place), preset_sha256="0" * 64)
+    place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
+    document = parsed(place, TORCH, capsys)
+    assert document["locked"] is False
+    images = [f for f in document["files"] if f["kind"] == "image"]
+    assert all(f["size"] for f in images)
+
+
+def test_holdings_of_images_wheels_and_files(place: Project) -> None:
+    lock = lock_of(TORCH, place)
+    place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
+    place.lock_file("broken").write_text("{", encoding="utf-8")  # passed over: check reports it
+    held = known_sizes.read_known_sizes(place)
+    builder, runtime = (
+        f"nvidia/cuda:12.4.1-cudnn-{kind}-ubuntu22.04" for kind in ("devel", "runtime")
+    )
+    layer = len(b"content of images/builder/blobs/sha256/aa")
+    assert (held.image(builder).size, held.image(builder).missing) == (layer, layer)
+    assert held.image(builder, runtime).size == 2 * layer
+    assert held.image(builder, builder).size == layer
+    assert held.image("ubuntu:22.04").note == ""
+    torch = held.packages(("torch", "2.5.1+cu124"), ("torchvision", "0.20.1+cu124"))
+    assert (torch.size, torch.stored, torch.note) == (1_400_000_000, False, "adds 1.4 GB")
+    assert held.packages(("torch", "9.9")).size is None
+    store = Store(place.store)
+    sha256 = store.add_bytes(b"kept")
+    assert held.file(sha256).note == "already in the store"
+    assert held.file("").size is None
+
+
+def test_a_faulty_catalog_does_not_stop_a_dry_run(place: Project) -> None:
+    (place.root / "catalog").unlink()
+    shown = download_preview.of_preset(
+        presets.find(place.presets, TORCH), known_sizes.read_known_sizes(place)
+    )
+    assert len(shown.unknown) > 50

@@ -1,0 +1,538 @@
+"""Signatures by SSH keys: what signs, what is read, and everything that is none."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles import RUN_ENV
+from gapforge.base.errors import GapforgeError, ToolError, TrustError, UsageError
+from gapforge.trust import ssh_signatures
+from gapforge.trust.ssh_signatures import (
+    BUNDLE,
+    LOCK,
+    BadSignature,
+    PublicKey,
+    parse_public,
+    parse_signature,
+    signing_key,
+)
+from raised import assert_error, values_of
+from signers import (
+    at_a_terminal,
+    fingerprint,
+    make_key,
+    needs_ssh_keygen,
+    pub,
+    signature,
+    ssh_agent,
+)
+
+pytestmark = needs_ssh_keygen
+KINDS = ("ed25519", "ecdsa", "rsa")
+DATA = "이름\r\n\x00".encode() + bytes(range(256))  # no text: no encoding may touch it
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for kind in KINDS:
+        make_key(folder, kind, kind=kind)
+    make_key(folder, "secret", passphrase="correct horse")
+    return folder
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    with ssh_agent(tmp_path) as socket:
+        yield socket
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_key_signs_and_is_told_from_others(keys: Path, kind: str) -> None:
+    key = signing_key(keys / kind)
+    one, two = ssh_signatures.sign(key, LOCK, [DATA, b""])
+    read = parse_signature(one)
+    assert (
+        read.key.fingerprint == fingerprint(keys / kind) == key.public.fingerprint
+        and read.namespace == LOCK
+    )
+    assert ssh_signatures.made_by(read, DATA, LOCK) == read.key
+    assert ssh_signatures.made_by(read, DATA, BUNDLE) is None  # another namespace
+    assert ssh_signatures.made_by(read, DATA[:-1], LOCK) is None
+    assert ssh_signatures.made_by(read, DATA.replace(b"\r\n", b"\n"), LOCK) is None
+    assert ssh_signatures.made_by(parse_signature(two), b"", LOCK) is not None
+    assert ssh_signatures.made_by(parse_signature(two), DATA, LOCK) is None
+
+
+def test_what_a_person_signs_by_hand_is_the_same(keys: Path, tmp_path: Path) -> None:
+    made = parse_signature(signature(keys / "ed25519", BUNDLE, DATA, tmp_path))
+    assert ssh_signatures.made_by(made, DATA, BUNDLE) is not None
+    assert ssh_signatures.sign(signing_key(keys / "ed25519"), BUNDLE, [DATA]) == [made.data]
+
+
+def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from gapforge.trust import ssh_signatures as signing; "
+        f"signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'data'])"
+    )
+    for extra in ({}, {"DISPLAY": ":99", "SSH_ASKPASS": "/bin/false"}):
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**RUN_ENV, **extra},
+            start_new_session=True,
+            timeout=60,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "has a passphrase, and there is no terminal to ask for it" in done.stderr
+        assert time.monotonic() - begun < 30
+
+
+def test_a_passphrase_is_asked_for_at_the_terminal_once(keys: Path, tmp_path: Path) -> None:
+    """A terminal of its own, as a person has one; stdout and stderr are elsewhere."""
+    code = f"print(len(signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'1', b'2', b'3'])))"
+    said, status = run_at_a_terminal(code, tmp_path, ["correct horse"])
+    assert said.count("passphrase") == 1 and said.split()[-1] == "3" and status == 0, said
+
+
+HOLDING = """
+import os
+def words(process):
+    try: return process.read_bytes().split(b"\\0")
+    except OSError: return []  # it has ended meanwhile
+with held(signing.signing_key(Path({key!r}))) as key:
+    print("socket", key.agent, "agents", sum(str(key.agent).encode() in words(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
+    for space in ("x", "y", "z"): signing.sign(key, space, [b"data"])
+    print("signed")
+    {then}
+print("gone", not key.agent.exists())
+"""
+
+
+def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(
+    keys: Path, tmp_path: Path
+) -> None:
+    """Also after a mistyped one; the agent that holds the key meanwhile is gone afterwards."""
+    code = HOLDING.format(key=str(keys / "secret"), then="")
+    said, status = run_at_a_terminal(code, tmp_path, ["wrong", "correct horse"])
+    assert (
+        status == 0
+        and said.count("passphrase") == 2
+        and "agents 1" in said
+        and "signed" in said
+        and "gone True" in said
+    ), said
+    end = time.monotonic() + 8  # one that nobody ended would look for its parent after ten seconds
+    while agents(said) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not agents(said)
+
+
+def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: Path) -> None:
+    """A unix socket's path ends at 107 bytes."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    code = HOLDING.format(key=str(keys / "secret"), then="")
+    said, status = run_at_a_terminal(code, tmp_path, ["correct horse"], TMPDIR=str(deep))
+    assert status == 0 and "agents 1" in said and "gone True" in said, said
+    assert not list(deep.iterdir())
+
+
+def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(
+    keys: Path, tmp_path: Path
+) -> None:
+    """No agent holds it, so ssh-keygen takes the private half, as if that had been named."""
+    said, status = run_at_a_terminal(
+        HOLDING.format(key=str(pub(keys / "secret")), then=""), tmp_path, ["correct horse"]
+    )
+    assert (
+        status == 0 and said.count("passphrase") == 1 and "agents 1" in said and "signed" in said
+    ), said
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNING.format(key=str(pub(keys / "secret")))],
+        env=RUN_ENV,
+        start_new_session=True,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (
+        f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n"
+        in done.stdout
+    ), done
+    # A file of that name that has nothing to do with it, or that is not ours to read, is left alone.
+    other = tmp_path / "other"
+    other.with_suffix(".pub").write_bytes(pub(keys / "secret").read_bytes())
+    for data in (b"no key", (keys / "ed25519").read_bytes()):
+        other.write_bytes(data)
+        other.chmod(0o600)
+        assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+    other.write_bytes((keys / "secret").read_bytes())
+    other.chmod(0o644)
+    assert signing_key(other.with_suffix(".pub")).file == other.with_suffix(".pub")
+
+
+SIGNING = """
+from pathlib import Path; from gapforge.trust import ssh_signatures as signing; from gapforge.base.errors import GapforgeError
+try: signing.sign(signing.signing_key(Path({key!r})), "x", [b"data"])
+except GapforgeError as error: print(error.render())
+"""
+
+
+def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
+    said, status = run_at_a_terminal(
+        HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""]
+    )
+    assert status != 0 and "TrustError: no passphrase for" in said and "signed" not in said, said
+
+
+@pytest.mark.parametrize("how", ["interrupted", "late"])
+@pytest.mark.parametrize("what", ["held", "sign"])
+def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
+    keys: Path, tmp_path: Path, what: str, how: str
+) -> None:
+    work = {"held": "held(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[what]
+    code = MUTE.format(
+        key=str(keys / "secret"),
+        work=work,
+        patience=4 if how == "late" else 600,
+        kill=how != "late",
+    )
+    said, status = run_at_a_terminal(code, tmp_path, [])
+    assert "nobody answered for" in said if how == "late" else "KeyboardInterrupt" in said, said
+    assert "shown False True" in said and status == 0, said
+
+
+MUTE = """
+import os, signal, termios, threading, time
+def shown(): return bool(termios.tcgetattr(0)[3] & termios.ECHO)
+def watch():
+    global muted
+    while shown(): time.sleep(0.05)
+    muted = False
+    if {kill}: os.kill(os.getpid(), signal.SIGTERM)
+def stop(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stop)
+signing.SIGNING_PATIENCE, muted = {patience}, True
+key = signing.signing_key(Path({key!r}))
+threading.Thread(target=watch, daemon=True).start()
+try: {work}
+except BaseException as error: print(repr(error))
+print("shown", muted, shown())
+"""
+
+
+def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Path) -> None:
+    code = HOLDING.format(key=str(keys / "secret"), then="os.kill(os.getpid(), 9)")
+    said, _ = run_at_a_terminal(code, tmp_path, ["correct horse"])
+    assert "agents 1" in said and "signed" in said and "gone" not in said, said
+    end = time.monotonic() + 90  # it looks every ten seconds
+    while agents(said) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not agents(said)
+
+
+def test_a_key_that_asks_nothing_needs_no_agent_of_ours(
+    keys: Path, tmp_path: Path, agent: str
+) -> None:
+    """No passphrase; one that the user's agent knows already."""
+    subprocess.run(
+        [sys.executable, "-c", ADD, keys / "secret"],
+        check=True,
+        env={**RUN_ENV, "SSH_AUTH_SOCK": agent},
+    )
+    for name in ("ed25519", "secret"):
+        code = f"with held(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
+        said, status = run_at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
+        assert status == 0 and said.strip() == "None 1", said
+    # Without a terminal there is nobody to ask, and nothing waits.
+    assert signing_key(keys / "secret").locked and not signing_key(keys / "ed25519").locked
+
+
+ADD = """
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0: os.execvp("ssh-add", ["ssh-add", "-q", sys.argv[1]])
+os.read(fd, 1000)
+os.write(fd, b"correct horse\\n")
+try:
+    while os.read(fd, 1000): pass
+except OSError: pass
+sys.exit(os.waitpid(pid, 0)[1] != 0)
+"""
+
+
+def agents(said: str) -> list[Path]:
+    """The agent that HOLDING told of, when it is still there."""
+    words = said.split()
+    socket = words[words.index("socket") + 1]
+    return [p for p in Path("/proc").iterdir() if p.name.isdigit() and runs(p, socket)]
+
+
+def runs(process: Path, socket: str) -> bool:
+    try:
+        return socket.encode() in (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def run_at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
+    code = (
+        "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\nfrom gapforge.trust.ssh_agent import held\n"
+        + code
+    )
+    return at_a_terminal([sys.executable, "-c", code], folder, answers, {**RUN_ENV, **env})
+
+
+def test_a_key_that_only_the_agent_holds(
+    keys: Path, tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tmp_path / "alone.pub"
+    alone.write_bytes(pub(keys / "ecdsa").read_bytes())
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(TrustError, match="cannot sign") as caught:
+        ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
+    assert "ssh-add -l" in caught.value.hint
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    subprocess.run(
+        ["ssh-add", "-q", keys / "ecdsa"], check=True, env={**os.environ, "SSH_AUTH_SOCK": agent}
+    )
+    made = parse_signature(ssh_signatures.sign(signing_key(alone), LOCK, [DATA])[0])
+    assert made.key.fingerprint == fingerprint(keys / "ecdsa") and ssh_signatures.made_by(
+        made, DATA, LOCK
+    )
+
+
+def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
+    cases: dict[str, bytes | None] = {
+        "absent": None,
+        "empty": b"",
+        "junk": os.urandom(900),
+        "-n": b"hello\n",
+    }
+    for name, data in cases.items():
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError) as caught:
+            signing_key(tmp_path / name)
+        assert caught.value.hint
+    with pytest.raises(UsageError, match="is not a file"):
+        signing_key(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is not a file"):
+        signing_key(tmp_path / "pipe")
+    open_key = tmp_path / "open"
+    open_key.write_bytes((keys / "ed25519").read_bytes())
+    open_key.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read"):
+        signing_key(open_key)
+    damaged = tmp_path / "damaged"
+    text = (keys / "ed25519").read_text().splitlines()
+    damaged.write_text("\n".join([*text[:-2], text[-1]]) + "\n")
+    damaged.chmod(0o600)
+    with pytest.raises(GapforgeError):
+        ssh_signatures.sign(signing_key(damaged), LOCK, [DATA])
+
+
+def test_a_pub_file_of_another_key_beside_the_private_one(keys: Path, tmp_path: Path) -> None:
+    key = make_key(tmp_path, "k")
+    pub(key).write_bytes(pub(keys / "ecdsa").read_bytes())
+    # The private file tells its own public half, so the wrong .pub does no harm, or ssh-keygen refuses it.
+    try:
+        made = ssh_signatures.sign(signing_key(key), LOCK, [DATA])
+    except TrustError:
+        return
+    assert parse_signature(made[0]).key.blob == signing_key(key).public.blob
+
+
+def test_no_ssh_keygen(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parse_signature(ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for call in (
+        lambda: ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA]),
+        lambda: ssh_signatures.made_by(made, DATA, LOCK),
+    ):
+        with pytest.raises(ToolError, match="ssh-keygen is not installed") as caught:
+            call()
+        assert "apt-get install openssh-client" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fingerprint_is_what_ssh_keygen_shows(keys: Path, kind: str) -> None:
+    key = parse_public(pub(keys / kind).read_text().rstrip("\n"))
+    assert key.fingerprint == fingerprint(keys / kind) and key.comment == f"{kind}@example"
+    assert signing_key(keys / kind).public.blob == key.blob
+
+
+def ssh_string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def line(kind: str, *fields: bytes, first: str = "") -> str:
+    blob = b"".join(map(ssh_string, [(first or kind).encode(), *fields]))
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+GOOD = line("ssh-ed25519", b"k" * 32)
+
+
+def test_public_keys_that_are_read() -> None:
+    assert parse_public(GOOD).comment == "" and parse_public(GOOD + " a  b ").comment == "a  b"
+    assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).touched
+    assert parse_public(
+        line("sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", b"\4" + b"p" * 64, b"ssh:")
+    ).touched
+    assert not parse_public(line("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)).touched
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "ssh-ed25519",
+        "ssh-ed25519 ",
+        "ssh-ed25519 !!!!",
+        "ssh-ed25519 AAAA",
+        GOOD[:-4],
+        GOOD + "=",
+        GOOD.replace("ssh-ed25519 ", "ssh-rsa "),
+        'command="x" ' + GOOD,
+        "a@b " + GOOD,
+        GOOD + "\n" + GOOD,
+        GOOD + "\rx",
+        "# " + GOOD,
+        line("ssh-ed25519", b"k" * 31),
+        line("ssh-ed25519", b"k" * 32, b"more"),
+        line("ssh-dss", *[b"1"] * 4),
+        line("ssh-ed25519", b"k" * 32, first="ssh-rsa"),
+        line("ssh-rsa", b"\1\0\1", b"\xff" * 128),
+        line("ecdsa-sha2-nistp256", b"nistp384", b"\4" + b"p" * 64),
+        line("ssh-ed25519-cert-v01@openssh.com", b"k" * 32),
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----",
+        GOOD + " \x1b[31m",
+        GOOD + "\0",
+    ],
+)
+def test_text_that_is_no_public_key(text: str) -> None:
+    with pytest.raises(ValueError, match=r".{10}"):
+        parse_public(text)
+
+
+def armour(raw: bytes) -> bytes:
+    return (
+        b"-----BEGIN SSH SIGNATURE-----\n"
+        + base64.b64encode(raw)
+        + b"\n-----END SSH SIGNATURE-----\n"
+    )
+
+
+def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
+    good = ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0]
+    blob = parse_signature(good).key.blob
+    rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
+    cases = [
+        b"",
+        b"x",
+        good[:-10],
+        good[1:],
+        b"x" + good,
+        good + b"x",
+        good + good,
+        b"\0" * 300,
+        good.replace(b"U1NI", b"U1NJ"),
+        armour(b""),
+        armour(b"SSHSIG"),
+        armour(b"SSHSIG\0\0\0\2" + ssh_string(blob) + rest),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob)),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(b"") + rest),
+        armour(b"SSHSIG\0\0\0\1\xff\xff\xff\xff"),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest + b"\0"),
+        armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + ssh_string(b"a\nb") + rest),
+        good.replace(b"SIGNATURE", b"MESSAGE"),
+        b"-----BEGIN SSH SIGNATURE-----\n" + b"A" * (70 << 10) + b"\n-----END SSH SIGNATURE-----\n",
+    ]
+    for number, data in enumerate(cases):
+        with pytest.raises(BadSignature):
+            parse_signature(data)
+        (tmp_path / str(number)).write_bytes(data)
+        with pytest.raises(BadSignature):
+            ssh_signatures.read_signature(tmp_path / str(number))
+    assert parse_signature(armour(b"SSHSIG\0\0\0\1" + ssh_string(blob) + rest)).namespace == LOCK
+    assert (
+        parse_signature(good.replace(b"\n", b"\r\n")).key.blob == blob
+    )  # what a mail program does
+
+
+def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.write_bytes(ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
+    (tmp_path / "link").symlink_to(good)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(1 << 40)
+    for name, why in (
+        ("link", "symbolic link"),
+        ("pipe", "regular file"),
+        ("folder", "regular file|directory"),
+        ("huge", "more than"),
+        ("absent", "is missing"),
+    ):
+        with pytest.raises(BadSignature, match=why):
+            ssh_signatures.read_signature(tmp_path / name)
+
+
+def test_comparing_keys_is_about_their_bytes() -> None:
+    assert PublicKey("ssh-rsa", b"1").fingerprint != PublicKey("ssh-rsa", b"2").fingerprint
+
+
+def test_unusable_key_names_file_and_remedy(keys: Path, tmp_path: Path) -> None:
+    file = tmp_path / "k.pub"
+    kind, blob = pub(keys / "ed25519").read_text().split()[:2]
+    file.write_text(f"{kind} {blob[:40]}\n")
+    with pytest.raises(UsageError) as caught:
+        signing_key(file)
+    assert_error(caught.value, UsageError, file=file)
+    lone = tmp_path / "lone"
+    lone.write_bytes((keys / "rsa").read_bytes())
+    lone.chmod(0o644)
+    with pytest.raises(UsageError) as caught:
+        signing_key(lone)
+    assert_error(caught.value, UsageError, file=lone, mode="644")
+    assert caught.value.hint == f"chmod 600 {lone}"
+    with pytest.raises(UsageError) as caught:
+        ssh_signatures.read_public(lone)
+    assert_error(caught.value, UsageError, file=lone, name="lone.pub", hint={"file": lone})
+
+
+def test_failed_signing_names_its_reason(
+    keys: Path, tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_signatures, "at_terminal", lambda: False)
+    secret = keys / "secret"
+    with pytest.raises(TrustError) as caught:
+        ssh_signatures.sign(signing_key(secret), LOCK, [DATA])
+    assert_error(caught.value, TrustError, file=secret, hint={"file": secret})
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    alone = tmp_path / "alone.pub"
+    alone.write_bytes(pub(keys / "ed25519").read_bytes())
+    with pytest.raises(TrustError) as caught:
+        ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
+    assert_error(caught.value, TrustError, file=alone)
+    assert values_of(caught.value.message)["last"] and "ssh-add -l" in caught.value.hint
