@@ -110,7 +110,7 @@ def spellings(message: str) -> tuple[str, ...]:
 
 
 class Localized(str):
-    """A text from data in both languages: in the reader's language, with both texts for documents."""
+    """A text from data in both languages: shown in the reader's, both kept for documents."""
 
     ko: str
     en: str
