@@ -841,12 +841,15 @@ def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
     (root / "include").mkdir(parents=True)
     (root / "include/pyconfig.h").write_text("")
     place = ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)')
-    assert one(check("apt", tmp_path, {}, place), "no headers")["ok"], "pyconfig.h is Python's own"
+    libraries = ("in LIBRARY_ROOTS:", f'in ("{root}",):')
+    assert one(check("apt", tmp_path, {}, place, libraries), "no headers")["ok"], (
+        "pyconfig.h is Python's own"
+    )
     (root / "include/x.h").write_text("")
-    result = one(check("apt", tmp_path, {}, place), "no headers")
+    result = one(check("apt", tmp_path, {}, place, libraries), "no headers")
     assert not result["ok"] and "x.h" in result["found"]
     if os.getuid() == 0:
-        assert not one(check("apt", tmp_path, {}), "user")["ok"]
+        assert not one(check("apt", tmp_path, {}, place, libraries), "user")["ok"]
 
 
 def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
