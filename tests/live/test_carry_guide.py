@@ -26,7 +26,7 @@ from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
-from gapforge.rehearsal.simulated_site import place_of
+from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
@@ -182,9 +182,7 @@ def test_both_languages_show_the_same_commands() -> None:
 
 
 def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
-    place = place_of(
-        Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET
-    )
+    place = site_of(Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET)
     watch = NetworkWatch(place.root)
     watch.start()
     told = [(block, world.run(_with_fallback(block))) for block in blocks("docs/carry-guide.md")]
