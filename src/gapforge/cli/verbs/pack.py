@@ -156,7 +156,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show(plan, folders, speed)
             _show_untracked(loose)
     else:
-        with ssh_agent.held(key) as ready:
+        with ssh_agent.unlocked(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
         document = {
@@ -190,7 +190,7 @@ def _write(
     """Write the volumes and their custody page, signed where there is a key; gives where the page is too."""
     seal = None
     if key is not None:
-        if key.public.touched:
+        if key.public.needs_touch:
             print(_("touch the security key when it blinks"), file=sys.stderr)
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
     with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:

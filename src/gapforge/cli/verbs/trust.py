@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 _("--{flag} means nothing with trust {action}", flag=flag, action=args.action),
                 hint="./gapforge trust --help",
             )
-    file = trusted_signers.place(project)
+    file = trusted_signers.signers_file(project)
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
         _only(args, 0, "./gapforge trust list")
@@ -115,8 +115,7 @@ def _key(text: str) -> PublicKey:
             return ssh_signatures.parse_public(text)
         except ValueError as error:
             raise UsageError(
-                _("the key that was given {error}", error=error),
-                hint="./gapforge trust add FILE.pub",
+                _("unusable key: {problem}", problem=error), hint="./gapforge trust add FILE.pub"
             ) from None
     if not text.isprintable():
         raise UsageError(
@@ -163,7 +162,7 @@ def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
         )
     names = [presets.find(project.presets, name).name for name in dict.fromkeys(args.what)]
     chosen = ssh_signatures.signing_key_of(key)
-    if chosen.public.touched:
+    if chosen.public.needs_touch:
         print(_("touch the security key when it blinks"), file=sys.stderr)
     return sign_lock(project, names, chosen)
 
