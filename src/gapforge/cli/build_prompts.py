@@ -1,6 +1,7 @@
 """The six questions of the build driver at a terminal: numbered choices, a default, back, quit, nothing half-done.
 
-What may be chosen and what the choices make is in ``gapforge.wizard``; here is only the conversation.
+What may be chosen and what the choices make is in ``gapforge.wizard``; here is only the
+conversation.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class _Talk:
 def ask(project: Project, given: Choices, *, stdin: TextIO, stdout: TextIO) -> Choices:
     """Ask what ``given`` leaves open and return the answers: a preset's name, the type, and the overrides given.
 
-    In manual mode the answers become a preset file, which the result names; the other answers are then None.
-    Raises Interrupted when the user quits or the input ends; nothing is written then.
+    In manual mode the answers become a preset file, which the result names; the other answers are
+    then None. Raises Interrupted when the user quits or the input ends; nothing is written then.
     """
     talk = _open(project, stdin, stdout)
     try:

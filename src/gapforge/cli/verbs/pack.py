@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=_("carry gapforge's repository too: code, presets and locks"),
     )
     add_operator(parser)
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def size_of(text: str, flag: str) -> int:
@@ -259,7 +259,7 @@ def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, 
 
 
 def _tool(plan: Plan) -> dict[str, Any] | None:
-    """gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
+    """Gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
     size = sum(span.length for span in plan.spans if span.sha256 == plan.tool)
     return {"sha256": plan.tool, "bytes": size} if plan.tool else None
 

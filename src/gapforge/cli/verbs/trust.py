@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME", help=_("add: the signer's name (default: the key's comment)")
     )
     parser.add_argument("--key", metavar="KEY", help=_("sign: the SSH key to sign with"))
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:

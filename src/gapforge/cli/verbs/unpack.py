@@ -68,12 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=_("import a bundle that was signed before what was accepted here already"),
     )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks; 22 when signers are
-    trusted and did not sign it, or it is older than what was accepted."""
+    trusted and did not sign it, or it is older than what was accepted.
+    """
     operator = operator_of(args)
     admission = Admission(project, trusted_signers.load(project))
     scan = look(args.folders, args.bundle, admission)
