@@ -49,13 +49,24 @@ def content_of(path: str) -> bytes:
 
 def entry(kind: str, path: str, **more: Any) -> Entry:
     data = content_of(path)
-    return Entry(kind, path, sha(data), len(data), more.pop("origin", "generated"), **more)
+    return Entry(
+        kind=kind,
+        path=path,
+        sha256=sha(data),
+        size=len(data),
+        origin=more.pop("origin", "generated"),
+        **more,
+    )
 
 
 def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
     """A lock with two .debs, two wheels and the installer, two sources."""
     image = LockedImage(
-        "made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version
+        reference="made by mmdebstrap",
+        manifest_digest="sha256:" + "a" * 64,
+        config_digest="sha256:" + "b" * 64,
+        os_id=of.os_id,
+        os_version=of.os_version,
     )
     entries = (
         entry("deb", "debs/gcc_1_amd64.deb", name="gcc", version="1", roles=("builder",)),
@@ -88,10 +99,10 @@ def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
         *extra,
     )
     return Lock(
-        of.name,
-        of.sha256,
-        {"builder": image, "runtime": image},
-        tuple(sorted(entries, key=lambda e: e.path)),
+        preset=of.name,
+        preset_sha256=of.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
 
 

@@ -102,9 +102,16 @@ def fabricated(folder: Path, total: int) -> Project:
                 data = os.urandom(min(rest, 4 * MB))
                 digest.update(data)
                 rest -= file.write(data)
-        entries.append(Entry("source", path, digest.hexdigest(), size, "generated"))
+        entries.append(
+            Entry(
+                kind="source", path=path, sha256=digest.hexdigest(), size=size, origin="generated"
+            )
+        )
     made = Lock(
-        lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries, key=lambda e: e.path))
+        preset=lock.preset,
+        preset_sha256=lock.preset_sha256,
+        images=lock.images,
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     write_lock(project, made)
     files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}

@@ -104,7 +104,9 @@ def test_a_pack_that_fat_cannot_take_ends_before_it_begins(tmp_path: Path) -> No
             5_000_000_000
         )  # its hash is not what the lock says, so reading it would be another error
     lock = made.lock()
-    entry = Entry("source", "sources/huge", "ab" * 32, 5_000_000_000, "generated")
+    entry = Entry(
+        kind="source", path="sources/huge", sha256="ab" * 32, size=5_000_000_000, origin="generated"
+    )
     write_lock(made.project, dataclasses.replace(lock, entries=(entry, *lock.entries)))
     with fat(
         tmp_path / "stick", image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")

@@ -183,7 +183,7 @@ def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
         raise LockError(
             _("{own} and {beside} are not the same lock", own=own, beside=beside), hint=hint
         )
-    if lock.render().encode() != text:
+    if text not in (lock.render().encode(), lock.render(version=1).encode()):
         raise LockError(_("{file} was edited: it is not what sync writes", file=file), hint=hint)
     return lock, text
 

@@ -22,7 +22,7 @@ from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
-from gapforge.model.unresolved import counts, unresolved
+from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.known_sizes import Holdings
 from gapforge.wizard.choices import (
@@ -304,7 +304,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
             )
         )
     else:
-        left = counts(unresolved(preset, lock if shown.locked else None))
+        left = counts(list_to_resolve(preset, lock if shown.locked else None))
         talk.say(
             _(
                 "   To download: at least {missing}; already in the store: {have}. Of "

@@ -88,7 +88,7 @@ def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
         )
         for e in lock.entries
     ]
-    left = {(gap.kind, gap.name) for gap in lock.unresolved}
+    left = {(item.kind, item.name) for item in lock.unresolved}
     # An image of which the manifest is pinned stands among the lock's files already.
     left -= {("image", role) for role in lock.images}
     if left:

@@ -264,6 +264,7 @@ def _signed_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list
         project_lock is None
         or not project_lock.exists()
         or project_lock.read_bytes() == own.read_bytes()
+        or _loaded(project_lock) == lock
     ):
         return lock, []
     stated = _stated_preset(project_lock)
@@ -328,7 +329,7 @@ def _choose_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list
         ]
     except OSError:
         return lock, []  # the walk or the next line of the report names it
-    if data == project_lock.read_bytes():
+    if data == project_lock.read_bytes() or _loaded(own) == lock:
         return lock, []
     if (stated := _stated_preset(own)) and stated != (lock.preset, lock.preset_sha256):
         raise _of_two_states(own, stated, project_lock, (lock.preset, lock.preset_sha256))
@@ -349,11 +350,16 @@ def _choose_lock(artifacts: Path, project_lock: Path | None) -> tuple[Lock, list
 
 def _stated_preset(lock_file: Path) -> tuple[str, str] | None:
     """Which preset, in which state, a lock says it was made for; None when it cannot be read."""
+    lock = _loaded(lock_file)
+    return (lock.preset, lock.preset_sha256) if lock else None
+
+
+def _loaded(lock_file: Path) -> Lock | None:
+    """Return the lock in a file of any format, None if it cannot be used."""
     try:
-        lock = locks.load(lock_file)
+        return locks.load(lock_file)
     except LockError:
         return None
-    return lock.preset, lock.preset_sha256
 
 
 def check_preset_state(lock: Lock, preset: Preset) -> None:

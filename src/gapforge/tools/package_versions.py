@@ -17,6 +17,7 @@ from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, SourceArchive
+from gapforge.model.unresolved_item import Reason
 
 COMMAND = "./gapforge generate"
 IN_BASE = "base"  # instead of a version: the digest of the base image pins the package
@@ -125,7 +126,7 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
     wanted = {_requirement(r)[0]: "$.pytorch" for r in torch}
     wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
     rows = []
-    if lock is None or not lock.settles("wheel"):
+    if lock is None or not lock.resolves("wheel"):
         index = preset.pytorch.index if preset.pytorch else "default"
         for requirement in (*torch, *preset.packages):
             name, version = _requirement(requirement)
@@ -144,7 +145,7 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             for c in components
             if any(p != "*" for p in c.wheels)
             and "install-tool" not in entry.roles
-            and c.takes_wheel(entry)
+            and c.uses_wheel(entry)
             and c.enabled(preset)
         ]
         if "install-tool" in entry.roles:
@@ -177,7 +178,7 @@ def _requirement(text: str) -> tuple[str, str]:
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
-    used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
+    used_by = ", ".join(c.name for c in components if c.uses_source(source.name))
     entry = _entry_of(source.name, lock)
     place = (
         "sdist:" + source.sdist
@@ -457,9 +458,9 @@ class _Document:
 
     def _gaps(self, lock: Lock) -> list[str]:
         """Return the unresolved items of a partial lock, by reason."""
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for gap in lock.unresolved:
-            reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
+        names_by_reason: dict[tuple[str, Reason], list[str]] = {}
+        for item in lock.unresolved:
+            names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
         count = len(lock.unresolved)
         intro = _(
             "The lock is partial ({count} open). Nothing is built with it; "
@@ -468,8 +469,8 @@ class _Document:
             preset=lock.preset,
         )
         rows = [
-            [kind, ", ".join(_code(name) for name in names), reason]
-            for (kind, reason), names in reasons.items()
+            [kind, ", ".join(_code(name) for name in names), reason.message()]
+            for (kind, reason), names in names_by_reason.items()
         ]
         return [intro, "", *_table([_("kind"), _("name"), _("reason")], rows)]
 
@@ -561,7 +562,7 @@ def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
-    settled = stack.lock is not None and stack.lock.settles("deb")
+    settled = stack.lock is not None and stack.lock.resolves("deb")
     result = []
     for package, where in sorted(roles.items()):
         name, _separator, pinned = package.partition("=")

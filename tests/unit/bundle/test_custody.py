@@ -454,7 +454,7 @@ def test_a_page_that_cannot_be_written_is_said_and_undoes_nothing(tmp_path: Path
 
 
 def test_addresses_lose_what_may_be_secret() -> None:
-    lock = locks.Lock("p", "0" * 64, {}, ())
+    lock = locks.Lock(preset="p", preset_sha256="0" * 64, images={}, entries=())
     for address, shown in (
         (
             "https://user:hunter2@example.org/a.tar.gz?token=hunter2#hunter2",
@@ -462,5 +462,7 @@ def test_addresses_lose_what_may_be_secret() -> None:
         ),
         ("http://[broken?token=hunter2", "http://[broken"),
     ):
-        entry = Entry("source", "sources/x", "0" * 64, 1, "url", urls=(address,))
+        entry = Entry(
+            kind="source", path="sources/x", sha256="0" * 64, size=1, origin="url", urls=(address,)
+        )
         assert custody_facts._item(entry, lock, None, lambda sha256: LACKING).origin == shown

@@ -1170,15 +1170,21 @@ def test_new_locks_wait_for_their_artifacts(
     lay(project.artifacts_of(PRESET), {entry.path: b"a newer package"})
     entries = [e for e in lock.entries if e.path != entry.path]
     entries.append(
-        locks.Entry("deb", entry.path, sha256_bytes(b"a newer package"), 15, entry.origin)
+        locks.Entry(
+            kind="deb",
+            path=entry.path,
+            sha256=sha256_bytes(b"a newer package"),
+            size=15,
+            origin=entry.origin,
+        )
     )
     write_lock(
         project,
         locks.Lock(
-            lock.preset,
-            lock.preset_sha256,
-            lock.images,
-            tuple(sorted(entries, key=lambda e: e.path)),
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
         ),
     )
     packed = carry_tool(project, tmp_path / "second", size=150_000)

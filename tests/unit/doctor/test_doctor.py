@@ -362,7 +362,12 @@ def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
     big = replace(wheel, size=2_600_000_000)
     more = disk_estimate.estimate(
         preset,
-        Lock(lock.preset, lock.preset_sha256, lock.images, (*lock.entries, big)),
+        Lock(
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=(*lock.entries, big),
+        ),
         linked=True,
     )
     assert 2 * big.size < more.engine - linked.engine < 10 * big.size

@@ -20,8 +20,9 @@ from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
 from gapforge.model import lock as locks
 from gapforge.model import preset
-from gapforge.model.lock import Gap, Lock
+from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from raised import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -216,7 +217,8 @@ def test_lock_faults_name_the_file_and_the_entry(place: Project) -> None:
         locks.load(lock)
     assert whole.entries[0].path in twice.value.faults[0].problem
     with pytest.raises(LockError) as partial:
-        replace(whole, unresolved=(Gap("deb", "gcc", "x"),)).require_complete("presets/a.lock.json")
+        item = UnresolvedItem("deb", "gcc", Reason(code=OTHER))
+        replace(whole, unresolved=(item,)).require_complete("presets/a.lock.json")
     assert_error(
         partial.value,
         LockError,
@@ -305,7 +307,12 @@ def test_check_reports_stale_and_broken_locks(
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
     lock.write_text(
-        Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(),
+        Lock(
+            preset=NAME,
+            preset_sha256=current.sha256,
+            images={},
+            entries=(samples.entry("wheel", "wheels/a.whl"),),
+        ).render(),
         encoding="utf-8",
     )
     code, found = checked(place, NAME, capsys=capsys)
@@ -321,7 +328,9 @@ def test_check_reports_stale_and_broken_locks(
         "partial",
         2,
     )
-    lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
+    lock.write_text(
+        Lock(preset=NAME, preset_sha256="0" * 64, images={}, entries=()).render(), encoding="utf-8"
+    )
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
     lock.write_text("{}", encoding="utf-8")

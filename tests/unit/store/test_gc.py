@@ -20,6 +20,7 @@ from gapforge.base.files import exclusive, mark_folder, sha256_bytes
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.model import lock as locks
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import gc
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK
 from gapforge.store.store import Store
@@ -100,7 +101,9 @@ def test_a_partial_lock_keeps_what_it_pins(world: Project) -> None:
     lock = locks.load(world.lock_file(PRESET))
     forget(world)
     partial = dataclasses.replace(
-        lock, entries=lock.entries[:3], unresolved=(locks.Gap("deb", "nasm", "not yet"),)
+        lock,
+        entries=lock.entries[:3],
+        unresolved=(UnresolvedItem("deb", "nasm", Reason(code=OTHER)),),
     )
     world.lock_file(PRESET).write_text(partial.render(), encoding="utf-8")
     cli.main(["gc", "--yes"])
@@ -191,7 +194,7 @@ def test_a_lock_that_cannot_be_read_stops_everything(
                 "cut": text[:-50],
                 "not-json": "x",
                 "empty": "",
-                "newer-format": text.replace('"format": 1', '"format": 2'),
+                "newer-format": text.replace('"format": 2', '"format": 3'),
             }[damage]
         )
     before = objects(world)

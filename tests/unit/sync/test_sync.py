@@ -485,13 +485,13 @@ def test_offline_with_something_missing(place: Place) -> None:
 
 
 def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
-    assert locks.usable(place.project.lock_file(NAME), place.preset) is None
+    assert locks.load_matching(place.project.lock_file(NAME), place.preset) is None
     before = download_preview.of_preset(place.preset, known_sizes.look(place.project))
     assert any("source package ffmpeg" in item.where[0] for item in before.items)
     place.sync()
     place.lose("sources/headers.tar.gz")
     place.asked()
-    lock = locks.usable(place.project.lock_file(NAME), place.preset)
+    lock = locks.load_matching(place.project.lock_file(NAME), place.preset)
     assert lock is not None
     shown = download_preview.of_lock(place.preset, lock, Store(place.project.store))
     assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]

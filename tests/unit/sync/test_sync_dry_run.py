@@ -66,11 +66,11 @@ def lock_of(name: str, place: Project) -> Lock:
     preset = presets.find(place.presets, name)
     image = {
         role: LockedImage(
-            f"{preset.base(role).image}@sha256:{'c' * 64}",
-            "sha256:" + "a" * 64,
-            "sha256:" + "b" * 64,
-            "ubuntu",
-            "22.04",
+            reference=f"{preset.base(role).image}@sha256:{'c' * 64}",
+            manifest_digest="sha256:" + "a" * 64,
+            config_digest="sha256:" + "b" * 64,
+            os_id="ubuntu",
+            os_version="22.04",
         )
         for role in ("builder", "runtime")
     }

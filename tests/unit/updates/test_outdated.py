@@ -230,13 +230,18 @@ def test_registry_tags_and_moved_digest(
     monkeypatch.setenv("HOME", str(tmp_path))
     network = Network(retries=0, registry_mirrors=(("docker.io", f"127.0.0.1:{web.port}"),))
     image = LockedImage(
-        f"{REFERENCE.builder.image}@sha256:{'1' * 64}",
-        f"sha256:{'2' * 64}",
-        f"sha256:{'3' * 64}",
-        "ubuntu",
-        "22.04",
+        reference=f"{REFERENCE.builder.image}@sha256:{'1' * 64}",
+        manifest_digest=f"sha256:{'2' * 64}",
+        config_digest=f"sha256:{'3' * 64}",
+        os_id="ubuntu",
+        os_version="22.04",
     )
-    lock = Lock(REFERENCE.name, REFERENCE.sha256, {"builder": image, "runtime": image}, ())
+    lock = Lock(
+        preset=REFERENCE.name,
+        preset_sha256=REFERENCE.sha256,
+        images={"builder": image, "runtime": image},
+        entries=(),
+    )
     found = candidates._base(REFERENCE, UPSTREAMS, network, lock, False)
     assert found is not None
     assert (found.problem, found.newest, [c.version for c in found.candidates]) == (

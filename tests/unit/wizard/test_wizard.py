@@ -141,11 +141,11 @@ def lock_with(place: Project, name: str) -> Lock:
     assert made.pytorch is not None
     image = {
         r: LockedImage(
-            f"{made.base(r).image}@sha256:{'c' * 64}",
-            f"sha256:{'a' * 64}",
-            f"sha256:{'b' * 64}",
-            "ubuntu",
-            "22.04",
+            reference=f"{made.base(r).image}@sha256:{'c' * 64}",
+            manifest_digest=f"sha256:{'a' * 64}",
+            config_digest=f"sha256:{'b' * 64}",
+            os_id="ubuntu",
+            os_version="22.04",
         )
         for r in ("builder", "runtime")
     }
@@ -162,7 +162,12 @@ def lock_with(place: Project, name: str) -> Lock:
         replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000)
         for n, v in trio.items()
     ]
-    lock = Lock(name, made.sha256, image, tuple(sorted([*layers, *wheels], key=lambda e: e.path)))
+    lock = Lock(
+        preset=name,
+        preset_sha256=made.sha256,
+        images=image,
+        entries=tuple(sorted([*layers, *wheels], key=lambda e: e.path)),
+    )
     place.lock_file(name).write_text(lock.render(), encoding="utf-8")
     return lock
 

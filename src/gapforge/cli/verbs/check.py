@@ -24,7 +24,7 @@ from gapforge.model import preset as presets
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.model.unresolved import Unresolved, counts, unresolved
+from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
 HELP = N_(
@@ -63,7 +63,7 @@ class Report:
     lock_size: int = 0
     lock_first_use: int = 0
     lock_first_use_size: int = 0
-    unresolved: list[Unresolved] = field(default_factory=list)
+    unresolved: list[ToResolve] = field(default_factory=list)
     driver: str = ""
 
     @property
@@ -244,13 +244,13 @@ def examine(
 def _lock(report: Report, project: Project, preset: Preset) -> None:
     file = project.lock_file(preset.name)
     if not file.exists():
-        report.unresolved = unresolved(preset, None)
+        report.unresolved = list_to_resolve(preset, None)
         return
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
-        report.unresolved = unresolved(preset, None)
+        report.unresolved = list_to_resolve(preset, None)
         return
     if lock.preset != preset.name:
         report.lock_faults = (
@@ -269,9 +269,9 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
             ),
         )
     if report.lock_faults:
-        report.lock_state, report.unresolved = STALE, unresolved(preset, None)
+        report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
         return
-    report.unresolved = unresolved(preset, lock)
+    report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
