@@ -28,7 +28,7 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
 
 
 def operator_of(args: argparse.Namespace) -> str:
-    """Return the operator's name or "". Raise UsageError for one that could forge lines of a page."""
+    """Return the operator's name or "". Raise UsageError if it could forge lines of a page."""
     environment_defaults.text_default(args, "--operator")
     if args.operator is None:
         return ""
@@ -48,7 +48,7 @@ def operator_of(args: argparse.Namespace) -> str:
 def write_pages(
     project: Project, facts: Custody, beside: Iterable[Path] = (), key: SigningKey | None = None
 ) -> list[Path]:
-    """Write the page into dist/custody and the folders ``beside``. Return its paths, the first first.
+    """Write the page into dist/custody and the folders ``beside``, and return its paths in order.
 
     With ``key`` its signature is written beside it, so that a site can verify the page, and with
     the page the receiver program, before it runs anything. A failure is only a warning: it does not

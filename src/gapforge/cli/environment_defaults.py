@@ -26,7 +26,7 @@ def text_default(args: argparse.Namespace, *flags: str) -> None:
 
 
 def switch_default(args: argparse.Namespace, *flags: str) -> None:
-    """Set each switch whose variable says yes. Raise UsageError for a value that is not yes or no."""
+    """Set each switch whose variable says yes. Raise UsageError for a value that is neither."""
     for flag in flags:
         key = variable(flag)
         value = os.environ.get(key, "").strip().lower()
@@ -39,8 +39,13 @@ def switch_default(args: argparse.Namespace, *flags: str) -> None:
             setattr(args, _attribute(flag), True)
 
 
+def sign_key(given: str | None) -> str | None:
+    """Return the signing key of a flag or of GAPFORGE_SIGN_KEY, or None."""
+    return given if given is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
+
+
 def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> None:
-    """Raise UsageError, which also names the variable, unless ``value`` is None or allowed."""
+    """Raise UsageError unless ``value`` is None or allowed."""
     if value is not None and value not in allowed:
         raise UsageError(
             _(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
-from gapforge.base.text import pad, width
+from gapforge.base.text import pad, printable, width
 
 
 def print_json(document: Any, *, sort_keys: bool = False) -> None:
@@ -25,6 +26,16 @@ def say(line: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on standard error."""
     say(_("warning: ") + text)
+
+
+def warn_unexpected(file: Path) -> None:
+    """Print a warning about an unexpected file in the artifacts."""
+    warn(
+        _(
+            "{file}: unexpected file, which verify refuses; move it to another folder",
+            file=printable(str(file)),
+        )
+    )
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -124,7 +124,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
 def _dry_run(
     args: argparse.Namespace, project: Project, inputs: build.Inputs, options: build.Options
 ) -> int:
-    """Print the plan and the engine's command. Needs no engine, and of the artifacts only the lock."""
+    """Print the plan and the engine's command. Needs no engine, and only the lock as artifacts."""
     plan = build.plan_of(inputs, options)
     try:
         engine = detect.choose(args.engine or "", project=project)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Write and print each stale file. With --check, raise PresetError with the stale files instead."""
+    """Write and print each stale file, or with --check raise PresetError for them."""
     wanted = generated(project)
     stale = stale_files(project, wanted)
     if args.check and stale:

@@ -138,7 +138,7 @@ def _read(args: argparse.Namespace) -> int:
 
 
 def _refuse_bad_output(output: Path, project: Project) -> None:
-    """Raise UsageError unless the output is a new file or an older inventory, and not in artifacts."""
+    """Raise UsageError unless the output is new or an inventory, and outside of the artifacts."""
     if project.artifacts.resolve() in output.resolve().parents:
         raise UsageError(
             _("{file} is in the artifacts, where verify would refuse it", file=output),

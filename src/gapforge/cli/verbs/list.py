@@ -44,8 +44,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         return 0
     for line in lines(rows):
         print(line)
-    for name, error in faulty.items():
-        print(f"! {name}: {error.message}; ./gapforge check {name}")
+    for name, fault in faulty.items():
+        print(f"! {name}: {fault.message}; ./gapforge check {name}")
     if not rows and not faulty:
         print(_("there are no presets"))
     return 0

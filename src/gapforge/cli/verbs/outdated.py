@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 
 def render(look: Outlook) -> str:
-    """Return the components as a table. Lines below a component say why its newest is incompatible."""
+    """Return the components as a table, with reasons in the lines below a component."""
     words = {
         "current": _("current"),
         "outdated": _("newer"),
