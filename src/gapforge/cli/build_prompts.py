@@ -23,18 +23,18 @@ from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
 from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
-from gapforge.store.known_sizes import Holdings
+from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import (
     PLAIN_BASE,
     Base,
     Choices,
-    Option,
-    base_of,
-    base_options,
-    python_options,
-    tensorrt_options,
-    torch_options,
-    type_options,
+    MenuItem,
+    base_menu,
+    find_base,
+    python_menu,
+    tensorrt_menu,
+    torch_menu,
+    type_menu,
 )
 from gapforge.wizard.compose_preset import complete, warnings_of
 
@@ -58,7 +58,7 @@ class _Dialog:
     presets: dict[str, Preset]
     broken: list[str]
     ready: dict[str, Readiness]
-    holdings: Holdings
+    holdings: KnownSizes
     answers: dict[str, str] = field(default_factory=dict)
 
     def say(self, line: str = "") -> None:
@@ -97,14 +97,14 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Dialog:
         presets=known,
         broken=broken,
         ready=ready,
-        holdings=known_sizes.look(project),
+        holdings=known_sizes.read_known_sizes(project),
     )
 
 
 def _ask_all(dialog: _Dialog, given: Choices) -> Choices:
     dialog.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
     fixed = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
-    if base_of(fixed.get("base", PLAIN_BASE), dialog.catalog) is None:
+    if find_base(fixed.get("base", PLAIN_BASE), dialog.catalog) is None:
         # An image of the site replaces the base image at build time. Its CUDA version is unknown.
         del fixed["base"]
     dialog.answers.update(fixed)
@@ -142,7 +142,7 @@ def _finish_manual(dialog: _Dialog, kind: str) -> Choices:
         dialog.say(_("Created a preset from your choices: {file}", file=created))
     else:
         dialog.say(_("A preset with these choices exists: {preset}", preset=preset.name))
-    for line in warnings_of(preset.raw, dialog.catalog):
+    for line in warnings_of(preset, dialog.catalog):
         dialog.say(_("warning: ") + line)
     if not readiness_of(dialog.project, preset).ready:
         _show_download(dialog, preset)
@@ -189,7 +189,7 @@ def _question(dialog: _Dialog, step: str, number: int, can_go_back: bool) -> str
         )
 
 
-def pick(options: Sequence[Option], word: str) -> Option | None:
+def pick(options: Sequence[MenuItem], word: str) -> MenuItem | None:
     """Return the option with this number or value, the default for an empty word, or None."""
     if not word:
         return next((option for option in options if option.default), None)
@@ -198,7 +198,7 @@ def pick(options: Sequence[Option], word: str) -> Option | None:
     return next((option for option in options if word.lower() == option.value.lower()), None)
 
 
-def table(options: Sequence[Option]) -> list[str]:
+def table(options: Sequence[MenuItem]) -> list[str]:
     """Return the options as numbered lines with aligned columns. ``*`` marks the default."""
     column = max((width(option.label) for option in options), default=0)
     lines = []
@@ -208,25 +208,25 @@ def table(options: Sequence[Option]) -> list[str]:
     return lines
 
 
-def _options(dialog: _Dialog, step: str) -> tuple[str, list[Option]]:
+def _options(dialog: _Dialog, step: str) -> tuple[str, list[MenuItem]]:
     answers, catalog = dialog.answers, dialog.catalog
     if step == "preset":
         return _("Preset, or choose manually"), _preset_options(dialog)
     if step == "type":
-        return _("Type of image"), type_options()
+        return _("Type of image"), type_menu()
     if step == "base":
-        return _("Base image (CUDA/cuDNN)"), base_options(catalog, dialog.holdings)
-    base = base_of(answers.get("base", PLAIN_BASE), catalog) or Base(PLAIN_BASE, PLAIN_BASE, "", "")
-    if step == "python":
-        return "Python", python_options(base, catalog)
-    if step == "torch":
-        return "PyTorch", torch_options(base, answers["python"], catalog, dialog.holdings)
-    return _("TensorRT, or none"), tensorrt_options(
-        base, answers["python"], catalog, dialog.holdings
+        return _("Base image (CUDA/cuDNN)"), base_menu(catalog, dialog.holdings)
+    base = find_base(answers.get("base", PLAIN_BASE), catalog) or Base(
+        PLAIN_BASE, PLAIN_BASE, "", ""
     )
+    if step == "python":
+        return "Python", python_menu(base, catalog)
+    if step == "torch":
+        return "PyTorch", torch_menu(base, answers["python"], catalog, dialog.holdings)
+    return _("TensorRT, or none"), tensorrt_menu(base, answers["python"], catalog, dialog.holdings)
 
 
-def _preset_options(dialog: _Dialog) -> list[Option]:
+def _preset_options(dialog: _Dialog) -> list[MenuItem]:
     names = sorted(dialog.presets, key=lambda n: (dialog.presets[n].practice, n))
     ready = [n for n in names if dialog.ready[n].ready]
     default = (ready or [n for n in names if n == _REFERENCE] or names or [MANUAL])[0]
@@ -237,10 +237,10 @@ def _preset_options(dialog: _Dialog) -> list[Option]:
         preset = dialog.presets[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         options.append(
-            Option(name, name, f"{pad(states[name], column)}  {summary}", name == default)
+            MenuItem(name, name, f"{pad(states[name], column)}  {summary}", name == default)
         )
     about = _("base image, Python, PyTorch, TensorRT one by one")
-    options.append(Option(MANUAL, _("manual"), f"{pad('', column)}  {about}", default == MANUAL))
+    options.append(MenuItem(MANUAL, _("manual"), f"{pad('', column)}  {about}", default == MANUAL))
     return options
 
 

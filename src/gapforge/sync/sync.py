@@ -24,6 +24,7 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from gapforge.store import sha256sums
 from gapforge.store.store import Laid, Store
 from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Downloader, Got, Want
@@ -36,7 +37,7 @@ from gapforge.sync.resume_state import Journal, clear_leftovers
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
-REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
+REQUIREMENTS, LOCK = "requirements.txt", "lock.json"
 INDEX_FILES = ("Packages", "Release")
 TOOL_ONLY = (
     "install-tool",
@@ -633,8 +634,7 @@ class Run:
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
-        files[SUMS] = self.store.add_bytes(sums.encode())
+        files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
         if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
             previous.append(LOCK_SIGNATURE)  # somebody signed the lock that was there before
         return self.store.view(folder, files, previous, last=LOCK)

@@ -8,7 +8,6 @@ import io
 import json
 import random
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import SourceArchive
 from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
 from gapforge.store.store import Store
-from gapforge.sync import apt_errors, http_get, lock_diff, lock_only, source_archives
+from gapforge.sync import apt_errors, lock_diff, lock_only, source_archives
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.options import Options
-from gapforge.updates import published_releases
 from raised import assert_error
 from servers import file_server
 from syncworld import NAME, World, install
@@ -180,28 +178,6 @@ def test_apt_s_updates_are_told_apart_as_in_english(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GAPFORGE_LANG", "en")
     assert apt_errors.update_failure(unsigned).message.startswith(
         "a package index is signed with the key A4B469963BF863CC"
-    )
-
-
-@pytest.mark.parametrize(
-    ("headers", "when"),
-    [
-        (
-            {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1790000000"},
-            time.strftime(" %H:%M UTC까지", time.gmtime(1790000000)),
-        ),
-        ({"retry-after": "30"}, " 30초 동안"),
-        ({"x-ratelimit-remaining": "0"}, ""),
-    ],
-)
-def test_a_rate_limit(headers: dict[str, str], when: str) -> None:
-    with pytest.raises(FetchError) as caught:
-        published_releases._refuse_limit(
-            http_get.Answer(403, headers, b""), "https://api.example/tags"
-        )
-    assert (
-        caught.value.message
-        == f"api.example: 이 주소에서 오는 요청에{when} 답하지 않습니다(횟수 제한)"
     )
 
 

@@ -99,7 +99,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     """Return the preset and the type of image, from flags or from the answers to questions."""
-    given = Choices(args.preset, args.base, args.python, args.torch, args.tensorrt, args.type)
+    given = Choices(
+        preset=args.preset,
+        base=args.base,
+        python=args.python,
+        torch=args.torch,
+        tensorrt=args.tensorrt,
+        type=args.type,
+    )
     interactive = (
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )

@@ -16,8 +16,9 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
-from gapforge.compat.findings import Problem
-from gapforge.compat.rules import check_preset, driver_problems, required_driver
+from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.findings import Finding
+from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import component
 from gapforge.model import lock as locks
@@ -50,7 +51,7 @@ class Report:
     name: str
     preset: Preset | None = None
     faults: tuple[Fault, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)
     first_use: list[str] = field(default_factory=list)
     loose_images: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Report:
     driver: str = ""
 
     @property
-    def errors(self) -> list[Problem]:
+    def errors(self) -> list[Finding]:
         """The incompatible versions, without warnings."""
         return [p for p in self.problems if p.severity == "error"]
 
@@ -217,7 +218,7 @@ def examine(
     report.faults = tuple(component.check_preset(preset, components))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
-        report.problems += driver_problems(preset, driver, catalog)
+        report.problems += check_driver(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
         first_use = source.urls and not source.sha256

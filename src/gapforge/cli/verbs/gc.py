@@ -12,7 +12,7 @@ from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.output import print_json, warn
 from gapforge.store import gc, unfinished_imports
-from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Loose, Waste
+from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
 HELP = N_("show the objects in the store (artifacts/.store) that no lock uses, and delete them")
 FEW = 5  # number of the largest objects that are shown
@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print what can be deleted, and delete it if that is confirmed. Return 0."""
-    with gc.holding(project):
-        known = unfinished_imports.bundles(project.store)
+    with gc.exclude_sync(project):
+        known = unfinished_imports.recorded_bundles(project.store)
         if args.drop and args.drop not in known:
             raise UsageError(
                 _(
@@ -47,22 +47,24 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 ),
                 hint="./gapforge gc",
             )
-        waste = gc.look(project, args.drop)
+        garbage = gc.find_garbage(project, args.drop)
         if not args.json:
-            _show(waste)
-        delete = bool(waste.loose or args.drop) and (args.yes or (not args.json and _confirmed()))
+            _show(garbage)
+        delete = bool(garbage.unreferenced or args.drop) and (
+            args.yes or (not args.json and _confirmed())
+        )
         freed = 0
         if delete:
             if args.drop:
                 unfinished_imports.forget(project.store, args.drop)
             quiet = args.json or not sys.stderr.isatty()
-            with Progress(_("removed"), waste.size, quiet=quiet) as progress:
-                freed = gc.sweep(project, waste, progress.add)
+            with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
+                freed = gc.remove_garbage(project, garbage, progress.add)
     if args.json:
-        print_json(_to_json(waste, deleted=delete, freed=freed))
+        print_json(_to_json(garbage, deleted=delete, freed=freed))
     elif delete:
         print(_("deleted; {size} freed", size=human_bytes(freed)))
-    elif waste.loose or args.drop:
+    elif garbage.unreferenced or args.drop:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
         print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
@@ -80,15 +82,15 @@ def _confirmed() -> bool:
     return answer.strip().lower() in _("y yes").split()
 
 
-def _show(waste: Waste) -> None:
+def _show(garbage: Garbage) -> None:
     print(
         _(
             "used by locks and kept: {count} files, {size}",
-            count=waste.kept,
-            size=human_bytes(waste.kept_bytes),
+            count=garbage.kept,
+            size=human_bytes(garbage.kept_bytes),
         )
     )
-    if not waste.loose:
+    if not garbage.unreferenced:
         print(_("there is nothing to delete"))
     about = {
         OBJECT: _("files that no lock uses"),
@@ -96,7 +98,7 @@ def _show(waste: Waste) -> None:
         WORK: _("working folders of interrupted syncs"),
     }
     for kind, title in about.items():
-        items = waste.of(kind)
+        items = garbage.of(kind)
         if not items:
             continue
         count, size = len(items), human_bytes(sum(item.size for item in items))
@@ -106,9 +108,9 @@ def _show(waste: Waste) -> None:
         if len(items) > FEW:
             size = human_bytes(sum(item.size for item in items[FEW:]))
             print(f"  {size:>9}  " + _("the other {count}", count=len(items) - FEW))
-    if waste.loose:
-        print(_("disk space to be freed: {size}", size=human_bytes(waste.freed)))
-    linked = [item for item in waste.loose if item.freed < item.size]
+    if garbage.unreferenced:
+        print(_("disk space to be freed: {size}", size=human_bytes(garbage.freed)))
+    linked = [item for item in garbage.unreferenced if item.freed < item.size]
     if linked:
         size = human_bytes(sum(item.size - item.freed for item in linked))
         print(
@@ -119,7 +121,7 @@ def _show(waste: Waste) -> None:
                 size=size,
             )
         )
-    for name in waste.orphans:
+    for name in garbage.orphans:
         print(
             _(
                 "note: artifacts/{name}: there is no preset of this name; the objects of its "
@@ -127,7 +129,7 @@ def _show(waste: Waste) -> None:
                 name=name,
             )
         )
-    for name in waste.unfinished:
+    for name in garbage.unfinished_syncs:
         print(
             _(
                 "note: a sync of {preset} was interrupted; no lock uses its downloads yet, "
@@ -135,7 +137,7 @@ def _show(waste: Waste) -> None:
                 preset=name,
             )
         )
-    for one in waste.imports:
+    for one in garbage.incomplete_bundles:
         print(
             _(
                 "note: the import of bundle {bundle} ({presets}) is unfinished, so {count} files "
@@ -147,30 +149,30 @@ def _show(waste: Waste) -> None:
                 size=human_bytes(one.size),
             )
         )
-    for fault in waste.strange:
+    for fault in garbage.foreign:
         warn(_("{where}: {problem}; not deleted", where=fault.where, problem=fault.problem))
 
 
-def _shown(item: Loose) -> str:
+def _shown(item: Unreferenced) -> str:
     folder, name = item.path.parent.name, item.path.name
     return f"sha256 {name}" if item.kind == OBJECT else f"{folder}/{name}"
 
 
-def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
+def _to_json(garbage: Garbage, *, deleted: bool, freed: int) -> dict[str, Any]:
     return {
         "ok": True,
         "deleted": deleted,
-        "count": len(waste.loose),
-        "bytes": waste.size,
-        "frees": waste.freed,
+        "count": len(garbage.unreferenced),
+        "bytes": garbage.size,
+        "frees": garbage.freed,
         "freed": freed,
         "loose": [
             {"kind": item.kind, "path": str(item.path), "size": item.size, "frees": item.freed}
-            for item in waste.loose
+            for item in garbage.unreferenced
         ],
-        "kept": {"count": waste.kept, "bytes": waste.kept_bytes},
-        "views_without_preset": list(waste.orphans),
-        "unfinished_syncs": list(waste.unfinished),
+        "kept": {"count": garbage.kept, "bytes": garbage.kept_bytes},
+        "views_without_preset": list(garbage.orphans),
+        "unfinished_syncs": list(garbage.unfinished_syncs),
         "unfinished_imports": [
             {
                 "bundle": one.bundle,
@@ -178,7 +180,7 @@ def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
                 "count": one.count,
                 "bytes": one.size,
             }
-            for one in waste.imports
+            for one in garbage.incomplete_bundles
         ],
-        "left_alone": [fault.to_json() for fault in waste.strange],
+        "left_alone": [fault.to_json() for fault in garbage.foreign],
     }

@@ -21,8 +21,9 @@ from gapforge.model.lock import Lock
 from gapforge.model.text_shapes import PRESET_NAME
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
-from gapforge.updates import advice, published_releases
-from gapforge.updates.advice import Outlook
+from gapforge.updates import compatible_updates, published_releases
+from gapforge.updates.candidates import Search
+from gapforge.updates.compatible_updates import CompatibleUpdates
 
 HELP = N_("list upstream releases newer than a preset's and which are compatible (needs a network)")
 
@@ -55,33 +56,34 @@ def run(args: argparse.Namespace, project: Project) -> int:
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)
-        look = advice.look(
-            preset,
-            catalog,
-            published_releases.load(project.catalog),
-            network,
-            resolver,
-            _lock(project, preset.name),
+        search = Search(
+            preset=preset,
+            catalog=catalog,
+            upstreams=published_releases.load(project.catalog),
+            network=network,
+            resolver=resolver,
+            lock=_lock(project, preset.name),
             same_line=args.same_line,
         )
-    if target is not None and look.together:
-        _write(target, look, preset.name)
-    failed = [component.name for component in look.components if component.problem]
+        updates = compatible_updates.find_updates(search)
+    if target is not None and updates.together:
+        _write(target, updates, preset.name)
+    failed = [component.name for component in updates.items if component.problem]
     if args.json:
         print_json(
             {
                 "ok": not failed,
                 "preset": preset.name,
-                "components": [c.to_json() for c in look.components],
-                "together": dict(look.together),
-                "written": str(target) if target and look.together else "",
+                "components": [c.to_json() for c in updates.items],
+                "together": dict(updates.together),
+                "written": str(target) if target and updates.together else "",
             }
         )
         return FetchError.exit_code if failed else 0
-    print(render(look))
+    print(render(updates))
     if target is not None:
         print()
-        print(_written(target) if look.together else _("nothing newer is compatible"))
+        print(_written(target) if updates.together else _("nothing newer is compatible"))
     if not failed:
         return 0
     error = FetchError(
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return error.exit_code
 
 
-def render(look: Outlook) -> str:
+def render(updates: CompatibleUpdates) -> str:
     """Return the components as a table, with reasons in the lines below a component."""
     words = {
         "current": _("current"),
@@ -110,14 +112,14 @@ def render(look: Outlook) -> str:
             c.current,
             c.newest or "?",
             c.fits or "-",
-            look.together.get(c.name, "-"),
+            updates.together.get(c.name, "-"),
             words[c.status],
         )
-        for c in look.components
+        for c in updates.items
     ]
     head, *lines = table(rows)
     text = [head]
-    for component, line in zip(look.components, lines, strict=True):
+    for component, line in zip(updates.items, lines, strict=True):
         reasons = dict.fromkeys(filter(None, (component.why, component.note, component.problem)))
         text += [line, *(f"    {reason}" for reason in reasons)]
     return "\n".join(text)
@@ -149,9 +151,9 @@ def _target(name: str, project: Project) -> Path:
     return file
 
 
-def _write(target: Path, look: Outlook, previous: str) -> None:
+def _write(target: Path, updates: CompatibleUpdates, previous: str) -> None:
     """Write the combination as a preset. Raise PresetError if the parser refuses it."""
-    raw = advice.new_preset(look, target.stem, previous)
+    raw = compatible_updates.new_preset(updates, target.stem, previous)
     text = preset_text.render(raw)
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, target.name)

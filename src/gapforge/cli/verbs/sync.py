@@ -141,7 +141,7 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
     """Show what a sync would download, without a network. With a current lock it is exact."""
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     if lock is None:
-        preview = download_preview.of_preset(preset, known_sizes.look(project))
+        preview = download_preview.of_preset(preset, known_sizes.read_known_sizes(project))
     else:
         preview = download_preview.of_lock(preset, lock, Store(project.store))
     unresolved = list_to_resolve(preset, lock)
