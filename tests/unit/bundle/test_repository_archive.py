@@ -1134,11 +1134,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     site = site_at(tmp_path / "site")
     git(site.root, "init", "-q")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
-    assert (
-        done.returncode == 0
-        and "is a git checkout and was not touched" in done.stdout
-        and "tar -xf" in done.stdout
-    )
+    assert done.returncode == 0 and "git checkout" in done.stdout and "tar -xf" in done.stdout
     shutil.rmtree(site.root / ".git")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
     assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
