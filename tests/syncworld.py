@@ -153,7 +153,7 @@ class FakeResolver(_Asks):
     def _wheel(self, facts: dict[str, Any], name: str, version: str) -> Wheel:
         file = f"{name}-{version}-py3-none-any.whl"
         url, sha256, size = self.file(facts, file)
-        return Wheel(name, version, file, url, sha256, size, "default")
+        return Wheel(name=name, version=version, file=file, url=url, sha256=sha256, size=size, index="default")
 
     def wheels(self, preset: Preset) -> list[Wheel]:
         self.network.require("wheels")
@@ -173,7 +173,7 @@ class FakeResolver(_Asks):
         facts = self.facts("sdist")
         self.answers(facts, "default", DEFAULT_INDEX)
         url, sha256, size = self.file(facts, "opencv.tar.gz")
-        return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
+        return Sdist(file="opencv.tar.gz", version="4.9", url=url, sha256=sha256, size=size)
 
     def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
         self.network.require("locate")
@@ -217,13 +217,13 @@ class FakeAptRoot(_Asks):
             version = facts["debs"][package]
             file = f"{package}_{version}_amd64.deb"
             url, sha256, size = self.file(facts, file)
-            found.append(DebFile(package, version, "amd64", file, size, sha256, "apt:base", url))
+            found.append(DebFile(package=package, version=version, architecture="amd64", file=file, size=size, sha256=sha256, origin="apt:base", uri=url))
         return found
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
         return SourceFile(
-            name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url
+            package=name, file="ffmpeg_5.1.9.orig.tar.xz", version="5.1.9", package_version="5.1.9-0", size=size, sha256=sha256, origin="apt:base", uri=url
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -23,20 +22,29 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import look
-from gapforge.sync import apt, fetch_base_images, source_archives
+from gapforge.sync import base_images, registry_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import BUILDER, deb_entries, image_entries
+from gapforge.sync.lock_entries import deb_entries, image_entries
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.options import Options, Outcome
+from gapforge.sync.oci_layout import Files
 from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text
-from gapforge.sync.sync import REQUIREMENTS, TOOL_ONLY, Run, running
+from gapforge.sync.run import (
+    BUILDER,
+    REQUIREMENTS,
+    TOOL_ONLY,
+    BaseInStore,
+    Options,
+    Outcome,
+    Run,
+    running,
+)
 from gapforge.sync.wheel_licence import licence_in, licence_of
 
 DEB_INDEX = "debs/Packages"
 
-ImageAnswer = tuple[LockedImage, fetch_base_images.Files] | Reason
+ImageAnswer = tuple[LockedImage, Files] | Reason
 
 
 def pin(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
@@ -59,17 +67,16 @@ class _LockOnly(Run):
         """Pin what can be pinned and write the lock."""
         old = self._begin()
         kept = None if self.options.update else old
-        with ExitStack() as self.stack:
-            self._apt: dict[BaseImage, apt.AptRoot] = {}
+        with self.stack:
             lock = kept if kept is not None and not kept.unresolved else self._pin(kept)
             self._write_lock(lock)
         remove_folder(self.work)
         return Outcome(
-            lock,
-            self.project.artifacts_of(self.preset.name),
-            compare(self.before, lock),
-            lock is not old,
-            0,
+            lock=lock,
+            artifacts=self.project.artifacts_of(self.preset.name),
+            changes=compare(self.before, lock),
+            resolved=lock is not old,
+            fetched=0,
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
@@ -110,9 +117,7 @@ class _LockOnly(Run):
 
     # -- base images
 
-    def _image(
-        self, role: str, answers: dict[BaseImage, ImageAnswer]
-    ) -> tuple[list[Entry], LockedImage] | None:
+    def _image(self, role: str, answers: dict[BaseImage, ImageAnswer]) -> BaseInStore | None:
         """Return the base image of ``role`` as far as it is known; None if it cannot be pinned.
 
         ``answers`` collects what the registries answered: both roles may use one image.
@@ -130,7 +135,7 @@ class _LockOnly(Run):
                 return None
             image, entries = answer[0], image_entries(role, answer[1])
         if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
-            image = fetch_base_images.describe(self._layout(role, entries), image.reference)
+            image = base_images.describe(self._layout(role, entries), image.reference)
         if not image.os_id:
             self._leave("image", [role], Reason(code=items.MANIFEST_ONLY))
         self._check_base(role, image)
@@ -142,7 +147,7 @@ class _LockOnly(Run):
             code = items.ARCHIVE_NOT_READ if base.archive else items.IMAGE_NOT_MADE
             return Reason(code=code)
         try:
-            return fetch_base_images.look(base, replace(self.network, retries=0))
+            return registry_images.look_up(base, replace(self.network, retries=0))
         except NoAnswerError as error:
             return error.reason
 
@@ -238,7 +243,7 @@ class _LockOnly(Run):
         ``builder`` is the layout of the builder's base image if it is in the store.
         """
         kept = {e.name: e for e in self.kept.of("source", "tensorrt")}
-        wants = {source.name: want for source, want in self._wants()}
+        wants = {source.name: want for source, want in self._source_wants()}
         sizes = look(self.project).sizes
         entries = []
         for source in self.preset.sources.values():
@@ -276,7 +281,7 @@ class _LockOnly(Run):
         )
 
     def _pin_sdist(self, source: SourceArchive) -> Entry | Reason:
-        sdist = self._sdist(source)
+        sdist = self._find_sdist(source)
         size = sdist.size or self._stated_size(sdist.url, items.DEFAULT_INDEX)
         if not size:
             return Reason(code=items.SIZE_NOT_STATED, server=items.DEFAULT_INDEX, file=sdist.file)
@@ -317,7 +322,7 @@ class _LockOnly(Run):
 
     # -- .debs
 
-    def _debs(self, bases: Mapping[str, tuple[list[Entry], LockedImage]] | None) -> list[Entry]:
+    def _debs(self, bases: Mapping[str, BaseInStore] | None) -> list[Entry]:
         """Return the .debs with their index, if the base images are in the store."""
         wanted = sorted({package for role in ROLES for package in self.preset.debs(role)})
         if self.kept.of("deb") and self.kept.resolves("deb"):
@@ -329,7 +334,7 @@ class _LockOnly(Run):
             return []
         else:
             try:
-                debs = deb_entries(self._closures(bases))
+                debs = deb_entries(self._resolve_debs(bases))
             except NoAnswerError as error:
                 self._leave("deb", wanted, error.reason)
                 return []

@@ -129,7 +129,7 @@ def test_zstd_layers_without_zstd_say_what_to_install(
     fake = oci_layout.add_blob(folder, data, layer.media_type)
     layout = oci_layout.read_layout(folder)
     broken = oci_layout.Layout(
-        folder, layout.manifest, layout.config_blob, (fake,), layout.diff_ids, layout.config
+        folder=folder, manifest=layout.manifest, config_blob=layout.config_blob, layers=(fake,), diff_ids=layout.diff_ids, config=layout.config
     )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError) as caught:
