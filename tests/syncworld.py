@@ -20,6 +20,9 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
+from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
+from gapforge.sync.options import Options  # noqa: E402
+
 from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
@@ -27,9 +30,7 @@ from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
-from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
-from gapforge.sync.options import Options  # noqa: E402
 from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
 
 NAME = "world"
@@ -153,7 +154,15 @@ class FakeResolver(_Asks):
     def _wheel(self, facts: dict[str, Any], name: str, version: str) -> Wheel:
         file = f"{name}-{version}-py3-none-any.whl"
         url, sha256, size = self.file(facts, file)
-        return Wheel(name=name, version=version, file=file, url=url, sha256=sha256, size=size, index="default")
+        return Wheel(
+            name=name,
+            version=version,
+            file=file,
+            url=url,
+            sha256=sha256,
+            size=size,
+            index="default",
+        )
 
     def wheels(self, preset: Preset) -> list[Wheel]:
         self.network.require("wheels")
@@ -217,13 +226,31 @@ class FakeAptRoot(_Asks):
             version = facts["debs"][package]
             file = f"{package}_{version}_amd64.deb"
             url, sha256, size = self.file(facts, file)
-            found.append(DebFile(package=package, version=version, architecture="amd64", file=file, size=size, sha256=sha256, origin="apt:base", uri=url))
+            found.append(
+                DebFile(
+                    package=package,
+                    version=version,
+                    architecture="amd64",
+                    file=file,
+                    size=size,
+                    sha256=sha256,
+                    origin="apt:base",
+                    uri=url,
+                )
+            )
         return found
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
         return SourceFile(
-            package=name, file="ffmpeg_5.1.9.orig.tar.xz", version="5.1.9", package_version="5.1.9-0", size=size, sha256=sha256, origin="apt:base", uri=url
+            package=name,
+            file="ffmpeg_5.1.9.orig.tar.xz",
+            version="5.1.9",
+            package_version="5.1.9-0",
+            size=size,
+            sha256=sha256,
+            origin="apt:base",
+            uri=url,
         )
 
 

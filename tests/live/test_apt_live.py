@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gapforge.sync.apt import AptRoot, DebFile, write_index
+from gapforge.sync.fetch_base_images import fetch_base
 
 from gapforge.base.errors import FetchError, ResolveError
 from gapforge.base.progress import Progress
@@ -18,8 +20,6 @@ from gapforge.base.project import Project
 from gapforge.model import preset as presets
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
-from gapforge.sync.apt import AptRoot, DebFile, write_index
-from gapforge.sync.fetch_base_images import fetch_base
 from gapforge.sync.network import Network
 from packages import fetch, make_base, make_deb, make_key, signed_repository
 from servers import Site, file_server

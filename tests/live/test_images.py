@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from gapforge.sync.fetch_base_images import fetch_base, look
 
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, TargetError
 from gapforge.base.progress import Progress
@@ -25,7 +26,6 @@ from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, oci_layout
-from gapforge.sync.fetch_base_images import fetch_base, look
 from gapforge.sync.network import Network, NoAnswerError
 from tiny_image import make_layout
 

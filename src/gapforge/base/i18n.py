@@ -109,9 +109,18 @@ def spellings(message: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((_korean().gettext(message), message)))
 
 
+class Localized(str):
+    """A text from data in both languages: shown in the reader's, both kept for documents."""
+
+    ko: str
+    en: str
+
+
 def localized(*, ko: str, en: str) -> str:
     """Return the one of two texts, from data in both languages, that the reader understands."""
-    return ko if _asked() == "ko" else en
+    text = Localized(ko if _asked() == "ko" else en)
+    text.ko, text.en = ko, en
+    return text
 
 
 def in_both_languages(message: str, **values: object) -> dict[str, str]:
@@ -131,13 +140,14 @@ def rendered_in_both(text: str) -> dict[str, str]:
 
 
 def _translated_again(values: Mapping[str, object]) -> dict[str, object]:
-    """Return ``values`` with every Message in them translated once more."""
-    return {
-        name: _(value.id, **_translated_again(value.values))
-        if isinstance(value, Message)
-        else value
-        for name, value in values.items()
-    }
+    """Return ``values`` with every Message and Localized text in them translated once more."""
+    again: dict[str, object] = dict(values)
+    for name, value in values.items():
+        if isinstance(value, Message):
+            again[name] = _(value.id, **_translated_again(value.values))
+        elif isinstance(value, Localized):
+            again[name] = localized(ko=value.ko, en=value.en)
+    return again
 
 
 def _asked() -> str:

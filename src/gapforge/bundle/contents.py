@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,20 +15,16 @@ from gapforge.bundle.volume_format import MAX_OBJECT, Span, View
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
+from gapforge.store import sha256sums
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 
-LOCK, SUMS = "lock.json", "SHA256SUMS"
+LOCK = "lock.json"
 
 
 def site_objects(file: Path) -> frozenset[str]:
     """The hashes that a site's inventory names. Raises VerifyError for one that is damaged or none at all."""
     return frozenset(sha256 for sha256, _unused in Inventory.read(file))
-
-
-def sums_of(files: Mapping[str, str]) -> bytes:
-    """SHA256SUMS for path -> SHA-256, the same bytes as sync writes."""
-    return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()
 
 
 @dataclass
@@ -76,10 +72,10 @@ class Contents:
         folder = self.project.artifacts_of(lock.preset)
         files = {entry.path: entry.sha256 for entry in lock.entries}
         files[LOCK] = sha256_bytes(text)
-        sums = sums_of(files)
+        sums = sha256sums.render(files)
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
         self.locks[files[LOCK]] = lock
-        for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
+        for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
             self._presets.setdefault(sha256, lock.preset)
             self._places.setdefault(sha256, []).append(folder / path)

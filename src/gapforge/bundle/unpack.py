@@ -25,7 +25,7 @@ from gapforge.bundle.check_signatures import (
     lay_signature,
     locks_untrusted,
 )
-from gapforge.bundle.contents import LOCK, SUMS, sums_of
+from gapforge.bundle.contents import LOCK
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.import_space import Room
 from gapforge.bundle.page_cache import Flow
@@ -46,7 +46,7 @@ from gapforge.bundle.volume_format import (
 )
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
-from gapforge.store import unfinished_imports
+from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store
 from gapforge.trust.trusted_signers import Untrusted
 
@@ -396,7 +396,7 @@ class _Import:
             )  # what pack left out is needed as well
             return
         files[LOCK] = view.lock
-        sums = sums_of(files)
+        sums = sha256sums.render(files)
         if sha256_bytes(sums) != view.sums:
             raise _altered(
                 _(
@@ -405,7 +405,7 @@ class _Import:
                     preset=view.preset,
                 )
             )
-        files[SUMS] = self.store.add_bytes(sums)
+        files[sha256sums.NAME] = self.store.add_bytes(sums)
         folder = self.project.artifacts_of(view.preset)
         if folder.is_symlink():
             raise StorageError(
@@ -458,7 +458,9 @@ class _Import:
             ) from None
         except LockError as error:
             raise _altered(error.message, error.faults) from None
-        if lock.preset != view.preset or {LOCK, SUMS} & {entry.path for entry in lock.entries}:
+        if lock.preset != view.preset or {LOCK, sha256sums.NAME} & {
+            entry.path for entry in lock.entries
+        }:
             other = printable(lock.preset)[:128]
             raise _altered(
                 _("{shown} is that of {other}, or lists itself", shown=shown, other=other)
@@ -485,7 +487,7 @@ class _Import:
         names: dict[str, str] = {self.scan.tool: _("gapforge itself")}
         for view in self.scan.views:
             names.setdefault(view.lock, f"{view.preset}/{LOCK}")
-            names.setdefault(view.sums, f"{view.preset}/{SUMS}")
+            names.setdefault(view.sums, f"{view.preset}/{sha256sums.NAME}")
             if self.store.has(view.lock):
                 lock = locks.load(self.store.path(view.lock))
                 for entry in lock.entries:

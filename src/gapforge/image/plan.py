@@ -197,9 +197,9 @@ def _inputs(
     if not component.enabled(preset):
         return files
     for entry in lock.of("source", "tensorrt"):
-        if component.takes_source(entry.name):
+        if component.uses_source(entry.name):
             files.append(_artifact(f"{folder}/sources/{entry.name}/{entry.file}", entry))
-    wheels = [entry for entry in lock.of("wheel") if component.takes_wheel(entry)]
+    wheels = [entry for entry in lock.of("wheel") if component.uses_wheel(entry)]
     if component.wheels:
         files += [_artifact(f"{folder}/wheels/{entry.file}", entry) for entry in wheels]
         files.append(_text(f"{folder}/requirements.txt", requirements(wheels)))
@@ -253,7 +253,7 @@ def parameters(
         # TensorRT as .debs is installed with all others, so that apt orders them.
         own["packages"] = list(preset.debs(role)) if role else []
     for entry in lock.of("source", "tensorrt"):
-        if component.takes_source(entry.name):
+        if component.uses_source(entry.name):
             common[f"source-{entry.name}.folder"] = preset.sources[entry.name].folder
     return {**own, **common}
 

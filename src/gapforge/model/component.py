@@ -101,9 +101,9 @@ COMPONENT_SHAPE = Record(
         ),
         "options": Table(_OPTION, _OPTION_NAME, "what a preset may say about it, by name"),
         "needs": _NEEDS,
-        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
-        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
-        "debs": Flag("it takes the .debs of the role"),
+        "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
+        "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
+        "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
 )
@@ -215,11 +215,11 @@ class Component:
         """Return whether the image contains it."""
         return self.part(preset) is not None
 
-    def takes_source(self, name: str) -> bool:
+    def uses_source(self, name: str) -> bool:
         """Return whether the source archive of this name is one of its inputs."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
 
-    def takes_wheel(self, entry: Entry) -> bool:
+    def uses_wheel(self, entry: Entry) -> bool:
         """Return whether the wheel is one of its inputs; the installer goes with any other."""
         if not self.wheels:
             return False
@@ -380,12 +380,12 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
             )
     patterns = sorted({pattern for c in components for pattern in c.sources})
     for source in sorted(preset.sources):
-        if not any(c.takes_source(source) for c in components):
+        if not any(c.uses_source(source) for c in components):
             faults.append(
                 Fault(
                     f"presets/{preset.name}.json: $.sources.{source}",
                     _(
-                        "no component takes a source of this name{close}",
+                        "no component uses a source archive of this name{close}",
                         close=nearest(source, patterns),
                     ),
                     one_of(patterns),
@@ -410,10 +410,7 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
         faults.append(
             Fault(
                 "Dockerfile",
-                _(
-                    "no stage mounts inputs/{folder}, so nothing builds that component",
-                    folder=folder,
-                ),
+                _("no stage mounts inputs/{folder}, so the component is not built", folder=folder),
                 _("a stage with {run}", run=run),
             )
         )

@@ -26,6 +26,7 @@ from gapforge.model.schema import (
 )
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
+LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
 FORMAT = 2  # of locks that are written; format 1 is read too
 MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")

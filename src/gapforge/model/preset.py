@@ -239,7 +239,7 @@ def find(presets: Path, name: str) -> Preset:
     """Return the preset ``name``. Raise PresetError with the nearest name if there is none."""
     reason = unsafe_path_reason(name)
     if reason or "/" in name:
-        raise PresetError(_("{name!r} is not a preset's name", name=name), hint="./gapforge list")
+        raise PresetError(_("{name!r} is not a preset name", name=name), hint="./gapforge list")
     file = presets / f"{name}.json"
     if not file.exists():
         known = names(presets)

@@ -58,7 +58,7 @@ def broken_rules(
         report(
             "$.os",
             _("{target} is not the target operating system", target=" ".join(target)),
-            _('ubuntu 22.04, or "practice": true for an image that is never delivered'),
+            _('ubuntu 22.04, or "practice": true for an image that is not for delivery'),
         )
     for name, source in raw["sources"].items():
         _check_source(f"$.sources.{name}", source, report)
@@ -66,19 +66,21 @@ def broken_rules(
         if raw["base"][role].get("archive", "").startswith("/") and not practice:
             report(
                 f"$.base.{role}.archive",
-                _("is absolute; the preset would work on one machine only"),
+                _("is an absolute path, which other machines do not have"),
                 _("a path inside the project"),
             )
     _check_tensorrt(raw, report)
     _check_components(raw, components or (), report)
     secrets = [s["key"] for s in raw["application"].get("secrets", ())]
     for key in sorted({k for k in secrets if secrets.count(k) > 1}):
-        report("$.application.secrets", _('names "{key}" twice', key=key), _("each key once"))
+        report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
     return faults
 
 
-def _source_named(name: str) -> str:
-    return _('a source named "{name}"', name=name)
+def _missing_source(name: str, option: str) -> tuple[str, str]:
+    """Return problem and expected value where ``option`` needs a source archive."""
+    problem = _('has no "{source}", which {option} needs', source=name, option=option)
+    return problem, _('a source archive named "{name}"', name=name)
 
 
 def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
@@ -90,7 +92,7 @@ def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
             report(f"{path}.trust", _("is given beside a checksum"), _("one or the other"))
         file = file_name(source)
         if not re.fullmatch(FILE.pattern, file):
-            problem = _('does not end in a usable file name ("{file}")', file=file)
+            problem = _('does not end in a valid file name: "{file}"', file=file)
             report(f"{path}.urls[0]", problem, _('a "file" key beside it'))
     if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
         report(
@@ -101,8 +103,7 @@ def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
 def _check_tensorrt(raw: Mapping[str, Any], report: Report) -> None:
     tensorrt = raw.get("tensorrt")
     if tensorrt and tensorrt["form"] == "tar" and "tensorrt" not in raw["sources"]:
-        problem = _('has no "tensorrt", which $.tensorrt (form tar) unpacks')
-        report("$.sources", problem, _source_named("tensorrt"))
+        report("$.sources", *_missing_source("tensorrt", '$.tensorrt (form "tar")'))
     if tensorrt and tensorrt["form"] == "deb" and not tensorrt.get("runtime"):
         expected = _("the packages to install, such as libnvinfer8=8.6.1.6-1+cuda11.8")
         report("$.tensorrt.runtime", _("is empty"), expected)
@@ -140,8 +141,7 @@ def _check_needs(
     """Report what ``where`` needs and the preset lacks: the options at ``path``, or one of them."""
     for source in needs.sources:
         if source not in raw["sources"]:
-            problem = _('has no "{source}", which {option} needs', source=source, option=where)
-            report("$.sources", problem, _source_named(source))
+            report("$.sources", *_missing_source(source, where))
     for option in of.options or ():
         if option.name in needs.options and not values.get(option.name, option.default):
             problem = _("is empty, but {option} needs it", option=where)

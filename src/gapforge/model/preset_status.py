@@ -23,7 +23,7 @@ READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = (
 PARTIAL = "partially-locked"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Readiness:
     """The readiness of a preset. ``state`` is one of the constants above.
 
@@ -41,12 +41,12 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether a build may start: all files exist and have their sizes."""
+        """Return whether a build may start: all files exist and have their sizes."""
         return self.state == READY
 
     @property
     def label(self) -> str:
-        """The state in one or two words, in the reader's language."""
+        """Return the state in one or two words, in the reader's language."""
         return {
             READY: _("ready"),
             UNSYNCED: _("not synced"),

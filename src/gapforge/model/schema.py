@@ -356,7 +356,7 @@ class Variant(Shape):
                 both=_(" and ").join(both),
             )
         else:
-            problem = _("has none of the keys that say what it is{close}", close=close)
+            problem = _("has none of the keys that decide its kind{close}", close=close)
         _fault(faults, file, path, problem, _("exactly one of {kinds}", kinds=kinds))
 
     def schema(self) -> dict[str, Any]:
@@ -367,7 +367,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(_('the key "{key}" stands twice in one object', key=key))
+            raise ValueError(_('the key "{key}" occurs twice in one object', key=key))
         result[key] = value
     return result
 
@@ -393,7 +393,7 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")
         ]
     except UnicodeEncodeError:
-        return None, [Fault(shown, _("holds half of a Unicode character (\\ud800 to \\udfff)"))]
+        return None, [Fault(shown, _("contains half of a Unicode character (\\ud800 to \\udfff)"))]
     except json.JSONDecodeError as error:
         where = _(
             "{shown}: line {lineno}, column {colno}",

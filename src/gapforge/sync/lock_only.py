@@ -21,7 +21,7 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
-from gapforge.store.known_sizes import look
+from gapforge.store.known_sizes import read_known_sizes
 from gapforge.sync import base_images, registry_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
@@ -244,7 +244,7 @@ class _LockOnly(Run):
         """
         kept = {e.name: e for e in self.kept.of("source", "tensorrt")}
         wants = {source.name: want for source, want in self._source_wants()}
-        sizes = look(self.project).sizes
+        sizes = read_known_sizes(self.project).sizes
         entries = []
         for source in self.preset.sources.values():
             if source_archives.is_local_repo(self.preset, source):

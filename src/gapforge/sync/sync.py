@@ -21,6 +21,7 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from gapforge.store import sha256sums
 from gapforge.store.store import Laid
 from gapforge.sync import base_images, source_archives
 from gapforge.sync.apt_resolver import DebFile
@@ -44,7 +45,7 @@ from gapforge.sync.run import (
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
-SUMS, LOCK = "SHA256SUMS", "lock.json"
+LOCK = "lock.json"
 # What a lock leaves unresolved before anything was resolved; the reasons are never shown.
 EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 
@@ -405,8 +406,7 @@ class _Sync(Run):
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
-        files[SUMS] = self.store.add_bytes(sums.encode())
+        files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
         if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
             previous.append(LOCK_SIGNATURE)  # the signature belongs to the previous lock
         return self.store.view(folder, files, previous, last=LOCK)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gapforge.base.addresses import without_credentials
-from gapforge.base.i18n import _, localized, use_language
+from gapforge.base.i18n import _, localized, ngettext, use_language
 from gapforge.compat import versions
 from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
@@ -145,7 +145,7 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             for c in components
             if any(p != "*" for p in c.wheels)
             and "install-tool" not in entry.roles
-            and c.takes_wheel(entry)
+            and c.uses_wheel(entry)
             and c.enabled(preset)
         ]
         if "install-tool" in entry.roles:
@@ -178,7 +178,7 @@ def _requirement(text: str) -> tuple[str, str]:
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
-    used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
+    used_by = ", ".join(c.name for c in components if c.uses_source(source.name))
     entry = _entry_of(source.name, lock)
     place = (
         "sdist:" + source.sdist
@@ -237,19 +237,19 @@ class _Document:
         lines = [
             "# " + _("Package versions"),
             "",
-            f"<!-- {COMMAND} " + _("writes this file. Do not edit it.") + " -->",
+            "<!-- " + _("{command} writes this file. Do not edit it.", command=COMMAND) + " -->",
             "",
             _(
                 "Generated from presets, locks, component descriptions and the catalog. "
                 "After changing any of them, run `{command}` and commit the result. "
-                "`./test` fails while this file is stale.",
+                "`./test` fails if this file is not up to date.",
                 command=COMMAND,
             ),
             "",
             _(
-                "Reviewed: **{reviewed}** — {note_en}",
+                "Reviewed: **{reviewed}** — {note}",
                 reviewed=self.review.reviewed,
-                note_en=localized(ko=self.review.note_ko, en=self.review.note_en),
+                note=localized(ko=self.review.note_ko, en=self.review.note_en),
             ),
             "",
         ]
@@ -261,23 +261,23 @@ class _Document:
     def _reading(self) -> list[str]:
         items = [
             _(
-                "`index:default`: the Python index that the machine is set to; "
-                "`index:torch`: the index in the preset's `$.pytorch.index`"
+                "`index:default`: the Python index that is configured on the machine; "
+                "`index:torch`: the index in `$.pytorch.index` of the preset"
             ),
             _(
-                "`apt:base`: the base image's own APT sources; `apt:NAME`: a source out "
-                "of the preset's `$.apt.sources`"
+                "`apt:base`: the APT sources of the base image; `apt:NAME`: a source in "
+                "`$.apt.sources` of the preset"
             ),
             _(
                 "`sdist:` is a source distribution on the default Python index; "
-                "`apt-source:` the upstream tarball in the base's APT sources"
+                "`apt-source:` the upstream archive in the APT sources of the base image"
             ),
             _(
-                "Hashes are the first {short} digits of SHA-256; the lists below the "
-                "tables have them whole. Images show the manifest digest.",
+                "Checksums are the first {short} digits of the SHA-256; the lists below the "
+                "tables contain all digits. For images, it is the manifest digest.",
                 short=SHORT,
             ),
-            _('"not resolved": never synced, so the version or hash is not settled yet.'),
+            _('"not resolved": not synced yet, so the version or checksum is not known.'),
         ]
         return ["## " + _("How to read this"), "", *[f"- {item}" for item in items], ""]
 
@@ -316,7 +316,7 @@ class _Document:
             "OS",
             "CUDA",
             "cuDNN",
-            _("least driver"),
+            _("minimum driver"),
             "Python",
             "torch/vision/audio",
             "TensorRT",
@@ -334,11 +334,11 @@ class _Document:
 
     def _state(self, stack: Stack) -> str:
         if stack.stale:
-            return _("of another preset state")
+            return _("of another state of the preset")
         if stack.lock is None:
             return _("not resolved")
-        if open_ := len(stack.lock.unresolved):
-            return _("partial ({open} open)", open=open_)
+        if count := len(stack.lock.unresolved):
+            return _("partial ({count} unresolved)", count=count)
         return _("resolved")
 
     def _trust(self) -> list[str]:
@@ -362,27 +362,33 @@ class _Document:
                 rows.append(
                     [
                         f"`{stack.preset.name}`",
-                        self._unresolved(),
-                        self._unresolved(),
-                        self._unresolved(),
+                        self._not_resolved(),
+                        self._not_resolved(),
+                        self._not_resolved(),
                         ", ".join(_code(r.name) for r in first_use) or "0",
                     ]
                 )
-        head = [_("preset"), _("files"), _("size"), _("pinned by hash"), _("trusted on first use")]
+        head = [
+            _("preset"),
+            _("files"),
+            _("size"),
+            _("pinned by checksum"),
+            _("trusted on first use"),
+        ]
         note = _(
-            'For an entry that is "trusted on first use" nobody published a hash; the '
-            "lock records the bytes first seen ([checksum "
+            'No checksum is published for an entry that is "trusted on first use". The lock '
+            "records the checksum of the first download ([checksum "
             "policy](decisions/0004-checksum-policy.md))."
         )
         return ["## " + _("Trust"), "", note, "", *_table(head, rows)]
 
-    def _unresolved(self) -> str:
+    def _not_resolved(self) -> str:
         return _("not resolved")
 
     def _deb_version(self, version: str) -> str:
         if version == IN_BASE:
             return _("in the base image")
-        return version or self._unresolved()
+        return version or self._not_resolved()
 
     def _index(self) -> list[str]:
         """Which presets a package is in: what the presets name, without what that pulls in."""
@@ -402,11 +408,11 @@ class _Document:
             shown = [f"{version or '—'}: {self._names(presets)}" for version, presets in ordered]
             rows.append([f"`{name}`", kind, "<br>".join(shown)])
         note = _(
-            "What presets name themselves; what comes along as a dependency is in each "
-            "preset's own tables."
+            "Packages that presets list themselves. Their dependencies are in the tables of "
+            "each preset."
         )
         return [
-            "## " + _("Who uses what"),
+            "## " + _("Presets by package"),
             "",
             note,
             "",
@@ -426,21 +432,18 @@ class _Document:
         lines = [f"## {p.name}", "", localized(ko=p.summary_ko, en=p.summary_en), ""]
         if p.practice:
             lines += [_("**A practice preset: its image is not for delivery.**"), ""]
-        lines.append(_("preset fingerprint") + f": `{p.sha256}`")
+        lines.append(_("checksum of the preset") + f": `{p.sha256}`")
         lines.append("")
         if stack.lock is None:
             why = (
-                _("The committed lock belongs to another state of the preset, so")
+                _(
+                    "The committed lock belongs to another state of the preset, so only what "
+                    "the preset pins is shown."
+                )
                 if stack.stale
-                else _("There is no committed lock, so")
+                else _("There is no committed lock, so only what the preset pins is shown.")
             )
-            lines += [
-                why
-                + " "
-                + _("only what the preset pins is shown.")
-                + f" `./deps_sync.sh {p.name}`",
-                "",
-            ]
+            lines += [f"{why} `./deps_sync.sh {p.name}`", ""]
         elif stack.lock.unresolved:
             lines += self._gaps(stack.lock)
         rows = rows_of(stack, self.components)
@@ -461,11 +464,12 @@ class _Document:
         names_by_reason: dict[tuple[str, Reason], list[str]] = {}
         for item in lock.unresolved:
             names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
-        count = len(lock.unresolved)
-        intro = _(
-            "The lock is partial ({count} open). Nothing is built with it; "
-            "`./deps_sync.sh {preset}` fills the rest where these can be reached.",
-            count=count,
+        intro = ngettext(
+            "The lock is partial: {count} item is unresolved, so it cannot be built. "
+            "`./deps_sync.sh {preset}` resolves it where the servers below can be reached.",
+            "The lock is partial: {count} items are unresolved, so it cannot be built. "
+            "`./deps_sync.sh {preset}` resolves them where the servers below can be reached.",
+            len(lock.unresolved),
             preset=lock.preset,
         )
         rows = [
@@ -475,17 +479,19 @@ class _Document:
         return [intro, "", *_table([_("kind"), _("name"), _("reason")], rows)]
 
     def _rows(self, rows: Sequence[Row]) -> list[str]:
-        words = {"dependency": _("dependency of another"), "install-tool": _("installs the others")}
+        words = {"dependency": _("dependency"), "install-tool": _("installer")}
         unknown = {"wheel": _("see the wheel's METADATA")}
         inside = _("see the notices inside")
-        head = [_("package"), _("version"), _("licence"), _("source"), _("hash"), _("used by")]
+        head = [_("package"), _("version"), _("licence"), _("source"), _("checksum"), _("used by")]
         body = []
         for row in rows:
-            short = _code(row.sha256[:SHORT]) if row.sha256 else self._unresolved()
+            short = _code(row.sha256[:SHORT]) if row.sha256 else self._not_resolved()
             if row.first_use:
                 short += " " + _("(first use)")
             # A file at a fixed URL may have no version; other packages get one when resolved.
-            version = row.version or ("—" if row.source.startswith("http") else self._unresolved())
+            version = row.version or (
+                "—" if row.source.startswith("http") else self._not_resolved()
+            )
             body.append(
                 [
                     f"`{row.name}`",
@@ -521,11 +527,17 @@ class _Document:
                 [f"`apt:{s.name}`", s.uri + " " + s.suite, _code(s.key_sha256[:SHORT])]
                 for s in p.apt_sources
             )
-            lines += _table([_("further APT source"), _("address"), _("hash of its key")], keys)
+            lines += _table(
+                [_("additional APT source"), _("address"), _("checksum of its key")], keys
+            )
         debs = stack.lock.of("deb") if stack.lock else ()
         if debs:
             size = f"{sum(e.size for e in debs) / 1e6:.1f} MB"
-            title = _("All .debs that the base lacks: {count}, {size}", count=len(debs), size=size)
+            title = _(
+                "All .debs that are not in the base image: {count}, {size}",
+                count=len(debs),
+                size=size,
+            )
             listed = [
                 f"{e.sha256}  {e.file}  {e.origin}  {'+'.join(sorted(e.roles))}" for e in debs
             ]
@@ -534,7 +546,7 @@ class _Document:
 
     def _hashes(self, rows: Sequence[Row]) -> list[str]:
         listed = [f"{row.sha256}  {row.path or row.name}" for row in rows if row.sha256]
-        return _details(_("Whole hashes"), listed) if listed else []
+        return _details(_("Full checksums"), listed) if listed else []
 
 
 def _details(title: str, lines: Sequence[str]) -> list[str]:

@@ -974,8 +974,10 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / away.name).write_bytes(bad)
     assert not receive(site, tmp_path / "damaged").complete
-    assert gc.named(site).keeps(tool)  # gc keeps it until the bundle is whole
-    assert receive(site, tmp_path / "second").complete and not gc.named(site).keeps(tool)
+    assert gc.find_references(site).include(tool)  # gc keeps it until the bundle is whole
+    assert receive(site, tmp_path / "second").complete and not gc.find_references(site).include(
+        tool
+    )
     Store(site.store).discard(
         tool
     )  # gc took it; it was in no volume, so nobody can be asked for it

@@ -178,7 +178,7 @@ def test_damage_is_refused_before_the_engine_is_asked_to_build(
             3,
             'did you mean "debian12-cpu-quickstart"',
         ),
-        (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "not a preset's name"),
+        (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "../../etc/passwd"),
         ((*BUILD, "--type", "production"), 2, "runtime or dev"),
         ((*BUILD, "--tensorrt", "10.14.1"), 9, "TensorRT"),
         ((*BUILD, "--app-source", "/nonexistent"), 13, "/nonexistent"),

@@ -115,7 +115,7 @@ def place(tmp_path: Path) -> Project:
     return project
 
 
-def plan(project: Project, name: str) -> Plan:
+def plan(project: Project, name: str, kind: str = "runtime") -> Plan:
     """Return the plan of a preset whose artifacts are a few bytes each."""
     preset = presets.find(project.presets, name)
     others = [source for source in preset.sources if source not in ("ffmpeg", "opencv")]
@@ -131,7 +131,7 @@ def plan(project: Project, name: str) -> Plan:
     )
     lock = replace(samples.lock(preset, extra=extra), images={"builder": image, "runtime": image})
     samples.lay_artifacts(project.artifacts_of(name), lock)
-    options = build.Options(type="runtime")
+    options = build.Options(type=kind)
     return build.plan_of(build.read_inputs(project, preset, options), options)
 
 
@@ -201,6 +201,21 @@ def test_an_absent_flag_gets_its_default(place: Project) -> None:
     texts = {file.path: file.text for file in plan(place, NAME).files}
     assert texts["inputs/gstreamer/params/debug"] == "1\n"
     assert "inputs/gstreamer/params/meson" not in texts
+
+
+def test_checks_of_runtime_images_get_no_dev_options(place: Project) -> None:
+    file = place.components / "gstreamer" / "component.json"
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw["options"]["debug"]["runtime"] = False
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    found = {}
+    for kind in ("runtime", "dev"):
+        made = plan(place, NAME, kind)
+        (expectation,) = [e for e in made.smoke if e["component"] == "gstreamer"]
+        found[kind] = expectation["params"]
+        assert "inputs/gstreamer/params/debug" in {file.path for file in made.files}
+    assert "debug" in found["dev"] and "debug" not in found["runtime"]
+    assert found["runtime"]["meson"] == MESON
 
 
 def test_every_wrong_option_is_reported(place: Project) -> None:

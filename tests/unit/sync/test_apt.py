@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from gapforge.sync.apt import AptRoot, write_index
+from gapforge.sync.apt_root import IsolatedApt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +20,6 @@ from gapforge.base.files import sha256_bytes
 from gapforge.model import debian_control
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, apt_sources
-from gapforge.sync.apt import AptRoot, write_index
-from gapforge.sync.apt_root import IsolatedApt
 from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.network import Network
 from gapforge.sync.oci_layout import read_layout

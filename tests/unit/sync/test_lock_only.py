@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gapforge.sync.options import Options, Outcome
 
 import samples
 from gapforge.base import process
@@ -31,7 +32,6 @@ from gapforge.sync import lock_only, python_packages, wheel_licence
 from gapforge.sync import sync as syncing
 from gapforge.sync.lock_entries import check_base
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.options import Options, Outcome
 from gapforge.tools.package_versions import Review, Stack, render
 from raised import assert_error, values_of
 from servers import file_server

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gapforge.sync.fetch_base_images import look, split_reference
 
 from gapforge.base import process
 from gapforge.base.errors import FetchError, ResolveError, TargetError, ToolError
@@ -23,7 +24,6 @@ from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, mmdebstrap, oci_layout
 from gapforge.sync.base_image_facts import facts, read_files
 from gapforge.sync.docker_archive import import_archive
-from gapforge.sync.fetch_base_images import look, split_reference
 from gapforge.sync.mmdebstrap import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
 from raised import assert_error
@@ -129,7 +129,12 @@ def test_zstd_layers_without_zstd_say_what_to_install(
     fake = oci_layout.add_blob(folder, data, layer.media_type)
     layout = oci_layout.read_layout(folder)
     broken = oci_layout.Layout(
-        folder=folder, manifest=layout.manifest, config_blob=layout.config_blob, layers=(fake,), diff_ids=layout.diff_ids, config=layout.config
+        folder=folder,
+        manifest=layout.manifest,
+        config_blob=layout.config_blob,
+        layers=(fake,),
+        diff_ids=layout.diff_ids,
+        config=layout.config,
     )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError) as caught:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gapforge.sync.options import Options
 
 from gapforge.base.errors import Fault, FetchError, GapforgeError, GatedError
 from gapforge.base.progress import Progress
@@ -26,7 +27,6 @@ from gapforge.store.store import Store
 from gapforge.sync import apt_errors, http_get, lock_diff, lock_only, source_archives
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.options import Options
 from gapforge.updates import published_releases
 from raised import assert_error
 from servers import file_server

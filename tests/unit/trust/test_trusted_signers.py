@@ -22,10 +22,10 @@ from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import pack as packing
-from gapforge.bundle.contents import sums_of
 from gapforge.bundle.volume_format import HEAD, index_bytes, read_volume, trailer
 from gapforge.bundle.volume_plan import read_index, render_index
 from gapforge.model import lock as locks
+from gapforge.store import sha256sums
 from gapforge.store.store import Store
 from gapforge.trust import accepted_indexes, ssh_signatures, trusted_signers
 from media import carried
@@ -667,7 +667,7 @@ def test_an_attacker_who_makes_all_sums_right_is_refused(air: Air) -> None:
     files = {e["path"]: e["sha256"] for e in raw["entries"]} | {
         "lock.json": sha256_bytes(text.encode())
     }
-    (folder / "SHA256SUMS").write_bytes(sums_of(files))
+    (folder / "SHA256SUMS").write_bytes(sha256sums.render(files))
     said = air.site.refused("verify", PRESET)
     assert "was altered after sender@example signed it" in said
     shutil.copytree(

@@ -276,7 +276,17 @@ class FakeResolver:
             )
             if not version:
                 raise FetchError(f"{name}: the index does not answer")
-            found.append(Wheel(name=name, version=version, file="f.whl", url="", sha256="", size=0, index="default"))
+            found.append(
+                Wheel(
+                    name=name,
+                    version=version,
+                    file="f.whl",
+                    url="",
+                    sha256="",
+                    size=0,
+                    index="default",
+                )
+            )
         return found
 
 

@@ -15,8 +15,9 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
-from gapforge.compat.findings import Problem
-from gapforge.compat.rules import check_preset, driver_problems, required_driver
+from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.findings import Finding
+from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import component
 from gapforge.model import lock as locks
@@ -53,7 +54,7 @@ class Report:
     name: str
     preset: Preset | None = None
     faults: tuple[Fault, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)
     first_use: list[str] = field(default_factory=list)
     loose_images: list[str] = field(default_factory=list)
@@ -67,7 +68,7 @@ class Report:
     driver: str = ""
 
     @property
-    def errors(self) -> list[Problem]:
+    def errors(self) -> list[Finding]:
         return [p for p in self.problems if p.severity == "error"]
 
     @property
@@ -228,7 +229,7 @@ def examine(
     report.faults = tuple(component.check_preset(preset, components))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
-        report.problems += driver_problems(preset, driver, catalog)
+        report.problems += check_driver(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
         (report.first_use if source.urls and not source.sha256 else report.pinned).append(

@@ -155,7 +155,7 @@ def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     if lock is None:
         shown, left = (
-            download_preview.of_preset(preset, known_sizes.look(project)),
+            download_preview.of_preset(preset, known_sizes.read_known_sizes(project)),
             list_to_resolve(preset, None),
         )
     else:
