@@ -20,18 +20,18 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
-from gapforge.sync.options import Options  # noqa: E402
-
 from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
+from gapforge.sync import apt_resolver, base_images, registry_images, run  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
+from gapforge.sync.apt_resolver import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
 from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
+from gapforge.sync.run import Options  # noqa: E402
 
 NAME = "world"
 
@@ -190,7 +190,7 @@ class FakeResolver(_Asks):
         return {e.path: f"{_Asks.url}/f/{e.file}" for e in entries}
 
 
-class FakeAptRoot(_Asks):
+class FakeAptResolver(_Asks):
     def __init__(
         self,
         layout: Path,
@@ -199,13 +199,13 @@ class FakeAptRoot(_Asks):
         network: Network,
         local_repo: Path | None = None,
     ) -> None:
-        assert (layout / "index.json").is_file(), "AptRoot needs the base image"
+        assert (layout / "index.json").is_file(), "AptResolver needs the base image"
         self.network = network
         self.local_repo = local_repo
         if local_repo is not None:
             assert local_repo.suffix == ".deb" and local_repo.is_file()
 
-    def __enter__(self) -> FakeAptRoot:
+    def __enter__(self) -> FakeAptResolver:
         self.network.require("apt")
         _Asks.calls.append("apt")
         return self
@@ -254,7 +254,7 @@ class FakeAptRoot(_Asks):
         )
 
 
-def fake_fetch_base(
+def fake_fetch(
     base: BaseImage,
     project: Project,
     epoch: int,
@@ -276,7 +276,9 @@ def fake_fetch_base(
     return fake_describe(destination, base.label)
 
 
-def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
+def fake_look_up(
+    base: BaseImage, network: Network
+) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
     facts = _Asks().facts(f"manifest {base.label}")
     _Asks().answers(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
@@ -324,12 +326,12 @@ def install(url: str, put: Any = setattr) -> list[str]:
     """Put the stand-ins in place with ``put(object, name, value)``; returns the log of what they are asked."""
     _Asks.url = url
     _Asks.calls = []
-    put(syncing, "Resolver", FakeResolver)
-    put(syncing.apt, "AptRoot", FakeAptRoot)
-    put(syncing.apt, "write_index", fake_write_index)
-    put(syncing.fetch_base_images, "fetch_base", fake_fetch_base)
-    put(syncing.fetch_base_images, "look", fake_look)
-    put(syncing.fetch_base_images, "describe", fake_describe)
+    put(run, "Resolver", FakeResolver)
+    put(apt_resolver, "AptResolver", FakeAptResolver)
+    put(apt_resolver, "write_index", fake_write_index)
+    put(base_images, "fetch", fake_fetch)
+    put(base_images, "describe", fake_describe)
+    put(registry_images, "look_up", fake_look_up)
     return _Asks.calls
 
 

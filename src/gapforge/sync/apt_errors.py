@@ -56,8 +56,9 @@ def providers(apt: Runner, package: str) -> list[str]:
 
 
 def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
-    """Return the error for a failed ``apt-get install PACKAGES``, with every package that is at fault."""
-    # Once more without -qq, which hides what could not be satisfied. APT has no machine-readable form of it.
+    """Return the error for a failed ``apt-get install PACKAGES``, with every package at fault."""
+    # Once more without -qq, which hides what could not be satisfied. APT has no machine-readable
+    # form of it.
     plan = apt.run(["apt-get", "install", "-s", "-y", "--no-remove", "--", *packages], check=False)
     output = plan.output + "\n" + plan.errors
     faults = [
@@ -134,7 +135,10 @@ def _one_of(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _UpdateFailure:
-    """One way in which ``apt-get update`` fails. {key} is the pattern's group, {now} this machine's time."""
+    """A way in which ``apt-get update`` fails.
+
+    In the texts {key} is the pattern's group and {now} the time of this machine.
+    """
 
     pattern: str
     message: str

@@ -31,8 +31,8 @@ _SHOW_AT_ONCE = 200  # packages on one command line
 class DebFile:
     """One .deb to download.
 
-    ``file`` is its name in the artifacts, ``size`` in bytes, ``origin`` "apt:base" or "apt:NAME". ``uri`` may be
-    a file:// address.
+    ``file`` is its name in the artifacts, ``size`` in bytes, ``origin`` "apt:base" or "apt:NAME".
+    ``uri`` may be a file:// address.
     """
 
     package: str
@@ -49,7 +49,8 @@ class DebFile:
 class SourceFile:
     """An upstream tarball to download.
 
-    ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's; ``size`` in bytes.
+    ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's; ``size`` in
+    bytes.
     """
 
     package: str
@@ -63,11 +64,12 @@ class SourceFile:
 
 
 class AptResolver:
-    """APT with the package state of a base image. A context manager: entering reads the signed package indexes.
+    """APT with the package state of a base image. Entering reads the signed package indexes.
 
-    ``layout`` is the OCI layout of the base image, ``workdir`` a folder for working files (removed at the end),
-    ``local_repo`` a local-repository .deb whose packages may be used too. Entering raises FetchError if an index
-    cannot be downloaded or trusted, ResolveError if the base image is neither Debian nor Ubuntu.
+    ``layout`` is the OCI layout of the base image, ``workdir`` a folder for working files (removed
+    at the end), ``local_repo`` a local-repository .deb whose packages may be used too. Entering
+    raises FetchError if an index cannot be downloaded or trusted, ResolveError if the base image is
+    neither Debian nor Ubuntu.
     """
 
     def __init__(
@@ -114,9 +116,9 @@ class AptResolver:
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         """Return exactly the .debs that the base image lacks for ``packages``, by file name.
 
-        A package is ``name`` or ``name=version``. Raise ResolveError with every package that is not available,
-        with the nearest names and versions, and every dependency that APT would take from the build for
-        another CUDA than that of the pinned packages.
+        A package is ``name`` or ``name=version``. Raise ResolveError with every package that is not
+        available, with the nearest names and versions, and every dependency that APT would take
+        from the build for another CUDA than that of the pinned packages.
         """
         if not packages:
             return []
@@ -137,7 +139,7 @@ class AptResolver:
         return debs
 
     def source_tarball(self, name: str) -> SourceFile:
-        """Return the upstream tarball of source package ``name`` in the base image's APT sources, newest version.
+        """Return the newest upstream tarball of source package ``name`` of the base image.
 
         Raise ResolveError if there is no such source package, or it has no upstream tarball.
         """
@@ -215,7 +217,7 @@ class AptResolver:
     # -- resolving
 
     def _prefer_pinned(self, packages: Sequence[str]) -> None:
-        """Make dependencies follow pinned CUDA builds: APT alone takes the newest version, of any CUDA."""
+        """Make dependencies follow pinned CUDA builds; APT would take the newest version."""
         versions = list(
             dict.fromkeys(
                 p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)
@@ -257,7 +259,8 @@ class AptResolver:
             if key not in wanted or "filename" not in stanza:
                 continue
             uri, size = wanted[key]
-            # Several repositories may have one version with different bytes; take the one APT chose.
+            # Several repositories may have one version with different bytes; take the one APT
+            # chose.
             if (
                 not _plain(uri).endswith("/" + _plain(stanza["filename"]))
                 or int(stanza.get("size", "0")) != size
@@ -308,7 +311,7 @@ class AptResolver:
         return sorted(debs.values(), key=lambda deb: deb.file)
 
     def _check_cuda_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
-        """Raise ResolveError if a dependency is a build for another CUDA than the pinned packages."""
+        """Raise ResolveError if a dependency is built for another CUDA than the pinned packages."""
         pinned = {match[1] for p in packages if "=" in p and (match := _CUDA_BUILD.search(p))}
         if not pinned:
             return
@@ -343,7 +346,7 @@ class AptResolver:
 
 
 def _plain(path: str) -> str:
-    """Return ``path`` without ``./`` parts and unquoted, to compare addresses with index entries."""
+    """Return ``path`` unquoted and without ``./`` parts, to compare addresses with the index."""
     parts = re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), path).split("/")
     return "/".join(part for part in parts if part != ".")
 
@@ -358,9 +361,9 @@ def _own_address() -> str:
 
 
 def write_index(folder: Path) -> tuple[Path, Path]:
-    """Write ``Packages`` and ``Release`` for the .debs in ``folder``, a flat APT repository. Return both paths.
+    """Write ``Packages`` and ``Release`` for the .debs in ``folder``, a flat APT repository.
 
-    Same .debs, same bytes. Raise FetchError with each file that is no .deb.
+    Return both paths. Same .debs, same bytes. Raise FetchError with each file that is no .deb.
     """
     files = sorted(folder.glob("*.deb"))
     faults: list[Fault] = []

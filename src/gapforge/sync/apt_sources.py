@@ -17,8 +17,8 @@ _OPTION_NAMES = {
     "pdiffs": "PDiffs",
     "by-hash": "By-Hash",
 }
-# Schemes that the sources of a base image may use. Others would read files of this machine (file:, copy:,
-# cdrom:) or start programs on it.
+# Schemes that the sources of a base image may use. Others would read files of this machine (file:,
+# copy:, cdrom:) or start programs on it.
 SCHEMES = ("http", "https")
 
 
@@ -60,7 +60,10 @@ def _folded(value: str) -> str:
 
 
 def read_one_line(text: str) -> list[SourceEntry]:
-    """Return the entries of a ``sources.list``. Comments and lines that APT would reject are skipped."""
+    """Return the entries of a ``sources.list``.
+
+    Comments and lines that APT would reject are skipped.
+    """
     result: list[SourceEntry] = []
     for raw in text.splitlines():
         line = raw.split("#", 1)[0].strip()
@@ -123,7 +126,7 @@ def _title(name: str) -> str:
 
 
 def usable(entry: SourceEntry) -> SourceEntry | None:
-    """Return ``entry`` as a source of amd64 .debs for an isolated root, None if it cannot be used as one."""
+    """Return ``entry`` as a source of amd64 .debs for an isolated root, None if it is not one."""
     uris = tuple(uri for uri in entry.uris if uri.split(":", 1)[0].lower() in SCHEMES)
     architectures = entry.options.get("Architectures", "amd64").split()
     if "deb" not in entry.types or not uris or "amd64" not in architectures:

@@ -1,7 +1,7 @@
-"""Read selected files from the layers of a base image, and its OS, CUDA and cuDNN versions from them.
+"""Read selected files from the layers of a base image, and the versions of OS, CUDA and cuDNN.
 
-Layers are streamed once, in order, with whiteouts applied; nothing is unpacked to disk. Files are kept in a
-dictionary, so no name or link in a layer can lead to a file of this machine.
+Layers are streamed once, in order, with whiteouts applied; nothing is unpacked to disk. Files are
+kept in a dictionary, so no name or link in a layer can lead to a file of this machine.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ class Node:
 
 
 class ImageFiles:
-    """The regular files of an image that are in WANTED, and all its symbolic links, by path without leading "/"."""
+    """The regular files of an image that are in WANTED, and all its symbolic links.
+
+    Paths have no leading "/".
+    """
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = dict(nodes)
 
     def resolve(self, path: str) -> str:
-        """Return ``path`` with every symbolic link followed inside the image; ".." stops at its root."""
+        """Return ``path`` with symbolic links followed inside the image; ".." stops at its root."""
         todo = [part for part in path.split("/") if part not in ("", ".")]
         done: list[str] = []
         hops = 0
@@ -88,7 +91,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Facts:
-    """ID and VERSION_ID of os-release, CUDA such as "11.8.0" and cuDNN such as "8.9.6.50"; "" without them."""
+    """ID and VERSION_ID of os-release, CUDA such as "11.8.0", cuDNN such as "8.9.6.50", or ""."""
 
     os_id: str
     os_version: str
@@ -96,15 +99,16 @@ class Facts:
     cudnn: str
 
 
-# Images that were read, by manifest digest, which covers every byte. A CUDA image of 8 GB takes a minute to
-# read, and both the lock and the APT root of a run need it.
+# Images that were read, by manifest digest, which covers every byte. A CUDA image of 8 GB takes a
+# minute to read, and both the lock and the APT root of a run need it.
 _seen: dict[str, ImageFiles] = {}
 
 
 def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
     """Return the files in WANTED and every symbolic link, as the image has them.
 
-    Every layer is read and verified, once per process. Raise FetchError for damaged or unsafe layers.
+    Every layer is read and verified, once per process. Raise FetchError for damaged or unsafe
+    layers.
     """
     if layout.manifest.digest not in _seen:
         nodes: dict[str, Node] = {}
@@ -115,7 +119,10 @@ def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
 
 
 def facts(layout: Layout, files: ImageFiles) -> Facts:
-    """Return OS, CUDA and cuDNN of the image. The package list has precedence over environment variables."""
+    """Return OS, CUDA and cuDNN of the image.
+
+    The package list has precedence over environment variables.
+    """
     release: dict[str, str] = {}
     for line in files.text("etc/os-release").splitlines():
         key, separator, value = line.partition("=")
@@ -140,7 +147,7 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
 
 
 def cudnn_version(env: Mapping[str, str]) -> str:
-    """Return the cuDNN version in the environment variables of NVIDIA's images, such as "8.9.6.50", or ""."""
+    """Return the cuDNN version of an NVIDIA image's environment, such as "8.9.6.50", or ""."""
     return _REVISION.sub("", env.get("NV_CUDNN_VERSION", ""))
 
 
@@ -164,7 +171,10 @@ def _clean(name: str, number: int) -> str:
 
 
 def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnBytes | None) -> None:
-    """Apply layer ``number`` to ``nodes``. The whiteouts of a layer affect only the layers below it."""
+    """Apply layer ``number`` to ``nodes``.
+
+    The whiteouts of a layer affect only the layers below it.
+    """
     new: dict[str, Node] = {}
     gone: set[str] = set()  # paths that hide the lower ones, with everything inside
     emptied: set[str] = set()  # folders whose lower content is hidden

@@ -1,4 +1,4 @@
-"""Base images as OCI layouts: from a registry, from a `docker save` archive, or made from packages."""
+"""Base images as OCI layouts: from a registry, a `docker save` archive, or packages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def fetch(
     network: Network,
     progress: Progress,
 ) -> LockedImage:
-    """Fill ``destination``, a new or empty folder, with the base image as an OCI layout; verify every byte.
+    """Fill ``destination``, a new or empty folder, with the base image as an OCI layout.
 
-    ``epoch`` (seconds since 1970) is the date of an image that is made here. Raise FetchError if the image
-    is not available or not the pinned one, TargetError for another platform, ToolError for a missing program.
+    Every byte is verified. ``epoch`` (seconds since 1970) is the date of an image that is made
+    here. Raise FetchError if the image is not available or not the pinned one, TargetError for
+    another platform, ToolError for a missing program.
     """
     with storage_errors(destination):
         destination.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,10 @@ def fetch(
 
 
 def describe(folder: Path, reference: str) -> LockedImage:
-    """Return what the image in the layout ``folder`` contains, as the lock records it. Raise FetchError."""
+    """Return what the image in the layout ``folder`` contains, as the lock records it.
+
+    Raise FetchError.
+    """
     layout = oci_layout.read_layout(folder)
     found = facts(layout, read_files(layout))
     return LockedImage(
@@ -83,8 +87,9 @@ def is_same(image: LockedImage, locked: LockedImage) -> bool:
 def check_base(preset: Preset, role: str, image: LockedImage) -> list[str]:
     """Return a warning for CUDA and for cuDNN if the builder image does not state its version.
 
-    Raise CompatibilityError for an image with another version than the preset's, which is how a moved tag
-    shows (11.8.0-cudnn8 changed its cuDNN). A preset without ``cuda`` or ``cudnn`` accepts any.
+    Raise CompatibilityError for an image with another version than the preset's, which is how a
+    moved tag shows (11.8.0-cudnn8 changed its cuDNN). A preset without ``cuda`` or ``cudnn``
+    accepts any.
     """
     faults, warnings = [], []
     for product, wanted, found in (

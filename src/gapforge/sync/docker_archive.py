@@ -1,7 +1,7 @@
-"""Convert a `docker save` archive to an OCI layout, in one pass and without changing the image's id.
+"""Convert a `docker save` archive to an OCI layout without changing the image's id.
 
-skopeo can convert too, but it rewrites the configuration, so `docker images` would show another id. Here the
-configuration and the layers keep their bytes.
+skopeo can convert too, but it rewrites the configuration, so `docker images` would show another id.
+Here the configuration and the layers keep their bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINKS = 16  # a layer may be a link to the layer.tar of another image; longer c
 
 @dataclass(frozen=True)
 class _Stored:
-    """An archive member that is already in the layout, with its size in bytes and its first bytes."""
+    """An archive member that is already in the layout. ``start`` has its first bytes."""
 
     digest: str
     size: int
@@ -33,9 +33,10 @@ class _Stored:
 
 
 def import_archive(file: Path, destination: Path) -> str:
-    """Convert the only image in ``file`` (plain or compressed) to an OCI layout. Return its first name, or "".
+    """Convert the only image in ``file`` (plain or compressed) to an OCI layout.
 
-    Raise FetchError if ``file`` is not such an archive, contains several images, or is damaged.
+    Return its first name, or "". Raise FetchError if ``file`` is not such an archive, contains
+    several images, or is damaged.
     """
     with storage_errors(destination):
         (destination / "blobs" / "sha256").mkdir(parents=True)

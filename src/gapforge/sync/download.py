@@ -1,11 +1,11 @@
-"""Download into the store: in parallel, resumed within a file, from the first address with the right bytes.
+"""Download files into the store: in parallel, resumed, from the first address that has them.
 
-Each file is one curl, whose output is read, hashed and written here. curl handles proxies, netrc, certificates and
-redirects. As its output is a pipe, curl ends when this process is killed, so a later run has no second writer.
-Why curl and not aria2: docs/decisions/downloader.md.
+Each file is one curl, whose output is read, hashed and written here. curl handles proxies, netrc,
+certificates and redirects. As its output is a pipe, curl ends when this process is killed, so a
+later run has no second writer. Why curl and not aria2: docs/decisions/downloader.md.
 
-Unverified bytes are in ``store/partial/KEY.part``; KEY.json has the version of the file on the server to which
-they belong.
+Unverified bytes are in ``store/partial/KEY.part``; KEY.json has the version of the file on the
+server to which they belong.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ STALL_SECONDS = 60  # without a byte, until the connection counts as interrupted
 LONGEST_WAIT = 60.0  # seconds between two attempts
 PIPE_BYTES = 1 << 20
 
-# curl's exit codes for temporary failures: name lookup, connection, truncated transfer, timeout, start of TLS,
-# empty answer, send, receive, HTTP/2, QUIC.
+# curl's exit codes for temporary failures: name lookup, connection, truncated transfer, timeout,
+# start of TLS, empty answer, send, receive, HTTP/2, QUIC.
 TEMPORARY_CURL = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
 TEMPORARY_HTTP = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
@@ -48,7 +48,10 @@ WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head)\b
 
 @dataclass(frozen=True)
 class Want:
-    """One file to download. ``sha256`` "" and ``size`` 0 mean unknown; ``urls`` are tried in order."""
+    """One file to download.
+
+    ``sha256`` "" and ``size`` 0 mean unknown; ``urls`` are tried in order.
+    """
 
     file: str
     urls: tuple[str, ...]
@@ -58,7 +61,10 @@ class Want:
 
 @dataclass(frozen=True)
 class Got:
-    """A file that is in the store now. ``url`` is the address of Want.urls that had it, "" for none."""
+    """A file that is in the store now.
+
+    ``url`` is the address of Want.urls that had it, "" for none.
+    """
 
     want: Want
     sha256: str
@@ -67,7 +73,10 @@ class Got:
 
 
 class _TemporaryError(Exception):
-    """A failure after which another attempt may succeed. ``wait`` is the pause in seconds that the server asks for."""
+    """A failure after which another attempt may succeed.
+
+    ``wait`` is the pause in seconds that the server asks for.
+    """
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(reason)
@@ -145,8 +154,8 @@ class Downloader:
     def fetch(self, wants: Sequence[Want]) -> list[Got]:
         """Download all of ``wants`` in parallel. Return them in their order.
 
-        A failure does not stop the other downloads: when FetchError is raised with every file that failed, all
-        others are in the store. Ctrl-C keeps the partial files.
+        A failure does not stop the other downloads: when FetchError is raised with every file that
+        failed, all others are in the store. Ctrl-C keeps the partial files.
         """
         if not wants:
             return []
@@ -213,7 +222,10 @@ class Downloader:
         raise FetchError(_("{file} could not be downloaded", file=want.file), faults=tried)
 
     def _from_url(self, want: Want, url: str, part: _Part) -> Got:
-        """Download the file from one address. Raise _FinalError if this address does not have it."""
+        """Download the file from one address.
+
+        Raise _FinalError if this address does not have it.
+        """
         address = self.network.url(url)
         failures = 0
         started_over = False
@@ -236,7 +248,8 @@ class Downloader:
                     raise _FinalError(
                         _("{error} (tried {failures} times)", error=error, failures=failures)
                     ) from None
-                # After a transfer that made progress, try again at once; otherwise wait longer each time.
+                # After a transfer that made progress, try again at once; otherwise wait longer each
+                # time.
                 pause = 0.05 if moved else min(LONGEST_WAIT, 0.5 * 2 ** (failures - 1))
                 pause = min(LONGEST_WAIT, max(error.wait, pause))
                 self.progress.note(
@@ -451,7 +464,10 @@ class Downloader:
         part.counted = 0
 
     def _curl(self) -> list[str]:
-        """Return the command line. The address, which may be secret, is passed on standard input."""
+        """Return the command line.
+
+        The address, which may be secret, is passed on standard input.
+        """
         return [
             "curl",
             "--disable",
@@ -482,7 +498,10 @@ class Downloader:
 
 
 def _curl_config(address: str, part: _Part) -> str:
-    """Return curl's configuration for one request. On the command line `ps` would show a token in it."""
+    """Return curl's configuration for one request.
+
+    On the command line `ps` would show a token in it.
+    """
     lines = [f"url = {_quote(address)}"]
     if part.size:
         lines.append(f'range = "{part.size}-"')
@@ -497,7 +516,7 @@ def _quote(text: str) -> str:
 
 
 def _key(want: Want) -> str:
-    """Return the name of the partial file: the expected checksum, or one of the addresses without it."""
+    """Return the name of the partial file: the checksum, or without one that of the addresses."""
     return want.sha256 or "url-" + sha256_bytes("\n".join(want.urls).encode())[:40]
 
 

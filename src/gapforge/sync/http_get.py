@@ -1,4 +1,4 @@
-"""Request small HTTP answers with curl: proxies, certificates, netrc and mirrors work as for downloads."""
+"""Request small HTTP answers with curl, with the same network settings as downloads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Answer:
 
 
 def get(address: str, network: Network, *, head: bool = False) -> Answer:
-    """Return the answer, whatever its status; with ``head`` only its headers. Raise FetchError without one."""
+    """Return the answer, whatever its status; with ``head`` only its headers.
+
+    Raise FetchError without one.
+    """
     url = network.url(address)
     with tempfile.TemporaryDirectory(prefix="gapforge-get-") as folder:
         headers_file = Path(folder, "headers")
@@ -61,7 +64,8 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             "--config",
             "-",
         ]
-        # The address is passed on standard input: `ps` shows command lines, and it may contain a login.
+        # The address is passed on standard input: `ps` shows command lines, and it may contain a
+        # login.
         quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
         done = process.run(
             command,
@@ -88,7 +92,7 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
 
 
 def _parse_headers(text: str) -> tuple[int, dict[str, str]]:
-    """Return status and headers of the last answer; those of redirects and proxies come before it."""
+    """Return status and headers of the last answer, after those of redirects and proxies."""
     status: int = 0
     headers: dict[str, str] = {}
     for line in text.splitlines():

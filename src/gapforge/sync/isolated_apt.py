@@ -1,7 +1,7 @@
 """An isolated APT root with the package state, sources and keys of a base image.
 
-Nothing comes from this machine: no configuration, sources, keys, preferences or package lists. The apt.conf of
-the image is not used either, because it may start programs.
+Nothing comes from this machine: no configuration, sources, keys, preferences or package lists. The
+apt.conf of the image is not used either, because it may start programs.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class IsolatedApt:
         remove_folder(self._folder)
 
     def _plain(self, folder: Path) -> Path:
-        """Return ``folder`` under a path that APT's files can contain: they cannot quote blanks in key paths."""
+        """Return ``folder`` under a path without blanks, which APT cannot quote in key paths."""
         folder = folder.absolute()
         if _PLAIN_PATH.fullmatch(str(folder)):
             return folder
@@ -163,7 +163,7 @@ class IsolatedApt:
         )
 
     def _add_key(self, data: bytes, name: str, origin: str) -> Path:
-        """Store a keyring with the file name extension that APT needs for armored or binary keys."""
+        """Store a keyring with APT's file name extension for armored or binary keys."""
         if data.lstrip().startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK"):
             ending = "asc"
         elif data[:1] and data[0] & 0x80:
@@ -331,7 +331,8 @@ class IsolatedApt:
             'APT::Architectures { "amd64"; };',
             'APT::Install-Recommends "false";',
             'APT::Install-Suggests "false";',
-            # APT's own user may be unable to read the folder; nothing here runs as part of a system.
+            # APT's own user may be unable to read the folder; nothing here runs as part of a
+            # system.
             'APT::Sandbox::User "root";',
             'Acquire::Languages "none";',
             f'Acquire::Retries "{network.retries}";',
@@ -362,7 +363,10 @@ class IsolatedApt:
         return process.run(argv, env=env, timeout=UPDATE_SECONDS, check=check)
 
     def update(self) -> None:
-        """Download the signed indexes. Raise FetchError with the source that fails and the reason."""
+        """Download the signed indexes.
+
+        Raise FetchError with the source that fails and the reason.
+        """
         if self.remote:
             self.network.require(_("reading APT's package indexes"))
         done = self.run(["apt-get", "update", "--error-on=any"], check=False)
@@ -370,7 +374,10 @@ class IsolatedApt:
             raise update_failure(done.output + "\n" + done.errors)
 
     def add_source_indexes(self) -> None:
-        """Read the source-package indexes of the base image too. They are large and rarely needed."""
+        """Read the source-package indexes of the base image too.
+
+        They are large and rarely needed.
+        """
         sources = [entry.for_type("deb-src").render() for entry in self.base]
         (self.root / "etc/apt/sources.list.d/gapforge-src.sources").write_text(
             "\n".join(dict.fromkeys(sources))
@@ -378,7 +385,7 @@ class IsolatedApt:
         self.update()
 
     def origin(self, uri: str) -> str:
-        """Return "apt:NAME" for a file of an extra source, "apt:base" for one of the base image's sources."""
+        """Return "apt:NAME" for a file of an extra source, "apt:base" for one of the image."""
         matches = [source for source in self.origins if _below(uri, source)]
         return f"apt:{self.origins[max(matches, key=len)]}" if matches else "apt:base"
 

@@ -40,7 +40,10 @@ class Changes:
 
 
 def compare(old: Lock | None, new: Lock) -> Changes:
-    """Return what differs in ``new``. Generated files and image blobs follow from the rest and are left out."""
+    """Return what differs in ``new``.
+
+    Generated files and image blobs follow from the rest and are left out.
+    """
     before, after = _versions(old) if old else {}, _versions(new)
     changed = []
     for key in sorted(before.keys() & after.keys()):
@@ -49,10 +52,11 @@ def compare(old: Lock | None, new: Lock) -> Changes:
         if old_version != version:
             changed.append(f"{item} {old_version} -> {version}")
         elif old_sha256 != sha256:
+            item = f"{item} {version}".rstrip()
             changed.append(
                 _(
                     "{item}: content changed, sha256 {old} -> {new}",
-                    item=f"{item} {version}".rstrip(),
+                    item=item,
                     old=old_sha256[:12],
                     new=sha256[:12],
                 )

@@ -1,8 +1,8 @@
 """Write a lock without downloading files: `gapforge sync --lock-only`.
 
-Everything that indexes, registries and the preset itself state is pinned; the rest becomes an unresolved item
-with its reason. Python packages are pinned all together or not at all: they are resolved jointly, so a set that
-was resolved without PyTorch would be a guess.
+Everything that indexes, registries and the preset itself state is pinned; the rest becomes an
+unresolved item with its reason. Python packages are pinned all together or not at all: they are
+resolved jointly, so a set that was resolved without PyTorch would be a guess.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ ImageAnswer = tuple[LockedImage, Files] | Reason
 
 
 def pin(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
-    """Write presets/NAME.lock.json as far as it can be known without downloads; artifacts/NAME stays as it is.
+    """Write presets/NAME.lock.json as far as possible without downloads.
 
-    A lock that belongs to the preset is kept, and only its unresolved items are resolved again;
-    ``options.update`` resolves everything anew. Raise BusyError while a sync runs, and sync's errors for
-    what is wrong; a server that does not answer is no error.
+    artifacts/NAME is not changed. A lock that belongs to the preset is kept, and only its
+    unresolved items are resolved again; ``options.update`` resolves everything anew. Raise
+    BusyError while a sync runs, and sync's errors for what is wrong; a server that does not answer
+    is no error.
     """
     with running(_LockOnly, preset, project, network, options) as run:
         return run.execute()
@@ -95,7 +96,8 @@ class _LockOnly(Run):
             if found is not None:
                 layouts[role], locked[role] = found
         entries = [entry for role in layouts for entry in layouts[role]]
-        # A base image of which only the manifest is known has no package list to resolve .debs against.
+        # A base image of which only the manifest is known has no package list to resolve .debs
+        # against.
         bases_stored = len(layouts) == len(ROLES) and not self.store.missing(
             (e.sha256, e.size) for e in entries
         )
@@ -167,7 +169,7 @@ class _LockOnly(Run):
         return list(entries.values())
 
     def _wheels_of_preset(self) -> list[Entry]:
-        """Return the wheels that the preset asks for and requirements.txt, or leave all of them unresolved."""
+        """Return the wheels of the preset and requirements.txt, or leave all of them unresolved."""
         try:
             wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset))
         except NoAnswerError as error:
@@ -185,7 +187,7 @@ class _LockOnly(Run):
         return [*wheels, requirements]
 
     def _leave_wheels(self, reason: Reason) -> None:
-        """Record every requirement as unresolved; those of another index wait for PyTorch's only."""
+        """Record every requirement as unresolved. The others may wait for PyTorch's index only."""
         torch = self.preset.pytorch
         of_torch = list(torch.requirements()) if torch else []
         others = [name for name in self.preset.packages if name not in of_torch]
@@ -195,7 +197,10 @@ class _LockOnly(Run):
         self._leave("wheel", others, reason)
 
     def _wheel_entries_by_index(self, wheels: Sequence[Wheel]) -> list[Entry]:
-        """Return the wheels as entries. Raise NoAnswerError if an index states no checksum or size."""
+        """Return the wheels as entries.
+
+        Raise NoAnswerError if an index states no checksum or size.
+        """
         with ThreadPoolExecutor(self.network.jobs) as pool:
             return list(pool.map(self._wheel_entry, wheels))
 
@@ -222,7 +227,7 @@ class _LockOnly(Run):
         )
 
     def _licence(self, wheel: Wheel) -> str:
-        """Return the licence from the stored wheel, or from the METADATA file beside it on the index (PEP 658)."""
+        """Return the licence in the stored wheel, or in its METADATA on the index (PEP 658)."""
         if self.store.has(wheel.sha256, wheel.size or -1):
             return licence_of(self.store.path(wheel.sha256))
         if not wheel.url.startswith(("http://", "https://")):
@@ -291,7 +296,7 @@ class _LockOnly(Run):
     def _pin_archive(
         self, source: SourceArchive, want: Want, sizes: Mapping[str, int]
     ) -> Entry | Reason:
-        """Return the entry of a source that has addresses, or why its checksum or size is not known."""
+        """Return the entry of a source with addresses, or why its checksum or size is not known."""
         if not want.sha256:
             return Reason(code=items.CHECKSUM_UNPUBLISHED)
         size = want.size or sizes.get(want.sha256, 0)
@@ -310,7 +315,10 @@ class _LockOnly(Run):
         return source_archives.entry_of(source, source.file, want.sha256, size, "url")
 
     def _stated_size(self, url: str, server: str) -> int:
-        """Return the size in bytes that ``server`` states, 0 for none. Raise NoAnswerError without an answer."""
+        """Return the size in bytes that ``server`` states, 0 for none.
+
+        Raise NoAnswerError without an answer.
+        """
         try:
             answer = get(url, replace(self.network, retries=0), head=True)
         except FetchError as error:

@@ -1,6 +1,7 @@
-"""Make a base image from the packages of a distribution with mmdebstrap, with the same bytes on every run.
+"""Make a base image from the packages of a distribution with mmdebstrap.
 
-The layer is stored uncompressed: no byte depends on the version of a compressor, and engines load it faster.
+The image has the same bytes on every run. The layer is stored uncompressed: no byte depends on the
+version of a compressor, and engines load it faster.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from gapforge.sync.network import Network
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK = 512  # bytes; tar's unit
 
-# Files of the machine or the moment, not of the packages. mmdebstrap copies the first two from the host.
-# Engines make device nodes themselves, and rootless ones are not allowed to unpack them.
+# Files of the machine or the moment, not of the packages. mmdebstrap copies the first two from the
+# host. Engines make device nodes themselves, and rootless ones are not allowed to unpack them.
 _DROPPED = re.compile(
     r"etc/(resolv\.conf|hostname|machine-id)|var/lib/dbus/machine-id|dev/.+|etc/apt/apt\.conf\.d/(00|99)mmdebstrap"
     r"|var/cache/ldconfig/.+|run/(?!lock$).+|tmp/.+|root/\..+_history"
@@ -47,11 +48,11 @@ _DROPPED_FILES = re.compile(
 def make(
     base: BaseImage, epoch: int, destination: Path, network: Network, progress: Progress
 ) -> None:
-    """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``. ``epoch`` in seconds.
+    """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``.
 
-    The APT sources are mmdebstrap's defaults for the suite, with updates and security. With GAPFORGE_APT_MIRROR
-    the packages come from the mirror, but the image keeps the original sources. Raise ResolveError for an
-    unknown suite or package, FetchError if the mirror cannot be used.
+    The APT sources are mmdebstrap's defaults for the suite, with updates and security. With
+    GAPFORGE_APT_MIRROR the packages come from the mirror, but the image keeps the original sources.
+    Raise ResolveError for an unknown suite or package, FetchError if the mirror cannot be used.
     """
     with (
         storage_errors(destination),
@@ -66,7 +67,8 @@ def make(
             "SOURCE_DATE_EPOCH": str(epoch),
             "APT_CONFIG": None,
             "LC_ALL": "C.UTF-8",
-            "LANGUAGE": None,  # would translate apt's output, which _failure() reads, even in C.UTF-8
+            # Would translate apt's output, which _failure() reads, even in C.UTF-8.
+            "LANGUAGE": None,
         }
         # An unfinished root is left in our own folder, which the next run removes.
         if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
@@ -80,7 +82,8 @@ def make(
             )
             command += [
                 '--setup-hook=printf %s "$GAPFORGE_MIRRORED_SOURCES" > "$1/etc/apt/sources.list"',
-                '--customize-hook=printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
+                "--customize-hook="
+                'printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
             ]
         progress.note(_("making the base image {label}", label=base.label))
         _run([*command, base.suite, str(made)], base, env)
@@ -105,7 +108,8 @@ def _command(base: BaseImage, network: Network) -> list[str]:
         f"--components={','.join(base.components)}",
         f'--aptopt=Acquire::Retries "{network.retries}"',
     ]
-    # Builds install .debs with the image's own apt. It is a required package of Debian but not of Ubuntu.
+    # Builds install .debs with the image's own apt. It is a required package of Debian but not of
+    # Ubuntu.
     include = base.include if "apt" in base.include else ("apt", *base.include)
     command.append(f"--include={','.join(include)}")
     if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
@@ -116,7 +120,7 @@ def _command(base: BaseImage, network: Network) -> list[str]:
 
 
 def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | None]) -> str:
-    """Return the sources.list that mmdebstrap would use: a hook prints it and stops, as no option does."""
+    """Return the sources.list that mmdebstrap would use, printed by a hook that stops it."""
     probe = [
         *command,
         '--setup-hook=sed "s/^/GAPFORGE-SOURCE:/" "$1/etc/apt/sources.list"; exit 1',
@@ -138,10 +142,10 @@ def _run(command: list[str], base: BaseImage, env: dict[str, str | None]) -> Non
 
 
 def _confined() -> list[str]:
-    """Return the prefix of mmdebstrap's command that ends it with this process and leaves no mounts.
+    """Return a prefix for mmdebstrap's command that ends it with this process, without mounts.
 
-    Run by root, mmdebstrap mounts /proc, /sys and parts of /dev into its root; in mount and process namespaces
-    of their own these end with it. For other users it makes such namespaces itself.
+    Run by root, mmdebstrap mounts /proc, /sys and parts of /dev into its root; in mount and process
+    namespaces of their own these end with it. For other users it makes such namespaces itself.
     """
     if os.geteuid() != 0:
         return ["setpriv", "--pdeathsig", "KILL"]
@@ -219,9 +223,10 @@ def _failure(base: BaseImage, output: str) -> GapforgeError:
 
 
 def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
-    """Copy a tar without the files that no package owns. Return its SHA-256 in hex and its size in bytes.
+    """Copy a tar without the files that no package owns. Return its SHA-256 and size in bytes.
 
-    Members are copied as raw blocks, so headers with extended attributes (file capabilities) stay as they are.
+    Members are copied as raw blocks, so headers with extended attributes (file capabilities) stay
+    as they are.
     """
     digest = hashlib.sha256()
     size = 0

@@ -1,22 +1,22 @@
 """How the network is used: proxies, certificates, netrc and mirrors.
 
-Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``
-and ``NETRC`` work as in other programs, in lower or upper case):
+Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``,
+``no_proxy`` and ``NETRC`` work as in other programs, in lower or upper case):
 
 | variable | meaning |
 |---|---|
 | ``GAPFORGE_OFFLINE=1`` | reject every use of the network |
 | ``GAPFORGE_INDEX_URL`` | default Python index instead of uv's own default |
 | ``GAPFORGE_TORCH_INDEX_URL`` | PyTorch index instead of the address in the preset |
-| ``GAPFORGE_URL_MIRRORS`` | ``FROM=TO`` pairs, separated by blanks: TO replaces FROM at the start of an address |
+| ``GAPFORGE_URL_MIRRORS`` | ``FROM=TO`` pairs with blanks between: TO replaces FROM in addresses |
 | ``GAPFORGE_APT_MIRROR`` | the same for APT sources |
-| ``GAPFORGE_REGISTRY_MIRROR`` | the same for image references; ``host:5000`` alone means ``docker.io=host:5000`` |
+| ``GAPFORGE_REGISTRY_MIRROR`` | the same for images; ``host:5000`` is ``docker.io=host:5000`` |
 | ``GAPFORGE_CA_BUNDLE`` | PEM file with the certificates to trust |
 | ``GAPFORGE_JOBS`` | parallel downloads (default 4) |
 | ``GAPFORGE_RETRIES`` | retries after a temporary failure (default 5) |
 
-With a mirror the upstream host gets no request. Everything is verified with checksums, so a mirror need not be
-trusted.
+With a mirror the upstream host gets no request. Everything is verified with checksums, so a mirror
+need not be trusted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class NoAnswerError(FetchError):
 
 @dataclass(frozen=True)
 class Network:
-    """The network settings of this machine. The ``*_mirrors`` are (from, to) prefixes, longest first."""
+    """The network settings of this machine.
+
+    The ``*_mirrors`` are (from, to) prefixes, longest first.
+    """
 
     offline: bool = False
     jobs: int = 4
@@ -101,9 +104,10 @@ class Network:
         )
 
     def require(self, action: str, *, files: bool = True) -> None:
-        """Raise FetchError if GAPFORGE_OFFLINE is set. To be called before anything leaves this machine.
+        """Raise FetchError if GAPFORGE_OFFLINE is set. Every use of the network calls this first.
 
-        ``action`` is what needs the network, such as "downloading X". With ``files`` the hint mentions --from.
+        ``action`` is what needs the network, such as "downloading X". With ``files`` the hint
+        mentions --from.
         """
         if self.offline:
             raise FetchError(
@@ -161,7 +165,7 @@ def registry_of(image: str) -> str:
 
 
 def _names_registry(image: str) -> bool:
-    """Return whether an image reference begins with a registry: a host with a dot or port, or localhost."""
+    """Return whether an image reference begins with a host with a dot or port, or localhost."""
     first = image.split("/", 1)[0]
     return "/" in image and ("." in first or ":" in first or first == "localhost")
 
@@ -236,7 +240,8 @@ def _address(env: Mapping[str, str], variable: str) -> str:
 def _pip_index(env: Mapping[str, str]) -> str:
     """Return pip's index unless uv has one: companies configure pip, and uv does not read that.
 
-    Only ``index-url`` is used. An extra index is not: an attacker's package of the same name could win.
+    Only ``index-url`` is used. An extra index is not: an attacker's package of the same name could
+    win.
     """
     if env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"):
         return ""

@@ -136,7 +136,10 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
 
 
 def blob(raw: Mapping[str, Any]) -> Blob:
-    """Return a descriptor from a manifest or index. Raise ValueError, KeyError or TypeError if it is unusable."""
+    """Return a descriptor from a manifest or index.
+
+    Raise ValueError, KeyError or TypeError if it is unusable.
+    """
     digest = str(raw["digest"])
     if not DIGEST.fullmatch(digest):
         raise ValueError(
@@ -148,7 +151,10 @@ def blob(raw: Mapping[str, Any]) -> Blob:
 
 
 def read_small(folder: Path, blob: Blob) -> bytes:
-    """Return a verified manifest or configuration. Raise FetchError for other bytes than its digest says."""
+    """Return a verified manifest or configuration.
+
+    Raise FetchError for other bytes than its digest says.
+    """
     if blob.size > SMALL_BLOB:
         raise FetchError(
             _(
@@ -189,7 +195,10 @@ class _HashingReader:
 
 @contextmanager
 def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_HashingReader]:
-    """Yield the blob's stored bytes. A wrong digest is raised rather than any error of the block."""
+    """Yield the blob's stored bytes.
+
+    A wrong digest is raised rather than any error of the block.
+    """
     path = blob.path(folder)
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only open() may fail here
@@ -236,10 +245,11 @@ def _magic(folder: Path, blob: Blob) -> bytes:
 
 @contextmanager
 def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> Iterator[IO[bytes]]:
-    """Yield layer ``number`` as an uncompressed tar stream; verify digest and diff_id when the block ends.
+    """Yield layer ``number`` as an uncompressed tar stream.
 
-    The first bytes decide the compression, because media types may be wrong: skopeo labels the raw layers of an
-    archive as gzip. zstd needs the program ``zstd``. ``on_bytes`` is called with the number of stored bytes read.
+    Its digest and diff_id are verified when the block ends. The first bytes decide the compression,
+    because media types may be wrong: skopeo labels the raw layers of an archive as gzip. zstd needs
+    the program ``zstd``. ``on_bytes`` is called with the number of stored bytes read.
     """
     blob, diff_id = layout.layers[number], layout.diff_ids[number]
     magic = _magic(layout.folder, blob)
@@ -273,7 +283,7 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
 
 
 def write_layout(folder: Path, manifest: Blob) -> None:
-    """Write ``oci-layout`` and ``index.json`` for the image whose blobs are already in ``folder``."""
+    """Write ``oci-layout`` and ``index.json`` for the image whose blobs are in ``folder``."""
     for name, text in layout_texts(manifest).items():
         write_text(folder / name, text)
 
@@ -295,7 +305,10 @@ def add_blob(folder: Path, data: bytes, media_type: str) -> Blob:
 
 
 def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
-    """Write configuration, manifest, index and ``oci-layout`` for ``layers`` that are there. Return the manifest."""
+    """Write configuration, manifest, index and ``oci-layout`` for ``layers`` that are there.
+
+    Return the manifest.
+    """
     config_blob = add_blob(folder, config, CONFIG_TYPE)
     manifest = canonical_json(
         {

@@ -1,8 +1,9 @@
 """Resolve wheels and source distributions for the target's Python and platform with uv.
 
-PyTorch's packages come only from the index in the preset, everything else only from the default index. uv gets
-this as an ``explicit`` index and ``sources``. It applies ``sources`` to direct requirements only, so a package of
-PyTorch's set that is only a dependency is made a direct requirement.
+PyTorch's packages come only from the index in the preset, everything else only from the default
+index. uv gets this as an ``explicit`` index and ``sources``. It applies ``sources`` to direct
+requirements only, so a package of PyTorch's set that is only a dependency is made a direct
+requirement.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ json.dump(tomllib.loads(sys.stdin.read()), sys.stdout, default=str)
 class Wheel:
     """One wheel to install.
 
-    ``index`` is "default" or "torch". ``sha256`` is "" and ``size`` 0 if the index does not state them.
-    ``url`` may contain a login and is never stored.
+    ``index`` is "default" or "torch". ``sha256`` is "" and ``size`` 0 if the index does not state
+    them. ``url`` may contain a login and is never stored.
     """
 
     name: str
@@ -79,7 +80,8 @@ class Sdist:
 class Resolver:
     """Resolve with uv in ``workdir``, which gets the generated project and uv's answer.
 
-    ``refresh`` ignores uv's cached indexes. Without ``retries_indexes`` uv tries each index once only.
+    ``refresh`` ignores uv's cached indexes. Without ``retries_indexes`` uv tries each index once
+    only.
     """
 
     project: Project
@@ -99,7 +101,8 @@ class Resolver:
         index = _torch_index(preset, self.network)
         while True:
             found = self._compile(preset, wanted, index)
-            # A package of the set that is only a dependency came from the default index: require it directly.
+            # A package of the set that is only a dependency came from the default index: require it
+            # directly.
             indirect = [
                 p["name"]
                 for p in found
@@ -116,7 +119,10 @@ class Resolver:
         return self._choose(preset, found[0], "")
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
-        """Return the source distribution ``NAME==VERSION`` on the default index. Raise ResolveError without one."""
+        """Return the source distribution ``NAME==VERSION`` on the default index.
+
+        Raise ResolveError without one.
+        """
         found = self._compile(preset, [requirement], "", dependencies=False, wheels_only=False)
         raw = found[0].get("sdist")
         if raw is None:
@@ -139,8 +145,8 @@ class Resolver:
     def locate(self, preset: Preset, entries: Iterable[Entry]) -> dict[str, str]:
         """Return the current addresses of locked wheels: path -> address.
 
-        A lock has the name of an index and no address, as every machine may configure its own. Raise
-        ResolveError for a file that the index no longer has or has with another checksum.
+        A lock has the name of an index and no address, as every machine may configure its own.
+        Raise ResolveError for a file that the index no longer has or has with another checksum.
         """
         index = _torch_index(preset, self.network)
         result: dict[str, str] = {}
@@ -238,7 +244,10 @@ class Resolver:
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
 
     def _choose(self, preset: Preset, package: Mapping[str, Any], torch_index: str) -> Wheel:
-        """Return the wheel that pip would install on the target. Raise ResolveError if there is none."""
+        """Return the wheel that pip would install on the target.
+
+        Raise ResolveError if there is none.
+        """
         order = {
             tag: rank
             for rank, tag in enumerate(tags(preset.python, GLIBC[preset.os_id, preset.os_version]))
@@ -250,12 +259,16 @@ class Resolver:
                 ranked.append((rank, _file(raw), raw))
         if not ranked:
             available = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ())))
+            name, target = (
+                f"{package['name']} {package['version']}",
+                f"{preset.os_id} {preset.os_version}",
+            )
             raise ResolveError(
                 _(
                     "{package} has no wheel for CPython {python} on {os}; available: {wheels}",
-                    package=f"{package['name']} {package['version']}",
+                    package=name,
                     python=preset.python,
-                    os=f"{preset.os_id} {preset.os_version}",
+                    os=target,
                     wheels=available or _("no wheel at all"),
                 )
             )
@@ -272,7 +285,7 @@ class Resolver:
         )
 
     def _login(self, url: str, index: str) -> str:
-        """Return ``url`` with the login of the index, which uv omits, if the file is on the same host."""
+        """Return ``url`` with the login of the index, which uv omits, if it is on the same host."""
         source = urlsplit(index or self.network.index_url or os.environ.get("UV_DEFAULT_INDEX", ""))
         parts = urlsplit(url)
         login, at, host = source.netloc.rpartition("@")
@@ -282,32 +295,41 @@ class Resolver:
 
 
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
-    """Return a requirements.txt for (name, version, SHA-256) that pip and uv read: pinned, one hash each."""
+    """Return a requirements.txt for pip and uv from (name, version, SHA-256) of each wheel."""
     lines = [
         f"{name}=={version} \\\n    --hash=sha256:{sha256}\n"
         for name, version, sha256 in sorted(wheels)
     ]
     return (
-        "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n"
-        + "".join(lines)
+        "# Written by gapforge sync from the lock. Install with: "
+        "pip install --no-index --no-deps --require-hashes\n" + "".join(lines)
     )
 
 
 def project_toml(python: str, requirements: Sequence[str], torch_index: str) -> str:
-    """Return the pyproject.toml that uv resolves. JSON strings are TOML strings, so they are quoted safely."""
+    """Return the pyproject.toml that uv resolves.
+
+    JSON strings are TOML strings, so they are quoted safely.
+    """
     text = (
         '[project]\nname = "gapforge-target"\nversion = "0"\n'
         f"requires-python = {json.dumps(f'=={python}.*')}\n"
         f"dependencies = {json.dumps(list(requirements), indent=1)}\n"
     )
     if torch_index:
-        text += f'\n[[tool.uv.index]]\nname = "torch"\nurl = {json.dumps(torch_index)}\nexplicit = true\n\n[tool.uv.sources]\n'
+        text += (
+            f'\n[[tool.uv.index]]\nname = "torch"\nurl = {json.dumps(torch_index)}\n'
+            "explicit = true\n\n[tool.uv.sources]\n"
+        )
         text += "".join(f'{name} = {{ index = "torch" }}\n' for name in TORCH_SET)
     return text
 
 
 def find_uv(project: Project) -> Path:
-    """Return GAPFORGE_UV, the uv that deps_sync.sh installed, or the one on PATH. Raise ToolError without one."""
+    """Return GAPFORGE_UV, the uv that deps_sync.sh installed, or the one on PATH.
+
+    Raise ToolError without one.
+    """
     named = os.environ.get("GAPFORGE_UV")
     own = project.state / "tools" / "bin" / "uv"
     if named:
@@ -332,7 +354,8 @@ def _torch_index(preset: Preset, network: Network) -> str:
 
 # uv has no exit code or structured output for an index that does not answer: only its text tells.
 _NO_ANSWER = re.compile(
-    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
+    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)"
+    r"(?=[\s\S]*(?:error sending request|dns error|connect error|"
     r"Connection refused|timed out|status (?:code|server error)|HTTP status))"
 )
 
@@ -344,7 +367,7 @@ def _failure(
     secrets: Iterable[str],
     torch_index: str = "",
 ) -> ResolveError | NoAnswerError:
-    """Return the error for a failed uv: the package that has no version, or the index that did not answer.
+    """Return the error for a failed uv: a package without a version, or an index without answer.
 
     uv's own text is kept, because it lists the versions that exist.
     """
@@ -395,7 +418,7 @@ def _failure(
 
 
 def _is_below(url: str, index: str) -> bool:
-    """Return whether ``url`` is an address of ``index``, apart from logins; False if there is no index."""
+    """Return whether ``url`` is below ``index``, apart from logins; False without an index."""
     plain_url, plain_index = (re.sub(r"//[^/@]*@", "//", address) for address in (url, index))
     return bool(index) and plain_url.startswith(plain_index.rstrip("/") + "/")
 
@@ -421,7 +444,10 @@ def _secrets(network: Network) -> list[str]:
 
 
 def _toml(text: str, project: Project) -> dict[str, Any]:
-    """Return a parsed TOML document. Python 3.10 has no parser; the Python of the tools folder has one."""
+    """Return a parsed TOML document.
+
+    Python 3.10 has no parser; the Python of the tools folder has one.
+    """
     loaded: dict[str, Any]
     try:
         parser = importlib.import_module("tomllib")  # type checkers for 3.10 do not know it

@@ -33,7 +33,8 @@ from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
 from gapforge.sync.network import Network, NoAnswerError, registry_of
 
-# skopeo gives no exit code for a refused login or an unknown image: only its text tells. Neither is retried.
+# skopeo gives no exit code for a refused login or an unknown image: only its text tells. Neither is
+# retried.
 _REFUSED = re.compile(
     r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE
 )
@@ -42,10 +43,11 @@ _ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECA
 
 
 def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.Files]:
-    """Return an image as its manifest describes it, and the files of its layout, without downloading layers.
+    """Return an image as its manifest describes it, and the files of its layout.
 
-    The operating system is "" (only the layers have it); CUDA and cuDNN come from the environment variables of
-    the configuration. Raise FetchError for an unusable image, NoAnswerError if the registry does not answer.
+    The operating system is "" (only the layers have it); CUDA and cuDNN come from the environment
+    variables of the configuration. Raise FetchError for an unusable image, NoAnswerError if the
+    registry does not answer.
     """
     found = _find(base, network)
     try:
@@ -90,7 +92,10 @@ def _choose_another() -> str:
 
 
 def split_reference(reference: str) -> tuple[str, str, str]:
-    """Return ``name:tag@digest`` as (name, tag, digest). The tag is "latest" if neither is given."""
+    """Return ``name:tag@digest`` as (name, tag, digest).
+
+    The tag is "latest" if neither is given.
+    """
     name, _separator, digest = reference.partition("@")
     tag = ""
     if ":" in name.rsplit("/", 1)[-1]:
@@ -102,9 +107,10 @@ def split_reference(reference: str) -> tuple[str, str, str]:
 class _Found:
     """An image in its registry.
 
-    ``source`` is the repository to read (perhaps of a mirror), without tag or digest. ``reference`` is the
-    ``name:tag@digest`` for the lock; for a multi-platform image it has the digest of the index, as registries
-    show it. ``platform`` is the digest of the manifest for linux/amd64, ``raw`` its exact bytes.
+    ``source`` is the repository to read (perhaps of a mirror), without tag or digest. ``reference``
+    is the ``name:tag@digest`` for the lock; for a multi-platform image it has the digest of the
+    index, as registries show it. ``platform`` is the digest of the manifest for linux/amd64,
+    ``raw`` its exact bytes.
     """
 
     source: str
@@ -114,7 +120,10 @@ class _Found:
 
 
 def _find(base: BaseImage, network: Network) -> _Found:
-    """Return what the registry has under the preset's name. Raise FetchError if it is not the pinned image."""
+    """Return what the registry has under the preset's name.
+
+    Raise FetchError if it is not the pinned image.
+    """
     network.require(_("downloading the base image {image}", image=base.image))
     name, tag, digest = split_reference(base.image)
     digest = base.digest or digest
@@ -159,7 +168,8 @@ def copy(
     _drop_damaged(layout_folder)
     shown = f"{base.image}@{found.reference.rpartition('@')[2]}"
     progress.note(_("downloading {reference}", reference=shown))
-    # Without --preserve-digests skopeo converts Docker manifests to OCI ones, which changes both digests.
+    # Without --preserve-digests skopeo converts Docker manifests to OCI ones, which changes both
+    # digests.
     command = [
         "skopeo",
         "copy",
@@ -220,7 +230,7 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
 
 @contextmanager
 def _watched(folder: Path, progress: Progress, detail: str) -> Iterator[None]:
-    """Report the bytes that appear in ``folder`` to ``progress``: skopeo reports none without a terminal."""
+    """Report the bytes in ``folder`` to ``progress``: skopeo reports none without a terminal."""
     done = threading.Event()
 
     def size() -> int:
@@ -297,7 +307,10 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
-    """Return the digest of the linux/amd64 manifest. Attestations have the platform "unknown" in indexes."""
+    """Return the digest of the linux/amd64 manifest.
+
+    Attestations have the platform "unknown" in indexes.
+    """
     platforms: list[str] = []
     for entry in index.get("manifests", []):
         platform = entry.get("platform") or {}
@@ -316,7 +329,10 @@ def _choose(index: Mapping[str, Any], image: str) -> str:
 
 
 def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:
-    """Return the descriptor of the manifest that skopeo wrote. Raise FetchError if it is not ``digest``."""
+    """Return the descriptor of the manifest that skopeo wrote.
+
+    Raise FetchError if it is not ``digest``.
+    """
     index = json.loads((folder / "index.json").read_bytes())
     found = [e for e in index["manifests"] if e["digest"] == digest]
     if not found:
@@ -338,7 +354,7 @@ def _drop_damaged(folder: Path) -> None:
 
 
 def _drop_strays(folder: Path, layout: oci_layout.Layout) -> None:
-    """Delete all files but the blobs of this image: skopeo may have left some of an interrupted copy."""
+    """Delete the files of an interrupted copy that are not blobs of this image."""
     known = {
         blob.digest.removeprefix("sha256:")
         for blob in (layout.manifest, layout.config_blob, *layout.layers)

@@ -22,7 +22,10 @@ VALID_SECONDS = 6 * 3600  # later an image tag may name another image
 
 
 class ResumeState:
-    """Facts in one JSON file, for one state of one preset. An unreadable or old file counts as empty."""
+    """Facts in one JSON file, for one state of one preset.
+
+    An unreadable or old file counts as empty.
+    """
 
     def __init__(self, file: Path, preset_sha256: str) -> None:
         self.file = file
@@ -36,7 +39,7 @@ class ResumeState:
             pass
 
     def base(self, base: BaseImage) -> tuple[LockedImage, Files] | None:
-        """Return the base image and the layout that was put into the store; None if it is not recorded."""
+        """Return the base image and its layout in the store, None if it is not recorded."""
         try:
             raw = self._data["bases"][_key(base)]
             return LockedImage(**raw["image"]), {
@@ -84,7 +87,7 @@ class ResumeState:
 
 
 def clear_leftovers(partial: Path) -> None:
-    """Delete what killed runs left in the store's ``partial``; keep partial downloads, which are resumed."""
+    """Delete what killed runs left in the store's ``partial``, except partial downloads."""
     for path in sorted(partial.iterdir()):
         stale = (
             path.suffix in (".part", ".json")

@@ -30,7 +30,8 @@ from gapforge.sync.resume_state import ResumeState, clear_leftovers
 BUILDER = ROLES[0]
 REQUIREMENTS = "requirements.txt"
 INDEX_FILES = ("Packages", "Release")
-# The roles of the wheel that installs the others; with "runtime" it is a package of the image as well.
+# The roles of the wheel that installs the others; with "runtime" it is a package of the image as
+# well.
 TOOL_ONLY = ("install-tool",)
 AnyRun = TypeVar("AnyRun", bound="Run")
 BaseInStore = tuple[list[Entry], LockedImage]
@@ -38,7 +39,7 @@ BaseInStore = tuple[list[Entry], LockedImage]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
+    """The user's options: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
 
     update: bool = False
     provided: Path | None = None
@@ -49,9 +50,9 @@ class Options:
 class Outcome:
     """The result of a run.
 
-    ``fetched`` counts bytes that were not in the store before. ``strangers`` are files in artifacts/NAME that
-    gapforge did not put there; verify rejects them. ``copies`` is the number of artifacts that are no hard
-    links, ``copied`` their bytes.
+    ``fetched`` counts bytes that were not in the store before. ``strangers`` are files in
+    artifacts/NAME that gapforge did not put there; verify rejects them. ``copies`` is the number of
+    artifacts that are no hard links, ``copied`` their bytes.
     """
 
     lock: Lock
@@ -124,7 +125,10 @@ class Run:
         self._apt: dict[BaseImage, apt_resolver.AptResolver] = {}
 
     def _begin(self) -> Lock | None:
-        """Make the working folder. Return the lock that belongs to the preset, complete or partial, if any."""
+        """Make the working folder.
+
+        Return the lock that belongs to the preset, complete or partial, if any.
+        """
         clear_leftovers(self.work.parent)
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -136,7 +140,7 @@ class Run:
         return old
 
     def _previous_lock(self) -> Lock | None:
-        """Return the lock of an earlier state of the preset, to report changes; None if it cannot be used."""
+        """Return the lock of an earlier state of the preset, None if it cannot be used."""
         try:
             return locks.load(self.project.lock_file(self.preset.name))
         except LockError:
@@ -153,7 +157,7 @@ class Run:
     # -- downloads
 
     def _obtain(self, wants: Sequence[Want]) -> list[Got]:
-        """Return the wanted files in the store: from there, from the folder of --from, or downloaded."""
+        """Return the wanted files: from the store, from the folder of --from, or downloaded."""
         found: dict[Want, Got] = {}
         missing = self.store.missing((w.sha256, w.size or -1) for w in wants if w.sha256)
         for want in wants:
@@ -213,7 +217,10 @@ class Run:
         return source_archives.wants_of(self.preset, locked)
 
     def _find_sdist(self, source: SourceArchive) -> Sdist:
-        """Return the source distribution on the index. Raise ResolveError for another checksum than the preset's."""
+        """Return the source distribution on the index.
+
+        Raise ResolveError for another checksum than the preset's.
+        """
         found = self.resolver.sdist(source.sdist, self.preset)
         if found.sha256 not in ("", source.sha256):
             raise ResolveError(

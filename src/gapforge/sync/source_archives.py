@@ -17,7 +17,7 @@ from gapforge.sync.download import Got, Want
 
 
 def is_local_repo(preset: Preset, source: SourceArchive) -> bool:
-    """Return whether the source is TensorRT's local-repository .deb: resolving reads it, the artifacts lack it."""
+    """Return whether the source is TensorRT's local-repository .deb, which is no artifact."""
     return (
         source.name == "tensorrt"
         and preset.tensorrt is not None
@@ -27,7 +27,10 @@ def is_local_repo(preset: Preset, source: SourceArchive) -> bool:
 
 
 def place_of(source: SourceArchive, file: str = "") -> tuple[str, str]:
-    """Return kind and path inside artifacts/NAME of the archive; ``file`` is its name unless the preset has one."""
+    """Return the archive's kind and path inside artifacts/NAME.
+
+    ``file`` is its name if the preset does not state one.
+    """
     if source.name == "tensorrt":
         return "tensorrt", f"tensorrt/{file or source.file}"
     return "source", f"sources/{file or source.file}"
@@ -76,13 +79,14 @@ def gated_error(
 
 
 def _gated_fault(source: SourceArchive, want: Want, failure: str) -> Fault:
-    """Return what to download from where; ``failure`` is the result of the attempt without a person."""
+    """Return what a person has to download. ``failure`` is the result of the automatic attempt."""
     size = ""
     if want.size:
         size = _(", {size} bytes ({shown})", size=want.size, shown=human_bytes(want.size))
+    name = f"{source.name} {source.version}".rstrip()
     problem = _(
         "{source}: manual download: {gated}\n      from: {addresses}",
-        source=f"{source.name} {source.version}".rstrip(),
+        source=name,
         gated=source.gated,
         addresses=_(" or ").join(source.urls),
     )
@@ -99,7 +103,10 @@ def not_a_folder(folder: Path) -> UsageError:
 
 
 class Provided:
-    """The files of ``--from FOLDER``, found by name, or by content under any name. Each is hashed once at most."""
+    """The files of ``--from FOLDER``, found by name, or by content under any name.
+
+    Each is hashed once at most.
+    """
 
     def __init__(self, folder: Path | None, store: Store, progress: Progress) -> None:
         if folder is not None and not folder.is_dir():
@@ -146,7 +153,7 @@ class Provided:
         return found
 
     def _candidates(self, want: Want) -> list[tuple[Path, int]]:
-        """Return the files with the wanted name, then others that may have the content, with their sizes."""
+        """Return files and sizes: first with the wanted name, then others of the same size."""
         files = self._list()
         named = [(path, size) for path, size in files if path.name == want.file]
         others = [(path, size) for path, size in files if path.name != want.file]

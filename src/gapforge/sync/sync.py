@@ -1,8 +1,8 @@
 """Sync: resolve a preset or reuse its lock, download into the store, and lay out artifacts/NAME.
 
-A run may be killed at any moment, and the next one converges: complete files are in the store by checksum,
-incomplete downloads are partial files, and the lock is written only when every file of it is in the store. A
-partial lock is completed: what it pins stays, and only the rest is resolved.
+A run may be killed at any moment, and the next one converges: complete files are in the store by
+checksum, incomplete downloads are partial files, and the lock is written only when every file of it
+is in the store. A partial lock is completed: what it pins stays, and only the rest is resolved.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("d
 
 
 def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
-    """Make artifacts/NAME hold exactly what the preset needs. Raise BusyError while another sync runs."""
+    """Make artifacts/NAME hold exactly what the preset needs.
+
+    Raise BusyError while another sync runs.
+    """
     with running(_Sync, preset, project, network, options) as run:
         return run.execute()
 
@@ -92,12 +95,16 @@ class _Sync(Run):
     # -- resolve
 
     def _resolve(self, kept: Lock) -> Lock:
-        """Return a complete lock whose files are in the store; what ``kept`` pins is there already."""
+        """Return a complete lock whose files are in the store.
+
+        Those of ``kept`` are there already.
+        """
         preset = self.preset
         source_archives.check_files(preset)
         kept_sources = {e.name: e for e in kept.of("source", "tensorrt")}
         wants = [pair for pair in self._source_wants() if pair[0].name not in kept_sources]
-        # First what a person has to download, and what fails quickly; the long downloads come after it.
+        # First what a person has to download, and what fails quickly; the long downloads come after
+        # it.
         got = self._obtain_sources([pair for pair in wants if pair[0].gated])
         wheels = (
             []
@@ -115,8 +122,8 @@ class _Sync(Run):
             more.append(Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size))
         rest = [pair for pair in wants if pair[0].name not in got]
         got.update(self._obtain_sources(rest, more))
-        # The base images come last, before the .debs that need them: one that is made from packages cannot be
-        # resumed, so a run that is interrupted there has everything else already.
+        # The base images come last, before the .debs that need them: one that is made from packages
+        # cannot be resumed, so a run that is interrupted there has everything else already.
         bases = {
             role: self._kept_base(kept, role) if role in kept.images else self._base(role)
             for role in ROLES
@@ -153,7 +160,10 @@ class _Sync(Run):
         sdists: Mapping[str, Sdist],
         builder: Iterable[Entry],
     ) -> Entry:
-        """Return the entry of a source that is in the store, or that the base image's APT sources have."""
+        """Return the entry of a source.
+
+        One from APT sources is downloaded, the others are stored.
+        """
         if source.urls:
             sha256, size = got[source.name].sha256, got[source.name].size
             if not source.sha256:
@@ -210,7 +220,10 @@ class _Sync(Run):
         return [*entries.values(), self._requirements(entries.values())]
 
     def _requirements(self, wheels: Iterable[Entry]) -> Entry:
-        """Return requirements.txt for these wheels, in the store. The tool alone is no package of the image."""
+        """Return requirements.txt for these wheels, in the store.
+
+        The tool alone is no package of the image.
+        """
         data = requirements_text(
             (e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY
         ).encode()
@@ -232,7 +245,10 @@ class _Sync(Run):
     # -- base images
 
     def _base(self, role: str, locked: LockedImage | None = None) -> BaseInStore:
-        """Return the base image of ``role``, in the store. With ``locked`` it must be that image again."""
+        """Return the base image of ``role``, in the store.
+
+        With ``locked`` it must be that image again.
+        """
         base = self.preset.base(role)
         pinned = base
         if locked is not None and base.image and "@" in locked.reference:
@@ -257,7 +273,7 @@ class _Sync(Run):
         return _("resolve anew: ./deps_sync.sh {name} --update", name=self.preset.name)
 
     def _kept_base(self, kept: Lock, role: str) -> BaseInStore:
-        """Return the base image that ``kept`` pins, which is in the store, with the facts from its files."""
+        """Return the base image that ``kept`` pins, which is in the store, with its facts."""
         entries, image = [e for e in kept.of("image") if role in e.roles], kept.images[role]
         if image.os_id:
             return entries, image
@@ -288,8 +304,8 @@ class _Sync(Run):
     def _obtain_debs(self, debs: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
         """Return the .debs of all roles, in the store.
 
-        They are downloaded here and not by APT: an interrupted download is resumed, and no program outlives
-        a killed run and writes on.
+        They are downloaded here and not by APT: an interrupted download is resumed, and no program
+        outlives a killed run and writes on.
         """
         entries = deb_entries(debs)
         unique = {deb.file: deb for role in ROLES for deb in debs[role]}
@@ -340,7 +356,7 @@ class _Sync(Run):
             )
 
     def _restore_wheels_and_sources(self, lock: Lock, missing: Sequence[Entry]) -> None:
-        """Download the wheels and source archives among ``missing`` that have an address or an index."""
+        """Download the wheels and source archives among ``missing``, except those from APT."""
         wheels = [e for e in missing if e.kind == "wheel"]
         urls = self.resolver.locate(self.preset, wheels) if wheels else {}
         more = [Want(e.file, (urls[e.path],), e.sha256, e.size) for e in wheels]
@@ -358,7 +374,7 @@ class _Sync(Run):
         self._obtain_sources([pair for pair in pairs if not pair[0].gated], more)
 
     def _restore_from_apt(self, lock: Lock, missing: Sequence[Entry]) -> None:
-        """Download missing .debs and source tarballs, if the APT sources still have those versions."""
+        """Download missing .debs and source tarballs if the APT sources still have them."""
         if not missing:
             return
         layouts = {role: [e for e in lock.of("image") if role in e.roles] for role in ROLES}
@@ -402,7 +418,8 @@ class _Sync(Run):
         folder = self.project.artifacts_of(self.preset.name)
         previous = _paths_of(folder / LOCK)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")
-        # The lock comes first: whatever happens after this line, the next run lays out the same state.
+        # The lock comes first: whatever happens after this line, the next run lays out the same
+        # state.
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
@@ -413,7 +430,7 @@ class _Sync(Run):
 
 
 def _paths_of(lock_file: Path) -> list[str]:
-    """Return the paths that an earlier sync put into artifacts/NAME, so that stale ones can be removed."""
+    """Return the paths that an earlier sync put into artifacts/NAME: stale ones are removed."""
     try:
         lock = locks.load(lock_file)
     except LockError:

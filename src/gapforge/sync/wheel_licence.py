@@ -14,7 +14,7 @@ _NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
 
 
 def licence_of(wheel: Path) -> str:
-    """Return the licence in a wheel's METADATA on one line, "" if there is none or it cannot be read.
+    """Return the licence in a wheel's METADATA on one line, "" if it has none or is unreadable.
 
     The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """

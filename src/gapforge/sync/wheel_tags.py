@@ -22,7 +22,10 @@ LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 def platform(preset: Preset) -> str:
-    """Return uv's name for the target's platform. Raise ResolveError for an OS whose glibc is not known."""
+    """Return uv's name for the target's platform.
+
+    Raise ResolveError for an OS whose glibc is not known.
+    """
     glibc = GLIBC.get((preset.os_id, preset.os_version))
     if glibc is None:
         known = ", ".join(f"{name} {version}" for name, version in sorted(GLIBC))
@@ -38,7 +41,7 @@ def platform(preset: Preset) -> str:
 
 
 def tags(python: str, glibc: int) -> list[str]:
-    """Return the wheel tags that CPython ``python`` on x86-64 with glibc 2.``glibc`` accepts, best first."""
+    """Return the wheel tags of CPython ``python`` on x86-64 with glibc 2.``glibc``, best first."""
     minor = int(python.split(".")[1])
     platforms: list[str] = []
     for version in range(glibc, 4, -1):
@@ -54,7 +57,10 @@ def tags(python: str, glibc: int) -> list[str]:
 
 
 def wheel_rank(file: str, order: Mapping[str, int]) -> tuple[int, int] | None:
-    """Return the rank of a wheel (lower is better, a later build wins), None if it does not run on the target."""
+    """Return the rank of a wheel, None if it does not run on the target.
+
+    Lower is better, and a later build wins.
+    """
     parts = file.removesuffix(".whl").split("-")
     if not file.endswith(".whl") or len(parts) not in (5, 6):
         return None

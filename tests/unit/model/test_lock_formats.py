@@ -83,10 +83,9 @@ def test_format_1_locks_answer_as_before(tmp_path: Path) -> None:
 def test_artifacts_with_format_1_lock_verify(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    from gapforge.sync.options import Options
-
     from gapforge.sync import sync as syncing
     from gapforge.sync.network import Network
+    from gapforge.sync.run import Options
     from syncworld import NAME, World, install  # a sync without a network
 
     project = Project(tmp_path, tmp_path / "artifacts")
