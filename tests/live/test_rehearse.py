@@ -19,7 +19,7 @@ import pytest
 
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon
-from gapforge.rehearsal.simulated_site import place_of
+from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository
 from samples import ROOT
 
@@ -39,7 +39,7 @@ class Office:
         self.sticks = [folder / "one", folder / "two"]
         self.whole = folder / "whole"  # a bundle that brings gapforge itself
         self.project = Project(self.root, ROOT / "artifacts")
-        self.place = place_of(self.project, PRESET)
+        self.place = site_of(self.project, PRESET)
         self.dist = self.root / "dist" / PRESET
         # The children of a rehearsal look for signers in the home, and these sticks are not signed.
         self.env = {

@@ -1,5 +1,7 @@
-"""Add a component by the files of the architecture document, to a copy of the project: its folder, the Dockerfile and a
-preset are all that is touched."""
+"""Add a component with the files of the architecture document to a copy of the project.
+
+Only its folder, the Dockerfile and a preset change.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ MESON = ["-Dexamples=disabled", "-Dtests=disabled"]
 
 
 def blocks(document: str) -> list[str]:
-    """Return the indented blocks of the section: three files, three parts of a Dockerfile, a part of a preset."""
+    """Return the section's indented blocks: three files, three parts of a Dockerfile, a preset."""
     text = (ROOT / document).read_text(encoding="utf-8")
     section = text.split(DOCUMENTS[document] + "\n")[1].split("\n## ")[0]
     found = re.findall(r"(?m)(?:^ {4}.*\n|^\n(?=\n* {4}))+", section)
@@ -107,7 +109,7 @@ def write_preset(project: Project, **options: Any) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Project:
-    """A copy of the project with GStreamer added."""
+    """Make a copy of the project with GStreamer added."""
     project = copy_project(tmp_path / "project")
     write_folder(project)
     write_stage(project)

@@ -14,6 +14,8 @@ from gapforge.model.preset import Preset, load
 from gapforge.sync import python_packages
 from raised import assert_error
 
+pytestmark = pytest.mark.every_python
+
 ROOT = Path(__file__).resolve().parents[3]
 ORDER = {tag: rank for rank, tag in enumerate(python_packages.tags("3.10", 35))}
 
