@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 
 class CompilerCache:
@@ -33,7 +33,7 @@ exec {shlex.quote(str(real))} "$@"
 
     def keep(self, project: Project) -> None:
         """Stop the project's engine and take its compiler cache."""
-        if (state := private_daemon.status(project)) is None or self.data.exists():
+        if (state := private_daemon_state.status(project)) is None or self.data.exists():
             return
         docker = ["docker", "-H", state.host]
         images = subprocess.run(
@@ -47,4 +47,6 @@ exec {shlex.quote(str(real))} "$@"
             prune = ["builder", "prune", "--all", "--force", "--filter", f"type={kind}"]
             subprocess.run([*docker, *prune], capture_output=True, check=True)
         private_daemon.stop(project)
-        subprocess.run(["mv", private_daemon.folder_of(project) / "data", self.data], check=True)
+        subprocess.run(
+            ["mv", private_daemon_state.folder_of(project) / "data", self.data], check=True
+        )

@@ -24,7 +24,7 @@ import pytest
 from compiler_cache import CompilerCache
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository, site_python, unmount
@@ -141,7 +141,7 @@ class NetworkWatch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def world(
-    offline_engine_with_cache: private_daemon.State, compiler_cache: CompilerCache
+    offline_engine_with_cache: private_daemon_state.State, compiler_cache: CompilerCache
 ) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
@@ -202,8 +202,8 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
     assert "ready to travel" in said["rehearse"]
     assert (
         not place.root.exists()
-        and private_daemon.status(place) is None
-        and private_daemon.strays(place) == []
+        and private_daemon_state.status(place) is None
+        and private_daemon_state.strays(place) == []
     )
 
     site, sender = world.folders["site"], world.folders["sender"]
