@@ -15,6 +15,8 @@ from gapforge.base.text import printable
 ERROR = N_("error: ")
 NEXT = N_("next: ")
 EXPECTED = N_("; expected ")
+# A program that rehearse starts writes its error as JSON to the file that this variable names.
+ERROR_FILE = "GAPFORGE_ERROR_FILE"
 
 
 @dataclass(frozen=True, order=True)
@@ -168,6 +170,7 @@ class ToolError(GapforgeError):
     """A program that this step needs is not installed or does not work."""
 
     exit_code, cause = 17, "tool"
+    output = ""  # the last lines that the program printed
 
 
 class TargetError(GapforgeError):

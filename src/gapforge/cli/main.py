@@ -24,7 +24,7 @@ from gapforge.base.files import storage_error
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import Parser, RawFormatter
-from gapforge.cli.output import print_json
+from gapforge.cli.output import print_error, print_json
 from gapforge.model.schema import nearest
 
 # In the order of use. Each is a module in gapforge.cli.verbs with HELP, add_arguments(parser) and
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if as_json:
         print_json(error.to_json())
-    print(error.render(), file=sys.stderr)
+    print_error(error)
     return error.exit_code
 
 

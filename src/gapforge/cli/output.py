@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gapforge.base.errors import ERROR_FILE, GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.text import pad, printable, width
@@ -36,6 +39,14 @@ def warn_unexpected(file: Path) -> None:
             file=printable(str(file)),
         )
     )
+
+
+def print_error(error: GapforgeError) -> None:
+    """Print ``error`` on standard error, and write the first one to the file that rehearse sets."""
+    print(error.render(), file=sys.stderr)
+    if file := os.environ.get(ERROR_FILE):
+        with suppress(OSError), open(file, "x", encoding="utf-8") as output:
+            json.dump(error.to_json(), output)
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

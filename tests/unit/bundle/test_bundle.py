@@ -41,6 +41,8 @@ from gapforge.store.inventory import Inventory
 from gapforge.store.verify_artifacts import verify
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 SMALL = 64 << 10
 
 

@@ -1,4 +1,4 @@
-"""Test ``outdated`` with upstreams on loopback servers, and the search for releases that fit together."""
+"""Test ``outdated`` with upstreams on loopback servers, and the search for what fits together."""
 
 from __future__ import annotations
 
@@ -266,7 +266,17 @@ class FakeResolver:
             version = next(fitting, "")
             if not version:
                 raise FetchError(f"{name}: the index does not answer")
-            found.append(Wheel(name, version, "f.whl", "", "", 0, "default"))
+            found.append(
+                Wheel(
+                    name=name,
+                    version=version,
+                    file="f.whl",
+                    url="",
+                    sha256="",
+                    size=0,
+                    index="default",
+                )
+            )
         return found
 
 

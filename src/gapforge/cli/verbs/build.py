@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gapforge.base.errors import EngineError, UsageError
@@ -18,7 +19,9 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
-from gapforge.image import build, smoke_checks
+from gapforge.image.build import build, build_request
+from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
+from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import Choices
@@ -67,33 +70,33 @@ def run(args: argparse.Namespace, project: Project) -> int:
     )
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     preset, kind = _choose(args, project)
-    options = build.Options(
+    options = Options(
         type=kind,
         tag=args.tag or "",
         base=args.base or "",
         app_source=args.app_source or "",
         no_cache=args.no_cache,
     )
-    inputs = build.read_inputs(project, preset, options)
+    inputs = read_inputs(project, preset, options)
     for warning in inputs.warnings:
         warn(warning)
     if preset.practice:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    build.verify_artifacts(project, preset, inputs.lock)
+    verify_artifacts(project, preset, inputs.lock)
     engine = detect.choose(args.engine or "", project=project)
-    show = (lambda line: None) if args.quiet or args.json else say
-    built = build.build(project, engine, inputs, options, say=say, show=show)
+    on_output = (lambda line: None) if args.quiet or args.json else say
+    result = build(project, engine, inputs, options, on_step=say, on_output=on_output)
     if args.json:
-        print(built.report.read_text(encoding="utf-8"), end="")
+        print(result.report.read_text(encoding="utf-8"), end="")
         return 0
-    print_checks(list(built.checks))
+    print_checks(result.checks)
     print()
-    _print_row(_("image"), built.plan.tag)
-    _print_row(_("size"), human_bytes(built.size))
-    _print_row(_("time"), human_time(sum(built.seconds.values())))
-    _print_row(_("report"), str(built.report))
+    _print_row(_("image"), result.plan.tag)
+    _print_row(_("size"), human_bytes(result.size))
+    _print_row(_("time"), human_time(sum(result.seconds.values())))
+    _print_row(_("report"), str(result.report))
     return 0
 
 
@@ -128,18 +131,16 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     return changed, given.type or "runtime"
 
 
-def _dry_run(
-    args: argparse.Namespace, project: Project, inputs: build.Inputs, options: build.Options
-) -> int:
+def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options: Options) -> int:
     """Print the plan and the engine's command. Needs no engine, and only the lock as artifacts."""
-    plan = build.plan_of(inputs, options)
+    plan = inputs.plan(options)
     try:
         engine = detect.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = detect.assumed()
         warn(_("the command is for Docker's built-in BuildKit: {reason}", reason=error.message))
     with inputs.secrets.files(dry=True) as secret_files:
-        request = build.request_of(plan, project, inputs, secret_files, options.no_cache)
+        request = build_request(plan, project, inputs, secret_files, options.no_cache)
     argv, env = engine.build_command(request)
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
@@ -170,7 +171,7 @@ def _print_row(label: str, text: str) -> None:
     print(pad(label, 13) + text)
 
 
-def print_checks(checks: list[smoke_checks.CheckResult]) -> None:
+def print_checks(checks: Sequence[CheckResult]) -> None:
     """Print the results of the smoke checks as a table."""
     rows = [
         (

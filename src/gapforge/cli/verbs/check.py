@@ -132,9 +132,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     components = component.load_all(project.components)
     text = project.dockerfile.read_text(encoding="utf-8")
-    dockerfile.raise_for(
-        component.check_dockerfile(text, components), what=_("does not fit the components")
-    )
+    dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
     facts, bare = catalogs.facts_and_sources(project.catalog)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -13,7 +12,7 @@ from gapforge.base.project import Project
 from gapforge.base.text import pad, width, wrap
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json
+from gapforge.cli.output import print_error, print_json
 from gapforge.doctor import diagnose
 from gapforge.doctor.checks import FAIL, OK, WARN, Line
 
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             ngettext("{count} check failed", "{count} checks failed", len(failed)),
             hint=_("follow the → lines above, then run {command}", command=command),
         )
-        print(error.render(), file=sys.stderr)
+        print_error(error)
     return NotReadyError.exit_code
 
 

@@ -15,7 +15,7 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import say
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 HELP = N_("start, stop, show or remove the private engine, a Docker daemon of this project")
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         private_daemon.require_tools()
         _show(private_daemon.start(project, offline=args.offline, on_line=say), project, args.json)
     elif args.action == "status":
-        state = private_daemon.status(project)
+        state = private_daemon_state.status(project)
         _show(state, project, args.json)
         return 0 if state else EngineError.exit_code
     elif args.action == "stop":
@@ -69,9 +69,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _needs_root(args: argparse.Namespace, project: Project) -> bool:
     if args.action == "start":
-        return private_daemon.status(project) is None
-    running = private_daemon.status(project) or private_daemon.strays(project)
-    return bool(running) or (args.action == "remove" and private_daemon.folder_of(project).exists())
+        return private_daemon_state.status(project) is None
+    running = private_daemon_state.status(project) or private_daemon_state.strays(project)
+    return bool(running) or (
+        args.action == "remove" and private_daemon_state.folder_of(project).exists()
+    )
 
 
 def _as_root(args: argparse.Namespace, project: Project) -> int:
@@ -110,7 +112,7 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
     return result.code
 
 
-def _show(state: private_daemon.State | None, project: Project, as_json: bool) -> None:
+def _show(state: private_daemon_state.State | None, project: Project, as_json: bool) -> None:
     if state is None:
         text = _("no private engine is running; start one: ./gapforge engine start [--offline]")
         _print({"running": False}, text, as_json)
@@ -122,8 +124,8 @@ def _show(state: private_daemon.State | None, project: Project, as_json: bool) -
         "pid": state.pid,
         "version": state.version,
         "storage_driver": state.storage_driver,
-        "folder": str(private_daemon.folder_of(project)),
-        "log": str(private_daemon.log_of(project)),
+        "folder": str(private_daemon_state.folder_of(project)),
+        "log": str(private_daemon_state.log_of(project)),
     }
     text = _(
         "the private engine is running: Docker {version}, {storage_driver}, {network}, process "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
@@ -13,7 +12,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
-from gapforge.cli.output import print_json
+from gapforge.cli.output import print_error, print_json
 from gapforge.model.preset import names as preset_names
 from gapforge.model.schema import nearest
 from gapforge.store import take_inventory
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print(_("send this file: {file} ({size})", file=output, size=size))
     if error is None:
         return 0
-    print(error.render(), file=sys.stderr)
+    print_error(error)
     return error.exit_code
 
 

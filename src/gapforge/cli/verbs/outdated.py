@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import print_json, table
+from gapforge.cli.output import print_error, print_json, table
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             "GAPFORGE_URL_MIRRORS, GAPFORGE_INDEX_URL, GAPFORGE_REGISTRY_MIRROR"
         ),
     )
-    print(error.render(), file=sys.stderr)
+    print_error(error)
     return error.exit_code
 
 

@@ -14,7 +14,7 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, say
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
-from gapforge.rehearsal.run import Options, rehearse
+from gapforge.rehearsal.rehearse import Options, rehearse
 
 HELP = N_(
     "run the site's procedure in an empty folder, with an engine without a network, to show "

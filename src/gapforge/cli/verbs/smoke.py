@@ -12,7 +12,8 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json
 from gapforge.cli.verbs.build import print_checks
 from gapforge.engine import detect
-from gapforge.image import build, smoke_checks
+from gapforge.image import smoke_checks
+from gapforge.image.build_inputs import Options, read_inputs
 from gapforge.model import preset as preset_module
 
 HELP = N_("run the smoke checks again in a finished image")
@@ -35,8 +36,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.preset is None:
         raise UsageError(_("the preset's name is missing"), hint="./gapforge list")
     preset = preset_module.find(project.presets, args.preset)
-    options = build.Options(type=args.type or "runtime")
-    plan = build.plan_of(build.read_inputs(project, preset, options), options)
+    options = Options(type=args.type or "runtime")
+    plan = read_inputs(project, preset, options).plan(options)
     image = args.image or plan.tag
     engine = detect.choose(args.engine or "", project=project)
     if not engine.image_ids(image):
@@ -45,11 +46,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive",
         )
     checks = smoke_checks.run_checks(engine, image, plan.smoke, project.components)
-    if smoke_checks.gpu_present():
-        checks += smoke_checks.run_checks(engine, image, plan.smoke, project.components, gpu=True)
     if args.json:
         print_json({"image": image, "checks": [check.to_json() for check in checks]})
     else:
         print_checks(checks)
-    smoke_checks.raise_for(checks, image)
+    smoke_checks.raise_for_failures(checks, image)
     return 0

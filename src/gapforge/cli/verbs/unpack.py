@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ from gapforge.bundle.install_repository import (
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
-from gapforge.cli.output import copies_note, print_json, say, warn, warn_unexpected
+from gapforge.cli.output import copies_note, print_error, print_json, say, warn, warn_unexpected
 from gapforge.trust import trusted_signers
 
 HELP = N_("verify carried volumes and import them into artifacts/ (needs no network)")
@@ -129,7 +128,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         for page in pages:
             print(_("custody page: {page}", page=page))
     for error in errors:
-        print(error.render(), file=sys.stderr)
+        print_error(error)
     return errors[0].exit_code if errors else 0
 
 
