@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 
 class CompilerCache:
@@ -36,7 +36,7 @@ exec {shlex.quote(str(real))} "$@"
 
     def keep(self, project: Project) -> None:
         """Stop the project's engine and take its compiler cache, unless there is one already."""
-        if (state := private_daemon.status(project)) is None or self.data.exists():
+        if (state := private_daemon_state.status(project)) is None or self.data.exists():
             return
 
         def docker(*words: str) -> str:
@@ -48,4 +48,6 @@ exec {shlex.quote(str(real))} "$@"
         for kind in ("regular", "source.local", "frontend", "internal"):
             docker("builder", "prune", "--all", "--force", "--filter", f"type={kind}")
         private_daemon.stop(project)
-        subprocess.run(["mv", private_daemon.folder_of(project) / "data", self.data], check=True)
+        subprocess.run(
+            ["mv", private_daemon_state.folder_of(project) / "data", self.data], check=True
+        )

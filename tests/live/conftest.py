@@ -12,7 +12,7 @@ import pytest
 
 from compiler_cache import CompilerCache
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 from places import sync_in_copy
 
 PRACTICE = "debian12-cpu-quickstart"
@@ -52,7 +52,7 @@ def engine_project(needs_root: None) -> Iterator[Project]:
             private_daemon.remove(project)
 
 
-def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daemon.State]:
+def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daemon_state.State]:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
@@ -66,7 +66,7 @@ def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daem
 
 
 @pytest.fixture(scope="session")
-def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine without any network interface."""
     yield from _engine(offline=True)
 
@@ -74,12 +74,12 @@ def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
 @pytest.fixture(scope="module")
 def offline_engine_with_cache(
     needs_root: None, compiler_cache: CompilerCache
-) -> Iterator[private_daemon.State]:
+) -> Iterator[private_daemon_state.State]:
     """A private engine without any network interface, with this session's compiler cache."""
     yield from _engine(offline=True, dockerd=compiler_cache.dockerd)
 
 
 @pytest.fixture(scope="session")
-def online_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def online_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine in this machine's own network."""
     yield from _engine(offline=False)

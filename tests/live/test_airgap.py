@@ -85,7 +85,7 @@ class Site:
         )
 
     def ran(self, kind: str) -> set[str]:
-        """Return the stages whose RUN steps the last build executed instead of taking from cache."""
+        """Return the stages whose RUN steps the last build executed without the cache."""
         names: dict[str, str] = {}
         cached: set[str] = set()
         for line in (

@@ -25,7 +25,7 @@ import pytest
 from compiler_cache import CompilerCache
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository, site_python, unmount
@@ -142,7 +142,7 @@ class NetworkWatch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def world(
-    offline_engine_with_cache: private_daemon.State,
+    offline_engine_with_cache: private_daemon_state.State,
     compiler_cache: CompilerCache,
     practice_lock: Path,
 ) -> Iterator[World]:
@@ -196,8 +196,8 @@ def test_commands_of_the_guide_work(world: World) -> None:
     assert not any(value in out for _, out in told for value in CANARY.values())
     assert (
         not place.root.exists()
-        and private_daemon.status(place) is None
-        and private_daemon.strays(place) == []
+        and private_daemon_state.status(place) is None
+        and private_daemon_state.strays(place) == []
     )
 
     site, sender = world.folders["site"], world.folders["sender"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository
 from samples import ROOT
@@ -82,8 +82,11 @@ class Office:
 
     def assert_cleaned_up(self) -> None:
         assert not self.place.root.exists()
-        assert private_daemon.status(self.place) is None and private_daemon.strays(self.place) == []
-        assert not private_daemon._socket_folder(self.place).exists()
+        assert (
+            private_daemon_state.status(self.place) is None
+            and private_daemon_state.strays(self.place) == []
+        )
+        assert not private_daemon_state.socket_folder(self.place).exists()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_missing_volume_ends_the_rehearsal_early(office: Office) -> None:
 
 def test_interrupted_rehearsal_leaves_nothing(office: Office) -> None:
     child = office.start()
-    assert private_daemon.status(office.place) is not None
+    assert private_daemon_state.status(office.place) is not None
     assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
     assert child.wait(600) == 130
@@ -147,7 +150,7 @@ def test_next_rehearsal_cleans_up_after_a_kill(office: Office) -> None:
     child = office.start()
     child.kill()
     child.wait(120)
-    assert private_daemon.status(office.place) is not None and office.place.root.exists()
+    assert private_daemon_state.status(office.place) is not None and office.place.root.exists()
     assert not (office.dist / "rehearsal.json").exists()
     assert office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0])).returncode == 21
     office.assert_cleaned_up()

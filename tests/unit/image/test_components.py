@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from gapforge.image import dockerfile, smoke_checks
+from gapforge.image.dockerfile_lint import lint
 from gapforge.model import component
 from gapforge.model.preset import Secret
 
@@ -61,11 +62,11 @@ def template() -> str:
 
 @pytest.mark.parametrize("secrets", [(), SECRETS])
 def test_dockerfile_uses_no_network(secrets: tuple[Secret, ...]) -> None:
-    assert dockerfile.lint(dockerfile.render(template(), secrets)) == []
+    assert lint(dockerfile.render(template(), secrets)) == []
 
 
 def test_dockerfile_template_is_valid() -> None:
-    assert dockerfile.lint(template()) == []
+    assert lint(template()) == []
     assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
 
 

@@ -22,7 +22,9 @@ import samples
 from gapforge.base.errors import LintError, PresetError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check, generate
-from gapforge.image import build, dockerfile
+from gapforge.image import dockerfile
+from gapforge.image.build_inputs import Options, read_inputs
+from gapforge.image.dockerfile_lint import lint
 from gapforge.image.plan import Plan
 from gapforge.model import component
 from gapforge.model import preset as presets
@@ -133,8 +135,8 @@ def plan(project: Project, name: str, kind: str = "runtime") -> Plan:
     )
     lock = replace(samples.lock(preset, extra=extra), images={"builder": image, "runtime": image})
     samples.lay_artifacts(project.artifacts_of(name), lock)
-    options = build.Options(type=kind)
-    return build.plan_of(build.read_inputs(project, preset, options), options)
+    options = Options(type=kind)
+    return read_inputs(project, preset, options).plan(options)
 
 
 def checked(project: Project, *names: str, json_output: bool = False) -> int:
@@ -158,7 +160,7 @@ def test_check_accepts_and_dockerfile_lints(
     text = dockerfile.render(
         place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
     )
-    assert dockerfile.lint(text) == []
+    assert lint(text) == []
     assert (
         text.index("AS gstreamer")
         < text.index("AS devbase")

@@ -29,7 +29,7 @@ from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sh
 from gapforge.base.project import Project
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.cli import main as cli
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model import preset as presets
 from gapforge.rehearsal import rehearse as rehearsal
 from gapforge.rehearsal import run_gapforge, simulated_site
@@ -130,7 +130,9 @@ class Office:
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
     made = Office(tmp_path, sender(tmp_path))
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.root))
-    state = private_daemon.State(1, 1, "", "", "/run/fake.sock", True, "20.10.24", "overlay2", ())
+    state = private_daemon_state.State(
+        pid=1, started=1, boot="", socket="/run/fake.sock", offline=True, version="20.10.24"
+    )
     monkeypatch.setattr(private_daemon, "start", lambda project, **_: state)
     monkeypatch.setattr(private_daemon, "require_tools", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
