@@ -191,7 +191,7 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
 )
 def test_an_inventory_that_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "i").write_bytes(text)
-    with pytest.raises(VerifyError, match="is not an inventory"):
+    with pytest.raises(VerifyError):
         site_objects(tmp_path / "i")
     with pytest.raises(UsageError):
         site_objects(tmp_path / "absent")
