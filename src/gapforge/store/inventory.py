@@ -7,8 +7,8 @@
     SHA256 SIZE                           sorted; at most 84 bytes a line
     sha256 HASH-OF-EVERYTHING-ABOVE
 
-It names no machine and no date, so the same objects give the same bytes. In memory each object takes
-40 packed bytes, so a million objects need little memory, whoever wrote the file.
+It names no machine and no date, so the same objects give the same bytes. In memory each object
+takes 40 packed bytes, so a million objects need little memory, whoever wrote the file.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ _GROUP, _GROUPS = 4, 8
 class Inventory:
     """The objects of a site. Iteration yields (SHA-256, bytes) by SHA-256.
 
-    ``presets`` are (name, SHA-256 of the lock file) by name, ``tool`` is the version of gapforge that
-    took the inventory. Create one with ``of``, ``parse`` or ``read``.
+    ``presets`` are (name, SHA-256 of the lock file) by name, ``tool`` is the version of gapforge
+    that took the inventory. Create one with ``of``, ``parse`` or ``read``.
     """
 
     tool: str
@@ -67,7 +67,7 @@ class Inventory:
 
     @classmethod
     def of(cls, tool: str, presets: Mapping[str, str], objects: Mapping[str, int]) -> Inventory:
-        """Return the inventory of presets (name -> SHA-256 of the lock) and objects (SHA-256 -> bytes).
+        """Return the inventory of presets (name -> lock's SHA-256) and objects (SHA-256 -> bytes).
 
         Raises ValueError for what the format does not allow.
         """
@@ -175,7 +175,7 @@ class Inventory:
 
     @classmethod
     def read(cls, file: Path, shown: str = "") -> Inventory:
-        """Return the inventory in ``file``, read by lines. Raises VerifyError as ``parse``, and OSError."""
+        """Return the inventory in ``file``, read by lines. Raises as ``parse``, and OSError."""
         shown = shown or str(file)
         if not file.exists():
             raise UsageError(
@@ -189,7 +189,7 @@ class Inventory:
 
 
 def short_digest(sha256: str) -> str:
-    """Return the digest of a SHA-256: eight groups of four characters, 155 bits and a check character.
+    """Return the digest of a SHA-256: 155 bits and a check character, in eight groups of four.
 
     The check character detects every single wrong character and every swap of two neighbours.
     """
@@ -231,7 +231,7 @@ def read_short_digest(text: str) -> str:
 
 
 def _times(value: int, power: int) -> int:
-    """Multiply ``value`` by the generator to this power, in the field of 32 elements (x^5 + x^2 + 1)."""
+    """Multiply by the generator to this power, in the field of 32 elements (x^5 + x^2 + 1)."""
     for _round in range(power):
         value <<= 1
         if value & 32:

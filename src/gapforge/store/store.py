@@ -42,8 +42,8 @@ OnBytes = Callable[[int], None]
 class ViewResult:
     """A folder written by ``Store.view``.
 
-    ``strangers`` are unexpected files in it. ``copies`` of its files, ``copied`` bytes, are not hard
-    links and need their space twice.
+    ``strangers`` are unexpected files in it. ``copies`` of its files, ``copied`` bytes, are not
+    hard links and need their space twice.
     """
 
     strangers: tuple[str, ...] = ()
@@ -133,8 +133,8 @@ class Store:
     def add(self, file: Path, expected: str = "", *, known: str = "") -> str:
         """Move ``file`` (same file system) into the store and return its SHA-256.
 
-        ``known`` is the SHA-256 that the caller computed while writing; without it the file is hashed
-        here. Raises FetchError, and leaves ``file`` in place, on a checksum mismatch.
+        ``known`` is the SHA-256 that the caller computed while writing; without it the file is
+        hashed here. Raises FetchError, and leaves ``file`` in place, on a checksum mismatch.
         """
         sha256 = known or sha256_file(file)
         if expected and sha256 != expected:
@@ -267,9 +267,9 @@ class Store:
     ) -> ViewResult:
         """Make ``folder`` contain ``files`` (relative path -> SHA-256); report what else is in it.
 
-        Paths in ``previous`` (of the last sync) that are no longer wanted are removed. Other files are
-        not touched; verify reports them. The file ``last`` is placed after everything else: it tells
-        the next run about ``previous``, so it must not change before those are removed.
+        Paths in ``previous`` (of the last sync) that are no longer wanted are removed. Other files
+        are not touched; verify reports them. The file ``last`` is placed after everything else: it
+        tells the next run about ``previous``, so it must not change before those are removed.
         """
         copies = copied = 0
         checked = ""  # the last folder known to be inside; checking takes longer than linking
