@@ -13,7 +13,7 @@ from gapforge.base.text import pad, width, wrap
 from gapforge.cli import environment_defaults
 from gapforge.cli.print_error import print_error
 from gapforge.doctor import diagnose
-from gapforge.doctor.checks import FAIL, OK, WARN, Line
+from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 
 HELP = N_(
     "Examine this machine before anything is built: engine, disk, memory, GPU, artifacts "
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when nothing fails (warnings are no failure), 20 otherwise."""
     environment_defaults.text_default(args, "--preset", "--engine")
-    lines = diagnose.examine(project, args.preset or "", args.engine or "")
+    lines = diagnose.check_machine(project, args.preset or "", args.engine or "")
     failed = [line for line in lines if line.status == FAIL]
     if args.json:
         document: dict[str, object] = {
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return NotReadyError.exit_code
 
 
-def render(lines: Sequence[Line]) -> str:
+def render(lines: Sequence[CheckResult]) -> str:
     """The lines as a table; what to do stands below its line."""
     head = ("", _("what"), _("found"), _("needed"))
     rows = [head] + [
