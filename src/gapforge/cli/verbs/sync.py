@@ -24,7 +24,7 @@ from gapforge.store.store import Store
 from gapforge.sync import lock_only, source_archives
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
-from gapforge.sync.options import Options, Outcome
+from gapforge.sync.run import Options, Outcome
 
 HELP = N_("fetch everything that presets need into artifacts/ (where there is a network)")
 
