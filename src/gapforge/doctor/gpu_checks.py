@@ -150,14 +150,12 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None) -> CheckR
         )
     if not needs.compiled_for or _runs_code_for(gpu.compute, needs.compiled_for):
         return check.ok(text)
-    return check.fail(
-        text,
-        _(
-            "OpenCV's CUDA code does not run on this GPU; online, add {compute} to "
-            "opencv.architectures",
-            compute=f'"{gpu.compute}"',
-        ),
+    action = _(
+        "OpenCV's CUDA code does not run on this GPU; online, add \"{compute}\" to "
+        "opencv.architectures",
+        compute=gpu.compute,
     )
+    return check.fail(text, action)
 
 
 def _cuda_action(architecture: Architecture, cuda: tuple[int, ...]) -> str:
