@@ -151,7 +151,7 @@ def _gpu(gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None) -> CheckR
     if not needs.compiled_for or _runs_code_for(gpu.compute, needs.compiled_for):
         return check.ok(text)
     action = _(
-        "OpenCV's CUDA code does not run on this GPU; online, add \"{compute}\" to "
+        'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
         "opencv.architectures",
         compute=gpu.compute,
     )
