@@ -45,7 +45,7 @@ from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
 from gapforge.base.files import sha256_file  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
-from gapforge.bundle.contents import LOCK, SUMS, sums_of  # noqa: E402
+from gapforge.bundle.contents import LOCK, SUMS, sha256sums
 from gapforge.model import lock as locks  # noqa: E402
 from gapforge.model.lock import Entry, Lock  # noqa: E402
 
@@ -108,7 +108,7 @@ def fabricated(folder: Path, total: int) -> Project:
     )
     write_lock(project, made)
     files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}
-    (target / SUMS).write_bytes(sums_of(files))
+    (target / SUMS).write_bytes(sha256sums(files))
     return project
 
 

@@ -1,4 +1,4 @@
-"""The receiver: this very program as one file that any Python 3.10 runs from the stick."""
+"""Make the receiver program: gapforge as one file that any Python 3.10 runs from the medium."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from gapforge.base.errors import BundleError
 from gapforge.base.i18n import CATALOGUE, N_, _, catalogue_bytes, spellings
 
 RECEIVER = "gapforge-receive.pyz"
-_MOMENT = (1980, 1, 1, 0, 0, 0)
-_MAIN = '''"""gapforge, carried with the volumes: python3 gapforge-receive.pyz unpack FOLDER…"""
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+_MAIN = '''"""gapforge in one file: python3 gapforge-receive.pyz unpack FOLDER…"""
 
 import os
 import sys
 
 if sys.version_info < (3, 10):
-    asked = [os.environ.get(key, "").strip() for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")]
-    if ([text for text in asked if text] + [""])[0].lower().startswith("ko"):
+    names = ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    values = [os.environ.get(name, "").strip() for name in names]
+    if ([value for value in values if value] + [""])[0].lower().startswith("ko"):
         sys.exit(KOREAN)
     sys.exit(ENGLISH)
 os.environ.setdefault("GAPFORGE_ROOT", os.getcwd())
@@ -35,20 +36,20 @@ _OLD_PYTHON = N_(
 
 
 def _main() -> bytes:
-    """Return the archive's start module. An older Python runs it too, so the message stands in it as text."""
+    """Return the start module. An older Python runs it too, so it contains the message as text."""
     korean, english = spellings(_OLD_PYTHON)
     return _MAIN.replace("KOREAN", ascii(korean)).replace("ENGLISH", ascii(english)).encode()
 
 
 @cache
 def receiver_bytes() -> bytes:
-    """A zip archive with all of gapforge's Python and a start; the same source gives the same bytes."""
+    """Return a zip archive with all of gapforge's Python. The same source gives the same bytes."""
     package = Path(__file__).resolve().parents[1]
     files = sorted(package.rglob("*.py"))
     if not files:
         raise BundleError(
-            _("this gapforge runs out of a bundle and cannot pack one"),
-            hint=_("pack from a checkout"),
+            _("the receiver program cannot pack a bundle"),
+            hint=_("run pack from a gapforge repository"),
         )
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
@@ -57,7 +58,7 @@ def receiver_bytes() -> bytes:
             (f"gapforge/{f.relative_to(package).as_posix()}", f.read_bytes()) for f in files
         ]
         for name, data in members:
-            entry = zipfile.ZipInfo(name, _MOMENT)
+            entry = zipfile.ZipInfo(name, _TIMESTAMP)
             entry.external_attr = 0o644 << 16
             entry.create_system = 3
             archive.writestr(entry, data)

@@ -13,13 +13,13 @@ from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.bundle.bundle_index import index_name, read_index
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.find_volumes import Scan, look
+from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repair_request import read_request
-from gapforge.bundle.verify_volume import volume_files
-from gapforge.bundle.volume_format import Damaged, Span, View, read_volume
-from gapforge.bundle.volume_plan import index_name, read_index
+from gapforge.bundle.volume_format import BundledPreset, Damaged, Part
+from gapforge.bundle.volume_reader import find_files, read_volume
 from gapforge.model import lock as locks
 from gapforge.store.inventory import Inventory
 
@@ -34,7 +34,7 @@ class Carried:
 
     folders: tuple[Path, ...]
     homes: tuple[Path, ...]
-    views: tuple[View, ...]
+    views: tuple[BundledPreset, ...]
     spans: frozenset[str]
     volume_size: int
     tool: str  # the object that is gapforge itself, "" without one
@@ -55,7 +55,7 @@ class Carried:
 def examine(folders: Sequence[Path], preset: str) -> Carried:
     """Look the folders over, as unpack does. Raises BundleError when there is no bundle that carries ``preset``."""
     try:
-        scan = look(folders)
+        scan = scan_media(folders)
     except BundleError as error:
         raise BundleError(
             error.message,
@@ -73,7 +73,7 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
     carried = Carried(
         tuple(folders),
         _homes(scan, folders),
-        scan.views,
+        scan.presets,
         frozenset(_spans(scan)),
         volume_size,
         scan.tool,
@@ -113,7 +113,7 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
 
 def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
     """A bundle in the record: what identifies each file of it, and what is missing or broken."""
-    own = [v for v in scan.volumes if v.identity.root == scan.bundle]
+    own = [v for v in scan.volumes if v.identity.original_bundle == scan.bundle]
     listed = {
         (v.identity.bundle, v.identity.number): v for v in reversed(own)
     }  # the first of several copies
@@ -123,7 +123,7 @@ def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict
         "id": scan.bundle,
         "presets": {
             view.preset: {"lock_sha256": view.lock, "sha256sums_sha256": view.sums}
-            for view in scan.views
+            for view in scan.presets
         },
         "index": {"file": index.name, "sha256": sha256_file(index)} if index is not None else None,
         "made": scan.index.made if scan.index is not None else "",
@@ -155,7 +155,7 @@ def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict
 
 def _index(bundle: str, folders: Sequence[Path]) -> Path | None:
     """The first whole copy of the bundle's index file."""
-    for path in volume_files([f for f in folders if f.is_dir()], ".json"):
+    for path in find_files([f for f in folders if f.is_dir()], ".json"):
         if path.name == index_name(bundle):
             try:
                 read_index(path)
@@ -177,7 +177,7 @@ def _homes(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
 def _receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     """(the first whole receiver, the damaged ones)."""
     whole, bad = None, []
-    for path in volume_files([f for f in folders if f.is_dir()], RECEIVER):
+    for path in find_files([f for f in folders if f.is_dir()], RECEIVER):
         if path.name != RECEIVER:
             continue
         try:
@@ -203,7 +203,7 @@ def _spans(scan: Scan) -> Iterator[str]:
     """The objects of which the volumes that are here hold something."""
     for volume in scan.volumes:
         try:
-            yield from (piece.span.sha256 for piece in read_volume(volume.path)[1])
+            yield from (piece.part.sha256 for piece in read_volume(volume.path)[1])
         except (Damaged, OSError):
             continue  # unpack says it
 
@@ -219,7 +219,7 @@ def at_the_site(
     found: list[tuple[str, Path | bytes]] = []
     lacking = []
     for sha256, size in inventory:
-        path = contents.path(Span(sha256, size, 0, size))
+        path = contents.path(Part(sha256, size, 0, size))
         if path is not None:
             found.append((sha256, path))
         elif sha256 in contents.texts:
@@ -253,7 +253,7 @@ def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
     """(where things are here, what the bundle's presets need), by the very locks that the bundle carries."""
     contents, needed = Contents(project), set()
     if carried.tool:
-        contents.know_tool(carried.tool)
+        contents.add_kept_repository(carried.tool)
     for view in carried.views:
         for file in (
             project.lock_file(view.preset),
@@ -263,7 +263,7 @@ def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
                 text = file.read_bytes()
                 if sha256_bytes(text) == view.lock:
                     lock = locks.load(file)
-                    known = contents.know(lock, text)
+                    known = contents.add_lock(lock, text)
                     needed |= {known.lock, known.sums, *(entry.sha256 for entry in lock.entries)}
                     break
             except (LockError, OSError):
@@ -275,7 +275,7 @@ def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault
     """The objects that an unpack in the place asked for in vain, by the names that people know."""
     requests = sorted(place.artifacts.glob("repair-*.json"))
     try:
-        spans = read_request(requests[0]).spans if requests else ()
+        spans = read_request(requests[0]).parts if requests else ()
     except BundleError:
         return []
     contents, _unused = _known(project, carried)

@@ -13,7 +13,7 @@ from gapforge.base.errors import ToolError, UsageError
 from gapforge.base.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.bundle.repository_archive import walked
+from gapforge.bundle.repository_files import manifest_names
 from gapforge.engine import private_daemon
 from gapforge.store.store import Store
 
@@ -63,15 +63,23 @@ def fill(project: Project, place: Project, *, bare: bool = False) -> list[str]:
 
 
 def files_of(project: Project) -> list[str]:
-    """The paths of the repository in the project folder: what git knows or would add, or what ``.gitignore`` says of it
-    where git cannot be asked; in a copy that is no checkout, all but what others made."""
+    """Return the paths of the repository in the project folder.
+
+    These are the files that git tracks or would add, those of MANIFEST where there is no git, and
+    in any other copy all files but what tools leave behind.
+    """
     root = project.root
-    with contextlib.suppress(ToolError):
+    manifest = manifest_names(project)
+    try:
         listed = list(_listed(root, ""))
         if PROGRAM in listed:  # else the folder is not the repository's, but lies in somebody's
             return [name for name in dict.fromkeys(listed) if _carried(project, name)]
-    if os.path.lexists(root / ".git"):  # git is missing, or refuses: the folder is another user's
-        return [name for name in map(os.fsdecode, walked(project)) if _carried(project, name)]
+    except ToolError:
+        # A checkout that git refuses to read: its ignored files must not reach the site.
+        if manifest is None and os.path.lexists(root / ".git"):
+            raise
+    if manifest is not None:
+        return [name for name in manifest if _carried(project, name)]
     found = []
     for where, folders, files in os.walk(root):
         here = Path(where).relative_to(root)

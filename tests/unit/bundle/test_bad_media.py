@@ -12,7 +12,8 @@ import pytest
 
 from bundles import PRESET, Sender, carry, hashes, names, sender, site_at
 from gapforge.base.project import Project
-from gapforge.bundle.volume_format import TRAILER, read_volume
+from gapforge.bundle.volume_format import TRAILER
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
 from gapforge.store.verify_artifacts import verify
 from hostile import HASH, HOSTILE, forge, index_with
@@ -265,7 +266,7 @@ def test_links_in_place_of_volumes_and_of_folders_in_the_store(world: World) -> 
     parts = world.site.store / "partial"
     for name in list(parts.iterdir()):
         name.unlink()
-    wanted = read_volume(world.files[0])[1][0].span.sha256
+    wanted = read_volume(world.files[0])[1][0].part.sha256
     (parts / f"bundle-{wanted}.part").symlink_to(victim / "precious")
     (parts / f"bundle-{wanted}.whole.part").symlink_to(victim / "precious")
     world.unpack(world.stick)

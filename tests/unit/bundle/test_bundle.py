@@ -23,19 +23,20 @@ from gapforge.base.errors import BundleError, StorageError, UsageError, VerifyEr
 from gapforge.base.project import Project
 from gapforge.bundle import custody_facts, custody_page
 from gapforge.bundle import pack as packing
-from gapforge.bundle.contents import of_presets, site_objects
-from gapforge.bundle.receiver_program import RECEIVER
-from gapforge.bundle.repair_request import Request, wanted_spans
-from gapforge.bundle.volume_format import Damaged, Span, View, compact, read_volume
-from gapforge.bundle.volume_plan import (
-    Sealed,
-    _root_of,
+from gapforge.bundle.bundle_index import (
+    VolumeEntry,
     index_name,
-    make_plan,
     read_index,
     render_index,
+    root_of,
     tree_root,
 )
+from gapforge.bundle.contents import inventory_objects, preset_contents
+from gapforge.bundle.receiver_program import RECEIVER
+from gapforge.bundle.repair_request import RepairRequest, requested_parts
+from gapforge.bundle.volume_format import BundledPreset, Damaged, Part, compact_json
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as documents
 from gapforge.store.inventory import Inventory
 from gapforge.store.verify_artifacts import verify
@@ -139,7 +140,7 @@ def test_a_wrong_byte_stops_packing_and_names_the_object(
     bad = hashlib.sha256(data).hexdigest()
     wrong = made.entry("sources/ffmpeg_5.1.9.orig.tar.xz").sha256
     for path in (tmp_path / "stick").glob("*"):
-        assert path.suffix == ".gfv" and wrong not in [p.span.sha256 for p in read_volume(path)[1]]
+        assert path.suffix == ".gfv" and wrong not in [p.part.sha256 for p in read_volume(path)[1]]
     assert bad not in made.objects
 
 
@@ -176,9 +177,9 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
     inventory.write_text(Inventory.of("0.1.0", {}, dict.fromkeys(hashes(site), 1)).render())
     packed = carry(made, tmp_path / "second", size=10**9, inventory=inventory)
     new = {made.entry("sources/new.tar").sha256}
-    assert {s.sha256 for s in packed.plan.spans} == new | {
-        packed.plan.views[0].lock,
-        packed.plan.views[0].sums,
+    assert {s.sha256 for s in packed.plan.parts} == new | {
+        packed.plan.presets[0].lock,
+        packed.plan.presets[0].sums,
     }
     result = receive(site, tmp_path / "second")
     assert result.complete and hashes(site) >= made.objects and verify(site.artifacts_of(PRESET)).ok
@@ -190,9 +191,9 @@ def test_only_what_the_site_lacks(tmp_path: Path) -> None:
 def test_an_inventory_that_is_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "i").write_bytes(text)
     with pytest.raises(VerifyError, match="is not an inventory"):
-        site_objects(tmp_path / "i")
+        inventory_objects(tmp_path / "i")
     with pytest.raises(UsageError):
-        site_objects(tmp_path / "absent")
+        inventory_objects(tmp_path / "absent")
 
 
 def test_folders_are_filled_in_order_and_too_little_room_is_said_first(
@@ -287,7 +288,7 @@ def test_room_for_a_page_that_lists_what_the_site_has(
     inventory.write_text(Inventory.of("0.1.0", {}, held).render())
     disk = Disk(monkeypatch, stick=10**9)
     packed = carry(made, stick, size=400_000, inventory=inventory)
-    contents = of_presets(made.project, [documents.find(made.project.presets, PRESET)], held)
+    contents = preset_contents(made.project, [documents.find(made.project.presets, PRESET)], held)
     facts = custody_facts.of_pack(
         made.project, packed, contents, "2026-01-01T00:00:00Z", operator=""
     )
@@ -320,14 +321,14 @@ def test_the_bundle_s_index_has_no_bit_to_spare(tmp_path: Path) -> None:
 
 def test_an_index_that_claims_more_volumes_than_it_lists_costs_nothing(tmp_path: Path) -> None:
     """Long names of presets leave little room in a volume, so a few bytes of index could claim millions of volumes."""
-    views = [View(f"p{n:0127}", "1" * 64, "2" * 64) for n in range(200)]
+    views = [BundledPreset(f"p{n:0127}", "1" * 64, "2" * 64) for n in range(200)]
     least = int(str(_refusal(lambda: make_plan([], views, 2000)).hint).split()[1])
-    plan = make_plan([Span("a" * 64, 1, 0, 1)], views, least)
-    document = json.loads(render_index(plan, [Sealed(1, plan.size(1), "3" * 64)]))
+    plan = make_plan([Part("a" * 64, 1, 0, 1)], views, least)
+    document = json.loads(render_index(plan, [VolumeEntry(1, plan.size(1), "3" * 64)]))
     document["objects"] = [["a" * 64, least * 5_000]]
-    document["root"] = _root_of(document)
+    document["root"] = root_of(document)
     file = tmp_path / index_name(plan.bundle)
-    file.write_bytes(compact(document))
+    file.write_bytes(compact_json(document))
     tracemalloc.start()
     try:
         with pytest.raises(Damaged):
@@ -353,9 +354,9 @@ def test_a_hash_tree_tells_leaves_from_nodes() -> None:
 
 def test_volumes_that_cannot_hold_their_index() -> None:
     with pytest.raises(BundleError, match="too small for their own index") as caught:
-        make_plan([Span("a" * 64, 10, 0, 10)], [], 600)
+        make_plan([Part("a" * 64, 10, 0, 10)], [], 600)
     least = int(caught.value.hint.split()[1])
-    assert make_plan([Span("a" * 64, 10**6, 0, 10**6)], [], least).volumes
+    assert make_plan([Part("a" * 64, 10**6, 0, 10**6)], [], least).volumes
 
 
 def test_the_receiver_on_the_stick_needs_nothing_but_python(tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ def test_two_presets_share_what_is_the_same(tmp_path: Path) -> None:
     made = sender(tmp_path)
     other = made.second()
     packed = carry(made, tmp_path / "stick", size=20_000, presets=(PRESET, other))
-    spans = packed.plan.spans
+    spans = packed.plan.parts
     assert len({s.sha256 for s in spans}) == len(spans)
     site = site_at(tmp_path / "site")
     assert sorted(receive(site, tmp_path / "stick").presets) == sorted([PRESET, other])
@@ -474,14 +475,14 @@ def test_an_index_under_another_bundle_s_name_answers_no_request(tmp_path: Path)
     wanted, other = (
         carry(made, tmp_path / f"stick{size}", size=size).index[0] for size in (100_000, 80_000)
     )
-    request = Request(wanted.stem, (), (1,), ())
-    expected = wanted_spans(request, [wanted.parent])
+    request = RepairRequest(wanted.stem, (), (1,), ())
+    expected = requested_parts(request, [wanted.parent])
     good = wanted.read_bytes()
     wanted.write_bytes(other.read_bytes())
     with pytest.raises(BundleError, match="is not here"):
-        wanted_spans(request, [wanted.parent])
+        requested_parts(request, [wanted.parent])
     (tmp_path / wanted.name).write_bytes(good)
-    assert wanted_spans(request, [wanted.parent, tmp_path]) == expected
+    assert requested_parts(request, [wanted.parent, tmp_path]) == expected
 
 
 @pytest.mark.parametrize("which", ["with gapforge", "without gapforge"])
@@ -519,7 +520,7 @@ def test_an_edited_or_foreign_lock_is_not_packed(tmp_path: Path) -> None:
 
 def test_pieces_of_a_bundle_make_up_every_object(tmp_path: Path) -> None:
     plan = make_plan(
-        [Span(hashlib.sha256(bytes([n])).hexdigest(), n * 700, 0, n * 700) for n in range(40)],
+        [Part(hashlib.sha256(bytes([n])).hexdigest(), n * 700, 0, n * 700) for n in range(40)],
         [],
         2600,
     )
@@ -530,5 +531,5 @@ def test_pieces_of_a_bundle_make_up_every_object(tmp_path: Path) -> None:
         for span in group:
             assert span.offset == position, sha256
             position = span.end
-        assert position == plan.spans[[s.sha256 for s in plan.spans].index(sha256)].size
+        assert position == plan.parts[[s.sha256 for s in plan.parts].index(sha256)].size
     assert all(plan.size(n) <= 2600 for n in range(1, len(plan.volumes) + 1))

@@ -23,10 +23,11 @@ from bundles import PRESET, RUN_ENV, Sender, carry, hashes, names, receive, repa
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import look
-from gapforge.bundle.repair_request import Request, read_request
-from gapforge.bundle.resume_import import merged, without
-from gapforge.bundle.volume_format import MAX_INDEX, Damaged, read_volume
+from gapforge.bundle.find_volumes import scan_media
+from gapforge.bundle.partial_objects import merged, without
+from gapforge.bundle.repair_request import RepairRequest, read_request
+from gapforge.bundle.volume_format import MAX_INDEX, Damaged
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.store.verify_artifacts import verify
 from hostile import HASH, HOSTILE, forge, index_with
 
@@ -61,7 +62,7 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
     receive(site_at(tmp_path / "good"), tmp_path / "stick")
     good = hashes(Project(tmp_path / "good", tmp_path / "good/artifacts"))
     site = site_at(tmp_path / "site")
-    sums = packed.plan.views[0].sums
+    sums = packed.plan.presets[0].sums
     for round_ in range(100):
         file = chance.choice(files)
         data = file.read_bytes()
@@ -73,12 +74,12 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
         at = chance.choice(ends) if round_ % 2 else chance.randrange(len(data))
         changed = bytearray(data)
         changed[at] ^= 1 << chance.randrange(8)
-        ours = [p for p in read_volume(file)[1] if p.position <= at < p.position + p.span.length]
+        ours = [p for p in read_volume(file)[1] if p.position <= at < p.position + p.part.length]
         file.write_bytes(changed)
         shutil.rmtree(site.artifacts, ignore_errors=True)
         result = receive(site, tmp_path / "stick")
         assert list(result.broken) == [file], f"flip at {at} of {len(data)}"
-        if [p.span.sha256 for p in ours] == [
+        if [p.part.sha256 for p in ours] == [
             sums
         ]:  # it follows from the lock, so nothing is lost with it
             assert result.complete and hashes(site) == good
@@ -87,8 +88,8 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
         assert not result.complete and result.request is not None
         assert hashes(site) < good
         request = result.request
-        assert request.spans or request.volumes
-        assert not with_index or sum(s.length for s in request.spans) <= SIZE
+        assert request.parts or request.volumes
+        assert not with_index or sum(s.length for s in request.parts) <= SIZE
         key = request.render()
         if key not in repaired:
             repaired[key] = tmp_path / f"repair{len(repaired)}"
@@ -105,7 +106,7 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     volume = volumes(tmp_path / "stick")[0]
     _, pieces = read_volume(volume)
     piece = next(
-        p for p in pieces if p.span.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256
+        p for p in pieces if p.part.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256
     )
     data = bytearray(volume.read_bytes())
     data[piece.position + 7] ^= 128
@@ -114,11 +115,11 @@ def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "stick")
     assert f"{PRESET}/debs/nasm_2.16.01-1_amd64.deb" in result.broken[volume]
     assert "numpy" not in result.broken[volume]
-    assert result.request is not None and [s.sha256 for s in result.request.spans] == [
-        piece.span.sha256
+    assert result.request is not None and [s.sha256 for s in result.request.parts] == [
+        piece.part.sha256
     ]
-    assert hashes(site) == made.objects - {piece.span.sha256} - {result.request.views[0].sums} | (
-        hashes(site) & {result.request.views[0].sums}
+    assert hashes(site) == made.objects - {piece.part.sha256} - {result.request.presets[0].sums} | (
+        hashes(site) & {result.request.presets[0].sums}
     )
     assert result.imported == len(pieces) - 1
     error = result.error(Path("r.json"))
@@ -136,8 +137,8 @@ def test_a_bad_piece_spoils_nothing_that_was_here_before(tmp_path: Path) -> None
     carry(made, tmp_path / "stick", size=SIZE)
     volume = volumes(tmp_path / "stick")[1]
     _, pieces = read_volume(volume)
-    piece = max(pieces, key=lambda p: p.span.length)
-    assert not piece.span.whole and piece.span.length > 20_000
+    piece = max(pieces, key=lambda p: p.part.length)
+    assert not piece.part.whole and piece.part.length > 20_000
     data = bytearray(volume.read_bytes())
     data[piece.position + 100] ^= 1
     volume.write_bytes(data)
@@ -264,7 +265,10 @@ def test_volumes_that_name_more_presets_than_any_bundle(tmp_path: Path) -> None:
 
     for number in range(60):
         forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
-    assert len({id(volume.identity.views) for volume in look([stick], f"{0:024x}").volumes}) == 1
+    assert (
+        len({id(volume.identity.presets) for volume in scan_media([stick], f"{0:024x}").volumes})
+        == 1
+    )
     for number in range(60):
         forge(
             stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(number * 1000))
@@ -481,7 +485,7 @@ def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path:
             ],
             bundle=identity.bundle,
             volumes=identity.volumes,
-            views=[view.to_json() for view in identity.views],
+            views=[view.to_json() for view in identity.presets],
         ),
         lie,
     )
@@ -512,8 +516,8 @@ def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
         assert len(text) <= MAX_INDEX
         forge(stick / f"{number}.gfv", None, raw=text)
     code = (
-        "import re, sys; from pathlib import Path; from gapforge.bundle.find_volumes import look\n"
-        "try: look([Path(sys.argv[1])])\n"
+        "import re, sys; from pathlib import Path; from gapforge.bundle.find_volumes import scan_media\n"
+        "try: scan_media([Path(sys.argv[1])])\n"
         "except Exception as e: print(type(e).__name__, len(e.faults))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
@@ -664,7 +668,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
 
 
 def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
-    request = Request("ab" * 12, (), (1, 2), ())
+    request = RepairRequest("ab" * 12, (), (1, 2), ())
     file = tmp_path / "r.json"
     file.write_bytes(request.render())
     assert read_request(file) == request
@@ -812,7 +816,7 @@ def test_look_says_whose_a_repair_is(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "stick")
     assert result.request is not None
     repair(made, result.request, tmp_path / "stick2", size=3000)
-    scan = look([tmp_path / "stick", tmp_path / "stick2"])
+    scan = scan_media([tmp_path / "stick", tmp_path / "stick2"])
     assert scan.bundle == packed.plan.bundle and {v.identity.root for v in scan.volumes} == {
         scan.bundle
     }

@@ -15,10 +15,10 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
-from gapforge.bundle import resume_import as partials
-from gapforge.bundle import store_batch
-from gapforge.bundle.page_cache import STEP, Flow
-from gapforge.bundle.resume_import import Partial
+from gapforge.bundle import import_objects
+from gapforge.bundle import partial_objects as partials
+from gapforge.bundle.page_cache import STEP, DropBehind
+from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.store import store as stores
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
@@ -51,7 +51,7 @@ def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
 
 
 def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
-    partial = Partial(Store(tmp_path / "store"))
+    partial = PartialObjects(Store(tmp_path / "store"))
     data = random.Random(4).randbytes(30)
     name = hashlib.sha256(data).hexdigest()
     partial.data(name).write_bytes(data)
@@ -95,7 +95,7 @@ def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
     start = time.monotonic()
     receive(site, stick)
     assert len(notes) < 150 + 2 * (time.monotonic() - start)
-    held = Partial(Store(site.store)).held(HASH, 10**6)  # what the next run knows
+    held = PartialObjects(Store(site.store)).held(HASH, 10**6)  # what the next run knows
     assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
@@ -103,7 +103,7 @@ def test_objects_are_named_while_others_still_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is killed late keeps most of its work."""
-    monkeypatch.setattr(store_batch, "OBJECTS", 5)
+    monkeypatch.setattr(import_objects, "OBJECTS", 5)
     named: list[int] = []
     real = Store.add_all
     monkeypatch.setattr(
@@ -145,7 +145,7 @@ def test_flow_tells_of_each_byte_and_never_fails(
         "posix_fadvise",
         lambda handle, start, length, advice: told.append((start, start + length)),
     )
-    flow = Flow(7)
+    flow = DropBehind(7)
     for position in range(0, 5 * STEP, STEP // 4):
         flow.reached(position)
     assert [end for _, end in told] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
@@ -161,7 +161,7 @@ def test_flow_tells_of_each_byte_and_never_fails(
     monkeypatch.undo()
     pipe = os.pipe()
     try:
-        Flow(pipe[0]).reached(STEP)  # such advice is an error for a pipe
+        DropBehind(pipe[0]).reached(STEP)  # such advice is an error for a pipe
     finally:
         os.close(pipe[0])
         os.close(pipe[1])

@@ -15,20 +15,15 @@ from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import install_repository as installing
-from gapforge.bundle.find_volumes import look
+from gapforge.bundle.bundle_index import read_index
+from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.install_repository import install
-from gapforge.bundle.repair_request import Request, read_request, wanted_spans
-from gapforge.bundle.repository_archive import (
-    _called,
-    _header,
-    make_archive,
-    private_reason,
-    read_archive,
-    render,
-)
-from gapforge.bundle.verify_volume import damaged_pieces, read_piece
-from gapforge.bundle.volume_format import Damaged, Span, parse_json, parse_span, read_volume
-from gapforge.bundle.volume_plan import make_plan, read_index
+from gapforge.bundle.repair_request import RepairRequest, read_request, requested_parts
+from gapforge.bundle.repository_archive import _called, _header, make_archive, read_archive, render
+from gapforge.bundle.repository_files import private_reason
+from gapforge.bundle.volume_format import Damaged, Part, parse_json, parse_part
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.bundle.volume_reader import damaged_parts, read_part, read_volume
 from gapforge.store.store import Store
 from hostile import HASH, HOSTILE, forge, index_with
 
@@ -98,16 +93,16 @@ def test_a_damaged_volume(tmp_path: Path) -> None:
     payload = bytearray(data)
     payload[piece.position] ^= 1
     file.write_bytes(payload)
-    digest = sha256_bytes(bytes(payload[piece.position : piece.position + piece.span.length]))
+    digest = sha256_bytes(bytes(payload[piece.position : piece.position + piece.part.length]))
     handle = os.open(file, os.O_RDONLY)
     try:
-        assert said(lambda: read_piece(handle, piece)) == f"sha256이 {piece.sha256} 대신 {digest}임"
+        assert said(lambda: read_part(handle, piece)) == f"sha256이 {piece.sha256} 대신 {digest}임"
         assert (
-            said(lambda: read_piece(handle, replace(piece, position=len(data)))) == "너무 일찍 끝남"
+            said(lambda: read_part(handle, replace(piece, position=len(data)))) == "너무 일찍 끝남"
         )
     finally:
         os.close(handle)
-    assert damaged_pieces(file, read_volume(file)[1]) == [piece]
+    assert damaged_parts(file, read_volume(file)[1]) == [piece]
     index = packed.index[0]
     raw = index.read_bytes()
     index.write_bytes(raw.replace(b'"root":"', b'"root":"0', 1))
@@ -115,7 +110,7 @@ def test_a_damaged_volume(tmp_path: Path) -> None:
     index.write_bytes(raw + b" ")
     assert said(lambda: read_index(index)) == "gapforge가 쓰는 방식으로 적혀 있지 않음"
     assert said(lambda: parse_json(b"[" * 100)) == "gapforge가 쓰는 JSON의 형태가 아님"
-    assert said(lambda: parse_span([HASH, 5, 0, 5])) == "객체 전체를 일부로 적음"
+    assert said(lambda: parse_part([HASH, 5, 0, 5])) == "객체 전체를 일부로 적음"
 
 
 def test_no_usable_volume(tmp_path: Path) -> None:
@@ -125,7 +120,7 @@ def test_no_usable_volume(tmp_path: Path) -> None:
     os.mkfifo(stick / "pipe.gfv")
     (stick / "x.gfv").write_bytes(b"zeros" * 100)
     with pytest.raises(BundleError) as caught:
-        look([stick], only="ab" * 12)
+        scan_media([stick], only="ab" * 12)
     error = caught.value
     assert error.message == f"{stick}에 묶음 {'ab' * 12}의 쓸 수 있는 볼륨이 없습니다"
     assert error.hint == "*.gfv 파일이 있는 폴더를 지정하십시오"
@@ -137,9 +132,9 @@ def test_no_usable_volume(tmp_path: Path) -> None:
     with pytest.raises(
         BundleError, match=f"^{re.escape(str(stick))}에 쓸 수 있는 볼륨이 없습니다$"
     ):
-        look([stick])
+        scan_media([stick])
     with pytest.raises(BundleError, match=f"^{re.escape(str(absent))}가 없습니다$"):
-        look([absent])
+        scan_media([absent])
 
 
 def test_two_bundles_and_an_altered_volume(tmp_path: Path) -> None:
@@ -148,7 +143,7 @@ def test_two_bundles_and_an_altered_volume(tmp_path: Path) -> None:
     for name in ("ab" * 12, "cd" * 12):
         forge(stick / f"{name}.gfv", index_with(bundle=name))
     with pytest.raises(BundleError) as caught:
-        look([stick])
+        scan_media([stick])
     assert caught.value.message == "서로 다른 묶음의 볼륨이 섞여 있어 아무것도 들여오지 않았습니다"
     assert [fault.problem for fault in caught.value.faults] == [
         f"묶음 {n}의 볼륨 1개 중 1번" for n in ("ab" * 12, "cd" * 12)
@@ -156,18 +151,18 @@ def test_two_bundles_and_an_altered_volume(tmp_path: Path) -> None:
     assert caught.value.hint == f"하나를 지정하십시오: --bundle {'ab' * 12}"
     packed = carry(sender(tmp_path), tmp_path / "good", size=10**9)
     plan, file = packed.plan, next((tmp_path / "good").glob("*.gfv"))
-    view = plan.views[0]
+    view = plan.presets[0]
     whole = {"bundle": plan.bundle, "volume_size": plan.volume_size, "views": [view.to_json()]}
     listed = read_volume(file)[0].index_sha256[:12]
     forge(file, index_with(**whole))
     own = read_volume(file)[0].index_sha256[:12]
-    scan = look([tmp_path / "good"])
+    scan = scan_media([tmp_path / "good"])
     assert list(scan.broken.values()) == [
         f"바뀌었음: 묶음의 색인에 적힌 볼륨 1의 sha256은 {listed}…, 이 볼륨은 {own}…"
     ]
     assert scan.bundle == plan.bundle  # taken from the index, as in English
     forge(file, index_with(**whole, tool=HASH))
-    assert list(look([tmp_path / "good"]).broken.values()) == [
+    assert list(scan_media([tmp_path / "good"]).broken.values()) == [
         "스스로 밝힌 내용이 묶음의 색인과 다름"
     ]
 
@@ -193,12 +188,12 @@ def test_what_is_good_comes_in_and_the_rest_is_asked_for(
 
 def test_plans_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError) as caught:
-        make_plan([Span(HASH, 5, 0, 5)], [], 100)
+        make_plan([Part(HASH, 5, 0, 5)], [], 100)
     assert caught.value.message == "100바이트 볼륨은 너무 작아 자신의 색인도 담지 못합니다"
     assert re.fullmatch(r"--volume-size \d+ 이상으로 지정하십시오", caught.value.hint)
     monkeypatch.setattr("gapforge.bundle.volume_plan.MAX_VOLUMES", 1)
     with pytest.raises(BundleError, match=r"^볼륨이 1개보다 많이 필요합니다$"):
-        make_plan([Span(HASH, 10**6, 0, 10**6)], [], 10_000)
+        make_plan([Part(HASH, 10**6, 0, 10**6)], [], 10_000)
 
 
 def test_repair_requests(tmp_path: Path) -> None:
@@ -211,7 +206,7 @@ def test_repair_requests(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"absent를 읽을 수 없습니다: "):
         read_request(tmp_path / "absent")
     with pytest.raises(BundleError) as caught:
-        wanted_spans(Request(bundle, (), (1,), ()), [tmp_path])
+        requested_parts(RepairRequest(bundle, (), (1,), ()), [tmp_path])
     assert caught.value.message == (
         f"요청이 묶음 {bundle}의 볼륨을 통째로 바라는데, 볼륨의 내용을 알려 줄 {bundle}.json이 여기 없습니다"
     )

@@ -21,8 +21,8 @@ from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.bundle import install_repository as installing
-from gapforge.bundle.contents import Contents, of_presets
-from gapforge.bundle.find_volumes import look
+from gapforge.bundle.contents import Contents, preset_contents
+from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.install_repository import (
     CHECKOUT,
     FOREIGN,
@@ -33,19 +33,19 @@ from gapforge.bundle.install_repository import (
     Installed,
     install,
 )
-from gapforge.bundle.media_count import sticks
 from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.place_volumes import count_media
 from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.bundle.repository_archive import (
     BLOCK,
     keep_archive,
     make_archive,
-    private_reason,
     read_archive,
     render,
 )
+from gapforge.bundle.repository_files import private_reason
 from gapforge.bundle.unpack import unpack
-from gapforge.bundle.volume_format import Span
+from gapforge.bundle.volume_format import Part
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.cli import main as cli
 from gapforge.model import lock as locks
@@ -131,9 +131,9 @@ def checkout(tmp_path: Path) -> Callable[[str], Project]:
 def contents_of(
     project: Project, archive: bytes | None = None, held: frozenset[str] = frozenset()
 ) -> Contents:
-    contents = of_presets(project, [documents.find(project.presets, PRESET)], held)
+    contents = preset_contents(project, [documents.find(project.presets, PRESET)], held)
     archive = archive or make_archive(
-        project, {v.preset: contents.texts[v.lock] for v in contents.views}
+        project, {v.preset: contents.texts[v.lock] for v in contents.presets}
     )
     contents.carry_tool(archive, held)
     return contents
@@ -154,7 +154,7 @@ def carry_tool(
         else next(sha for sha, data in contents.texts.items() if data[257:262] == b"ustar")
     )
     keep_archive(project, contents.texts[tool])
-    plan = make_plan(contents.spans, contents.views, size, tool=tool)
+    plan = make_plan(contents.parts, contents.presets, size, tool=tool)
     return pack(project, plan, contents, [to], Progress("pack", quiet=True))
 
 
@@ -339,7 +339,7 @@ def test_the_lock_is_the_one_that_the_bundle_names(
 ) -> None:
     project = checkout("one")
     contents = contents_of(project)
-    lock = contents.texts[contents.views[0].lock]
+    lock = contents.texts[contents.presets[0].lock]
     archive = make_archive(project, {PRESET: lock})
     (tmp_path / "x.tar").write_bytes(archive)
     with tarfile.open(tmp_path / "x.tar") as tar:
@@ -930,7 +930,7 @@ def test_a_full_disk_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_volumes_without_it_are_what_they_always_were(tmp_path: Path) -> None:
     project = Project(tmp_path, tmp_path / "artifacts")
     texts = {sha256_bytes(data): data for data in (b"a" * 5000, b"b" * 300, b"")}
-    spans = [Span(sha256, len(data), 0, len(data)) for sha256, data in texts.items()]
+    spans = [Part(sha256, len(data), 0, len(data)) for sha256, data in texts.items()]
     plan = make_plan(spans, [], 4000)
     pack(
         project,
@@ -956,16 +956,16 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
     packed = carry_tool(project, tmp_path / "stick", size=100_000)
     tool = packed.plan.tool
     assert (
-        tool in {span.sha256 for span in packed.plan.spans}
+        tool in {span.sha256 for span in packed.plan.parts}
         and (project.state / f"bundles/tool-{tool}.tar").is_file()
     )
     site = site_at(tmp_path / "site")
     result = receive(site, tmp_path / "stick")
     assert result.complete and not result.lacks_tool and Store(site.store).intact(tool)
     second = carry_tool(project, tmp_path / "second", held=frozenset({tool}))
-    assert second.plan.tool == tool and tool not in {span.sha256 for span in second.plan.spans}
+    assert second.plan.tool == tool and tool not in {span.sha256 for span in second.plan.parts}
     assert receive(site, tmp_path / "second").complete
-    lost = Store(site.store).path(contents_of(project).views[0].lock)
+    lost = Store(site.store).path(contents_of(project).presets[0].lock)
     data = lost.read_bytes()
     lost.unlink()
     away = next((tmp_path / "second").glob("*.gfv"))
@@ -1203,20 +1203,22 @@ def test_new_locks_wait_for_their_artifacts(
 
 
 def test_sticks() -> None:
-    spans = [Span(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
-    assert sticks(make_plan(spans, [], 3_700_000_000)) == [
+    spans = [Part(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
+    assert count_media(make_plan(spans, [], 3_700_000_000)) == [
         (4 * 10**9, 5),
         (8 * 10**9, 2),
         (16 * 10**9, 1),
     ]
     assert (
-        sticks(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
+        count_media(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
     )  # a stick of 4 GB does not hold 4 GB
 
 
 def test_the_usual_helpers_still_carry_without_it(tmp_path: Path) -> None:
     made = sender(tmp_path)
     packed = carry(made, tmp_path / "stick", size=20_000)
-    assert packed.plan.tool == "" and look([tmp_path / "stick"]).tool == ""
+    assert packed.plan.tool == "" and scan_media([tmp_path / "stick"]).tool == ""
     site = site_at(tmp_path / "site")
-    assert not unpack(site, look([tmp_path / "stick"]), Progress("unpack", quiet=True)).lacks_tool
+    assert not unpack(
+        site, scan_media([tmp_path / "stick"]), Progress("unpack", quiet=True)
+    ).lacks_tool

@@ -14,10 +14,10 @@ import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base.errors import StorageError
-from gapforge.bundle import file_system_limits
-from gapforge.bundle.import_space import Room
-from gapforge.bundle.pack import place
-from gapforge.bundle.volume_format import Span
+from gapforge.bundle import disk_space
+from gapforge.bundle.disk_space import ImportSpace
+from gapforge.bundle.place_volumes import place_volumes
+from gapforge.bundle.volume_format import Part
 from gapforge.cli import main as cli
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
@@ -41,7 +41,7 @@ def mounts(monkeypatch: pytest.MonkeyPatch, file: Path, *points: tuple[Path | st
         for n, (point, kind) in enumerate(points, 30)
     ]
     file.write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(file_system_limits, "MOUNTS", file)
+    monkeypatch.setattr(disk_space, "MOUNTS", file)
 
 
 def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,20 +57,23 @@ def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.Mo
         (escaped, "exfat"),
         (f"{stick}2", "msdos"),
     )
-    assert file_system_limits.file_system(tmp_path) == "ext4"
+    assert disk_space.file_system(tmp_path) == "ext4"
     assert [
-        file_system_limits.file_system(p)
+        disk_space.file_system(p)
         for p in (stick, stick / "in", stick / "not/there", tmp_path / "link")
     ] == ["vfat"] * 4
     assert (
-        file_system_limits.file_system(odd / "x") == "exfat"
-        and file_system_limits.file_system(Path(f"{stick}2")) == "msdos"
+        disk_space.file_system(odd / "x") == "exfat"
+        and disk_space.file_system(Path(f"{stick}2")) == "msdos"
     )
-    assert [
-        file_system_limits.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)
-    ] == [2**32 - 2**16, 0, 2**32 - 2**16, 0]
-    monkeypatch.setattr(file_system_limits, "MOUNTS", tmp_path / "none")
-    assert file_system_limits.file_system(stick) == "" and file_system_limits.file_limit(stick) == 0
+    assert [disk_space.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)] == [
+        2**32 - 2**16,
+        0,
+        2**32 - 2**16,
+        0,
+    ]
+    monkeypatch.setattr(disk_space, "MOUNTS", tmp_path / "none")
+    assert disk_space.file_system(stick) == "" and disk_space.file_limit(stick) == 0
 
 
 @pytest.mark.parametrize("kind", ["vfat", "msdos", "fuse.fusefat"])
@@ -78,7 +81,7 @@ def test_a_fat_stick_is_known_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     made = sender(tmp_path)
-    monkeypatch.setattr(file_system_limits, "FAT_LIMIT", 70_000)
+    monkeypatch.setattr(disk_space, "FAT_LIMIT", 70_000)
     mounts(monkeypatch, tmp_path / "info", (tmp_path / "stick", kind))
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.project.root))
     (tmp_path / "stick").mkdir()
@@ -106,7 +109,7 @@ def test_an_object_too_large_for_a_fat_site(
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
-    monkeypatch.setattr(file_system_limits, "FAT_LIMIT", 120_000)
+    monkeypatch.setattr(disk_space, "FAT_LIMIT", 120_000)
     mounts(monkeypatch, tmp_path / "info", (tmp_path / "site", "vfat"))
     with pytest.raises(StorageError, match=r"is on a FAT disk.*has 128000"):
         receive(site, tmp_path / "stick")
@@ -189,18 +192,18 @@ def test_large_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     plan = carry(sender(tmp_path), tmp_path / "x", size=SIZE).plan
     store = Store(tmp_path / "store")
     monkeypatch.setattr(os, "statvfs", lambda _: Status(9, 1 << 20))
-    room = Room(store)
+    room = ImportSpace(store)
     for n in range(5):
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)  # a repair that brings the same
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)  # a repair that brings the same
     assert room.bytes == 50 and room.need == 50 + (5 << 20)
     room.require()
     for n in range(5, 10):
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)
     with pytest.raises(StorageError, match="are needed"):
         room.require()
     with pytest.raises(StorageError, match="do not fit"):
-        place(plan, [tmp_path / "y"])
+        place_volumes(plan, [tmp_path / "y"])
 
 
 def test_an_update_that_is_cut_anywhere_leaves_no_stranger(

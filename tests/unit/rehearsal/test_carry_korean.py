@@ -22,16 +22,17 @@ from gapforge.base.errors import (
     VerifyError,
 )
 from gapforge.base.progress import Progress
-from gapforge.bundle import import_space as rooms
+from gapforge.bundle import disk_space as rooms
 from gapforge.bundle import receiver_program
-from gapforge.bundle.check_signatures import Admission
-from gapforge.bundle.contents import of_presets
-from gapforge.bundle.find_volumes import look
-from gapforge.bundle.pack import place
-from gapforge.bundle.read_errors import why_unreadable
+from gapforge.bundle.bundle_index import index_name
+from gapforge.bundle.check_signatures import SignatureCheck
+from gapforge.bundle.contents import preset_contents
+from gapforge.bundle.find_volumes import scan_media
+from gapforge.bundle.place_volumes import place_volumes
 from gapforge.bundle.unpack import _Import
-from gapforge.bundle.volume_format import Damaged, View, read_volume
-from gapforge.bundle.volume_plan import index_name, make_plan
+from gapforge.bundle.volume_format import BundledPreset, Damaged, describe_read_error
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
 from gapforge.model import preset as documents
 from gapforge.rehearsal import run_gapforge
@@ -67,7 +68,7 @@ def test_a_broken_volume(tmp_path: Path) -> None:
     made = sender(tmp_path)
     bundle = carry(made, tmp_path / "stick", size=10**9).plan.bundle
     (volume,) = (tmp_path / "stick").glob("*.gfv")
-    piece = next(p for p in read_volume(volume)[1] if p.span.sha256 == made.entry(NASM).sha256)
+    piece = next(p for p in read_volume(volume)[1] if p.part.sha256 == made.entry(NASM).sha256)
     data = bytearray(volume.read_bytes())
     data[piece.position] ^= 1
     volume.write_bytes(data)
@@ -156,14 +157,14 @@ def test_why_a_file_of_a_carrier_cannot_be_read(monkeypatch: pytest.MonkeyPatch)
         OSError("odd"),
         OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM), "/x"),
     ]
-    assert list(map(why_unreadable, errors)) == [
+    assert list(map(describe_read_error, errors)) == [
         "x",
         "읽을 수 없음: 권한이 없음",
         "읽을 수 없음: odd",
         "디스크가 사라짐",
     ]
     monkeypatch.setenv("GAPFORGE_LANG", "en")
-    assert list(map(why_unreadable, errors)) == [
+    assert list(map(describe_read_error, errors)) == [
         "x",
         "cannot be read: Permission denied",
         "cannot be read: odd",
@@ -198,8 +199,8 @@ def test_a_lock_that_is_none(tmp_path: Path, text: bytes, why: str) -> None:
     carry(sender(tmp_path), tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
     store = Store(site.store)
-    one = _Import(site, store, look([tmp_path / "stick"]), Progress("x", quiet=True), None)
-    view = View(PRESET, store.add_bytes(text), "0" * 64)
+    one = _Import(site, store, scan_media([tmp_path / "stick"]), Progress("x", quiet=True), None)
+    view = BundledPreset(PRESET, store.add_bytes(text), "0" * 64)
     message, hint, _ = raised(BundleError, lambda: one._lock(view))
     assert message == f"묶음에 담긴 {PRESET}의 잠금: {why}"
     assert hint == "누군가 묶음을 바꾸었습니다. 다시 나르십시오"
@@ -213,11 +214,13 @@ def test_nobody_signed_it(tmp_path: Path) -> None:
     bundle = carry(sender(tmp_path), tmp_path / "stick", size=10**9).plan.bundle
     (tmp_path / "stick" / index_name(bundle)).unlink()
     key = read_public(pub(make_key(tmp_path / "keys", "release")))
-    admission = Admission(
+    admission = SignatureCheck(
         site_at(tmp_path / "site"),
         Signers(tmp_path / "list", (Signer("release", key), Signer("other", key))),
     )
-    message, hint, faults = raised(TrustError, lambda: look([tmp_path / "stick"], "", admission))
+    message, hint, faults = raised(
+        TrustError, lambda: scan_media([tmp_path / "stick"], "", admission)
+    )
     assert (
         message
         == "날라 온 것에 이곳에서 신뢰하는 사람의 서명이 없습니다. 아무것도 들여오지 않았습니다"
@@ -286,7 +289,7 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
     assert faults[0].problem.startswith(f"{entry.size}바이트, sha256 ")
     assert faults[0].expected == f"{entry.size}바이트, sha256 {entry.sha256}"
     file.unlink()
-    message, hint, faults = raised(BundleError, lambda: of_presets(made.project, [preset]))
+    message, hint, faults = raised(BundleError, lambda: preset_contents(made.project, [preset]))
     assert message.startswith("객체 ") and message.endswith("개 가운데 1개가 여기 없습니다")
     assert hint == f"온라인에서: ./deps_sync.sh {PRESET}"
     assert faults == (
@@ -298,7 +301,7 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
     )
     made.project.lock_file(PRESET).write_bytes(made.project.lock_file(PRESET).read_bytes() + b"\n")
     (made.project.artifacts_of(PRESET) / "lock.json").unlink()
-    message, _, _ = raised(LockError, lambda: of_presets(made.project, [preset]))
+    message, _, _ = raised(LockError, lambda: preset_contents(made.project, [preset]))
     assert (
         message == f"{made.project.lock_file(PRESET)}: sync가 쓴 것이 아닙니다. 누군가 고쳤습니다"
     )
@@ -306,18 +309,18 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
 
 def test_volumes_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
-    contents = of_presets(made.project, [documents.find(made.project.presets, PRESET)])
-    plan = make_plan(contents.spans, contents.views, 10**9)
+    contents = preset_contents(made.project, [documents.find(made.project.presets, PRESET)])
+    plan = make_plan(contents.parts, contents.presets, 10**9)
     stick = tmp_path / "stick"
     stick.mkdir()
     monkeypatch.setattr("gapforge.bundle.pack.free_bytes", lambda folder: 0)
-    message, hint, _ = raised(StorageError, lambda: place(plan, [stick]))
+    message, hint, _ = raised(StorageError, lambda: place_volumes(plan, [stick]))
     assert message.startswith("볼륨이 다 들어가지 않습니다: ") and message.endswith(
         f" 모자람 ({stick}: 0 B 남음)"
     )
     assert hint == "--to에 폴더를 더 지정하거나 공간을 비우십시오"
     monkeypatch.setattr("gapforge.bundle.pack.file_limit", lambda folder: 1000)
-    message, hint, _ = raised(StorageError, lambda: place(plan, [stick]))
+    message, hint, _ = raised(StorageError, lambda: place_volumes(plan, [stick]))
     assert message == (
         f"{stick}: FAT 디스크여서 1000바이트보다 큰 파일을 둘 수 없는데, 볼륨 하나가 {plan.size(1)}바이트입니다"
     )
@@ -327,7 +330,7 @@ def test_volumes_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_object_without_a_name_is_asked_of_the_presets(tmp_path: Path) -> None:
     """The next command names presets, never a piece of what the object is called."""
     made = sender(tmp_path)
-    contents = of_presets(made.project, [documents.find(made.project.presets, PRESET)])
+    contents = preset_contents(made.project, [documents.find(made.project.presets, PRESET)])
     assert (
         contents.preset_of(made.entry(NASM).sha256) == PRESET and contents.preset_of("0" * 64) == ""
     )

@@ -13,8 +13,8 @@ from gapforge.base.errors import BundleError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import look
-from gapforge.bundle.volume_format import read_volume
+from gapforge.bundle.find_volumes import scan_media
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.cli import main as cli
 from gapforge.store import unfinished_imports
 from gapforge.store.inventory import Inventory
@@ -123,7 +123,7 @@ def test_what_the_site_had_and_pack_left_out_stays_as_well(
 
 
 def _objects(volume: Path) -> set[str]:
-    return {piece.span.sha256 for piece in read_volume(volume)[1]}
+    return {piece.part.sha256 for piece in read_volume(volume)[1]}
 
 
 def test_a_bundle_that_is_given_up(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ def test_volumes_that_name_more_than_any_bundle(
     site = site_at(tmp_path / "other")
     with pytest.raises(BundleError, match="name more than 5 objects"):
         receive(site, half.stick)
-    assert not hashes(site) and look([half.stick]).bundle == half.bundle
+    assert not hashes(site) and scan_media([half.stick]).bundle == half.bundle
 
 
 def test_a_record_that_cannot_be_read_in_korean(

@@ -22,9 +22,10 @@ from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import pack as packing
-from gapforge.bundle.contents import sums_of
-from gapforge.bundle.volume_format import HEAD, index_bytes, read_volume, trailer
-from gapforge.bundle.volume_plan import read_index, render_index
+from gapforge.bundle.bundle_index import read_index, render_index
+from gapforge.bundle.contents import sha256sums
+from gapforge.bundle.volume_format import HEAD, trailer_bytes, volume_index
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.store.store import Store
 from gapforge.trust import accepted_indexes, ssh_signatures, trusted_signers
@@ -114,15 +115,15 @@ def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
         data = bytearray(file.read_bytes())
         parts = []
         for piece in pieces:
-            old = bytes(data[piece.position : piece.position + piece.span.length])
-            parts.append(old if piece.span.whole else change(old))
-        if parts == [bytes(data[p.position : p.position + p.span.length]) for p in pieces]:
+            old = bytes(data[piece.position : piece.position + piece.part.length])
+            parts.append(old if piece.part.whole else change(old))
+        if parts == [bytes(data[p.position : p.position + p.part.length]) for p in pieces]:
             continue
         body = HEAD + b"".join(parts)
-        own = index_bytes(
-            volume.identity, [p.span for p in pieces], [sha256_bytes(part) for part in parts]
+        own = volume_index(
+            volume.identity, [p.part for p in pieces], [sha256_bytes(part) for part in parts]
         )
-        file.write_bytes(body + own + trailer(own, len(body)))
+        file.write_bytes(body + own + trailer_bytes(own, len(body)))
         sealed[number] = type(sealed[number])(number + 1, sealed[number].size, sha256_bytes(own))
     assert sealed != list(index.sealed)
     index_of(folder).write_bytes(render_index(index.plan, sealed, index.made))
@@ -666,7 +667,7 @@ def test_an_attacker_who_makes_all_sums_right_is_refused(air: Air) -> None:
     files = {e["path"]: e["sha256"] for e in raw["entries"]} | {
         "lock.json": sha256_bytes(text.encode())
     }
-    (folder / "SHA256SUMS").write_bytes(sums_of(files))
+    (folder / "SHA256SUMS").write_bytes(sha256sums(files))
     said = air.site.refused("verify", PRESET)
     assert "was altered after sender@example signed it" in said
     shutil.copytree(

@@ -16,8 +16,9 @@ from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import printable, utc
 from gapforge.bundle import custody_facts
-from gapforge.bundle.check_signatures import Admission
-from gapforge.bundle.find_volumes import Scan, look
+from gapforge.bundle.check_signatures import SignatureCheck
+from gapforge.bundle.custody_facts import Handover
+from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.install_repository import (
     ABSENT,
     ASKED,
@@ -28,7 +29,7 @@ from gapforge.bundle.install_repository import (
     Installed,
     install,
 )
-from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
+from gapforge.bundle.unpack import ImportResult, remove_request, unpack, write_request
 from gapforge.cli import hard_link_note
 from gapforge.cli.write_custody_page import add_operator, operator_of, write_pages
 from gapforge.trust import trusted_signers
@@ -75,11 +76,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks; 22 when signers are
     trusted and did not sign it, or it is older than what was accepted."""
     operator = operator_of(args)
-    admission = Admission(project, trusted_signers.load(project))
-    scan = look(args.folders, args.bundle, admission)
+    admission = SignatureCheck(project, trusted_signers.load(project))
+    scan = scan_media(args.folders, args.bundle, admission)
     with Progress(_("unpack {bundle}", bundle=scan.bundle), quiet=args.json) as progress:
         result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
-    for line in admission.told(scan.bundle):
+    for line in admission.report(scan.bundle):
         print(line, file=sys.stderr)
     errors: list[
         GapforgeError
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         if result.request is not None:
             request = write_request(project, result.request, args.request)
         if result.complete:
-            clear_request(project, result.bundle)
+            remove_request(project, result.bundle)
     except (GapforgeError, OSError) as raised:
         errors.append(_told(raised))
     if not result.complete:
@@ -100,16 +101,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
         except (GapforgeError, OSError) as raised:
             errors.append(_told(raised))
-    facts = custody_facts.of_import(
-        project,
-        scan,
-        result,
-        args.folders,
-        utc(),
-        operator=operator,
-        signer=admission.signer(scan.bundle),
-        tool=tool,
-        request=request,
+    handover = Handover(utc(), operator, admission.signer(scan.bundle))
+    facts = custody_facts.import_facts(
+        project, scan, result, args.folders, handover, repository=tool, request=request
     )
     pages = write_pages(project, facts)
     if args.json:
@@ -135,7 +129,7 @@ def _told(error: GapforgeError | OSError) -> GapforgeError:
     return storage_error(error) if isinstance(error, OSError) else error
 
 
-def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
+def _document(scan: Scan, result: ImportResult, request: Path | None) -> dict[str, Any]:
     return {
         "ok": result.complete,
         "bundle": result.bundle,
@@ -147,14 +141,14 @@ def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, A
         "missing_volumes": result.missing_volumes,
         "presets": result.presets,
         "incomplete": result.incomplete,
-        "strangers": result.strangers,
+        "strangers": result.unexpected,
         "untrusted": result.untrusted,
         "request": str(request) if request is not None else None,
         "copies": {"files": result.copies, "bytes": result.copied},
     }
 
 
-def _show(result: Unpacked, project: Project) -> None:
+def _show(result: ImportResult, project: Project) -> None:
     size = human_bytes(result.imported_bytes)
     print(
         _(
@@ -178,7 +172,7 @@ def _show(result: Unpacked, project: Project) -> None:
     if result.complete:
         for file, why in result.broken.items():
             print(printable(_("warning: {file}: {why}", file=file, why=why)), file=sys.stderr)
-    for name, paths in result.strangers.items():
+    for name, paths in result.unexpected.items():
         for path in paths:
             shown = printable(str(project.artifacts_of(name) / path))
             print(
