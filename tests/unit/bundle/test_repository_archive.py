@@ -184,7 +184,7 @@ def listed(archive: bytes, tmp_path: Path) -> list[str]:
 # -- the archive
 
 
-def test_two_checkouts_give_the_same_bytes_and_so_does_a_copy_without_git(
+def test_checkouts_and_manifest_give_same_bytes(
     checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = checkout("one")
@@ -205,7 +205,7 @@ def test_two_checkouts_give_the_same_bytes_and_so_does_a_copy_without_git(
     assert make_archive(one, {}) == expected
 
 
-def test_it_holds_code_presets_and_locks_and_nothing_private(
+def test_archive_contains_nothing_private(
     checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = checkout("one")
@@ -246,7 +246,7 @@ def test_it_holds_code_presets_and_locks_and_nothing_private(
         assert "Dockerfile" not in found
 
 
-def test_other_programs_read_it(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+def test_tar_reads_the_archive(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
     lay(
         project.root,
@@ -276,7 +276,7 @@ def test_other_programs_read_it(checkout: Callable[[str], Project], tmp_path: Pa
 
 
 @pytest.mark.parametrize("with_git", [True, False])
-def test_what_cannot_go_is_named_and_nothing_outside_is_read(
+def test_unpackable_files_are_named(
     checkout: Callable[[str], Project],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -317,7 +317,7 @@ def test_what_cannot_go_is_named_and_nothing_outside_is_read(
     assert not with_git or "lies behind a symbolic link" in told
 
 
-def test_a_repository_within_and_a_huge_file_are_refused(
+def test_nested_repository_and_huge_file_are_rejected(
     checkout: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = checkout("one")
@@ -334,7 +334,7 @@ def test_a_repository_within_and_a_huge_file_are_refused(
     assert caught.value.faults[0].where == "movie.mp4"
 
 
-def test_the_lock_is_the_one_that_the_bundle_names(
+def test_lock_in_archive_equals_packed_lock(
     checkout: Callable[[str], Project], tmp_path: Path
 ) -> None:
     project = checkout("one")
@@ -496,7 +496,7 @@ def hostile(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
     yield "compressed", b"\x1f\x8b" + bytes(2000)
 
 
-def test_hostile_archives_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_hostile_archives_are_rejected(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     before = tree(site.root)
     cases = list(hostile(tmp_path))
@@ -510,9 +510,7 @@ def test_hostile_archives_are_refused_before_anything_is_written(tmp_path: Path)
     assert [m.name for m in read_archive(tmp_path / "good.tar")] == ["docs/a.md"]
 
 
-def test_an_archive_of_millions_or_of_gigabytes_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_archive_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.tar"
     with open(file, "wb") as sparse:
         sparse.truncate(1 << 40)
@@ -524,7 +522,7 @@ def test_an_archive_of_millions_or_of_gigabytes_is_not_read(
         read_archive(file)
 
 
-def test_every_flip_of_a_header_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_header_bit_is_detected(tmp_path: Path) -> None:
     good, file = (
         render({"docs/a.md": (b"hello\n", False), "gapforge": (b"#!", True)}),
         tmp_path / "x.tar",
@@ -568,20 +566,18 @@ def test_paths_that_are_not_private(name: str) -> None:
 # -- laying out
 
 
-def test_a_first_arrival_works_and_a_second_changes_nothing(
-    checkout: Callable[[str], Project], tmp_path: Path
-) -> None:
+def test_second_install_changes_nothing(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
-    carry_tool(project, tmp_path / "stick", size=300_000)
+    carry_tool(project, tmp_path / "medium", size=300_000)
     site = tmp_path / "bare site"
     site.mkdir()
     words = [
         sys.executable,
         "-I",
         "-S",
-        str(tmp_path / "stick" / RECEIVER),
+        str(tmp_path / "medium" / RECEIVER),
         "unpack",
-        str(tmp_path / "stick"),
+        str(tmp_path / "medium"),
         "--json",
     ]
     done = subprocess.run(words, cwd=site, capture_output=True, text=True, check=False, env=RUN_ENV)
@@ -626,7 +622,7 @@ def test_a_first_arrival_works_and_a_second_changes_nothing(
     }
 
 
-def test_differing_files_are_kept_stale_ones_go_and_local_ones_stay(tmp_path: Path) -> None:
+def test_install_keeps_replaced_and_local_files(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     first = render(
         {
@@ -686,7 +682,7 @@ def test_differing_files_are_kept_stale_ones_go_and_local_ones_stay(tmp_path: Pa
     assert (done.kept[0] / "docs/a.md").read_bytes() == b"changed again\n"
 
 
-def test_a_copy_that_nobody_installed_is_replaced_and_its_other_files_stay(tmp_path: Path) -> None:
+def test_uninstalled_copy_is_replaced(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     lay(
         site.root,
@@ -707,7 +703,7 @@ def test_a_copy_that_nobody_installed_is_replaced_and_its_other_files_stay(tmp_p
     )
 
 
-def test_a_git_checkout_is_not_touched(tmp_path: Path) -> None:
+def test_git_checkout_is_not_changed(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     git(site.root, "init", "-q")
     before = tree(site.root)
@@ -719,7 +715,7 @@ def test_a_git_checkout_is_not_touched(tmp_path: Path) -> None:
     assert put(site, render(SMALL)).state == SAVED
 
 
-def test_a_folder_of_other_things_is_not_touched(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     home = Project(tmp_path / "home", tmp_path / "home/artifacts")
     lay(home.root, {"docs/a.md": b"my own\n"})
     done = put(home, render(SMALL))
@@ -729,14 +725,14 @@ def test_a_folder_of_other_things_is_not_touched(tmp_path: Path) -> None:
     ).exists()
 
 
-def test_what_is_here_works_on_until_the_bundle_is_whole(tmp_path: Path) -> None:
+def test_install_waits_for_complete_bundle(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     assert (
         put(site, render(SMALL), complete=False).state == INSTALLED
     )  # nothing was there that could be disturbed
     again = put(
         site, render(SMALL), complete=False
-    )  # the second stick of the same bundle: there is nothing to wait for
+    )  # the second medium of the same bundle: there is nothing to wait for
     assert (again.state, again.changed) == (INSTALLED, False)
     newer = render({**SMALL, "docs/a.md": (b"newer\n", False)})
     done = put(site, newer, complete=False)
@@ -751,7 +747,7 @@ def test_what_is_here_works_on_until_the_bundle_is_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("case", ["folder", "parent file", "parent link", "link out"])
-def test_what_is_in_the_way_is_named_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+def test_obstacles_are_named(tmp_path: Path, case: str) -> None:
     site = site_at(tmp_path / "site")
     root = site.root
     lay(root, {"src/gapforge/__init__.py": b"old\n"})
@@ -773,7 +769,7 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(tmp_path: Path, case
     )
 
 
-def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> None:
+def test_link_is_replaced_not_followed(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     lay(site.root, {"src/gapforge/__init__.py": b"one = 1\n", "docs/x": b""})
     (tmp_path / "mine").write_text("precious")
@@ -783,7 +779,7 @@ def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> N
     assert not (site.root / "docs/a.md").is_symlink() and (done.kept[0] / "docs/a.md").is_symlink()
 
 
-def test_a_file_becomes_a_folder_and_back(tmp_path: Path) -> None:
+def test_file_becomes_folder_and_back(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     flat, deep = (
         render({**SMALL, "x": (b"flat", False)}),
@@ -799,9 +795,7 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_anywhere_the_next_run_finishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_install_is_finished_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = {**SMALL, "docs/old.md": (b"old\n", False), "x": (b"flat", False)}
     new = {
         **SMALL,
@@ -862,7 +856,7 @@ def test_killed_anywhere_the_next_run_finishes(
         pytest.fail("never came to the end")
 
 
-def test_a_folder_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_across_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.replace
 
     def replace(source: Path, target: Path) -> None:
@@ -881,9 +875,7 @@ def test_a_folder_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(p.name for p in site.state.iterdir()) == ["tool.json", "tool.lock"]
 
 
-def test_a_first_arrival_that_was_killed_is_finished_though_the_bundle_is_not_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_first_install_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = site_at(tmp_path / "site")
     whole = installing._put
     monkeypatch.setattr(installing, "_put", lambda source, target: (_ for _ in ()).throw(Killed))
@@ -903,7 +895,7 @@ def test_a_first_arrival_that_was_killed_is_finished_though_the_bundle_is_not_wh
         '{"format": 1, "files": {"../outside": "%s", ".env": "%s", "notes": 3}}',
     ],
 )
-def test_a_damaged_record_removes_nothing(tmp_path: Path, text: str) -> None:
+def test_damaged_record_removes_nothing(tmp_path: Path, text: str) -> None:
     site = site_at(tmp_path / "site")
     put(site, render(SMALL))
     lay(tmp_path, {"outside": b"x"})
@@ -913,7 +905,7 @@ def test_a_damaged_record_removes_nothing(tmp_path: Path, text: str) -> None:
     assert done.removed == () and (tmp_path / "outside").exists() and (site.root / ".env").exists()
 
 
-def test_a_full_disk_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = site_at(tmp_path / "site")
     sha256 = stored(site, render(SMALL))
     real = os.statvfs(site.root)
@@ -927,7 +919,7 @@ def test_a_full_disk_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # -- in a bundle
 
 
-def test_volumes_without_it_are_what_they_always_were(tmp_path: Path) -> None:
+def test_volumes_without_repository_keep_their_bytes(tmp_path: Path) -> None:
     project = Project(tmp_path, tmp_path / "artifacts")
     texts = {sha256_bytes(data): data for data in (b"a" * 5000, b"b" * 300, b"")}
     spans = [Part(sha256, len(data), 0, len(data)) for sha256, data in texts.items()]
@@ -936,11 +928,11 @@ def test_volumes_without_it_are_what_they_always_were(tmp_path: Path) -> None:
         project,
         plan,
         Contents(project, sorted(spans), [], texts),
-        [tmp_path / "stick"],
+        [tmp_path / "medium"],
         Progress("pack", quiet=True),
     )
     volumes = {
-        name: sha256 for name, sha256 in names(tmp_path / "stick").items() if name.endswith(".gfv")
+        name: sha256 for name, sha256 in names(tmp_path / "medium").items() if name.endswith(".gfv")
     }
     assert volumes == GOLDEN
 
@@ -951,16 +943,16 @@ GOLDEN = {  # written before bundles could carry gapforge
 }
 
 
-def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_path: Path) -> None:
+def test_archive_is_an_ordinary_object(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
-    packed = carry_tool(project, tmp_path / "stick", size=100_000)
+    packed = carry_tool(project, tmp_path / "medium", size=100_000)
     tool = packed.plan.tool
     assert (
         tool in {span.sha256 for span in packed.plan.parts}
         and (project.state / f"bundles/tool-{tool}.tar").is_file()
     )
     site = site_at(tmp_path / "site")
-    result = receive(site, tmp_path / "stick")
+    result = receive(site, tmp_path / "medium")
     assert result.complete and not result.lacks_tool and Store(site.store).intact(tool)
     second = carry_tool(project, tmp_path / "second", held=frozenset({tool}))
     assert second.plan.tool == tool and tool not in {span.sha256 for span in second.plan.parts}
@@ -984,25 +976,25 @@ def test_it_is_an_object_like_others(checkout: Callable[[str], Project], tmp_pat
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_a_bad_stick_is_mended_though_the_repository_went_on(
+def test_repair_after_repository_changed(
     checkout: Callable[[str], Project], tmp_path: Path, with_index: bool
 ) -> None:
     project = checkout("one")
-    packed = carry_tool(project, tmp_path / "stick", size=200_000)
+    packed = carry_tool(project, tmp_path / "medium", size=200_000)
     tool = packed.plan.tool
     holding = [
         number
         for number, spans in enumerate(packed.plan.volumes, 1)
         if any(span.sha256 == tool for span in spans)
     ]
-    bad = tmp_path / "stick" / f"{packed.plan.bundle}-{holding[-1]:04}.gfv"
+    bad = tmp_path / "medium" / f"{packed.plan.bundle}-{holding[-1]:04}.gfv"
     data = bytearray(bad.read_bytes())
     data[100 if with_index else -1] ^= 1
     bad.write_bytes(data)
     if not with_index:
         packed.index[0].unlink()
     site = site_at(tmp_path / "site")
-    result = receive(site, tmp_path / "stick")
+    result = receive(site, tmp_path / "medium")
     assert result.lacks_tool and not result.complete and result.request is not None
     assert "gapforge itself" in result.error(tmp_path / "r.json").render()
     assert result.request.tool == tool
@@ -1017,20 +1009,20 @@ def test_a_bad_stick_is_mended_though_the_repository_went_on(
     assert "gapforge itself" in caught.value.render()
 
 
-def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
+def test_hostile_archive_does_not_stop_presets(
     checkout: Callable[[str], Project], tmp_path: Path
 ) -> None:
     project = checkout("one")
-    carry_tool(project, tmp_path / "stick", render({"../evil": (b"x", False)}))
+    carry_tool(project, tmp_path / "medium", render({"../evil": (b"x", False)}))
     site = site_at(tmp_path / "site")
-    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    done = command(site.root, "unpack", str(tmp_path / "medium"))
     assert (
         done.returncode == 21
         and "../evil" in done.stderr
         and "nothing of it was written" in done.stderr
     )
     assert not (tmp_path / "evil").exists() and (site.artifacts_of(PRESET) / "lock.json").is_file()
-    told = json.loads(command(site.root, "unpack", str(tmp_path / "stick"), "--json").stdout)
+    told = json.loads(command(site.root, "unpack", str(tmp_path / "medium"), "--json").stdout)
     assert (
         told["tool"]["state"] == "failed"
         and "../evil" in told["tool"]["why"]
@@ -1038,19 +1030,19 @@ def test_a_hostile_archive_in_a_bundle_imports_the_presets_and_says_so(
     )
     page = next((site.root / "dist/custody").glob("import-*.txt")).read_text()
     assert "could not be installed" in page
-    done = command(site.root, "unpack", str(tmp_path / "stick"), "--no-tool", "--json")
+    done = command(site.root, "unpack", str(tmp_path / "medium"), "--no-tool", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["tool"]["state"] == LEFT
 
 
-def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
+def test_import_is_reported_despite_later_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file of the project that this user may not read, or a request that cannot be written where it was asked for."""
-    carry_tool(sender(tmp_path).project, tmp_path / "stick", render(SMALL), size=20_000)
+    carry_tool(sender(tmp_path).project, tmp_path / "medium", render(SMALL), size=20_000)
     site = site_at(tmp_path / "site")
     monkeypatch.setenv("GAPFORGE_ROOT", str(site.root))
     (tmp_path / "file").write_text("no folder")
-    first = min((tmp_path / "stick").glob("*.gfv"))
+    first = min((tmp_path / "medium").glob("*.gfv"))
     assert (
         cli.main(
             ["unpack", str(first), "--no-tool", "--request", str(tmp_path / "file" / "r.json")]
@@ -1069,7 +1061,7 @@ def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
         raise PermissionError(errno.EACCES, "Permission denied", str(site.root / "docs/a.md"))
 
     monkeypatch.setattr("gapforge.cli.verbs.unpack.install", closed)
-    assert cli.main(["unpack", str(tmp_path / "stick")]) == 15
+    assert cli.main(["unpack", str(tmp_path / "medium")]) == 15
     said = capsys.readouterr()
     assert f"whole in {site.artifacts_of(PRESET)}" in said.out and "custody page" in said.out
     assert f"{site.root / 'docs/a.md'}: permission denied" in said.err
@@ -1107,7 +1099,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
         PRESET,
         "--with-tool",
         "--to",
-        str(tmp_path / "stick"),
+        str(tmp_path / "medium"),
         "--volume-size",
         "200000",
         "--json",
@@ -1132,14 +1124,14 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     assert inner["bundle"] == again["bundle"] and again["kept"] == [1]
     site = site_at(tmp_path / "site")
     git(site.root, "init", "-q")
-    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    done = command(site.root, "unpack", str(tmp_path / "medium"))
     assert (
         done.returncode == 0
         and "is a git checkout and was not touched" in done.stdout
         and "tar -xf" in done.stdout
     )
     shutil.rmtree(site.root / ".git")
-    done = command(site.root, "unpack", str(tmp_path / "stick"))
+    done = command(site.root, "unpack", str(tmp_path / "medium"))
     assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
     assert (
         command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
@@ -1156,9 +1148,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     ]
 
 
-def test_new_locks_wait_for_their_artifacts(
-    checkout: Callable[[str], Project], tmp_path: Path
-) -> None:
+def test_new_locks_wait_for_artifacts(checkout: Callable[[str], Project], tmp_path: Path) -> None:
     project = checkout("one")
     carry_tool(project, tmp_path / "first")
     site = tmp_path / "site"
@@ -1202,7 +1192,7 @@ def test_new_locks_wait_for_their_artifacts(
     assert command(site, "verify", PRESET).returncode == 0
 
 
-def test_sticks() -> None:
+def test_count_media() -> None:
     spans = [Part(sha256_bytes(bytes([n])), 3 * 10**9, 0, 3 * 10**9) for n in range(5)]
     assert count_media(make_plan(spans, [], 3_700_000_000)) == [
         (4 * 10**9, 5),
@@ -1211,14 +1201,14 @@ def test_sticks() -> None:
     ]
     assert (
         count_media(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
-    )  # a stick of 4 GB does not hold 4 GB
+    )  # a medium of 4 GB does not hold 4 GB
 
 
-def test_the_usual_helpers_still_carry_without_it(tmp_path: Path) -> None:
+def test_bundle_without_repository(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    packed = carry(made, tmp_path / "stick", size=20_000)
-    assert packed.plan.tool == "" and scan_media([tmp_path / "stick"]).tool == ""
+    packed = carry(made, tmp_path / "medium", size=20_000)
+    assert packed.plan.tool == "" and scan_media([tmp_path / "medium"]).tool == ""
     site = site_at(tmp_path / "site")
     assert not unpack(
-        site, scan_media([tmp_path / "stick"]), Progress("unpack", quiet=True)
+        site, scan_media([tmp_path / "medium"]), Progress("unpack", quiet=True)
     ).lacks_tool

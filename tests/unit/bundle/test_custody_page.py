@@ -132,7 +132,7 @@ FACTS = Custody(
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_the_page_is_the_golden_one(monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+def test_page_equals_golden_file(monkeypatch: pytest.MonkeyPatch, language: str) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", language)
     facts = (
         FACTS
@@ -165,13 +165,13 @@ def test_the_page_is_the_golden_one(monkeypatch: pytest.MonkeyPatch, language: s
     )
 
 
-def test_columns_fit_with_wide_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_align_with_wide_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [line for line in render(FACTS).splitlines() if re.match(r"  [+=] ", line)]
     assert len(rows) == 9 and len({width(row) for row in rows}) == 1
 
 
-def test_nothing_that_was_carried_can_forge_a_line() -> None:
+def test_bundle_text_cannot_forge_lines() -> None:
     evil = "x\nsigner            release key 2026\x1b[2J\u202e\u2028" + "y" * 5000
     facts = replace(
         FACTS,
@@ -202,7 +202,7 @@ def test_nothing_that_was_carried_can_forge_a_line() -> None:
         ({"volumes": (VolumeFacts("x", trouble="is damaged"),)}, "not whole: 1, see above"),
     ],
 )
-def test_what_needs_attention(changes: dict[str, object], expected: str) -> None:
+def test_attention_lists_fault(changes: dict[str, object], expected: str) -> None:
     assert expected not in render(FACTS) and expected in render(replace(FACTS, **changes))  # type: ignore[arg-type]
 
 
@@ -210,7 +210,7 @@ def attention(page: str) -> str:
     return " ".join(page.split("NEEDS ATTENTION\n")[1].split("TOTALS BY LICENCE")[0].split())
 
 
-def test_attention_names_each_thing_once_and_nothing_that_is_harmless() -> None:
+def test_attention_names_only_relevant_items() -> None:
     text = attention(render(FACTS))
     for words in (
         "passing it on: NVIDIA Proprietary Software: nvidia-cublas-cu12",
@@ -228,7 +228,7 @@ def test_attention_names_each_thing_once_and_nothing_that_is_harmless() -> None:
     assert attention(render(calm)).endswith("- nothing")
 
 
-def test_four_hundred_entries_stay_readable() -> None:
+def test_long_lists_are_shortened() -> None:
     many = tuple(
         item(n, licence="NVIDIA Proprietary Software", kind="deb" if n % 2 else "wheel")
         for n in range(1, 401)
@@ -238,12 +238,12 @@ def test_four_hundred_entries_stay_readable() -> None:
     assert attention(page).count("package-") == 12
 
 
-def test_a_file_of_two_presets_counts_once_among_the_licences() -> None:
+def test_shared_file_counts_once_by_licence() -> None:
     totals = render(FACTS).split("TOTALS BY LICENCE")[1].split("CONTENTS")[0]
     assert re.search(r"^ +1 +1,000  MIT$", totals, re.MULTILINE)
 
 
-def test_no_page_is_overwritten(tmp_path: Path) -> None:
+def test_pages_are_never_overwritten(tmp_path: Path) -> None:
     project = Project(tmp_path, tmp_path / "artifacts")
     paths = [
         keep_page(project, IMPORT, ID, "2026-11-27T18:00:00Z", f"page {n}\n") for n in range(3)
@@ -299,7 +299,7 @@ def with_origins(made: Sender) -> None:
     write_lock(made.project, replace(lock, entries=tuple(entries)))
 
 
-def test_pack_and_unpack_write_their_pages(tmp_path: Path) -> None:
+def test_pack_and_unpack_write_pages(tmp_path: Path) -> None:
     made = sender(tmp_path)
     with_origins(made)
     shutil.copytree(ROOT / "catalog", made.project.root / "catalog")
@@ -394,16 +394,16 @@ def test_pack_and_unpack_write_their_pages(tmp_path: Path) -> None:
     assert "\n  = numpy" in newest and "\n  + " not in newest
 
 
-def test_an_import_that_lacks_some_objects_marks_them(tmp_path: Path) -> None:
+def test_page_marks_missing_objects(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    stick = tmp_path / "stick"
+    medium = tmp_path / "medium"
     assert (
         command(
-            made.project.root, "pack", PRESET, "--to", str(stick), "--volume-size", "70000"
+            made.project.root, "pack", PRESET, "--to", str(medium), "--volume-size", "70000"
         ).returncode
         == 0
     )
-    data = {path: path.read_bytes() for path in stick.glob("*.gfv")}
+    data = {path: path.read_bytes() for path in medium.glob("*.gfv")}
     entry = made.entry("sources/ffmpeg_5.1.9.orig.tar.xz")
     content = (made.project.artifacts_of(PRESET) / entry.path).read_bytes()
     path = next(path for path, text in data.items() if content[:5000] in text)
@@ -411,7 +411,7 @@ def test_an_import_that_lacks_some_objects_marks_them(tmp_path: Path) -> None:
     changed[data[path].index(content[:5000]) + 10] ^= 1
     path.write_bytes(changed)
     site = site_at(tmp_path / "site")
-    assert command(site.root, "unpack", str(stick)).returncode == 21
+    assert command(site.root, "unpack", str(medium)).returncode == 21
     (page,) = pages(site.root)
     assert re.search(r"^  - ffmpeg_5.1.9.orig.tar.xz", page, re.MULTILINE) and "\n  + numpy" in page
     assert "! is damaged; it fails" in page and f"{PRESET}: lacks 1 object\n" in page
@@ -421,15 +421,13 @@ def test_an_import_that_lacks_some_objects_marks_them(tmp_path: Path) -> None:
     "name", ["", "  ", "a\nb", "a\x1b[31mb", "a\u202eb", "a\u2028b", "x" * 121, "\udcff"]
 )
 @pytest.mark.parametrize("way", ["flag", "variable"])
-def test_an_operator_that_could_forge_a_line_is_refused(
-    tmp_path: Path, name: str, way: str
-) -> None:
+def test_unsafe_operator_name_is_rejected(tmp_path: Path, name: str, way: str) -> None:
     made = sender(tmp_path)
     words = [
         "pack",
         PRESET,
         "--to",
-        str(tmp_path / "stick"),
+        str(tmp_path / "medium"),
         *([f"--operator={name}"] if way == "flag" else []),
     ]
     done = command(
@@ -439,21 +437,21 @@ def test_an_operator_that_could_forge_a_line_is_refused(
         assert done.returncode == 0  # an empty variable is none
         return
     assert done.returncode == 2 and "--operator" in done.stderr and "\x1b" not in done.stderr
-    assert not (tmp_path / "stick").exists()
+    assert not (tmp_path / "medium").exists()
 
 
-def test_a_page_that_cannot_be_written_is_said_and_undoes_nothing(tmp_path: Path) -> None:
+def test_unwritable_page_is_only_a_warning(tmp_path: Path) -> None:
     made = sender(tmp_path)
     (made.project.root / "dist").write_text("in the way")
-    done = command(made.project.root, "pack", PRESET, "--to", str(tmp_path / "stick"), "--json")
+    done = command(made.project.root, "pack", PRESET, "--to", str(tmp_path / "medium"), "--json")
     assert done.returncode == 0 and "warning: the custody page was not written" in done.stderr
     assert (
-        list((tmp_path / "stick").glob("*.custody.txt"))
+        list((tmp_path / "medium").glob("*.custody.txt"))
         and len(json.loads(done.stdout)["custody"]) == 2
     )
 
 
-def test_addresses_lose_what_may_be_secret() -> None:
+def test_urls_are_shown_without_secrets() -> None:
     lock = locks.Lock("p", "0" * 64, {}, ())
     for address, shown in (
         (
