@@ -45,7 +45,7 @@ from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
 from gapforge.base.files import sha256_file  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
-from gapforge.bundle.contents import LOCK, SUMS, sha256sums
+from gapforge.bundle.contents import LOCK, SUMS, sha256sums  # noqa: E402
 from gapforge.model import lock as locks  # noqa: E402
 from gapforge.model.lock import Entry, Lock  # noqa: E402
 

@@ -173,6 +173,7 @@ def _wrapped(text: str, indent: str = "  ", first: str = "  ") -> list[str]:
 
 
 def _head(facts: Custody) -> list[str]:
+    missing = _("missing")
     action = _("packed") if facts.action == PACK else _("imported at a site")
     lines = [
         _fact(_("action"), action),
@@ -187,7 +188,7 @@ def _head(facts: Custody) -> list[str]:
         (_("index of bundle"), f"{facts.bundle}.json", facts.indexes),
         (_("receiver program"), "gapforge-receive.pyz", facts.receivers),
     ):
-        lines.append(_fact(label, name if found else f"{name}  {_('missing')}"))
+        lines.append(_fact(label, name if found else f"{name}  {missing}"))
         lines += [_fact("", f"sha256 {sha256}") for sha256 in found]
     if facts.tool:
         lines += [
@@ -207,7 +208,8 @@ def _presets(facts: Custody) -> list[str]:
             False: _("for delivery"),
             None: _("purpose unknown on this machine"),
         }[preset.practice]
-        lines += [f"{_safe(preset.name)}  ({kind})", f"    {_('lock sha256')} {preset.lock}"]
+        lock = _("lock sha256")
+        lines += [f"{_safe(preset.name)}  ({kind})", f"    {lock} {preset.lock}"]
     return lines or [_("not known")]
 
 

@@ -271,7 +271,7 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
 ) -> None:
     """Between any two of the files beside the volumes: what was given out once is what stays."""
     air = Air(tmp_path, kind="ecdsa")
-    put = packing._put
+    put = packing.write_companion
     monkeypatch.setenv("HOME", str(air.sender.home))
     for cut in range(1, 10):
         calls = iter(range(1, 100))
@@ -285,11 +285,11 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
 
         shutil.rmtree(air.made.project.state, ignore_errors=True)
         (made_artifacts(air) / "lock.json.sig").unlink(missing_ok=True)
-        monkeypatch.setattr(packing, "_put", cutting)
+        monkeypatch.setattr(packing, "write_companion", cutting)
         done = air.sender.run(
             "pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut)
         )
-        monkeypatch.setattr(packing, "_put", put)
+        monkeypatch.setattr(packing, "write_companion", put)
         assert done.returncode == (130 if next(calls) == cut + 1 else 0)
         given = carried(air.stick(f"cut{cut}"))
         air.sender.ok(
