@@ -1,28 +1,14 @@
 #!/usr/bin/env python3
-"""Build an image with no network from artifacts that were carried here: ``gapforge build``, under a short name.
+"""Build an image from artifacts without a network: ``gapforge build`` under a short name.
 
-Python 3.10 standard library only; works under ``python3 -I -S``.
+Needs only the standard library of Python 3.10. Works with ``python3 -I -S``.
 """
 
 import os
+import runpy
 import sys
-from pathlib import Path
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 10):
-        asked = (
-            os.environ.get(key, "").strip()
-            for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
-        )
-        if next((value for value in asked if value), "").lower().startswith("ko"):
-            sys.exit(
-                "오류: gapforge는 Python 3.10 이상이 필요합니다. Ubuntu 22.04에는 /usr/bin/python3에 있습니다"
-            )
-        sys.exit(
-            "error: gapforge needs Python 3.10 or newer; Ubuntu 22.04 has it as /usr/bin/python3"
-        )
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
-    from gapforge.cli.main import main
-
-    sys.exit(main(["build", *sys.argv[1:]]))
+    sys.argv.insert(1, "build")
+    source = os.path.join(os.path.dirname(os.path.realpath(__file__)), "src")
+    runpy.run_path(os.path.join(source, "gapforge", "__main__.py"), run_name="__main__")

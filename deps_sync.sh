@@ -85,4 +85,4 @@ fi
 
 [[ ${1:-} != --setup ]] || exit 0 # the tools alone, for ./test
 
-exec "$python" "$here/gapforge.py" sync "$@"
+exec "$python" "$here/src/gapforge/__main__.py" sync "$@"

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The build driver under the name that some sites' procedures use; the same as ``build.py`` one folder up."""
+"""Run ``build.py`` of the folder above, for procedures that expect it in ``scripts``."""
 
+import os
 import runpy
-from pathlib import Path
 
 if __name__ == "__main__":
-    runpy.run_path(str(Path(__file__).resolve().parents[1] / "build.py"), run_name="__main__")
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    runpy.run_path(os.path.join(root, "build.py"), run_name="__main__")

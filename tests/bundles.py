@@ -58,12 +58,18 @@ class Sender:
         for path, data in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
-            entries[path] = Entry("source", path, sha256_bytes(data), len(data), "generated")
+            entries[path] = Entry(
+                kind="source",
+                path=path,
+                sha256=sha256_bytes(data),
+                size=len(data),
+                origin="generated",
+            )
         made = Lock(
-            lock.preset,
-            lock.preset_sha256,
-            lock.images,
-            tuple(sorted(entries.values(), key=lambda e: e.path)),
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=tuple(sorted(entries.values(), key=lambda e: e.path)),
         )
         write_lock(self.project, made)
 

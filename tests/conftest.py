@@ -14,13 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
-for folder in (
-    HERE,
-    HERE.parent / "src",
-):  # before the root with its launchers: gapforge.py would hide the package
-    if str(folder) in sys.path:
-        sys.path.remove(str(folder))
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(HERE))  # the helpers of the tests
 
 from fabric import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402

@@ -36,13 +36,23 @@ def fabricate(project: Project, preset: Preset) -> Lock:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-        entries.append(Entry(kind, path, sha256_bytes(data), len(data), "generated"))
-    image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, "debian", "12")
+        entries.append(
+            Entry(
+                kind=kind, path=path, sha256=sha256_bytes(data), size=len(data), origin="generated"
+            )
+        )
+    image = LockedImage(
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id="debian",
+        os_version="12",
+    )
     lock = Lock(
-        preset.name,
-        preset.sha256,
-        {"builder": image, "runtime": image},
-        tuple(sorted(entries, key=lambda e: e.path)),
+        preset=preset.name,
+        preset_sha256=preset.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     write_lock(project, lock)
     return lock

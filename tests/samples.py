@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gapforge.model import component
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.preset import Preset, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "presets" / "debian12-cpu-quickstart.json"
+COMPONENTS = component.load_all(ROOT / "components")
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def raw_preset(**changes: Any) -> dict[str, Any]:
 
 
 def preset(**changes: Any) -> Preset:
-    return parse(raw_preset(**changes))
+    return parse(raw_preset(**changes), COMPONENTS)
 
 
 def sha(data: bytes) -> str:
@@ -47,13 +49,24 @@ def content_of(path: str) -> bytes:
 
 def entry(kind: str, path: str, **more: Any) -> Entry:
     data = content_of(path)
-    return Entry(kind, path, sha(data), len(data), more.pop("origin", "generated"), **more)
+    return Entry(
+        kind=kind,
+        path=path,
+        sha256=sha(data),
+        size=len(data),
+        origin=more.pop("origin", "generated"),
+        **more,
+    )
 
 
 def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
     """A lock with two .debs, two wheels and the installer, two sources."""
     image = LockedImage(
-        "made by mmdebstrap", "sha256:" + "a" * 64, "sha256:" + "b" * 64, of.os_id, of.os_version
+        reference="made by mmdebstrap",
+        manifest_digest="sha256:" + "a" * 64,
+        config_digest="sha256:" + "b" * 64,
+        os_id=of.os_id,
+        os_version=of.os_version,
     )
     entries = (
         entry("deb", "debs/gcc_1_amd64.deb", name="gcc", version="1", roles=("builder",)),
@@ -86,10 +99,10 @@ def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
         *extra,
     )
     return Lock(
-        of.name,
-        of.sha256,
-        {"builder": image, "runtime": image},
-        tuple(sorted(entries, key=lambda e: e.path)),
+        preset=of.name,
+        preset_sha256=of.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
 
 

@@ -25,9 +25,10 @@ from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
+from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
-from gapforge.sync.network import Network, UnansweredError  # noqa: E402
+from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
 from gapforge.sync.options import Options  # noqa: E402
 from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
 
@@ -127,10 +128,11 @@ class _Asks:
         with urlopen(f"{_Asks.url}/facts") as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
-    def answers(self, facts: dict[str, Any], key: str, who: str) -> None:
-        """Raise as the real programs do when the world says that ``who`` is silent."""
+    def answers(self, facts: dict[str, Any], key: str, server: str) -> None:
+        """Raise NoAnswerError, as the real programs do, if the world says that ``server`` is silent."""
         if key in facts["silent"]:
-            raise UnansweredError(f"{who} is silent", who=who)
+            reason = Reason(code=NO_ANSWER, server=server)
+            raise NoAnswerError(f"{server} is silent", reason=reason)
 
     def file(self, facts: dict[str, Any], name: str) -> tuple[str, str, int]:
         held = facts["files"][name]
@@ -144,7 +146,7 @@ class FakeResolver(_Asks):
         network: Network,
         workdir: Path,
         refresh: bool = False,
-        patient: bool = True,
+        retries_indexes: bool = True,
     ) -> None:
         self.network = network
 
@@ -157,19 +159,19 @@ class FakeResolver(_Asks):
         self.network.require("wheels")
         facts = self.facts("wheels")
         if preset.pytorch is not None and preset.pytorch.index != "default":
-            self.answers(facts, "torch", f"index {preset.pytorch.index}")
-        self.answers(facts, "default", "the default Python index")
+            self.answers(facts, "torch", f"index:{preset.pytorch.index}")
+        self.answers(facts, "default", DEFAULT_INDEX)
         return [self._wheel(facts, n, v) for n, v in sorted(facts["wheels"].items())]
 
     def install_tool(self, preset: Preset) -> Wheel:
         facts = self.facts("tool")
-        self.answers(facts, "default", "the default Python index")
+        self.answers(facts, "default", DEFAULT_INDEX)
         return self._wheel(facts, "pip", facts["tool"])
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
         self.network.require("sdist")
         facts = self.facts("sdist")
-        self.answers(facts, "default", "the default Python index")
+        self.answers(facts, "default", DEFAULT_INDEX)
         url, sha256, size = self.file(facts, "opencv.tar.gz")
         return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
 
@@ -209,7 +211,7 @@ class FakeAptRoot(_Asks):
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
-        self.answers(facts, "apt", "an APT source of the base image or of the preset")
+        self.answers(facts, "apt", APT_SOURCES)
         found = []
         for package in sorted({p.split("=")[0] for p in packages} & set(facts["debs"])):
             version = facts["debs"][package]
@@ -249,7 +251,7 @@ def fake_fetch_base(
 
 def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
     facts = _Asks().facts(f"manifest {base.label}")
-    _Asks().answers(facts, "registry", "registry docker.io")
+    _Asks().answers(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
     files = {
         "index.json": json.dumps({"layer": sha(layer)}).encode(),
@@ -257,7 +259,15 @@ def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str,
         f"blobs/sha256/{sha(layer)}": layer,
     }
     digest = f"sha256:{sha(layer)}"
-    image = LockedImage(base.label, digest, digest, "", "", facts["cuda"], facts["cudnn"])
+    image = LockedImage(
+        reference=base.label,
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id="",
+        os_version="",
+        cuda=facts["cuda"],
+        cudnn=facts["cudnn"],
+    )
     return image, {path: (sha(data), len(data)) for path, data in files.items()}
 
 
@@ -265,7 +275,15 @@ def fake_describe(folder: Path, reference: str) -> LockedImage:
     with urlopen(f"{_Asks.url}/facts") as answer:  # in the real world the image's own files say it
         facts = json.loads(answer.read())
     digest = f"sha256:{json.loads((folder / 'index.json').read_text())['layer']}"
-    return LockedImage(reference, digest, digest, "debian", "12", facts["cuda"], facts["cudnn"])
+    return LockedImage(
+        reference=reference,
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id="debian",
+        os_version="12",
+        cuda=facts["cuda"],
+        cudnn=facts["cudnn"],
+    )
 
 
 def fake_write_index(folder: Path) -> tuple[Path, Path]:

@@ -96,7 +96,13 @@ def make_layout(
     listed = {"mediaType": manifest_type, **put(json.dumps(manifest).encode())}
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [listed]}))
-    return LockedImage("tiny", str(listed["digest"]), str(configured["digest"]), "debian", "12")
+    return LockedImage(
+        reference="tiny",
+        manifest_digest=str(listed["digest"]),
+        config_digest=str(configured["digest"]),
+        os_id="debian",
+        os_version="12",
+    )
 
 
 def _rootfs(programs: tuple[str, ...]) -> bytes:

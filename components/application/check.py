@@ -1,14 +1,25 @@
-"""The application processes a clip that our FFmpeg makes; without a check command it is there and starts."""
+"""Check that the application processes a clip made by the image's FFmpeg.
 
+Without a check command in the preset, only check that the application is there and starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
 import shutil
 import tempfile
+
+from checklib import EXPECT, guarded, report, run, tail
 
 NAME: str = EXPECT["application"]["name"]
 COMMAND: list[str] = EXPECT["application"].get("check") or []
 CLIP = ("-f", "lavfi", "-i", "testsrc=size=320x240:rate=25:duration=2")
+ENCODERS = ("mpeg4", "mjpeg", "libx264", "ffv1", "rawvideo")
 
 
 def program() -> tuple[bool, object]:
+    """Check that the link leads to a program."""
     link = "/usr/local/bin/application"
     if not os.path.lexists(link):
         return False, "no /usr/local/bin/application"
@@ -17,37 +28,31 @@ def program() -> tuple[bool, object]:
 
 
 def starts() -> tuple[bool, object]:
-    """A program that lacks a library ends with 127 before its own first line; any answer of its own will do."""
+    """Check that the program starts. It may answer --help with any exit code of its own."""
     code, output = run("/usr/local/bin/application", "--help", timeout=60)
     if code == 124:
         return True, "runs until it is stopped"
+    # The dynamic loader ends a program that misses a library with 127.
     bad = code < 0 or code in (126, 127) or "error while loading shared libraries" in output
     return not bad, f"exit code {code}: {tail(output, 1)[:120]}"
 
 
 def make_clip(file: str) -> str:
-    """Write a clip with an encoder that this FFmpeg has; "" or what went wrong."""
-    said = "no ffmpeg in the image"
-    for encoder in ("mpeg4", "mjpeg", "libx264", "ffv1", "rawvideo"):
+    """Write a clip with the first encoder that works. Return "" or the last error."""
+    error = "no ffmpeg in the image"
+    for encoder in ENCODERS:
+        pixels = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
         code, output = run(
-            "ffmpeg",
-            "-y",
-            "-v",
-            "error",
-            *CLIP,
-            "-pix_fmt",
-            "yuvj420p" if encoder == "mjpeg" else "yuv420p",
-            "-c:v",
-            encoder,
-            file,
+            "ffmpeg", "-y", "-v", "error", *CLIP, "-pix_fmt", pixels, "-c:v", encoder, file
         )
         if code == 0 and os.path.getsize(file) > 0:
             return ""
-        said = tail(output)
-    return said
+        error = tail(output)
+    return error
 
 
 def process_clip() -> None:
+    """Run the preset's check command and report what it left."""
     folder = tempfile.mkdtemp()
     try:
         files = {
@@ -57,27 +62,20 @@ def process_clip() -> None:
         }
         used = {key for key in files for word in COMMAND if key in word}
         if "{clip}" in used:
-            said = make_clip(files["{clip}"])
-            report(
-                "test clip",
-                not said,
-                said or f"{os.path.getsize(files['{clip}'])} bytes",
-                "made by the image's FFmpeg",
-            )
-            if said:
+            error = make_clip(files["{clip}"])
+            found = error or f"{os.path.getsize(files['{clip}'])} bytes"
+            report("test clip", not error, found, "made by the image's FFmpeg")
+            if error:
                 return
         words = list(COMMAND)
         for key, file in files.items():
             words = [word.replace(key, file) for word in words]
         code, output = run(*words, timeout=600)
-        report(
-            "check command",
-            code == 0,
-            "exit code 0" if code == 0 else f"exit code {code}: {tail(output)}",
-            "exit code 0",
-        )
+        found = "exit code 0" if code == 0 else f"exit code {code}: {tail(output)}"
+        report("check command", code == 0, found, "exit code 0")
         if "{output}" in used:
-            size = os.path.getsize(files["{output}"]) if os.path.isfile(files["{output}"]) else 0
+            video = files["{output}"]
+            size = os.path.getsize(video) if os.path.isfile(video) else 0
             report("output", size > 0, f"{size} bytes", "a file that is not empty")
         if "{summary}" in used:
             guarded("summary", "JSON with frames above 0", lambda: summary(files["{summary}"]))
@@ -86,6 +84,7 @@ def process_clip() -> None:
 
 
 def summary(file: str) -> tuple[bool, object]:
+    """Check that the application's summary counts at least one frame."""
     with open(file, encoding="utf-8") as stream:
         value = json.load(stream)
     frames = value.get("frames")

@@ -1,4 +1,13 @@
-"""Packages of the role, the shared libraries of the whole image, and that nothing is left in it that has no business there."""
+"""Check the packages of the role, all shared libraries, and that no build leftovers remain."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+
+from checklib import DRIVER_LIBRARIES, RUNTIME, guarded, list_param, run, tail
 
 LIBRARY_ROOTS = (
     "/usr/local",
@@ -6,26 +15,41 @@ LIBRARY_ROOTS = (
     "/usr/lib/python3/dist-packages",
     "/usr/lib/x86_64-linux-gnu",
 )
-# Only the libraries themselves: a distribution's plug-ins below may be for libraries that are not installed.
+# Subfolders hold a distribution's plug-ins, which may need libraries that are not installed.
 NOT_BELOW = ("/usr/lib/x86_64-linux-gnu",)
+DEVELOPMENT_ROOTS = ("/usr", "/opt")
 
-# Extensions that a package ships for several versions of a library, and tries one after the other.
+# Extensions that a package ships for several versions of a library and tries one by one.
 OPTIONAL = re.compile(
     r"/dist-packages/(torchaudio|torio)/(lib/)?_?(lib)?[^/]*(ffmpeg|sox)[^/]*\.so"
     r"|/dist-packages/torchcodec/lib[^/]*\.so|/dist-packages/numba/np/ufunc/\w*pool[^/]*\.so"
 )
-# Parts of NVIDIA's own base images: their tools and RDMA plug-ins need libraries that those images never have.
+# Tools and RDMA plug-ins of NVIDIA's base images need libraries that those images never have.
 BASE_OWN = re.compile(r"/usr/local/cuda[^/]*/|/opt/nvidia/|/usr/local/nvidia/")
+COMPILERS = (
+    "gcc",
+    "g++",
+    "cc",
+    "c++",
+    "clang",
+    "nvcc",
+    "ld",
+    "as",
+    "make",
+    "cmake",
+    "ninja",
+    "ccache",
+)
 
 
 def packages() -> tuple[bool, object]:
+    """Compare the installed packages with those that the preset names."""
     wanted = list_param("packages")
-    code, output = run(
-        "dpkg-query", "-W", "-f", "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n"
-    )
+    columns = "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\n"
+    code, output = run("dpkg-query", "-W", "-f", columns)
     if code != 0:
         return False, tail(output)
-    versions = {}
+    versions: dict[str, str] = {}
     for line in output.splitlines():
         package, architecture, version, status = line.split("\t")
         if status == "installed":
@@ -33,57 +57,52 @@ def packages() -> tuple[bool, object]:
     wrong = []
     for item in wanted:
         name, _, version = item.partition("=")
-        provided = versions.get(name)
-        if provided is None and not virtual(name):
+        found = versions.get(name)
+        if found is None and not virtual(name):
             wrong.append(f"{name} is not installed")
-        elif version and provided != version:
-            wrong.append(f"{name} is {provided}, not {version}")
-    return not wrong, "; ".join(
-        wrong
-    ) or f"{len(wanted)} asked for, {len(output.splitlines())} in the image"
+        elif version and found != version:
+            wrong.append(f"{name} is {found}, not {version}")
+    in_image = len(output.splitlines())
+    return not wrong, "; ".join(wrong) or f"{len(wanted)} asked for, {in_image} in the image"
 
 
 def virtual(name: str) -> bool:
-    """Whether some installed package provides this name."""
+    """Return whether an installed package provides this name."""
     code, output = run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Provides},\n")
-    pattern = rf"[ ,]{re.escape(name)}( \([^)]*\))?,"
-    return code == 0 and any(
-        re.search(pattern, li) for li in output.splitlines() if li.startswith("installed")
-    )
+    provides = re.compile(rf"[ ,]{re.escape(name)}( \([^)]*\))?,")
+    lines = [line for line in output.splitlines() if line.startswith("installed")]
+    return code == 0 and any(provides.search(line) for line in lines)
 
 
 def elf_files() -> list[str]:
-    """Every program and shared library under the roots, each file once."""
+    """Return every program and shared library below LIBRARY_ROOTS, hard links once."""
     found = []
     seen = set()
     for root in LIBRARY_ROOTS:
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(
-                f for f in folders if root not in NOT_BELOW and f not in ("stubs", "__pycache__")
-            )
+            enter = root not in NOT_BELOW
+            folders[:] = sorted(f for f in folders if enter and f not in ("stubs", "__pycache__"))
             for name in files:
                 path = os.path.join(folder, name)
                 try:
                     status = os.lstat(path)
-                    if (
-                        not os.path.isfile(path)
-                        or os.path.islink(path)
-                        or (status.st_dev, status.st_ino) in seen
-                    ):
+                    inode = (status.st_dev, status.st_ino)
+                    if not os.path.isfile(path) or os.path.islink(path) or inode in seen:
                         continue
                     with open(path, "rb") as file:
                         head = file.read(20)
                 except OSError:
                     continue
-                # 64-bit x86, program or shared object; an object file (.o) has nothing to resolve.
-                if head[:5] == b"\x7fELF\x02" and head[18:20] == b"\x3e\x00" and head[16] in (2, 3):
-                    seen.add((status.st_dev, status.st_ino))
+                # 64-bit x86 programs and shared objects; object files (.o) need no libraries.
+                x86_64 = head[:5] == b"\x7fELF\x02" and head[18:20] == b"\x3e\x00"
+                if x86_64 and head[16] in (2, 3):
+                    seen.add(inode)
                     found.append(path)
     return found
 
 
 def unresolved(files: list[str]) -> dict[str, set[str]]:
-    """What ldd cannot find, by file."""
+    """Return the libraries and symbol versions that ldd cannot find, by file."""
     result: dict[str, set[str]] = {}
     for start in range(0, len(files), 100):
         batch = files[start : start + 100]
@@ -100,12 +119,15 @@ def unresolved(files: list[str]) -> dict[str, set[str]]:
 
 
 def closure() -> tuple[bool, object]:
+    """Check that every shared library resolves, apart from those that are missing by design."""
     files = elf_files()
-    # A Python package loads its libraries before the extensions that need them: what stands in the wheels is found.
-    in_wheels = {
-        os.path.basename(f) for f in files if "/dist-packages/" in f or "/site-packages/" in f
-    }
-    broken, driver, excused, loaded = [], set(), set(), set()
+    # A Python package loads its own libraries before the extensions that need them.
+    packaged = [f for f in files if "/dist-packages/" in f or "/site-packages/" in f]
+    in_wheels = {os.path.basename(f) for f in packaged}
+    broken: list[str] = []
+    driver: set[str] = set()
+    excused: set[str] = set()
+    loaded: set[str] = set()
     for file, names in sorted(unresolved(files).items()):
         for name in sorted(names):
             if DRIVER_LIBRARIES.fullmatch(name):
@@ -117,66 +139,38 @@ def closure() -> tuple[bool, object]:
             else:
                 broken.append(f"{file} needs {name}")
     if broken:
-        return False, "; ".join(broken[:12]) + (
-            f" and {len(broken) - 12} more" if len(broken) > 12 else ""
-        )
+        more = f" and {len(broken) - 12} more" if len(broken) > 12 else ""
+        return False, "; ".join(broken[:12]) + more
     notes = [f"{len(files)} files"]
     if driver:
         notes.append("from the GPU driver at run time: " + ", ".join(sorted(driver)))
     if loaded:
-        notes.append(f"{len(loaded)} loaded by their Python packages, such as {sorted(loaded)[0]}")
+        notes.append(f"{len(loaded)} loaded by their Python packages, such as {min(loaded)}")
     if excused:
         notes.append("optional or the base's own: " + ", ".join(sorted(excused)[:8]))
     return True, "; ".join(notes)
 
 
-def shutil_which(name: str) -> str:
-    """Where a program is on PATH, or ""."""
-    for folder in os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":"):
-        path = os.path.join(folder, name)
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return path
-    return ""
-
-
 def compilers() -> tuple[bool, object]:
-    names = (
-        "gcc",
-        "g++",
-        "cc",
-        "c++",
-        "clang",
-        "nvcc",
-        "ld",
-        "as",
-        "make",
-        "cmake",
-        "ninja",
-        "ccache",
-    )
-    found = [path for path in map(shutil_which, names) if path]
-    found += [
-        f"/usr/local/cuda/bin/{n}"
-        for n in ("nvcc", "cicc")
-        if os.path.exists(f"/usr/local/cuda/bin/{n}")
-    ]
-    # gcc-12, x86_64-linux-gnu-g++-11 and their like
+    """Check that the image contains no compiler."""
+    found = [path for path in map(shutil.which, COMPILERS) if path]
+    cuda = (f"/usr/local/cuda/bin/{name}" for name in ("nvcc", "cicc"))
+    found += [path for path in cuda if os.path.exists(path)]
+    # gcc-12, x86_64-linux-gnu-g++-11, …
+    versioned = re.compile(r"(x86_64-linux-gnu-)?(gcc|g\+\+|clang)-\d+")
     for folder in ("/usr/bin", "/usr/local/bin"):
-        names_here = os.listdir(folder) if os.path.isdir(folder) else []
-        found += [
-            f"{folder}/{n}"
-            for n in names_here
-            if re.fullmatch(r"(x86_64-linux-gnu-)?(gcc|g\+\+|clang)-\d+", n)
-        ]
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        found += [f"{folder}/{name}" for name in names if versioned.fullmatch(name)]
     return not found, ", ".join(found) or "none"
 
 
 def development_files() -> tuple[bool, object]:
+    """Check that the image contains no headers and no static libraries."""
     found = []
-    for root in ("/usr", "/opt"):
+    for root in DEVELOPMENT_ROOTS:
         for folder, _, files in os.walk(root):
             for name in files:
-                # Python reads pyconfig.h itself (sysconfig), so its package has it without the headers.
+                # Python itself reads pyconfig.h (sysconfig); its package has it without headers.
                 if name.endswith((".h", ".hpp", ".cuh", ".a")) and name != "pyconfig.h":
                     found.append(os.path.join(folder, name))
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
@@ -184,28 +178,28 @@ def development_files() -> tuple[bool, object]:
 
 
 def leftovers() -> tuple[bool, object]:
-    found = [
-        path for path in ("/in", "/out", "/tmp/gapforge", "/run/secrets") if os.path.lexists(path)
-    ]
+    """Check that no build folder, secret or package list remains."""
+    places = ("/in", "/out", "/tmp/gapforge", "/run/secrets")
+    found = [path for path in places if os.path.lexists(path)]
     for folder in ("/var/lib/apt/lists", "/var/cache/apt/archives"):
         for here, _, files in os.walk(folder):
             found += [os.path.join(here, name) for name in files if name != "lock"]
-    found += [
-        path for path in ("/usr/src/gapforge", "/workspace") if RUNTIME and os.path.exists(path)
-    ]
+    if RUNTIME:
+        found += [path for path in ("/usr/src/gapforge", "/workspace") if os.path.exists(path)]
     return not found, ", ".join(found[:5]) or "none"
 
 
 def user() -> tuple[bool, object]:
-    import pwd
-
+    """Check that programs run as the user app, who may not change the system."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         name = "?"
-    writable = [p for p in ("/usr/local/bin", "/usr/local/lib", "/etc") if os.access(p, os.W_OK)]
+    system = ("/usr/local/bin", "/usr/local/lib", "/etc")
+    writable = [path for path in system if os.access(path, os.W_OK)]
     note = f"; may write to {', '.join(writable)}" if writable else ""
-    return os.getuid() != 0 and name == "app" and not writable, f"{name} ({os.getuid()}){note}"
+    right = os.getuid() != 0 and name == "app" and not writable
+    return right, f"{name} ({os.getuid()}){note}"
 
 
 guarded("packages", "all of apt.builder or apt.runtime", packages)

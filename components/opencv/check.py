@@ -1,10 +1,28 @@
-"""cv2 is ours, in the preset's version, with our FFmpeg and with CUDA where it was asked for."""
+"""Check that cv2 has the preset's version, uses the image's FFmpeg, and CUDA where asked for."""
 
+from __future__ import annotations
+
+import os
+import re
 import tempfile
+from importlib import metadata
+
+from checklib import (
+    GPU,
+    flag_param,
+    guarded,
+    import_in_child,
+    list_param,
+    matches,
+    missing_driver_library,
+    report,
+    run,
+    text_param,
+)
 
 WANTED = text_param("version")
 MODULES = list_param("modules")
-# The bare name "cuda" is the version of the base image, for every component.
+# "cuda" alone is the version of the base image, a parameter of every component.
 CUDA = flag_param("opencv.cuda")
 FFMPEG = os.path.exists("/usr/local/bin/ffmpeg")
 PYTHON = not MODULES or "python3" in MODULES
@@ -18,40 +36,40 @@ if PYTHON:
 
 
 def line(name: str) -> str:
-    """What the build information says about a name."""
+    """Return what OpenCV's build information says about a name."""
     found = re.search(rf"^\s*{re.escape(name)}:[ \t]*(.*)$", INFORMATION, re.MULTILINE)
     return found.group(1).strip() if found else "not mentioned"
 
 
 def version() -> tuple[bool, object]:
-    found, _, file = INFORMATION.split("\n")[0].partition(" ")
-    # A wheel named opencv-python would stand in the same place: ours was installed by CMake and has no metadata.
-    from importlib import metadata
+    """Check cv2's version, and that no opencv-python wheel hides it.
 
-    wheels = [
-        d.metadata["Name"]
-        for d in metadata.distributions()
-        if (d.metadata["Name"] or "").startswith("opencv-")
-    ]
+    CMake installs cv2 without metadata, so every package called opencv-* is another one.
+    """
+    found, _, file = INFORMATION.split("\n")[0].partition(" ")
+    names = [package.metadata["Name"] or "" for package in metadata.distributions()]
+    wheels = [name for name in names if name.startswith("opencv-")]
     shadow = f"; shadowed by {', '.join(wheels)}" if wheels else ""
-    return matches(WANTED, found) and not wheels and file.startswith(
-        "/usr/local/"
-    ), f"{found} at {file}{shadow}"
+    right = matches(WANTED, found) and not wheels and file.startswith("/usr/local/")
+    return right, f"{found} at {file}{shadow}"
 
 
 def libraries() -> tuple[bool, object]:
+    """Check the version of the C++ libraries."""
     found = sorted(f for f in os.listdir("/usr/local/lib") if f.startswith("libopencv_core.so."))
-    return any(matches(WANTED, f.partition(".so.")[2]) for f in found), ", ".join(found) or "none"
+    right = any(matches(WANTED, f.partition(".so.")[2]) for f in found)
+    return right, ", ".join(found) or "none"
 
 
 def modules() -> tuple[bool, object]:
+    """Compare the modules with the preset's."""
     built = line("To be built").split()
     missing = [m for m in MODULES if m not in built]
     return not missing, f"without {' '.join(missing)}" if missing else " ".join(built)
 
 
 def round_trip() -> tuple[bool, object]:
-    """Write a video through FFmpeg, and read it again."""
+    """Write a video through FFmpeg and read it again."""
     with tempfile.TemporaryDirectory() as folder:
         code = f"""
 import cv2, numpy as np
@@ -73,19 +91,26 @@ print(count, "pictures through", video.getBackendName())
 
 
 def our_ffmpeg() -> tuple[bool, object]:
-    found = [
-        f"/usr/local/lib/{f}"
-        for f in os.listdir("/usr/local/lib")
-        if re.fullmatch(r"libopencv_(videoio|world)\.so\.[\d.]+", f)
-    ]
+    """Check that the video module links the FFmpeg in /usr/local."""
+    pattern = re.compile(r"libopencv_(videoio|world)\.so\.[\d.]+")
+    found = [f"/usr/local/lib/{f}" for f in os.listdir("/usr/local/lib") if pattern.fullmatch(f)]
     if not found:
         return "videoio" not in MODULES and bool(MODULES), "no videoio"
-    used = re.findall(
-        r"lib(?:avcodec|avformat|avutil|swscale)\.so\S* => (\S+)", run("ldd", found[0])[1]
-    )
-    return bool(used) and all(u.startswith("/usr/local/lib/") for u in used), ", ".join(
-        used
-    ) or "none of FFmpeg's"
+    linked = run("ldd", found[0])[1]
+    used = re.findall(r"lib(?:avcodec|avformat|avutil|swscale)\.so\S* => (\S+)", linked)
+    ours = bool(used) and all(u.startswith("/usr/local/lib/") for u in used)
+    return ours, ", ".join(used) or "none of FFmpeg's"
+
+
+def devices() -> tuple[bool, object]:
+    """Check that OpenCV finds a GPU."""
+    ok, output = import_in_child("import cv2; print(cv2.cuda.getCudaEnabledDeviceCount())")
+    return ok and int(output.split()[-1]) > 0, output
+
+
+def yes(name: str, key: str, expected: str) -> None:
+    """Report whether the build information says YES for ``key``."""
+    report(name, line(key).startswith("YES"), line(key), expected)
 
 
 guarded("libraries", f"libopencv_core.so.{WANTED}", libraries)
@@ -99,32 +124,20 @@ elif PYTHON:
     if MODULES:
         guarded("modules", " ".join(MODULES), modules)
     if FFMPEG:
-        report("FFmpeg", line("FFMPEG").startswith("YES"), line("FFMPEG"), "YES")
+        yes("FFmpeg", "FFMPEG", "YES")
         if not MODULES or "videoio" in MODULES:
             encoders = run("ffmpeg", "-hide_banner", "-encoders")[1]
             if " mjpeg " in encoders and " avi " in run("ffmpeg", "-hide_banner", "-muxers")[1]:
                 guarded("video through FFmpeg", "10 pictures through FFMPEG", round_trip)
     if CUDA:
-        report(
-            "CUDA",
-            line("NVIDIA CUDA").startswith("YES"),
-            line("NVIDIA CUDA"),
-            f"YES (ver {text_param('cuda')}…)".replace("…", ""),
-        )
+        yes("CUDA", "NVIDIA CUDA", f"YES (ver {text_param('cuda')})")
         found = line("NVIDIA GPU arch").split()
         wanted = [a.replace(".", "") for a in list_param("architectures")]
-        report(
-            "GPU architectures", all(a in found for a in wanted), " ".join(found), " ".join(wanted)
-        )
+        built = all(a in found for a in wanted)
+        report("GPU architectures", built, " ".join(found), " ".join(wanted))
         if flag_param("dnn"):
-            report("cuDNN", line("cuDNN").startswith("YES"), line("cuDNN"), "YES")
+            yes("cuDNN", "cuDNN", "YES")
 if FFMPEG:
     guarded("links our FFmpeg", "all in /usr/local/lib", our_ffmpeg)
 if CUDA and GPU:
-    guarded(
-        "CUDA on the GPU",
-        "at least one device",
-        lambda: (lambda r: (r[0] and int(r[1].split()[-1]) > 0, r[1]))(
-            import_in_child("import cv2; print(cv2.cuda.getCudaEnabledDeviceCount())")
-        ),
-    )
+    guarded("CUDA on the GPU", "at least one device", devices)

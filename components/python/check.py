@@ -1,8 +1,18 @@
-"""The preset's Python is what python and python3 start, and the system's own is untouched."""
+"""Check that python and python3 are the preset's Python and that the system's own is untouched."""
+
+from __future__ import annotations
+
+import os
+
+from checklib import guarded, import_in_child, matches, report, run, tail, text_param
+
+MODULES = "/usr/lib/python3/dist-packages"
 
 
 def version_of(program: str) -> str:
-    code, output = run(program, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
+    """Return the version of a Python interpreter, or its error."""
+    print_version = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+    code, output = run(program, "-I", "-c", print_version)
     return output.strip() if code == 0 else tail(output)
 
 
@@ -13,22 +23,20 @@ for program in ("python", "python3"):
 
 
 def modules() -> tuple[bool, object]:
-    ok, output = import_in_child(
+    """Load the compiled modules of the standard library."""
+    return import_in_child(
         "import ctypes, hashlib, json, lzma, sqlite3, ssl, zlib; print(ssl.OPENSSL_VERSION)"
     )
-    return ok, output
 
 
 def system_python() -> tuple[bool, object]:
-    """apt's Python module belongs to the system's Python; it breaks when /usr/bin/python3 is moved."""
-    if not os.path.exists("/usr/lib/python3/dist-packages/apt_pkg.py") and not any(
-        name.startswith("apt_pkg.") for name in os.listdir("/usr/lib/python3/dist-packages")
-    ):
+    """Load apt's Python module, which breaks if /usr/bin/python3 is replaced."""
+    if not any(name.startswith("apt_pkg.") for name in os.listdir(MODULES)):
         return True, "no apt_pkg in the image"
     code, output = run("/usr/bin/python3", "-c", "import apt_pkg")
     return code == 0, "apt_pkg loads" if code == 0 else tail(output)
 
 
 guarded("standard library", "its compiled modules load", modules)
-if os.path.isdir("/usr/lib/python3/dist-packages"):
+if os.path.isdir(MODULES):
     guarded("system tools", "still work with /usr/bin/python3", system_python)

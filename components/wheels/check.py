@@ -1,16 +1,38 @@
-"""Every wheel of the lock is installed in its version, and PyTorch loads with the preset's CUDA."""
+"""Check that every wheel of the lock is installed and that PyTorch loads with the right CUDA."""
 
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import partial
 from importlib import metadata
 
+from checklib import EXPECT, GPU, guarded, import_in_child, missing_driver_library, text_param
+
 WHEELS: dict[str, str] = EXPECT.get("wheels", {})
+# Packages with compiled parts, and the module whose import shows that the parts fit together.
+MODULES = {
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "pandas": "pandas",
+    "pillow": "PIL.Image",
+    "pyyaml": "yaml",
+    "scipy": "scipy",
+    "torch": "torch",
+    "torchaudio": "torchaudio",
+    "torchvision": "torchvision",
+}
 
 
 def canonical(name: str) -> str:
+    """Return a package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def same(wanted: str, found: str) -> bool:
-    """Compared as versions are written, without the zeros that packages add or leave away ("2024.08" is "2024.8")."""
+    """Compare versions without leading zeros, which packages add or omit: 2024.08 is 2024.8."""
 
     def parts(version: str) -> list[str]:
         return [p.lstrip("0") or "0" for p in re.split(r"[.+_-]", version.lower())]
@@ -19,7 +41,8 @@ def same(wanted: str, found: str) -> bool:
 
 
 def installed() -> tuple[bool, object]:
-    # The first on sys.path wins, as it does for import; the system's own packages stand behind ours.
+    """Compare the installed packages with the lock's wheels."""
+    # The first on sys.path wins, as in an import; the system's own packages come last.
     found: dict[str, str] = {}
     for package in metadata.distributions():
         found.setdefault(canonical(package.metadata["Name"] or ""), package.version)
@@ -32,21 +55,20 @@ def installed() -> tuple[bool, object]:
 
 
 def records() -> tuple[bool, object]:
-    """RECORD lists what is there, nothing else; a package that says otherwise cannot be trusted or removed."""
+    """Check that every file that RECORD lists exists; pip cannot remove a package otherwise."""
     missing = []
-    for package in metadata.distributions(
-        path=[p for p in sys.path if p.startswith("/usr/local/")]
-    ):
+    folders = [folder for folder in sys.path if folder.startswith("/usr/local/")]
+    for package in metadata.distributions(path=folders):
         missing += [
-            str(f) for f in package.files or () if not os.path.exists(package.locate_file(f))
+            str(f) for f in package.files or () if not os.path.exists(str(package.locate_file(f)))
         ]
-    return (
-        not missing,
-        f"missing: {', '.join(missing[:4])} ({len(missing)} files)" if missing else "all there",
-    )
+    if missing:
+        return False, f"missing: {', '.join(missing[:4])} ({len(missing)} files)"
+    return True, "all there"
 
 
 def imports(module: str) -> tuple[bool, object]:
+    """Import a module in its own process."""
     ok, output = import_in_child(
         f"import {module}; print(getattr({module}, '__version__', 'loads'))"
     )
@@ -56,36 +78,26 @@ def imports(module: str) -> tuple[bool, object]:
 
 
 def torch_cuda() -> tuple[bool, object]:
+    """Compare the CUDA that PyTorch brings with the preset's, by major version.
+
+    The driver that serves the preset's CUDA then serves PyTorch's too.
+    """
     code = "import torch; print(torch.version.cuda or 'none', torch.cuda.is_available())"
     ok, output = import_in_child(code)
     if not ok:
         return False, output
     cuda, available = output.split()[-2:]
-    # torch brings its own CUDA; it must be the major version of the preset's, whose driver will serve both.
     wanted = text_param("cuda")
     right = cuda.split(".")[0] == wanted.split(".")[0] if wanted else True
-    return right and (available == "True" or not GPU), f"CUDA {cuda}" + (
-        f", GPU usable: {available}" if GPU else ""
-    )
+    usable = f", GPU usable: {available}" if GPU else ""
+    return right and (available == "True" or not GPU), f"CUDA {cuda}{usable}"
 
 
 guarded("packages", "each in the lock's version", installed)
 guarded("RECORD files", "every file is there", records)
-# What an installed package is imported as, for those whose loading shows that compiled parts fit together.
-MODULES = {
-    "numpy": "numpy",
-    "pillow": "PIL.Image",
-    "pyyaml": "yaml",
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "torchaudio": "torchaudio",
-    "scipy": "scipy",
-    "onnx": "onnx",
-    "onnxruntime": "onnxruntime",
-    "pandas": "pandas",
-}
-for package, module in sorted(MODULES.items()):
-    if package in {canonical(name) for name in WHEELS}:
-        guarded(f"import {module}", "loads", lambda module=module: imports(module))
+present = {canonical(name) for name in WHEELS}
+for name, module in MODULES.items():
+    if name in present:
+        guarded(f"import {module}", "loads", partial(imports, module))
 if "torch" in WHEELS:
     guarded("torch's CUDA", f"CUDA {text_param('cuda') or 'of any version, or none'}", torch_cuda)

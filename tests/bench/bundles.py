@@ -45,9 +45,10 @@ from bundles import PRESET, sender, site_at  # noqa: E402 - needs the path above
 from fabric import write_lock  # noqa: E402
 from gapforge.base.files import sha256_file  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
-from gapforge.bundle.contents import LOCK, SUMS, sha256sums  # noqa: E402
+from gapforge.bundle.contents import LOCK  # noqa: E402
 from gapforge.model import lock as locks  # noqa: E402
 from gapforge.model.lock import Entry, Lock  # noqa: E402
+from gapforge.store import sha256sums  # noqa: E402
 
 MB, GB = 10**6, 10**9
 CACHES = Path("/proc/sys/vm/drop_caches")
@@ -102,13 +103,20 @@ def fabricated(folder: Path, total: int) -> Project:
                 data = os.urandom(min(rest, 4 * MB))
                 digest.update(data)
                 rest -= file.write(data)
-        entries.append(Entry("source", path, digest.hexdigest(), size, "generated"))
+        entries.append(
+            Entry(
+                kind="source", path=path, sha256=digest.hexdigest(), size=size, origin="generated"
+            )
+        )
     made = Lock(
-        lock.preset, lock.preset_sha256, lock.images, tuple(sorted(entries, key=lambda e: e.path))
+        preset=lock.preset,
+        preset_sha256=lock.preset_sha256,
+        images=lock.images,
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     write_lock(project, made)
     files = {entry.path: entry.sha256 for entry in entries} | {LOCK: sha256_file(target / LOCK)}
-    (target / SUMS).write_bytes(sha256sums(files))
+    (target / sha256sums.NAME).write_bytes(sha256sums.render(files))
     return project
 
 

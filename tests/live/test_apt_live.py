@@ -186,12 +186,12 @@ class Fixture:
         data = self.public.read_bytes() if key is None else key
         url = self.site.add("/key.asc", data)
         return AptSource(
-            "cuda",
-            f"{self.site.url}/cuda",
-            "jammy",
-            ("main",),
-            (url,),
-            hashlib.sha256(data).hexdigest(),
+            name="cuda",
+            uri=f"{self.site.url}/cuda",
+            suite="jammy",
+            components=("main",),
+            key_urls=(url,),
+            key_sha256=hashlib.sha256(data).hexdigest(),
         )
 
     def closure(self, *packages: str, key: bytes | None = None) -> list[DebFile]:

@@ -111,11 +111,7 @@ def test_a_stick_that_fills_up_while_it_is_packed(
     stick = full_on_the_way(disk, "stick", 3)
     words = ["pack", PRESET, "--volume-size", "1M", "--to", stick]
     said = gapforge(made.project.root, *words, code=15)
-    assert (
-        f"{stick}/" in said
-        and "the disk is full" in said
-        and f"next: make room (df -h {stick})" in said
-    )
+    assert f"{stick}/" in said and "the disk is full" in said and f"(df -h {stick})" in said
     kept = carried(stick)
     assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), (
         "what is whole stays, nothing else"

@@ -39,12 +39,25 @@ def lay(made: Sender, name: str, files: Mapping[str, bytes]) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     entries = tuple(
-        Entry("source", p, sha256_bytes(d), len(d), "generated") for p, d in sorted(files.items())
+        Entry(kind="source", path=p, sha256=sha256_bytes(d), size=len(d), origin="generated")
+        for p, d in sorted(files.items())
     )
-    image = LockedImage("made", "sha256:" + "1" * 64, "sha256:" + "2" * 64, "debian", "12")
+    image = LockedImage(
+        reference="made",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id="debian",
+        os_version="12",
+    )
     preset = presets.find(made.project.presets, name)
     write_lock(
-        made.project, Lock(name, preset.sha256, {"builder": image, "runtime": image}, entries)
+        made.project,
+        Lock(
+            preset=name,
+            preset_sha256=preset.sha256,
+            images={"builder": image, "runtime": image},
+            entries=entries,
+        ),
     )
 
 

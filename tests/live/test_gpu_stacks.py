@@ -242,7 +242,7 @@ class Place:
 
     def __init__(self, root: Path, shelf: Shelf, lock: Lock) -> None:
         self.root, self.shelf = root, shelf
-        for name in ("build.py", "gapforge", "gapforge.py", "deps_sync.sh", "Dockerfile"):
+        for name in ("build.py", "gapforge", "deps_sync.sh", "Dockerfile"):
             shutil.copy(ROOT / name, root)
         for name in ("src", "components", "catalog", "tools"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -23,9 +23,10 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
+from gapforge.model.unresolved_item import NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, oci_layout
 from gapforge.sync.fetch_base_images import fetch_base, look
-from gapforge.sync.network import Network, UnansweredError
+from gapforge.sync.network import Network, NoAnswerError
 from tiny_image import make_layout
 
 QUIET = Progress("test", quiet=True)
@@ -319,9 +320,10 @@ def test_an_absent_image_a_wrong_pin_and_a_silent_registry(
         assert hint in caught.value.hint
         with pytest.raises(FetchError) as looked:
             look(base, network)
-        assert isinstance(looked.value, UnansweredError) == (base.image == "127.0.0.1:9/x:1")
-        if isinstance(looked.value, UnansweredError):
-            assert looked.value.reason == "registry 127.0.0.1:9 did not answer"
+        assert isinstance(looked.value, NoAnswerError) == (base.image == "127.0.0.1:9/x:1")
+        if isinstance(looked.value, NoAnswerError):
+            reason = Reason(code=NO_ANSWER, server="registry:127.0.0.1:9")
+            assert looked.value.reason == reason
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         fetch_base(
             BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET

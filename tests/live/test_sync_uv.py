@@ -224,13 +224,13 @@ def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, 
     index = publish(site, "/d", {name: body})
     preset = make(packages=["thing"])
     good = Entry(
-        "wheel",
-        f"wheels/{name}",
-        hashlib.sha256(body).hexdigest(),
-        len(body),
-        "index:default",
-        "thing",
-        "1.0",
+        kind="wheel",
+        path=f"wheels/{name}",
+        sha256=hashlib.sha256(body).hexdigest(),
+        size=len(body),
+        origin="index:default",
+        name="thing",
+        version="1.0",
     )
     assert resolver(tmp_path, index).locate(preset, [good]) == {
         good.path: f"{site.url}/d/files/{name}"

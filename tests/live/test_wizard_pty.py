@@ -114,14 +114,18 @@ def gapforge(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "GAPFORGE_ROOT": str(place),
         "GAPFORGE_LANG": "en",
     }
-    argv = [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *words]
+    argv = [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *words]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def stand_in_artifacts(place: Path, made: preset.Preset) -> None:
     """artifacts/NAME with a lock for this very preset; the files are a few bytes each."""
     image = LockedImage(
-        "stand-in", "sha256:" + "1" * 64, "sha256:" + "2" * 64, made.os_id, made.os_version
+        reference="stand-in",
+        manifest_digest="sha256:" + "1" * 64,
+        config_digest="sha256:" + "2" * 64,
+        os_id=made.os_id,
+        os_version=made.os_version,
     )
     sources = tuple(
         samples.entry("tensorrt" if n == "tensorrt" else "source", f"sources/{n}.tar", name=n)
@@ -130,10 +134,10 @@ def stand_in_artifacts(place: Path, made: preset.Preset) -> None:
     whole = samples.lock(made)
     entries = tuple(e for e in whole.entries if e.kind != "source") + sources
     lock = Lock(
-        made.name,
-        made.sha256,
-        {"builder": image, "runtime": image},
-        tuple(sorted(entries, key=lambda e: e.path)),
+        preset=made.name,
+        preset_sha256=made.sha256,
+        images={"builder": image, "runtime": image},
+        entries=tuple(sorted(entries, key=lambda e: e.path)),
     )
     samples.lay_artifacts(place / "artifacts" / made.name, lock)
 

@@ -1,6 +1,6 @@
-"""Every way gapforge can fail on purpose: a reason, what to do next, and an exit code no other cause has.
+"""The errors that gapforge raises, each class with an exit code and a cause of its own.
 
-Modules raise these; only ``gapforge.cli`` prints them and exits.
+Only ``gapforge.cli`` prints them and exits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gapforge.base.i18n import N_, _
 from gapforge.base.text import printable
 
-# What begins a message, what begins its next step, and what parts a fault from what would be right: Korean, English.
+# The labels of a rendered error: its message, its hint, and the expected value of a fault.
 ERROR = N_("error: ")
 NEXT = N_("next: ")
 EXPECTED = N_("; expected ")
@@ -19,26 +19,27 @@ EXPECTED = N_("; expected ")
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong: where it is, what was found, and what would be right instead."""
+    """One thing that is wrong: the file or key, what was found, and the expected value or ""."""
 
     where: str
     problem: str
     expected: str = ""
 
     def lines(self) -> str:
-        """The fault as two indented lines for a terminal. Its texts may come from a stick that anybody has touched."""
+        """Return the fault as two indented lines, with control characters escaped."""
         tail = f"{_(EXPECTED)}{self.expected}" if self.expected else ""
         return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
 
     def to_json(self) -> dict[str, str]:
+        """Return the fault in JSON types."""
         return {"where": self.where, "problem": self.problem, "expected": self.expected}
 
 
 class GapforgeError(Exception):
-    """Base of all expected failures.
+    """The base class of all expected failures.
 
-    ``hint`` is the next thing to do, preferably a command that works where the user is (often with no
-    network). ``faults`` lists every fault found, never just the first.
+    ``hint`` is the next step, preferably a command that works on this machine, often without a
+    network. ``faults`` lists every fault that was found, not only the first.
     """
 
     exit_code = 1
@@ -51,7 +52,7 @@ class GapforgeError(Exception):
         self.faults = tuple(faults)
 
     def render(self) -> str:
-        """The whole message for a terminal."""
+        """Return the message, its faults and its hint for a terminal."""
         parts = [f"{_(ERROR)}{self.message}"]
         parts += [fault.lines() for fault in self.faults]
         if self.hint:
@@ -59,6 +60,7 @@ class GapforgeError(Exception):
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, object]:
+        """Return the error in JSON types, under the keys that every verb with ``--json`` uses."""
         return {
             "error": self.cause,
             "exit_code": self.exit_code,
@@ -69,35 +71,35 @@ class GapforgeError(Exception):
 
 
 class InternalError(GapforgeError):
-    """A bug in gapforge. The traceback goes into a file, not to the user."""
+    """A bug in gapforge. The traceback is written to a file."""
 
 
 class UsageError(GapforgeError):
-    """A flag, argument or GAPFORGE_* variable is missing or means nothing."""
+    """A flag, an argument or a GAPFORGE_* variable is missing or invalid."""
 
     exit_code, cause = 2, "usage"
 
 
 class PresetError(GapforgeError):
-    """A preset (or catalog) cannot be read or says something that is not allowed."""
+    """A preset or the catalog is unreadable or invalid."""
 
     exit_code, cause = 3, "preset"
 
 
 class LockError(GapforgeError):
-    """The lock is missing, unreadable, or belongs to another state of the preset."""
+    """The lock is missing, unreadable, or was made from another version of the preset."""
 
     exit_code, cause = 4, "lock"
 
 
 class VerifyError(GapforgeError):
-    """Artifacts are missing, extra, changed or cut short."""
+    """Artifacts are missing, unexpected, changed or truncated."""
 
     exit_code, cause = 5, "verify"
 
 
 class FetchError(GapforgeError):
-    """A download failed: no server answered, or the bytes are not the expected ones."""
+    """A download failed: no server answered, or the checksum does not match."""
 
     exit_code, cause = 6, "fetch"
 
@@ -109,19 +111,19 @@ class ResolveError(GapforgeError):
 
 
 class GatedError(GapforgeError):
-    """A file must be downloaded by a person (login-gated); give it with ``--from DIR``."""
+    """A file must be downloaded by a person, because it needs a login; see ``--from DIR``."""
 
     exit_code, cause = 8, "gated"
 
 
 class CompatibilityError(GapforgeError):
-    """The chosen versions cannot work together."""
+    """The chosen versions are incompatible."""
 
     exit_code, cause = 9, "compatibility"
 
 
 class EngineError(GapforgeError):
-    """No usable engine, or it cannot be reached."""
+    """There is no usable engine, or it cannot be reached."""
 
     exit_code, cause = 10, "engine"
 
@@ -133,7 +135,7 @@ class BuildError(GapforgeError):
 
 
 class SmokeError(GapforgeError):
-    """The finished image does not pass its components' checks; it was not tagged."""
+    """The finished image fails a smoke check. It was not tagged."""
 
     exit_code, cause = 12, "smoke"
 
@@ -151,13 +153,13 @@ class SecretError(GapforgeError):
 
 
 class StorageError(GapforgeError):
-    """The disk is full, read-only, or a folder is not ours to change."""
+    """The disk is full or read-only, or a folder was not made by gapforge."""
 
     exit_code, cause = 15, "storage"
 
 
 class LintError(GapforgeError):
-    """The Dockerfile would reach the network."""
+    """The Dockerfile would use the network."""
 
     exit_code, cause = 16, "lint"
 
@@ -175,57 +177,33 @@ class TargetError(GapforgeError):
 
 
 class BusyError(GapforgeError):
-    """Another gapforge holds the same folder."""
+    """Another gapforge process holds the lock of the same folder."""
 
     exit_code, cause = 19, "busy"
 
 
 class NotReadyError(GapforgeError):
-    """``doctor`` found something that would make a build here fail."""
+    """``doctor`` found a reason why a build on this machine would fail."""
 
     exit_code, cause = 20, "not-ready"
 
 
 class BundleError(GapforgeError):
-    """A bundle cannot be packed, or what was carried is not all of it, or not as it was packed."""
+    """A bundle cannot be packed, or it is incomplete or damaged."""
 
     exit_code, cause = 21, "bundle"
 
 
 class TrustError(GapforgeError):
-    """What was carried is not signed by a trusted signer, was altered after that, or is older than what is here."""
+    """A trusted signature is missing or invalid, or rollback protection refuses a bundle."""
 
     exit_code, cause = 22, "trust"
 
 
 class Interrupted(GapforgeError):
-    """The user quit, or pressed Ctrl-C. Nothing half-written is left."""
+    """The user quit or pressed Ctrl-C. No partly written file is left."""
 
     exit_code, cause = 130, "interrupted"
 
 
-ERROR_CLASSES: tuple[type[GapforgeError], ...] = (
-    InternalError,
-    UsageError,
-    PresetError,
-    LockError,
-    VerifyError,
-    FetchError,
-    ResolveError,
-    GatedError,
-    CompatibilityError,
-    EngineError,
-    BuildError,
-    SmokeError,
-    SourceError,
-    SecretError,
-    StorageError,
-    LintError,
-    ToolError,
-    TargetError,
-    BusyError,
-    NotReadyError,
-    BundleError,
-    TrustError,
-    Interrupted,
-)
+ERROR_CLASSES: tuple[type[GapforgeError], ...] = tuple(GapforgeError.__subclasses__())

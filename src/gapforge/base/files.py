@@ -1,4 +1,4 @@
-"""Careful ways to touch files: rooted paths, atomic writes, hashes, folders that carry our marker."""
+"""Rooted paths, atomic writes, checksums, marked folders, lock files and clear storage errors."""
 
 from __future__ import annotations
 
@@ -14,47 +14,39 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from gapforge.base.errors import BusyError, StorageError
 from gapforge.base.i18n import N_, _
-from gapforge.base.parallel import go_on, on_all_cores
+from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.base.system_errors import os_says
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
-MARKER = ".gapforge-folder"  # a folder that holds this file is ours to delete
-_SYNCS = 16  # files that are synced at a time: the disk is asked once for all that wait for it
-_SYNCFS = {
-    "ext2",
-    "ext3",
-    "ext4",
-    "xfs",
-    "f2fs",
-    "vfat",
-    "exfat",
-    "tmpfs",
-}  # FUSE, say, would not reach the disk
+MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
+_SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
+# File systems whose syncfs() reaches the disk. That of FUSE, for example, does not.
+_SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~:@=-]*")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
 def unsafe_path_reason(path: str) -> str:
-    """Why a relative path out of a preset, lock, archive or bundle may not be used; "" when it may."""
+    """Return why a relative path from an untrusted file is unsafe, or "" if it is safe."""
     if not path or _NOT_IN_PATHS.search(path):
-        return _("is empty or holds a control character or backslash")
+        return _("empty, or contains a control character or a backslash")
     pure = PurePosixPath(path)
     if pure.is_absolute():
-        return _("is absolute; it must stay inside its folder")
+        return _("an absolute path; expected a path inside the folder")
     if ".." in path.split("/"):
-        return _("holds '..'; it must stay inside its folder")
+        return _("contains '..'; expected a path inside the folder")
     return ""
 
 
 def inside(root: Path, relative: str) -> Path:
-    """``root/relative``, or StorageError when it would leave ``root`` (by ``..``, absolute, or a symlink)."""
+    """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
     reason = unsafe_path_reason(relative)
     target = root / relative
     if not reason:
@@ -64,23 +56,21 @@ def inside(root: Path, relative: str) -> Path:
             reason = _("leads outside {root} through a symbolic link", root=root)
     if reason:
         raise StorageError(
-            _(
-                "unsafe path {relative!r} under {root}: it {reason}",
-                relative=relative,
-                root=root,
-                reason=reason,
-            )
+            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason)
         )
     return target
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """A small file that others may have put there. Raises ValueError saying why for a link, pipe, device or a file of
-    more than ``most`` bytes, OSError as the system says it."""
+    """Return the content of a small file from an untrusted place.
+
+    Raises ValueError with the reason for a link, pipe or device and for a file of more than
+    ``most`` bytes, and OSError.
+    """
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         raise ValueError(_("is a symbolic link, not a file"))
-    if not stat.S_ISREG(mode):  # to open a device or pipe may do something already
+    if not stat.S_ISREG(mode):  # opening a device or a pipe can have effects of its own
         raise ValueError(_("is not a regular file"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
@@ -95,7 +85,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """The file's SHA-256 in lower-case hex; ``on_bytes`` is told of each chunk's length in bytes."""
+    """Return the file's SHA-256 in lower-case hex. ``on_bytes`` gets the size of each chunk."""
     with open(path, "rb", buffering=0) as file:
         return sha256_open(file, on_bytes)
 
@@ -103,12 +93,12 @@ def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 def sha256_open(
     file: io.RawIOBase | io.FileIO, on_bytes: Callable[[int], None] | None = None
 ) -> str:
-    """SHA-256 of what is left to read of an unbuffered binary file, in lower-case hex."""
+    """Return the SHA-256 of an unbuffered binary file from its position on, in lower-case hex."""
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
     while count := file.readinto(buffer):
-        go_on()
+        raise_if_stopped()
         digest.update(view[:count])
         if on_bytes is not None:
             on_bytes(count)
@@ -116,28 +106,29 @@ def sha256_open(
 
 
 def sha256_bytes(data: bytes) -> str:
-    """SHA-256 of ``data`` in lower-case hex."""
+    """Return the SHA-256 of ``data`` in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def content_mtime(sha256: str) -> int:
-    """The modification time (seconds) that a file of this content gets in a context.
+    """Return the modification time, in seconds, of a file with this content in a build context.
 
-    BuildKit does not look into a file whose size and time are unchanged, so different bytes must not look alike.
+    BuildKit does not read a file again whose size and time are unchanged, so the time depends on
+    the content.
     """
     return 10**9 + int(sha256[:8], 16) % (5 * 10**8)
 
 
 def canonical_json(value: Any) -> str:
-    """JSON text that is the same for the same value: sorted keys, two spaces, UTF-8 kept, newline at the end."""
+    """Return the one JSON text of ``value``: sorted keys, indented, UTF-8, with a newline."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 @contextmanager
 def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """A file to write that becomes ``target`` only when the block ends without an error.
+    """Open a file that is renamed to ``target`` when the block ends without an error.
 
-    The bytes are flushed to disk before the rename, and the temporary file is removed on any failure.
+    The bytes are flushed to disk before the rename. On any failure the temporary file is removed.
     Raises StorageError for a full or read-only disk.
     """
     with storage_errors(target):
@@ -167,34 +158,36 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def remove_litter(target: Path) -> None:
-    """Remove what killed runs were writing beside ``target`` with ``atomic_file``."""
+    """Remove the temporary files that killed runs of ``atomic_file`` left beside ``target``."""
     with storage_errors(target):
         for litter in target.parent.glob(f".{target.name}.*.tmp"):
             litter.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
-    """How many bytes this user may still write on the disk of an existing folder."""
+    """Return how many bytes this user can still write on the disk of an existing folder."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 
 
 _DENIED = N_("permission denied")
-_SILENT = N_("the disk does not answer (input/output error)")
+_UNRESPONSIVE = N_("the disk does not respond (input/output error)")
 _REASONS = {
     errno.ENOSPC: N_("the disk is full"),
     errno.EDQUOT: N_("the disk quota is used up"),
     errno.EROFS: N_("the file system is read-only"),
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
-    errno.EFBIG: N_("the file is larger than this file system takes (FAT32 ends at 4 GiB)"),
-    errno.EIO: _SILENT,
-    errno.EREMOTEIO: _SILENT,
-    errno.EISDIR: N_("a folder is where a file should be"),
-    errno.ENOTDIR: N_("a file is where a folder should be"),
+    errno.EFBIG: N_(
+        "the file system does not support files of this size (the limit of FAT32 is 4 GiB)"
+    ),
+    errno.EIO: _UNRESPONSIVE,
+    errno.EREMOTEIO: _UNRESPONSIVE,
+    errno.EISDIR: N_("there is a folder where a file should be"),
+    errno.ENOTDIR: N_("there is a file where a folder should be"),
 }
-# A disk that was pulled out: what the kernel's block layer, its FUSE (ECONNABORTED for the call that was under way,
-# ENOTCONN for those after it) and network file systems say.
+# Errors of the block layer, FUSE (ECONNABORTED for the pending call, ENOTCONN for later ones) and
+# network file systems after a disk was unplugged.
 _GONE = frozenset(
     {
         errno.ENODEV,
@@ -211,56 +204,58 @@ _GONE = frozenset(
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether this says that the disk itself went away, rather than that something on it is wrong."""
+    """Return whether the error means that the disk itself was removed."""
     return error.errno in _GONE
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a disk into one clear StorageError that names ``path``.
+    """Raise errors of the disk in the block as StorageError with ``path``.
 
-    What names a file of its own (it does not exist, say) and what a network connection says stay what they are.
+    Other errors that name a file, such as FileNotFoundError, and errors of network connections pass
+    unchanged.
     """
     try:
         yield
     except OSError as error:
         number = error.errno or 0
-        # read(), write() and fsync() name no file.
-        ours = error.filename is None and not isinstance(error, ConnectionError)
-        if number not in _GONE and number not in _REASONS and not ours:
+        # Errors of read(), write() and fsync() name no file.
+        of_block = error.filename is None and not isinstance(error, ConnectionError)
+        if number not in _GONE and number not in _REASONS and not of_block:
             raise
         raise storage_error(error, path) from error
 
 
 def storage_error(error: OSError, path: Path | None = None) -> StorageError:
-    """What the operating system says about ``path`` (else the file that it names itself), and what to do about it."""
+    """Return a StorageError with a hint for ``path``, or for the file that ``error`` names."""
     number = error.errno or 0
     where = str(path or error.filename or _("input/output"))
     if number in _GONE:
-        reason = _("the disk is gone")
+        reason = _("the disk was removed")
     else:
         reason = _(_REASONS[number]) if number in _REASONS else os_says(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
         hint = _(
-            "make room (df -h {parent}), then run the same command again; finished work is kept",
-            parent=Path(where).parent,
+            "free disk space (df -h {folder}) and run the same command again; "
+            "finished work is kept",
+            folder=Path(where).parent,
         )
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
         hint = _(
-            "plug it in again or take another, then run the same command again; finished "
-            "work is kept"
+            "plug the disk in again or use another one, and run the same command again; "
+            "finished work is kept"
         )
     elif number == errno.EFBIG:
-        hint = _("take another disk; pack makes volumes that FAT32 takes with --volume-size fat32")
+        hint = _("use another disk; for FAT32, pack the volumes with --volume-size fat32")
     return StorageError(f"{where}: {reason}", hint=hint)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
-    """Make ``target`` the same bytes as ``source`` atomically; True when it is a hard link, False for a copy.
+    """Replace ``target`` atomically with a hard link to ``source``, or with a copy of it.
 
-    An existing ``target`` is replaced. Copies are made where the file system has no hard links or they
-    would cross devices.
+    Returns whether it is a hard link. Copies are made across devices and on file systems without
+    hard links.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -283,9 +278,8 @@ def link_or_copy(source: Path, target: Path) -> bool:
                 shutil.copystat(source, temporary)
                 linked = False
             os.replace(temporary, target)
-            temporary.unlink(
-                missing_ok=True
-            )  # rename() of two links to one inode leaves both names
+            # rename() does nothing when both names are links to one inode.
+            temporary.unlink(missing_ok=True)
             return linked
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -293,9 +287,9 @@ def link_or_copy(source: Path, target: Path) -> bool:
 
 
 def mark_folder(folder: Path, purpose: str) -> Path:
-    """Create ``folder`` (if needed) and put our marker in it, so that we may delete it later.
+    """Create ``folder`` if needed and put the marker in it, so that gapforge may delete it later.
 
-    An existing folder that has content but no marker is refused with StorageError.
+    Raises StorageError for an existing folder with content but without the marker.
     """
     with storage_errors(folder / MARKER):
         folder.mkdir(parents=True, exist_ok=True)
@@ -305,8 +299,8 @@ def mark_folder(folder: Path, purpose: str) -> Path:
                 raise StorageError(
                     _("{folder} exists, is not empty and was not made by gapforge", folder=folder),
                     hint=_(
-                        "move it away, or choose another place; then run the same "
-                        "command again (ls -la {folder})",
+                        "ls -la {folder}; move the folder away or choose another place, "
+                        "and run the same command again",
                         folder=folder,
                     ),
                 )
@@ -315,9 +309,10 @@ def mark_folder(folder: Path, purpose: str) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that carries our marker; StorageError for any other, nothing for one that is not there.
+    """Delete a folder that contains the marker, or an empty one. Do nothing if it does not exist.
 
-    One that is empty goes too: killed just before it got its marker, or just after that was removed.
+    A run that was killed right before creating or after removing the marker leaves an empty folder.
+    Raises StorageError for any other folder.
     """
     if not folder.exists():
         return
@@ -328,13 +323,13 @@ def remove_folder(folder: Path) -> None:
     if folder.is_symlink() or not (folder / MARKER).is_file():
         raise StorageError(
             _(
-                "{folder} does not carry {marker}; gapforge deletes only its own folders",
+                "{folder}: no {marker} in it; gapforge deletes only folders that it made itself",
                 folder=folder,
                 marker=MARKER,
             )
         )
     with storage_errors(folder):
-        # The marker goes last, so that an interrupted removal can be taken up again.
+        # The marker is removed last, so that an interrupted removal can be repeated.
         for entry in sorted(folder.iterdir()):
             if entry.name == MARKER:
                 continue
@@ -348,9 +343,10 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(lock_file: Path, what: str) -> Iterator[None]:
-    """Hold ``lock_file`` while the block runs; BusyError at once when another process holds it.
+    """Lock ``lock_file`` during the block. Raise BusyError at once if another process has it.
 
-    The lock ends with the process, however it ends, so a killed run never blocks the next one.
+    The system releases the lock when the process ends in any way, so a killed run never blocks the
+    next one.
     """
     with storage_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
@@ -360,8 +356,8 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                _("another gapforge is at work: {what}", what=what),
-                hint=_("wait for it to end, then run the same command again"),
+                _("another gapforge process is running: {what}", what=what),
+                hint=_("wait until it ends, and run the same command again"),
             ) from None
         yield
     finally:
@@ -369,11 +365,12 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
 
 
 def sync_files(files: Sequence[Path]) -> None:
-    """All bytes of these files, which lie in one folder, are on the disk after this.
+    """Flush the bytes of all these files, which are in one folder, to the disk.
 
-    Where that is as good, the file system is asked once for all of them: each fsync() waits for the disk anew.
+    One syncfs() replaces the calls of fsync(), each of which waits for the disk, where it gives the
+    same guarantee.
     """
-    if len(files) > 1 and _one_sync_will_do(files[0].parent) and _syncfs(files[0].parent):
+    if len(files) > 1 and _syncfs_suffices(files[0].parent) and _syncfs(files[0].parent):
         return
     on_all_cores(_sync_file, files, _SYNCS)
 
@@ -384,7 +381,7 @@ def _sync_file(path: Path) -> None:
 
 
 def _syncfs(folder: Path) -> bool:
-    """Whether syncfs() is there and says that all is on the disk."""
+    """Call syncfs() and return whether it exists and succeeded."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return bool(ctypes.CDLL(None).syncfs(handle) == 0)
@@ -394,35 +391,30 @@ def _syncfs(folder: Path) -> bool:
         os.close(handle)
 
 
-def _one_sync_will_do(folder: Path) -> bool:
-    """Whether syncfs() promises here what fsync() does: it tells of errors (Linux 5.8), and the disk's own cache counts."""
+def _syncfs_suffices(folder: Path) -> bool:
+    """Return whether syncfs() guarantees here what fsync() does.
+
+    It reports write errors since Linux 5.8, and flushes the disk's own cache on the file systems in
+    ``_SYNCFS``.
+    """
     if [int(part) for part in re.findall(r"\d+", os.uname().release)[:2]] < [5, 8]:
         return False
     device = folder.stat().st_dev
     try:
-        mounts = [
-            line.split()
-            for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-        ]
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
-    mine = {
-        words[words.index("-") + 1]
-        for words in mounts
-        if words[2] == f"{os.major(device)}:{os.minor(device)}"
-    }
-    return bool(mine) and mine <= _SYNCFS
+    number = f"{os.major(device)}:{os.minor(device)}"
+    types = {words[words.index("-") + 1] for words in map(str.split, mounts) if words[2] == number}
+    return bool(types) and types <= _SYNCFS
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut; quietly nothing where the file system cannot."""
+    """Flush renames in ``folder`` to the disk, if the file system supports that."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return
-    try:
+    with suppress(OSError):
         os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    os.close(handle)

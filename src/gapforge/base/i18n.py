@@ -1,4 +1,4 @@
-"""Messages in the reader's language: English in the code, Korean from a gettext catalogue."""
+"""Translate messages: English in the code, Korean from a gettext catalogue."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 
 CATALOGUE = Path("locale", "ko", "LC_MESSAGES", "gapforge.mo")
 _FORMATTER = string.Formatter()
-# Korean particles as a translation writes them: the form after a final consonant, the form after a vowel. The source
-# holds no Hangul, hence the escapes.
+# Korean particles as a translation writes them: the form after a final consonant, the form after a
+# vowel. The source holds no Hangul, hence the escapes.
 _PARTICLES = {
     "\uc744(\ub97c)": ("\uc744", "\ub97c"),  # eul/reul
     "\uc774(\uac00)": ("\uc774", "\uac00"),  # i/ga
@@ -36,24 +36,24 @@ _forced: ContextVar[str] = ContextVar("gapforge_language", default="")
 
 
 class Message(str):
-    """A text for a reader that still knows what it was made of: the English template and the values in it."""
+    """A translated text with its English template ``id`` and the ``values`` in it."""
 
     id: str
     values: Mapping[str, object]
 
     def __new__(cls, text: str, template: str, values: Mapping[str, object]) -> Message:
-        """Make the message ``text`` of an English ``template`` and its ``values``."""
+        """Make a message from its text, its English template and its values."""
         made = super().__new__(cls, text)
         made.id, made.values = template, values
         return made
 
     def __getnewargs__(self) -> tuple[str, str, Mapping[str, object]]:  # type: ignore[override]
-        """Return what copies and pickles are made of."""
+        """Return the arguments of ``__new__`` for copies and pickles."""
         return str(self), self.id, self.values
 
 
 def language(environ: Mapping[str, str] | None = None) -> str:
-    """Return "ko" or "en": GAPFORGE_LANG decides, then LC_ALL, LC_MESSAGES and LANG, the first that is set."""
+    """Return "ko" or "en" by the first set of GAPFORGE_LANG, LC_ALL, LC_MESSAGES and LANG."""
     env = os.environ if environ is None else environ
     for key in ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         value = env.get(key, "").strip().lower()
@@ -63,8 +63,8 @@ def language(environ: Mapping[str, str] | None = None) -> str:
 
 
 @contextmanager
-def speaking(chosen: str) -> Iterator[None]:
-    """Make messages in the language ``chosen``, "ko" or "en", whatever the environment asks for."""
+def use_language(chosen: str) -> Iterator[None]:
+    """Translate to ``chosen``, "ko" or "en", during the block, whatever the environment says."""
     before = _forced.set(chosen)
     try:
         yield
@@ -73,69 +73,81 @@ def speaking(chosen: str) -> Iterator[None]:
 
 
 def _(message: str, /, **values: object) -> str:
-    """Return ``message`` in the reader's language, a Message, with ``values`` in the places that it names.
+    """Return ``message`` as a Message of the reader's language with ``values`` in its placeholders.
 
-    Without any values the text stays as it is: its braces are braces.
+    Without values the braces of the text stay as they are.
     """
     text = _catalogue().gettext(message) if message else ""
     return Message(_filled(text, values) if values else text, message, values)
 
 
 def ngettext(one: str, many: str, count: int, /, **values: object) -> str:
-    """Return ``one`` or ``many`` in the reader's language, as ``count`` asks; ``{count}`` stands for it."""
+    """Return ``one`` or ``many`` as ``_`` does, depending on ``count``, which is also a value."""
     text = _catalogue().ngettext(one, many, count)
     values = {"count": count, **values}
     return Message(_filled(text, values), one, values)
 
 
 def pgettext(context: str, message: str, /, **values: object) -> str:
-    """Return ``message`` as ``_`` does, where it means something else than in other places: ``context`` says what."""
+    """Return ``message`` as ``_`` does. ``context`` distinguishes it from equal texts elsewhere."""
     text = _catalogue().pgettext(context, message)
     return Message(_filled(text, values) if values else text, message, values)
 
 
 def template(text: str) -> str:
-    """Return the English template that ``text`` was made of, the same in every language; ``text`` itself if none."""
+    """Return the English template of a Message, and any other text as it is."""
     return text.id if isinstance(text, Message) else text
 
 
 def N_(message: str) -> str:  # noqa: N802 - gettext's own name
-    """Return ``message``, which is thereby in the catalogue and translated later, by ``_(CONSTANT)``."""
+    """Mark a constant for the catalogue. It is translated at its use, by ``_(CONSTANT)``."""
     return message
 
 
 def spellings(message: str) -> tuple[str, ...]:
-    """Return ``message`` as it is in each language, for what reads a text that some gapforge has written."""
+    """Return ``message`` in each language."""
     return tuple(dict.fromkeys((_korean().gettext(message), message)))
 
 
+class Localized(str):
+    """A text from data in both languages: shown in the reader's, both kept for documents."""
+
+    ko: str
+    en: str
+
+
 def localized(*, ko: str, en: str) -> str:
-    """Return the one of two texts, read from data that has both, that the reader's language asks for."""
-    return ko if _asked() == "ko" else en
+    """Return the one of two texts, from data in both languages, that the reader understands."""
+    text = Localized(ko if _asked() == "ko" else en)
+    text.ko, text.en = ko, en
+    return text
 
 
 def in_both_languages(message: str, **values: object) -> dict[str, str]:
-    """Return ``message`` in Korean and in English, for documents that hold both: {"ko": …, "en": …}."""
+    """Return ``message`` in both languages, for documents: {"ko": …, "en": …}."""
     made = {}
     for chosen in ("ko", "en"):
-        with speaking(chosen):
-            values_then = {name: _again(value) for name, value in values.items()}
-            made[chosen] = str(_(message, **values_then))
+        with use_language(chosen):
+            made[chosen] = str(_(message, **_translated_again(values)))
     return made
 
 
 def rendered_in_both(text: str) -> dict[str, str]:
-    """Return a Message, made before, in Korean and in English. A plain text is the same in both."""
+    """Return a Message in both languages. A plain text is the same in both."""
     if isinstance(text, Message):
         return in_both_languages(text.id, **text.values)
     return {"ko": text, "en": text}
 
 
-def _again(value: object) -> object:
-    """Return ``value``, translated once more if it is a Message."""
-    if not isinstance(value, Message):
-        return value
-    return _(value.id, **{name: _again(inner) for name, inner in value.values.items()})
+def _translated_again(values: Mapping[str, object]) -> dict[str, object]:
+    """Return ``values`` with every Message and Localized text in them translated once more."""
+    again: dict[str, object] = dict(values)
+    for name, value in values.items():
+        if isinstance(value, Message):
+            again[name] = _(value.id, **_translated_again(value.values))
+        elif isinstance(value, Localized):
+            again[name] = localized(ko=value.ko, en=value.en)
+    return again
 
 
 def _asked() -> str:
@@ -153,15 +165,15 @@ def _english() -> library.NullTranslations:
 
 @functools.cache
 def _korean() -> library.NullTranslations:
-    """Return the Korean catalogue, or the English of the code where there is none."""
+    """Return the Korean catalogue, or none, which means English, if there is no file."""
     data = catalogue_bytes()
     return library.GNUTranslations(io.BytesIO(data)) if data else _english()
 
 
 def catalogue_bytes() -> bytes:
-    """Return the compiled Korean catalogue, b"" where there is none. Works inside a zip archive too."""
+    """Return the compiled Korean catalogue, also from a zip archive, or b"" without one."""
     loader: Any = __spec__.loader
-    for parent in (3, 2):  # of a checkout, whose package is in src; of an archive
+    for parent in (3, 2):  # in a checkout, where the package is in src, and in an archive
         try:
             data: bytes = loader.get_data(str(Path(__file__).parents[parent] / CATALOGUE))
         except OSError:
@@ -171,7 +183,7 @@ def catalogue_bytes() -> bytes:
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> str:
-    """Return ``template`` with ``values`` in its places and with the particles that they ask for."""
+    """Fill ``template`` with ``values`` and the forms of the particles that fit them."""
     text = ""
     for literal, name, spec, conversion in _FORMATTER.parse(template):
         text = _with_particles(text, literal)
@@ -183,7 +195,7 @@ def _filled(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _with_particles(before: str, literal: str) -> str:
-    """Return ``before`` followed by ``literal``, with each particle in the form that the text before it asks for."""
+    """Append ``literal`` to ``before``, with each particle in the form that fits."""
     start = 0
     for match in _PARTICLE.finditer(literal):
         before += literal[start : match.start()]
@@ -193,15 +205,13 @@ def _with_particles(before: str, literal: str) -> str:
 
 
 def _particle(text: str, with_final: str, without_final: str) -> str:
-    """Return the form that follows the last letter or digit of ``text``; digits are read as Korean numbers."""
+    """Return the form after the last letter or digit of ``text``, read in Korean."""
     last = next((char for char in reversed(text) if char.isalnum()), "")
     if _FIRST_SYLLABLE <= last <= _LAST_SYLLABLE:
         sound = (ord(last) - ord(_FIRST_SYLLABLE)) % 28
         final, liquid = sound != 0, sound == 8
     else:
         final, liquid = last in "013678" or last.lower() in "lmn", last in ("1", "7", "8", "l", "L")
-    return (
-        with_final
-        if final and not (liquid and with_final == _PARTICLES["(\uc73c)\ub85c"][0])
-        else without_final
-    )
+    if liquid and without_final == "\ub85c":  # "ro" follows the consonant l as it does a vowel
+        return without_final
+    return with_final if final else without_final

@@ -1,4 +1,7 @@
-"""Work for all cores: hashing, reading and writing release Python's lock, so threads are enough."""
+"""Run work on all cores with threads.
+
+Threads suffice, because hashing, reading and writing release Python's global interpreter lock.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,40 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Mine(threading.local):
+class _ThreadState(threading.local):
     stop: threading.Event | None = None
 
 
-_mine = _Mine()
+_thread = _ThreadState()
 
 
 class Stopped(Exception):
-    """Raised by ``go_on``; it never leaves ``on_all_cores``, which raises what stopped the work."""
+    """Ends the work of one thread. ``on_all_cores`` catches it and raises the first error."""
 
 
-def go_on() -> None:
-    """To be called now and then by work that takes long: ends it when other work has failed, or a person has had enough."""
-    if _mine.stop is not None and _mine.stop.is_set():
+def raise_if_stopped() -> None:
+    """Raise Stopped in a thread of ``on_all_cores`` whose other work has failed or was interrupted.
+
+    Long-running work calls this regularly.
+    """
+    if _thread.stop is not None and _thread.stop.is_set():
         raise Stopped
 
 
 def on_all_cores(
     work: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0
 ) -> list[Result]:
-    """What ``work`` gives for each item, begun in the items' order on ``jobs`` threads (0: as many as cores).
+    """Run ``work`` on each item with ``jobs`` threads (0: one per core). Return the results.
 
-    The first exception ends it, after what is at work (see ``go_on``). Unlike ``Executor.map`` it makes no object for each item that
-    waits: a future takes more memory than most items.
+    The first exception stops all threads (see ``raise_if_stopped``) and is raised. Unlike
+    ``Executor.map`` this makes no future per item: a future takes more memory than most items.
     """
     results: dict[int, Result] = {}
-    numbers = iter(range(len(items)))  # shared: each thread takes the next one
+    numbers = iter(range(len(items)))  # shared by the threads: each takes the next one
     stop = threading.Event()
 
-    def share() -> None:
-        _mine.stop = stop
+    def take_items() -> None:
+        _thread.stop = stop
         try:
             for number in numbers:
                 if stop.is_set():
@@ -59,7 +65,7 @@ def on_all_cores(
         return []
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for future in [pool.submit(share) for _ in range(threads)]:
+            for future in [pool.submit(take_items) for _ in range(threads)]:
                 future.result()
         except BaseException:
             stop.set()

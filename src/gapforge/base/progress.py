@@ -1,4 +1,4 @@
-"""Progress that people can read: a live line at a terminal, a plain line at intervals elsewhere."""
+"""Show progress: a live line at a terminal, a plain line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gapforge.base.i18n import _, pgettext
 from gapforge.base.text import pad, width
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
-PLAIN_INTERVAL = 10.0  # seconds between lines where there is none
+PLAIN_INTERVAL = 10.0  # seconds between lines without a terminal
 LIVE_COLUMNS = 118
 
 
 def human_bytes(count: float) -> str:
-    """``count`` bytes as "1.5 GB" (decimal units, as disks and networks are sold)."""
+    """Return a number of bytes as "1.5 GB", in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -25,10 +25,10 @@ def human_bytes(count: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Seconds as "45 s", "3 min 05 s" or "2 h 10 min", in the reader's language."""
+    """Return seconds as "45 s", "3 min 05 s" or "2 h 10 min"."""
     whole = max(0, round(seconds))
     if whole < 60:
-        return _("{whole} s", whole=whole)
+        return _("{seconds} s", seconds=whole)
     if whole < 3600:
         return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
     hours, minutes = whole // 3600, whole % 3600 // 60
@@ -36,9 +36,9 @@ def human_time(seconds: float) -> str:
 
 
 class Progress:
-    """Counts bytes towards a total (0 when unknown) and shows rate and time left on ``out`` (stderr).
+    """Counts bytes and shows rate and remaining time on ``out``, by default standard error.
 
-    Thread-safe. ``note`` prints a full line without tearing the live one. Use as a context manager.
+    ``total`` is 0 if it is unknown. Thread-safe. Use it as a context manager.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Progress:
         self.close(failed=exc[0] is not None)
 
     def add(self, count: int, detail: str = "") -> None:
-        """``count`` more bytes are done; ``detail`` names what is at work now."""
+        """Count more bytes. ``detail`` names the current item."""
         with self._guard:
             self.done += count
             self.detail = detail or self.detail
@@ -69,7 +69,7 @@ class Progress:
                 self._show()
 
     def note(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line of its own, without damaging the live line."""
         with self._guard:
             if self.quiet:
                 return
@@ -77,7 +77,7 @@ class Progress:
             print(line, file=self.out, flush=True)
 
     def close(self, *, failed: bool = False) -> None:
-        """The last state, as a line that stays."""
+        """Print a last line with the size, time and rate of the whole work."""
         with self._guard:
             if self.quiet:
                 return
@@ -85,30 +85,24 @@ class Progress:
             seconds = time.monotonic() - self.start
             state = pgettext("progress", "stopped") if failed else _("done")
             rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
-            size, took = human_bytes(self.done), human_time(seconds)
-            print(
-                f"{self.what}: {state}, "
-                + _("{size} in {took}{rate}", size=size, took=took, rate=rate),
-                file=self.out,
-                flush=True,
-            )
+            size, duration = human_bytes(self.done), human_time(seconds)
+            work = _("{size} in {duration}{rate}", size=size, duration=duration, rate=rate)
+            print(f"{self.what}: {state}, {work}", file=self.out, flush=True)
             self.quiet = True
 
     def line(self) -> str:
-        """The current state as text."""
+        """Return the current state as text."""
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.done / seconds
         parts = [f"{self.what}: {human_bytes(self.done)}"]
-        known = (
-            bool(self.total) and self.total >= self.done
-        )  # more than the total came: it was never known
+        known = 0 < self.total >= self.done  # a total that was exceeded is wrong
         if known:
             total = human_bytes(self.total)
             parts[0] += _(" of {total}", total=total) + f" ({100 * self.done // self.total} %)"
         parts.append(f"{human_bytes(rate)}/s")
         if known and rate > 0:
-            left = human_time((self.total - self.done) / rate)
-            parts.append(_("{left} left", left=left))
+            remaining = human_time((self.total - self.done) / rate)
+            parts.append(_("{time} left", time=remaining))
         if self.detail:
             parts.append(self.detail)
         return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Where things are: the project folder and the places inside it."""
+"""Paths of the project folder and of the files and folders in it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gapforge.base.files import inside
 
 @dataclass(frozen=True)
 class Project:
-    """The project folder. ``artifacts`` may lie elsewhere (GAPFORGE_ARTIFACTS)."""
+    """The project folder. ``artifacts`` is ``root/artifacts`` or GAPFORGE_ARTIFACTS."""
 
     root: Path
     artifacts: Path
 
     @classmethod
     def find(cls) -> Project:
-        """The project that this copy of gapforge belongs to; GAPFORGE_ROOT and GAPFORGE_ARTIFACTS override."""
+        """Return the project of GAPFORGE_ROOT and GAPFORGE_ARTIFACTS, else of this checkout."""
         here = Path(__file__).resolve().parents[3]
         root = Path(os.environ.get("GAPFORGE_ROOT") or here).absolute()
         artifacts = os.environ.get("GAPFORGE_ARTIFACTS")
@@ -38,7 +38,7 @@ class Project:
 
     @property
     def dockerfile(self) -> Path:
-        """The Dockerfile template, with the marker lines that a plan fills in."""
+        """The Dockerfile template with the marker lines that a plan replaces."""
         return self.root / "Dockerfile"
 
     @property
@@ -51,7 +51,7 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """Working state that may be deleted at any time: contexts, private engine, tools."""
+        """Working state that may be deleted at any time: build contexts, private engine, tools."""
         return self.root / ".gapforge"
 
     def preset_file(self, name: str) -> Path:

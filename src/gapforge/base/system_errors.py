@@ -1,6 +1,7 @@
-"""What the operating system and Python's own parsers say is wrong with a file, in the reader's language.
+"""Translate the error texts of the operating system and of Python's parsers.
 
-They know English only: the C library is never told the reader's language, and a site may lack its translations.
+The C library and Python report them in English, because gapforge sets no locale and a site may have
+no translations.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 
 from gapforge.base.i18n import N_, _, language
 
+# Texts of OSError that a user of gapforge can meet.
 _SYSTEM = (
     N_("No such file or directory"),
     N_("Permission denied"),
@@ -42,7 +44,7 @@ _SYSTEM = (
     N_("Connection reset by peer"),
     N_("Connection timed out"),
 )
-# Of a text that is no JSON, without what it quotes after a colon.
+# Texts of JSONDecodeError, up to a colon.
 _JSON = (
     N_("Expecting value"),
     N_("Expecting property name enclosed in double quotes"),
@@ -60,34 +62,34 @@ _JSON = (
 
 
 def os_says(error: OSError) -> str:
-    """What the operating system says, without the file's name."""
+    """Return the reason of a system error, without the file's name."""
     return _(error.strerror or str(error))
 
 
 def unreadable(error: OSError) -> str:
-    """What is wrong with a file that the system does not let us read."""
+    """Return the problem of a file that cannot be read."""
     return _("cannot be read: {why}", why=os_says(error))
 
 
 def unlistable(error: OSError) -> str:
-    """What is wrong with a folder whose content the system does not tell."""
+    """Return the problem of a folder that cannot be listed."""
     return _("cannot be listed: {why}", why=os_says(error))
 
 
 def unexaminable(error: OSError) -> str:
-    """What is wrong with something of which the system does not even tell what it is."""
+    """Return the problem of a path whose type cannot be determined."""
     return _("cannot be examined: {why}", why=os_says(error))
 
 
 def json_says(error: json.JSONDecodeError) -> str:
-    """What is wrong with the text, without where."""
+    """Return what is wrong with a JSON text, without the position."""
     known = error.msg.partition(": ")[0]
-    said = _(known)
-    return said if said != known else error.msg
+    translated = _(known)
+    return translated if translated != known else error.msg
 
 
 def says(error: Exception) -> str:
-    """The whole of what an error of the system or of a parser says; any other speaks for itself."""
+    """Return the full text of an error, translated if the system or a parser raised it."""
     if language() == "en":
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -95,9 +97,9 @@ def says(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         why = json_says(error)
         return _(
-            "line {lineno}, column {colno}: {why}", lineno=error.lineno, colno=error.colno, why=why
+            "line {line}, column {column}: {why}", line=error.lineno, column=error.colno, why=why
         )
     if isinstance(error, UnicodeDecodeError):
         encoding = error.encoding.upper()
-        return _("is not {encoding} text (byte {start})", encoding=encoding, start=error.start)
+        return _("is not {encoding} text (byte {offset})", encoding=encoding, offset=error.start)
     return str(error)

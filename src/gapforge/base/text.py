@@ -1,4 +1,4 @@
-"""Messages in the reader's language: Korean where the environment asks for it, English otherwise."""
+"""Lay out text by terminal columns, escape it for a terminal, and format times."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import unicodedata
 
 
 def width(text: str) -> int:
-    """Return how many terminal columns ``text`` takes: Hangul and other wide characters count two, marks none."""
+    """Return the number of terminal columns of ``text``. Wide characters, as Hangul, take two."""
     return sum(_columns(char) for char in text)
 
 
 def pad(text: str, columns: int) -> str:
-    """Return ``text`` followed by as many spaces as fill ``columns`` terminal columns."""
+    """Return ``text`` with spaces appended up to ``columns`` terminal columns."""
     return text + " " * max(0, columns - width(text))
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """``text`` as lines of at most ``columns`` terminal columns, broken at blanks; a longer word stays whole."""
+    """Return ``text`` in lines of at most ``columns`` terminal columns, unless a word is longer."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -35,13 +35,12 @@ def _columns(char: str) -> int:
 
 
 def utc(seconds: float | None = None) -> str:
-    """A moment (seconds since 1970, now without any) as "2026-11-27T18:00:00Z"; such texts sort as the moments do."""
+    """Return a time in seconds since 1970, by default now, as "2026-11-27T18:00:00Z"."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with escapes for what must not reach a terminal or JSON: control characters, and the bytes of
-    file names that are no UTF-8."""
+    """Return ``text`` with control characters and undecodable bytes of file names escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text

@@ -22,12 +22,12 @@ from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
 from gapforge.bundle.companion_files import lock_signature_name, signature_name
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
-    PRESET_NAME,
     BundledPreset,
     Damaged,
     VolumeIdentity,
     describe_read_error,
 )
+from gapforge.model.names import PRESET_NAME
 from gapforge.trust import accepted_indexes, ssh_signatures
 from gapforge.trust.accepted_indexes import Accepted, Record
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,20 +15,16 @@ from gapforge.bundle.volume_format import MAX_OBJECT, BundledPreset, Part
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
+from gapforge.store import sha256sums
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 
-LOCK, SUMS = "lock.json", "SHA256SUMS"
+LOCK = "lock.json"
 
 
 def inventory_objects(file: Path) -> frozenset[str]:
     """Return the SHA-256 of all objects in an inventory. Raise VerifyError if it is not valid."""
     return frozenset(sha256 for sha256, _size in Inventory.read(file))
-
-
-def sha256sums(files: Mapping[str, str]) -> bytes:
-    """Return SHA256SUMS for a map of path to SHA-256, with the same bytes as sync writes."""
-    return "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()
 
 
 @dataclass
@@ -78,10 +74,10 @@ class Contents:
         folder = self.project.artifacts_of(lock.preset)
         files = {entry.path: entry.sha256 for entry in lock.entries}
         files[LOCK] = sha256_bytes(text)
-        sums = sha256sums(files)
+        sums = sha256sums.render(files)
         self.texts.update({sha256_bytes(data): data for data in (text, sums)})
         self.locks[files[LOCK]] = lock
-        for path, sha256 in [*files.items(), (SUMS, sha256_bytes(sums))]:
+        for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
             self._preset_of.setdefault(sha256, lock.preset)
             self._paths.setdefault(sha256, []).append(folder / path)
@@ -194,7 +190,7 @@ def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:
         raise LockError(
             _("{file} and {other} are not the same lock", file=own, other=committed), hint=hint
         )
-    if lock.render().encode() != text:
+    if text not in (lock.render().encode(), lock.render(version=1).encode()):
         raise LockError(
             _("{file} was edited: its text differs from what sync writes", file=file), hint=hint
         )

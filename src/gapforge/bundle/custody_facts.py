@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from gapforge import __version__
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import GapforgeError
 from gapforge.base.files import SHA256_HEX, sha256_bytes, sha256_file
 from gapforge.base.i18n import _
@@ -230,7 +230,7 @@ def _item(entry: Entry, lock: Lock, preset: Preset | None, state: str) -> Item:
         image = next((lock.images[role] for role in entry.roles if role in lock.images), None)
         origin = image.reference if image else entry.origin
     elif entry.origin == "url" and entry.urls:
-        origin = _without_secrets(entry.urls[0])
+        origin = without_credentials(entry.urls[0])
     return Item(
         kind=entry.kind,
         name=name,
@@ -243,12 +243,3 @@ def _item(entry: Entry, lock: Lock, preset: Preset | None, state: str) -> Item:
         first_use=bool(entry.trust),
         gated=bool(source and source.gated),
     )
-
-
-def _without_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment, which may contain a token."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition("?")[0]
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))

@@ -8,37 +8,18 @@ from functools import cache
 from pathlib import Path
 
 from gapforge.base.errors import BundleError
-from gapforge.base.i18n import CATALOGUE, N_, _, catalogue_bytes, spellings
+from gapforge.base.i18n import CATALOGUE, _, catalogue_bytes
 
 RECEIVER = "gapforge-receive.pyz"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
-_MAIN = '''"""gapforge in one file: python3 gapforge-receive.pyz unpack FOLDER…"""
+_MAIN = b'''"""gapforge in one file: python3 gapforge-receive.pyz unpack FOLDER"""
 
 import os
-import sys
+import runpy
 
-if sys.version_info < (3, 10):
-    names = ("GAPFORGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
-    values = [os.environ.get(name, "").strip() for name in names]
-    if ([value for value in values if value] + [""])[0].lower().startswith("ko"):
-        sys.exit(KOREAN)
-    sys.exit(ENGLISH)
 os.environ.setdefault("GAPFORGE_ROOT", os.getcwd())
-from gapforge.cli.main import main
-
-sys.exit(main(sys.argv[1:]))
+runpy.run_module("gapforge", run_name="__main__")
 '''
-
-
-_OLD_PYTHON = N_(
-    "error: gapforge needs Python 3.10 or newer; Ubuntu 22.04 has it as /usr/bin/python3"
-)
-
-
-def _main() -> bytes:
-    """Return the start module. An older Python runs it too, so it contains the message as text."""
-    korean, english = spellings(_OLD_PYTHON)
-    return _MAIN.replace("KOREAN", ascii(korean)).replace("ENGLISH", ascii(english)).encode()
 
 
 @cache
@@ -53,7 +34,7 @@ def receiver_bytes() -> bytes:
         )
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
-        members = [("__main__.py", _main()), (CATALOGUE.as_posix(), catalogue_bytes())]
+        members = [("__main__.py", _MAIN), (CATALOGUE.as_posix(), catalogue_bytes())]
         members += [
             (f"gapforge/{f.relative_to(package).as_posix()}", f.read_bytes()) for f in files
         ]

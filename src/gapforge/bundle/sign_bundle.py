@@ -30,6 +30,7 @@ from gapforge.bundle.contents import LOCK as LOCK_FILE
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.volume_format import BundledPreset, Damaged
 from gapforge.bundle.volume_plan import Plan
+from gapforge.model import lock as locks
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (
@@ -40,7 +41,7 @@ from gapforge.trust.ssh_signatures import (
     Signature,
     SigningKey,
 )
-from gapforge.trust.trusted_signers import LOCK_SIGNATURE, MAX_LOCK
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
 _KEY_TEST = "gapforge-probe"  # the namespace of a signature that is thrown away
 
@@ -175,7 +176,7 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
     for preset in presets:
         lock = project.artifacts_of(preset) / LOCK_FILE
         try:
-            texts[preset] = read_regular(lock, MAX_LOCK)
+            texts[preset] = read_regular(lock, locks.MAX_BYTES)
         except (OSError, ValueError) as error:
             why = os_says(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
@@ -208,7 +209,7 @@ def _lock_text(project: Project, contents: Contents, bundled: BundledPreset) -> 
     own = project.artifacts_of(bundled.preset) / LOCK_FILE
     for path in (Store(project.store).path(bundled.lock), own):
         try:
-            text = read_regular(path, MAX_LOCK)
+            text = read_regular(path, locks.MAX_BYTES)
         except (OSError, ValueError):
             continue
         if sha256_bytes(text) == bundled.lock:
@@ -258,7 +259,7 @@ def _write_signature(folder: Path, text: bytes, signature: bytes) -> None:
     """Write the signature beside the lock that it signs, if that lock is there."""
     remove_litter(folder / LOCK_SIGNATURE)
     try:
-        if read_regular(folder / LOCK_FILE, MAX_LOCK) != text:
+        if read_regular(folder / LOCK_FILE, locks.MAX_BYTES) != text:
             return
     except (OSError, ValueError):
         return

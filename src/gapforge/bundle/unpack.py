@@ -22,7 +22,7 @@ from gapforge.bundle.check_signatures import (
     untrusted_locks,
     write_signature,
 )
-from gapforge.bundle.contents import LOCK, SUMS, sha256sums
+from gapforge.bundle.contents import LOCK
 from gapforge.bundle.disk_space import ImportSpace
 from gapforge.bundle.find_volumes import Scan
 from gapforge.bundle.import_objects import ObjectImporter
@@ -40,11 +40,10 @@ from gapforge.bundle.volume_format import (
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
-from gapforge.store import unfinished_imports
+from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store
 from gapforge.trust.trusted_signers import Untrusted
 
-MAX_LOCK = 8 << 20  # bytes of lock.json
 MAX_OBJECTS = MAX_INDEX // 64  # each object has its checksum in the index of the bundle
 _SHOWN_OBJECTS = 8  # names of objects in one line
 _SHOWN_VOLUMES = 40  # numbers of volumes in one line
@@ -313,7 +312,7 @@ class _Import:
             return
         files = {entry.path: entry.sha256 for entry in lock.entries}
         files[LOCK] = bundled.lock
-        sums = sha256sums(files)
+        sums = sha256sums.render(files)
         if sha256_bytes(sums) != bundled.sums:
             raise _altered(
                 _(
@@ -322,7 +321,7 @@ class _Import:
                     preset=bundled.preset,
                 )
             )
-        files[SUMS] = self.store.add_bytes(sums)
+        files[sha256sums.NAME] = self.store.add_bytes(sums)
         folder = self.project.artifacts_of(bundled.preset)
         if folder.is_symlink():
             raise StorageError(
@@ -363,13 +362,13 @@ class _Import:
             self.result.incomplete[bundled.preset] = -1
             return None
         shown, size = lock_label(bundled.preset), path.stat().st_size
-        if size > MAX_LOCK:
+        if size > locks.MAX_BYTES:
             raise _altered(
                 _(
                     "{lock} has {size} bytes; the limit is {limit}",
                     lock=shown,
                     size=size,
-                    limit=MAX_LOCK,
+                    limit=locks.MAX_BYTES,
                 )
             )
         text = path.read_bytes()
@@ -387,7 +386,9 @@ class _Import:
             raise _altered(_("{lock} is nested too deeply", lock=shown)) from None
         except LockError as error:
             raise _altered(error.message, error.faults) from None
-        if lock.preset != bundled.preset or {LOCK, SUMS} & {e.path for e in lock.entries}:
+        if lock.preset != bundled.preset or {LOCK, sha256sums.NAME} & {
+            e.path for e in lock.entries
+        }:
             raise _altered(
                 _(
                     "{lock} belongs to {preset}, or lists itself",
@@ -418,7 +419,7 @@ class _Import:
         names = {self.scan.tool: _("the gapforge repository")}
         for bundled in self.scan.presets:
             names.setdefault(bundled.lock, f"{bundled.preset}/{LOCK}")
-            names.setdefault(bundled.sums, f"{bundled.preset}/{SUMS}")
+            names.setdefault(bundled.sums, f"{bundled.preset}/{sha256sums.NAME}")
             if self.store.has(bundled.lock):
                 for entry in locks.load(self.store.path(bundled.lock)).entries:
                     names.setdefault(entry.sha256, f"{bundled.preset}/{entry.path}")

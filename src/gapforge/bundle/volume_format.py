@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 from gapforge.base.files import SHA256_HEX, is_gone, sha256_bytes
 from gapforge.base.i18n import N_, _
 from gapforge.base.system_errors import says, unreadable
+from gapforge.model.names import PRESET_NAME
 
 FORMAT = 2
 SUFFIX = ".gfv"
@@ -42,7 +43,6 @@ MAX_VOLUMES = 999_999
 MAX_VOLUME_SIZE = 1 << 62  # bytes
 MAX_PRESETS = 1000
 BUNDLE_ID = re.compile(r"[0-9a-f]{24}")
-PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REPAIRED_BUNDLE, REPOSITORY = N_("id of the repaired bundle"), N_("id of the repository archive")
 _NO_SHA256 = "0" * 64
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gapforge.base.files import SHA256_HEX, sha256_bytes
 from gapforge.base.i18n import N_, _
-from gapforge.base.parallel import go_on, on_all_cores
+from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.bundle.page_cache import DropBehind
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
@@ -156,7 +156,7 @@ def read_part(
         _thread.cache = DropBehind(handle)
     _thread.cache.seek(stored.position)
     while done < part.length:
-        go_on()
+        raise_if_stopped()
         chunk = _thread.buffer[: part.length - done]
         count = os.preadv(handle, [chunk], stored.position + done)
         if not count:

@@ -19,22 +19,22 @@ from gapforge.compat.catalog import Catalog
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
-from gapforge.model.preset_status import Readiness, look
+from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
-from gapforge.model.unresolved import counts, unresolved
+from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
-from gapforge.store.known_sizes import Holdings
+from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import (
     PLAIN_BASE,
     Base,
     Choices,
-    Option,
-    base_of,
-    base_options,
-    python_options,
-    tensorrt_options,
-    torch_options,
-    type_options,
+    MenuItem,
+    base_menu,
+    find_base,
+    python_menu,
+    tensorrt_menu,
+    torch_menu,
+    type_menu,
 )
 from gapforge.wizard.compose_preset import apply_overrides, complete, preset_for, warnings_of
 
@@ -60,7 +60,7 @@ class _Talk:
     presets: dict[str, Preset]
     broken: list[str]
     ready: dict[str, Readiness]
-    holdings: Holdings
+    holdings: KnownSizes
     answers: dict[str, str] = field(default_factory=dict)
 
     def say(self, line: str = "") -> None:
@@ -90,7 +90,7 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
             known[name] = presets.load(project.preset_file(name))
         except PresetError:
             broken.append(name)
-    ready = {name: look(project, preset) for name, preset in known.items()}
+    ready = {name: readiness_of(project, preset) for name, preset in known.items()}
     return _Talk(
         project,
         stdin,
@@ -99,14 +99,14 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
         known,
         broken,
         ready,
-        known_sizes.look(project),
+        known_sizes.read_known_sizes(project),
     )
 
 
 def _converse(talk: _Talk, given: Choices) -> Choices:
     talk.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
     said = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
-    if base_of(said.get("base", PLAIN_BASE), talk.catalog) is None:
+    if find_base(said.get("base", PLAIN_BASE), talk.catalog) is None:
         del said[
             "base"
         ]  # an image of the site's own: it replaces the preset's at build time, and says no CUDA
@@ -145,9 +145,9 @@ def _finish_manual(talk: _Talk, kind: str) -> Choices:
         talk.say(_("Made a preset of your choices: {created}", created=created))
     else:
         talk.say(_("A preset of these choices exists: {name}", name=made.name))
-    for line in warnings_of(made.raw, talk.catalog):
+    for line in warnings_of(made, talk.catalog):
         talk.say(_("warning: ") + line)
-    state = look(talk.project, made)
+    state = readiness_of(talk.project, made)
     if not state.ready:
         _say_download(talk, made)
         talk.say(_sync_first(made.name))
@@ -194,7 +194,7 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         )
 
 
-def pick(options: Sequence[Option], word: str) -> Option | None:
+def pick(options: Sequence[MenuItem], word: str) -> MenuItem | None:
     """The option that the user's word means: a number, a value, or the default for nothing; None for nonsense."""
     if not word:
         return next((option for option in options if option.default), None)
@@ -203,7 +203,7 @@ def pick(options: Sequence[Option], word: str) -> Option | None:
     return next((option for option in options if word.lower() == option.value.lower()), None)
 
 
-def table(options: Sequence[Option]) -> list[str]:
+def table(options: Sequence[MenuItem]) -> list[str]:
     """The numbered lines, columns aligned by terminal width; ``*`` marks the default."""
     column = max((width(option.label) for option in options), default=0)
     lines = []
@@ -213,23 +213,25 @@ def table(options: Sequence[Option]) -> list[str]:
     return lines
 
 
-def _options(talk: _Talk, step: str) -> tuple[str, list[Option]]:
+def _options(talk: _Talk, step: str) -> tuple[str, list[MenuItem]]:
     answers, catalog = talk.answers, talk.catalog
     if step == "preset":
         return _("Preset, or choose by hand"), _preset_options(talk)
     if step == "type":
-        return _("Kind of image"), type_options()
+        return _("Kind of image"), type_menu()
     if step == "base":
-        return _("Base image (CUDA/cuDNN)"), base_options(catalog, talk.holdings)
-    base = base_of(answers.get("base", PLAIN_BASE), catalog) or Base(PLAIN_BASE, PLAIN_BASE, "", "")
+        return _("Base image (CUDA/cuDNN)"), base_menu(catalog, talk.holdings)
+    base = find_base(answers.get("base", PLAIN_BASE), catalog) or Base(
+        PLAIN_BASE, PLAIN_BASE, "", ""
+    )
     if step == "python":
-        return "Python", python_options(base, catalog)
+        return "Python", python_menu(base, catalog)
     if step == "torch":
-        return "PyTorch", torch_options(base, answers["python"], catalog, talk.holdings)
-    return _("TensorRT, or none"), tensorrt_options(base, answers["python"], catalog, talk.holdings)
+        return "PyTorch", torch_menu(base, answers["python"], catalog, talk.holdings)
+    return _("TensorRT, or none"), tensorrt_menu(base, answers["python"], catalog, talk.holdings)
 
 
-def _preset_options(talk: _Talk) -> list[Option]:
+def _preset_options(talk: _Talk) -> list[MenuItem]:
     names = sorted(talk.presets, key=lambda n: (talk.presets[n].practice, n))
     ready = [n for n in names if talk.ready[n].ready]
     default = (ready or [n for n in names if n == _REFERENCE] or names or [MANUAL])[0]
@@ -240,10 +242,10 @@ def _preset_options(talk: _Talk) -> list[Option]:
         preset = talk.presets[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         options.append(
-            Option(name, name, f"{pad(states[name], column)}  {summary}", name == default)
+            MenuItem(name, name, f"{pad(states[name], column)}  {summary}", name == default)
         )
     about = _("base image, Python, PyTorch, TensorRT one by one")
-    options.append(Option(MANUAL, _("by hand"), f"{pad('', column)}  {about}", default == MANUAL))
+    options.append(MenuItem(MANUAL, _("by hand"), f"{pad('', column)}  {about}", default == MANUAL))
     return options
 
 
@@ -303,7 +305,7 @@ def _say_download(talk: _Talk, preset: Preset) -> None:
             )
         )
     else:
-        left = counts(unresolved(preset, lock if shown.locked else None))
+        left = counts(list_to_resolve(preset, lock if shown.locked else None))
         talk.say(
             _(
                 "   To download: at least {missing}; already in the store: {have}. Of "

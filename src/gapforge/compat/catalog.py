@@ -1,15 +1,16 @@
-"""The catalog: which versions exist and which go together, each fact with where it was read.
+"""Read the catalog: which versions exist and which are compatible, each fact with its source.
 
-``catalog/*.json`` is data; the shapes below are the only description of it, and ``schemas/`` is generated
-from them. The prompts and ``check`` read it. A build never does: a preset is self-contained.
+``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
+from them. The prompts and ``check`` read the catalog. A build never does: a preset is
+self-contained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
@@ -28,6 +29,7 @@ from gapforge.model.schema import (
 )
 
 FORMAT = 1
+_T = TypeVar("_T")
 
 _DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "12.4"'))
 _VERSION = Text(
@@ -41,128 +43,101 @@ _URL = Text("address", r"https://[^\s\x00-\x1f]+", N_("an https:// address"))
 _FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name"))
 _BUILD = Text("CUDA build", r"cpu|cu[0-9]{2,3}", N_('"cpu" or "cu118"'))
 _SOURCE = Items(Text("public document or repository"), "where the fact was read", least=1)
-_NOTES = Items(Record({"fact": Text(), "source": _SOURCE}))
+
+
+def _facts(
+    required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None, about: str = ""
+) -> Items:
+    """Return the shape of a list of facts, each with its source."""
+    return Items(Record({**required, "source": _SOURCE}, optional or {}), about)
+
+
+_NOTES = _facts({"fact": Text()})
 _ARCHIVE = Record(
     {"file": _FILE, "url": _URL, "sha256": _HASH, "source": _SOURCE},
     {"made_by_host": Flag("the hosting site makes this archive on demand")},
 )
+_ARCHIVES = Items(_ARCHIVE, least=1)
 _BOTH = Record({"ko": Text(), "en": Text()})
+_READ = Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD")
 
 
 def _document(required: Mapping[str, Shape]) -> Record:
-    return Record(
-        {
-            "format": Choice((FORMAT,), "version of this format"),
-            "read": Text("when the sources were read", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "YYYY-MM-DD"),
-            **required,
-        },
-        {"$schema": Text()},
-    )
+    header = {"format": Choice((FORMAT,), "version of this format"), "read": _READ}
+    return Record({**header, **required}, {"$schema": Text()})
 
 
 SHAPES: Mapping[str, Record] = {
     "cuda": _document(
         {
-            "images": Items(
-                Record(
-                    {
-                        "cuda": _DOTTED,
-                        "builder": Text("registry/name:tag"),
-                        "runtime": Text("registry/name:tag"),
-                        "cudnn": Nullable(_DOTTED),
-                        "driver": _DOTTED,
-                        "source": _SOURCE,
-                    },
-                    {"note": Text()},
-                )
+            "images": _facts(
+                {
+                    "cuda": _DOTTED,
+                    "builder": Text("registry/name:tag"),
+                    "runtime": Text("registry/name:tag"),
+                    "cudnn": Nullable(_DOTTED),
+                    "driver": _DOTTED,
+                },
+                {"note": Text()},
             ),
-            "drivers": Items(
-                Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}),
-                "the driver that comes with each toolkit",
+            "drivers": _facts(
+                {"cuda": _DOTTED, "driver": _DOTTED},
+                about="the driver that comes with each toolkit",
             ),
-            "minor_compatibility": Items(
-                Record({"cuda": _DOTTED, "driver": _DOTTED, "source": _SOURCE}, {"note": Text()}),
+            "minor_compatibility": _facts(
+                {"cuda": _DOTTED, "driver": _DOTTED},
+                {"note": Text()},
                 "the least driver for any toolkit of a major version",
             ),
-            "host_compilers": Items(
-                Record({"cuda": _DOTTED, "gcc": _DOTTED, "source": _SOURCE}),
-                "the newest GCC nvcc takes",
+            "host_compilers": _facts(
+                {"cuda": _DOTTED, "gcc": _DOTTED}, about="the newest GCC nvcc takes"
             ),
             "notes": _NOTES,
         }
     ),
     "gpu": _document(
         {
-            "architectures": Items(
-                Record(
-                    {
-                        "compute": _DOTTED,
-                        "name": Text(),
-                        "examples": Items(Text()),
-                        "first_cuda": Nullable(_DOTTED),
-                        "source": _SOURCE,
-                    },
-                    {"dropped_in": _DOTTED, "note": Text()},
-                )
+            "architectures": _facts(
+                {
+                    "compute": _DOTTED,
+                    "name": Text(),
+                    "examples": Items(Text()),
+                    "first_cuda": Nullable(_DOTTED),
+                },
+                {"dropped_in": _DOTTED, "note": Text()},
             ),
-            "suggestions": Items(
-                Record(
-                    {
-                        "cuda_from": _DOTTED,
-                        "cuda_to": _DOTTED,
-                        "architectures": Items(_DOTTED),
-                        "source": _SOURCE,
-                    }
-                )
+            "suggestions": _facts(
+                {"cuda_from": _DOTTED, "cuda_to": _DOTTED, "architectures": Items(_DOTTED)}
             ),
         }
     ),
     "python": _document(
         {
-            "ubuntu2204": Items(
-                Record(
-                    {
-                        "python": _DOTTED,
-                        "from": Choice(("archive", "release-candidate")),
-                        "source": _SOURCE,
-                    },
-                    {"note": Text()},
-                )
+            "ubuntu2204": _facts(
+                {"python": _DOTTED, "from": Choice(("archive", "release-candidate"))},
+                {"note": Text()},
             ),
-            "compilers": Items(
-                Record({"os": Text(), "gcc": _DOTTED, "source": _SOURCE}),
-                "GCC that build-essential brings",
+            "compilers": _facts(
+                {"os": Text(), "gcc": _DOTTED}, about="GCC that build-essential brings"
             ),
             "notes": _NOTES,
         }
     ),
     "pytorch": _document(
         {
-            "releases": Items(
-                Record(
-                    {
-                        "torch": _DOTTED,
-                        "torchvision": _DOTTED,
-                        "torchaudio": Nullable(_DOTTED),
-                        "pythons": Items(_DOTTED),
-                        "torchvision_pythons": Items(_DOTTED),
-                        "builds": Items(_BUILD),
-                        "default_build": _BUILD,
-                        "cudnn": Table(_DOTTED, _BUILD),
-                        "wheels": Items(
-                            Record(
-                                {
-                                    "version": _VERSION,
-                                    "file": _FILE,
-                                    "sha256": _HASH,
-                                    "source": _SOURCE,
-                                }
-                            )
-                        ),
-                        "source": _SOURCE,
-                    },
-                    {"numpy_below": _DOTTED, "note": Text()},
-                )
+            "releases": _facts(
+                {
+                    "torch": _DOTTED,
+                    "torchvision": _DOTTED,
+                    "torchaudio": Nullable(_DOTTED),
+                    "pythons": Items(_DOTTED),
+                    "torchvision_pythons": Items(_DOTTED),
+                    "builds": Items(_BUILD),
+                    "default_build": _BUILD,
+                    "cudnn": Table(_DOTTED, _BUILD),
+                    "wheels": _facts({"version": _VERSION, "file": _FILE, "sha256": _HASH}),
+                },
+                {"numpy_below": _DOTTED, "note": Text()},
             ),
             "index": Record({"pattern": _URL, "source": _SOURCE}),
             "notes": _NOTES,
@@ -170,126 +145,80 @@ SHAPES: Mapping[str, Record] = {
     ),
     "tensorrt": _document(
         {
-            "releases": Items(
-                Record(
-                    {
-                        "version": _DOTTED,
-                        "tars": Items(
-                            Record(
-                                {
-                                    "cuda": _DOTTED,
-                                    "file": _FILE,
-                                    "url": _URL,
-                                    "sha256": _HASH,
-                                    "source": _SOURCE,
-                                },
-                                {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED},
-                            )
-                        ),
-                        "cudnn": _DOTTED,
-                        "cudnn_needed": Flag(),
-                        "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
-                        "pythons_complete": Flag("whether pythons names all of them"),
-                        "apt_versions": Items(Text()),
-                        "source": _SOURCE,
-                    },
-                    {"note": Text()},
-                )
+            "releases": _facts(
+                {
+                    "version": _DOTTED,
+                    "tars": _facts(
+                        {"cuda": _DOTTED, "file": _FILE, "url": _URL, "sha256": _HASH},
+                        {"size": Number("bytes"), "cuda_from": _DOTTED, "cuda_to": _DOTTED},
+                    ),
+                    "cudnn": _DOTTED,
+                    "cudnn_needed": Flag(),
+                    "pythons": Items(_DOTTED, "Pythons whose wheel in the tar was named"),
+                    "pythons_complete": Flag("whether pythons names all of them"),
+                    "apt_versions": Items(Text()),
+                },
+                {"note": Text()},
             ),
-            "packages": Items(
-                Record({"major": _DOTTED, "names": Items(Text()), "source": _SOURCE})
-            ),
-            "dropped": Items(
-                Record({"compute_below": _DOTTED, "from": _DOTTED, "source": _SOURCE})
-            ),
+            "packages": _facts({"major": _DOTTED, "names": Items(Text())}),
+            "dropped": _facts({"compute_below": _DOTTED, "from": _DOTTED}),
             "notes": _NOTES,
         }
     ),
     "ffmpeg": _document(
         {
-            "releases": Items(Record({"version": _DOTTED, "archives": Items(_ARCHIVE, least=1)})),
-            "headers": Items(
-                Record(
-                    {"version": _DOTTED, "archives": Items(_ARCHIVE, least=1), "source": _SOURCE},
-                    {"driver": _DOTTED},
-                )
+            "releases": Items(Record({"version": _DOTTED, "archives": _ARCHIVES})),
+            "headers": _facts({"version": _DOTTED, "archives": _ARCHIVES}, {"driver": _DOTTED}),
+            "headers_for": _facts(
+                {
+                    "from": _DOTTED,
+                    "below": _DOTTED,
+                    "least": Items(_DOTTED, least=1),
+                    "most": _DOTTED,
+                    "tested": Items(_DOTTED),
+                },
+                {"note": Text()},
             ),
-            "headers_for": Items(
-                Record(
-                    {
-                        "from": _DOTTED,
-                        "below": _DOTTED,
-                        "least": Items(_DOTTED, least=1),
-                        "most": _DOTTED,
-                        "tested": Items(_DOTTED),
-                        "source": _SOURCE,
-                    },
-                    {"note": Text()},
-                )
-            ),
-            "nonfree": Items(Record({"option": Text(), "source": _SOURCE})),
-            "nvcc_default": Items(
-                Record(
-                    {
-                        "from": _DOTTED,
-                        "below": _DOTTED,
-                        "compute": _DOTTED,
-                        "fails_from_cuda": _DOTTED,
-                        "source": _SOURCE,
-                    }
-                )
+            "nonfree": _facts({"option": Text()}),
+            "nvcc_default": _facts(
+                {"from": _DOTTED, "below": _DOTTED, "compute": _DOTTED, "fails_from_cuda": _DOTTED}
             ),
             "notes": _NOTES,
         }
     ),
     "opencv": _document(
         {
-            "releases": Items(
-                Record(
-                    {"version": _DOTTED, "opencv": _ARCHIVE, "contrib": _ARCHIVE, "source": _SOURCE}
-                )
-            ),
-            "cuda_needs": Items(
-                Record(
-                    {
-                        "cuda": _DOTTED,
-                        "opencv": _DOTTED,
-                        "for": Choice(("cuda", "dnn")),
-                        "why": _BOTH,
-                        "source": _SOURCE,
-                    }
-                )
+            "releases": _facts({"version": _DOTTED, "opencv": _ARCHIVE, "contrib": _ARCHIVE}),
+            "cuda_needs": _facts(
+                {"cuda": _DOTTED, "opencv": _DOTTED, "for": Choice(("cuda", "dnn")), "why": _BOTH}
             ),
             "cuda_confirmed": Record({"from": _DOTTED, "to": _DOTTED, "source": _SOURCE}),
-            "cuda_fails": Items(Record({"cuda": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE})),
-            "cuda_built": Items(
-                Record({"opencv": _DOTTED, "cuda": _DOTTED, "source": _SOURCE}),
-                "outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA",
+            "cuda_fails": _facts({"cuda": _DOTTED, "opencv_to": _DOTTED}),
+            "cuda_built": _facts(
+                {"opencv": _DOTTED, "cuda": _DOTTED},
+                about="outside cuda_confirmed: a public recipe builds this OpenCV under this CUDA",
             ),
-            "cudnn_needs": Items(Record({"cudnn": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
-            "ffmpeg_fails": Items(
-                Record({"ffmpeg": _DOTTED, "opencv_to": _DOTTED, "source": _SOURCE}),
-                "from this FFmpeg on, OpenCV up to opencv_to does not compile",
+            "cudnn_needs": _facts({"cudnn": _DOTTED, "opencv": _DOTTED}),
+            "ffmpeg_fails": _facts(
+                {"ffmpeg": _DOTTED, "opencv_to": _DOTTED},
+                about="from this FFmpeg on, OpenCV up to opencv_to does not compile",
             ),
-            "ffmpeg_built": Items(
-                Record({"opencv": _DOTTED, "ffmpeg": _DOTTED, "source": _SOURCE}),
-                "the newest FFmpeg that an OpenCV is known to build with",
+            "ffmpeg_built": _facts(
+                {"opencv": _DOTTED, "ffmpeg": _DOTTED},
+                about="the newest FFmpeg that an OpenCV is known to build with",
             ),
-            "numpy_needs": Items(Record({"numpy": _DOTTED, "opencv": _DOTTED, "source": _SOURCE})),
-            "downloads": Items(
-                Record(
-                    {
-                        "opencv": Items(_DOTTED),
-                        "id": Text("OpenCV's cache folder"),
-                        "file": _FILE,
-                        "md5": _MD5,
-                        "url": _URL,
-                        "sha256": _HASH,
-                        "switch_off": Text(),
-                        "source": _SOURCE,
-                    },
-                    {"size": Number("bytes"), "note": Text()},
-                ),
+            "numpy_needs": _facts({"numpy": _DOTTED, "opencv": _DOTTED}),
+            "downloads": _facts(
+                {
+                    "opencv": Items(_DOTTED),
+                    "id": Text("OpenCV's cache folder"),
+                    "file": _FILE,
+                    "md5": _MD5,
+                    "url": _URL,
+                    "sha256": _HASH,
+                    "switch_off": Text(),
+                },
+                {"size": Number("bytes"), "note": Text()},
                 "what the configure step fetches",
             ),
             "notes": _NOTES,
@@ -304,7 +233,8 @@ SHAPES: Mapping[str, Record] = {
                         "kind": Choice(("github-tags", "listing", "registry")),
                         "address": Text("listing page, tags API or image name"),
                         "pattern": Text(
-                            "regular expression for a whole tag or file name, with the group (?P<version>…)"
+                            "regular expression for a whole tag or file name, "
+                            "with the group (?P<version>…)"
                         ),
                         "source": _SOURCE,
                     },
@@ -324,68 +254,86 @@ SHAPES: Mapping[str, Record] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CudaImage:
-    """A pair of base image tags. ``cudnn`` is "" where nobody wrote down what the image holds."""
+    """A pair of base image tags. ``cudnn`` is "" if the version in the image is not documented."""
 
     cuda: str
     builder: str
     runtime: str
-    cudnn: str
+    cudnn: str = ""
     driver: str
 
     @property
     def cudnn_major(self) -> str:
-        """The cuDNN generation: from the version, or from the tag's spelling ("cudnn8", "cudnn9")."""
+        """Return the major version of cuDNN: from ``cudnn`` or the tag ("cudnn" is 9)."""
         if self.cudnn:
             return versions.major(self.cudnn)
         return "9" if "-cudnn-" in self.builder else self.builder.partition("-cudnn")[2][:1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A GPU generation by compute capability; ``first_cuda`` and ``dropped_in`` may be ""."""
+    """A GPU architecture. ``compute`` is its compute capability, such as "8.6".
+
+    ``first_cuda`` is the oldest CUDA that supports it, ``dropped_in`` the first one that does not
+    any more; "" if unknown or not dropped.
+    """
 
     compute: str
     name: str
     examples: tuple[str, ...]
-    first_cuda: str
-    dropped_in: str
+    first_cuda: str = ""
+    dropped_in: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TorchRelease:
-    """A PyTorch release. ``builds`` are "cpu" and "cuXYZ"; ``default_build`` is what the default index has.
+    """A PyTorch release: ``builds`` are "cpu", "cu118", …; the default index has ``default_build``.
 
-    ``torchaudio`` is "" where no release goes with it; ``numpy_below`` is "" where any NumPy does.
+    ``pythons`` have wheels of torch and of torchvision. ``torchaudio`` is "" if there is no release
+    for it. The release works with every NumPy older than ``numpy_below``, with any NumPy if that is
+    "".
     """
 
     torch: str
     torchvision: str
-    torchaudio: str
+    torchaudio: str = ""
     pythons: tuple[str, ...]
     builds: tuple[str, ...]
     default_build: str
-    numpy_below: str
+    numpy_below: str = ""
+
+    def packages(self, build: str = "") -> dict[str, str]:
+        """Return the versions of torch, torchvision and torchaudio of a build such as "cu118"."""
+        suffix = f"+{build}" if build else ""
+        names = ("torch", "torchvision", "torchaudio")
+        return {name: version + suffix for name in names if (version := getattr(self, name))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorRTTar:
-    """One tar of a TensorRT release; ``cuda_from`` and ``cuda_to`` are "" where no range was published."""
+    """One tar file of a TensorRT release, built with ``cuda``; ``size`` is in bytes, 0 if unknown.
+
+    It supports CUDA ``cuda_from`` to ``cuda_to``; both are "" if NVIDIA published no range.
+    """
 
     cuda: str
     file: str
     url: str
-    sha256: str
-    size: int
-    cuda_from: str
-    cuda_to: str
+    sha256: str = ""
+    size: int = 0
+    cuda_from: str = ""
+    cuda_to: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorRTRelease:
-    """A TensorRT release. ``cudnn_needed``: False means that cuDNN is optional. ``pythons`` are those whose
-    binding was seen named; unless ``pythons_complete`` the tar may hold more."""
+    """A TensorRT release. cuDNN is optional unless ``cudnn_needed``.
+
+    ``pythons`` are the Python versions with a documented binding; there may be more unless
+    ``pythons_complete``.
+    """
 
     version: str
     tars: tuple[TensorRTTar, ...]
@@ -394,8 +342,8 @@ class TensorRTRelease:
     pythons: tuple[str, ...]
     pythons_complete: bool
 
-    def binds(self, python: str) -> bool | None:
-        """Whether there is a binding for this Python; None when nobody wrote it down."""
+    def has_binding(self, python: str) -> bool | None:
+        """Return whether there is a binding for this Python; None if that is not documented."""
         if python in self.pythons:
             return True
         return False if self.pythons_complete else None
@@ -403,16 +351,16 @@ class TensorRTRelease:
 
 @dataclass(frozen=True)
 class Archive:
-    """A source archive; ``sha256`` is "" where nobody published one."""
+    """A source archive; ``sha256`` is "" if no checksum is published."""
 
     file: str
     url: str
-    sha256: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Headers:
-    """A release of nv-codec-headers and the Linux driver that it needs at run time ("" unknown)."""
+    """A release of nv-codec-headers; ``driver`` is the oldest Linux driver for it or ""."""
 
     version: str
     driver: str
@@ -421,9 +369,10 @@ class Headers:
 
 @dataclass(frozen=True)
 class HeadersFor:
-    """Which nv-codec-headers FFmpeg ``start`` to below ``below`` takes.
+    """The releases of nv-codec-headers that FFmpeg from ``start`` to below ``below`` builds with.
 
-    ``least`` has the first good release of each header series, oldest series first.
+    ``least`` has the first usable release of each header series, oldest series first; ``most`` is
+    the newest.
     """
 
     start: str
@@ -431,19 +380,17 @@ class HeadersFor:
     least: tuple[str, ...]
     most: str
 
-    def takes(self, headers: str) -> bool:
-        """Whether FFmpeg's configure and compiler accept this release of the headers."""
+    def accepts(self, headers: str) -> bool:
+        """Return whether FFmpeg's configure script and compiler accept these headers."""
         if not versions.within(headers, "", self.most):
             return False
-        for first in self.least:
-            if headers.split(".")[:2] == first.split(".")[:2]:
-                return versions.key(headers) >= versions.key(first)
-        return versions.key(headers) >= versions.key(self.least[-1])
+        same_series = (f for f in self.least if versions.minor(f) == versions.minor(headers))
+        return versions.key(headers) >= versions.key(next(same_series, self.least[-1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenCVNeed:
-    """From CUDA ``cuda`` on, OpenCV ``opencv`` or newer is needed, for all CUDA code or for DNN alone."""
+    """The oldest OpenCV for CUDA ``cuda`` and newer: for all CUDA code, or only for DNN."""
 
     cuda: str
     opencv: str
@@ -452,27 +399,33 @@ class OpenCVNeed:
     why_en: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file that OpenCV's configure step fetches into ``OPENCV_DOWNLOAD_PATH/id/md5-file``."""
+    """A file that OpenCV's configure step downloads to ``OPENCV_DOWNLOAD_PATH/id/md5-file``.
+
+    ``opencv`` lists the OpenCV releases that download it; the CMake option ``switch_off`` avoids
+    the download.
+    """
 
     opencv: tuple[str, ...]
     id: str
     file: str
     md5: str
     url: str
-    sha256: str
+    sha256: str = ""
     switch_off: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """All that is known of versions and what goes together. ``read`` is the date of the sources.
+    """All known versions and their compatibility. ``read`` is the date of the sources.
 
-    Pairs about OpenCV: ``opencv_fails`` (CUDA, last OpenCV that fails under it), ``opencv_cudnn`` and
-    ``opencv_numpy`` (from this version on, OpenCV needed), ``opencv_built`` (OpenCV, CUDA known to build),
-    ``opencv_ffmpeg_fails`` (FFmpeg, last OpenCV that fails with it), ``opencv_ffmpeg_built`` (OpenCV, newest
-    FFmpeg known to build with it).
+    ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
+    version of CUDA to the oldest driver that runs it. Pairs about OpenCV: ``opencv_fails`` (CUDA,
+    last OpenCV that fails with it), ``opencv_cudnn`` and ``opencv_numpy`` (from this version on,
+    OpenCV needed), ``opencv_built`` (OpenCV, CUDA known to build), ``opencv_ffmpeg_fails`` (FFmpeg,
+    last OpenCV that fails with it), ``opencv_ffmpeg_built`` (OpenCV, newest FFmpeg known to build
+    with it).
     """
 
     read: str
@@ -506,11 +459,28 @@ class Catalog:
     downloads: tuple[Download, ...]
 
     def image(self, reference: str) -> CudaImage | None:
-        """The catalog's base image that has ``reference`` as its builder or runtime tag."""
+        """Return the base image that has ``reference`` as its builder or runtime tag."""
         return next((i for i in self.images if reference in (i.builder, i.runtime)), None)
 
+    def lowest_driver(self, cuda: str) -> str:
+        """Return the oldest NVIDIA driver for programs of this CUDA version; "" if unknown."""
+        return self.minor_drivers.get(versions.major(cuda), "")
+
+    def toolkit_driver(self, cuda: str) -> str:
+        """Return the driver of the newest toolkit of this CUDA series (12.4.x); "" if unknown."""
+        same = [c for c in self.drivers if cuda and versions.minor(c) == versions.minor(cuda)]
+        return self.drivers[max(same, key=versions.key)] if same else ""
+
+    def headers_range(self, ffmpeg: str) -> HeadersFor | None:
+        """Return which nv-codec-headers this FFmpeg version builds with; None if unknown."""
+        number = versions.key(ffmpeg)
+        ranges = self.headers_for
+        return next(
+            (r for r in ranges if versions.key(r.start) <= number < versions.key(r.below)), None
+        )
+
     def opencv_for(self, cuda: str) -> str:
-        """The oldest OpenCV that is known to build under this CUDA, for CUDA code and DNN alike; "" when none is."""
+        """Return the oldest OpenCV that is known to build with this CUDA and DNN; "" if none."""
         here = versions.minor(cuda)
         built = [opencv for opencv, under in self.opencv_built if versions.minor(under) == here]
         if built:
@@ -521,85 +491,60 @@ class Catalog:
         return max(needs, key=versions.key, default=min(self.opencv, key=versions.key))
 
     def suggested_architectures(self, cuda: str) -> tuple[str, ...]:
-        """The architectures to compile for under this CUDA; () when the catalog does not say."""
-        for start, end, names in self.suggestions:
-            if versions.within(cuda, start, end):
-                return names
-        return ()
+        """Return the GPU architectures to compile for with this CUDA; () if unknown."""
+        ranges = self.suggestions
+        return next(
+            (names for start, end, names in ranges if versions.within(cuda, start, end)), ()
+        )
 
 
 def documents(folder: Path) -> dict[str, Any]:
-    """The raw catalog documents by name. Raises PresetError with every fault in any of them."""
+    """Return the raw catalog documents by name. Raise PresetError with the faults of all."""
     found: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, shape in SHAPES.items():
-        raw, wrong = read_json(folder / f"{name}.json", shape, f"{folder.name}/{name}.json")
+        found[name], wrong = read_json(folder / f"{name}.json", shape, f"{folder.name}/{name}.json")
         faults += wrong
-        found[name] = raw
-    for file in sorted(folder.glob("*.json")):
-        if file.stem not in SHAPES:
-            faults.append(
-                Fault(
-                    f"{folder.name}/{file.name}",
-                    _("is not a catalog document"),
-                    ", ".join(f"{n}.json" for n in SHAPES),
-                )
-            )
+    known = ", ".join(f"{name}.json" for name in SHAPES)
+    faults += [
+        Fault(f"{folder.name}/{file.name}", _("not a catalog document"), known)
+        for file in sorted(folder.glob("*.json"))
+        if file.stem not in SHAPES
+    ]
     if faults:
         raise PresetError(
-            _("the catalog cannot be used"),
+            _("the catalog is not valid"),
             faults=faults,
-            hint=_("take catalog/ from the release that this copy of gapforge belongs to"),
+            hint=_("restore catalog/ from the release of this gapforge"),
         )
     return found
 
 
 def load(folder: Path) -> Catalog:
-    """Parse and validate ``catalog/``. Raises PresetError with every fault."""
+    """Read and validate ``catalog/``. Raise PresetError with every fault."""
     raw = documents(folder)
     cuda, gpu, python, torch = raw["cuda"], raw["gpu"], raw["python"], raw["pytorch"]
     trt, ffmpeg, opencv = raw["tensorrt"], raw["ffmpeg"], raw["opencv"]
     return Catalog(
         read=max(document["read"] for document in raw.values()),
-        images=tuple(
-            CudaImage(i["cuda"], i["builder"], i["runtime"], i["cudnn"] or "", i["driver"])
-            for i in cuda["images"]
-        ),
-        drivers={d["cuda"]: d["driver"] for d in cuda["drivers"]},
-        minor_drivers={d["cuda"]: d["driver"] for d in cuda["minor_compatibility"]},
-        host_gcc={c["cuda"]: c["gcc"] for c in cuda["host_compilers"]},
-        architectures={
-            a["compute"]: Architecture(
-                a["compute"],
-                a["name"],
-                tuple(a["examples"]),
-                a["first_cuda"] or "",
-                a.get("dropped_in", ""),
-            )
-            for a in gpu["architectures"]
-        },
+        images=tuple(_make(CudaImage, i) for i in cuda["images"]),
+        drivers=dict(_pairs(cuda["drivers"], "cuda", "driver")),
+        minor_drivers=dict(_pairs(cuda["minor_compatibility"], "cuda", "driver")),
+        host_gcc=dict(_pairs(cuda["host_compilers"], "cuda", "gcc")),
+        architectures={a["compute"]: _make(Architecture, a) for a in gpu["architectures"]},
         suggestions=tuple(
             (s["cuda_from"], s["cuda_to"], tuple(s["architectures"])) for s in gpu["suggestions"]
         ),
-        ubuntu_pythons={p["python"]: p["from"] for p in python["ubuntu2204"]},
-        os_gcc={c["os"]: c["gcc"] for c in python["compilers"]},
+        ubuntu_pythons=dict(_pairs(python["ubuntu2204"], "python", "from")),
+        os_gcc=dict(_pairs(python["compilers"], "os", "gcc")),
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
         torch_index=torch["index"]["pattern"],
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},
         tensorrt_packages={p["major"]: tuple(p["names"]) for p in trt["packages"]},
-        tensorrt_dropped=tuple((d["compute_below"], d["from"]) for d in trt["dropped"]),
-        ffmpeg={
-            r["version"]: tuple(_archive(a) for a in r["archives"]) for r in ffmpeg["releases"]
-        },
+        tensorrt_dropped=_pairs(trt["dropped"], "compute_below", "from"),
+        ffmpeg={r["version"]: _archives(r) for r in ffmpeg["releases"]},
         headers={
-            h["version"]: Headers(
-                h["version"],
-                h.get("driver", ""),
-                tuple(
-                    _archive(a)
-                    for a in sorted(h["archives"], key=lambda a: bool(a.get("made_by_host")))
-                ),
-            )
+            h["version"]: Headers(h["version"], h.get("driver", ""), _archives(h))
             for h in ffmpeg["headers"]
         },
         headers_for=tuple(
@@ -612,96 +557,77 @@ def load(folder: Path) -> Catalog:
             for n in ffmpeg["nvcc_default"]
         ),
         opencv={
-            r["version"]: (_archive(r["opencv"]), _archive(r["contrib"]))
+            r["version"]: (_make(Archive, r["opencv"]), _make(Archive, r["contrib"]))
             for r in opencv["releases"]
         },
         opencv_needs=tuple(
-            OpenCVNeed(n["cuda"], n["opencv"], n["for"] == "dnn", n["why"]["ko"], n["why"]["en"])
+            OpenCVNeed(
+                cuda=n["cuda"],
+                opencv=n["opencv"],
+                dnn_only=n["for"] == "dnn",
+                why_ko=n["why"]["ko"],
+                why_en=n["why"]["en"],
+            )
             for n in opencv["cuda_needs"]
         ),
         opencv_confirmed=(opencv["cuda_confirmed"]["from"], opencv["cuda_confirmed"]["to"]),
-        opencv_fails=tuple((f["cuda"], f["opencv_to"]) for f in opencv["cuda_fails"]),
-        opencv_cudnn=tuple((n["cudnn"], n["opencv"]) for n in opencv["cudnn_needs"]),
-        opencv_built=tuple((b["opencv"], b["cuda"]) for b in opencv["cuda_built"]),
-        opencv_ffmpeg_fails=tuple((f["ffmpeg"], f["opencv_to"]) for f in opencv["ffmpeg_fails"]),
-        opencv_ffmpeg_built=tuple((b["opencv"], b["ffmpeg"]) for b in opencv["ffmpeg_built"]),
-        opencv_numpy=tuple((n["numpy"], n["opencv"]) for n in opencv["numpy_needs"]),
-        downloads=tuple(
-            Download(
-                tuple(d["opencv"]),
-                d["id"],
-                d["file"],
-                d["md5"],
-                d["url"],
-                d["sha256"] or "",
-                d["switch_off"],
-            )
-            for d in opencv["downloads"]
-        ),
+        opencv_fails=_pairs(opencv["cuda_fails"], "cuda", "opencv_to"),
+        opencv_cudnn=_pairs(opencv["cudnn_needs"], "cudnn", "opencv"),
+        opencv_built=_pairs(opencv["cuda_built"], "opencv", "cuda"),
+        opencv_ffmpeg_fails=_pairs(opencv["ffmpeg_fails"], "ffmpeg", "opencv_to"),
+        opencv_ffmpeg_built=_pairs(opencv["ffmpeg_built"], "opencv", "ffmpeg"),
+        opencv_numpy=_pairs(opencv["numpy_needs"], "numpy", "opencv"),
+        downloads=tuple(_make(Download, d) for d in opencv["downloads"]),
     )
 
 
 def facts_and_sources(folder: Path) -> tuple[int, list[str]]:
-    """How many facts the catalog states, and the JSON paths of those with no source."""
-    total, bare = 0, []
+    """Return the number of facts in the catalog, and the JSON paths of those without a source."""
+    facts = [
+        fact
+        for name, document in documents(folder).items()
+        for fact in _facts_in(document, f"{name}.json: $", False)
+    ]
+    return len(facts), [path for path, sourced in facts if not sourced]
 
-    def walk(value: Any, path: str, covered: bool) -> None:
-        nonlocal total
-        if isinstance(value, dict):
-            own = bool(value.get("source"))
-            leaf = not any(
-                isinstance(v, list) and v and isinstance(v[0], dict) for v in value.values()
-            )
-            if leaf and path.count(".") and "[" in path:
-                total += 1
-                if not (own or covered):
-                    bare.append(path)
-            for name, member in value.items():
-                walk(member, f"{path}.{name}", covered or own)
-        elif isinstance(value, list):
-            for index, member in enumerate(value):
-                walk(member, f"{path}[{index}]", covered)
 
-    for name, document in documents(folder).items():
-        walk(document, f"{name}.json: $", False)
-    return total, bare
+def _facts_in(value: Any, path: str, sourced: bool) -> Iterator[tuple[str, bool]]:
+    """Yield the JSON path of each fact, and whether it or an object around it has a source."""
+    if isinstance(value, dict):
+        sourced = sourced or bool(value.get("source"))
+        lists = [v for v in value.values() if isinstance(v, list)]
+        if not any(v and isinstance(v[0], dict) for v in lists) and "[" in path:
+            yield path, sourced
+        for name, member in value.items():
+            yield from _facts_in(member, f"{path}.{name}", sourced)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _facts_in(member, f"{path}[{index}]", sourced)
+
+
+def _make(cls: type[_T], raw: Mapping[str, Any], **others: Any) -> _T:
+    """Make a ``cls`` of the members with its fields' names; defaults replace null."""
+    names = {field.name for field in fields(cls)} - set(others)  # type: ignore[arg-type]
+    found = {name: raw[name] for name in names if raw.get(name) is not None}
+    return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}, **others)
 
 
 def _torch(raw: Mapping[str, Any]) -> TorchRelease:
     pythons = tuple(p for p in raw["pythons"] if p in raw["torchvision_pythons"])
-    return TorchRelease(
-        raw["torch"],
-        raw["torchvision"],
-        raw["torchaudio"] or "",
-        pythons,
-        tuple(raw["builds"]),
-        raw["default_build"],
-        raw.get("numpy_below", ""),
-    )
+    return _make(TorchRelease, raw, pythons=pythons)
 
 
 def _tensorrt(raw: Mapping[str, Any]) -> TensorRTRelease:
-    tars = tuple(
-        TensorRTTar(
-            t["cuda"],
-            t["file"],
-            t["url"],
-            t["sha256"] or "",
-            t.get("size", 0),
-            t.get("cuda_from", ""),
-            t.get("cuda_to", ""),
-        )
-        for t in raw["tars"]
-    )
-    return TensorRTRelease(
-        raw["version"],
-        tars,
-        raw["cudnn"],
-        raw["cudnn_needed"],
-        tuple(raw["pythons"]),
-        raw["pythons_complete"],
-    )
+    return _make(TensorRTRelease, raw, tars=tuple(_make(TensorRTTar, t) for t in raw["tars"]))
 
 
-def _archive(raw: Mapping[str, Any]) -> Archive:
-    return Archive(raw["file"], raw["url"], raw["sha256"] or "")
+def _archives(raw: Mapping[str, Any]) -> tuple[Archive, ...]:
+    """Return a release's archives, those that the project itself published first."""
+    ordered = sorted(raw["archives"], key=lambda a: bool(a.get("made_by_host")))
+    return tuple(_make(Archive, a) for a in ordered)
+
+
+def _pairs(
+    rows: Sequence[Mapping[str, Any]], first: str, second: str
+) -> tuple[tuple[str, str], ...]:
+    return tuple((row[first], row[second]) for row in rows)

@@ -1,313 +1,218 @@
-"""Which OpenCV goes with which CUDA, cuDNN, compiler, FFmpeg and NumPy, and which GPUs it can be compiled for."""
+"""Check OpenCV against CUDA, cuDNN, the compiler, FFmpeg, NumPy and GPUs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from gapforge.base.i18n import _, localized
-from gapforge.compat.catalog import Catalog
-from gapforge.compat.findings import Problem, error, nearest_version, unknown, warning
-from gapforge.compat.torch import numpy_allowed
+from gapforge.compat.catalog import Catalog, OpenCVNeed
+from gapforge.compat.findings import (
+    Finding,
+    error,
+    nearest_version,
+    unknown,
+    use,
+    use_nearest,
+    warning,
+)
+from gapforge.compat.torch import allows_numpy
 from gapforge.compat.versions import key, minor, within
-from gapforge.model.preset import Preset
+from gapforge.model.preset import Options, Preset
 
 
-def check(preset: Preset, catalog: Catalog) -> list[Problem]:
-    """Every incompatibility of the preset's OpenCV."""
-    return [
-        *_numpy(preset, catalog),
-        *_ffmpeg(preset, catalog),
-        *_opencv(preset, catalog),
-        *_compiler(preset, catalog),
-        *_architectures(preset, catalog),
-    ]
+def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield every incompatibility of the preset's OpenCV, and of the compiler for its CUDA code."""
+    opencv = preset.component("opencv")
+    if opencv is not None:
+        yield from _check_numpy(preset, opencv, catalog)
+        yield from _check_ffmpeg(preset, opencv, catalog)
+    if opencv is not None and opencv.flag("cuda") and preset.cuda:
+        yield from _check_cuda(preset.cuda, opencv, catalog)
+        yield from _check_cudnn(preset.cudnn, opencv, catalog)
+        yield from _check_architectures(preset.cuda, opencv, catalog)
+    yield from _check_compiler(preset, catalog)
 
 
-def _numpy(preset: Preset, catalog: Catalog) -> list[Problem]:
-    """cv2 of an OpenCV older than NumPy 2's support may build and still fail when it is imported or used."""
-    if preset.opencv is None:
-        return []
-    version, path = preset.opencv.version, "$.python.packages"
-    for numpy, least in catalog.opencv_numpy:
-        if key(version) < key(least) and numpy_allowed(preset, numpy):
-            return [
-                warning(
-                    "opencv-numpy",
-                    path,
-                    _(
-                        "NumPy {numpy} is supported from OpenCV {least} on and the "
-                        "preset has {version}; take numpy==1.26.4, or OpenCV {least}",
-                        numpy=numpy,
-                        least=least,
-                        version=version,
-                    ),
-                )
-            ]
-    return []
+def oldest_for(cuda: str, cudnn: str, dnn: bool, catalog: Catalog) -> str:
+    """Return the oldest OpenCV for a CUDA and, with DNN, for a cuDNN; "" if unknown."""
+    needs = [catalog.opencv_for(cuda), *(need.opencv for need in _needs(cuda, dnn, catalog))]
+    if dnn and cudnn:
+        needs += [opencv for start, opencv in catalog.opencv_cudnn if key(cudnn) >= key(start)]
+    return max(needs, key=key)
 
 
-def _ffmpeg(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None or preset.ffmpeg is None or "-DWITH_FFMPEG=OFF" in preset.opencv.cmake:
-        return []
-    version, ffmpeg, path = preset.opencv.version, preset.ffmpeg.version, "$.opencv.version"
+def _needs(cuda: str, dnn: bool, catalog: Catalog) -> list[OpenCVNeed]:
+    """Return what a CUDA version needs of OpenCV, the newest CUDA first."""
+    number = key(minor(cuda))
+    needs = [n for n in catalog.opencv_needs if number >= key(n.cuda) and (dnn or not n.dnn_only)]
+    return needs[::-1]
+
+
+def _check_numpy(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    """Yield a finding if NumPy is too new: cv2 may build with it and fail at its import."""
+    version = opencv.text("version")
+    for numpy, needed in catalog.opencv_numpy:
+        if key(version) < key(needed) and allows_numpy(preset, numpy):
+            reason = _(
+                "OpenCV {version} does not support NumPy {numpy}", version=version, numpy=numpy
+            )
+            suggestion = use("numpy==1.26.4", f"OpenCV {needed}")
+            yield warning("opencv-numpy", "$.python.packages", reason, suggestion)
+            return
+
+
+def _check_ffmpeg(preset: Preset, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    ffmpeg = preset.component("ffmpeg")
+    if ffmpeg is None or "-DWITH_FFMPEG=OFF" in opencv.list("cmake"):
+        return
+    version, ffmpeg_version = opencv.text("version"), ffmpeg.text("version")
+    built = [f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)]
+    newest_built = max(built, key=key, default="")
     for fails, last in sorted(catalog.opencv_ffmpeg_fails, key=lambda f: key(f[0]), reverse=True):
-        if key(ffmpeg) >= key(fails) and key(version) <= key(last):
-            newer = next((v for v in sorted(catalog.opencv, key=key) if key(v) > key(last)), "")
-            older = max(
-                (f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)),
-                key=key,
-                default="",
+        if key(ffmpeg_version) >= key(fails) and key(version) <= key(last):
+            newer = min((v for v in catalog.opencv if key(v) > key(last)), key=key, default="")
+            reason = _(
+                "OpenCV {version} does not compile with FFmpeg {fails} or newer",
+                version=version,
+                fails=fails,
             )
-            below = f"FFmpeg {older}" if older else _("FFmpeg < {fails}", fails=fails)
-            return [
-                error(
-                    "opencv-ffmpeg",
-                    path,
-                    _(
-                        "OpenCV {version} does not compile with FFmpeg {fails} or newer; "
-                        "take OpenCV {newer}, or {below}",
-                        version=version,
-                        fails=fails,
-                        newer=newer,
-                        below=below,
-                    ),
-                )
-            ]
-    known = max(
-        (f for v, f in catalog.opencv_ffmpeg_built if key(v) <= key(version)), key=key, default=""
-    )
-    if known and key(minor(ffmpeg)) > key(known):
-        fits = [v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg))]
-        rest = _("OpenCV {least} or ", least=min(fits, key=key)) if fits else ""
-        return [
-            warning(
-                "opencv-ffmpeg",
-                path,
-                _(
-                    "OpenCV {version} with FFmpeg {ffmpeg} is not confirmed in the "
-                    "catalog; to be sure take {rest}FFmpeg up to {known}",
-                    version=version,
-                    ffmpeg=ffmpeg,
-                    rest=rest,
-                    known=known,
-                ),
-            )
+            older = f"FFmpeg {newest_built}" if newest_built else f"FFmpeg < {fails}"
+            suggestion = use(f"OpenCV {newer}" if newer else "", older)
+            yield error("opencv-ffmpeg", f"{opencv.path}.version", reason, suggestion)
+            return
+    if newest_built and key(minor(ffmpeg_version)) > key(newest_built):
+        fitting = [
+            v for v, f in catalog.opencv_ffmpeg_built if key(f) >= key(minor(ffmpeg_version))
         ]
-    return []
+        reason = _(
+            "the catalog does not confirm OpenCV {version} with FFmpeg {ffmpeg}",
+            version=version,
+            ffmpeg=ffmpeg_version,
+        )
+        newer = f"OpenCV {min(fitting, key=key)}" if fitting else ""
+        yield warning(
+            "opencv-ffmpeg",
+            f"{opencv.path}.version",
+            reason,
+            use(newer, f"FFmpeg <= {newest_built}"),
+        )
 
 
-def _opencv(preset: Preset, catalog: Catalog) -> list[Problem]:
-    opencv, cuda = preset.opencv, preset.cuda
-    if opencv is None or not opencv.cuda or not cuda:
-        return []
-    problems: list[Problem] = []
-    path, version = "$.opencv.version", opencv.version
+def _check_cuda(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    version, dnn, path = opencv.text("version"), opencv.flag("dnn"), f"{opencv.path}.version"
     if version not in catalog.opencv:
-        problems.append(
-            unknown(
-                path,
-                f"OpenCV {version}",
-                nearest_version(version, catalog.opencv),
-                _("its range of CUDA"),
-            )
+        near = nearest_version(version, catalog.opencv)
+        yield unknown(path, f"OpenCV {version}", "CUDA", use_nearest(near))
+    fails = False
+    too_new = [n for n in _needs(cuda, dnn, catalog) if key(version) < key(n.opencv)]
+    for need in too_new[:1]:
+        fails = True
+        name = f"OpenCV {version} DNN" if need.dnn_only else f"OpenCV {version}"
+        reason = _(
+            "{name} does not build with CUDA {cuda} ({why})",
+            name=name,
+            cuda=cuda,
+            why=localized(ko=need.why_ko, en=need.why_en),
         )
-    for need in reversed(catalog.opencv_needs):  # the newest CUDA first: one sentence is enough
-        if (
-            key(minor(cuda)) >= key(need.cuda)
-            and key(version) < key(need.opencv)
-            and (opencv.dnn or not need.dnn_only)
-        ):
-            problems.append(
-                error(
-                    "opencv-cuda",
-                    path,
-                    (
-                        _(
-                            "OpenCV {version} DNN does not build under CUDA {cuda} "
-                            "({why_en}); take OpenCV {opencv}, or a CUDA below {need_cuda}",
-                            version=version,
-                            cuda=cuda,
-                            why_en=localized(ko=need.why_ko, en=need.why_en),
-                            opencv=need.opencv,
-                            need_cuda=need.cuda,
-                        )
-                        if need.dnn_only
-                        else _(
-                            "OpenCV {version} does not build under CUDA {cuda} "
-                            "({why_en}); take OpenCV {opencv}, or a CUDA below {need_cuda}",
-                            version=version,
-                            cuda=cuda,
-                            why_en=localized(ko=need.why_ko, en=need.why_en),
-                            opencv=need.opencv,
-                            need_cuda=need.cuda,
-                        )
-                    ),
-                )
-            )
-            break
-    for fails, last in catalog.opencv_fails:
-        if key(minor(cuda)) >= key(fails) and key(version) <= key(last):
-            problems.append(
-                error(
-                    "opencv-cuda",
-                    path,
-                    _(
-                        "OpenCV {version} does not build under CUDA {fails} or newer; "
-                        "OpenCV 4.11.0 with CUDA {opencv_confirmed} is confirmed",
-                        version=version,
-                        fails=fails,
-                        opencv_confirmed=catalog.opencv_confirmed[1],
-                    ),
-                )
-            )
+        suggestion = use(f"OpenCV {need.opencv}", f"CUDA < {need.cuda}")
+        yield error("opencv-cuda", path, reason, suggestion)
     first, last = catalog.opencv_confirmed
+    for failing_cuda, last_opencv in catalog.opencv_fails:
+        if key(minor(cuda)) >= key(failing_cuda) and key(version) <= key(last_opencv):
+            fails = True
+            reason = _(
+                "OpenCV {version} does not build with CUDA {fails} or newer",
+                version=version,
+                fails=failing_cuda,
+            )
+            yield error("opencv-cuda", path, reason, _confirmed(f"OpenCV 4.11.0, CUDA {last}"))
     built = any(minor(c) == minor(cuda) and key(version) >= key(o) for o, c in catalog.opencv_built)
-    if (
-        not built
-        and not within(minor(cuda), first, last)
-        and not any(p.rule == "opencv-cuda" for p in problems)
-    ):
-        take = catalog.opencv_for(cuda)
-        confirmed = (
-            f"OpenCV {take}" if take else _("CUDA {first} to {last}", first=first, last=last)
+    if not fails and not built and not within(minor(cuda), first, last):
+        known = catalog.opencv_for(cuda)
+        confirmed = _confirmed(f"OpenCV {known}" if known else f"CUDA {first}-{last}")
+        reason = _(
+            "the catalog does not confirm OpenCV {version} with CUDA {cuda}",
+            version=version,
+            cuda=cuda,
         )
-        problems.append(
-            warning(
-                "opencv-cuda",
-                path,
-                _(
-                    "OpenCV {version} with CUDA {cuda} is not confirmed in the catalog; "
-                    "{confirmed} is",
-                    version=version,
-                    cuda=cuda,
-                    confirmed=confirmed,
-                ),
+        yield warning("opencv-cuda", path, reason, confirmed)
+
+
+def _confirmed(name: str) -> str:
+    return _("confirmed: {name}", name=name)
+
+
+def _check_cudnn(cudnn: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    rule, version = "opencv-cudnn", opencv.text("version")
+    if not opencv.flag("dnn"):
+        return
+    if not cudnn:
+        reason = _("OpenCV's DNN needs cuDNN for CUDA (without it, DNN uses only the CPU)")
+        suggestion = _("use a base image with cuDNN, or set dnn to false")
+        yield error(rule, f"{opencv.path}.dnn", reason, suggestion)
+        return
+    for needing, needed in catalog.opencv_cudnn:
+        if key(cudnn) >= key(needing) and key(version) < key(needed):
+            reason = _(
+                "OpenCV {version} DNN does not build with cuDNN {cudnn}",
+                version=version,
+                cudnn=needing,
             )
-        )
-    return problems + _opencv_cudnn(preset, catalog)
+            yield error(rule, f"{opencv.path}.version", reason, use(f"OpenCV {needed}", "cuDNN 8"))
+            return
 
 
-def _opencv_cudnn(preset: Preset, catalog: Catalog) -> list[Problem]:
-    assert preset.opencv is not None
-    if not preset.opencv.dnn:
-        return []
-    if not preset.cudnn:
-        return [
-            error(
-                "opencv-cudnn",
-                "$.opencv.dnn",
-                _(
-                    "OpenCV's DNN on CUDA needs cuDNN and the preset has none, so DNN "
-                    "would silently be CPU only; take a base image with cudnn, or set "
-                    "dnn to false"
-                ),
-            )
-        ]
-    for cudnn, opencv in catalog.opencv_cudnn:
-        if key(preset.cudnn) >= key(cudnn) and key(preset.opencv.version) < key(opencv):
-            return [
-                error(
-                    "opencv-cudnn",
-                    "$.opencv.version",
-                    _(
-                        "OpenCV {version}'s DNN does not build with cuDNN {cudnn}; take "
-                        "OpenCV {opencv}, or a base image with cuDNN 8",
-                        version=preset.opencv.version,
-                        cudnn=cudnn,
-                        opencv=opencv,
-                    ),
-                )
-            ]
-    return []
-
-
-def _compiler(preset: Preset, catalog: Catalog) -> list[Problem]:
-    """nvcc refuses a host compiler that is newer than it knows; OpenCV's kernels and FFmpeg's filters both use it."""
-    nvcc = (preset.opencv is not None and preset.opencv.cuda) or (
-        preset.ffmpeg is not None and "--enable-cuda-nvcc" in preset.ffmpeg.configure
+def _check_compiler(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield a finding if GCC in the builder image is too new for nvcc, if that is used."""
+    opencv, ffmpeg = preset.component("opencv"), preset.component("ffmpeg")
+    nvcc = (opencv is not None and opencv.flag("cuda")) or (
+        ffmpeg is not None and "--enable-cuda-nvcc" in ffmpeg.list("configure")
     )
     if not nvcc or not preset.cuda:
-        return []
-    most = catalog.host_gcc.get(minor(preset.cuda))
-    named = [
-        m.group(1)
-        for p in preset.apt_builder
-        if (m := re.match(r"g(?:cc|\+\+)-([0-9]+)(?:=|$)", p))
-    ]
+        return
+    newest_allowed = catalog.host_gcc.get(minor(preset.cuda))
+    packages = (re.match(r"g(?:cc|\+\+)-([0-9]+)(?:=|$)", p) for p in preset.apt_builder)
     default = catalog.os_gcc.get(f"{preset.os_id} {preset.os_version}", "")
-    used = max(named, key=key, default=default)
-    if not most or not used or key(used) <= key(most):
-        return []
-    return [
-        error(
-            "compiler",
-            "$.apt.builder",
-            _(
-                "CUDA {cuda}'s nvcc takes GCC up to {most} and the builder has {used}; "
-                "take the package g++-{most}",
-                cuda=preset.cuda,
-                most=most,
-                used=used,
-            ),
+    used = max((match[1] for match in packages if match), key=key, default=default)
+    if newest_allowed and key(used) > key(newest_allowed):
+        reason = _(
+            "the nvcc of CUDA {cuda} supports GCC up to {newest}, but the builder image has {used}",
+            cuda=preset.cuda,
+            newest=newest_allowed,
+            used=used,
         )
-    ]
+        yield error("compiler", "$.apt.builder", reason, use(f"g++-{newest_allowed}"))
 
 
-def _architectures(preset: Preset, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None or not preset.opencv.cuda or not preset.cuda:
-        return []
-    problems: list[Problem] = []
-    cuda = minor(preset.cuda)
-    names: Sequence[str] = preset.opencv.architectures
-    suggested = ", ".join(catalog.suggested_architectures(cuda))
-
-    def instead(rest: str) -> str:
-        """What fits this CUDA or, where the catalog does not say, another CUDA."""
-        if suggested:
-            return _("with CUDA {cuda} take {suggested}", cuda=cuda, suggested=suggested)
-        return _("take {rest}", rest=rest)
-
-    for index, compute in enumerate(names):
-        path = f"$.opencv.architectures[{index}]"
+def _check_architectures(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:
+    number = key(minor(cuda))
+    suggested = ", ".join(catalog.suggested_architectures(minor(cuda)))
+    for index, compute in enumerate(opencv.list("architectures")):
+        path = f"{opencv.path}.architectures[{index}]"
         known = catalog.architectures.get(compute)
         if known is None:
-            problems.append(
-                unknown(
-                    path,
-                    f"compute {compute}",
-                    nearest_version(compute, catalog.architectures),
-                    _("its CUDA"),
-                )
+            near = nearest_version(compute, catalog.architectures)
+            yield unknown(path, f"compute {compute}", "CUDA", use_nearest(near))
+            continue
+        first, dropped = known.first_cuda, known.dropped_in
+        if first and number < key(first):
+            reason = _(
+                "{name} (compute {compute}) needs CUDA {first_cuda}",
+                name=known.name,
+                compute=compute,
+                first_cuda=first,
             )
-        elif known.first_cuda and key(cuda) < key(known.first_cuda):
-            rest = instead(_("CUDA {first_cuda} or newer", first_cuda=known.first_cuda))
-            problems.append(
-                error(
-                    "architecture",
-                    path,
-                    _(
-                        "{name} (compute {compute}) needs CUDA {first_cuda}; {rest}",
-                        name=known.name,
-                        compute=compute,
-                        first_cuda=known.first_cuda,
-                        rest=rest,
-                    ),
-                )
+            other_cuda = f"CUDA >= {first}"
+        elif dropped and number >= key(dropped):
+            reason = _(
+                "CUDA {dropped_in} dropped {name} (compute {compute})",
+                dropped_in=dropped,
+                name=known.name,
+                compute=compute,
             )
-        elif known.dropped_in and key(cuda) >= key(known.dropped_in):
-            rest = instead(_("a CUDA older than {dropped_in}", dropped_in=known.dropped_in))
-            problems.append(
-                error(
-                    "architecture",
-                    path,
-                    _(
-                        "CUDA {dropped_in} dropped {name} (compute {compute}); {rest}",
-                        dropped_in=known.dropped_in,
-                        name=known.name,
-                        compute=compute,
-                        rest=rest,
-                    ),
-                )
-            )
-    return problems
+            other_cuda = f"CUDA < {dropped}"
+        else:
+            continue
+        suggestion = use(f"compute {suggested}" if suggested else other_cuda)
+        yield error("architecture", path, reason, suggestion)

@@ -1,393 +1,283 @@
-"""Which TensorRT goes with which CUDA, cuDNN, Python and GPU."""
+"""Check TensorRT against CUDA, cuDNN, Python and GPUs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog, TensorRTRelease, TensorRTTar
-from gapforge.compat.findings import Problem, error, nearest_version, warning
+from gapforge.compat.findings import Finding, error, nearest_version, unknown, warning
 from gapforge.compat.versions import key, major, minor, within
-from gapforge.model.preset import Preset
+from gapforge.model.preset import Preset, TensorRT
 
 _PATH = "$.tensorrt.version"
 
 
-def short(version: str) -> str:
-    """The three numbers people say: "8.6.1.6" gives "8.6.1"."""
+def short_version(version: str) -> str:
+    """Return the first three numbers: "8.6.1.6" gives "8.6.1"."""
     return ".".join(version.split(".")[:3])
 
 
-def release_of(version: str, catalog: Catalog) -> TensorRTRelease | None:
-    """The release called ``version``, also by its first numbers when only one matches ("8.6.1")."""
-    if version in catalog.tensorrt:
-        return catalog.tensorrt[version]
-    same = [r for v, r in catalog.tensorrt.items() if v.startswith(version + ".")]
-    return same[0] if len(same) == 1 else None
+def find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
+    """Return the release ``version``, also shortened ("8.6.1") if only one release matches."""
+    same = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{version}.")]
+    return catalog.tensorrt.get(version) or (same[0] if len(same) == 1 else None)
 
 
-def fit(tar: TensorRTTar, cuda: str) -> str:
-    """Whether a tar serves a CUDA: "yes", "no", or "unknown" where no range was published for it."""
-    here = minor(cuda)
-    if major(tar.cuda) != major(here):
-        return "no"
+def supports_cuda(tar: TensorRTTar, cuda: str) -> bool | None:
+    """Return whether a tar file supports a CUDA; None if NVIDIA published no range for it."""
+    if major(tar.cuda) != major(cuda):
+        return False
     if tar.cuda_from:
-        return "yes" if within(here, tar.cuda_from, tar.cuda_to) else "no"
-    return "yes" if key(here) == key(tar.cuda) else "unknown"
+        return within(minor(cuda), tar.cuda_from, tar.cuda_to)
+    return True if key(minor(cuda)) == key(tar.cuda) else None
 
 
 def tar_for(release: TensorRTRelease, cuda: str) -> TensorRTTar | None:
-    """The release's tar for a CUDA, one with a published range before one without; None when none serves."""
-    ranked = {"yes": 0, "unknown": 1}
-    fitting = [t for t in release.tars if cuda and fit(t, cuda) in ranked]
-    return min(fitting, key=lambda t: ranked[fit(t, cuda)], default=None)
+    """Return the release's tar file for a CUDA, preferably a confirmed one; None if none."""
+    supported = {tar: supports_cuda(tar, cuda) for tar in release.tars if cuda}
+    fitting = [tar for tar, answer in supported.items() if answer is not False]
+    return min(fitting, key=lambda tar: supported[tar] is None, default=None)
 
 
-def paired(version: str, cuda: str) -> bool:
-    """Whether gapforge pairs the two: TensorRT 10 and newer with CUDA 12 and newer.
+def is_recommended(version: str, cuda: str) -> bool:
+    """Return whether gapforge chooses this pair: TensorRT 10 and newer only with CUDA 12 and newer.
 
-    NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well. That line has ended, so nothing here chooses it; a preset
-    that names such a file by hand is built, with a warning.
+    NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well, but has ended that series. A preset that names
+    such a file is built, with a warning.
     """
     return int(major(version)) < 10 or int(major(cuda)) >= 12
 
 
 def cudnn_fits(release: TensorRTRelease, cudnn: str) -> bool:
-    """Whether the base image's cuDNN is of the generation that the release needs."""
+    """Return whether a cuDNN, "" for none, has the major version that the release needs."""
     return not release.cudnn_needed or (bool(cudnn) and major(cudnn) == major(release.cudnn))
 
 
 def releases_for(
-    cuda: str, cudnn: str, python: str, catalog: Catalog, *, sure: bool = False
+    cuda: str, cudnn: str, python: str, catalog: Catalog, *, confirmed: bool = False
 ) -> list[TensorRTRelease]:
-    """The releases that fit, newest first; ``sure`` leaves out those whose CUDA or Python nobody published."""
+    """Return the releases that fit, newest first.
+
+    ``python`` may be "" if no binding is needed. ``confirmed`` omits releases whose CUDA range or
+    Python versions are not documented.
+    """
     found = []
     for release in catalog.tensorrt.values():
         tar = tar_for(release, cuda)
-        binds = release.binds(python) if python else True
-        if (
-            tar is None
-            or binds is False
-            or not cudnn_fits(release, cudnn)
-            or not paired(release.version, cuda)
-        ):
+        binding = release.has_binding(python) if python else True
+        if tar is None or binding is False or not cudnn_fits(release, cudnn):
             continue
-        if not sure or (fit(tar, cuda) == "yes" and (binds or not release.pythons)):
+        if not is_recommended(release.version, cuda):
+            continue
+        if not confirmed or (supports_cuda(tar, cuda) and (binding or not release.pythons)):
             found.append(release)
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
 
-def check(preset: Preset, catalog: Catalog) -> list[Problem]:
-    """Every incompatibility of the preset's TensorRT."""
+def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield every incompatibility of the preset's TensorRT."""
     trt = preset.tensorrt
     if trt is None:
-        return []
+        return
     if not preset.cuda:
-        return [
-            error(
-                "tensorrt-cuda",
-                "$.tensorrt",
-                _("TensorRT needs CUDA; give the preset a CUDA, or set tensorrt to null"),
-            )
-        ]
-    problems = [*_named(preset), *_debs(preset)]
-    release = release_of(trt.version, catalog)
+        suggestion = _("set a CUDA version, or set tensorrt to null")
+        yield error("tensorrt-cuda", "$.tensorrt", _("TensorRT needs CUDA"), suggestion)
+        return
+    yield from _check_file(preset, trt)
+    yield from _check_packages(trt)
+    release = find_release(trt.version, catalog)
     if release is None:
-        near = nearest_version(
-            trt.version,
-            (r.version for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog)),
-        )
-        tail = (
-            _("; the nearest for CUDA {cuda} is {near}", cuda=preset.cuda, near=short(near))
-            if near
-            else ""
-        )
-        problems.append(
-            warning(
-                "unknown",
-                _PATH,
-                _(
-                    "TensorRT {version} is not in the catalog, so its CUDA and cuDNN "
-                    "cannot be checked{tail}",
-                    version=trt.version,
-                    tail=tail,
-                ),
-            )
-        )
-        return problems
-    against_cuda = _cuda(preset, release, catalog)
-    if not against_cuda and not paired(release.version, preset.cuda):
-        against_cuda = [unpaired(release.version, preset, catalog)]
-    problems += against_cuda
-    problems += _cudnn(preset, release, catalog)
-    if trt.python and release.binds(preset.python) is not True:
-        problems.append(_binding(preset, release))
-    return problems + _gpus(preset, release, catalog)
+        fitting = releases_for(preset.cuda, preset.cudnn, preset.python, catalog)
+        near = nearest_version(trt.version, (r.version for r in fitting))
+        suggestion = _for_cuda(preset.cuda, near) if near else ""
+        yield unknown(_PATH, f"TensorRT {trt.version}", "CUDA, cuDNN", suggestion)
+        return
+    about_cuda = list(_check_cuda(preset, trt, release, catalog))
+    yield from about_cuda
+    if not about_cuda and not is_recommended(release.version, preset.cuda):
+        yield not_recommended(release.version, preset, catalog)
+    yield from _check_cudnn(preset, release, catalog)
+    if trt.python:
+        yield from _check_binding(preset, release)
+    yield from _check_gpus(preset, release, catalog)
 
 
-def _binding(preset: Preset, release: TensorRTRelease) -> Problem:
-    name, named = short(release.version), ", ".join(release.pythons)
-    if release.binds(preset.python) is False:
-        return error(
-            "tensorrt-python",
-            "$.python.version",
-            _(
-                "TensorRT {name} has no binding for Python {python}; take Python "
-                "{named}, or set tensorrt.python to false",
-                name=name,
-                python=preset.python,
-                named=named,
-            ),
-        )
-    rest = _("; Python {named} is confirmed", named=named) if named else ""
-    return warning(
-        "tensorrt-python",
-        "$.python.version",
-        _(
-            "whether TensorRT {name} has a binding for Python {python} is not in the catalog{rest}",
-            name=name,
-            python=preset.python,
-            rest=rest,
-        ),
+def not_recommended(version: str, preset: Preset, catalog: Catalog) -> Finding:
+    """Return the warning for a TensorRT 10 that is built for CUDA 11."""
+    reason = _(
+        "TensorRT {name} is for CUDA 12 (its builds for CUDA 11.8 ended with 10.13)",
+        name=short_version(version),
     )
+    return warning("tensorrt-pair", _PATH, reason, _alternative(version, preset, catalog))
 
 
-def _instead(version: str, preset: Preset, catalog: Catalog) -> str:
-    """What to take with this CUDA and cuDNN, as the tail of a sentence in both languages."""
-    for sure in (True, False):
-        fitting = [
-            r.version
-            for r in releases_for(preset.cuda, preset.cudnn, preset.python, catalog, sure=sure)
-        ]
+def _for_cuda(cuda: str, version: str) -> str:
+    name = short_version(version)
+    return _("use TensorRT {name} with CUDA {cuda}", name=name, cuda=cuda)
+
+
+def _alternative(version: str, preset: Preset, catalog: Catalog) -> str:
+    """Suggest the nearest release for the preset's CUDA, cuDNN and Python, preferably confirmed."""
+    for confirmed in (True, False):
+        fitting = releases_for(
+            preset.cuda, preset.cudnn, preset.python, catalog, confirmed=confirmed
+        )
         if fitting:
-            take = short(nearest_version(version, fitting))
-            return _("with CUDA {cuda} take {take}", cuda=preset.cuda, take=take)
-    return _("the catalog knows no TensorRT for CUDA {cuda}", cuda=preset.cuda)
+            return _for_cuda(preset.cuda, nearest_version(version, (r.version for r in fitting)))
+    return _("the catalog has no TensorRT for CUDA {cuda}", cuda=preset.cuda)
 
 
-def unpaired(version: str, preset: Preset, catalog: Catalog) -> Problem:
-    """The warning for TensorRT 10 built for CUDA 11; an override that asks for it is refused with the same words."""
-    rest = _instead(version, preset, catalog)
-    name = short(version)
-    return warning(
-        "tensorrt-pair",
-        _PATH,
-        _(
-            "TensorRT {name} goes with CUDA 12 (its builds for CUDA 11.8 ended with 10.13); {rest}",
+def _check_cuda(
+    preset: Preset, trt: TensorRT, release: TensorRTRelease, catalog: Catalog
+) -> Iterator[Finding]:
+    name, cuda, used = short_version(release.version), preset.cuda, _used_cuda(preset, trt)
+    tars = [tar for tar in release.tars if not used or tar.cuda == used]
+    supported = [supports_cuda(tar, cuda) for tar in tars]
+    alternative = _alternative(release.version, preset, catalog)
+    other = tar_for(release, cuda)
+    if True in supported:
+        return
+    if None in supported:
+        reason = _(
+            "NVIDIA published no CUDA range for TensorRT {name}'s build for CUDA {built_for}, so "
+            "CUDA {cuda} is not confirmed",
             name=name,
-            rest=rest,
-        ),
-    )
-
-
-def _cuda(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
-    assert preset.tensorrt is not None
-    name = short(release.version)
-    used = _used_cuda(preset)
-    tars = [t for t in release.tars if not used or t.cuda == used]
-    served = {fit(t, preset.cuda) for t in tars} or {"no"}
-    if "yes" in served:
-        return []
-    if "unknown" in served:
-        tar = next(t for t in tars if fit(t, preset.cuda) == "unknown")
-        rest = ""
-        if releases_for(preset.cuda, preset.cudnn, preset.python, catalog, sure=True):
-            sure = _instead(release.version, preset, catalog)
-            rest = _("; to be sure, {sure}", sure=sure)
-        return [
-            warning(
-                "tensorrt-cuda",
-                _PATH,
-                _(
-                    "no range was published for TensorRT {name}'s CUDA {cuda} build, so "
-                    "CUDA {preset_cuda} is not confirmed{rest}",
-                    name=name,
-                    cuda=tar.cuda,
-                    preset_cuda=preset.cuda,
-                    rest=rest,
-                ),
-            )
-        ]
-    other = tar_for(release, preset.cuda)
-    if other and not paired(release.version, preset.cuda):
-        return [
-            replace(
-                unpaired(release.version, preset, catalog), rule="tensorrt-cuda", severity="error"
-            )
-        ]
-    if used and other:
-        return [
-            error(
-                "tensorrt-cuda",
-                "$.sources.tensorrt",
-                _(
-                    "this TensorRT {name} file is for CUDA {used}; with CUDA {cuda} take {file}",
-                    name=name,
-                    used=used,
-                    cuda=preset.cuda,
-                    file=other.file,
-                ),
-            )
-        ]
-    ranges = _ranges(release)
-    rest = _instead(release.version, preset, catalog)
-    return [
-        error(
-            "tensorrt-cuda",
-            _PATH,
-            _("TensorRT {name} needs CUDA {ranges}; {rest}", name=name, ranges=ranges, rest=rest),
+            built_for=tars[supported.index(None)].cuda,
+            cuda=cuda,
         )
-    ]
+        confirmed = releases_for(cuda, preset.cudnn, preset.python, catalog, confirmed=True)
+        yield warning("tensorrt-cuda", _PATH, reason, alternative if confirmed else "")
+    elif other and not is_recommended(release.version, cuda):
+        finding = not_recommended(release.version, preset, catalog)
+        yield replace(finding, rule="tensorrt-cuda", severity="error")
+    elif used and other:
+        reason = _("this file of TensorRT {name} is for CUDA {used}", name=name, used=used)
+        suggestion = _("use {name} with CUDA {cuda}", name=other.file, cuda=cuda)
+        yield error("tensorrt-cuda", "$.sources.tensorrt", reason, suggestion)
+    else:
+        ranges = " / ".join(map(_range, release.tars))
+        reason = _("TensorRT {name} needs CUDA {ranges}", name=name, ranges=ranges)
+        yield error("tensorrt-cuda", _PATH, reason, alternative)
 
 
-def _ranges(release: TensorRTRelease) -> str:
-    spans = [
-        f"{t.cuda_from}-{t.cuda_to}" if t.cuda_from and t.cuda_from != t.cuda_to else t.cuda
-        for t in release.tars
-    ]
-    return " / ".join(spans)
+def _range(tar: TensorRTTar) -> str:
+    several = tar.cuda_from and tar.cuda_from != tar.cuda_to
+    return f"{tar.cuda_from}-{tar.cuda_to}" if several else tar.cuda
 
 
-def _used_cuda(preset: Preset) -> str:
-    """The CUDA that the preset's own file or packages are built for; "" when they do not say."""
-    assert preset.tensorrt is not None
+def _used_cuda(preset: Preset, trt: TensorRT) -> str:
+    """Return the CUDA in the names of the preset's TensorRT file or packages; "" if none."""
     source = preset.sources.get("tensorrt")
-    names = [source.file] if source else []
-    names += [*preset.tensorrt.builder, *preset.tensorrt.runtime]
-    for name in names:
-        if match := re.search(r"[-+.]cuda-?([0-9]+\.[0-9]+)", name):
-            return match.group(1)
-    return ""
+    names = [*([source.file] if source else []), *trt.builder, *trt.runtime]
+    matches = (re.search(r"[-+.]cuda-?([0-9]+\.[0-9]+)", name) for name in names)
+    return next((match[1] for match in matches if match), "")
 
 
-def _named(preset: Preset) -> list[Problem]:
-    """The file's own name against the version that the preset states."""
-    assert preset.tensorrt is not None
+def _check_file(preset: Preset, trt: TensorRT) -> Iterator[Finding]:
+    """Yield a finding if the file's name contradicts the preset's version."""
     source = preset.sources.get("tensorrt")
-    match = (
-        re.search(r"TensorRT-(?:Enterprise-)?([0-9]+(?:\.[0-9]+)+)", source.file)
-        if source
-        else None
-    )
-    stated = preset.tensorrt.version
-    if not match or match.group(1) == stated or match.group(1).startswith(stated + "."):
-        return []
-    return [
-        error(
-            "tensorrt-file",
-            "$.sources.tensorrt",
-            _(
-                "the file is TensorRT {group} but the preset says {stated}; make them the same",
-                group=match.group(1),
-                stated=stated,
-            ),
+    name = source.file if source else ""
+    match = re.search(r"TensorRT-(?:Enterprise-)?([0-9]+(?:\.[0-9]+)+)", name)
+    if match and not f"{match[1]}.".startswith(f"{trt.version}."):
+        reason = _(
+            "the file is TensorRT {file_version}, but the preset's version is {version}",
+            file_version=match[1],
+            version=trt.version,
         )
-    ]
+        yield error("tensorrt-file", "$.sources.tensorrt", reason, _("make the versions equal"))
 
 
-def _debs(preset: Preset) -> list[Problem]:
-    trt = preset.tensorrt
-    if trt is None or trt.form != "deb":
-        return []
-    packages = [*trt.builder, *trt.runtime]
-    loose = sorted({p for p in packages if "=" not in p})
-    pinned = {p.split("=", 1)[1] for p in packages if "=" in p}
-    problems = []
-    if loose:
-        problems.append(
-            warning(
-                "tensorrt-pin",
-                "$.tensorrt.runtime",
-                _(
-                    "{loose} has no version, so apt may mix builds for another CUDA; pin "
-                    "every package to one version",
-                    loose=", ".join(loose),
-                ),
-            )
+def _check_packages(trt: TensorRT) -> Iterator[Finding]:
+    """Yield a finding for .deb packages without a version or with different ones."""
+    if trt.form != "deb":
+        return
+    rule, path = "tensorrt-pin", "$.tensorrt.runtime"
+    packages = sorted({*trt.builder, *trt.runtime})
+    unpinned = [p for p in packages if "=" not in p]
+    versions = sorted({p.split("=", 1)[1] for p in packages if "=" in p})
+    if unpinned:
+        reason = _(
+            "no version of {packages} is pinned, so apt may mix builds for different CUDA versions",
+            packages=", ".join(unpinned),
         )
-    if len(pinned) > 1:
-        problems.append(
-            error(
-                "tensorrt-pin",
-                "$.tensorrt.runtime",
-                _(
-                    "the TensorRT packages have different versions ({pinned}); pin all to one",
-                    pinned=", ".join(sorted(pinned)),
-                ),
-            )
+        yield warning(rule, path, reason, _("pin all TensorRT packages to the same version"))
+    if len(versions) > 1:
+        reason = _(
+            "the TensorRT packages have different versions ({versions})",
+            versions=", ".join(versions),
         )
-    return problems
+        yield error(rule, path, reason, _("pin all TensorRT packages to the same version"))
 
 
-def _cudnn(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
+def _check_cudnn(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> Iterator[Finding]:
+    name = short_version(release.version)
     if not release.cudnn_needed:
-        return []
-    name = short(release.version)
+        return
     if not cudnn_fits(release, preset.cudnn):
-        rest = _instead(release.version, preset, catalog)
-        why = (
-            _("the base image has cuDNN {cudnn}", cudnn=preset.cudnn)
-            if preset.cudnn
-            else _("the base image has none")
+        needed = major(release.cudnn)
+        if preset.cudnn:
+            reason = _(
+                "TensorRT {name} needs cuDNN {needed}, but the base image has {found}",
+                name=name,
+                needed=needed,
+                found=preset.cudnn,
+            )
+        else:
+            reason = _(
+                "TensorRT {name} needs cuDNN {needed}, but the base image has none",
+                name=name,
+                needed=needed,
+            )
+        alternative = _alternative(release.version, preset, catalog)
+        yield error("tensorrt-cudnn", _PATH, reason, alternative)
+    elif "." in preset.cudnn and key(preset.cudnn)[:2] < key(release.cudnn)[:2]:
+        reason = _(
+            "TensorRT {name} was tested with cuDNN {tested}, but the base image has {found}",
+            name=name,
+            tested=release.cudnn,
+            found=preset.cudnn,
         )
-        return [
-            error(
-                "tensorrt-cudnn",
-                _PATH,
-                _(
-                    "TensorRT {name} needs cuDNN {cudnn} and {why}; {rest}",
-                    name=name,
-                    cudnn=major(release.cudnn),
-                    why=why,
-                    rest=rest,
-                ),
-            )
-        ]
-    if "." in preset.cudnn and key(preset.cudnn)[:2] < key(release.cudnn)[:2]:
-        return [
-            warning(
-                "tensorrt-cudnn",
-                _PATH,
-                _(
-                    "TensorRT {name} was tested with cuDNN {cudnn}; the base image has "
-                    "{preset_cudnn}",
-                    name=name,
-                    cudnn=release.cudnn,
-                    preset_cudnn=preset.cudnn,
-                ),
-            )
-        ]
-    return []
+        yield warning("tensorrt-cudnn", _PATH, reason)
 
 
-def _gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> list[Problem]:
-    if preset.opencv is None:
-        return []
-    problems = []
-    for compute in preset.opencv.architectures:
-        since = next(
-            (
-                start
-                for below, start in catalog.tensorrt_dropped
-                if key(compute) < key(below) and key(release.version) >= key(start)
-            ),
-            "",
+def _check_binding(preset: Preset, release: TensorRTRelease) -> Iterator[Finding]:
+    name, python, path = short_version(release.version), preset.python, "$.python.version"
+    documented = ", ".join(release.pythons)
+    exists = release.has_binding(python)
+    if exists is False:
+        reason = _("TensorRT {name} has no binding for Python {python}", name=name, python=python)
+        suggestion = _("use Python {pythons}, or set tensorrt.python to false", pythons=documented)
+        yield error("tensorrt-python", path, reason, suggestion)
+    elif exists is None:
+        reason = _(
+            "the catalog does not know whether TensorRT {name} has a binding for Python {python}",
+            name=name,
+            python=python,
         )
-        if since:
+        suggestion = _("confirmed: Python {pythons}", pythons=documented) if documented else ""
+        yield warning("tensorrt-python", path, reason, suggestion)
+
+
+def _check_gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> Iterator[Finding]:
+    opencv = preset.component("opencv")
+    if opencv is None:
+        return
+    for compute in opencv.list("architectures"):
+        dropped_in = (
+            start
+            for below, start in catalog.tensorrt_dropped
+            if key(compute) < key(below) and key(release.version) >= key(start)
+        )
+        if version := next(dropped_in, ""):
             known = catalog.architectures.get(compute)
-            name = known.name if known else compute
-            problems.append(
-                warning(
-                    "tensorrt-gpu",
-                    "$.opencv.architectures",
-                    _(
-                        "TensorRT dropped {name} (compute {compute}) in {since}: on such "
-                        "a GPU OpenCV runs and TensorRT does not",
-                        name=name,
-                        compute=compute,
-                        since=since,
-                    ),
-                )
+            reason = _(
+                "TensorRT {version} dropped {name} (compute {compute}): on this GPU OpenCV works, "
+                "but TensorRT does not",
+                version=version,
+                name=known.name if known else compute,
+                compute=compute,
             )
-    return problems
+            yield warning("tensorrt-gpu", f"{opencv.path}.architectures", reason)

@@ -1,407 +1,278 @@
-"""Which Python, PyTorch build and NumPy go with a base image."""
+"""Check Python, PyTorch and NumPy against the base image and each other."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog, TorchRelease
-from gapforge.compat.findings import Problem, error, nearest_version, unknown, warning
+from gapforge.compat.findings import (
+    Finding,
+    error,
+    nearest_version,
+    unknown,
+    use,
+    use_nearest,
+    warning,
+)
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model.preset import TARGET_OS, Preset, PyTorch
+
+_PATH = "$.pytorch.torch"
+_INDEX = "https://download.pytorch.org/whl/"
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """What a PyTorch request amounts to: ``build`` is "cpu", "cu118", …, or "" when it cannot be told."""
+    """The PyTorch that a preset asks for; ``build`` is "cpu", "cu118", …, or "" if unknown."""
 
     version: str
     build: str
-    from_default: bool
 
 
-def python_problems(
+def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield every incompatibility of the preset's Python, PyTorch and NumPy."""
+    os = (preset.os_id, preset.os_version)
+    yield from check_python(preset.python, os, bool(preset.apt_sources), catalog)
+    if preset.pytorch is None:
+        return
+    wanted = torch_build(preset.pytorch, catalog)
+    release = catalog.torch.get(wanted.version)
+    yield from _check_index(preset.pytorch)
+    if release is None:
+        near = use_nearest(nearest_version(wanted.version, catalog.torch))
+        yield unknown(_PATH, f"torch {wanted.version}", "Python, CUDA", near)
+    else:
+        yield from _check_build(wanted, release, catalog)
+        yield from _check_python_wheels(release, preset.python, catalog)
+        yield from _check_companions(preset.pytorch, release)
+    yield from _check_cuda(wanted, preset, catalog)
+    yield from _check_numpy(preset, wanted.version, release)
+    yield from _check_packaging(preset, wanted.version)
+
+
+def check_python(
     python: str, os: tuple[str, str], extra_source: bool, catalog: Catalog
-) -> list[Problem]:
-    """Whether the target's package archive has this Python; only Ubuntu 22.04 is known."""
+) -> list[Finding]:
+    """Check that Ubuntu 22.04's archive has this Python; other systems are not checked."""
+    origin = catalog.ubuntu_pythons.get(python)
+    path = "$.python.version"
     if os != TARGET_OS or extra_source:
         return []
-    origin = catalog.ubuntu_pythons.get(python)
     if origin is None:
-        return [
-            error(
-                "python-source",
-                "$.python.version",
-                _(
-                    "Ubuntu 22.04's archive has no Python {python}; take 3.10, or add to "
-                    "apt.sources an archive that has it",
-                    python=python,
-                ),
-            )
-        ]
+        reason = _("Ubuntu 22.04's archive has no Python {python}", python=python)
+        suggestion = _("use Python 3.10, or add an archive that has it to apt.sources")
+        return [error("python-source", path, reason, suggestion)]
     if origin == "release-candidate":
-        return [
-            warning(
-                "python-source",
-                "$.python.version",
-                _(
-                    "Ubuntu 22.04's Python {python} is a release candidate build; 3.10 "
-                    "is the safe choice",
-                    python=python,
-                ),
-            )
-        ]
+        reason = _("Ubuntu 22.04's Python {python} is a release candidate", python=python)
+        return [warning("python-source", path, reason, use("Python 3.10"))]
     return []
 
 
 def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
-    """Which build of PyTorch the preset asks for: by the local version, the index's address, or the default's."""
+    """Return the build that a preset asks for: in the version, by the index, or the default."""
     version, build = public(torch.torch), local(torch.torch)
-    if not build and torch.index != "default":
-        match = re.search(r"/(cpu|cu[0-9]+)/?$", torch.index)
-        build = match.group(1) if match else ""
     release = catalog.torch.get(version)
-    if not build and torch.index == "default" and release:
-        return TorchBuild(version, release.default_build, True)
-    return TorchBuild(version, build, torch.index == "default")
+    if not build and torch.index == "default":
+        build = release.default_build if release else ""
+    return TorchBuild(version, build or _index_build(torch.index))
 
 
 def build_cuda(build: str) -> str:
-    """The CUDA of a build: "cu118" gives "11.8", "cpu" gives ""."""
+    """Return the CUDA of a build: "cu118" gives "11.8", "cpu" gives ""."""
     digits = build.removeprefix("cu")
     return f"{digits[:-1]}.{digits[-1]}" if digits.isdigit() else ""
 
 
-def torch_problems(torch: PyTorch, cuda: str, python: str, catalog: Catalog) -> list[Problem]:
-    """CUDA × build, build × index, Python, and the torchvision and torchaudio that go with it."""
-    asked = torch_build(torch, catalog)
-    release = catalog.torch.get(asked.version)
-    problems = _torch_index(torch, asked)
-    if release is None:
-        problems.append(
-            unknown(
-                "$.pytorch.torch",
-                f"torch {asked.version}",
-                nearest_version(asked.version, catalog.torch),
-                _("its Pythons and CUDA builds"),
-            )
-        )
-    else:
-        problems += _torch_release(torch, asked, release, python, catalog)
-    return problems + _torch_cuda(asked, cuda, python, catalog)
+def cuda_build(cuda: str) -> str:
+    """Return the build for a CUDA: "11.8.0" gives "cu118", "" gives "cpu"."""
+    return f"cu{minor(cuda).replace('.', '')}" if cuda else "cpu"
 
 
-def _torch_index(torch: PyTorch, asked: TorchBuild) -> list[Problem]:
-    own = local(torch.torch)
-    if own and torch.index == "default":
-        return [
-            error(
-                "torch-index",
-                "$.pytorch.index",
-                _(
-                    "the default index has no +{own} builds such as torch {torch}; set "
-                    "index to https://download.pytorch.org/whl/{own}",
-                    own=own,
-                    torch=torch.torch,
-                ),
-            )
-        ]
-    match = re.search(r"/(cpu|cu[0-9]+)/?$", torch.index)
-    if own and match and match.group(1) != own:
-        return [
-            error(
-                "torch-index",
-                "$.pytorch.index",
-                _(
-                    "torch {torch} is not in the index for {group}; end the address with {own}",
-                    torch=torch.torch,
-                    group=match.group(1),
-                    own=own,
-                ),
-            )
-        ]
-    return []
-
-
-def _torch_release(
-    torch: PyTorch, asked: TorchBuild, release: TorchRelease, python: str, catalog: Catalog
-) -> list[Problem]:
-    problems: list[Problem] = []
-    if asked.build and asked.build not in release.builds:
-        other = nearest_version(
-            asked.version, (v for v, r in catalog.torch.items() if asked.build in r.builds)
-        )
-        rest = (
-            _("; {build} exists for torch {other}", build=asked.build, other=other) if other else ""
-        )
-        problems.append(
-            error(
-                "torch-build",
-                "$.pytorch.torch",
-                _(
-                    "torch {version} has no {build} build, only {builds}{rest}",
-                    version=asked.version,
-                    build=asked.build,
-                    builds=", ".join(release.builds),
-                    rest=rest,
-                ),
-            )
-        )
-    if python not in release.pythons:
-        other = nearest_version(
-            asked.version, (v for v, r in catalog.torch.items() if python in r.pythons)
-        )
-        rest = _(", or torch {other}", other=other) if other else ""
-        problems.append(
-            error(
-                "torch-python",
-                "$.pytorch.torch",
-                _(
-                    "torch {version} has no wheels for Python {python}; take Python "
-                    "{pythons}{rest}",
-                    version=asked.version,
-                    python=python,
-                    pythons=", ".join(release.pythons),
-                    rest=rest,
-                ),
-            )
-        )
-    for name, asked_for, goes_with in (
-        ("torchvision", torch.torchvision, release.torchvision),
-        ("torchaudio", torch.torchaudio, release.torchaudio),
-    ):
-        if not asked_for:
-            continue
-        path = f"$.pytorch.{name}"
-        suffix = f"+{local(torch.torch)}" if local(torch.torch) else ""
-        if not goes_with:
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    _(
-                        "no {name} was released for torch {version}; leave {name} out",
-                        name=name,
-                        version=asked.version,
-                    ),
-                )
-            )
-        elif public(asked_for) != goes_with:
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    _(
-                        "{name} {asked_for} does not go with torch {version}; take "
-                        "{name} {goes_with}{suffix}",
-                        name=name,
-                        asked_for=public(asked_for),
-                        version=asked.version,
-                        goes_with=goes_with,
-                        suffix=suffix,
-                    ),
-                )
-            )
-        elif local(asked_for) != local(torch.torch):
-            problems.append(
-                error(
-                    "torch-pair",
-                    path,
-                    _(
-                        "{name} {asked_for} and torch {torch} are different builds; take "
-                        "{name} {goes_with}{suffix}",
-                        name=name,
-                        asked_for=asked_for,
-                        torch=torch.torch,
-                        goes_with=goes_with,
-                        suffix=suffix,
-                    ),
-                )
-            )
-    return problems
-
-
-def torch_builds_for(release: TorchRelease, cuda: str) -> list[str]:
-    """The builds of a release that a CUDA base takes, best first; ["cpu"] without CUDA."""
+def builds_for(release: TorchRelease, cuda: str) -> list[str]:
+    """Return the builds of a release for a CUDA base image, best first; ["cpu"] without CUDA."""
     if not cuda:
         return [b for b in release.builds if b == "cpu"]
+    of_cuda = {b: build_cuda(b) for b in release.builds if b != "cpu"}
     fitting = [
-        b
-        for b in release.builds
-        if build_cuda(b)
-        and major(build_cuda(b)) == major(cuda)
-        and key(build_cuda(b)) <= key(minor(cuda))
+        b for b, c in of_cuda.items() if major(c) == major(cuda) and key(c) <= key(minor(cuda))
     ]
-    return sorted(fitting, key=lambda b: key(build_cuda(b)), reverse=True)
+    return sorted(fitting, key=lambda b: key(of_cuda[b]), reverse=True)
 
 
-def _torch_cuda(asked: TorchBuild, cuda: str, python: str, catalog: Catalog) -> list[Problem]:
-    path, own = "$.pytorch.torch", build_cuda(asked.build)
-    if not asked.build:
-        return []
-    if not cuda:
-        if asked.build == "cpu":
-            return []
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                _(
-                    "the preset has no CUDA but torch {version}'s {build} build brings "
-                    "the CUDA libraries along; take {version}+cpu from "
-                    "https://download.pytorch.org/whl/cpu",
-                    version=asked.version,
-                    build=asked.build,
-                ),
-            )
-        ]
-    if asked.build == "cpu":
-        fit = (
-            torch_builds_for(catalog.torch[asked.version], cuda)
-            if asked.version in catalog.torch
-            else []
-        )
-        take = f"{asked.version}+{fit[0]}" if fit else f"+cu{minor(cuda).replace('.', '')}"
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                _(
-                    "torch {version}+cpu cannot use a GPU; with CUDA {cuda} take {take}",
-                    version=asked.version,
-                    cuda=cuda,
-                    take=take,
-                ),
-            )
-        ]
-    if major(own) != major(cuda):
-        take = _torch_instead(asked.version, cuda, python, catalog)
-        return [
-            error(
-                "torch-cuda",
-                path,
-                _(
-                    "torch {version}'s {build} build needs CUDA {own}; with CUDA {cuda} "
-                    "take {take}",
-                    version=asked.version,
-                    build=asked.build,
-                    own=major(own),
-                    cuda=cuda,
-                    take=take,
-                )
-                if take
-                else _(
-                    "torch {version}'s {build} build needs CUDA {major}; take a base "
-                    "image with CUDA {own}",
-                    version=asked.version,
-                    build=asked.build,
-                    major=major(own),
-                    own=own,
-                ),
-            )
-        ]
-    if key(own) > key(minor(cuda)):
-        take = _torch_instead(asked.version, cuda, python, catalog)
-        return [
-            warning(
-                "torch-cuda",
-                path,
-                _(
-                    "torch {version} carries CUDA {own}, newer than the base image's "
-                    "{cuda}, and may need a newer driver; {take} fits",
-                    version=asked.version,
-                    own=own,
-                    cuda=cuda,
-                    take=take,
-                )
-                if take
-                else _(
-                    "torch {version} carries CUDA {own}, newer than the base image's "
-                    "{cuda}, and may need a newer driver",
-                    version=asked.version,
-                    own=own,
-                    cuda=cuda,
-                ),
-            )
-        ]
-    return []
-
-
-def _torch_instead(version: str, cuda: str, python: str, catalog: Catalog) -> str:
-    """The nearest ``VERSION+BUILD`` for this CUDA and Python; "" when there is none."""
-    fitting = {
-        v: torch_builds_for(r, cuda) for v, r in catalog.torch.items() if python in r.pythons
-    }
-    near = nearest_version(version, (v for v, builds in fitting.items() if builds))
-    return f"torch {near}+{fitting[near][0]}" if near else ""
-
-
-def numpy_allowed(preset: Preset, version: str) -> bool:
-    """Whether the resolver may choose this NumPy or a newer one for the preset: nothing pins it below."""
-    pins = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", _numpy_asked(preset))
+def allows_numpy(preset: Preset, version: str) -> bool:
+    """Return whether the preset's constraints allow this NumPy version or a newer one."""
     limit = key(version)
-    return not any(
-        (op in ("==", "~=", "<=") and key(v) < limit) or (op == "<" and key(v) <= limit)
-        for op, v in pins
+    constraints = re.findall(r"(==|~=|<=|<)\s*([0-9][0-9.]*)", _numpy_requirement(preset))
+    return not any(key(v) < limit or (op == "<" and key(v) == limit) for op, v in constraints)
+
+
+def _numpy_requirement(preset: Preset) -> str:
+    return next((p for p in preset.packages if _names(p, "numpy")), "")
+
+
+def _names(requirement: str, package: str) -> bool:
+    return re.match(rf"{package}\s*([=<>~!]|$)", requirement, re.IGNORECASE) is not None
+
+
+def _index_build(index: str) -> str:
+    """Return the build that a PyTorch index has, from its URL; "" if the URL does not tell."""
+    match = re.search(r"/(cpu|cu[0-9]+)/?$", index)
+    return match[1] if match else ""
+
+
+def _check_index(torch: PyTorch) -> Iterator[Finding]:
+    build, index_build = local(torch.torch), _index_build(torch.index)
+    path = "$.pytorch.index"
+    if build and torch.index == "default":
+        reason = _("the default index has no torch {version}", version=torch.torch)
+        yield error("torch-index", path, reason, use(f'"index": "{_INDEX}{build}"'))
+    elif build and index_build and index_build != build:
+        reason = _(
+            "torch {version} is not in the index for {index_build}",
+            version=torch.torch,
+            index_build=index_build,
+        )
+        suggestion = _("end the index URL with {build}", build=build)
+        yield error("torch-index", path, reason, suggestion)
+
+
+def _check_build(wanted: TorchBuild, release: TorchRelease, catalog: Catalog) -> Iterator[Finding]:
+    if not wanted.build or wanted.build in release.builds:
+        return
+    having = (v for v, r in catalog.torch.items() if wanted.build in r.builds)
+    other = nearest_version(wanted.version, having)
+    reason = _(
+        "torch {version} has no {build} build, only {builds}",
+        version=wanted.version,
+        build=wanted.build,
+        builds=", ".join(release.builds),
     )
+    yield error("torch-build", _PATH, reason, use(f"torch {other}+{wanted.build}" if other else ""))
 
 
-def _numpy_asked(preset: Preset) -> str:
-    return next((p for p in preset.packages if re.match(r"numpy\s*([=<>~!]|$)", p, re.I)), "")
+def _check_python_wheels(release: TorchRelease, python: str, catalog: Catalog) -> Iterator[Finding]:
+    if python in release.pythons:
+        return
+    having = (v for v, r in catalog.torch.items() if python in r.pythons)
+    other = nearest_version(release.torch, having)
+    reason = _(
+        "torch {version} has no wheels for Python {python}", version=release.torch, python=python
+    )
+    suggestion = use(f"Python {', '.join(release.pythons)}", f"torch {other}" if other else "")
+    yield error("torch-python", _PATH, reason, suggestion)
 
 
-def numpy_problems(preset: Preset, catalog: Catalog) -> list[Problem]:
-    """PyTorch below 2.3 needs NumPy 1, said or unsaid."""
-    if not preset.pytorch:
-        return []
-    version = public(preset.pytorch.torch)
-    release = catalog.torch.get(version)
-    limit = release.numpy_below if release else ("2" if key(version) < (2, 3) else "")
-    if not limit:
-        return []
-    if not numpy_allowed(preset, limit):
-        return []
-    asked = _numpy_asked(preset)
-    return [
-        error(
-            "numpy",
-            "$.python.packages",
-            _(
-                'torch {version} does not work with NumPy {limit}, and "{asked}" allows '
-                "it; take numpy==1.26.4",
-                version=version,
-                limit=limit,
-                asked=asked,
+def _check_companions(torch: PyTorch, release: TorchRelease) -> Iterator[Finding]:
+    """Yield what is wrong with the torchvision and torchaudio that the preset names."""
+    fitting = release.packages(local(torch.torch))
+    for name, wanted in (("torchvision", torch.torchvision), ("torchaudio", torch.torchaudio)):
+        path = f"$.pytorch.{name}"
+        if not wanted:
+            continue
+        if name not in fitting:
+            reason = _("there is no {name} for torch {version}", name=name, version=release.torch)
+            yield error("torch-pair", path, reason, _("remove {name}", name=name))
+        elif public(wanted) != public(fitting[name]):
+            reason = _(
+                "{name} {wanted} is not compatible with torch {version}",
+                name=name,
+                wanted=public(wanted),
+                version=release.torch,
             )
-            if asked
-            else _(
-                "torch {version} does not work with NumPy {limit}, and no NumPy is "
-                "pinned; take numpy==1.26.4",
-                version=version,
-                limit=limit,
-            ),
-        )
-    ]
+            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
+        elif wanted != fitting[name]:
+            reason = _(
+                "{name} {wanted} and torch {version} are different builds",
+                name=name,
+                wanted=wanted,
+                version=torch.torch,
+            )
+            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
 
 
-def undeclared_problems(preset: Preset) -> list[Problem]:
-    """What PyTorch imports without its wheels asking for it (seen by installing 2.1.2: torchvision did not load)."""
-    version = public(preset.pytorch.torch) if preset.pytorch else ""
-    if (
-        not version
-        or key(version) >= (2, 2)
-        or any(re.match(r"packaging\s*([=<>~!]|$)", p, re.I) for p in preset.packages)
-    ):
-        return []
-    return [
-        error(
-            "packaging",
-            "$.python.packages",
-            _(
-                "torch {version} imports packaging without asking for it, and "
-                "torchvision does not load when it is absent; add packaging==24.1",
-                version=version,
-            ),
+def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    version, cuda, own = wanted.version, preset.cuda, build_cuda(wanted.build)
+    if not wanted.build or wanted.build == cuda_build(cuda):
+        return
+    if not cuda:
+        reason = _(
+            "the preset has no CUDA, but torch {version}+{build} installs the CUDA libraries",
+            version=version,
+            build=wanted.build,
         )
-    ]
+        suggestion = use(f"torch {version}+cpu ({_INDEX}cpu)")
+        yield warning("torch-cuda", _PATH, reason, suggestion)
+    elif wanted.build == "cpu":
+        release = catalog.torch.get(version)
+        fitting = builds_for(release, cuda) if release else []
+        reason = _("torch {version}+cpu cannot use the GPU", version=version)
+        build = fitting[0] if fitting else cuda_build(cuda)
+        yield warning("torch-cuda", _PATH, reason, use(f"torch {version}+{build}"))
+    elif major(own) != major(cuda):
+        reason = _(
+            "torch {version}+{build} needs CUDA {needed}, but the base image has CUDA {cuda}",
+            version=version,
+            build=wanted.build,
+            needed=major(own),
+            cuda=cuda,
+        )
+        other = _nearest_fitting(version, preset, catalog)
+        suggestion = use(other) or _("use a base image with CUDA {cuda}", cuda=own)
+        yield error("torch-cuda", _PATH, reason, suggestion)
+    elif key(own) > key(minor(cuda)):
+        reason = _(
+            "torch {version} contains CUDA {own}, which is newer than the base image's {cuda} and "
+            "may need a newer driver",
+            version=version,
+            own=own,
+            cuda=cuda,
+        )
+        yield warning("torch-cuda", _PATH, reason, use(_nearest_fitting(version, preset, catalog)))
+
+
+def _nearest_fitting(version: str, preset: Preset, catalog: Catalog) -> str:
+    """Return the nearest "torch VERSION+BUILD" for the preset's CUDA and Python; "" if none."""
+    builds = {
+        v: fitting[0]
+        for v, release in catalog.torch.items()
+        if preset.python in release.pythons and (fitting := builds_for(release, preset.cuda))
+    }
+    near = nearest_version(version, builds)
+    return f"torch {near}+{builds[near]}" if near else ""
+
+
+def _check_numpy(preset: Preset, version: str, release: TorchRelease | None) -> Iterator[Finding]:
+    """Yield a finding if the resolver may choose a NumPy that is too new for PyTorch."""
+    limit = release.numpy_below if release else ("2" if key(version) < (2, 3) else "")
+    if not limit or not allows_numpy(preset, limit):
+        return
+    requirement = _numpy_requirement(preset)
+    if requirement:
+        reason = _(
+            'torch {version} does not work with NumPy {limit}, but "{requirement}" allows it',
+            version=version,
+            limit=limit,
+            requirement=requirement,
+        )
+    else:
+        reason = _(
+            "torch {version} does not work with NumPy {limit}, but NumPy is not pinned",
+            version=version,
+            limit=limit,
+        )
+    yield error("numpy", "$.python.packages", reason, use("numpy==1.26.4"))
+
+
+def _check_packaging(preset: Preset, version: str) -> Iterator[Finding]:
+    """Yield a finding if packaging is absent: without it torchvision did not load (torch 2.1.2)."""
+    if key(version) < (2, 2) and not any(_names(p, "packaging") for p in preset.packages):
+        reason = _(
+            "torch {version} needs packaging but does not declare it, and torchvision does not "
+            "load without it",
+            version=version,
+        )
+        suggestion = _("add {name}", name="packaging==24.1")
+        yield error("packaging", "$.python.packages", reason, suggestion)

@@ -1,4 +1,4 @@
-"""Comparing version numbers such as "12.4.1", "2.1.2+cu118" and "8.6.1.6-1+cuda11.8"."""
+"""Compare version numbers such as "12.4.1", "2.1.2+cu118" and "8.6.1.6-1+cuda11.8"."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 
 
 def key(version: str) -> tuple[int, ...]:
-    """Return the leading dotted number as integers, for comparison; () when there is none.
+    """Return the leading dotted number as integers, for comparison; () if there is none.
 
-    Trailing zeros do not count: "4.10" and "4.10.0" are the same version.
+    Trailing zeros are dropped: "4.10" and "4.10.0" are the same version.
     """
     match = re.match(r"[0-9]+(\.[0-9]+)*", version)
-    if not match:
-        return ()
-    parts = [int(part) for part in match.group().split(".")]
+    parts = [int(part) for part in match[0].split(".")] if match else []
     while len(parts) > 1 and parts[-1] == 0:
         parts.pop()
     return tuple(parts)
@@ -31,8 +29,7 @@ def local(version: str) -> str:
 
 def minor(version: str) -> str:
     """Return the first two numbers: "11.8.0" gives "11.8", "12" gives "12.0"."""
-    parts = version.split(".")
-    return ".".join([*parts, "0"][:2])
+    return ".".join([*version.split("."), "0"][:2])
 
 
 def major(version: str) -> str:
@@ -41,16 +38,13 @@ def major(version: str) -> str:
 
 
 def within(version: str, least: str, most: str) -> bool:
-    """Whether ``version`` lies from ``least`` to ``most``, where "12.0.16" as ``most`` includes 12.0.16.1.
+    """Return whether ``version`` is from ``least`` to ``most``; "" means no limit.
 
-    An empty bound does not bind.
+    ``most`` includes every version that begins with it: "12.0.16" includes 12.0.16.1.
     """
     number = key(version)
     if least and number < key(least):
         return False
-    if not most:
-        return True
-    depth = len(most.split("."))
-    padded = (number + (0,) * depth)[:depth]
-    ceiling = (key(most) + (0,) * depth)[:depth]
-    return padded <= ceiling
+    depth = len(most.split(".")) if most else 0
+    padding = (0,) * depth
+    return (number + padding)[:depth] <= (key(most) + padding)[:depth]

@@ -72,12 +72,10 @@ def examine(project: Project, name: str = "", engine_name: str = "") -> list[Lin
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     """What the preset asks of driver and GPU, as far as the catalog knows."""
     image = catalog.image(preset.runtime.image) or catalog.image(preset.builder.image)
-    same = [full for full in catalog.drivers if versions.minor(full) == versions.minor(preset.cuda)]
-    newest = max(same, key=versions.key, default="")
     source = preset.sources.get("nv-codec-headers")
     match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
     headers = catalog.headers.get(match[0]) if match else None
-    trt = preset.tensorrt
+    trt, opencv = preset.tensorrt, preset.component("opencv")
     dropped = [
         d
         for d in catalog.tensorrt_dropped
@@ -86,11 +84,11 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     compute, before = max(dropped, key=lambda d: versions.key(d[0]), default=("", ""))
     return GpuNeeds(
         cuda=preset.cuda,
-        toolkit_driver=image.driver if image else catalog.drivers.get(newest, ""),
-        least_driver=catalog.minor_drivers.get(versions.major(preset.cuda), ""),
+        toolkit_driver=image.driver if image else catalog.toolkit_driver(preset.cuda),
+        least_driver=catalog.lowest_driver(preset.cuda),
         headers=headers.version if headers else "",
         headers_driver=headers.driver if headers else "",
-        compiled_for=preset.opencv.architectures if preset.opencv and preset.opencv.cuda else (),
+        compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
         tensorrt=trt.version if trt else "",
         tensorrt_compute=compute,
         tensorrt_before=before,

@@ -56,7 +56,8 @@ def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
     }
     context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"]
     context += sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
-    architectures = len(preset.opencv.architectures) if preset.opencv and preset.opencv.cuda else 0
+    opencv = preset.component("opencv")
+    architectures = len(opencv.list("architectures")) if opencv and opencv.flag("cuda") else 0
     parts = {
         "base images": int(sizes["image"] * IMAGE_UNPACKED),
         "context": context,

@@ -129,7 +129,7 @@ def choose(
 
     if chosen_by == "preset":
         if reason := unsafe_path_reason(application.source):
-            raise refuse(_("is no path for a preset: it {reason}", reason=reason))
+            raise refuse(_("is no path for a preset: {reason}", reason=reason))
         if not folder.resolve().is_relative_to(root.resolve()):
             raise refuse(
                 _(

@@ -29,6 +29,7 @@ from gapforge.model import component
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
 from gapforge.model.lock import Lock
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
@@ -196,10 +197,7 @@ def override_bases(
             ),
             hint=_("take a base of the same OS, or a preset made for this one (./gapforge list)"),
         )
-    return {
-        role: PlannedBase(role, name, digest, digest, f"--base {value}", "")
-        for role in ("builder", "runtime")
-    }
+    return {role: PlannedBase(role, name, digest, digest, f"--base {value}", "") for role in ROLES}
 
 
 @dataclass(frozen=True)

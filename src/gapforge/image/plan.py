@@ -14,12 +14,12 @@ from gapforge import __version__
 from gapforge.base.files import canonical_json, sha256_bytes
 from gapforge.image.load_base_images import base_name
 from gapforge.model import debian_control
-from gapforge.model.component import Component, canonical
+from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, Secret
 
 TARGETS = {"runtime": "runtime", "dev": "builder"}  # --type -> the Dockerfile's stage
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,15 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan in JSON types, without file contents."""
         return {
-            "preset": self.preset,
-            "preset_sha256": self.preset_sha256,
-            "lock_sha256": self.lock_sha256,
-            "type": self.type,
-            "target": self.target,
-            "tag": self.tag,
+            "preset": self.preset, "preset_sha256": self.preset_sha256, "lock_sha256": self.lock_sha256,
+            "type": self.type, "target": self.target, "tag": self.tag,
             "bases": [base.to_json() for base in self.bases],
-            "build_args": dict(self.build_args),
-            "labels": dict(self.labels),
-            "secrets": [
-                {"key": s.key, "pass": s.passed, "required": s.required} for s in self.secrets
-            ],
+            "build_args": dict(self.build_args), "labels": dict(self.labels),
+            "secrets": [{"key": s.key, "pass": s.passed, "required": s.required} for s in self.secrets],
             "application_folder": self.application_folder,
             "context": [file.to_json() for file in self.files],
             "smoke": [dict(check) for check in self.smoke],
-        }
+        }  # fmt: skip
 
     def render(self) -> str:
         """The plan as text: same plan, same bytes."""
@@ -145,29 +138,20 @@ def make_plan(
         tag=tag or f"gapforge/{preset.name}:{type}",
         unchecked_tag=f"localhost/gapforge/unchecked/{preset.name}:{type}",
         bases=tuple(planned[role] for role in ROLES),
-        build_args={
-            "BUILDER_BASE": planned["builder"].name,
-            "RUNTIME_BASE": planned["runtime"].name,
-        },
+        build_args={"BUILDER_BASE": planned["builder"].name, "RUNTIME_BASE": planned["runtime"].name},
         labels=_labels(preset, lock, type),
         secrets=preset.application.secrets,
         application_folder=application_folder,
         files=tuple(sorted(files, key=lambda f: f.path)),
         smoke=tuple(smoke),
-    )
+    )  # fmt: skip
 
 
 def base_of(lock: Lock, role: str) -> PlannedBase:
     """The base image that the lock names for a role."""
     image = lock.images[role]
-    return PlannedBase(
-        role,
-        base_name(image.config_digest),
-        image.config_digest,
-        image.manifest_digest,
-        image.reference,
-        f"images/{role}",
-    )
+    return PlannedBase(role, base_name(image.config_digest), image.config_digest, image.manifest_digest,
+                       image.reference, f"images/{role}")  # fmt: skip
 
 
 def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
@@ -182,7 +166,9 @@ def _labels(preset: Preset, lock: Lock, type: str) -> dict[str, str]:
         "gapforge.practice": "true" if preset.practice else "false",
     }
     if preset.practice:
-        labels["gapforge.warning"] = "practice image: not for delivery"
+        labels["gapforge.warning"] = (
+            "practice image: not for delivery"  # no tr: a label of the image
+        )
     return labels
 
 
@@ -211,9 +197,9 @@ def _inputs(
     if not component.enabled(preset):
         return files
     for entry in lock.of("source", "tensorrt"):
-        if component.takes_source(entry.name):
+        if component.uses_source(entry.name):
             files.append(_artifact(f"{folder}/sources/{entry.name}/{entry.file}", entry))
-    wheels = [entry for entry in lock.of("wheel") if component.takes_wheel(entry)]
+    wheels = [entry for entry in lock.of("wheel") if component.uses_wheel(entry)]
     if component.wheels:
         files += [_artifact(f"{folder}/wheels/{entry.file}", entry) for entry in wheels]
         files.append(_text(f"{folder}/requirements.txt", requirements(wheels)))
@@ -229,41 +215,51 @@ def _inputs(
 def requirements(wheels: Sequence[Entry]) -> str:
     """A requirements file with one pin and hash for each wheel but the installer's own."""
     lines = [
-        f"{canonical(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
-        for entry in sorted(wheels, key=lambda e: canonical(e.name))
+        f"{normalized(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
+        for entry in sorted(wheels, key=lambda e: normalized(e.name))
         if "install-tool" not in entry.roles
     ]
     return "".join(lines)
 
 
-def parameters(component: Component, preset: Preset, lock: Lock, role: str = "") -> dict[str, Any]:
-    """The component's options by file name: text, true/false, or a list of text."""
+def parameters(
+    component: Component, preset: Preset, lock: Lock, role: str = "", *, of_runtime: bool = False
+) -> dict[str, Any]:
+    """Return the component's parameters by file name: text, true or false, or a list of text.
+
+    With ``of_runtime`` those are left out that only change the dev image.
+    """
+    part = component.part(preset)
+    if part is None:
+        return {"enabled": False, "python": preset.python}
     common: dict[str, Any] = {
-        "enabled": component.enabled(preset),
+        "enabled": True,
         "python": preset.python,
         "cuda": preset.cuda,
         "epoch": str(preset.epoch),
     }
-    if not component.enabled(preset):
-        return {"enabled": False, "python": preset.python}
-    part = component.part(preset)
+    left_out = {
+        option.name for option in component.options or () if of_runtime and not option.runtime
+    }
     own = {
-        # The preset's tensorrt.python is a switch, every component's "python" a version: the full name tells them apart.
-        f"{component.name}.{key}" if key in common else key: value
-        for key, value in (part.items() if isinstance(part, Mapping) else ())
-        if _is_param(value)
+        # An option with the name of a common parameter, such as tensorrt.python, gets its component's name in front.
+        f"{component.name}.{key}" if key in common else key: list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in part.items()
+        if key not in left_out and _is_param(value)
     }
     if component.debs:
         # TensorRT as .debs is installed with all others, so that apt orders them.
         own["packages"] = list(preset.debs(role)) if role else []
     for entry in lock.of("source", "tensorrt"):
-        if component.takes_source(entry.name):
+        if component.uses_source(entry.name):
             common[f"source-{entry.name}.folder"] = preset.sources[entry.name].folder
     return {**own, **common}
 
 
 def _is_param(value: Any) -> bool:
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return all(isinstance(member, str) for member in value)
     return isinstance(value, (str, bool, int))
 
@@ -277,16 +273,16 @@ def _param_text(value: Any) -> str:
 
 
 def _expectation(component: Component, preset: Preset, lock: Lock, type: str) -> dict[str, Any]:
-    """What the component's check must find; becomes GAPFORGE_EXPECT."""
+    """Return what the component's check must find; it becomes GAPFORGE_EXPECT."""
     role = {"runtime": "runtime", "dev": "builder"}[type]
     return {
         "component": component.name,
         "type": type,
         "enabled": component.enabled(preset),
-        "params": parameters(component, preset, lock, role),
+        "params": parameters(component, preset, lock, role, of_runtime=type == "runtime"),
         "versions": {e.name: e.version for e in lock.of("source", "tensorrt") if e.version},
         "wheels": {
-            canonical(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
+            normalized(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
         },
         "gpu": False,
         "application": {"name": preset.application.name, "check": list(preset.application.check)},

@@ -17,6 +17,23 @@ from gapforge.engine.protocol import Engine
 TIME_LIMIT = (
     900  # seconds for one component's check; importing torch from a cold disk takes minutes
 )
+LIBRARY = "checklib.py"  # what a check.py imports
+# Sent to `python3 -I -`: makes the library importable, then runs the check. Tracebacks name the
+# project's files and show their lines. A check.py without imports, as format 1 had them, finds the
+# library's names in place.
+_PROGRAM = """\
+import linecache, sys, traceback, types
+library, library_text, check, check_text = {files}
+for file, text in ((library, library_text), (check, check_text)):
+    linecache.cache[file] = (len(text), None, text.splitlines(True), file)
+sys.excepthook = lambda *error: sys.stderr.write("".join(traceback.format_exception(*error)))
+module = sys.modules["checklib"] = types.ModuleType("checklib")
+exec(compile(library_text, library, "exec"), module.__dict__)
+scope = {{}} if "checklib" in check_text else dict(vars(module))
+scope["__name__"] = "__main__"
+sys.modules["__main__"].__dict__.update(scope)
+exec(compile(check_text, check, "exec"), sys.modules["__main__"].__dict__)
+"""
 # Checks of ours have fixed names, as those of the components have: reports hold these, people read ``title``.
 _ENDS = N_("check runs to its end")
 _REPORTS, _READABLE = N_("check reports something"), N_("output is readable")
@@ -54,19 +71,17 @@ def run_checks(
 
     A check that prints nothing, prints no JSON, or exits with a failure is itself a failed result.
     """
-    prelude = (components / "check_prelude.py").read_text(encoding="utf-8")
     results: list[CheckResult] = []
     for expectation in expectations:
         name = expectation["component"]
         if not expectation["enabled"]:
             continue
-        script = prelude + "\n" + (components / name / "check.py").read_text(encoding="utf-8")
         expect = json.dumps({**expectation, "gpu": gpu}, ensure_ascii=False)
         try:
             code, output, errors = engine.run(
                 image,
                 ["python3", "-I", "-"],
-                stdin=script,
+                stdin=program(components, name),
                 env={"GAPFORGE_EXPECT": expect},
                 gpus=gpu,
                 timeout=TIME_LIMIT,
@@ -93,6 +108,17 @@ def run_checks(
             results.append(result)
             on_result(result)
     return results
+
+
+def program(components: Path, name: str) -> str:
+    """Return the Python program that runs a component's check, for `python3 -I -`; ASCII only."""
+    files = []
+    for file in (components / LIBRARY, components / name / "check.py"):
+        files += [
+            f"components/{file.relative_to(components).as_posix()}",
+            file.read_text(encoding="utf-8"),
+        ]
+    return _PROGRAM.format(files=ascii(tuple(files)))
 
 
 def _parse(component: str, output: str) -> Iterable[CheckResult]:

@@ -1,149 +1,393 @@
-"""Components: the pieces of an image, found by looking in ``components/``."""
+"""Components: the parts of an image, each described by its ``components/NAME/component.json``.
+
+A description declares the component's options. The preset parser, the preset's JSON Schema, the
+messages of ``check`` and docs/package-versions follow from it, so that a new component needs no
+change in any of them.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
-from gapforge.model.lock import Entry
-from gapforge.model.preset import NAME, Preset
-from gapforge.model.schema import Choice, Flag, Items, Record, Text, nearest, one_of, read_json
+from gapforge.model.names import ROLES, normalized
+from gapforge.model.schema import (
+    AnyOf,
+    Choice,
+    Flag,
+    Items,
+    Record,
+    Shape,
+    Table,
+    Text,
+    nearest,
+    one_of,
+    read_json,
+)
+from gapforge.model.text_shapes import DOTTED, NAME, OPTION, VERSION
 
+if TYPE_CHECKING:
+    from gapforge.model.lock import Entry
+    from gapforge.model.preset import Preset
+
+SCRIPTS = ("build.sh", "check.py")
+# What the members of a list may be.
+_MEMBERS: dict[str, Text] = {"text": OPTION, "version": VERSION, "dotted": DOTTED, "name": NAME}
+TYPES = ("version", "text", "flag", "list", "flags", "enum")
+_LINE = Text()
+_PRESET_KEY = Text("key of the preset", r"[a-z][a-z0-9._-]*", N_("a preset key"))
+_OPTION_NAME = Text(
+    "name of an option", r"[a-z][a-z0-9_-]*", N_("lower-case letters, digits, '_', '-'")
+)
 _PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", N_('a name such as "numpy", or "*"'))
-COMPONENT_SHAPE = Record(
+_TEXT_OF_ANY_LENGTH = Text("option value", r"[^\x00]*", N_("text"))
+
+# Options of a component that does not declare any: only their types are checked.
+UNDECLARED = Table(
+    AnyOf((_TEXT_OF_ANY_LENGTH, Flag(), Items(OPTION))),
+    about="options of a component that declares none",
+)
+
+_NEEDS = Record(
+    {},
     {
-        "format": Choice((1,), "version of this format"),
-        "name": NAME,
-        "summary": Record({"ko": Text(), "en": Text()}),
+        "sources": Items(NAME, "source archives that the preset must name"),
+        "options": Items(_OPTION_NAME, "options of the component that must not be empty"),
+        "preset": Items(_PRESET_KEY, 'keys that the preset itself must give, such as "cuda"'),
+    },
+    about="what the preset must also give",
+)
+_OPTION = Record(
+    {
+        "type": Choice(TYPES, "flags: command line options, one word each"),
+        "about": Text("what it does, in English"),
     },
     {
-        "preset": Text(
-            "the preset's key that asks for it; absent: always there",
-            r"[a-z.][a-z0-9._-]*",
-            N_("a preset key"),
+        "required": Flag("the preset must give it"),
+        "default": AnyOf(
+            (_TEXT_OF_ANY_LENGTH, Flag(), Items(OPTION)), "value where the preset gives none"
         ),
-        "sources": Items(_PATTERN, "source archives it takes, by name or pattern"),
-        "wheels": Items(_PATTERN, "Python packages it takes, by name; the installer comes along"),
-        "debs": Flag("it takes the .debs of the role"),
+        "choices": Items(_LINE, "type enum: the values to choose from", least=1, unique=True),
+        "of": Choice(tuple(_MEMBERS), "type list: what its members are; text when absent"),
+        "runtime": Flag(
+            "false: changes only the dev image; the check of a runtime image does not get it"
+        ),
+        "needs": _NEEDS,
+    },
+)
+COMPONENT_SHAPE = Record(
+    {
+        "format": Choice((1, 2), "version of this format"),
+        "name": NAME,
+        "summary": AnyOf(
+            (Text("one line, in English"), Record({"ko": Text(), "en": Text()}, about="format 1"))
+        ),
+    },
+    {
+        "$schema": Text(),
+        "title": Text("name in tables; the component's name when absent"),
+        "preset": Text(
+            "the preset's own key that enables it, such as tensorrt; without it, its options do; a"
+            " component without options is always included",
+            r"[a-z.][a-z0-9._-]*",
+            _PRESET_KEY.expected,
+        ),
+        "options": Table(_OPTION, _OPTION_NAME, "what a preset may say about it, by name"),
+        "needs": _NEEDS,
+        "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
+        "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
+        "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
 )
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a preset must also contain: sources, options of the same component, and own keys."""
+
+    sources: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a component.
+
+    ``type`` is one of TYPES. ``default`` is of that type, or None. ``needs`` applies while the
+    option is set: true, or not empty. ``about`` is English.
+    """
+
+    name: str
+    type: str
+    about: str
+    required: bool
+    default: str | bool | tuple[str, ...] | None
+    choices: tuple[str, ...]
+    of: str
+    runtime: bool
+    needs: Needs
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of its values in a preset."""
+        if self.type == "flag":
+            return Flag(self.about)
+        if self.type == "enum":
+            return Choice(self.choices, self.about)
+        if self.type in ("list", "flags"):
+            return Items(OPTION if self.type == "flags" else _MEMBERS[self.of], self.about)
+        text = VERSION if self.type == "version" else _LINE
+        return Text(self.about, text.pattern, text.expected)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Component:
-    """One piece of the image. ``folder`` holds build.sh and check.py."""
+    """One part of the image. ``folder`` holds component.json, build.sh and check.py.
+
+    A preset uses it by setting options of the name ``asked_by``, or by its own key ``preset_key``.
+    If both are "", the component is always included. ``options`` is None if the description
+    declares none. ``title`` and ``summary`` are English.
+    """
 
     name: str
     folder: Path
+    title: str
+    summary: str
+    asked_by: str
     preset_key: str
+    options: tuple[Option, ...] | None
+    needs: Needs
     sources: tuple[str, ...]
     wheels: tuple[str, ...]
     debs: bool
     per_role: bool
 
-    def part(self, preset: Preset) -> Any:
-        """The preset's part that asks for this component; None when the preset does without."""
-        if not self.preset_key:
+    @property
+    def shape(self) -> Shape:
+        """The shape of its options in a preset."""
+        if self.options is None:
+            return UNDECLARED
+        required = {option.name: option.shape for option in self.options if option.required}
+        optional = {option.name: option.shape for option in self.options if not option.required}
+        return Record(required, optional)
+
+    @cached_property
+    def defaults(self) -> Mapping[str, str | bool | tuple[str, ...]]:
+        """The values of the options that have a default, by name."""
+        return {
+            option.name: option.default
+            for option in self.options or ()
+            if option.default is not None
+        }
+
+    @property
+    def has_version(self) -> bool:
+        """Whether a preset gives the component's version."""
+        return any(
+            option.type == "version" and option.name == "version" for option in self.options or ()
+        )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its folders in ``inputs/`` of a build context."""
+        return tuple(f"{self.name}-{role}" for role in ROLES) if self.per_role else (self.name,)
+
+    def part(self, preset: Preset) -> Mapping[str, Any] | None:
+        """Return the preset's values for this component, or None if the preset does not use it."""
+        if self.preset_key:
+            own: Mapping[str, Any] | None = preset.raw.get(self.preset_key)
+            return own
+        if not self.asked_by:
             return {}
-        value: Any = preset.raw
-        for key in self.preset_key.split(".", 1):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        options = preset.component(self.asked_by)
+        return None if options is None else options.values
 
     def enabled(self, preset: Preset) -> bool:
-        """Whether the preset asks for it."""
+        """Return whether the image contains it."""
         return self.part(preset) is not None
 
-    def takes_source(self, name: str) -> bool:
+    def uses_source(self, name: str) -> bool:
+        """Return whether the source archive of this name is one of its inputs."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
 
-    def takes_wheel(self, entry: Entry) -> bool:
-        """Whether a wheel belongs into its inputs; the installer goes with any other."""
+    def uses_wheel(self, entry: Entry) -> bool:
+        """Return whether the wheel is one of its inputs; the installer goes with any other."""
         if not self.wheels:
             return False
         if "install-tool" in entry.roles:
             return True
-        return any(fnmatch.fnmatchcase(canonical(entry.name), pattern) for pattern in self.wheels)
+        return any(fnmatch.fnmatchcase(normalized(entry.name), pattern) for pattern in self.wheels)
 
 
-def canonical(package: str) -> str:
-    """A Python package's name as indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", package).lower()
+def described(folder: Path) -> tuple[Component, ...] | None:
+    """Return the components by which presets are read, sorted by name; None without ``folder``.
+
+    A component with a faulty description counts as one that declares no options, so that presets
+    can still be read. ``load_all`` reports the faults. The result is cached until a file changes.
+    """
+    files = sorted(folder.glob("*/component.json"))
+    if not files:
+        return None
+    states = []
+    for file in files:
+        try:
+            state = file.stat()
+        except OSError:
+            states.append((file, 0, 0))
+        else:
+            states.append((file, state.st_mtime_ns, state.st_size))
+    return _described(tuple(states))
 
 
-def load_all(folder: Path) -> tuple[Component, ...]:
-    """Every component in ``components/``, by name. Raises PresetError with all faults of their descriptions."""
-    found: list[Component] = []
-    faults: list[Fault] = []
-    for file in sorted(folder.glob("*/component.json")):
-        shown = f"components/{file.parent.name}/component.json"
-        raw, wrong = read_json(file, COMPONENT_SHAPE, shown)
-        if raw is not None and not wrong and raw["name"] != file.parent.name:
-            wrong = [
-                Fault(
-                    f"{shown}: $.name",
-                    _('is "{name}"', name=raw["name"]),
-                    _('"{name}", the folder\'s name', name=file.parent.name),
-                )
-            ]
-        for script in ("build.sh", "check.py"):
-            if not (file.parent / script).is_file():
-                wrong.append(Fault(f"components/{file.parent.name}/{script}", _("does not exist")))
-        faults += wrong
-        if raw is not None and not wrong:
-            found.append(
-                Component(
-                    raw["name"],
-                    file.parent,
-                    raw.get("preset", ""),
-                    tuple(raw.get("sources", ())),
-                    tuple(raw.get("wheels", ())),
-                    raw.get("debs", False),
-                    raw.get("per_role", False),
-                )
-            )
-    if not found and not faults:
-        faults.append(Fault(str(folder), _("holds no component")))
-    if faults:
-        raise PresetError(_("components cannot be read"), faults=faults)
+@lru_cache(maxsize=32)
+def _described(states: tuple[tuple[Path, int, int], ...]) -> tuple[Component, ...]:
+    found = []
+    for file, _time, _size in states:
+        raw, faults = _read(file)
+        name = file.parent.name
+        found.append(
+            _parse({"name": name, "preset": f"components.{name}"} if faults else raw, file.parent)
+        )
     return tuple(found)
 
 
+def load_all(folder: Path) -> tuple[Component, ...]:
+    """Return the components in ``folder``, sorted by name. Raise PresetError with all faults."""
+    found: list[Component] = []
+    faults: list[Fault] = []
+    for file in sorted(folder.glob("*/component.json")):
+        raw, wrong = _read(file)
+        for script in SCRIPTS:
+            if not (file.parent / script).is_file():
+                wrong.append(Fault(f"components/{file.parent.name}/{script}", _("does not exist")))
+        faults += wrong
+        if not wrong:
+            found.append(_parse(raw, file.parent))
+    if not found and not faults:
+        faults.append(Fault(str(folder), _("contains no component")))
+    if faults:
+        raise PresetError(_("cannot read the components"), faults=faults)
+    return tuple(found)
+
+
+def _read(file: Path) -> tuple[Any, list[Fault]]:
+    """Return a raw description and its faults."""
+    shown = f"components/{file.parent.name}/{file.name}"
+    raw, faults = read_json(file, COMPONENT_SHAPE, shown)
+    if raw is None or faults:
+        return raw, faults
+    if raw["name"] != file.parent.name:
+        expected = _('"{name}", the folder\'s name', name=file.parent.name)
+        faults.append(Fault(f"{shown}: $.name", _('is "{name}"', name=raw["name"]), expected))
+    for path, problem, expected in _option_faults(raw):
+        faults.append(Fault(f"{shown}: {path}", problem, expected))
+    return raw, faults
+
+
+def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield where, what and what instead for each rule that the options break."""
+    options = raw.get("options", {})
+    for name, option in options.items():
+        path = f"$.options.{name}"
+        for key, kind in (("choices", "enum"), ("of", "list")):
+            if key in option and option["type"] != kind:
+                yield (
+                    f"{path}.{key}",
+                    _("does not belong to the type {type}", type=option["type"]),
+                    f'"type": "{kind}"',
+                )
+        if option["type"] == "enum" and "choices" not in option:
+            yield f"{path}.choices", _("is missing"), _("the values to choose from")
+        elif "default" in option:
+            wrong: list[Fault] = []
+            _option(name, option).shape.check(option["default"], "$", wrong, "")
+            if wrong:
+                yield f"{path}.default", wrong[0].problem, wrong[0].expected
+            if option.get("required"):
+                yield f"{path}.default", _("is given for a required option"), _("one or the other")
+        for other in option.get("needs", {}).get("options", ()):
+            if other not in options:
+                close = nearest(other, list(options))
+                yield (
+                    f"{path}.needs.options",
+                    _('there is no option "{name}"{close}', name=other, close=close),
+                    "",
+                )
+
+
+def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
+    key = raw.get("preset", f"components.{raw['name']}" if "options" in raw else "")
+    by_options = key.startswith("components.")
+    summary = raw.get("summary", "")
+    return Component(
+        name=raw["name"],
+        folder=folder,
+        title=raw.get("title", raw["name"]),
+        summary=summary if isinstance(summary, str) else summary["en"],
+        asked_by=key.removeprefix("components.") if by_options else "",
+        preset_key="" if by_options else key,
+        options=tuple(_option(name, o) for name, o in raw["options"].items())
+        if "options" in raw
+        else None,
+        needs=_needs(raw),
+        sources=tuple(raw.get("sources", ())),
+        wheels=tuple(raw.get("wheels", ())),
+        debs=raw.get("debs", False),
+        per_role=raw.get("per_role", False),
+    )
+
+
+def _option(name: str, raw: Mapping[str, Any]) -> Option:
+    default = raw.get("default")
+    return Option(
+        name=name,
+        type=raw["type"],
+        about=raw["about"],
+        required=raw.get("required", False),
+        default=tuple(default) if isinstance(default, list) else default,
+        choices=tuple(raw.get("choices", ())),
+        of=raw.get("of", "text"),
+        runtime=raw.get("runtime", True),
+        needs=_needs(raw),
+    )
+
+
+def _needs(raw: Mapping[str, Any]) -> Needs:
+    return Needs(**{key: tuple(names) for key, names in raw.get("needs", {}).items()})
+
+
 def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]:
-    """What a preset asks of components that nobody provides."""
+    """Return a fault for each component and source of the preset that no description provides."""
     faults = []
-    keys = {c.preset_key for c in components}
-    names = sorted(k.removeprefix("components.") for k in keys if k.startswith("components."))
+    names = sorted(c.asked_by for c in components if c.asked_by)
     for name in sorted(preset.components):
-        if f"components.{name}" not in keys:
-            close, key = nearest(name, names), f'"preset": "components.{name}"'
+        if name not in names:
             faults.append(
                 Fault(
-                    f"presets/{preset.name}.json: $.components.{name}",
-                    _("there is no component of this name{close}", close=close),
-                    _(
-                        "a folder components/{name} whose component.json has {key}",
-                        name=name,
-                        key=key,
-                    ),
+                    f"presets/{preset.name}.json: {preset.components[name].path}",
+                    _("there is no component of this name{close}", close=nearest(name, names)),
+                    _("a folder components/{name} with a component.json", name=name),
                 )
             )
+    patterns = sorted({pattern for c in components for pattern in c.sources})
     for source in sorted(preset.sources):
-        takers = [c for c in components if c.takes_source(source)]
-        if not takers:
-            patterns = sorted({p for c in components for p in c.sources})
-            close = nearest(source, patterns)
+        if not any(c.uses_source(source) for c in components):
             faults.append(
                 Fault(
                     f"presets/{preset.name}.json: $.sources.{source}",
-                    _("no component takes a source of this name{close}", close=close),
+                    _(
+                        "no component uses a source archive of this name{close}",
+                        close=nearest(source, patterns),
+                    ),
                     one_of(patterns),
                 )
             )
@@ -151,26 +395,22 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
 
 
 def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
-    """Components that no stage of the Dockerfile builds, or whose results no image takes: they would silently be
-    missing. And stages that mount the inputs of a component that does not exist."""
-    faults = []
+    """Return the faults of a Dockerfile with these components.
+
+    Every component must have a stage that mounts its inputs, both images must copy the result, and
+    no stage may mount the inputs of an unknown component.
+    """
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
     stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
-    known = {
-        f"{c.name}{suffix}"
-        for c in components
-        for suffix in (("-builder", "-runtime") if c.per_role else ("",))
-    }
+    known = {folder for c in components for folder in c.inputs}
+    faults = []
     for folder in sorted(known - mounted):
         run = f"RUN --mount=type=bind,source=inputs/{folder},target=/in bash /in/build.sh"
         faults.append(
             Fault(
                 "Dockerfile",
-                _(
-                    "mounts inputs/{folder} nowhere, so nothing builds that component",
-                    folder=folder,
-                ),
+                _("no stage mounts inputs/{folder}, so the component is not built", folder=folder),
                 _("a stage with {run}", run=run),
             )
         )
@@ -188,20 +428,13 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
             )
         )
     for name in (c.name for c in components if c.name in stages):
-        for tree in ("dev", "runtime"):
-            if not any(
-                re.match(rf"(?i)\s*COPY\s+--from={re.escape(name)}\s+/out/{tree}/\s", line + " ")
-                for line in instructions
-            ):
-                taker = "devbase" if tree == "dev" else "runtime"
+        for tree, taker in (("dev", "devbase"), ("runtime", "runtime")):
+            copy = re.compile(rf"(?i)\s*COPY\s+--from={re.escape(name)}\s+/out/{tree}/\s")
+            if not any(copy.match(line + " ") for line in instructions):
                 faults.append(
                     Fault(
                         "Dockerfile",
-                        _(
-                            "has the stage {name} but takes nothing of its /out/{tree}/",
-                            name=name,
-                            tree=tree,
-                        ),
+                        _("no stage copies /out/{tree}/ of the stage {name}", tree=tree, name=name),
                         _(
                             "COPY --from={name} /out/{tree}/ / in {taker}",
                             name=name,

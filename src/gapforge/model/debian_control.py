@@ -1,7 +1,7 @@
-"""Debian control data as text: read stanzas, keep some of them, write the index of a flat APT repository.
+"""Read and write Debian control data: stanzas, and the index of a flat APT repository.
 
-Pure functions, so that both halves agree: the online half writes the index of all .debs, the offline half
-cuts it down to those that one stage needs.
+The online half writes the index of all .debs; the offline half reduces it to those that a stage
+needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
 
 
 def split_stanzas(text: str) -> list[str]:
-    """The stanzas of ``text``, each without the blank lines around it and without a newline at the end."""
+    """Return the stanzas of ``text``, without blank lines and newlines around them."""
     return [
         part.strip("\n")
         for part in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))
@@ -26,8 +26,11 @@ def split_stanzas(text: str) -> list[str]:
 
 
 def fields(stanza: str) -> dict[str, str]:
-    """The fields of one stanza, names in lower case. Continuation lines are joined by newlines, unindented
-    by one column; comment lines and lines that are no field are passed over."""
+    """Return the fields of a stanza, names in lower case.
+
+    Continuation lines are joined by newlines, without their first column. Comments and lines that
+    are not a field are skipped.
+    """
     result: dict[str, str] = {}
     name = ""
     for line in stanza.split("\n"):
@@ -45,24 +48,24 @@ def fields(stanza: str) -> dict[str, str]:
 
 
 def parse(text: str) -> list[dict[str, str]]:
-    """Every stanza of ``text`` as its fields (see ``fields``)."""
+    """Return the fields of every stanza of ``text``."""
     return [fields(stanza) for stanza in split_stanzas(text)]
 
 
 def join_stanzas(stanzas: Iterable[str]) -> str:
-    """One text out of stanzas, as APT reads it; "" for none."""
+    """Return stanzas as one text that APT reads, "" for none."""
     return "".join(f"{stanza.strip(chr(10))}\n\n" for stanza in stanzas)
 
 
 def file_of(stanza: str) -> str:
-    """The plain file name that a stanza's ``Filename`` ends in; "" when it has none."""
+    """Return the last part of a stanza's ``Filename``, "" if it has none."""
     return fields(stanza).get("filename", "").rsplit("/", 1)[-1]
 
 
 def filter_index(packages_text: str, files: set[str]) -> str:
-    """``packages_text`` cut down to the .debs named in ``files`` (plain file names), order kept.
+    """Return the index ``packages_text`` with only the .debs called ``files``, in the same order.
 
-    Raises VerifyError naming every file that the index does not describe: APT would not find it.
+    Raise VerifyError with every file that the index does not describe: APT would not find it.
     """
     kept = [stanza for stanza in split_stanzas(packages_text) if file_of(stanza) in files]
     missing = files - {file_of(stanza) for stanza in kept}
@@ -79,7 +82,7 @@ def filter_index(packages_text: str, files: set[str]) -> str:
 
 
 def stanza_for(control: str, *, file: str, size: int, sha256: str) -> str:
-    """The index entry of one .deb: its control data and what APT checks the file against. ``size`` is in bytes."""
+    """Return the index entry of a .deb: its control data, file name, size in bytes and checksum."""
     own = {"filename", "size", "sha256", "md5sum", "sha1", "sha512"}
     kept: list[str] = []
     dropped = False
@@ -92,9 +95,9 @@ def stanza_for(control: str, *, file: str, size: int, sha256: str) -> str:
 
 
 def release_text(packages: bytes) -> str:
-    """The ``Release`` file of a flat repository that holds only ``Packages``.
+    """Return the ``Release`` file of a flat repository that contains only ``Packages``.
 
-    Its date never changes, so that same packages give same bytes; APT warns about a Release without one.
+    Its date is fixed, so that the same packages give the same bytes. APT warns if there is none.
     """
     return (
         "Origin: gapforge\n"

@@ -1,86 +1,115 @@
-"""The lock: every byte that a preset resolves to. Written by sync, verified by everything after it."""
+"""Read and write locks: every file that a preset resolves to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
+from gapforge.model.lock_format_1 import reason_of
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.model.reasons import told
-from gapforge.model.schema import Choice, Items, Nullable, Number, Record, Table, Text, read_json
+from gapforge.model.schema import (
+    Choice,
+    Items,
+    Nullable,
+    Number,
+    Record,
+    Shape,
+    Table,
+    Text,
+    read_json,
+)
+from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
-FORMAT = 1
+LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
+FORMAT = 2  # of locks that are written; format 1 is read too
+MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
-ROLES = ("builder", "runtime", "install-tool")
+_ROLES = (*ROLES, "install-tool")
 
 _HEX = Text("SHA-256", r"[0-9a-f]{64}", N_("64 lower-case hex digits"))
 _DIGEST = Text("digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 hex digits'))
 
-LOCK_SHAPE = Record(
-    {
-        "format": Choice((FORMAT,), "version of this format"),
-        "preset": Text(),
-        "preset_sha256": _HEX,
-        "images": Table(
-            Record(
-                {
-                    "reference": Text("where it came from"),
-                    "manifest_digest": _DIGEST,
-                    "config_digest": _DIGEST,
-                    "os_id": Text(pattern=".*"),
-                    "os_version": Text(pattern=".*"),
-                },
-                {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")},
+
+def _shape(version: int, reason: Shape) -> Record:
+    """Return the shape of a lock of format ``version`` whose reasons have the shape ``reason``."""
+    return Record(
+        {
+            "format": Choice((version,), "version of this format"),
+            "preset": Text(),
+            "preset_sha256": _HEX,
+            "images": Table(
+                Record(
+                    {
+                        "reference": Text("where it came from"),
+                        "manifest_digest": _DIGEST,
+                        "config_digest": _DIGEST,
+                        "os_id": Text(pattern=".*"),
+                        "os_version": Text(pattern=".*"),
+                    },
+                    {"cuda": Text(pattern=".*"), "cudnn": Text(pattern=".*")},
+                )
+            ),
+            "entries": Items(
+                Record(
+                    {
+                        "kind": Choice(KINDS),
+                        "path": Text("path inside artifacts/NAME"),
+                        "sha256": _HEX,
+                        "size": Number(),
+                        "origin": Text("index:NAME, apt:NAME, url, image or generated"),
+                    },
+                    {
+                        "name": Text("package, source or image role"),
+                        "version": Text(),
+                        "architecture": Text(),
+                        "roles": Items(Choice(_ROLES)),
+                        "urls": Items(Text()),
+                        "trust": Choice(("first-use",)),
+                        "licence": Nullable(Text()),
+                    },
+                )
+            ),
+        },
+        {
+            "unresolved": Items(
+                Record(
+                    {
+                        "kind": Choice(KINDS),
+                        "name": Text("requirement, package, source, image role or generated file"),
+                        "reason": reason,
+                    }
+                )
             )
-        ),
-        "entries": Items(
-            Record(
-                {
-                    "kind": Choice(KINDS),
-                    "path": Text("path inside artifacts/NAME"),
-                    "sha256": _HEX,
-                    "size": Number(),
-                    "origin": Text("index:NAME, apt:NAME, url, image or generated"),
-                },
-                {
-                    "name": Text("package, source or image role"),
-                    "version": Text(),
-                    "architecture": Text(),
-                    "roles": Items(Choice(ROLES)),
-                    "urls": Items(Text()),
-                    "trust": Choice(("first-use",)),
-                    "licence": Nullable(Text()),
-                },
-            )
-        ),
-    },
-    {
-        "unresolved": Items(
-            Record(
-                {
-                    "kind": Choice(KINDS),
-                    "name": Text("requirement, package, source, image role or generated file"),
-                    "reason": Text("why it is not pinned yet"),
-                }
-            )
-        )
-    },
-)
+        },
+    )
 
 
-@dataclass(frozen=True)
+LOCK_SHAPE = _shape(FORMAT, REASON_SHAPE)
+
+
+class _AnyFormat(Shape):
+    """A lock of a format that ``load`` reads."""
+
+    def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
+        old = isinstance(value, dict) and value.get("format") == 1
+        (_shape(1, Text()) if old else LOCK_SHAPE).check(value, path, faults, file)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One file of ``artifacts/NAME``.
 
-    ``kind`` is one of KINDS; ``size`` is in bytes; ``origin`` names where it came from without an address
-    for indexes that the user's machine configures ("index:default", "index:torch", "apt:base",
-    "apt:NAME"), or "url" (see ``urls``), "image", "generated". ``roles`` says which stage uses a .deb or
-    image blob ("builder", "runtime"), and "install-tool" marks the wheel that installs the others.
+    ``kind`` is one of KINDS; ``size`` is in bytes. ``origin`` is "index:default" or "index:torch", "apt:base"
+    or "apt:NAME", "url" (see ``urls``), "image" or "generated": an index has no address, as every machine may
+    configure its own. ``roles`` lists the stages that use a .deb or image blob ("builder", "runtime");
+    "install-tool" marks the wheel that installs the others. ``trust`` is "first-use" where no checksum is
+    published.
     """
 
     kind: str
@@ -98,46 +127,27 @@ class Entry:
 
     @property
     def file(self) -> str:
+        """Return the file's name without its folder."""
         return self.path.rsplit("/", 1)[-1]
 
     def to_json(self) -> dict[str, Any]:
-        """Only the keys that say something, in JSON types."""
-        full = {
-            "kind": self.kind,
-            "path": self.path,
-            "sha256": self.sha256,
-            "size": self.size,
-            "origin": self.origin,
-            "name": self.name,
-            "version": self.version,
-            "architecture": self.architecture,
-            "roles": sorted(self.roles),
-            "urls": list(self.urls),
-            "trust": self.trust,
-            "licence": self.licence,
-        }
-        return {k: v for k, v in full.items() if v or k == "size"}
+        """Return the fields that are not empty in JSON types."""
+        values = {**asdict(self), "roles": sorted(self.roles), "urls": list(self.urls)}
+        return {name: value for name, value in values.items() if value or name == "size"}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Entry:
+        """Return the entry that ``to_json`` gave, or that a valid lock file has."""
+        lists = {name: tuple(raw.get(name, ())) for name in ("roles", "urls")}
+        return cls(**{**raw, **lists, "licence": raw.get("licence") or ""})
 
 
-@dataclass(frozen=True, order=True)
-class Gap:
-    """One thing that a lock leaves open: ``kind`` is one of KINDS, ``name`` the requirement, package, source, image
-    role or generated file, ``reason`` why. The reason says nothing of the machine or the day."""
-
-    kind: str
-    name: str
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        """All fields."""
-        return dict(self.__dict__)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LockedImage:
-    """A base image as an OCI layout in ``images/ROLE``; digests are ``sha256:…``.
+    """A base image as an OCI layout in ``images/ROLE``. Digests are "sha256:…".
 
-    ``os_id`` and ``os_version`` are "" while only its manifest has been read; the lock then has a gap for it.
+    ``os_id`` and ``os_version`` are "" while only the manifest has been read; the lock then has an unresolved
+    item for the image.
     """
 
     reference: str
@@ -149,122 +159,111 @@ class LockedImage:
     cudnn: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return {k: v for k, v in self.__dict__.items() if v or k in ("os_id", "os_version")}
+        """Return the fields, without CUDA and cuDNN where the image has none."""
+        return {k: v for k, v in asdict(self).items() if v or k in ("os_id", "os_version")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lock:
-    """Every byte of one preset. ``entries`` are sorted by path.
+    """Every file of one preset. ``entries`` are sorted by path.
 
-    With ``unresolved`` it is a partial lock: what it pins stays pinned, and sync resolves the rest. Nothing can
-    be built or verified with it.
+    A lock with ``unresolved`` items is a partial lock: sync keeps what it pins and resolves the rest. Nothing
+    is built or verified with it.
     """
 
     preset: str
     preset_sha256: str
     images: Mapping[str, LockedImage]
     entries: tuple[Entry, ...]
-    unresolved: tuple[Gap, ...] = ()
+    unresolved: tuple[UnresolvedItem, ...] = ()
 
     def require_complete(self, shown: str) -> None:
-        """Raise LockError naming every gap unless the lock pins everything. ``shown`` is the lock's file."""
-        if self.unresolved:
-            count = len(self.unresolved)
-            raise LockError(
-                ngettext(
-                    "{shown} is partial: {count} thing is not resolved yet",
-                    "{shown} is partial: {count} things are not resolved yet",
-                    count,
-                    shown=shown,
-                ),
-                faults=[
-                    Fault(f"{gap.kind} {gap.name}", told(gap.reason)) for gap in self.unresolved
-                ],
-                hint=_sync_and_carry(self.preset),
-            )
+        """Raise LockError with every unresolved item if there are any. ``shown`` is the lock's file."""
+        if not self.unresolved:
+            return
+        faults = [
+            Fault(f"{item.kind} {item.name}", item.reason.message()) for item in self.unresolved
+        ]
+        raise LockError(
+            ngettext(
+                "{shown} is a partial lock: {count} item is unresolved",
+                "{shown} is a partial lock: {count} items are unresolved",
+                len(faults),
+                shown=shown,
+            ),
+            faults=faults,
+            hint=_sync_and_carry(self.preset),
+        )
 
-    def settles(self, kind: str) -> bool:
-        """Whether the lock leaves nothing of ``kind`` open."""
-        return all(gap.kind != kind for gap in self.unresolved)
+    def resolves(self, kind: str) -> bool:
+        """Return whether no item of ``kind`` is unresolved."""
+        return all(item.kind != kind for item in self.unresolved)
 
     def of(self, *kinds: str) -> tuple[Entry, ...]:
-        """The entries of these kinds, by path."""
+        """Return the entries of these kinds, by path."""
         return tuple(e for e in self.entries if e.kind in kinds)
 
-    def render(self) -> str:
-        """The lock file's text: same lock, same bytes."""
+    def render(self, version: int = FORMAT) -> str:
+        """Return the text of the lock file. Equal locks have equal bytes.
+
+        A complete lock may be rendered in format 1 too, for comparison with a file of version 0.1.
+        """
         document: dict[str, Any] = {
-            "format": FORMAT,
+            "format": version,
             "preset": self.preset,
             "preset_sha256": self.preset_sha256,
             "images": {role: image.to_json() for role, image in self.images.items()},
             "entries": [e.to_json() for e in sorted(self.entries, key=lambda e: e.path)],
         }
         if self.unresolved:
-            document["unresolved"] = [gap.to_json() for gap in sorted(self.unresolved)]
+            document["unresolved"] = [item.to_json() for item in sorted(self.unresolved)]
         return canonical_json(document)
 
 
 def load(file: Path, *, shown: str = "") -> Lock:
-    """Parse and validate a lock file. Raises LockError with every fault."""
+    """Return the lock in ``file``, of today's format or an earlier one. Raise LockError with every fault.
+
+    ``shown`` is the file's name in messages.
+    """
     shown = shown or f"{file.parent.name}/{file.name}"
     name = file.parent.name if file.name == "lock.json" else file.name.removesuffix(".lock.json")
     if not file.exists():
         raise LockError(
-            _("{shown} does not exist: this preset was never synced here", shown=shown),
+            _(
+                "{shown} does not exist: this preset has not been synced on this machine",
+                shown=shown,
+            ),
             hint=_sync_and_carry(name),
         )
-    raw, faults = read_json(file, LOCK_SHAPE, shown)
+    if file.stat().st_size > MAX_BYTES:
+        raise LockError(
+            _("{shown}: more than {most} bytes", shown=shown, most=MAX_BYTES),
+            hint=_sync_and_carry(name),
+        )
+    raw, faults = read_json(file, _AnyFormat(), shown)
     if raw is not None and not faults:
-        seen: set[str] = set()
-        for index, entry in enumerate(raw["entries"]):
-            where = f"{shown}: $.entries[{index}].path"
-            reason = unsafe_path_reason(entry["path"])
-            if not reason and {"", "."} & set(
-                entry["path"].split("/")
-            ):  # the same file by another path
-                reason = _("has an empty part or '.'")
-            if reason:
-                faults.append(
-                    Fault(where, _('"{path}" {reason}', path=entry["path"], reason=reason))
-                )
-            if entry["path"] in seen:
-                faults.append(
-                    Fault(
-                        where,
-                        _('"{path}" is listed twice', path=entry["path"]),
-                        _("each path once"),
-                    )
-                )
-            seen.add(entry["path"])
-        open_images = {gap["name"] for gap in raw.get("unresolved", ()) if gap["kind"] == "image"}
-        for role, image in raw["images"].items():
-            if not (image["os_id"] and image["os_version"]) and role not in open_images:
-                faults.append(
-                    Fault(
-                        f"{shown}: $.images.{role}",
-                        _("does not say its operating system"),
-                        _("os_id and os_version"),
-                    )
-                )
+        faults = [*_path_faults(raw, shown), *_image_faults(raw, shown)]
     if faults:
         raise LockError(
             _("{shown} cannot be used", shown=shown),
             faults=faults,
             hint=_("online: ./deps_sync.sh {name} --update", name=name),
         )
+    entries = sorted(map(Entry.from_json, raw["entries"]), key=lambda entry: entry.path)
     return Lock(
         preset=raw["preset"],
         preset_sha256=raw["preset_sha256"],
         images={role: LockedImage(**image) for role, image in raw["images"].items()},
-        entries=tuple(sorted((_entry(e) for e in raw["entries"]), key=lambda e: e.path)),
-        unresolved=tuple(sorted(Gap(**gap) for gap in raw.get("unresolved", ()))),
+        entries=tuple(entries),
+        unresolved=tuple(sorted(map(_unresolved_item, raw.get("unresolved", ())))),
     )
 
 
-def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
-    """The lock in ``file`` when it fits the preset as it is now, whole or partial, else None. Raises LockError for a
-    damaged one, unless ``update`` is about to replace it."""
+def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
+    """Return the lock in ``file``, complete or partial, if it belongs to the preset as it is now, else None.
+
+    Raise LockError for a damaged file, unless ``update`` is about to replace it.
+    """
     if not file.exists():
         return None
     try:
@@ -276,25 +275,49 @@ def usable(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
     return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
 
 
+def _path_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
+    """Return a fault for each unsafe or repeated path of a lock document."""
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for index, path in enumerate(entry["path"] for entry in raw["entries"]):
+        where = f"{shown}: $.entries[{index}].path"
+        if reason := unsafe_path_reason(path):
+            faults.append(Fault(where, f'"{path}": {reason}'))
+        elif {"", "."} & set(path.split("/")):
+            # It would be another name for the same file.
+            faults.append(Fault(where, _('"{path}" has an empty part or "."', path=path)))
+        if path in seen:
+            once = _("each path once")
+            faults.append(Fault(where, _('"{path}" is listed twice', path=path), once))
+        seen.add(path)
+    return faults
+
+
+def _image_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
+    """Return a fault for each base image of a lock document whose operating system should be known."""
+    open_images = {item["name"] for item in raw.get("unresolved", ()) if item["kind"] == "image"}
+    return [
+        Fault(
+            f"{shown}: $.images.{role}",
+            _("the operating system is missing"),
+            _("os_id and os_version"),
+        )
+        for role, image in raw["images"].items()
+        if not (image["os_id"] and image["os_version"]) and role not in open_images
+    ]
+
+
+def _unresolved_item(raw: Mapping[str, Any]) -> UnresolvedItem:
+    reason = raw["reason"]
+    return UnresolvedItem(
+        raw["kind"],
+        raw["name"],
+        reason_of(reason) if isinstance(reason, str) else Reason.from_json(reason),
+    )
+
+
 def _sync_and_carry(preset: str) -> str:
     return _(
         "online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine",
         preset=preset,
-    )
-
-
-def _entry(raw: Mapping[str, Any]) -> Entry:
-    return Entry(
-        kind=raw["kind"],
-        path=raw["path"],
-        sha256=raw["sha256"],
-        size=raw["size"],
-        origin=raw["origin"],
-        name=raw.get("name", ""),
-        version=raw.get("version", ""),
-        architecture=raw.get("architecture", ""),
-        roles=tuple(raw.get("roles", ())),
-        urls=tuple(raw.get("urls", ())),
-        trust=raw.get("trust", ""),
-        licence=raw.get("licence") or "",
     )

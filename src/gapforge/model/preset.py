@@ -1,266 +1,28 @@
-"""The preset: what an image shall contain, parsed once into frozen dataclasses.
+"""The preset: what an image contains, parsed into frozen dataclasses.
 
-``presets/NAME.json`` is written by people and is self-contained. ``PRESET_SHAPE`` below is the only
-description of its format: it validates, and ``schemas/preset.schema.json`` is generated from it. What a shape
-alone cannot see, ``preset_rules`` does.
+People write ``presets/NAME.json``; it is self-contained. ``preset_shape`` describes its format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
-from gapforge.base.i18n import N_, _, ngettext
-from gapforge.model import preset_rules
-from gapforge.model.schema import (
-    Choice,
-    Flag,
-    Items,
-    Nullable,
-    Number,
-    Record,
-    Shape,
-    Table,
-    Text,
-    Variant,
-    nearest,
-    one_of,
-    read_json,
-)
-
-FORMAT = 1
-TARGET_OS = preset_rules.TARGET_OS
-
-NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", N_("lower-case letters, digits, '.', '_', '-'"))
-VERSION = Text(
-    "version",
-    r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
-    N_('digits and dots, such as "12.4"'),
-)
-DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'))
-SHA256 = Text(
-    "SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", N_("64 lower-case hex digits")
-)
-DIGEST = Text(
-    "registry digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
-)
-URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address"))
-FILE = Text("file name", preset_rules.FILE_NAME, N_("a plain file name without '/'"))
-A_PATH = N_("a path")
-PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", A_PATH)
-PACKAGE = Text(
-    "APT package, or package=version",
-    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
-    N_('an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'),
-)
-REQUIREMENT = Text(
-    "Python requirement",
-    r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
-    N_('a requirement such as "numpy==1.26.4"'),
-)
-OPTION = Text("build option, one word", r"[^\x00-\x1f]+", N_("an option on one line"))
-ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
-
-_SOURCE_COMMON: dict[str, Shape] = {
-    "file": FILE,
-    "folder": Text(
-        "folder inside the archive to use; the only top folder when absent", PATH.pattern, A_PATH
-    ),
-    "version": VERSION,
-    "licence": Text("SPDX licence expression"),
-    "homepage": URL,
-}
-
-SOURCE = Variant(
-    {
-        "urls": Record(
-            {
-                "urls": Items(URL, "addresses in order of preference", least=1),
-                "sha256": Nullable(SHA256, 'SHA-256; null only together with "trust": "first-use"'),
-            },
-            {
-                **_SOURCE_COMMON,
-                "size": Number("size in bytes"),
-                "trust": Choice(("first-use",), "nobody published a hash"),
-                "gated": Text(
-                    "what a person must do to download it (login, licence); then use --from DIR"
-                ),
-            },
-        ),
-        "sdist": Record(
-            {
-                "sdist": Text(
-                    "NAME==VERSION of a source distribution on the default Python index",
-                    r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!-]+",
-                    "NAME==VERSION",
-                ),
-                "sha256": SHA256,
-            },
-            _SOURCE_COMMON,
-        ),
-        "apt-source": Record(
-            {
-                "apt-source": Text(
-                    "source package whose upstream tarball is wanted, from the base's APT sources",
-                    r"[a-z0-9][a-z0-9+.-]+",
-                    N_("an APT source package name"),
-                )
-            },
-            _SOURCE_COMMON,
-        ),
-    },
-    about="where a source archive comes from",
-)
-
-BASE = Variant(
-    {
-        "image": Record(
-            {"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
-            {"digest": DIGEST},
-        ),
-        "archive": Record(
-            {"archive": Text("a `docker save` archive", PATH.pattern, A_PATH)}, {"sha256": SHA256}
-        ),
-        "mmdebstrap": Record(
-            {
-                "mmdebstrap": Record(
-                    {"suite": NAME},
-                    {
-                        "variant": Choice(("minbase", "apt", "essential", "buildd", "important")),
-                        "components": Items(NAME),
-                        "include": Items(PACKAGE),
-                    },
-                )
-            }
-        ),
-    },
-    about="base image: from a registry, an archive, or made from packages",
-)
-
-PRESET_SHAPE = Record(
-    {
-        "format": Choice((FORMAT,), "version of this format"),
-        "name": NAME,
-        "summary": Record({"ko": Text(), "en": Text()}, about="one line for lists and prompts"),
-        "os": Record(
-            {"id": Choice(("ubuntu", "debian")), "version": DOTTED},
-            about="operating system of the base",
-        ),
-        "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
-        "python": Record(
-            {"version": Text("Python, major.minor", r"3\.[0-9]+", N_('such as "3.10"'))},
-            {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)},
-        ),
-        "apt": Record(
-            {"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)},
-            {
-                "sources": Items(
-                    Record(
-                        {
-                            "name": NAME,
-                            "uri": URL,
-                            "suite": Text(
-                                "suite, or '/' for a flat repository",
-                                r"[A-Za-z0-9./_-]+",
-                                N_("a suite"),
-                            ),
-                        },
-                        {
-                            "components": Items(NAME),
-                            "key": Record({"urls": Items(URL, least=1), "sha256": SHA256}),
-                        },
-                        about="an APT source besides the base image's own",
-                    )
-                )
-            },
-        ),
-        "sources": Table(
-            SOURCE,
-            NAME,
-            "source archives by name; a component's component.json says which it takes",
-        ),
-        "application": Record(
-            {
-                "name": NAME,
-                "source": Text(
-                    "default source folder, relative to the project", PATH.pattern, A_PATH
-                ),
-            },
-            {
-                "cmake": Items(OPTION, "options for cmake"),
-                "check": Items(
-                    OPTION,
-                    "command of the smoke check; {clip}, {output} and {summary} become file names",
-                ),
-                "secrets": Items(
-                    Record(
-                        {"key": ENV_KEY, "pass": Choice(("secret", "build-arg"))},
-                        {"required": Flag()},
-                    )
-                ),
-            },
-        ),
-    },
-    {
-        "$schema": Text(),
-        "practice": Flag("true: not for delivery; the image is labelled so"),
-        "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
-        "cudnn": Nullable(DOTTED, "cuDNN of the base image"),
-        "platform": Choice(("linux/amd64",)),
-        "epoch": Number("SOURCE_DATE_EPOCH, seconds since 1970"),
-        "pytorch": Nullable(
-            Record(
-                {
-                    "torch": VERSION,
-                    "index": Text(
-                        '"default", or the address of PyTorch\'s index',
-                        r"default|(https?|file)://\S+",
-                        N_('"default" or an address'),
-                    ),
-                },
-                {"torchvision": VERSION, "torchaudio": VERSION},
-            )
-        ),
-        "tensorrt": Nullable(
-            Record(
-                {"version": VERSION, "form": Choice(("tar", "deb"))},
-                {
-                    "python": Flag("install the Python binding (default true)"),
-                    "builder": Items(PACKAGE, "form deb: packages of the builder"),
-                    "runtime": Items(PACKAGE, "form deb: packages of the runtime"),
-                },
-            )
-        ),
-        "ffmpeg": Nullable(Record({"version": VERSION}, {"configure": Items(OPTION)})),
-        "opencv": Nullable(
-            Record(
-                {"version": VERSION},
-                {
-                    "contrib": Flag(),
-                    "cuda": Flag(),
-                    "dnn": Flag("DNN on CUDA"),
-                    "architectures": Items(DOTTED),
-                    "modules": Items(NAME, "only these modules (BUILD_LIST); all when absent"),
-                    "cmake": Items(OPTION, "further -D options"),
-                },
-            )
-        ),
-        "components": Table(
-            Table(Text("option value", r"[^\x00]*", N_("text"))),
-            NAME,
-            "options of further components, by component name",
-        ),
-    },
-)
+from gapforge.base.i18n import _, ngettext
+from gapforge.model import component, preset_rules
+from gapforge.model.component import Component
+from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
+from gapforge.model.preset_shape import preset_shape
+from gapforge.model.schema import nearest, one_of, read_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaseImage:
-    """Where a base image comes from: exactly one of ``image``, ``archive``, ``suite`` is set."""
+    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
 
     image: str = ""
     digest: str = ""
@@ -273,13 +35,13 @@ class BaseImage:
 
     @property
     def label(self) -> str:
-        """What lists and prompts show."""
+        """The name in lists and prompts."""
         return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
 
 
 @dataclass(frozen=True)
 class PyTorch:
-    """The PyTorch set. ``index`` is "default" or the address of the only index that may serve it."""
+    """The PyTorch packages. ``index`` is "default" or the URL of the only index to use for them."""
 
     torch: str
     torchvision: str
@@ -287,7 +49,7 @@ class PyTorch:
     index: str
 
     def requirements(self) -> tuple[str, ...]:
-        """``torch==…`` and, where given, torchvision and torchaudio."""
+        """Return the pins of torch and, if given, of torchvision and torchaudio."""
         pairs = (
             ("torch", self.torch),
             ("torchvision", self.torchvision),
@@ -296,10 +58,13 @@ class PyTorch:
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorRT:
-    """TensorRT. ``tar``: the source named "tensorrt" is unpacked. ``deb``: packages, from ``apt.sources`` or
-    from the local-repository .deb that the source named "tensorrt" is."""
+    """TensorRT, as the preset describes it.
+
+    ``form`` "tar": the source archive "tensorrt" is unpacked. "deb": packages are installed, from
+    ``apt.sources`` or from the local-repository .deb that is the source "tensorrt".
+    """
 
     version: str
     form: str
@@ -308,24 +73,24 @@ class TensorRT:
     runtime: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AptSource:
-    """An APT source besides the base image's own. A source without a key is refused by sync unless file://."""
+    """An APT source besides the base image's own. Without a key, sync accepts only file://."""
 
     name: str
     uri: str
     suite: str
-    components: tuple[str, ...]
-    key_urls: tuple[str, ...]
-    key_sha256: str
+    components: tuple[str, ...] = ()
+    key_urls: tuple[str, ...] = ()
+    key_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceArchive:
-    """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` says where it comes from.
+    """A source archive: exactly one of ``urls``, ``sdist``, ``apt_source`` is its origin.
 
-    ``file`` is the artifact's name ("" until resolved for apt_source); ``sha256`` is "" where sync must
-    trust the first use (urls) or APT's signature (apt_source).
+    ``file`` is the artifact's name, "" for an apt_source that is not resolved. ``sha256`` is "" if
+    sync must trust the first download (urls) or APT's signature (apt_source). ``size`` is in bytes.
     """
 
     name: str
@@ -342,43 +107,58 @@ class SourceArchive:
 
 
 @dataclass(frozen=True)
-class FFmpeg:
-    version: str
-    configure: tuple[str, ...]
+class Options:
+    """A component's options: those that the preset sets at the JSON ``path``, and defaults.
 
+    ``values`` contains text, bools and tuples of text by option name.
+    """
 
-@dataclass(frozen=True)
-class OpenCV:
-    version: str
-    contrib: bool
-    cuda: bool
-    dnn: bool
-    architectures: tuple[str, ...]
-    modules: tuple[str, ...]
-    cmake: tuple[str, ...]
+    path: str
+    values: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """Return a text, version or enum option, "" if it is not set."""
+        value = self.values.get(key)
+        return value if isinstance(value, str) else ""
+
+    def flag(self, key: str) -> bool:
+        """Return whether a flag option is on."""
+        return self.values.get(key) is True
+
+    def list(self, key: str) -> tuple[str, ...]:
+        """Return the members of a list option, () if it is not set."""
+        value = self.values.get(key)
+        return value if isinstance(value, tuple) else ()
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A ``.env`` key that the application's build may see. ``passed`` is "secret" or "build-arg"."""
+    """A ``.env`` key that the application's build may read. ``passed``: "secret", "build-arg"."""
 
     key: str
     passed: str
     required: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Application:
+    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+
     name: str
     source: str
-    cmake: tuple[str, ...]
-    check: tuple[str, ...]
-    secrets: tuple[Secret, ...]
+    cmake: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What an image shall contain. ``sha256`` identifies this content, whatever the file's layout."""
+    """What an image contains.
+
+    ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
+    ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
+    components that it was parsed with, None if their descriptions were not at hand.
+    """
 
     name: str
     summary_ko: str
@@ -400,21 +180,24 @@ class Preset:
     apt_runtime: tuple[str, ...]
     apt_sources: tuple[AptSource, ...]
     sources: Mapping[str, SourceArchive]
-    ffmpeg: FFmpeg | None
-    opencv: OpenCV | None
-    components: Mapping[str, Mapping[str, str]]
+    components: Mapping[str, Options]
     application: Application
     raw: Mapping[str, Any]
     sha256: str
+    described: tuple[Component, ...] | None = field(default=None, repr=False, compare=False)
+
+    def component(self, name: str) -> Options | None:
+        """Return the options of a component, or None if the preset does not ask for it."""
+        return self.components.get(name)
 
     def base(self, role: str) -> BaseImage:
-        """The base image of "builder" or "runtime"."""
+        """Return the base image of "builder" or "runtime"."""
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
     def debs(self, role: str) -> tuple[str, ...]:
-        """The packages to install in "builder" or "runtime", TensorRT's among them where it comes as .debs.
+        """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
-        The builder gets the runtime's TensorRT when the preset names none of its own for it.
+        The builder gets the runtime's TensorRT packages if the preset lists none for it.
         """
         wanted = {"builder": self.apt_builder, "runtime": self.apt_runtime}[role]
         if self.tensorrt is None or self.tensorrt.form != "deb":
@@ -423,12 +206,17 @@ class Preset:
         return tuple(dict.fromkeys((*wanted, *(own or self.tensorrt.runtime))))
 
 
-def load(file: Path, *, shown: str = "") -> Preset:
-    """Parse and validate a preset file. Raises PresetError with every fault."""
+def load(file: Path, *, shown: str = "", components: Path | None = None) -> Preset:
+    """Parse and validate a preset file. Raise PresetError with every fault.
+
+    ``components`` is the folder of the components, by default the one beside the file's folder, as
+    in a project. Without it, as for the receiver program, components' options are not checked.
+    """
     shown = shown or f"{file.parent.name}/{file.name}"
-    raw, faults = read_json(file, PRESET_SHAPE, shown)
+    described = component.described(components or file.parent.parent / "components")
+    raw, faults = read_json(file, preset_shape(described), shown)
     if raw is not None and not faults:
-        faults = preset_rules.broken_rules(raw, shown, file.stem)
+        faults = preset_rules.broken_rules(raw, shown, file.stem, described)
     if faults:
         raise PresetError(
             ngettext(
@@ -437,21 +225,21 @@ def load(file: Path, *, shown: str = "") -> Preset:
             faults=faults,
             hint=_("correct it, then: ./gapforge check {stem}", stem=file.stem),
         )
-    return parse(raw)
+    return parse(raw, described)
 
 
-def faults_of(raw: Any, shown: str) -> list[Fault]:
-    """Every fault of a raw preset that is not (yet) a file; ``shown`` is the name that messages use."""
+def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
+    """Return every fault of a raw preset that is not a file. ``shown`` names it in messages."""
     faults: list[Fault] = []
-    PRESET_SHAPE.check(raw, "$", faults, shown)
-    return faults or preset_rules.broken_rules(raw, shown, raw["name"])
+    preset_shape(components).check(raw, "$", faults, shown)
+    return faults or preset_rules.broken_rules(raw, shown, raw["name"], components)
 
 
 def find(presets: Path, name: str) -> Preset:
-    """The preset called ``name``; PresetError with the nearest name when there is none."""
+    """Return the preset ``name``. Raise PresetError with the nearest name if there is none."""
     reason = unsafe_path_reason(name)
     if reason or "/" in name:
-        raise PresetError(_("{name!r} is not a preset's name", name=name), hint="./gapforge list")
+        raise PresetError(_("{name!r} is not a preset name", name=name), hint="./gapforge list")
     file = presets / f"{name}.json"
     if not file.exists():
         known = names(presets)
@@ -465,17 +253,26 @@ def find(presets: Path, name: str) -> Preset:
 
 
 def names(presets: Path) -> list[str]:
-    """The names of all presets, sorted."""
+    """Return the names of all presets, sorted."""
     return sorted(f.stem for f in presets.glob("*.json") if not f.name.endswith(".lock.json"))
 
 
-def parse(raw: Mapping[str, Any]) -> Preset:
-    """The dataclasses for a document that PRESET_SHAPE has accepted."""
+def written_options(raw: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return a component's options in a raw preset, to be changed in place, or None."""
+    return next(
+        (
+            values
+            for _name, _path, values in preset_rules.option_places(raw, name)
+            if values is not None
+        ),
+        None,
+    )
+
+
+def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = None) -> Preset:
+    """Return the preset of a valid document, with the defaults that ``components`` declare."""
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
-    ffmpeg = raw.get("ffmpeg")
-    opencv = raw.get("opencv")
-    app = raw["application"]
     content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
     return Preset(
         name=raw["name"],
@@ -492,59 +289,72 @@ def parse(raw: Mapping[str, Any]) -> Preset:
         runtime=_base(raw["base"]["runtime"]),
         python=raw["python"]["version"],
         packages=tuple(raw["python"].get("packages", ())),
-        pytorch=torch
-        and PyTorch(
-            torch["torch"],
-            torch.get("torchvision", ""),
-            torch.get("torchaudio", ""),
-            torch["index"],
-        ),
-        tensorrt=trt
-        and TensorRT(
-            trt["version"],
-            trt["form"],
-            trt.get("python", True),
-            tuple(trt.get("builder", ())),
-            tuple(trt.get("runtime", ())),
-        ),
+        pytorch=_pytorch(torch) if torch else None,
+        tensorrt=_tensorrt(trt) if trt else None,
         apt_builder=tuple(raw["apt"]["builder"]),
         apt_runtime=tuple(raw["apt"]["runtime"]),
-        apt_sources=tuple(
-            AptSource(
-                s["name"],
-                s["uri"],
-                s["suite"],
-                tuple(s.get("components", ())),
-                tuple(s.get("key", {}).get("urls", ())),
-                s.get("key", {}).get("sha256", ""),
-            )
-            for s in raw["apt"].get("sources", ())
-        ),
+        apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
-        ffmpeg=ffmpeg and FFmpeg(ffmpeg["version"], tuple(ffmpeg.get("configure", ()))),
-        opencv=opencv
-        and OpenCV(
-            opencv["version"],
-            opencv.get("contrib", False),
-            opencv.get("cuda", False),
-            opencv.get("dnn", False),
-            tuple(opencv.get("architectures", ())),
-            tuple(opencv.get("modules", ())),
-            tuple(opencv.get("cmake", ())),
-        ),
-        components=raw.get("components", {}),
-        application=Application(
-            app["name"],
-            app["source"],
-            tuple(app.get("cmake", ())),
-            tuple(app.get("check", ())),
-            tuple(
-                Secret(s["key"], s["pass"], s.get("required", False))
-                for s in app.get("secrets", ())
-            ),
-        ),
+        components=_options(raw, components or ()),
+        application=_application(raw["application"]),
         raw=raw,
         sha256=sha256_bytes(canonical_json(content).encode()),
+        described=components,
+    )
+
+
+def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[str, Options]:
+    defaults = {c.asked_by: c.defaults for c in components}
+    found = {}
+    for name, path, values in preset_rules.option_places(raw):
+        if values is not None:
+            frozen = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in values.items()
+            }
+            missing = {
+                key: value for key, value in defaults.get(name, {}).items() if key not in frozen
+            }
+            found[name] = Options(path, {**frozen, **missing})
+    return found
+
+
+def _pytorch(raw: Mapping[str, Any]) -> PyTorch:
+    return PyTorch(
+        raw["torch"], raw.get("torchvision", ""), raw.get("torchaudio", ""), raw["index"]
+    )
+
+
+def _tensorrt(raw: Mapping[str, Any]) -> TensorRT:
+    return TensorRT(
+        version=raw["version"],
+        form=raw["form"],
+        python=raw.get("python", True),
+        builder=tuple(raw.get("builder", ())),
+        runtime=tuple(raw.get("runtime", ())),
+    )
+
+
+def _apt_source(raw: Mapping[str, Any]) -> AptSource:
+    key = raw.get("key", {})
+    return AptSource(
+        name=raw["name"],
+        uri=raw["uri"],
+        suite=raw["suite"],
+        components=tuple(raw.get("components", ())),
+        key_urls=tuple(key.get("urls", ())),
+        key_sha256=key.get("sha256", ""),
+    )
+
+
+def _application(raw: Mapping[str, Any]) -> Application:
+    secrets = raw.get("secrets", ())
+    return Application(
+        name=raw["name"],
+        source=raw["source"],
+        cmake=tuple(raw.get("cmake", ())),
+        check=tuple(raw.get("check", ())),
+        secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )
 
 

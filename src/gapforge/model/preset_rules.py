@@ -1,132 +1,152 @@
-"""The rules that a preset must keep and that its shape alone cannot see: keys that need, exclude or repeat each other."""
+"""The rules that no shape can express: keys of a preset that need, exclude or repeat each other."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gapforge.base.errors import Fault
 from gapforge.base.files import unsafe_path_reason
 from gapforge.base.i18n import _
+from gapforge.model.component import Component, Needs
+from gapforge.model.names import ROLES
+from gapforge.model.preset_shape import OWN_KEYS
+from gapforge.model.text_shapes import FILE
 
 TARGET_OS = ("ubuntu", "22.04")
-FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._+~-]*"
+
+Report = Callable[[str, str, str], None]  # takes a JSON path, the problem, and what is expected
 
 
 def file_name(source: Mapping[str, Any]) -> str:
-    """The artifact's name of a raw source archive: its "file", else the end of its first address; "" for neither."""
+    """Return a source archive's file name: its "file", the end of its first URL, or ""."""
     file: str = source.get("file", "")
     if not file and "urls" in source:
         file = source["urls"][0].split("?")[0].split("#")[0].rstrip("/").rsplit("/", 1)[-1]
     return file
 
 
-def broken_rules(raw: Mapping[str, Any], shown: str, stem: str) -> list[Fault]:
-    """Every rule that a document breaks which PRESET_SHAPE has accepted. ``stem`` is the name that its file gives it."""
+def option_places(
+    raw: Mapping[str, Any], name: str | None = None
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield name, JSON path and value (or None) of all components' options, or of ``name``'s."""
+    for holder, prefix in ((raw, "$."), (raw.get("components", {}), "$.components.")):
+        for key, value in holder.items():
+            if (holder is not raw or key not in OWN_KEYS) and name in (None, key):
+                yield key, prefix + key, value
+
+
+def broken_rules(
+    raw: Mapping[str, Any], shown: str, stem: str, components: Sequence[Component] | None
+) -> list[Fault]:
+    """Return a fault for each rule that a document of valid shape breaks.
+
+    ``shown`` is the file's name in messages, ``stem`` the preset name that the file's name gives.
+    """
     faults: list[Fault] = []
 
-    def fault(path: str, problem: str, expected: str = "") -> None:
+    def report(path: str, problem: str, expected: str = "") -> None:
         faults.append(Fault(f"{shown}: {path}", problem, expected))
 
     if raw["name"] != stem:
-        fault(
-            "$.name",
-            _('is "{name}" but the file is {stem}.json', name=raw["name"], stem=stem),
-            f'"{stem}"',
-        )
+        problem = _('is "{name}" but the file is {stem}.json', name=raw["name"], stem=stem)
+        report("$.name", problem, f'"{stem}"')
+    practice = raw.get("practice", False)
     target = (raw["os"]["id"], raw["os"]["version"])
-    if target != TARGET_OS and not raw.get("practice", False):
-        fault(
+    if target != TARGET_OS and not practice:
+        report(
             "$.os",
-            _("{target} is not the target", target=" ".join(target)),
-            _('ubuntu 22.04, or "practice": true for an image that is never delivered'),
+            _("{target} is not the target operating system", target=" ".join(target)),
+            _('ubuntu 22.04, or "practice": true for an image that is not for delivery'),
         )
     for name, source in raw["sources"].items():
-        _source(f"$.sources.{name}", source, fault)
-    for role in ("builder", "runtime"):
-        base = raw["base"][role]
-        if "archive" in base and base["archive"].startswith("/") and not raw.get("practice", False):
-            fault(
+        _check_source(f"$.sources.{name}", source, report)
+    for role in ROLES:
+        if raw["base"][role].get("archive", "").startswith("/") and not practice:
+            report(
                 f"$.base.{role}.archive",
-                _("is absolute; the preset would work on one machine only"),
+                _("is an absolute path, which other machines do not have"),
                 _("a path inside the project"),
             )
-    for part in ("ffmpeg", "opencv"):
-        if raw.get(part) and part not in raw["sources"]:
-            fault(
-                "$.sources",
-                _('has no "{part}", which $.{part} is built from', part=part),
-                _source_named(part),
-            )
-    _tensorrt(raw, fault)
-    _opencv(raw, fault)
+    _check_tensorrt(raw, report)
+    _check_components(raw, components or (), report)
     secrets = [s["key"] for s in raw["application"].get("secrets", ())]
     for key in sorted({k for k in secrets if secrets.count(k) > 1}):
-        fault("$.application.secrets", _('names "{key}" twice', key=key), _("each key once"))
+        report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
     return faults
 
 
-def _source_named(name: str) -> str:
-    return _('a source named "{name}"', name=name)
+def _missing_source(name: str, option: str) -> tuple[str, str]:
+    """Return problem and expected value where ``option`` needs a source archive."""
+    problem = _('has no "{source}", which {option} needs', source=name, option=option)
+    return problem, _('a source archive named "{name}"', name=name)
 
 
-def _source(path: str, source: Mapping[str, Any], fault: Callable[..., None]) -> None:
+def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
     if "urls" in source:
         if source["sha256"] is None and "trust" not in source:
-            fault(
-                f"{path}.sha256",
-                _("is null"),
-                _('a hash, or "trust": "first-use" to record what is seen first'),
-            )
+            expected = _('a checksum, or "trust": "first-use" to trust the first download')
+            report(f"{path}.sha256", _("is null"), expected)
         if source["sha256"] is not None and "trust" in source:
-            fault(f"{path}.trust", _("stands beside a hash"), _("one or the other"))
+            report(f"{path}.trust", _("is given beside a checksum"), _("one or the other"))
         file = file_name(source)
-        if not re.fullmatch(FILE_NAME, file):
-            fault(
-                f"{path}.urls[0]",
-                _('ends in no usable file name ("{file}")', file=file),
-                _('a "file" key beside it'),
-            )
+        if not re.fullmatch(FILE.pattern, file):
+            problem = _('does not end in a valid file name: "{file}"', file=file)
+            report(f"{path}.urls[0]", problem, _('a "file" key beside it'))
     if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
-        fault(f"{path}.folder", _('"{folder}" {reason}', folder=source["folder"], reason=reason))
-
-
-def _tensorrt(raw: Mapping[str, Any], fault: Callable[..., None]) -> None:
-    trt = raw.get("tensorrt")
-    if trt and trt["form"] == "tar" and "tensorrt" not in raw["sources"]:
-        fault(
-            "$.sources",
-            _('has no "tensorrt", which $.tensorrt (form tar) unpacks'),
-            _source_named("tensorrt"),
-        )
-    if trt and trt["form"] == "deb" and not trt.get("runtime"):
-        fault(
-            "$.tensorrt.runtime",
-            _("is empty"),
-            _("the packages to install, such as libnvinfer8=8.6.1.6-1+cuda11.8"),
+        report(
+            f"{path}.folder", _('"{folder}": {reason}', folder=source["folder"], reason=reason), ""
         )
 
 
-def _opencv(raw: Mapping[str, Any], fault: Callable[..., None]) -> None:
-    opencv = raw.get("opencv")
-    if not opencv:
-        return
-    if opencv.get("contrib") and "opencv-contrib" not in raw["sources"]:
-        fault(
-            "$.sources",
-            _('has no "opencv-contrib", which $.opencv.contrib needs'),
-            _source_named("opencv-contrib"),
-        )
-    if opencv.get("cuda") and not opencv.get("architectures"):
-        fault(
-            "$.opencv.architectures",
-            _("is empty although cuda is true"),
-            _('GPU architectures such as ["7.5", "8.6"]'),
-        )
-    if opencv.get("cuda") and not raw.get("cuda"):
-        fault(
-            "$.opencv.cuda",
-            _("is true but the preset has no CUDA"),
-            _('a "cuda" version, or false'),
-        )
+def _check_tensorrt(raw: Mapping[str, Any], report: Report) -> None:
+    tensorrt = raw.get("tensorrt")
+    if tensorrt and tensorrt["form"] == "tar" and "tensorrt" not in raw["sources"]:
+        report("$.sources", *_missing_source("tensorrt", '$.tensorrt (form "tar")'))
+    if tensorrt and tensorrt["form"] == "deb" and not tensorrt.get("runtime"):
+        expected = _("the packages to install, such as libnvinfer8=8.6.1.6-1+cuda11.8")
+        report("$.tensorrt.runtime", _("is empty"), expected)
+
+
+def _check_components(
+    raw: Mapping[str, Any], components: Sequence[Component], report: Report
+) -> None:
+    """Report unmet needs of components and of set options, and options that are given twice."""
+    known = {c.asked_by: c for c in components if c.asked_by}
+    paths: dict[str, str] = {}
+    for name, path, values in option_places(raw):
+        if name in paths:
+            report(path, _("is also given as {path}", path=paths[name]), _("one or the other"))
+        paths[name] = path
+        if name not in known or values is None:
+            continue
+        _check_needs(known[name].needs, path, path, raw, values, known[name], report)
+        for option in known[name].options or ():
+            if values.get(option.name, option.default):
+                _check_needs(
+                    option.needs, path, f"{path}.{option.name}", raw, values, known[name], report
+                )
+
+
+def _check_needs(
+    needs: Needs,
+    path: str,
+    where: str,
+    raw: Mapping[str, Any],
+    values: Mapping[str, Any],
+    of: Component,
+    report: Report,
+) -> None:
+    """Report what ``where`` needs and the preset lacks: the options at ``path``, or one of them."""
+    for source in needs.sources:
+        if source not in raw["sources"]:
+            report("$.sources", *_missing_source(source, where))
+    for option in of.options or ():
+        if option.name in needs.options and not values.get(option.name, option.default):
+            problem = _("is empty, but {option} needs it", option=where)
+            report(f"{path}.{option.name}", problem, _(option.about))
+    for key in needs.preset:
+        if not raw.get(key):
+            problem = _('is set, but the preset has no "{key}"', key=key)
+            report(where, problem, _('a "{key}" in the preset, or not this option', key=key))

@@ -1,6 +1,6 @@
-"""How far a preset has come on this machine: never synced, partly locked, incomplete, outdated, or ready to build.
+"""Readiness of a preset on this machine: not synced, partial lock, incomplete, stale, or ready.
 
-A cheap look (names and sizes). Verification of every byte is the build's own first step.
+It compares names and sizes only. The build itself verifies every byte first.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ PARTIAL = "partially-locked"
 
 @dataclass(frozen=True)
 class Readiness:
-    """``state`` is one of the constants above. ``size`` in bytes is what the lock lists; ``locked`` tells
-    whether the project has a whole lock, so that the whole size of a sync is known; ``unresolved`` counts what a
-    partial lock leaves open."""
+    """The readiness of a preset. ``state`` is one of the constants above.
+
+    ``size`` is the sum of the lock's sizes in bytes, ``files`` its number of entries, ``missing``
+    the paths of artifacts that are missing or have another size. ``locked``: a complete lock
+    exists, so that ``size`` is all that a sync downloads. ``unresolved`` counts unresolved items.
+    """
 
     state: str
     size: int = 0
@@ -38,12 +41,12 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether a build may start: all files are there in their sizes."""
+        """Whether a build may start: all files exist and have their sizes."""
         return self.state == READY
 
     @property
     def label(self) -> str:
-        """One or two words in the reader's language."""
+        """The state in one or two words, in the reader's language."""
         return {
             READY: _("ready"),
             UNSYNCED: _("not synced"),
@@ -54,8 +57,8 @@ class Readiness:
         }[self.state]
 
 
-def look(project: Project, preset: Preset) -> Readiness:
-    """The preset's readiness from lock and file sizes; reads no artifact, raises nothing for what it finds."""
+def readiness_of(project: Project, preset: Preset) -> Readiness:
+    """Return a preset's readiness from its lock and the sizes of its artifacts."""
     own = project.artifacts_of(preset.name) / "lock.json"
     committed = project.lock_file(preset.name)
     file = own if own.is_file() else committed
@@ -70,7 +73,7 @@ def look(project: Project, preset: Preset) -> Readiness:
         return Readiness(STALE, total, len(lock.entries), locked=True)
     if lock.unresolved:
         return Readiness(PARTIAL, total, len(lock.entries), unresolved=len(lock.unresolved))
-    if file is committed:  # the bytes are somewhere else: at the online machine, or in a bundle
+    if file is committed:  # the artifacts are on the online machine or in a bundle
         return Readiness(UNSYNCED, total, len(lock.entries), locked=True)
     folder = project.artifacts_of(preset.name)
     missing = []
@@ -80,6 +83,5 @@ def look(project: Project, preset: Preset) -> Readiness:
                 missing.append(entry.path)
         except OSError:
             missing.append(entry.path)
-    return Readiness(
-        INCOMPLETE if missing else READY, total, len(lock.entries), tuple(missing), True
-    )
+    state = INCOMPLETE if missing else READY
+    return Readiness(state, total, len(lock.entries), tuple(missing), locked=True)

@@ -1,7 +1,7 @@
-"""What a JSON document may look like, said once: the same description validates it and becomes its JSON Schema.
+"""Shapes of JSON documents: one description validates a document and becomes its JSON Schema.
 
-Validation reports every fault in one go, each with its JSON path, what is allowed and the nearest match. Faults speak
-the reader's language; the descriptions (``about``) go into the schemas, which are files and so have one language.
+Validation reports all faults, each with its JSON path, what is allowed and the nearest match, in
+the reader's language. The descriptions (``about``) are for the schemas and are English.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Shape:
     about: str = ""
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
-        """Append a Fault for each thing wrong with ``value``, which sits at JSON ``path`` in ``file``."""
+        """Append the faults of ``value``, which is at the JSON ``path`` in ``file``."""
         raise NotImplementedError
 
     def wanted(self) -> str:
-        """What a value of this shape is, in the reader's language."""
+        """Return what a value of this shape is, in the reader's language."""
         return _object()
 
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema (draft 2020-12)."""
+        """Return the shape as JSON Schema (draft 2020-12)."""
         raise NotImplementedError
 
     def _about(self) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def _no_object(value: Any) -> str:
 
 
 def one_of(words: Sequence[str]) -> str:
-    """What is expected where only these are known; "" for none."""
+    """Return "one of: …" for a fault's expected value, "" for no words."""
     shown = ", ".join(words)
     return _("one of: {shown}", shown=shown) if words else ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """What follows a sentence or fragment about an unknown word: the closest known one, or "".
+    """Return a suggestion to append to a message about an unknown word, or "".
 
     For example ``; did you mean "x"?``.
     """
@@ -184,6 +184,33 @@ class Nullable(Shape):
 
 
 @dataclass(frozen=True)
+class AnyOf(Shape):
+    """A value of one of several shapes, no two of which are of the same JSON type."""
+
+    shapes: tuple[Shape, ...]
+    about: str = ""
+
+    def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
+        kinds: dict[type, tuple[type[Shape], ...]] = {
+            str: (Text,),
+            bool: (Flag,),
+            list: (Items,),
+            dict: (Record, Table),
+        }
+        for shape in self.shapes:
+            if isinstance(shape, kinds.get(type(value), ())):
+                shape.check(value, path, faults, file)
+                return
+        _fault(faults, file, path, _not_allowed(value), self.wanted())
+
+    def wanted(self) -> str:
+        return _(" or ").join(shape.wanted() for shape in self.shapes)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [shape.schema() for shape in self.shapes], **self._about()}
+
+
+@dataclass(frozen=True)
 class Items(Shape):
     """A list whose members all have one shape."""
 
@@ -259,38 +286,50 @@ class Table(Shape):
 
 @dataclass(frozen=True)
 class Record(Shape):
-    """An object with known keys. An unknown key is a fault, with the nearest known one."""
+    """An object with known keys.
+
+    An unknown key is a fault with the nearest known one, unless ``others`` describes further keys.
+    """
 
     required: Mapping[str, Shape]
     optional: Mapping[str, Shape] = field(default_factory=dict)
     about: str = ""
+    others: Table | None = None
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, dict):
             _fault(faults, file, path, _no_object(value), self.wanted())
             return
         known = {**self.required, **self.optional}
-        for name in value:
-            if name not in known:
-                close = nearest(name, list(known))
-                problem = _("unknown key{close}", close=close)
+        unknown = {name: member for name, member in value.items() if name not in known}
+        if self.others is not None:
+            self.others.check(unknown, path, faults, file)
+        else:
+            for name in unknown:
+                problem = _("unknown key{close}", close=nearest(name, list(known)))
                 _fault(faults, file, f"{path}.{name}", problem, one_of(sorted(known)))
         for name, shape in known.items():
             if name in value:
                 shape.check(value[name], f"{path}.{name}", faults, file)
             elif name in self.required:
-                # The schema's description where the reader's language is the schema's.
-                wanted = (shape.about if language() == "en" else "") or shape.wanted()
+                # The description, where it is in the reader's language: those of components are.
+                about = _(shape.about)
+                readable = language() == "en" or about != shape.about
+                wanted = (about if readable else "") or shape.wanted()
                 _fault(faults, file, f"{path}.{name}", _("is missing"), wanted)
 
     def schema(self) -> dict[str, Any]:
-        return {
+        properties = {**self.required, **self.optional}
+        result: dict[str, Any] = {
             "type": "object",
-            "properties": {k: s.schema() for k, s in {**self.required, **self.optional}.items()},
+            "properties": {name: shape.schema() for name, shape in properties.items()},
             "required": sorted(self.required),
             "additionalProperties": False,
-            **self._about(),
         }
+        if self.others is not None:
+            further = self.others.schema()
+            result |= {key: further[key] for key in ("propertyNames", "additionalProperties")}
+        return {**result, **self._about()}
 
 
 @dataclass(frozen=True)
@@ -317,7 +356,7 @@ class Variant(Shape):
                 both=_(" and ").join(both),
             )
         else:
-            problem = _("has none of the keys that say what it is{close}", close=close)
+            problem = _("has none of the keys that decide its kind{close}", close=close)
         _fault(faults, file, path, problem, _("exactly one of {kinds}", kinds=kinds))
 
     def schema(self) -> dict[str, Any]:
@@ -328,15 +367,15 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(_('the key "{key}" stands twice in one object', key=key))
+            raise ValueError(_('the key "{key}" occurs twice in one object', key=key))
         result[key] = value
     return result
 
 
 def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
-    """The parsed document and all its faults; never raises for what the file holds.
+    """Return the parsed document and all its faults, (None, [fault]) for an unreadable file.
 
-    ``shown`` is the name that messages use. A file that cannot be read or is no JSON gives (None, [fault]).
+    ``shown`` is the file's name in messages. No content of the file raises an error.
     """
     try:
         text = file.read_bytes().decode("utf-8")
@@ -354,7 +393,7 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")
         ]
     except UnicodeEncodeError:
-        return None, [Fault(shown, _("holds half of a Unicode character (\\ud800 to \\udfff)"))]
+        return None, [Fault(shown, _("contains half of a Unicode character (\\ud800 to \\udfff)"))]
     except json.JSONDecodeError as error:
         where = _(
             "{shown}: line {lineno}, column {colno}",

@@ -21,7 +21,7 @@ from gapforge.store.store import Store
 NOT_CARRIED = ("artifacts", "dist", ".gapforge", ".git", ".env")
 # Where there is no git to tell: what tools leave behind.
 _LITTER = (".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
-PROGRAM = "gapforge.py"
+PROGRAM = "src/gapforge/__main__.py"
 
 
 def place_of(project: Project, preset: str) -> Project:

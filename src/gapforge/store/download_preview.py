@@ -1,25 +1,24 @@
-"""What a sync would fetch, said without the network: exactly from a lock, else as far as the preset itself knows."""
+"""Preview a sync without a network: exactly from a lock, otherwise as far as the preset tells."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset, SourceArchive
-from gapforge.store.known_sizes import Held, Holdings
+from gapforge.store.known_sizes import DownloadSize, KnownSizes
 from gapforge.store.store import Store
-
-ROLES = ("builder", "runtime")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file, or without a lock one thing that becomes files.
+    """One file, or one requirement that resolves to files.
 
-    ``where`` has the addresses in order of preference, or says in words where it comes from. ``size`` is in
-    bytes, None when nobody knows it before it is fetched; ``stored`` tells whether the store has it already.
+    ``where`` holds URLs in order of preference, or describes the origin. ``size`` is in bytes, None
+    if unknown before the download. ``stored`` tells whether the store has it already.
     """
 
     kind: str
@@ -31,15 +30,16 @@ class Item:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, in JSON types."""
-        return {**self.__dict__, "where": list(self.where)}
+        """Return all fields in JSON types."""
+        return {**asdict(self), "where": list(self.where)}
 
 
 @dataclass(frozen=True)
 class Preview:
-    """``exact`` when a lock says everything; otherwise sync resolves first, and ``items`` are what it starts from.
+    """What a sync would download.
 
-    ``locked`` tells whether there is a lock at all; a partial one is not exact.
+    ``exact`` is true if a complete lock determines everything; otherwise sync resolves first and
+    ``items`` is its input. ``locked`` tells whether there is a lock, complete or partial.
     """
 
     preset: str
@@ -49,21 +49,21 @@ class Preview:
 
     @property
     def total(self) -> int:
-        """Bytes of all items whose size is known; content that two items share counts once."""
+        """Bytes of all items of known size; content that two items share counts once."""
         return _sum(self.items)
 
     @property
     def missing(self) -> int:
-        """Bytes that the store lacks, of those whose size is known."""
+        """Bytes of known size that the store lacks."""
         return _sum(tuple(item for item in self.items if not item.stored))
 
     @property
     def unknown(self) -> tuple[Item, ...]:
-        """The items whose size is not known."""
+        """The items of unknown size."""
         return tuple(item for item in self.items if item.size is None)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return the preview in JSON types."""
         return {
             "preset": self.preset,
             "locked": self.exact,
@@ -76,78 +76,80 @@ class Preview:
 
 
 def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
-    """Every file of a lock, with its size and where it comes from; for a partial lock also what it leaves open."""
+    """Return every file of a lock, and for a partial lock also its unresolved items."""
     items = [
         Item(
-            e.kind,
-            e.path,
-            _origin(e, preset, lock),
-            e.size,
-            e.sha256,
-            store.has(e.sha256, e.size),
-            e.trust,
+            kind=entry.kind,
+            name=entry.path,
+            where=_origin(entry, preset, lock),
+            size=entry.size,
+            sha256=entry.sha256,
+            stored=store.has(entry.sha256, entry.size),
+            note=entry.trust,
         )
-        for e in lock.entries
+        for entry in lock.entries
     ]
-    left = {(gap.kind, gap.name) for gap in lock.unresolved}
-    # An image of which the manifest is pinned stands among the lock's files already.
-    left -= {("image", role) for role in lock.images}
-    if left:
-        every = of_preset(preset, Holdings(store)).items
+    unresolved = {(item.kind, item.name) for item in lock.unresolved}
+    # The files of an image with a pinned manifest are in the lock already.
+    unresolved -= {("image", role) for role in lock.images}
+    if unresolved:
         items += [
             item
-            for item in every
-            if (item.kind, item.name.removesuffix(" (builder)").removesuffix(" (runtime)")) in left
+            for item in of_preset(preset, KnownSizes(store)).items
+            if (item.kind, item.name.removesuffix(" (builder)").removesuffix(" (runtime)"))
+            in unresolved
         ]
     return Preview(preset.name, not lock.unresolved, tuple(items), True)
 
 
-def of_preset(preset: Preset, holdings: Holdings) -> Preview:
-    """What the preset alone says: base images, requirements, sources with addresses and hashes, APT packages."""
+def of_preset(preset: Preset, known: KnownSizes) -> Preview:
+    """Return what the preset names: base images, requirements, source archives, APT packages."""
     items = []
     for role in ROLES:
         base = preset.base(role)
-        held = holdings.image(base.image) if base.image else Held()
+        size = known.image(base.image) if base.image else DownloadSize()
         items.append(
-            Item("image", role, (base.label,), held.size, stored=held.stored, note=base.digest)
+            Item("image", role, (base.label,), size.size, stored=size.stored, note=base.digest)
         )
     if preset.pytorch:
-        where = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
+        index = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
         items += [
-            Item("wheel", requirement, (where,)) for requirement in preset.pytorch.requirements()
+            Item("wheel", requirement, (index,)) for requirement in preset.pytorch.requirements()
         ]
     items += [Item("wheel", requirement, (_default_index(),)) for requirement in preset.packages]
-    items += [_source(source, holdings) for source in preset.sources.values()]
-    extra = tuple(source.uri for source in preset.apt_sources)
+    items += [_source(source, known) for source in preset.sources.values()]
+    repositories = (_base_apt(), *(source.uri for source in preset.apt_sources))
     items += [
-        Item("deb", f"{package} ({role})", (_base_apt(), *extra))
+        Item("deb", f"{package} ({role})", repositories)
         for role in ROLES
         for package in preset.debs(role)
     ]
     return Preview(preset.name, False, tuple(items))
 
 
-def _source(source: SourceArchive, holdings: Holdings) -> Item:
-    held = holdings.file(source.sha256, source.size)
-    size, stored = held.size or source.size or None, held.stored
+def _source(source: SourceArchive, known: KnownSizes) -> Item:
+    size = known.file(source.sha256, source.size)
     if source.urls:
         where = source.urls
     elif source.sdist:
         where = (f"{_default_index()}: {source.sdist}",)
     else:
-        where = (f"{_base_apt()}: " + _("source package") + f" {source.apt_source}",)
+        package = _("source package {name}", name=source.apt_source)
+        where = (f"{_base_apt()}: {package}",)
     notes = (
-        [] if source.sha256 or source.apt_source else [_("no published hash: trusted on first use")]
+        []
+        if source.sha256 or source.apt_source
+        else [_("no published checksum: trust on first use")]
     )
     notes += [source.gated] if source.gated else []
     return Item(
-        "tensorrt" if source.name == "tensorrt" else "source",
-        source.name,
-        where,
-        size,
-        source.sha256,
-        stored,
-        "; ".join(notes),
+        kind="tensorrt" if source.name == "tensorrt" else "source",
+        name=source.name,
+        where=where,
+        size=size.size or source.size or None,
+        sha256=source.sha256,
+        stored=size.stored,
+        note="; ".join(notes),
     )
 
 
@@ -161,10 +163,9 @@ def _origin(entry: Entry, preset: Preset, lock: Lock) -> tuple[str, ...]:
         torch = preset.pytorch.index if preset.pytorch else ""
         return (_default_index() if name == "default" or not torch else torch,)
     if kind == "apt":
-        return (
-            next((source.uri for source in preset.apt_sources if source.name == name), _base_apt()),
-        )
-    return (_("made here"),) if kind == "generated" else (entry.origin,)
+        uris = {source.name: source.uri for source in preset.apt_sources}
+        return (uris.get(name) or _base_apt(),)
+    return (_("generated by sync"),) if kind == "generated" else (entry.origin,)
 
 
 def _default_index() -> str:
@@ -176,6 +177,5 @@ def _base_apt() -> str:
 
 
 def _sum(items: tuple[Item, ...]) -> int:
-    return sum(
-        {item.sha256 or f"{item.kind} {item.name}": item.size or 0 for item in items}.values()
-    )
+    sizes = {item.sha256 or f"{item.kind} {item.name}": item.size or 0 for item in items}
+    return sum(sizes.values())

@@ -1,8 +1,9 @@
-"""What may leave the store: objects that no lock and no unfinished import names, and what killed runs left half-made.
+"""Find and remove what nothing in the store needs.
 
-Nothing is guessed. A lock or an import's record that cannot be read stops everything, since what it names is then unknown; a file whose
-name or kind is not ours is named and stays; links are not followed below the store. Removal goes by folder handles,
-so that a folder that is swapped for a link meanwhile leads nowhere else.
+That is objects that neither a lock nor an unfinished import names, and what killed runs left behind.
+If a lock or the record of an import cannot be read, gc stops: what it names is then unknown. Files
+with a foreign name or type are reported and stay. Links are not followed below the store, and files
+are removed relative to an open folder, so replacing a folder by a link meanwhile has no effect.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +26,18 @@ from gapforge.base.system_errors import os_says, unexaminable, unlistable, unrea
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.store import unfinished_imports
+from gapforge.model.lock import LOCK_FILE
+from gapforge.model.names import PRESET_NAME
+from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store
+from gapforge.store.unfinished_imports import UnfinishedImport
 
-LOCK_FILE, LOCK_SUFFIX = "lock.json", ".lock.json"
-BUSY_SECONDS = 3600  # a base image's folder that changed since may belong to a sync into another artifacts folder
-PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LOCK_SUFFIX = ".lock.json"
+# A base image's folder that changed since then may belong to a sync into another artifacts folder.
+BUSY_SECONDS = 3600
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
-_CARRIED = re.compile(
-    r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+"
-)  # parts of an object that comes in volumes
+_BUNDLE_PART = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")  # of an object in volumes
 _TEMPORARY = re.compile(r"(?:copy|bytes|place)-[0-9]+(?:-[0-9]+)?")
 _WORK = re.compile(r"work-[0-9]+")
 OBJECT, DOWNLOAD, WORK = "object", "download", "work"
@@ -44,11 +46,12 @@ OnDone = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Loose:
-    """One thing that nothing needs. ``kind`` is "object" (verified, no lock names it), "download" (unverified bytes
-    of a file that no lock names) or "work" (a folder of a killed sync).
+class Unreferenced:
+    """A file or folder that nothing needs.
 
-    ``size`` is in bytes, ``freed`` what its removal gives back: less than ``size`` where other hard links remain.
+    ``kind`` is "object" (verified), "download" (not verified yet) or "work" (a folder of a killed
+    sync). ``size`` is in bytes. ``freed`` is what removal gives back, less than ``size`` if other
+    hard links remain.
     """
 
     kind: str
@@ -58,8 +61,8 @@ class Loose:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A bundle that is not here to its end, and what the store keeps for it alone: ``count`` objects, ``size`` bytes."""
+class IncompleteBundle:
+    """An incomplete bundle, and the ``count`` objects of ``size`` bytes that stay for it alone."""
 
     bundle: str
     presets: tuple[str, ...]
@@ -67,65 +70,66 @@ class Waiting:
     size: int
 
 
-@dataclass(frozen=True)
-class Waste:
-    """What gc would remove (``loose``, largest first) and what it only names.
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """What gc would remove, and what it only reports.
 
-    ``strange`` are files in the store that are not ours, ``orphans`` views (names of folders in artifacts) whose
-    preset is gone, ``unfinished`` presets with a sync that was cut: what it fetched is in no lock yet.
-    ``kept`` and ``kept_bytes`` count the objects that locks name, or the bundles of ``imports``.
+    ``unreferenced`` is sorted by size, largest first. ``foreign`` are files in the store that are
+    not gapforge's, ``orphans`` names of artifacts folders without a preset, ``unfinished_syncs``
+    presets whose sync was interrupted: no lock names its downloads yet. ``kept`` counts the objects
+    of locks and ``incomplete_bundles``.
     """
 
-    loose: tuple[Loose, ...] = ()
-    strange: tuple[Fault, ...] = ()
+    unreferenced: tuple[Unreferenced, ...] = ()
+    foreign: tuple[Fault, ...] = ()
     orphans: tuple[str, ...] = ()
-    unfinished: tuple[str, ...] = ()
-    imports: tuple[Waiting, ...] = ()
+    unfinished_syncs: tuple[str, ...] = ()
+    incomplete_bundles: tuple[IncompleteBundle, ...] = ()
     kept: int = 0
     kept_bytes: int = 0
 
-    def of(self, kind: str) -> tuple[Loose, ...]:
-        """What is loose of one kind."""
-        return tuple(item for item in self.loose if item.kind == kind)
+    def of(self, kind: str) -> tuple[Unreferenced, ...]:
+        """Return what is unreferenced of one kind."""
+        return tuple(item for item in self.unreferenced if item.kind == kind)
 
     @property
     def size(self) -> int:
-        """Bytes of all that is loose."""
-        return sum(item.size for item in self.loose)
+        """Bytes of all that is unreferenced."""
+        return sum(item.size for item in self.unreferenced)
 
     @property
     def freed(self) -> int:
-        """Bytes that the disk gets back."""
-        return sum(item.freed for item in self.loose)
+        """Bytes that removal gives back to the disk."""
+        return sum(item.freed for item in self.unreferenced)
 
 
 @dataclass(frozen=True)
-class Named:
-    """What all locks name: files by SHA-256, and base images by manifest digest (hex); and what bundles wait for."""
+class References:
+    """What all locks name: files by SHA-256, and base images by manifest digest (hex)."""
 
     files: frozenset[str]
     images: frozenset[str]
-    imports: tuple[unfinished_imports.Unfinished, ...] = ()
+    imports: tuple[UnfinishedImport, ...] = ()
 
-    def keeps(self, sha256: str) -> bool:
-        """Whether a file of this content must stay."""
-        return sha256 in self.files or any(sha256 in one.objects for one in self.imports)
+    def include(self, sha256: str) -> bool:
+        """Whether a file with this content must stay."""
+        return sha256 in self.files or any(sha256 in record.objects for record in self.imports)
 
 
 @contextmanager
-def holding(project: Project) -> Iterator[None]:
-    """Keep every sync out while the block runs, as a sync keeps out gc. Raises BusyError when one is at work."""
+def exclude_sync(project: Project) -> Iterator[None]:
+    """Prevent every sync while the block runs. Raises BusyError if one is running."""
     if not project.store.is_dir():
-        yield  # nothing to hold, and a look must not make a store
+        yield  # nothing to protect, and taking the lock would create a store
         return
     with exclusive(Store(project.store).lock_file, f"{project.store}"):
         yield
 
 
-def named(project: Project, drop: str = "") -> Named:
-    """What the locks in presets/ and artifacts/*/ name, and unfinished imports except that of bundle ``drop``.
+def find_references(project: Project, drop: str = "") -> References:
+    """Return what the locks in presets/ and artifacts/*/ name, and all imports except of ``drop``.
 
-    Raises LockError, with all faults, unless each can be read.
+    Raises LockError, with all faults, unless every lock and record can be read.
     """
     files: set[str] = set()
     images: set[str] = set()
@@ -142,73 +146,59 @@ def named(project: Project, drop: str = "") -> Named:
             continue
         wanted = {entry.path: entry.sha256 for entry in lock.entries}
         files.update(wanted.values())
-        # The two files of a view that a lock cannot list: the lock itself, and SHA256SUMS as sync writes it.
+        # Two files of artifacts that no lock lists: the lock itself, and SHA256SUMS of all others.
         wanted[LOCK_FILE] = digest
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(wanted.items()))
-        files.update((digest, sha256_bytes(sums.encode())))
+        files.update((digest, sha256_bytes(sha256sums.render(wanted))))
         images.update(
             image.manifest_digest.removeprefix("sha256:") for image in lock.images.values()
         )
     if faults:
         raise LockError(
-            _(
-                "not every lock can be read, so nobody knows what the store must keep; "
-                "nothing was deleted"
-            ),
+            _("not every lock can be read, so it is unknown what to keep; nothing was deleted"),
             faults=faults,
             hint=_(
-                "repair what is named (git checkout -- presets/; ./deps_sync.sh NAME; or "
+                "repair the files above (git checkout -- presets/; ./deps_sync.sh NAME; or "
                 "copy artifacts/NAME again), then: ./gapforge gc"
             ),
         )
-    return Named(frozenset(files), frozenset(images), _waiting(project, drop))
+    return References(frozenset(files), frozenset(images), _unfinished_imports(project, drop))
 
 
-def _waiting(project: Project, drop: str) -> tuple[unfinished_imports.Unfinished, ...]:
-    found, faults = unfinished_imports.unfinished(project.store)
-    faults = [
-        fault
-        for fault in faults
-        if fault.where != str(unfinished_imports.file_of(project.store, drop))
-    ]
-    if faults:
-        damaged = [
-            Path(fault.where).stem
-            for fault in faults
-            if unfinished_imports.FILE.fullmatch(Path(fault.where).name)
-        ]
-        where = faults[0].where
-        again = _("bring the bundle's volumes again: ./gapforge unpack FOLDER")
-        hint = (
-            _(
-                "{again}; or give the bundle up: ./gapforge gc --drop {damaged}",
-                again=again,
-                damaged=damaged[0],
-            )
-            if damaged
-            else _(
-                "see what it is and move it away (ls -ld {where}), then {again}",
-                where=where,
-                again=again,
-            )
+def _unfinished_imports(project: Project, drop: str) -> tuple[UnfinishedImport, ...]:
+    found, faults = unfinished_imports.read_all(project.store)
+    dropped = str(unfinished_imports.record_file(project.store, drop))
+    faults = [fault for fault in faults if fault.where != dropped]
+    if not faults:
+        return tuple(record for record in found if record.bundle != drop)
+    names = [Path(fault.where).name for fault in faults]
+    damaged = next(filter(None, map(unfinished_imports.FILE.fullmatch, names)), None)
+    if damaged is not None:
+        hint = _(
+            "import the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
+            "./gapforge gc --drop {bundle}",
+            bundle=damaged[1],
         )
-        raise LockError(
-            _(
-                "not every record of an unfinished import can be read, so nobody knows "
-                "what the store must keep; nothing was deleted"
-            ),
-            faults=faults,
-            hint=hint,
+    else:
+        hint = _(
+            "look at it (ls -ld {path}) and move it away, then import the bundle's volumes "
+            "again: ./gapforge unpack FOLDER",
+            path=faults[0].where,
         )
-    return tuple(one for one in found if one.bundle != drop)
+    raise LockError(
+        _(
+            "not every record of an unfinished import can be read, so it is unknown what to "
+            "keep; nothing was deleted"
+        ),
+        faults=faults,
+        hint=hint,
+    )
 
 
 def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
-    """Every lock file; what stands where a lock may be and cannot be looked into becomes a fault."""
+    """Return every lock file; a place of a lock that cannot be read becomes a fault."""
     if not project.presets.is_dir():
-        faults.append(
-            Fault(str(project.presets), _("is not a folder"), _("the presets and their locks"))
-        )
+        expected = _("the presets and their locks")
+        faults.append(Fault(str(project.presets), _("not a folder"), expected))
         return []
     try:
         found = [
@@ -219,19 +209,19 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
     except OSError as error:
         faults.append(Fault(str(project.presets), unlistable(error)))
         return []
-    found += [folder / LOCK_FILE for folder in views(project, faults)]
+    found += [folder / LOCK_FILE for folder in artifacts_folders(project, faults)]
     regular = []
     for file in found:
         try:
             os.lstat(file)
         except FileNotFoundError:
-            continue  # a view that was copied without its lock, or is being copied now
+            continue  # artifacts without a lock, or being copied now
         except OSError as error:
             faults.append(Fault(str(file), unexaminable(error)))
             continue
         try:
-            if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
-                faults.append(Fault(str(file), _("is not a regular file")))
+            if not stat.S_ISREG(os.stat(file).st_mode):  # reading a pipe would block
+                faults.append(Fault(str(file), _("not a regular file")))
                 continue
         except OSError as error:
             faults.append(Fault(str(file), unexaminable(error)))
@@ -240,11 +230,11 @@ def _lock_files(project: Project, faults: list[Fault]) -> list[Path]:
     return regular
 
 
-def views(project: Project, faults: list[Fault]) -> list[Path]:
-    """The folders in artifacts that may be views, sorted.
+def artifacts_folders(project: Project, faults: list[Fault]) -> list[Path]:
+    """Return the folders in artifacts that may belong to a preset, sorted.
 
-    A preset's name that leads nowhere (a link to a disk that is not mounted) becomes a fault; other names that
-    cannot be looked into, such as lost+found, are no views.
+    A preset's name that is a dangling link (to a disk that is not mounted) becomes a fault. Other
+    unreadable folders, such as lost+found, are skipped.
     """
     found = []
     try:
@@ -260,10 +250,8 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
             continue
         try:
             if path.is_symlink() and not path.exists():
-                there = os.readlink(path)
-                faults.append(
-                    Fault(str(path), _("leads to {there}, which is not there", there=there))
-                )
+                problem = _("symbolic link to {target}, which is missing", target=os.readlink(path))
+                faults.append(Fault(str(path), problem))
             elif path.is_dir() and (
                 PRESET_NAME.fullmatch(name) or os.access(path, os.R_OK | os.X_OK)
             ):
@@ -273,101 +261,114 @@ def views(project: Project, faults: list[Fault]) -> list[Path]:
     return found
 
 
-def look(project: Project, drop: str = "") -> Waste:
-    """What gc would remove now, with the unfinished import of bundle ``drop`` given up; call it within ``holding``.
+def find_garbage(project: Project, drop: str = "") -> Garbage:
+    """Return what gc would remove now if the unfinished import of bundle ``drop`` is given up.
 
-    Raises LockError unless every lock can be read.
+    Call it within ``exclude_sync``. Raises LockError unless every lock can be read.
     """
-    wanted = named(project, drop)
+    references = find_references(project, drop)
     known = set(presets.names(project.presets))
-    orphans = tuple(
+    orphans = [
         path.name
-        for path in views(project, [])
+        for path in artifacts_folders(project, [])
         if path.name not in known and PRESET_NAME.fullmatch(path.name)
-    )
+    ]
     journals = project.state / "sync"
-    unfinished = (
-        tuple(sorted(file.stem for file in journals.glob("*.json"))) if journals.is_dir() else ()
-    )
-    loose: list[Loose] = []
-    strange: list[Fault] = []
-    kept = kept_bytes = 0
-    held = {one.bundle: [0, 0] for one in wanted.imports}
-    for path, status in _objects(project.store, strange):
-        if wanted.keeps(path.name):
-            kept, kept_bytes = kept + 1, kept_bytes + status.st_size
-            for one in wanted.imports if path.name not in wanted.files else ():
-                if path.name in one.objects:
-                    held[one.bundle] = [
-                        held[one.bundle][0] + 1,
-                        held[one.bundle][1] + status.st_size,
-                    ]
+    unreferenced: list[Unreferenced] = []
+    foreign: list[Fault] = []
+    kept: dict[str, int] = {}
+    for path, status in _objects(project.store, foreign):
+        if references.include(path.name):
+            kept[path.name] = status.st_size
         else:
-            loose.append(_file(OBJECT, path, status))
+            unreferenced.append(_file(OBJECT, path, status))
     if project.store.is_dir():
-        loose += _partials(project.store / "partial", wanted, strange)
-        loose += _images(project.state / "images", wanted)
-        strange += [
-            Fault(str(path), _what(path, status), _("the record of an unfinished import"))
-            for path, status in _listed(project.store / "imports", strange)
+        unreferenced += _partial_files(project.store / "partial", references, foreign)
+        unreferenced += _image_folders(project.state / "images", references)
+        expected = _("the record of an unfinished import")
+        foreign += [
+            Fault(str(path), _describe(path, status), expected)
+            for path, status in _listed(project.store / "imports", foreign)
             if not unfinished_imports.FILE.fullmatch(path.name)
         ]
-    loose.sort(key=lambda item: (-item.size, str(item.path)))
-    named_so = tuple(Fault(printable(f.where), printable(f.problem), f.expected) for f in strange)
-    waiting = tuple(Waiting(one.bundle, one.presets, *held[one.bundle]) for one in wanted.imports)
-    return Waste(tuple(loose), named_so, orphans, unfinished, waiting, kept, kept_bytes)
+    unreferenced.sort(key=lambda item: (-item.size, str(item.path)))
+    return Garbage(
+        unreferenced=tuple(unreferenced),
+        foreign=tuple(Fault(printable(f.where), printable(f.problem), f.expected) for f in foreign),
+        orphans=tuple(orphans),
+        unfinished_syncs=tuple(sorted(file.stem for file in journals.glob("*.json"))),
+        incomplete_bundles=tuple(
+            _incomplete_bundle(record, references, kept) for record in references.imports
+        ),
+        kept=len(kept),
+        kept_bytes=sum(kept.values()),
+    )
 
 
-def sweep(project: Project, waste: Waste, on_done: OnDone | None = None) -> int:
-    """Remove what is loose and return the bytes that the disk got back; call it within ``holding``.
+def _incomplete_bundle(
+    record: UnfinishedImport, references: References, kept: dict[str, int]
+) -> IncompleteBundle:
+    sizes = [kept[sha256] for sha256 in record.objects - references.files if sha256 in kept]
+    return IncompleteBundle(record.bundle, record.presets, len(sizes), sum(sizes))
 
-    Locks are read once more: what one names by now stays. ``on_done`` is told of the bytes of each thing. It may be
-    cut at any moment and taken up by another gc. Raises StorageError naming everything that could not be removed.
+
+def remove_garbage(project: Project, garbage: Garbage, on_done: OnDone | None = None) -> int:
+    """Remove what is unreferenced, and return the bytes that the disk got back.
+
+    Call it within ``exclude_sync``. Locks are read again: what one names by now stays. ``on_done``
+    receives the bytes of each removed item. An interrupted run can be continued by another.
+    Raises StorageError with everything that could not be removed.
     """
-    wanted = named(project)
+    references = find_references(project)
     freed, faults = 0, []
-    folders: dict[Path, list[Loose]] = {}
-    for item in waste.loose:
-        carried = _CARRIED.fullmatch(item.path.name)
-        key = carried[1] if carried else item.path.name.partition(".")[0]
-        if not wanted.keeps(key) and key not in wanted.images:
+    folders: dict[Path, list[Unreferenced]] = {}
+    for item in garbage.unreferenced:
+        part = _BUNDLE_PART.fullmatch(item.path.name)
+        key = part[1] if part else item.path.name.partition(".")[0]
+        if not references.include(key) and key not in references.images:
             folders.setdefault(item.path.parent, []).append(item)
     for folder, items in sorted(folders.items()):
         try:
-            with _handle(folder, project) as handle:
+            with _open_folder(folder, project) as handle:
                 for item in items:
                     try:
                         _remove(item, handle)
                     except FileNotFoundError:
                         continue
                     except (OSError, StorageError) as error:
-                        reason = os_says(error) if isinstance(error, OSError) else error.message
-                        faults.append(Fault(str(item.path), _stays(reason)))
+                        faults.append(_not_removed(item, error))
                         continue
                     freed += item.freed
                     if on_done is not None:
                         on_done(item.size)
         except OSError as error:
-            faults += [Fault(str(item.path), _stays(os_says(error))) for item in items]
+            faults += [_not_removed(item, error) for item in items]
             continue
         if folder.parent.name == "sha256":
-            try:
+            with suppress(OSError):  # not empty
                 folder.rmdir()
-            except OSError:
-                pass  # not empty
     if faults:
         raise StorageError(
-            _("{count} of {loose} could not be removed", count=len(faults), loose=len(waste.loose)),
+            _(
+                "{count} of {total} could not be removed",
+                count=len(faults),
+                total=len(garbage.unreferenced),
+            ),
             faults=sorted(faults),
-            hint=_("see who owns them (ls -la); then: ./gapforge gc --yes"),
+            hint=_("look who owns them (ls -la); then: ./gapforge gc --yes"),
         )
     return freed
 
 
-def _remove(item: Loose, handle: int) -> None:
+def _not_removed(item: Unreferenced, error: OSError | StorageError) -> Fault:
+    why = os_says(error) if isinstance(error, OSError) else error.message
+    return Fault(str(item.path), _("cannot be removed: {why}", why=why))
+
+
+def _remove(item: Unreferenced, handle: int) -> None:
     if item.kind != WORK:
         if not stat.S_ISREG(os.stat(item.path.name, dir_fd=handle, follow_symlinks=False).st_mode):
-            raise StorageError(_("is no regular file any more"))
+            raise StorageError(_("no longer a regular file"))
         os.unlink(item.path.name, dir_fd=handle)
     elif (item.path / MARKER).exists():
         remove_folder(item.path)
@@ -376,8 +377,8 @@ def _remove(item: Loose, handle: int) -> None:
 
 
 @contextmanager
-def _handle(folder: Path, project: Project) -> Iterator[int]:
-    """A folder below the store or our state, opened part by part without following a link."""
+def _open_folder(folder: Path, project: Project) -> Iterator[int]:
+    """Open a folder below the store or the state, part by part, without following a link."""
     root = project.store if project.store in folder.parents else project.state
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -392,23 +393,18 @@ def _handle(folder: Path, project: Project) -> Iterator[int]:
         os.close(handle)
 
 
-def _file(kind: str, path: Path, status: os.stat_result) -> Loose:
-    return Loose(kind, path, status.st_size, status.st_size if status.st_nlink == 1 else 0)
+def _file(kind: str, path: Path, status: os.stat_result) -> Unreferenced:
+    return Unreferenced(kind, path, status.st_size, status.st_size if status.st_nlink == 1 else 0)
 
 
-def _objects(store: Path, strange: list[Fault]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every object of the store; what is not one goes into ``strange``."""
-    for prefix, status in _listed(store / "sha256", strange):
+def _objects(store: Path, foreign: list[Fault]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield every object of the store; add everything else to ``foreign``."""
+    for prefix, status in _listed(store / "sha256", foreign):
         if not _PREFIX.fullmatch(prefix.name) or not stat.S_ISDIR(status.st_mode):
-            strange.append(
-                Fault(
-                    str(prefix),
-                    _what(prefix, status),
-                    _("a folder with two hex digits as its name"),
-                )
-            )
+            expected = _("a folder with two hex digits as its name")
+            foreign.append(Fault(str(prefix), _describe(prefix, status), expected))
             continue
-        for path, inner in _listed(prefix, strange):
+        for path, inner in _listed(prefix, foreign):
             name = path.name
             if (
                 SHA256_HEX.fullmatch(name)
@@ -417,44 +413,44 @@ def _objects(store: Path, strange: list[Fault]) -> Iterator[tuple[Path, os.stat_
             ):
                 yield path, inner
             else:
-                strange.append(
-                    Fault(
-                        str(path), _what(path, inner), _("a file that has its SHA-256 as its name")
-                    )
-                )
+                expected = _("a file named by its SHA-256")
+                foreign.append(Fault(str(path), _describe(path, inner), expected))
 
 
-def _partials(folder: Path, wanted: Named, strange: list[Fault]) -> Iterator[Loose]:
-    for path, status in _listed(folder, strange):
-        download = _DOWNLOAD.fullmatch(path.name) or _CARRIED.fullmatch(path.name)
+def _partial_files(
+    folder: Path, references: References, foreign: list[Fault]
+) -> Iterator[Unreferenced]:
+    for path, status in _listed(folder, foreign):
+        download = _DOWNLOAD.fullmatch(path.name) or _BUNDLE_PART.fullmatch(path.name)
         if stat.S_ISREG(status.st_mode) and (download or _TEMPORARY.fullmatch(path.name)):
-            if not (download and wanted.keeps(download[1])):
+            if not (download and references.include(download[1])):
                 yield _file(DOWNLOAD, path, status)
-        elif stat.S_ISDIR(status.st_mode) and _WORK.fullmatch(path.name) and _ours(path):
+        elif stat.S_ISDIR(status.st_mode) and _WORK.fullmatch(path.name) and _is_ours(path):
             yield _folder(path)
         else:
-            strange.append(Fault(str(path), _what(path, status), _("what sync or unpack makes")))
+            expected = _("a file of sync or unpack")
+            foreign.append(Fault(str(path), _describe(path, status), expected))
 
 
-def _images(folder: Path, wanted: Named) -> Iterator[Loose]:
-    """Folders of base images whose fetching was cut. Where they belong to a lock, the next sync takes them up."""
+def _image_folders(folder: Path, references: References) -> Iterator[Unreferenced]:
+    """Yield the folders of interrupted base image downloads, unless the next sync continues them."""
     for path, status in _listed(folder, []):
         name = path.name
         if (
             stat.S_ISDIR(status.st_mode)
             and SHA256_HEX.fullmatch(name)
-            and name not in wanted.images
-            and _ours(path)
+            and name not in references.images
+            and _is_ours(path)
         ):
-            newest = max((s.st_mtime for s in _below(path)), default=status.st_mtime)
+            newest = max((inner.st_mtime for inner in _below(path)), default=status.st_mtime)
             if time.time() - max(newest, status.st_mtime) > BUSY_SECONDS:
                 yield _folder(path)
 
 
-def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_result]]:
-    """What lies in a folder, by name; nothing for one that is not there. A link in place of the folder is strange."""
+def _listed(folder: Path, foreign: list[Fault]) -> list[tuple[Path, os.stat_result]]:
+    """Return a folder's content by name, nothing if it does not exist. A link is foreign."""
     if folder.is_symlink():
-        strange.append(Fault(str(folder), _link(folder), _("a folder")))
+        foreign.append(Fault(str(folder), _describe_link(folder), _("a folder")))
         return []
     try:
         with os.scandir(folder) as entries:
@@ -463,53 +459,42 @@ def _listed(folder: Path, strange: list[Fault]) -> list[tuple[Path, os.stat_resu
         return []
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EACCES, errno.EPERM):
-            strange.append(Fault(str(folder), unlistable(error), _("a folder")))
+            foreign.append(Fault(str(folder), unlistable(error), _("a folder")))
             return []
         raise
 
 
-def _ours(folder: Path) -> bool:
-    """Whether we may delete it: it carries our marker, or is empty (killed before, or just after, the marker)."""
+def _is_ours(folder: Path) -> bool:
+    """Whether we may delete a folder: it has our marker, or is empty (killed before the marker)."""
     try:
         return (folder / MARKER).is_file() or not any(folder.iterdir())
     except OSError:
         return False
 
 
-def _folder(folder: Path) -> Loose:
-    found = [s for s in _below(folder) if stat.S_ISREG(s.st_mode)]
-    return Loose(
-        WORK,
-        folder,
-        sum(s.st_size for s in found),
-        sum(s.st_size for s in found if s.st_nlink == 1),
-    )
+def _folder(folder: Path) -> Unreferenced:
+    files = [status for status in _below(folder) if stat.S_ISREG(status.st_mode)]
+    freed = sum(status.st_size for status in files if status.st_nlink == 1)
+    return Unreferenced(WORK, folder, sum(status.st_size for status in files), freed)
 
 
 def _below(folder: Path) -> Iterator[os.stat_result]:
-    """Everything below a folder; what cannot be looked into counts as nothing."""
+    """Yield everything below a folder; what cannot be examined counts as nothing."""
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            try:
+            with suppress(OSError):
                 yield os.lstat(Path(where) / name)
-            except OSError:
-                continue
 
 
-def _what(path: Path, status: os.stat_result) -> str:
+def _describe(path: Path, status: os.stat_result) -> str:
     if stat.S_ISLNK(status.st_mode):
-        return _link(path)
+        return _describe_link(path)
     if stat.S_ISDIR(status.st_mode):
-        return _("is a folder that is not ours")
+        return _("not a folder of gapforge")
     if stat.S_ISREG(status.st_mode):
-        return _("is a file that is not ours")
-    return _("is no regular file")
+        return _("not a file of gapforge")
+    return _("not a regular file")
 
 
-def _link(path: Path) -> str:
-    there = os.readlink(path)
-    return _("is a symbolic link to {there}", there=there)
-
-
-def _stays(reason: str | None) -> str:
-    return _("cannot be removed: {reason}", reason=reason)
+def _describe_link(path: Path) -> str:
+    return _("symbolic link to {target}", target=os.readlink(path))

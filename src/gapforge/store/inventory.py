@@ -24,6 +24,7 @@ from typing import NoReturn
 from gapforge.base.errors import Fault, UsageError, VerifyError
 from gapforge.base.files import SHA256_HEX
 from gapforge.base.i18n import _
+from gapforge.model.names import PRESET_NAME
 
 FORMAT = 1
 TITLE = "gapforge-inventory"
@@ -32,7 +33,6 @@ MOST_PRESETS = 10_000
 MOST_BYTES = 100_000_000  # of text; a million objects with the longest sizes are 84 MB
 LARGEST = 2**63 - 1  # bytes of one object, and of all together
 LONGEST_LINE = 400
-PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 TOOL_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,39}")
 
 _NUMBER = "(0|[1-9][0-9]{0,18})"

@@ -1,8 +1,9 @@
-"""Bundles that are not here to their end: which objects of theirs the store must keep until the other sticks come.
+"""Record which objects the store must keep for bundles whose other volumes are still to come.
 
-    artifacts/.store/imports/BUNDLE.json    written before the first object of a bundle, removed with its last preset
+    artifacts/.store/imports/BUNDLE.json    written before the first object of a bundle is imported,
+                                            removed after its last preset is complete
 
-What unpack imports is in no lock of a preset until all of it is here, so without this gc would take it for waste.
+No lock names the objects of an incomplete bundle, so without this record gc would remove them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,75 +26,65 @@ FILE = re.compile(r"([0-9a-f]{24})\.json")
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A bundle of which something lacks: its presets, and the objects that it names as far as is known."""
+class UnfinishedImport:
+    """An incomplete bundle: its presets, and the SHA-256 of every object known to belong to it."""
 
     bundle: str
     presets: tuple[str, ...]
     objects: frozenset[str]
 
 
-def file_of(store: Path, bundle: str) -> Path:
-    """Where the record of a bundle is, or would be."""
+def record_file(store: Path, bundle: str) -> Path:
+    """Return the path of a bundle's record; it need not exist."""
     return store / "imports" / f"{bundle}.json"
 
 
 def remember(store: Path, bundle: str, presets: Iterable[str], objects: Iterable[str]) -> None:
     """Keep these objects, and those remembered before, until ``forget``."""
-    file = file_of(store, bundle)
+    file = record_file(store, bundle)
     old = _read(file)
-    known = Unfinished(bundle, (), frozenset()) if isinstance(old, str) else old
-    new = Unfinished(
+    known = UnfinishedImport(bundle, (), frozenset()) if isinstance(old, str) else old
+    new = UnfinishedImport(
         bundle, tuple(sorted({*known.presets, *presets})), known.objects | frozenset(objects)
     )
     if new != old:
-        write_text(
-            file,
-            canonical_json(
-                {
-                    "format": FORMAT,
-                    "bundle": bundle,
-                    "presets": list(new.presets),
-                    "objects": sorted(new.objects),
-                }
-            ),
-        )
+        document = {
+            "format": FORMAT,
+            "bundle": bundle,
+            "presets": list(new.presets),
+            "objects": sorted(new.objects),
+        }
+        write_text(file, canonical_json(document))
 
 
 def forget(store: Path, bundle: str) -> None:
-    """The bundle is here, or nobody wants it any more."""
-    file = file_of(store, bundle)
+    """Remove the record of a bundle that is complete or was given up."""
+    file = record_file(store, bundle)
     with storage_errors(file):
-        for path in (
-            file,
-            *file.parent.glob(f".{file.name}.*.tmp"),
-        ):  # what a killed run was writing
+        # A killed run may have left a temporary file.
+        for path in (file, *file.parent.glob(f".{file.name}.*.tmp")):
             path.unlink(missing_ok=True)
-        try:
+        with suppress(OSError):  # there are records of other bundles, or no folder
             file.parent.rmdir()
-        except OSError:
-            pass  # another bundle is on its way, or there never was one
 
 
-def bundles(store: Path) -> list[str]:
-    """The bundles of which there is a record, whether or not it can be read."""
+def recorded_bundles(store: Path) -> list[str]:
+    """Return the bundles that have a record, readable or not."""
     try:
-        return sorted(
-            match[1] for match in map(FILE.fullmatch, os.listdir(store / "imports")) if match
-        )
+        names = os.listdir(store / "imports")
     except OSError:
         return []
+    return sorted(match[1] for match in map(FILE.fullmatch, names) if match)
 
 
-def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
-    """All records, and those that cannot be read: what they keep is not known."""
-    found: list[Unfinished] = []
+def read_all(store: Path) -> tuple[list[UnfinishedImport], list[Fault]]:
+    """Return all records, and a fault for each one that cannot be read."""
+    found: list[UnfinishedImport] = []
     faults: list[Fault] = []
     folder = store / "imports"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        return found, [
-            Fault(str(folder), _("is no folder"), _("the records of unfinished imports"))
-        ]
+        expected = _("the records of unfinished imports")
+        return found, [Fault(str(folder), _("not a folder"), expected)]
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -109,22 +101,22 @@ def unfinished(store: Path) -> tuple[list[Unfinished], list[Fault]]:
     return found, faults
 
 
-def _read(file: Path) -> Unfinished | str:
-    """The record, or why there is none."""
+def _read(file: Path) -> UnfinishedImport | str:
+    """Return the record, or why it cannot be read."""
     try:
         if file.is_symlink() or not file.is_file():
-            return _("is no regular file")
+            return _("not a regular file")
         raw = json.loads(file.read_text(encoding="utf-8"))
         presets, objects = tuple(raw["presets"]), frozenset(raw["objects"])
-        good = raw["format"] == FORMAT and f"{raw['bundle']}.json" == file.name
         if (
-            good
-            and all(isinstance(p, str) for p in presets)
-            and all(SHA256_HEX.fullmatch(o) for o in objects)
+            raw["format"] == FORMAT
+            and f"{raw['bundle']}.json" == file.name
+            and all(isinstance(preset, str) for preset in presets)
+            and all(SHA256_HEX.fullmatch(sha256) for sha256 in objects)
         ):
-            return Unfinished(raw["bundle"], presets, objects)
+            return UnfinishedImport(raw["bundle"], presets, objects)
     except OSError as error:
         return unreadable(error)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    return _("is damaged")
+    return _("damaged")

@@ -10,9 +10,9 @@ from typing import Protocol
 from gapforge.base.errors import Fault, FetchError, GapforgeError, ResolveError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import Result
-from gapforge.model.reasons import APT_SOURCES
 from gapforge.model.schema import nearest
-from gapforge.sync.network import UnansweredError
+from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
+from gapforge.sync.network import NoAnswerError
 
 ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": use indexes whose Valid-Until has passed
 _MANY = 8  # names or versions that one message lists
@@ -186,5 +186,6 @@ def update_failure(said: str) -> GapforgeError:
     text = _(message, key=match[1] if match.re.groups else "")
     hint = _(then, now=now, accept_expired=ACCEPT_EXPIRED)
     if match.re.pattern == "":  # nothing is wrong with what came: nothing came
-        return UnansweredError(text, who=APT_SOURCES, faults=faults, hint=hint)
+        reason = Reason(code=NO_ANSWER, server=APT_SOURCES)
+        return NoAnswerError(text, reason=reason, faults=faults, hint=hint)
     return FetchError(text, faults=faults, hint=hint)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from gapforge.base import process
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, ResolveError, StorageError
 from gapforge.base.files import inside, mark_folder, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
@@ -22,7 +23,7 @@ from gapforge.sync import apt_sources
 from gapforge.sync.apt_errors import ACCEPT_EXPIRED, update_failure
 from gapforge.sync.apt_sources import SourceEntry
 from gapforge.sync.base_image_facts import ImageFiles
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 LOCAL_REPO = (
     "local-repo"  # the name under which packages out of a local-repository .deb are recorded
@@ -144,7 +145,7 @@ class IsolatedApt:
                 continue
             data = files.read(word)
             if data is None:
-                where = shown(entry.uris[0])
+                where = without_credentials(entry.uris[0])
                 raise ResolveError(
                     _(
                         "the base image's APT source {where} is signed by {word}, which "
@@ -259,17 +260,21 @@ class IsolatedApt:
             )
             if done.code != 0:
                 said = done.errors.strip().splitlines()
-                faults.append(Fault(shown(url), said[-1] if said else _("no answer")))
+                faults.append(Fault(without_credentials(url), said[-1] if said else _("no answer")))
                 continue
             data = target.read_bytes()
             target.unlink()
             actual = sha256_bytes(data)
             if actual != source.key_sha256:
                 faults.append(
-                    Fault(shown(url), _("SHA-256 is {actual}", actual=actual), source.key_sha256)
+                    Fault(
+                        without_credentials(url),
+                        _("SHA-256 is {actual}", actual=actual),
+                        source.key_sha256,
+                    )
                 )
                 continue
-            return self._add_key(data, f"extra-{source.name}", shown(url))
+            return self._add_key(data, f"extra-{source.name}", without_credentials(url))
         raise FetchError(
             _('the key of APT source "{name}" cannot be had', name=source.name),
             faults=faults,

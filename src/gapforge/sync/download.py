@@ -25,13 +25,14 @@ from typing import IO, cast
 from urllib.parse import unquote, urlsplit
 
 from gapforge.base import process
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, Interrupted
 from gapforge.base.files import CHUNK, sha256_bytes, storage_errors
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.system_errors import unreadable
 from gapforge.store.store import Store
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 CONNECT_SECONDS = 30
 STALL_SECONDS = 60  # no byte for so long counts as a cut connection
@@ -203,7 +204,9 @@ class Downloader:
             try:
                 return self._from_url(want, url, part)
             except _Final as error:
-                tried.append(Fault(want.file, f"{shown(self.network.url(url))}: {error}"))
+                tried.append(
+                    Fault(want.file, f"{without_credentials(self.network.url(url))}: {error}")
+                )
         if not want.urls:
             tried.append(Fault(want.file, _("has no address to fetch it from")))
         self._forget(part)

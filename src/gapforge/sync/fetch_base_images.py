@@ -36,10 +36,11 @@ from gapforge.base.project import Project
 from gapforge.base.system_errors import says
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
+from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import mmdebstrap, oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, facts, read_files
 from gapforge.sync.docker_archive import import_archive
-from gapforge.sync.network import Network, UnansweredError
+from gapforge.sync.network import Network, NoAnswerError
 
 # What skopeo says when the registry answered "no": trying again does not help.
 _REFUSED = re.compile(
@@ -96,13 +97,13 @@ def describe(folder: Path, reference: str) -> LockedImage:
     layout = oci_layout.read_layout(folder)
     found = facts(layout, read_files(layout))
     return LockedImage(
-        reference,
-        layout.manifest.digest,
-        layout.config_blob.digest,
-        found.os_id,
-        found.os_version,
-        found.cuda,
-        found.cudnn,
+        reference=reference,
+        manifest_digest=layout.manifest.digest,
+        config_digest=layout.config_blob.digest,
+        os_id=found.os_id,
+        os_version=found.os_version,
+        cuda=found.cuda,
+        cudnn=found.cudnn,
     )
 
 
@@ -110,7 +111,7 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
     """A registry's image by its manifest alone: what a lock pins of it, and the files that fetching it will make.
 
     Its operating system stays "" (only its layers tell); CUDA and cuDNN are what its environment variables say.
-    Raises FetchError as ``fetch_base`` does; UnansweredError when the registry gives no answer.
+    Raises FetchError as ``fetch_base`` does; NoAnswerError when the registry gives no answer.
     """
     found = _find(base, network)
     try:
@@ -140,13 +141,13 @@ def look(base: BaseImage, network: Network) -> tuple[LockedImage, Files]:
     for name, text in oci_layout.layout_texts(top).items():
         files[name] = (sha256_bytes(text.encode()), len(text.encode()))
     return LockedImage(
-        found.reference,
-        found.platform,
-        config_blob.digest,
-        "",
-        "",
-        env.get("CUDA_VERSION", ""),
-        cudnn_version(env),
+        reference=found.reference,
+        manifest_digest=found.platform,
+        config_digest=config_blob.digest,
+        os_id="",
+        os_version="",
+        cuda=env.get("CUDA_VERSION", ""),
+        cudnn=cudnn_version(env),
     ), files
 
 
@@ -355,11 +356,11 @@ def _refusal(image: str, said: str, network: Network, otherwise: str = "") -> Fe
         last = said_in[1].replace('\\"', '"')
     asked = network.registry(image).split("/", 1)[0]
     message = _("the base image {image} cannot be fetched: {last}", image=image, last=last)
+    server = f"registry:{registry_of(image)}"
     if _REFUSED.search(said):
-        return UnansweredError(
+        return NoAnswerError(
             message,
-            who=f"registry {registry_of(image)}",
-            how="wants a login",
+            reason=Reason(code=LOGIN_REQUIRED, server=server),
             hint=_(
                 "log in first (skopeo login {asked}), then run the same command again", asked=asked
             ),
@@ -367,9 +368,9 @@ def _refusal(image: str, said: str, network: Network, otherwise: str = "") -> Fe
     if _ABSENT.search(said):
         return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
     look = f"skopeo inspect --raw docker://{network.registry(image)}"
-    return UnansweredError(
+    return NoAnswerError(
         message,
-        who=f"registry {registry_of(image)}",
+        reason=Reason(code=NO_ANSWER, server=server),
         hint=_("look whether it can be reached: {look}", look=look),
     )
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base import process
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 ANSWER_SECONDS = 60
 LARGEST_ANSWER = 20_000_000  # bytes; a listing is never larger
@@ -70,7 +71,7 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             check=False,
         )
         if done.code != 0:
-            where, said = shown(url), last_line(done.errors)
+            where, said = without_credentials(url), last_line(done.errors)
             raise FetchError(
                 _("{where} does not answer: {said}", where=where, said=said),
                 hint=_(

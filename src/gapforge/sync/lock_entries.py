@@ -7,16 +7,25 @@ from collections.abc import Mapping, Sequence
 from gapforge.base.errors import CompatibilityError, Fault, ResolveError
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.sync.apt import DebFile
 
-ROLES = BUILDER, RUNTIME = ("builder", "runtime")
+BUILDER, RUNTIME = ROLES
 
 
 def image_entries(role: str, files: Mapping[str, tuple[str, int]]) -> list[Entry]:
     """The entries of a base image's layout: path -> (sha256, size)."""
     return [
-        Entry("image", f"images/{role}/{path}", sha256, size, "image", name=role, roles=(role,))
+        Entry(
+            kind="image",
+            path=f"images/{role}/{path}",
+            sha256=sha256,
+            size=size,
+            origin="image",
+            name=role,
+            roles=(role,),
+        )
         for path, (sha256, size) in sorted(files.items())
     ]
 
@@ -34,15 +43,15 @@ def deb_entries(closures: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
                 )
             roles = (*entries[path].roles, role) if path in entries else (role,)
             entries[path] = Entry(
-                "deb",
-                path,
-                deb.sha256,
-                deb.size,
-                deb.origin,
-                deb.package,
-                deb.version,
-                deb.architecture,
-                roles,
+                kind="deb",
+                path=path,
+                sha256=deb.sha256,
+                size=deb.size,
+                origin=deb.origin,
+                name=deb.package,
+                version=deb.version,
+                architecture=deb.architecture,
+                roles=roles,
             )
     return list(entries.values())
 

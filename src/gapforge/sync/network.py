@@ -27,11 +27,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, UsageError
 from gapforge.base.i18n import _
-from gapforge.model.reasons import UNANSWERED
+from gapforge.model.unresolved_item import Reason
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = (
@@ -44,30 +44,14 @@ CERTIFICATES = (
 Pairs = tuple[tuple[str, str], ...]
 
 
-class UnansweredError(FetchError):
-    """A server that had to be asked gave no usable answer.
-
-    ``who`` names it as the preset does, never as this machine's mirror ("registry docker.io"); ``how`` is what
-    it did. Both may stand in a lock, so they say nothing of this machine and are always English: ``core.reasons``
-    has what they may say, and tells it in the reader's language.
-    """
+class NoAnswerError(FetchError):
+    """A server gave no usable answer. ``reason`` says which one and how, as a lock records it."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        who: str,
-        how: str = UNANSWERED,
-        hint: str = "",
-        faults: Sequence[Fault] = (),
+        self, message: str, *, reason: Reason, hint: str = "", faults: Sequence[Fault] = ()
     ) -> None:
         super().__init__(message, hint=hint, faults=faults)
-        self.who, self.how = who, how
-
-    @property
-    def reason(self) -> str:
-        """Such as "registry docker.io did not answer"."""
-        return f"{self.who} {self.how}"
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -176,13 +160,6 @@ class Network:
         return options
 
 
-def shown(address: str) -> str:
-    """``address`` fit for messages, locks and logs: without user, password, or query (which may be a token)."""
-    parts = urlsplit(address)
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
     for source, target in pairs:
         if (
@@ -204,7 +181,11 @@ def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
             source, target = lone, word
         if not source or not target:
             raise UsageError(
-                _("{variable}: {word!r} is not FROM=TO", variable=variable, word=shown(word)),
+                _(
+                    "{variable}: {word!r} is not FROM=TO",
+                    variable=variable,
+                    word=without_credentials(word),
+                ),
                 hint=_(
                     "{variable}='https://upstream/=https://mirror/' (several are "
                     "separated by blanks)",

@@ -24,9 +24,10 @@ from gapforge.base.files import SAFE_NAME, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model.lock import Entry
+from gapforge.model.names import package_of
 from gapforge.model.preset import Preset
-from gapforge.model.reasons import DEFAULT_INDEX, told
-from gapforge.sync.network import Network, UnansweredError
+from gapforge.model.unresolved_item import DEFAULT_INDEX, NO_ANSWER, Reason, server_name
+from gapforge.sync.network import Network, NoAnswerError
 
 INSTALL_TOOL = (
     "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
@@ -85,14 +86,14 @@ class Sdist:
 class Resolver:
     """Asks uv. ``workdir`` gets the generated project and uv's answer; ``refresh`` ignores uv's cached indexes.
 
-    Without ``patient`` an index that does not answer is asked once only.
+    Without ``retries_indexes`` an index that does not answer is asked once only.
     """
 
     project: Project
     network: Network
     workdir: Path
     refresh: bool = False
-    patient: bool = True
+    retries_indexes: bool = True
 
     def wheels(self, preset: Preset) -> list[Wheel]:
         """The wheels that the preset's Python needs, by name, each the best one for the target.
@@ -109,7 +110,7 @@ class Resolver:
             surprise = [
                 p["name"]
                 for p in found
-                if p["name"] in TORCH_SET and p["name"] not in map(_name, wanted)
+                if p["name"] in TORCH_SET and p["name"] not in map(package_of, wanted)
             ]
             if not index or not surprise:
                 break
@@ -228,7 +229,7 @@ class Resolver:
             k: None for k in os.environ if k.startswith("UV_") and not UV_KEPT.fullmatch(k)
         }
         env.update(self.network.environment())
-        if not self.patient:
+        if not self.retries_indexes:
             env["UV_HTTP_RETRIES"] = "0"
         done = process.run(
             command,
@@ -403,10 +404,10 @@ def _explain(
     requirements: Sequence[str],
     secrets: Iterable[str],
     torch_index: str = "",
-) -> ResolveError | UnansweredError:
+) -> ResolveError | NoAnswerError:
     """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept.
 
-    UnansweredError when it is not about packages: an index gave no answer.
+    NoAnswerError when it is not about packages: an index gave no answer.
     """
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
     names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
@@ -422,15 +423,15 @@ def _explain(
             and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/")
             and preset.pytorch
         )
-        who = f"index {preset.pytorch.index}" if ours and preset.pytorch else DEFAULT_INDEX
-        named = told(who)
-        return UnansweredError(
+        server = f"index:{preset.pytorch.index}" if ours and preset.pytorch else DEFAULT_INDEX
+        named = server_name(server)
+        return NoAnswerError(
             _(
                 "Python packages for {name} could not be resolved: {named} did not answer",
                 name=preset.name,
                 named=named,
             ),
-            who=who,
+            reason=Reason(code=NO_ANSWER, server=server),
             faults=[Fault("uv", reason[:2000])],
             hint=_check_network(),
         )
@@ -440,7 +441,7 @@ def _explain(
             faults=[Fault("uv", reason[:2000])],
             hint=_check_network(),
         )
-    package = names[0] if names[0] != "gapforge-target" else _name(requirements[0])
+    package = names[0] if names[0] != "gapforge-target" else package_of(requirements[0])
     return ResolveError(
         _(
             "{package}: no wheel fits CPython {python} on {os_id} {os_version}",
@@ -491,12 +492,6 @@ def _toml(text: str, project: Project) -> dict[str, Any]:
     else:
         loaded = parser.loads(text)
     return loaded
-
-
-def _name(requirement: str) -> str:
-    """The normalized name that a requirement begins with."""
-    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
-    return re.sub(r"[-_.]+", "-", match[0] if match else requirement).lower()
 
 
 def _file(raw: Mapping[str, Any]) -> str:

@@ -60,7 +60,12 @@ class Journal:
         for name, raw in self._data["first"].items():
             if name in preset.sources and isinstance(raw, list) and len(raw) == 2:
                 result[name] = Entry(
-                    "source", preset.sources[name].file, str(raw[0]), int(raw[1]), "url", name
+                    kind="source",
+                    path=preset.sources[name].file,
+                    sha256=str(raw[0]),
+                    size=int(raw[1]),
+                    origin="url",
+                    name=name,
                 )
         return result
 

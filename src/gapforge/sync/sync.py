@@ -20,20 +20,16 @@ from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import lock as locks
-from gapforge.model.lock import Entry, Gap, Lock, LockedImage
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from gapforge.store import sha256sums
 from gapforge.store.store import Laid, Store
 from gapforge.sync import apt, fetch_base_images, source_archives
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import (
-    BUILDER,
-    ROLES,
-    check_base,
-    deb_entries,
-    image_entries,
-    same_image,
-)
+from gapforge.sync.lock_entries import BUILDER, check_base, deb_entries, image_entries, same_image
 from gapforge.sync.network import Network
 from gapforge.sync.options import Options, Outcome
 from gapforge.sync.python_packages import Resolver, Sdist, Wheel, requirements_text
@@ -41,12 +37,12 @@ from gapforge.sync.resume_state import Journal, clear_leftovers
 from gapforge.sync.wheel_licence import licence_of
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 
-REQUIREMENTS, SUMS, LOCK = "requirements.txt", "SHA256SUMS", "lock.json"
+REQUIREMENTS, LOCK = "requirements.txt", "lock.json"
 INDEX_FILES = ("Packages", "Release")
 TOOL_ONLY = (
     "install-tool",
 )  # a wheel's roles; with "runtime" beside it, it is a package of the image as well
-EVERYTHING = tuple(Gap(kind, "*", "nothing was resolved yet") for kind in ("deb", "wheel"))
+EVERYTHING = tuple(UnresolvedItem(kind, "*", Reason(code=OTHER)) for kind in ("deb", "wheel"))
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 
@@ -72,7 +68,7 @@ def running(
 class Run:
     """One run of sync, under the store's lock."""
 
-    patient = True  # try an index that does not answer again
+    retries_indexes = True  # try an index that does not answer again
 
     def __init__(
         self,
@@ -89,7 +85,11 @@ class Run:
         self.provided = source_archives.Provided(options.provided, store, progress)
         self.work = store.partial(f"work-{os.getpid()}")
         self.resolver = Resolver(
-            project, network, self.work / "uv", refresh=options.update, patient=self.patient
+            project,
+            network,
+            self.work / "uv",
+            refresh=options.update,
+            retries_indexes=self.retries_indexes,
         )
         self.journal = Journal(project.state / "sync" / f"{preset.name}.json", preset.sha256)
         self.fetched = 0
@@ -100,7 +100,15 @@ class Run:
         with ExitStack() as self.stack:
             self._apt: dict[BaseImage, apt.AptRoot] = {}
             if old is None or self.options.update:
-                lock = self._resolve(Lock(self.preset.name, self.preset.sha256, {}, (), EVERYTHING))
+                lock = self._resolve(
+                    Lock(
+                        preset=self.preset.name,
+                        preset_sha256=self.preset.sha256,
+                        images={},
+                        entries=(),
+                        unresolved=EVERYTHING,
+                    )
+                )
             else:
                 lock = self._complete(old)
                 if lock.unresolved:
@@ -125,7 +133,7 @@ class Run:
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
         mark_folder(self.work, "a sync at work")
-        old = locks.usable(
+        old = locks.load_matching(
             self.project.lock_file(self.preset.name), self.preset, update=self.options.update
         )
         self.before = old or self._previous_lock()
@@ -141,7 +149,7 @@ class Run:
         wanted = [pair for pair in self._wants() if pair[0].name not in held]
         # What a person has to bring, and what is cheap to refuse, comes before the long downloads.
         got = self._sources([pair for pair in wanted if pair[0].gated])
-        pinned = kept.settles("wheel")
+        pinned = kept.resolves("wheel")
         wheels = (
             [] if pinned else [*self.resolver.wheels(preset), self.resolver.install_tool(preset)]
         )
@@ -179,8 +187,8 @@ class Run:
             entries += [self._requirements(kept.of("wheel"))]
         else:
             entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
-        debs = [] if kept.settles("deb") else self._fetch_debs(self._closures(bases))
-        debs += kept.of("deb") if kept.settles("deb") else ()
+        debs = [] if kept.resolves("deb") else self._fetch_debs(self._closures(bases))
+        debs += kept.of("deb") if kept.resolves("deb") else ()
         entries += [*held.values(), *debs]
         for source in preset.sources.values():
             if source_archives.is_local_repo(preset, source) or source.name in held:
@@ -217,10 +225,10 @@ class Run:
                 entries.append(self._apt_source(source.name, bases[BUILDER][0]))
         entries += self._deb_index(debs)
         return Lock(
-            preset.name,
-            preset.sha256,
-            {role: image for role, (_unused, image) in bases.items()},
-            tuple(sorted(entries, key=lambda e: e.path)),
+            preset=preset.name,
+            preset_sha256=preset.sha256,
+            images={role: image for role, (_unused, image) in bases.items()},
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
         )
 
     def _wants(self) -> list[tuple[SourceArchive, Want]]:
@@ -263,13 +271,13 @@ class Run:
                     )
                 )
             entries[path] = Entry(
-                "wheel",
-                path,
-                found.sha256,
-                found.size,
-                f"index:{wheel.index}",
-                wheel.name,
-                wheel.version,
+                kind="wheel",
+                path=path,
+                sha256=found.sha256,
+                size=found.size,
+                origin=f"index:{wheel.index}",
+                name=wheel.name,
+                version=wheel.version,
                 roles=roles,
                 trust="" if wheel.sha256 else "first-use",
                 licence=licence_of(self.store.path(found.sha256)),
@@ -282,11 +290,11 @@ class Run:
             (e.name, e.version, e.sha256) for e in wheels if e.roles != TOOL_ONLY
         ).encode()
         return Entry(
-            "index",
-            REQUIREMENTS,
-            self.store.add_bytes(data),
-            len(data),
-            "generated",
+            kind="index",
+            path=REQUIREMENTS,
+            sha256=self.store.add_bytes(data),
+            size=len(data),
+            origin="generated",
             name="requirements",
         )
 
@@ -502,11 +510,11 @@ class Run:
             size = (folder / name).stat().st_size
             entries.append(
                 Entry(
-                    "index",
-                    f"debs/{name}",
-                    self.store.add(folder / name),
-                    size,
-                    "generated",
+                    kind="index",
+                    path=f"debs/{name}",
+                    sha256=self.store.add(folder / name),
+                    size=size,
+                    origin="generated",
                     name=name,
                 )
             )
@@ -626,8 +634,7 @@ class Run:
         text = self._write_lock(lock)
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
-        sums = "".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items()))
-        files[SUMS] = self.store.add_bytes(sums.encode())
+        files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
         if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
             previous.append(LOCK_SIGNATURE)  # somebody signed the lock that was there before
         return self.store.view(folder, files, previous, last=LOCK)

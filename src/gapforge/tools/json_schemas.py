@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from gapforge.compat import catalog
-from gapforge.model.component import COMPONENT_SHAPE
+from gapforge.model.component import COMPONENT_SHAPE, Component
 from gapforge.model.lock import LOCK_SHAPE
-from gapforge.model.preset import PRESET_SHAPE
+from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import Shape
 
 
-def schemas() -> dict[str, str]:
-    """The text of every schema, by its path inside the project. Same shapes, same bytes."""
+def schemas(components: Sequence[Component]) -> dict[str, str]:
+    """Return the text of every schema by its path inside the project.
+
+    The preset's schema has the options of ``components``. Same shapes and components, same bytes.
+    """
     shapes: dict[str, tuple[str, Shape]] = {
-        "preset": ("gapforge preset: what an image shall contain", PRESET_SHAPE),
-        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
-        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
+        "preset": (
+            "gapforge preset: what an image shall contain",
+            preset_shape(tuple(components)),
+        ),  # no tr: schema
+        "lock": (
+            "gapforge lock: every byte that a preset resolves to",
+            LOCK_SHAPE,
+        ),  # no tr: schema
+        "component": (
+            "gapforge component: one piece of the image",
+            COMPONENT_SHAPE,
+        ),  # no tr: schema
     }
     for name, shape in catalog.SHAPES.items():
         shapes[f"catalog-{name}"] = (f"gapforge catalog: {name}", shape)

@@ -1,7 +1,7 @@
-"""docs/package-versions.md and its English twin: a pure function of presets, locks, components and review date.
+"""Generate docs/package-versions.md and .en.md from presets, locks, components and review date.
 
-Nothing here reads a clock, the network or the engine, so the same repository always gives the same bytes and
-CI can tell a stale document from a fresh one.
+Nothing here reads a clock, the network or the engine: the same repository gives the same bytes, so
+that CI can detect a stale document.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
-from gapforge.base.i18n import _, localized, speaking
+from gapforge.base.addresses import without_credentials
+from gapforge.base.i18n import _, localized, ngettext, use_language
 from gapforge.compat import versions
-from gapforge.model.component import Component, canonical
+from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
+from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, SourceArchive
+from gapforge.model.unresolved_item import Reason
 
 COMMAND = "./gapforge generate"
-IN_BASE = "base"  # instead of a version; the base image's digest pins it
-SHORT = 12  # hex digits of a hash in a table; the whole hash stands in the list below it
+IN_BASE = "base"  # instead of a version: the digest of the base image pins the package
+SHORT = 12  # hex digits of a checksum in a table; the list below has all of them
 
 
 @dataclass(frozen=True)
 class Review:
-    """When a person last went through all versions and licences ("2026-11-23"); data, not a clock."""
+    """The day when a person last reviewed all versions and licences, such as "2026-11-23"."""
 
     reviewed: str
     note_ko: str
@@ -33,24 +35,26 @@ class Review:
 
 @dataclass(frozen=True)
 class Stack:
-    """A preset with its committed lock. ``lock`` is None when there is none, or it belongs to another
-    state of the preset (``stale``)."""
+    """A preset with its committed lock.
+
+    ``lock`` is None if there is none, or if it belongs to another state of the preset (``stale``).
+    """
 
     preset: Preset
     lock: Lock | None
     stale: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One package of a preset. Empty text means "not known"; ``sha256`` is hex without a prefix."""
+    """One package of a preset. "" means "not known". ``sha256`` is hex without a prefix."""
 
     kind: str
     name: str
     version: str
-    licence: str
+    licence: str = ""
     source: str
-    sha256: str
+    sha256: str = ""
     used_by: str
     path: str = ""
     first_use: bool = False
@@ -63,43 +67,50 @@ def render(
     review: Review,
     language: str,
 ) -> str:
-    """The document in "ko" or "en". ``drivers`` maps presets' names to the least NVIDIA driver, where it is known."""
-    with speaking(language):
+    """Return the document in "ko" or "en".
+
+    ``drivers`` has the least NVIDIA driver by preset name, where it is known.
+    """
+    with use_language(language):
         return _Document(stacks, components, drivers, review).text()
 
 
 def rows_of(stack: Stack, components: Sequence[Component]) -> list[Row]:
-    """Every package of a preset but its .debs: base images, wheels, sources, TensorRT."""
+    """Return all packages of a preset except .debs: base images, wheels, sources, TensorRT."""
     preset, lock = stack.preset, stack.lock
     rows = _image_rows(preset, lock)
     rows += _wheel_rows(preset, lock, components)
     rows += [_source_row(source, lock, components) for source in preset.sources.values()]
     if preset.tensorrt is not None and "tensorrt" not in preset.sources:
-        rows.append(Row("tensorrt", "tensorrt", preset.tensorrt.version, "", "apt", "", "tensorrt"))
+        rows.append(
+            Row(
+                kind="tensorrt",
+                name="tensorrt",
+                version=preset.tensorrt.version,
+                source="apt",
+                used_by="tensorrt",
+            )
+        )
     return rows
 
 
 def _image_rows(preset: Preset, lock: Lock | None) -> list[Row]:
     rows = []
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         base = preset.base(role)
         locked = lock.images.get(role) if lock else None
+        os = (preset.os_id, preset.os_version)
         if locked and locked.os_id:
-            version, digest = f"{locked.os_id} {locked.os_version}", locked.manifest_digest
-        else:
-            version, digest = (
-                f"{preset.os_id} {preset.os_version}",
-                locked.manifest_digest if locked else base.digest,
-            )
+            os = (locked.os_id, locked.os_version)
+        digest = locked.manifest_digest if locked else base.digest
         rows.append(
             Row(
-                "image",
-                f"{role}: {base.label}",
-                version,
-                "",
-                _base_source(preset, role),
-                digest.removeprefix("sha256:") or base.archive_sha256,
-                role,
+                kind="image",
+                name=f"{role}: {base.label}",
+                version=" ".join(os),
+                source=_base_source(preset, role),
+                sha256=digest.removeprefix("sha256:") or base.archive_sha256,
+                used_by=role,
             )
         )
     return rows
@@ -115,16 +126,18 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
     wanted = {_requirement(r)[0]: "$.pytorch" for r in torch}
     wanted.update({_requirement(r)[0]: "$.python.packages" for r in preset.packages})
     rows = []
-    if lock is None or not lock.settles("wheel"):
+    if lock is None or not lock.resolves("wheel"):
         index = preset.pytorch.index if preset.pytorch else "default"
         for requirement in (*torch, *preset.packages):
             name, version = _requirement(requirement)
             place = _index_name(index) if wanted[name] == "$.pytorch" else "index:default"
-            rows.append(Row("wheel", name, version, "", place, "", wanted[name]))
+            rows.append(
+                Row(kind="wheel", name=name, version=version, source=place, used_by=wanted[name])
+            )
     if lock is None:
         return rows
-    for entry in sorted(lock.of("wheel"), key=lambda e: canonical(e.name)):
-        name = canonical(entry.name)
+    for entry in sorted(lock.of("wheel"), key=lambda e: normalized(e.name)):
+        name = normalized(entry.name)
         reasons = [wanted[name]] if name in wanted else []
         # A component that takes "*" depends on nothing in particular.
         reasons += [
@@ -132,22 +145,22 @@ def _wheel_rows(preset: Preset, lock: Lock | None, components: Sequence[Componen
             for c in components
             if any(p != "*" for p in c.wheels)
             and "install-tool" not in entry.roles
-            and c.takes_wheel(entry)
+            and c.uses_wheel(entry)
             and c.enabled(preset)
         ]
         if "install-tool" in entry.roles:
             reasons.append("install-tool")
         rows.append(
             Row(
-                "wheel",
-                name,
-                entry.version,
-                entry.licence,
-                entry.origin,
-                entry.sha256,
-                ", ".join(reasons) or "dependency",
-                entry.path,
-                bool(entry.trust),
+                kind="wheel",
+                name=name,
+                version=entry.version,
+                licence=entry.licence,
+                source=entry.origin,
+                sha256=entry.sha256,
+                used_by=", ".join(reasons) or "dependency",
+                path=entry.path,
+                first_use=bool(entry.trust),
             )
         )
     return rows
@@ -158,21 +171,21 @@ def _index_name(index: str) -> str:
 
 
 def _requirement(text: str) -> tuple[str, str]:
-    """("numpy", "1.26.4") for "numpy==1.26.4"; the constraint itself where it is no pin."""
+    """Return ("numpy", "1.26.4") for "numpy==1.26.4"; a constraint as it is."""
     match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==(.+)|(.*))", text)
     assert match is not None, text  # the preset's shape allows nothing else
-    return canonical(match[1]), (match[2] or match[3] or "").strip()
+    return normalized(match[1]), (match[2] or match[3] or "").strip()
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:
-    used_by = ", ".join(c.name for c in components if c.takes_source(source.name))
+    used_by = ", ".join(c.name for c in components if c.uses_source(source.name))
     entry = _entry_of(source.name, lock)
     place = (
         "sdist:" + source.sdist
         if source.sdist
         else "apt-source:" + source.apt_source
         if source.apt_source
-        else plain_address(source.urls[0])
+        else without_credentials(source.urls[0])
     )
     return Row(
         kind="tensorrt" if source.name == "tensorrt" else "source",
@@ -191,12 +204,6 @@ def _entry_of(name: str, lock: Lock | None) -> Entry | None:
     if lock is None:
         return None
     return next((e for e in lock.of("source", "tensorrt") if e.name == name), None)
-
-
-def plain_address(address: str) -> str:
-    """An address without user, password, query or fragment."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))
 
 
 def _cell(text: str) -> str:
@@ -230,19 +237,19 @@ class _Document:
         lines = [
             "# " + _("Package versions"),
             "",
-            f"<!-- {COMMAND} " + _("writes this file. Do not edit it.") + " -->",
+            "<!-- " + _("{command} writes this file. Do not edit it.", command=COMMAND) + " -->",
             "",
             _(
                 "Generated from presets, locks, component descriptions and the catalog. "
                 "After changing any of them, run `{command}` and commit the result. "
-                "`./test` fails while this file is stale.",
+                "`./test` fails if this file is not up to date.",
                 command=COMMAND,
             ),
             "",
             _(
-                "Reviewed: **{reviewed}** — {note_en}",
+                "Reviewed: **{reviewed}** — {note}",
                 reviewed=self.review.reviewed,
-                note_en=localized(ko=self.review.note_ko, en=self.review.note_en),
+                note=localized(ko=self.review.note_ko, en=self.review.note_en),
             ),
             "",
         ]
@@ -254,27 +261,32 @@ class _Document:
     def _reading(self) -> list[str]:
         items = [
             _(
-                "`index:default`: the Python index that the machine is set to; "
-                "`index:torch`: the index in the preset's `$.pytorch.index`"
+                "`index:default`: the Python index that is configured on the machine; "
+                "`index:torch`: the index in `$.pytorch.index` of the preset"
             ),
             _(
-                "`apt:base`: the base image's own APT sources; `apt:NAME`: a source out "
-                "of the preset's `$.apt.sources`"
+                "`apt:base`: the APT sources of the base image; `apt:NAME`: a source in "
+                "`$.apt.sources` of the preset"
             ),
             _(
                 "`sdist:` is a source distribution on the default Python index; "
-                "`apt-source:` the upstream tarball in the base's APT sources"
+                "`apt-source:` the upstream archive in the APT sources of the base image"
             ),
             _(
-                "Hashes are the first {short} digits of SHA-256; the lists below the "
-                "tables have them whole. Images show the manifest digest.",
+                "Checksums are the first {short} digits of the SHA-256; the lists below the "
+                "tables contain all digits. For images, it is the manifest digest.",
                 short=SHORT,
             ),
-            _('"not resolved": never synced, so the version or hash is not settled yet.'),
+            _('"not resolved": not synced yet, so the version or checksum is not known.'),
         ]
         return ["## " + _("How to read this"), "", *[f"- {item}" for item in items], ""]
 
     def _overview(self) -> list[str]:
+        built = [
+            c
+            for c in self.components
+            if c.has_version and any(s.preset.component(c.asked_by) for s in self.stacks)
+        ]
         rows = []
         for stack in self.stacks:
             p = stack.preset
@@ -295,8 +307,7 @@ class _Document:
                     p.python,
                     torch or "—",
                     p.tensorrt.version if p.tensorrt else "—",
-                    self._built_version(stack, "ffmpeg", p.ffmpeg.version if p.ffmpeg else ""),
-                    self._built_version(stack, "opencv", p.opencv.version if p.opencv else ""),
+                    *(self._built_version(stack, component) for component in built),
                     self._state(stack),
                 ]
             )
@@ -305,27 +316,29 @@ class _Document:
             "OS",
             "CUDA",
             "cuDNN",
-            _("least driver"),
+            _("minimum driver"),
             "Python",
             "torch/vision/audio",
             "TensorRT",
-            "FFmpeg",
-            "OpenCV",
+            *(component.title for component in built),
             _("lock"),
         ]
         return ["## " + _("Overview"), "", *_table(head, rows)]
 
-    def _built_version(self, stack: Stack, name: str, asked: str) -> str:
-        entry = _entry_of(name, stack.lock)
-        return (entry.version if entry and asked else "") or asked or "—"
+    def _built_version(self, stack: Stack, component: Component) -> str:
+        options = stack.preset.component(component.asked_by)
+        if options is None:
+            return "—"
+        entry = _entry_of(component.name, stack.lock)
+        return (entry.version if entry else "") or options.text("version") or "—"
 
     def _state(self, stack: Stack) -> str:
         if stack.stale:
-            return _("of another preset state")
+            return _("of another state of the preset")
         if stack.lock is None:
             return _("not resolved")
-        if open_ := len(stack.lock.unresolved):
-            return _("partial ({open} open)", open=open_)
+        if count := len(stack.lock.unresolved):
+            return _("partial ({count} unresolved)", count=count)
         return _("resolved")
 
     def _trust(self) -> list[str]:
@@ -349,27 +362,33 @@ class _Document:
                 rows.append(
                     [
                         f"`{stack.preset.name}`",
-                        self._unresolved(),
-                        self._unresolved(),
-                        self._unresolved(),
+                        self._not_resolved(),
+                        self._not_resolved(),
+                        self._not_resolved(),
                         ", ".join(_code(r.name) for r in first_use) or "0",
                     ]
                 )
-        head = [_("preset"), _("files"), _("size"), _("pinned by hash"), _("trusted on first use")]
+        head = [
+            _("preset"),
+            _("files"),
+            _("size"),
+            _("pinned by checksum"),
+            _("trusted on first use"),
+        ]
         note = _(
-            'For an entry that is "trusted on first use" nobody published a hash; the '
-            "lock records the bytes first seen ([checksum "
+            'No checksum is published for an entry that is "trusted on first use". The lock '
+            "records the checksum of the first download ([checksum "
             "policy](decisions/0004-checksum-policy.md))."
         )
         return ["## " + _("Trust"), "", note, "", *_table(head, rows)]
 
-    def _unresolved(self) -> str:
+    def _not_resolved(self) -> str:
         return _("not resolved")
 
     def _deb_version(self, version: str) -> str:
         if version == IN_BASE:
             return _("in the base image")
-        return version or self._unresolved()
+        return version or self._not_resolved()
 
     def _index(self) -> list[str]:
         """Which presets a package is in: what the presets name, without what that pulls in."""
@@ -389,11 +408,11 @@ class _Document:
             shown = [f"{version or '—'}: {self._names(presets)}" for version, presets in ordered]
             rows.append([f"`{name}`", kind, "<br>".join(shown)])
         note = _(
-            "What presets name themselves; what comes along as a dependency is in each "
-            "preset's own tables."
+            "Packages that presets list themselves. Their dependencies are in the tables of "
+            "each preset."
         )
         return [
-            "## " + _("Who uses what"),
+            "## " + _("Presets by package"),
             "",
             note,
             "",
@@ -413,21 +432,18 @@ class _Document:
         lines = [f"## {p.name}", "", localized(ko=p.summary_ko, en=p.summary_en), ""]
         if p.practice:
             lines += [_("**A practice preset: its image is not for delivery.**"), ""]
-        lines.append(_("preset fingerprint") + f": `{p.sha256}`")
+        lines.append(_("checksum of the preset") + f": `{p.sha256}`")
         lines.append("")
         if stack.lock is None:
             why = (
-                _("The committed lock belongs to another state of the preset, so")
+                _(
+                    "The committed lock belongs to another state of the preset, so only what "
+                    "the preset pins is shown."
+                )
                 if stack.stale
-                else _("There is no committed lock, so")
+                else _("There is no committed lock, so only what the preset pins is shown.")
             )
-            lines += [
-                why
-                + " "
-                + _("only what the preset pins is shown.")
-                + f" `./deps_sync.sh {p.name}`",
-                "",
-            ]
+            lines += [f"{why} `./deps_sync.sh {p.name}`", ""]
         elif stack.lock.unresolved:
             lines += self._gaps(stack.lock)
         rows = rows_of(stack, self.components)
@@ -444,35 +460,38 @@ class _Document:
         return lines + self._hashes(rows)
 
     def _gaps(self, lock: Lock) -> list[str]:
-        """What a partial lock leaves open, by reason."""
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for gap in lock.unresolved:
-            reasons.setdefault((gap.kind, gap.reason), []).append(gap.name)
-        count = len(lock.unresolved)
-        intro = _(
-            "The lock is partial ({count} open). Nothing is built with it; "
-            "`./deps_sync.sh {preset}` fills the rest where these can be reached.",
-            count=count,
+        """Return the unresolved items of a partial lock, by reason."""
+        names_by_reason: dict[tuple[str, Reason], list[str]] = {}
+        for item in lock.unresolved:
+            names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
+        intro = ngettext(
+            "The lock is partial: {count} item is unresolved, so it cannot be built. "
+            "`./deps_sync.sh {preset}` resolves it where the servers below can be reached.",
+            "The lock is partial: {count} items are unresolved, so it cannot be built. "
+            "`./deps_sync.sh {preset}` resolves them where the servers below can be reached.",
+            len(lock.unresolved),
             preset=lock.preset,
         )
         rows = [
-            [kind, ", ".join(_code(name) for name in names), reason]
-            for (kind, reason), names in reasons.items()
+            [kind, ", ".join(_code(name) for name in names), reason.message()]
+            for (kind, reason), names in names_by_reason.items()
         ]
         return [intro, "", *_table([_("kind"), _("name"), _("reason")], rows)]
 
     def _rows(self, rows: Sequence[Row]) -> list[str]:
-        words = {"dependency": _("dependency of another"), "install-tool": _("installs the others")}
+        words = {"dependency": _("dependency"), "install-tool": _("installer")}
         unknown = {"wheel": _("see the wheel's METADATA")}
         inside = _("see the notices inside")
-        head = [_("package"), _("version"), _("licence"), _("source"), _("hash"), _("used by")]
+        head = [_("package"), _("version"), _("licence"), _("source"), _("checksum"), _("used by")]
         body = []
         for row in rows:
-            short = _code(row.sha256[:SHORT]) if row.sha256 else self._unresolved()
+            short = _code(row.sha256[:SHORT]) if row.sha256 else self._not_resolved()
             if row.first_use:
                 short += " " + _("(first use)")
-            # A file at a fixed address may have no version; what is still to be resolved will get one.
-            version = row.version or ("—" if row.source.startswith("http") else self._unresolved())
+            # A file at a fixed URL may have no version; other packages get one when resolved.
+            version = row.version or (
+                "—" if row.source.startswith("http") else self._not_resolved()
+            )
             body.append(
                 [
                     f"`{row.name}`",
@@ -508,11 +527,17 @@ class _Document:
                 [f"`apt:{s.name}`", s.uri + " " + s.suite, _code(s.key_sha256[:SHORT])]
                 for s in p.apt_sources
             )
-            lines += _table([_("further APT source"), _("address"), _("hash of its key")], keys)
+            lines += _table(
+                [_("additional APT source"), _("address"), _("checksum of its key")], keys
+            )
         debs = stack.lock.of("deb") if stack.lock else ()
         if debs:
             size = f"{sum(e.size for e in debs) / 1e6:.1f} MB"
-            title = _("All .debs that the base lacks: {count}, {size}", count=len(debs), size=size)
+            title = _(
+                "All .debs that are not in the base image: {count}, {size}",
+                count=len(debs),
+                size=size,
+            )
             listed = [
                 f"{e.sha256}  {e.file}  {e.origin}  {'+'.join(sorted(e.roles))}" for e in debs
             ]
@@ -521,7 +546,7 @@ class _Document:
 
     def _hashes(self, rows: Sequence[Row]) -> list[str]:
         listed = [f"{row.sha256}  {row.path or row.name}" for row in rows if row.sha256]
-        return _details(_("Whole hashes"), listed) if listed else []
+        return _details(_("Full checksums"), listed) if listed else []
 
 
 def _details(title: str, lines: Sequence[str]) -> list[str]:
@@ -539,15 +564,17 @@ def _details(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
-    """(name, roles, version) of every .deb that the preset names; the version is "" until it is resolved, and
-    IN_BASE for what the base image has already."""
+    """Return (name, roles, version) of every .deb that the preset lists.
+
+    The version is "" until it is resolved, and IN_BASE for a package of the base image.
+    """
     preset = stack.preset
     roles: dict[str, list[str]] = {}
-    for role in ("builder", "runtime"):
+    for role in ROLES:
         for package in preset.debs(role):
             roles.setdefault(package, []).append(role)
     locked = {e.name: e.version for e in stack.lock.of("deb")} if stack.lock else {}
-    settled = stack.lock is not None and stack.lock.settles("deb")
+    settled = stack.lock is not None and stack.lock.resolves("deb")
     result = []
     for package, where in sorted(roles.items()):
         name, _separator, pinned = package.partition("=")

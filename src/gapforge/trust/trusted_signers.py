@@ -23,6 +23,7 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
+from gapforge.model.lock import MAX_BYTES
 from gapforge.trust import accepted_indexes, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
 
@@ -31,7 +32,6 @@ LOCK_FILE = "lock.json"
 LOCK_SIGNATURE = LOCK_FILE + ssh_signatures.SUFFIX
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 MOST_BYTES = 4 << 20
-MAX_LOCK = 64 << 20  # bytes
 _OPTION = r'(?:namespaces|valid-after|valid-before)="[^"]*"'
 _LINE = re.compile(
     rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?)'
@@ -289,7 +289,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     """
     lock, beside = folder / LOCK_FILE, folder / LOCK_SIGNATURE
     try:
-        data = read_regular(lock, MAX_LOCK)
+        data = read_regular(lock, MAX_BYTES)
     except FileNotFoundError:
         raise _refused(preset, [Fault(str(lock), _("is missing"))]) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What each part of a preset could be replaced by: newer releases upstream, and what taking one changes."""
+"""Find newer releases of each item of a preset, and how each of them changes the preset."""
 
 from __future__ import annotations
 
@@ -9,37 +9,56 @@ from typing import Any
 
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
+from gapforge.compat import tensorrt
+from gapforge.compat.catalog import Archive, Catalog
 from gapforge.compat.versions import key, local, major, minor, public, within
 from gapforge.model.lock import Lock
-from gapforge.model.preset import Preset, PyTorch
+from gapforge.model.names import ROLES, normalized, package_of
+from gapforge.model.preset import Preset, PyTorch, TensorRT, written_options
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import TORCH_SET, Resolver
 from gapforge.updates import published_releases
 from gapforge.updates.published_releases import Release, Upstream
 
 Raw = dict[str, Any]
-CUDA_TAG = re.compile(r"(.*?)([0-9]+\.[0-9]+\.[0-9]+)-(cudnn[0-9]*)-(devel|runtime)-(.*)")
-MAJORS_BACK = (
-    3  # how many older major series of a Python package are asked for when the newest does not fit
-)
+Change = Callable[[Raw], None]
+
+_CUDA_TAG = re.compile(r"(.*?)([0-9]+\.[0-9]+\.[0-9]+)-(cudnn[0-9]*)-(devel|runtime)-(.*)")
+_PINNED = re.compile(r"\s*([A-Za-z0-9._-]+)(\[[^\]]*\])?\s*==\s*([^\s,*]+)\s*")
+_MAJORS_BACK = 3  # older major versions of a Python package to try if the newest does not fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A preset, and where to look for newer releases.
+
+    ``same_line`` accepts only releases of the preset's series (FFmpeg 5.1.x, TensorRT 8.x).
+    """
+
+    preset: Preset
+    catalog: Catalog
+    upstreams: Mapping[str, Upstream]
+    network: Network
+    resolver: Resolver
+    lock: Lock | None = None
+    same_line: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A newer release: its version as shown, and what taking it does to a raw preset."""
+    """A newer release: its version, and the change that puts it into a raw preset."""
 
     version: str
-    apply: Callable[[Raw], None] = field(compare=False, repr=False)
+    apply: Change = field(compare=False, repr=False)
 
 
-@dataclass
-class Component:
-    """One part of a preset against its upstream.
+@dataclass(kw_only=True)
+class ItemUpdates:
+    """The newer releases of one item of a preset: the base image, a Python package or a source.
 
-    ``candidates`` are newer releases that can be taken, newest first. ``newest`` is the newest there is,
-    "" when that could not be found out (``problem`` says why). ``fits`` is the newest that fits with the rest
-    of the preset as it is, ``why`` what keeps the newest from fitting.
+    ``candidates`` are the newer releases that can be used, newest first. ``newest`` is the newest
+    of all, "" if it is unknown (``problem`` is the reason). ``fits`` is the newest that is
+    compatible with the rest of the preset, ``why`` the reason why the newest is not.
     """
 
     name: str
@@ -53,7 +72,7 @@ class Component:
 
     @property
     def status(self) -> str:
-        """ "current", "outdated" (a newer one fits), "held" (newer ones do not fit), "unknown"."""
+        """Return "current", "outdated" (a newer one fits), "held" (none fits) or "unknown"."""
         if self.problem or not self.newest:
             return "unknown"
         if self.fits:
@@ -61,230 +80,186 @@ class Component:
         return "held" if key(self.newest) > key(self.current) or self.why else "current"
 
     def to_json(self) -> dict[str, str]:
-        return {
-            "name": self.name,
-            "current": self.current,
-            "newest": self.newest,
-            "fits": self.fits,
-            "status": self.status,
-            "why": self.why,
-            "note": self.note,
-            "problem": self.problem,
-        }
+        """Return the status and all fields but the candidates."""
+        names = ("name", "current", "newest", "fits", "status", "why", "note", "problem")
+        return {name: getattr(self, name) for name in names}
 
 
-def components(
-    preset: Preset,
-    catalog: Catalog,
-    upstreams: Mapping[str, Upstream],
-    network: Network,
-    resolver: Resolver,
-    lock: Lock | None,
-    same_line: bool,
-) -> list[Component]:
-    """Every part of the preset that has an upstream, with its newer releases. What does not answer says so itself."""
+def find_items(search: Search) -> list[ItemUpdates]:
+    """Return the items of the preset that have an upstream, with their newer releases.
+
+    If an upstream does not answer, its item has a ``problem``.
+    """
     found = [
-        _base(preset, upstreams, network, lock, same_line),
-        _torch(preset, catalog, resolver, same_line),
-        *_packages(preset, resolver, same_line),
-        _tensorrt(preset, catalog, upstreams, network, same_line),
-        *_sources(preset, catalog, upstreams, network, same_line),
+        _base_image(search),
+        _torch(search),
+        *_packages(search),
+        _tensorrt(search),
+        *_sources(search),
     ]
-    return [component for component in found if component is not None]
+    return [item for item in found if item is not None]
 
 
-def _newer(found: Sequence[Release], current: str, line: int, same_line: bool) -> list[Release]:
-    """Releases after ``current``; with ``same_line`` only those whose first ``line`` numbers are the same."""
-    newer = [r for r in found if key(r.version) > key(current)]
-    if same_line:
-        newer = [r for r in newer if _numbers(r.version)[:line] == _numbers(current)[:line]]
-    return newer
+def _newer(search: Search, found: Sequence[Release], current: str) -> list[Release]:
+    """Return the releases newer than ``current``, of its series alone for ``same_line``."""
+    return [
+        r
+        for r in found
+        if key(r.version) > key(current)
+        and not (search.same_line and _series(r.version) != _series(current))
+    ]
 
 
-def _numbers(version: str) -> list[str]:
-    return [*public(version).split("."), "0", "0", "0"][:4]
+def _series(version: str) -> str:
+    """Return the series of a version: "2.7" for "2.7.1+cu118"."""
+    return minor(public(version))
 
 
-def _ask(
-    component: Component, upstreams: Mapping[str, Upstream], network: Network, name: str = ""
-) -> list[Release]:
-    """The component's releases; [] and a ``problem`` when they cannot be had."""
-    where = upstreams.get(name or component.name)
-    if where is None:
-        component.problem = _(
-            "catalog/upstreams.json does not say where {name} is listed", name=component.name
-        )
+def _releases(search: Search, item: ItemUpdates) -> list[Release]:
+    """Return the item's releases; [] with a ``problem`` if they cannot be listed."""
+    upstream = search.upstreams.get(item.name)
+    if upstream is None:
+        item.problem = _("catalog/upstreams.json has no entry for {name}", name=item.name)
         return []
     try:
-        found = published_releases.releases(where, network)
+        found = published_releases.releases(upstream, search.network)
     except GapforgeError as error:
-        component.problem = error.message
+        item.problem = error.message
         return []
-    component.newest = found[0].version
+    item.newest = found[0].version
     return found
 
 
-# --- base image -------------------------------------------------------------------------------------------
-
-
-def _base(
-    preset: Preset,
-    upstreams: Mapping[str, Upstream],
-    network: Network,
-    lock: Lock | None,
-    same_line: bool,
-) -> Component | None:
-    """Newer tags of the base image. Another CUDA line is named, not taken: everything hangs on it."""
-    match = CUDA_TAG.fullmatch(preset.builder.image)
+def _base_image(search: Search) -> ItemUpdates | None:
+    """Return the newer tags of the base image; the newest of another CUDA series is only a note."""
+    image = search.preset.builder.image
+    match = _CUDA_TAG.fullmatch(image)
     if match is None:
-        if not preset.builder.image:
-            return None  # made from packages or an archive: nothing upstream to ask
-        component = Component("base", preset.builder.image)
-        component.problem = _("its tags follow no pattern that is known")
-        return component
-    component = Component("base", f"{match[2]}-{match[3]}")
-    found = _ask(component, upstreams, network, "base")
-    line = [
-        r
-        for r in found
-        if minor(r.version) == minor(match[2]) and r.groups.get("cudnn") == match[3]
+        if not image:
+            return None  # made from packages or an archive, which have no upstream
+        problem = _("the tag does not follow NVIDIA's pattern")
+        return ItemUpdates(name="base", current=image, problem=problem)
+    version, cudnn = match[2], match[3]
+    item = ItemUpdates(name="base", current=f"{version}-{cudnn}")
+    found = _releases(search, item)
+    if item.problem:
+        return item
+    others = [r for r in found if minor(r.version) != minor(version)]
+    series = [
+        r for r in found if minor(r.version) == minor(version) and r.groups.get("cudnn") == cudnn
     ]
-    if component.problem:
-        return component
-    others = [r for r in found if minor(r.version) != minor(match[2])]
-    component.newest = f"{line[0].version}-{match[3]}" if line else component.current
-    if others and key(others[0].version) > key(match[2]):
-        component.note = _("newest of another CUDA line: {tag}", tag=others[0].tag)
-    component.candidates = tuple(
-        Candidate(f"{r.version}-{match[3]}", _take_base(match[2], r.version))
-        for r in _newer(line, match[2], 2, same_line)
+    item.newest = f"{series[0].version}-{cudnn}" if series else item.current
+    if others and key(others[0].version) > key(version):
+        item.note = _("newest of another CUDA series: {tag}", tag=others[0].tag)
+    item.candidates = tuple(
+        Candidate(f"{r.version}-{cudnn}", _set_base_image(version, r.version))
+        for r in _newer(search, series, version)
     )
-    _moved(component, preset, network, lock)
-    return component
+    _note_moved_tags(search, item)
+    return item
 
 
-def _take_base(old: str, new: str) -> Callable[[Raw], None]:
+def _set_base_image(old: str, new: str) -> Change:
     def apply(raw: Raw) -> None:
-        for role in ("builder", "runtime"):
+        for role in ROLES:
             base = raw["base"][role]
-            if "image" in base and CUDA_TAG.fullmatch(base["image"]):
+            if "image" in base and _CUDA_TAG.fullmatch(base["image"]):
                 base["image"] = base["image"].replace(f":{old}-", f":{new}-")
                 base.pop("digest", None)
 
     return apply
 
 
-def _moved(component: Component, preset: Preset, network: Network, lock: Lock | None) -> None:
-    """Say so when a tag stands for another image than the one that the lock has."""
-    for role in ("builder", "runtime"):
-        locked = lock.images.get(role) if lock else None
-        pinned = preset.base(role).digest or (locked.reference.partition("@")[2] if locked else "")
-        if not pinned or not preset.base(role).image:
+def _note_moved_tags(search: Search, item: ItemUpdates) -> None:
+    """Add a note for each tag that refers to another image than the locked one."""
+    notes = [item.note]
+    for role in ROLES:
+        base = search.preset.base(role)
+        locked = search.lock.images.get(role) if search.lock else None
+        pinned = base.digest or (locked.reference.partition("@")[2] if locked else "")
+        if not pinned or not base.image:
             continue
         try:
-            now = published_releases.image_digest(preset.base(role).image, network)
+            now = published_releases.image_digest(base.image, search.network)
         except GapforgeError as error:
-            component.note = "; ".join(filter(None, (component.note, error.message)))
+            notes.append(error.message)
             continue
         if now != pinned:
-            moved = _("the {role}'s tag stands for another image now: {now}", role=role, now=now)
-            component.note = "; ".join(filter(None, (component.note, moved)))
-
-
-# --- Python packages and PyTorch --------------------------------------------------------------------------
-
-
-def _torch(
-    preset: Preset, catalog: Catalog, resolver: Resolver, same_line: bool
-) -> Component | None:
-    """Newer PyTorch sets on the preset's own index: the newest there, and the catalog's releases below it."""
-    have = preset.pytorch
-    if have is None:
-        return None
-    component = Component("torch", have.torch)
-    members = {name: version for name in TORCH_SET if (version := getattr(have, name))}
-    try:
-        # The index decides which versions of the set go together; they are asked for without any pin.
-        bare = replace(preset, packages=tuple(members), pytorch=PyTorch("", "", "", have.index))
-        newest = {w.name: w.version for w in resolver.wheels(bare) if w.name in members}
-    except GapforgeError as error:
-        component.problem = error.message
-        return component
-    component.newest = newest.get("torch", "")
-    suffix = f"+{local(have.torch)}" if local(have.torch) else ""
-    sets = [newest]
-    for version in sorted(catalog.torch, key=key, reverse=True):
-        release = catalog.torch[version]
-        pair = {
-            "torch": release.torch,
-            "torchvision": release.torchvision,
-            "torchaudio": release.torchaudio,
-        }
-        if (
-            preset.python in release.pythons
-            and key(version) < key(component.newest)
-            and all(pair[name] for name in members)
-        ):
-            sets.append({name: pair[name] + suffix for name in members})
-    candidates = []
-    for chosen in sets:
-        version = chosen.get("torch", "")
-        if key(public(version)) > key(public(have.torch)) and set(chosen) == set(members):
-            if same_line and _numbers(version)[:2] != _numbers(have.torch)[:2]:
-                continue
-            candidates.append(Candidate(version, _take_torch(chosen)))
-    component.candidates = tuple(candidates)
-    return component
-
-
-def _take_torch(chosen: Mapping[str, str]) -> Callable[[Raw], None]:
-    return lambda raw: raw["pytorch"].update(chosen)
-
-
-def _packages(preset: Preset, resolver: Resolver, same_line: bool) -> list[Component]:
-    """Each pinned Python package, against the newest wheels for the target on the default index."""
-    found = []
-    for requirement in preset.packages:
-        match = re.fullmatch(r"\s*([A-Za-z0-9._-]+)(\[[^\]]*\])?\s*==\s*([^\s,*]+)\s*", requirement)
-        if match is None:
-            continue  # not pinned: sync takes the newest anyway when asked to --update
-        found.append(
-            _package(
-                preset, resolver, requirement, match[1] + (match[2] or ""), match[3], same_line
+            notes.append(
+                _("the tag of the {role} image now refers to {digest}", role=role, digest=now)
             )
-        )
-    return found
+    item.note = "; ".join(filter(None, notes))
 
 
-def _package(
-    preset: Preset, resolver: Resolver, requirement: str, name: str, current: str, same_line: bool
-) -> Component:
-    component = Component(name, current)
+def _torch(search: Search) -> ItemUpdates | None:
+    """Return the newest PyTorch in the preset's own index, and the older ones in the catalog."""
+    preset, pytorch = search.preset, search.preset.pytorch
+    if pytorch is None:
+        return None
+    item = ItemUpdates(name="torch", current=pytorch.torch)
+    members = [name for name in TORCH_SET if getattr(pytorch, name)]
+    try:
+        # Without pins the index decides which versions go together.
+        bare = replace(preset, packages=tuple(members), pytorch=PyTorch("", "", "", pytorch.index))
+        newest = {w.name: w.version for w in search.resolver.wheels(bare) if w.name in members}
+    except GapforgeError as error:
+        item.problem = error.message
+        return item
+    item.newest = newest.get("torch", "")
+    sets = [newest]
+    for version in sorted(search.catalog.torch, key=key, reverse=True):
+        release = search.catalog.torch[version]
+        if preset.python in release.pythons and key(version) < key(item.newest):
+            packages = release.packages(local(pytorch.torch))
+            sets.append({name: packages[name] for name in members if name in packages})
+    item.candidates = tuple(
+        Candidate(packages["torch"], _set_torch(packages))
+        for packages in sets
+        if set(packages) == set(members)
+        and key(packages["torch"]) > key(pytorch.torch)
+        and not (search.same_line and _series(packages["torch"]) != _series(pytorch.torch))
+    )
+    return item
+
+
+def _set_torch(packages: Mapping[str, str]) -> Change:
+    return lambda raw: raw["pytorch"].update(packages)
+
+
+def _packages(search: Search) -> list[ItemUpdates]:
+    """Return each pinned Python package; ``sync --update`` uses the newest of the others."""
+    matches = map(_PINNED.fullmatch, search.preset.packages)
+    return [_package(search, match) for match in matches if match]
+
+
+def _package(search: Search, pin: re.Match[str]) -> ItemUpdates:
+    """Return the newest wheels of a package for the target, of the newest major versions."""
+    requirement, name, current = pin[0], pin[1] + (pin[2] or ""), pin[3]
+    item = ItemUpdates(name=name, current=current)
     bound, candidates = "", []
-    for _round in range(MAJORS_BACK):
+    for _attempt in range(_MAJORS_BACK):
+        wanted = replace(search.preset, packages=(f"{name}{bound}",), pytorch=None)
         try:
-            wheels = resolver.wheels(replace(preset, packages=(f"{name}{bound}",), pytorch=None))
+            wheels = search.resolver.wheels(wanted)
         except GapforgeError as error:
-            if not component.newest:
-                component.problem = error.message
+            if not item.newest:
+                item.problem = error.message
             break
-        plain = re.sub(r"[-_.]+", "-", name.split("[")[0]).lower()
-        version = next(
-            (w.version for w in wheels if re.sub(r"[-_.]+", "-", w.name).lower() == plain), ""
-        )
-        component.newest = component.newest or version
+        package = package_of(name)
+        version = next((w.version for w in wheels if normalized(w.name) == package), "")
+        item.newest = item.newest or version
         if key(version) <= key(current):
             break
-        if not same_line or major(version) == major(current):
-            candidates.append(Candidate(version, _take_package(requirement, f"{name}=={version}")))
+        if not search.same_line or major(version) == major(current):
+            candidates.append(Candidate(version, _set_package(requirement, f"{name}=={version}")))
         if major(version) == major(current):
             break
         bound = f"<{major(version)}"
-    component.candidates = tuple(candidates)
-    return component
+    item.candidates = tuple(candidates)
+    return item
 
 
-def _take_package(old: str, new: str) -> Callable[[Raw], None]:
+def _set_package(old: str, new: str) -> Change:
     def apply(raw: Raw) -> None:
         packages = raw["python"]["packages"]
         packages[packages.index(old)] = new
@@ -292,216 +267,165 @@ def _take_package(old: str, new: str) -> Callable[[Raw], None]:
     return apply
 
 
-# --- source archives --------------------------------------------------------------------------------------
-
-
-def _tensorrt(
-    preset: Preset,
-    catalog: Catalog,
-    upstreams: Mapping[str, Upstream],
-    network: Network,
-    same_line: bool,
-) -> Component | None:
-    """Newer TensorRT with a tar for this CUDA in the catalog; a release's tags have three numbers, a tar's four."""
-    have = preset.tensorrt
-    if have is None:
+def _tensorrt(search: Search) -> ItemUpdates | None:
+    """Return the newer TensorRT releases that have a tar file for this CUDA in the catalog."""
+    trt = search.preset.tensorrt
+    if trt is None:
         return None
-    component = Component("tensorrt", have.version)
-    found = _ask(component, upstreams, network)
-    known = sorted(
-        (r for r in catalog.tensorrt.values() if key(r.version) > key(have.version)),
-        key=lambda r: key(r.version),
-        reverse=True,
-    )
-    if found and not any(
-        within(r.version, "", found[0].version) and within(found[0].version, "", r.version)
-        for r in catalog.tensorrt.values()
-    ):
-        component.note = _("the catalog does not know {version}'s tar", version=found[0].version)
-    if have.form != "tar":
-        component.note = _("packages are pinned by hand (form deb)")
-        return component
-    candidates = []
-    for release in known:
-        if same_line and major(release.version) != major(have.version):
+    item = ItemUpdates(name="tensorrt", current=trt.version)
+    found = _releases(search, item)
+    known = search.catalog.tensorrt
+    if found and not any(_same_release(found[0].version, version) for version in known):
+        item.note = _("the catalog has no tar file of {version}", version=found[0].version)
+    if trt.form != "tar":
+        item.note = _("packages (form deb) are updated by hand")
+        return item
+    item.candidates = tuple(_tensorrt_candidates(search, trt))
+    if item.problem and item.candidates:  # no list of tags, but the catalog has newer releases
+        item.note, item.problem = item.problem, ""
+        item.newest = item.candidates[0].version
+    return item
+
+
+def _same_release(tag: str, version: str) -> bool:
+    """Return whether a tag ("10.9.0") and a version ("10.9.0.34") are the same release."""
+    return within(version, "", tag) and within(tag, "", version)
+
+
+def _tensorrt_candidates(search: Search, trt: TensorRT) -> list[Candidate]:
+    cuda, found = search.preset.cuda, []
+    for version in sorted(search.catalog.tensorrt, key=key, reverse=True):
+        if search.same_line and major(version) != major(trt.version):
             continue
-        tar = next(
-            (
-                t
-                for t in release.tars
-                if t.cuda_from and within(minor(preset.cuda), t.cuda_from, t.cuda_to)
-            ),
-            next((t for t in release.tars if t.cuda == minor(preset.cuda)), None),
-        )
-        if tar is not None:
-            change = _take_source(
-                "tensorrt", release.version, tar.url, tar.file, tar.sha256, "tensorrt"
-            )
-            candidates.append(Candidate(release.version, change))
-    component.candidates = tuple(candidates)
-    if component.problem and candidates:  # the tags cannot be had, but the catalog knows newer ones
-        component.note, component.problem = component.problem, ""
-        component.newest = candidates[0].version
-    return component
+        tar = tensorrt.tar_for(search.catalog.tensorrt[version], cuda)
+        if key(version) > key(trt.version) and tar and tensorrt.supports_cuda(tar, cuda):
+            archive = Archive(tar.file, tar.url, tar.sha256)
+            found.append(Candidate(version, _set_source("tensorrt", version, archive)))
+    return found
 
 
-def _sources(
-    preset: Preset,
-    catalog: Catalog,
-    upstreams: Mapping[str, Upstream],
-    network: Network,
-    same_line: bool,
-) -> list[Component]:
-    """Every other source archive. opencv-contrib and OpenCV's own downloads go with OpenCV."""
+def _sources(search: Search) -> list[ItemUpdates]:
+    """Return the other sources; opencv-contrib and OpenCV's downloads belong to OpenCV."""
     found = []
-    for name, source in preset.sources.items():
+    for name, source in search.preset.sources.items():
         if name in ("tensorrt", "opencv-contrib") or name.startswith("opencv-cache-"):
             continue
-        component = Component(
-            name,
-            source.version or (preset.ffmpeg.version if name == "ffmpeg" and preset.ffmpeg else ""),
-        )
-        found.append(component)
+        options = search.preset.component(name)
+        current = source.version or (options.text("version") if options else "")
+        item = ItemUpdates(name=name, current=current)
+        found.append(item)
         if not source.urls:
-            component.newest = component.current
-            component.note = _(
-                "follows the base's APT sources or the index: ./deps_sync.sh --update"
-            )
+            item.newest = current
+            item.note = _("updated by ./deps_sync.sh --update from its APT source or Python index")
             continue
-        listed = _ask(component, upstreams, network)
-        newer = _newer(listed, component.current, 2, same_line)
+        newer = _newer(search, _releases(search, item), current)
         if name == "opencv":
-            component.candidates = _opencv(preset, catalog, upstreams, network, component, newer)
-        elif listed:
-            component.candidates = tuple(
-                Candidate(
-                    r.version,
-                    _take_release(name, r, upstreams[name], _known(catalog, name, r.version)),
-                )
+            item.candidates = _opencv_candidates(search, item, newer)
+        else:
+            item.candidates = tuple(
+                Candidate(r.version, _set_release(search, name, r, _known(search, name, r)))
                 for r in newer
             )
     return found
 
 
-def _known(catalog: Catalog, name: str, version: str) -> tuple[str, str, str] | None:
-    """(address, file, hash) that the catalog has for a release; None when it has none."""
-    archives = (
-        catalog.ffmpeg.get(version, ())
-        if name == "ffmpeg"
-        else catalog.headers[version].archives
-        if name == "nv-codec-headers" and version in catalog.headers
-        else ()
-    )
-    best = sorted(archives, key=lambda a: (not a.sha256, not a.file.endswith(".tar.xz")))
-    return (best[0].url, best[0].file, best[0].sha256) if best else None
+def _known(search: Search, name: str, release: Release) -> Archive | None:
+    """Return the catalog's best archive of a release of FFmpeg or nv-codec-headers, or None."""
+    archives: Sequence[Archive] = ()
+    if name == "ffmpeg":
+        archives = search.catalog.ffmpeg.get(release.version, ())
+    elif name == "nv-codec-headers" and release.version in search.catalog.headers:
+        archives = search.catalog.headers[release.version].archives
+    return min(archives, key=lambda a: (not a.sha256, not a.file.endswith(".tar.xz")), default=None)
 
 
-def _take_release(
-    name: str, release: Release, where: Upstream, known: tuple[str, str, str] | None
-) -> Callable[[Raw], None]:
-    url = where.archive.format(version=release.version, tag=release.tag)
-    last = url.rsplit("/", 1)[-1]
-    # Two archives called 4.12.0.tar.gz would be one file in artifacts/NAME/sources.
-    plain = last if last.startswith(name.split("-")[0]) else f"{name}-{release.version}.tar.gz"
-    address, file, sha256 = known or (url, plain, "")
-    part = name if name in ("ffmpeg", "opencv") else ""
-    return _take_source(name, release.version, address, file, sha256, part)
+def _set_release(search: Search, name: str, release: Release, known: Archive | None) -> Change:
+    """Return the change to a release, from the ``known`` archive or the upstream's address."""
+    if known:
+        return _set_source(name, release.version, known)
+    address = search.upstreams[name].archive
+    url = address.format(version=release.version, tag=release.tag)
+    file = url.rsplit("/", 1)[-1]
+    if not file.startswith(name.split("-")[0]):
+        # Two archives called 4.12.0.tar.gz would be one file in artifacts/NAME/sources.
+        file = f"{name}-{release.version}.tar.gz"
+    return _set_source(name, release.version, Archive(file, url))
 
 
-def _take_source(
-    name: str, version: str, url: str, file: str, sha256: str, part: str
-) -> Callable[[Raw], None]:
-    """Put another release into ``sources``, and its version into the preset's ``part``, "" for none.
+def _set_source(name: str, version: str, archive: Archive) -> Change:
+    """Return the change that puts an archive into ``sources`` and sets the component's version.
 
-    A hash that nobody published becomes null, and sync records what it sees first.
+    Without a published checksum, ``sync`` trusts the first download.
     """
 
     def apply(raw: Raw) -> None:
         source = raw["sources"][name]
-        source.update(urls=[url], version=version, sha256=sha256 or None)
+        source.update(urls=[archive.url], version=version, sha256=archive.sha256 or None)
         for stale in ("size", "folder", "trust"):
             source.pop(stale, None)
-        if not sha256:
+        if not archive.sha256:
             source["trust"] = "first-use"
-        if file and file != url.rsplit("/", 1)[-1]:
-            source["file"] = file
+        if archive.file != archive.url.rsplit("/", 1)[-1]:
+            source["file"] = archive.file
         else:
             source.pop("file", None)
-        if part and raw.get(part):
-            raw[part]["version"] = version
+        options = raw.get("tensorrt") if name == "tensorrt" else written_options(raw, name)
+        if options and "version" in options:
+            options["version"] = version
 
     return apply
 
 
-def _opencv(
-    preset: Preset,
-    catalog: Catalog,
-    upstreams: Mapping[str, Upstream],
-    network: Network,
-    component: Component,
-    newer: Sequence[Release],
+def _opencv_candidates(
+    search: Search, item: ItemUpdates, newer: Sequence[Release]
 ) -> tuple[Candidate, ...]:
-    """OpenCV releases that have their contrib, and whose configure-time downloads the catalog knows."""
+    """Return the OpenCV releases that have their contrib, and whose downloads the catalog knows."""
+    sources = search.preset.sources
+    with_contrib = "opencv-contrib" in sources
     contrib: dict[str, Release] = {}
-    if "opencv-contrib" in preset.sources and newer:
-        probe = Component("opencv-contrib", "")
-        contrib = {r.version: r for r in _ask(probe, upstreams, network)}
-        if probe.problem:
-            component.note = probe.problem
+    if with_contrib and newer:
+        contrib_item = ItemUpdates(name="opencv-contrib", current="")
+        contrib = {r.version: r for r in _releases(search, contrib_item)}
+        if contrib_item.problem:
+            item.note = contrib_item.problem
             return ()
-    caches = [name for name in preset.sources if name.startswith("opencv-cache-")]
+    downloads = [name for name in sources if name.startswith("opencv-cache-")]
     candidates = []
     for release in newer:
-        known = catalog.opencv.get(release.version)
-        steps = [
-            _take_release(
-                "opencv",
-                release,
-                upstreams["opencv"],
-                (known[0].url, known[0].file, known[0].sha256) if known else None,
-            )
-        ]
-        if "opencv-contrib" in preset.sources:
-            if release.version not in contrib:
-                component.note = _("{version} has no contrib yet", version=release.version)
-                continue
-            steps.append(
-                _take_release(
-                    "opencv-contrib",
-                    contrib[release.version],
-                    upstreams["opencv-contrib"],
-                    (known[1].url, known[1].file, known[1].sha256) if known else None,
-                )
-            )
-        if caches and known is None:
-            component.note = _(
-                "the catalog does not know what {version}'s configure step downloads",
-                version=release.version,
-            )
+        version = release.version
+        archive, contrib_archive = search.catalog.opencv.get(version, (None, None))
+        if with_contrib and version not in contrib:
+            item.note = _("opencv-contrib {version} is not published yet", version=version)
             continue
-        steps += [_take_download(name, release.version, catalog) for name in caches]
-        candidates.append(Candidate(release.version, _all(steps)))
+        if downloads and archive is None:
+            item.note = _("the catalog does not know the downloads of {version}", version=version)
+            continue
+        steps = [_set_release(search, "opencv", release, archive)]
+        if with_contrib:
+            steps.append(_set_release(search, "opencv-contrib", contrib[version], contrib_archive))
+        steps += [_set_download(name, version, search.catalog) for name in downloads]
+        candidates.append(Candidate(version, _in_order(steps)))
     return tuple(candidates)
 
 
-def _take_download(name: str, version: str, catalog: Catalog) -> Callable[[Raw], None]:
-    """The same download for another OpenCV: found by the file it stands for today."""
+def _set_download(name: str, version: str, catalog: Catalog) -> Change:
+    """Return the change of one of OpenCV's own downloads to that of another OpenCV."""
 
     def apply(raw: Raw) -> None:
-        urls = raw["sources"][name]["urls"]
-        now = next((d for d in catalog.downloads if d.url in urls), None)
-        stem = now.id if now else name.removeprefix("opencv-cache-").split("-")[0]
-        options = [d for d in catalog.downloads if version in d.opencv and d.id == stem]
-        same = [d for d in options if d.url in urls or (now is not None and d.file == now.file)]
-        then = next(iter(same or options), None)
-        if then is not None and then.url not in urls:
-            _take_source(name, "", then.url, then.file, then.sha256, "")(raw)
-            raw["sources"][name].pop("version", None)
+        source = raw["sources"][name]
+        now = next((d for d in catalog.downloads if d.url in source["urls"]), None)
+        id_ = now.id if now else name.removeprefix("opencv-cache-").split("-")[0]
+        options = [d for d in catalog.downloads if version in d.opencv and d.id == id_]
+        same = [d for d in options if d.url in source["urls"] or (now and d.file == now.file)]
+        new = next(iter(same or options), None)
+        if new is not None and new.url not in source["urls"]:
+            _set_source(name, "", Archive(new.file, new.url, new.sha256))(raw)
+            source.pop("version", None)
 
     return apply
 
 
-def _all(steps: Sequence[Callable[[Raw], None]]) -> Callable[[Raw], None]:
+def _in_order(steps: Sequence[Change]) -> Change:
     def apply(raw: Raw) -> None:
         for step in steps:
             step(raw)

@@ -1,1 +1,1 @@
-"""The questions of the build driver as pure functions: what may be chosen, and the preset that choices make."""
+"""Offer versions that fit together, and make a preset of the user's choices."""

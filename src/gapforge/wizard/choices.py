@@ -1,4 +1,4 @@
-"""What each question offers: only what still fits the answers so far. Pure functions; no terminal."""
+"""List the answers that each question offers: only those that fit the previous answers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
-from gapforge.compat.catalog import Catalog, CudaImage, TensorRTRelease, TorchRelease
-from gapforge.compat.rules import python_problems, torch_builds_for
+from gapforge.compat.catalog import Catalog, CudaImage, TorchRelease
+from gapforge.compat.torch import builds_for, check_python
 from gapforge.compat.versions import key, minor, within
 from gapforge.model.preset import TARGET_OS
-from gapforge.store.known_sizes import Held, Holdings
+from gapforge.store.known_sizes import DownloadSize, KnownSizes
 
 NONE = "none"
 PLAIN_BASE = "ubuntu:22.04"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Answers, by flag or at the prompt; None is "not said".
+    """The user's answers, by flag or at the prompt; None for a question that is not answered.
 
-    ``base`` is an image reference, ``torch`` and ``tensorrt`` a version or "none", ``type`` "runtime" or "dev".
+    ``base`` is an image reference, ``torch`` and ``tensorrt`` a version or "none", ``type``
+    "runtime" or "dev".
     """
 
     preset: str | None = None
@@ -32,8 +33,8 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Option:
-    """One line of a question: ``value`` is the answer, the rest is shown. One option of a list is ``default``."""
+class MenuItem:
+    """One answer that a question offers. One item of each menu is the default."""
 
     value: str
     label: str
@@ -43,7 +44,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Base:
-    """What the chosen base image brings. ``cuda`` and ``cudnn`` are "" for a base without."""
+    """A pair of base images and their ``cuda`` and ``cudnn`` versions, "" for none."""
 
     builder: str
     runtime: str
@@ -51,164 +52,132 @@ class Base:
     cudnn: str
 
 
-def base_of(reference: str, catalog: Catalog) -> Base | None:
-    """The base that ``reference`` names: a tag of the catalog, "ubuntu:22.04", or a CUDA version ("12.4");
-    None for an image that the catalog does not know."""
+def find_base(reference: str, catalog: Catalog) -> Base | None:
+    """Return the base images for a tag, a CUDA version or "ubuntu:22.04"; None if unknown."""
     if reference in (PLAIN_BASE, "cpu", NONE):
         return Base(PLAIN_BASE, PLAIN_BASE, "", "")
-    image = catalog.image(reference)
-    if image is None:
-        same = [i for i in catalog.images if reference in (i.cuda, minor(i.cuda))]
-        image = max(same, key=lambda i: key(i.cuda), default=None)
+    same_cuda = [i for i in catalog.images if reference in (i.cuda, minor(i.cuda))]
+    newest = max(same_cuda, key=lambda i: key(i.cuda), default=None)
+    image = catalog.image(reference) or newest
     if image is None:
         return None
     cudnn = minor(image.cudnn) if image.cudnn else image.cudnn_major
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-def base_options(catalog: Catalog, holdings: Holdings | None = None) -> list[Option]:
-    """One base image for each CUDA, newest first, and one without; default: the newest that OpenCV is confirmed with.
+def base_menu(catalog: Catalog, holdings: KnownSizes | None = None) -> list[MenuItem]:
+    """Return the newest image of each CUDA series, newest first, and one without CUDA.
 
-    ``holdings`` adds to every option of every question what it would add to download, where that is known.
+    The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here
+    and in the other menus, the size that it would add to the download, if known.
     """
-    newest: dict[str, CudaImage] = {}
-    for image in catalog.images:
-        known = newest.get(minor(image.cuda))
-        if known is None or key(image.cuda) > key(known.cuda):
-            newest[minor(image.cuda)] = image
-    images = sorted(newest.values(), key=lambda i: key(i.cuda), reverse=True)
-    first, last = catalog.opencv_confirmed
-    default = next(
-        (i for i in images if within(minor(i.cuda), first, last)), images[0] if images else None
-    )
-    options = []
+    by_series: dict[str, CudaImage] = {}
+    for image in sorted(catalog.images, key=lambda i: key(i.cuda), reverse=True):
+        by_series.setdefault(minor(image.cuda), image)
+    images = list(by_series.values())
+    confirmed = (i for i in images if within(minor(i.cuda), *catalog.opencv_confirmed))
+    default = next(confirmed, images[0] if images else None)
+    menu = []
     for image in images:
-        note = [f"cuDNN {image.cudnn or image.cudnn_major}"]
-        if least := catalog.minor_drivers.get(image.cuda.split(".")[0]):
-            note.append(_("driver {least} or newer", least=least))
-        if not catalog.opencv_for(image.cuda):
-            note.append(_("not confirmed with OpenCV"))
-        note.append(holdings.image(image.builder, image.runtime).note if holdings else "")
-        options.append(Option(image.builder, f"CUDA {image.cuda}", _listed(note), image is default))
-    note = [PLAIN_BASE, holdings.image(PLAIN_BASE).note if holdings else ""]
-    options.append(Option(PLAIN_BASE, _("no CUDA"), _listed(note), not options))
-    return options
+        lowest = catalog.lowest_driver(image.cuda)
+        notes = [
+            f"cuDNN {image.cudnn or image.cudnn_major}",
+            _("driver {lowest} or newer", lowest=lowest) if lowest else "",
+            "" if catalog.opencv_for(image.cuda) else _("not confirmed with OpenCV"),
+            holdings.image(image.builder, image.runtime).note if holdings else "",
+        ]
+        menu.append(MenuItem(image.builder, f"CUDA {image.cuda}", _joined(notes), image is default))
+    notes = [PLAIN_BASE, holdings.image(PLAIN_BASE).note if holdings else ""]
+    return [*menu, MenuItem(PLAIN_BASE, _("no CUDA"), _joined(notes), not menu)]
 
 
-def python_options(base: Base, catalog: Catalog) -> list[Option]:
-    """The Pythons of the target that some PyTorch goes with; default: the newest without a reservation."""
-    found = sorted(catalog.ubuntu_pythons, key=key, reverse=True)
-    served = [p for p in found if torch_releases(base, p, catalog)] or found
-    calm = [p for p in served if not python_problems(p, TARGET_OS, False, catalog)]
-    default = (calm or served or [""])[0]
-    options = []
-    for python in served:
-        notes = [p.text for p in python_problems(python, TARGET_OS, False, catalog)]
-        options.append(Option(python, f"Python {python}", "; ".join(notes), python == default))
-    return options
+def python_menu(base: Base, catalog: Catalog) -> list[MenuItem]:
+    """Return the Pythons that have a PyTorch; the default is the newest without a finding."""
+    known = sorted(catalog.ubuntu_pythons, key=key, reverse=True)
+    offered = [p for p in known if torch_releases(base, p, catalog)] or known
+    notes = {p: [f.text for f in check_python(p, TARGET_OS, False, catalog)] for p in offered}
+    default = next((p for p in offered if not notes[p]), offered[0] if offered else "")
+    return [MenuItem(p, f"Python {p}", "; ".join(notes[p]), p == default) for p in offered]
 
 
 def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[TorchRelease, str]]:
-    """Releases with a build for this base and wheels for this Python, newest first, each with its best build."""
+    """Return the PyTorch releases for a base image, newest first, each with its best build."""
     found = []
     for release in catalog.torch.values():
-        builds = torch_builds_for(release, base.cuda)
+        builds = builds_for(release, base.cuda)
         if builds and python in release.pythons:
             found.append((release, builds[0]))
     return sorted(found, key=lambda pair: key(pair[0].torch), reverse=True)
 
 
-def torch_options(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
-) -> list[Option]:
-    """The newest patch of each PyTorch series that fits, newest first, and none; default: the newest."""
-    options: list[Option] = []
-    seen: set[str] = set()
+def torch_menu(
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
+) -> list[MenuItem]:
+    """Return the newest release of each PyTorch series (default: the newest of all), and none."""
+    menu: dict[str, MenuItem] = {}
     for release, build in torch_releases(base, python, catalog):
-        if minor(release.torch) in seen:
+        if minor(release.torch) in menu:
             continue
-        seen.add(minor(release.torch))
-        parts = [build, f"torchvision {release.torchvision}"]
-        parts.append(
-            f"torchaudio {release.torchaudio}" if release.torchaudio else _("no torchaudio")
-        )
-        parts.append(_torch_held(release, build, holdings).note if holdings else "")
-        options.append(
-            Option(release.torch, f"PyTorch {release.torch}", _listed(parts), not options)
-        )
-    return [*options, Option(NONE, _("without PyTorch"), "", not options)]
+        audio = release.torchaudio
+        notes = [
+            build,
+            f"torchvision {release.torchvision}",
+            f"torchaudio {audio}" if audio else _("no torchaudio"),
+            _held_wheels(release, build, holdings).note if holdings else "",
+        ]
+        label = f"PyTorch {release.torch}"
+        menu[minor(release.torch)] = MenuItem(release.torch, label, _joined(notes), not menu)
+    return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-def _torch_held(release: TorchRelease, build: str, holdings: Holdings) -> Held:
-    """The three wheels under their names in PyTorch's index, else in the default one."""
-    trio = {
-        "torch": release.torch,
-        "torchvision": release.torchvision,
-        "torchaudio": release.torchaudio,
-    }
-    held = holdings.packages(
-        *((name, f"{version}+{build}") for name, version in trio.items() if version)
-    )
+def _held_wheels(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
+    """Return what is held of a release's wheels, from PyTorch's index or the default one."""
+    held = holdings.packages(*release.packages(build).items())
     if held.size is None and build == release.default_build:
-        return holdings.packages(*((name, version) for name, version in trio.items() if version))
+        return holdings.packages(*release.packages().items())
     return held
 
 
-def tensorrt_options(
-    base: Base, python: str, catalog: Catalog, holdings: Holdings | None = None
-) -> list[Option]:
-    """The TensorRT releases that fit, newest first, and none; default: the newest whose range is published.
+def tensorrt_menu(
+    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
+) -> list[MenuItem]:
+    """Return the TensorRT releases that fit, newest first, and none.
 
-    A build for a newer CUDA than the base's is offered only where NVIDIA published that it serves.
+    The default is the newest confirmed one with a published checksum. A build for a newer CUDA than
+    the base image's is offered only if NVIDIA documents that it supports it.
     """
-    releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog) if base.cuda else []
-    sure = (
-        [
-            r
-            for r in tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, sure=True)
-            if _hash(r, base.cuda)
-        ]
-        if base.cuda
-        else []
-    )
-    default = sure[0].version if sure else NONE
-    options = []
+    releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog)
+    confirmed = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, confirmed=True)
+    default = ""
+    menu = []
     for release in releases:
         tar = tensorrt.tar_for(release, base.cuda)
-        assert tar is not None  # releases_for gives only those with a tar
-        if tensorrt.fit(tar, base.cuda) != "yes" and key(tar.cuda) > key(base.cuda):
+        assert tar is not None  # releases_for returns only releases with a tar file
+        supported = tensorrt.supports_cuda(tar, base.cuda)
+        if not supported and key(tar.cuda) > key(base.cuda):
             continue
-        note = [_("built for CUDA {cuda}", cuda=tar.cuda)]
-        if tensorrt.fit(tar, base.cuda) != "yes":
-            note.append(_("not confirmed with this CUDA"))
-        if release.pythons and release.binds(python) is None:
-            note.append(_("its binding for Python {python} not confirmed", python=python))
-        note.append(holdings.file(tar.sha256, tar.size).note if holdings else "")
-        if not tar.sha256:
-            note.append(_("no published hash"))
-        options.append(
-            Option(
-                release.version,
-                f"TensorRT {release.version}",
-                _listed(note),
-                release.version == default,
-            )
-        )
-    return [*options, Option(NONE, _("without TensorRT"), "", default == NONE)]
+        if not default and tar.sha256 and release in confirmed:
+            default = release.version
+        binding_unknown = release.pythons and release.has_binding(python) is None
+        notes = [
+            _("built for CUDA {cuda}", cuda=tar.cuda),
+            "" if supported else _("not confirmed with this CUDA"),
+            _("Python {python} not confirmed", python=python) if binding_unknown else "",
+            holdings.file(tar.sha256, tar.size).note if holdings else "",
+            "" if tar.sha256 else _("no published checksum"),
+        ]
+        label, is_default = f"TensorRT {release.version}", release.version == default
+        menu.append(MenuItem(release.version, label, _joined(notes), is_default))
+    return [*menu, MenuItem(NONE, _("without TensorRT"), "", not default)]
 
 
-def type_options() -> list[Option]:
-    """Runtime (default) or dev."""
+def type_menu() -> list[MenuItem]:
+    """Return the two images: runtime (the default) and dev."""
     return [
-        Option("runtime", "Runtime", _("for deployment: no compiler, no headers"), True),
-        Option("dev", "Dev", _("for development: tools, headers and sources"), False),
+        MenuItem("runtime", "Runtime", _("for deployment: no compiler, no headers"), True),
+        MenuItem("dev", "Dev", _("for development: tools, headers and sources"), False),
     ]
 
 
-def _listed(notes: list[str]) -> str:
+def _joined(notes: list[str]) -> str:
     return ", ".join(note for note in notes if note)
-
-
-def _hash(release: TensorRTRelease, cuda: str) -> str:
-    tar = tensorrt.tar_for(release, cuda)
-    return tar.sha256 if tar else ""

@@ -1,9 +1,10 @@
-"""From choices to a preset: the nearest preset as template, with what was chosen put in. Refuses contradictions."""
+"""Make a preset of the user's choices: the nearest preset with the chosen versions."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,14 +15,18 @@ from gapforge.base.files import write_text
 from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
 from gapforge.compat import catalog as catalogs
-from gapforge.compat import tensorrt
+from gapforge.compat import opencv, tensorrt
 from gapforge.compat.catalog import Archive, Catalog
-from gapforge.compat.findings import Problem, nearest_version
-from gapforge.compat.rules import check_preset, torch_builds_for
+from gapforge.compat.findings import Finding, nearest_version
+from gapforge.compat.rules import check_preset
+from gapforge.compat.torch import builds_for, cuda_build
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model import preset as presets
+from gapforge.model import preset_text
+from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.wizard.choices import NONE, Choices, base_of
+from gapforge.wizard.choices import NONE, Choices, find_base
 
 _NV_OPTIONS = (
     "--enable-ffnvcodec",
@@ -35,11 +40,14 @@ _NV_OPTIONS = (
 
 
 def apply_overrides(
-    preset_raw: Mapping[str, Any], choices: Choices, catalog: Catalog
+    preset_raw: Mapping[str, Any],
+    choices: Choices,
+    catalog: Catalog,
+    components: tuple[Component, ...] | None,
 ) -> dict[str, Any]:
-    """The raw preset with base, Python, PyTorch and TensorRT as chosen; what was not chosen stays.
+    """Return the raw preset with the chosen base image, Python, PyTorch and TensorRT.
 
-    Raises CompatibilityError, with every reason and what works instead, when the result cannot work.
+    Raise CompatibilityError, with every reason and suggestion, if the result cannot work.
     """
     raw: dict[str, Any] = copy.deepcopy(dict(preset_raw))
     if choices.base is not None:
@@ -54,52 +62,54 @@ def apply_overrides(
         _set_tensorrt(raw, choices.tensorrt, catalog)
     elif choices.base is not None and raw.get("tensorrt"):
         _set_tensorrt(raw, raw["tensorrt"]["version"], catalog)
-    faults = presets.faults_of(raw, _("choices"))
+    faults = presets.faults_of(raw, _("choices"), components)
     if faults:
         raise PresetError(_("these choices make no valid preset"), faults=faults)
-    problems = [p for p in check_preset(presets.parse(raw), catalog) if p.severity == "error"]
-    if problems:
-        raise refusal(problems)
+    errors = [
+        f for f in check_preset(presets.parse(raw, components), catalog) if f.severity == "error"
+    ]
+    if errors:
+        raise _incompatible(errors)
     return raw
 
 
-def refusal(problems: Sequence[Problem]) -> CompatibilityError:
-    """The error for combinations that cannot work, each with its reason."""
+def _incompatible(findings: Sequence[Finding]) -> CompatibilityError:
+    several = len(findings) > 1
     return CompatibilityError(
-        problems[0].text if len(problems) == 1 else _("the chosen versions cannot work together"),
-        faults=[Fault(p.path, p.text) for p in problems] if len(problems) > 1 else [],
+        _("the chosen versions are not compatible") if several else findings[0].text,
+        faults=[Fault(f.path, f.text) for f in findings] if several else [],
         hint=_("choose the versions named above and run the command again"),
     )
 
 
-def warnings_of(raw: Mapping[str, Any], catalog: Catalog) -> list[str]:
-    """What is unknown or has a price, in the reader's language."""
-    return [p.text for p in check_preset(presets.parse(raw), catalog) if p.severity == "warning"]
+def warnings_of(preset: Preset, catalog: Catalog) -> list[str]:
+    """Return the texts of the warnings about a preset, in the reader's language."""
+    return [f.text for f in check_preset(preset, catalog) if f.severity == "warning"]
 
 
 def template_for(base: str, project: Project, catalog: Catalog, torch: str = "") -> Preset:
-    """The shipped preset nearest to a base image: same CUDA, else the next older, else any with (or without) CUDA.
+    """Return the preset nearest to a base image: the same CUDA, else the next older, else any.
 
-    Of several with the same CUDA it is the one with this ``torch`` ("2.1.2"), else the one with the newest.
+    It has CUDA exactly if the base image has. Of several with the same CUDA it is the one with this
+    ``torch`` ("2.1.2"), else the one with the newest. Raise PresetError if there is none.
     """
-    chosen = base_of(base, catalog)
+    chosen = find_base(base, catalog)
     cuda = chosen.cuda if chosen else ""
-    known = [p for p in _readable(project) if not p.practice and bool(p.cuda) == bool(cuda)]
+    known = [p for p in _valid_presets(project) if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
         raise PresetError(
-            _("there is no preset to start from"), hint=_("restore presets/ from the release")
+            _("there is no preset to use as a template"),
+            hint=_("restore presets/ from the release"),
         )
 
-    def distance(preset: Preset) -> tuple[bool, int, tuple[int, ...], bool, tuple[int, ...], str]:
+    def distance(preset: Preset) -> tuple[bool, bool, tuple[int, ...], bool, tuple[int, ...], str]:
         own = key(public(preset.pytorch.torch)) if preset.pytorch else ()
         newer = key(preset.cuda) > key(cuda)
-        order = tuple(n if newer else -n for n in key(preset.cuda))
-        other = own[:2] != key(torch)[:2]
         return (
             newer,
-            int(major(preset.cuda) != major(cuda)),
-            order,
-            other,
+            major(preset.cuda) != major(cuda),
+            tuple(n if newer else -n for n in key(preset.cuda)),
+            own[:2] != key(torch)[:2],
             tuple(-n for n in own),
             preset.name,
         )
@@ -108,7 +118,7 @@ def template_for(base: str, project: Project, catalog: Catalog, torch: str = "")
 
 
 def name_for(raw: Mapping[str, Any]) -> str:
-    """``OS-cudaX.Y-torchX.Y`` of a raw preset, without a number at the end."""
+    """Return the name ``OS-cudaX.Y-torchX.Y`` for a raw preset, without a number at the end."""
     os = raw["os"]["id"] + raw["os"]["version"]
     cuda = f"cuda{minor(raw['cuda'])}" if raw.get("cuda") else "cpu"
     torch = f"torch{minor(public(raw['pytorch']['torch']))}" if raw.get("pytorch") else "notorch"
@@ -118,68 +128,34 @@ def name_for(raw: Mapping[str, Any]) -> str:
 def preset_for(
     project: Project, base: Preset, choices: Choices, *, write: bool, catalog: Catalog | None = None
 ) -> tuple[Preset, str | None]:
-    """The preset that ``choices`` make of ``base``, and the new file's path relative to the project.
+    """Return the preset that ``choices`` make of ``base``, and the path of its new file.
 
-    The path is None when nothing changes or a preset of this content exists already. With ``write`` False
-    nothing is written. Raises CompatibilityError for contradictions.
+    The path is None if nothing changes or a preset with this content exists. The file is written
+    only if ``write``. Raise CompatibilityError if the choices are not compatible.
     """
-    raw = apply_overrides(base.raw, choices, catalog or catalogs.load(project.catalog))
-    if _content(raw) == _content(base.raw):
-        return base, None
-    stem = name_for(raw)
-    taken = {p.name: p for p in _readable(project)}
-    for preset in taken.values():
+    catalog = catalog or catalogs.load(project.catalog)
+    raw = apply_overrides(base.raw, choices, catalog, base.described)
+    existing = _valid_presets(project)
+    for preset in (base, *existing):
         if _content(preset.raw) == _content(raw):
             return preset, None
-    number = 1
-    while (name := stem if number == 1 else f"{stem}-{number}") in taken or project.preset_file(
-        name
-    ).exists():
-        number += 1
+    stem, taken = name_for(raw), {p.name for p in existing}
+    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
     raw["summary"] = _summary(raw)
-    made = presets.parse(raw)
+    made = presets.parse(raw, base.described)
     if write:
-        write_text(project.preset_file(name), render(raw))
+        write_text(project.preset_file(name), preset_text.render(raw))
     return made, f"presets/{name}.json"
 
 
-def render(raw: Mapping[str, Any]) -> str:
-    """The preset file's text: keys in their usual order, short lists and objects on one line, as people write it."""
-    return _pretty(raw, "") + "\n"
-
-
-def _pretty(value: Any, indent: str) -> str:
-    plain = json.dumps(value, ensure_ascii=False)
-    members = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    flat = all(not isinstance(member, dict | list) for member in members)
-    if not members or (flat and indent and len(indent + plain) <= 100):
-        return plain
-    inner = indent + "  "
-    if isinstance(value, dict):
-        rows = [
-            f"{inner}{json.dumps(k, ensure_ascii=False)}: {_pretty(v, inner)}"
-            for k, v in value.items()
-        ]
-        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
-    rows = [""]
-    for member in (_pretty(m, inner) for m in value):  # words fill the line, objects have one each
-        if rows[-1] and (not flat or len(rows[-1] + member) > 110):
-            rows.append("")
-        rows[-1] += (" " if rows[-1] else inner) + member + ","
-    return "[\n" + "\n".join(rows).rstrip(",") + "\n" + indent + "]"
-
-
-def _readable(project: Project) -> list[Preset]:
-    """Every preset that has no fault; ``check`` reports the others."""
+def _valid_presets(project: Project) -> list[Preset]:
+    """Return every preset without faults; ``check`` reports the others."""
     found = []
     for name in presets.names(project.presets):
-        try:
+        with contextlib.suppress(PresetError):
             found.append(presets.load(project.preset_file(name)))
-        except PresetError:
-            continue
     return found
 
 
@@ -189,94 +165,69 @@ def _content(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _summary(raw: Mapping[str, Any]) -> dict[str, str]:
     trt, torch = raw.get("tensorrt"), raw.get("pytorch")
-    parts = [
+    parts = (
         f"CUDA {raw['cuda']}" if raw.get("cuda") else "CPU",
         f"Python {raw['python']['version']}",
-    ]
-    parts += [f"PyTorch {torch['torch']}"] if torch else []
-    parts += [f"TensorRT {trt['version']}"] if trt else []
-    listed = ", ".join(parts)
+        f"PyTorch {torch['torch']}" if torch else "",
+        f"TensorRT {trt['version']}" if trt else "",
+    )
+    listed = ", ".join(filter(None, parts))
     return in_both_languages(N_("Chosen by hand: {listed}"), listed=listed)
 
 
 def _set_base(raw: dict[str, Any], reference: str, catalog: Catalog) -> None:
-    base = base_of(reference, catalog)
-    if base is None:  # an image of the site's own: it is taken for what the preset says
+    base = find_base(reference, catalog)
+    if base is None:  # an unknown image, which is assumed to have the preset's CUDA and cuDNN
         raw["base"] = {"builder": {"image": reference}, "runtime": {"image": reference}}
         return
     raw["base"] = {"builder": {"image": base.builder}, "runtime": {"image": base.runtime}}
-    same = (raw.get("cuda") or "") == base.cuda and major(raw.get("cudnn") or "") == major(
-        base.cudnn
-    )
+    before = (raw.get("cuda") or "", major(raw.get("cudnn") or ""))
     raw["cuda"], raw["cudnn"] = base.cuda or None, base.cudnn or None
-    opencv = raw.get("opencv")
+    options = presets.written_options(raw, "opencv")
     if not base.cuda:
-        _without_cuda(raw)
-    elif opencv and opencv.get("cuda") and not same:
-        opencv["architectures"] = list(catalog.suggested_architectures(base.cuda)) or opencv.get(
-            "architectures", []
-        )
-        _fit_opencv(raw, catalog)
+        _remove_cuda(raw)
+    elif options and options.get("cuda") and before != (base.cuda, major(base.cudnn)):
+        suggested = list(catalog.suggested_architectures(base.cuda))
+        options["architectures"] = suggested or options.get("architectures", [])
+        _update_opencv(raw, options, catalog)
 
 
-def _without_cuda(raw: dict[str, Any]) -> None:
-    """Take out what only a GPU uses: NVENC, CUDA modules, and their sources."""
-    if ffmpeg := raw.get("ffmpeg"):
+def _remove_cuda(raw: dict[str, Any]) -> None:
+    """Remove what only a GPU uses: NVENC, CUDA modules, and their sources."""
+    if ffmpeg := presets.written_options(raw, "ffmpeg"):
         ffmpeg["configure"] = [o for o in ffmpeg.get("configure", []) if o not in _NV_OPTIONS]
     for source in ("nv-codec-headers", "opencv-cache-nvidia_optical_flow"):
         raw["sources"].pop(source, None)
-    if opencv := raw.get("opencv"):
-        opencv["cuda"] = opencv["dnn"] = False
-        opencv.pop("architectures", None)
-        if "modules" in opencv:
-            opencv["modules"] = [
-                m for m in opencv["modules"] if not m.startswith("cuda") and m != "cudev"
-            ]
+    if options := presets.written_options(raw, "opencv"):
+        options["cuda"] = options["dnn"] = False
+        options.pop("architectures", None)
+        if modules := options.get("modules"):
+            options["modules"] = [m for m in modules if not m.startswith(("cuda", "cudev"))]
 
 
-def _fit_opencv(raw: dict[str, Any], catalog: Catalog) -> None:
-    """Move OpenCV to the oldest release that builds with this CUDA and cuDNN, when the template's own does not."""
-    opencv = raw["opencv"]
-    cuda, cudnn, dnn = raw["cuda"], raw.get("cudnn") or "", opencv.get("dnn", False)
-    needs = [
-        n.opencv
-        for n in catalog.opencv_needs
-        if key(cuda) >= key(n.cuda) and (dnn or not n.dnn_only)
-    ]
-    needs += [
-        version
-        for start, version in catalog.opencv_cudnn
-        if dnn and cudnn and key(cudnn) >= key(start)
-    ]
-    needs += [known] if (known := catalog.opencv_for(cuda)) else []
-    least = max(needs, key=key, default="")
-    if not least or key(opencv["version"]) >= key(least) or least not in catalog.opencv:
+def _update_opencv(raw: dict[str, Any], options: dict[str, Any], catalog: Catalog) -> None:
+    """Replace an OpenCV that is too old for the CUDA and cuDNN by the oldest that is not."""
+    sources, old, dnn = raw["sources"], options["version"], options.get("dnn", False)
+    new = opencv.oldest_for(raw["cuda"], raw.get("cudnn") or "", dnn, catalog)
+    if key(old) >= key(new) or new not in catalog.opencv:
         return
-    old_version = opencv["version"]
-    opencv["version"] = least
-    for source, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[least], strict=True):
-        if source in raw["sources"]:
-            raw["sources"][source] = {
-                **_archive(archive),
-                "version": least,
-                **_kept(raw["sources"][source]),
-            }
+    options["version"] = new
+    for name, archive in zip(("opencv", "opencv-contrib"), catalog.opencv[new], strict=True):
+        if name in sources:
+            sources[name] = {**_source(archive), "version": new, **_kept(sources[name])}
     for download in catalog.downloads:
         name = f"opencv-cache-{download.id}"
-        if (
-            name in raw["sources"]
-            and least in download.opencv
-            and old_version not in download.opencv
-        ):
+        if name in sources and new in download.opencv and old not in download.opencv:
             archive = Archive(download.file, download.url, download.sha256)
-            raw["sources"][name] = {**_archive(archive), **_kept(raw["sources"][name])}
+            sources[name] = {**_source(archive), **_kept(sources[name])}
 
 
 def _kept(source: Mapping[str, Any]) -> dict[str, Any]:
     return {k: source[k] for k in ("licence", "homepage") if k in source}
 
 
-def _archive(archive: Archive) -> dict[str, Any]:
+def _source(archive: Archive) -> dict[str, Any]:
+    """Return the part of a raw preset's source that describes an archive."""
     result: dict[str, Any] = {"urls": [archive.url], "sha256": archive.sha256 or None}
     if not archive.sha256:
         result["trust"] = "first-use"
@@ -286,13 +237,11 @@ def _archive(archive: Archive) -> dict[str, Any]:
 
 
 def _set_python(raw: dict[str, Any], python: str) -> None:
-    old = raw["python"]["version"]
+    old = re.escape(raw["python"]["version"])
     raw["python"]["version"] = python
-    pattern = re.compile(rf"^(lib)?python{re.escape(old)}(?=$|[-=])")
-    for role in ("builder", "runtime"):
-        renamed = [
-            pattern.sub(lambda m: f"{m.group(1) or ''}python{python}", p) for p in raw["apt"][role]
-        ]
+    pattern = re.compile(rf"^(lib)?python{old}(?=$|[-=])")
+    for role in ROLES:
+        renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in raw["apt"][role]]
         raw["apt"][role] = list(dict.fromkeys(renamed))
 
 
@@ -300,78 +249,77 @@ def _set_torch(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     if wanted == NONE:
         raw["pytorch"] = None
         return
-    cuda, python, asked = raw.get("cuda") or "", raw["python"]["version"], public(wanted)
-    matching = [r for v, r in catalog.torch.items() if v == asked or v.startswith(asked + ".")]
-    fitting = [r for r in matching if torch_builds_for(r, cuda) and python in r.pythons] or matching
+    cuda, python, version = raw.get("cuda") or "", raw["python"]["version"], public(wanted)
+    matching = [r for v, r in catalog.torch.items() if f"{v}.".startswith(f"{version}.")]
+    fitting = [r for r in matching if builds_for(r, cuda) and python in r.pythons] or matching
     release = max(fitting, key=lambda r: key(r.torch), default=None)
     if release is None:
-        # Newer than the catalog: its companions are unknown, so the resolver picks none and check warns.
-        build = local(wanted) or (f"cu{minor(cuda).replace('.', '')}" if cuda else "cpu")
-        raw["pytorch"] = {
-            "torch": f"{asked}+{build}",
-            "index": catalog.torch_index.format(build=build),
-        }
+        # Newer than the catalog: its companions are unknown, so they are left out and check warns.
+        build = local(wanted) or cuda_build(cuda)
+        index = catalog.torch_index.format(build=build)
+        raw["pytorch"] = {"torch": f"{version}+{build}", "index": index}
         return
-    builds = torch_builds_for(release, cuda)
+    builds = builds_for(release, cuda)
     build = local(wanted) or (builds[0] if builds else release.default_build)
-    old = raw.get("pytorch") or {}
-    by_default = (
-        old.get("index") == "default" and build == release.default_build and not local(wanted)
-    )
-    suffix = "" if by_default else f"+{build}"
-    raw["pytorch"] = {"torch": release.torch + suffix, "torchvision": release.torchvision + suffix}
-    if release.torchaudio:
-        raw["pytorch"]["torchaudio"] = release.torchaudio + suffix
-    raw["pytorch"]["index"] = "default" if by_default else catalog.torch_index.format(build=build)
+    uses_default_index = (raw.get("pytorch") or {}).get("index") == "default"
+    if uses_default_index and build == release.default_build and not local(wanted):
+        raw["pytorch"] = {**release.packages(), "index": "default"}
+    else:
+        index = catalog.torch_index.format(build=build)
+        raw["pytorch"] = {**release.packages(build), "index": index}
 
 
 def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
-    had = raw.get("tensorrt") or {}
-    old = raw["sources"].pop("tensorrt", {})
+    old, old_source = raw.get("tensorrt") or {}, raw["sources"].pop("tensorrt", {})
     raw["tensorrt"] = None
     if wanted == NONE:
         return
     cuda, cudnn = raw.get("cuda") or "", raw.get("cudnn") or ""
-    matching = [r for v, r in catalog.tensorrt.items() if v == wanted or v.startswith(wanted + ".")]
+    matching = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{wanted}.")]
     fitting = {r.version for r in tensorrt.releases_for(cuda, cudnn, "", catalog)}
     release = max(matching, key=lambda r: (r.version in fitting, key(r.version)), default=None)
     if release is None:
-        near = nearest_version(wanted, fitting)
-        raise CompatibilityError(
-            _("the catalog does not know where TensorRT {wanted} is", wanted=wanted)
-            + (_("; with CUDA {cuda} take {near}", cuda=cuda, near=near) if near else ""),
-            hint=_("or write tensorrt and sources.tensorrt into a preset by hand"),
-        )
-    if cuda and tensorrt.tar_for(release, cuda) and not tensorrt.paired(release.version, cuda):
-        raise refusal([tensorrt.unpaired(release.version, presets.parse(raw), catalog)])
-    tar = (
-        tensorrt.tar_for(release, cuda) or release.tars[-1]
-    )  # one that does not fit is refused with its reason
+        raise _unknown_tensorrt(wanted, cuda, nearest_version(wanted, fitting))
+    fitting_tar = tensorrt.tar_for(release, cuda)
+    if fitting_tar and not tensorrt.is_recommended(release.version, cuda):
+        finding = tensorrt.not_recommended(release.version, presets.parse(raw), catalog)
+        raise _incompatible([finding])
+    tar = fitting_tar or release.tars[-1]  # check_preset then reports that it does not fit
     source = {
-        **_archive(Archive(tar.file, tar.url, tar.sha256)),
+        **_source(Archive(tar.file, tar.url, tar.sha256)),
         "version": release.version,
-        "licence": old.get("licence", "LicenseRef-NVIDIA-TensorRT-SLA"),
-        "homepage": old.get("homepage", "https://developer.nvidia.com/tensorrt"),
-        "gated": old.get(
-            "gated",
-            "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
-            " with a browser, accept the licence and download this file",
-        ),
+        "licence": "LicenseRef-NVIDIA-TensorRT-SLA",
+        "homepage": "https://developer.nvidia.com/tensorrt",
+        "gated": "NVIDIA may answer with a login page: sign in at developer.nvidia.com/tensorrt"
+        " with a browser, accept the licence and download this file",
     }
+    source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
     if tar.size:
         source["size"] = tar.size
     if tar.file.endswith(".zst") and "zstd" not in raw["apt"]["builder"]:
         raw["apt"]["builder"].append("zstd")
     raw["sources"]["tensorrt"] = source
-    raw["tensorrt"] = {"version": release.version, "form": "tar", "python": had.get("python", True)}
+    raw["tensorrt"] = {"version": release.version, "form": "tar", "python": old.get("python", True)}
+
+
+def _unknown_tensorrt(wanted: str, cuda: str, near: str) -> CompatibilityError:
+    hint = _("specify tensorrt and sources.tensorrt in a preset by hand")
+    if near:
+        hint = _(
+            "use TensorRT {near} with CUDA {cuda}, or specify tensorrt and sources.tensorrt in a "
+            "preset by hand",
+            near=near,
+            cuda=cuda,
+        )
+    message = _("TensorRT {version} is not in the catalog", version=wanted)
+    return CompatibilityError(message, hint=hint)
 
 
 def complete(
     project: Project, choices: Choices, catalog: Catalog, *, write: bool
 ) -> tuple[Preset, str | None]:
-    """The preset that answers to all manual questions make, from the nearest shipped preset as template."""
+    """Return the preset for the answers to all manual questions, and its path."""
     assert choices.base is not None
     template = template_for(choices.base, project, catalog, choices.torch or "")
-    return preset_for(
-        project, template, replace(choices, preset=None), write=write, catalog=catalog
-    )
+    choices = replace(choices, preset=None)
+    return preset_for(project, template, choices, write=write, catalog=catalog)

@@ -1,4 +1,4 @@
-"""Errors: one exit code for each cause, and a message that says where, what and what next."""
+"""Every cause has an exit code, and a rendered error names place, fault and next command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_exit_codes_and_causes_are_unique() -> None:
     assert len({cls.cause for cls in ERROR_CLASSES}) == len(ERROR_CLASSES)
 
 
-def test_the_list_is_complete() -> None:
+def test_every_error_class_is_listed() -> None:
     defined = {
         cls
         for cls in vars(errors).values()
@@ -44,7 +44,7 @@ def test_every_exit_code_is_documented(root: Path) -> None:
     assert missing == []
 
 
-def test_render_names_everything() -> None:
+def test_render_shows_faults_and_hint() -> None:
     error = VerifyError(
         "two faults",
         hint="./gapforge verify x",

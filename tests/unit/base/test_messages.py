@@ -16,17 +16,6 @@ from gapforge.base.i18n import N_, Message, _, in_both_languages, ngettext, spel
 ROOT = Path(__file__).resolve().parents[3]
 HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 COMMANDS = ["quickstart", "deps_sync.sh", "test", "scripts/bootstrap.sh"]
-# Files whose Korean is about to move to the catalogue. Delete each line with its Korean, and then the set.
-STILL_KOREAN = {
-    "src/gapforge/model/reasons.py",
-    "components/application/component.json",
-    "components/apt/component.json",
-    "components/ffmpeg/component.json",
-    "components/opencv/component.json",
-    "components/python/component.json",
-    "components/tensorrt/component.json",
-    "components/wheels/component.json",
-}
 # Korean text in which a particle stands apart from its word, or in both forms.
 LOOSE_PARTICLE = re.compile(
     r"[^가-힣\s,;:.!?] (?:을|를|은|는|과|와|의|에|에서|로|으로|도|만)(?=[\s.,:;)]|$)"
@@ -50,8 +39,7 @@ def test_code_holds_no_hangul() -> None:
         for file in files
         if HANGUL.search(file.read_text(encoding="utf-8"))
     }
-    assert found - STILL_KOREAN == set()
-    assert STILL_KOREAN - found == set(), "these are clean now: delete them from STILL_KOREAN"
+    assert found == set()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""Work on all cores: results in order, the first error ends it."""
+"""Results come in order, and the first error stops all threads."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.files import sha256_file
-from gapforge.base.parallel import go_on, on_all_cores
+from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.bundle.volume_format import Part, StoredPart
 from gapforge.bundle.volume_reader import read_part
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
-def test_results_come_in_the_items_order(jobs: int) -> None:
+def test_results_have_the_order_of_items(jobs: int) -> None:
     assert on_all_cores(lambda n: n * n, range(40), jobs) == [n * n for n in range(40)]
     assert on_all_cores(lambda n: n, [], jobs) == []
 
 
-def test_several_are_at_work_at_a_time() -> None:
+def test_items_run_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=20)
     on_all_cores(lambda _: meeting.wait(), range(3), 3)
 
 
-def test_an_error_ends_it() -> None:
+def test_first_error_stops_all_work() -> None:
     done = []
 
     def work(number: int) -> None:
@@ -41,9 +41,9 @@ def test_an_error_ends_it() -> None:
 
 
 @pytest.mark.parametrize("long", ["hashing", "reading"])
-def test_what_is_at_work_does_not_go_on_for_minutes(tmp_path: Path, long: str) -> None:
-    """A volume has gigabytes in one piece: Ctrl-C, or a disk that fails, must not wait for a slow stick to give them all."""
-    file, size = tmp_path / "huge", 1 << 38  # a hole; to read it takes minutes
+def test_error_stops_long_running_work(tmp_path: Path, long: str) -> None:
+    """Ctrl-C or a failing disk does not wait until gigabytes are read from a slow medium."""
+    file, size = tmp_path / "huge", 1 << 38  # sparse; reading it takes minutes
     with open(file, "wb") as made:
         made.truncate(size)
     handle = os.open(file, os.O_RDONLY)
@@ -69,4 +69,4 @@ def test_what_is_at_work_does_not_go_on_for_minutes(tmp_path: Path, long: str) -
         on_all_cores(lambda item: item(), work, 2)
     os.close(handle)
     assert time.monotonic() - start < 10
-    go_on()  # whoever is not at work for others is never stopped
+    raise_if_stopped()  # outside of on_all_cores this never raises

@@ -1,4 +1,4 @@
-"""Progress: right numbers, a live line only at a terminal, safe from many threads."""
+"""Progress shows right numbers, a live line only at a terminal, and is thread-safe."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_human_time(seconds: float, text: str) -> None:
     assert human_time(seconds) == text
 
 
-def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, out = Clock(monkeypatch), io.StringIO()
     with Progress("fetch", 1000, out=out) as progress:
         for _ in range(4):
@@ -66,7 +66,7 @@ def test_plain_lines_come_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_live_line_is_replaced_and_notes_do_not_tear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_line_is_replaced_and_cleared_for_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, out = Clock(monkeypatch), Terminal()
     with Progress("fetch", 0, out=out) as progress:
         clock.now += 1
@@ -82,14 +82,14 @@ def test_live_line_is_replaced_and_notes_do_not_tear_it(monkeypatch: pytest.Monk
     assert "\ra note\n" in out.getvalue()
 
 
-def test_failure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_prints_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     with pytest.raises(ValueError), Progress("fetch", out=out):
         raise ValueError
     assert out.getvalue().startswith("fetch: stopped")
 
 
-def test_quiet_says_nothing() -> None:
+def test_quiet_progress_prints_nothing() -> None:
     out = Terminal()
     with Progress("fetch", 10, out=out, quiet=True) as progress:
         progress.add(10)
@@ -97,7 +97,7 @@ def test_quiet_says_nothing() -> None:
     assert out.getvalue() == "" and progress.done == 10
 
 
-def test_a_total_that_was_passed_is_no_longer_claimed() -> None:
+def test_exceeded_total_is_not_shown() -> None:
     progress = Progress("fetch", 10, out=io.StringIO())
     progress.add(10)
     assert "(100 %)" in progress.line() and "0 s left" in progress.line()
@@ -109,7 +109,7 @@ def test_a_total_that_was_passed_is_no_longer_claimed() -> None:
     )
 
 
-def test_closing_twice_says_it_once() -> None:
+def test_closing_twice_prints_once() -> None:
     out = io.StringIO()
     progress = Progress("fetch", out=out)
     progress.close()
@@ -117,7 +117,7 @@ def test_closing_twice_says_it_once() -> None:
     assert out.getvalue().count("done") == 1
 
 
-def test_threads() -> None:
+def test_counting_is_thread_safe() -> None:
     progress = Progress("fetch", out=io.StringIO())
     threads = [
         threading.Thread(target=lambda: [progress.add(1) for _ in range(5000)]) for _ in range(8)
@@ -146,7 +146,7 @@ def test_progress_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_live_line_of_wide_letters_is_wiped_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_line_of_wide_letters_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, out = Clock(monkeypatch), Terminal()
     with Progress("받기", out=out) as progress:
         for detail in ("가" * 100, "b"):

@@ -1,4 +1,4 @@
-"""What the system and Python's parsers say, as the reader reads it."""
+"""Errors of the system and of Python's parsers are translated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def raised(text: bytes) -> Exception:
     raise AssertionError("no error")
 
 
-def test_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_system_errors_are_translated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "a").read_bytes()
     unknown = OSError(4711, "Nobody knows")
@@ -34,7 +34,7 @@ def test_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert says(caught.value) == f"{tmp_path}/a: 그런 파일이나 폴더가 없음"
 
 
-def test_what_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parser_errors_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     broken, binary = raised(b'{"a": 1,'), raised(b"{\xff")
     assert says(broken) == str(broken) and says(binary) == str(binary)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
@@ -44,4 +44,4 @@ def test_what_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:
         and json_says(broken) == "큰따옴표로 묶은 키가 와야 함"
     )
     assert says(binary) == "ASCII 텍스트가 아님(바이트 위치 1)"
-    assert says(ValueError("others speak for themselves")) == "others speak for themselves"
+    assert says(ValueError("other errors stay")) == "other errors stay"

@@ -467,7 +467,7 @@ def test_unwritable_page_is_only_a_warning(tmp_path: Path) -> None:
 
 
 def test_urls_are_shown_without_secrets() -> None:
-    lock = locks.Lock("p", "0" * 64, {}, ())
+    lock = locks.Lock(preset="p", preset_sha256="0" * 64, images={}, entries=())
     for address, shown in (
         (
             "https://user:hunter2@example.org/a.tar.gz?token=hunter2#hunter2",
@@ -475,5 +475,7 @@ def test_urls_are_shown_without_secrets() -> None:
         ),
         ("http://[broken?token=hunter2", "http://[broken"),
     ):
-        entry = Entry("source", "sources/x", "0" * 64, 1, "url", urls=(address,))
+        entry = Entry(
+            kind="source", path="sources/x", sha256="0" * 64, size=1, origin="url", urls=(address,)
+        )
         assert custody_facts._item(entry, lock, None, LACKING).origin == shown

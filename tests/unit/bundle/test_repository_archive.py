@@ -114,7 +114,7 @@ def checkout(tmp_path: Path) -> Callable[[str], Project]:
                 "docs/한글 문서.md": "문서\n".encode(),
             },
         )
-        for file in ("gapforge", "gapforge.py", "Dockerfile"):
+        for file in ("gapforge", "Dockerfile"):
             shutil.copy(ROOT / file, root / file)
         (root / "presets").mkdir()
         shutil.copy(ROOT / "presets" / f"{PRESET}.json", root / "presets")
@@ -957,8 +957,10 @@ def test_archive_is_an_ordinary_object(checkout: Callable[[str], Project], tmp_p
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / away.name).write_bytes(bad)
     assert not receive(site, tmp_path / "damaged").complete
-    assert gc.named(site).keeps(tool)  # gc keeps it until the bundle is whole
-    assert receive(site, tmp_path / "second").complete and not gc.named(site).keeps(tool)
+    assert gc.find_references(site).include(tool)  # gc keeps it until the bundle is whole
+    assert receive(site, tmp_path / "second").complete and not gc.find_references(site).include(
+        tool
+    )
     Store(site.store).discard(
         tool
     )  # gc took it; it was in no volume, so nobody can be asked for it
@@ -1134,15 +1136,21 @@ def test_new_locks_wait_for_artifacts(checkout: Callable[[str], Project], tmp_pa
     lay(project.artifacts_of(PRESET), {entry.path: b"a newer package"})
     entries = [e for e in lock.entries if e.path != entry.path]
     entries.append(
-        locks.Entry("deb", entry.path, sha256_bytes(b"a newer package"), 15, entry.origin)
+        locks.Entry(
+            kind="deb",
+            path=entry.path,
+            sha256=sha256_bytes(b"a newer package"),
+            size=15,
+            origin=entry.origin,
+        )
     )
     write_lock(
         project,
         locks.Lock(
-            lock.preset,
-            lock.preset_sha256,
-            lock.images,
-            tuple(sorted(entries, key=lambda e: e.path)),
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
         ),
     )
     packed = carry_tool(project, tmp_path / "second", size=150_000)

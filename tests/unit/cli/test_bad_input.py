@@ -30,7 +30,7 @@ def there(project: Project) -> Project:
 
 def gapforge(project: Project, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), *argv],
+        [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *argv],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -178,7 +178,7 @@ def test_damage_is_refused_before_the_engine_is_asked_to_build(
             3,
             'did you mean "debian12-cpu-quickstart"',
         ),
-        (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "not a preset's name"),
+        (("build", "--preset", "../../etc/passwd", "--non-interactive"), 3, "../../etc/passwd"),
         ((*BUILD, "--type", "production"), 2, "runtime or dev"),
         ((*BUILD, "--tensorrt", "10.14.1"), 9, "TensorRT"),
         ((*BUILD, "--app-source", "/nonexistent"), 13, "/nonexistent"),

@@ -88,7 +88,9 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
     assert 'did you mean "verify"' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("launcher", ["gapforge", "build.py", "scripts/build.py", "gapforge.py"])
+@pytest.mark.parametrize(
+    "launcher", ["gapforge", "build.py", "scripts/build.py", "src/gapforge/__main__.py"]
+)
 def test_launchers_work_from_anywhere_without_site_packages(launcher: str, tmp_path: Path) -> None:
     argv = (
         [str(ROOT / launcher)]

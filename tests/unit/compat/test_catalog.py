@@ -1,4 +1,4 @@
-"""The catalog: readable, sourced, and silent about where it was made."""
+"""Check that the catalog is readable and has sources, and how versions are compared."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from gapforge.base.errors import PresetError
 from gapforge.compat import catalog, versions
+from raised import assert_error
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -20,7 +21,7 @@ def test_every_fact_has_a_source() -> None:
     assert bare == []
 
 
-def test_a_fact_without_a_source_is_found(tmp_path: Path) -> None:
+def test_load_reports_fact_without_source(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     shutil.copytree(ROOT / "catalog", folder)
     raw = json.loads((folder / "cuda.json").read_text(encoding="utf-8"))
@@ -35,7 +36,7 @@ def test_a_fact_without_a_source_is_found(tmp_path: Path) -> None:
     ]
 
 
-def test_all_faults_of_all_documents_at_once(tmp_path: Path) -> None:
+def test_load_reports_faults_of_all_documents(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     shutil.copytree(ROOT / "catalog", folder)
     (folder / "gpu.json").write_text("{", encoding="utf-8")
@@ -49,28 +50,18 @@ def test_all_faults_of_all_documents_at_once(tmp_path: Path) -> None:
     assert "catalog/pytorhc.json" in where
 
 
-def test_faults_in_korean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+def test_load_reports_wrong_value(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     shutil.copytree(ROOT / "catalog", folder)
     raw = json.loads((folder / "cuda.json").read_text(encoding="utf-8"))
     raw["drivers"][0]["cuda"] = "new"
     (folder / "cuda.json").write_text(json.dumps(raw), encoding="utf-8")
-    (folder / "pytorhc.json").write_text("{}", encoding="utf-8")
     with pytest.raises(PresetError) as caught:
         catalog.load(folder)
-    assert (caught.value.message, caught.value.hint) == (
-        "카탈로그를 쓸 수 없습니다",
-        "이 gapforge와 같은 릴리스의 catalog/로 바꾸십시오",
-    )
-    assert [(f.where, f.problem) for f in caught.value.faults] == [
-        ("catalog/cuda.json: $.drivers[0].cuda", '쓸 수 없는 값: "new"'),
-        ("catalog/pytorhc.json", "카탈로그 문서가 아님"),
-    ]
-    assert caught.value.faults[0].expected == '숫자와 점, 예: "12.4"'
+    assert_error(caught.value, PresetError, where=["catalog/cuda.json: $.drivers[0].cuda"])
 
 
-def test_nothing_names_a_registry_host_or_an_unreachable_reference() -> None:
+def test_catalog_names_no_registry_host() -> None:
     for file in [
         *(ROOT / "catalog").glob("*.json"),
         *(ROOT / "presets").glob("ubuntu22.04-*.json"),
@@ -86,14 +77,13 @@ def test_nothing_names_a_registry_host_or_an_unreachable_reference() -> None:
             assert word not in text, (file.name, word)
 
 
-def test_what_everything_else_relies_on() -> None:
+def test_load_reads_known_facts() -> None:
     found = catalog.load(ROOT / "catalog")
     assert found.torch["2.1.2"].torchvision == "0.16.2"
     assert found.torch["2.1.2"].default_build == "cu121"
     assert found.opencv["4.9.0"][0].file == "opencv-4.9.0.tar.gz"
-    assert (
-        found.headers["11.1.5.1"].archives[0].url.endswith("/nv-codec-headers-11.1.5.1.tar.gz")
-    )  # the release's own first
+    first = found.headers["11.1.5.1"].archives[0]  # the one that the project published itself
+    assert first.url.endswith("/nv-codec-headers-11.1.5.1.tar.gz")
     image = found.image("nvidia/cuda:11.8.0-cudnn8-runtime-ubuntu22.04")
     assert image is not None
     assert (image.cuda, image.cudnn_major) == ("11.8.0", "8")
@@ -103,8 +93,7 @@ def test_what_everything_else_relies_on() -> None:
     assert {"ippicv", "ade", "nvidia_optical_flow", "data", "wechat_qrcode"} <= ids
 
 
-def test_shipped_hashes_are_the_catalogs() -> None:
-    """A hash in a preset is one that the catalog can show a source for."""
+def test_presets_use_checksums_of_catalog() -> None:
     known = catalog.load(ROOT / "catalog")
     hashes = {a.url: a.sha256 for archives in known.ffmpeg.values() for a in archives}
     hashes |= {a.url: a.sha256 for h in known.headers.values() for a in h.archives}

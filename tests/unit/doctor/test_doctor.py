@@ -273,7 +273,9 @@ def test_needs_come_from_the_catalog() -> None:
         "450.80.02",
         "470.57.02",
     )
-    assert needs.compiled_for == preset.opencv.architectures if preset.opencv else False
+    opencv = preset.component("opencv")
+    assert opencv is not None
+    assert needs.compiled_for == opencv.list("architectures") != ()
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,12 @@ def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
     big = replace(wheel, size=2_600_000_000)
     more = disk_estimate.estimate(
         preset,
-        Lock(lock.preset, lock.preset_sha256, lock.images, (*lock.entries, big)),
+        Lock(
+            preset=lock.preset,
+            preset_sha256=lock.preset_sha256,
+            images=lock.images,
+            entries=(*lock.entries, big),
+        ),
         linked=True,
     )
     assert 2 * big.size < more.engine - linked.engine < 10 * big.size
@@ -386,7 +393,7 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_doctor(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", str(ROOT / "gapforge.py"), "doctor", *words],
+        [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), "doctor", *words],
         capture_output=True,
         text=True,
         timeout=120,

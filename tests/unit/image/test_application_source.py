@@ -17,7 +17,7 @@ from gapforge.image.application_source import Copied, choose, copy_into, setting
 from gapforge.model import preset as presets
 from gapforge.model.preset import Application
 
-APP = Application("xaiva-media", "examples/xaiva-media", (), (), ())
+APP = Application(name="xaiva-media", source="examples/xaiva-media")
 
 
 def app_folder(folder: Path) -> Path:

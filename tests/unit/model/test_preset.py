@@ -1,4 +1,4 @@
-"""Presets: bad input of every kind gives one clear message with every fault."""
+"""Test that presets and locks are parsed, and that every fault of bad input is reported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.base.errors import LockError, PresetError, UsageError
+from gapforge.base.errors import Fault, LockError, PresetError, UsageError
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
 from gapforge.model import lock as locks
 from gapforge.model import preset
-from gapforge.model.lock import Gap, Lock
-from gapforge.model.preset_status import look
+from gapforge.model.lock import Lock
+from gapforge.model.preset_status import readiness_of
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
+from raised import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "debian12-cpu-quickstart"
@@ -41,122 +43,88 @@ def put(place: Project, raw: Any, name: str = NAME) -> Path:
     return file
 
 
-def faults(place: Project, raw: Any, name: str = NAME) -> list[str]:
+def faults(place: Project, raw: Any, name: str = NAME) -> dict[str, Fault]:
+    """Return the faults of a preset file by JSON path."""
     with pytest.raises(PresetError) as caught:
         preset.load(put(place, raw, name))
-    return [f"{f.where} {f.problem}; {f.expected}" for f in caught.value.faults]
+    start = f"presets/{name}.json: "
+    return {fault.where.removeprefix(start): fault for fault in caught.value.faults}
 
 
-def test_every_fault_at_once_with_path_and_nearest_match(place: Project) -> None:
+def test_load_reports_every_fault_with_nearest_key(place: Project) -> None:
     raw = samples.raw_preset(pythn={"version": "3.10"}, python={"version": "3"}, cuda="12.x")
     raw["base"]["runtime"] = {"imagee": "x"}
     found = faults(place, raw)
-    assert len(found) == 4
-    text = "\n".join(found)
-    assert (
-        'presets/debian12-cpu-quickstart.json: $.pythn unknown key; did you mean "python"?' in text
-    )
-    assert "$.python.version" in text
-    assert '$.cuda "12.x" is not allowed' in text
-    assert 'did you mean "image"?' in text
+    assert found.keys() == {"$.pythn", "$.python.version", "$.cuda", "$.base.runtime"}
+    assert '"python"' in found["$.pythn"].problem
+    assert values_of(found["$.cuda"].problem) == {"value": '"12.x"'}
+    assert '"image"' in found["$.base.runtime"].problem
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "where"),
     [
-        ("", "is not JSON"),
+        ("", "line 1"),
         ("{", "line 1"),
-        ("[1, 2", "is not JSON"),
-        ('{"format": 1, "format": 1}', 'the key "format" stands twice'),
-        ("\ufeff{}", "is not JSON"),
-        ("[]", "is not an object"),
-        ("null", "is not an object"),
-        ("[" * 100000, "nested too deeply"),
+        ("[1, 2", "line 1"),
+        ('{"format": 1, "format": 1}', ""),
+        ("\ufeff{}", "line 1"),
+        ("[]", "$"),
+        ("null", "$"),
+        ("[" * 100000, ""),
     ],
 )
-def test_malformed_documents(place: Project, text: str, says: str) -> None:
-    (only,) = faults(place, text)
-    assert says in only
+def test_malformed_documents_have_one_fault(place: Project, text: str, where: str) -> None:
+    (path,) = faults(place, text)
+    assert path.startswith(where)
 
 
-def test_not_text_a_folder_unreadable_and_missing(
-    place: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     file = put(place, "{}")
+
+    def only_fault() -> Fault:
+        with pytest.raises(PresetError) as caught:
+            preset.load(file)
+        (fault,) = caught.value.faults
+        assert fault.where == f"presets/{NAME}.json"
+        return fault
+
     file.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(PresetError) as caught:
-        preset.load(file)
-    assert "is not UTF-8" in caught.value.faults[0].problem
+    assert only_fault().expected == "UTF-8"
     file.unlink()
     file.mkdir()
-    with pytest.raises(PresetError) as caught:
-        preset.load(file)
-    assert caught.value.faults[0].problem == "is a folder"
+    folder = only_fault()
     file.rmdir()
-    with pytest.raises(PresetError) as caught:
-        preset.load(file)
-    assert caught.value.faults[0].problem == "does not exist"
+    missing = only_fault()
     put(place, samples.raw_preset()).chmod(0)
-    if os.geteuid() == 0:  # root may read anything: let the system say no in its place
+    if os.geteuid() == 0:  # root may read everything
 
         def refuse(self: Path) -> bytes:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(PresetError) as caught:
-        preset.load(file)
-    assert caught.value.faults[0].problem == "cannot be read: Permission denied"
+    denied = only_fault()
+    assert len({folder.problem, missing.problem, denied.problem}) == 3
+    assert "Permission denied" in denied.problem
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "a/b", "/etc/passwd", "..", "", "a\\b", "x\ny", "presets/../../x"]
 )
-def test_names_that_would_leave_the_folder(place: Project, name: str) -> None:
+def test_find_refuses_paths(place: Project, name: str) -> None:
     put(place, samples.raw_preset())
     with pytest.raises(PresetError) as caught:
         preset.find(place.presets, name)
-    assert caught.value.exit_code == 3
+    assert_error(caught.value, PresetError, name=name)
 
 
-def test_an_unknown_name_says_the_nearest(place: Project) -> None:
+def test_find_suggests_the_nearest_name(place: Project) -> None:
     put(place, samples.raw_preset())
-    with pytest.raises(PresetError, match='did you mean "debian12-cpu-quickstart"'):
+    with pytest.raises(PresetError) as caught:
         preset.find(place.presets, "debian12-cpu-quickstrat")
-
-
-def test_what_a_shape_alone_cannot_see(place: Project) -> None:
-    raw = samples.raw_preset(name="other", practice=False)
-    raw["sources"]["opencv"]["folder"] = "../../etc"
-    raw["sources"]["x"] = {"urls": ["https://example.com/x.tgz"], "sha256": None}
-    del raw["sources"]["ffmpeg"]
-    text = "\n".join(faults(place, raw))
-    for expected in (
-        "$.name",
-        "$.os",
-        "$.sources.opencv.folder",
-        "$.sources.x.sha256",
-        'has no "ffmpeg"',
-    ):
-        assert expected in text
-
-
-KOREAN_FAULTS = {
-    "$.name": ('"other"인데 파일은 debian12-cpu-quickstart.json임', '"debian12-cpu-quickstart"'),
-    "$.os": (
-        "debian 12는 대상 운영 체제가 아님",
-        'ubuntu 22.04, 또는 넘기지 않을 연습용 이미지라면 "practice": true',
-    ),
-    "$.sources.x.sha256": ("null임", '해시, 또는 처음 받은 것을 기록하려면 "trust": "first-use"'),
-    "$.sources.x.urls[0]": ('쓸 수 있는 파일 이름으로 끝나지 않음("-")', '옆에 "file" 키'),
-    "$.sources.y.trust": ("해시와 함께 적혀 있음", "둘 중 하나"),
-    "$.base.builder.archive": (
-        "절대 경로임(프리셋을 한 컴퓨터에서만 쓸 수 있게 됨)",
-        "프로젝트 안의 경로",
-    ),
-    "$.opencv.architectures": ("cuda가 true인데 비어 있음", 'GPU 아키텍처, 예: ["7.5", "8.6"]'),
-    "$.opencv.cuda": ("true인데 프리셋에 CUDA가 없음", '"cuda" 버전, 또는 false'),
-    "$.application.secrets": ('두 번 적혀 있음: "A"', "키마다 한 번"),
-}
+    assert_error(caught.value, PresetError, name="debian12-cpu-quickstrat")
+    assert f'"{NAME}"' in caught.value.message
+    assert caught.value.hint == "./gapforge list"
 
 
 def broken_in_every_way() -> Any:
@@ -167,6 +135,7 @@ def broken_in_every_way() -> Any:
         "sha256": "0" * 64,
         "trust": "first-use",
     }
+    raw["sources"]["opencv"]["folder"] = "../../etc"
     raw["base"]["builder"] = {"archive": "/srv/base.tar"}
     raw["opencv"].update(contrib=True, cuda=True, architectures=[])
     raw["cuda"] = None
@@ -179,130 +148,116 @@ def broken_in_every_way() -> Any:
     return raw
 
 
-def test_rules_in_korean(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    english = preset.faults_of(broken_in_every_way(), "p")
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert [f.where for f in preset.faults_of(broken_in_every_way(), "p")] == [
-        f.where for f in english
+def test_load_reports_every_broken_rule(place: Project) -> None:
+    raw = broken_in_every_way()
+    with pytest.raises(PresetError) as caught:
+        preset.load(put(place, raw))
+    paths = (
+        "$.name",
+        "$.os",
+        "$.sources.x.sha256",
+        "$.sources.x.urls[0]",
+        "$.sources.y.trust",
+        "$.sources.opencv.folder",
+        "$.base.builder.archive",
+        "$.opencv.architectures",
+        "$.opencv.cuda",
+        "$.application.secrets",
+        *["$.sources"] * 3,
+    )
+    start = f"presets/{NAME}.json: "
+    assert_error(
+        caught.value,
+        PresetError,
+        where=[start + path for path in paths],
+        count=13,
+        hint={"stem": NAME},
+    )
+    found = {fault.where.removeprefix(start): fault for fault in caught.value.faults}
+    assert values_of(found["$.name"].problem) == {"name": "other", "stem": NAME}
+    assert values_of(found["$.os"].problem) == {"target": "debian 12"}
+    assert values_of(found["$.sources.x.urls[0]"].problem) == {"file": "-"}
+    assert values_of(found["$.application.secrets"].problem) == {"key": "A"}
+    assert values_of(found["$.opencv.architectures"].problem) == {"option": "$.opencv.cuda"}
+    assert values_of(found["$.opencv.cuda"].problem) == {"key": "cuda"}
+    missing = [
+        values_of(f.expected)["name"] for f in caught.value.faults if f.where == start + "$.sources"
     ]
-    with pytest.raises(PresetError) as caught:
-        preset.load(put(place, broken_in_every_way()))
-    assert caught.value.message == f"presets/{NAME}.json에 잘못된 곳이 12개 있습니다"
-    assert caught.value.hint == f"고친 뒤: ./gapforge check {NAME}"
-    found = {
-        f.where.removeprefix(f"presets/{NAME}.json: "): (f.problem, f.expected)
-        for f in caught.value.faults
-    }
-    assert {path: text for path, text in found.items() if path != "$.sources"} == KOREAN_FAULTS
-    assert {
-        (f.problem, f.expected) for f in caught.value.faults if f.where.endswith("$.sources")
-    } == {
-        ('"ffmpeg" 없음($.ffmpeg 빌드에 필요함)', '이름이 "ffmpeg"인 소스'),
-        ('"tensorrt" 없음(form이 "tar"인 $.tensorrt에 필요함)', '이름이 "tensorrt"인 소스'),
-        ('"opencv-contrib" 없음($.opencv.contrib에 필요함)', '이름이 "opencv-contrib"인 소스'),
-    }
+    assert sorted(map(str, missing)) == ["ffmpeg", "opencv-contrib", "tensorrt"]
 
 
-def test_what_cannot_be_found_or_read_in_korean(
-    place: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    english = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    korean = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
+    assert [f.where for f in korean] == [f.where for f in english]
+    texts = {f.where: (f.problem, f.expected) for f in korean}
+    assert texts["p: $.opencv.architectures"] == (
+        "비어 있지만 $.opencv.cuda에 필요함",
+        '컴파일할 GPU 아키텍처, 예: ["7.5", "8.6"]',
+    )
+
+
+def test_lock_faults_name_the_file_and_the_entry(place: Project) -> None:
     put(place, samples.raw_preset())
-    with pytest.raises(PresetError) as caught:
-        preset.find(place.presets, "debian12-cpu-quickstrat")
-    assert (
-        caught.value.message
-        == f'"debian12-cpu-quickstrat" 프리셋이 없습니다 (혹시 "{NAME}"입니까?)'
-    )
-    assert (caught.value.faults[0].problem, caught.value.faults[0].expected) == (
-        "없음",
-        f"{NAME} 중 하나",
-    )
-    with pytest.raises(PresetError, match=r"^프리셋 이름이 아닙니다: '\.\./x'$"):
-        preset.find(place.presets, "../x")
     lock = place.lock_file(NAME)
+    shown = f"presets/{lock.name}"
     with pytest.raises(LockError) as missing:
         locks.load(lock)
-    assert (
-        missing.value.message
-        == f"presets/{lock.name} 파일이 없습니다: 이 프리셋은 여기서 동기화한 적이 없습니다"
-    )
-    assert missing.value.hint == (
-        f"온라인에서 ./deps_sync.sh {NAME} 명령을 실행한 뒤 "
-        f"artifacts/{NAME}/ 폴더를 이 컴퓨터로 옮기십시오"
-    )
+    assert_error(missing.value, LockError, shown=shown, hint={"preset": NAME})
     lock.write_text("{}", encoding="utf-8")
     with pytest.raises(LockError) as broken:
         locks.load(lock)
-    assert broken.value.message == f"presets/{lock.name}을 쓸 수 없습니다"
-    assert broken.value.faults[0].problem == "없음"
+    assert_error(broken.value, LockError, shown=shown)
+    assert f"{shown}: $.entries" in {fault.where for fault in broken.value.faults}
     whole = samples.lock(preset.find(place.presets, NAME))
     double = replace(whole, entries=(*whole.entries, whole.entries[0]))
     lock.write_text(double.render(), encoding="utf-8")
     with pytest.raises(LockError) as twice:
         locks.load(lock)
-    assert twice.value.faults[0].problem == f'두 번 적혀 있음: "{whole.entries[0].path}"'
+    assert whole.entries[0].path in twice.value.faults[0].problem
     with pytest.raises(LockError) as partial:
-        replace(whole, unresolved=(Gap("deb", "gcc", "x"),)).require_complete("presets/a.lock.json")
-    assert (
-        partial.value.message
-        == "presets/a.lock.json은 일부만 확정된 잠금입니다: 아직 정해지지 않은 항목 1개"
+        item = UnresolvedItem("deb", "gcc", Reason(code=OTHER))
+        replace(whole, unresolved=(item,)).require_complete("presets/a.lock.json")
+    assert_error(
+        partial.value,
+        LockError,
+        where=["deb gcc"],
+        shown="presets/a.lock.json",
+        count=1,
+        hint={"preset": NAME},
     )
 
 
-def test_check_and_list_decide_the_same_in_korean(
-    place: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_check_and_list_report_broken_files(
+    place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(place, samples.raw_preset())
     put(place, "{", "broken")
     place.lock_file(NAME).write_text("{}", encoding="utf-8")
     codes = [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert (
-        [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
-        == codes
-        == [4, 3, 3]
-    )
-    assert look(place, preset.find(place.presets, NAME)).state == "broken-lock"
-    place.lock_file(NAME).write_text(
-        replace(samples.lock(preset.find(place.presets, NAME)), preset="someone").render(),
-        encoding="utf-8",
-    )
+    assert codes == [4, 3, 3]
+    assert readiness_of(place, preset.find(place.presets, NAME)).state == "broken-lock"
+    other = replace(samples.lock(preset.find(place.presets, NAME)), preset="someone")
+    place.lock_file(NAME).write_text(other.render(), encoding="utf-8")
     _, found = checked(place, NAME, capsys=capsys)
-    assert found["presets"][0]["lock"]["faults"][0]["problem"] == '다른 프리셋 "someone"의 것임'
+    assert '"someone"' in found["presets"][0]["lock"]["faults"][0]["problem"]
     list_verb.run(argparse.Namespace(json=False), place)
-    assert (
-        "! broken: presets/broken.json에 잘못된 곳이 1개 있습니다; ./gapforge check broken"
-        in capsys.readouterr().out
-    )
+    (line,) = [
+        text for text in capsys.readouterr().out.splitlines() if text.startswith("! broken:")
+    ]
+    assert "presets/broken.json" in line and line.endswith("./gapforge check broken")
 
 
-@pytest.mark.parametrize(
-    ("language", "neither", "expected"),
-    [
-        (
-            "en",
-            'GAPFORGE_OFFLINE="maybe" is neither yes nor no',
-            '--type (or GAPFORGE_TYPE) is "x"; expected a or b',
-        ),
-        (
-            "ko",
-            'GAPFORGE_OFFLINE의 값이 예도 아니오도 아닙니다: "maybe"',
-            '--type(또는 GAPFORGE_TYPE)의 값을 쓸 수 없습니다: "x"; 기대한 값: a 또는 b',
-        ),
-    ],
-)
-def test_variables_that_mean_nothing(
-    monkeypatch: pytest.MonkeyPatch, language: str, neither: str, expected: str
-) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", language)
+def test_meaningless_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_OFFLINE", "maybe")
     with pytest.raises(UsageError) as caught:
         environment_defaults.switch_default(argparse.Namespace(), "--offline")
-    assert caught.value.message == neither
+    assert "GAPFORGE_OFFLINE" in caught.value.message and "maybe" in caught.value.message
     with pytest.raises(UsageError) as caught:
         environment_defaults.one_of("x", ("a", "b"), "--type", "build")
-    assert caught.value.message == expected
+    for word in ("--type", "GAPFORGE_TYPE", '"x"', "a", "b"):
+        assert word in caught.value.message
 
 
 def checked(
@@ -314,7 +269,7 @@ def checked(
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_check_tells_everything_in_one_run(
+def test_check_reports_all_presets_at_once(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(place, samples.raw_preset())
@@ -345,14 +300,19 @@ def test_check_tells_everything_in_one_run(
     assert checked(place, NAME, capsys=capsys)[0] == 0
 
 
-def test_check_sees_stale_and_broken_locks(
+def test_check_reports_stale_and_broken_locks(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(place, samples.raw_preset())
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
     lock.write_text(
-        Lock(NAME, current.sha256, {}, (samples.entry("wheel", "wheels/a.whl"),)).render(),
+        Lock(
+            preset=NAME,
+            preset_sha256=current.sha256,
+            images={},
+            entries=(samples.entry("wheel", "wheels/a.whl"),),
+        ).render(),
         encoding="utf-8",
     )
     code, found = checked(place, NAME, capsys=capsys)
@@ -368,7 +328,9 @@ def test_check_sees_stale_and_broken_locks(
         "partial",
         2,
     )
-    lock.write_text(Lock(NAME, "0" * 64, {}, ()).render(), encoding="utf-8")
+    lock.write_text(
+        Lock(preset=NAME, preset_sha256="0" * 64, images={}, entries=()).render(), encoding="utf-8"
+    )
     code, found = checked(place, NAME, capsys=capsys)
     assert (code, found["presets"][0]["lock"]["state"]) == (4, "stale")
     lock.write_text("{}", encoding="utf-8")
@@ -381,9 +343,7 @@ def test_check_sees_stale_and_broken_locks(
     assert f"./deps_sync.sh {NAME} --update" in capsys.readouterr().out
 
 
-def test_check_lists_what_no_lock_or_a_part_of_one_leaves_open(
-    place: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
     raw = samples.raw_preset()
     put(place, raw)
     _, found = checked(place, NAME, capsys=capsys)
@@ -433,7 +393,9 @@ def test_check_lists_what_no_lock_or_a_part_of_one_leaves_open(
     assert "not resolved yet: 1 base image, " in capsys.readouterr().out
 
 
-def test_check_against_a_sites_driver(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_uses_the_driver_of_a_site(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = json.loads(
         (ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8")
     )
@@ -446,7 +408,7 @@ def test_check_against_a_sites_driver(place: Project, capsys: pytest.CaptureFixt
     assert found["presets"][0]["redistributable"] is False
 
 
-def test_the_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = checked(Project(ROOT, ROOT / "artifacts"), capsys=capsys)
     assert (code, found["totals"]["faults"], found["totals"]["facts_without_source"]) == (0, 0, 0)
     for report in found["presets"]:
@@ -466,20 +428,20 @@ def test_the_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -
     }
 
 
-def test_list_and_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """``project`` holds whole artifacts of the practice preset."""
     practice = preset.find(project.presets, NAME)
-    assert look(project, practice).ready
+    assert readiness_of(project, practice).ready
     list_verb.run(argparse.Namespace(json=True), project)
     found = {p["name"]: p for p in json.loads(capsys.readouterr().out)["presets"]}
     assert found[NAME]["ready"]
     assert found["ubuntu22.04-cuda11.8-torch2.1"]["state"] == "not-synced"
     victim = next(f for f in (project.artifacts_of(NAME) / "wheels").glob("*.whl"))
     victim.write_bytes(b"")
-    state = look(project, practice)
+    state = readiness_of(project, practice)
     assert (state.state, list(state.missing)) == ("incomplete", [f"wheels/{victim.name}"])
     put(project, samples.raw_preset(epoch=5))
-    assert look(project, preset.find(project.presets, NAME)).state == "stale"
+    assert readiness_of(project, preset.find(project.presets, NAME)).state == "stale"
 
 
 def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,7 +449,7 @@ def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [
-        (p := preset.find(project.presets, n), look(project, p))
+        (p := preset.find(project.presets, n), readiness_of(project, p))
         for n in preset.names(project.presets)
     ]
     table = list_verb.lines(rows)

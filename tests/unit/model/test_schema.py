@@ -14,32 +14,31 @@ from hypothesis import strategies as st
 
 from gapforge.base.errors import Fault
 from gapforge.compat import catalog
+from gapforge.model import component
 from gapforge.model.component import COMPONENT_SHAPE
 from gapforge.model.lock import LOCK_SHAPE
-from gapforge.model.preset import PRESET_SHAPE
+from gapforge.model.preset_shape import preset_shape
 from gapforge.tools import json_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 PRESETS = [
     f for f in sorted((ROOT / "presets").glob("*.json")) if not f.name.endswith(".lock.json")
 ]
-VALIDATOR = jsonschema.Draft202012Validator(
-    json.loads(json_schemas.schemas()["schemas/preset.schema.json"])
-)
+COMPONENTS = component.load_all(ROOT / "components")
+SCHEMAS = json_schemas.schemas(COMPONENTS)
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMAS["schemas/preset.schema.json"]))
 
 
 def test_schemas_in_the_tree_are_current() -> None:
-    for path, text in json_schemas.schemas().items():
+    for path, text in SCHEMAS.items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, (
             f"{path} is stale: ./gapforge generate"
         )
-    assert {f"schemas/{f.name}" for f in (ROOT / "schemas").glob("*.json")} == set(
-        json_schemas.schemas()
-    )
+    assert {f"schemas/{f.name}" for f in (ROOT / "schemas").glob("*.json")} == set(SCHEMAS)
 
 
 def test_every_schema_is_a_schema() -> None:
-    for text in json_schemas.schemas().values():
+    for text in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(json.loads(text))
 
 
@@ -146,6 +145,6 @@ def test_parser_and_schema_agree_on_damaged_presets(data: st.DataObject) -> None
         elif isinstance(holder, dict):
             holder[data.draw(WORDS)] = data.draw(VALUES)
     faults: list[Fault] = []
-    PRESET_SHAPE.check(raw, "$", faults, "preset")
+    preset_shape(COMPONENTS).check(raw, "$", faults, "preset")
     wrong = [f"{e.json_path}: {e.message[:80]}" for e in VALIDATOR.iter_errors(raw)]
     assert bool(faults) == bool(wrong), (faults, wrong)

@@ -1,7 +1,8 @@
-"""Shapes: every fault at once, and the JSON Schema that says the same as the validator."""
+"""Test that shapes report every fault, and that their JSON Schemas accept the same documents."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gapforge.base.errors import Fault
 from gapforge.model.schema import (
+    AnyOf,
     Choice,
     Flag,
     Items,
@@ -22,7 +24,9 @@ from gapforge.model.schema import (
     Text,
     Variant,
     nearest,
+    read_json,
 )
+from raised import values_of
 
 WORD = Text("a word", r"[a-z]+", "lower-case letters")
 INNER = Record({"n": Number("a number", 1, 5)}, {"flag": Flag()})
@@ -33,9 +37,11 @@ EVERY: dict[str, Shape] = {
     "flag": Flag(),
     "number": Number("x", 0, 10),
     "nullable": Nullable(WORD),
+    "any": AnyOf((WORD, Flag(), Items(WORD))),
     "items": Items(WORD, least=1, unique=True),
     "table": Table(Number(), WORD),
     "record": INNER,
+    "open": Record({"n": Number()}, others=Table(WORD, WORD)),
     "variant": Variant(
         {"urls": Record({"urls": Items(WORD)}), "made": Record({"made": Flag()}, {"by": WORD})}
     ),
@@ -73,38 +79,52 @@ def test_schema_and_validator_agree(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "path", "data"),
     [
-        ("word", 3, "is not text"),
-        ("word", "A", "is not allowed"),
-        ("word", "a\n", "is not allowed"),
-        ("choice", "c", "known values"),
-        ("choice", True, "known values"),
-        ("flag", 1, "not true or false"),
-        ("number", True, "not allowed"),
-        ("number", 11, "not allowed"),
-        ("number", 1.5, "not allowed"),
-        ("nullable", 1, "not text"),
-        ("items", [], "has 0 members"),
-        ("items", "ab", "not a list"),
-        ("items", ["a", "a"], "listed twice"),
-        ("table", {"A": 1}, "the key"),
-        ("table", [], "not an object"),
-        ("record", [], "not an object"),
-        ("record", {}, "is missing"),
-        ("record", {"n": 1, "x": 1}, "unknown key"),
-        ("variant", {}, "has none"),
-        ("variant", {"urls": [], "made": True}, '"urls" and "made"'),
-        ("variant", 1, "not an object"),
+        ("word", 3, "$", ("3",)),
+        ("word", "A", "$", ('"A"',)),
+        ("word", "a\n", "$", ('"a\\n"',)),
+        ("choice", "c", "$", ('"c"', '"a"', '"b"', "3")),
+        ("choice", True, "$", ("true",)),
+        ("flag", 1, "$", ("1",)),
+        ("number", True, "$", ("true",)),
+        ("number", 11, "$", ("11", "0", "10")),
+        ("number", 1.5, "$", ("1.5",)),
+        ("nullable", 1, "$", ("1",)),
+        ("any", 1, "$", ("1",)),
+        ("any", "A", "$", ('"A"',)),
+        ("any", [2], "$[0]", ("2",)),
+        ("items", [], "$", ("0", "1")),
+        ("items", "ab", "$", ('"ab"',)),
+        ("items", ["a", "a"], "$[1]", ('"a"',)),
+        ("table", {"A": 1}, "$", ('"A"',)),
+        ("table", [], "$", ("[]",)),
+        ("record", [], "$", ("[]",)),
+        ("record", {}, "$.n", ()),
+        ("record", {"n": 1, "flga": True}, "$.flga", ('"flag"', "flag", "n")),
+        ("open", {"n": 1, "x": "A"}, "$.x", ('"A"',)),
+        ("open", {"n": 1, "X": "a"}, "$", ('"X"',)),
+        ("variant", {"url": []}, "$", ('"urls"', '"made"')),
+        ("variant", {"urls": [], "made": True}, "$", ('"urls"', '"made"')),
+        ("variant", 1, "$", ("1",)),
     ],
 )
-def test_faults(name: str, value: Any, words: str) -> None:
-    found = faults(EVERY[name], value)
-    assert len(found) == 1 and words in found[0].problem, found
-    assert found[0].where.startswith("f.json: $")
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_one_fault_names_place_and_values(
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+    name: str,
+    value: Any,
+    path: str,
+    data: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    (fault,) = faults(EVERY[name], value)
+    assert fault.where == f"f.json: {path}"
+    assert [word for word in data if word not in f"{fault.problem} {fault.expected}"] == []
 
 
-def test_all_faults_at_once_each_with_its_path() -> None:
+def test_all_faults_are_reported_with_their_paths() -> None:
     shape = Record({"a": Items(INNER), "b": WORD})
     found = faults(shape, {"a": [{"n": 9}, {"n": 1, "flagg": True}, 3], "b": "B", "c": 1})
     assert sorted(fault.where.removeprefix("f.json: ") for fault in found) == [
@@ -114,21 +134,27 @@ def test_all_faults_at_once_each_with_its_path() -> None:
         "$.b",
         "$.c",
     ]
-    assert any('did you mean "flag"?' in fault.problem for fault in found)
 
 
-def test_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nearest("componets", ["components", "other"]) == '; did you mean "components"?'
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_nearest_suggests_only_similar_words(
+    monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    assert '"components"' in nearest("componets", ["components", "other"])
     assert nearest("zzz", ["components"]) == ""
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert nearest("componets", ["components", "other"]) == ' (혹시 "components"입니까?)'
-    assert nearest("zzz", ["components"]) == ""
+    assert nearest("train", ["train", "trains"]) == "", "a known word is refused for another reason"
 
 
-def test_fault_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    (found,) = faults(EVERY["record"], {"n": 1, "flga": True})
-    assert found == Fault("f.json: $.flga", '알 수 없는 키 (혹시 "flag"입니까?)', "flag, n 중 하나")
+    (fault,) = faults(EVERY["record"], {"n": 1, "flga": True})
+    assert (fault.problem, fault.expected) == (
+        '알 수 없는 키 (혹시 "flag"입니까?)',
+        "flag, n 중 하나",
+    )
+    (fault,) = faults(EVERY["items"], "ab")
+    assert (fault.problem, fault.expected) == ('목록([ ])이 아님: "ab"', "[ ] 목록")
 
 
 @given(name=st.sampled_from(sorted(EVERY)), value=JSON)
@@ -139,3 +165,74 @@ def test_both_languages_find_the_same_faults_and_one_schema(name: str, value: An
         patch.setenv("GAPFORGE_LANG", "ko")
         assert [f.where for f in faults(EVERY[name], value)] == [f.where for f in found]
         assert EVERY[name].schema() == schema
+
+
+def test_missing_key_is_described_by_its_shape() -> None:
+    shape = Record({"about": Number("bytes"), "bare": Nullable(Flag()), "list": Items(WORD)})
+    about, bare, items = faults(shape, {})
+    assert about.expected == "bytes"
+    assert bare.expected == Nullable(Flag()).wanted()
+    assert items.expected == Items(WORD).wanted()
+
+
+def test_long_values_are_cut() -> None:
+    assert len(faults(WORD, "A" * 10_000)[0].problem) < 120
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "column"),
+    [
+        (b"{", 1, 2),
+        (b"[1 2]", 1, 4),
+        (b'"abc', 1, 1),
+        ("\ufeff{}".encode(), 1, 1),
+        (b"\n", 2, 1),
+        (b'{"a": 1, "a": 2}', None, None),
+        (b"\xff", None, None),
+        (b'"\\ud800"', None, None),
+        (b"[" * 100_000, None, None),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_unreadable_json_is_one_fault(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
+    data: bytes,
+    line: int | None,
+    column: int | None,
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    file = tmp_path / "x.json"
+    file.write_bytes(data)
+    value, (fault,) = read_json(file, Record({"word": WORD}), "x.json")
+    assert value is None
+    position = {"shown": "x.json", "lineno": line, "colno": column} if line else {}
+    assert values_of(fault.where) == position and fault.where.startswith("x.json")
+
+
+def test_reasons_of_the_json_parser_are_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", "ko")
+    file = tmp_path / "x.json"
+    file.write_bytes(b"[1 2]")
+    _, (fault,) = read_json(file, Record({"word": WORD}), "x.json")
+    assert (fault.where, fault.problem) == ("x.json: 1행 4열", "JSON이 아님: ','가 와야 함")
+
+
+def test_missing_file_and_folder_are_faults(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.json", tmp_path):
+        value, (fault,) = read_json(path, WORD, "shown")
+        assert (value, fault.where) == (None, "shown")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_faults_not_errors(data: bytes) -> None:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(data)
+        value, found = read_json(Path(file.name), Record({"word": WORD}), "x")
+        assert value is None or isinstance(found, list)
+        assert found

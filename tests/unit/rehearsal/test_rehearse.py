@@ -72,7 +72,6 @@ class Office:
         shutil.copytree(
             ROOT / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__")
         )
-        shutil.copy(ROOT / "gapforge.py", self.root)
         (self.root / "build.py").write_text(STUB)
         self.build()
 
@@ -836,7 +835,7 @@ def test_usage(office: Office, words: list[str]) -> None:
 
 
 def test_a_project_without_gapforge_is_no_checkout(office: Office) -> None:
-    (office.root / "gapforge.py").unlink()
+    (office.root / "src/gapforge/__main__.py").unlink()
     assert office.rehearse() == 2
     assert "checkout" in office.not_ready(2, "place")["next"]
 
@@ -861,7 +860,7 @@ def checkout(tmp_path: Path) -> Project:
     """A git checkout with a bit of everything."""
     root = tmp_path / "checkout"
     for name, text in {
-        "gapforge.py": "1",
+        "src/gapforge/__main__.py": "1",
         "src/a.py": "a",
         "deleted": "d",
         "sub/inner.txt": "i",
@@ -901,7 +900,15 @@ def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
     left_out = fill(checkout, there := place_of(checkout, PRESET))
     found = {str(p.relative_to(there.root)) for p in there.root.rglob("*") if not p.is_dir()}
     assert (
-        found == {".gitignore", "gapforge.py", "src/a.py", "sub/inner.txt", "untracked", MARKER}
+        found
+        == {
+            ".gitignore",
+            "src/gapforge/__main__.py",
+            "src/a.py",
+            "sub/inner.txt",
+            "untracked",
+            MARKER,
+        }
         and left_out == []
     )
     assert (there.root / "src/a.py").stat().st_mode & 0o777 == 0o755
@@ -919,7 +926,7 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
     (checkout.root / "src/__pycache__/a.pyc").write_text("")
     assert set(files_of(checkout)) == {
         ".gitignore",
-        "gapforge.py",
+        "src/gapforge/__main__.py",
         "src/a.py",
         "sub/inner.txt",
         "untracked",
@@ -937,7 +944,7 @@ def test_where_git_refuses_what_is_ignored_stays_behind(
     monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
     assert set(files_of(checkout)) == {
         ".gitignore",
-        "gapforge.py",
+        "src/gapforge/__main__.py",
         "src/a.py",
         "sub/inner.txt",
         "untracked",
@@ -949,8 +956,9 @@ def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*\n")
     root = tmp_path / "tools" / "gapforge"
     root.mkdir(parents=True)
-    (root / "gapforge.py").write_text("")
-    assert files_of(Project(root, root / "artifacts")) == ["gapforge.py"]
+    (root / "src" / "gapforge").mkdir(parents=True)
+    (root / "src/gapforge/__main__.py").write_text("")
+    assert files_of(Project(root, root / "artifacts")) == ["src/gapforge/__main__.py"]
 
 
 def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path: Path) -> None:
@@ -958,12 +966,12 @@ def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path:
     root = checkout.root
     for name, target in {
         "good": "src/a.py",
-        "src/up": "../gapforge.py",
-        "absolute": str(root / "gapforge.py"),
+        "src/up": "gapforge/__main__.py",
+        "absolute": str(root / "src/gapforge/__main__.py"),
         "out": "../outside",
         "here": ".",
         "tricky": "here/../outside",
-        "round": "../checkout/gapforge.py",
+        "round": "../checkout/src/gapforge/__main__.py",
         "nowhere": "no/such",
         "circle": "circle",
     }.items():
@@ -990,9 +998,11 @@ def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
     shutil.move(checkout.root / "src", tmp_path / "moved")
     (checkout.root / "src").symlink_to(tmp_path / "moved")
     left_out = fill(checkout, there := place_of(checkout, PRESET))
-    assert {line.split()[0] for line in left_out} == {"src", "src/a.py"} and not (
-        there.root / "src"
-    ).exists()
+    assert {line.split()[0] for line in left_out} == {
+        "src",
+        "src/a.py",
+        "src/gapforge/__main__.py",
+    } and not (there.root / "src").exists()
 
 
 def test_names_of_any_bytes(checkout: Project) -> None:
@@ -1080,7 +1090,7 @@ def test_children_leave_the_network_where_that_is_possible(
     assert office.record()["children_without_network"] is offline
     programs = [
         (office.stick / RECEIVER, "unpack"),
-        (office.place.root / "gapforge.py", "verify"),
+        (office.place.root / "src/gapforge/__main__.py", "verify"),
         (office.place.root / "build.py", "--preset"),
     ]
     apart = ["unshare", "--net"] if offline else []

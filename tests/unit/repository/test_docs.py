@@ -15,7 +15,8 @@ import pytest
 from gapforge.base.errors import ERROR_CLASSES
 from gapforge.cli import environment_defaults
 from gapforge.cli.main import VERBS
-from gapforge.model.preset import PRESET_SHAPE
+from gapforge.model import component
+from gapforge.model.preset_shape import preset_shape
 from samples import ROOT
 
 TWINS = {
@@ -269,7 +270,8 @@ def test_every_key_of_a_preset_is_explained(path: str) -> None:
     named = {
         name.partition(".")[0] for row in table[2:] for name in re.findall(r"`([a-z.]+)`", row[0])
     }
-    known = {*PRESET_SHAPE.required, *PRESET_SHAPE.optional} - {"$schema", "platform"}
+    shape = preset_shape(component.load_all(ROOT / "components"))
+    known = {*shape.required, *shape.optional} - {"$schema", "platform"}
     assert known - named == set() and named <= known
 
 

@@ -92,7 +92,7 @@ def test_none_of_many_has_its_name_before_all_are_on_the_disk(
         named.append(target)
         real_replace(source, target)
 
-    monkeypatch.setattr(careful, "_one_sync_will_do", lambda folder: one_sync)
+    monkeypatch.setattr(careful, "_syncfs_suffices", lambda folder: one_sync)
     monkeypatch.setattr(careful, "_syncfs", syncfs)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
@@ -145,11 +145,11 @@ def test_one_sync_for_many_only_where_it_is_as_good(
 
         monkeypatch.setattr(Path, "read_text", read_text)
         monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
-        assert careful._one_sync_will_do(tmp_path) is good
+        assert careful._syncfs_suffices(tmp_path) is good
     monkeypatch.setattr(
         Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n"
     )
-    assert careful._one_sync_will_do(tmp_path) is False
+    assert careful._syncfs_suffices(tmp_path) is False
 
 
 def test_copy_leaves_the_original_alone(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ KEY = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxxxx\n-----END PGP PUBLIC KEY BL
 
 
 def source(name: str, uri: str, **how: object) -> AptSource:
-    return replace(AptSource(name, uri, "./", (), (), ""), **how)  # type: ignore[arg-type]
+    return replace(AptSource(name=name, uri=uri, suite="./"), **how)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import FetchError, UsageError
-from gapforge.sync.network import Network, shown
+from gapforge.sync.network import Network
 
 
 def network(**env: str) -> Network:
@@ -106,7 +106,3 @@ def test_pip_settings_give_the_index_but_never_an_extra_one(tmp_path: Path) -> N
     )
     config.write_text("this is [not a config")
     assert network(PIP_CONFIG_FILE=str(config)).index_url == network().index_url
-
-
-def test_shown_addresses_hold_no_secrets() -> None:
-    assert shown("https://user:pw@host:8/p/f.tar?token=x#y") == "https://host:8/p/f.tar"

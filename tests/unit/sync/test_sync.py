@@ -135,8 +135,8 @@ def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
 
 def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Place) -> None:
     place.sync()
-    with gc.holding(place.project):
-        assert gc.look(place.project).loose == (), (
+    with gc.exclude_sync(place.project):
+        assert gc.find_garbage(place.project).unreferenced == (), (
             "lock.json and SHA256SUMS are known as sync writes them"
         )
     before = place.lock()
@@ -144,12 +144,12 @@ def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Pla
     place.world.publish()
     place.sync(update=True)
     after, found = place.lock(), tree(place.artifacts)
-    with gc.holding(place.project):
-        waste = gc.look(place.project)
+    with gc.exclude_sync(place.project):
+        garbage = gc.find_garbage(place.project)
         gone = {e.sha256 for e in before.entries} - {e.sha256 for e in after.entries}
-        assert gone and gone <= {item.path.name for item in waste.loose}
-        assert gc.sweep(place.project, waste) == waste.freed > 0
-        assert gc.look(place.project).loose == ()
+        assert gone and gone <= {item.path.name for item in garbage.unreferenced}
+        assert gc.remove_garbage(place.project, garbage) == garbage.freed > 0
+        assert gc.find_garbage(place.project).unreferenced == ()
     place.asked()
     place.sync(offline=True)
     assert place.asked() == [] and tree(place.artifacts) == found
@@ -485,13 +485,13 @@ def test_offline_with_something_missing(place: Place) -> None:
 
 
 def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
-    assert locks.usable(place.project.lock_file(NAME), place.preset) is None
-    before = download_preview.of_preset(place.preset, known_sizes.look(place.project))
+    assert locks.load_matching(place.project.lock_file(NAME), place.preset) is None
+    before = download_preview.of_preset(place.preset, known_sizes.read_known_sizes(place.project))
     assert any("source package ffmpeg" in item.where[0] for item in before.items)
     place.sync()
     place.lose("sources/headers.tar.gz")
     place.asked()
-    lock = locks.usable(place.project.lock_file(NAME), place.preset)
+    lock = locks.load_matching(place.project.lock_file(NAME), place.preset)
     assert lock is not None
     shown = download_preview.of_lock(place.preset, lock, Store(place.project.store))
     assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]

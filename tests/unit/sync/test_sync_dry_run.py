@@ -66,11 +66,11 @@ def lock_of(name: str, place: Project) -> Lock:
     preset = presets.find(place.presets, name)
     image = {
         role: LockedImage(
-            f"{preset.base(role).image}@sha256:{'c' * 64}",
-            "sha256:" + "a" * 64,
-            "sha256:" + "b" * 64,
-            "ubuntu",
-            "22.04",
+            reference=f"{preset.base(role).image}@sha256:{'c' * 64}",
+            manifest_digest="sha256:" + "a" * 64,
+            config_digest="sha256:" + "b" * 64,
+            os_id="ubuntu",
+            os_version="22.04",
         )
         for role in ("builder", "runtime")
     }
@@ -191,7 +191,7 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
     lock = lock_of(TORCH, place)
     place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
     place.lock_file("broken").write_text("{", encoding="utf-8")  # passed over: check reports it
-    held = known_sizes.look(place)
+    held = known_sizes.read_known_sizes(place)
     builder, runtime = (
         f"nvidia/cuda:12.4.1-cudnn-{kind}-ubuntu22.04" for kind in ("devel", "runtime")
     )
@@ -211,5 +211,7 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
 
 def test_a_faulty_catalog_does_not_stop_a_dry_run(place: Project) -> None:
     (place.root / "catalog").unlink()
-    shown = download_preview.of_preset(presets.find(place.presets, TORCH), known_sizes.look(place))
+    shown = download_preview.of_preset(
+        presets.find(place.presets, TORCH), known_sizes.read_known_sizes(place)
+    )
     assert len(shown.unknown) > 50

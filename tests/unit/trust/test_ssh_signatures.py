@@ -24,6 +24,7 @@ from gapforge.trust.ssh_signatures import (
     parse_signature,
     signing_key,
 )
+from raised import assert_error, values_of
 from signers import (
     at_a_terminal,
     fingerprint,
@@ -501,59 +502,37 @@ def test_comparing_keys_is_about_their_bytes() -> None:
     assert PublicKey("ssh-rsa", b"1").fingerprint != PublicKey("ssh-rsa", b"2").fingerprint
 
 
-def test_what_is_no_key_in_korean(
-    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    yours = "\n다음: 가진 키를 지정하십시오: ls ~/.ssh/*.pub"
+def test_unusable_key_names_file_and_remedy(keys: Path, tmp_path: Path) -> None:
     file = tmp_path / "k.pub"
-    with pytest.raises(UsageError) as caught:
-        signing_key(file)
-    assert caught.value.render() == f"오류: {file}: 파일이 없습니다{yours}"
     kind, blob = pub(keys / "ed25519").read_text().split()[:2]
     file.write_text(f"{kind} {blob[:40]}\n")
     with pytest.raises(UsageError) as caught:
         signing_key(file)
-    assert (
-        caught.value.render()
-        == f"오류: {file}: 중간에 잘림\n다음: ssh-keygen이 만든 .pub 파일을 지정하십시오"
-    )
+    assert_error(caught.value, UsageError, file=file)
     lone = tmp_path / "lone"
     lone.write_bytes((keys / "rsa").read_bytes())
     lone.chmod(0o644)
     with pytest.raises(UsageError) as caught:
         signing_key(lone)
-    assert caught.value.render().startswith(
-        f"오류: {lone}: 다른 사용자도 읽을 수 있는 개인 키라서(모드 "
-    )
+    assert_error(caught.value, UsageError, file=lone, mode="644")
+    assert caught.value.hint == f"chmod 600 {lone}"
     with pytest.raises(UsageError) as caught:
         ssh_signatures.read_public(lone)
-    assert caught.value.render() == (
-        f"오류: {lone}: 개인 키인데 옆에 lone.pub 파일이 없습니다\n"
-        f"다음: ssh-keygen -y -f {lone} > {lone}.pub; 그다음 같은 명령을 다시 실행하십시오"
-    )
-    with pytest.raises(BadSignature, match="없음"):
-        ssh_signatures.read_signature(tmp_path / "absent.sig")
-    with pytest.raises(BadSignature, match="SSH 서명이 아님"):
-        parse_signature(b"x")
+    assert_error(caught.value, UsageError, file=lone, name="lone.pub", hint={"file": lone})
 
 
-def test_why_a_key_cannot_sign_is_told_apart_in_korean(
+def test_failed_signing_names_its_reason(
     keys: Path, tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
     monkeypatch.setattr(ssh_signatures, "at_terminal", lambda: False)
+    secret = keys / "secret"
     with pytest.raises(TrustError) as caught:
-        ssh_signatures.sign(signing_key(keys / "secret"), LOCK, [DATA])
-    assert caught.value.message == f"{keys}/secret: 암호가 걸려 있는데 물어볼 터미널이 없습니다"
-    assert (
-        caught.value.hint
-        == f"ssh-add {keys}/secret; 그다음 같은 명령에 {keys}/secret.pub를 주십시오"
-    )
+        ssh_signatures.sign(signing_key(secret), LOCK, [DATA])
+    assert_error(caught.value, TrustError, file=secret, hint={"file": secret})
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
     alone = tmp_path / "alone.pub"
     alone.write_bytes(pub(keys / "ed25519").read_bytes())
     with pytest.raises(TrustError) as caught:
         ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
-    assert caught.value.message.startswith(f"{alone}: 서명할 수 없습니다: ")
-    assert caught.value.hint == "ssh-add -l 목록에 이 키가 있는지 보십시오"
+    assert_error(caught.value, TrustError, file=alone)
+    assert values_of(caught.value.message)["last"] and "ssh-add -l" in caught.value.hint

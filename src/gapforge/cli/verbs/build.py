@@ -108,7 +108,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     """The preset and type, by flags or by asking."""
-    given = Choices(args.preset, args.base, args.python, args.torch, args.tensorrt, args.type)
+    given = Choices(
+        preset=args.preset,
+        base=args.base,
+        python=args.python,
+        torch=args.torch,
+        tensorrt=args.tensorrt,
+        type=args.type,
+    )
     interactive = (
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )

@@ -9,20 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.files import inside
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
-from gapforge.compat.findings import Problem
-from gapforge.compat.rules import check_preset, driver_problems, required_driver
+from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.findings import Finding
+from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.model.unresolved import Unresolved, counts, unresolved
+from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
+from gapforge.tools import json_schemas
 
 HELP = N_(
     "Check presets for faults, versions that do not go together, and stale locks, all at once."
@@ -50,7 +54,7 @@ class Report:
     name: str
     preset: Preset | None = None
     faults: tuple[Fault, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)
     first_use: list[str] = field(default_factory=list)
     loose_images: list[str] = field(default_factory=list)
@@ -60,11 +64,11 @@ class Report:
     lock_size: int = 0
     lock_first_use: int = 0
     lock_first_use_size: int = 0
-    unresolved: list[Unresolved] = field(default_factory=list)
+    unresolved: list[ToResolve] = field(default_factory=list)
     driver: str = ""
 
     @property
-    def errors(self) -> list[Problem]:
+    def errors(self) -> list[Finding]:
         return [p for p in self.problems if p.severity == "error"]
 
     @property
@@ -146,6 +150,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         0,
     )
     facts, bare = catalogs.facts_and_sources(project.catalog)
+    stale = stale_schemas(project, components)
     if args.json:
         totals = {
             "pinned": sum(len(r.pinned) for r in reports),
@@ -163,6 +168,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             "presets": [r.to_json() for r in reports],
             "totals": totals,
             "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
+            "stale_files": stale,
         }
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return code
@@ -189,7 +195,19 @@ def run(args: argparse.Namespace, project: Project) -> int:
             bare=len(bare),
         )
     )
+    if stale:
+        print(_("not up to date: {files}; run ./gapforge generate", files=", ".join(stale)))
     return code
+
+
+def stale_schemas(project: Project, components: Sequence[Component]) -> list[str]:
+    """Return the paths of generated JSON Schemas that differ from what the components declare."""
+    stale = []
+    for path, text in json_schemas.schemas(components).items():
+        file = inside(project.root, path)
+        if file.is_file() and file.read_bytes() != text.encode():
+            stale.append(path)
+    return stale
 
 
 def examine(
@@ -211,16 +229,14 @@ def examine(
     report.faults = tuple(component.check_preset(preset, components))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
-        report.problems += driver_problems(preset, driver, catalog)
+        report.problems += check_driver(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
         (report.first_use if source.urls and not source.sha256 else report.pinned).append(
             source.name
         )
     report.loose_images = [
-        preset.base(r).image
-        for r in ("builder", "runtime")
-        if preset.base(r).image and not preset.base(r).digest
+        preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
     _lock(report, project, preset)
     return report
@@ -229,13 +245,13 @@ def examine(
 def _lock(report: Report, project: Project, preset: Preset) -> None:
     file = project.lock_file(preset.name)
     if not file.exists():
-        report.unresolved = unresolved(preset, None)
+        report.unresolved = list_to_resolve(preset, None)
         return
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
-        report.unresolved = unresolved(preset, None)
+        report.unresolved = list_to_resolve(preset, None)
         return
     if lock.preset != preset.name:
         report.lock_faults = (
@@ -254,9 +270,9 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
             ),
         )
     if report.lock_faults:
-        report.lock_state, report.unresolved = STALE, unresolved(preset, None)
+        report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
         return
-    report.unresolved = unresolved(preset, lock)
+    report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]

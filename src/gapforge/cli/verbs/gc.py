@@ -12,7 +12,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.store import gc, unfinished_imports
-from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Loose, Waste
+from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
 HELP = N_("show what no lock names in the store (artifacts/.store), and delete it")
 FEW = 5  # of the largest that are shown
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Exit code 0 when everything was shown, and deleted where that was asked for."""
-    with gc.holding(project):
-        known = unfinished_imports.bundles(project.store)
+    with gc.exclude_sync(project):
+        known = unfinished_imports.recorded_bundles(project.store)
         if args.drop and args.drop not in known:
             found = ", ".join(known) or _("none")
             raise UsageError(
@@ -47,24 +47,28 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 ),
                 hint="./gapforge gc",
             )
-        waste = gc.look(project, args.drop)
+        garbage = gc.find_garbage(project, args.drop)
         if not args.json:
-            _show(waste)
-        delete = bool(waste.loose or args.drop) and (args.yes or (not args.json and _asked()))
+            _show(garbage)
+        delete = bool(garbage.unreferenced or args.drop) and (
+            args.yes or (not args.json and _asked())
+        )
         freed = 0
         if delete:
             if args.drop:
                 unfinished_imports.forget(project.store, args.drop)
             what = _("removed")
-            with Progress(what, waste.size, quiet=args.json or not sys.stderr.isatty()) as progress:
-                freed = gc.sweep(project, waste, progress.add)
+            with Progress(
+                what, garbage.size, quiet=args.json or not sys.stderr.isatty()
+            ) as progress:
+                freed = gc.remove_garbage(project, garbage, progress.add)
     if args.json:
         print(
-            json.dumps(_to_json(waste, deleted=delete, freed=freed), ensure_ascii=False, indent=2)
+            json.dumps(_to_json(garbage, deleted=delete, freed=freed), ensure_ascii=False, indent=2)
         )
     elif delete:
         print(_("deleted; {freed} are free again", freed=human_bytes(freed)))
-    elif waste.loose or args.drop:
+    elif garbage.unreferenced or args.drop:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
         print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
@@ -82,15 +86,15 @@ def _asked() -> bool:
     return answer.strip().lower() in _("y yes").split()
 
 
-def _show(waste: Waste) -> None:
+def _show(garbage: Garbage) -> None:
     print(
         _(
             "named by locks: {kept} files, {kept_bytes} (stay)",
-            kept=waste.kept,
-            kept_bytes=human_bytes(waste.kept_bytes),
+            kept=garbage.kept,
+            kept_bytes=human_bytes(garbage.kept_bytes),
         )
     )
-    if not waste.loose:
+    if not garbage.unreferenced:
         print(_("there is nothing to delete"))
     about = {
         OBJECT: _("files that no lock names"),
@@ -98,7 +102,7 @@ def _show(waste: Waste) -> None:
         WORK: _("work folders of syncs that were cut"),
     }
     for kind, words in about.items():
-        items = waste.of(kind)
+        items = garbage.of(kind)
         if not items:
             continue
         count, size = len(items), human_bytes(sum(item.size for item in items))
@@ -108,9 +112,9 @@ def _show(waste: Waste) -> None:
         if len(items) > FEW:
             rest = human_bytes(sum(item.size for item in items[FEW:]))
             print(f"  {rest:>9}  " + _("the other {more}", more=len(items) - FEW))
-    if waste.loose:
-        print(_("the disk gets back: {freed}", freed=human_bytes(waste.freed)))
-    linked = [item for item in waste.loose if item.freed < item.size]
+    if garbage.unreferenced:
+        print(_("the disk gets back: {freed}", freed=human_bytes(garbage.freed)))
+    linked = [item for item in garbage.unreferenced if item.freed < item.size]
     if linked:
         size = human_bytes(sum(item.size - item.freed for item in linked))
         print(
@@ -121,7 +125,7 @@ def _show(waste: Waste) -> None:
                 size=size,
             )
         )
-    for name in waste.orphans:
+    for name in garbage.orphans:
         print(
             _(
                 "note: artifacts/{name}: there is no preset of this name; what its lock "
@@ -129,7 +133,7 @@ def _show(waste: Waste) -> None:
                 name=name,
             )
         )
-    for name in waste.unfinished:
+    for name in garbage.unfinished_syncs:
         print(
             _(
                 "note: a sync of {name} was cut; what it has fetched is in no lock yet, "
@@ -137,7 +141,7 @@ def _show(waste: Waste) -> None:
                 name=name,
             )
         )
-    for one in waste.imports:
+    for one in garbage.incomplete_bundles:
         what = f"{one.bundle} ({', '.join(one.presets)})"
         size = human_bytes(one.size)
         print(
@@ -151,7 +155,7 @@ def _show(waste: Waste) -> None:
                 bundle=one.bundle,
             )
         )
-    for fault in waste.strange:
+    for fault in garbage.foreign:
         print(
             _(
                 "warning: {where}: {problem}; it is left alone",
@@ -162,7 +166,7 @@ def _show(waste: Waste) -> None:
         )
 
 
-def _shown(item: Loose) -> str:
+def _shown(item: Unreferenced) -> str:
     return (
         f"{item.path.parent.name}/{item.path.name}"
         if item.kind != OBJECT
@@ -170,21 +174,21 @@ def _shown(item: Loose) -> str:
     )
 
 
-def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
+def _to_json(garbage: Garbage, *, deleted: bool, freed: int) -> dict[str, Any]:
     return {
         "ok": True,
         "deleted": deleted,
-        "count": len(waste.loose),
-        "bytes": waste.size,
-        "frees": waste.freed,
+        "count": len(garbage.unreferenced),
+        "bytes": garbage.size,
+        "frees": garbage.freed,
         "freed": freed,
         "loose": [
             {"kind": item.kind, "path": str(item.path), "size": item.size, "frees": item.freed}
-            for item in waste.loose
+            for item in garbage.unreferenced
         ],
-        "kept": {"count": waste.kept, "bytes": waste.kept_bytes},
-        "views_without_preset": list(waste.orphans),
-        "unfinished_syncs": list(waste.unfinished),
+        "kept": {"count": garbage.kept, "bytes": garbage.kept_bytes},
+        "views_without_preset": list(garbage.orphans),
+        "unfinished_syncs": list(garbage.unfinished_syncs),
         "unfinished_imports": [
             {
                 "bundle": one.bundle,
@@ -192,7 +196,7 @@ def _to_json(waste: Waste, *, deleted: bool, freed: int) -> dict[str, Any]:
                 "count": one.count,
                 "bytes": one.size,
             }
-            for one in waste.imports
+            for one in garbage.incomplete_bundles
         ],
-        "left_alone": [fault.to_json() for fault in waste.strange],
+        "left_alone": [fault.to_json() for fault in garbage.foreign],
     }

@@ -10,7 +10,7 @@ from gapforge.base.files import inside, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.compat import catalog
-from gapforge.compat.rules import required_driver
+from gapforge.compat.driver import required_driver
 from gapforge.model import component, preset
 from gapforge.model import lock as locks
 from gapforge.model.schema import Choice, Record, Text, read_json
@@ -63,7 +63,7 @@ def generated(project: Project) -> dict[str, str]:
 
     Raises PresetError or LockError when what they are made from cannot be read.
     """
-    return {**json_schemas.schemas(), **documents(project)}
+    return {**json_schemas.schemas(component.load_all(project.components)), **documents(project)}
 
 
 def documents(project: Project) -> dict[str, str]:

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     output = args.output or DEFAULT
     _refuse_bad_output(output, project)
     with Progress(_("inventory"), quiet=args.json) as progress:
-        stock = take_inventory.take(project, names, jobs=args.jobs, progress=progress)
+        stock = take_inventory.take_inventory(project, names, jobs=args.jobs, progress=progress)
     with atomic_file(output) as file:
         for chunk in stock.inventory.chunks():
             file.write(chunk.encode())

@@ -13,7 +13,7 @@ from gapforge.base.project import Project
 from gapforge.base.text import pad, width
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
-from gapforge.model.preset_status import Readiness, look
+from gapforge.model.preset_status import Readiness, readiness_of
 
 HELP = N_("List the presets and how far each has come: synced, ready, size.")
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         except PresetError as error:
             faulty[name] = error
             continue
-        rows.append((preset, look(project, preset)))
+        rows.append((preset, readiness_of(project, preset)))
     rows.sort(key=lambda row: (row[0].practice, row[0].name))
     if args.json:
         document = {

@@ -16,11 +16,14 @@ from gapforge.base.text import pad, width
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
+from gapforge.model import preset_text
 from gapforge.model.lock import Lock
+from gapforge.model.text_shapes import PRESET_NAME
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
-from gapforge.updates import advice, published_releases
-from gapforge.updates.advice import Outlook
+from gapforge.updates import compatible_updates, published_releases
+from gapforge.updates.candidates import Search
+from gapforge.updates.compatible_updates import CompatibleUpdates
 
 HELP = N_(
     "Show upstream releases newer than a preset's, and which of them still fit together (online)"
@@ -52,34 +55,35 @@ def run(args: argparse.Namespace, project: Project) -> int:
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)
-        look = advice.look(
-            preset,
-            catalog,
-            published_releases.load(project.catalog),
-            network,
-            resolver,
-            _lock(project, preset.name),
+        search = Search(
+            preset=preset,
+            catalog=catalog,
+            upstreams=published_releases.load(project.catalog),
+            network=network,
+            resolver=resolver,
+            lock=_lock(project, preset.name),
             same_line=args.same_line,
         )
-    if target is not None and look.together:
-        _write(target, look, preset.name)
-    unasked = [component for component in look.components if component.problem]
+        updates = compatible_updates.find_updates(search)
+    if target is not None and updates.together:
+        _write(target, updates, preset.name)
+    unasked = [item for item in updates.items if item.problem]
     if args.json:
         print(
             json.dumps(
                 {
                     "ok": not unasked,
                     "preset": preset.name,
-                    "components": [c.to_json() for c in look.components],
-                    "together": dict(look.together),
-                    "written": str(target) if target and look.together else "",
+                    "components": [c.to_json() for c in updates.items],
+                    "together": dict(updates.together),
+                    "written": str(target) if target and updates.together else "",
                 },
                 ensure_ascii=False,
                 indent=2,
             )
         )
     else:
-        print(render(look))
+        print(render(updates))
         if target is not None:
             print(
                 _(
@@ -87,11 +91,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
                     target=target,
                     stem=target.stem,
                 )
-                if look.together
+                if updates.together
                 else _("\nnothing newer fits; no preset was written")
             )
     if unasked and not args.json:
-        names = ", ".join(component.name for component in unasked)
+        names = ", ".join(item.name for item in unasked)
         error = FetchError(
             _("could not be asked upstream: {names}", names=names),
             hint=_(
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return FetchError.exit_code if unasked else 0
 
 
-def render(look: Outlook) -> str:
+def render(updates: CompatibleUpdates) -> str:
     """The components as a table; why the newest does not fit stands below its line."""
     words = {
         "current": _("current"),
@@ -118,18 +122,18 @@ def render(look: Outlook) -> str:
             c.current,
             c.newest or "?",
             c.fits or "-",
-            look.together.get(c.name, "-"),
+            updates.together.get(c.name, "-"),
             words[c.status],
         )
-        for c in look.components
+        for c in updates.items
     ]
     columns = [max(width(row[i]) for row in rows) for i in range(6)]
     text = []
     for index, row in enumerate(rows):
         text.append("  ".join(pad(cell, columns[i]) for i, cell in enumerate(row)).rstrip())
         if index:
-            component = look.components[index - 1]
-            lines = dict.fromkeys(filter(None, (component.why, component.note, component.problem)))
+            item = updates.items[index - 1]
+            lines = dict.fromkeys(filter(None, (item.why, item.note, item.problem)))
             text += [f"    {line}" for line in lines]
     return "\n".join(text)
 
@@ -137,7 +141,7 @@ def render(look: Outlook) -> str:
 def _target(name: str, project: Project) -> Path:
     """Where the new preset goes; UsageError for a name that cannot be one, or is taken."""
     faults: list[Fault] = []
-    preset_module.NAME.check(name, "--write", faults, "command line")
+    PRESET_NAME.check(name, "--write", faults, "command line")
     if faults or unsafe_path_reason(name) or name.endswith(".lock"):
         raise UsageError(
             _('--write "{name}" is not a name for a preset', name=name),
@@ -155,14 +159,15 @@ def _target(name: str, project: Project) -> Path:
     return file
 
 
-def _write(target: Path, look: Outlook, previous: str) -> None:
+def _write(target: Path, updates: CompatibleUpdates, previous: str) -> None:
     """Write the combination, after the parser has accepted it. PresetError when it does not."""
-    raw = advice.new_preset(look, target.stem, previous)
-    text = advice.render(raw) + "\n"
+    raw = compatible_updates.new_preset(updates, target.stem, previous)
+    text = preset_text.render(raw)
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, target.name)
         trial.write_text(text, encoding="utf-8")
-        preset_module.load(trial, shown=f"presets/{target.name}")
+        components = target.parent.parent / "components"
+        preset_module.load(trial, shown=f"presets/{target.name}", components=components)
     write_text(target, text)
 
 

@@ -16,12 +16,12 @@ from gapforge.base.text import pad, width
 from gapforge.cli import hard_link_note as copies_made
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
-from gapforge.model import reasons
 from gapforge.model.preset import Preset
-from gapforge.model.unresolved import Unresolved, counts, unresolved
+from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
+from gapforge.model.unresolved_item import Reason
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.store import Store
-from gapforge.sync import partial_lock, source_archives
+from gapforge.sync import lock_only, source_archives
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 from gapforge.sync.options import Options, Outcome
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             documents.append(_dry_run(preset, project, args))
             continue
         options = Options(update=args.update, provided=args.provided, quiet=args.json)
-        outcome = (partial_lock.pin if args.lock_only else syncing.sync)(
+        outcome = (lock_only.pin if args.lock_only else syncing.sync)(
             preset, project, network, options
         )
         documents.append(outcome.to_json())
@@ -103,14 +103,14 @@ def _report_lock(outcome: Outcome) -> None:
             size=size,
         )
     )
-    open_: dict[tuple[str, str], list[str]] = {}
-    for gap in lock.unresolved:
-        open_.setdefault((gap.kind, gap.reason), []).append(gap.name)
-    for (kind, reason), names in open_.items():
+    names_by_reason: dict[tuple[str, Reason], list[str]] = {}
+    for item in lock.unresolved:
+        names_by_reason.setdefault((item.kind, item.reason), []).append(item.name)
+    for (kind, reason), names in names_by_reason.items():
         few = ", ".join(names[:FEW]) + (
             _(" and {more} more", more=len(names) - FEW) if names[FEW:] else ""
         )
-        print(f"  {kind} {few}\n      {reasons.told(reason)}")
+        print(f"  {kind} {few}\n      {reason.message()}")
     if lock.unresolved:
         print(
             _(
@@ -152,23 +152,23 @@ def _report(outcome: Outcome) -> None:
 
 def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
     """What a sync would fetch, without the network. With a fitting lock it is exact."""
-    lock = None if args.update else locks.usable(project.lock_file(preset.name), preset)
+    lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
     if lock is None:
         shown, left = (
-            download_preview.of_preset(preset, known_sizes.look(project)),
-            unresolved(preset, None),
+            download_preview.of_preset(preset, known_sizes.read_known_sizes(project)),
+            list_to_resolve(preset, None),
         )
     else:
         shown, left = (
             download_preview.of_lock(preset, lock, Store(project.store)),
-            unresolved(preset, lock),
+            list_to_resolve(preset, lock),
         )
     if not args.json:
         _print(shown, left)
     return {**shown.to_json(), "unresolved": [item.to_json() for item in left]}
 
 
-def _print(shown: download_preview.Preview, left: Sequence[Unresolved]) -> None:
+def _print(shown: download_preview.Preview, left: Sequence[ToResolve]) -> None:
     if shown.locked and not shown.exact:
         print(
             _(

@@ -1,7 +1,7 @@
-"""What every check.py stands on. It is read before check.py, in the finished image, by `python3 -I -`.
+"""What every component's check.py imports: reporting, options, running programs.
 
-A check reports each thing that it looked at with ``report``; it never stops at the first that is wrong.
-Only the standard library of the image's Python (3.8 or newer) is used.
+gapforge sends this module and one check.py to `python3 -I -` in the finished image, which needs no
+file for it. Only the standard library of Python 3.8 or newer is used.
 """
 
 from __future__ import annotations
@@ -19,53 +19,56 @@ PARAMS: dict[str, Any] = EXPECT["params"]
 RUNTIME: bool = EXPECT["type"] == "runtime"
 GPU: bool = bool(EXPECT.get("gpu"))
 
-# Libraries that belong to the GPU's driver. The container runtime mounts them in; no image has them.
+# Libraries of the GPU driver. The container runtime mounts them; no image contains them.
 DRIVER_LIBRARIES = re.compile(
     r"lib(cuda|nvcuvid|nvidia-encode|nvidia-ml|nvidia-opticalflow|nvoptix|nvidia-ptxjitcompiler)\.so(\.\d+)*"
 )
 
 
 def report(name: str, ok: bool, found: object, expected: object) -> None:
-    """Say what was looked at, whether it is right, what was found and what should have been."""
+    """Print one result as a line of JSON."""
     line = {"check": name, "ok": bool(ok), "found": str(found), "expected": str(expected)}
-    # ASCII: the image's locale may not be able to print anything else.
+    # ASCII only: the image's locale may not be able to print anything else.
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
-def guarded(name: str, expected: str, look: Callable[[], tuple[bool, object]]) -> None:
-    """Report what ``look`` gives as (ok, found); an exception in it is a failed check, not the end of all."""
+def guarded(name: str, expected: str, check: Callable[[], tuple[bool, object]]) -> None:
+    """Report the (ok, found) that ``check`` returns. An exception in it is a failed result."""
     try:
-        ok, found = look()
-    except Exception as error:  # whatever goes wrong inside the image is the finding
+        ok, found = check()
+    except Exception as error:
         ok, found = False, f"{type(error).__name__}: {error}"
     report(name, ok, found, expected)
 
 
 def text_param(key: str) -> str:
-    """An option's text; "" when the preset does not give it."""
+    """Return a text option, "" if the preset does not set it."""
     value = PARAMS.get(key)
     return "" if value is None else str(value).strip()
 
 
 def flag_param(key: str) -> bool:
-    """Whether an option is on."""
+    """Return whether a flag option is on."""
     return PARAMS.get(key) in (True, 1, "1", "1\n", "true")
 
 
 def list_param(key: str) -> list[str]:
-    """An option's members; [] when the preset does not give it."""
+    """Return the members of a list option, [] if the preset does not set it."""
     value = PARAMS.get(key) or []
     return [line for line in (value.splitlines() if isinstance(value, str) else value) if line]
 
 
 def matches(wanted: str, found: str) -> bool:
-    """Whether a version is the wanted one: "5.1" matches 5.1 and 5.1.9, not 5.10."""
+    """Return whether ``found`` is the wanted version: "5.1" matches 5.1 and 5.1.9, not 5.10."""
     return found == wanted or (found.startswith(wanted) and found[len(wanted)] in ".-+~")
 
 
 def run(*command: str, timeout: int = 300) -> tuple[int, str]:
-    """A program's exit code and all that it says; 127 when it is not there."""
+    """Run a program. Return its exit code and its output with errors.
+
+    The exit code is 127 for a program that is not found, and 124 for one that takes too long.
+    """
     try:
         done = subprocess.run(
             command,
@@ -84,21 +87,23 @@ def run(*command: str, timeout: int = 300) -> tuple[int, str]:
 
 
 def tail(text: str, lines: int = 3) -> str:
-    """The last lines of a program's words, on one line."""
+    """Return the last lines of a program's output as one line."""
     return " | ".join(text.strip().splitlines()[-lines:])
 
 
 def import_in_child(code: str, timeout: int = 600) -> tuple[bool, str]:
-    """Run Python code in a process of its own, so that a crash in a library is a finding; (went well, its output)."""
-    code_out, output = run(sys.executable, "-I", "-c", code, timeout=timeout)
-    return (
-        code_out == 0,
-        output.strip() if code_out == 0 else f"exit code {code_out}: {tail(output)}",
-    )
+    """Run Python code in its own process, so that a crash in a library is a failed result.
+
+    Return whether it succeeded, and its output.
+    """
+    exit_code, output = run(sys.executable, "-I", "-c", code, timeout=timeout)
+    if exit_code != 0:
+        return False, f"exit code {exit_code}: {tail(output)}"
+    return True, output.strip()
 
 
 def missing_driver_library(output: str) -> str:
-    """The driver's library whose absence ``output`` complains of, or ""."""
+    """Return the GPU driver's library that ``output`` reports as missing, or ""."""
     found = re.search(
         DRIVER_LIBRARIES.pattern + r"[^\n]*(cannot open shared object|No such file)", output
     )

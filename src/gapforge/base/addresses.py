@@ -1,0 +1,17 @@
+"""Handle network addresses."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+
+def without_credentials(address: str) -> str:
+    """Return a URL for messages, locks and documents, without what may hold a password or token.
+
+    User, password, query and fragment are removed.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # not a URL, but it may hold a password all the same
+        return address.partition("?")[0].rpartition("@")[2]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

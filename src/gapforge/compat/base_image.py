@@ -1,0 +1,86 @@
+"""Check the base images against the preset's CUDA and cuDNN."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gapforge.base.i18n import _
+from gapforge.compat.catalog import Catalog
+from gapforge.compat.findings import Finding, error, nearest_version, unknown, use, use_nearest
+from gapforge.compat.versions import key, major, minor
+from gapforge.model.names import ROLES
+from gapforge.model.preset import Preset
+
+_CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$")
+
+
+def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield every contradiction between a CUDA base image and the rest of the preset."""
+    opencv = preset.component("opencv")
+    for role in ROLES:
+        image = preset.base(role).image
+        match = _CUDA_IMAGE.search(image)
+        if not match:
+            continue
+        image_cuda, tag = match.groups()
+        path = f"$.base.{role}.image"
+        yield from _check_cuda(preset, catalog, role, image_cuda)
+        yield from _check_cudnn(preset, catalog, role, tag)
+        if role == "builder" and "devel" not in tag and opencv and opencv.flag("cuda"):
+            reason = _("{image} has no nvcc, which OpenCV with CUDA needs", image=image)
+            yield error("base-devel", path, reason, _("use the -devel- tag"))
+        if catalog.image(image) is None and "cudnn" in tag:
+            near = nearest_version(preset.cuda, (i.cuda for i in catalog.images))
+            known = next((getattr(i, role) for i in catalog.images if i.cuda == near), "")
+            yield unknown(path, image, "CUDA, cuDNN", use_nearest(known))
+
+
+def _check_cuda(preset: Preset, catalog: Catalog, role: str, image_cuda: str) -> Iterator[Finding]:
+    path = f"$.base.{role}.image"
+    if not preset.cuda:
+        reason = _("the base image has CUDA {image_cuda}, but cuda is null", image_cuda=image_cuda)
+        yield error("base-cuda", path, reason, use(f'"cuda": "{image_cuda}"', "ubuntu:22.04"))
+    elif minor(preset.cuda) != image_cuda:
+        same = [i for i in catalog.images if minor(i.cuda) == minor(preset.cuda)]
+        reason = _(
+            "the base image has CUDA {image_cuda}, but cuda is {cuda}",
+            image_cuda=image_cuda,
+            cuda=preset.cuda,
+        )
+        fitting = getattr(same[-1], role) if same else f'"cuda": "{image_cuda}"'
+        yield error("base-cuda", path, reason, use(fitting))
+
+
+def _check_cudnn(preset: Preset, catalog: Catalog, role: str, tag: str) -> Iterator[Finding]:
+    image, path = preset.base(role).image, f"$.base.{role}.image"
+    match = re.search(r"cudnn([0-9]*)", tag)
+    if not match:
+        packages = preset.apt_builder if role == "builder" else preset.apt_runtime
+        if preset.cudnn and not any(p.startswith("libcudnn") for p in packages):
+            yield error(
+                "base-cudnn",
+                path,
+                _(
+                    "the preset uses cuDNN {cudnn}, but {image} has none",
+                    cudnn=preset.cudnn,
+                    image=image,
+                ),
+                _("use a tag with cudnn, or add a libcudnn package"),
+            )
+        return
+    known = catalog.image(image)
+    by_tag = match[1] or ("9" if key(preset.cuda) >= (12, 4) else "")
+    found = known.cudnn_major if known else by_tag
+    if found and preset.cudnn and found != major(preset.cudnn):
+        yield error(
+            "base-cudnn",
+            path,
+            _(
+                "{image} has cuDNN {image_cudnn}, but cudnn is {cudnn}",
+                image=image,
+                image_cudnn=found,
+                cudnn=preset.cudnn,
+            ),
+            _('use "cudnn": "{image_cudnn}" or another tag', image_cudnn=found),
+        )

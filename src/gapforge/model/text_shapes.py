@@ -1,0 +1,45 @@
+"""Shapes of short texts in presets and component descriptions: names, versions, URLs, options."""
+
+from __future__ import annotations
+
+from gapforge.base.i18n import N_
+from gapforge.model import names
+from gapforge.model.schema import Text
+
+_NAME_IN_WORDS = N_("lower-case letters, digits, '.', '_', '-'")
+_PATH_IN_WORDS = N_("a path")
+
+NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", _NAME_IN_WORDS)
+PRESET_NAME = Text("name", names.PRESET_NAME.pattern, _NAME_IN_WORDS)
+VERSION = Text(
+    "version",
+    r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
+    N_('digits and dots, such as "12.4"'),
+)
+DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'))
+SHA256 = Text(
+    "SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", N_("64 lower-case hex digits")
+)
+DIGEST = Text(
+    "registry digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
+)
+URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address"))
+FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name without '/'"))
+PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", _PATH_IN_WORDS)
+PACKAGE = Text(
+    "APT package, or package=version",
+    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
+    N_('an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'),
+)
+REQUIREMENT = Text(
+    "Python requirement",
+    r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
+    N_('a requirement such as "numpy==1.26.4"'),
+)
+OPTION = Text("build option, one word", r"[^\x00-\x1f]+", N_("an option on one line"))
+ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
+
+
+def path(about: str) -> Text:
+    """Return the shape of a path that the schema describes as ``about``."""
+    return Text(about, PATH.pattern, _PATH_IN_WORDS)

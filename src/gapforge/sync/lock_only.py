@@ -1,0 +1,339 @@
+"""Write a lock without downloading files: `gapforge sync --lock-only`.
+
+Everything that indexes, registries and the preset itself state is pinned; the rest becomes an unresolved item
+with its reason. Python packages are pinned all together or not at all: they are resolved jointly, so a set that
+was resolved without PyTorch would be a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from gapforge.base.errors import FetchError
+from gapforge.base.files import remove_folder, sha256_bytes
+from gapforge.base.i18n import _
+from gapforge.base.project import Project
+from gapforge.model import unresolved_item as items
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
+from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.model.unresolved_item import Reason, UnresolvedItem
+from gapforge.store.known_sizes import read_known_sizes
+from gapforge.sync import apt, fetch_base_images, source_archives
+from gapforge.sync.download import Want
+from gapforge.sync.http_get import get
+from gapforge.sync.lock_diff import compare
+from gapforge.sync.lock_entries import BUILDER, deb_entries, image_entries
+from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.options import Options, Outcome
+from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text
+from gapforge.sync.sync import REQUIREMENTS, TOOL_ONLY, Run, running
+from gapforge.sync.wheel_licence import licence_in, licence_of
+
+DEB_INDEX = "debs/Packages"
+
+ImageAnswer = tuple[LockedImage, fetch_base_images.Files] | Reason
+
+
+def pin(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
+    """Write presets/NAME.lock.json as far as it can be known without downloads; artifacts/NAME stays as it is.
+
+    A lock that belongs to the preset is kept, and only its unresolved items are resolved again;
+    ``options.update`` resolves everything anew. Raise BusyError while a sync runs, and sync's errors for
+    what is wrong; a server that does not answer is no error.
+    """
+    with running(_LockOnly, preset, project, network, options) as run:
+        return run.execute()
+
+
+class _LockOnly(Run):
+    """One run of sync --lock-only. ``self.unresolved`` collects what cannot be pinned."""
+
+    retries_indexes = False
+
+    def execute(self) -> Outcome:
+        """Pin what can be pinned and write the lock."""
+        old = self._begin()
+        kept = None if self.options.update else old
+        with ExitStack() as self.stack:
+            self._apt: dict[BaseImage, apt.AptRoot] = {}
+            lock = kept if kept is not None and not kept.unresolved else self._pin(kept)
+            self._write_lock(lock)
+        remove_folder(self.work)
+        return Outcome(
+            lock,
+            self.project.artifacts_of(self.preset.name),
+            compare(self.before, lock),
+            lock is not old,
+            0,
+        )
+
+    def _pin(self, kept: Lock | None) -> Lock:
+        """Return the lock: what ``kept`` pins, and what can be pinned now."""
+        self.network.require(_("resolving {name}", name=self.preset.name), files=False)
+        source_archives.check_files(self.preset)
+        self.kept = kept or Lock(
+            preset=self.preset.name, preset_sha256=self.preset.sha256, images={}, entries=()
+        )
+        self.unresolved: list[UnresolvedItem] = []
+        layouts: dict[str, list[Entry]] = {}
+        locked: dict[str, LockedImage] = {}
+        answers: dict[BaseImage, ImageAnswer] = {}
+        for role in ROLES:
+            found = self._image(role, answers)
+            if found is not None:
+                layouts[role], locked[role] = found
+        entries = [entry for role in layouts for entry in layouts[role]]
+        # A base image of which only the manifest is known has no package list to resolve .debs against.
+        bases_stored = len(layouts) == len(ROLES) and not self.store.missing(
+            (e.sha256, e.size) for e in entries
+        )
+        bases = {role: (layouts[role], locked[role]) for role in ROLES} if bases_stored else None
+        entries += self._wheels()
+        entries += self._pin_sources(layouts[BUILDER] if bases_stored else None)
+        entries += self._debs(bases)
+        return Lock(
+            preset=self.preset.name,
+            preset_sha256=self.preset.sha256,
+            images=locked,
+            entries=tuple(sorted(entries, key=lambda e: e.path)),
+            unresolved=tuple(sorted(self.unresolved)),
+        )
+
+    def _leave(self, kind: str, names: Iterable[str], reason: Reason) -> None:
+        """Record the items ``names`` of ``kind`` as unresolved."""
+        self.unresolved += [UnresolvedItem(kind, name, reason) for name in names]
+
+    # -- base images
+
+    def _image(
+        self, role: str, answers: dict[BaseImage, ImageAnswer]
+    ) -> tuple[list[Entry], LockedImage] | None:
+        """Return the base image of ``role`` as far as it is known; None if it cannot be pinned.
+
+        ``answers`` collects what the registries answered: both roles may use one image.
+        """
+        base = self.preset.base(role)
+        if role in self.kept.images:
+            image = self.kept.images[role]
+            entries = [e for e in self.kept.of("image") if role in e.roles]
+        else:
+            if base not in answers:
+                answers[base] = self._look_up(base)
+            answer = answers[base]
+            if isinstance(answer, Reason):
+                self._leave("image", [role], answer)
+                return None
+            image, entries = answer[0], image_entries(role, answer[1])
+        if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
+            image = fetch_base_images.describe(self._layout(role, entries), image.reference)
+        if not image.os_id:
+            self._leave("image", [role], Reason(code=items.MANIFEST_ONLY))
+        self._check_base(role, image)
+        return entries, image
+
+    def _look_up(self, base: BaseImage) -> ImageAnswer:
+        """Return what the registry states of a base image, or why that cannot be known."""
+        if not base.image:
+            code = items.ARCHIVE_NOT_READ if base.archive else items.IMAGE_NOT_MADE
+            return Reason(code=code)
+        try:
+            return fetch_base_images.look(base, replace(self.network, retries=0))
+        except NoAnswerError as error:
+            return error.reason
+
+    # -- Python packages
+
+    def _wheels(self) -> list[Entry]:
+        """Return the wheels with requirements.txt, and the tool that installs them."""
+        if self.kept.of("wheel") and self.kept.resolves("wheel"):
+            return [e for e in self.kept.entries if e.kind == "wheel" or e.path == REQUIREMENTS]
+        entries = {entry.path: entry for entry in self._wheels_of_preset()}
+        try:
+            for tool in self._wheel_entries_by_index([self.resolver.install_tool(self.preset)]):
+                roles = (*TOOL_ONLY, "runtime") if tool.path in entries else TOOL_ONLY
+                entries[tool.path] = replace(tool, roles=roles)
+        except NoAnswerError as error:
+            self._leave("wheel", [INSTALL_TOOL], error.reason)
+        return list(entries.values())
+
+    def _wheels_of_preset(self) -> list[Entry]:
+        """Return the wheels that the preset asks for and requirements.txt, or leave all of them unresolved."""
+        try:
+            wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset))
+        except NoAnswerError as error:
+            self._leave_wheels(error.reason)
+            return []
+        data = requirements_text((e.name, e.version, e.sha256) for e in wheels).encode()
+        requirements = Entry(
+            kind="index",
+            path=REQUIREMENTS,
+            sha256=sha256_bytes(data),
+            size=len(data),
+            origin="generated",
+            name="requirements",
+        )
+        return [*wheels, requirements]
+
+    def _leave_wheels(self, reason: Reason) -> None:
+        """Record every requirement as unresolved; those of another index wait for PyTorch's only."""
+        torch = self.preset.pytorch
+        of_torch = list(torch.requirements()) if torch else []
+        others = [name for name in self.preset.packages if name not in of_torch]
+        self._leave("wheel", of_torch, reason)
+        if torch and torch.index != "default" and reason.server == f"index:{torch.index}":
+            reason = replace(reason, resolved_with="torch")
+        self._leave("wheel", others, reason)
+
+    def _wheel_entries_by_index(self, wheels: Sequence[Wheel]) -> list[Entry]:
+        """Return the wheels as entries. Raise NoAnswerError if an index states no checksum or size."""
+        with ThreadPoolExecutor(self.network.jobs) as pool:
+            return list(pool.map(self._wheel_entry, wheels))
+
+    def _wheel_entry(self, wheel: Wheel) -> Entry:
+        server = items.DEFAULT_INDEX
+        if wheel.index != "default" and self.preset.pytorch is not None:
+            server = f"index:{self.preset.pytorch.index}"
+        size = wheel.size or self._stated_size(wheel.url, server)
+        if not wheel.sha256 or not size:
+            code = items.SIZE_NOT_STATED if wheel.sha256 else items.CHECKSUM_NOT_STATED
+            raise NoAnswerError(
+                _("{file} cannot be pinned without a download", file=wheel.file),
+                reason=Reason(code=code, server=server, file=wheel.file),
+            )
+        return Entry(
+            kind="wheel",
+            path=f"wheels/{wheel.file}",
+            sha256=wheel.sha256,
+            size=size,
+            origin=f"index:{wheel.index}",
+            name=wheel.name,
+            version=wheel.version,
+            licence=self._licence(wheel),
+        )
+
+    def _licence(self, wheel: Wheel) -> str:
+        """Return the licence from the stored wheel, or from the METADATA file beside it on the index (PEP 658)."""
+        if self.store.has(wheel.sha256, wheel.size or -1):
+            return licence_of(self.store.path(wheel.sha256))
+        if not wheel.url.startswith(("http://", "https://")):
+            return ""
+        try:
+            answer = get(
+                f"{wheel.url.partition('#')[0]}.metadata", replace(self.network, retries=0)
+            )
+        except FetchError:
+            return ""  # sync reads it from the wheel
+        return licence_in(answer.body) if answer.status == 200 else ""
+
+    # -- sources
+
+    def _pin_sources(self, builder: Iterable[Entry] | None) -> list[Entry]:
+        """Return the sources whose checksum and size are published.
+
+        ``builder`` is the layout of the builder's base image if it is in the store.
+        """
+        kept = {e.name: e for e in self.kept.of("source", "tensorrt")}
+        wants = {source.name: want for source, want in self._wants()}
+        sizes = read_known_sizes(self.project).sizes
+        entries = []
+        for source in self.preset.sources.values():
+            if source_archives.is_local_repo(self.preset, source):
+                continue
+            found = kept.get(source.name) or self._pin_source(
+                source, wants.get(source.name), sizes, builder
+            )
+            if isinstance(found, Entry):
+                entries.append(found)
+            else:
+                self._leave(source_archives.place_of(source)[0], [source.name], found)
+        return entries
+
+    def _pin_source(
+        self,
+        source: SourceArchive,
+        want: Want | None,
+        sizes: Mapping[str, int],
+        builder: Iterable[Entry] | None,
+    ) -> Entry | Reason:
+        """Return the source's entry, or why it cannot be pinned."""
+        try:
+            if source.sdist:
+                return self._pin_sdist(source)
+            if want is not None:
+                return self._pin_archive(source, want, sizes)
+            if builder is None:
+                return Reason(code=items.NEEDS_APT_SOURCES)
+            found = self._apt_root(BUILDER, builder).source_tarball(source.apt_source)
+        except NoAnswerError as error:
+            return error.reason
+        return source_archives.entry_of(
+            source, source.file or found.file, found.sha256, found.size, found.origin, found.version
+        )
+
+    def _pin_sdist(self, source: SourceArchive) -> Entry | Reason:
+        sdist = self._sdist(source)
+        size = sdist.size or self._stated_size(sdist.url, items.DEFAULT_INDEX)
+        if not size:
+            return Reason(code=items.SIZE_NOT_STATED, server=items.DEFAULT_INDEX, file=sdist.file)
+        file, origin = source.file or sdist.file, "index:default"
+        return source_archives.entry_of(source, file, source.sha256, size, origin, sdist.version)
+
+    def _pin_archive(
+        self, source: SourceArchive, want: Want, sizes: Mapping[str, int]
+    ) -> Entry | Reason:
+        """Return the entry of a source that has addresses, or why its checksum or size is not known."""
+        if not want.sha256:
+            return Reason(code=items.CHECKSUM_UNPUBLISHED)
+        size = want.size or sizes.get(want.sha256, 0)
+        silent_hosts: list[str] = []
+        # The address of a gated download answers with a login page, whose size says nothing.
+        for url in () if source.gated else source.urls:
+            if size:
+                break
+            host = urlsplit(url).hostname or url
+            try:
+                size = self._stated_size(url, host)
+            except NoAnswerError:
+                silent_hosts.append(host)
+        if not size:
+            return Reason(code=items.SIZE_UNKNOWN, hosts=tuple(dict.fromkeys(silent_hosts)))
+        return source_archives.entry_of(source, source.file, want.sha256, size, "url")
+
+    def _stated_size(self, url: str, server: str) -> int:
+        """Return the size in bytes that ``server`` states, 0 for none. Raise NoAnswerError without an answer."""
+        try:
+            answer = get(url, replace(self.network, retries=0), head=True)
+        except FetchError as error:
+            reason = Reason(code=items.NO_ANSWER, server=server)
+            raise NoAnswerError(error.message, reason=reason, hint=error.hint) from error
+        length = answer.headers.get("content-length", "")
+        page = "text/html" in answer.headers.get("content-type", "")
+        return int(length) if answer.status == 200 and length.isdigit() and not page else 0
+
+    # -- .debs
+
+    def _debs(self, bases: Mapping[str, tuple[list[Entry], LockedImage]] | None) -> list[Entry]:
+        """Return the .debs with their index, if the base images are in the store."""
+        wanted = sorted({package for role in ROLES for package in self.preset.debs(role)})
+        if self.kept.of("deb") and self.kept.resolves("deb"):
+            debs = list(self.kept.of("deb"))
+        elif not wanted:
+            debs = []
+        elif bases is None:
+            self._leave("deb", wanted, Reason(code=items.NEEDS_PACKAGE_LISTS))
+            return []
+        else:
+            try:
+                debs = deb_entries(self._closures(bases))
+            except NoAnswerError as error:
+                self._leave("deb", wanted, error.reason)
+                return []
+        if self.store.missing((e.sha256, e.size) for e in debs):
+            self._leave("index", [DEB_INDEX], Reason(code=items.INDEX_NOT_MADE))
+            return debs
+        return [*debs, *self._deb_index(debs)]

@@ -1,0 +1,22 @@
+"""Addresses in messages hold no secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from gapforge.base.addresses import without_credentials
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://user:pw@host:8/p/f.tar?token=x#y", "https://host:8/p/f.tar"),
+        ("https://u:p@h.example:8443/a/b?q=1#f", "https://h.example:8443/a/b"),
+        ("https://user:p@w@host/a", "https://host/a"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("no address", "no address"),
+        ("https://user:pw@[broken/a?token=x", "[broken/a"),
+    ],
+)
+def test_credentials_are_removed(address: str, expected: str) -> None:
+    assert without_credentials(address) == expected
