@@ -1,4 +1,4 @@
-"""A sender and a site for the stories in tests/live: copies of the repository, and the Python that a site has."""
+"""Copies of the repository for tests/live, and the Python of a site."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from samples import ROOT
 
 
 def copy_repository(folder: Path) -> None:
-    """What git knows of, and what it does not know yet: as somebody carries it who copies the folder."""
+    """Copy the files that git tracks or would add, with the MANIFEST of an installed repository."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -20,28 +21,28 @@ def copy_repository(folder: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    names = [name for name in listed.split("\0") if name and (ROOT / name).exists()]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / MANIFEST).write_bytes(render_manifest(names))
 
 
 def site_python() -> str:
-    """Python 3.10 where there is one, as at the site; else the one that runs the tests."""
+    """Return Python 3.10 if it is installed, else the Python that runs the tests."""
     candidates = [
         shutil.which("python3.10"),
         *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10")),
     ]
-    for candidate in filter(
-        None, candidates
-    ):  # a version manager's stand-in exists without the Python behind it
+    for candidate in filter(None, candidates):
+        # The wrapper of a version manager may exist without the Python behind it.
         if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
             return candidate
     return sys.executable
 
 
 def unmount(folder: Path | str) -> None:
-    """Unmount; what an engine that has just ended still held is let go a moment later."""
+    """Unmount. An engine that has just ended may keep the mount busy for a moment."""
     for _ in range(60):
         if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
             return

@@ -106,7 +106,7 @@ def test_artifacts_with_format_1_lock_verify(
     committed.write_text(lock.render(version=version), encoding="utf-8")
     verify(folder, project_lock=committed, preset=preset).raise_for_faults()
     if version == 1:
-        assert preset_contents(project, [preset]).views[0].preset == NAME
+        assert preset_contents(project, [preset]).presets[0].preset == NAME
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from gapforge.base.errors import (
 from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
 from gapforge.base.project import Project
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
+from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from gapforge.cli import main as cli
 from gapforge.engine import private_daemon
 from gapforge.model import preset as presets
@@ -74,6 +75,10 @@ class Office:
         )
         (self.root / "build.py").write_text(STUB)
         self.build()
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        names = [path.relative_to(self.root).as_posix() for path in files]
+        manifest = render_manifest(name for name in names if not name.startswith("artifacts/"))
+        (self.root / MANIFEST).write_bytes(manifest)
 
     def build(self, code: int = 0, text: str = "", **report: Any) -> None:
         """What the build will do."""
@@ -178,17 +183,21 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     )
     good = (office.root / "build.py").read_text()
     (office.root / "build.py").write_text("raise SystemExit('not the one that was packed')")
-    (office.root / "newer").write_text("x")
+    (office.root / "components").mkdir()
+    (office.root / "components/newer").write_text("x")
     assert office.from_stick() == 0
     tool = office.record()["bundle"]["tool_sha256"]
     assert len(tool) == 64 and tool in office.page()
-    assert "newer" not in office.seen["files"] and ".gapforge/tool.json" in office.seen["files"]
+    assert (
+        "components/newer" not in office.seen["files"]
+        and ".gapforge/tool.json" in office.seen["files"]
+    )
     (office.root / "build.py").write_text(good)
     (
         office.stick / RECEIVER
     ).unlink()  # then the site needs one of its own, which is a copy of this
-    assert office.from_stick() == 0 and "newer" in office.seen["files"]
-    (office.root / "newer").unlink()
+    assert office.from_stick() == 0 and "components/newer" in office.seen["files"]
+    (office.root / "components/newer").unlink()
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
     sorted(office.stick.glob("*.gfv"))[-1].unlink()
     assert office.from_stick() == 21
@@ -936,19 +945,17 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
     assert rehearsal._repository(checkout) is None
 
 
-def test_where_git_refuses_what_is_ignored_stays_behind(
+def test_checkout_that_git_refuses_is_not_copied(
     checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
+    """git refuses a folder of another user. A build must not depend on ignored files."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
-    assert set(files_of(checkout)) == {
-        ".gitignore",
-        "src/gapforge/__main__.py",
-        "src/a.py",
-        "sub/inner.txt",
-        "untracked",
-    }
+    with pytest.raises(ToolError):
+        files_of(checkout)
+    names = ["src/gapforge/__main__.py", "src/a.py", "deleted"]
+    (checkout.root / MANIFEST).write_bytes(render_manifest(names))
+    assert set(files_of(checkout)) == {MANIFEST, *names[:2]}
 
 
 def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:

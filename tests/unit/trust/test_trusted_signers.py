@@ -110,7 +110,7 @@ def index_of(folder: Path) -> Path:
 def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
     """Alter an object and make every hash of volumes and index right again, as somebody does who knows the format."""
     index = read_index(index_of(folder))
-    sealed = list(index.sealed)
+    sealed = list(index.volumes)
     for number, file in enumerate(volumes(folder)):
         volume, pieces = read_volume(file)
         data = bytearray(file.read_bytes())
@@ -126,7 +126,7 @@ def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
         )
         file.write_bytes(body + own + trailer_bytes(own, len(body)))
         sealed[number] = type(sealed[number])(number + 1, sealed[number].size, sha256_bytes(own))
-    assert sealed != list(index.sealed)
+    assert sealed != list(index.volumes)
     index_of(folder).write_bytes(render_index(index.plan, sealed, index.made))
 
 
@@ -433,12 +433,12 @@ def signed_something_else(air: Air, stick: Path) -> None:
 
 def index_altered(air: Air, stick: Path) -> None:
     index = read_index(index_of(stick))
-    index_of(stick).write_bytes(render_index(index.plan, index.sealed, "2099-01-01T00:00:00Z"))
+    index_of(stick).write_bytes(render_index(index.plan, index.volumes, "2099-01-01T00:00:00Z"))
 
 
 def without_moment(air: Air, stick: Path) -> None:
     index = read_index(index_of(stick))
-    data = render_index(index.plan, index.sealed)
+    data = render_index(index.plan, index.volumes)
     index_of(stick).write_bytes(data)
     the(stick, "*.json.sig").write_bytes(signature(air.key, "gapforge-bundle", data, air.folder))
 
@@ -492,13 +492,13 @@ def signature_of_another_bundle(air: Air, stick: Path) -> None:
 
 REFUSED = {
     unsigned: "is missing",
-    no_index: "is unsigned",
+    no_index: "unsigned: ",
     signed_by_another: "which is not trusted here",
     in_another_namespace: "something else \\(gapforge-lock\\)",
     signed_something_else: "was altered after sender@example signed it",
     index_altered: "was altered after sender@example signed it",
-    without_moment: "no moment",
-    volume_altered: "was altered: the bundle's index lists volume",
+    without_moment: "does not say when it was signed",
+    volume_altered: "altered: the index of the bundle lists volume",
     volume_and_index_altered: "was altered after",
     all_altered_and_signed_by_another: "which is not trusted here",
     huge_signature: "more than 65536 bytes",
@@ -530,7 +530,7 @@ def test_all_faults_are_named_at_once(air: Air) -> None:
     forge(stick, flip)
     index_of(stick).write_bytes(index)
     said = air.site.refused("unpack", stick)
-    assert said.count("was altered: the bundle's index lists volume") > 1
+    assert said.count("altered: the index of the bundle lists volume") > 1
 
 
 def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> None:
@@ -602,9 +602,8 @@ def test_a_lock_whose_signature_lacks_is_not_laid_out(air: Air) -> None:
     ):
         sig.write_bytes(bad)
         said = air.site.refused("unpack", air.stick("stick"))
-        assert (
-            "they were not laid out" in said and not air.site.project.artifacts_of(PRESET).exists()
-        )
+        assert f"lock of preset {PRESET}" in said
+        assert not air.site.project.artifacts_of(PRESET).exists()
     told = air.site.json("unpack", air.stick("stick"), code=22)
     assert PRESET in told["untrusted"] and told["presets"] == [] and not told["ok"]
     sig.write_bytes(good)
@@ -768,10 +767,7 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
     air = Air(tmp_path, trusting=False)
     air.pack("stick")
     said = air.site.ok("unpack", air.stick("stick"))
-    assert (
-        f"signed by {fingerprint(air.key)}; nobody is trusted here yet" in said
-        and "trust add" in said
-    )
+    assert f"signed by {fingerprint(air.key)}; " in said and "trust add" in said
     assert not accepted_indexes.file_of(air.site.project).exists()
     air.site.ok("verify", PRESET)
     air.site.ok("trust", "add", pub(air.key))
@@ -781,10 +777,10 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
     tools = tmp_path / "tools"
     tools.mkdir()
     said = air.site.ok("unpack", air.stick("stick"), env={"PATH": str(tools)})
-    assert "could not be checked" in said
+    assert "ssh-keygen is missing" in said
     index_altered(air, air.stick("stick"))
     shutil.rmtree(air.site.project.artifacts)
-    assert "its signature does not fit" in air.site.ok("unpack", air.stick("stick"))
+    assert "the signature is not valid" in air.site.ok("unpack", air.stick("stick"))
     air.pack("plain", "--volume-size", "70000", signed=False)
     assert "unsigned" in air.site.ok("unpack", air.stick("plain"))
 
@@ -831,13 +827,14 @@ def test_an_older_gapforge_in_a_bundle_is_noticed_too(air: Air) -> None:
     """The locks are the same; what came with them is not."""
     code = air.made.project.root / "src/gapforge/__init__.py"
     code.parent.mkdir(parents=True)
+    (air.made.project.root / "MANIFEST").write_text("src/gapforge/__init__.py\n")
     for text, days, name in (("old = 1\n", 0, "old"), ("new = 2\n", 10, "new")):
         code.write_text(text)
         air.pack(name, "--with-tool", days=days)
     air.site.ok("unpack", air.stick("old"))
     air.site.ok("unpack", air.stick("new"))
     said = air.site.refused("unpack", air.stick("old"))
-    assert "gapforge itself" in said and "2025-06-25T15:06:40Z" in said
+    assert "the gapforge repository" in said and "2025-06-25T15:06:40Z" in said
     air.site.ok("unpack", air.stick("new"))
     air.site.ok("unpack", air.stick("old"), "--allow-older")
     air.site.ok("unpack", air.stick("old"))
@@ -856,7 +853,7 @@ def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
     other.site.ok("unpack", other.stick("stick"))
     (page,) = (other.site.project.root / "dist/custody").iterdir()
     assert f"{fingerprint(other.key)} (not trusted here)" in page.read_text()
-    assert "Nobody signed" not in page.read_text()
+    assert "unsigned" not in page.read_text()
 
 
 def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
@@ -935,11 +932,11 @@ def test_a_bundle_that_never_became_whole_hinders_nothing(air: Air) -> None:
 
 def test_a_clock_that_was_wrong(air: Air) -> None:
     air.pack("future", days=30_000)
-    assert "is yet to come" in air.site.ok("unpack", air.stick("future"))
+    assert "is in the future" in air.site.ok("unpack", air.stick("future"))
     air.made.change({"sources/new.tar": b"new"})
     air.pack("now")
     said = air.site.refused("unpack", air.stick("now"))
-    assert "the clock where it was signed was wrong" in said
+    assert "the clock was wrong" in said
     air.site.ok("unpack", air.stick("now"), "--allow-older")
     air.made.change({"sources/new.tar": b"newer"})
     air.pack("next", days=1)
@@ -1351,7 +1348,7 @@ def test_a_forged_bundle_is_only_refused_by_trust(tmp_path: Path) -> None:
     air.pack("stick")
     forge(air.stick("stick"), flip)
     done = air.site.json("unpack", air.stick("stick"), code=21)
-    assert all("do not make up object" in why for why in done["broken"].values()), done["broken"]
+    assert all("do not form the object" in why for why in done["broken"].values()), done["broken"]
 
 
 def test_accepted_record_must_not_be_link(tmp_path: Path) -> None:
