@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ settings.load_profile("whatever the load")
 PRESET = "debian12-cpu-quickstart"
 NOWHERE = "/nonexistent/config"
 _LOOPBACK = ("127.", "::1", "localhost")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make ``python3`` the Python that runs the tests, for the launchers and stand-ins that tests start by the thousand.
+
+    Without its virtual environment, so that they see no third-party package. A version manager's stand-in would take
+    longer to start than they do, and could be another version.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gapforge-python-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    (folder / "python3").symlink_to(Path(sys.executable).resolve())
+    os.environ["PATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PATH")])])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Puts fake docker programs on PATH and reads back what they were asked."""
+"""Fake docker programs, and the calls that they got."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ PROGRAM = Path(__file__).resolve().parent / "fakes" / "docker.py"
 
 
 class Fake:
-    """One fake docker in a folder of its own. Settings: client, server (versions), buildx (version or ""),
-    banner (what --version prints), down (what it says when no daemon answers), up_hosts (DOCKER_HOSTs that
-    answer all the same), store ("containerd"), load_as, load_error, build_error, component, os, slow."""
+    """One fake docker in a folder of its own.
+
+    Settings: client and server (versions), buildx (version or ""), banner (output of --version),
+    down (output when no daemon answers), up_hosts (each DOCKER_HOST that answers even then), store
+    ("containerd"), load_as, load_error, build_error, component, os, slow.
+    """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder

@@ -1,8 +1,9 @@
 #!/usr/bin/env -S python3 -I -S
-"""A docker client with its daemon, for tests: images are lines in a JSON file, containers are host processes.
+"""A docker client with its daemon, for tests.
 
-Its behaviour is in ``fake.json`` beside the program (see ``Fake`` in engine_fakes.py); every call is appended
-to ``calls`` in the state folder, with the variables that matter.
+Images are entries of a JSON file, containers are processes of this machine. ``fake.json`` beside
+the program sets its behaviour (see ``Fake`` in engine_fakes.py). Every call is appended to
+``calls`` in the state folder, with the variables that matter.
 """
 
 import json
@@ -71,7 +72,7 @@ def info():
 def load():
     import hashlib
     import io
-    import tarfile  # imported late: most calls are small questions, and tests make thousands
+    import tarfile  # imported late: most calls are small, and tests make thousands
 
     need_daemon()
     if CONFIG.get("load_error"):
@@ -120,7 +121,8 @@ def build(argv):
     for line in dockerfile.splitlines():
         if "exit 7" in line:
             print(
-                f'#6 [bad 1/1] {line}\n#6 0.1 oops\n#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7'
+                f"#6 [bad 1/1] {line}\n#6 0.1 oops\n"
+                '#6 ERROR: process "/bin/sh -c x" did not complete: exit code: 7'
             )
             print("#5 CANCELED\n------\n > [bad 1/1]:\n------")
             sys.exit(1)
@@ -142,7 +144,8 @@ def run(argv):
     image, command = argv[entry + 2], [argv[entry + 1], *argv[entry + 3 :]]
     if image not in images():
         fail(
-            f"Unable to find image '{image}' locally\ndocker: Error response from daemon: No such image: {image}.",
+            f"Unable to find image '{image}' locally\n"
+            f"docker: Error response from daemon: No such image: {image}.",
             125,
         )
     env = dict(os.environ)
@@ -177,41 +180,46 @@ def image(argv):
         keep(found)
 
 
+def buildx(argv):
+    if argv[0] == "build":
+        build(argv)
+    elif not CONFIG.get("buildx"):
+        fail("docker: 'buildx' is not a docker command.")
+    else:
+        print(f"github.com/docker/buildx v{CONFIG['buildx']} abc")
+
+
+def remove(argv):
+    if not (CONTAINERS / argv[-1]).exists():
+        fail(f"Error: No such container: {argv[-1]}")
+    (CONTAINERS / argv[-1]).unlink()
+
+
+VERBS = {
+    "--version": lambda _: print(
+        CONFIG.get("banner") or f"Docker version {CONFIG['client']}, build abc"
+    ),
+    "build": build,
+    "buildx": buildx,
+    "image": image,
+    "info": lambda _: info(),
+    "load": lambda _: load(),
+    "ps": lambda _: print("\n".join(p.name for p in CONTAINERS.glob("*"))),
+    "rm": remove,
+    "run": run,
+    "version": lambda _: version(),
+}
+
+
 def main(argv):
     with open(STATE / "calls", "a") as calls:
-        seen = {
-            k: os.environ[k]
-            for k in ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY")
-            if k in os.environ
-        }
+        names = ("DOCKER_BUILDKIT", "DOCKER_HOST", "DOCKER_TLS_VERIFY")
+        seen = {name: os.environ[name] for name in names if name in os.environ}
         calls.write(json.dumps({"argv": argv, "env": seen}) + "\n")
     time.sleep(CONFIG.get("slow", 0))
-    if argv == ["--version"]:
-        print(CONFIG.get("banner") or f"Docker version {CONFIG['client']}, build abc")
-    elif argv[:2] == ["buildx", "version"]:
-        if not CONFIG.get("buildx"):
-            fail("docker: 'buildx' is not a docker command.")
-        print(f"github.com/docker/buildx v{CONFIG['buildx']} abc")
-    elif argv[0] == "version":
-        version()
-    elif argv[0] == "info":
-        info()
-    elif argv[0] == "build" or argv[:2] == ["buildx", "build"]:
-        build(argv)
-    elif argv[0] == "load":
-        load()
-    elif argv[0] == "run":
-        run(argv)
-    elif argv[0] == "image":
-        image(argv[1:])
-    elif argv[0] == "ps":
-        print("\n".join(p.name for p in CONTAINERS.glob("*")))
-    elif argv[0] == "rm":
-        if not (CONTAINERS / argv[-1]).exists():
-            fail(f"Error: No such container: {argv[-1]}")
-        (CONTAINERS / argv[-1]).unlink()
-    else:
+    if argv[0] not in VERBS:
         fail(f"the fake does not know {argv}")
+    VERBS[argv[0]](argv[1:])
 
 
 main(sys.argv[1:])

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from compiler_cache import CompilerCache
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ def needs_root() -> None:
         pytest.skip("needs root: a private Docker daemon")
     if not shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
         pytest.skip("needs dockerd (apt-get install docker.io)")
+
+
+@pytest.fixture(scope="session")
+def compiler_cache() -> Iterator[CompilerCache]:
+    # Not below pytest's folder, which may be a memory file system without overlay mounts.
+    with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
+        yield CompilerCache(Path(folder))
 
 
 @pytest.fixture
@@ -36,22 +44,34 @@ def engine_project(needs_root: None) -> Iterator[Project]:
             private_daemon.remove(project)
 
 
-def _engine(offline: bool) -> Iterator[private_daemon.State]:
+def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daemon_state.State]:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
-            yield private_daemon.start(project, offline=offline)
+            with pytest.MonkeyPatch.context() as patch:
+                if dockerd:
+                    patch.setenv("GAPFORGE_DOCKERD", str(dockerd))
+                state = private_daemon.start(project, offline=offline)
+            yield state
         finally:
             private_daemon.remove(project)
 
 
 @pytest.fixture(scope="session")
-def offline_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine without any network interface; ``host`` is its address."""
     yield from _engine(offline=True)
 
 
+@pytest.fixture(scope="module")
+def offline_engine_with_cache(
+    needs_root: None, compiler_cache: CompilerCache
+) -> Iterator[private_daemon_state.State]:
+    """A private engine without any network interface, which need not compile what another compiled in this session."""
+    yield from _engine(offline=True, dockerd=compiler_cache.dockerd)
+
+
 @pytest.fixture(scope="session")
-def online_engine(needs_root: None) -> Iterator[private_daemon.State]:
+def online_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
     """A private engine in this machine's own network; ``host`` is its address."""
     yield from _engine(offline=False)

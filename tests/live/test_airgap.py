@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from compiler_cache import CompilerCache
 from gapforge.base.files import canonical_json
+from gapforge.base.project import Project
 from gapforge.model import lock as locks
 from places import copy_repository, site_python
 from samples import ROOT, sha
@@ -99,7 +101,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache) -> Iterator[Site]:
     done = command([str(ROOT / "deps_sync.sh"), PRESET], cwd=ROOT)
     if done.returncode in (6, 7):  # the distribution has moved on; the same as ./quickstart does
         done = command([str(ROOT / "deps_sync.sh"), PRESET, "--update"], cwd=ROOT)
@@ -118,6 +120,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert started.returncode == 0, started.stderr
     try:
         yield there
+        compiler_cache.keep(Project(root, root / "artifacts"))
     finally:
         there.gapforge("engine", "remove")
 

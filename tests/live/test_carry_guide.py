@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pytest
 
+from compiler_cache import CompilerCache
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
-from gapforge.rehearsal.simulated_site import place_of
+from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
@@ -61,7 +62,7 @@ def blocks(path: str) -> list[Block]:
 class World:
     """The places of the guide."""
 
-    def __init__(self, root: Path, host: str) -> None:
+    def __init__(self, root: Path, host: str, dockerd: Path) -> None:
         self.root, self.media = root, root / "media"
         self.homes = {place: root / f"home-{place}" for place in ("sender", "site", "courier")}
         self.folders = {"sender": root / "sender", "site": root / "site", "courier": root}
@@ -74,7 +75,7 @@ class World:
         (self.homes["sender"] / ".ssh").mkdir(mode=0o700)
         (root / "bin").mkdir()
         (root / "bin" / "python3").symlink_to(site_python())
-        self.host = host
+        self.host, self.dockerd = host, dockerd
 
     def run(self, block: Block) -> str:
         """Run a block as somebody who pastes it would; what it printed."""
@@ -86,6 +87,8 @@ class World:
         }
         env.update(HOME=str(self.homes[block.place]), GAPFORGE_LANG="en", LC_ALL="C.UTF-8")
         alone: list[str] = []
+        if block.place == "sender":
+            env.update(GAPFORGE_DOCKERD=str(self.dockerd))
         if block.place == "site":
             env.update(PATH=f"{self.root / 'bin'}:{env['PATH']}", DOCKER_HOST=self.host)
             alone = ["unshare", "--net", "--"]
@@ -138,12 +141,12 @@ class NetworkWatch(threading.Thread):
 
 @pytest.fixture(scope="module")
 def world(
-    offline_engine: private_daemon.State, tmp_path_factory: pytest.TempPathFactory
+    offline_engine_with_cache: private_daemon_state.State, compiler_cache: CompilerCache
 ) -> Iterator[World]:
     # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
     root.mkdir()
-    world = World(root, offline_engine.host)
+    world = World(root, offline_engine_with_cache.host, compiler_cache.dockerd)
     mounted = []
     try:
         for name in ("stick1", "stick2"):
@@ -179,9 +182,7 @@ def test_both_languages_show_the_same_commands() -> None:
 
 
 def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
-    place = place_of(
-        Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET
-    )
+    place = site_of(Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET)
     watch = NetworkWatch(place.root)
     watch.start()
     told = [(block, world.run(_with_fallback(block))) for block in blocks("docs/carry-guide.md")]
@@ -201,8 +202,8 @@ def test_the_guide_s_commands_do_what_it_says(world: World) -> None:
     assert "ready to travel" in said["rehearse"]
     assert (
         not place.root.exists()
-        and private_daemon.status(place) is None
-        and private_daemon.strays(place) == []
+        and private_daemon_state.status(place) is None
+        and private_daemon_state.strays(place) == []
     )
 
     site, sender = world.folders["site"], world.folders["sender"]

@@ -18,7 +18,7 @@ from engine_contract import CHECKS, Check, load_base, request
 from gapforge.base.errors import BuildError, EngineError
 from gapforge.base.files import mark_folder
 from gapforge.base.project import Project
-from gapforge.engine import detect, private_daemon
+from gapforge.engine import detect, private_daemon, private_daemon_state
 from gapforge.engine.protocol import Engine
 from gapforge.image import load_base_images
 from tiny_image import make_archive, make_layout
@@ -26,7 +26,7 @@ from tiny_image import make_archive, make_layout
 KINDS = ("docker-buildkit", "docker-buildx")
 
 
-def reach(kind: str, state: private_daemon.State) -> Engine:
+def reach(kind: str, state: private_daemon_state.State) -> Engine:
     """The engine of this kind, or a skip when no client on this machine can be it."""
     try:
         return detect.choose(kind, state.host)
@@ -35,7 +35,7 @@ def reach(kind: str, state: private_daemon.State) -> Engine:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def offline(request: pytest.FixtureRequest, offline_engine: private_daemon.State) -> Engine:
+def offline(request: pytest.FixtureRequest, offline_engine: private_daemon_state.State) -> Engine:
     return reach(request.param, offline_engine)
 
 
@@ -51,7 +51,9 @@ def test_contract(offline: Engine, base: str, check: Check, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contract_online(kind: str, online_engine: private_daemon.State, tmp_path: Path) -> None:
+def test_contract_online(
+    kind: str, online_engine: private_daemon_state.State, tmp_path: Path
+) -> None:
     engine = reach(kind, online_engine)
     name, _ = load_base(engine, tmp_path / "base")
     for check in CHECKS:
@@ -61,7 +63,7 @@ def test_contract_online(kind: str, online_engine: private_daemon.State, tmp_pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path: Path) -> None:
     """Docker 29's default store, which names images by manifest; daemons from 24 on have it."""
-    folder = mark_folder(private_daemon.folder_of(engine_project), "test")
+    folder = mark_folder(private_daemon_state.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": true}}')
     engine = reach(kind, private_daemon.start(engine_project, offline=True))
     if engine.info.image_store != "containerd":

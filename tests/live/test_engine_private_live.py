@@ -17,12 +17,12 @@ import pytest
 from gapforge.base.errors import EngineError, StorageError, ToolError
 from gapforge.base.files import mark_folder
 from gapforge.base.project import Project
-from gapforge.engine import detect, private_daemon
+from gapforge.engine import detect, private_daemon, private_daemon_state
 
 
 def traces(project: Project) -> list[str]:
     """Everything of this project's engine that another part of the machine could notice."""
-    folder = str(private_daemon.folder_of(project))
+    folder = str(private_daemon_state.folder_of(project))
     mounts = [
         line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line
     ]
@@ -34,7 +34,7 @@ def traces(project: Project) -> list[str]:
                     processes.append(entry.name)
             except OSError:
                 continue
-    tag = Path(private_daemon._socket_folder(project)).name
+    tag = Path(private_daemon_state.socket_folder(project)).name
     groups = [
         str(p)
         for p in (*Path("/sys/fs/cgroup").glob(tag), *Path("/sys/fs/cgroup").glob(f"*/{tag}"))
@@ -47,14 +47,14 @@ def test_start_twice_stop_twice(engine_project: Project) -> None:
     assert (
         private_daemon.start(engine_project, offline=True)
         == first
-        == private_daemon.status(engine_project)
+        == private_daemon_state.status(engine_project)
     )
     assert first.storage_driver != "vfs"
     with pytest.raises(EngineError, match="runs offline already"):
         private_daemon.start(engine_project, offline=False)
     assert private_daemon.stop(engine_project) is True
     assert private_daemon.stop(engine_project) is False
-    assert private_daemon.status(engine_project) is None
+    assert private_daemon_state.status(engine_project) is None
     assert traces(engine_project) == []
 
 
@@ -98,9 +98,9 @@ def test_killed_daemon_leaves_nothing_and_starts_again(
         state.pid if victim == "outer" else private_daemon._children(state.pid)[0], signal.SIGKILL
     )
     deadline = time.monotonic() + 60
-    while private_daemon.status(engine_project) and time.monotonic() < deadline:
+    while private_daemon_state.status(engine_project) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert private_daemon.status(engine_project) is None
+    assert private_daemon_state.status(engine_project) is None
     again = private_daemon.start(engine_project, offline=True)
     assert again.pid != state.pid
     private_daemon.stop(engine_project)
@@ -109,7 +109,8 @@ def test_killed_daemon_leaves_nothing_and_starts_again(
 
 def test_start_that_is_killed_is_cleaned_up_by_the_next(engine_project: Project) -> None:
     code = (
-        "from gapforge.base.project import Project; from gapforge.engine import private_daemon as private; from pathlib import Path;"
+        "from gapforge.base.project import Project; from pathlib import Path;"
+        "from gapforge.engine import private_daemon as private;"
         f"p = Path({str(engine_project.root)!r}); private.start(Project(p, p), offline=True)"
     )
     source = str(Path(private_daemon.__file__).parents[2])
@@ -131,15 +132,15 @@ def test_engine_whose_state_was_deleted_is_found(engine_project: Project, lost: 
     """.gapforge may be deleted at any time, also under a running engine."""
     private_daemon.start(engine_project, offline=True)
     if lost == "state file":
-        private_daemon._state_file(engine_project).unlink()
+        private_daemon_state._state_file(engine_project).unlink()
     else:
         subprocess.run(["rm", "-rf", str(engine_project.state)], check=True)
-    assert private_daemon.status(engine_project) is None
-    assert len(private_daemon.strays(engine_project)) == 1
+    assert private_daemon_state.status(engine_project) is None
+    assert len(private_daemon_state.strays(engine_project)) == 1
     again = private_daemon.start(engine_project, offline=True)
-    assert private_daemon.strays(engine_project) == []
+    assert private_daemon_state.strays(engine_project) == []
     assert private_daemon.ask(Path(again.socket), "/_ping") == b"OK"
-    private_daemon._state_file(engine_project).unlink()
+    private_daemon_state._state_file(engine_project).unlink()
     assert private_daemon.stop(engine_project) is True
     assert traces(engine_project) == []
 
@@ -185,13 +186,13 @@ def test_the_systems_own_docker_folders_stay_untouched(engine_project: Project) 
 
 
 def test_failed_start_shows_the_log_and_leaves_nothing(engine_project: Project) -> None:
-    folder = mark_folder(private_daemon.folder_of(engine_project), "test")
+    folder = mark_folder(private_daemon_state.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"no-such-setting": 1}')
     with pytest.raises(EngineError) as caught:
         private_daemon.start(engine_project)
     assert "no-such-setting" in caught.value.message
     assert "dockerd.log" in caught.value.hint
-    assert private_daemon.status(engine_project) is None
+    assert private_daemon_state.status(engine_project) is None
     assert traces(engine_project) == []
 
 
@@ -205,7 +206,7 @@ def test_no_dockerd(engine_project: Project, monkeypatch: pytest.MonkeyPatch) ->
 def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Project) -> None:
     private_daemon.start(engine_project, offline=True)
     private_daemon.stop(engine_project)
-    folder = private_daemon.folder_of(engine_project)
+    folder = private_daemon_state.folder_of(engine_project)
     precious = engine_project.root / "precious"
     precious.mkdir()
     (precious / "file").write_text("x")
@@ -223,7 +224,7 @@ def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Proje
 
 
 def test_a_folder_of_somebody_else_is_not_taken_over(engine_project: Project) -> None:
-    folder = private_daemon.folder_of(engine_project)
+    folder = private_daemon_state.folder_of(engine_project)
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("x")
     with pytest.raises(StorageError, match="was not made by gapforge"):
@@ -256,4 +257,4 @@ def test_command_line(engine_project: Project, launcher: Path) -> None:
     assert call("status")[0] == 0
     assert call("stop") == (0, {"stopped": True})
     assert call("remove")[0] == 0
-    assert not private_daemon.folder_of(engine_project).exists()
+    assert not private_daemon_state.folder_of(engine_project).exists()

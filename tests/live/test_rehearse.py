@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
-from gapforge.rehearsal.simulated_site import place_of
+from gapforge.engine import private_daemon, private_daemon_state
+from gapforge.rehearsal.simulated_site import site_of
 from places import copy_repository
 from samples import ROOT
 
@@ -39,7 +39,7 @@ class Office:
         self.sticks = [folder / "one", folder / "two"]
         self.whole = folder / "whole"  # a bundle that brings gapforge itself
         self.project = Project(self.root, ROOT / "artifacts")
-        self.place = place_of(self.project, PRESET)
+        self.place = site_of(self.project, PRESET)
         self.dist = self.root / "dist" / PRESET
         # The children of a rehearsal look for signers in the home, and these sticks are not signed.
         self.env = {
@@ -84,8 +84,11 @@ class Office:
 
     def assert_nothing_is_left(self) -> None:
         assert not self.place.root.exists()
-        assert private_daemon.status(self.place) is None and private_daemon.strays(self.place) == []
-        assert not private_daemon._socket_folder(self.place).exists()
+        assert (
+            private_daemon_state.status(self.place) is None
+            and private_daemon_state.strays(self.place) == []
+        )
+        assert not private_daemon_state.socket_folder(self.place).exists()
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,7 @@ def test_a_volume_short_is_not_ready_and_says_so_soon(office: Office) -> None:
 
 def test_interrupted_while_it_builds_it_leaves_nothing(office: Office) -> None:
     child = office.start()
-    assert private_daemon.status(office.place) is not None
+    assert private_daemon_state.status(office.place) is not None
     assert (office.place.state / "tool.json").exists() and not (office.place.root / ".git").exists()
     child.send_signal(signal.SIGTERM)
     assert child.wait(600) == 130
@@ -157,7 +160,7 @@ def test_killed_while_it_builds_the_next_one_clears_away(office: Office) -> None
     child = office.start()
     child.kill()
     child.wait(120)
-    assert private_daemon.status(office.place) is not None and office.place.root.exists()
+    assert private_daemon_state.status(office.place) is not None and office.place.root.exists()
     assert not (office.dist / "rehearsal.json").exists()
     assert office.gapforge("rehearse", PRESET, "--bundle", str(office.sticks[0])).returncode == 21
     office.assert_nothing_is_left()

@@ -15,6 +15,8 @@ from gapforge.base.text import printable
 ERROR = N_("error: ")
 NEXT = N_("next: ")
 EXPECTED = N_("; expected ")
+# A program that rehearse starts writes its error as JSON to the file that this variable names.
+ERROR_FILE = "GAPFORGE_ERROR_FILE"
 
 
 @dataclass(frozen=True, order=True)

@@ -25,6 +25,7 @@ from gapforge.base.files import storage_error
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import Parser, Unfilled
+from gapforge.cli.print_error import print_error
 from gapforge.model.schema import nearest
 
 # In the order in which a project is worked through. Each is a module of this package with HELP,
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if as_json:
         print(json.dumps(error.to_json(), ensure_ascii=False, indent=2))
-    print(error.render(), file=sys.stderr)
+    print_error(error)
     return error.exit_code
 
 

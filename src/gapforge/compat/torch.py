@@ -170,27 +170,27 @@ def _check_companions(torch: PyTorch, release: TorchRelease) -> Iterator[Finding
     fitting = release.packages(local(torch.torch))
     for name, wanted in (("torchvision", torch.torchvision), ("torchaudio", torch.torchaudio)):
         path = f"$.pytorch.{name}"
-        if not wanted:
+        if wanted in ("", fitting.get(name)):
             continue
         if name not in fitting:
             reason = _("there is no {name} for torch {version}", name=name, version=release.torch)
             yield error("torch-pair", path, reason, _("remove {name}", name=name))
-        elif public(wanted) != public(fitting[name]):
+            continue
+        if public(wanted) != public(fitting[name]):
             reason = _(
                 "{name} {wanted} is not compatible with torch {version}",
                 name=name,
                 wanted=public(wanted),
                 version=release.torch,
             )
-            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
-        elif wanted != fitting[name]:
+        else:
             reason = _(
                 "{name} {wanted} and torch {version} are different builds",
                 name=name,
                 wanted=wanted,
                 version=torch.torch,
             )
-            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
+        yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
 
 
 def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterator[Finding]:

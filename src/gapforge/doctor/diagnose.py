@@ -20,7 +20,7 @@ from gapforge.doctor import checks, disk_estimate, machine_probes
 from gapforge.doctor.checks import GpuNeeds, Line
 from gapforge.engine.protocol import Engine
 from gapforge.image import env_file
-from gapforge.image.plan import base_of
+from gapforge.image.plan import locked_base
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
 from gapforge.model.lock import Lock
@@ -272,7 +272,7 @@ def _space(
 def _has_bases(engine: Engine, lock: Lock) -> bool:
     try:
         return bool(lock.images) and all(
-            engine.image_ids(base_of(lock, role).name) for role in lock.images
+            engine.image_ids(locked_base(lock, role).name) for role in lock.images
         )
     except GapforgeError:
         return False

@@ -1,4 +1,4 @@
-"""Reads BuildKit's plain progress log as it streams by, to say afterwards which step failed and why."""
+"""Follow BuildKit's plain progress log, to report which step failed and why."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ KEPT_LINES = 25  # of the failed step, or of the whole log when no step failed
 
 _STEP = re.compile(r"#(\d+) (\[[^\]]+\] .+)")
 _ERROR = re.compile(r"#(\d+) ERROR:? ?(.*)")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # 20.10 prints each step's after its title
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # Docker 20.10 prints one after each step's title
 _OUTPUT = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
 
 
 class BuildLog:
-    """Feed it every line; ``failed_step`` is "" when the log does not say which step failed."""
+    """The log so far. ``failed_step`` is "" while the log does not name a failed step."""
 
     def __init__(self) -> None:
         self.titles: dict[str, str] = {}
@@ -27,20 +27,20 @@ class BuildLog:
         self._failed = ""
 
     def feed(self, line: str) -> None:
-        """Take one line of the log."""
+        """Add one line of the log."""
         if line.strip():
             self.last.append(line)
         if match := _ERROR.match(line):
             # Sibling steps are only CANCELED, so the first ERROR is the cause.
             if not self._failed:
                 self._failed, self.reason = match[1], match[2]
-                self.failed_step = self.titles.get(match[1], _("step #{match}", match=match[1]))
+                self.failed_step = self.titles.get(match[1], _("step #{number}", number=match[1]))
         elif match := _STEP.match(line):
             self.titles[match[1]] = match[2]
         elif (match := _OUTPUT.match(line)) and not _DIGEST.fullmatch(match[2]):
             self._outputs.setdefault(match[1], deque(maxlen=KEPT_LINES)).append(match[2])
 
     def tail(self) -> str:
-        """The failed step's own last lines; the log's when no step failed."""
-        own = self._outputs.get(self._failed)
-        return "\n".join(f"    {line}" for line in (own or self.last))
+        """Return the last lines of the failed step, or of the log when no step failed."""
+        lines = self._outputs.get(self._failed) or self.last
+        return "\n".join(f"    {line}" for line in lines)

@@ -1,16 +1,15 @@
-"""A Docker daemon of the project's own, for machines where none runs and for tests.
+"""Start and stop a Docker daemon of the project's own, for machines without one and for tests.
 
-It lives in PID, mount and (offline) network namespaces of its own: when its first process ends, the kernel
-ends containerd and every container with it and takes all their mounts away, so nothing can be left behind.
-/run, /etc/docker and /opt/containerd are covered by empty file systems in there, so it can neither find nor
-disturb a system-wide Docker or containerd. It has no bridge and touches no firewall rule: builds have no
-network in any case, and many restricted machines refuse both.
+It lives in PID, mount and (offline) network namespaces of its own: when its first process ends, the
+kernel ends containerd and every container with it and removes all their mounts, so nothing can be
+left behind. In there /run, /etc/docker and /opt/containerd are covered by empty file systems, so it
+can neither find nor disturb a system-wide Docker or containerd. It has no bridge and changes no
+firewall rule: builds have no network in any case, and many restricted machines refuse both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -20,28 +19,42 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
-from gapforge.base.files import canonical_json, exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.files import exclusive, mark_folder, remove_folder, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.engine import private_daemon_state
+from gapforge.engine.private_daemon_state import (
+    State,
+    boot_id,
+    data_root_option,
+    delete_state,
+    folder_of,
+    log_of,
+    processes,
+    read_state,
+    socket_folder,
+    start_ticks,
+    status,
+    status_fields,
+    strays,
+    tag_of,
+    write_state,
+)
 
 START_TIMEOUT = 90.0  # seconds until the daemon must answer; a cold disk is slow
 STOP_TIMEOUT = 30.0  # seconds until it is killed
-SOCKETS = Path(
-    "/run"
-)  # a unix socket's path ends at 107 bytes, so it cannot lie in a deep project folder
-COVERED = (
-    Path("/etc/docker"),
-    Path("/opt/containerd"),
-)  # where dockerd and containerd write without being asked
+COVERED = (Path("/etc/docker"), Path("/opt/containerd"))  # where the daemons write unasked
+_SHELF = "shelf"  # an empty folder in the engine's
 TAIL = 20  # lines of the log that a failure shows
 
-# Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder to carry it across while /run is
-# covered; the rest is the daemon's command line. Values come as arguments, never as text of the script.
+# Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder that keeps it while
+# /run is covered; the rest is the daemon's command line. Values come as arguments, never as text of
+# the script.
 _INSIDE = """
 set -e
 socket=$1 shelf=$2
@@ -58,150 +71,131 @@ exec "$@"
 """
 
 
-@dataclass(frozen=True)
-class State:
-    """A private engine that runs. ``pid`` is its outermost process; ``started`` (clock ticks since boot) and
-    ``boot`` tell it from a later process with the same number. ``root`` is the project it belongs to."""
-
-    pid: int
-    started: int
-    boot: str
-    root: str
-    socket: str
-    offline: bool
-    version: str
-    storage_driver: str
-    made: tuple[str, ...]  # folders outside the project that we had to create
-
-    @property
-    def host(self) -> str:
-        """The DOCKER_HOST address."""
-        return f"unix://{self.socket}"
-
-
-def folder_of(project: Project) -> Path:
-    """Where the engine keeps its images, cache and log. Carries our marker."""
-    return project.state / "engine"
-
-
-def log_of(project: Project) -> Path:
-    return folder_of(project) / "dockerd.log"
-
-
-def _tag(project: Project) -> str:
-    return "gapforge-" + hashlib.sha256(os.fsencode(project.root.resolve())).hexdigest()[:12]
-
-
-def _socket_folder(project: Project) -> Path:
-    return SOCKETS / _tag(project)
-
-
-def _state_file(project: Project) -> Path:
-    return folder_of(project) / "state.json"
-
-
-def status(project: Project) -> State | None:
-    """The project's engine if it runs; None when it does not, whatever a stale state file says."""
-    state = _recorded(project)
-    return state if state and _alive(state) else None
-
-
-def running_host(project: Project) -> str:
-    """The DOCKER_HOST address of the project's running engine, or ""."""
-    state = status(project)
-    return state.host if state else ""
-
-
-def _recorded(project: Project) -> State | None:
-    try:
-        raw = json.loads(_state_file(project).read_bytes())
-        state = State(**{**raw, "made": tuple(raw["made"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    # A project copied with its .gapforge brings the state of an engine that is not its own.
-    return state if state.root == str(project.root.resolve()) else None
-
-
-def _alive(state: State) -> bool:
-    # 0 is "there was no such process", which two dead engines would have in common.
-    return state.boot == _boot() and 0 != _start_ticks(state.pid) == state.started
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _start_ticks(pid: int) -> int:
-    """When the process started, in clock ticks since boot; 0 when there is none (a zombie is none)."""
-    try:
-        # The program's name stands in parentheses and may hold anything, so count from the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
+class _StartError(Exception):
+    """The daemon ended or did not answer in time."""
 
 
 def start(
     project: Project, *, offline: bool = False, on_line: Callable[[str], None] = lambda line: None
 ) -> State:
-    """Start the project's engine and return when it answers; one that runs already is returned as it is.
+    """Start the project's engine, wait until it answers, and return it.
 
-    ``offline`` gives it a network namespace without any interface. Needs root. Raises EngineError with the end
-    of the daemon's log when it does not come up, or when it runs in the other mode.
+    An engine that runs already is returned as it is. ``offline`` gives it a network namespace
+    without any interface. Needs root. Raise EngineError with the end of the daemon's log when it
+    does not start, or when it runs in the other mode.
     """
     if (running := status(project)) is not None:
-        return _same_mode(running, offline)
+        return _require_mode(running, offline)
     if os.geteuid() != 0:
         raise EngineError(
             _("a private engine needs root"),
             hint=_("sudo ./gapforge engine start; or use a Docker that an administrator set up"),
         )
-    if SOCKETS in project.root.resolve().parents:
+    sockets = private_daemon_state.SOCKETS
+    if sockets in project.root.resolve().parents:
         raise EngineError(
             _(
-                "a private engine cannot live below {sockets}; the project is at {root}",
-                sockets=SOCKETS,
+                "a private engine cannot work below {sockets}; the project is at {root}",
+                sockets=sockets,
                 root=project.root,
             )
         )
-    dockerd = _dockerd()
-    with exclusive(project.state / "engine.lock", _work()):
+    dockerd = _find_dockerd()
+    with _lock(project):
         if (running := status(project)) is not None:
-            return _same_mode(running, offline)
+            return _require_mode(running, offline)
         _clean_up(project)
         return _start(project, dockerd, offline, on_line)
 
 
-def _work() -> str:
-    return _("starting or stopping the private engine")
+def stop(project: Project) -> bool:
+    """End the project's engine and everything it started; return whether it was running."""
+    running = bool(status(project) or strays(project))
+    if os.geteuid() != 0:
+        if not running:
+            return False
+        raise EngineError(
+            _("the private engine belongs to root"), hint="sudo ./gapforge engine stop"
+        )
+    if not running and not folder_of(project).exists():
+        return False
+    with _lock(project):
+        if (state := status(project)) is not None:
+            _end(state)
+        _clean_up(project)
+    return running
 
 
-def _same_mode(running: State, offline: bool) -> State:
+def remove(project: Project) -> int:
+    """Stop the engine and delete its images, cache and log; return the bytes freed on its disk.
+
+    Raise StorageError when something is still mounted in there, since deleting would reach through
+    the mount.
+    """
+    folder = folder_of(project)
+    if folder.exists() and os.geteuid() != 0:
+        raise EngineError(
+            _("the private engine's folder belongs to root"), hint="sudo ./gapforge engine remove"
+        )
+    stop(project)
+    if not folder.exists():
+        return 0
+    if mounted := mounts_below(folder):
+        raise StorageError(
+            _(
+                "{folder}: {count} file systems are still mounted below it, such as {first}",
+                folder=folder,
+                count=len(mounted),
+                first=mounted[0],
+            ),
+            hint=_("umount {first}; then run the same command again", first=mounted[0]),
+        )
+    size = _disk_use(folder)
+    remove_folder(folder)
+    (project.state / "engine.lock").unlink(missing_ok=True)
+    return size
+
+
+def require_tools() -> None:
+    """Raise ToolError, naming the package, when a program of a private engine is missing."""
+    _find_dockerd()
+    for program in ("unshare", "mount", "sh"):
+        if not shutil.which(program):
+            raise ToolError(
+                _("{program} is not installed", program=program),
+                hint=_("install it first: apt-get install util-linux mount"),
+            )
+
+
+def _lock(project: Project) -> contextlib.AbstractContextManager[None]:
+    return exclusive(project.state / "engine.lock", _("starting or stopping the private engine"))
+
+
+def _require_mode(running: State, offline: bool) -> State:
     if running.offline == offline:
         return running
     modes = _("offline"), _("online")
-    now, then = modes if running.offline else modes[::-1]
+    mode, other = modes if running.offline else modes[::-1]
     raise EngineError(
         _(
-            "the private engine runs {now} already (process {pid}); it cannot become "
-            "{then} while it runs",
-            now=now,
+            "the private engine runs {mode} already (process {pid}); it cannot become "
+            "{other} while it runs",
+            mode=mode,
             pid=running.pid,
-            then=then,
+            other=other,
         ),
         hint=_("stop it first: ./gapforge engine stop"),
     )
 
 
-def _dockerd() -> str:
+def _find_dockerd() -> str:
     named = os.environ.get("GAPFORGE_DOCKERD") or "dockerd"
-    places = (
-        os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
-    )  # a user's PATH often lacks sbin
-    found = shutil.which(named, path=places)
+    # A user's PATH often lacks sbin.
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    found = shutil.which(named, path=path)
     if not found and "GAPFORGE_DOCKERD" in os.environ:
         raise ToolError(
-            _("GAPFORGE_DOCKERD={named} is not a program", named=named),
+            _("GAPFORGE_DOCKERD={name} is not a program", name=named),
             hint=_("unset it, or name a dockerd that exists"),
         )
     if not found:
@@ -211,88 +205,56 @@ def _dockerd() -> str:
 
 def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str], None]) -> State:
     folder = mark_folder(folder_of(project), "the private engine's images, build cache and log")
-    shelf = folder / "shelf"
-    shelf.mkdir(exist_ok=True)
-    sockets = mark_folder(_socket_folder(project), "the private engine's socket")
+    sockets = mark_folder(socket_folder(project), "the private engine's socket")
+    (folder / _SHELF).mkdir(exist_ok=True)
     made = tuple(str(p) for p in COVERED if not p.exists())
     for covered in COVERED:
         covered.mkdir(parents=True, exist_ok=True)
-    # A configuration of our own, which users may edit: the system's /etc/docker/daemon.json is about another daemon.
+    # Its own configuration, which users may edit: /etc/docker/daemon.json is for another daemon.
     if not (folder / "daemon.json").exists():
         write_text(folder / "daemon.json", "{}\n")
-    sock = sockets / "docker.sock"
-    group = os.environ.get("SUDO_GID") or str(os.getgid())
-    daemon = [
-        dockerd,
-        f"--config-file={folder / 'daemon.json'}",
-        f"--host=unix://{sock}",
-        f"--group={group}",
-        _data_root(project),
-        "--exec-root=/run/docker",
-        "--pidfile=/run/docker.pid",
-        "--bridge=none",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--ip-forward=false",
-        f"--cgroup-parent=/{_tag(project)}",
-        "--exec-opt=native.cgroupdriver=cgroupfs",
-    ]
-    apart = [
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        *(["--net"] if offline else []),
-    ]
-    argv = [*apart, "--", "sh", "-c", _INSIDE, "gapforge-engine", str(sockets), str(shelf), *daemon]
-    path = f"{Path(dockerd).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    network = _("no network") if offline else _("online")
     on_line(
         _(
             "starting a private engine ({network}): {dockerd}, data in {folder}",
-            network=network,
+            network=_("no network") if offline else _("online"),
             dockerd=dockerd,
             folder=folder,
         )
     )
+    path = f"{Path(dockerd).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     child = process.spawn(
-        argv, log_of(project), env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None}
+        _command(project, dockerd, offline),
+        log_of(project),
+        env={"PATH": path, "DOCKER_HOST": None, "DOCKER_TMPDIR": None},
     )
     state = State(
-        child.pid,
-        _start_ticks(child.pid),
-        _boot(),
-        str(project.root.resolve()),
-        str(sock),
-        offline,
-        "",
-        "",
-        made,
+        pid=child.pid,
+        started=start_ticks(child.pid),
+        boot=boot_id(),
+        root=str(project.root.resolve()),
+        socket=str(sockets / "docker.sock"),
+        offline=offline,
+        made=made,
     )
     try:
-        _record(
-            project, state
-        )  # at once, so that an interrupted start can be cleaned up by the next one
-        version, driver = _wait(child, sock)
+        # Written at once, so that the next start can clean up after an interrupted one.
+        write_state(project, state)
+        version, driver = _wait(child, sockets / "docker.sock")
     except BaseException as error:
         _end(state)
         child.wait()
-        tail = _log_tail(project)
+        lines = _log_tail(project)
         _clean_up(project)
-        if isinstance(error, _NotUp):
-            log = log_of(project)
+        if isinstance(error, _StartError):
             raise EngineError(
-                _("the private engine did not start: {error}\n{tail}", error=error, tail=tail),
-                hint=_("read the whole log: {log}", log=log),
+                _("the private engine did not start: {reason}\n{lines}", reason=error, lines=lines),
+                hint=_("read the complete log: {log}", log=log_of(project)),
             ) from None
         raise
-    child.returncode = (
-        0  # it is meant to outlive us; without this Python warns about a child that was left
-    )
-    state = State(**{**asdict(state), "version": version, "storage_driver": driver})
-    _record(project, state)
+    # It outlives this process; without this Python warns about a child that was left.
+    child.returncode = 0
+    state = replace(state, version=version, storage_driver=driver)
+    write_state(project, state)
     if driver == "vfs":
         on_line(
             _(
@@ -305,29 +267,46 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     return state
 
 
-class _NotUp(Exception):
-    pass
-
-
-def _record(project: Project, state: State) -> None:
-    write_text(_state_file(project), canonical_json(asdict(state)))
+def _command(project: Project, dockerd: str, offline: bool) -> list[str]:
+    """Return the command line that starts the daemon in namespaces of its own."""
+    folder, sockets = folder_of(project), socket_folder(project)
+    namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    namespaces += ["--net"] if offline else []
+    group = os.environ.get("SUDO_GID") or str(os.getgid())
+    return [
+        *("unshare", *namespaces, "--"),
+        *("sh", "-c", _INSIDE, "gapforge-engine", str(sockets), str(folder / _SHELF)),
+        dockerd,
+        f"--config-file={folder / 'daemon.json'}",
+        f"--host=unix://{sockets / 'docker.sock'}",
+        f"--group={group}",
+        data_root_option(project),
+        "--exec-root=/run/docker",
+        "--pidfile=/run/docker.pid",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+        f"--cgroup-parent=/{tag_of(project)}",
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+    ]
 
 
 def _wait(child: subprocess.Popen[bytes], sock: Path) -> tuple[str, str]:
-    """(version, storage driver) once the daemon answers."""
+    """Return version and storage driver once the daemon answers; raise _StartError if it fails."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if (code := child.poll()) is not None:
-            raise _NotUp(_("it ended with exit code {code}", code=code))
+            raise _StartError(_("it ended with exit code {code}", code=code))
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             info = json.loads(ask(sock, "/info"))
             return str(info["ServerVersion"]), str(info["Driver"])
         time.sleep(0.1)
-    raise _NotUp(_("no answer after {start_timeout:g} s", start_timeout=START_TIMEOUT))
+    raise _StartError(_("no answer after {timeout:g} s", timeout=START_TIMEOUT))
 
 
 def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
-    """The body of a GET from the daemon behind a unix socket. Raises OSError when nothing listens."""
+    """Return the body of a GET from the daemon behind a unix socket; raise OSError without one."""
     connection = http.client.HTTPConnection("localhost", timeout=timeout)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -351,98 +330,49 @@ def _log_tail(project: Project) -> str:
     return "\n".join(f"    {line}" for line in lines[-TAIL:])
 
 
-def stop(project: Project) -> bool:
-    """End the project's engine and everything it started; False when it was not running."""
-    running = bool(status(project) or strays(project))
-    if os.geteuid() != 0:
-        if not running:
-            return False
-        raise EngineError(
-            _("the private engine belongs to root"), hint="sudo ./gapforge engine stop"
-        )
-    if not running and not folder_of(project).exists():
-        return False
-    with exclusive(project.state / "engine.lock", _work()):
-        if (state := status(project)) is not None:
-            _end(state)
-        _clean_up(project)
-    return running
-
-
-def strays(project: Project) -> list[int]:
-    """Outer processes of engines of this project that no state file tells of.
-
-    There is one when a start was killed before it could write the file, or the file was deleted. It is known
-    by its own command line, which names this project's folder.
-    """
-    recorded = status(project)
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or (recorded and int(entry.name) == recorded.pid):
-            continue
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if (
-                words[0] == b"unshare"
-                and os.fsencode(_data_root(project)) in words
-                and _start_ticks(int(entry.name))
-            ):
-                found.append(int(entry.name))
-    return found
-
-
-def _data_root(project: Project) -> str:
-    return f"--data-root={folder_of(project) / 'data'}"
-
-
 def _end(state: State) -> None:
-    """Ask the daemon to end, then make it: the kernel ends all that is in its PID namespace with it."""
-    for sign, patience in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
-        # The outer process only waits for the daemon, so a polite signal goes to the daemon itself.
-        targets = (
-            _children(state.pid) if sign == signal.SIGTERM else [*_children(state.pid), state.pid]
-        )
+    """Ask the daemon to end, then kill it: the kernel ends all that is in its PID namespace."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        # The outer process only waits for the daemon, so SIGTERM goes to the daemon itself.
+        targets = _children(state.pid) + ([state.pid] if sign == signal.SIGKILL else [])
         for pid in targets:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline:
+            # If it is our own child it would stay as a zombie.
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(
-                    state.pid, os.WNOHANG
-                )  # when it is our own child it would stay as a zombie
-            if not _alive(state):
+                os.waitpid(state.pid, os.WNOHANG)
+            if not state.runs:
                 return
             time.sleep(0.05)
     raise EngineError(
-        _("the private engine (process {pid}) cannot be ended", pid=state.pid),
+        _("the private engine (process {pid}) cannot be stopped", pid=state.pid),
         hint=_("look at it: ps -fp {pid}", pid=state.pid),
     )
 
 
 def _children(pid: int) -> list[int]:
-    """The direct children of a process."""
+    """Return the direct children of a process."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-                if int(fields[1]) == pid:
-                    found.append(int(entry.name))
+    for candidate in processes():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if int(status_fields(candidate)[1]) == pid:
+                found.append(candidate)
     return found
 
 
 def _clean_up(project: Project) -> None:
-    """Take away what an engine that no longer runs has left outside its folder, and its state."""
-    state = _recorded(project)
+    """Remove what an engine that no longer runs has left outside its folder, and its state."""
+    state = read_state(project)
     for pid in strays(project):
-        _end(State(pid, _start_ticks(pid), _boot(), "", "", False, "", "", ()))
-    remove_folder(_socket_folder(project))
-    _remove_cgroups(_tag(project))
+        _end(State(pid=pid, started=start_ticks(pid), boot=boot_id()))
+    remove_folder(socket_folder(project))
+    _remove_cgroups(tag_of(project))
     for name in state.made if state else ():
-        with contextlib.suppress(OSError):  # not empty, so somebody else uses it by now
+        with contextlib.suppress(OSError):  # not empty, so another program uses it by now
             os.rmdir(name)
-    _state_file(project).unlink(missing_ok=True)
+    delete_state(project)
 
 
 def _remove_cgroups(tag: str) -> None:
@@ -453,47 +383,18 @@ def _remove_cgroups(tag: str) -> None:
                 os.rmdir(folder)
 
 
-def remove(project: Project) -> int:
-    """Stop the engine and delete its images, cache and log; returns the bytes freed on its disk.
-
-    Raises StorageError when something is still mounted in there (deleting would reach through the mount).
-    """
-    folder = folder_of(project)
-    if folder.exists() and os.geteuid() != 0:
-        raise EngineError(
-            _("the private engine's folder belongs to root"), hint="sudo ./gapforge engine remove"
-        )
-    stop(project)
-    if not folder.exists():
-        return 0
-    if mounted := _mounts_below(folder):
-        count, first = len(mounted), mounted[0]
-        raise StorageError(
-            _(
-                "{folder}: {count} file systems are still mounted below it, such as {first}",
-                folder=folder,
-                count=count,
-                first=first,
-            ),
-            hint=_("umount {first}; then run the same command again", first=first),
-        )
-    size = _disk_use(folder)
-    remove_folder(folder)
-    (project.state / "engine.lock").unlink(missing_ok=True)
-    return size
-
-
 def _disk_use(folder: Path) -> int:
-    """Bytes that the folder takes on its disk."""
+    """Return the bytes that the folder takes on its disk."""
     size = 0
     for parent, _folders, files in os.walk(folder):
         for name in files:
             with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118 - many thousand files
+                size += os.lstat(os.path.join(parent, name)).st_blocks * 512
     return size
 
 
-def _mounts_below(folder: Path) -> list[str]:
+def mounts_below(folder: Path) -> list[str]:
+    """Return the mount points at or below a folder."""
     root = str(folder.resolve())
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -501,14 +402,3 @@ def _mounts_below(folder: Path) -> list[str]:
         if where == root or where.startswith(root + "/"):
             found.append(where)
     return found
-
-
-def require_tools() -> None:
-    """Raise ToolError, naming the package, when a program that a private engine needs is missing."""
-    _dockerd()
-    for program in ("unshare", "mount", "sh"):
-        if not shutil.which(program):
-            raise ToolError(
-                _("{program} is not installed", program=program),
-                hint=_("install it first: apt-get install util-linux mount"),
-            )

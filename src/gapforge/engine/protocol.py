@@ -1,4 +1,4 @@
-"""The Protocol that every engine fulfils, and the data it takes."""
+"""Define what gapforge needs of an engine: a Protocol, and the data that it takes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,37 @@ from typing import IO, Protocol
 OnLine = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What a probe found. ``name`` is the engine's registry name, ``client`` the program it calls."""
+    """What a probe found out about an engine.
+
+    ``name`` is a key of ``detect.ENGINES``, ``client`` the program that is called. ``builder`` is
+    "buildkit (built in)" or "buildx X.Y.Z". ``root_dir`` is where the engine keeps images, "" when
+    unknown or remote. ``host`` is the address of the daemon, "" for the client's own default.
+    ``image_store`` is "classic" or "containerd", which names images by manifest digest. ``private``
+    marks the project's own engine (`gapforge engine start`).
+    """
 
     name: str
     client: str
     client_version: str
     server_version: str
-    builder: str  # "buildkit (built in)" or "buildx X.Y.Z"
-    root_dir: str  # where the engine keeps images, "" when unknown or remote
-    host: str = ""  # the address that was asked for, "" when the client's own default answered
-    image_store: str = "classic"  # or "containerd", which names images by manifest digest
+    builder: str
+    root_dir: str
+    host: str = ""
+    image_store: str = "classic"
     storage_driver: str = ""
-    private: bool = False  # the project's own engine (`gapforge engine start`)
+    private: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """One image to build. ``secrets`` maps a secret id to a file that holds its value;
-    ``build_arg_env`` names build arguments whose value is taken from ``secret_env`` (never on the
-    command line; one that ``secret_env`` lacks stays unset)."""
+    """One image to build.
+
+    ``secrets`` maps a secret id to the file that holds its value. ``build_arg_env`` names the build
+    arguments whose value is taken from ``secret_env``, and never on the command line; one that
+    ``secret_env`` lacks stays unset.
+    """
 
     context: Path
     dockerfile: Path
@@ -45,35 +55,42 @@ class BuildRequest:
 
 
 class Engine(Protocol):
-    """What gapforge needs of an engine. Every method raises EngineError when the engine cannot be reached."""
+    """An engine. Every method raises EngineError when the engine cannot be reached."""
 
     @property
     def info(self) -> EngineInfo:
         """What the probe found."""
 
     def build_command(self, request: BuildRequest) -> tuple[list[str], dict[str, str]]:
-        """The exact command and the variables to set for it, without secret values. Pure."""
+        """Return the exact command and the variables to set for it, without secret values."""
 
     def build(self, request: BuildRequest, on_line: OnLine) -> None:
-        """Build and load the image under ``request.tag``; each line of the log goes to ``on_line``, secret
-        values hidden. BuildError names the failed step, StorageError a full disk."""
+        """Build and load the image under ``request.tag``.
+
+        Each line of the log goes to ``on_line`` with secret values hidden. Raise BuildError naming
+        the failed step, StorageError for a full disk.
+        """
 
     def load(self, feed: Callable[[IO[bytes]], None], on_line: OnLine) -> None:
-        """Load a `docker load` archive that ``feed`` writes (from a thread of its own; what it raises is
-        raised here)."""
+        """Load a `docker load` archive that ``feed`` writes.
+
+        ``feed`` runs in a thread of its own; an error in it is raised here.
+        """
 
     def image_ids(self, name: str) -> tuple[str, ...]:
-        """Digests ("sha256:…") that identify the local image ``name``: config digest, and the manifest
-        digest where the engine names images by it. () when there is no such image."""
+        """Return the digests ("sha256:…") that identify the local image ``name``, or ().
+
+        They are the config digest, and the manifest digest where the engine names images by it.
+        """
 
     def image_size(self, name: str) -> int:
-        """Bytes that the image's layers take, unpacked."""
+        """Return the bytes of the image's unpacked layers."""
 
     def tag(self, name: str, new_name: str) -> None:
         """Give the image a second name."""
 
     def untag(self, name: str) -> None:
-        """Take a name away; no error when there is none."""
+        """Remove a name; a missing name is no error."""
 
     def run(
         self,
@@ -86,5 +103,8 @@ class Engine(Protocol):
         gpus: bool = False,
         timeout: float = 600,
     ) -> tuple[int, str, str]:
-        """Run a command (not the image's entry point) in a fresh container with no network, remove it,
-        return (code, stdout, stderr). Code 124 means that it was ended after ``timeout`` seconds."""
+        """Run a command in a new container with no network; return (code, stdout, stderr).
+
+        The image's entry point is not used, and the container is removed. Code 124 means that the
+        command was stopped after ``timeout`` seconds.
+        """

@@ -1,1 +1,1 @@
-"""Build an image offline: plan, context, Dockerfile, smoke checks. Python 3.10 standard library only."""
+"""Build images at a site without a network: plan, context, engine, smoke checks, report."""

@@ -1,11 +1,14 @@
-"""Lays out the build context that a plan describes: hard links to verified artifacts, generated files, the source.
+"""Lay out the build context that a plan describes.
 
-The context is kept between builds and only what differs is touched, so that an engine uploads only that.
+It holds hard links to verified artifacts, generated files and a copy of the application's source.
+The context is kept between builds and only what differs is touched, so that the engine uploads only
+that.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -20,35 +23,34 @@ from gapforge.base.files import (
     write_text,
 )
 from gapforge.base.i18n import _
-from gapforge.image.plan import ContextFile, Plan
+from gapforge.image.build_cache import set_cache_stamp
+from gapforge.image.plan import Plan
 
-APPLICATION = (
-    "inputs/application/app"  # the application's source; laid out by application_source.copy_into
-)
-_IGNORE = f"{MARKER}\n.dockerignore\n"
+APPLICATION = "inputs/application/app"  # filled by source_copy.copy_source
+_IGNORE_FILE = ".dockerignore"
 
 
 def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
-    """Make ``context`` hold exactly the plan's files (and leave the application's source alone).
+    """Make ``context`` hold exactly the plan's files, besides the application's source.
 
-    ``artifacts`` is the verified artifacts/NAME. Raises StorageError when the disk is full or a folder is
-    not ours.
+    ``artifacts`` is the verified artifacts/NAME. Raise StorageError when the disk is full or the
+    folder does not carry our marker.
     """
     mark_folder(context, "the build context")
-    wanted = {file.path: file for file in plan.files}
-    wanted[".dockerignore"] = ContextFile(".dockerignore", "text", "", _IGNORE, "")
     with storage_errors(context):
-        _remove_others(context, set(wanted))
-    for path, file in wanted.items():
-        target = inside(context, path)
+        _remove_others(context, {_IGNORE_FILE, *(file.path for file in plan.files)})
+    _place_text(context / _IGNORE_FILE, f"{MARKER}\n{_IGNORE_FILE}\n")
+    for file in plan.files:
+        target = inside(context, file.path)
         if file.origin == "text":
-            _place_text(target, file.text, file.sha256)
+            _place_text(target, file.text)
+            set_cache_stamp(target, file.sha256)
         else:
             _place_artifact(target, inside(artifacts, file.source), file.sha256)
 
 
 def _remove_others(context: Path, wanted: set[str]) -> None:
-    """Delete what no plan file names; empty folders go too."""
+    """Delete every file that the plan does not name, and the folders that become empty."""
     keep = wanted | {MARKER}
     for folder, folders, files in os.walk(context, topdown=True):
         inner = Path(folder).relative_to(context).as_posix()
@@ -65,59 +67,52 @@ def _remove_others(context: Path, wanted: set[str]) -> None:
                 continue  # not empty
 
 
-def _place_text(target: Path, text: str, sha256: str) -> None:
-    data = text.encode()
+def _place_text(target: Path, text: str) -> None:
     try:
-        same = stat.S_ISREG(target.lstat().st_mode) and target.read_bytes() == data
+        unchanged = stat.S_ISREG(target.lstat().st_mode) and target.read_bytes() == text.encode()
     except OSError:
-        same = False
-    if not same:
+        unchanged = False
+    if not unchanged:
         write_text(target, text)
-    if sha256:
-        _date(target, sha256)
 
 
 def _place_artifact(target: Path, source: Path, sha256: str) -> None:
-    """Link the artifact into the context under content-derived time; a copy where it may not be dated."""
+    """Link the artifact into the context, or copy it where its time stamp cannot be changed."""
     with storage_errors(source):
-        status = source.stat()
-        try:
-            present = target.lstat()
-        except OSError:
-            present = None
-        when = content_mtime(sha256)
-        if present is not None and stat.S_ISREG(present.st_mode):
-            same_inode = (present.st_dev, present.st_ino) == (status.st_dev, status.st_ino)
-            same_look = present.st_size == status.st_size and present.st_mtime_ns == when * 10**9
-            if same_look and (same_inode or present.st_mode & 0o777 == 0o444):
-                return
+        if _is_placed(target, source, sha256):
+            return
         link_or_copy(source, target)
         try:
-            _date(target, sha256)
+            set_cache_stamp(target, sha256)
         except PermissionError:
-            # Somebody else's file: a link shares his times, so take a copy that is ours.
+            # The file belongs to another user and a link shares its time stamp: make a copy.
             copy = target.with_name(f".{target.name}.copy")
             copy.write_bytes(b"")
-            os.chmod(copy, 0o600)
-            with open(source, "rb") as reader, open(copy, "wb") as writer:
-                while chunk := reader.read(1 << 20):
-                    writer.write(chunk)
-            os.replace(copy, target)
-            _date(target, sha256)
+            copy.chmod(0o600)
+            shutil.copyfile(source, copy)
+            copy.replace(target)
+            set_cache_stamp(target, sha256)
 
 
-def _date(target: Path, sha256: str) -> None:
-    """Content-derived time and a fixed mode: BuildKit compares size and time, and its cache key has the mode."""
-    when = content_mtime(sha256) * 10**9
-    status = target.stat()
-    if status.st_mtime_ns != when:
-        os.utime(target, ns=(when, when))
-    if status.st_mode & 0o777 != 0o444:
-        os.chmod(target, 0o444)
+def _is_placed(target: Path, source: Path, sha256: str) -> bool:
+    """Return whether the context has the artifact already, by inode, size, time and mode."""
+    expected = source.stat()
+    try:
+        found = target.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISREG(found.st_mode)
+        and (found.st_size, found.st_mtime_ns) == (expected.st_size, content_mtime(sha256) * 10**9)
+        and (
+            (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)
+            or found.st_mode & 0o777 == 0o444
+        )
+    )
 
 
 def application_folder(context: Path) -> Path:
-    """Where the application's source goes in the context."""
+    """Return where the application's source goes in the context."""
     if not (context / MARKER).is_file():
         raise StorageError(_("{context} is not a build context of gapforge", context=context))
     return context / APPLICATION

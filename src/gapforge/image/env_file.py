@@ -1,17 +1,15 @@
-"""`.env`: parsed, never sourced, and only the keys that the preset's application names are kept.
+"""Read the secrets and settings of `.env`.
 
-A non-empty variable of the real environment beats the file, as a CI job sets it. Values appear in no message,
-no repr and no file but those that `SecretSet.files` makes in memory-backed storage and removes.
+The file is parsed, never sourced, and only the keys that the preset's application names are kept. A
+non-empty variable of the real environment beats the file, as a CI job sets it. Values appear in no
+message and no repr; ``gapforge.image.secret_files`` writes the only files that hold them.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,24 +17,22 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import Fault, SecretError, ToolError
-from gapforge.base.files import MARKER, mark_folder, remove_folder, storage_errors
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.system_errors import os_says
+from gapforge.image.secret_files import temporary_files
 from gapforge.model.preset import Secret
 
-SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and its like: settings of the project, no secrets
-_FOLDER_PREFIX = "gapforge-secrets-"
-_NEW_PREFIX = ".gapforge-new-"
+SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and the like are settings of the project
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
 
 
 @dataclass(frozen=True)
 class SecretSet:
-    """The values of the keys that the preset names, and the settings that `.env` may hold beside them.
+    """The values of the keys that the preset names, and the settings beside them.
 
-    ``values`` has only keys that have a value. ``settings`` are the ``…_SOURCE`` keys. ``warnings`` say
-    what is careless about the file. ``origin`` tells where each value came from.
+    ``values`` has only keys with a value; ``origin`` names the source of each. ``settings`` are the
+    ``…_SOURCE`` keys. ``warnings`` describe what is unsafe about how the file is kept.
     """
 
     secrets: tuple[Secret, ...]
@@ -47,7 +43,7 @@ class SecretSet:
 
     @property
     def redactions(self) -> tuple[str, ...]:
-        """Every string that no output may show: the values, and the lines of those that have several."""
+        """Every string that no output may show: the values and each of their lines."""
         found = set(self.values.values())
         for value in self.values.values():
             found.update(line.strip() for line in value.splitlines())
@@ -55,41 +51,23 @@ class SecretSet:
 
     @contextmanager
     def files(self, dry: bool = False) -> Iterator[Mapping[str, Path]]:
-        """Key -> file with its value, for `--secret id=KEY,src=FILE`; gone when the block ends, however it ends.
+        """Give a file for each secret mount, by key, for `--secret id=KEY,src=FILE`.
 
-        Only keys with ``"pass": "secret"`` that have a value are there. The folder is mode 0700 in
-        memory-backed storage where there is any. ``dry`` makes nothing and gives the names that a build's
-        command would show. Folders that a killed build left behind are removed first.
+        Only keys with ``"pass": "secret"`` that have a value are there. See ``temporary_files``.
         """
-        wanted = {
-            s.key: self.values[s.key]
-            for s in self.secrets
-            if s.passed == "secret" and s.key in self.values
-        }
-        place = secret_storage()
-        if dry or not wanted:
-            yield {key: place / f"{_FOLDER_PREFIX}XXXXXXXX" / key for key in sorted(wanted)}
-            return
-        remove_stale(place)
-        folder, handle = _locked_folder(place)
-        try:
-            with storage_errors(folder):
-                paths = {
-                    key: _write_private(folder / key, value)
-                    for key, value in sorted(wanted.items())
-                }
-            yield paths
-        finally:
-            remove_folder(folder)
-            os.close(handle)
+        wanted = {s.key for s in self.secrets if s.passed == "secret"}
+        values = {key: value for key, value in self.values.items() if key in wanted}
+        with temporary_files(values, dry=dry) as files:
+            yield files
 
 
 def load(
     env_file: Path, secrets: Sequence[Secret], *, environ: Mapping[str, str] | None = None
 ) -> SecretSet:
-    """Read `.env` (which need not exist) and the environment. Raises SecretError with every fault.
+    """Return what `.env` (which may be absent) and the environment set.
 
-    A key that is set but empty counts as absent. A required key that has no value is a fault that names it.
+    A key that is set but empty counts as absent. Raise SecretError with every fault; a required key
+    that has no value is one.
     """
     environ = os.environ if environ is None else environ
     parsed = _read(env_file)
@@ -101,21 +79,15 @@ def load(
         if not value:
             value, source = parsed.get(secret.key, ""), env_file.name
         if "\0" in value:
-            faults.append(Fault(secret.key, _("holds a NUL byte"), _("text")))
+            faults.append(Fault(secret.key, _("contains a NUL byte"), _("text")))
         elif value:
             values[secret.key], origin[secret.key] = value, source
         elif secret.required:
-            faults.append(
-                Fault(
-                    secret.key,
-                    _(
-                        "is required by the preset and has no value in {env_file} or the "
-                        "environment",
-                        env_file=env_file,
-                    ),
-                    _("a line {key}=VALUE", key=secret.key),
-                )
+            problem = _(
+                "required by the preset, but not set in {env_file} or the environment",
+                env_file=env_file,
             )
+            faults.append(Fault(secret.key, problem, _("a line {key}=VALUE", key=secret.key)))
     if faults:
         raise SecretError(
             _("required keys are missing"),
@@ -150,7 +122,7 @@ def _read(env_file: Path) -> dict[str, str]:
         ) from None
     except OSError as error:
         raise SecretError(
-            _("{env_file} cannot be read: {why}", env_file=env_file, why=os_says(error)),
+            _("{file} cannot be read: {reason}", file=env_file, reason=os_says(error)),
             hint=f"ls -l {env_file}",
         ) from None
     values, faults = parse(data, str(env_file))
@@ -163,139 +135,148 @@ def _read(env_file: Path) -> dict[str, str]:
                 env_file=env_file,
             ),
             faults=faults,
-            hint=_("see .env.template for the form"),
+            hint=_("see .env.template for the format"),
         )
     return values
 
 
-def parse(data: bytes, shown: str = ".env") -> tuple[dict[str, str], list[Fault]]:
-    """The keys and values of a `.env` file, and all faults with their line numbers; never raises.
+def parse(data: bytes, file: str = ".env") -> tuple[dict[str, str], list[Fault]]:
+    r"""Return the keys and values of a `.env` file, and all faults with their line numbers.
 
-    ``KEY=VALUE``, optionally after ``export``. Unquoted: as it stands up to white space and ``#``. In single
-    quotes: as it stands, over several lines if need be. In double quotes: the same with \\n \\r \\t \\\\ \\" \\$.
-    Nothing is expanded or run. No fault shows any of the file's text but a key that is repeated.
+    ``KEY=VALUE``, optionally after ``export``. Unquoted: literal, up to white space and ``#``. In
+    single quotes: literal, over several lines if need be. In double quotes: the same, with the
+    escapes \n \r \t \\ \" \$. Nothing is expanded or run. No fault shows any text of the file but a
+    repeated key. ``file`` is the name in the faults.
     """
-    faults: list[Fault] = []
-    values: dict[str, str] = {}
-    first_line: dict[str, int] = {}
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        bad = data[: error.start].count(b"\n") + 1
-        return {}, [
-            Fault(_("{shown}: line {bad}", shown=shown, bad=bad), _("is not UTF-8 text"), "UTF-8")
-        ]
-    lines = text.replace("\r\n", "\n").split("\n")
-    number = 0
-    while number < len(lines):
-        start = number + 1
-        line = lines[number]
-        number += 1
+        number = data[: error.start].count(b"\n") + 1
+        where = _("{file}: line {number}", file=file, number=number)
+        return {}, [Fault(where, _("not UTF-8 text"), "UTF-8")]
+    parser = _Parser(file, text.replace("\r\n", "\n").split("\n"))
+    parser.parse()
+    return parser.values, parser.faults
 
-        def fault(problem: str, expected: str = "", at: int = start) -> None:
-            faults.append(Fault(_("{shown}: line {at}", shown=shown, at=at), problem, expected))
 
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+class _LineError(Exception):
+    """A line cannot be used. ``line`` is the place if it is not the line where the key is."""
+
+    def __init__(self, problem: str, expected: str, line: int = 0) -> None:
+        super().__init__(problem)
+        self.problem, self.expected, self.line = problem, expected, line
+
+
+class _Parser:
+    """The state of one parse; ``next`` is the index of the next line to read."""
+
+    def __init__(self, file: str, lines: Sequence[str]) -> None:
+        self.file, self.lines = file, lines
+        self.next = 0
+        self.values: dict[str, str] = {}
+        self.faults: list[Fault] = []
+        self._first_line: dict[str, int] = {}  # of each key
+
+    def parse(self) -> None:
+        while self.next < len(self.lines):
+            line = self.lines[self.next]
+            self.next += 1
+            start = self.next
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            try:
+                self._parse_line(line, start)
+            except _LineError as error:
+                where = _("{file}: line {number}", file=self.file, number=error.line or start)
+                self.faults.append(Fault(where, error.problem, error.expected))
+
+    def _parse_line(self, line: str, start: int) -> None:
         if any(ord(char) < 32 and char != "\t" for char in line):
-            fault(_("holds a control character"), _("text"))
-            continue
-        head, separator, rest = line.partition("=")
-        words = head.split()
-        if words[:1] == ["export"]:
-            words = words[1:]
-        if not separator:
-            fault(_('has no "="'), "KEY=VALUE")
-            continue
-        if len(words) != 1 or not _KEY.fullmatch(words[0]):
-            fault(
-                _('has no usable key before "="'),
-                _("letters, digits and '_', not beginning with a digit"),
-            )
-            continue
-        key = words[0]
-        rest = rest.lstrip(" \t")
+            raise _LineError(_("contains a control character"), _("text"))
+        key, rest = _split_key(line)
         if rest[:1] in ("'", '"'):
-            value, tail, number, wrong = _quoted(rest, lines, number)
-            if wrong[0]:
-                fault(*wrong)
-                continue
+            value, tail = self._quoted(rest[0], rest[1:])
             if tail.strip() and not re.match(r"\s+#", tail):
-                fault(
-                    _("has text after the closing quote"),
+                raise _LineError(
+                    _("text after the closing quote"),
                     _("nothing, or a comment that begins with ' #'"),
-                    number,
+                    self.next,
                 )
-                continue
         else:
             value = "" if rest.startswith("#") else re.split(r"\s#", rest, maxsplit=1)[0].strip()
-        if key in first_line:
-            fault(
-                _("sets {key} again", key=key),
-                _("each key once (it is set in line {first_line})", first_line=first_line[key]),
+        if key in self._first_line:
+            raise _LineError(
+                _("{key} is set again", key=key),
+                _("each key once (it is set in line {number})", number=self._first_line[key]),
             )
-            continue
-        first_line[key] = start
-        values[key] = value
-    return values, faults
+        self._first_line[key] = start
+        self.values[key] = value
 
+    def _quoted(self, quote: str, text: str) -> tuple[str, str]:
+        """Return a quoted value, which may continue on the next lines, and what follows it.
 
-def _quoted(rest: str, lines: Sequence[str], number: int) -> tuple[str, str, int, tuple[str, str]]:
-    """(value, what follows the closing quote, next line's index, what is wrong and what would be right). May run over
-    several lines."""
-    quote, text = rest[0], rest[1:]
-    following = number
-    value: list[str] = []
-    position = 0
-    while True:
-        if position >= len(text):
-            if following >= len(lines):
-                # Go on with the line after the opening one, so that later faults are found too.
-                return (
-                    "",
-                    "",
-                    number,
-                    (_("opens a {quote} that is never closed", quote=quote), _("a closing quote")),
-                )
-            value.append("\n")
-            text, position = lines[following], 0
-            following += 1
-            continue
-        char = text[position]
-        position += 1
-        if char == quote:
-            return "".join(value), text[position:], following, ("", "")
-        if quote == '"' and char == "\\":
-            escaped = text[position : position + 1]
-            if escaped not in _ESCAPES:
-                return (
-                    "",
-                    "",
-                    number,
-                    (_("has an unknown escape in double quotes"), _('\\n \\r \\t \\\\ \\" or \\$')),
-                )
-            value.append(_ESCAPES[escaped])
+        ``text`` begins after the opening quote. Lines are consumed only when the closing quote is
+        found, so that the faults of the lines behind an unclosed quote are found too.
+        """
+        value: list[str] = []
+        following, position = self.next, 0
+        while True:
+            if position >= len(text):
+                if following >= len(self.lines):
+                    raise _LineError(
+                        _("the quote {quote} is not closed", quote=quote), _("a closing quote")
+                    )
+                value.append("\n")
+                text, position = self.lines[following], 0
+                following += 1
+                continue
+            char = text[position]
             position += 1
-        else:
+            if char == quote:
+                self.next = following
+                return "".join(value), text[position:]
+            if quote == '"' and char == "\\":
+                char = text[position : position + 1]
+                if char not in _ESCAPES:
+                    raise _LineError(
+                        _("unknown escape in double quotes"), _('\\n \\r \\t \\\\ \\" or \\$')
+                    )
+                char = _ESCAPES[char]
+                position += 1
             value.append(char)
 
 
+def _split_key(line: str) -> tuple[str, str]:
+    """Return the key of a line and the text behind "="."""
+    head, separator, rest = line.partition("=")
+    words = head.split()
+    if words[:1] == ["export"]:
+        words = words[1:]
+    if not separator:
+        raise _LineError(_('"=" is missing'), "KEY=VALUE")
+    if len(words) != 1 or not _KEY.fullmatch(words[0]):
+        raise _LineError(
+            _('no valid key before "="'), _("letters, digits and '_', not beginning with a digit")
+        )
+    return words[0], rest.lstrip(" \t")
+
+
 def file_warnings(env_file: Path) -> list[str]:
-    """What is careless about how `.env` is kept: readable by others, or known to git."""
+    """Return warnings about how `.env` is kept: readable by others, or tracked by git."""
     try:
-        mode = env_file.stat().st_mode
+        mode = stat.S_IMODE(env_file.stat().st_mode)
     except OSError:
         return []
     warnings = []
-    if stat.S_IMODE(mode) & 0o077:
+    if mode & 0o077:
         warnings.append(
             _(
-                "{env_file} can be read by others (mode {s_imode:04o}); chmod 600 {env_file}",
+                "{env_file} can be read by others (mode {mode:04o}); chmod 600 {env_file}",
                 env_file=env_file,
-                s_imode=stat.S_IMODE(mode),
+                mode=mode,
             )
         )
-    if _tracked(env_file):
+    if _is_tracked(env_file):
         warnings.append(
             _(
                 "{env_file} is tracked by git, so its values are in the history of every "
@@ -307,68 +288,11 @@ def file_warnings(env_file: Path) -> list[str]:
     return warnings
 
 
-def _tracked(env_file: Path) -> bool:
-    """Whether git knows the file; False where there is no git or no repository."""
-    command = [
-        "git",
-        "-C",
-        str(env_file.absolute().parent),
-        "ls-files",
-        "--error-unmatch",
-        "--",
-        env_file.name,
-    ]
+def _is_tracked(env_file: Path) -> bool:
+    """Return whether git tracks the file; False without git or a repository."""
+    folder = str(env_file.absolute().parent)
+    command = ["git", "-C", folder, "ls-files", "--error-unmatch", "--", env_file.name]
     try:
         return process.run(command, check=False, timeout=20).code == 0
     except ToolError:
         return False
-
-
-def secret_storage() -> Path:
-    """The best folder for short-lived secrets: memory-backed where there is one, else the temporary folder."""
-    for place in (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"):
-        if place and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK):
-            return Path(place)
-    return Path(tempfile.gettempdir())
-
-
-def remove_stale(place: Path) -> None:
-    """Delete secret folders of ours whose process is gone (`kill -9` skips every clean-up)."""
-    for folder in sorted(place.glob(f"{_FOLDER_PREFIX}*")):
-        try:
-            if folder.lstat().st_uid != os.geteuid():
-                continue
-            handle = os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_folder(folder)
-        except BlockingIOError:
-            continue  # its build still runs
-        finally:
-            os.close(handle)
-
-
-def _locked_folder(place: Path) -> tuple[Path, int]:
-    """A new private folder and a handle that locks its marker for as long as this process lives."""
-    with storage_errors(place):
-        new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=place))  # mode 0700
-        try:
-            mark_folder(new, "secrets of a running build")
-            handle = os.open(new / MARKER, os.O_RDWR)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Only now does it get the name that remove_stale looks for: it never sees an unlocked one of ours.
-            folder = place / new.name.replace(_NEW_PREFIX, _FOLDER_PREFIX, 1)
-            new.rename(folder)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-    return folder, handle
-
-
-def _write_private(path: Path, value: str) -> Path:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(value.encode("utf-8", "surrogateescape"))
-    return path

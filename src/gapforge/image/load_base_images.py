@@ -1,8 +1,9 @@
-"""Puts base images into the engine under a local name that cannot mean anything else, and proves which they are.
+"""Load base images into the engine under a local name that is compared by digest.
 
-``docker load`` loses registry digests and BuildKit reads ``FROM name@sha256`` as a question to a registry, so
-a base is loaded as ``localhost/gapforge/base:<config digest>`` and compared by digest afterwards. A name under
-``localhost/`` is never looked up elsewhere (measured: any other name costs a 20 s DNS timeout on some daemons).
+``docker load`` loses registry digests and BuildKit reads ``FROM name@sha256`` as a question to a
+registry, so a base image is loaded as ``localhost/gapforge/base:<config digest>`` and its digest is
+compared afterwards. A name under ``localhost/`` is never looked up elsewhere (measured: any other
+name costs a DNS timeout of 20 s on some daemons).
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import EngineError, TargetError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress, human_bytes, human_time
-from gapforge.engine.image_archive import ImageParts, open_archive, read_layout, write_image
+from gapforge.engine.docker_load_archive import write_image
+from gapforge.engine.docker_save_archive import open_archive
+from gapforge.engine.image_parts import ImageParts
+from gapforge.engine.oci_layout import read_layout
 from gapforge.engine.protocol import Engine, OnLine
 from gapforge.model.lock import LockedImage
 
@@ -27,15 +30,15 @@ OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 
 def base_name(digest: str) -> str:
-    """The local name for a base image with this config digest ("sha256:…")."""
+    """Return the local name of a base image with this config digest ("sha256:…")."""
     return f"{REPOSITORY}:{digest.partition(':')[2][:24]}"
 
 
 def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) -> str:
-    """The local name of ``image``, loaded from its OCI ``layout`` unless the engine has it already.
+    """Return the local name of ``image``, loaded from its OCI ``layout`` if the engine lacks it.
 
-    Raises VerifyError when the layout holds other bytes than the lock says, EngineError when the engine ends
-    up with another image; that image's name is taken away again.
+    Raise VerifyError when the layout does not hold the image of the lock, EngineError when the
+    engine ends up with another image.
     """
     name = base_name(image.config_digest)
     if {image.config_digest, image.manifest_digest} & set(engine.image_ids(name)):
@@ -44,72 +47,42 @@ def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) ->
     if parts.config.digest != image.config_digest:
         raise VerifyError(
             _(
-                "{layout}: the image's config is {digest}; the lock says {config_digest}",
+                "{layout}: the image has the config digest {found}; the lock has {expected}",
                 layout=layout,
-                digest=parts.config.digest,
-                config_digest=image.config_digest,
+                found=parts.config.digest,
+                expected=image.config_digest,
             ),
             hint=_("online: ./deps_sync.sh PRESET --update, or copy the artifacts again"),
         )
-    _load(engine, parts, name, layout.name, on_line)
-    return name
+    return _load(engine, parts, layout.name, on_line)
 
 
-def ensure_override(engine: Engine, value: str, on_line: OnLine) -> tuple[str, str, str, str]:
-    """(local name, digest, OS id, OS version) of the base that a user named instead of the preset's.
+def ensure_override(engine: Engine, base: str, on_line: OnLine) -> tuple[str, str, str, str]:
+    """Return local name, digest, OS id and OS version of a ``--base`` image, loaded if need be.
 
-    ``value`` is the path of a ``docker save`` archive or an OCI layout folder, or the name of an image that is
-    in the engine; nothing is pulled. The digest is the config's, except for an image that a containerd store
-    already holds: there it is the manifest's. Raises EngineError when it is neither, TargetError when the
-    image does not say which OS it is.
+    ``base`` is the path of a ``docker save`` archive or an OCI layout folder, or the name of an
+    image in the engine; nothing is pulled. The digest is the config's, except for an image that a
+    containerd store already holds: there it is the manifest's. Raise EngineError when it is none of
+    these, TargetError when the image does not name its OS.
     """
-    path = Path(value).expanduser()
+    path = Path(base).expanduser()
     if path.is_file():
         with open_archive(path) as parts:
             digest = parts.config.digest
-            name = _loaded(engine, parts, path.name, on_line)
+            name = _load_if_missing(engine, parts, path.name, on_line)
     elif (path / "oci-layout").exists():
         parts = read_layout(path)
         digest = parts.config.digest
-        name = _loaded(engine, parts, path.name, on_line)
+        name = _load_if_missing(engine, parts, path.name, on_line)
     else:
-        name, digest = _present(engine, value, path)
-    return (name, digest, *os_of(engine, name))
+        name, digest = _name_present_image(engine, base, path)
+    return (name, digest, *read_os(engine, name))
 
 
-def _present(engine: Engine, value: str, path: Path) -> tuple[str, str]:
-    """The local name and digest of an image that the engine has."""
-    if path.is_dir():
-        raise EngineError(
-            _(
-                "{value} is a folder, but no OCI image layout (it has no file oci-layout)",
-                value=value,
-            ),
-            hint=_("make one: skopeo copy docker-archive:FILE.tar oci:FOLDER:base"),
-        )
-    looks_like_path = value.startswith(("/", ".", "~")) or re.search(
-        r"\.(tar|tgz|tar\.\w+)$", value
-    )
-    ids = () if looks_like_path else engine.image_ids(value)
-    if not ids:
-        what = (
-            _("there is no such file")
-            if looks_like_path
-            else _("no file and no image in the engine has this name")
-        )
-        raise EngineError(
-            _("base image {value}: {what}; nothing is pulled", value=value, what=what),
-            hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
-        )
-    name = base_name(ids[0])
-    engine.tag(value, name)
-    return name, ids[0]
+def read_os(engine: Engine, name: str) -> tuple[str, str]:
+    """Return ID and VERSION_ID from the os-release file of an image, read by running ``cat`` in it.
 
-
-def os_of(engine: Engine, name: str) -> tuple[str, str]:
-    """(ID, VERSION_ID) from the os-release file in an image, read by running ``cat`` in it.
-
-    Raises TargetError when it has none.
+    Raise TargetError when it has none.
     """
     errors = ""
     for file in OS_RELEASE:
@@ -118,28 +91,56 @@ def os_of(engine: Engine, name: str) -> tuple[str, str]:
             fields = dict(re.findall(r"^([A-Z_]+)=[\"']?(.*?)[\"']?\s*$", output, re.MULTILINE))
             if fields.get("ID"):
                 return fields["ID"], fields.get("VERSION_ID", "")
-    said = errors.strip()[:200]
     raise TargetError(
         _(
-            "{name} does not say which operating system it is (no usable {os_release}): {said}",
+            "{name} does not name its operating system (no usable {os_release}): {errors}",
             name=name,
             os_release=OS_RELEASE[0],
-            said=said,
+            errors=errors.strip()[:200],
         )
     )
 
 
-def _loaded(engine: Engine, parts: ImageParts, shown: str, on_line: OnLine) -> str:
+def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str]:
+    """Return local name and digest of an image that the engine has."""
+    if path.is_dir():
+        raise EngineError(
+            _("{base} is a folder, but not an OCI image layout (no file oci-layout)", base=base),
+            hint=_("make one: skopeo copy docker-archive:FILE.tar oci:FOLDER:base"),
+        )
+    looks_like_path = base.startswith(("/", ".", "~")) or re.search(r"\.(tar|tgz|tar\.\w+)$", base)
+    ids = () if looks_like_path else engine.image_ids(base)
+    if not ids:
+        raise EngineError(
+            _("base image {base}: there is no such file; nothing is pulled", base=base)
+            if looks_like_path
+            else _(
+                "base image {base}: no file and no image in the engine has this name; "
+                "nothing is pulled",
+                base=base,
+            ),
+            hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
+        )
+    name = base_name(ids[0])
+    engine.tag(base, name)
+    return name, ids[0]
+
+
+def _load_if_missing(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
     name = base_name(parts.config.digest)
-    if not {parts.config.digest, parts.manifest_digest} & set(engine.image_ids(name)):
-        _load(engine, parts, name, shown, on_line)
-    return name
+    if {parts.config.digest, parts.manifest_digest} & set(engine.image_ids(name)):
+        return name
+    return _load(engine, parts, file, on_line)
 
 
-def _load(engine: Engine, parts: ImageParts, name: str, shown: str, on_line: OnLine) -> None:
-    """Stream the image into the engine and compare what it then has under ``name``."""
-    what = _("loading base image {shown}", shown=shown)
-    progress = Progress(what, parts.size, quiet=True)
+def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
+    """Stream the image into the engine, check what it then has, and return the local name.
+
+    ``file`` is the image's name for the reader.
+    """
+    name = base_name(parts.config.digest)
+    title = _("loading base image {file}", file=file)
+    progress = Progress(title, parts.size, quiet=True)
     guard = threading.Lock()
     reported = start = time.monotonic()
 
@@ -154,33 +155,32 @@ def _load(engine: Engine, parts: ImageParts, name: str, shown: str, on_line: OnL
     def feed(pipe: IO[bytes]) -> None:
         write_image(parts, name, pipe, count)
 
-    on_line(f"{what}: {human_bytes(parts.size)}")
+    on_line(f"{title}: {human_bytes(parts.size)}")
     engine.load(feed, lambda line: None if line.startswith("Loaded image") else on_line(line))
-    _compare(engine, name, (parts.config.digest, parts.manifest_digest))
-    took = human_time(time.monotonic() - start)
+    _require_image(engine, name, (parts.config.digest, parts.manifest_digest))
     on_line(
         _(
-            "base image {shown} is in the engine as {name} after {took}",
-            shown=shown,
+            "base image {file} is in the engine as {name} after {duration}",
+            file=file,
             name=name,
-            took=took,
+            duration=human_time(time.monotonic() - start),
         )
     )
+    return name
 
 
-def _compare(engine: Engine, name: str, expected: Iterable[str]) -> None:
-    wanted = tuple(expected)
+def _require_image(engine: Engine, name: str, expected: tuple[str, ...]) -> None:
+    """Raise EngineError, and take ``name`` away, unless it has one of the expected digests."""
     found = engine.image_ids(name)
-    if set(found) & set(wanted):
+    if set(found) & set(expected):
         return
     engine.untag(name)
-    held = " ".join(found)
     raise EngineError(
         _(
-            "the engine holds another image than the one it was given as {name}: {held}; "
-            "expected {wanted}",
+            "{name}: the engine has another image than the one that was loaded: {found}; "
+            "expected {expected}",
             name=name,
-            held=held or _("none"),
-            wanted=_(" or ").join(wanted),
+            found=" ".join(found) or _("none"),
+            expected=_(" or ").join(expected),
         )
     )

@@ -1,10 +1,10 @@
-"""Runs each component's check inside the finished image, with no network."""
+"""Run each component's check inside the finished image, with no network."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from gapforge.base.errors import Fault, SmokeError, ToolError
 from gapforge.base.i18n import N_, _
 from gapforge.engine.protocol import Engine
 
-TIME_LIMIT = (
-    900  # seconds for one component's check; importing torch from a cold disk takes minutes
-)
+TIME_LIMIT = 900  # seconds for one component; importing torch from a cold disk takes minutes
 LIBRARY = "checklib.py"  # what a check.py imports
 # Sent to `python3 -I -`: makes the library importable, then runs the check. Tracebacks name the
 # project's files and show their lines. A check.py without imports, as format 1 had them, finds the
@@ -34,14 +32,15 @@ scope["__name__"] = "__main__"
 sys.modules["__main__"].__dict__.update(scope)
 exec(compile(check_text, check, "exec"), sys.modules["__main__"].__dict__)
 """
-# Checks of ours have fixed names, as those of the components have: reports hold these, people read ``title``.
+# The names of the checks that are not a component's own. Reports hold them as they are here.
 _ENDS = N_("check runs to its end")
-_REPORTS, _READABLE = N_("check reports something"), N_("output is readable")
+_REPORTS = N_("check reports something")
+_READABLE = N_("output is readable")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One thing that was looked at in the finished image. ``check`` is its fixed name."""
+    """The result of one check in the finished image. ``check`` is its fixed name."""
 
     component: str
     check: str
@@ -51,62 +50,88 @@ class CheckResult:
 
     @property
     def title(self) -> str:
-        """The check's name in the reader's language, where it is one of ours."""
+        """The check's name, in the reader's language if it is not a component's own."""
         return _(self.check) if self.check in (_ENDS, _REPORTS, _READABLE) else self.check
 
     def to_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return dict(vars(self))
 
 
 def run_checks(
+    engine: Engine, image: str, expectations: Sequence[Mapping[str, Any]], components: Path
+) -> tuple[CheckResult, ...]:
+    """Return every result of every enabled component's check; no failed check raises an error.
+
+    Where this machine has a GPU, the checks run a second time with it.
+    """
+    results = _run_all(engine, image, expectations, components, gpu=False)
+    if _gpu_present():
+        results += _run_all(engine, image, expectations, components, gpu=True)
+    return tuple(results)
+
+
+def raise_for_failures(results: Sequence[CheckResult], image: str) -> None:
+    """Raise SmokeError naming every failed check, if there is any."""
+    failed = [result for result in results if not result.ok]
+    if failed:
+        raise SmokeError(
+            _(
+                "{count} of {total} checks failed; the image was not tagged (it is "
+                "kept as {image})",
+                count=len(failed),
+                total=len(results),
+                image=image,
+            ),
+            faults=[
+                Fault(f"{r.component}: {r.title}", _("found {found}", found=r.found), r.expected)
+                for r in failed
+            ],
+            hint=_("look inside: docker run --rm -it --network none {image} bash", image=image),
+        )
+
+
+def _run_all(
     engine: Engine,
     image: str,
     expectations: Sequence[Mapping[str, Any]],
     components: Path,
     *,
-    gpu: bool = False,
-    on_result: Callable[[CheckResult], None] = lambda result: None,
+    gpu: bool,
 ) -> list[CheckResult]:
-    """Every result of every enabled component's check; never raises for a check that fails.
+    return [
+        result
+        for expectation in expectations
+        if expectation["enabled"]
+        for result in _run_one(engine, image, {**expectation, "gpu": gpu}, components)
+    ]
+
+
+def _run_one(
+    engine: Engine, image: str, expectation: Mapping[str, Any], components: Path
+) -> list[CheckResult]:
+    """Return the results of one component's check.
 
     A check that prints nothing, prints no JSON, or exits with a failure is itself a failed result.
     """
-    results: list[CheckResult] = []
-    for expectation in expectations:
-        name = expectation["component"]
-        if not expectation["enabled"]:
-            continue
-        expect = json.dumps({**expectation, "gpu": gpu}, ensure_ascii=False)
-        try:
-            code, output, errors = engine.run(
-                image,
-                ["python3", "-I", "-"],
-                stdin=program(components, name),
-                env={"GAPFORGE_EXPECT": expect},
-                gpus=gpu,
-                timeout=TIME_LIMIT,
-            )
-            found = list(_parse(name, output))
-        except ToolError as error:
-            code, errors, found = 1, error.message, []
-        if code != 0:
-            last = " | ".join(errors.strip().splitlines()[-4:]) or _("no message")
-            found.append(
-                CheckResult(
-                    name,
-                    _ENDS,
-                    False,
-                    _("exit code {code}: {last}", code=code, last=last),
-                    _("exit code 0"),
-                )
-            )
-        elif not found:
-            found.append(
-                CheckResult(name, _REPORTS, False, _("no result"), _("at least one result"))
-            )
-        for result in found:
-            results.append(result)
-            on_result(result)
+    name: str = expectation["component"]
+    try:
+        code, output, errors = engine.run(
+            image,
+            ["python3", "-I", "-"],
+            stdin=program(components, name),
+            env={"GAPFORGE_EXPECT": json.dumps(expectation, ensure_ascii=False)},
+            gpus=expectation["gpu"],
+            timeout=TIME_LIMIT,
+        )
+        results = list(_parse(name, output))
+    except ToolError as error:
+        code, errors, results = 1, error.message, []
+    if code != 0:
+        last = " | ".join(errors.strip().splitlines()[-4:]) or _("no message")
+        found = _("exit code {code}: {last}", code=code, last=last)
+        results.append(_failure(name, _ENDS, found, _("exit code 0")))
+    elif not results:
+        results.append(_failure(name, _REPORTS, _("no result"), _("at least one result")))
     return results
 
 
@@ -121,25 +146,27 @@ def program(components: Path, name: str) -> str:
     return _PROGRAM.format(files=ascii(tuple(files)))
 
 
-def _parse(component: str, output: str) -> Iterable[CheckResult]:
-    for line in output.splitlines():
-        if not line.strip():
-            continue
+def _parse(component: str, output: str) -> Iterator[CheckResult]:
+    for line in filter(str.strip, output.splitlines()):
         try:
             raw = json.loads(line)
             yield CheckResult(
-                component,
-                str(raw["check"]),
-                raw["ok"] is True,
-                str(raw["found"]),
-                str(raw["expected"]),
+                component=component,
+                check=str(raw["check"]),
+                ok=raw["ok"] is True,
+                found=str(raw["found"]),
+                expected=str(raw["expected"]),
             )
         except (ValueError, KeyError, TypeError):
-            yield CheckResult(component, _READABLE, False, line[:200], _("one JSON object a line"))
+            yield _failure(component, _READABLE, line[:200], _("one JSON object per line"))
 
 
-def gpu_present() -> bool:
-    """Whether this machine has an NVIDIA GPU whose driver answers."""
+def _failure(component: str, check: str, found: str, expected: str) -> CheckResult:
+    return CheckResult(component=component, check=check, ok=False, found=found, expected=expected)
+
+
+def _gpu_present() -> bool:
+    """Return whether this machine has an NVIDIA GPU whose driver answers."""
     if shutil.which("nvidia-smi") is None:
         return False
     try:
@@ -147,23 +174,3 @@ def gpu_present() -> bool:
     except ToolError:
         return False
     return listing.code == 0 and "GPU" in listing.output
-
-
-def raise_for(results: Sequence[CheckResult], image: str) -> None:
-    """Raise SmokeError naming every failed check; do nothing when all passed."""
-    failed = [result for result in results if not result.ok]
-    if failed:
-        raise SmokeError(
-            _(
-                "{count} of {results} checks failed; the image was not tagged (it is "
-                "kept as {image})",
-                count=len(failed),
-                results=len(results),
-                image=image,
-            ),
-            faults=[
-                Fault(f"{r.component}: {r.title}", _("found {found}", found=r.found), r.expected)
-                for r in failed
-            ],
-            hint=_("look inside: docker run --rm -it --network none {image} bash", image=image),
-        )

@@ -1,1 +1,1 @@
-"""The rehearsal: what the site will do, done here first in an empty place, and a record of what came out."""
+"""Rehearse on the online machine what a site will do, in an empty folder, and record the result."""

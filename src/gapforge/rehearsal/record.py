@@ -1,4 +1,4 @@
-"""What a rehearsal leaves behind: rehearsal.json for programs, rehearsal.txt for people, rehearsal.log to look into."""
+"""The record of a rehearsal: rehearsal.json for programs, rehearsal.txt for people, rehearsal.log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gapforge.base.text import pad, utc, width
 
 FORMAT = 1
 RECORD, PAGE, LOG = "rehearsal.json", "rehearsal.txt", "rehearsal.log"
-_SHOWN = 12  # faults on the page; the record has all
+_SHOWN = 12  # faults on the page; rehearsal.json has all
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Record:
-    """One rehearsal, filled in as it goes. It is ready to travel when it has ended and nothing failed."""
+    """The facts of one rehearsal, added step by step. The preset is ready if all steps succeeded."""
 
     preset: str
     preset_sha256: str
@@ -44,22 +44,24 @@ class Record:
 
     @property
     def ready(self) -> bool:
+        """Whether the rehearsal ended and no step failed."""
         return bool(self.finished) and self.failure is None
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the step that failed."""
+        """0, or the exit code of the failed step."""
         return int(self.failure["exit_code"]) if self.failure else 0
 
     def fail(self, step: str, error: GapforgeError) -> None:
-        """The step that failed and all that it said."""
+        """Record the failed step and its error."""
         self.failure = {"step": step, **error.to_json()}
 
     def end(self) -> None:
-        """Now."""
+        """Record the time of the end."""
         self.finished = utc()
 
     def to_json(self) -> dict[str, Any]:
+        """Return the content of rehearsal.json."""
         return {
             "format": FORMAT,
             "ready": self.ready,
@@ -68,12 +70,12 @@ class Record:
         }
 
     def write(self, folder: Path) -> None:
-        """The record and the page; the page last, since it is what people go by."""
+        """Write the record, then the page, which people rely on."""
         write_text(folder / RECORD, canonical_json(self.to_json()))
         write_text(folder / PAGE, self.page())
 
     def page(self) -> str:
-        """The page in the reader's language."""
+        """Return the page in the reader's language."""
         head = (
             _("ready to travel: {preset}", preset=self.preset)
             if self.ready
@@ -82,30 +84,27 @@ class Record:
         parts = [head, "", *self._failed(), *self._facts()]
         if self.practice:
             parts.append(_("A practice preset: its image is not for delivery."))
-        parts += [_("warning: ") + warning for warning in self.warnings]
+        parts += [_("warning: {warning}", warning=warning) for warning in self.warnings]
         return "\n".join(parts) + "\n"
 
     def _failed(self) -> list[str]:
         if self.failure is None:
             return []
-        f = self.failure
-        step = _step(f["step"])
-        lines = [
-            _(
-                "failed step  {step} (exit code {exit_code}, {error})",
-                step=step,
-                exit_code=f["exit_code"],
-                error=f["error"],
-            ),
-            *f["message"].splitlines(),
-        ]
-        for fault in f["faults"][:_SHOWN]:
-            lines.append(Fault(**fault).lines())
-        if (more := len(f["faults"]) - _SHOWN) > 0:
-            lines.append(_("  and {more} more, in {record}", more=more, record=RECORD))
-        if f["next"]:
-            lines.append(_("next         ") + f["next"])
-        return [*lines, _("then again   ") + quoted(self.command), ""]
+        failure = self.failure
+        step = _(
+            "{step} (exit code {exit_code}, {error})",
+            step=_step(failure["step"]),
+            exit_code=failure["exit_code"],
+            error=failure["error"],
+        )
+        faults = [Fault(**fault).lines() for fault in failure["faults"]]
+        lines = [*failure["message"].splitlines(), *faults[:_SHOWN]]
+        if (more := len(faults) - _SHOWN) > 0:
+            lines.append(_("  and {count} more, in {file}", count=more, file=RECORD))
+        rows = [(_("next"), failure["next"])] if failure["next"] else []
+        rows.append((_("then again"), quoted(self.command)))
+        first, *last = _columns([(_("failed step"), step), *rows])
+        return [first, *lines, *last, ""]
 
     def _facts(self) -> list[str]:
         rows: list[tuple[str, str]] = [
@@ -115,47 +114,31 @@ class Record:
         if self.bundle is not None:
             rows += self._bundle(self.bundle)
         if self.signatures is not None:
-            rows += [(_("signed by"), words) for words in _signers(self.signatures)]
+            rows += [(_("signed by"), signer) for signer in _signers(self.signatures)]
         if self.inventory is not None:
             rows.append(
                 (_("inventory"), f"{self.inventory['sha256']} ({self.inventory['digest']})")
             )
         for image in self.images:
             rows.append((_("image"), f"{image['image']}, {human_bytes(image['size_bytes'])}"))
-            rows += [("", identity) for identity in image["image_ids"]]
-            rows.append(
-                (
-                    _("checks"),
-                    _(
-                        "{checks_passed} of {checks} passed",
-                        checks_passed=image["checks_passed"],
-                        checks=image["checks"],
-                    ),
-                )
-            )
+            rows += [("", image_id) for image_id in image["image_ids"]]
+            passed, total = image["checks_passed"], image["checks"]
+            rows.append((_("checks"), _("{passed} of {total} passed", passed=passed, total=total)))
         rows.append(("gapforge", self.gapforge))
         if self.repository is not None:
-            changed = (
-                _(", with uncommitted changes") if self.repository["uncommitted_changes"] else ""
-            )
-            rows.append((_("repository"), self.repository["commit"] + changed))
+            commit = self.repository["commit"]
+            if self.repository["uncommitted_changes"]:
+                commit = _("{commit}, with uncommitted changes", commit=commit)
+            rows.append((_("repository"), commit))
         if self.python is not None:
             rows.append(("Python", f"{self.python['version']} {self.python['flags']}"))
         if self.engine is not None:
-            rows.append((_("engine"), f"Docker {self.engine['version']}, " + _("no network")))
-        network = _("none") if self.children_without_network else _("this machine's could be seen")
+            version = self.engine["version"]
+            rows.append((_("engine"), _("Docker {version}, no network", version=version)))
+        network = _("none") if self.children_without_network else _("that of this machine")
         rows.append((_("network of the commands"), network))
-        rows.append(
-            (
-                _("time"),
-                ", ".join(
-                    f"{_step(step)} {human_time(took)}" for step, took in self.seconds.items()
-                ),
-            )
-        )
-        rows.append((_("finished"), self.finished))
-        columns = max(width(name) for name, _unused in rows) + 2
-        return [(pad(name, columns) + value).rstrip() for name, value in rows]
+        times = [f"{_step(step)} {human_time(seconds)}" for step, seconds in self.seconds.items()]
+        return _columns([*rows, (_("time"), ", ".join(times)), (_("finished"), self.finished)])
 
     @staticmethod
     def _bundle(bundle: dict[str, Any]) -> list[tuple[str, str]]:
@@ -180,9 +163,15 @@ class Record:
         return rows
 
 
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    """Return a line for each (name, value) row, with the values below each other."""
+    columns = max(width(name) for name, _value in rows) + 2
+    return [(pad(name, columns) + value).rstrip() for name, value in rows]
+
+
 def _step(step: str) -> str:
-    """Return a step's name in the reader's language. The record has the English name in every language."""
-    name, _separator, rest = step.partition(" ")
+    """Return a step's name in the reader's language. The record has the same name in every language."""
+    name, _separator, kind = step.partition(" ")
     words = {
         "start": _("start"),
         "bundle": _("bundle"),
@@ -195,22 +184,22 @@ def _step(step: str) -> str:
         "engine": _("engine"),
         "build": _("build"),
     }
-    return f"{words.get(name, name)} {rest}".rstrip()
+    return f"{words.get(name, name)} {kind}".rstrip()
 
 
 def _signers(signatures: dict[str, Any]) -> list[str]:
     if not signatures["signed_by"]:
         return [_("nobody")]
-    known = (
+    trust = (
         _("trusted on this machine")
         if signatures["trusted_here"]
-        else _("its signatures hold; the site compares the fingerprint")
+        else _("good signatures; compare the fingerprint at the site")
     )
-    return [f"{fingerprint} ({known})" for fingerprint in signatures["signed_by"]]
+    return [f"{fingerprint} ({trust})" for fingerprint in signatures["signed_by"]]
 
 
-def forget(folder: Path) -> None:
-    """Remove what an earlier rehearsal left: its page must not speak for the one that begins now."""
+def remove_records(folder: Path) -> None:
+    """Remove the records of an earlier rehearsal, which must not stand for the next one."""
     for name in (PAGE, RECORD, LOG):
         with storage_errors(folder / name):
             (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The bundle that is rehearsed: what lies in its folders, described for the record, and how to make good what lacks."""
+"""Describe the bundle that is rehearsed, and find the command that repairs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from gapforge.base.errors import BundleError, Fault, LockError
 from gapforge.base.files import sha256_bytes, sha256_file
-from gapforge.base.i18n import _
+from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.bundle.bundle_index import index_name, read_index
@@ -23,37 +23,42 @@ from gapforge.bundle.volume_reader import find_files, read_volume
 from gapforge.model import lock as locks
 from gapforge.store.inventory import Inventory
 
-DEFAULT_VOLUME = 4_000_000_000  # bytes; what pack takes without --volume-size
+DEFAULT_VOLUME = 4_000_000_000  # bytes; the default of pack --volume-size
 
 
-@dataclass
-class Carried:
-    """A bundle in ``folders``; ``homes`` are those of them, or below them, where its volumes lie. ``described`` is its part
-    of the record; ``receiver`` a whole copy of gapforge that came with it, None without one; ``warnings`` tell what is
-    not in order though a site could do without."""
+@dataclass(kw_only=True)
+class RehearsedBundle:
+    """A bundle in ``folders``.
+
+    ``volume_folders`` are the folders, the same or below them, that hold its volumes. ``objects``
+    are the SHA-256 of the objects in its volumes, ``tool`` that of gapforge itself or "".
+    ``receiver`` is an undamaged receiver program, None without one. ``description`` is the bundle's
+    part of the record. ``warnings`` are about faults that do not prevent a build at the site.
+    """
 
     folders: tuple[Path, ...]
-    homes: tuple[Path, ...]
+    volume_folders: tuple[Path, ...]
     views: tuple[BundledPreset, ...]
-    spans: frozenset[str]
+    objects: frozenset[str]
     volume_size: int
-    tool: str  # the object that is gapforge itself, "" without one
+    tool: str
     receiver: Path | None
-    described: dict[str, Any]
+    description: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def brings_gapforge(self) -> bool:
-        """Whether a site that has nothing gets gapforge from these folders: its repository, and a program to unpack it."""
-        return self.tool in self.spans and self.receiver is not None
+    def contains_gapforge(self) -> bool:
+        """Whether a site gets gapforge from these folders: the repository, and a receiver."""
+        return self.tool in self.objects and self.receiver is not None
 
     @property
     def presets(self) -> list[str]:
+        """The names of the bundle's presets."""
         return [view.preset for view in self.views]
 
 
-def examine(folders: Sequence[Path], preset: str) -> Carried:
-    """Look the folders over, as unpack does. Raises BundleError when there is no bundle that carries ``preset``."""
+def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
+    """Examine the folders as unpack does. Raises BundleError without a bundle of ``preset``."""
     try:
         scan = scan_media(folders)
     except BundleError as error:
@@ -61,63 +66,59 @@ def examine(folders: Sequence[Path], preset: str) -> Carried:
             error.message,
             faults=error.faults,
             hint=_(
-                "name the folders of one bundle: ./gapforge rehearse {preset} --bundle "
-                "DIR; or make one: ./gapforge pack {preset} --to DIR",
+                "specify the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
+                "or pack one: ./gapforge pack {preset} --to DIR",
                 preset=preset,
             ),
         ) from None
-    receiver, bad = _receiver(folders)
+    receiver, damaged = _find_receiver(folders)
     volume_size = next(
         (v.identity.volume_size for v in scan.volumes if v.identity.bundle == scan.bundle), 0
     )
-    carried = Carried(
-        tuple(folders),
-        _homes(scan, folders),
-        scan.presets,
-        frozenset(_spans(scan)),
-        volume_size,
-        scan.tool,
-        receiver,
-        describe(scan, folders, receiver),
+    bundle = RehearsedBundle(
+        folders=tuple(folders),
+        volume_folders=_volume_folders(scan, folders),
+        views=scan.presets,
+        objects=frozenset(_objects(scan)),
+        volume_size=volume_size,
+        tool=scan.tool,
+        receiver=receiver,
+        description=describe_bundle(scan, folders, receiver),
     )
-    if preset not in carried.presets:
-        names = ", ".join(carried.presets) or _("nothing known")
+    if preset not in bundle.presets:
         raise BundleError(
             _(
-                "bundle {bundle} does not carry {preset}; it carries {names}",
+                "bundle {bundle} does not contain {preset}; it contains {presets}",
                 bundle=scan.bundle,
                 preset=preset,
-                names=names,
+                presets=", ".join(bundle.presets) or _("no known preset"),
             ),
-            hint=_("./gapforge pack {preset} --to DIR; or name another folder", preset=preset),
+            hint=_("./gapforge pack {preset} --to DIR; or specify another folder", preset=preset),
         )
-    carried.warnings += [_("{path} is damaged", path=path) for path in bad]
+    bundle.warnings += [_("{file}: damaged", file=path) for path in damaged]
     if receiver is None:
-        carried.warnings.append(
+        bundle.warnings.append(
             _(
-                "there is no whole {receiver} with the volumes: the site needs a "
-                "gapforge of its own",
+                "no undamaged {receiver} is with the volumes: the site needs a gapforge of its own",
                 receiver=RECEIVER,
             )
         )
-    elif not carried.described["receiver"]["of_this_gapforge"]:
-        carried.warnings.append(
+    elif not bundle.description["receiver"]["of_this_gapforge"]:
+        bundle.warnings.append(
             _(
-                "{receiver} is not what this gapforge writes: another version packed it, "
-                "or it was changed",
+                "{receiver} is not of this gapforge: another version packed it, or it was changed",
                 receiver=receiver,
             )
         )
-    return carried
+    return bundle
 
 
-def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
-    """A bundle in the record: what identifies each file of it, and what is missing or broken."""
+def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
+    """Return the bundle's part of the record: what identifies its files, what is missing or broken."""
     own = [v for v in scan.volumes if v.identity.original_bundle == scan.bundle]
-    listed = {
-        (v.identity.bundle, v.identity.number): v for v in reversed(own)
-    }  # the first of several copies
-    index = _index(scan.bundle, folders)
+    # Of several copies, the first.
+    listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}
+    index = _find_index(scan.bundle, folders)
     program = receiver.read_bytes() if receiver is not None else b""
     return {
         "id": scan.bundle,
@@ -153,8 +154,8 @@ def describe(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict
     }
 
 
-def _index(bundle: str, folders: Sequence[Path]) -> Path | None:
-    """The first whole copy of the bundle's index file."""
+def _find_index(bundle: str, folders: Sequence[Path]) -> Path | None:
+    """Return the first undamaged copy of the bundle's index file."""
     for path in find_files([f for f in folders if f.is_dir()], ".json"):
         if path.name == index_name(bundle):
             try:
@@ -165,18 +166,18 @@ def _index(bundle: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _homes(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Where pack must write to mend the bundle, for it looks no deeper than the folders that it is given."""
+def _volume_folders(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders that pack must write to. It does not search below those that it is given."""
     files = [*(volume.path for volume in scan.volumes), *scan.broken]
-    homes: list[Path] = []
+    found: list[Path] = []
     for folder in folders:
-        homes += [f.parent for f in files if folder in (f, *f.parents)] or [folder]
-    return tuple(dict.fromkeys(homes))
+        found += [f.parent for f in files if folder in (f, *f.parents)] or [folder]
+    return tuple(dict.fromkeys(found))
 
 
-def _receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """(the first whole receiver, the damaged ones)."""
-    whole, bad = None, []
+def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """Return the first undamaged receiver program, and the damaged ones."""
+    undamaged, damaged = None, []
     for path in find_files([f for f in folders if f.is_dir()], RECEIVER):
         if path.name != RECEIVER:
             continue
@@ -193,68 +194,72 @@ def _receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         ):
             good = False
         if not good:
-            bad.append(path)
-        elif whole is None:
-            whole = path
-    return whole, bad
+            damaged.append(path)
+        elif undamaged is None:
+            undamaged = path
+    return undamaged, damaged
 
 
-def _spans(scan: Scan) -> Iterator[str]:
-    """The objects of which the volumes that are here hold something."""
+def _objects(scan: Scan) -> Iterator[str]:
+    """Yield the SHA-256 of the objects of which the volumes contain at least a part."""
     for volume in scan.volumes:
         try:
             yield from (piece.part.sha256 for piece in read_volume(volume.path)[1])
         except (Damaged, OSError):
-            continue  # unpack says it
+            continue  # unpack reports it
 
 
-def at_the_site(
-    project: Project, carried: Carried, inventory: Inventory
+def objects_at_site(
+    project: Project, bundle: RehearsedBundle, inventory: Inventory
 ) -> list[tuple[str, Path | bytes]]:
-    """The objects that a site with this inventory has, from here: of its store what is here, for unpack to use.
+    """Return the objects of a site's inventory that are on this machine, for unpack to use.
 
-    Raises BundleError naming what the bundle's presets need, the site has, and nobody here can stand in for.
+    Raises BundleError with the objects that the bundle's presets need and leave to the site, and
+    that this machine lacks.
     """
-    contents, needed = _known(project, carried)
+    contents, needed = _read_contents(project, bundle)
     found: list[tuple[str, Path | bytes]] = []
-    lacking = []
+    missing = []
     for sha256, size in inventory:
         path = contents.path(Part(sha256, size, 0, size))
         if path is not None:
             found.append((sha256, path))
         elif sha256 in contents.texts:
             found.append((sha256, contents.texts[sha256]))
-        elif sha256 in needed and sha256 not in carried.spans:
-            lacking.append(
+        elif sha256 in needed and sha256 not in bundle.objects:
+            missing.append(
                 Fault(
                     contents.name(sha256),
-                    _("the site has it, the bundle leaves it out, and it is not here"),
+                    _("in the site's inventory, not in the bundle, and not on this machine"),
                     _("{size} bytes, sha256 {sha256}", size=size, sha256=sha256),
                 )
             )
-    if lacking:
-        names = " ".join(carried.presets)
+    if missing:
         raise BundleError(
-            _(
-                "{count} objects that the site has are not here, so its part cannot be played",
-                count=len(lacking),
+            ngettext(
+                "{count} object of the site is not on this machine, so the site cannot be simulated",
+                "{count} objects of the site are not on this machine, so the site cannot be simulated",
+                len(missing),
             ),
-            faults=lacking,
+            faults=missing,
             hint=_(
-                "online: ./deps_sync.sh {names}; or rehearse the whole: ./gapforge pack "
-                "{names} --to DIR",
-                names=names,
+                "online: ./deps_sync.sh {presets}; or rehearse a bundle with all objects: "
+                "./gapforge pack {presets} --to DIR",
+                presets=" ".join(bundle.presets),
             ),
         )
     return found
 
 
-def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
-    """(where things are here, what the bundle's presets need), by the very locks that the bundle carries."""
+def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents, set[str]]:
+    """Return where objects are on this machine, and which the bundle's presets need.
+
+    Only locks with the checksums that the bundle states are used.
+    """
     contents, needed = Contents(project), set()
-    if carried.tool:
-        contents.add_kept_repository(carried.tool)
-    for view in carried.views:
+    if bundle.tool:
+        contents.add_kept_repository(bundle.tool)
+    for view in bundle.views:
         for file in (
             project.lock_file(view.preset),
             project.artifacts_of(view.preset) / "lock.json",
@@ -271,36 +276,37 @@ def _known(project: Project, carried: Carried) -> tuple[Contents, set[str]]:
     return contents, needed
 
 
-def what_lacks(project: Project, place: Project, carried: Carried) -> list[Fault]:
-    """The objects that an unpack in the place asked for in vain, by the names that people know."""
-    requests = sorted(place.artifacts.glob("repair-*.json"))
+def missing_objects(project: Project, site: Project, bundle: RehearsedBundle) -> list[Fault]:
+    """Return the objects in the repair request that unpack wrote at the site, by their names."""
+    requests = sorted(site.artifacts.glob("repair-*.json"))
     try:
         spans = read_request(requests[0]).parts if requests else ()
     except BundleError:
         return []
-    contents, _unused = _known(project, carried)
-    lacks: dict[str, int] = {}
+    contents, _needed = _read_contents(project, bundle)
+    missing: dict[str, int] = {}
     sizes = {span.sha256: span.size for span in spans}
     for span in spans:
-        lacks[span.sha256] = lacks.get(span.sha256, 0) + span.length
+        missing[span.sha256] = missing.get(span.sha256, 0) + span.length
     return sorted(
-        Fault(contents.name(sha256), _lack(lacks[sha256], size)) for sha256, size in sizes.items()
+        Fault(contents.name(sha256), _describe_missing(missing[sha256], size))
+        for sha256, size in sizes.items()
     )
 
 
-def _lack(lacking: int, size: int) -> str:
-    if lacking == size:
-        return _("did not come")
-    return _("{lacking} of its {size} bytes did not come", lacking=lacking, size=size)
+def _describe_missing(count: int, size: int) -> str:
+    if count == size:
+        return _("missing")
+    return _("{count} of {size} bytes missing", count=count, size=size)
 
 
-def pack_again(carried: Carried, inventory: Path | None) -> str:
-    """The command that makes good the bundle where it lies: pack keeps what is whole and writes the rest."""
-    words = ["./gapforge", "pack", *carried.presets]
-    if carried.tool:
+def pack_command(bundle: RehearsedBundle, inventory: Path | None) -> str:
+    """Return the command that repairs the bundle in place: pack keeps good volumes."""
+    words = ["./gapforge", "pack", *bundle.presets]
+    if bundle.tool:
         words.append("--with-tool")
     if inventory is not None:
         words += ["--for", str(inventory)]
-    if carried.volume_size not in (0, DEFAULT_VOLUME):
-        words += ["--volume-size", str(carried.volume_size)]
-    return quoted([*words, "--to", *map(str, carried.homes)])
+    if bundle.volume_size not in (0, DEFAULT_VOLUME):
+        words += ["--volume-size", str(bundle.volume_size)]
+    return quoted([*words, "--to", *map(str, bundle.volume_folders)])

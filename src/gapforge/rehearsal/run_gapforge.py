@@ -1,9 +1,9 @@
-"""Running gapforge in the place, as the site's people do: a plain Python, their environment, no network."""
+"""Run gapforge in the simulated site, as a site does: plain Python, clean environment, no network."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,20 +13,18 @@ from typing import Any
 
 from gapforge.base import process
 from gapforge.base.errors import (
-    ERROR,
     ERROR_CLASSES,
-    EXPECTED,
-    NEXT,
+    ERROR_FILE,
     Fault,
     GapforgeError,
     InternalError,
     ToolError,
 )
-from gapforge.base.i18n import _, language, spellings
+from gapforge.base.i18n import _, language
 from gapforge.model.preset import Preset
 
-# What a child keeps of this machine's environment: all else (proxies, mirrors, folders, tokens of other programs) is
-# nothing that a site has. GAPFORGE_DOCKER only says which client of this machine talks to the engine.
+# The variables that a site has too. Others (proxies, mirrors, tokens of other programs) are removed.
+# GAPFORGE_DOCKER only selects this machine's client of the engine.
 _KEPT = (
     "PATH",
     "HOME",
@@ -39,12 +37,10 @@ _KEPT = (
     "GAPFORGE_DOCKER",
 )
 _SITE_PYTHON = (3, 10)
-_ASK = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-_FOLDERS = (
-    Path("/usr/bin"),
-    Path("/usr/local/bin"),
-)  # under sudo or a version manager PATH may lack them
-_REMEMBERED = 5000  # lines of a child's output in which its error is looked for
+_PRINT_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
+# PATH may lack these under sudo or a version manager.
+_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
+_SHOWN = 12  # last lines of a program that ended without an error document
 
 
 @dataclass(frozen=True)
@@ -55,18 +51,19 @@ class Python:
     version: str
 
     def to_json(self) -> dict[str, str]:
+        """Return the interpreter and its flags."""
         return {"path": self.path, "version": self.version, "flags": "-I -S"}
 
 
 def site_python() -> Python:
-    """Python 3.10, the site's, where this machine has one; else the Python that runs us."""
+    """Return Python 3.10, the site's version, if this machine has it, else the running Python."""
     for path in _candidates():
-        try:  # a version manager's stand-in exists without the Python behind it
-            asked = process.run([path, "-I", "-S", "-c", _ASK], timeout=30, check=False)
+        try:  # a version manager's shim may exist without the Python behind it
+            done = process.run([path, "-I", "-S", "-c", _PRINT_VERSION], timeout=30, check=False)
         except (ToolError, OSError):
             continue
-        version = asked.output.strip()
-        if asked.code == 0 and version.startswith("{}.{}.".format(*_SITE_PYTHON)):
+        version = done.output.strip()
+        if done.code == 0 and version.startswith("{}.{}.".format(*_SITE_PYTHON)):
             return Python(path, version)
     return Python(sys.executable, ".".join(map(str, sys.version_info[:3])))
 
@@ -75,19 +72,15 @@ def _candidates() -> Iterator[str]:
     name = "python{}.{}".format(*_SITE_PYTHON)
     if sys.version_info[:2] == _SITE_PYTHON:
         yield sys.executable
-    folders = [
-        Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder
-    ]
-    folders += _FOLDERS
-    home = Path.home()
-    folders += sorted(home.glob(".pyenv/versions/3.10.*/bin")) + sorted(
-        home.glob(".local/share/uv/python/cpython-3.10*/bin")
-    )
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
+    for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
+        folders += sorted(Path.home().glob(pattern))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 
 
 def can_leave_network() -> bool:
-    """Whether a child can be given a network namespace of its own, with nothing in it."""
+    """Whether a program can be started in a network namespace of its own, without interfaces."""
     try:
         return (
             os.geteuid() == 0
@@ -97,15 +90,16 @@ def can_leave_network() -> bool:
         return False
 
 
-@dataclass
-class Children:
-    """Runs children in ``place``. ``project`` is what the place is a copy of: messages about the one speak of the other.
+@dataclass(kw_only=True)
+class SiteRunner:
+    """Runs gapforge's programs in the folder ``site``, a copy of the folder ``project``.
 
-    ``show`` gets every line of their output, which ``log`` keeps too. Children hide secrets themselves.
+    Paths of the site in error messages are shown as paths of the project. ``show`` and ``log``
+    receive every line of output. The programs hide secrets themselves.
     """
 
     project: Path
-    place: Path
+    site: Path
     python: Python
     preset: Preset
     offline: bool
@@ -114,98 +108,104 @@ class Children:
     extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, program: Path, *words: str) -> None:
-        """Run one of our programs to its end. What it fails with is raised here: same class, message, faults, hint."""
-        apart = ["unshare", "--net"] if self.offline else []
-        argv = [*apart, self.python.path, "-I", "-S", "-u", str(program), *words]
-        lines: deque[str] = deque(maxlen=_REMEMBERED)
+        """Run a program to its end. Raises the error that it failed with, class and exit code alike."""
+        isolated = ["unshare", "--net"] if self.offline else []
+        argv = [*isolated, self.python.path, "-I", "-S", "-u", str(program), *words]
+        last: deque[str] = deque(maxlen=_SHOWN)
 
-        def take(line: str) -> None:
-            lines.append(line)
+        def on_line(line: str) -> None:
+            last.append(line)
             self.log(line)
             self.show(line)
 
         self.log(f"$ {process.quoted(argv)}")
-        code = process.stream(argv, take, env=self.environment(), cwd=self.place)
-        if code != 0:
-            raise error_of(code, [self._here(line) for line in lines])
+        error_file = self.site.with_name(f"{self.site.name}.error.json")
+        error_file.unlink(missing_ok=True)
+        try:
+            env = {**self.environment(), ERROR_FILE: str(error_file)}
+            code = process.stream(argv, on_line, env=env, cwd=self.site)
+            if code != 0:
+                raise error_of(code, self._read_error(error_file), list(map(self._here, last)))
+        finally:
+            error_file.unlink(missing_ok=True)
 
     def environment(self) -> Mapping[str, str | None]:
-        """This machine's variables that a site has as well, over those that it has not. The keys that the preset's
-        application names stay: a CI job has its tokens there, and a site will have its own."""
+        """Return this machine's variables that a site has too, and None for each other one.
+
+        The secrets' keys stay: a CI job has its tokens in the environment, and so has a site.
+        """
         kept = {*_KEPT, *(secret.key for secret in self.preset.application.secrets)}
-        cleaned: dict[str, str | None] = {key: None for key in os.environ if key not in kept}
-        return {**cleaned, "GAPFORGE_LANG": language(), **self.extra}
+        removed: dict[str, str | None] = {key: None for key in os.environ if key not in kept}
+        return {**removed, "GAPFORGE_LANG": language(), **self.extra}
 
-    def _here(self, line: str) -> str:
-        return line.replace(str(self.place), str(self.project))
+    def _read_error(self, file: Path) -> Any:
+        """Return the error document with the project's paths, None if the program wrote none."""
+        try:
+            return json.loads(file.read_text(encoding="utf-8"), object_hook=self._here_all)
+        except (OSError, ValueError):
+            return None
+
+    def _here_all(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: self._here(value) if isinstance(value, str) else value
+            for key, value in raw.items()
+        }
+
+    def _here(self, text: str) -> str:
+        return text.replace(str(self.site), str(self.project))
 
 
-def error_of(code: int, lines: Sequence[str]) -> GapforgeError:
-    """The error that a child of ours printed last (see GapforgeError.render) and ended with, as an error again.
+def error_of(code: int, document: Any, last_lines: Sequence[str] = ()) -> GapforgeError:
+    """Return the error of a program that ended with ``code``, from its error document.
 
-    In whichever language it speaks.
+    An old or killed program wrote none: then its last lines of output are the message.
     """
-    kinds = {kind.exit_code: kind for kind in ERROR_CLASSES}
-    kind = kinds.get(code, InternalError)
-    errors, nexts, expecteds = spellings(ERROR), spellings(NEXT), spellings(EXPECTED)
-    start = max(
-        (number for number, line in enumerate(lines) if line.startswith(errors)), default=-1
-    )
-    if start < 0:
-        last = "\n".join(lines[-12:]).rstrip()
-        last = f":\n{last}" if last else ""
-        return kind(
-            _("ended with exit code {code} and no message of its own{last}", code=code, last=last)
-        )
-    message, faults, hint = [_without(errors, lines[start])], [], ""
-    rest = deque(lines[start + 1 :])
-    while rest:
-        line = rest.popleft()
-        if line.startswith(nexts):
-            hint = _without(nexts, line)
-            break
-        if re.match(r" {2}\S", line) and rest and re.match(r" {6}\S", rest[0]):
-            problem, *expected = re.split("|".join(expecteds), rest.popleft().strip(), maxsplit=1)
-            faults.append(Fault(line.strip(), problem, *expected))
-        else:
-            message.append(line)
-    return kind("\n".join(message), hint=hint, faults=faults)
+    kind = {known.exit_code: known for known in ERROR_CLASSES}.get(code, InternalError)
+    try:
+        if document["exit_code"] == code:
+            faults = [Fault(**fault) for fault in document["faults"]]
+            return kind(document["message"], hint=document["next"], faults=faults)
+    except (KeyError, TypeError):
+        pass
+    output = "\n".join(last_lines).rstrip()
+    message = _("ended with exit code {code}, without an error message", code=code)
+    return kind(f"{message}:\n{output}" if output else message)
 
 
-def _without(words: tuple[str, ...], line: str) -> str:
-    """What comes after the one of these words that begins the line."""
-    return next(line.removeprefix(word) for word in words if line.startswith(word))
+def facts_of_report(
+    report: Any, expected: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the record repeats of a build's report: (image, engine).
 
-
-def report_of(raw: Any, of: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the record repeats of a build's report: (the image, the engine).
-
-    ``of`` is what it must be a report of. Raises InternalError for another, and for one that says no success.
+    Raises InternalError unless the report is of a success and has all values of ``expected``.
     """
     try:
-        checks = raw["checks"]
+        checks = report["checks"]
         passed = sum(check["ok"] is True for check in checks)
-        good = (
-            raw["passed"] is True
+        succeeded = (
+            report["passed"] is True
             and passed == len(checks) > 0
-            and all(raw[key] == of[key] for key in of)
+            and all(report[key] == value for key, value in expected.items())
         )
         image = {
-            "type": raw["type"],
-            "image": raw["image"],
-            "image_ids": raw["image_ids"],
-            "size_bytes": raw["size_bytes"],
+            "type": report["type"],
+            "image": report["image"],
+            "image_ids": report["image_ids"],
+            "size_bytes": report["size_bytes"],
             "checks": len(checks),
             "checks_passed": passed,
-            "plan_sha256": raw["plan_sha256"],
-            "application": raw["application"],
-            "seconds": raw["seconds"],
+            "plan_sha256": report["plan_sha256"],
+            "application": report["application"],
+            "seconds": report["seconds"],
         }
-        engine = {key: raw["engine"][key] for key in ("name", "builder", "client_version")}
+        engine = {key: report["engine"][key] for key in ("name", "builder", "client_version")}
     except (KeyError, TypeError):
-        good, image, engine = False, {}, {}
-    if not good:
+        succeeded, image, engine = False, {}, {}
+    if not succeeded:
         raise InternalError(
-            _("the build of {type} ended well, but its report does not say so", type=of["type"])
+            _(
+                "the build of {type} exited with 0, but its report does not confirm success",
+                type=expected["type"],
+            )
         )
     return image, engine

@@ -1,4 +1,4 @@
-"""JSON Schemas of every document that people or sync write, from the parsers' own descriptions."""
+"""Generate the JSON Schemas of all documents from the shapes that their parsers use."""
 
 from __future__ import annotations
 
@@ -17,22 +17,13 @@ def schemas(components: Sequence[Component]) -> dict[str, str]:
 
     The preset's schema has the options of ``components``. Same shapes and components, same bytes.
     """
+    preset = preset_shape(tuple(components))
     shapes: dict[str, tuple[str, Shape]] = {
-        "preset": (
-            "gapforge preset: what an image shall contain",
-            preset_shape(tuple(components)),
-        ),  # no tr: schema
-        "lock": (
-            "gapforge lock: every byte that a preset resolves to",
-            LOCK_SHAPE,
-        ),  # no tr: schema
-        "component": (
-            "gapforge component: one piece of the image",
-            COMPONENT_SHAPE,
-        ),  # no tr: schema
+        "preset": ("gapforge preset: what an image shall contain", preset),
+        "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
+        "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
+        **{f"catalog-{n}": (f"gapforge catalog: {n}", s) for n, s in catalog.SHAPES.items()},
     }
-    for name, shape in catalog.SHAPES.items():
-        shapes[f"catalog-{name}"] = (f"gapforge catalog: {name}", shape)
     return {
         f"schemas/{name}.schema.json": _render(title, shape)
         for name, (title, shape) in sorted(shapes.items())

@@ -253,12 +253,12 @@ class _Document:
             ),
             "",
         ]
-        lines += self._reading() + self._overview() + self._trust() + self._index()
+        lines += self._legend() + self._overview() + self._trust() + self._presets_by_package()
         for stack in self.stacks:
             lines += self._stack(stack)
         return "\n".join(lines).rstrip("\n") + "\n"
 
-    def _reading(self) -> list[str]:
+    def _legend(self) -> list[str]:
         items = [
             _(
                 "`index:default`: the Python index that is configured on the machine; "
@@ -290,27 +290,21 @@ class _Document:
         rows = []
         for stack in self.stacks:
             p = stack.preset
-            torch = (
-                "/".join(
-                    v for v in (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio) if v
-                )
-                if p.pytorch
-                else ""
-            )
-            rows.append(
-                [
-                    f"[`{p.name}`](#{p.name.replace('.', '')})",
-                    f"{p.os_id} {p.os_version}",
-                    p.cuda or "—",
-                    p.cudnn or "—",
-                    f"≥ {least}" if (least := self.drivers.get(p.name)) else "—",
-                    p.python,
-                    torch or "—",
-                    p.tensorrt.version if p.tensorrt else "—",
-                    *(self._built_version(stack, component) for component in built),
-                    self._state(stack),
-                ]
-            )
+            torch = p.pytorch and (p.pytorch.torch, p.pytorch.torchvision, p.pytorch.torchaudio)
+            driver = self.drivers.get(p.name)
+            cells = [
+                f"[`{p.name}`](#{p.name.replace('.', '')})",
+                f"{p.os_id} {p.os_version}",
+                p.cuda,
+                p.cudnn,
+                f"≥ {driver}" if driver else "",
+                p.python,
+                "/".join(filter(None, torch or ())),
+                p.tensorrt.version if p.tensorrt else "",
+                *(self._built_version(stack, component) for component in built),
+                self._state(stack),
+            ]
+            rows.append([cell or "—" for cell in cells])
         head = [
             _("preset"),
             "OS",
@@ -327,10 +321,8 @@ class _Document:
 
     def _built_version(self, stack: Stack, component: Component) -> str:
         options = stack.preset.component(component.asked_by)
-        if options is None:
-            return "—"
         entry = _entry_of(component.name, stack.lock)
-        return (entry.version if entry else "") or options.text("version") or "—"
+        return (entry and entry.version) or options.text("version") if options else ""
 
     def _state(self, stack: Stack) -> str:
         if stack.stale:
@@ -344,30 +336,15 @@ class _Document:
     def _trust(self) -> list[str]:
         rows = []
         for stack in self.stacks:
+            counts = [self._not_resolved()] * 3
+            first_use = [row.name for row in rows_of(stack, self.components) if row.first_use]
             if stack.lock is not None:
                 entries = [e for e in stack.lock.entries if e.kind != "index"]
-                first = [e for e in entries if e.trust]
+                first_use = [e.name for e in entries if e.trust]
                 size = f"{sum(e.size for e in entries) / 1e6:.1f} MB"
-                rows.append(
-                    [
-                        f"`{stack.preset.name}`",
-                        str(len(entries)),
-                        size,
-                        str(len(entries) - len(first)),
-                        ", ".join(_code(e.name) for e in first) or "0",
-                    ]
-                )
-            else:
-                first_use = [r for r in rows_of(stack, self.components) if r.first_use]
-                rows.append(
-                    [
-                        f"`{stack.preset.name}`",
-                        self._not_resolved(),
-                        self._not_resolved(),
-                        self._not_resolved(),
-                        ", ".join(_code(r.name) for r in first_use) or "0",
-                    ]
-                )
+                counts = [str(len(entries)), size, str(len(entries) - len(first_use))]
+            names = ", ".join(map(_code, first_use)) or "0"
+            rows.append([f"`{stack.preset.name}`", *counts, names])
         head = [
             _("preset"),
             _("files"),
@@ -390,8 +367,8 @@ class _Document:
             return _("in the base image")
         return version or self._not_resolved()
 
-    def _index(self) -> list[str]:
-        """Which presets a package is in: what the presets name, without what that pulls in."""
+    def _presets_by_package(self) -> list[str]:
+        """Return which presets list each package; dependencies are left out."""
         found: dict[tuple[str, str], dict[str, list[str]]] = {}
         for stack in self.stacks:
             for row in rows_of(stack, self.components):
@@ -399,7 +376,7 @@ class _Document:
                     found.setdefault((row.name, row.kind), {}).setdefault(row.version, []).append(
                         stack.preset.name
                     )
-            for name, roles, version in _apt_roots(stack):
+            for name, roles, version in _listed_debs(stack):
                 label = f"{self._deb_version(version)} ({roles})"
                 found.setdefault((name, "deb"), {}).setdefault(label, []).append(stack.preset.name)
         rows = []
@@ -411,13 +388,8 @@ class _Document:
             "Packages that presets list themselves. Their dependencies are in the tables of "
             "each preset."
         )
-        return [
-            "## " + _("Presets by package"),
-            "",
-            note,
-            "",
-            *_table([_("package"), _("kind"), _("version: presets")], rows),
-        ]
+        table = _table([_("package"), _("kind"), _("version: presets")], rows)
+        return ["## " + _("Presets by package"), "", note, "", *table]
 
     def _names(self, presets: Sequence[str]) -> str:
         if len(presets) == len(self.stacks) > 1:
@@ -432,8 +404,7 @@ class _Document:
         lines = [f"## {p.name}", "", localized(ko=p.summary_ko, en=p.summary_en), ""]
         if p.practice:
             lines += [_("**A practice preset: its image is not for delivery.**"), ""]
-        lines.append(_("checksum of the preset") + f": `{p.sha256}`")
-        lines.append("")
+        lines += [_("checksum of the preset") + f": `{p.sha256}`", ""]
         if stack.lock is None:
             why = (
                 _(
@@ -445,7 +416,7 @@ class _Document:
             )
             lines += [f"{why} `./deps_sync.sh {p.name}`", ""]
         elif stack.lock.unresolved:
-            lines += self._gaps(stack.lock)
+            lines += self._unresolved_items(stack.lock)
         rows = rows_of(stack, self.components)
         groups = (
             ("image", _("Base images")),
@@ -456,10 +427,10 @@ class _Document:
         for kind, title in groups:
             if some := [row for row in rows if row.kind == kind]:
                 lines += [f"### {p.name}: {title}", "", *self._rows(some)]
-        lines += self._debs(stack)
-        return lines + self._hashes(rows)
+        lines += self._apt_packages(stack)
+        return lines + self._checksums(rows)
 
-    def _gaps(self, lock: Lock) -> list[str]:
+    def _unresolved_items(self, lock: Lock) -> list[str]:
         """Return the unresolved items of a partial lock, by reason."""
         names_by_reason: dict[tuple[str, Reason], list[str]] = {}
         for item in lock.unresolved:
@@ -492,35 +463,18 @@ class _Document:
             version = row.version or (
                 "—" if row.source.startswith("http") else self._not_resolved()
             )
-            body.append(
-                [
-                    f"`{row.name}`",
-                    version,
-                    row.licence or unknown.get(row.kind, inside),
-                    row.source if row.source.startswith("http") else f"`{row.source}`",
-                    short,
-                    words.get(
-                        row.used_by,
-                        row.used_by.replace("$.pytorch", "`$.pytorch`").replace(
-                            "$.python.packages", "`$.python.packages`"
-                        ),
-                    )
-                    or "—",
-                ]
-            )
+            used_by = re.sub(r"\$\.[a-z.]+", r"`\g<0>`", words.get(row.used_by, row.used_by))
+            licence = row.licence or unknown.get(row.kind, inside)
+            source = row.source if row.source.startswith("http") else f"`{row.source}`"
+            body.append([f"`{row.name}`", version, licence, source, short, used_by or "—"])
         return _table(head, body)
 
-    def _debs(self, stack: Stack) -> list[str]:
+    def _apt_packages(self, stack: Stack) -> list[str]:
         p = stack.preset
         lines = [f"### {p.name}: " + _("APT packages"), ""]
         head = [_("package"), _("version"), _("used by")]
-        lines += _table(
-            head,
-            (
-                [f"`{name}`", self._deb_version(version), roles]
-                for name, roles, version in _apt_roots(stack)
-            ),
-        )
+        rows = ([f"`{n}`", self._deb_version(v), roles] for n, roles, v in _listed_debs(stack))
+        lines += _table(head, rows)
         lines += [_("Licences are in each package's `/usr/share/doc/PACKAGE/copyright`."), ""]
         if p.apt_sources:
             keys = (
@@ -544,26 +498,17 @@ class _Document:
             lines += _details(title, listed)
         return lines
 
-    def _hashes(self, rows: Sequence[Row]) -> list[str]:
+    def _checksums(self, rows: Sequence[Row]) -> list[str]:
         listed = [f"{row.sha256}  {row.path or row.name}" for row in rows if row.sha256]
         return _details(_("Full checksums"), listed) if listed else []
 
 
 def _details(title: str, lines: Sequence[str]) -> list[str]:
-    return [
-        "<details>",
-        f"<summary>{title}</summary>",
-        "",
-        "```text",
-        *lines,
-        "```",
-        "",
-        "</details>",
-        "",
-    ]
+    head = ["<details>", f"<summary>{title}</summary>", "", "```text"]
+    return [*head, *lines, "```", "", "</details>", ""]
 
 
-def _apt_roots(stack: Stack) -> list[tuple[str, str, str]]:
+def _listed_debs(stack: Stack) -> list[tuple[str, str, str]]:
     """Return (name, roles, version) of every .deb that the preset lists.
 
     The version is "" until it is resolved, and IN_BASE for a package of the base image.

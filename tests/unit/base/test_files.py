@@ -33,6 +33,8 @@ from gapforge.base.files import (
 )
 from raised import assert_error
 
+pytestmark = pytest.mark.every_python
+
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 

@@ -18,6 +18,8 @@ from gapforge.base import process
 from gapforge.base.errors import ToolError
 from raised import assert_error, values_of
 
+pytestmark = pytest.mark.every_python
+
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]

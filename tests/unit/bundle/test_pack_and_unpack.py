@@ -48,6 +48,8 @@ from gapforge.store.verify_artifacts import verify
 from raised import assert_error, values_of
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 SMALL = 64 << 10
 
 

@@ -15,6 +15,8 @@ import pytest
 from gapforge.base.project import Project
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 NAME = "debian12-cpu-quickstart"
 BUILD = ("build", "--preset", NAME, "--non-interactive")
 

@@ -16,6 +16,8 @@ from gapforge.base.text import width
 from gapforge.cli import main as cli
 from samples import ROOT
 
+pytestmark = pytest.mark.every_python
+
 
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     module = types.SimpleNamespace(

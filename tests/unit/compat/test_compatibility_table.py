@@ -1,7 +1,7 @@
-"""Check whole stacks (CUDA, torch, Python, TensorRT, FFmpeg, OpenCV) against the facts that their sources state.
+"""Check whole stacks of versions against the facts that their sources state.
 
-The expected errors follow from ``data/compatibility-facts.json`` alone; the code under test has its own copy of the
-facts in ``catalog/`` and its own way of reading them.
+The expected errors follow from ``data/compatibility-facts.json`` alone; the code under test has its
+own copy of the facts in ``catalog/`` and its own way of reading them.
 """
 
 from __future__ import annotations
@@ -89,46 +89,17 @@ def below(version: str, limit: str) -> bool:
 
 def faults(stack: Stack) -> set[str]:
     """Return the rules that a stack breaks according to the facts."""
-    found: set[str] = set()
     base, cuda = BASES[stack.cuda], ".".join(stack.cuda.split(".")[:2])
-    if stack.torch != NONE:
-        version, build = stack.torch.split("+")
-        if build not in TORCH[version]["builds"]:
-            found.add("torch-build")
-        if generation(BUILD_CUDA[build]) != generation(cuda):
-            found.add("torch-cuda")
-        if stack.python not in TORCH[version]["pythons"]:
-            found.add("torch-python")
-        limit = FACTS["numpy_torch"][0]
-        if not below(stack.numpy, limit["numpy"]) and below(version, limit["needs"]):
-            found.add("numpy")
-    if stack.tensorrt != NONE:
-        tar = TENSORRT[stack.tensorrt]
-        least, most = tar["range"] or (cuda, cuda)
-        if generation(tar["cuda"]) != generation(cuda) or not number(least) <= number(
-            cuda
-        ) <= number(most):
-            found.add("tensorrt-cuda")
-        if tar["cudnn"] and tar["cudnn"] != base["cudnn"]:
-            found.add("tensorrt-cudnn")
+    found = torch_faults(stack, cuda) | tensorrt_faults(stack, cuda, base["cudnn"])
     ffmpeg, headers = stack.ffmpeg.split()
     if not HEADERS[ffmpeg][headers]:
         found.add("headers")
-    if any(
-        not below(cuda, need["cuda"]) and below(stack.opencv, need["needs"])
-        for need in FACTS["opencv_cuda"]
-    ):
-        found.add("opencv-cuda")
-    if any(
-        not below(base["cudnn"], n["cudnn"]) and below(stack.opencv, n["needs"])
-        for n in FACTS["opencv_cudnn"]
-    ):
-        found.add("opencv-cudnn")
-    if any(
-        not below(ffmpeg, need["ffmpeg"]) and below(stack.opencv, need["needs"])
-        for need in FACTS["opencv_ffmpeg"]
-    ):
-        found.add("opencv-ffmpeg")
+    for name, version in (("cuda", cuda), ("cudnn", base["cudnn"]), ("ffmpeg", ffmpeg)):
+        if any(
+            not below(version, need[name]) and below(stack.opencv, need["needs"])
+            for need in FACTS[f"opencv_{name}"]
+        ):
+            found.add(f"opencv-{name}")
     first = GPUS[stack.gpu]["first_cuda"]
     if first and below(cuda, first):
         found.add("architecture")
@@ -138,8 +109,36 @@ def faults(stack: Stack) -> set[str]:
     return found
 
 
+def torch_faults(stack: Stack, cuda: str) -> set[str]:
+    if stack.torch == NONE:
+        return set()
+    version, build = stack.torch.split("+")
+    limit = FACTS["numpy_torch"][0]
+    broken = {
+        "torch-build": build not in TORCH[version]["builds"],
+        "torch-cuda": generation(BUILD_CUDA[build]) != generation(cuda),
+        "torch-python": stack.python not in TORCH[version]["pythons"],
+        "numpy": not below(stack.numpy, limit["numpy"]) and below(version, limit["needs"]),
+    }
+    return {rule for rule, breaks in broken.items() if breaks}
+
+
+def tensorrt_faults(stack: Stack, cuda: str, cudnn: str) -> set[str]:
+    if stack.tensorrt == NONE:
+        return set()
+    tar = TENSORRT[stack.tensorrt]
+    least, most = tar["range"] or (cuda, cuda)
+    in_range = number(least) <= number(cuda) <= number(most)
+    found = set()
+    if generation(tar["cuda"]) != generation(cuda) or not in_range:
+        found.add("tensorrt-cuda")
+    if tar["cudnn"] and tar["cudnn"] != cudnn:
+        found.add("tensorrt-cudnn")
+    return found
+
+
 def stacks() -> list[Stack]:
-    """Return valid stacks, each of them with one choice made wrong, and random stacks; always the same ones."""
+    """Return valid stacks, each also with one wrong choice, and random stacks; always the same."""
     dice = random.Random(20261123)
     valid: dict[Stack, None] = {}
     rest: dict[Stack, None] = {}
@@ -179,7 +178,7 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         "version": stack.python,
         "packages": [f"numpy=={stack.numpy}", "packaging==24.1"],
     }
-    # An archive with every Python: where a Python comes from is another rule, with a test of its own.
+    # An archive with every Python: where Python comes from is another rule, with its own test.
     raw["apt"]["sources"] = [
         {"name": "pythons", "uri": "https://packages.example.com/ubuntu", "suite": "jammy"}
     ]

@@ -1,4 +1,4 @@
-"""Check versions that go together and versions that do not; the expectations are facts as their sources state them."""
+"""Check compatible and incompatible versions; what is expected are facts from their sources."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def torch_set(version: str, vision: str, audio: str, build: str) -> dict[str, st
 
 
 def with_tensorrt(version: str, cuda: str, **changes: Any) -> dict[str, Any]:
-    """Return the reference preset with the tar file of a TensorRT release that is built for ``cuda``."""
+    """Return the reference preset with the tar file of a TensorRT that is built for ``cuda``."""
     file = f"TensorRT-{version}.Linux.x86_64-gnu.cuda-{cuda}.tar.gz"
     raw = stack(tensorrt={"version": version, "form": "tar"}, **changes)
     raw["sources"]["tensorrt"] = {"urls": [f"https://example.com/{file}"], "sha256": "0" * 64}
@@ -106,8 +106,7 @@ def test_shipped_presets_have_no_errors() -> None:
             assert errors(raw) == findings(raw, "unknown") == [], file.name
 
 
-# PyTorch's own release matrix: torch -> (torchvision, builds, Pythons with wheels of torch and torchvision).
-# torchaudio has the version of torch in all of them.
+# PyTorch's own release matrix: torch -> (torchvision, builds, Pythons with wheels of both).
 TORCH = {
     "2.0.1": ("0.15.2", "cu117 cu118", "3.8 3.9 3.10 3.11"),
     "2.1.2": ("0.16.2", "cu118 cu121", "3.8 3.9 3.10 3.11"),
@@ -153,8 +152,8 @@ def test_torch_against_python(torch: str, python: str) -> None:
     assert (errors(raw, "torch-python") == []) == (python in TORCH[torch][2].split())
 
 
-# TensorRT: (version, CUDA of the file) -> CUDA versions of BASES that it supports, and those without a published range.
-# All others are errors.
+# TensorRT: (version, CUDA of the file) -> CUDA versions of BASES that it supports, and those
+# without a published range. All others are errors.
 TENSORRT = {
     ("8.5.3.1", "11.8"): ("11.8", ""),
     ("8.6.1.6", "11.8"): ("11.8", ""),
@@ -223,7 +222,7 @@ def test_headers_against_ffmpeg(ffmpeg: str, headers: str, builds: bool) -> None
         assert re.fullmatch(r"nv-codec-headers 1[0-9.]+", str(suggestion(found)["name"]))
 
 
-# OpenCV -> CUDA that it builds with, with DNN on the base image's own cuDNN (opencv's and opencv_contrib's issues)
+# OpenCV -> CUDA that it builds with, with DNN on the base image's own cuDNN (OpenCV's issues)
 OPENCV = {
     "4.6.0": "11.8",
     "4.7.0": "11.8 12.1",

@@ -381,12 +381,12 @@ def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
         checks.python(GOOD),
         checks.engine(EngineFacts(problem="말 " * 60)),
     ]
-    text = [
-        line for line in cli.render(lines).splitlines() if line.startswith(("정상", "실패", "주의"))
-    ]
+    text = cli.render(lines).splitlines()
     starts = {
         width(line[: line.rindex(needed)])
-        for line, needed in zip(text, ("ubuntu 22.04", "컴파일", ">= 3.10"), strict=False)
+        for needed in ("ubuntu 22.04", "컴파일", ">= 3.10")
+        for line in text
+        if needed in line and "→" not in line
     }
     assert len(starts) == 1
 

@@ -1,4 +1,4 @@
-"""The context holds exactly what the plan says, and different bytes never look alike to an engine."""
+"""The context holds exactly the plan's files, and different bytes look different to an engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import samples
 from gapforge.base.errors import StorageError
 from gapforge.base.files import MARKER, content_mtime
 from gapforge.image import build_context
-from gapforge.image.plan import Plan, Recipe, make_plan
+from gapforge.image.plan import Plan, make_plan
+from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import component
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
@@ -30,9 +31,8 @@ def laid(tmp_path: Path) -> tuple[Plan, Path, Path]:
     plan = make_plan(
         preset,
         lock,
-        samples.content_of("debs/Packages").decode(),
         COMPONENTS,
-        Recipe("FROM x\n", scripts),
+        ContextTexts("FROM x\n", scripts, samples.content_of("debs/Packages").decode()),
         type="runtime",
         application_folder="app",
     )

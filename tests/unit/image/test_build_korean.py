@@ -11,7 +11,8 @@ import pytest
 
 from gapforge.base.errors import SourceError
 from gapforge.base.files import mark_folder
-from gapforge.image.application_source import choose, copy_into
+from gapforge.image.application_source import choose
+from gapforge.image.source_copy import copy_source
 from gapforge.model.preset import Application
 
 APP = Application(name="xaiva-media", source="examples/xaiva-media")
@@ -40,7 +41,7 @@ def test_uncopyable_files_in_korean(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
     (source / "etc").symlink_to("/etc")
     with pytest.raises(SourceError) as error:
-        copy_into(source, target)
+        copy_source(source, target)
     assert error.value.hint == f"지우거나 {source}/.gapforgeignore에 적으십시오"
     assert [(fault.where, fault.expected) for fault in error.value.faults] == [
         ("etc", "폴더 안을 가리키는 링크"),

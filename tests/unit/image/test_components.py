@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from gapforge.image import dockerfile, smoke_checks
+from gapforge.image.dockerfile_lint import lint
 from gapforge.model import component
 from gapforge.model.preset import Secret
 
@@ -61,11 +62,11 @@ def template() -> str:
 
 @pytest.mark.parametrize("secrets", [(), SECRETS])
 def test_dockerfile_uses_no_network(secrets: tuple[Secret, ...]) -> None:
-    assert dockerfile.lint(dockerfile.render(template(), secrets)) == []
+    assert lint(dockerfile.render(template(), secrets)) == []
 
 
 def test_dockerfile_template_is_valid() -> None:
-    assert dockerfile.lint(template()) == []
+    assert lint(template()) == []
     assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
 
 
@@ -167,9 +168,12 @@ class Stage:
         self.params.mkdir(parents=True)
         self.bin.mkdir()
         self.env = {
-            "PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(folder), "GAPFORGE_IN": str(self.input),
-            "GAPFORGE_OUT": str(self.out), "GAPFORGE_BUILD": str(folder / "work"),
-        }  # fmt: skip
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "GAPFORGE_IN": str(self.input),
+            "GAPFORGE_OUT": str(self.out),
+            "GAPFORGE_BUILD": str(folder / "work"),
+        }
         self.set(enabled="1\n", python="3.11\n", epoch="1700000000\n")
 
     def set(self, **params: str) -> None:
@@ -222,15 +226,21 @@ def test_options_are_never_evaluated(common: Stage, tmp_path: Path) -> None:
 
 def test_absent_and_empty_options_are_empty(common: Stage) -> None:
     common.set(empty="\n")
-    done = common.shell(
-        'param absent; param_list absent a; param_list empty b; echo "${#a[@]} ${#b[@]}"; flag absent || echo off'
-    )
+    lists = 'param_list absent a; param_list empty b; echo "${#a[@]} ${#b[@]}"'
+    done = common.shell(f"param absent; {lists}; flag absent || echo off")
     assert done.stdout == "0 0\noff\n"
 
 
-@pytest.mark.parametrize(("wanted", "found", "same"), [
-    ("5.1", "5.1", True), ("5.1", "5.1.9", True), ("5.1", "5.10", False), ("5.1.9", "5.1", False), ("8", "8-rc1", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wanted", "found", "same"),
+    [
+        ("5.1", "5.1", True),
+        ("5.1", "5.1.9", True),
+        ("5.1", "5.10", False),
+        ("5.1.9", "5.1", False),
+        ("8", "8-rc1", True),
+    ],
+)
 def test_versions_match_equally_in_build_and_check(
     common: Stage, monkeypatch: pytest.MonkeyPatch, wanted: str, found: str, same: bool
 ) -> None:
@@ -284,20 +294,37 @@ def test_unpack_names_each_fault(common: Stage, tmp_path: Path) -> None:
 def test_runtime_tree_has_no_development_files(common: Stage) -> None:
     dev = common.out / "dev/usr/local"
     info = dev / "lib/python3.11/dist-packages/pkg-1.dist-info"
-    files = ("bin/tool", "lib/libx.so.1", "lib/libx.a", "lib/pkgconfig/x.pc", "include/x.h", "lib/cmake/X/x.cmake",
-             "lib/python3.11/dist-packages/pkg/__init__.py", "lib/python3.11/dist-packages/pkg/include/p.h",
-             "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA", "share/man/man1/x.1")  # fmt: skip
+    files = (
+        "bin/tool",
+        "lib/libx.so.1",
+        "lib/libx.a",
+        "lib/pkgconfig/x.pc",
+        "include/x.h",
+        "lib/cmake/X/x.cmake",
+        "lib/python3.11/dist-packages/pkg/__init__.py",
+        "lib/python3.11/dist-packages/pkg/include/p.h",
+        "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA",
+        "share/man/man1/x.1",
+    )
     for name in files:
         (dev / name).parent.mkdir(parents=True, exist_ok=True)
         (dev / name).write_text(name)
-    record = 'pkg/__init__.py,sha256=x,1\n"pkg/include/p.h",sha256=y,2\n../../../bin/tool,,\npkg-1.dist-info/RECORD,,\n'
+    record = (
+        'pkg/__init__.py,sha256=x,1\n"pkg/include/p.h",sha256=y,2\n'
+        "../../../bin/tool,,\npkg-1.dist-info/RECORD,,\n"
+    )
     (info / "RECORD").write_text(record)
     assert common.shell("split_runtime").returncode == 0
     runtime = common.out / "runtime/usr/local"
     left = sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if p.is_file())
     packages = "lib/python3.11/dist-packages"
-    assert left == ["bin/tool", "lib/libx.so.1", f"{packages}/pkg-1.dist-info/METADATA",
-                    f"{packages}/pkg-1.dist-info/RECORD", f"{packages}/pkg/__init__.py"]  # fmt: skip
+    assert left == [
+        "bin/tool",
+        "lib/libx.so.1",
+        f"{packages}/pkg-1.dist-info/METADATA",
+        f"{packages}/pkg-1.dist-info/RECORD",
+        f"{packages}/pkg/__init__.py",
+    ]
     assert "p.h" not in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
     assert "../../../bin/tool,," in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
     assert (info / "RECORD").read_text() == record, "the dev tree keeps its own"
@@ -345,7 +372,7 @@ Path(os.environ["HOME"], "pip.json").write_text(json.dumps(sys.argv[1:]))
 def tensorrt(
     tmp_path: Path, version: str, tags: tuple[str, ...] = ("cp38", "cp311"), linked: bool = True
 ) -> Stage:
-    """Make a stage with a tar of NVIDIA's layout. Most releases link lib, some have it as a folder."""
+    """Make a stage with a tar of NVIDIA's layout. In most releases, lib is a link to a folder."""
     stage = Stage(tmp_path, "tensorrt")
     stage.set(form="tar\n", version=version + "\n")
     major, minor, patch, build = version.split(".")
@@ -370,8 +397,12 @@ def tensorrt(
     (top / "data/big").write_text("data")
     (top / "include/NvInfer.h").write_text("")
     names = ("TRT_%s_ENTERPRISE", "NV_TENSORRT_%s") if int(major) >= 10 else ("NV_TENSORRT_%s",)
-    lines = [f"#define {names[0] % k} {v}  //!< {k}\n" for k, v in
-             zip(("MAJOR", "MINOR", "PATCH", "BUILD"), (major, minor, patch, build), strict=True)]  # fmt: skip
+    lines = [
+        f"#define {names[0] % k} {v}  //!< {k}\n"
+        for k, v in zip(
+            ("MAJOR", "MINOR", "PATCH", "BUILD"), (major, minor, patch, build), strict=True
+        )
+    ]
     if len(names) == 2:  # 10.x defines the one through the other
         lines += [
             f"#define {names[1] % k} {names[0] % k}\n" for k in ("MAJOR", "MINOR", "PATCH", "BUILD")
@@ -399,9 +430,15 @@ def test_tensorrt_tar_layouts(tmp_path: Path, version: str, linked: bool) -> Non
     assert done.returncode == 0, done.stderr
     major, three = version.split(".")[0], version.rpartition(".")[0]
     runtime = stage.out / "runtime"
-    assert sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if not p.is_dir()) == sorted([
-        "etc/ld.so.conf.d/00-gapforge-tensorrt.conf", f"usr/local/tensorrt/lib/libnvinfer.so.{major}",
-        f"usr/local/tensorrt/lib/libnvinfer.so.{three}"])  # fmt: skip
+    assert sorted(
+        str(p.relative_to(runtime)) for p in runtime.rglob("*") if not p.is_dir()
+    ) == sorted(
+        [
+            "etc/ld.so.conf.d/00-gapforge-tensorrt.conf",
+            f"usr/local/tensorrt/lib/libnvinfer.so.{major}",
+            f"usr/local/tensorrt/lib/libnvinfer.so.{three}",
+        ]
+    )
     assert (runtime / f"usr/local/tensorrt/lib/libnvinfer.so.{major}").is_symlink()
     dev = stage.out / "dev/usr/local/tensorrt"
     assert (dev / "include/NvInfer.h").is_file() and (dev / "bin/trtexec").is_file()
@@ -473,8 +510,12 @@ if "-B" not in sys.argv:
     sys.exit(9)
 build = Path(sys.argv[sys.argv.index("-B") + 1]); build.mkdir(parents=True)
 (home / "cmake.args").write_text("\\n".join(sys.argv[1:]))
-(home / "cache.files").write_text("\\n".join(str(p) for p in sorted(Path(next(a for a in sys.argv if a.startswith("-DOPENCV_DOWNLOAD_PATH=")).partition("=")[2]).rglob("*")) if p.is_file()))
-(build / "CMakeCache.txt").write_text("OPENCV_MODULES_BUILD:INTERNAL=" + os.environ.get("FAKE_MODULES", "opencv_core") + "\\n")
+option = "-DOPENCV_DOWNLOAD_PATH="
+(cache,) = [a[len(option):] for a in sys.argv if a.startswith(option)]
+files = [str(p) for p in sorted(Path(cache).rglob("*")) if p.is_file()]
+(home / "cache.files").write_text("\\n".join(files))
+modules = os.environ.get("FAKE_MODULES", "opencv_core")
+(build / "CMakeCache.txt").write_text(f"OPENCV_MODULES_BUILD:INTERNAL={modules}\\n")
 (build / "CMakeDownloadLog.txt").write_text(os.environ.get("FAKE_DOWNLOADS", ""))
 print("-- General configuration for OpenCV 4.9.0")
 print(os.environ.get("FAKE_SUMMARY", ""))
@@ -522,17 +563,39 @@ def test_flags_have_no_common_parameter_names() -> None:
         assert not found, f"{file}: {found}"
 
 
-@pytest.mark.parametrize(("params", "env", "words"), [
-    ({}, {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'}, "tried to download"),
-    ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
-    ({}, {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"}, "did not take FFmpeg"),
-    ({"opencv.cuda": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"}, "CUDA is asked for but configure went without"),
-    ({"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
-     {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"}, "architecture 8.6 is asked for"),
-    ({"opencv.cuda": "1\n", "dnn": "1\n"}, {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"}, "found no cuDNN"),
-    ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
-    ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("params", "env", "words"),
+    [
+        (
+            {},
+            {"FAKE_DOWNLOADS": '#do_unpack "x"\n#cmake_download "/c/x" "https://example.org/x"\n'},
+            "tried to download",
+        ),
+        ({"modules": "core\ndnn\n"}, {}, "the module dnn is asked for but configure left it out"),
+        (
+            {},
+            {"FAKE_FFMPEG": "1", "FAKE_SUMMARY": "--     FFMPEG:                      NO"},
+            "did not take FFmpeg",
+        ),
+        (
+            {"opencv.cuda": "1\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   NO"},
+            "CUDA is asked for but configure went without",
+        ),
+        (
+            {"opencv.cuda": "1\n", "architectures": "7.5\n8.6\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES (ver 11.8)\n--     NVIDIA GPU arch:   75"},
+            "architecture 8.6 is asked for",
+        ),
+        (
+            {"opencv.cuda": "1\n", "dnn": "1\n"},
+            {"FAKE_SUMMARY": "--   NVIDIA CUDA:   YES\n--   cuDNN:   NO"},
+            "found no cuDNN",
+        ),
+        ({"version": "4.10.0\n"}, {}, "the preset says 4.10.0, the source archive says 4.9.0"),
+        ({"modules": "core\npython3\n"}, {}, "cv2 needs NumPy"),
+    ],
+)
 def test_opencv_fails_if_configure_omits_a_feature(
     tmp_path: Path, params: dict[str, str], env: dict[str, str], words: str
 ) -> None:
@@ -583,8 +646,14 @@ def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProces
     (tmp_path / "settings/name").write_text("x\n")
     (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
     script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/asked')
-    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "GAPFORGE_APPLICATION": f"{tmp_path}/settings", "JOBS": "3",
-           "BUILD_DIR": f"{tmp_path}/build", "CCACHE_DIR": f"{tmp_path}/ccache", "DESTDIR": f"{tmp_path}/root"}  # fmt: skip
+    env = {
+        "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
+        "GAPFORGE_APPLICATION": f"{tmp_path}/settings",
+        "JOBS": "3",
+        "BUILD_DIR": f"{tmp_path}/build",
+        "CCACHE_DIR": f"{tmp_path}/ccache",
+        "DESTDIR": f"{tmp_path}/root",
+    }
     command = ["bash", str(tmp_path / "build-application"), *words]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
@@ -618,7 +687,7 @@ def test_build_application_without_source_names_the_mount(tmp_path: Path) -> Non
 def check(
     name: str, tmp_path: Path, expect: dict[str, Any], *replace: tuple[str, str]
 ) -> list[dict[str, Any]]:
-    """Return what a component's check reports on this machine; ``replace`` points it at other folders."""
+    """Return what a component's check reports here; ``replace`` points it at other folders."""
     text = (COMPONENTS / name / "check.py").read_text()
     for old, new in replace:
         assert old in text
@@ -641,8 +710,17 @@ def start_check(
     shutil.copy(COMPONENTS / "checklib.py", components)
     (components / name / "check.py").write_text(text)
     program = smoke_checks.program(components, name)
-    full = {"component": name, "type": "runtime", "enabled": True, "params": {}, "versions": {}, "wheels": {},
-            "gpu": False, "application": {"name": "x", "check": []}, **expect}  # fmt: skip
+    full = {
+        "component": name,
+        "type": "runtime",
+        "enabled": True,
+        "params": {},
+        "versions": {},
+        "wheels": {},
+        "gpu": False,
+        "application": {"name": "x", "check": []},
+        **expect,
+    }
     env = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "GAPFORGE_EXPECT": json.dumps(full),
@@ -734,13 +812,16 @@ def elf(file: Path) -> None:
     shutil.copy("/bin/true", file)
 
 
-@pytest.mark.parametrize(("missing", "ok", "words"), [
-    ("", True, "2 files"),
-    ("libcuda.so.1", True, "from the GPU driver at run time: libcuda.so.1"),
-    ("libgone.so.3", False, "needs libgone.so.3"),
-    ("libcudart.so.11.0", False, "needs libcudart.so.11.0"),
-    ("libc10.so", True, "loaded by their Python packages"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("missing", "ok", "words"),
+    [
+        ("", True, "2 files"),
+        ("libcuda.so.1", True, "from the GPU driver at run time: libcuda.so.1"),
+        ("libgone.so.3", False, "needs libgone.so.3"),
+        ("libcudart.so.11.0", False, "needs libcudart.so.11.0"),
+        ("libc10.so", True, "loaded by their Python packages"),
+    ],
+)
 def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str) -> None:
     root = tmp_path / "root/lib/python3.11/dist-packages"
     elf(root / "torch/lib/libc10.so")
@@ -761,12 +842,15 @@ def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
     (root / "include").mkdir(parents=True)
     (root / "include/pyconfig.h").write_text("")
     place = ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)')
-    assert one(check("apt", tmp_path, {}, place), "no headers")["ok"], "pyconfig.h is Python's own"
+    libraries = ("in LIBRARY_ROOTS:", f'in ("{root}",):')
+    assert one(check("apt", tmp_path, {}, place, libraries), "no headers")["ok"], (
+        "pyconfig.h is Python's own"
+    )
     (root / "include/x.h").write_text("")
-    result = one(check("apt", tmp_path, {}, place), "no headers")
+    result = one(check("apt", tmp_path, {}, place, libraries), "no headers")
     assert not result["ok"] and "x.h" in result["found"]
     if os.getuid() == 0:
-        assert not one(check("apt", tmp_path, {}), "user")["ok"]
+        assert not one(check("apt", tmp_path, {}, place, libraries), "user")["ok"]
 
 
 def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
@@ -784,9 +868,16 @@ _APPLICATION = ('link = "/usr/local/bin/application"', 'link = os.environ["HOME"
 _COMMAND = ["xapp", "{clip}", "{output}", "--summary={summary}"]
 
 
-@pytest.mark.parametrize(("summary", "ok"), [
-    ('{"frames": 50}', True), ('{"frames": 0}', False), ('{"frames": true}', False), ("{", False), ("{}", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("summary", "ok"),
+    [
+        ('{"frames": 50}', True),
+        ('{"frames": 0}', False),
+        ('{"frames": true}', False),
+        ("{", False),
+        ("{}", False),
+    ],
+)
 def test_application_check_reads_the_summary(tmp_path: Path, summary: str, ok: bool) -> None:
     script(tmp_path / "ffmpeg", 'for f in "$@"; do last="$f"; done; echo clip > "$last"')
     script(tmp_path / "xapp", f'cp "$1" "$2"; printf \'%s\' \'{summary}\' > "${{3#--summary=}}"')

@@ -1,5 +1,7 @@
-"""Add a component by the files of the architecture document, to a copy of the project: its folder, the Dockerfile and a
-preset are all that is touched."""
+"""Add a component with the files of the architecture document to a copy of the project.
+
+Only its folder, the Dockerfile and a preset change.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ import samples
 from gapforge.base.errors import LintError, PresetError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check, generate
-from gapforge.image import build, dockerfile
+from gapforge.image import dockerfile
+from gapforge.image.build_inputs import Options, read_inputs
+from gapforge.image.dockerfile_lint import lint
 from gapforge.image.plan import Plan
 from gapforge.model import component
 from gapforge.model import preset as presets
@@ -37,7 +41,7 @@ MESON = ["-Dexamples=disabled", "-Dtests=disabled"]
 
 
 def blocks(document: str) -> list[str]:
-    """Return the indented blocks of the section: three files, three parts of a Dockerfile, a part of a preset."""
+    """Return the section's indented blocks: three files, three parts of a Dockerfile, a preset."""
     text = (ROOT / document).read_text(encoding="utf-8")
     section = text.split(DOCUMENTS[document] + "\n")[1].split("\n## ")[0]
     found = re.findall(r"(?m)(?:^ {4}.*\n|^\n(?=\n* {4}))+", section)
@@ -107,7 +111,7 @@ def write_preset(project: Project, **options: Any) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Project:
-    """A copy of the project with GStreamer added."""
+    """Make a copy of the project with GStreamer added."""
     project = copy_project(tmp_path / "project")
     write_folder(project)
     write_stage(project)
@@ -131,8 +135,8 @@ def plan(project: Project, name: str, kind: str = "runtime") -> Plan:
     )
     lock = replace(samples.lock(preset, extra=extra), images={"builder": image, "runtime": image})
     samples.lay_artifacts(project.artifacts_of(name), lock)
-    options = build.Options(type=kind)
-    return build.plan_of(build.read_inputs(project, preset, options), options)
+    options = Options(type=kind)
+    return read_inputs(project, preset, options).plan(options)
 
 
 def checked(project: Project, *names: str, json_output: bool = False) -> int:
@@ -156,7 +160,7 @@ def test_check_accepts_and_dockerfile_lints(
     text = dockerfile.render(
         place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
     )
-    assert dockerfile.lint(text) == []
+    assert lint(text) == []
     assert (
         text.index("AS gstreamer")
         < text.index("AS devbase")

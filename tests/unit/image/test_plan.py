@@ -9,7 +9,8 @@ import pytest
 
 import samples
 from gapforge.base.errors import PresetError
-from gapforge.image.plan import Plan, PlannedBase, Recipe, make_plan, requirements
+from gapforge.image.plan import Plan, PlannedBase, make_plan
+from gapforge.image.stage_inputs import ContextTexts, requirements
 from gapforge.model import component
 from gapforge.model.lock import Entry
 
@@ -35,9 +36,8 @@ def plan(
     return make_plan(
         preset,
         lock,
-        INDEX,
         COMPONENTS,
-        Recipe("FROM x\n", SCRIPTS),
+        ContextTexts("FROM x\n", SCRIPTS, INDEX),
         type=type,
         application_folder="app",
         **more,
@@ -112,7 +112,14 @@ def test_types_choose_stages_and_an_override_replaces_both_bases() -> None:
     assert plan(type="runtime").target == "runtime"
     assert plan(type="dev").target == "builder"
     other = {
-        r: PlannedBase(r, "mine:1", "sha256:" + "d" * 64, "", "--base mine:1", "")
+        r: PlannedBase(
+            role=r,
+            name="mine:1",
+            config_digest="sha256:" + "d" * 64,
+            manifest_digest="",
+            reference="--base mine:1",
+            layout="",
+        )
         for r in ("builder", "runtime")
     }
     assert plan(bases=other).build_args["RUNTIME_BASE"] == "mine:1"

@@ -51,7 +51,7 @@ def test_unusable_answer_is_a_failed_check(
     assert [result.to_json()["check"] for result in results] == [check]  # in every language
     assert found in results[0].found
     with pytest.raises(SmokeError) as error:
-        smoke_checks.raise_for(results, "x:y")
+        smoke_checks.raise_for_failures(results, "x:y")
     assert_error(error.value, SmokeError, where=[f"ffmpeg: {results[0].title}"], image="x:y")
     assert values_of(error.value.faults[0].problem) == {"found": results[0].found}
     build_verb.print_checks(results)
@@ -61,5 +61,5 @@ def test_unusable_answer_is_a_failed_check(
 def test_disabled_component_is_not_checked(root: Path) -> None:
     engine: Any = OneAnswer(1, "")
     disabled = {**EXPECTED, "enabled": False}
-    assert smoke_checks.run_checks(engine, "x:y", [disabled], root / "components") == []
-    smoke_checks.raise_for([], "x:y")
+    assert smoke_checks.run_checks(engine, "x:y", [disabled], root / "components") == ()
+    smoke_checks.raise_for_failures([], "x:y")

@@ -9,12 +9,19 @@ import pytest
 from bundles import PRESET, carry, sender
 from gapforge.base.errors import BundleError, Fault
 from gapforge.rehearsal.record import Record
-from gapforge.rehearsal.rehearsed_bundle import examine
+from gapforge.rehearsal.rehearsed_bundle import examine_bundle
 
 
 def test_korean_page_of_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    record = Record(PRESET, "0" * 64, True, "0.1", ("./gapforge", "rehearse", PRESET), ("runtime",))
+    record = Record(
+        preset=PRESET,
+        preset_sha256="0" * 64,
+        practice=True,
+        gapforge="0.1",
+        command=("./gapforge", "rehearse", PRESET),
+        types=("runtime",),
+    )
     fault = Fault("a", "다름", "같음")
     record.fail("unpack", BundleError("다 오지 않았습니다", faults=[fault], hint="다시"))
     record.end()
@@ -29,7 +36,7 @@ def test_korean_error_of_wrong_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     bundle = carry(sender(tmp_path), tmp_path / "medium", size=10**9).plan.bundle
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     with pytest.raises(BundleError) as caught:
-        examine([tmp_path / "medium"], "my-stack")
+        examine_bundle([tmp_path / "medium"], "my-stack")
     error = caught.value
     assert all(word in error.message for word in (bundle, "my-stack", PRESET))
     assert not error.message.isascii() and not error.hint.isascii()

@@ -1,4 +1,4 @@
-"""The rehearsal with everything real but the engine and the build: every way not to be ready says what is missing."""
+"""Rehearse with everything real except the engine and the build, ready and with every failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bundles import PRESET, Sender, carry, hashes, receive, sender, site_at
+from bundles import PRESET, RUN_ENV, Sender, carry, hashes, receive, sender, site_at
 from fabric import fabricate
 from gapforge.base.errors import (
     ERROR_CLASSES,
@@ -23,6 +23,7 @@ from gapforge.base.errors import (
     GapforgeError,
     SecretError,
     SmokeError,
+    ToolError,
     VerifyError,
 )
 from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
@@ -30,26 +31,29 @@ from gapforge.base.project import Project
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from gapforge.cli import main as cli
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model import preset as presets
-from gapforge.rehearsal import run as rehearsal
+from gapforge.rehearsal import rehearse as rehearsal
 from gapforge.rehearsal import run_gapforge, simulated_site
-from gapforge.rehearsal.simulated_site import files_of, fill, place_of
+from gapforge.rehearsal.simulated_site import create_site, list_repository, site_of
 from gapforge.store.inventory import Inventory
 from samples import ROOT
 from signers import fingerprint, make_key, needs_ssh_keygen, pub
 
-# Stands for build.py: does what stub.json beside it says, and tells what it was given.
+# Stands for build.py: does what stub.json beside it states, and reports its arguments.
 STUB = """
 import hashlib, json, os, pathlib, sys
 here = pathlib.Path(__file__).resolve().parent
-told = json.loads((here / "stub.json").read_text())
+stub = json.loads((here / "stub.json").read_text())
 preset, kind = sys.argv[sys.argv.index("--preset") + 1], sys.argv[sys.argv.index("--type") + 1]
-pathlib.Path(told["seen"]).write_text(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(),
+pathlib.Path(stub["seen"]).write_text(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(),
     "files": sorted(str(p.relative_to(here)) for p in here.rglob("*") if "src" not in p.parts)}))
-if told["code"]:
-    print(told["text"].replace("PLACE", str(here)), file=sys.stderr)
-    sys.exit(told["code"])
+if stub["code"]:
+    print(stub["text"], file=sys.stderr)
+    if stub["error"]:
+        error = json.dumps(stub["error"]).replace("SITE", str(here))
+        pathlib.Path(os.environ["GAPFORGE_ERROR_FILE"]).write_text(error)
+    sys.exit(stub["code"])
 folder = here / "dist" / preset / kind
 folder.mkdir(parents=True)
 lock = (here / "artifacts" / preset / "lock.json").read_bytes()
@@ -58,7 +62,7 @@ report = {"preset": preset, "type": kind, "passed": True, "image": "gapforge/x:"
           "lock_sha256": hashlib.sha256(lock).hexdigest(), "preset_sha256": json.loads(lock)["preset_sha256"],
           "application": {"folder": str(here / "examples"), "chosen_by": "preset"}, "seconds": {"build": 1.0},
           "engine": {"name": "docker-buildkit", "builder": "buildkit (built in)", "client_version": "20.10.24"}}
-(folder / "report.json").write_text(json.dumps({**report, **told["report"]}))
+(folder / "report.json").write_text(json.dumps({**report, **stub["report"]}))
 """
 
 
@@ -69,7 +73,7 @@ class Office:
         self.folder, self.made, self.project = folder, made, made.project
         self.root, self.stick = made.project.root, folder / "stick"
         self.dist = self.project.dist_of(PRESET)
-        self.place = place_of(self.project, PRESET)
+        self.site = site_of(self.project, PRESET)
         shutil.copytree(
             ROOT / "src", self.root / "src", ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -80,15 +84,18 @@ class Office:
         manifest = render_manifest(name for name in names if not name.startswith("artifacts/"))
         (self.root / MANIFEST).write_bytes(manifest)
 
-    def build(self, code: int = 0, text: str = "", **report: Any) -> None:
-        """What the build will do."""
-        told = {
-            "code": code,
+    def build(
+        self, code: int = 0, text: str = "", error: GapforgeError | None = None, **report: Any
+    ) -> None:
+        """Set what the build will do."""
+        stub = {
+            "code": error.exit_code if error else code,
             "text": text,
+            "error": error.to_json() if error else None,
             "report": report,
             "seen": str(self.folder / "seen.json"),
         }
-        (self.root / "stub.json").write_text(json.dumps(told))
+        (self.root / "stub.json").write_text(json.dumps(stub))
 
     @property
     def seen(self) -> Any:
@@ -113,7 +120,7 @@ class Office:
     def not_ready(self, code: int, step: str) -> Any:
         """The failure of the record, after a look that everything says the same and nothing is left."""
         record, page = self.record(), self.page()
-        assert record["ready"] is False and not self.place.root.exists()
+        assert record["ready"] is False and not self.site.root.exists()
         assert (record["failure"]["exit_code"], record["failure"]["step"]) == (code, step), record[
             "failure"
         ]
@@ -129,7 +136,9 @@ class Office:
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
     made = Office(tmp_path, sender(tmp_path))
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.root))
-    state = private_daemon.State(1, 1, "", "", "/run/fake.sock", True, "20.10.24", "overlay2", ())
+    state = private_daemon_state.State(
+        pid=1, started=1, boot="", socket="/run/fake.sock", offline=True, version="20.10.24"
+    )
     monkeypatch.setattr(private_daemon, "start", lambda project, **_: state)
     monkeypatch.setattr(private_daemon, "require_tools", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -171,7 +180,7 @@ def test_a_bundle_that_holds_all_is_ready(
         *(v["index_sha256"] for v in bundle["volumes"]),
     ):
         assert digest in page
-    assert not office.place.root.exists() and hashes(office.project) == set()
+    assert not office.site.root.exists() and hashes(office.project) == set()
 
 
 def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office: Office) -> None:
@@ -241,7 +250,7 @@ def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> No
     assert office.from_stick() == 0, office.page()
     record = office.record()
     assert record["preset_sha256"] == packed.sha256
-    assert any(f"{PRESET} was changed here since" in warning for warning in record["warnings"])
+    assert len(record["warnings"]) == 1 and PRESET in record["warnings"][0]
 
 
 def test_a_site_that_has_gapforge_itself(office: Office) -> None:
@@ -333,7 +342,7 @@ def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.Monkey
         "PYTHONPATH",
     }
     assert not gone & set(env)
-    assert office.seen["cwd"] == str(office.place.root)
+    assert office.seen["cwd"] == str(office.site.root)
     assert office.seen["argv"][-2:] == ["--app-source", str(Path("some/where").absolute())]
 
 
@@ -342,12 +351,12 @@ def test_an_application_in_the_repository_is_taken_from_the_place(office: Office
     (office.root / "my-app/CMakeLists.txt").write_text("")
     assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
     assert (
-        office.seen["argv"][-1] == str(office.place.root / "my-app")
+        office.seen["argv"][-1] == str(office.site.root / "my-app")
         and not office.record()["warnings"]
     )
     (office.root / ".gapforge/my-app").mkdir()  # not carried
     assert office.rehearse("--app-source", str(office.root / ".gapforge/my-app")) == 0
-    assert any("is not carried" in warning for warning in office.record()["warnings"])
+    assert str(office.root / ".gapforge/my-app") in office.record()["warnings"][0]
 
 
 def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
@@ -367,10 +376,8 @@ def test_a_missing_volume(office: Office) -> None:
     volumes[1].unlink()
     assert office.from_stick() == 21
     failure = office.not_ready(21, "unpack")
-    assert "volumes not seen: 2" in failure["message"] and office.record()["bundle"]["missing"] == [
-        2
-    ]
-    lacking = {fault["where"] for fault in failure["faults"] if "did not come" in fault["problem"]}
+    assert office.record()["bundle"]["missing"] == [2]
+    lacking = {fault["where"] for fault in failure["faults"] if fault["problem"] == "missing"}
     assert lacking and all(name.startswith(f"{PRESET}/") for name in lacking)
     words = failure["next"].split()
     assert words == [
@@ -420,14 +427,14 @@ def test_signatures_are_checked_whoever_made_them(
     signer = pack_signed(office, make_key(office.folder, "release"))
     assert office.from_stick() == 0
     assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": False}
-    assert signer in office.page() and "the site compares the fingerprint" in office.page()
-    assert not list(office.place.root.parent.glob("*.signers"))
+    assert signer in office.page()
+    assert not list(office.site.root.parent.glob("*.signers"))
     # As it would be refused at the site: the index's signature, then a lock's.
     signature = next(office.stick.glob("*.json.sig"))
     good = signature.read_bytes()
     signature.write_bytes(next(office.stick.glob("*.lock.sig")).read_bytes())
     assert office.from_stick() == 22
-    assert "signature of something else" in str(office.not_ready(22, "unpack")["faults"])
+    assert "gapforge-lock" in str(office.not_ready(22, "unpack")["faults"])
     signature.unlink()
     assert office.from_stick() == 22
     signature.write_bytes(good)
@@ -453,9 +460,10 @@ def test_who_is_trusted_on_this_machine_counts(
     assert cli.main(["trust", "add", str(pub(release))]) == 0
     assert office.from_stick() == 0
     assert office.record()["signatures"] == {"signed_by": [signer], "trusted_here": True}
-    assert "trusted on this machine" in office.page()
     (office.folder / "signers").write_text("what\n")
-    assert office.from_stick() == 22 and "damaged" in office.not_ready(22, "signatures")["message"]
+    assert office.from_stick() == 22
+    (fault,) = office.not_ready(22, "signatures")["faults"]
+    assert fault["where"].startswith(str(office.folder / "signers"))
 
 
 @needs_ssh_keygen
@@ -512,7 +520,7 @@ def test_nothing_was_synced(office: Office) -> None:
     office.project.lock_file(PRESET).unlink()
     assert office.rehearse() == 5
     failure = office.not_ready(5, "verify")
-    assert "deps_sync.sh" in failure["next"] and str(office.place.root) not in json.dumps(failure)
+    assert "deps_sync.sh" in failure["next"] and str(office.site.root) not in json.dumps(failure)
     assert office.record()["lock_sha256"] is None
 
 
@@ -533,8 +541,8 @@ def test_a_damaged_receiver_is_not_run_but_told(
     assert office.from_stick() == 0
     record = office.record()
     assert record["bundle"]["receiver"] is None
-    assert any("is damaged" in warning for warning in record["warnings"])
-    assert any("a gapforge of its own" in warning for warning in record["warnings"])
+    damaged, missing = record["warnings"]
+    assert str(file) in damaged and RECEIVER in missing and str(file) not in missing
 
 
 def test_a_receiver_of_another_version_is_told(office: Office) -> None:
@@ -545,7 +553,7 @@ def test_a_receiver_of_another_version_is_told(office: Office) -> None:
         file.write(b"\x01\x00x")
     assert office.from_stick() == 0
     assert office.record()["bundle"]["receiver"]["of_this_gapforge"] is False
-    assert any("another version" in warning for warning in office.record()["warnings"])
+    assert str(office.stick / RECEIVER) in office.record()["warnings"][0]
 
 
 # -- a site that has things already
@@ -606,73 +614,80 @@ def test_an_inventory_that_is_none(office: Office) -> None:
     office.pack()
     (office.folder / "i").write_text("nothing\n")
     assert office.from_stick("--for", str(office.folder / "i")) == 5
-    assert "is not an inventory" in office.not_ready(5, "stock")["message"]
+    (fault,) = office.not_ready(5, "stock")["faults"]
+    assert fault["where"].startswith(str(office.folder / "i"))
 
 
 # -- not ready: what is done with it
 
 
-@pytest.mark.parametrize("spoken", ["en", "ko"])
 @pytest.mark.parametrize("kind", ERROR_CLASSES, ids=lambda kind: kind.cause)
-def test_what_a_child_fails_with_is_understood(
-    monkeypatch: pytest.MonkeyPatch, kind: type[GapforgeError], spoken: str
-) -> None:
-    """Every class, from the very text that a child prints, whichever language it and we speak."""
-    monkeypatch.setenv("GAPFORGE_LANG", spoken)
+def test_error_document_becomes_same_error(kind: type[GapforgeError]) -> None:
     faults = [Fault("x", "is bad; worse", "good"), Fault("y z", "z")]
-    error = kind(
-        "it went wrong\n    in three\nlines", hint="./gapforge list; and so on", faults=faults
-    )
-    for shown in (
-        error,
+    for error in (
+        kind("in three\n    lines\nerror: x", hint="./gapforge list; next: more", faults=faults),
         kind("short"),
         kind("no faults", hint="x"),
         kind("no hint", faults=faults),
     ):
-        lines = [
-            "some line",
-            "error: not this one",
-            "  a",
-            "      b",
-            *shown.render().splitlines(),
-            "printed later",
-        ]
-        found = run_gapforge.error_of(kind.exit_code, lines if shown.hint else lines[:-1])
+        document = json.loads(json.dumps(error.to_json()))
+        found = run_gapforge.error_of(kind.exit_code, document, ["another line"])
         assert type(found) is kind
         assert (found.message, found.faults, found.hint) == (
-            shown.message,
-            shown.faults,
-            shown.hint,
+            error.message,
+            error.faults,
+            error.hint,
         )
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_programs_write_error_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    file = tmp_path / "error.json"
+    for words, code in ((["verify", "absent"], 3), (["unpack", str(tmp_path / "absent")], 21)):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(ROOT / "src/gapforge/__main__.py"), *words],
+            env={**RUN_ENV, "GAPFORGE_LANG": language, "GAPFORGE_ERROR_FILE": str(file)},
+            check=False,
+            capture_output=True,
+            cwd=tmp_path,
+        )
+        document = json.loads(file.read_text())
+        assert done.returncode == document["exit_code"] == code
+        error = run_gapforge.error_of(code, document)
+        assert error.render() == done.stderr.decode().rstrip("\n")
+        file.unlink()
 
 
 @pytest.mark.parametrize(
     "kind", [BuildError, SecretError, EngineError], ids=lambda kind: kind.cause
 )
-def test_a_failing_build_gives_its_own_code_and_reasons(
-    office: Office, kind: type[GapforgeError]
-) -> None:
+def test_failed_build_keeps_code_and_faults(office: Office, kind: type[GapforgeError]) -> None:
     error = kind(
         "it went wrong\nin two lines",
-        hint="cp a PLACE/b",
-        faults=[Fault("PLACE/x", "is bad", "good"), Fault("y", "z")],
+        hint="cp a SITE/b",
+        faults=[Fault("SITE/x", "is bad", "good"), Fault("y", "z")],
     )
-    office.build(kind.exit_code, "some line\n" + error.render())
+    office.build(text="some line", error=error)
     assert office.rehearse() == kind.exit_code
     failure = office.not_ready(kind.exit_code, "build runtime")
     assert failure["message"] == "it went wrong\nin two lines" and failure["error"] == kind.cause
+    # What is wrong at the site is to be corrected in the project.
     assert failure["faults"] == [
         {"where": f"{office.root}/x", "problem": "is bad", "expected": "good"},
         {"where": "y", "problem": "z", "expected": ""},
     ]
-    assert failure["next"] == f"cp a {office.root}/b", "what is wrong there is to be corrected here"
+    assert failure["next"] == f"cp a {office.root}/b"
+    assert "some line" in (office.dist / "rehearsal.log").read_text()
 
 
 def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:
-    office.build(12, SmokeError("1 of 9 checks failed", hint="look inside: docker run x").render())
+    office.build(error=SmokeError("1 of 9 checks failed", hint="look inside: docker run x"))
     assert office.rehearse() == 12
     assert (
-        f"rehearse {PRESET} --keep; then: cd {office.place.root}"
+        f"rehearse {PRESET} --keep; then: cd {office.site.root}"
         in office.not_ready(12, "build runtime")["next"]
     )
 
@@ -732,7 +747,7 @@ def test_a_required_secret_that_is_missing(office: Office, monkeypatch: pytest.M
 
 def test_an_engine_that_does_not_start(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(project: Project, **_: object) -> None:
-        assert project.root == office.place.root
+        assert project.root == office.site.root
         raise BuildError("no engine", hint="read the log")
 
     monkeypatch.setattr(private_daemon, "start", start)
@@ -762,13 +777,13 @@ def test_a_page_that_said_ready_does_not_outlive_a_failure(
     def bug(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(simulated_site, "fill", bug)
+    monkeypatch.setattr(simulated_site, "create_site", bug)
     assert office.rehearse() == 1
     assert (
         not (office.dist / "rehearsal.txt").exists()
         and not (office.dist / "rehearsal.json").exists()
     )
-    assert not office.place.root.exists()
+    assert not office.site.root.exists()
 
 
 def test_interrupted_it_cleans_up_and_says_so(
@@ -783,47 +798,47 @@ def test_interrupted_it_cleans_up_and_says_so(
     monkeypatch.setattr(private_daemon, "remove", lambda project: removed.append(project.root))
     assert office.rehearse() == 130
     office.not_ready(130, "engine")
-    assert removed == [office.place.root] * 2, "before, and after"
+    assert removed == [office.site.root] * 2, "before, and after"
 
 
 def test_a_place_that_a_killed_run_left_is_made_anew(office: Office) -> None:
-    mark_folder(office.place.root, "left")
-    (office.place.root / "stale").write_text("x")
-    (office.place.root / "presets").mkdir()
+    mark_folder(office.site.root, "left")
+    (office.site.root / "stale").write_text("x")
+    (office.site.root / "presets").mkdir()
     assert office.rehearse() == 0
-    assert "stale" not in office.seen["files"] and not office.place.root.exists()
+    assert "stale" not in office.seen["files"] and not office.site.root.exists()
 
 
 def test_a_folder_that_is_not_ours_stays(office: Office) -> None:
-    office.place.root.mkdir(parents=True)
-    (office.place.root / "thesis.txt").write_text("x")
+    office.site.root.mkdir(parents=True)
+    (office.site.root / "thesis.txt").write_text("x")
     assert office.rehearse() == 15
     assert (
         office.record()["failure"]["step"] == "place"
         and MARKER in office.record()["failure"]["message"]
     )
-    assert (office.place.root / "thesis.txt").read_text() == "x"
+    assert (office.site.root / "thesis.txt").read_text() == "x"
 
 
 def test_kept_on_request(office: Office) -> None:
     office.build(12, "error: no")
     assert office.rehearse("--keep") == 12
-    assert (office.place.root / "build.py").exists() and (
-        office.place.artifacts_of(PRESET) / "lock.json"
+    assert (office.site.root / "build.py").exists() and (
+        office.site.artifacts_of(PRESET) / "lock.json"
     ).exists()
-    assert office.rehearse() == 12 and not office.place.root.exists()
+    assert office.rehearse() == 12 and not office.site.root.exists()
 
 
 def test_what_cannot_be_taken_away_is_told(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = simulated_site.clear, []
+    real, calls = simulated_site.remove_site, []
 
-    def clear(project: Project) -> None:
+    def remove(project: Project) -> None:
         calls.append(project)
         if len(calls) == 2:
             raise VerifyError("still mounted")
         real(project)
 
-    monkeypatch.setattr(simulated_site, "clear", clear)
+    monkeypatch.setattr(simulated_site, "remove_site", remove)
     assert office.rehearse() == 0
     assert any("still mounted" in warning for warning in office.record()["warnings"])
 
@@ -906,8 +921,8 @@ def git(folder: Path, *words: str) -> None:
 
 
 def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
-    left_out = fill(checkout, there := place_of(checkout, PRESET))
-    found = {str(p.relative_to(there.root)) for p in there.root.rglob("*") if not p.is_dir()}
+    left_out = create_site(checkout, site := site_of(checkout, PRESET))
+    found = {str(p.relative_to(site.root)) for p in site.root.rglob("*") if not p.is_dir()}
     assert (
         found
         == {
@@ -920,9 +935,9 @@ def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
         }
         and left_out == []
     )
-    assert (there.root / "src/a.py").stat().st_mode & 0o777 == 0o755
-    assert (there.root / "src/a.py").stat().st_ino != (checkout.root / "src/a.py").stat().st_ino
-    assert there.artifacts.is_dir() and not any(there.artifacts.iterdir())
+    assert (site.root / "src/a.py").stat().st_mode & 0o777 == 0o755
+    assert (site.root / "src/a.py").stat().st_ino != (checkout.root / "src/a.py").stat().st_ino
+    assert site.artifacts.is_dir() and not any(site.artifacts.iterdir())
     assert (
         rehearsal._repository(checkout) is not None
         and rehearsal._repository(checkout)["uncommitted_changes"]
@@ -933,14 +948,14 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
     shutil.rmtree(checkout.root / ".git")
     (checkout.root / "src/__pycache__").mkdir()
     (checkout.root / "src/__pycache__/a.pyc").write_text("")
-    assert set(files_of(checkout)) == {
+    assert set(list_repository(checkout)) == {
         ".gitignore",
         "src/gapforge/__main__.py",
         "src/a.py",
         "sub/inner.txt",
         "untracked",
         "ignored",
-        *(f for f in files_of(checkout) if f.startswith("sub/.git/")),
+        *(f for f in list_repository(checkout) if f.startswith("sub/.git/")),
     }
     assert rehearsal._repository(checkout) is None
 
@@ -952,10 +967,10 @@ def test_checkout_that_git_refuses_is_not_copied(
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
     with pytest.raises(ToolError):
-        files_of(checkout)
+        list_repository(checkout)
     names = ["src/gapforge/__main__.py", "src/a.py", "deleted"]
     (checkout.root / MANIFEST).write_bytes(render_manifest(names))
-    assert set(files_of(checkout)) == {MANIFEST, *names[:2]}
+    assert set(list_repository(checkout)) == {MANIFEST, *names[:2]}
 
 
 def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
@@ -965,7 +980,7 @@ def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
     root.mkdir(parents=True)
     (root / "src" / "gapforge").mkdir(parents=True)
     (root / "src/gapforge/__main__.py").write_text("")
-    assert files_of(Project(root, root / "artifacts")) == ["src/gapforge/__main__.py"]
+    assert list_repository(Project(root, root / "artifacts")) == ["src/gapforge/__main__.py"]
 
 
 def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path: Path) -> None:
@@ -983,52 +998,51 @@ def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path:
         "circle": "circle",
     }.items():
         (root / name).symlink_to(target)
-    left_out = fill(checkout, there := place_of(checkout, PRESET))
-    assert {line.split()[0] for line in left_out} == {
+    left_out = create_site(checkout, site := site_of(checkout, PRESET))
+    assert {line.split(":")[0] for line in left_out} == {
         "absolute",
         "out",
         "tricky",
         "round",
         "circle",
     }
-    assert {p.name for p in there.root.rglob("*") if p.is_symlink()} == {
+    assert {p.name for p in site.root.rglob("*") if p.is_symlink()} == {
         "good",
         "up",
         "here",
         "nowhere",
     }
-    for link in (p for p in there.root.rglob("*") if p.is_symlink()):
-        assert there.root in (link.resolve(), *link.resolve().parents)
+    for link in (p for p in site.root.rglob("*") if p.is_symlink()):
+        assert site.root in (link.resolve(), *link.resolve().parents)
 
 
 def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
     shutil.move(checkout.root / "src", tmp_path / "moved")
     (checkout.root / "src").symlink_to(tmp_path / "moved")
-    left_out = fill(checkout, there := place_of(checkout, PRESET))
-    assert {line.split()[0] for line in left_out} == {
+    left_out = create_site(checkout, site := site_of(checkout, PRESET))
+    assert {line.split(":")[0] for line in left_out} == {
         "src",
         "src/a.py",
         "src/gapforge/__main__.py",
-    } and not (there.root / "src").exists()
+    } and not (site.root / "src").exists()
 
 
 def test_names_of_any_bytes(checkout: Project) -> None:
     name = os.fsdecode(b"caf\xe9 \n.txt")
     (checkout.root / name).write_text("x")
-    fill(checkout, there := place_of(checkout, PRESET))
-    assert (there.root / name).read_text() == "x"
+    create_site(checkout, site := site_of(checkout, PRESET))
+    assert (site.root / name).read_text() == "x"
 
 
 def test_env_comes_along_without_a_second_copy(checkout: Project) -> None:
     checkout.env_file.write_text("A=b\n")
     checkout.env_file.chmod(0o600)
-    fill(checkout, there := place_of(checkout, PRESET))
+    create_site(checkout, site := site_of(checkout, PRESET))
     assert (
-        there.env_file.samefile(checkout.env_file)
-        and there.env_file.stat().st_mode & 0o777 == 0o600
+        site.env_file.samefile(checkout.env_file) and site.env_file.stat().st_mode & 0o777 == 0o600
     )
-    simulated_site.clear(there)
-    assert checkout.env_file.read_text() == "A=b\n" and not there.root.exists()
+    simulated_site.remove_site(site)
+    assert checkout.env_file.read_text() == "A=b\n" and not site.root.exists()
 
 
 def test_env_on_another_disk_is_a_private_copy(
@@ -1041,17 +1055,17 @@ def test_env_on_another_disk_is_a_private_copy(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", link)
-    fill(checkout, there := place_of(checkout, PRESET))
-    assert there.env_file.read_text() == "A=b\n" and there.env_file.stat().st_mode & 0o777 == 0o600
-    assert not there.env_file.samefile(checkout.env_file)
+    create_site(checkout, site := site_of(checkout, PRESET))
+    assert site.env_file.read_text() == "A=b\n" and site.env_file.stat().st_mode & 0o777 == 0o600
+    assert not site.env_file.samefile(checkout.env_file)
 
 
 def test_env_that_is_kept_in_memory_stays_there(checkout: Project, tmp_path: Path) -> None:
     (tmp_path / "shm").write_text("A=b\n")
     checkout.env_file.symlink_to("../shm")
-    fill(checkout, there := place_of(checkout, PRESET))
-    assert there.env_file.is_symlink() and there.env_file.read_text() == "A=b\n"
-    simulated_site.clear(there)
+    create_site(checkout, site := site_of(checkout, PRESET))
+    assert site.env_file.is_symlink() and site.env_file.read_text() == "A=b\n"
+    simulated_site.remove_site(site)
     assert (tmp_path / "shm").exists()
 
 
@@ -1097,19 +1111,19 @@ def test_children_leave_the_network_where_that_is_possible(
     assert office.record()["children_without_network"] is offline
     programs = [
         (office.stick / RECEIVER, "unpack"),
-        (office.place.root / "src/gapforge/__main__.py", "verify"),
-        (office.place.root / "build.py", "--preset"),
+        (office.site.root / "src/gapforge/__main__.py", "verify"),
+        (office.site.root / "build.py", "--preset"),
     ]
     apart = ["unshare", "--net"] if offline else []
     assert [argv[: len(apart) + 6] for argv in started] == [
         [*apart, sys.executable, "-I", "-S", "-u", str(program), word] for program, word in programs
     ]
-    assert ("none" if offline else "this machine's could be seen") in office.page()
 
 
 @pytest.mark.parametrize("lines", [[], ["a", "b"], ["error:no"], [f"line {n}" for n in range(50)]])
-def test_an_end_without_a_message(lines: list[str]) -> None:
-    error = run_gapforge.error_of(17, lines)
-    assert error.exit_code == 17 and "exit code 17" in error.message
+@pytest.mark.parametrize("document", [None, {}, [], {"exit_code": 16, "message": "x"}])
+def test_exit_without_error_document(lines: list[str], document: object) -> None:
+    error = run_gapforge.error_of(17, document, lines)
+    assert error.exit_code == 17 and "17" in error.message
     assert error.message.endswith(lines[-1]) if lines else True
-    assert run_gapforge.error_of(-9, lines).exit_code == 1
+    assert run_gapforge.error_of(-9, document, lines).exit_code == 1

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -49,7 +50,11 @@ def objects(project: Project) -> set[str]:
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(p): (p.lstat().st_mode, p.lstat().st_size) for p in sorted(folder.rglob("*"))}
+    """Mode and size of everything; a folder's own size is the file system's business."""
+    found = {str(p): p.lstat() for p in sorted(folder.rglob("*"))}
+    return {
+        path: (s.st_mode, 0 if stat.S_ISDIR(s.st_mode) else s.st_size) for path, s in found.items()
+    }
 
 
 def text_of(capsys: pytest.CaptureFixture[str]) -> str:

@@ -17,7 +17,7 @@ from gapforge.base.errors import CompatibilityError, FetchError, LockError, Reso
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
-from gapforge.image import build
+from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset_status
 from gapforge.model import unresolved_item as items
@@ -352,7 +352,7 @@ def test_verify_and_build_reject_partial_lock(place: Place) -> None:
         own.unlink()
         own.write_text(text)
     with pytest.raises(LockError) as caught:
-        build.load_lock(place.project, place.preset)
+        build_inputs.load_lock(place.project, place.preset)
     assert_error(caught.value, LockError, count=1, where=["deb gcc"])
 
 

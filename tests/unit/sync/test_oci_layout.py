@@ -28,6 +28,8 @@ from gapforge.sync.mmdebstrap import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
 from raised import assert_error
 
+pytestmark = pytest.mark.every_python
+
 # In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
 Tree = Mapping[str, "bytes | str | None"]
 STATUS = b"Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n\n"

@@ -13,6 +13,8 @@ from gapforge.base.project import Project
 from gapforge.model.preset import Preset, load
 from gapforge.sync import python_packages
 
+pytestmark = pytest.mark.every_python
+
 ROOT = Path(__file__).resolve().parents[3]
 ORDER = {tag: rank for rank, tag in enumerate(python_packages.tags("3.10", 35))}
 

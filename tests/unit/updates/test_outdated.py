@@ -1,4 +1,4 @@
-"""Test ``outdated`` with upstreams on loopback servers, and the search for releases that fit together."""
+"""Test ``outdated`` with upstreams on loopback servers, and the search for what fits together."""
 
 from __future__ import annotations
 

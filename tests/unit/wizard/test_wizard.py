@@ -31,7 +31,7 @@ PRACTICE = "debian12-cpu-quickstart"
 
 @pytest.fixture
 def place(project: Project) -> Project:
-    """Return a project with this repository's presets and catalog, and the practice preset's artifacts."""
+    """Return a project with the presets and catalog, and artifacts of the practice preset."""
     shutil.copytree(ROOT / "catalog", project.catalog, dirs_exist_ok=True)
     return project
 

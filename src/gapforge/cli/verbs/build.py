@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gapforge.base.errors import EngineError, UsageError
@@ -16,7 +17,9 @@ from gapforge.base.text import pad, width
 from gapforge.cli import environment_defaults
 from gapforge.cli.build_prompts import Choices, ask, preset_for
 from gapforge.engine import detect
-from gapforge.image import build, smoke_checks
+from gapforge.image.build import build, build_request
+from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
+from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
 
@@ -72,37 +75,37 @@ def run(args: argparse.Namespace, project: Project) -> int:
     )
     environment_defaults.one_of(args.type, _TYPES, "--type", args.verb)
     preset, kind = _choose(args, project)
-    options = build.Options(
+    options = Options(
         type=kind,
         tag=args.tag or "",
         base=args.base or "",
         app_source=args.app_source or "",
         no_cache=args.no_cache,
     )
-    inputs = build.read_inputs(project, preset, options)
+    inputs = read_inputs(project, preset, options)
     for warning in inputs.warnings:
         _say(_("warning: ") + warning)
     if preset.practice:
         _say(_("warning: this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    build.verify_artifacts(project, preset, inputs.lock)
+    verify_artifacts(project, preset, inputs.lock)
     engine = detect.choose(args.engine or "", project=project)
-    show = (
+    on_output = (
         (lambda line: None)
         if args.quiet or args.json
         else (lambda line: print(line, file=sys.stderr))
     )
-    built = build.build(project, engine, inputs, options, say=_say, show=show)
+    result = build(project, engine, inputs, options, on_step=_say, on_output=on_output)
     if args.json:
-        print(built.report.read_text(encoding="utf-8"), end="")
+        print(result.report.read_text(encoding="utf-8"), end="")
         return 0
-    print_checks(list(built.checks))
-    total = human_time(sum(built.seconds.values()))
-    print(_("\nimage    {tag}", tag=built.plan.tag))
-    print(_("size     {size}", size=human_bytes(built.size)))
+    print_checks(result.checks)
+    total = human_time(sum(result.seconds.values()))
+    print(_("\nimage    {tag}", tag=result.plan.tag))
+    print(_("size     {size}", size=human_bytes(result.size)))
     print(_("time     {total}", total=total))
-    print(_("report   {report}", report=built.report))
+    print(_("report   {report}", report=result.report))
     return 0
 
 
@@ -139,18 +142,16 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     return changed, given.type or "runtime"
 
 
-def _dry_run(
-    args: argparse.Namespace, project: Project, inputs: build.Inputs, options: build.Options
-) -> int:
+def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options: Options) -> int:
     """The plan and the engine's exact command; needs no engine, and no artifacts but the lock."""
-    plan = build.plan_of(inputs, options)
+    plan = inputs.plan(options)
     try:
         engine = detect.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = detect.assumed()
         _say(_("warning: the command is for Docker's built-in BuildKit: ") + error.message)
     with inputs.secrets.files(dry=True) as secret_files:
-        request = build.request_of(plan, project, inputs, secret_files, options.no_cache)
+        request = build_request(plan, project, inputs, secret_files, options.no_cache)
     argv, env = engine.build_command(request)
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
@@ -188,7 +189,7 @@ def _row(label: str, text: str) -> None:
     print(pad(label, 13) + text)
 
 
-def print_checks(checks: list[smoke_checks.CheckResult]) -> None:
+def print_checks(checks: Sequence[CheckResult]) -> None:
     """The smoke table."""
     rows = [
         (

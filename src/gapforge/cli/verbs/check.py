@@ -135,9 +135,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     components = component.load_all(project.components)
     text = project.dockerfile.read_text(encoding="utf-8")
-    dockerfile.raise_for(
-        component.check_dockerfile(text, components), what=_("does not fit the components")
-    )
+    dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     codes = {report.exit_code for report in reports}
     # A preset that cannot be read says more than versions, and versions more than a lock.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from gapforge.base.errors import NotReadyError
@@ -12,6 +11,7 @@ from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width, wrap
 from gapforge.cli import environment_defaults
+from gapforge.cli.print_error import print_error
 from gapforge.doctor import diagnose
 from gapforge.doctor.checks import FAIL, OK, WARN, Line
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=_("follow the → lines above, then again: ")
             + f"./gapforge doctor {args.preset or ''}".rstrip(),
         )
-        print(error.render(), file=sys.stderr)
+        print_error(error)
     return NotReadyError.exit_code
 
 

@@ -13,7 +13,7 @@ from gapforge.base.files import canonical_json
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.engine import private_daemon
+from gapforge.engine import private_daemon, private_daemon_state
 
 HELP = N_("start, stop, look at or remove this project's own Docker daemon")
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         private_daemon.require_tools()
         _show(private_daemon.start(project, offline=args.offline, on_line=note), project, args.json)
     elif args.action == "status":
-        state = private_daemon.status(project)
+        state = private_daemon_state.status(project)
         _show(state, project, args.json)
         return 0 if state else EngineError.exit_code
     elif args.action == "stop":
@@ -83,9 +83,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _needs_root(args: argparse.Namespace, project: Project) -> bool:
     if args.action == "start":
-        return private_daemon.status(project) is None
-    running = private_daemon.status(project) or private_daemon.strays(project)
-    return bool(running) or (args.action == "remove" and private_daemon.folder_of(project).exists())
+        return private_daemon_state.status(project) is None
+    running = private_daemon_state.status(project) or private_daemon_state.strays(project)
+    return bool(running) or (
+        args.action == "remove" and private_daemon_state.folder_of(project).exists()
+    )
 
 
 def _as_root(args: argparse.Namespace, project: Project) -> int:
@@ -126,7 +128,7 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
     return result.code
 
 
-def _show(state: private_daemon.State | None, project: Project, as_json: bool) -> None:
+def _show(state: private_daemon_state.State | None, project: Project, as_json: bool) -> None:
     if state is None:
         _say(
             {"running": False},
@@ -141,8 +143,8 @@ def _show(state: private_daemon.State | None, project: Project, as_json: bool) -
         "pid": state.pid,
         "version": state.version,
         "storage_driver": state.storage_driver,
-        "folder": str(private_daemon.folder_of(project)),
-        "log": str(private_daemon.log_of(project)),
+        "folder": str(private_daemon_state.folder_of(project)),
+        "log": str(private_daemon_state.log_of(project)),
     }
     network = _("no network interface") if state.offline else _("online")
     facts_line = f"Docker {state.version}, {state.storage_driver}, {network}"

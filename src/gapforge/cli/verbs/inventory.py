@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
@@ -13,6 +12,7 @@ from gapforge.base.files import atomic_file
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
+from gapforge.cli.print_error import print_error
 from gapforge.model.preset import names as preset_names
 from gapforge.model.schema import nearest
 from gapforge.store import take_inventory
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     if error is None:
         return 0
-    print(error.render(), file=sys.stderr)
+    print_error(error)
     return error.exit_code
 
 

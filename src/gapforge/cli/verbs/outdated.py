@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width
+from gapforge.cli.print_error import print_error
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 "GAPFORGE_URL_MIRRORS, GAPFORGE_INDEX_URL, GAPFORGE_REGISTRY_MIRROR"
             ),
         )
-        print(error.render(), file=sys.stderr)
+        print_error(error)
     return FetchError.exit_code if unasked else 0
 
 

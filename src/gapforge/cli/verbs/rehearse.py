@@ -13,7 +13,7 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
-from gapforge.rehearsal.run import Options, rehearse
+from gapforge.rehearsal.rehearse import Options, rehearse
 
 HELP = N_(
     "do what the site will do, in an empty place and an engine with no network; says if "

@@ -11,7 +11,8 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.verbs.build import print_checks
 from gapforge.engine import detect
-from gapforge.image import build, smoke_checks
+from gapforge.image import smoke_checks
+from gapforge.image.build_inputs import Options, read_inputs
 from gapforge.model import preset as preset_module
 
 HELP = N_("Run the components' checks again inside a finished image.")
@@ -33,8 +34,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.preset is None:
         raise UsageError(_("the preset's name is missing"), hint="./gapforge list")
     preset = preset_module.find(project.presets, args.preset)
-    options = build.Options(type=args.type or "runtime")
-    plan = build.plan_of(build.read_inputs(project, preset, options), options)
+    options = Options(type=args.type or "runtime")
+    plan = read_inputs(project, preset, options).plan(options)
     image = args.image or plan.tag
     engine = detect.choose(args.engine or "", project=project)
     if not engine.image_ids(image):
@@ -43,8 +44,6 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive",
         )
     checks = smoke_checks.run_checks(engine, image, plan.smoke, project.components)
-    if smoke_checks.gpu_present():
-        checks += smoke_checks.run_checks(engine, image, plan.smoke, project.components, gpu=True)
     if args.json:
         print(
             json.dumps(
@@ -55,5 +54,5 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     else:
         print_checks(checks)
-    smoke_checks.raise_for(checks, image)
+    smoke_checks.raise_for_failures(checks, image)
     return 0

@@ -31,6 +31,7 @@ from gapforge.bundle.install_repository import (
 )
 from gapforge.bundle.unpack import ImportResult, remove_request, unpack, write_request
 from gapforge.cli import hard_link_note
+from gapforge.cli.print_error import print_error
 from gapforge.cli.write_custody_page import add_operator, operator_of, write_pages
 from gapforge.trust import trusted_signers
 
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         for page in pages:
             print(_("custody page: {page}", page=page))
     for error in errors:
-        print(error.render(), file=sys.stderr)
+        print_error(error)
     return errors[0].exit_code if errors else 0
 
 

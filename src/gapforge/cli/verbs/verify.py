@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.base.project import Project
+from gapforge.cli.print_error import print_error
 from gapforge.model import preset as presets
 from gapforge.store.verify_artifacts import VerifyReport, verify
 from gapforge.trust import trusted_signers
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         if error is not None:
             document["error"] = {k: v for k, v in error.to_json().items() if k != "faults"}
             code = code or error.exit_code
-            print(error.render(), file=sys.stderr)
+            print_error(error)
         elif not args.json:
             files = _("{files} files", files=report.files)
             print(

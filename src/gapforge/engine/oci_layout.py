@@ -1,0 +1,117 @@
+"""Read an image from an OCI image layout folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gapforge.base.errors import EngineError, VerifyError
+from gapforge.base.files import SHA256_HEX
+from gapforge.base.i18n import _
+from gapforge.engine.image_parts import (
+    DOCKER_LIST,
+    MAX_DOCUMENT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Blob,
+    ImageParts,
+    digest_of,
+    parse_document,
+)
+
+
+def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
+    """Return the image with this digest, or the only image of the layout.
+
+    Manifest and config are verified here, layers while they are written. Raise VerifyError for a
+    missing or damaged blob, EngineError for a folder that is not a layout of one image.
+    """
+    if not (folder / "oci-layout").is_file() or not (folder / "index.json").is_file():
+        raise EngineError(
+            _(
+                "{folder} is not an OCI image layout (oci-layout or index.json is missing)",
+                folder=folder,
+            )
+        )
+    manifest_digest = manifest_digest or _only_manifest(folder)
+    raw = _verified(folder, manifest_digest)
+    manifest = parse_document(raw, f"{folder}: {manifest_digest}")
+    try:
+        config = _layout_blob(folder, manifest["config"])
+        layers = tuple(_layout_blob(folder, layer) for layer in manifest["layers"])
+    except (KeyError, TypeError) as error:
+        raise EngineError(
+            _(
+                "{folder}: {digest} is not the manifest of an image (no {error})",
+                folder=folder,
+                digest=manifest_digest,
+                error=error,
+            )
+        ) from error
+    _verified(folder, config.digest)
+    return ImageParts(raw, str(manifest.get("mediaType") or OCI_MANIFEST), config, layers)
+
+
+def _only_manifest(folder: Path) -> str:
+    """Return the digest of the layout's only image."""
+    index = folder / "index.json"
+    entries = _manifests(parse_document(index.read_bytes(), str(index)))
+    if len(entries) == 1 and entries[0].get("mediaType") in (OCI_INDEX, DOCKER_LIST):
+        nested = _verified(folder, str(entries[0].get("digest")))
+        # Attestations have the operating system "unknown".
+        entries = [
+            entry
+            for entry in _manifests(parse_document(nested, str(folder)))
+            if (entry.get("platform") or {}).get("os") != "unknown"
+        ]
+    if len(entries) != 1:
+        raise EngineError(
+            _("{file} contains {count} images instead of one", file=folder, count=len(entries)),
+            hint=_("make a layout of one image: skopeo copy oci:FOLDER:NAME oci:NEW_FOLDER:NAME"),
+        )
+    return str(entries[0].get("digest"))
+
+
+def _manifests(index: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for entry in index.get("manifests") or () if isinstance(entry, dict)]
+
+
+def _layout_blob(folder: Path, descriptor: dict[str, Any]) -> Blob:
+    file = _blob_file(folder, str(descriptor["digest"]))
+    size = descriptor["size"]
+    if not file.is_file():
+        raise VerifyError(_("{file}: missing; expected {size} bytes", file=file, size=size))
+    if (found := file.stat().st_size) != size:
+        raise VerifyError(
+            _("{file}: {found} bytes; expected {size} bytes", file=file, found=found, size=size)
+        )
+    return Blob(str(descriptor["digest"]), int(size), lambda: open(file, "rb"))
+
+
+def _blob_file(folder: Path, digest: str) -> Path:
+    algorithm, _separator, value = digest.partition(":")
+    if algorithm != "sha256" or not SHA256_HEX.fullmatch(value):
+        raise EngineError(
+            _("{folder}: {digest!r} is not a SHA-256 digest", folder=folder, digest=digest)
+        )
+    return folder / "blobs" / "sha256" / value
+
+
+def _verified(folder: Path, digest: str) -> bytes:
+    """Return the bytes of a manifest or config; raise VerifyError if they do not match."""
+    file = _blob_file(folder, digest)
+    if not file.is_file():
+        raise VerifyError(_("{file}: missing", file=file))
+    if file.stat().st_size > MAX_DOCUMENT:
+        raise VerifyError(_("{file}: too large for a manifest", file=file))
+    data = file.read_bytes()
+    if (found := digest_of(data)) != digest:
+        raise VerifyError(
+            _(
+                "{file}: checksum mismatch: {found}; expected {digest}",
+                file=file,
+                found=found,
+                digest=digest,
+            )
+        )
+    return data

@@ -1,0 +1,75 @@
+"""Write the report of a build: what was built, from what, and what its smoke checks found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapforge.base.files import canonical_json, sha256_bytes, write_text
+from gapforge.base.text import utc
+from gapforge.engine.protocol import EngineInfo
+from gapforge.image.build_inputs import Inputs
+from gapforge.image.plan import Plan
+from gapforge.image.smoke_checks import CheckResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A built image.
+
+    ``size`` is its unpacked bytes, ``seconds`` the duration of each step, ``folder`` is where log
+    and report lie (dist/NAME/TYPE).
+    """
+
+    plan: Plan
+    image_ids: tuple[str, ...]
+    size: int
+    checks: tuple[CheckResult, ...]
+    seconds: Mapping[str, float]
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.json"
+
+    @property
+    def passed(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+
+def write_report(result: BuildResult, inputs: Inputs, engine: EngineInfo) -> None:
+    """Write Dockerfile, plan and report.
+
+    The report names the keys of secrets, never their values, and an image only if it passed.
+    """
+    plan = result.plan
+    write_text(result.folder / "Dockerfile", inputs.texts.dockerfile)
+    write_text(result.folder / "plan.json", plan.render())
+    document: dict[str, Any] = {
+        "format": 1,
+        "image": plan.tag if result.passed else "",
+        "image_ids": list(result.image_ids),
+        "size_bytes": result.size,
+        "passed": result.passed,
+        "preset": plan.preset,
+        "preset_sha256": plan.preset_sha256,
+        "lock_sha256": plan.lock_sha256,
+        "plan_sha256": sha256_bytes(plan.render().encode()),
+        "practice": inputs.preset.practice,
+        "type": plan.type,
+        "bases": [base.to_json() for base in plan.bases],
+        "engine": dict(vars(engine)),
+        "application": {
+            "folder": str(inputs.source.folder),
+            "chosen_by": inputs.source.chosen_by,
+            "tree_sha256": inputs.source.tree_sha256,
+        },
+        "secrets": sorted(inputs.secrets.values),
+        "warnings": inputs.warnings,
+        "checks": [check.to_json() for check in result.checks],
+        "seconds": {step: round(value, 1) for step, value in result.seconds.items()},
+        "finished": utc(),
+    }
+    write_text(result.report, canonical_json(document))

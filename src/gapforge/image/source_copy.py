@@ -1,0 +1,294 @@
+"""Copy the application's source into the build context.
+
+Nothing is cloned; only regular files, and links that stay inside the folder, are copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapforge.base.errors import Fault, SourceError, StorageError
+from gapforge.base.files import (
+    CHUNK,
+    MARKER,
+    content_mtime,
+    sha256_bytes,
+    sha256_file,
+    storage_errors,
+)
+from gapforge.base.i18n import _
+from gapforge.base.system_errors import os_says, unlistable
+from gapforge.image import ignore_file
+from gapforge.image.build_cache import set_cache_stamp
+
+# .git is a file in worktrees and submodules.
+_VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "CVS", "_darcs"))
+_TEMPLATES = (".template", ".example", ".sample", ".dist")
+
+
+@dataclass(frozen=True)
+class CopyResult:
+    """What a copy did: paths written and removed, number of files, bytes of all files.
+
+    ``tree_sha256`` depends only on names, contents, links and executable bits.
+    """
+
+    tree_sha256: str
+    files: int
+    bytes: int
+    written: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A file, link or folder of the source. ``link`` is the text of a link."""
+
+    path: str
+    kind: str  # "file", "link", "folder"
+    link: str = ""
+    executable: bool = False
+
+
+def is_env_file(name: str) -> bool:
+    """Return whether a file of this name may hold secrets and is not copied."""
+    return (name == ".env" or name.startswith(".env.")) and not name.endswith(_TEMPLATES)
+
+
+def copy_source(source: Path, target: Path) -> CopyResult:
+    """Make ``target`` (inside a folder that carries our marker) equal to the source.
+
+    Left out are version control, `.env` files, and what `.gapforgeignore` lists. Unchanged files
+    are not touched. Modes become 0644 or 0755 and times follow content, so that neither umask nor
+    checkout time makes the engine build again. Raise SourceError with everything that cannot be
+    copied (links that leave the folder, devices, unreadable files), StorageError for the target.
+    """
+    source, target = source.resolve(), target.absolute()
+    _prepare_target(source, target)
+    items, faults = _scan(source, ignore_file.read_patterns(source))
+    if faults:
+        raise SourceError(
+            _("{source} contains files that cannot be copied", source=source),
+            faults=faults,
+            hint=_("remove them, or list them in {file}", file=source / ignore_file.NAME),
+        )
+    removed = _remove_others(target, {item.path: item for item in items})
+    written: list[str] = []
+    size = 0
+    tree = hashlib.sha256()
+    for item in items:
+        identity, count, changed = _copy_item(source, target, item)
+        size += count
+        if changed:
+            written.append(item.path)
+        record = f"{item.kind}\0{item.path}\0{int(item.executable)}\0{identity}\n"
+        tree.update(record.encode("utf-8", "surrogateescape"))
+    files = sum(item.kind == "file" for item in items)
+    return CopyResult(tree.hexdigest(), files, size, tuple(written), tuple(removed))
+
+
+def _prepare_target(source: Path, target: Path) -> None:
+    if not any((parent / MARKER).is_file() for parent in target.parents):
+        raise StorageError(
+            _(
+                "{target} is not inside a folder of gapforge; nothing is written there",
+                target=target,
+            )
+        )
+    context = target.resolve()
+    if context.is_relative_to(source) or source.is_relative_to(context):
+        raise SourceError(
+            _(
+                "the application's source {source} and the build context {context} lie "
+                "inside each other",
+                source=source,
+                context=context,
+            ),
+            hint=_("--app-source DIR with the application's own folder"),
+        )
+    with storage_errors(target):
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            target.unlink()
+        target.mkdir(parents=True, exist_ok=True)
+
+
+def _scan(root: Path, ignored: Sequence[re.Pattern[str]]) -> tuple[list[_Item], list[Fault]]:
+    """Return everything to copy, sorted, each folder before its content; and what cannot be."""
+    items: list[_Item] = []
+    faults: list[Fault] = []
+
+    def visit(folder: str) -> None:
+        try:
+            with os.scandir(root / folder) as entries:
+                found = sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            faults.append(Fault(folder or ".", unlistable(error)))
+            return
+        for entry in found:
+            path = folder + entry.name
+            mode = entry.stat(follow_symlinks=False).st_mode
+            is_folder = stat.S_ISDIR(mode)
+            if entry.name in _VERSION_CONTROL or is_env_file(entry.name):
+                continue
+            if ignore_file.is_ignored(ignored, path, is_folder):
+                continue
+            result = _examine(root, path, mode)
+            if isinstance(result, Fault):
+                faults.append(result)
+                continue
+            items.append(result)
+            if is_folder:
+                visit(path + "/")
+
+    visit("")
+    return items, faults
+
+
+def _examine(root: Path, path: str, mode: int) -> _Item | Fault:
+    """Return what to copy, or why it cannot be copied."""
+    if problem := _name_problem(path):
+        return Fault(ascii(path), problem, _("a UTF-8 name on one line"))
+    if stat.S_ISDIR(mode):
+        return _Item(path, "folder")
+    if stat.S_ISLNK(mode):
+        link = os.readlink(root / path)
+        if problem := _link_problem(root, path, link):
+            return Fault(
+                path,
+                _('symbolic link to "{link}": {problem}', link=link, problem=problem),
+                _("a link inside the folder"),
+            )
+        return _Item(path, "link", link=link)
+    if not stat.S_ISREG(mode):
+        problem = _("not a regular file (device, pipe or socket)")
+        return Fault(path, problem, _("a file, folder or link"))
+    if not os.access(root / path, os.R_OK):
+        return Fault(path, _("cannot be read: permission denied"))
+    return _Item(path, "file", executable=bool(mode & stat.S_IXUSR))
+
+
+def _name_problem(path: str) -> str:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return _("the name is not UTF-8, which engines refuse")
+    if re.search(r"[\x00-\x1f\x7f]", path):
+        return _("the name contains a control character")
+    return ""
+
+
+def _link_problem(root: Path, path: str, link: str) -> str:
+    """Return why a link may not be copied, "" when it may.
+
+    It is checked twice: as text, and as the file system follows it.
+    """
+    if link.startswith("/"):
+        return _("it is absolute and leads elsewhere in the image")
+    as_text = os.path.normpath(os.path.join(os.path.dirname(path), link))
+    real = Path(os.path.realpath(root / path))
+    if as_text.split("/")[0] == ".." or not real.is_relative_to(root):
+        return _("it leaves the folder")
+    return ""
+
+
+def _copy_item(source: Path, target: Path, item: _Item) -> tuple[str, int, bool]:
+    """Return the item's identity (SHA-256 or link text), its bytes, and whether it was changed."""
+    copy = target / item.path
+    if item.kind == "folder":
+        with storage_errors(copy):
+            copy.mkdir(parents=True, exist_ok=True)
+            copy.chmod(0o755)
+        return "", 0, False
+    if item.kind == "file":
+        return _copy_file(source / item.path, copy, 0o755 if item.executable else 0o644)
+    changed = not copy.is_symlink() or os.readlink(copy) != item.link
+    if changed:
+        with storage_errors(copy):
+            copy.unlink(missing_ok=True)
+            copy.symlink_to(item.link)
+    when = content_mtime(sha256_bytes(os.fsencode(item.link)))
+    os.utime(copy, (when, when), follow_symlinks=False)
+    return item.link, 0, changed
+
+
+def _copy_file(source: Path, target: Path, mode: int) -> tuple[str, int, bool]:
+    """Return SHA-256 and bytes of what the target holds, and whether it was changed."""
+    try:
+        digest = sha256_file(source)
+        count = source.stat().st_size
+    except OSError as error:
+        raise SourceError(
+            _("{file} cannot be read: {reason}", file=source, reason=os_says(error)),
+            hint=_("run the same command again"),
+        ) from None
+    with storage_errors(target):
+        changed = not _holds(target, count, digest)
+        if changed:
+            digest, count = _write_copy(source, target)
+        set_cache_stamp(target, digest, mode)
+    return digest, count, changed
+
+
+def _holds(target: Path, size: int, digest: str) -> bool:
+    """Return whether the target is a file of its own with this content."""
+    try:
+        status = target.lstat()
+    except OSError:
+        return False
+    own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return own and status.st_size == size and sha256_file(target) == digest
+
+
+def _write_copy(source: Path, target: Path) -> tuple[str, int]:
+    """Copy while hashing, so that an editor that saves meanwhile does no harm.
+
+    Not flushed to disk: a context is compared by content every time, and flushing thousands of
+    files is slow.
+    """
+    temporary = target.with_name(f"{target.name[:200]}.gapforge-tmp")
+    digest, count = hashlib.sha256(), 0
+    try:
+        with open(source, "rb") as reader, open(temporary, "wb") as writer:
+            while chunk := reader.read(CHUNK):
+                digest.update(chunk)
+                writer.write(chunk)
+                count += len(chunk)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest.hexdigest(), count
+
+
+def _remove_others(target: Path, wanted: Mapping[str, _Item]) -> list[str]:
+    """Delete what the source does not have, or has as another kind; return the paths."""
+    removed: list[str] = []
+
+    def visit(folder: str) -> None:
+        with os.scandir(target / folder) as entries:
+            found = sorted(entries, key=lambda e: e.name)
+        for entry in found:
+            path = folder + entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            kind = "folder" if is_folder else "link" if entry.is_symlink() else "file"
+            item = wanted.get(path)
+            if item is not None and item.kind == kind:
+                if is_folder:
+                    visit(path + "/")
+                continue
+            removed.append(path)
+            if is_folder:
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+    with storage_errors(target):
+        visit("")
+    return removed

@@ -1,0 +1,392 @@
+"""Rehearse a preset: simulated site, unpack or copy, verify, engine without network, build, record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from gapforge import __version__
+from gapforge.base import process
+from gapforge.base.errors import (
+    BundleError,
+    EngineError,
+    GapforgeError,
+    Interrupted,
+    LockError,
+    SmokeError,
+    ToolError,
+    VerifyError,
+)
+from gapforge.base.files import exclusive, sha256_file, storage_error
+from gapforge.base.i18n import _
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.base.system_errors import says
+from gapforge.engine import private_daemon
+from gapforge.model import preset as presets
+from gapforge.model.lock import LOCK_FILE
+from gapforge.model.preset import Preset
+from gapforge.rehearsal import rehearsed_bundle, simulated_site
+from gapforge.rehearsal.choose_signers import choose_signers, find_signatures
+from gapforge.rehearsal.record import LOG, Record, remove_records
+from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle, pack_command
+from gapforge.rehearsal.run_gapforge import (
+    SiteRunner,
+    can_leave_network,
+    facts_of_report,
+    site_python,
+)
+from gapforge.store.inventory import Inventory
+from gapforge.trust.trusted_signers import LOCK_SIGNATURE, VARIABLE
+
+Say = Callable[[str], None]
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The user's options, and the command that gives the same ones again.
+
+    ``folders`` hold the bundle; without any, artifacts/PRESET is copied. ``inventory`` lists what
+    the site has. ``keep`` keeps the simulated site, ``quiet`` shows no progress.
+    """
+
+    command: tuple[str, ...]
+    types: tuple[str, ...] = ("runtime",)
+    folders: tuple[Path, ...] = ()
+    inventory: Path | None = None
+    app_source: Path | None = None
+    keep: bool = False
+    quiet: bool = False
+
+
+def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, show: Say) -> Record:
+    """Rehearse one preset; return the record, which is also written to dist/PRESET.
+
+    ``say`` receives milestones, ``show`` every line that the steps print. A failed step is part of
+    the record. Raises BusyError, and StorageError if the record cannot be written.
+    """
+    dist = project.dist_of(preset.name)
+    lock_file = project.state / "locks" / f"rehearse-{preset.name}"
+    folders = (project.root / "dist", dist, project.state, lock_file.parent)
+    created = [folder for folder in folders if not folder.exists()]
+    with exclusive(lock_file, _("rehearsal of {name}", name=preset.name)):
+        remove_records(dist)
+        dist.mkdir(parents=True, exist_ok=True)
+        record = Record(
+            preset=preset.name,
+            preset_sha256=preset.sha256,
+            practice=preset.practice,
+            gapforge=__version__,
+            command=options.command,
+            types=options.types,
+        )
+        try:
+            with open(dist / LOG, "w", encoding="utf-8") as log:
+                _Rehearsal(project, preset, options, record, say, show, log).run()
+            record.end()
+            record.write(dist)
+        finally:
+            simulated_site.restore_owner(*created, lock_file, *dist.glob("rehearsal.*"))
+    return record
+
+
+class _Rehearsal:
+    def __init__(
+        self,
+        project: Project,
+        preset: Preset,
+        options: Options,
+        record: Record,
+        say: Say,
+        show: Say,
+        log: TextIO,
+    ) -> None:
+        self.project, self.preset, self.options, self.record = project, preset, options, record
+        self.say, self.show, self.log = say, show, log
+        self.site = simulated_site.site_of(project, preset.name)
+        self.step = ""
+        self.created = False  # whether the site is ours to remove
+        self.bundle: RehearsedBundle | None = None
+
+    def run(self) -> None:
+        """Run all steps; a failure goes into the record. Then remove the site and its engine."""
+        try:
+            self._steps()
+        except GapforgeError as error:
+            self.record.fail(self.step, self._with_local_hint(error))
+        except OSError as error:
+            self.record.fail(self.step, storage_error(error))
+        except KeyboardInterrupt:
+            self.record.fail(
+                self.step, Interrupted(_("interrupted"), hint=process.quoted(self.options.command))
+            )
+        finally:
+            with _signals_blocked():
+                self._clean_up()
+
+    def _steps(self) -> None:
+        name, record = self.preset.name, self.record
+        runner = self._start()
+        if self.options.folders:
+            with self._timed("bundle", _("examining the bundle")):
+                self.bundle = rehearsed_bundle.examine_bundle(self.options.folders, name)
+                record.bundle = self.bundle.description
+                self._warn(*self.bundle.warnings)
+        with self._timed("place", _("creating an empty site: {folder}", folder=self.site.root)):
+            simulated_site.remove_site(self.site)
+            self.created = True
+            bare = self.bundle is not None and self.bundle.contains_gapforge
+            left_out = simulated_site.create_site(self.project, self.site, bare=bare)
+            self._warn(*(_("not copied to the site: {file}", file=file) for file in left_out))
+        if self.bundle is None:
+            self._copy_artifacts(runner)
+        else:
+            self._unpack(runner, self.bundle)
+        with self._timed("verify", _("verifying all files")):
+            runner.run(self.site.root / simulated_site.PROGRAM, "verify", name)
+            record.lock_sha256 = _sha256(self._artifacts_lock(self.site))
+            self._record_preset(presets.load(self.site.preset_file(name)))
+        with self._timed("engine", _("starting an engine without a network")):
+            state = private_daemon.start(self.site, offline=True, on_line=self._write)
+            record.engine = {
+                "version": state.version,
+                "storage_driver": state.storage_driver,
+                "offline": state.offline,
+            }
+            runner.extra["DOCKER_HOST"] = state.host
+        for kind in self.options.types:
+            with self._timed(
+                f"build {kind}", _("building and checking the {kind} image", kind=kind)
+            ):
+                self._build(runner, kind)
+
+    def _start(self) -> SiteRunner:
+        record = self.record
+        with self._timed("start", _("checking the requirements of a rehearsal")):
+            if os.geteuid() != 0:
+                raise EngineError(
+                    _("a rehearsal starts an engine without a network, which needs root"),
+                    hint=f"sudo {process.quoted(self.options.command)}",
+                )
+            private_daemon.require_tools()
+            record.repository = _repository(self.project)
+            lock_files = (
+                self.project.lock_file(self.preset.name),
+                self._artifacts_lock(self.project),
+            )
+            record.lock_sha256 = next(filter(None, map(_sha256, lock_files)), None)
+            python, record.children_without_network = site_python(), can_leave_network()
+            record.python = python.to_json()
+            return SiteRunner(
+                project=self.project.root,
+                site=self.site.root,
+                python=python,
+                preset=self.preset,
+                offline=record.children_without_network,
+                show=self.show,
+                log=self._write,
+            )
+
+    def _copy_artifacts(self, runner: SiteRunner) -> None:
+        name = self.preset.name
+        with self._timed("copy", _("copying the artifacts")), self._progress(_("copy")) as bar:
+            simulated_site.copy_artifacts(self.project, self.site, name, bar.add)
+        signature = self.site.artifacts_of(name) / LOCK_SIGNATURE
+        signatures = [signature] if signature.exists() else []
+        self._choose_signers(runner, signatures, f"./gapforge trust sign {name} --key KEY")
+
+    def _choose_signers(
+        self, runner: SiteRunner, signatures: list[Path], sign_command: str
+    ) -> None:
+        with self._timed("signatures", _("reading the signatures")):
+            self._signers_file.unlink(missing_ok=True)  # of a killed rehearsal
+            file, self.record.signatures = choose_signers(
+                self.project, signatures, self._signers_file, sign_command
+            )
+            if file is not None:
+                runner.extra[VARIABLE] = str(file)
+
+    @property
+    def _signers_file(self) -> Path:
+        # Not inside the site: trusted signers are never carried.
+        return self.site.root.with_name(f"{self.preset.name}.signers")
+
+    def _unpack(self, runner: SiteRunner, bundle: RehearsedBundle) -> None:
+        inventory = self.options.inventory
+        again = pack_command(bundle, inventory)
+        self._choose_signers(runner, find_signatures(self.options.folders), f"{again} --sign KEY")
+        if inventory is not None:
+            with self._timed("stock", _("adding what the site has already")):
+                held = Inventory.read(inventory)
+                objects = rehearsed_bundle.objects_at_site(self.project, bundle, held)
+                self.record.inventory = {
+                    "sha256": held.sha256,
+                    "digest": held.digest,
+                    "objects": len(held),
+                    "bytes": held.total,
+                    "found_here": len(objects),
+                }
+                with self._progress(_("stock")) as bar:
+                    simulated_site.add_objects(self.site, objects, bar.add)
+        program = bundle.receiver or self.site.root / simulated_site.PROGRAM
+        with self._timed("unpack", _("unpacking with {program}", program=program.name)):
+            runner.run(program, "unpack", *map(str, bundle.folders))
+            if not (self.site.root / simulated_site.PROGRAM).is_file():
+                raise BundleError(
+                    _("the bundle was unpacked, but it contains no gapforge that can build"),
+                    hint=again,
+                )
+
+    def _record_preset(self, preset: Preset) -> None:
+        """Record the preset that the site builds: a bundle with gapforge contains its presets."""
+        if preset.sha256 != self.record.preset_sha256:
+            self._warn(
+                _(
+                    "preset {preset} was changed on this machine after the bundle was packed; "
+                    "the bundle's preset is rehearsed",
+                    preset=self.preset.name,
+                )
+            )
+        self.record.preset_sha256, self.record.practice = preset.sha256, preset.practice
+
+    def _build(self, runner: SiteRunner, kind: str) -> None:
+        words = ["--preset", self.preset.name, "--type", kind, "--non-interactive"]
+        if self.options.app_source is not None:
+            words += ["--app-source", str(self._at_site(self.options.app_source))]
+        runner.run(self.site.root / "build.py", *words)
+        report = _read_json(self.site.dist_of(self.preset.name) / kind / "report.json")
+        expected = {
+            "preset": self.preset.name,
+            "preset_sha256": self.record.preset_sha256,
+            "lock_sha256": self.record.lock_sha256,
+            "type": kind,
+        }
+        image, engine = facts_of_report(report, expected)
+        folder = Path(image["application"]["folder"])
+        if self.site.root in (folder, *folder.parents):
+            image["application"]["folder"] = str(folder.relative_to(self.site.root))
+        else:
+            self._warn(
+                _(
+                    "the application source is {folder}, outside of the project: carry it too",
+                    folder=folder,
+                )
+            )
+        self.record.images.append(image)
+        self.record.engine = {**(self.record.engine or {}), **engine}
+
+    def _at_site(self, folder: Path) -> Path:
+        """Return the path of a folder at the site: inside the repository, it is carried with it."""
+        if self.project.root not in (folder, *folder.parents):
+            return folder
+        at_site = self.site.root / folder.relative_to(self.project.root)
+        if folder.exists() and not at_site.exists():
+            self._warn(_("{folder} is not carried with the repository", folder=folder))
+        return at_site
+
+    # -- failures
+
+    def _with_local_hint(self, error: GapforgeError) -> GapforgeError:
+        """Return the error with a next command for this machine, instead of one for the site."""
+        if isinstance(error, SmokeError):
+            keep = () if self.options.keep else ("--keep",)
+            hint = _(
+                "{command}; then: cd {folder}; ./gapforge engine start --offline; {next}",
+                command=process.quoted([*self.options.command, *keep]),
+                folder=self.site.root,
+                next=error.hint,
+            )
+            return SmokeError(error.message, faults=error.faults, hint=hint)
+        if self.bundle is None:
+            return error
+        again = pack_command(self.bundle, self.options.inventory)
+        if self.step == "unpack" and isinstance(error, BundleError):
+            missing = rehearsed_bundle.missing_objects(self.project, self.site, self.bundle)
+            return BundleError(error.message, faults=[*error.faults, *missing], hint=again)
+        if self.step == "verify" and isinstance(error, VerifyError):
+            return VerifyError(error.message, faults=error.faults, hint=again)
+        if self.step == "verify" and isinstance(error, LockError):
+            hint = _("{command}; then: {next}", command=error.hint, next=again)
+            return LockError(error.message, faults=error.faults, hint=hint)
+        return error
+
+    def _clean_up(self) -> None:
+        if not self.created:
+            return
+        try:
+            self._signers_file.unlink(missing_ok=True)
+            if self.options.keep:
+                private_daemon.stop(self.site)
+                self.say(_("the site was kept: {folder}", folder=self.site.root))
+            else:
+                simulated_site.remove_site(self.site)
+        except (GapforgeError, OSError) as error:
+            why = error.message if isinstance(error, GapforgeError) else says(error)
+            self._warn(_("{folder} could not be removed: {why}", folder=self.site.root, why=why))
+
+    # -- helpers
+
+    @contextmanager
+    def _timed(self, step: str, what: str) -> Iterator[None]:
+        self.step = step
+        self.say(_("rehearsal: {step}", step=what))
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.record.seconds[step] = round(time.monotonic() - started, 1)
+
+    def _progress(self, what: str) -> Progress:
+        return Progress(what, quiet=self.options.quiet)
+
+    def _warn(self, *warnings: str) -> None:
+        for warning in warnings:
+            self.record.warnings.append(warning)
+            self.say(_("warning: {warning}", warning=warning))
+
+    def _write(self, line: str) -> None:
+        self.log.write(line + "\n")
+        self.log.flush()
+
+    def _artifacts_lock(self, project: Project) -> Path:
+        return project.artifacts_of(self.preset.name) / LOCK_FILE
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block signals until the block ends: a second Ctrl-C must not leave an engine running."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _repository(project: Project) -> dict[str, Any] | None:
+    """Return the commit of the project folder and whether files differ from it; None without git."""
+    # Under sudo the index must remain the user's.
+    git = ["git", "--no-optional-locks", "-C", str(project.root)]
+    with suppress(ToolError):
+        commit = process.run([*git, "rev-parse", "HEAD"], timeout=60).output.strip()
+        changed = process.run([*git, "status", "--porcelain"], timeout=600).output.strip()
+        return {"commit": commit, "uncommitted_changes": bool(changed)}
+    return None
+
+
+def _sha256(file: Path) -> str | None:
+    return sha256_file(file) if file.is_file() else None
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None

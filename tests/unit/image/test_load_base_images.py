@@ -1,0 +1,152 @@
+"""Base images are loaded under a local name, once, and compared by digest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine_fakes import Fake
+from gapforge.base.errors import EngineError, TargetError, VerifyError
+from gapforge.engine import detect
+from gapforge.engine.protocol import Engine
+from gapforge.image import load_base_images
+from gapforge.model.lock import LockedImage
+from raised import assert_error, values_of
+from tiny_image import make_archive, make_layout
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    return tmp_path / "layout"
+
+
+@pytest.fixture(autouse=True)
+def image(layout: Path) -> LockedImage:
+    return make_layout(layout, programs=())
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    made = Fake(tmp_path / "fake")
+    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
+    return made
+
+
+@pytest.fixture
+def engine(fake: Fake) -> Engine:
+    return detect.choose()
+
+
+def test_layout_must_match_the_lock(engine: Engine, layout: Path, image: LockedImage) -> None:
+    other = "sha256:" + "0" * 64
+    wrong = replace(image, config_digest=other)
+    with pytest.raises(VerifyError) as caught:
+        load_base_images.ensure(engine, layout, wrong, lambda line: None)
+    assert values_of(caught.value.message) == {
+        "layout": layout,
+        "found": image.config_digest,
+        "expected": other,
+    }
+
+
+def test_wrongly_loaded_image_loses_its_name(
+    engine: Engine, fake: Fake, layout: Path, image: LockedImage
+) -> None:
+    fake.set(load_as="sha256:" + "f" * 64)
+    name = load_base_images.base_name(image.config_digest)
+    with pytest.raises(EngineError) as caught:
+        load_base_images.ensure(engine, layout, image, lambda line: None)
+    assert_error(caught.value, EngineError, name=name, found="sha256:" + "f" * 64)
+    assert engine.image_ids(name) == ()
+
+
+def test_moved_name_is_loaded_again(
+    engine: Engine, fake: Fake, layout: Path, image: LockedImage
+) -> None:
+    name = load_base_images.ensure(engine, layout, image, lambda line: None)
+    other = make_layout(layout.parent / "other", note="other", programs=())
+    engine.tag(
+        load_base_images.ensure(engine, layout.parent / "other", other, lambda line: None), name
+    )
+    assert engine.image_ids(name) == (other.config_digest,)
+    assert load_base_images.ensure(engine, layout, image, lambda line: None) == name
+    assert engine.image_ids(name) == (image.config_digest,)
+
+
+class TestOverride:
+    @pytest.fixture(autouse=True)
+    def os_release(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        file = tmp_path / "os-release"
+        file.write_text('PRETTY_NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="22.04"\n')
+        # The fake's containers are processes of this machine.
+        monkeypatch.setattr(load_base_images, "OS_RELEASE", (str(file),))
+
+    def load(self, engine: Engine, base: object) -> tuple[str, str, str, str]:
+        return load_base_images.ensure_override(engine, str(base), lambda line: None)
+
+    @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+    def test_archive_is_loaded(
+        self, engine: Engine, layout: Path, image: LockedImage, tmp_path: Path, mode: str
+    ) -> None:
+        make_archive(layout, tmp_path / "base.tar", mode=mode)
+        name, digest, os_id, version = self.load(engine, tmp_path / "base.tar")
+        assert (digest, os_id, version) == (image.config_digest, "ubuntu", "22.04")
+        assert engine.image_ids(name) == (digest,)
+        assert engine.image_ids("debian:12") == ()
+
+    def test_archive_in_containerd_store(
+        self, engine: Engine, fake: Fake, layout: Path, tmp_path: Path
+    ) -> None:
+        fake.set(store="containerd")
+        make_archive(layout, tmp_path / "base.tar")
+        assert self.load(engine, tmp_path / "base.tar") == self.load(engine, tmp_path / "base.tar")
+
+    def test_layout_is_loaded(self, engine: Engine, layout: Path, image: LockedImage) -> None:
+        assert self.load(engine, layout)[1] == image.config_digest
+
+    def test_present_image_gets_local_name(
+        self, engine: Engine, layout: Path, image: LockedImage
+    ) -> None:
+        engine.tag(
+            load_base_images.ensure(engine, layout, image, lambda line: None), "ubuntu:22.04"
+        )
+        assert self.load(engine, "ubuntu:22.04")[:2] == (
+            load_base_images.base_name(image.config_digest),
+            image.config_digest,
+        )
+
+    @pytest.mark.parametrize("base", ["ubuntu:none", "./none.tar", "none.tar.gz", "/none"])
+    def test_missing_image_is_not_pulled(self, engine: Engine, fake: Fake, base: str) -> None:
+        with pytest.raises(EngineError) as caught:
+            self.load(engine, base)
+        assert_error(caught.value, EngineError, base=base)
+        assert not [argv for argv in fake.argvs() if "pull" in argv]
+
+    def test_folder_must_be_a_layout(self, engine: Engine, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        with pytest.raises(EngineError) as caught:
+            self.load(engine, tmp_path / "d")
+        assert_error(caught.value, EngineError, base=str(tmp_path / "d"))
+
+    def test_image_must_name_its_os(
+        self, engine: Engine, layout: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(load_base_images, "OS_RELEASE", ("/nonexistent",))
+        with pytest.raises(TargetError) as caught:
+            self.load(engine, layout)
+        assert_error(caught.value, TargetError, os_release="/nonexistent")
+
+    def test_load_is_reported_in_korean(
+        self, engine: Engine, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GAPFORGE_LANG", "ko")
+        lines: list[str] = []
+        make_archive(layout, tmp_path / "base.tar")
+        name, *_rest = load_base_images.ensure_override(
+            engine, str(tmp_path / "base.tar"), lines.append
+        )
+        assert lines[0].startswith("베이스 이미지 base.tar 적재: ")
+        assert lines[-1].startswith("베이스 이미지 base.tar 적재 완료(")
+        assert lines[-1].endswith(f", 엔진에서의 이름: {name}")
