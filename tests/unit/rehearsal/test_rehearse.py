@@ -347,6 +347,7 @@ def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.Monkey
 
 
 def test_an_application_in_the_repository_is_taken_from_the_place(office: Office) -> None:
+    (office.root / MANIFEST).unlink()  # a copy of the folder, not an installed repository
     (office.root / "my-app").mkdir()
     (office.root / "my-app/CMakeLists.txt").write_text("")
     assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
