@@ -34,7 +34,7 @@ from gapforge.bundle.volume_format import (
     volume_name,
 )
 from gapforge.bundle.volume_plan import Plan, make_plan
-from gapforge.trust.accepted_indexes import MOMENT
+from gapforge.trust.rollback_protection import TIME
 
 # The fields of the first row of the hash tree, and the lists whose rows follow it.
 _FIELDS = ("format", "bundle", "volume_size", "repairs", "tool", "made")
@@ -144,5 +144,5 @@ def read_index(path: Path) -> BundleIndex:
             )
         sha256 = parse_text(row[2], SHA256_HEX, N_("SHA-256 of a volume"))
         volumes.append(VolumeEntry(number, row[1], sha256))
-    made = parse_optional_text(raw["made"], MOMENT, N_("time of signing"))
+    made = parse_optional_text(raw["made"], TIME, N_("time of signing"))
     return BundleIndex(plan, tuple(volumes), made)

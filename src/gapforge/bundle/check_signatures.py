@@ -28,8 +28,8 @@ from gapforge.bundle.volume_format import (
     describe_read_error,
 )
 from gapforge.model.names import PRESET_NAME
-from gapforge.trust import accepted_indexes, ssh_signatures
-from gapforge.trust.accepted_indexes import Accepted, Record
+from gapforge.trust import rollback_protection, ssh_signatures
+from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
@@ -57,7 +57,7 @@ class SignatureCheck:
     _lock_signatures: dict[str, list[Path]] = field(default_factory=dict)
     _recalled: set[str] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)
-    _record: Record = field(default_factory=Record)
+    _accepted: AcceptedStates = field(default_factory=AcceptedStates)
     _allow_older: bool = False
 
     # -- while media are scanned
@@ -73,7 +73,7 @@ class SignatureCheck:
         signature_file = path.with_name(path.name + SUFFIX)
         try:
             signature = ssh_signatures.read_signature(signature_file)
-            signer = self.signers.judge(signature, index.render(), BUNDLE)
+            signer = self.signers.verify(signature, index.render(), BUNDLE)
             if not index.made:
                 raise Untrusted(_("the index does not say when it was signed"))
         except BadSignature as error:
@@ -159,7 +159,7 @@ class SignatureCheck:
         # If all volumes of the bundle are damaged, its presets may still be here.
         self._used |= {bundle} & self.indexes.keys()
         try:
-            self._record = accepted_indexes.read(self.project)
+            self._accepted = rollback_protection.read(self.project)
         except TrustError:
             if not allow_older:
                 raise
@@ -175,7 +175,7 @@ class SignatureCheck:
         for name in sorted(self._used & self._signed.keys()):
             self._keep(name)
 
-    def _newer(self, index: BundleIndex) -> list[tuple[str, Accepted]]:
+    def _newer(self, index: BundleIndex) -> list[tuple[str, AcceptedState]]:
         """Return what was accepted here and is newer than the contents of an index."""
         plan = index.plan
         contents = [
@@ -187,10 +187,10 @@ class SignatureCheck:
         return [
             (label, accepted)
             for label, name, sha256 in contents
-            if (accepted := self._record.newer_than(name, index.made, sha256)) is not None
+            if (accepted := self._accepted.newer_state(name, index.made, sha256)) is not None
         ]
 
-    def _too_old(self, newer: Sequence[tuple[str, str, str, Accepted]]) -> TrustError:
+    def _too_old(self, newer: Sequence[tuple[str, str, str, AcceptedState]]) -> TrustError:
         latest = max(accepted.made for _label, _bundle, _made, accepted in newer)
         hint = _(
             "request the newest bundle; to go back intentionally, run the same command with "
@@ -238,7 +238,7 @@ class SignatureCheck:
             try:
                 signature = ssh_signatures.read_signature(path)
                 if self.signers:
-                    self.signers.judge(signature, text, LOCK)
+                    self.signers.verify(signature, text, LOCK)
                 elif not _is_valid(signature, text):
                     continue
             except (BadSignature, Untrusted) as error:
@@ -266,10 +266,10 @@ class SignatureCheck:
 
     def _write_record(self, name: str, made: str, bundle: str, sha256: str) -> None:
         if self.signers and made:
-            record = self._record.accept(name, made, bundle, sha256, older=self._allow_older)
-            if record != self._record:
+            record = self._accepted.accept(name, made, bundle, sha256, older=self._allow_older)
+            if record != self._accepted:
                 record.write(self.project)
-                self._record = record
+                self._accepted = record
 
     def forget_superseded(self) -> None:
         """Remove kept indexes of bundles that would now be rejected as older."""
@@ -280,7 +280,7 @@ class SignatureCheck:
                 continue
             presets = index.plan.presets
             superseded = bool(presets) and all(
-                self._record.newer_than(each.preset, index.made, each.lock) for each in presets
+                self._accepted.newer_state(each.preset, index.made, each.lock) for each in presets
             )
             if superseded and index.plan.bundle not in self._used:
                 locks = [lock_signature_name(path.stem, each.preset) for each in presets]

@@ -126,7 +126,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
-    untracked_files = untracked_files(project) if args.with_tool else []
+    untracked = untracked_files(project) if args.with_tool else []
     plan = make_plan(contents.parts, contents.presets, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.presets) + 1 if key is not None else 0
@@ -138,9 +138,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
-            _show_untracked(untracked_files)
+            _show_untracked(untracked)
     else:
-        with ssh_agent.held(key) as ready:
+        with ssh_agent.unlocked(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         document = {
             **_document(plan, packed.folders, speed),
@@ -153,11 +153,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
         }
         if not args.json:
             _show(plan, packed.folders, 0)
-            _show_untracked(untracked_files)
+            _show_untracked(untracked)
             _show_next_steps(packed, pages)
     if args.json:
         if document["tool"] is not None:
-            document["tool"]["untracked"] = untracked_files
+            document["tool"]["untracked"] = untracked
         print_json({"ok": True, **document})
     return 0
 
@@ -187,7 +187,7 @@ def _write(
     """Write the volumes and their custody page, signed if there is a key. Return the pages too."""
     signer = None
     if key is not None:
-        if key.public.touched:
+        if key.public.needs_touch:
             say(_("touch the security key when it blinks"))
         signer = BundleSigner(
             key, [args.repair.absolute().parent] if args.repair is not None else []
@@ -293,8 +293,8 @@ def _show_untracked(names: Sequence[str]) -> None:
         listed = ", ".join(names[:SHOWN]) + more
         print(
             ngettext(
-                "{count} untracked_files file is packed too: {files}",
-                "{count} untracked_files files are packed too: {files}",
+                "{count} untracked file is packed too: {files}",
+                "{count} untracked files are packed too: {files}",
                 len(names),
                 files=listed,
             )
