@@ -17,7 +17,7 @@ from gapforge.base.progress import Progress
 from gapforge.model.debian_control import join_stanzas, stanza_for
 from gapforge.store.store import Store
 from gapforge.sync import oci_layout
-from gapforge.sync.apt import DebFile, SourceFile
+from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network
 

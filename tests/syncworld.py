@@ -26,11 +26,12 @@ from gapforge.base.project import Project  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
+from gapforge.sync import apt_resolver, base_images, registry_images, run  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
-from gapforge.sync.apt import DebFile, SourceFile  # noqa: E402
+from gapforge.sync.apt_resolver import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
-from gapforge.sync.options import Options  # noqa: E402
 from gapforge.sync.python_packages import Sdist, Wheel  # noqa: E402
+from gapforge.sync.run import Options  # noqa: E402
 
 NAME = "world"
 
@@ -153,7 +154,15 @@ class FakeResolver(_Asks):
     def _wheel(self, facts: dict[str, Any], name: str, version: str) -> Wheel:
         file = f"{name}-{version}-py3-none-any.whl"
         url, sha256, size = self.file(facts, file)
-        return Wheel(name, version, file, url, sha256, size, "default")
+        return Wheel(
+            name=name,
+            version=version,
+            file=file,
+            url=url,
+            sha256=sha256,
+            size=size,
+            index="default",
+        )
 
     def wheels(self, preset: Preset) -> list[Wheel]:
         self.network.require("wheels")
@@ -173,7 +182,7 @@ class FakeResolver(_Asks):
         facts = self.facts("sdist")
         self.answers(facts, "default", DEFAULT_INDEX)
         url, sha256, size = self.file(facts, "opencv.tar.gz")
-        return Sdist("opencv.tar.gz", "4.9", url, sha256, size)
+        return Sdist(file="opencv.tar.gz", version="4.9", url=url, sha256=sha256, size=size)
 
     def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
         self.network.require("locate")
@@ -181,7 +190,7 @@ class FakeResolver(_Asks):
         return {e.path: f"{_Asks.url}/f/{e.file}" for e in entries}
 
 
-class FakeAptRoot(_Asks):
+class FakeAptResolver(_Asks):
     def __init__(
         self,
         layout: Path,
@@ -190,13 +199,13 @@ class FakeAptRoot(_Asks):
         network: Network,
         local_repo: Path | None = None,
     ) -> None:
-        assert (layout / "index.json").is_file(), "AptRoot needs the base image"
+        assert (layout / "index.json").is_file(), "AptResolver needs the base image"
         self.network = network
         self.local_repo = local_repo
         if local_repo is not None:
             assert local_repo.suffix == ".deb" and local_repo.is_file()
 
-    def __enter__(self) -> FakeAptRoot:
+    def __enter__(self) -> FakeAptResolver:
         self.network.require("apt")
         _Asks.calls.append("apt")
         return self
@@ -217,17 +226,35 @@ class FakeAptRoot(_Asks):
             version = facts["debs"][package]
             file = f"{package}_{version}_amd64.deb"
             url, sha256, size = self.file(facts, file)
-            found.append(DebFile(package, version, "amd64", file, size, sha256, "apt:base", url))
+            found.append(
+                DebFile(
+                    package=package,
+                    version=version,
+                    architecture="amd64",
+                    file=file,
+                    size=size,
+                    sha256=sha256,
+                    origin="apt:base",
+                    uri=url,
+                )
+            )
         return found
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")
         return SourceFile(
-            name, "ffmpeg_5.1.9.orig.tar.xz", "5.1.9", "5.1.9-0", size, sha256, "apt:base", url
+            package=name,
+            file="ffmpeg_5.1.9.orig.tar.xz",
+            version="5.1.9",
+            package_version="5.1.9-0",
+            size=size,
+            sha256=sha256,
+            origin="apt:base",
+            uri=url,
         )
 
 
-def fake_fetch_base(
+def fake_fetch(
     base: BaseImage,
     project: Project,
     epoch: int,
@@ -249,7 +276,9 @@ def fake_fetch_base(
     return fake_describe(destination, base.label)
 
 
-def fake_look(base: BaseImage, network: Network) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
+def fake_look_up(
+    base: BaseImage, network: Network
+) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
     facts = _Asks().facts(f"manifest {base.label}")
     _Asks().answers(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
@@ -297,12 +326,12 @@ def install(url: str, put: Any = setattr) -> list[str]:
     """Put the stand-ins in place with ``put(object, name, value)``; returns the log of what they are asked."""
     _Asks.url = url
     _Asks.calls = []
-    put(syncing, "Resolver", FakeResolver)
-    put(syncing.apt, "AptRoot", FakeAptRoot)
-    put(syncing.apt, "write_index", fake_write_index)
-    put(syncing.fetch_base_images, "fetch_base", fake_fetch_base)
-    put(syncing.fetch_base_images, "look", fake_look)
-    put(syncing.fetch_base_images, "describe", fake_describe)
+    put(run, "Resolver", FakeResolver)
+    put(apt_resolver, "AptResolver", FakeAptResolver)
+    put(apt_resolver, "write_index", fake_write_index)
+    put(base_images, "fetch", fake_fetch)
+    put(base_images, "describe", fake_describe)
+    put(registry_images, "look_up", fake_look_up)
     return _Asks.calls
 
 

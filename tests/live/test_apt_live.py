@@ -17,9 +17,8 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model import preset as presets
 from gapforge.model.preset import AptSource
-from gapforge.sync import apt_errors, oci_layout
-from gapforge.sync.apt import AptRoot, DebFile, write_index
-from gapforge.sync.fetch_base_images import fetch_base
+from gapforge.sync import apt_errors, base_images, oci_layout
+from gapforge.sync.apt_resolver import AptResolver, DebFile, write_index
 from gapforge.sync.network import Network
 from packages import fetch, make_base, make_deb, make_key, signed_repository
 from servers import Site, file_server
@@ -45,7 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("mmdebstrap is not installed")
     folder = tmp_path_factory.mktemp("base")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
-    fetch_base(
+    base_images.fetch(
         preset.builder, Project(folder, folder), preset.epoch, folder / "layout", Network(), QUIET
     )
     return folder / "layout"
@@ -58,7 +57,7 @@ def synced(
     """The practice preset's .debs in a flat repository, and both closures."""
     folder = tmp_path_factory.mktemp("debs")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
-    with AptRoot(base, (), folder / "work", Network()) as root:
+    with AptResolver(base, (), folder / "work", Network()) as root:
         builder, runtime = root.closure(preset.apt_builder), root.closure(preset.apt_runtime)
         fetch(list({d.file: d for d in builder + runtime}.values()), folder / "repo", Network())
     assert not list((folder / "work").iterdir())
@@ -135,7 +134,7 @@ def test_apt_refuses_a_flipped_bit(
 
 @pytest.mark.timeout(300)
 def test_ffmpeg_s_upstream_tarball(base: Path, tmp_path: Path) -> None:
-    with AptRoot(base, (), tmp_path / "work", Network()) as root:
+    with AptResolver(base, (), tmp_path / "work", Network()) as root:
         found = root.source_tarball("ffmpeg")
         fetch([found], tmp_path, Network())
         with pytest.raises(ResolveError, match="no source package"):
@@ -195,7 +194,7 @@ class Fixture:
         )
 
     def closure(self, *packages: str, key: bytes | None = None) -> list[DebFile]:
-        with AptRoot(self.base(), (self.cuda(key),), self.folder / "work", NETWORK) as root:
+        with AptResolver(self.base(), (self.cuda(key),), self.folder / "work", NETWORK) as root:
             debs = root.closure(packages)
             fetch(debs, self.folder / "got", NETWORK)
         return debs

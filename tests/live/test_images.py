@@ -25,8 +25,9 @@ from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, oci_layout
-from gapforge.sync.fetch_base_images import fetch_base, look
+from gapforge.sync.base_images import fetch
 from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.registry_images import look_up
 from tiny_image import make_layout
 
 QUIET = Progress("test", quiet=True)
@@ -64,8 +65,8 @@ def test_two_runs_are_byte_identical_and_hold_nothing_of_this_machine(
     tmp_path: Path, here: Project
 ) -> None:
     base = BaseImage(suite="bookworm", include=("ca-certificates",))
-    first = fetch_base(base, here, EPOCH, tmp_path / "1", Network(), QUIET)
-    second = fetch_base(base, here, EPOCH, tmp_path / "2", Network(), QUIET)
+    first = fetch(base, here, EPOCH, tmp_path / "1", Network(), QUIET)
+    second = fetch(base, here, EPOCH, tmp_path / "2", Network(), QUIET)
     assert first == second
     assert same_trees(tmp_path / "1", tmp_path / "2")
     assert (first.os_id, first.os_version) == ("debian", "12")
@@ -94,7 +95,7 @@ def test_a_mirror_is_asked_instead_but_not_written_into_the_image(
 ) -> None:
     network = Network(apt_mirrors=(("http://", "http://127.0.0.1:9/"),), retries=0)
     with pytest.raises(FetchError) as caught:
-        fetch_base(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "1", network, QUIET)
+        fetch(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "1", network, QUIET)
     assert "127.0.0.1:9" in caught.value.render()
 
 
@@ -115,7 +116,7 @@ def test_what_does_not_exist_is_named(
     tmp_path: Path, here: Project, base: BaseImage, kind: type[GapforgeError], said: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        fetch_base(base, here, EPOCH, tmp_path / "1", Network(retries=0), QUIET)
+        fetch(base, here, EPOCH, tmp_path / "1", Network(retries=0), QUIET)
     assert said in caught.value.render()
     assert not list((tmp_path / "1").rglob("*.tar"))
 
@@ -203,7 +204,7 @@ def serve_registry(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
 
 def assert_looks_like(base: BaseImage, fetched: LockedImage, folder: Path) -> None:
     """What a look at the manifest says is what fetching it made, but for what only the layers tell."""
-    image, files = look(base, Network())
+    image, files = look_up(base, Network())
     assert image == replace(fetched, os_id="", os_version="", cuda=image.cuda, cudnn=image.cudnn)
     made = {
         p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
@@ -221,13 +222,13 @@ def test_a_registry_image_keeps_its_digests(
     registry.push(tmp_path / "made", f"one/base:{schema2}".lower())
     name = f"{registry.address}/one/base:{schema2}".lower()
     progress = Progress("test", quiet=True)
-    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), progress)
+    got = fetch(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), progress)
     assert progress.done >= oci_layout.read_layout(tmp_path / "out").size
     assert (got.manifest_digest, got.config_digest) == (made.manifest_digest, made.config_digest)
     assert got.reference == f"{name}@{made.manifest_digest}"
     assert (got.os_id, got.os_version) == ("debian", "12")
     assert_looks_like(BaseImage(image=name), got, tmp_path / "out")
-    again = fetch_base(
+    again = fetch(
         BaseImage(image=name, digest=made.manifest_digest),
         here,
         EPOCH,
@@ -276,20 +277,20 @@ def test_of_several_platforms_amd64_is_taken_and_the_index_is_pinned(
     registry.put_manifest("multi/base", "arm", index(arm), oci_layout.INDEX_TYPES[0])
     name = f"{registry.address}/multi/base:both"
     top = "sha256:" + hashlib.sha256(both).hexdigest()
-    got = fetch_base(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
+    got = fetch(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
     assert got.manifest_digest == made.manifest_digest
     assert got.reference == f"{name}@{top}"
     assert_looks_like(BaseImage(image=name), got, tmp_path / "out")
     for pin in (top, made.manifest_digest):
         folder = tmp_path / pin[7:15]
         assert (
-            fetch_base(
+            fetch(
                 BaseImage(image=name, digest=pin), here, EPOCH, folder, Network(), QUIET
             ).manifest_digest
             == made.manifest_digest
         )
     with pytest.raises(TargetError, match="no linux/amd64"):
-        fetch_base(
+        fetch(
             BaseImage(image=f"{registry.address}/multi/base:arm"),
             here,
             EPOCH,
@@ -316,18 +317,16 @@ def test_an_absent_image_a_wrong_pin_and_a_silent_registry(
         ]
     ):
         with pytest.raises(FetchError) as caught:
-            fetch_base(base, here, EPOCH, tmp_path / str(number), network, QUIET)
+            fetch(base, here, EPOCH, tmp_path / str(number), network, QUIET)
         assert hint in caught.value.hint
         with pytest.raises(FetchError) as looked:
-            look(base, network)
+            look_up(base, network)
         assert isinstance(looked.value, NoAnswerError) == (base.image == "127.0.0.1:9/x:1")
         if isinstance(looked.value, NoAnswerError):
             reason = Reason(code=NO_ANSWER, server="registry:127.0.0.1:9")
             assert looked.value.reason == reason
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
-        fetch_base(
-            BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET
-        )
+        fetch(BaseImage(image="x:1"), here, EPOCH, tmp_path / "off", Network(offline=True), QUIET)
 
 
 def test_a_mirror_serves_an_image_under_its_own_name(
@@ -336,9 +335,7 @@ def test_a_mirror_serves_an_image_under_its_own_name(
     made = make_layout(tmp_path / "made", note="mirror")
     registry.push(tmp_path / "made", "nvidia/cuda:1")
     network = Network(registry_mirrors=(("docker.io", registry.address),))
-    got = fetch_base(
-        BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET
-    )
+    got = fetch(BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET)
     assert got.reference == f"nvidia/cuda:1@{made.manifest_digest}"
 
 
@@ -355,7 +352,7 @@ def test_an_interrupted_copy_is_taken_up_and_its_damage_is_not_believed(
     damaged = bytearray(layer.path(tmp_path / "made").read_bytes())
     damaged[99] ^= 1
     (blobs / layer.digest[7:]).write_bytes(damaged)
-    got = fetch_base(
+    got = fetch(
         BaseImage(image=f"{registry.address}/resume/base:1"),
         here,
         EPOCH,
@@ -381,7 +378,7 @@ def test_a_registry_that_serves_damaged_bytes_is_caught(
     data[len(data) // 2] ^= 1
     stored.write_bytes(data)
     with pytest.raises(FetchError):
-        fetch_base(
+        fetch(
             BaseImage(image=f"{registry.address}/damage/base:1"),
             here,
             EPOCH,
@@ -405,7 +402,7 @@ def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project
         capture_output=True,
     )
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    got = fetch_base(
+    got = fetch(
         BaseImage(archive="base.tar", archive_sha256=sha256),
         here,
         EPOCH,
@@ -417,9 +414,7 @@ def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project
     assert (got.os_id, got.os_version) == ("debian", "12")
     packed = tmp_path / "base.tar.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
-    again = fetch_base(
-        BaseImage(archive=str(packed)), here, EPOCH, tmp_path / "2", Network(), QUIET
-    )
+    again = fetch(BaseImage(archive=str(packed)), here, EPOCH, tmp_path / "2", Network(), QUIET)
     assert (again.manifest_digest, again.config_digest) == (got.manifest_digest, got.config_digest)
     # skopeo can read what we wrote, and sees the same image
     said = subprocess.run(
@@ -428,7 +423,7 @@ def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project
     assert "sha256:" + hashlib.sha256(said).hexdigest() == got.manifest_digest
     assert made.config_digest
     with pytest.raises(FetchError) as caught:
-        fetch_base(
+        fetch(
             BaseImage(archive="base.tar", archive_sha256="0" * 64),
             here,
             EPOCH,
@@ -438,14 +433,14 @@ def test_an_archive_is_found_checked_and_converted(tmp_path: Path, here: Project
         )
     assert sha256 in caught.value.render()
     with pytest.raises(FetchError, match="is not there"):
-        fetch_base(BaseImage(archive="absent.tar"), here, EPOCH, tmp_path / "4", Network(), QUIET)
+        fetch(BaseImage(archive="absent.tar"), here, EPOCH, tmp_path / "4", Network(), QUIET)
     with pytest.raises(GapforgeError, match="unsafe path"):
-        fetch_base(BaseImage(archive="../base.tar"), here, EPOCH, tmp_path / "5", Network(), QUIET)
+        fetch(BaseImage(archive="../base.tar"), here, EPOCH, tmp_path / "5", Network(), QUIET)
 
 
 def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path, here: Project) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(GapforgeError, match="not empty"):
-        fetch_base(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "out", Network(), QUIET)
+        fetch(BaseImage(suite="bookworm"), here, EPOCH, tmp_path / "out", Network(), QUIET)
     assert os.listdir(tmp_path / "out") == ["mine"]

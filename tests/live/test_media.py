@@ -199,10 +199,7 @@ def test_a_site_on_exfat(tmp_path: Path) -> None:
         gapforge(site.root, "gc", "--yes")
         said = gapforge(site.root, "unpack", *volumes[2:])
         count = len(tree(site.artifacts_of(PRESET)))
-        assert re.search(
-            rf"note: hard links cannot be made here .*, so {count} files \(18\.0 MB\) are copies",
-            said,
-        ), said
+        assert re.search(rf"note: .*, so {count} files \(18\.0 MB\) are copies", said), said
         assert f"so {count} files" in gapforge(site.root, "unpack", tmp_path / "out")
         gapforge(site.root, "verify", PRESET)
         assert "there is nothing to delete" in gapforge(site.root, "gc", "--yes")

@@ -170,6 +170,7 @@ class ToolError(GapforgeError):
     """A program that this step needs is not installed or does not work."""
 
     exit_code, cause = 17, "tool"
+    output = ""  # the last lines that the program printed
 
 
 class TargetError(GapforgeError):

@@ -281,7 +281,10 @@ def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:
     last = "\n".join((result.errors or result.output).strip().splitlines()[-12:])
     command = hide(quoted(result.argv), redact)
     message = _("exit code {code} from: {command}", code=result.code, command=command)
-    return ToolError(f"{message}\n{hide(last, redact)}".rstrip())
+    output = hide(last, redact)
+    error = ToolError(f"{message}\n{output}".rstrip())
+    error.output = output
+    return error
 
 
 @contextmanager

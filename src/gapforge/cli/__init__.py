@@ -1,1 +1,1 @@
-"""The command line: one module a verb. Only this package prints results and decides exit codes."""
+"""The command line: one module per verb. Only this package prints results and sets exit codes."""

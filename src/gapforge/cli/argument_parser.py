@@ -1,9 +1,8 @@
-"""The command line's parser: argparse, whose words come in the reader's language and whose errors are ours."""
+"""Parse command lines with argparse, in the reader's language and with the errors of gapforge."""
 
 from __future__ import annotations
 
 import argparse
-import gettext
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,13 +10,12 @@ from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.text import width, wrap
 
-# What argparse says of command lines and in its help, as Python 3.10 and newer look it up. What is not here (it speaks
-# of mistakes in a program) stays English.
-_WORDS = (
+# The texts of argparse in Python 3.10 to 3.14 that a user can meet, for the catalogue.
+_TEXTS = (
     N_("positional arguments"),
     N_("options"),
     N_("show this help message and exit"),
-    {"en": "argument %(argument_name)s: %(message)s", "ko": "%(argument_name)s: %(message)s"},
+    N_("argument %(argument_name)s: %(message)s"),
     N_("the following arguments are required: %s"),
     N_("one of the arguments %s is required"),
     N_("not allowed with argument %s"),
@@ -33,22 +31,16 @@ _WORDS = (
     N_("unknown parser %(parser_name)r (choices: %(choices)s)"),
     N_("ambiguous option: %(option)s could match %(matches)s"),
 )
-
-
-def _one(message: str) -> str:
-    return _(message) if language() == "ko" else gettext.gettext(message)
-
-
-def _of_some(one: str, more: str, count: int) -> str:
-    return _(one) if language() == "ko" else gettext.ngettext(one, more, count)
-
-
-# argparse asks gettext, which knows only catalogs in files of their own; a program in one archive has none.
-vars(argparse).update(_=_one, ngettext=_of_some)
+# argparse looks every text up with two functions of gettext that it imported under these names.
+# Binding a text domain instead would not do: gettext reads catalogues from files only, which the
+# receiver program is not, and ignores GAPFORGE_LANG. Overriding methods would not do either: the
+# texts are made in many private functions, which differ from Python to Python.
+argparse._ = _  # type: ignore[attr-defined]
+argparse.ngettext = lambda one, many, count: _(one if count == 1 else many)  # type: ignore[attr-defined]
 
 
 class Formatter(argparse.HelpFormatter):
-    """Help laid out by terminal columns, of which Hangul takes two; argparse counts characters."""
+    """Lays out help by terminal columns, of which Hangul takes two. argparse counts characters."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return wrap(text, width)
@@ -64,19 +56,20 @@ class Formatter(argparse.HelpFormatter):
         prefix: str | None,
     ) -> str:
         shown = _("usage: ") if prefix is None else prefix
-        room = "\0" * width(shown)  # of as many characters as the prefix has columns
-        return super()._format_usage(usage, actions, groups, room).replace(room, shown, 1)
+        stand_in = "\0" * width(shown)  # has as many characters as the prefix has columns
+        text = super()._format_usage(usage, actions, groups, stand_in)
+        return text.replace(stand_in, shown, 1)
 
 
-class Unfilled(Formatter, argparse.RawDescriptionHelpFormatter):
-    """The same, but a description and epilog stay as they are."""
+class RawFormatter(Formatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of description and epilog."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours: one message, the next command, exit code 2."""
+    """Raises UsageError with the command that shows help, instead of printing and exiting."""
 
     def __init__(
         self, *, formatter_class: type[argparse.HelpFormatter] = Formatter, **others: Any
@@ -84,6 +77,34 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=formatter_class, **others)
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise UsageError."""
         if language() == "ko":
-            message = message.removeprefix("argument ")  # Python 3.10 does not look that word up
+            message = message.removeprefix("argument ")  # Python 3.10 does not translate it
         raise UsageError(message, hint=f"./{self.prog} --help")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--json``."""
+    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--jobs``. ``check_jobs`` checks its value."""
+    help_text = _("number of files to read in parallel (default: one per core)")
+    parser.add_argument("--jobs", type=int, metavar="N", help=help_text)
+
+
+def check_jobs(args: argparse.Namespace) -> None:
+    """Raise UsageError if ``--jobs`` is less than 1."""
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(
+            _("--jobs {jobs} is not allowed", jobs=args.jobs), hint=_("a whole number from 1")
+        )
+
+
+def refuse_presets_with_all(args: argparse.Namespace) -> None:
+    """Raise UsageError if both presets and ``--all`` are given."""
+    if args.all and args.presets:
+        raise UsageError(
+            _("--all and preset names exclude each other"), hint=f"./gapforge {args.verb} --all"
+        )

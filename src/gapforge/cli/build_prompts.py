@@ -1,6 +1,6 @@
-"""The six questions of the build driver at a terminal: numbered choices, a default, back, quit, nothing half-done.
+"""Ask the six questions of the build driver at a terminal.
 
-What may be chosen and what the choices make is in ``gapforge.wizard``; here is only the conversation.
+The options and the preset that is made of the answers are in ``gapforge.wizard``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
-from gapforge.base.errors import Interrupted, LockError, PresetError
+from gapforge.base.errors import Interrupted, PresetError
 from gapforge.base.i18n import _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -36,9 +36,7 @@ from gapforge.wizard.choices import (
     torch_menu,
     type_menu,
 )
-from gapforge.wizard.compose_preset import apply_overrides, complete, preset_for, warnings_of
-
-__all__ = ["Choices", "apply_overrides", "ask", "preset_for"]
+from gapforge.wizard.compose_preset import complete, warnings_of
 
 MANUAL = "manual"
 STEPS = ("preset", "base", "python", "torch", "tensorrt", "type")
@@ -46,12 +44,12 @@ _REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 
 
 class _Back(Exception):
-    """The user wants the question before."""
+    """The user wants the previous question."""
 
 
-@dataclass
-class _Talk:
-    """One conversation: where it reads and writes, and what it has found out."""
+@dataclass(kw_only=True)
+class _Dialog:
+    """The streams, the facts and the answers of one series of questions."""
 
     project: Project
     stdin: TextIO
@@ -69,20 +67,20 @@ class _Talk:
 
 
 def ask(project: Project, given: Choices, *, stdin: TextIO, stdout: TextIO) -> Choices:
-    """Ask what ``given`` leaves open and return the answers: a preset's name, the type, and the overrides given.
+    """Ask the questions that ``given`` does not answer, and return the choices.
 
-    In manual mode the answers become a preset file, which the result names; the other answers are then None.
-    Raises Interrupted when the user quits or the input ends; nothing is written then.
+    In manual mode the answers become a preset file, and the result has only its name and the type.
+    Raises Interrupted when the user quits or the input ends. Nothing is written then.
     """
-    talk = _open(project, stdin, stdout)
+    dialog = _open(project, stdin, stdout)
     try:
-        return _converse(talk, given)
+        return _ask_all(dialog, given)
     except (KeyboardInterrupt, EOFError):
-        talk.say()
+        dialog.say()
         raise Interrupted(_("stopped; nothing was changed"), hint="python3 build.py") from None
 
 
-def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
+def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Dialog:
     known: dict[str, Preset] = {}
     broken: list[str] = []
     for name in presets.names(project.presets):
@@ -91,83 +89,80 @@ def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Talk:
         except PresetError:
             broken.append(name)
     ready = {name: readiness_of(project, preset) for name, preset in known.items()}
-    return _Talk(
-        project,
-        stdin,
-        stdout,
-        catalogs.load(project.catalog),
-        known,
-        broken,
-        ready,
-        known_sizes.read_known_sizes(project),
+    return _Dialog(
+        project=project,
+        stdin=stdin,
+        stdout=stdout,
+        catalog=catalogs.load(project.catalog),
+        presets=known,
+        broken=broken,
+        ready=ready,
+        holdings=known_sizes.read_known_sizes(project),
     )
 
 
-def _converse(talk: _Talk, given: Choices) -> Choices:
-    talk.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
-    said = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
-    if find_base(said.get("base", PLAIN_BASE), talk.catalog) is None:
-        del said[
-            "base"
-        ]  # an image of the site's own: it replaces the preset's at build time, and says no CUDA
-    talk.answers.update(said)
+def _ask_all(dialog: _Dialog, given: Choices) -> Choices:
+    dialog.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
+    fixed = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
+    if find_base(fixed.get("base", PLAIN_BASE), dialog.catalog) is None:
+        # An image of the site replaces the base image at build time. Its CUDA version is unknown.
+        del fixed["base"]
+    dialog.answers.update(fixed)
     index = 0
     history: list[int] = []  # the questions that were asked, for going back
     while index < len(STEPS):
         step = STEPS[index]
-        from_preset = talk.answers.get("preset", MANUAL) != MANUAL
-        if step in said or (from_preset and step in STEPS[1:5]):
+        from_preset = dialog.answers.get("preset", MANUAL) != MANUAL
+        if step in fixed or (from_preset and step in STEPS[1:5]):
             index += 1
             continue
         try:
-            talk.answers[step] = _question(talk, step, index + 1, bool(history))
+            dialog.answers[step] = _question(dialog, step, index + 1, bool(history))
         except _Back:
             index = history.pop()
             for later in STEPS[index:]:
-                if later not in said:
-                    talk.answers.pop(later, None)
+                if later not in fixed:
+                    dialog.answers.pop(later, None)
             continue
         history.append(index)
         index += 1
-        if step == "preset" and talk.answers["preset"] != MANUAL:
-            _show_preset(talk, talk.presets[talk.answers["preset"]])
-    kind = talk.answers["type"]
-    if talk.answers["preset"] != MANUAL:
-        return replace(given, preset=talk.answers["preset"], type=kind)
-    return _finish_manual(talk, kind)
+        if step == "preset" and dialog.answers["preset"] != MANUAL:
+            _show_preset(dialog, dialog.presets[dialog.answers["preset"]])
+    kind = dialog.answers["type"]
+    if dialog.answers["preset"] != MANUAL:
+        return replace(given, preset=dialog.answers["preset"], type=kind)
+    return _finish_manual(dialog, kind)
 
 
-def _finish_manual(talk: _Talk, kind: str) -> Choices:
-    picked = Choices(**{step: talk.answers[step] for step in STEPS[1:5]})
-    made, created = complete(talk.project, picked, talk.catalog, write=True)
-    talk.say()
+def _finish_manual(dialog: _Dialog, kind: str) -> Choices:
+    picked = Choices(**{step: dialog.answers[step] for step in STEPS[1:5]})
+    preset, created = complete(dialog.project, picked, dialog.catalog, write=True)
+    dialog.say()
     if created:
-        talk.say(_("Made a preset of your choices: {created}", created=created))
+        dialog.say(_("Created a preset from your choices: {file}", file=created))
     else:
-        talk.say(_("A preset of these choices exists: {name}", name=made.name))
-    for line in warnings_of(made, talk.catalog):
-        talk.say(_("warning: ") + line)
-    state = readiness_of(talk.project, made)
-    if not state.ready:
-        _say_download(talk, made)
-        talk.say(_sync_first(made.name))
-    return Choices(preset=made.name, type=kind)
+        dialog.say(_("A preset with these choices exists: {preset}", preset=preset.name))
+    for line in warnings_of(preset, dialog.catalog):
+        dialog.say(_("warning: ") + line)
+    if not readiness_of(dialog.project, preset).ready:
+        _show_download(dialog, preset)
+    return Choices(preset=preset.name, type=kind)
 
 
-def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
-    title, options = _options(talk, step)
-    talk.say()
-    talk.say(f"[{number}/{len(STEPS)}] {title}")
+def _question(dialog: _Dialog, step: str, number: int, can_go_back: bool) -> str:
+    title, options = _options(dialog, step)
+    dialog.say()
+    dialog.say(f"[{number}/{len(STEPS)}] {title}")
     for line in table(options):
-        talk.say(line)
+        dialog.say(line)
     if step == "preset":
-        for name in talk.broken:
-            talk.say(_("   !  {name}: the preset has faults; ./gapforge check {name}", name=name))
+        for name in dialog.broken:
+            dialog.say(_("   !  {preset}: faulty; ./gapforge check {preset}", preset=name))
     default = next(i for i, option in enumerate(options, 1) if option.default)
     while True:
-        talk.stdout.write(_("choice [{default}]: ", default=default))
-        talk.stdout.flush()
-        line = talk.stdin.readline()
+        dialog.stdout.write(_("choice [{number}]: ", number=default))
+        dialog.stdout.flush()
+        line = dialog.stdin.readline()
         if not line:
             raise EOFError
         word = line.strip()
@@ -176,18 +171,18 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
         if word.lower() in ("b", "back"):
             if can_go_back:
                 raise _Back
-            talk.say(_("   This is the first question; there is nothing to go back to."))
+            dialog.say(_("   This is the first question."))
             continue
         chosen = pick(options, word)
         if chosen is not None:
             return chosen.value
         close = nearest(word, [option.value for option in options])
-        talk.say(
+        dialog.say(
             _(
-                '   "{word}" is not a choice{close}. Type a number from 1 to {count}, or '
-                "the value; Enter takes {default}, b goes back, q quits.",
-                word=_plain(word),
-                close=close,
+                '   "{word}" is not an option{nearest}. Type a number from 1 to {count} or the '
+                "value; Enter takes {default}, b goes back, q quits.",
+                word="".join(filter(str.isprintable, word))[:40],
+                nearest=close,
                 count=len(options),
                 default=default,
             )
@@ -195,7 +190,7 @@ def _question(talk: _Talk, step: str, number: int, can_go_back: bool) -> str:
 
 
 def pick(options: Sequence[MenuItem], word: str) -> MenuItem | None:
-    """The option that the user's word means: a number, a value, or the default for nothing; None for nonsense."""
+    """Return the option with this number or value, the default for an empty word, or None."""
     if not word:
         return next((option for option in options if option.default), None)
     if word.isascii() and word.isdigit() and 1 <= int(word[:6]) <= len(options):
@@ -204,7 +199,7 @@ def pick(options: Sequence[MenuItem], word: str) -> MenuItem | None:
 
 
 def table(options: Sequence[MenuItem]) -> list[str]:
-    """The numbered lines, columns aligned by terminal width; ``*`` marks the default."""
+    """Return the options as numbered lines with aligned columns. ``*`` marks the default."""
     column = max((width(option.label) for option in options), default=0)
     lines = []
     for number, option in enumerate(options, 1):
@@ -213,39 +208,39 @@ def table(options: Sequence[MenuItem]) -> list[str]:
     return lines
 
 
-def _options(talk: _Talk, step: str) -> tuple[str, list[MenuItem]]:
-    answers, catalog = talk.answers, talk.catalog
+def _options(dialog: _Dialog, step: str) -> tuple[str, list[MenuItem]]:
+    answers, catalog = dialog.answers, dialog.catalog
     if step == "preset":
-        return _("Preset, or choose by hand"), _preset_options(talk)
+        return _("Preset, or choose manually"), _preset_options(dialog)
     if step == "type":
-        return _("Kind of image"), type_menu()
+        return _("Type of image"), type_menu()
     if step == "base":
-        return _("Base image (CUDA/cuDNN)"), base_menu(catalog, talk.holdings)
+        return _("Base image (CUDA/cuDNN)"), base_menu(catalog, dialog.holdings)
     base = find_base(answers.get("base", PLAIN_BASE), catalog) or Base(
         PLAIN_BASE, PLAIN_BASE, "", ""
     )
     if step == "python":
         return "Python", python_menu(base, catalog)
     if step == "torch":
-        return "PyTorch", torch_menu(base, answers["python"], catalog, talk.holdings)
-    return _("TensorRT, or none"), tensorrt_menu(base, answers["python"], catalog, talk.holdings)
+        return "PyTorch", torch_menu(base, answers["python"], catalog, dialog.holdings)
+    return _("TensorRT, or none"), tensorrt_menu(base, answers["python"], catalog, dialog.holdings)
 
 
-def _preset_options(talk: _Talk) -> list[MenuItem]:
-    names = sorted(talk.presets, key=lambda n: (talk.presets[n].practice, n))
-    ready = [n for n in names if talk.ready[n].ready]
+def _preset_options(dialog: _Dialog) -> list[MenuItem]:
+    names = sorted(dialog.presets, key=lambda n: (dialog.presets[n].practice, n))
+    ready = [n for n in names if dialog.ready[n].ready]
     default = (ready or [n for n in names if n == _REFERENCE] or names or [MANUAL])[0]
-    states = {name: _state(talk.ready[name]) for name in names}
+    states = {name: _state(dialog.ready[name]) for name in names}
     column = max((width(state) for state in states.values()), default=0)
     options = []
     for name in names:
-        preset = talk.presets[name]
+        preset = dialog.presets[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         options.append(
             MenuItem(name, name, f"{pad(states[name], column)}  {summary}", name == default)
         )
     about = _("base image, Python, PyTorch, TensorRT one by one")
-    options.append(MenuItem(MANUAL, _("by hand"), f"{pad('', column)}  {about}", default == MANUAL))
+    options.append(MenuItem(MANUAL, _("manual"), f"{pad('', column)}  {about}", default == MANUAL))
     return options
 
 
@@ -253,8 +248,8 @@ def _state(ready: Readiness) -> str:
     return f"{ready.label} {human_bytes(ready.size)}" if ready.size else ready.label
 
 
-def _show_preset(talk: _Talk, preset: Preset) -> None:
-    """The answers that the preset gives to questions 2 to 5, and whether it can be built here now."""
+def _show_preset(dialog: _Dialog, preset: Preset) -> None:
+    """Show the preset's answers to questions 2 to 5 and whether it can be built here."""
     trt = f"{preset.tensorrt.version} ({preset.tensorrt.form})" if preset.tensorrt else _("none")
     torch = preset.pytorch.torch if preset.pytorch else _("none")
     rows = [
@@ -265,67 +260,50 @@ def _show_preset(talk: _Talk, preset: Preset) -> None:
     ]
     column = max(width(name) for name, _unused in rows)
     for name, value in rows:
-        talk.say(f"      {pad(name, column)}  {value}")
-    state = talk.ready[preset.name]
+        dialog.say(f"      {pad(name, column)}  {value}")
+    state = dialog.ready[preset.name]
     if not state.ready:
         if state.missing:
-            talk.say(
+            dialog.say(
                 _(
-                    "   {count} of {files} files are missing or have another size (such "
-                    "as {missing}).",
+                    "   {count} of {total} files are missing or have the wrong size (such as "
+                    "{example}).",
                     count=len(state.missing),
-                    files=state.files,
-                    missing=state.missing[0],
+                    total=state.files,
+                    example=state.missing[0],
                 )
             )
-        _say_download(talk, preset)
-        talk.say(_sync_first(preset.name))
+        _show_download(dialog, preset)
 
 
-def _say_download(talk: _Talk, preset: Preset) -> None:
-    """What a sync of the preset would add to the store, as far as it is known without the network."""
-    file = talk.project.lock_file(preset.name)
-    lock = None
-    if file.exists():
-        try:
-            lock = locks.load(file)
-        except LockError:
-            lock = None
-    if lock is not None and lock.preset_sha256 == preset.sha256:
-        shown = download_preview.of_lock(preset, lock, talk.holdings.store)
+def _show_download(dialog: _Dialog, preset: Preset) -> None:
+    """Show the known size of what a sync would download, and the command for it."""
+    # An unreadable lock counts as none.
+    lock = locks.load_matching(dialog.project.lock_file(preset.name), preset, update=True)
+    if lock is not None:
+        preview = download_preview.of_lock(preset, lock, dialog.holdings.store)
     else:
-        shown = download_preview.of_preset(preset, talk.holdings)
-    have, missing = human_bytes(shown.total - shown.missing), human_bytes(shown.missing)
-    if shown.exact:
-        talk.say(
+        preview = download_preview.of_preset(preset, dialog.holdings)
+    sizes = {
+        "missing": human_bytes(preview.missing),
+        "present": human_bytes(preview.total - preview.missing),
+    }
+    if preview.exact:
+        dialog.say(_("   To download: {missing}; already in the store: {present}.", **sizes))
+    else:
+        dialog.say(
             _(
-                "   To download: {missing}; already in the store: {have}.",
-                missing=missing,
-                have=have,
+                "   To download: at least {missing}; already in the store: {present}. Of "
+                "unknown size: {count} ({items}, …).",
+                count=len(preview.unknown),
+                items=counts(list_to_resolve(preset, lock if preview.locked else None)),
+                **sizes,
             )
         )
-    else:
-        left = counts(list_to_resolve(preset, lock if shown.locked else None))
-        talk.say(
-            _(
-                "   To download: at least {missing}; already in the store: {have}. Of "
-                "unknown size: {count} ({left}, …).",
-                missing=missing,
-                have=have,
-                count=len(shown.unknown),
-                left=left,
-            )
+    dialog.say(
+        _(
+            "   It cannot be built here yet. First, on a machine with a network: ./deps_sync.sh "
+            "{preset}\n   Then carry artifacts/{preset}/ to this machine.",
+            preset=preset.name,
         )
-
-
-def _sync_first(name: str) -> str:
-    return _(
-        "   It cannot be built here yet. First, where there is a network: ./deps_sync.sh "
-        "{name}\n   then carry artifacts/{name}/ to this machine.",
-        name=name,
     )
-
-
-def _plain(word: str) -> str:
-    """What the user typed, short and without control characters."""
-    return "".join(char for char in word if char.isprintable())[:40]

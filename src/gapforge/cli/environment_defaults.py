@@ -1,4 +1,4 @@
-"""GAPFORGE_* variables as defaults of flags: a flag beats the environment, which beats the preset."""
+"""Use GAPFORGE_* variables as defaults of flags. Flags override them, and they override presets."""
 
 from __future__ import annotations
 
@@ -13,44 +13,51 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
 def variable(flag: str) -> str:
-    """``--app-source`` → ``GAPFORGE_APP_SOURCE``."""
+    """Return the variable of a flag: GAPFORGE_APP_SOURCE for ``--app-source``."""
     return "GAPFORGE_" + flag.removeprefix("--").upper().replace("-", "_")
 
 
 def text_default(args: argparse.Namespace, *flags: str) -> None:
-    """Fill every flag that was not given from its variable. An empty variable counts as not set."""
+    """Set each flag that was not given to its variable. An empty variable counts as unset."""
     for flag in flags:
-        name = flag.removeprefix("--").replace("-", "_")
+        name = _attribute(flag)
         if getattr(args, name) is None:
             setattr(args, name, os.environ.get(variable(flag)) or None)
 
 
 def switch_default(args: argparse.Namespace, *flags: str) -> None:
-    """The same for switches; UsageError for a value that is neither yes nor no."""
+    """Set each switch whose variable says yes. Raise UsageError for a value that is neither."""
     for flag in flags:
-        name = flag.removeprefix("--").replace("-", "_")
-        value = os.environ.get(variable(flag), "").strip().lower()
+        key = variable(flag)
+        value = os.environ.get(key, "").strip().lower()
         if value not in _TRUE + _FALSE:
-            key = variable(flag)
             raise UsageError(
-                _('{key}="{value}" is neither yes nor no', key=key, value=value),
-                hint=_("export {key}=1, or unset it", key=key),
+                _('{key} is "{value}"; expected 1 or 0', key=key, value=value),
+                hint=_("export {key}=1, or unset {key}", key=key),
             )
         if value in _TRUE:
-            setattr(args, name, True)
+            setattr(args, _attribute(flag), True)
+
+
+def sign_key(given: str | None) -> str | None:
+    """Return the signing key of a flag or of GAPFORGE_SIGN_KEY, or None."""
+    return given if given is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
 
 
 def one_of(value: str | None, allowed: Sequence[str], flag: str, verb: str) -> None:
-    """UsageError unless ``value`` is None or allowed; names the variable too, since it may come from there."""
+    """Raise UsageError unless ``value`` is None or allowed."""
     if value is not None and value not in allowed:
-        words = _(" or ").join(allowed)
         raise UsageError(
             _(
-                '{flag} (or {variable}) is "{value}"; expected {words}',
+                '{flag} (or {variable}) is "{value}"; expected {choices}',
                 flag=flag,
                 variable=variable(flag),
                 value=value,
-                words=words,
+                choices=", ".join(allowed),
             ),
             hint=f"./gapforge {verb} --help",
         )
+
+
+def _attribute(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

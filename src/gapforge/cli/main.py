@@ -1,10 +1,9 @@
-"""Finds the verb, runs it, and turns what it raises into one clear message and an exit code."""
+"""Run a verb and report its errors with a message and an exit code."""
 
 from __future__ import annotations
 
 import importlib
 import io
-import json
 import os
 import signal
 import sys
@@ -24,12 +23,12 @@ from gapforge.base.errors import (
 from gapforge.base.files import storage_error
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.cli.argument_parser import Parser, Unfilled
-from gapforge.cli.print_error import print_error
+from gapforge.cli.argument_parser import Parser, RawFormatter
+from gapforge.cli.output import print_error, print_json
 from gapforge.model.schema import nearest
 
-# In the order in which a project is worked through. Each is a module of this package with HELP,
-# add_arguments(parser) and run(args, project) -> exit code. Only the verb that is asked for is imported.
+# In the order of use. Each is a module in gapforge.cli.verbs with HELP, add_arguments(parser) and
+# run(args, project), which returns the exit code. Only the verb of the command line is imported.
 VERBS = (
     "list",
     "check",
@@ -52,24 +51,22 @@ VERBS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one verb; return the process's exit code. Prints every error itself."""
+    """Run one verb and return the exit code. Errors are printed here."""
     as_json = "--json" in argv
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # for file names that are no UTF-8; what JSON writes too
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _terminate)
     try:
         return _run(argv)
     except BrokenPipeError:
-        # The reader (head, less) left; Python would complain once more while closing stdout.
+        # The reader (head, less) ended. Python would report that again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         error: GapforgeError = Interrupted(
-            _("interrupted"), hint=_("run the same command again to go on")
+            _("interrupted"), hint=_("run the same command again to continue")
         )
     except GapforgeError as raised:
         error = raised
@@ -77,26 +74,25 @@ def main(argv: Sequence[str]) -> int:
         error = storage_error(raised)
     except RecursionError:
         error = InternalError(_("input is nested too deeply"))
-    except Exception as raised:  # noqa: BLE001 - the last line of defence against a traceback for a user
-        kept = _save_traceback()
+    except Exception as raised:  # noqa: BLE001 - a bug: no traceback for a user
+        file = _save_traceback()
         error = InternalError(
-            _("a bug in gapforge: {kind}: {raised}", kind=type(raised).__name__, raised=raised),
-            hint=_("please report it with {kept}", kept=kept),
+            _("a bug in gapforge: {kind}: {error}", kind=type(raised).__name__, error=raised),
+            hint=_("report it with this file: {file}", file=file),
         )
     if as_json:
-        print(json.dumps(error.to_json(), ensure_ascii=False, indent=2))
+        print_json(error.to_json())
     print_error(error)
     return error.exit_code
 
 
 def _run(argv: Sequence[str]) -> int:
-    # The registry names each verb once; help needs them all, so only then are all imported.
     verb = next((word for word in argv if not word.startswith("-")), None)
     parser = Parser(
         prog="gapforge",
-        description=_("Carries a GPU software stack across an air gap and builds it there."),
+        description=_("Carry a GPU software stack across an air gap and build it there."),
         epilog=_exit_codes(),
-        formatter_class=Unfilled,
+        formatter_class=RawFormatter,
     )
     parser.add_argument(
         "--version",
@@ -104,25 +100,23 @@ def _run(argv: Sequence[str]) -> int:
         version=f"gapforge {__version__}",
         help=_("show the version and exit"),
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    wanted = [verb] if verb in VERBS else list(VERBS)
     if verb is not None and verb not in VERBS:
         raise UsageError(
             _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
             hint="./gapforge --help",
         )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     modules = {}
-    for name in wanted:
-        module = importlib.import_module(f"gapforge.cli.verbs.{name}")
-        modules[name] = module
-        about = _(module.HELP)
-        module.add_arguments(verbs.add_parser(name, help=about, description=about))
-    args, strange = parser.parse_known_args(list(argv))
-    if strange:
-        named = verbs.choices[args.verb] if args.verb else parser
+    for name in [verb] if verb else VERBS:  # without a verb, help needs all
+        module = modules[name] = importlib.import_module(f"gapforge.cli.verbs.{name}")
+        summary = _(module.HELP)
+        module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
+    args, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        prog = verbs.choices[args.verb].prog if args.verb else parser.prog
         raise UsageError(
-            _("unrecognized arguments: {strange}", strange=" ".join(strange)),
-            hint=f"./{named.prog} --help",
+            _("unrecognized arguments: {arguments}", arguments=" ".join(unknown)),
+            hint=f"./{prog} --help",
         )
     if args.verb is None:
         parser.print_help()
@@ -132,19 +126,18 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _exit_codes() -> str:
-    codes = "  ".join(
-        f"{c.exit_code} {c.cause}" for c in sorted(ERROR_CLASSES, key=lambda c: c.exit_code)
-    )
-    return _("exit codes: 0 success  ") + codes
+    codes = sorted((error.exit_code, error.cause) for error in ERROR_CLASSES)
+    listed = "  ".join(f"{code} {cause}" for code, cause in codes)
+    return _("exit codes: 0 success  {codes}", codes=listed)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM and SIGHUP unwind like Ctrl-C, so that temporary files and secrets are removed."""
+    """Handle SIGTERM and SIGHUP as Ctrl-C, so that temporary files and secrets are removed."""
     raise KeyboardInterrupt
 
 
 def _save_traceback() -> str:
-    """Keep the traceback where the user can find it, not on his screen."""
+    """Write the traceback to a file and return its path, or the traceback if that fails."""
     text = traceback.format_exc()
     for folder in (Project.find().state, Path("/tmp")):
         try:

@@ -58,29 +58,23 @@ def _check_cudnn(preset: Preset, catalog: Catalog, role: str, tag: str) -> Itera
     if not match:
         packages = preset.apt_builder if role == "builder" else preset.apt_runtime
         if preset.cudnn and not any(p.startswith("libcudnn") for p in packages):
-            yield error(
-                "base-cudnn",
-                path,
-                _(
-                    "the preset uses cuDNN {cudnn}, but {image} has none",
-                    cudnn=preset.cudnn,
-                    image=image,
-                ),
-                _("use a tag with cudnn, or add a libcudnn package"),
+            reason = _(
+                "the preset uses cuDNN {cudnn}, but {image} has none",
+                cudnn=preset.cudnn,
+                image=image,
             )
+            suggestion = _("use a tag with cudnn, or add a libcudnn package")
+            yield error("base-cudnn", path, reason, suggestion)
         return
     known = catalog.image(image)
     by_tag = match[1] or ("9" if key(preset.cuda) >= (12, 4) else "")
     found = known.cudnn_major if known else by_tag
     if found and preset.cudnn and found != major(preset.cudnn):
-        yield error(
-            "base-cudnn",
-            path,
-            _(
-                "{image} has cuDNN {image_cudnn}, but cudnn is {cudnn}",
-                image=image,
-                image_cudnn=found,
-                cudnn=preset.cudnn,
-            ),
-            _('use "cudnn": "{image_cudnn}" or another tag', image_cudnn=found),
+        reason = _(
+            "{image} has cuDNN {image_cudnn}, but cudnn is {cudnn}",
+            image=image,
+            image_cudnn=found,
+            cudnn=preset.cudnn,
         )
+        suggestion = _('use "cudnn": "{image_cudnn}" or another tag', image_cudnn=found)
+        yield error("base-cudnn", path, reason, suggestion)

@@ -282,7 +282,6 @@ class Architecture:
 
     compute: str
     name: str
-    examples: tuple[str, ...]
     first_cuda: str = ""
     dropped_in: str = ""
 
@@ -401,19 +400,16 @@ class OpenCVNeed:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file that OpenCV's configure step downloads to ``OPENCV_DOWNLOAD_PATH/id/md5-file``.
+    """A file that the configure step of the OpenCV releases ``opencv`` downloads.
 
-    ``opencv`` lists the OpenCV releases that download it; the CMake option ``switch_off`` avoids
-    the download.
+    ``id`` is the folder in OpenCV's download cache.
     """
 
     opencv: tuple[str, ...]
     id: str
     file: str
-    md5: str
     url: str
     sha256: str = ""
-    switch_off: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,11 +417,16 @@ class Catalog:
     """All known versions and their compatibility. ``read`` is the date of the sources.
 
     ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
-    version of CUDA to the oldest driver that runs it. Pairs about OpenCV: ``opencv_fails`` (CUDA,
-    last OpenCV that fails with it), ``opencv_cudnn`` and ``opencv_numpy`` (from this version on,
-    OpenCV needed), ``opencv_built`` (OpenCV, CUDA known to build), ``opencv_ffmpeg_fails`` (FFmpeg,
-    last OpenCV that fails with it), ``opencv_ffmpeg_built`` (OpenCV, newest FFmpeg known to build
-    with it).
+    version of CUDA to the oldest driver that runs it. The tuples hold:
+
+    - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
+    - ``tensorrt_dropped``: compute capabilities below, first TensorRT without them
+    - ``nvcc_default``: FFmpeg from, FFmpeg below, its default compute, first CUDA without that
+    - ``opencv_fails``: CUDA, last OpenCV that fails with it and with newer ones
+    - ``opencv_cudnn``, ``opencv_numpy``: cuDNN or NumPy, oldest OpenCV for it and newer ones
+    - ``opencv_built``: OpenCV, CUDA that it is known to build with
+    - ``opencv_ffmpeg_fails``: FFmpeg, last OpenCV that fails with it and with newer ones
+    - ``opencv_ffmpeg_built``: OpenCV, newest FFmpeg that it is known to build with
     """
 
     read: str
@@ -440,7 +441,6 @@ class Catalog:
     torch: Mapping[str, TorchRelease]
     torch_index: str
     tensorrt: Mapping[str, TensorRTRelease]
-    tensorrt_packages: Mapping[str, tuple[str, ...]]
     tensorrt_dropped: tuple[tuple[str, str], ...]
     ffmpeg: Mapping[str, tuple[Archive, ...]]
     headers: Mapping[str, Headers]
@@ -540,7 +540,6 @@ def load(folder: Path) -> Catalog:
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
         torch_index=torch["index"]["pattern"],
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},
-        tensorrt_packages={p["major"]: tuple(p["names"]) for p in trt["packages"]},
         tensorrt_dropped=_pairs(trt["dropped"], "compute_below", "from"),
         ffmpeg={r["version"]: _archives(r) for r in ffmpeg["releases"]},
         headers={

@@ -20,7 +20,7 @@ def short_version(version: str) -> str:
     return ".".join(version.split(".")[:3])
 
 
-def find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
+def _find_release(version: str, catalog: Catalog) -> TensorRTRelease | None:
     """Return the release ``version``, also shortened ("8.6.1") if only one release matches."""
     same = [r for v, r in catalog.tensorrt.items() if f"{v}.".startswith(f"{version}.")]
     return catalog.tensorrt.get(version) or (same[0] if len(same) == 1 else None)
@@ -88,7 +88,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
         return
     yield from _check_file(preset, trt)
     yield from _check_packages(trt)
-    release = find_release(trt.version, catalog)
+    release = _find_release(trt.version, catalog)
     if release is None:
         fitting = releases_for(preset.cuda, preset.cudnn, preset.python, catalog)
         near = nearest_version(trt.version, (r.version for r in fitting))

@@ -38,7 +38,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     yield from check_python(preset.python, os, bool(preset.apt_sources), catalog)
     if preset.pytorch is None:
         return
-    wanted = torch_build(preset.pytorch, catalog)
+    wanted = _wanted_build(preset.pytorch, catalog)
     release = catalog.torch.get(wanted.version)
     yield from _check_index(preset.pytorch)
     if release is None:
@@ -71,7 +71,7 @@ def check_python(
     return []
 
 
-def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
+def _wanted_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
     """Return the build that a preset asks for: in the version, by the index, or the default."""
     version, build = public(torch.torch), local(torch.torch)
     release = catalog.torch.get(version)
@@ -80,7 +80,7 @@ def torch_build(torch: PyTorch, catalog: Catalog) -> TorchBuild:
     return TorchBuild(version, build or _index_build(torch.index))
 
 
-def build_cuda(build: str) -> str:
+def _build_cuda(build: str) -> str:
     """Return the CUDA of a build: "cu118" gives "11.8", "cpu" gives ""."""
     digits = build.removeprefix("cu")
     return f"{digits[:-1]}.{digits[-1]}" if digits.isdigit() else ""
@@ -95,7 +95,7 @@ def builds_for(release: TorchRelease, cuda: str) -> list[str]:
     """Return the builds of a release for a CUDA base image, best first; ["cpu"] without CUDA."""
     if not cuda:
         return [b for b in release.builds if b == "cpu"]
-    of_cuda = {b: build_cuda(b) for b in release.builds if b != "cpu"}
+    of_cuda = {b: _build_cuda(b) for b in release.builds if b != "cpu"}
     fitting = [
         b for b, c in of_cuda.items() if major(c) == major(cuda) and key(c) <= key(minor(cuda))
     ]
@@ -170,31 +170,31 @@ def _check_companions(torch: PyTorch, release: TorchRelease) -> Iterator[Finding
     fitting = release.packages(local(torch.torch))
     for name, wanted in (("torchvision", torch.torchvision), ("torchaudio", torch.torchaudio)):
         path = f"$.pytorch.{name}"
-        if not wanted:
+        if wanted in ("", fitting.get(name)):
             continue
         if name not in fitting:
             reason = _("there is no {name} for torch {version}", name=name, version=release.torch)
             yield error("torch-pair", path, reason, _("remove {name}", name=name))
-        elif public(wanted) != public(fitting[name]):
+            continue
+        if public(wanted) != public(fitting[name]):
             reason = _(
                 "{name} {wanted} is not compatible with torch {version}",
                 name=name,
                 wanted=public(wanted),
                 version=release.torch,
             )
-            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
-        elif wanted != fitting[name]:
+        else:
             reason = _(
                 "{name} {wanted} and torch {version} are different builds",
                 name=name,
                 wanted=wanted,
                 version=torch.torch,
             )
-            yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
+        yield error("torch-pair", path, reason, use(f"{name} {fitting[name]}"))
 
 
 def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    version, cuda, own = wanted.version, preset.cuda, build_cuda(wanted.build)
+    version, cuda, own = wanted.version, preset.cuda, _build_cuda(wanted.build)
     if not wanted.build or wanted.build == cuda_build(cuda):
         return
     if not cuda:

@@ -105,11 +105,11 @@ class _AnyFormat(Shape):
 class Entry:
     """One file of ``artifacts/NAME``.
 
-    ``kind`` is one of KINDS; ``size`` is in bytes. ``origin`` is "index:default" or "index:torch", "apt:base"
-    or "apt:NAME", "url" (see ``urls``), "image" or "generated": an index has no address, as every machine may
-    configure its own. ``roles`` lists the stages that use a .deb or image blob ("builder", "runtime");
-    "install-tool" marks the wheel that installs the others. ``trust`` is "first-use" where no checksum is
-    published.
+    ``kind`` is one of KINDS; ``size`` is in bytes. ``origin`` is "index:default" or "index:torch",
+    "apt:base" or "apt:NAME", "url" (see ``urls``), "image" or "generated": an index has no address,
+    as every machine may configure its own. ``roles`` lists the stages that use a .deb or image blob
+    ("builder", "runtime"); "install-tool" marks the wheel that installs the others. ``trust`` is
+    "first-use" where no checksum is published.
     """
 
     kind: str
@@ -146,8 +146,8 @@ class Entry:
 class LockedImage:
     """A base image as an OCI layout in ``images/ROLE``. Digests are "sha256:…".
 
-    ``os_id`` and ``os_version`` are "" while only the manifest has been read; the lock then has an unresolved
-    item for the image.
+    ``os_id`` and ``os_version`` are "" while only the manifest has been read; the lock then has an
+    unresolved item for the image.
     """
 
     reference: str
@@ -167,8 +167,8 @@ class LockedImage:
 class Lock:
     """Every file of one preset. ``entries`` are sorted by path.
 
-    A lock with ``unresolved`` items is a partial lock: sync keeps what it pins and resolves the rest. Nothing
-    is built or verified with it.
+    A lock with ``unresolved`` items is a partial lock: sync keeps what it pins and resolves the
+    rest. Nothing is built or verified with it.
     """
 
     preset: str
@@ -178,7 +178,10 @@ class Lock:
     unresolved: tuple[UnresolvedItem, ...] = ()
 
     def require_complete(self, shown: str) -> None:
-        """Raise LockError with every unresolved item if there are any. ``shown`` is the lock's file."""
+        """Raise LockError with every unresolved item if there are any.
+
+        ``shown`` is the lock's file.
+        """
         if not self.unresolved:
             return
         faults = [
@@ -221,7 +224,7 @@ class Lock:
 
 
 def load(file: Path, *, shown: str = "") -> Lock:
-    """Return the lock in ``file``, of today's format or an earlier one. Raise LockError with every fault.
+    """Return the lock in ``file``, of any known format. Raise LockError with every fault.
 
     ``shown`` is the file's name in messages.
     """
@@ -260,7 +263,7 @@ def load(file: Path, *, shown: str = "") -> Lock:
 
 
 def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock | None:
-    """Return the lock in ``file``, complete or partial, if it belongs to the preset as it is now, else None.
+    """Return the lock in ``file`` if it belongs to this state of the preset, else None.
 
     Raise LockError for a damaged file, unless ``update`` is about to replace it.
     """
@@ -294,7 +297,7 @@ def _path_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
 
 
 def _image_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
-    """Return a fault for each base image of a lock document whose operating system should be known."""
+    """Return a fault for each base image of a lock document that lacks its operating system."""
     open_images = {item["name"] for item in raw.get("unresolved", ()) if item["kind"] == "image"}
     return [
         Fault(

@@ -23,7 +23,7 @@ READY, UNSYNCED, INCOMPLETE, STALE, BROKEN = (
 PARTIAL = "partially-locked"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Readiness:
     """The readiness of a preset. ``state`` is one of the constants above.
 
@@ -41,12 +41,12 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether a build may start: all files exist and have their sizes."""
+        """Return whether a build may start: all files exist and have their sizes."""
         return self.state == READY
 
     @property
     def label(self) -> str:
-        """The state in one or two words, in the reader's language."""
+        """Return the state in one or two words, in the reader's language."""
         return {
             READY: _("ready"),
             UNSYNCED: _("not synced"),
@@ -63,18 +63,20 @@ def readiness_of(project: Project, preset: Preset) -> Readiness:
     committed = project.lock_file(preset.name)
     file = own if own.is_file() else committed
     if not file.is_file():
-        return Readiness(UNSYNCED)
+        return Readiness(state=UNSYNCED)
     try:
         lock = locks.load(file)
     except LockError:
-        return Readiness(BROKEN, locked=True)
+        return Readiness(state=BROKEN, locked=True)
     total = sum(entry.size for entry in lock.entries)
     if lock.preset_sha256 != preset.sha256:
-        return Readiness(STALE, total, len(lock.entries), locked=True)
+        return Readiness(state=STALE, size=total, files=len(lock.entries), locked=True)
     if lock.unresolved:
-        return Readiness(PARTIAL, total, len(lock.entries), unresolved=len(lock.unresolved))
+        return Readiness(
+            state=PARTIAL, size=total, files=len(lock.entries), unresolved=len(lock.unresolved)
+        )
     if file is committed:  # the artifacts are on the online machine or in a bundle
-        return Readiness(UNSYNCED, total, len(lock.entries), locked=True)
+        return Readiness(state=UNSYNCED, size=total, files=len(lock.entries), locked=True)
     folder = project.artifacts_of(preset.name)
     missing = []
     for entry in lock.entries:
@@ -84,4 +86,6 @@ def readiness_of(project: Project, preset: Preset) -> Readiness:
         except OSError:
             missing.append(entry.path)
     state = INCOMPLETE if missing else READY
-    return Readiness(state, total, len(lock.entries), tuple(missing), locked=True)
+    return Readiness(
+        state=state, size=total, files=len(lock.entries), missing=tuple(missing), locked=True
+    )

@@ -18,9 +18,9 @@ from gapforge.model.unresolved_item import Reason
 class ToResolve:
     """One thing that sync has still to turn into files with checksums.
 
-    ``kind`` is one of the lock's ("image", "wheel", "deb", "source", "tensorrt"), ``name`` the role, requirement,
-    package or source, and ``what`` the image, address or roles that it stands for. ``reason`` says why a partial
-    lock does not pin it; None where sync has not tried yet.
+    ``kind`` is one of the lock's ("image", "wheel", "deb", "source", "tensorrt"), ``name`` the
+    role, requirement, package or source, and ``what`` the image, address or roles that it stands
+    for. ``reason`` says why a partial lock does not pin it; None where sync has not tried yet.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class ToResolve:
 
 
 def list_to_resolve(preset: Preset, lock: Lock | None) -> list[ToResolve]:
-    """Return what ``lock`` does not pin of the preset, or with None what the preset alone does not pin.
+    """Return what ``lock`` does not pin, or with None what the preset alone does not pin.
 
     A lock that belongs to another state of the preset counts as none: pass None for it.
     """

@@ -1,4 +1,4 @@
-"""Why one part of a preset is not pinned: a code with arguments in the lock, a sentence for people."""
+"""Why a part of a preset is not pinned: a code with arguments, shown as a sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from gapforge.base.i18n import N_, _
 from gapforge.model.schema import Choice, Items, Record, Text
 
-# A server is written as "index:ADDRESS", "registry:HOST" or a plain host name, or is one of these two.
+# A server is written as "index:ADDRESS", "registry:HOST" or a plain host name, or is one of these
+# two.
 DEFAULT_INDEX = "index:default"
 APT_SOURCES = "apt"
 
@@ -53,11 +54,11 @@ REASON_SHAPE = Record(
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Reason:
-    """Why an item is unresolved. It depends on the preset and the servers, not on this machine or the day.
+    """Why an item is unresolved, independent of this machine and the day.
 
-    ``code`` is one of the constants above; ``server`` did what the code says, about ``file``; ``hosts`` are
-    hosts that did not answer. ``resolved_with`` names the package with which the item is resolved together
-    and to which the code applies. ``text`` belongs to OTHER.
+    ``code`` is one of the constants above; ``server`` did what the code says, about ``file``;
+    ``hosts`` are hosts that did not answer. ``resolved_with`` names the package with which the item
+    is resolved together and to which the code applies. ``text`` belongs to OTHER.
     """
 
     code: str
@@ -94,8 +95,8 @@ class Reason:
 class UnresolvedItem:
     """One part of a preset that a lock does not pin.
 
-    ``kind`` is one of the lock's kinds, ``name`` the requirement, package, source, image role or generated
-    file.
+    ``kind`` is one of the lock's kinds, ``name`` the requirement, package, source, image role or
+    generated file.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""APT source lists, one-line and deb822, read into one form and written as deb822."""
+"""Read APT source lists of both formats (one-line and deb822) and write them as deb822."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from gapforge.model import debian_control
 
-# One-line options and their deb822 names, where capitals alone do not do.
+# One-line options whose deb822 name differs by more than capital letters.
 _OPTION_NAMES = {
     "arch": "Architectures",
     "lang": "Languages",
@@ -17,14 +17,14 @@ _OPTION_NAMES = {
     "pdiffs": "PDiffs",
     "by-hash": "By-Hash",
 }
-# Schemes that a base image's own sources may use. Others would read this machine's files (file:, copy:,
-# cdrom:) or start programs on it.
+# Schemes that the sources of a base image may use. Others would read files of this machine (file:,
+# copy:, cdrom:) or start programs on it.
 SCHEMES = ("http", "https")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """One stanza. ``options`` are the other deb822 fields by name, such as "Signed-By"."""
+    """One stanza. ``options`` has the other deb822 fields by name, such as "Signed-By"."""
 
     types: tuple[str, ...]
     uris: tuple[str, ...]
@@ -33,7 +33,7 @@ class SourceEntry:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> str:
-        """The stanza as deb822 text, with a newline at the end."""
+        """Return the stanza as deb822 text, with a newline at the end."""
         lines = [
             f"Types: {' '.join(self.types)}",
             f"URIs: {' '.join(self.uris)}",
@@ -45,11 +45,11 @@ class SourceEntry:
         return "\n".join(lines) + "\n"
 
     def for_type(self, kind: str) -> SourceEntry:
-        """The same source as "deb" or "deb-src"."""
+        """Return the same source as "deb" or "deb-src"."""
         return replace(self, types=(kind,))
 
     def mapped(self, uri: Callable[[str], str]) -> SourceEntry:
-        """The same source with each address replaced by ``uri(address)``."""
+        """Return the same source with each address replaced by ``uri(address)``."""
         return replace(self, uris=tuple(uri(u) for u in self.uris))
 
 
@@ -60,7 +60,10 @@ def _folded(value: str) -> str:
 
 
 def read_one_line(text: str) -> list[SourceEntry]:
-    """The entries of a ``sources.list``; comments and lines that APT would not take are passed over."""
+    """Return the entries of a ``sources.list``.
+
+    Comments and lines that APT would reject are skipped.
+    """
     result: list[SourceEntry] = []
     for raw in text.splitlines():
         line = raw.split("#", 1)[0].strip()
@@ -75,7 +78,13 @@ def read_one_line(text: str) -> list[SourceEntry]:
             name = name.rstrip("+-").lower()
             options[_OPTION_NAMES.get(name, name.title())] = value.replace(",", " ")
         result.append(
-            SourceEntry((match[1],), (match[3],), (match[4],), tuple(match[5].split()), options)
+            SourceEntry(
+                types=(match[1],),
+                uris=(match[3],),
+                suites=(match[4],),
+                components=tuple(match[5].split()),
+                options=options,
+            )
         )
     return result
 
@@ -88,7 +97,7 @@ def _words(text: str) -> list[str]:
 
 
 def read_deb822(text: str) -> list[SourceEntry]:
-    """The entries of a ``.sources`` file that are switched on and complete."""
+    """Return the entries of a ``.sources`` file that are enabled and complete."""
     result: list[SourceEntry] = []
     for stanza in debian_control.split_stanzas(text):
         values = debian_control.fields(stanza)
@@ -104,7 +113,11 @@ def read_deb822(text: str) -> list[SourceEntry]:
             if name not in ("enabled", "x-repolib-name")
         }
         if types and uris and suites:
-            result.append(SourceEntry(types, uris, suites, components, options))
+            result.append(
+                SourceEntry(
+                    types=types, uris=uris, suites=suites, components=components, options=options
+                )
+            )
     return result
 
 
@@ -113,7 +126,7 @@ def _title(name: str) -> str:
 
 
 def usable(entry: SourceEntry) -> SourceEntry | None:
-    """``entry`` as a source of amd64 .debs that an isolated root may use, or None when it is none."""
+    """Return ``entry`` as a source of amd64 .debs for an isolated root, None if it is not one."""
     uris = tuple(uri for uri in entry.uris if uri.split(":", 1)[0].lower() in SCHEMES)
     architectures = entry.options.get("Architectures", "amd64").split()
     if "deb" not in entry.types or not uris or "amd64" not in architectures:

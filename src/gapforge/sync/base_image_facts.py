@@ -1,7 +1,7 @@
-"""What a base image says about itself: chosen files out of its layers, and the facts that they hold.
+"""Read selected files from the layers of a base image, and the versions of OS, CUDA and cuDNN.
 
-Layers are streamed once, in order, with whiteouts applied; nothing is unpacked to disk. Files live in a
-dictionary, so no name or link in a layer can lead to a file of this machine.
+Layers are streamed once, in order, with whiteouts applied; nothing is unpacked to disk. Files are
+kept in a dictionary, so no name or link in a layer can lead to a file of this machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WANTED = (
     "var/lib/dpkg/arch",
 )
 LARGEST = 64 << 20  # bytes; a dpkg status of 3000 packages is about 4 MB
-HOPS = 40  # symbolic links followed before we call it a loop, as Linux does
+HOPS = 40  # more symbolic links are a loop, as in Linux
 
 _CUDNN = re.compile(r"libcudnn[0-9]+(-cuda-[0-9]+)?")
 _REVISION = re.compile(r"-[0-9]+(\+cuda.*)?$")
@@ -41,13 +41,16 @@ class Node:
 
 
 class ImageFiles:
-    """The wanted regular files of an image, and all its symbolic links, by path without leading '/'."""
+    """The regular files of an image that are in WANTED, and all its symbolic links.
+
+    Paths have no leading "/".
+    """
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = dict(nodes)
 
     def resolve(self, path: str) -> str:
-        """``path`` with every symbolic link followed inside the image; '..' stops at its root."""
+        """Return ``path`` with symbolic links followed inside the image; ".." stops at its root."""
         todo = [part for part in path.split("/") if part not in ("", ".")]
         done: list[str] = []
         hops = 0
@@ -62,22 +65,22 @@ class ImageFiles:
                 continue
             hops += 1
             if hops > HOPS:
-                raise FetchError(_("the image's /{path} is a loop of symbolic links", path=path))
+                raise FetchError(_("/{path} in the image is a loop of symbolic links", path=path))
             done = [] if node.target.startswith("/") else done[:-1]
             todo = [p for p in node.target.split("/") if p not in ("", ".")] + todo
         return "/".join(done)
 
     def read(self, path: str) -> bytes | None:
-        """The file's bytes, or None when the image has no such file (or it is not among the wanted ones)."""
+        """Return the file's bytes, None if the image has no such file or it is not in WANTED."""
         node = self._nodes.get(self.resolve(path))
         return None if node is None or node.target is not None else node.data
 
     def text(self, path: str) -> str:
-        """The file as text, "" when it is not there."""
+        """Return the file as text, "" if it is missing."""
         return (self.read(path) or b"").decode("utf-8", "replace")
 
     def names(self, folder: str) -> list[str]:
-        """The names of files and links directly in ``folder``, sorted."""
+        """Return the names of files and links directly in ``folder``, sorted."""
         start = self.resolve(folder) + "/"
         return sorted(
             p[len(start) :]
@@ -88,8 +91,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the image is: os-release's ID and VERSION_ID, CUDA such as "11.8.0" and cuDNN such as
-    "8.9.6.50"; "" for what it does not have."""
+    """ID and VERSION_ID of os-release, CUDA such as "11.8.0", cuDNN such as "8.9.6.50", or ""."""
 
     os_id: str
     os_version: str
@@ -97,15 +99,16 @@ class Facts:
     cudnn: str
 
 
-# What was read, by manifest digest. The digest covers every byte, so it cannot go stale; a CUDA image of
-# 8 GB takes a minute to read, and both the lock and the APT root of the same run want it.
+# Images that were read, by manifest digest, which covers every byte. A CUDA image of 8 GB takes a
+# minute to read, and both the lock and the APT root of a run need it.
 _seen: dict[str, ImageFiles] = {}
 
 
 def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
-    """The files named in WANTED and every symbolic link, as the finished image has them.
+    """Return the files in WANTED and every symbolic link, as the image has them.
 
-    Reads and checks every layer, once per process. Raises FetchError for damaged or unsafe layers.
+    Every layer is read and verified, once per process. Raise FetchError for damaged or unsafe
+    layers.
     """
     if layout.manifest.digest not in _seen:
         nodes: dict[str, Node] = {}
@@ -116,7 +119,10 @@ def read_files(layout: Layout, on_bytes: OnBytes | None = None) -> ImageFiles:
 
 
 def facts(layout: Layout, files: ImageFiles) -> Facts:
-    """Operating system, CUDA and cuDNN of the image; the package list wins over environment variables."""
+    """Return OS, CUDA and cuDNN of the image.
+
+    The package list has precedence over environment variables.
+    """
     release: dict[str, str] = {}
     for line in files.text("etc/os-release").splitlines():
         key, separator, value = line.partition("=")
@@ -124,7 +130,7 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
             try:
                 release[key.strip()] = " ".join(shlex.split(value))
             except ValueError:
-                continue  # an unfinished quote; not a line that we need
+                continue  # an unclosed quote; ID and VERSION_ID have none
     env = layout.env
     cudnn = cudnn_version(env)
     for package in debian_control.parse(files.text("var/lib/dpkg/status")):
@@ -141,7 +147,7 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
 
 
 def cudnn_version(env: Mapping[str, str]) -> str:
-    """What the environment variables of NVIDIA's images say of cuDNN, such as "8.9.6.50"; "" for nothing."""
+    """Return the cuDNN version of an NVIDIA image's environment, such as "8.9.6.50", or ""."""
     return _REVISION.sub("", env.get("NV_CUDNN_VERSION", ""))
 
 
@@ -154,16 +160,23 @@ def _clean(name: str, number: int) -> str:
     if ".." in parts or "\0" in name:
         layer = number + 1
         raise FetchError(
-            _("layer {layer} of the image holds the unsafe name {name!r}", layer=layer, name=name),
-            hint=_("this image was not made by an honest tool; choose another one"),
+            _(
+                "layer {layer} of the image contains the unsafe name {name!r}",
+                layer=layer,
+                name=name,
+            ),
+            hint=_("choose another image: this one may be an attack"),
         )
     return "/".join(parts)
 
 
 def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnBytes | None) -> None:
-    """Lay layer ``number`` over ``nodes``. A layer's whiteouts concern the layers below it only."""
+    """Apply layer ``number`` to ``nodes``.
+
+    The whiteouts of a layer affect only the layers below it.
+    """
     new: dict[str, Node] = {}
-    gone: set[str] = set()  # paths that hide what is below, with everything under them
+    gone: set[str] = set()  # paths that hide the lower ones, with everything inside
     emptied: set[str] = set()  # folders whose lower content is hidden
     folders: set[str] = set()
     with (
@@ -171,7 +184,7 @@ def _apply(layout: Layout, number: int, nodes: dict[str, Node], on_bytes: OnByte
         tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
         for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # else a large layer's members pile up in memory
+            archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
             path = _clean(member.name, number)
             folder, _separator, name = path.rpartition("/")
             if name == ".wh..wh..opq":
@@ -221,13 +234,12 @@ def _node(
     if not member.isfile():
         return None
     if member.size > LARGEST:
-        layer, size = number + 1, member.size
         raise FetchError(
             _(
-                "/{path} in layer {layer} of the image is {size} bytes long, which cannot be right",
+                "/{path} in layer {layer} of the image is too large: {size} bytes",
                 path=path,
-                layer=layer,
-                size=size,
+                layer=number + 1,
+                size=member.size,
             )
         )
     file = archive.extractfile(member)

@@ -1,7 +1,7 @@
-"""A `docker save` archive as an OCI layout, in one pass and without changing the image's id.
+"""Convert a `docker save` archive to an OCI layout without changing the image's id.
 
-skopeo can convert too, but rewrites the configuration, and then the image is no longer the one that
-`docker images` shows; here configuration and layers keep their bytes.
+skopeo can convert too, but it rewrites the configuration, so `docker images` would show another id.
+Here the configuration and the layers keep their bytes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import hashlib
 import json
 import os
 import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from gapforge.base.errors import Fault, FetchError
 from gapforge.base.files import CHUNK, storage_errors
 from gapforge.base.i18n import _
 from gapforge.sync import oci_layout
 
-_LINKS = 16  # a layer may be a link to another image's layer.tar; longer chains are a loop
+_LINKS = 16  # a layer may be a link to the layer.tar of another image; longer chains are a loop
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """An archive member, already lying in the layout under its digest."""
+    """An archive member that is already in the layout. ``start`` has its first bytes."""
 
     digest: str
     size: int
@@ -32,72 +33,29 @@ class _Stored:
 
 
 def import_archive(file: Path, destination: Path) -> str:
-    """Turn the one image in ``file`` (plain or compressed) into an OCI layout; gives its first name, or "".
+    """Convert the only image in ``file`` (plain or compressed) to an OCI layout.
 
-    Raises FetchError when ``file`` is no such archive, holds more than one image, or is damaged.
+    Return its first name, or "". Raise FetchError if ``file`` is not such an archive, contains
+    several images, or is damaged.
     """
-    stored: dict[str, _Stored] = {}
-    links: dict[str, str] = {}
     with storage_errors(destination):
         (destination / "blobs" / "sha256").mkdir(parents=True)
         try:
-            # One pass in archive order: the names that matter are known only at the end, and seeking in a
-            # compressed archive would unpack it again and again.
-            with tarfile.open(file, mode="r|*") as archive:
-                for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]
-                    name = os.path.normpath(member.name)
-                    if member.issym():
-                        links[name] = os.path.normpath(
-                            os.path.join(os.path.dirname(name), member.linkname)
-                        )
-                    elif member.islnk():
-                        links[name] = os.path.normpath(member.linkname)
-                    elif member.isfile():
-                        content = archive.extractfile(member)
-                        assert content is not None
-                        stored[name] = _store(content, destination)
+            members = _Members(file, destination)
         except (tarfile.TarError, EOFError) as error:
             raise _unusable(file, _("it cannot be unpacked ({error})", error=error)) from error
-
-        def find(name: str) -> _Stored:
-            name = os.path.normpath(name)
-            for _round in range(_LINKS):
-                if name in stored:
-                    return stored[name]
-                name = links.get(name, "")
-            what = name or _("a layer")
-            raise _unusable(file, _("{what} is missing in it", what=what))
-
-        def text(name: str) -> bytes:
-            found = find(name)
-            return oci_layout.read_small(destination, oci_layout.Blob("", found.digest, found.size))
-
-        if "manifest.json" not in stored:
-            raise _unusable(file, _("it holds no manifest.json"))
+        if "manifest.json" not in members.stored:
+            raise _unusable(file, _("manifest.json is missing"))
         try:
-            images = json.loads(text("manifest.json"))
+            images = json.loads(members.read("manifest.json"))
             if len(images) != 1:
-                unnamed = _("(no name)")
-                names = [tag for image in images for tag in image.get("RepoTags") or [unnamed]]
-                count, held = len(images), ", ".join(names)
-                name = next((name for name in names if name != unnamed), "NAME:TAG")
-                save = f"docker save {name} -o {file.name}"
-                raise FetchError(
-                    _(
-                        "{name} holds {count} images; a base archive must hold one",
-                        name=file.name,
-                        count=count,
-                    ),
-                    faults=[Fault(str(file), _("holds {held}", held=held), _("one image"))],
-                    hint=_("save the wanted one alone: {save}", save=save),
-                )
-            config = text(images[0]["Config"])
-            layers = [find(name) for name in images[0]["Layers"]]
+                raise _several_images(file, images)
+            config = members.read(images[0]["Config"])
+            layers = [members.find(name) for name in images[0]["Layers"]]
             tags = images[0].get("RepoTags") or []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unusable(
-                file, _("its manifest.json is wrong ({error!r})", error=error)
+                file, _("manifest.json is not valid ({error!r})", error=error)
             ) from error
         blobs = [oci_layout.Blob(_layer_type(layer), layer.digest, layer.size) for layer in layers]
         manifest = oci_layout.add_image(destination, config, blobs)
@@ -105,7 +63,68 @@ def import_archive(file: Path, destination: Path) -> str:
     return str(tags[0]) if tags else ""
 
 
+class _Members:
+    """The members of an archive, stored in the layout ``destination``, and its links, by name."""
+
+    def __init__(self, file: Path, destination: Path) -> None:
+        self.file, self.destination = file, destination
+        self.stored: dict[str, _Stored] = {}
+        self._links: dict[str, str] = {}
+        # One pass in archive order: only the manifest at the end names the layers, and to seek in a
+        # compressed archive is to unpack it again each time.
+        with tarfile.open(file, mode="r|*") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
+                self._take(archive, member)
+
+    def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = os.path.normpath(member.name)
+        if member.issym():
+            folder = os.path.dirname(name)
+            self._links[name] = os.path.normpath(os.path.join(folder, member.linkname))
+        elif member.islnk():
+            self._links[name] = os.path.normpath(member.linkname)
+        elif member.isfile():
+            content = archive.extractfile(member)
+            assert content is not None
+            self.stored[name] = _store(content, self.destination)
+
+    def find(self, name: str) -> _Stored:
+        """Return a member, through links. Raise FetchError if it is missing."""
+        name = os.path.normpath(name)
+        for _round in range(_LINKS):
+            if name in self.stored:
+                return self.stored[name]
+            name = self._links.get(name, "")
+        raise _unusable(self.file, _("{member} is missing", member=name or _("a layer")))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small member. Raise FetchError if it is missing."""
+        found = self.find(name)
+        blob = oci_layout.Blob("", found.digest, found.size)
+        return oci_layout.read_small(self.destination, blob)
+
+
+def _several_images(file: Path, images: Sequence[Mapping[str, Any]]) -> FetchError:
+    """Return the error for an archive that contains no image or several."""
+    unnamed = _("(no name)")
+    names = [tag for image in images for tag in image.get("RepoTags") or [unnamed]]
+    name = next((name for name in names if name != unnamed), "NAME:TAG")
+    command = f"docker save {name} -o {file.name}"
+    found = _("contains {images}", images=", ".join(names))
+    return FetchError(
+        _(
+            "{name} contains {count} images; a base image archive must contain one",
+            name=file.name,
+            count=len(images),
+        ),
+        faults=[Fault(str(file), found, _("one image"))],
+        hint=_("save only the image that you need: {command}", command=command),
+    )
+
+
 def _store(content: IO[bytes], destination: Path) -> _Stored:
+    """Write a member into the layout under its digest."""
     temporary = destination / "blobs" / ".incoming"
     digest = hashlib.sha256()
     size, start = 0, b""
@@ -120,6 +139,7 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
 
 
 def _layer_type(layer: _Stored) -> str:
+    """Return the media type of a layer, by its first bytes."""
     if layer.start[:2] == b"\x1f\x8b":
         return f"{oci_layout.LAYER_TYPE}+gzip"
     return (
@@ -130,6 +150,7 @@ def _layer_type(layer: _Stored) -> str:
 
 
 def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
+    """Delete the members that do not belong to the image."""
     layout = oci_layout.read_layout(destination)
     known = {blob.path(destination) for blob in (manifest, layout.config_blob, *layout.layers)}
     for path in (destination / "blobs" / "sha256").iterdir():

@@ -1,11 +1,11 @@
-"""Downloads into the store: several at a time, resumed mid-file, from the first address that has the right bytes.
+"""Download files into the store: in parallel, resumed, from the first address that has them.
 
-Each file is one curl whose output we read, hash and write. curl knows proxies, netrc, certificates and
-redirects; we know what is expected. Read through a pipe, curl ends when we are killed, so a later run
-never meets a second writer. Why curl and not aria2: docs/decisions/downloader.md.
+Each file is one curl, whose output is read, hashed and written here. curl handles proxies, netrc,
+certificates and redirects. As its output is a pipe, curl ends when this process is killed, so a
+later run has no second writer. Why curl and not aria2: docs/decisions/downloader.md.
 
-Unverified bytes are ``store/partial/KEY.part``, with KEY.json telling which version of the file on the
-server they belong to.
+Unverified bytes are in ``store/partial/KEY.part``; KEY.json has the version of the file on the
+server to which they belong.
 """
 
 from __future__ import annotations
@@ -35,19 +35,23 @@ from gapforge.store.store import Store
 from gapforge.sync.network import Network
 
 CONNECT_SECONDS = 30
-STALL_SECONDS = 60  # no byte for so long counts as a cut connection
-LONGEST_WAIT = 60.0  # seconds between two attempts at most
+STALL_SECONDS = 60  # without a byte, until the connection counts as interrupted
+LONGEST_WAIT = 60.0  # seconds between two attempts
 PIPE_BYTES = 1 << 20
 
-# curl's exit codes that waiting can heal: name lookup, connect, cut, timeout, TLS start, empty answer, send, receive, HTTP/2, QUIC.
-PASSING_CURL = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
-PASSING_HTTP = {408, 425, 429, 500, 502, 503, 504}
+# curl's exit codes for temporary failures: name lookup, connection, truncated transfer, timeout,
+# start of TLS, empty answer, send, receive, HTTP/2, QUIC.
+TEMPORARY_CURL = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
+TEMPORARY_HTTP = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Want:
-    """One file to fetch. ``sha256`` "" and ``size`` 0 mean unknown; ``urls`` are tried in order."""
+    """One file to download.
+
+    ``sha256`` "" and ``size`` 0 mean unknown; ``urls`` are tried in order.
+    """
 
     file: str
     urls: tuple[str, ...]
@@ -57,7 +61,10 @@ class Want:
 
 @dataclass(frozen=True)
 class Got:
-    """A file that is in the store now. ``url`` is the address (of Want.urls) that had it."""
+    """A file that is in the store now.
+
+    ``url`` is the address of Want.urls that had it, "" for none.
+    """
 
     want: Want
     sha256: str
@@ -65,32 +72,35 @@ class Got:
     url: str
 
 
-class _Passing(Exception):
-    """A failure that waiting may heal. ``wait`` is the seconds the server asked for."""
+class _TemporaryError(Exception):
+    """A failure after which another attempt may succeed.
+
+    ``wait`` is the pause in seconds that the server asks for.
+    """
 
     def __init__(self, reason: str, wait: float = 0) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-class _Final(Exception):
-    """A failure that this address will repeat."""
+class _FinalError(Exception):
+    """A failure that another attempt at this address would repeat."""
 
 
-class _StartOver(Exception):
-    """What is on disk does not go with what the server has."""
+class _StartOver(Exception):  # noqa: N818 - a request, not an error
+    """The partial file does not match the file on the server: download it from the start."""
 
 
 @dataclass
 class _Answer:
-    """The head of the final HTTP answer."""
+    """Status and headers of the final HTTP answer."""
 
     status: int
     headers: dict[str, str]
 
     @property
     def whole(self) -> int:
-        """Bytes of the complete file, 0 when the server does not tell."""
+        """Return the bytes of the complete file, 0 if the server does not state them."""
         if self.status == 206:
             match = re.fullmatch(r"bytes \d+-\d+/(\d+)", self.headers.get("content-range", ""))
             return int(match[1]) if match else 0
@@ -99,7 +109,7 @@ class _Answer:
 
     @property
     def start(self) -> int:
-        """The offset of the first byte that follows; -1 for an answer that makes no sense."""
+        """Return the offset of the first byte of the body, -1 for an invalid answer."""
         if self.status != 206:
             return 0
         match = re.match(r"bytes (\d+)-", self.headers.get("content-range", ""))
@@ -108,34 +118,32 @@ class _Answer:
 
 @dataclass
 class _Part:
-    """The unverified bytes of one file."""
+    """The unverified bytes of one file. ``note`` has their version on the server."""
 
     path: Path
     note: Path
-    counted: int = 0  # bytes that the progress was told of
+    counted: int = 0  # bytes that the progress includes
     resumed: bool = False
-    announced: bool = False  # whether the progress's total holds this file
+    announced: bool = False  # whether the total of the progress includes this file
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     @property
     def size(self) -> int:
+        """Return the number of bytes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def server_version(self) -> dict[str, str]:
-        """Which version of the file the bytes belong to: {"url", "etag"}; {} when nothing is known."""
+        """Return the version to which the bytes belong: {"url", "etag"}, {} if it is not known."""
         try:
             value = json.loads(self.note.read_text())
-            return (
-                {k: v for k, v in value.items() if isinstance(v, str)}
-                if isinstance(value, dict)
-                else {}
-            )
         except (OSError, ValueError):
             return {}
+        known = value if isinstance(value, dict) else {}
+        return {name: text for name, text in known.items() if isinstance(text, str)}
 
 
 class Downloader:
-    """Fetches files into a store. Use one for each sync; ``fetch`` may be called again and again."""
+    """Download files into a store. Each sync uses one; ``fetch`` may be called several times."""
 
     def __init__(self, store: Store, network: Network, progress: Progress) -> None:
         self.store, self.network, self.progress = store, network, progress
@@ -144,23 +152,22 @@ class Downloader:
         self._guard = threading.Lock()
 
     def fetch(self, wants: Sequence[Want]) -> list[Got]:
-        """Fetch all of ``wants`` (in their order), several at a time.
+        """Download all of ``wants`` in parallel. Return them in their order.
 
-        A failure does not stop the others: everything that can be had is in the store when FetchError
-        names every file that could not. Ctrl-C keeps the partial files.
+        A failure does not stop the other downloads: when FetchError is raised with every file that
+        failed, all others are in the store. Ctrl-C keeps the partial files.
         """
         if not wants:
             return []
-        # Two wants of one file would write one partial file: fetch each once.
+        # Two downloads of one file would write the same partial file.
         unique: dict[str, Want] = {}
         for want in wants:
             unique.setdefault(_key(want), want)
         futures: dict[str, Future[Got]] = {}
         with ThreadPoolExecutor(self.network.jobs) as pool:
             try:
-                for key, want in sorted(
-                    unique.items(), key=lambda item: -item[1].size
-                ):  # large ones end last otherwise
+                # Large files first: otherwise they end last.
+                for key, want in sorted(unique.items(), key=lambda item: -item[1].size):
                     futures[key] = pool.submit(self._one, want, key)
                 wait(futures.values())
             except BaseException:
@@ -176,18 +183,20 @@ class Downloader:
             if isinstance(error, FetchError):
                 faults += error.faults
             elif error is not None:
-                raise error  # a full disk or missing curl concerns all of them
+                raise error  # such as a full disk or a missing curl
         if faults:
             count = len({fault.where for fault in faults})
             raise FetchError(
                 ngettext(
-                    "{count} file could not be fetched", "{count} files could not be fetched", count
+                    "{count} file could not be downloaded",
+                    "{count} files could not be downloaded",
+                    count,
                 ),
                 faults=faults,
                 hint=_(
-                    "run the same command again: what was fetched is kept and cut "
-                    "downloads go on where they stopped; or put the files into a folder "
-                    "and add --from FOLDER"
+                    "run the same command again: complete files are kept, and interrupted "
+                    "downloads are resumed; or put the files into a folder and add "
+                    "--from FOLDER"
                 ),
             )
         return [
@@ -197,23 +206,26 @@ class Downloader:
         ]
 
     def _one(self, want: Want, key: str) -> Got:
-        """One file, from the first of its addresses that has the right bytes."""
+        """Download one file from the first of its addresses that has the right bytes."""
         part = _Part(self.store.partial(f"{key}.part"), self.store.partial(f"{key}.json"))
         tried: list[Fault] = []
         for url in want.urls:
             try:
                 return self._from_url(want, url, part)
-            except _Final as error:
+            except _FinalError as error:
                 tried.append(
                     Fault(want.file, f"{without_credentials(self.network.url(url))}: {error}")
                 )
         if not want.urls:
-            tried.append(Fault(want.file, _("has no address to fetch it from")))
+            tried.append(Fault(want.file, _("has no address")))
         self._forget(part)
-        raise FetchError(_("{file} could not be fetched", file=want.file), faults=tried)
+        raise FetchError(_("{file} could not be downloaded", file=want.file), faults=tried)
 
     def _from_url(self, want: Want, url: str, part: _Part) -> Got:
-        """The file from one address; _Final when this address cannot give it."""
+        """Download the file from one address.
+
+        Raise _FinalError if this address does not have it.
+        """
         address = self.network.url(url)
         failures = 0
         started_over = False
@@ -227,26 +239,26 @@ class Downloader:
             except _StartOver as error:
                 self._forget(part)
                 if started_over:
-                    raise _Final(str(error)) from None
+                    raise _FinalError(str(error)) from None
                 started_over = True
-            except _Passing as error:
+            except _TemporaryError as error:
                 moved = part.size > before
                 failures = 1 if moved else failures + 1
                 if failures > self.network.retries:
-                    raise _Final(
+                    raise _FinalError(
                         _("{error} (tried {failures} times)", error=error, failures=failures)
                     ) from None
-                # A server that cuts but serves is asked again at once; one that does not answer, ever later.
+                # After a transfer that made progress, try again at once; otherwise wait longer each
+                # time.
                 pause = 0.05 if moved else min(LONGEST_WAIT, 0.5 * 2 ** (failures - 1))
                 pause = min(LONGEST_WAIT, max(error.wait, pause))
-                at = human_bytes(part.size)
                 self.progress.note(
                     _(
-                        "  {file}: {error}; again in {pause:g} s at {at}",
+                        "  {file}: {error}; next attempt in {pause:g} s from {offset}",
                         file=want.file,
                         error=error,
                         pause=pause,
-                        at=at,
+                        offset=human_bytes(part.size),
                     )
                 )
                 if self._stop.wait(pause):
@@ -254,14 +266,14 @@ class Downloader:
 
     def _transfer(self, want: Want, address: str, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
-        self._take_up(part, address)
+        self._resume(part, address)
         if want.size and part.size == want.size:
-            return  # a run that was killed between the last byte and the check
+            return  # a run was killed between the last byte and the verification
         scheme = urlsplit(address).scheme
         if scheme == "file":
             self._copy(want, address, part)
             return
-        self.network.require(_("fetching {file}", file=want.file))
+        self.network.require(_("downloading {file}", file=want.file))
         child = process.pipe(
             self._curl(), env=self.network.environment(), stdin=_curl_config(address, part)
         )
@@ -271,16 +283,16 @@ class Downloader:
         ended = 0
         try:
             _widen(child.stdout)
-            answer = _read_head(child.stdout)
+            answer = _read_headers(child.stdout)
             if answer is not None and answer.status in (200, 206):
-                self._check_head(want, answer, part)
+                self._check_answer(want, answer, part)
                 part.note.write_text(
                     json.dumps({"url": address, "etag": answer.headers.get("etag", "")})
                 )
                 self._drain(want, cast(BufferedReader, child.stdout), part)
                 ended = part.size
             child.stdout.close()
-            message = child.stderr.read().decode("utf-8", "replace").strip()
+            output = child.stderr.read().decode("utf-8", "replace").strip()
             code = child.wait()
         finally:
             if child.poll() is None:
@@ -293,50 +305,54 @@ class Downloader:
         if self._stop.is_set():
             raise Interrupted(_("stopped"))
         if answer is not None and answer.status not in (200, 206):
-            self._refused(answer, part)
-        if code in PASSING_CURL:
-            raise _Passing(_plain(message, code))
+            self._raise_for_status(answer, part)
+        if code in TEMPORARY_CURL:
+            raise _TemporaryError(_curl_error(output, code))
         if code != 0 or answer is None:
             hint = (
                 _("; set GAPFORGE_CA_BUNDLE to your organisation's certificates")
                 if code in (60, 77)
                 else ""
             )
-            raise _Final(_plain(message, code) + hint)
+            raise _FinalError(_curl_error(output, code) + hint)
         if answer.whole and ended < answer.whole:
-            there, whole = human_bytes(ended), human_bytes(answer.whole)
-            raise _Passing(
-                _("the connection was cut at {there} of {whole}", there=there, whole=whole)
+            received, whole = human_bytes(ended), human_bytes(answer.whole)
+            raise _TemporaryError(
+                _(
+                    "the connection ended after {received} of {whole}",
+                    received=received,
+                    whole=whole,
+                )
             )
 
-    def _refused(self, answer: _Answer, part: _Part) -> None:
-        """Turn an HTTP status that is no success into the right failure."""
+    def _raise_for_status(self, answer: _Answer, part: _Part) -> None:
+        """Raise the failure for an HTTP status that is no success."""
         if answer.status == 416 and part.size:
-            raise _StartOver(_("the server has fewer bytes than were fetched before"))
-        if answer.status in PASSING_HTTP:
+            raise _StartOver(_("the file on the server is shorter than the partial file"))
+        if answer.status in TEMPORARY_HTTP:
             after = answer.headers.get("retry-after", "")
-            said = _("the server answers {status}", status=answer.status)
-            raise _Passing(said, float(after) if after.isdigit() else 0)
+            message = _("the server answers {status}", status=answer.status)
+            raise _TemporaryError(message, float(after) if after.isdigit() else 0)
         reasons = {
-            401: _("login needed (netrc)"),
+            401: _("login required (netrc)"),
             403: _("access denied"),
-            404: _("not there"),
-            407: _("the proxy wants a login"),
+            404: _("not found"),
+            407: _("the proxy requires a login"),
             410: _("gone"),
         }
         reason = reasons.get(answer.status, _("not usable"))
-        raise _Final(
+        raise _FinalError(
             _("the server answers {status}: {reason}", status=answer.status, reason=reason)
         )
 
-    def _check_head(self, want: Want, answer: _Answer, part: _Part) -> None:
-        """Refuse an answer that cannot be (the rest of) the file, before any byte of it is written."""
+    def _check_answer(self, want: Want, answer: _Answer, part: _Part) -> None:
+        """Reject an answer that is not (the rest of) the file, before any byte of it is written."""
         if answer.status == 200 and part.size:
-            self._forget(part)  # the server cannot resume, or the file changed: it sends the whole
+            self._forget(part)  # the server cannot resume, or the file changed: it sends all of it
         if answer.start != part.size:
             raise _StartOver(
                 _(
-                    "asked to go on at byte {size}, the server sent from {start}",
+                    "requested from byte {size}, the server sent from byte {start}",
                     size=part.size,
                     start=answer.start,
                 )
@@ -344,11 +360,11 @@ class Downloader:
         if want.size and answer.whole and answer.whole != want.size:
             page = _is_page_type(answer) and not want.file.endswith((".html", ".htm"))
             if page:
-                raise _Final(_page_came())
+                raise _FinalError(_web_page())
             self._forget(part)
-            raise _Final(
+            raise _FinalError(
                 _(
-                    "the file there has {whole} bytes, expected {size}",
+                    "the file on the server has {whole} bytes, expected {size}",
                     whole=answer.whole,
                     size=want.size,
                 )
@@ -357,19 +373,19 @@ class Downloader:
             self._announce(part, answer.whole)
 
     def _announce(self, part: _Part, size: int) -> None:
-        """Add a size that only the server knew to the total, once a file."""
+        """Add a size that only the server knows to the total, once for each file."""
         with self._guard:
             if not part.announced:
                 part.announced = True
                 self.progress.total += size
 
-    def _take_up(self, part: _Part, address: str) -> None:
-        """Hash what an earlier attempt left, so that the hash goes on from there."""
+    def _resume(self, part: _Part, address: str) -> None:
+        """Hash the bytes of an earlier attempt, so that the transfer continues after them."""
         part.digest = hashlib.sha256()
         part.resumed = part.size > 0
         known = part.server_version()
         if part.size and known.get("url") not in (None, address) and known.get("etag"):
-            # Another address: the bytes are the same file (one hash is expected) but its ETag is not.
+            # Another address has the same file (the checksum is the same) with another ETag.
             part.note.unlink(missing_ok=True)
         total = 0
         if part.resumed:
@@ -382,7 +398,7 @@ class Downloader:
             part.counted = total
 
     def _drain(self, want: Want, source: BufferedReader, part: _Part) -> None:
-        """Write and hash what comes until the end of the stream."""
+        """Write and hash the stream until its end."""
         with storage_errors(part.path), open(part.path, "ab", buffering=0) as target:
             first = part.counted == 0
             while chunk := source.read1(CHUNK):
@@ -391,18 +407,18 @@ class Downloader:
                 if first:
                     first = False
                     if WEB_PAGE.match(chunk) and not want.file.endswith((".html", ".htm")):
-                        raise _Final(_page_came())
+                        raise _FinalError(_web_page())
                 target.write(chunk)
                 part.digest.update(chunk)
                 part.counted += len(chunk)
                 self.progress.add(len(chunk), want.file)
                 if want.size and part.counted > want.size:
                     raise _StartOver(
-                        _("the server sends more than the expected {size} bytes", size=want.size)
+                        _("the server sent more than the expected {size} bytes", size=want.size)
                     )
 
     def _copy(self, want: Want, address: str, part: _Part) -> None:
-        """A file:// address: read here, as curl would need another set of rules for it."""
+        """Copy from a file:// address."""
         path = Path(unquote(urlsplit(address).path))
         try:
             with open(path, "rb") as source:
@@ -411,27 +427,27 @@ class Downloader:
                     self._announce(part, path.stat().st_size)
                 self._drain(want, source, part)
         except FileNotFoundError:
-            raise _Final(_("does not exist")) from None
+            raise _FinalError(_("does not exist")) from None
         except (PermissionError, IsADirectoryError) as error:
-            raise _Final(unreadable(error)) from None
+            raise _FinalError(unreadable(error)) from None
 
     def _finish(self, want: Want, url: str, part: _Part) -> Got:
-        """Give the verified bytes their place in the store; the only way into it for a download."""
+        """Verify the bytes and move them into the store."""
         size, sha256 = part.size, part.digest.hexdigest()
-        wrong = ""
+        fault = ""
         if want.size and size != want.size:
-            wrong = _("has {size} bytes, expected {want_size}", size=size, want_size=want.size)
+            fault = _("{size} bytes, expected {want_size}", size=size, want_size=want.size)
         elif want.sha256 and sha256 != want.sha256:
-            wrong = _(
-                "has sha256 {sha256}, expected {want_sha256}",
+            fault = _(
+                "checksum mismatch: sha256 {sha256}, expected {want_sha256}",
                 sha256=sha256,
                 want_sha256=want.sha256,
             )
-        if wrong:
-            if part.resumed:  # pieces of two files? once more, in one go
-                raise _StartOver(_("the file {wrong}", wrong=wrong))
+        if fault:
+            if part.resumed:  # perhaps its parts are of two versions: try once more from the start
+                raise _StartOver(fault)
             self._forget(part)
-            raise _Final(_("the file there {wrong}", wrong=wrong))
+            raise _FinalError(fault)
         if not part.path.exists():
             part.path.touch()  # an empty file is a file
         self.store.add(part.path, want.sha256, known=sha256)
@@ -439,7 +455,7 @@ class Downloader:
         return Got(want, sha256, size, url)
 
     def _forget(self, part: _Part) -> None:
-        """Throw the unverified bytes away."""
+        """Delete the unverified bytes."""
         part.path.unlink(missing_ok=True)
         part.note.unlink(missing_ok=True)
         part.digest = hashlib.sha256()
@@ -448,7 +464,10 @@ class Downloader:
         part.counted = 0
 
     def _curl(self) -> list[str]:
-        """The command line: nothing secret, the address comes on standard input."""
+        """Return the command line.
+
+        The address, which may be secret, is passed on standard input.
+        """
         return [
             "curl",
             "--disable",
@@ -479,12 +498,15 @@ class Downloader:
 
 
 def _curl_config(address: str, part: _Part) -> str:
-    """curl's configuration for one request. Off the command line, where `ps` would show a token in it."""
+    """Return curl's configuration for one request.
+
+    On the command line `ps` would show a token in it.
+    """
     lines = [f"url = {_quote(address)}"]
     if part.size:
         lines.append(f'range = "{part.size}-"')
         etag = part.server_version().get("etag", "")
-        if etag and not etag.startswith("W/"):  # a weak one does not promise the same bytes
+        if etag and not etag.startswith("W/"):  # a weak ETag does not guarantee the same bytes
             lines.append(f"header = {_quote('If-Range: ' + etag)}")
     return "\n".join(lines) + "\n"
 
@@ -494,12 +516,12 @@ def _quote(text: str) -> str:
 
 
 def _key(want: Want) -> str:
-    """The name of the partial file: the expected hash, or one made from the addresses where none is known."""
+    """Return the name of the partial file: the checksum, or without one that of the addresses."""
     return want.sha256 or "url-" + sha256_bytes("\n".join(want.urls).encode())[:40]
 
 
-def _read_head(stream: IO[bytes]) -> _Answer | None:
-    """The last header block (redirects and 100-continue come before it); None when there was no answer."""
+def _read_headers(stream: IO[bytes]) -> _Answer | None:
+    """Return the last header block, after redirects and 100-continue; None without an answer."""
     answer: _Answer | None = None
     while True:
         line = stream.readline(65536)
@@ -523,19 +545,18 @@ def _is_page_type(answer: _Answer) -> bool:
 
 
 def _widen(stream: IO[bytes]) -> None:
-    """A larger pipe: fewer switches between curl and us. The default where the system refuses."""
+    """Make a pipe larger for fewer context switches, if the system allows it."""
     try:
         fcntl.fcntl(stream.fileno(), getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)
     except OSError:
         pass
 
 
-def _page_came() -> str:
-    return _("a web page (a login or error page?) came instead of the file")
+def _web_page() -> str:
+    return _("the server sent a web page (login or error page?) instead of the file")
 
 
-def _plain(message: str, code: int) -> str:
-    """curl's message without its prefix; only the last line, and no address (it may hold a token)."""
-    last = message.splitlines()[-1] if message else ""
-    said = re.sub(r"^curl: \(\d+\) ", "", last)
-    return said or _("curl ended with {code}", code=code)
+def _curl_error(output: str, code: int) -> str:
+    """Return the last line of curl's output without its prefix."""
+    last = output.splitlines()[-1] if output else ""
+    return re.sub(r"^curl: \(\d+\) ", "", last) or _("curl ended with {code}", code=code)

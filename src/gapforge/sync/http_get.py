@@ -1,4 +1,4 @@
-"""Get one small HTTP answer with curl, so that proxies, certificates, netrc and mirrors work as for every download."""
+"""Request small HTTP answers with curl, with the same network settings as downloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gapforge.base.i18n import _
 from gapforge.sync.network import Network
 
 ANSWER_SECONDS = 60
-LARGEST_ANSWER = 20_000_000  # bytes; a listing is never larger
+LARGEST_ANSWER = 20_000_000  # bytes; listings are smaller
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,13 @@ class Answer:
 
 
 def get(address: str, network: Network, *, head: bool = False) -> Answer:
-    """One small HTTP answer, whatever its status; with ``head`` its headers alone. Raises FetchError when none comes."""
+    """Return the answer, whatever its status; with ``head`` only its headers.
+
+    Raise FetchError without one.
+    """
     url = network.url(address)
-    with tempfile.TemporaryDirectory(prefix="gapforge-ask-") as room:
-        heads = Path(room, "heads")
+    with tempfile.TemporaryDirectory(prefix="gapforge-get-") as folder:
+        headers_file = Path(folder, "headers")
         command = [
             "curl",
             "--disable",
@@ -51,7 +54,7 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             "--max-filesize",
             str(LARGEST_ANSWER),
             "--dump-header",
-            str(heads),
+            str(headers_file),
             "--retry",
             str(min(2, network.retries)),
             "--user-agent",
@@ -61,7 +64,8 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             "--config",
             "-",
         ]
-        # The address goes over standard input: `ps` shows command lines, and a mirror's may hold a login.
+        # The address is passed on standard input: `ps` shows command lines, and it may contain a
+        # login.
         quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
         done = process.run(
             command,
@@ -71,20 +75,24 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             check=False,
         )
         if done.code != 0:
-            where, said = without_credentials(url), last_line(done.errors)
             raise FetchError(
-                _("{where} does not answer: {said}", where=where, said=said),
+                _(
+                    "{address} does not answer: {error}",
+                    address=without_credentials(url),
+                    error=last_line(done.errors),
+                ),
                 hint=_(
                     "check the network of this machine (https_proxy, "
-                    "GAPFORGE_CA_BUNDLE), or name a mirror: GAPFORGE_URL_MIRRORS"
+                    "GAPFORGE_CA_BUNDLE), or set a mirror: GAPFORGE_URL_MIRRORS"
                 ),
             )
-        status, headers = _heads(heads.read_text(encoding="latin-1") if heads.exists() else "")
+        text = headers_file.read_text(encoding="latin-1") if headers_file.exists() else ""
+        status, headers = _parse_headers(text)
     return Answer(status, headers, b"" if head else done.output.encode())
 
 
-def _heads(text: str) -> tuple[int, dict[str, str]]:
-    """Status and headers of the last answer; those of redirects and proxies come before it."""
+def _parse_headers(text: str) -> tuple[int, dict[str, str]]:
+    """Return status and headers of the last answer, after those of redirects and proxies."""
     status: int = 0
     headers: dict[str, str] = {}
     for line in text.splitlines():
@@ -99,6 +107,8 @@ def _heads(text: str) -> tuple[int, dict[str, str]]:
 def last_line(text: str) -> str:
     """Return the last line that curl or skopeo printed, without the program's own prefix."""
     lines = text.strip().splitlines()
-    if lines and (said := re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])):  # skopeo's log format
-        return said[1].replace('\\"', '"')
+    if lines and (
+        logged := re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])
+    ):  # skopeo's log format
+        return logged[1].replace('\\"', '"')
     return re.sub(r"^curl: \(\d+\) ", "", lines[-1]) if lines else _("no answer")

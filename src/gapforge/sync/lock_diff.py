@@ -1,4 +1,4 @@
-"""What differs between two locks of one preset, in words for people."""
+"""Describe the differences between two locks of one preset."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from gapforge.base.i18n import _
 from gapforge.model.lock import Entry, Lock
 
-Thing = tuple[str, bool]  # "KIND NAME", and whether it is the tool that installs the others
+Key = tuple[str, bool]  # "KIND NAME", and whether it is the tool that installs the others
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Lines such as "wheel numpy 1.26.4". ``changed`` lines say from what to what."""
+    """Lines such as "wheel numpy 1.26.4"; ``changed`` lines have the old and the new version."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -23,7 +23,7 @@ class Changes:
         return bool(self.added or self.removed or self.changed)
 
     def lines(self) -> list[str]:
-        """The changes as "+ …", "- …", "~ …" lines."""
+        """Return the changes as "+ …", "- …", "~ …" lines."""
         return (
             [f"+ {t}" for t in self.added]
             + [f"- {t}" for t in self.removed]
@@ -31,6 +31,7 @@ class Changes:
         )
 
     def to_json(self) -> dict[str, list[str]]:
+        """Return the lines by kind of change."""
         return {
             "added": list(self.added),
             "removed": list(self.removed),
@@ -39,23 +40,26 @@ class Changes:
 
 
 def compare(old: Lock | None, new: Lock) -> Changes:
-    """What ``new`` has otherwise than ``old``. Generated files and image blobs follow from the rest and are left out."""
-    before, after = _things(old) if old else {}, _things(new)
+    """Return what differs in ``new``.
+
+    Generated files and image blobs follow from the rest and are left out.
+    """
+    before, after = _versions(old) if old else {}, _versions(new)
     changed = []
     for key in sorted(before.keys() & after.keys()):
-        was, now = before[key], after[key]
-        what = _shown(key)
-        if was[0] != now[0]:
-            changed.append(f"{what} {was[0]} -> {now[0]}")
-        elif was[1] != now[1]:
+        (old_version, old_sha256), (version, sha256) = before[key], after[key]
+        item = _shown(key)
+        if old_version != version:
+            changed.append(f"{item} {old_version} -> {version}")
+        elif old_sha256 != sha256:
+            item = f"{item} {version}".rstrip()
             changed.append(
                 _(
-                    "{what} {now}: other bytes, sha256 {was} -> {now_2}",
-                    what=what,
-                    now=now[0],
-                    was=was[1][:12],
-                    now_2=now[1][:12],
-                ).replace("  ", " ")
+                    "{item}: content changed, sha256 {old} -> {new}",
+                    item=item,
+                    old=old_sha256[:12],
+                    new=sha256[:12],
+                )
             )
     return Changes(
         added=tuple(
@@ -70,9 +74,9 @@ def compare(old: Lock | None, new: Lock) -> Changes:
     )
 
 
-def _things(lock: Lock) -> Mapping[Thing, tuple[str, str]]:
-    """What a person would list: the thing -> (version, hash)."""
-    result: dict[Thing, tuple[str, str]] = {}
+def _versions(lock: Lock) -> Mapping[Key, tuple[str, str]]:
+    """Return what a person would list: item -> (version, checksum)."""
+    result: dict[Key, tuple[str, str]] = {}
     for entry in lock.of("wheel", "deb", "source", "tensorrt"):
         result[f"{entry.kind} {_name(entry)}", "install-tool" in entry.roles] = (
             entry.version,
@@ -90,5 +94,6 @@ def _name(entry: Entry) -> str:
     return f"{entry.name}:{entry.architecture}" if entry.kind == "deb" else entry.name or entry.file
 
 
-def _shown(thing: Thing) -> str:
-    return thing[0] + (_(" (install tool)") if thing[1] else "")
+def _shown(key: Key) -> str:
+    item, is_tool = key
+    return _("{item} (install tool)", item=item) if is_tool else item

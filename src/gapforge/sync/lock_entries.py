@@ -1,21 +1,19 @@
-"""Entries of a lock made from what was found, and whether a base image is the one that was meant. Pure functions."""
+"""Make lock entries of base images and .debs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gapforge.base.errors import CompatibilityError, Fault, ResolveError
+from gapforge.base.errors import ResolveError
 from gapforge.base.i18n import _
-from gapforge.model.lock import Entry, LockedImage
+from gapforge.model.lock import Entry
 from gapforge.model.names import ROLES
-from gapforge.model.preset import Preset
-from gapforge.sync.apt import DebFile
-
-BUILDER, RUNTIME = ROLES
+from gapforge.sync.apt_resolver import DebFile
+from gapforge.sync.oci_layout import Files
 
 
-def image_entries(role: str, files: Mapping[str, tuple[str, int]]) -> list[Entry]:
-    """The entries of a base image's layout: path -> (sha256, size)."""
+def image_entries(role: str, files: Files) -> list[Entry]:
+    """Return the entries of a base image's layout."""
     return [
         Entry(
             kind="image",
@@ -30,16 +28,19 @@ def image_entries(role: str, files: Mapping[str, tuple[str, int]]) -> list[Entry
     ]
 
 
-def deb_entries(closures: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
-    """The .debs of all roles; one that both roles need is one entry. ResolveError for two of the same name."""
+def deb_entries(debs_by_role: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
+    """Return the entries of the .debs of all roles. A .deb that both roles need is one entry.
+
+    Raise ResolveError if two different .debs have the same file name.
+    """
     entries: dict[str, Entry] = {}
     for role in ROLES:
-        for deb in closures[role]:
+        for deb in debs_by_role[role]:
             path = f"debs/{deb.file}"
             if path in entries and entries[path].sha256 != deb.sha256:
                 raise ResolveError(
-                    _("builder and runtime need different files of the name {file}", file=deb.file),
-                    hint=_("give both roles bases with the same APT sources"),
+                    _("builder and runtime need different files named {file}", file=deb.file),
+                    hint=_("use base images with the same APT sources for both roles"),
                 )
             roles = (*entries[path].roles, role) if path in entries else (role,)
             entries[path] = Entry(
@@ -54,57 +55,3 @@ def deb_entries(closures: Mapping[str, Sequence[DebFile]]) -> list[Entry]:
                 roles=roles,
             )
     return list(entries.values())
-
-
-def same_image(image: LockedImage, locked: LockedImage) -> bool:
-    """Whether ``image`` is the locked one, of which perhaps only the manifest was read."""
-    if locked.os_id:
-        return image == locked
-    return (image.reference, image.manifest_digest, image.config_digest) == (
-        locked.reference,
-        locked.manifest_digest,
-        locked.config_digest,
-    )
-
-
-def check_base(preset: Preset, role: str, image: LockedImage) -> list[str]:
-    """Warnings about a builder that does not say its CUDA or cuDNN.
-
-    Raises CompatibilityError for an image that says another one than the preset, which is how a moved tag shows
-    (11.8.0-cudnn8 changed its cuDNN). A preset without ``cuda`` or ``cudnn`` takes any.
-    """
-    faults, warnings = [], []
-    for what, said, found in (
-        ("CUDA", preset.cuda, image.cuda),
-        ("cuDNN", preset.cudnn, image.cudnn),
-    ):
-        if said and found and not f"{found}.".startswith(f"{said}."):
-            faults.append(
-                Fault(
-                    _("base image of {role} ({reference})", role=role, reference=image.reference),
-                    _("has {what} {found}", what=what, found=found),
-                    f"{what} {said}",
-                )
-            )
-        elif said and not found and role == BUILDER:
-            warnings.append(
-                _(
-                    "{reference} does not say which {what} it has; the preset says {said}",
-                    reference=image.reference,
-                    what=what,
-                    said=said,
-                )
-            )
-    if faults:
-        raise CompatibilityError(
-            _("the base image is not what presets/{name}.json says", name=preset.name),
-            faults=faults,
-            hint=_(
-                "under base.{role} name an image that has it, by digest if its tag has "
-                "moved; or correct cuda and cudnn (cudnn null takes any), then: "
-                "./gapforge check {name}",
-                role=role,
-                name=preset.name,
-            ),
-        )
-    return warnings

@@ -1,15 +1,14 @@
 """Write a lock without downloading files: `gapforge sync --lock-only`.
 
-Everything that indexes, registries and the preset itself state is pinned; the rest becomes an unresolved item
-with its reason. Python packages are pinned all together or not at all: they are resolved jointly, so a set that
-was resolved without PyTorch would be a guess.
+Everything that indexes, registries and the preset itself state is pinned; the rest becomes an
+unresolved item with its reason. Python packages are pinned all together or not at all: they are
+resolved jointly, so a set that was resolved without PyTorch would be a guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -23,28 +22,38 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import read_known_sizes
-from gapforge.sync import apt, fetch_base_images, source_archives
+from gapforge.sync import base_images, registry_images, source_archives
 from gapforge.sync.download import Want
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
-from gapforge.sync.lock_entries import BUILDER, deb_entries, image_entries
+from gapforge.sync.lock_entries import deb_entries, image_entries
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.options import Options, Outcome
+from gapforge.sync.oci_layout import Files
 from gapforge.sync.python_packages import INSTALL_TOOL, Wheel, requirements_text
-from gapforge.sync.sync import REQUIREMENTS, TOOL_ONLY, Run, running
+from gapforge.sync.run import (
+    BUILDER,
+    REQUIREMENTS,
+    TOOL_ONLY,
+    BaseInStore,
+    Options,
+    Outcome,
+    Run,
+    running,
+)
 from gapforge.sync.wheel_licence import licence_in, licence_of
 
 DEB_INDEX = "debs/Packages"
 
-ImageAnswer = tuple[LockedImage, fetch_base_images.Files] | Reason
+ImageAnswer = tuple[LockedImage, Files] | Reason
 
 
 def pin(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
-    """Write presets/NAME.lock.json as far as it can be known without downloads; artifacts/NAME stays as it is.
+    """Write presets/NAME.lock.json as far as possible without downloads.
 
-    A lock that belongs to the preset is kept, and only its unresolved items are resolved again;
-    ``options.update`` resolves everything anew. Raise BusyError while a sync runs, and sync's errors for
-    what is wrong; a server that does not answer is no error.
+    artifacts/NAME is not changed. A lock that belongs to the preset is kept, and only its
+    unresolved items are resolved again; ``options.update`` resolves everything anew. Raise
+    BusyError while a sync runs, and sync's errors for what is wrong; a server that does not answer
+    is no error.
     """
     with running(_LockOnly, preset, project, network, options) as run:
         return run.execute()
@@ -59,17 +68,16 @@ class _LockOnly(Run):
         """Pin what can be pinned and write the lock."""
         old = self._begin()
         kept = None if self.options.update else old
-        with ExitStack() as self.stack:
-            self._apt: dict[BaseImage, apt.AptRoot] = {}
+        with self.stack:
             lock = kept if kept is not None and not kept.unresolved else self._pin(kept)
             self._write_lock(lock)
         remove_folder(self.work)
         return Outcome(
-            lock,
-            self.project.artifacts_of(self.preset.name),
-            compare(self.before, lock),
-            lock is not old,
-            0,
+            lock=lock,
+            artifacts=self.project.artifacts_of(self.preset.name),
+            changes=compare(self.before, lock),
+            resolved=lock is not old,
+            fetched=0,
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
@@ -88,7 +96,8 @@ class _LockOnly(Run):
             if found is not None:
                 layouts[role], locked[role] = found
         entries = [entry for role in layouts for entry in layouts[role]]
-        # A base image of which only the manifest is known has no package list to resolve .debs against.
+        # A base image of which only the manifest is known has no package list to resolve .debs
+        # against.
         bases_stored = len(layouts) == len(ROLES) and not self.store.missing(
             (e.sha256, e.size) for e in entries
         )
@@ -110,9 +119,7 @@ class _LockOnly(Run):
 
     # -- base images
 
-    def _image(
-        self, role: str, answers: dict[BaseImage, ImageAnswer]
-    ) -> tuple[list[Entry], LockedImage] | None:
+    def _image(self, role: str, answers: dict[BaseImage, ImageAnswer]) -> BaseInStore | None:
         """Return the base image of ``role`` as far as it is known; None if it cannot be pinned.
 
         ``answers`` collects what the registries answered: both roles may use one image.
@@ -130,7 +137,7 @@ class _LockOnly(Run):
                 return None
             image, entries = answer[0], image_entries(role, answer[1])
         if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
-            image = fetch_base_images.describe(self._layout(role, entries), image.reference)
+            image = base_images.describe(self._layout(role, entries), image.reference)
         if not image.os_id:
             self._leave("image", [role], Reason(code=items.MANIFEST_ONLY))
         self._check_base(role, image)
@@ -142,7 +149,7 @@ class _LockOnly(Run):
             code = items.ARCHIVE_NOT_READ if base.archive else items.IMAGE_NOT_MADE
             return Reason(code=code)
         try:
-            return fetch_base_images.look(base, replace(self.network, retries=0))
+            return registry_images.look_up(base, replace(self.network, retries=0))
         except NoAnswerError as error:
             return error.reason
 
@@ -162,7 +169,7 @@ class _LockOnly(Run):
         return list(entries.values())
 
     def _wheels_of_preset(self) -> list[Entry]:
-        """Return the wheels that the preset asks for and requirements.txt, or leave all of them unresolved."""
+        """Return the wheels of the preset and requirements.txt, or leave all of them unresolved."""
         try:
             wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset))
         except NoAnswerError as error:
@@ -180,7 +187,7 @@ class _LockOnly(Run):
         return [*wheels, requirements]
 
     def _leave_wheels(self, reason: Reason) -> None:
-        """Record every requirement as unresolved; those of another index wait for PyTorch's only."""
+        """Record every requirement as unresolved. The others may wait for PyTorch's index only."""
         torch = self.preset.pytorch
         of_torch = list(torch.requirements()) if torch else []
         others = [name for name in self.preset.packages if name not in of_torch]
@@ -190,7 +197,10 @@ class _LockOnly(Run):
         self._leave("wheel", others, reason)
 
     def _wheel_entries_by_index(self, wheels: Sequence[Wheel]) -> list[Entry]:
-        """Return the wheels as entries. Raise NoAnswerError if an index states no checksum or size."""
+        """Return the wheels as entries.
+
+        Raise NoAnswerError if an index states no checksum or size.
+        """
         with ThreadPoolExecutor(self.network.jobs) as pool:
             return list(pool.map(self._wheel_entry, wheels))
 
@@ -217,7 +227,7 @@ class _LockOnly(Run):
         )
 
     def _licence(self, wheel: Wheel) -> str:
-        """Return the licence from the stored wheel, or from the METADATA file beside it on the index (PEP 658)."""
+        """Return the licence in the stored wheel, or in its METADATA on the index (PEP 658)."""
         if self.store.has(wheel.sha256, wheel.size or -1):
             return licence_of(self.store.path(wheel.sha256))
         if not wheel.url.startswith(("http://", "https://")):
@@ -238,7 +248,7 @@ class _LockOnly(Run):
         ``builder`` is the layout of the builder's base image if it is in the store.
         """
         kept = {e.name: e for e in self.kept.of("source", "tensorrt")}
-        wants = {source.name: want for source, want in self._wants()}
+        wants = {source.name: want for source, want in self._source_wants()}
         sizes = read_known_sizes(self.project).sizes
         entries = []
         for source in self.preset.sources.values():
@@ -276,7 +286,7 @@ class _LockOnly(Run):
         )
 
     def _pin_sdist(self, source: SourceArchive) -> Entry | Reason:
-        sdist = self._sdist(source)
+        sdist = self._find_sdist(source)
         size = sdist.size or self._stated_size(sdist.url, items.DEFAULT_INDEX)
         if not size:
             return Reason(code=items.SIZE_NOT_STATED, server=items.DEFAULT_INDEX, file=sdist.file)
@@ -286,7 +296,7 @@ class _LockOnly(Run):
     def _pin_archive(
         self, source: SourceArchive, want: Want, sizes: Mapping[str, int]
     ) -> Entry | Reason:
-        """Return the entry of a source that has addresses, or why its checksum or size is not known."""
+        """Return the entry of a source with addresses, or why its checksum or size is not known."""
         if not want.sha256:
             return Reason(code=items.CHECKSUM_UNPUBLISHED)
         size = want.size or sizes.get(want.sha256, 0)
@@ -305,7 +315,10 @@ class _LockOnly(Run):
         return source_archives.entry_of(source, source.file, want.sha256, size, "url")
 
     def _stated_size(self, url: str, server: str) -> int:
-        """Return the size in bytes that ``server`` states, 0 for none. Raise NoAnswerError without an answer."""
+        """Return the size in bytes that ``server`` states, 0 for none.
+
+        Raise NoAnswerError without an answer.
+        """
         try:
             answer = get(url, replace(self.network, retries=0), head=True)
         except FetchError as error:
@@ -317,7 +330,7 @@ class _LockOnly(Run):
 
     # -- .debs
 
-    def _debs(self, bases: Mapping[str, tuple[list[Entry], LockedImage]] | None) -> list[Entry]:
+    def _debs(self, bases: Mapping[str, BaseInStore] | None) -> list[Entry]:
         """Return the .debs with their index, if the base images are in the store."""
         wanted = sorted({package for role in ROLES for package in self.preset.debs(role)})
         if self.kept.of("deb") and self.kept.resolves("deb"):
@@ -329,7 +342,7 @@ class _LockOnly(Run):
             return []
         else:
             try:
-                debs = deb_entries(self._closures(bases))
+                debs = deb_entries(self._resolve_debs(bases))
             except NoAnswerError as error:
                 self._leave("deb", wanted, error.reason)
                 return []

@@ -1,7 +1,7 @@
-"""A base image made from a distribution's packages by mmdebstrap, the same bytes on every run.
+"""Make a base image from the packages of a distribution with mmdebstrap.
 
-The layer is stored uncompressed: then no byte depends on the version of a compressor, and engines load
-it faster. (It is carried uncompressed too; packing for the way is another step's work.)
+The image has the same bytes on every run. The layer is stored uncompressed: no byte depends on the
+version of a compressor, and engines load it faster.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from gapforge.sync.network import Network
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK = 512  # bytes; tar's unit
 
-# What belongs to the machine or the moment, not to the packages. mmdebstrap copies the first two from the
-# host; device nodes are every engine's own business, and rootless ones may not create them.
+# Files of the machine or the moment, not of the packages. mmdebstrap copies the first two from the
+# host. Engines make device nodes themselves, and rootless ones are not allowed to unpack them.
 _DROPPED = re.compile(
     r"etc/(resolv\.conf|hostname|machine-id)|var/lib/dbus/machine-id|dev/.+|etc/apt/apt\.conf\.d/(00|99)mmdebstrap"
     r"|var/cache/ldconfig/.+|run/(?!lock$).+|tmp/.+|root/\..+_history"
-    # Their owner tells whether apt could drop its rights where the image was made; apt makes them again.
+    # Their owner depends on whether apt could drop its privileges; apt creates them again.
     r"|var/(cache/apt/archives|lib/apt/lists)/partial"
 )
-_DROPPED_FILES = re.compile(  # only files: the folders themselves are expected by programs
+# Only files: programs expect the folders.
+_DROPPED_FILES = re.compile(
     r"var/(lib/apt/lists|cache/apt|cache/debconf/.*-old|backups)(/.*)?|var/cache/debconf/.*-old|var/lib/dpkg/.*-old"
     r"|etc/(passwd|group|shadow|gshadow|subuid|subgid)-"
 )
@@ -47,11 +48,11 @@ _DROPPED_FILES = re.compile(  # only files: the folders themselves are expected 
 def make(
     base: BaseImage, epoch: int, destination: Path, network: Network, progress: Progress
 ) -> None:
-    """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``. ``epoch`` in seconds.
+    """Fill the empty folder ``destination`` with an OCI layout of ``base.suite``.
 
-    The mirrors are mmdebstrap's own defaults for the suite (updates and security among them); with
-    GAPFORGE_APT_MIRROR they are asked at the mirror, but the image still names the originals.
-    Raises ResolveError for an unknown suite or package, FetchError when the mirror cannot be used.
+    The APT sources are mmdebstrap's defaults for the suite, with updates and security. With
+    GAPFORGE_APT_MIRROR the packages come from the mirror, but the image keeps the original sources.
+    Raise ResolveError for an unknown suite or package, FetchError if the mirror cannot be used.
     """
     with (
         storage_errors(destination),
@@ -66,12 +67,13 @@ def make(
             "SOURCE_DATE_EPOCH": str(epoch),
             "APT_CONFIG": None,
             "LC_ALL": "C.UTF-8",
+            # Would translate apt's output, which _failure() reads, even in C.UTF-8.
             "LANGUAGE": None,
-        }  # which translates apt's words even in C.UTF-8, and _failure() reads them
-        # Half-made roots are left in our own folder, which the next run removes.
+        }
+        # An unfinished root is left in our own folder, which the next run removes.
         if os.geteuid() == 0 and not os.statvfs(work).f_flag & (os.ST_NODEV | os.ST_NOEXEC):
             env["TMPDIR"] = work
-            os.chmod(work, 0o711)  # so that apt can drop its rights and still reach what it writes
+            os.chmod(work, 0o711)  # apt reaches its files after dropping its privileges
         if network.apt_mirrors:
             originals = _default_sources(command, base, env)
             env["GAPFORGE_ORIGINAL_SOURCES"] = originals
@@ -80,7 +82,8 @@ def make(
             )
             command += [
                 '--setup-hook=printf %s "$GAPFORGE_MIRRORED_SOURCES" > "$1/etc/apt/sources.list"',
-                '--customize-hook=printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
+                "--customize-hook="
+                'printf %s "$GAPFORGE_ORIGINAL_SOURCES" > "$1/etc/apt/sources.list"',
             ]
         progress.note(_("making the base image {label}", label=base.label))
         _run([*command, base.suite, str(made)], base, env)
@@ -96,6 +99,7 @@ def make(
 
 
 def _command(base: BaseImage, network: Network) -> list[str]:
+    """Return the mmdebstrap command without suite and destination."""
     command = [
         "mmdebstrap",
         "--format=tar",
@@ -104,7 +108,8 @@ def _command(base: BaseImage, network: Network) -> list[str]:
         f"--components={','.join(base.components)}",
         f'--aptopt=Acquire::Retries "{network.retries}"',
     ]
-    # Builds install .debs with the image's own apt. Debian's required packages bring it along, Ubuntu's do not.
+    # Builds install .debs with the image's own apt. It is a required package of Debian but not of
+    # Ubuntu.
     include = base.include if "apt" in base.include else ("apt", *base.include)
     command.append(f"--include={','.join(include)}")
     if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
@@ -115,7 +120,7 @@ def _command(base: BaseImage, network: Network) -> list[str]:
 
 
 def _default_sources(command: list[str], base: BaseImage, env: dict[str, str | None]) -> str:
-    """The sources.list that mmdebstrap would use. It has no option to print it, so a hook prints it and stops."""
+    """Return the sources.list that mmdebstrap would use, printed by a hook that stops it."""
     probe = [
         *command,
         '--setup-hook=sed "s/^/GAPFORGE-SOURCE:/" "$1/etc/apt/sources.list"; exit 1',
@@ -137,10 +142,10 @@ def _run(command: list[str], base: BaseImage, env: dict[str, str | None]) -> Non
 
 
 def _confined() -> list[str]:
-    """What to put before mmdebstrap so that it ends with us, even by SIGKILL, and leaves no mount behind.
+    """Return a prefix for mmdebstrap's command that ends it with this process, without mounts.
 
-    As root it mounts /proc, /sys and parts of /dev into its root; in a mount and process namespace of their
-    own these vanish with it. Without root it makes such namespaces itself.
+    Run by root, mmdebstrap mounts /proc, /sys and parts of /dev into its root; in mount and process
+    namespaces of their own these end with it. For other users it makes such namespaces itself.
     """
     if os.geteuid() != 0:
         return ["setpriv", "--pdeathsig", "KILL"]
@@ -157,16 +162,15 @@ def _confined() -> list[str]:
     ]
 
 
-def _failure(base: BaseImage, said: str) -> GapforgeError:
-    """What went wrong, out of mmdebstrap's words."""
-    telling = [
-        line for line in said.splitlines() if re.match(r"(E|W|Err):?", line.strip())
-    ] or said.splitlines()
-    detail = "\n".join(telling[-6:])
-    if re.search(r"NO_PUBKEY|is not signed|no public key", said, re.IGNORECASE):
+def _failure(base: BaseImage, output: str) -> GapforgeError:
+    """Return the error for a failed mmdebstrap. Only its text, and that of APT, tells the cause."""
+    lines = output.splitlines()
+    problems = [line for line in lines if re.match(r"(E|W|Err):?", line.strip())] or lines
+    detail = "\n".join(problems[-6:])
+    if re.search(r"NO_PUBKEY|is not signed|no public key", output, re.IGNORECASE):
         return FetchError(
             _(
-                "the keys that sign {suite} are not on this machine\n{detail}",
+                "the archive keys of {suite} are not installed on this machine\n{detail}",
                 suite=base.suite,
                 detail=detail,
             ),
@@ -180,7 +184,7 @@ def _failure(base: BaseImage, said: str) -> GapforgeError:
         )
     if re.search(
         r"Unable to locate package|has no installation candidate|unmet dependencies|was not found",
-        said,
+        output,
     ):
         return ResolveError(
             _(
@@ -192,39 +196,37 @@ def _failure(base: BaseImage, said: str) -> GapforgeError:
         )
     if re.search(
         r"unshare|newuidmap|user namespace|mount|permission|mknod|chroot mode|fakechroot",
-        said,
+        output,
         re.IGNORECASE,
-    ) and not re.search(r"Failed to fetch|Could not (resolve|connect)", said):
+    ) and not re.search(r"Failed to fetch|Could not (resolve|connect)", output):
         return ToolError(
-            _("mmdebstrap may not make a base image here\n{detail}", detail=detail),
+            _("mmdebstrap is not allowed to make a base image here\n{detail}", detail=detail),
             hint=_(
                 "run it as root, or allow user namespaces (sysctl "
-                "kernel.unprivileged_userns_clone=1; apt-get install uidmap), or name an "
-                "image or an archive as the base"
+                "kernel.unprivileged_userns_clone=1; apt-get install uidmap), or use an image "
+                "or an archive as the base image"
             ),
         )
-    if re.search(r"does not have a Release file|404 +Not Found|unknown suite", said, re.IGNORECASE):
+    if re.search(
+        r"does not have a Release file|404 +Not Found|unknown suite", output, re.IGNORECASE
+    ):
         return ResolveError(
-            _(
-                'there is no suite "{suite}" where mmdebstrap looks for it\n{detail}',
-                suite=base.suite,
-                detail=detail,
-            ),
+            _('the APT mirror has no suite "{suite}"\n{detail}', suite=base.suite, detail=detail),
             hint=_("correct $.base.*.mmdebstrap.suite in the preset"),
         )
     return FetchError(
         _("the base image {label} cannot be made\n{detail}", label=base.label, detail=detail),
         hint=_(
-            "look at the message above; proxies come from http_proxy, mirrors from "
-            "GAPFORGE_APT_MIRROR"
+            "read the output above; set http_proxy for a proxy or GAPFORGE_APT_MIRROR for a mirror"
         ),
     )
 
 
 def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
-    """Copy a tar without what is not the packages' own; gives SHA-256 in hex and size in bytes.
+    """Copy a tar without the files that no package owns. Return its SHA-256 and size in bytes.
 
-    Members are copied as raw blocks: headers with extended attributes (file capabilities) stay as they are.
+    Members are copied as raw blocks, so headers with extended attributes (file capabilities) stay
+    as they are.
     """
     digest = hashlib.sha256()
     size = 0
@@ -251,7 +253,7 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
             while left > 0:
                 data = raw.read(min(CHUNK, left))
                 if not data:
-                    raise FetchError(_("{source} ended too early", source=source))
+                    raise FetchError(_("{source} is truncated", source=source))
                 put(data)
                 left -= len(data)
     put(b"\0" * 2 * _BLOCK)
@@ -260,7 +262,7 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
 
 def _dropped_file(path: str, size: int) -> bool:
     if path.startswith("var/log/"):
-        return size > 0  # empty ones carry the owner and mode that their package set
+        return size > 0  # empty ones have the owner and mode that their package set
     return bool(_DROPPED_FILES.fullmatch(path))
 
 

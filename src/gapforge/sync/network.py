@@ -1,22 +1,22 @@
-"""Whether and how the network may be used: proxies, certificates, netrc and mirrors, read once.
+"""How the network is used: proxies, certificates, netrc and mirrors.
 
-Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``, ``no_proxy``
-and ``NETRC`` work as in other programs, in lower or upper case):
+Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``,
+``no_proxy`` and ``NETRC`` work as in other programs, in lower or upper case):
 
 | variable | meaning |
 |---|---|
-| ``GAPFORGE_OFFLINE=1`` | refuse every use of the network |
+| ``GAPFORGE_OFFLINE=1`` | reject every use of the network |
 | ``GAPFORGE_INDEX_URL`` | default Python index instead of uv's own default |
 | ``GAPFORGE_TORCH_INDEX_URL`` | PyTorch index instead of the address in the preset |
-| ``GAPFORGE_URL_MIRRORS`` | ``FROM=TO`` pairs, by blanks: an address that begins with FROM is asked at TO |
+| ``GAPFORGE_URL_MIRRORS`` | ``FROM=TO`` pairs with blanks between: TO replaces FROM in addresses |
 | ``GAPFORGE_APT_MIRROR`` | the same for APT sources |
-| ``GAPFORGE_REGISTRY_MIRROR`` | the same for image references (``docker.io=host:5000``); a lone ``host:5000`` stands for docker.io |
+| ``GAPFORGE_REGISTRY_MIRROR`` | the same for images; ``host:5000`` is ``docker.io=host:5000`` |
 | ``GAPFORGE_CA_BUNDLE`` | PEM file with the certificates to trust |
-| ``GAPFORGE_JOBS`` | downloads at a time (default 4) |
-| ``GAPFORGE_RETRIES`` | how often to try again what waiting may heal (default 5) |
+| ``GAPFORGE_JOBS`` | parallel downloads (default 4) |
+| ``GAPFORGE_RETRIES`` | retries after a temporary failure (default 5) |
 
-A mirror replaces the address; the upstream host is then never asked. Everything is checked against
-hashes, so a mirror needs no trust.
+With a mirror the upstream host gets no request. Everything is verified with checksums, so a mirror
+need not be trusted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class NoAnswerError(FetchError):
 
 @dataclass(frozen=True)
 class Network:
-    """How this machine reaches the outside. The ``*_mirrors`` are (from, to) prefixes, longest first."""
+    """The network settings of this machine.
+
+    The ``*_mirrors`` are (from, to) prefixes, longest first.
+    """
 
     offline: bool = False
     jobs: int = 4
@@ -72,7 +75,7 @@ class Network:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Network:
-        """The settings of this machine. Raises UsageError naming the variable that makes no sense."""
+        """Return the settings from environment variables. Raise UsageError for an invalid one."""
         env = os.environ if environ is None else environ
         bundle = env.get("GAPFORGE_CA_BUNDLE", "")
         if bundle and not Path(bundle).is_file():
@@ -100,48 +103,44 @@ class Network:
             proxies=tuple(proxies),
         )
 
-    def require(self, what: str, *, files: bool = True) -> None:
-        """Called before anything leaves this machine. Raises FetchError when GAPFORGE_OFFLINE forbids it.
+    def require(self, action: str, *, files: bool = True) -> None:
+        """Raise FetchError if GAPFORGE_OFFLINE is set. Every use of the network calls this first.
 
-        ``what`` begins the sentence, as "fetching X" does. With ``files`` it may be given
-        as files instead.
+        ``action`` is what needs the network, such as "downloading X". With ``files`` the hint
+        mentions --from.
         """
         if self.offline:
             raise FetchError(
-                _("{what} would need the network, and GAPFORGE_OFFLINE is set", what=what),
+                _("{action}: needs the network, but GAPFORGE_OFFLINE is set", action=action),
                 hint=_(
-                    "give the files with --from DIR, or run it where there is a network: "
-                    "unset GAPFORGE_OFFLINE"
+                    "provide the files with --from FOLDER, or run the command on an online "
+                    "machine: unset GAPFORGE_OFFLINE"
                 )
                 if files
-                else _("run it where there is a network: unset GAPFORGE_OFFLINE"),
+                else _("run the command on an online machine: unset GAPFORGE_OFFLINE"),
             )
 
     def url(self, address: str) -> str:
-        """``address``, or where its mirror has it."""
+        """Return ``address``, or that of its mirror."""
         return _mapped(address, self.url_mirrors)
 
     def apt_uri(self, uri: str) -> str:
-        """An APT source's address, or its mirror's."""
+        """Return the address of an APT source, or that of its mirror."""
         return _mapped(uri, self.apt_mirrors)
 
     def registry(self, reference: str) -> str:
-        """An image reference, or the same image at its registry's mirror.
+        """Return an image reference, or that of the image at its registry's mirror.
 
         ``nvidia/cuda:x`` and ``docker.io/nvidia/cuda:x`` are the same image and are mapped alike.
         """
-        first = reference.split("/", 1)[0]
-        qualified = "/" in reference and ("." in first or ":" in first or first == "localhost")
-        full = (
-            reference
-            if qualified
-            else "docker.io/" + ("" if "/" in reference else "library/") + reference
-        )
+        full = reference
+        if not _names_registry(reference):
+            full = f"docker.io/{'' if '/' in reference else 'library/'}{reference}"
         mapped = _mapped(full, self.registry_mirrors, separator="/")
         return reference if mapped == full else mapped
 
     def environment(self) -> dict[str, str | None]:
-        """Variables for the programs that we start, so that all of them agree on proxies and certificates."""
+        """Return the variables with which all programs use the same proxies and certificates."""
         result: dict[str, str | None] = {}
         for name, value in self.proxies:
             result[name] = value
@@ -153,11 +152,22 @@ class Network:
         return result
 
     def curl_options(self) -> list[str]:
-        """curl's flags for certificates and netrc."""
+        """Return curl's flags for certificates and netrc."""
         options = ["--netrc-file", str(self.netrc)] if self.netrc else ["--netrc-optional"]
         if self.ca_bundle:
             options += ["--cacert", str(self.ca_bundle)]
         return options
+
+
+def registry_of(image: str) -> str:
+    """Return the registry that an image reference names, "docker.io" if it names none."""
+    return image.split("/", 1)[0] if _names_registry(image) else "docker.io"
+
+
+def _names_registry(image: str) -> bool:
+    """Return whether an image reference begins with a host with a dot or port, or localhost."""
+    first = image.split("/", 1)[0]
+    return "/" in image and ("." in first or ":" in first or first == "localhost")
 
 
 def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
@@ -187,8 +197,7 @@ def _pairs(env: Mapping[str, str], variable: str, lone: str = "") -> Pairs:
                     word=without_credentials(word),
                 ),
                 hint=_(
-                    "{variable}='https://upstream/=https://mirror/' (several are "
-                    "separated by blanks)",
+                    "{variable}='https://upstream/=https://mirror/' (separate pairs by blanks)",
                     variable=variable,
                 ),
             )
@@ -229,9 +238,10 @@ def _address(env: Mapping[str, str], variable: str) -> str:
 
 
 def _pip_index(env: Mapping[str, str]) -> str:
-    """The index that pip is set to, where uv is not: companies configure pip, and uv does not read that.
+    """Return pip's index unless uv has one: companies configure pip, and uv does not read that.
 
-    Only ``index-url`` is taken. An extra index is never used: a name that it squats would win.
+    Only ``index-url`` is used. An extra index is not: an attacker's package of the same name could
+    win.
     """
     if env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"):
         return ""
@@ -249,6 +259,6 @@ def _pip_index(env: Mapping[str, str]) -> str:
     try:
         parser.read(files, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError):
-        return ""  # pip will complain about its own file; we only take a hint from it
+        return ""  # pip itself reports a fault in its file
     value = parser.get("global", "index-url", fallback="").strip()
     return value if re.match(r"(https?|file)://\S+$", value) else ""

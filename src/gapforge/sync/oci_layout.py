@@ -1,4 +1,4 @@
-"""Read and write OCI image layouts. Every blob is checked against its digest while it is read."""
+"""Read and write OCI image layouts. Every blob is verified while it is read."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-SMALL_BLOB = (
-    64 << 20
-)  # bytes; manifests and configs are far below, so a larger one is refused before it is read
+SMALL_BLOB = 64 << 20  # bytes; a larger manifest or configuration is rejected before it is read
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
+Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A descriptor: ``digest`` is ``sha256:…``, ``size`` in bytes."""
+    """A descriptor: ``digest`` is "sha256:…", ``size`` in bytes."""
 
     media_type: str
     digest: str
     size: int
 
     def path(self, folder: Path) -> Path:
-        """Where the blob lies in the layout ``folder``."""
+        """Return the file of the blob in the layout ``folder``."""
         return folder / "blobs" / "sha256" / self.digest.removeprefix("sha256:")
 
     def to_json(self) -> dict[str, Any]:
+        """Return the descriptor as OCI documents have it."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """One linux/amd64 image in an OCI layout. ``config`` is the parsed image configuration."""
 
@@ -65,31 +65,31 @@ class Layout:
 
     @property
     def env(self) -> dict[str, str]:
-        """The image's environment variables."""
+        """Return the image's environment variables."""
         words = (self.config.get("config") or {}).get("Env") or []
         return dict(word.partition("=")[::2] for word in words if isinstance(word, str))
 
     @property
     def size(self) -> int:
-        """Bytes of all layers as they are stored."""
+        """Return the stored size of all layers in bytes."""
         return sum(layer.size for layer in self.layers)
 
 
 def read_layout(folder: Path) -> Layout:
-    """The image in ``folder``, its manifest and configuration checked.
+    """Return the image in ``folder`` after verifying its manifest and configuration.
 
-    Raises FetchError when the layout is incomplete, damaged or unsafe, TargetError for another platform.
+    Raise FetchError for an incomplete, damaged or unsafe layout, TargetError for another platform.
     """
     try:
         marker = json.loads((folder / "oci-layout").read_bytes())
         index = json.loads((folder / "index.json").read_bytes())
         if marker.get("imageLayoutVersion") != "1.0.0":
-            raise ValueError(_('oci-layout does not say version "1.0.0"'))
+            raise ValueError(_('the version in oci-layout is not "1.0.0"'))
         entries = [e for e in index["manifests"] if _is_ours(e)]
         if len(entries) != 1:
             count = len(entries)
             raise ValueError(
-                _("index.json names {count} linux/amd64 images; expected one", count=count)
+                _("index.json lists {count} linux/amd64 images; expected one", count=count)
             )
         manifest_blob = blob(entries[0])
         manifest = json.loads(read_small(folder, manifest_blob))
@@ -98,11 +98,12 @@ def read_layout(folder: Path) -> Layout:
         config = json.loads(read_small(folder, config_blob))
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
-            count, named = len(layers), len(diff_ids)
-            raise ValueError(_("{count} layers but {named} diff_ids", count=count, named=named))
+            raise ValueError(
+                _("{count} layers but {ids} diff_ids", count=len(layers), ids=len(diff_ids))
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(
-            _("{folder} is not a usable OCI layout: {why}", folder=folder, why=says(error)),
+            _("{folder} is not a usable OCI layout: {reason}", folder=folder, reason=says(error)),
             hint=_fetch_again(),
         ) from error
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
@@ -113,13 +114,20 @@ def read_layout(folder: Path) -> Layout:
                 folder=folder,
                 platform=platform,
             ),
-            hint=_("name an image that has a linux/amd64 variant"),
+            hint=_("specify an image that has a linux/amd64 variant"),
         )
-    return Layout(folder, manifest_blob, config_blob, layers, diff_ids, config)
+    return Layout(
+        folder=folder,
+        manifest=manifest_blob,
+        config_blob=config_blob,
+        layers=layers,
+        diff_ids=diff_ids,
+        config=config,
+    )
 
 
 def _fetch_again() -> str:
-    return _("fetch the base image again: ./deps_sync.sh PRESET")
+    return _("download the base image again: ./deps_sync.sh PRESET")
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
@@ -128,24 +136,29 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
 
 
 def blob(raw: Mapping[str, Any]) -> Blob:
-    """A descriptor out of a manifest or index. Raises ValueError, KeyError or TypeError for an unusable one."""
+    """Return a descriptor from a manifest or index.
+
+    Raise ValueError, KeyError or TypeError if it is unusable.
+    """
     digest = str(raw["digest"])
     if not DIGEST.fullmatch(digest):
         raise ValueError(
             _("unsupported digest {digest!r}; expected sha256:<64 hex digits>", digest=digest)
         )
     if type(raw["size"]) is not int or raw["size"] < 0:
-        size = raw["size"]
-        raise ValueError(_("unusable size {size!r} of {digest}", size=size, digest=digest))
+        raise ValueError(_("unusable size {size!r} of {digest}", size=raw["size"], digest=digest))
     return Blob(str(raw.get("mediaType", "")), digest, raw["size"])
 
 
 def read_small(folder: Path, blob: Blob) -> bytes:
-    """A manifest or configuration, checked. Raises FetchError when its bytes are not the named ones."""
+    """Return a verified manifest or configuration.
+
+    Raise FetchError for other bytes than its digest says.
+    """
     if blob.size > SMALL_BLOB:
         raise FetchError(
             _(
-                "{digest} is {size} bytes long; no manifest or configuration is",
+                "{digest} is too large for a manifest or configuration: {size} bytes",
                 digest=blob.digest,
                 size=blob.size,
             )
@@ -158,7 +171,7 @@ def read_small(folder: Path, blob: Blob) -> bytes:
 
 
 class _HashingReader:
-    """A file that hashes what is read from it, and reads the rest when asked to."""
+    """A file that hashes the bytes that are read from it."""
 
     def __init__(self, file: IO[bytes], on_bytes: OnBytes | None) -> None:
         self._file, self._on_bytes = file, on_bytes
@@ -166,6 +179,7 @@ class _HashingReader:
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
+        """Read and hash up to ``size`` bytes, all for -1."""
         data = self._file.read(size)
         self.digest.update(data)
         self.count += len(data)
@@ -174,22 +188,26 @@ class _HashingReader:
         return data
 
     def drain(self) -> None:
+        """Read and hash the rest."""
         while self.read(CHUNK):
             pass
 
 
 @contextmanager
 def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_HashingReader]:
-    """The blob's stored bytes. Whatever the block makes of them, a wrong digest is the error that is raised."""
+    """Yield the blob's stored bytes.
+
+    A wrong digest is raised rather than any error of the block.
+    """
     path = blob.path(folder)
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only a failing open() is caught here
+        file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only open() may fail here
     except OSError as error:
         raise FetchError(
             _(
-                "{path}: the layout names this blob, but it cannot be read ({why})",
+                "{path}: this blob of the layout cannot be read ({reason})",
                 path=path,
-                why=os_says(error),
+                reason=os_says(error),
             ),
             hint=_fetch_again(),
         ) from error
@@ -208,12 +226,12 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
                 _("is {actual}, {count} bytes", actual=actual, count=reader.count),
                 _("{digest}, {size} bytes", digest=blob.digest, size=blob.size),
             )
-            message = _("{path} has changed", path=path)
+            message = _("{path}: checksum mismatch", path=path)
             raise FetchError(message, faults=[fault], hint=_fetch_again()) from failure
         if isinstance(failure, (FetchError, ToolError)):
             raise failure
         if failure is not None:
-            message = _("{path} cannot be unpacked: {failure}", path=path, failure=failure)
+            message = _("{path} cannot be unpacked: {error}", path=path, error=failure)
             raise FetchError(message) from failure
 
 
@@ -222,15 +240,16 @@ def _magic(folder: Path, blob: Blob) -> bytes:
         with open(blob.path(folder), "rb") as file:
             return file.read(4)
     except OSError:
-        return b""  # _checked says it better
+        return b""  # _checked reports it
 
 
 @contextmanager
 def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> Iterator[IO[bytes]]:
-    """Layer ``number`` as an uncompressed tar stream; digest and diff_id are checked when the block ends.
+    """Yield layer ``number`` as an uncompressed tar stream.
 
-    The compression is told by the first bytes: media types are not always true (skopeo labels raw layers
-    of an archive as gzip). zstd needs the program ``zstd``. ``on_bytes`` hears of stored bytes.
+    Its digest and diff_id are verified when the block ends. The first bytes decide the compression,
+    because media types may be wrong: skopeo labels the raw layers of an archive as gzip. zstd needs
+    the program ``zstd``. ``on_bytes`` is called with the number of stored bytes read.
     """
     blob, diff_id = layout.layers[number], layout.diff_ids[number]
     magic = _magic(layout.folder, blob)
@@ -256,24 +275,21 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
             reader = stored
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != diff_id:
-            layer, found = number + 1, _("unpacks to {actual}", actual=actual)
+            found = _("unpacks to {actual}", actual=actual)
             raise FetchError(
-                _(
-                    "layer {layer} of the image unpacks to other bytes than its configuration says",
-                    layer=layer,
-                ),
+                _("layer {layer} of the image does not match its diff_id", layer=number + 1),
                 faults=[Fault(str(blob.path(layout.folder)), found, diff_id)],
             )
 
 
 def write_layout(folder: Path, manifest: Blob) -> None:
-    """``oci-layout`` and ``index.json`` for the one image whose blobs are already in ``folder``."""
+    """Write ``oci-layout`` and ``index.json`` for the image whose blobs are in ``folder``."""
     for name, text in layout_texts(manifest).items():
         write_text(folder / name, text)
 
 
 def layout_texts(manifest: Blob) -> dict[str, str]:
-    """The two files of a layout that are not blobs. Same manifest, same bytes: no names or dates are written."""
+    """Return the two files of a layout that are not blobs. They contain no names or dates."""
     entry = {**manifest.to_json(), "platform": {"architecture": "amd64", "os": "linux"}}
     index = canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [entry]})
     return {"index.json": index, "oci-layout": '{"imageLayoutVersion": "1.0.0"}\n'}
@@ -289,7 +305,10 @@ def add_blob(folder: Path, data: bytes, media_type: str) -> Blob:
 
 
 def add_image(folder: Path, config: bytes, layers: list[Blob]) -> Blob:
-    """Write configuration, manifest, index and marker over ``layers`` that are already there; gives the manifest."""
+    """Write configuration, manifest, index and ``oci-layout`` for ``layers`` that are there.
+
+    Return the manifest.
+    """
     config_blob = add_blob(folder, config, CONFIG_TYPE)
     manifest = canonical_json(
         {

@@ -1,8 +1,9 @@
-"""Wheels and source distributions for the *target's* Python and platform, resolved by uv.
+"""Resolve wheels and source distributions for the target's Python and platform with uv.
 
-PyTorch's packages come only from the index that the preset names and everything else only from the
-default one: uv is told so (``explicit`` index and ``sources``), and a package of the set that comes in
-as somebody's dependency is made a direct requirement, as uv applies ``sources`` to those alone.
+PyTorch's packages come only from the index in the preset, everything else only from the default
+index. uv gets this as an ``explicit`` index and ``sources``. It applies ``sources`` to direct
+requirements only, so a package of PyTorch's set that is only a dependency is made a direct
+requirement.
 """
 
 from __future__ import annotations
@@ -28,22 +29,12 @@ from gapforge.model.names import package_of
 from gapforge.model.preset import Preset
 from gapforge.model.unresolved_item import DEFAULT_INDEX, NO_ANSWER, Reason, server_name
 from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.wheel_tags import GLIBC, platform, tags, wheel_rank
 
-INSTALL_TOOL = (
-    "pip==24.2"  # installs the wheels inside the image; pinned here so that locks stay the same
-)
+INSTALL_TOOL = "pip==24.2"  # installs the wheels in the image; pinned, so that locks stay the same
 TORCH_SET = ("torch", "torchvision", "torchaudio")
-GLIBC = {  # of the base OS: decides which manylinux wheels run there
-    ("debian", "11"): 31,
-    ("debian", "12"): 36,
-    ("debian", "13"): 40,  # 13 has 2.41; uv knows up to 2.40
-    ("ubuntu", "20.04"): 31,
-    ("ubuntu", "22.04"): 35,
-    ("ubuntu", "24.04"): 39,
-}
-LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-# What of the user's uv settings we let through. The others may add an index or change the resolution.
-UV_KEPT = re.compile(
+# uv settings of the user that uv gets. The others could add an index or change the resolution.
+UV_SETTINGS = re.compile(
     r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX_URL|HTTP_TIMEOUT|HTTP_RETRIES|NATIVE_TLS|SYSTEM_CERTS|KEYRING_PROVIDER|"
     r"INSECURE_HOST|OFFLINE|CONCURRENT_DOWNLOADS|INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD))"
 )
@@ -57,10 +48,13 @@ json.dump(tomllib.loads(sys.stdin.read()), sys.stdout, default=str)
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """One wheel to install. ``index`` is "default" or "torch"; ``sha256`` "" and ``size`` 0 when the index
-    does not tell; ``url`` may hold a login and is never stored."""
+    """One wheel to install.
+
+    ``index`` is "default" or "torch". ``sha256`` is "" and ``size`` 0 if the index does not state
+    them. ``url`` may contain a login and is never stored.
+    """
 
     name: str
     version: str
@@ -71,7 +65,7 @@ class Wheel:
     index: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sdist:
     """A source distribution on the default index; fields as in Wheel."""
 
@@ -84,9 +78,10 @@ class Sdist:
 
 @dataclass(frozen=True)
 class Resolver:
-    """Asks uv. ``workdir`` gets the generated project and uv's answer; ``refresh`` ignores uv's cached indexes.
+    """Resolve with uv in ``workdir``, which gets the generated project and uv's answer.
 
-    Without ``retries_indexes`` an index that does not answer is asked once only.
+    ``refresh`` ignores uv's cached indexes. Without ``retries_indexes`` uv tries each index once
+    only.
     """
 
     project: Project
@@ -96,9 +91,9 @@ class Resolver:
     retries_indexes: bool = True
 
     def wheels(self, preset: Preset) -> list[Wheel]:
-        """The wheels that the preset's Python needs, by name, each the best one for the target.
+        """Return the wheels that the preset needs, by name, each the best one for the target.
 
-        Raises ResolveError naming the package that has none, and what there is instead.
+        Raise ResolveError with the package that has none, and the wheels that exist.
         """
         wanted = [*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages]
         if not wanted:
@@ -106,24 +101,28 @@ class Resolver:
         index = _torch_index(preset, self.network)
         while True:
             found = self._compile(preset, wanted, index)
-            # A member of the set that nobody asked for by name came from the default index: ask by name.
-            surprise = [
+            # A package of the set that is only a dependency came from the default index: require it
+            # directly.
+            indirect = [
                 p["name"]
                 for p in found
                 if p["name"] in TORCH_SET and p["name"] not in map(package_of, wanted)
             ]
-            if not index or not surprise:
+            if not index or not indirect:
                 break
-            wanted += surprise
+            wanted += indirect
         return [self._choose(preset, package, index) for package in found]
 
     def install_tool(self, preset: Preset) -> Wheel:
-        """The wheel of pip that installs the others inside the image."""
+        """Return the wheel of pip that installs the others in the image."""
         found = self._compile(preset, [INSTALL_TOOL], "", dependencies=False)
         return self._choose(preset, found[0], "")
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
-        """The source distribution ``NAME==VERSION`` on the default index. Raises ResolveError when it has none."""
+        """Return the source distribution ``NAME==VERSION`` on the default index.
+
+        Raise ResolveError without one.
+        """
         found = self._compile(preset, [requirement], "", dependencies=False, wheels_only=False)
         raw = found[0].get("sdist")
         if raw is None:
@@ -132,27 +131,27 @@ class Resolver:
                     "{requirement} has no source distribution on the default index",
                     requirement=requirement,
                 ),
-                hint=_("name the archive's address in the preset instead (urls)"),
+                hint=_("specify the address of the archive in the preset instead (urls)"),
             )
         file = _file(raw)
         return Sdist(
-            file,
-            found[0]["version"],
-            self._login(raw["url"], ""),
-            _sha256(raw),
-            int(raw.get("size", 0)),
+            file=file,
+            version=found[0]["version"],
+            url=self._login(raw["url"], ""),
+            sha256=_sha256(raw),
+            size=int(raw.get("size", 0)),
         )
 
     def locate(self, preset: Preset, entries: Iterable[Entry]) -> dict[str, str]:
-        """Where the locked wheels among ``entries`` are now: path -> address.
+        """Return the current addresses of locked wheels: path -> address.
 
-        The lock names an index, not an address, as every machine may have its own. Raises ResolveError
-        for a file that is not there any more or has another hash.
+        A lock has the name of an index and no address, as every machine may configure its own.
+        Raise ResolveError for a file that the index no longer has or has with another checksum.
         """
         index = _torch_index(preset, self.network)
         result: dict[str, str] = {}
         faults: list[Fault] = []
-        # pip may be there twice, once as a package of the image and once as the tool: ask for each by itself.
+        # pip may occur twice, as a package of the image and as the tool: one request for each.
         by_group: dict[bool, list[Entry]] = {}
         for entry in entries:
             by_group.setdefault("install-tool" in entry.roles, []).append(entry)
@@ -163,9 +162,9 @@ class Resolver:
             for entry in group:
                 raw = known.get(entry.file)
                 if raw is None:
-                    faults.append(Fault(entry.path, _("is not on the index any more"), entry.file))
-                elif (there := _sha256(raw)) not in ("", entry.sha256):
-                    problem = _("has sha256 {there} on the index", there=there)
+                    faults.append(Fault(entry.path, _("is no longer on the index"), entry.file))
+                elif (sha256 := _sha256(raw)) not in ("", entry.sha256):
+                    problem = _("has sha256 {sha256} on the index", sha256=sha256)
                     faults.append(Fault(entry.path, problem, f"sha256 {entry.sha256}"))
                 else:
                     result[entry.path] = self._login(
@@ -173,7 +172,7 @@ class Resolver:
                     )
         if faults:
             raise ResolveError(
-                _("the index does not have what the lock names"),
+                _("the index no longer has the files of the lock"),
                 faults=faults,
                 hint=_("resolve anew: ./deps_sync.sh {name} --update", name=preset.name),
             )
@@ -188,7 +187,7 @@ class Resolver:
         dependencies: bool = True,
         wheels_only: bool = True,
     ) -> list[dict[str, Any]]:
-        """uv's resolution for the target: the ``packages`` of a pylock.toml, by name."""
+        """Return uv's resolution for the target: the ``packages`` of a pylock.toml, by name."""
         self.network.require(_("resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(
@@ -226,7 +225,7 @@ class Resolver:
         if self.network.index_url:
             command += ["--default-index", self.network.index_url]
         env: dict[str, str | None] = {
-            k: None for k in os.environ if k.startswith("UV_") and not UV_KEPT.fullmatch(k)
+            k: None for k in os.environ if k.startswith("UV_") and not UV_SETTINGS.fullmatch(k)
         }
         env.update(self.network.environment())
         if not self.retries_indexes:
@@ -240,12 +239,15 @@ class Resolver:
             redact=_secrets(self.network),
         )
         if done.code != 0:
-            raise _explain(done, preset, requirements, _secrets(self.network), torch_index)
+            raise _failure(done, preset, requirements, _secrets(self.network), torch_index)
         document = _toml(answer.read_text(), self.project)
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
 
     def _choose(self, preset: Preset, package: Mapping[str, Any], torch_index: str) -> Wheel:
-        """The wheel that pip would install on the target, out of those that uv lists."""
+        """Return the wheel that pip would install on the target.
+
+        Raise ResolveError if there is none.
+        """
         order = {
             tag: rank
             for rank, tag in enumerate(tags(preset.python, GLIBC[preset.os_id, preset.os_version]))
@@ -256,36 +258,34 @@ class Resolver:
             if rank is not None:
                 ranked.append((rank, _file(raw), raw))
         if not ranked:
-            there = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ()))) or _(
-                "no wheel at all"
-            )
-            what, target = (
+            available = ", ".join(sorted(_file(raw) for raw in package.get("wheels", ())))
+            name, target = (
                 f"{package['name']} {package['version']}",
                 f"{preset.os_id} {preset.os_version}",
             )
             raise ResolveError(
                 _(
-                    "{what} has no wheel for CPython {python} on {target}; there is: {there}",
-                    what=what,
+                    "{package} has no wheel for CPython {python} on {os}; available: {wheels}",
+                    package=name,
                     python=preset.python,
-                    target=target,
-                    there=there,
+                    os=target,
+                    wheels=available or _("no wheel at all"),
                 )
             )
         _unused, file, raw = min(ranked)
         index = "torch" if torch_index and package["name"] in TORCH_SET else "default"
         return Wheel(
-            package["name"],
-            package["version"],
-            file,
-            self._login(raw["url"], torch_index if index == "torch" else ""),
-            _sha256(raw),
-            int(raw.get("size", 0)),
-            index,
+            name=package["name"],
+            version=package["version"],
+            file=file,
+            url=self._login(raw["url"], torch_index if index == "torch" else ""),
+            sha256=_sha256(raw),
+            size=int(raw.get("size", 0)),
+            index=index,
         )
 
     def _login(self, url: str, index: str) -> str:
-        """``url`` with the index's login, where the file is on the index's own host and uv left it out."""
+        """Return ``url`` with the login of the index, which uv omits, if it is on the same host."""
         source = urlsplit(index or self.network.index_url or os.environ.get("UV_DEFAULT_INDEX", ""))
         parts = urlsplit(url)
         login, at, host = source.netloc.rpartition("@")
@@ -295,81 +295,41 @@ class Resolver:
 
 
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
-    """requirements.txt for (name, version, sha256): pinned, one hash each, read by pip and by uv alike."""
+    """Return a requirements.txt for pip and uv from (name, version, SHA-256) of each wheel."""
     lines = [
         f"{name}=={version} \\\n    --hash=sha256:{sha256}\n"
         for name, version, sha256 in sorted(wheels)
     ]
     return (
-        "# Written by gapforge sync from the lock. Install with: pip install --no-index --no-deps --require-hashes\n"
-        + "".join(lines)
+        "# Written by gapforge sync from the lock. Install with: "
+        "pip install --no-index --no-deps --require-hashes\n" + "".join(lines)
     )
 
 
 def project_toml(python: str, requirements: Sequence[str], torch_index: str) -> str:
-    """The pyproject.toml that uv resolves. JSON strings are TOML strings, so nothing can break out of one."""
+    """Return the pyproject.toml that uv resolves.
+
+    JSON strings are TOML strings, so they are quoted safely.
+    """
     text = (
         '[project]\nname = "gapforge-target"\nversion = "0"\n'
         f"requires-python = {json.dumps(f'=={python}.*')}\n"
         f"dependencies = {json.dumps(list(requirements), indent=1)}\n"
     )
     if torch_index:
-        text += f'\n[[tool.uv.index]]\nname = "torch"\nurl = {json.dumps(torch_index)}\nexplicit = true\n\n[tool.uv.sources]\n'
+        text += (
+            f'\n[[tool.uv.index]]\nname = "torch"\nurl = {json.dumps(torch_index)}\n'
+            "explicit = true\n\n[tool.uv.sources]\n"
+        )
         text += "".join(f'{name} = {{ index = "torch" }}\n' for name in TORCH_SET)
     return text
 
 
-def platform(preset: Preset) -> str:
-    """uv's name for the target's platform. Raises ResolveError for an OS whose glibc we do not know."""
-    glibc = GLIBC.get((preset.os_id, preset.os_version))
-    if glibc is None:
-        known = ", ".join(f"{name} {version}" for name, version in sorted(GLIBC))
-        raise ResolveError(
-            _(
-                "which wheels run on {os_id} {os_version} is not known; known are: {known}",
-                os_id=preset.os_id,
-                os_version=preset.os_version,
-                known=known,
-            )
-        )
-    return f"x86_64-manylinux_2_{glibc}"
-
-
-def tags(python: str, glibc: int) -> list[str]:
-    """The wheel tags that CPython ``python`` on x86-64 with glibc 2.``glibc`` takes, best first."""
-    minor = int(python.split(".")[1])
-    platforms: list[str] = []
-    for version in range(glibc, 4, -1):
-        platforms.append(f"manylinux_2_{version}_x86_64")
-        if version in LEGACY:
-            platforms.append(f"{LEGACY[version]}_x86_64")
-    platforms.append("linux_x86_64")
-    result = [f"cp3{minor}-{abi}-{p}" for abi in (f"cp3{minor}", "abi3", "none") for p in platforms]
-    result += [f"cp3{older}-abi3-{p}" for older in range(minor - 1, 1, -1) for p in platforms]
-    generic = [f"py3{minor}", "py3", *(f"py3{older}" for older in range(minor - 1, -1, -1))]
-    result += [f"{name}-none-{p}" for name in generic for p in platforms]
-    return result + [f"cp3{minor}-none-any"] + [f"{name}-none-any" for name in generic]
-
-
-def wheel_rank(file: str, order: Mapping[str, int]) -> tuple[int, int] | None:
-    """How good a wheel is (lower is better, a later build wins), None when it does not run on the target."""
-    parts = file.removesuffix(".whl").split("-")
-    if not file.endswith(".whl") or len(parts) not in (5, 6):
-        return None
-    build = re.match(r"\d+", parts[2]) if len(parts) == 6 else None
-    pythons, abis, platforms = (part.split(".") for part in parts[-3:])
-    ranks = [
-        order[tag]
-        for p in pythons
-        for a in abis
-        for f in platforms
-        if (tag := f"{p}-{a}-{f}") in order
-    ]
-    return (min(ranks), -int(build[0]) if build else 0) if ranks else None
-
-
 def find_uv(project: Project) -> Path:
-    """The uv that deps_sync.sh installed, or the one on PATH; GAPFORGE_UV names another. ToolError without one."""
+    """Return GAPFORGE_UV, the uv that deps_sync.sh installed, or the one on PATH.
+
+    Raise ToolError without one.
+    """
     named = os.environ.get("GAPFORGE_UV")
     own = project.state / "tools" / "bin" / "uv"
     if named:
@@ -381,81 +341,86 @@ def find_uv(project: Project) -> Path:
             return Path(folder) / "uv"
     raise ToolError(
         _("uv is not installed"),
-        hint=_("./deps_sync.sh installs it for itself; run that instead of gapforge sync"),
+        hint=_("run ./deps_sync.sh instead of gapforge sync: it installs uv"),
     )
 
 
 def _torch_index(preset: Preset, network: Network) -> str:
-    """The address of PyTorch's index, "" where the set comes from the default one."""
+    """Return the address of PyTorch's index, "" if the set comes from the default one."""
     if preset.pytorch is None or preset.pytorch.index == "default":
         return ""
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
-_SILENT = re.compile(
-    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)(?=[\s\S]*(?:error sending request|dns error|connect error|"
+# uv has no exit code or structured output for an index that does not answer: only its text tells.
+_NO_ANSWER = re.compile(
+    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)"
+    r"(?=[\s\S]*(?:error sending request|dns error|connect error|"
     r"Connection refused|timed out|status (?:code|server error)|HTTP status))"
 )
 
 
-def _explain(
+def _failure(
     done: process.Result,
     preset: Preset,
     requirements: Sequence[str],
     secrets: Iterable[str],
     torch_index: str = "",
 ) -> ResolveError | NoAnswerError:
-    """uv's refusal as an error that names the package. uv's own words tell what exists, so they are kept.
+    """Return the error for a failed uv: a package without a version, or an index without answer.
 
-    NoAnswerError when it is not about packages: an index gave no answer.
+    uv's own text is kept, because it lists the versions that exist.
     """
     text = process.hide(done.errors.strip() or done.output.strip(), secrets)
-    names = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
+    packages = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
     hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
     reason = " ".join(
         re.sub(r"^(error|cause|hint): ", "", line.strip())
         for line in text.split("\nhint: ")[0].splitlines()
     )
-    if not names and (silent := _SILENT.search(text)):
-        login_free = re.sub(r"//[^/@]*@", "//", torch_index).rstrip("/")
-        ours = (
-            login_free
-            and re.sub(r"//[^/@]*@", "//", silent[1]).startswith(login_free + "/")
-            and preset.pytorch
+    faults = [Fault("uv", reason[:2000])]
+    if packages:
+        named = packages[0] != "gapforge-target"
+        package = packages[0] if named else package_of(requirements[0])
+        return ResolveError(
+            _(
+                "{package}: no wheel for CPython {python} on {os_id} {os_version}",
+                package=package,
+                python=preset.python,
+                os_id=preset.os_id,
+                os_version=preset.os_version,
+            ),
+            faults=[Fault(package, reason[:2000], " ".join(hints)[:500])],
+            hint=_(
+                "change the version in presets/{name}.json to one that has a wheel for the target",
+                name=preset.name,
+            ),
         )
-        server = f"index:{preset.pytorch.index}" if ours and preset.pytorch else DEFAULT_INDEX
-        named = server_name(server)
+    if unanswered := _NO_ANSWER.search(text):
+        server = DEFAULT_INDEX
+        if preset.pytorch and _is_below(unanswered[1], torch_index):
+            server = f"index:{preset.pytorch.index}"
         return NoAnswerError(
             _(
-                "Python packages for {name} could not be resolved: {named} did not answer",
+                "Python packages for {name} could not be resolved: {server} did not answer",
                 name=preset.name,
-                named=named,
+                server=server_name(server),
             ),
             reason=Reason(code=NO_ANSWER, server=server),
-            faults=[Fault("uv", reason[:2000])],
+            faults=faults,
             hint=_check_network(),
         )
-    if not names:
-        return ResolveError(
-            _("Python packages for {name} could not be resolved", name=preset.name),
-            faults=[Fault("uv", reason[:2000])],
-            hint=_check_network(),
-        )
-    package = names[0] if names[0] != "gapforge-target" else package_of(requirements[0])
     return ResolveError(
-        _(
-            "{package}: no wheel fits CPython {python} on {os_id} {os_version}",
-            package=package,
-            python=preset.python,
-            os_id=preset.os_id,
-            os_version=preset.os_version,
-        ),
-        faults=[Fault(package, reason[:2000], " ".join(hints)[:500])],
-        hint=_(
-            "change the version in presets/{name}.json to one that has a wheel for the target",
-            name=preset.name,
-        ),
+        _("Python packages for {name} could not be resolved", name=preset.name),
+        faults=faults,
+        hint=_check_network(),
     )
+
+
+def _is_below(url: str, index: str) -> bool:
+    """Return whether ``url`` is below ``index``, apart from logins; False without an index."""
+    plain_url, plain_index = (re.sub(r"//[^/@]*@", "//", address) for address in (url, index))
+    return bool(index) and plain_url.startswith(plain_index.rstrip("/") + "/")
 
 
 def _check_network() -> str:
@@ -466,7 +431,7 @@ def _check_network() -> str:
 
 
 def _secrets(network: Network) -> list[str]:
-    """Logins that may stand in index addresses."""
+    """Return the logins in index addresses."""
     addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
     found = [
         part
@@ -479,12 +444,13 @@ def _secrets(network: Network) -> list[str]:
 
 
 def _toml(text: str, project: Project) -> dict[str, Any]:
-    """A parsed TOML document. Python 3.10 has no parser of its own: the tools folder has one."""
+    """Return a parsed TOML document.
+
+    Python 3.10 has no parser; the Python of the tools folder has one.
+    """
     loaded: dict[str, Any]
     try:
-        parser = importlib.import_module(
-            "tomllib"
-        )  # by name: type checkers for 3.10 do not know it
+        parser = importlib.import_module("tomllib")  # type checkers for 3.10 do not know it
     except ModuleNotFoundError:
         python = project.state / "tools" / "bin" / "python"
         done = process.run([str(python), "-c", _TOML_TO_JSON], stdin=text, timeout=60)
@@ -495,12 +461,10 @@ def _toml(text: str, project: Project) -> dict[str, Any]:
 
 
 def _file(raw: Mapping[str, Any]) -> str:
-    """The file name of a pylock wheel or sdist, safe to use as one."""
+    """Return the file name of a pylock wheel or sdist. Raise ResolveError for an unsafe one."""
     name = str(raw.get("name") or unquote(urlsplit(raw["url"]).path).rsplit("/", 1)[-1])
     if not SAFE_NAME.fullmatch(name):
-        raise ResolveError(
-            _("the index offers a file with the name {name!r}, which is not usable", name=name)
-        )
+        raise ResolveError(_("the index offers a file with the unsafe name {name!r}", name=name))
     return name
 
 

@@ -1,5 +1,7 @@
-"""What an unfinished sync found out, so that the next run need not ask again (deleting it loses time only), and
-what it left half-made, which goes."""
+"""Remember what an unfinished sync found out, and remove the incomplete files that it left.
+
+Deleting the remembered state costs time only: the next run asks again.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,17 @@ from typing import Any
 from gapforge.base.files import canonical_json, remove_folder, write_text
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
+from gapforge.sync.oci_layout import Files
 
-STALE_DAYS = 30  # a partial file that nobody went on with for so long is let go
-VALID_SECONDS = 6 * 3600  # an image tag or a package list may have moved on after that
-
-Files = dict[str, tuple[str, int]]
+STALE_DAYS = 30  # a partial download that was not continued for so long is deleted
+VALID_SECONDS = 6 * 3600  # later an image tag may name another image
 
 
-class Journal:
-    """Notes in one JSON file, for one state of one preset. An unreadable or old file counts as empty."""
+class ResumeState:
+    """Facts in one JSON file, for one state of one preset.
+
+    An unreadable or old file counts as empty.
+    """
 
     def __init__(self, file: Path, preset_sha256: str) -> None:
         self.file = file
@@ -35,7 +39,7 @@ class Journal:
             pass
 
     def base(self, base: BaseImage) -> tuple[LockedImage, Files] | None:
-        """The base image's layout as it was put into the store: (image, path -> (sha256, size))."""
+        """Return the base image and its layout in the store, None if it is not recorded."""
         try:
             raw = self._data["bases"][_key(base)]
             return LockedImage(**raw["image"]), {
@@ -47,7 +51,7 @@ class Journal:
     def record_base(
         self, base: BaseImage, image: LockedImage, files: Mapping[str, tuple[str, int]]
     ) -> None:
-        """Remember a base image that is in the store."""
+        """Record a base image that is in the store."""
         self._data["bases"][_key(base)] = {
             "image": image.to_json(),
             "files": {p: list(f) for p, f in files.items()},
@@ -55,7 +59,7 @@ class Journal:
         self._save()
 
     def first_use(self, preset: Preset) -> dict[str, Entry]:
-        """Sources without a published hash that were already fetched, by source name."""
+        """Return the sources without a published checksum that were downloaded, by source name."""
         result = {}
         for name, raw in self._data["first"].items():
             if name in preset.sources and isinstance(raw, list) and len(raw) == 2:
@@ -70,12 +74,12 @@ class Journal:
         return result
 
     def record_first_use(self, source: str, sha256: str, size: int) -> None:
-        """Remember what a source without a published hash turned out to be."""
+        """Record the checksum and size of a source without a published checksum."""
         self._data["first"][source] = [sha256, size]
         self._save()
 
     def remove(self) -> None:
-        """Forget everything: the lock has it now."""
+        """Delete the state: the lock has all of it."""
         self.file.unlink(missing_ok=True)
 
     def _save(self) -> None:
@@ -83,7 +87,7 @@ class Journal:
 
 
 def clear_leftovers(partial: Path) -> None:
-    """Clear what killed runs left in the store's ``partial``, but not partial downloads, which are taken up."""
+    """Delete what killed runs left in the store's ``partial``, except partial downloads."""
     for path in sorted(partial.iterdir()):
         stale = (
             path.suffix in (".part", ".json")
@@ -95,7 +99,7 @@ def clear_leftovers(partial: Path) -> None:
             try:
                 remove_folder(path)
             except OSError:
-                continue  # a program of the killed run is still writing there; the next run gets it
+                continue  # a program of the killed run still writes there; the next run deletes it
 
 
 def _key(base: BaseImage) -> str:

@@ -1,4 +1,4 @@
-"""Source archives and TensorRT: where each one comes from, files that a person downloaded, gated files."""
+"""Source archives and TensorRT: their downloads, and the files that a person has to download."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gapforge.sync.download import Got, Want
 
 
 def is_local_repo(preset: Preset, source: SourceArchive) -> bool:
-    """Whether the source is TensorRT's local-repository .deb: read while resolving, never carried itself."""
+    """Return whether the source is TensorRT's local-repository .deb, which is no artifact."""
     return (
         source.name == "tensorrt"
         and preset.tensorrt is not None
@@ -27,7 +27,10 @@ def is_local_repo(preset: Preset, source: SourceArchive) -> bool:
 
 
 def place_of(source: SourceArchive, file: str = "") -> tuple[str, str]:
-    """(kind, path inside artifacts/NAME) of the source's archive; ``file`` where the preset does not name it."""
+    """Return the archive's kind and path inside artifacts/NAME.
+
+    ``file`` is its name if the preset does not state one.
+    """
     if source.name == "tensorrt":
         return "tensorrt", f"tensorrt/{file or source.file}"
     return "source", f"sources/{file or source.file}"
@@ -36,7 +39,7 @@ def place_of(source: SourceArchive, file: str = "") -> tuple[str, str]:
 def entry_of(
     source: SourceArchive, file: str, sha256: str, size: int, origin: str, version: str = ""
 ) -> Entry:
-    """The lock's entry for a source that was resolved to these bytes."""
+    """Return the lock entry of a source with these bytes."""
     kind, path = place_of(source, file)
     return Entry(
         kind=kind,
@@ -55,53 +58,55 @@ def entry_of(
 def gated_error(
     preset: Preset, missing: Iterable[tuple[SourceArchive, Want]], tried: Iterable[Fault] = ()
 ) -> GatedError:
-    """What a person must fetch, exactly, and what to run then."""
-    reasons = {fault.where: fault.problem for fault in tried}
-    faults = []
-    for source, want in missing:
-        shown = human_bytes(want.size)
-        size = _(", {size} bytes ({shown})", size=want.size, shown=shown) if want.size else ""
-        what, where = f"{source.name} {source.version}".rstrip(), _(" or ").join(source.urls)
-        problem = _(
-            "{what} must be downloaded by a person: {gated}\n      from: {where}",
-            what=what,
-            gated=source.gated,
-            where=where,
-        )
-        if want.file in reasons:
-            reason = reasons[want.file]
-            problem += _("\n      (tried: {reason})", reason=reason)
-        expected = (
-            f"sha256 {want.sha256}{size}"
-            if want.sha256
-            else _("the file {file}{size}", file=want.file, size=size)
-        )
-        faults.append(Fault(want.file, problem, expected))
-    count = len(faults)
+    """Return the error with the files that a person has to download, and what to run then."""
+    failures = {fault.where: fault.problem for fault in tried}
+    faults = [_gated_fault(source, want, failures.get(want.file, "")) for source, want in missing]
     return GatedError(
         ngettext(
-            "{count} file of {name} cannot be downloaded without a person",
-            "{count} files of {name} cannot be downloaded without a person",
-            count,
+            "{count} file of {name} must be downloaded by a person",
+            "{count} files of {name} must be downloaded by a person",
+            len(faults),
             name=preset.name,
         ),
         faults=faults,
         hint=ngettext(
             "put it into a folder, then: ./deps_sync.sh {name} --from FOLDER",
             "put them into a folder, then: ./deps_sync.sh {name} --from FOLDER",
-            count,
+            len(faults),
             name=preset.name,
         ),
     )
 
 
+def _gated_fault(source: SourceArchive, want: Want, failure: str) -> Fault:
+    """Return what a person has to download. ``failure`` is the result of the automatic attempt."""
+    size = ""
+    if want.size:
+        size = _(", {size} bytes ({shown})", size=want.size, shown=human_bytes(want.size))
+    name = f"{source.name} {source.version}".rstrip()
+    problem = _(
+        "{source}: manual download: {gated}\n      from: {addresses}",
+        source=name,
+        gated=source.gated,
+        addresses=_(" or ").join(source.urls),
+    )
+    if failure:
+        problem += _("\n      (attempted: {failure})", failure=failure)
+    if want.sha256:
+        return Fault(want.file, problem, f"sha256 {want.sha256}{size}")
+    return Fault(want.file, problem, _("the file {file}{size}", file=want.file, size=size))
+
+
 def not_a_folder(folder: Path) -> UsageError:
-    """The error for a ``--from`` that cannot be looked into."""
-    return UsageError(_("--from {folder}: is not a folder", folder=folder), hint=f"ls -ld {folder}")
+    """Return the error for a ``--from`` that is not a folder."""
+    return UsageError(_("--from {folder}: not a folder", folder=folder), hint=f"ls -ld {folder}")
 
 
 class Provided:
-    """The files of ``--from DIR``: taken by name, or by content under any name. Hashes each file once at most."""
+    """The files of ``--from FOLDER``, found by name, or by content under any name.
+
+    Each is hashed once at most.
+    """
 
     def __init__(self, folder: Path | None, store: Store, progress: Progress) -> None:
         if folder is not None and not folder.is_dir():
@@ -111,45 +116,19 @@ class Provided:
         self._hashes: dict[Path, str] = {}
 
     def take(self, wants: Sequence[Want]) -> dict[str, Got]:
-        """Copy what the folder has of ``wants`` into the store: file name -> Got.
+        """Copy the wanted files of the folder into the store. Return them by file name.
 
-        Raises FetchError for files that carry a wanted name but have other bytes.
+        Raise FetchError for files that have a wanted name but other bytes.
         """
         if self.folder is None:
             return {}
         found: dict[str, Got] = {}
         faults: list[Fault] = []
         for want in wants:
-            named = [(path, size) for path, size in self._list() if path.name == want.file]
-            others = [
-                (path, size)
-                for path, size in self._list()
-                if path.name != want.file and size == want.size
-            ]
-            if not want.size and want.sha256 and not named:
-                others = [
-                    (path, size)
-                    for path, size in self._list()
-                    if path.suffix == Path(want.file).suffix
-                ]
-            wrong: list[Fault] = []
-            for path, size in [*named, *others]:
-                if want.size and size != want.size:
-                    wrong.append(
-                        Fault(
-                            str(path),
-                            _("has {size} bytes", size=size),
-                            _("{size} bytes", size=want.size),
-                        )
-                    )
-                elif want.sha256 and (sha256 := self._hash(path)) != want.sha256:
-                    wrong.append(
-                        Fault(
-                            str(path),
-                            _("has sha256 {sha256}", sha256=sha256),
-                            f"sha256 {want.sha256}",
-                        )
-                    )
+            mismatches: list[Fault] = []
+            for path, size in self._candidates(want):
+                if fault := self._mismatch(want, path, size):
+                    mismatches.append(fault)
                 elif want.sha256 or path.name == want.file:
                     sha256 = self.store.add_copy(path, want.sha256)
                     shown = human_bytes(size)
@@ -159,19 +138,39 @@ class Provided:
                     found[want.file] = Got(want, sha256, size, "")
                     break
             else:
-                faults += [fault for fault in wrong if Path(fault.where).name == want.file]
+                faults += [fault for fault in mismatches if Path(fault.where).name == want.file]
         if faults:
-            count = len(faults)
             raise FetchError(
-                _(
-                    "--from {folder}: {count} file(s) with a wanted name have other bytes",
+                ngettext(
+                    "--from {folder}: {count} file has a wanted name but other bytes",
+                    "--from {folder}: {count} files have a wanted name but other bytes",
+                    len(faults),
                     folder=self.folder,
-                    count=count,
                 ),
                 faults=faults,
-                hint=_("download them again; a browser may have saved a web page or been cut off"),
+                hint=_("download again; the file may be truncated, or a web page"),
             )
         return found
+
+    def _candidates(self, want: Want) -> list[tuple[Path, int]]:
+        """Return files and sizes: first with the wanted name, then others of the same size."""
+        files = self._list()
+        named = [(path, size) for path, size in files if path.name == want.file]
+        others = [(path, size) for path, size in files if path.name != want.file]
+        if not want.size and want.sha256 and not named:
+            suffix = Path(want.file).suffix
+            return [(path, size) for path, size in others if path.suffix == suffix]
+        return named + [(path, size) for path, size in others if size == want.size]
+
+    def _mismatch(self, want: Want, path: Path, size: int) -> Fault | None:
+        """Return how a file differs from the wanted one, None if it does not."""
+        where = str(path)
+        if want.size and size != want.size:
+            expected = _("{size} bytes", size=want.size)
+            return Fault(where, _("has {size} bytes", size=size), expected)
+        if want.sha256 and (sha256 := self._hash(path)) != want.sha256:
+            return Fault(where, _("has sha256 {sha256}", sha256=sha256), f"sha256 {want.sha256}")
+        return None
 
     def _list(self) -> list[tuple[Path, int]]:
         if self._files is None:
@@ -193,8 +192,10 @@ class Provided:
 def wants_of(
     preset: Preset, locked: Mapping[str, Entry] | None = None
 ) -> list[tuple[SourceArchive, Want]]:
-    """What to fetch for the sources that have addresses. ``locked`` (by source name) gives hash and size
-    where the preset trusts the first use."""
+    """Return the downloads of the sources that have addresses.
+
+    ``locked`` (by source name) has checksum and size for sources with trust on first use.
+    """
     result = []
     for source in preset.sources.values():
         if not source.urls:
@@ -207,7 +208,7 @@ def wants_of(
 
 
 def check_files(preset: Preset) -> None:
-    """Two sources must not want one place. Raises FetchError naming both."""
+    """Raise FetchError if two sources would have the same path in the artifacts."""
     seen: dict[str, str] = {}
     for source in preset.sources.values():
         if not source.file:
@@ -216,11 +217,13 @@ def check_files(preset: Preset) -> None:
         if path in seen:
             raise FetchError(
                 _(
-                    "the sources {seen} and {name} would both be {path}",
-                    seen=seen[path],
-                    name=source.name,
+                    "the sources {first} and {second} have the same path: {path}",
+                    first=seen[path],
+                    second=source.name,
                     path=path,
                 ),
-                hint=_('give one of them another "file" in presets/{name}.json', name=preset.name),
+                hint=_(
+                    'set another "file" for one of them in presets/{name}.json', name=preset.name
+                ),
             )
         seen[path] = source.name

@@ -1,4 +1,4 @@
-"""What a wheel says of its licence, for the lock and the table of packages."""
+"""Read the licence of a wheel, for the lock and the table of packages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
 
 
 def licence_of(wheel: Path) -> str:
-    """The licence that a wheel's METADATA names, on one line; "" when it names none or cannot be read.
+    """Return the licence in a wheel's METADATA on one line, "" if it has none or is unreadable.
 
-    The SPDX expression counts first (PEP 639), then a short License field, then the classifiers.
+    The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -26,11 +26,11 @@ def licence_of(wheel: Path) -> str:
             with archive.open(names[0]) as file:
                 return licence_in(file.read(_LARGEST))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
-        return ""  # a licence is for the reader; what is wrong with the file, verify and the installer say
+        return ""  # verify and pip report a damaged wheel; the licence is only information
 
 
 def licence_in(metadata: bytes) -> str:
-    """The same from the bytes of a METADATA file."""
+    """Return the licence in the bytes of a METADATA file, as ``licence_of`` does."""
     message = BytesParser(policy=email.policy.compat32).parsebytes(metadata, headersonly=True)
     expression, field = (
         _one_line(str(message.get(key, ""))) for key in ("License-Expression", "License")
@@ -48,6 +48,6 @@ def licence_in(metadata: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The text when it is a short single line of printable characters, else ""."""
+    """Return the text if it is a short single line of printable characters, else ""."""
     text = text.strip()
     return text if len(text) <= LONGEST and text.isprintable() else ""

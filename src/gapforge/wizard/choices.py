@@ -65,11 +65,11 @@ def find_base(reference: str, catalog: Catalog) -> Base | None:
     return Base(image.builder, image.runtime, minor(image.cuda), cudnn)
 
 
-def base_menu(catalog: Catalog, holdings: KnownSizes | None = None) -> list[MenuItem]:
+def base_menu(catalog: Catalog, sizes: KnownSizes | None = None) -> list[MenuItem]:
     """Return the newest image of each CUDA series, newest first, and one without CUDA.
 
-    The default is the newest that is confirmed with OpenCV. ``holdings`` adds to each item, here
-    and in the other menus, the size that it would add to the download, if known.
+    The default is the newest that is confirmed with OpenCV. With ``sizes`` each item, here and in
+    the other menus, shows how much it would add to the download, if that is known.
     """
     by_series: dict[str, CudaImage] = {}
     for image in sorted(catalog.images, key=lambda i: key(i.cuda), reverse=True):
@@ -84,10 +84,10 @@ def base_menu(catalog: Catalog, holdings: KnownSizes | None = None) -> list[Menu
             f"cuDNN {image.cudnn or image.cudnn_major}",
             _("driver {lowest} or newer", lowest=lowest) if lowest else "",
             "" if catalog.opencv_for(image.cuda) else _("not confirmed with OpenCV"),
-            holdings.image(image.builder, image.runtime).note if holdings else "",
+            sizes.image(image.builder, image.runtime).note if sizes else "",
         ]
         menu.append(MenuItem(image.builder, f"CUDA {image.cuda}", _joined(notes), image is default))
-    notes = [PLAIN_BASE, holdings.image(PLAIN_BASE).note if holdings else ""]
+    notes = [PLAIN_BASE, sizes.image(PLAIN_BASE).note if sizes else ""]
     return [*menu, MenuItem(PLAIN_BASE, _("no CUDA"), _joined(notes), not menu)]
 
 
@@ -111,7 +111,7 @@ def torch_releases(base: Base, python: str, catalog: Catalog) -> list[tuple[Torc
 
 
 def torch_menu(
-    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
+    base: Base, python: str, catalog: Catalog, sizes: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the newest release of each PyTorch series (default: the newest of all), and none."""
     menu: dict[str, MenuItem] = {}
@@ -123,23 +123,23 @@ def torch_menu(
             build,
             f"torchvision {release.torchvision}",
             f"torchaudio {audio}" if audio else _("no torchaudio"),
-            _held_wheels(release, build, holdings).note if holdings else "",
+            _wheel_size(release, build, sizes).note if sizes else "",
         ]
         label = f"PyTorch {release.torch}"
         menu[minor(release.torch)] = MenuItem(release.torch, label, _joined(notes), not menu)
     return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-def _held_wheels(release: TorchRelease, build: str, holdings: KnownSizes) -> DownloadSize:
-    """Return what is held of a release's wheels, from PyTorch's index or the default one."""
-    held = holdings.packages(*release.packages(build).items())
-    if held.size is None and build == release.default_build:
-        return holdings.packages(*release.packages().items())
-    return held
+def _wheel_size(release: TorchRelease, build: str, sizes: KnownSizes) -> DownloadSize:
+    """Return the size of a release's wheels, from PyTorch's index or the default one."""
+    size = sizes.packages(*release.packages(build).items())
+    if size.size is None and build == release.default_build:
+        return sizes.packages(*release.packages().items())
+    return size
 
 
 def tensorrt_menu(
-    base: Base, python: str, catalog: Catalog, holdings: KnownSizes | None = None
+    base: Base, python: str, catalog: Catalog, sizes: KnownSizes | None = None
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
 
@@ -163,7 +163,7 @@ def tensorrt_menu(
             _("built for CUDA {cuda}", cuda=tar.cuda),
             "" if supported else _("not confirmed with this CUDA"),
             _("Python {python} not confirmed", python=python) if binding_unknown else "",
-            holdings.file(tar.sha256, tar.size).note if holdings else "",
+            sizes.file(tar.sha256, tar.size).note if sizes else "",
             "" if tar.sha256 else _("no published checksum"),
         ]
         label, is_default = f"TensorRT {release.version}", release.version == default

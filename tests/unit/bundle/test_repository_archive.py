@@ -1073,7 +1073,7 @@ def test_what_came_in_is_told_of_though_the_disk_refuses_something_after_it(
     monkeypatch.setattr("gapforge.cli.verbs.unpack.install", closed)
     assert cli.main(["unpack", str(tmp_path / "stick")]) == 15
     said = capsys.readouterr()
-    assert f"whole in {site.artifacts_of(PRESET)}" in said.out and "custody page" in said.out
+    assert str(site.artifacts_of(PRESET)) in said.out and "custody page" in said.out
     assert f"{site.root / 'docs/a.md'}: permission denied" in said.err
 
 
@@ -1096,8 +1096,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     assert not (project.state / "bundles").exists() and planned["tool"]["untracked"] == []
     told = command(project.root, "pack", PRESET, "--with-tool", "--dry-run").stdout
     assert (
-        f"gapforge itself, {planned['tool']['sha256'][:12]}" in told
-        and "sticks needed: 1 of 4 GB" in told
+        f"gapforge, {planned['tool']['sha256'][:12]}" in told and "media needed: 1 of 4 GB" in told
     )
     assert (
         "gapforge 저장소"
@@ -1135,11 +1134,7 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
     site = site_at(tmp_path / "site")
     git(site.root, "init", "-q")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
-    assert (
-        done.returncode == 0
-        and "is a git checkout and was not touched" in done.stdout
-        and "tar -xf" in done.stdout
-    )
+    assert done.returncode == 0 and "git checkout" in done.stdout and "tar -xf" in done.stdout
     shutil.rmtree(site.root / ".git")
     done = command(site.root, "unpack", str(tmp_path / "stick"))
     assert done.returncode == 0 and "new, 0 replaced" in done.stdout, done.stderr
@@ -1147,10 +1142,10 @@ def test_the_commands(checkout: Callable[[str], Project], tmp_path: Path) -> Non
         command(site.root, "inventory", "--output", str(tmp_path / "inventory.txt")).returncode == 0
     )
     words = ["pack", PRESET, "--with-tool", "--for", str(tmp_path / "inventory.txt"), "--dry-run"]
-    assert "the site has it, so it is left out" in command(project.root, *words).stdout
+    assert "the site has it" in command(project.root, *words).stdout
     lay(project.root, {"site notes.txt": b"x", "docs/글.md": b"x"})
     told = command(project.root, *words).stdout
-    assert "2 files that git does not know travel too: docs/글.md, site notes.txt" in told
+    assert ": docs/글.md, site notes.txt" in told
     planned = json.loads(command(project.root, *words, "--json").stdout)
     assert planned["tool"]["bytes"] > 0 and planned["tool"]["untracked"] == [
         "docs/글.md",

@@ -129,11 +129,7 @@ def test_a_disk_without_hard_links_is_said_once(
     files = [p for name in names for p in site.artifacts_of(name).rglob("*") if p.is_file()]
     size = sum(p.stat().st_size for p in files)
     said = capsys.readouterr().out
-    assert said.count("hard links cannot be made here") == 1
-    assert re.search(
-        rf"so {len(files)} files \([\d.]+ kB\) are copies; together with the store they take that room twice",
-        said,
-    )
+    assert len(re.findall(rf" {len(files)} files \([\d.]+ kB\) are copies", said)) == 1
     assert cli.main(["unpack", str(tmp_path / "stick"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["copies"] == {"files": len(files), "bytes": size}
     assert all(verify(site.artifacts_of(name)).ok for name in names)

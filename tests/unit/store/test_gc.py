@@ -73,11 +73,7 @@ def test_only_what_no_lock_names_goes(world: Project, capsys: pytest.CaptureFixt
     assert cli.main(["gc", "--yes"]) == 0
     assert before - objects(world) == {sha256_bytes(LOOSE)}
     shown = text_of(capsys)
-    assert (
-        sha256_bytes(LOOSE) in shown
-        and f"the disk gets back: {len(LOOSE)} B" in shown
-        and "are free again" in shown
-    )
+    assert sha256_bytes(LOOSE) in shown and shown.count(f" {len(LOOSE)} B") >= 2
     assert cli.main(["gc", "--yes"]) == 0
     assert "nothing to delete" in text_of(capsys)
 

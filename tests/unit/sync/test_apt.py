@@ -18,12 +18,13 @@ from gapforge.base.files import sha256_bytes
 from gapforge.model import debian_control
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, apt_sources
-from gapforge.sync.apt import AptRoot, write_index
-from gapforge.sync.apt_root import IsolatedApt
+from gapforge.sync.apt_resolver import AptResolver, write_index
 from gapforge.sync.base_image_facts import read_files
+from gapforge.sync.isolated_apt import IsolatedApt
 from gapforge.sync.network import Network
 from gapforge.sync.oci_layout import read_layout
 from packages import STATUS, fetch, flat_repository, make_base, make_deb
+from raised import assert_error, values_of
 from servers import Site, file_server
 
 needs_apt = pytest.mark.skipif(
@@ -68,17 +69,6 @@ def test_an_index_is_cut_down_to_the_named_files(present: list[str], wanted: set
     cut = debian_control.filter_index(text, files)
     assert [f["package"] for f in debian_control.parse(cut)] == [n for n in present if n in wanted]
     assert debian_control.filter_index(cut, files) == cut
-
-
-def test_what_an_index_lacks_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    with pytest.raises(VerifyError) as caught:
-        debian_control.filter_index("", {"a.deb"})
-    assert caught.value.message == "패키지 색인에 없는 deb 패키지가 있습니다"
-    assert caught.value.faults[0].problem == "debs/Packages에 항목이 없음"
-    assert (
-        caught.value.hint == "온라인에서 프리셋을 다시 동기화한 뒤 아티팩트를 이곳으로 옮기십시오"
-    )
 
 
 def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() -> None:
@@ -269,24 +259,22 @@ def test_mirrors_replace_the_base_s_addresses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("sources", "values"),
     [
         (
-            {"etc/apt/sources.list": "deb [signed-by=/no/such.gpg] http://a.example/ x main\n"},
-            "does not hold",
+            "deb [signed-by=/no/such.gpg] http://a.example/ x main\n",
+            {"where": "http://a.example/", "word": "/no/such.gpg"},
         ),
-        ({"etc/apt/sources.list": ""}, "no usable APT source"),
-        (
-            {"etc/apt/sources.list": "deb file:/ x main\ndeb cdrom:/ x main\n"},
-            "no usable APT source",
-        ),
+        ("", {}),
+        ("deb file:/ x main\ndeb cdrom:/ x main\n", {}),
     ],
 )
-def test_unusable_bases_are_refused(
-    tmp_path: Path, files: dict[str, bytes | str], said: str
+def test_base_image_without_usable_sources_fails(
+    tmp_path: Path, sources: str, values: dict[str, str]
 ) -> None:
-    with pytest.raises(ResolveError, match=said):
-        isolated(tmp_path, files)
+    with pytest.raises(ResolveError) as caught:
+        isolated(tmp_path, {"etc/apt/sources.list": sources})
+    assert values_of(caught.value.message) == values
     assert not list((tmp_path / "work").iterdir())
 
 
@@ -294,7 +282,7 @@ def test_a_base_without_a_package_list_is_refused(tmp_path: Path) -> None:
     layout = read_layout(
         make_base(tmp_path / "base", {"etc/os-release": "ID=alpine\n"}, status=None)
     )
-    with pytest.raises(ResolveError, match="no Debian or Ubuntu"):
+    with pytest.raises(ResolveError, match="var/lib/dpkg/status"):
         IsolatedApt(read_files(layout), (), tmp_path / "work", NETWORK)
 
 
@@ -323,7 +311,7 @@ def test_keys_are_checked_and_stored_under_the_right_ending(
         with pytest.raises(FetchError) as caught:
             isolated(tmp_path, {}, (extra,))
         said = caught.value.render()
-        assert {"changed": sha256_bytes(data), "web-page": "no OpenPGP key", "gone": "absent2"}[
+        assert {"changed": sha256_bytes(data), "web-page": "not an OpenPGP key", "gone": "absent2"}[
             case
         ] in said
         if case != "web-page":
@@ -384,12 +372,12 @@ def test_expired_indexes_are_accepted_only_on_request(
         ),
         (
             "E: Failed to fetch http://x/Packages.gz  Hash Sum mismatch",
-            "not what its signature says",
+            "does not match its signed checksum",
             "minutes",
         ),
         (
             "Err:1 http://x InRelease\n  Could not resolve 'x'\nE: Failed to fetch http://x",
-            "cannot be fetched",
+            "cannot be downloaded",
             "http_proxy",
         ),
     ],
@@ -424,7 +412,7 @@ def closure(tmp_path: Path) -> Closure:
         base = make_base(
             tmp_path / f"base{len(list(tmp_path.glob('base*')))}", {}, STATUS + "\n" + status
         )
-        with AptRoot(base, sources, tmp_path / work, NETWORK, local) as root:
+        with AptResolver(base, sources, tmp_path / work, NETWORK, local) as root:
             debs = root.closure(packages)
             fetch(debs, tmp_path / "got", NETWORK)
         for deb in debs:
@@ -506,7 +494,7 @@ def test_unmet_dependencies_removals_downgrades_and_holds_are_told_apart(
     assert "held\n      is in the base image and would have to be removed" in caught.value.render()
     with pytest.raises(ResolveError) as caught:
         closure("held=1", status=held.format("install", 2))
-    assert "holds a newer version" in caught.value.render()
+    assert_error(caught.value, ResolveError, where=["the base image"])
     with pytest.raises(ResolveError) as caught:
         closure("newer", "held=2", status=held.format("hold", 1))
     assert "apt-mark hold" in caught.value.render()
@@ -545,7 +533,7 @@ def test_a_dependency_of_another_cuda_build_is_refused_by_name(
     assert "CUDA 11.8" in caught.value.message
     assert [fault.where for fault in caught.value.faults] == ["libnvinfer-plugin8", "libnvinfer8"]
     assert "8.6.1.6-1+cuda12.0" in caught.value.faults[0].problem
-    assert "no source has one" in caught.value.faults[0].expected
+    assert values_of(caught.value.faults[0].expected) == {"cuda": "11.8"}
 
 
 @needs_apt
@@ -563,14 +551,14 @@ def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
         "libnvinfer-plugin8 8.6.1.6-1+cuda11.8 amd64 apt:local-repo",
         "libnvinfer8 8.6.1.6-1+cuda11.8 amd64 apt:local-repo",
     ]
-    with pytest.raises(ResolveError, match="no local-repository package"):
+    with pytest.raises(ResolveError, match=r"plain_1_amd64\.deb"):
         closure("x", local=make_deb(tmp_path, "plain", "1", files={"usr/bin/x": b""}))
 
 
 @needs_apt
 def test_working_files_are_gone_after_a_failure(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", {})
-    root = AptRoot(
+    root = AptResolver(
         base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK
     )
     with pytest.raises(FetchError), root:
@@ -582,7 +570,7 @@ def test_offline_is_respected(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", dict(BASE))
     with (
         pytest.raises(FetchError, match="GAPFORGE_OFFLINE"),
-        AptRoot(base, (), tmp_path / "work", replace(NETWORK, offline=True)),
+        AptResolver(base, (), tmp_path / "work", replace(NETWORK, offline=True)),
     ):
         pass
 

@@ -27,11 +27,11 @@ from gapforge.model.to_resolve import list_to_resolve
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store import verify_artifacts
 from gapforge.store.store import Store
-from gapforge.sync import lock_only, python_packages, wheel_licence
+from gapforge.sync import lock_only, python_packages, run, wheel_licence
 from gapforge.sync import sync as syncing
-from gapforge.sync.lock_entries import check_base
+from gapforge.sync.base_images import check_base
 from gapforge.sync.network import Network, NoAnswerError
-from gapforge.sync.options import Options, Outcome
+from gapforge.sync.run import Options, Outcome
 from gapforge.tools.package_versions import Review, Stack, render
 from raised import assert_error, values_of
 from servers import file_server
@@ -232,12 +232,12 @@ def test_index_without_size_or_checksum(
         k: v.format(site=place.world.site.url) if isinstance(v, str) else v
         for k, v in missing.items()
     }
-    whole = syncing.Resolver.wheels
+    whole = run.Resolver.wheels
 
     def wheels(self: Any, preset: Preset) -> list[python_packages.Wheel]:
         return [replace(w, **fields) if w.name == "beta" else w for w in whole(self, preset)]
 
-    monkeypatch.setattr(syncing.Resolver, "wheels", wheels)
+    monkeypatch.setattr(run.Resolver, "wheels", wheels)
     lock = place.pin()
     file = "" if code == items.NO_ANSWER else "beta-2.0-py3-none-any.whl"
     expected = Reason(code=code, server=items.DEFAULT_INDEX, file=file)
@@ -248,9 +248,9 @@ def test_index_without_size_or_checksum(
 def test_missing_size_is_requested_from_server(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = syncing.Resolver.wheels
+    whole = run.Resolver.wheels
     monkeypatch.setattr(
-        syncing.Resolver,
+        run.Resolver,
         "wheels",
         lambda self, preset: [replace(w, size=0) for w in whole(self, preset)],
     )
@@ -331,7 +331,7 @@ def test_errors_write_no_lock(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         place.pin(offline=True)
-    monkeypatch.setattr(syncing.Resolver, "wheels", refuse)
+    monkeypatch.setattr(run.Resolver, "wheels", refuse)
     with pytest.raises(ResolveError) as caught:
         place.pin()
     assert caught.value is unresolvable
@@ -502,9 +502,9 @@ def test_sync_and_lock_only_reject_moved_tag(
 ) -> None:
     world.cuda, world.cudnn = "11.8.0", "8.6.0.163"
     place = Place(tmp_path, world, calls, cuda="11.8", cudnn="8.9")
-    for run in (place.pin, place.sync):
+    for attempt in (place.pin, place.sync):
         with pytest.raises(CompatibilityError) as caught:
-            run()
+            attempt()
         assert_error(caught.value, CompatibilityError, name=NAME)
     assert not place.project.lock_file(NAME).exists()
     world.cudnn = "8.9.6.50"
@@ -538,7 +538,7 @@ UV_SILENT = """error: Request failed after 3 retries in 5.9s
 def test_uv_error_names_silent_index(url: str, server: str) -> None:
     preset = samples.preset(pytorch=TORCH)
     said = process.Result(("uv",), 2, "", UV_SILENT.format(url=url))
-    error = python_packages._explain(
+    error = python_packages._failure(
         said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/"
     )
     assert isinstance(error, NoAnswerError)

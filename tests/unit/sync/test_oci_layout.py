@@ -23,10 +23,10 @@ from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, mmdebstrap, oci_layout
 from gapforge.sync.base_image_facts import facts, read_files
 from gapforge.sync.docker_archive import import_archive
-from gapforge.sync.fetch_base_images import look, split_reference
 from gapforge.sync.mmdebstrap import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
-from raised import assert_error
+from gapforge.sync.registry_images import look_up, split_reference
+from raised import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 
@@ -131,7 +131,12 @@ def test_zstd_layers_without_zstd_say_what_to_install(
     fake = oci_layout.add_blob(folder, data, layer.media_type)
     layout = oci_layout.read_layout(folder)
     broken = oci_layout.Layout(
-        folder, layout.manifest, layout.config_blob, (fake,), layout.diff_ids, layout.config
+        folder=folder,
+        manifest=layout.manifest,
+        config_blob=layout.config_blob,
+        layers=(fake,),
+        diff_ids=layout.diff_ids,
+        config=layout.config,
     )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError) as caught:
@@ -273,8 +278,10 @@ def test_a_layer_that_unpacks_to_other_bytes_than_the_configuration_says(tmp_pat
     config = json.loads(layout.config_blob.path(folder).read_bytes())
     config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
     oci_layout.add_image(folder, json.dumps(config).encode(), list(layout.layers))
-    with pytest.raises(FetchError, match="other bytes"):
+    with pytest.raises(FetchError) as caught:
         files_of(folder)
+    assert_error(caught.value, FetchError, layer=1, where=[str(layout.layers[0].path(folder))])
+    assert caught.value.faults[0].expected == "sha256:" + "0" * 64
 
 
 def edited(folder: Path, change: Any) -> None:
@@ -292,8 +299,8 @@ def edited(folder: Path, change: Any) -> None:
             "unsupported digest",
         ),
         (lambda i: i["manifests"][0].update(size="12"), "unusable size"),
-        (lambda i: i["manifests"].append(dict(i["manifests"][0])), "names 2"),
-        (lambda i: i.update(manifests=[]), "names 0"),
+        (lambda i: i["manifests"].append(dict(i["manifests"][0])), "2 linux/amd64 images"),
+        (lambda i: i.update(manifests=[]), "0 linux/amd64 images"),
         (lambda i: i.pop("manifests"), "manifests"),
     ],
 )
@@ -397,8 +404,8 @@ def test_an_archive_of_two_images_names_both(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(FetchError) as caught:
         import_archive(file, tmp_path / "out")
-    assert "holds 2 images" in caught.value.message
-    assert "a:1, b:2" in caught.value.render()
+    assert_error(caught.value, FetchError, name="two.tar", count=2, where=[str(file)])
+    assert values_of(caught.value.faults[0].problem) == {"images": "a:1, b:2"}
     assert "docker save a:1" in caught.value.hint
 
 
@@ -549,7 +556,7 @@ def unanswered(said: str, skopeo: Path) -> FetchError:
     skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
     skopeo.chmod(0o755)
     with pytest.raises(FetchError) as caught:
-        look(BaseImage(image="registry.example/denied/x:404"), Network())
+        look_up(BaseImage(image="registry.example/denied/x:404"), Network())
     return caught.value
 
 
@@ -569,6 +576,6 @@ def test_skopeo_errors_decide_in_every_language(
     skopeo.chmod(0o644)
     monkeypatch.setenv("PATH", str(skopeo.parent))
     with pytest.raises(NoAnswerError) as caught:
-        look(BaseImage(image="registry.example/x:1"), Network())
+        look_up(BaseImage(image="registry.example/x:1"), Network())
     # skopeo cannot be started, so a login would not help.
     assert caught.value.reason.code == NO_ANSWER

@@ -124,9 +124,8 @@ def test_without_a_lock_everything_the_preset_says_is_shown(
         assert f"wheel {requirement}  <- " in screen
     for package in (*preset.apt_builder, *preset.apt_runtime):
         assert f"deb {package} (" in screen
-    assert "no lock that fits" in screen
-    assert "of known size" in screen
-    assert "left for sync to resolve: 2 base images" in screen
+    assert screen.startswith(f"{name}: ")
+    assert ": 2 base images" in screen.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -173,7 +172,7 @@ def test_a_lock_says_every_file_exactly(place: Project, capsys: pytest.CaptureFi
     assert document["locked"] is True
     sizes = {e.sha256: e.size for e in lock.entries}
     assert document["bytes"] == document["missing_bytes"] == sum(sizes.values())
-    assert f"{len(lock.entries)} files, 2.1 GB; to fetch 2.1 GB" in screen
+    assert f"{len(lock.entries)} files, 2.1 GB; to download: 2.1 GB" in screen
 
 
 def test_a_lock_of_another_state_is_not_used_but_its_sizes_are(

@@ -266,7 +266,17 @@ class FakeResolver:
             version = next(fitting, "")
             if not version:
                 raise FetchError(f"{name}: the index does not answer")
-            found.append(Wheel(name, version, "f.whl", "", "", 0, "default"))
+            found.append(
+                Wheel(
+                    name=name,
+                    version=version,
+                    file="f.whl",
+                    url="",
+                    sha256="",
+                    size=0,
+                    index="default",
+                )
+            )
         return found
 
 

@@ -1,10 +1,10 @@
-"""``gapforge build`` (build.py): from artifacts to a checked, tagged image, with no network."""
+"""``gapforge build`` (build.py): build, check and tag an image without a network."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,43 +13,35 @@ from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
+from gapforge.base.text import pad
 from gapforge.cli import environment_defaults
-from gapforge.cli.build_prompts import Choices, ask, preset_for
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.build_prompts import ask
+from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
 from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
+from gapforge.wizard.choices import Choices
+from gapforge.wizard.compose_preset import preset_for
 
 HELP = N_(
-    "Build an image with no network from carried artifacts. Asks, when run at a terminal "
-    "without flags."
+    "build an image from artifacts without a network; asks questions at a terminal without flags"
 )
 _TYPES = ("runtime", "dev")
-_TEXT_FLAGS = (
-    "--preset",
-    "--base",
-    "--python",
-    "--torch",
-    "--tensorrt",
-    "--type",
-    "--app-source",
-    "--tag",
-    "--engine",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags; each has a GAPFORGE_* variable of the same name."""
+    """Add the arguments of the verb. Each has a GAPFORGE_* variable of the same name."""
     add = parser.add_argument
     add("--preset", metavar="NAME", help=_("preset to build"))
     add(
         "--base",
         metavar="IMAGE",
         help=_(
-            "another base image: a name in the engine, a docker save archive, or an OCI "
+            "another base image: a name in the engine, an archive of docker save, or an OCI "
             "layout folder"
         ),
     )
@@ -59,17 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--type", metavar="runtime|dev", help=_("kind of image (default runtime)"))
     add("--app-source", metavar="DIR", help=_("the application's source folder"))
     add("--tag", metavar="NAME:TAG", help=_("name of the finished image"))
-    add("--engine", metavar="NAME", help=_("engine (default: chosen by looking)"))
-    add("--non-interactive", action="store_true", help=_("never ask"))
-    add("--dry-run", action="store_true", help=_("print the plan and the engine's command only"))
-    add("--no-cache", action="store_true", help=_("build every step again"))
-    add("--quiet", action="store_true", help=_("keep the engine's output off the screen"))
-    add("--json", action="store_true", help=_("print the result as JSON"))
+    add("--engine", metavar="NAME", help=_("engine (default: detected)"))
+    add("--non-interactive", action="store_true", help=_("never ask questions"))
+    add("--dry-run", action="store_true", help=_("only print the plan and the engine's command"))
+    add("--no-cache", action="store_true", help=_("do not use the build cache"))
+    add("--quiet", action="store_true", help=_("do not show the engine's output"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Choose, verify, build, check, tag; prints the result."""
-    environment_defaults.text_default(args, *_TEXT_FLAGS)
+    """Choose a preset, verify, build, check and tag. Print the result and return 0."""
+    environment_defaults.text_default(
+        args, "--preset", "--base", "--python", "--torch", "--tensorrt", "--type"
+    )
+    environment_defaults.text_default(args, "--app-source", "--tag", "--engine")
     environment_defaults.switch_default(
         args, "--non-interactive", "--dry-run", "--no-cache", "--quiet"
     )
@@ -84,33 +79,29 @@ def run(args: argparse.Namespace, project: Project) -> int:
     )
     inputs = read_inputs(project, preset, options)
     for warning in inputs.warnings:
-        _say(_("warning: ") + warning)
+        warn(warning)
     if preset.practice:
-        _say(_("warning: this is a practice preset; its image is not for delivery"))
+        warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
     verify_artifacts(project, preset, inputs.lock)
     engine = detect.choose(args.engine or "", project=project)
-    on_output = (
-        (lambda line: None)
-        if args.quiet or args.json
-        else (lambda line: print(line, file=sys.stderr))
-    )
-    result = build(project, engine, inputs, options, on_step=_say, on_output=on_output)
+    on_output = (lambda line: None) if args.quiet or args.json else say
+    result = build(project, engine, inputs, options, on_step=say, on_output=on_output)
     if args.json:
         print(result.report.read_text(encoding="utf-8"), end="")
         return 0
     print_checks(result.checks)
-    total = human_time(sum(result.seconds.values()))
-    print(_("\nimage    {tag}", tag=result.plan.tag))
-    print(_("size     {size}", size=human_bytes(result.size)))
-    print(_("time     {total}", total=total))
-    print(_("report   {report}", report=result.report))
+    print()
+    _print_row(_("image"), result.plan.tag)
+    _print_row(_("size"), human_bytes(result.size))
+    _print_row(_("time"), human_time(sum(result.seconds.values())))
+    _print_row(_("report"), str(result.report))
     return 0
 
 
 def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
-    """The preset and type, by flags or by asking."""
+    """Return the preset and the type of image, from flags or from the answers to questions."""
     given = Choices(
         preset=args.preset,
         base=args.base,
@@ -124,89 +115,74 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
         given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout)
-        # A base chosen at the prompt is part of the preset that was made of the answers.
+        # A base image that was chosen in an answer is part of the preset made of the answers.
         args.base = None if given.base and not args.base else args.base
     if given.preset is None:
         raise UsageError(
             _("--preset is missing"),
-            hint="./gapforge list; "
-            + _("then")
-            + " python3 build.py --preset NAME --type runtime --non-interactive",
+            hint="./gapforge list; python3 build.py --preset NAME --type runtime --non-interactive",
         )
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:
         return base, given.type or "runtime"
     changed, created = preset_for(project, base, replace(given, base=None), write=not args.dry_run)
     if created is not None:
-        _say(_("made a preset of these choices: {created}", created=created))
+        say(_("created a preset from these choices: {file}", file=created))
     return changed, given.type or "runtime"
 
 
 def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options: Options) -> int:
-    """The plan and the engine's exact command; needs no engine, and no artifacts but the lock."""
+    """Print the plan and the engine's command. Needs no engine, and only the lock as artifacts."""
     plan = inputs.plan(options)
     try:
         engine = detect.choose(args.engine or "", project=project)
     except EngineError as error:
         engine = detect.assumed()
-        _say(_("warning: the command is for Docker's built-in BuildKit: ") + error.message)
+        warn(_("the command is for Docker's built-in BuildKit: {reason}", reason=error.message))
     with inputs.secrets.files(dry=True) as secret_files:
         request = build_request(plan, project, inputs, secret_files, options.no_cache)
     argv, env = engine.build_command(request)
     assignments = [f"{key}={value}" for key, value in env.items()]
     command = quoted(["env", *assignments, *argv]) if assignments else quoted(argv)
     if args.json:
-        print(
-            json.dumps(
-                {**plan.to_json(), "command": command}, ensure_ascii=False, indent=2, sort_keys=True
-            )
-        )
+        print_json({**plan.to_json(), "command": command}, sort_keys=True)
         return 0
-    _row(_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})")
-    _row(_("image"), f"{plan.tag} (--target {plan.target})")
+    _print_row(_("preset"), f"{plan.preset} ({plan.preset_sha256[:12]})")
+    _print_row(_("image"), f"{plan.tag} (--target {plan.target})")
     for base in plan.bases:
-        _row(_("base"), f"{base.role}: {base.reference} → {base.name}")
+        _print_row(_("base"), f"{base.role}: {base.reference} → {base.name}")
     for key, value in plan.build_args.items():
-        _row("build-arg", f"{key}={value}")
+        _print_row("build-arg", f"{key}={value}")
     for secret in plan.secrets:
         state = _("set") if secret.key in inputs.secrets.values else pgettext("summary", "not set")
-        _row(secret.passed, f"{secret.key} ({state})")
-    _row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
-    folders: dict[str, int] = {}
-    for file in plan.files:
-        top = "/".join(file.path.split("/")[:2])
-        folders[top] = folders.get(top, 0) + 1
+        _print_row(secret.passed, f"{secret.key} ({state})")
+    _print_row(_("application"), f"{plan.application_folder} ({inputs.source.chosen_by_text})")
+    folders = Counter("/".join(file.path.split("/")[:2]) for file in plan.files)
     for top, count in sorted(folders.items()):
-        _row(_("context"), f"{top} ({count})")
-    _row(_("smoke"), ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
-    # A dry run writes nothing; what the command reads is there once a build has begun.
-    print(_("\n# ready to paste once a build has laid out the context and loaded the base images"))
+        _print_row(_("context"), f"{top} ({count})")
+    _print_row(_("smoke"), ", ".join(c["component"] for c in plan.smoke if c["enabled"]))
+    # A dry run writes nothing. A build creates what the command reads.
+    print(_("\n# works after a build has created the context and loaded the base images"))
     print(command)
     return 0
 
 
-def _row(label: str, text: str) -> None:
+def _print_row(label: str, text: str) -> None:
     print(pad(label, 13) + text)
 
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
-    """The smoke table."""
+    """Print the results of the smoke checks as a table."""
     rows = [
         (
             pgettext("check", "ok") if c.ok else _("FAIL"),
             c.component,
             c.title,
-            c.found if c.ok else f"{c.found} ≠ {c.expected}",
+            (c.found if c.ok else f"{c.found} ≠ {c.expected}")[:100],
         )
         for c in checks
     ]
-    columns = [max((width(row[i]) for row in rows), default=0) for i in range(3)]
-    for row in rows:
-        cells = [pad(cell, columns[i]) for i, cell in enumerate(row[:3])]
-        print("  ".join([*cells, row[3][:100]]).rstrip())
-    good = sum(check.ok for check in checks)
-    print(_("{good} of {count} checks passed", good=good, count=len(checks)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    for line in table(rows):
+        print(line)
+    passed = sum(check.ok for check in checks)
+    print(_("{passed} of {count} checks passed", passed=passed, count=len(checks)))

@@ -1,9 +1,8 @@
-"""``gapforge check``: every fault of presets, their versions and their locks, all in one run."""
+"""``gapforge check``: report every fault of presets, their versions and their locks."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,8 @@ from gapforge.base.files import inside
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import check_driver, required_driver
@@ -28,27 +29,23 @@ from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
-HELP = N_(
-    "Check presets for faults, versions that do not go together, and stale locks, all at once."
-)
+HELP = N_("check presets for faults, incompatible versions and stale locks, and report all of them")
 EPILOG = N_(
-    "exit codes: 0 sound (warnings allowed), 3 preset faults, 9 versions that cannot "
-    "work together, 4 lock of another state"
+    "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
+    "4 stale or unreadable lock"
 )
-UNSYNCED, CURRENT, PARTIAL, STALE, BROKEN = (
-    "not-synced",
-    "current",
-    "partial",
-    "stale",
-    "unreadable",
-)
+UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
+STALE, BROKEN = "stale", "unreadable"
+# The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
+# and these matter more than a lock.
+_BY_IMPORTANCE = (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code, 0)
 
 
 @dataclass
 class Report:
-    """What was found about one preset. ``pinned`` and ``first_use`` are names of sources; sizes are in bytes.
+    """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
 
-    ``unresolved`` is what neither the preset nor its lock pins to bytes.
+    ``unresolved`` lists what neither the preset nor its lock pins.
     """
 
     name: str
@@ -69,11 +66,12 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
+        """The incompatible versions, without warnings."""
         return [p for p in self.problems if p.severity == "error"]
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of the gravest cause."""
+        """0, or the code of the most important cause."""
         if self.faults:
             return PresetError.exit_code
         if self.errors:
@@ -81,7 +79,7 @@ class Report:
         return LockError.exit_code if self.lock_state in (STALE, BROKEN) else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return everything in JSON types."""
         return {
             "name": self.name,
             "ok": self.exit_code == 0,
@@ -110,85 +108,61 @@ class Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the verb."""
+    """Add the arguments of the verb."""
     parser.epilog = _(EPILOG)
-    parser.add_argument("presets", metavar="PRESET", nargs="*", help=_("preset names (none: all)"))
+    parser.add_argument(
+        "presets", metavar="PRESET", nargs="*", help=_("preset names (default: all)")
+    )
     parser.add_argument("--all", action="store_true", help=_("every preset"))
     parser.add_argument(
-        "--driver", metavar="VERSION", help=_("also check against a site's NVIDIA driver")
+        "--driver", metavar="VERSION", help=_("also check the NVIDIA driver of a site")
     )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Print what was found; the exit code is that of the gravest cause among all presets."""
+    """Print the report of each preset. Return the exit code of the most important cause."""
     catalog = catalogs.load(project.catalog)
-    names = (
-        presets.names(project.presets)
-        if args.all or not args.presets
-        else list(dict.fromkeys(args.presets))
-    )
+    named = [] if args.all else list(dict.fromkeys(args.presets))
+    names = named or presets.names(project.presets)
     if not names:
         raise PresetError(
-            _("{presets}: there is no preset", presets=project.presets),
+            _("{folder}: there are no presets", folder=project.presets),
             hint=_("restore presets/ from the release"),
         )
     components = component.load_all(project.components)
     text = project.dockerfile.read_text(encoding="utf-8")
     dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
-    codes = {report.exit_code for report in reports}
-    # A preset that cannot be read says more than versions, and versions more than a lock.
-    code = next(
-        (
-            c
-            for c in (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code)
-            if c in codes
-        ),
-        0,
-    )
+    code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
     facts, bare = catalogs.facts_and_sources(project.catalog)
     stale = stale_schemas(project, components)
     if args.json:
-        totals = {
-            "pinned": sum(len(r.pinned) for r in reports),
-            "first_use": sum(len(r.first_use) for r in reports),
-            "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
-            "first_use_entries": sum(r.lock_first_use for r in reports),
-            "first_use_bytes": sum(r.lock_first_use_size for r in reports),
-            "unresolved": sum(len(r.unresolved) for r in reports),
-            "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
-            "facts_without_source": len(bare),
-        }
-        document = {
-            "ok": code == 0,
-            "exit_code": code,
-            "presets": [r.to_json() for r in reports],
-            "totals": totals,
-            "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
-            "stale_files": stale,
-        }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(
+            {
+                "ok": code == 0,
+                "exit_code": code,
+                "presets": [r.to_json() for r in reports],
+                "totals": {**_totals(reports), "facts_without_source": len(bare)},
+                "catalog": {"read": catalog.read, "facts": facts, "without_source": bare},
+                "stale_files": stale,
+            }
+        )
         return code
     for report in reports:
         _print(report)
-    wrong = sum(r.exit_code != 0 for r in reports)
-    first = sum(len(r.first_use) for r in reports)
-    size, open_ = (
-        human_bytes(sum(r.lock_size - r.lock_first_use_size for r in reports)),
-        sum(len(r.unresolved) for r in reports),
-    )
+    totals = _totals(reports)
     print(
         _(
-            "{more} of {count} presets sound; {total} sources pinned by hash, {first} "
-            "trusted on first use; {size} pinned by hash in locks, {open} items not "
-            "resolved yet; {facts} catalog facts, {bare} without a source",
-            more=len(reports) - wrong,
+            "{sound} of {count} presets without faults; {pinned} sources pinned by checksum, "
+            "{first_use} trusted on first use; {size} pinned by checksum in locks, {unresolved} "
+            "unresolved items; {facts} catalog facts, {bare} without a source",
+            sound=sum(report.exit_code == 0 for report in reports),
             count=len(reports),
-            total=sum(len(r.pinned) for r in reports),
-            first=first,
-            size=size,
-            open=open_,
+            pinned=totals["pinned"],
+            first_use=totals["first_use"],
+            size=human_bytes(totals["pinned_bytes"]),
+            unresolved=totals["unresolved"],
             facts=facts,
             bare=len(bare),
         )
@@ -196,6 +170,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if stale:
         print(_("not up to date: {files}; run ./gapforge generate", files=", ".join(stale)))
     return code
+
+
+def _totals(reports: Sequence[Report]) -> dict[str, int]:
+    return {
+        "pinned": sum(len(r.pinned) for r in reports),
+        "first_use": sum(len(r.first_use) for r in reports),
+        "pinned_bytes": sum(r.lock_size - r.lock_first_use_size for r in reports),
+        "first_use_entries": sum(r.lock_first_use for r in reports),
+        "first_use_bytes": sum(r.lock_first_use_size for r in reports),
+        "unresolved": sum(len(r.unresolved) for r in reports),
+        "faults": sum(len(r.faults) + len(r.errors) + len(r.lock_faults) for r in reports),
+    }
 
 
 def stale_schemas(project: Project, components: Sequence[Component]) -> list[str]:
@@ -215,7 +201,10 @@ def examine(
     components: Sequence[Component],
     driver: str | None = None,
 ) -> Report:
-    """Everything about one preset, for a site with ``driver`` when it is given; raises nothing for what it finds."""
+    """Return the report of one preset, for a site with ``driver`` if it is given.
+
+    Faults are in the report and are not raised.
+    """
     name = name.removeprefix("presets/").removesuffix(".json")
     report = Report(name)
     try:
@@ -230,17 +219,16 @@ def examine(
         report.problems += check_driver(preset, driver, catalog)
     report.driver = required_driver(preset, catalog)
     for source in preset.sources.values():
-        (report.first_use if source.urls and not source.sha256 else report.pinned).append(
-            source.name
-        )
+        first_use = source.urls and not source.sha256
+        (report.first_use if first_use else report.pinned).append(source.name)
     report.loose_images = [
         preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
-    _lock(report, project, preset)
+    _examine_lock(report, project, preset)
     return report
 
 
-def _lock(report: Report, project: Project, preset: Preset) -> None:
+def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
     file = project.lock_file(preset.name)
     if not file.exists():
         report.unresolved = list_to_resolve(preset, None)
@@ -278,7 +266,7 @@ def _lock(report: Report, project: Project, preset: Preset) -> None:
 
 
 def _print(report: Report) -> None:
-    verdict = _("sound") if report.exit_code == 0 else _("not sound")
+    verdict = _("no faults") if report.exit_code == 0 else _("faulty")
     print(f"{report.name}  {verdict}")
     for fault in report.faults:
         print(fault.lines())
@@ -289,38 +277,33 @@ def _print(report: Report) -> None:
         first = f" ({', '.join(report.first_use)})" if report.first_use else ""
         print(
             _(
-                "  sources: {count} pinned by hash, {first_use} trusted on first use{first}",
-                count=len(report.pinned),
+                "  sources: {pinned} pinned by checksum, {first_use} trusted on first use{names}",
+                pinned=len(report.pinned),
                 first_use=len(report.first_use),
-                first=first,
+                names=first,
             )
         )
         if report.driver:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
-    _print_lock(report)
-    if report.exit_code in (LockError.exit_code,):
-        print(_("  next: where there is a network,") + f" ./deps_sync.sh {report.name} --update")
+        _print_lock(report)
+    if report.exit_code == LockError.exit_code:
+        print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
     elif report.faults or report.errors:
-        print(_("  next: correct it, then") + f" ./gapforge check {report.name}")
+        print(
+            _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
+        )
 
 
 def _print_lock(report: Report) -> None:
-    if report.preset is None:
-        return
     if report.lock_state in (CURRENT, PARTIAL):
-        loose = (
-            _(", {lock_first_use} trusted on first use", lock_first_use=report.lock_first_use)
-            if report.lock_first_use
-            else ""
-        )
-        partly = _("partial, ") if report.lock_state == PARTIAL else ""
+        first_use = _(", {count} trusted on first use", count=report.lock_first_use)
         print(
             _(
-                "  lock: {partly}{lock_entries} files, {lock_size}{loose}",
-                partly=partly,
-                lock_entries=report.lock_entries,
-                lock_size=human_bytes(report.lock_size),
-                loose=loose,
+                "  lock: {partial}{count} files, {size}{first_use}",
+                partial=_("partial, ") if report.lock_state == PARTIAL else "",
+                count=report.lock_entries,
+                size=human_bytes(report.lock_size),
+                first_use=first_use if report.lock_first_use else "",
             )
         )
     elif report.lock_state == UNSYNCED:
@@ -330,9 +313,8 @@ def _print_lock(report: Report) -> None:
     if report.unresolved:
         print(
             _(
-                "  not resolved yet: {unresolved} (where there is a network: "
-                "./deps_sync.sh {name})",
-                unresolved=counts(report.unresolved),
-                name=report.name,
+                "  unresolved: {items} (online: ./deps_sync.sh {preset})",
+                items=counts(report.unresolved),
+                preset=report.name,
             )
         )

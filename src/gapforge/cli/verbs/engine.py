@@ -1,4 +1,4 @@
-"""``gapforge engine``: the project's own Docker daemon, for machines where none runs."""
+"""``gapforge engine``: manage the private engine, for machines without a Docker daemon."""
 
 from __future__ import annotations
 
@@ -13,71 +13,57 @@ from gapforge.base.files import canonical_json
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import say
 from gapforge.engine import private_daemon, private_daemon_state
 
-HELP = N_("start, stop, look at or remove this project's own Docker daemon")
+HELP = N_("start, stop, show or remove the private engine, a Docker daemon of this project")
 
-_KEPT = (
-    "PATH",
-    "GAPFORGE_ROOT",
-    "GAPFORGE_ARTIFACTS",
-    "GAPFORGE_DOCKERD",
-    "GAPFORGE_LANG",
-    "LANG",
-    "LC_ALL",
-    "LC_MESSAGES",
-)
+# Variables that sudo passes on. GAPFORGE_ROOT is always set.
+_LANGUAGE = ("GAPFORGE_LANG", "LANG", "LC_ALL", "LC_MESSAGES")
+_KEPT = ("PATH", "GAPFORGE_ARTIFACTS", "GAPFORGE_DOCKERD", *_LANGUAGE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument(
         "action",
         choices=("start", "stop", "status", "remove"),
         metavar="ACTION",
         help=_(
-            "what to do: start, stop, status, or remove, which also deletes the engine's "
-            "images and build cache"
+            "start, stop, status, or remove, which also deletes the images and the build "
+            "cache of the engine"
         ),
     )
     parser.add_argument(
         "--offline",
         action="store_true",
-        help=_("start: give the engine no network interface at all, as at a disconnected site"),
+        help=_("start: give the engine no network interface, as at a site"),
     )
-    parser.add_argument(
-        "--json", action="store_true", help=_("print the result as JSON on standard output")
-    )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0, also for a stop or remove that found nothing; `status` gives 10 (no engine) when it does not run."""
+    """Do the action. Return 0, or 10 for ``status`` if no private engine runs."""
     if args.action != "status" and os.geteuid() != 0 and _needs_root(args, project):
         return _as_root(args, project)
-
-    def note(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     if args.action == "start":
         private_daemon.require_tools()
-        _show(private_daemon.start(project, offline=args.offline, on_line=note), project, args.json)
+        _show(private_daemon.start(project, offline=args.offline, on_line=say), project, args.json)
     elif args.action == "status":
         state = private_daemon_state.status(project)
         _show(state, project, args.json)
         return 0 if state else EngineError.exit_code
     elif args.action == "stop":
         stopped = private_daemon.stop(project)
-        _say(
-            {"stopped": stopped},
-            _("the private engine is stopped") if stopped else _("no private engine was running"),
-            args.json,
+        text = (
+            _("the private engine was stopped") if stopped else _("no private engine was running")
         )
+        _print({"stopped": stopped}, text, args.json)
     else:
         freed = private_daemon.remove(project)
-        _say(
-            {"freed_bytes": freed},
-            _("the private engine is removed, {freed} freed", freed=human_bytes(freed)),
-            args.json,
-        )
+        text = _("the private engine was removed; {size} freed", size=human_bytes(freed))
+        _print({"freed_bytes": freed}, text, args.json)
     return 0
 
 
@@ -91,7 +77,7 @@ def _needs_root(args: argparse.Namespace, project: Project) -> bool:
 
 
 def _as_root(args: argparse.Namespace, project: Project) -> int:
-    """The same command through sudo, if it asks for no password; a question would hang scripts."""
+    """Run the same command with sudo, unless it needs a password, which would block a script."""
     try:
         allowed = process.run(["sudo", "-n", "true"], timeout=30, check=False).code == 0
     except ToolError:
@@ -99,12 +85,10 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
     if not allowed:
         command = f"sudo ./gapforge engine {args.action}{' --offline' if args.offline else ''}"
         raise EngineError(
-            _("a private engine needs root, and sudo is not there or asks for a password"),
+            _("a private engine needs root, and sudo is not installed or asks for a password"),
             hint=_("{command}; rootless daemons are not supported", command=command),
         )
-    project.state.mkdir(
-        parents=True, exist_ok=True
-    )  # as ourselves: other verbs must be able to write there
+    project.state.mkdir(parents=True, exist_ok=True)  # owned by this user, for other verbs
     source = Path(__file__).resolve().parents[2]
     kept = [f"{name}={value}" for name in _KEPT if (value := os.environ.get(name)) is not None]
     argv = [
@@ -130,11 +114,8 @@ def _as_root(args: argparse.Namespace, project: Project) -> int:
 
 def _show(state: private_daemon_state.State | None, project: Project, as_json: bool) -> None:
     if state is None:
-        _say(
-            {"running": False},
-            _("no private engine is running; start one: ./gapforge engine start [--offline]"),
-            as_json,
-        )
+        text = _("no private engine is running; start one: ./gapforge engine start [--offline]")
+        _print({"running": False}, text, as_json)
         return
     facts = {
         "running": True,
@@ -146,17 +127,17 @@ def _show(state: private_daemon_state.State | None, project: Project, as_json: b
         "folder": str(private_daemon_state.folder_of(project)),
         "log": str(private_daemon_state.log_of(project)),
     }
-    network = _("no network interface") if state.offline else _("online")
-    facts_line = f"Docker {state.version}, {state.storage_driver}, {network}"
     text = _(
-        "the private engine is running: {facts_line}, process {pid}\ngapforge finds it by "
-        "itself; for docker: export DOCKER_HOST={host}",
-        facts_line=facts_line,
+        "the private engine is running: Docker {version}, {storage_driver}, {network}, process "
+        "{pid}\ngapforge uses it automatically; for docker: export DOCKER_HOST={host}",
+        version=state.version,
+        storage_driver=state.storage_driver,
+        network=_("no network interface") if state.offline else _("online"),
         pid=state.pid,
         host=state.host,
     )
-    _say(facts, text, as_json)
+    _print(facts, text, as_json)
 
 
-def _say(facts: dict[str, object], text: str, as_json: bool) -> None:
+def _print(facts: dict[str, object], text: str, as_json: bool) -> None:
     print(canonical_json(facts) if as_json else text, end="" if as_json else "\n", flush=True)

@@ -1,9 +1,8 @@
-"""`gapforge gc`: show what no lock names any more, and delete it when told to."""
+"""``gapforge gc``: show the objects that no lock uses, and delete them on request."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -11,39 +10,40 @@ from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
+from gapforge.cli.output import print_json, warn
 from gapforge.store import gc, unfinished_imports
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
-HELP = N_("show what no lock names in the store (artifacts/.store), and delete it")
-FEW = 5  # of the largest that are shown
+HELP = N_("show the objects in the store (artifacts/.store) that no lock uses, and delete them")
+FEW = 5  # number of the largest objects that are shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument("--yes", action="store_true", help=_("delete without asking"))
     parser.add_argument(
         "--drop",
         default="",
         metavar="BUNDLE",
-        help=_("give up this bundle, which is not imported to its end"),
+        help=_("abandon the unfinished import of this bundle"),
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help=_("print the result as JSON (deletes nothing without --yes)"),
+        help=_("print the result as JSON; deletes nothing without --yes"),
     )
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when everything was shown, and deleted where that was asked for."""
+    """Print what can be deleted, and delete it if that is confirmed. Return 0."""
     with gc.exclude_sync(project):
         known = unfinished_imports.recorded_bundles(project.store)
         if args.drop and args.drop not in known:
-            found = ", ".join(known) or _("none")
             raise UsageError(
                 _(
-                    "--drop {drop}: no import of such a bundle is unfinished (unfinished: {found})",
-                    drop=args.drop,
-                    found=found,
+                    "--drop {bundle}: this bundle has no unfinished import (unfinished: {known})",
+                    bundle=args.drop,
+                    known=", ".join(known) or _("none"),
                 ),
                 hint="./gapforge gc",
             )
@@ -51,31 +51,27 @@ def run(args: argparse.Namespace, project: Project) -> int:
         if not args.json:
             _show(garbage)
         delete = bool(garbage.unreferenced or args.drop) and (
-            args.yes or (not args.json and _asked())
+            args.yes or (not args.json and _confirmed())
         )
         freed = 0
         if delete:
             if args.drop:
                 unfinished_imports.forget(project.store, args.drop)
-            what = _("removed")
-            with Progress(
-                what, garbage.size, quiet=args.json or not sys.stderr.isatty()
-            ) as progress:
+            quiet = args.json or not sys.stderr.isatty()
+            with Progress(_("removed"), garbage.size, quiet=quiet) as progress:
                 freed = gc.remove_garbage(project, garbage, progress.add)
     if args.json:
-        print(
-            json.dumps(_to_json(garbage, deleted=delete, freed=freed), ensure_ascii=False, indent=2)
-        )
+        print_json(_to_json(garbage, deleted=delete, freed=freed))
     elif delete:
-        print(_("deleted; {freed} are free again", freed=human_bytes(freed)))
+        print(_("deleted; {size} freed", size=human_bytes(freed)))
     elif garbage.unreferenced or args.drop:
         command = f"./gapforge gc --drop {args.drop} --yes" if args.drop else "./gapforge gc --yes"
         print(_("nothing was deleted; to delete: {command}", command=command))
     return 0
 
 
-def _asked() -> bool:
-    """The answer of a person at a terminal; no where there is none."""
+def _confirmed() -> bool:
+    """Ask at a terminal whether to delete. Return False without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:
@@ -89,38 +85,38 @@ def _asked() -> bool:
 def _show(garbage: Garbage) -> None:
     print(
         _(
-            "named by locks: {kept} files, {kept_bytes} (stay)",
-            kept=garbage.kept,
-            kept_bytes=human_bytes(garbage.kept_bytes),
+            "used by locks and kept: {count} files, {size}",
+            count=garbage.kept,
+            size=human_bytes(garbage.kept_bytes),
         )
     )
     if not garbage.unreferenced:
         print(_("there is nothing to delete"))
     about = {
-        OBJECT: _("files that no lock names"),
-        DOWNLOAD: _("unfinished downloads of files that no lock names"),
-        WORK: _("work folders of syncs that were cut"),
+        OBJECT: _("files that no lock uses"),
+        DOWNLOAD: _("unfinished downloads of files that no lock uses"),
+        WORK: _("working folders of interrupted syncs"),
     }
-    for kind, words in about.items():
+    for kind, title in about.items():
         items = garbage.of(kind)
         if not items:
             continue
         count, size = len(items), human_bytes(sum(item.size for item in items))
-        print(f"{words}: " + _("{count}, {size}", count=count, size=size))
+        print(f"{title}: {count}, {size}")
         for item in items[:FEW]:
             print(f"  {human_bytes(item.size):>9}  {_shown(item)}")
         if len(items) > FEW:
-            rest = human_bytes(sum(item.size for item in items[FEW:]))
-            print(f"  {rest:>9}  " + _("the other {more}", more=len(items) - FEW))
+            size = human_bytes(sum(item.size for item in items[FEW:]))
+            print(f"  {size:>9}  " + _("the other {count}", count=len(items) - FEW))
     if garbage.unreferenced:
-        print(_("the disk gets back: {freed}", freed=human_bytes(garbage.freed)))
+        print(_("disk space to be freed: {size}", size=human_bytes(garbage.freed)))
     linked = [item for item in garbage.unreferenced if item.freed < item.size]
     if linked:
         size = human_bytes(sum(item.size - item.freed for item in linked))
         print(
             _(
-                "  {count} of them ({size}) have other hard links (a folder in "
-                "artifacts/, .gapforge/context/), which keep the room",
+                "  {count} of them ({size}) have other hard links (in artifacts/ or "
+                ".gapforge/context/), so their disk space is not freed",
                 count=len(linked),
                 size=size,
             )
@@ -128,50 +124,38 @@ def _show(garbage: Garbage) -> None:
     for name in garbage.orphans:
         print(
             _(
-                "note: artifacts/{name}: there is no preset of this name; what its lock "
-                "names stays. If nobody needs the folder, delete it and run this again",
+                "note: artifacts/{name}: there is no preset of this name; the objects of its "
+                "lock are kept. If nobody needs the folder, delete it and run this again",
                 name=name,
             )
         )
     for name in garbage.unfinished_syncs:
         print(
             _(
-                "note: a sync of {name} was cut; what it has fetched is in no lock yet, "
-                "and would be fetched again. To finish it first: ./deps_sync.sh {name}",
-                name=name,
+                "note: a sync of {preset} was interrupted; no lock uses its downloads yet, "
+                "so they would be downloaded again. To finish it first: ./deps_sync.sh {preset}",
+                preset=name,
             )
         )
     for one in garbage.incomplete_bundles:
-        what = f"{one.bundle} ({', '.join(one.presets)})"
-        size = human_bytes(one.size)
         print(
             _(
-                "note: bundle {what} is not imported to its end, so {count} files "
-                "({size}) of it stay. To go on: ./gapforge unpack FOLDER; to give it up: "
+                "note: the import of bundle {bundle} ({presets}) is unfinished, so {count} files "
+                "({size}) of it are kept. To continue: ./gapforge unpack FOLDER; to abandon it: "
                 "./gapforge gc --drop {bundle}",
-                what=what,
-                count=one.count,
-                size=size,
                 bundle=one.bundle,
+                presets=", ".join(one.presets),
+                count=one.count,
+                size=human_bytes(one.size),
             )
         )
     for fault in garbage.foreign:
-        print(
-            _(
-                "warning: {where}: {problem}; it is left alone",
-                where=fault.where,
-                problem=fault.problem,
-            ),
-            file=sys.stderr,
-        )
+        warn(_("{where}: {problem}; not deleted", where=fault.where, problem=fault.problem))
 
 
 def _shown(item: Unreferenced) -> str:
-    return (
-        f"{item.path.parent.name}/{item.path.name}"
-        if item.kind != OBJECT
-        else f"sha256 {item.path.name}"
-    )
+    folder, name = item.path.parent.name, item.path.name
+    return f"sha256 {name}" if item.kind == OBJECT else f"{folder}/{name}"
 
 
 def _to_json(garbage: Garbage, *, deleted: bool, freed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``gapforge generate``: write every generated file anew, or say which ones are stale."""
+"""``gapforge generate``: update the generated files, or report which are stale."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from gapforge.tools import json_schemas, package_versions
 from gapforge.tools.package_versions import Review, Stack
 
 HELP = N_(
-    "Write the files that are generated from presets and catalog (schemas, "
-    "docs/package-versions) anew."
+    "update the files that are generated from presets and catalog (schemas, docs/package-versions)"
 )
 REVIEW = "docs/review.json"
 REVIEW_SHAPE = Record(
@@ -33,41 +32,42 @@ DOCUMENTS = {"ko": "docs/package-versions.md", "en": "docs/package-versions.en.m
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument(
-        "--check", action="store_true", help=_("write nothing; fail when a file is stale")
+        "--check", action="store_true", help=_("write nothing; fail if a file is stale")
     )
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Print each file that changed; with --check, PresetError naming each stale file."""
+    """Write and print each stale file, or with --check raise PresetError for them."""
     wanted = generated(project)
     stale = stale_files(project, wanted)
     if args.check and stale:
         raise PresetError(
             _("generated files are stale"),
             faults=[
-                Fault(path, stale[path], _("what presets, locks and catalog give now"))
-                for path in stale
+                Fault(path, problem, _("the content from presets, locks and catalog"))
+                for path, problem in stale.items()
             ],
             hint=f"{package_versions.COMMAND}; git add " + " ".join(stale),
         )
     for path in stale:
         write_text(inside(project.root, path), wanted[path])
         print(path)
-    print(_("{count} of {wanted} generated files written", count=len(stale), wanted=len(wanted)))
+    print(_("{count} of {total} generated files written", count=len(stale), total=len(wanted)))
     return 0
 
 
 def generated(project: Project) -> dict[str, str]:
-    """Every generated file of the project: path relative to it -> the text that it must have.
+    """Return the text of every generated file by its path in the project.
 
-    Raises PresetError or LockError when what they are made from cannot be read.
+    Raises PresetError or LockError if a source of the files cannot be read.
     """
     return {**json_schemas.schemas(component.load_all(project.components)), **documents(project)}
 
 
 def documents(project: Project) -> dict[str, str]:
-    """docs/package-versions in both languages."""
+    """Return the text of docs/package-versions in each language by path."""
     stacks = [_stack(project, name) for name in preset.names(project.presets)]
     components = component.load_all(project.components)
     facts = catalog.load(project.catalog)
@@ -80,7 +80,7 @@ def documents(project: Project) -> dict[str, str]:
 
 
 def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
-    """The files that are not as ``wanted``, each with what is wrong, by path."""
+    """Return the problem of each file whose content is not as ``wanted``, by path."""
     found = {}
     for path, text in sorted(wanted.items()):
         file = inside(project.root, path)
@@ -100,8 +100,8 @@ def _stack(project: Project, name: str) -> Stack:
     if lock.preset != name:
         raise LockError(
             _(
-                'presets/{name} belongs to the preset "{preset}"',
-                name=file.name,
+                'presets/{file} belongs to the preset "{preset}"',
+                file=file.name,
                 preset=lock.preset,
             ),
             hint=f"./deps_sync.sh {name} --update",
@@ -116,8 +116,8 @@ def _review(project: Project) -> Review:
     if faults:
         example = '{"format": 1, "reviewed": "2026-11-23", "note": {"ko": "…", "en": "…"}}'
         raise PresetError(
-            _("{review} cannot be read", review=REVIEW),
+            _("{file} cannot be read", file=REVIEW),
             faults=faults,
-            hint=_("it looks like {example}", example=example),
+            hint=_("expected content: {example}", example=example),
         )
     return Review(raw["reviewed"], raw["note"]["ko"], raw["note"]["en"])

@@ -1,9 +1,8 @@
-"""`gapforge inventory`: a small file that says what this machine holds, to send back to where it is packed."""
+"""``gapforge inventory``: write a small file that lists the verified objects of this machine."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -12,78 +11,62 @@ from gapforge.base.files import atomic_file
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
-from gapforge.cli.print_error import print_error
+from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
+from gapforge.cli.output import print_error, print_json
 from gapforge.model.preset import names as preset_names
 from gapforge.model.schema import nearest
 from gapforge.store import take_inventory
 from gapforge.store.inventory import TITLE, Inventory, read_short_digest
 
 HELP = N_(
-    "read and verify what this machine holds, and write a small file that lists it "
-    "(needs no network)"
+    "verify the objects on this machine and write a small file that lists them (needs no network)"
 )
 DEFAULT = Path("inventory.txt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument(
-        "presets", nargs="*", metavar="PRESET", help=_("only the artifacts of these (default: all)")
+        "presets",
+        nargs="*",
+        metavar="PRESET",
+        help=_("only list the artifacts of these presets (default: all)"),
     )
     parser.add_argument(
-        "--all", action="store_true", help=_("the store and all artifacts (the default)")
+        "--all", action="store_true", help=_("list the store and all artifacts (the default)")
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help=_("the file to write (default: {default})", default=DEFAULT),
+        help=_("the file to write (default: {file})", file=DEFAULT),
     )
     parser.add_argument(
         "--read",
         type=Path,
         metavar="FILE",
-        help=_("take none; see whether one that was sent is whole, and show it"),
+        help=_("check and show an inventory that was sent, instead of writing one"),
     )
     parser.add_argument(
         "--digest",
         metavar="TEXT",
-        help=_("with --read: compare with the digest that the site told you"),
+        help=_("with --read: compare with the inventory digest that the site reported"),
     )
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help=_("files read at a time (default: all cores)")
-    )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_jobs(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0; 5 when something is damaged: the inventory is written all the same, without it."""
+    """Write an inventory, or check one. Return 0, or 5 if damaged files had to be left out."""
     if args.read is not None:
         return _read(args)
     if args.digest is not None:
         raise UsageError(
-            _("--digest means nothing without --read"),
-            hint="./gapforge inventory --read FILE --digest TEXT",
+            _("--digest needs --read"), hint="./gapforge inventory --read FILE --digest TEXT"
         )
-    if args.all and args.presets:
-        raise UsageError(
-            _("--all and preset names exclude each other"), hint="./gapforge inventory --all"
-        )
-    if args.jobs is not None and args.jobs < 1:
-        raise UsageError(
-            _("--jobs {jobs} is not allowed", jobs=args.jobs), hint=_("a whole number from 1")
-        )
-    names = list(dict.fromkeys(args.presets))
-    for name in names:
-        if (
-            "/" in name
-            or name in ("", ".", "..", project.store.name)
-            or not (project.artifacts / name).is_dir()
-        ):
-            raise UsageError(
-                _('there are no artifacts of "{name}"', name=name)
-                + nearest(name, preset_names(project.presets)),
-                hint=_("./gapforge list; without a name the inventory is of everything here"),
-            )
+    refuse_presets_with_all(args)
+    check_jobs(args)
+    names = _names(args, project)
     output = args.output or DEFAULT
     _refuse_bad_output(output, project)
     with Progress(_("inventory"), quiet=args.json) as progress:
@@ -96,56 +79,57 @@ def run(args: argparse.Namespace, project: Project) -> int:
         document = {**stock.to_json(), "file": str(output)}
         if error is not None:
             document["error"] = {k: v for k, v in error.to_json().items() if k != "faults"}
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
     else:
         _show(stock.inventory, str(output))
-        print(
-            _(
-                "send this file: {output} ({st_size})",
-                output=output,
-                st_size=human_bytes(output.stat().st_size),
-            )
-        )
+        size = human_bytes(output.stat().st_size)
+        print(_("send this file: {file} ({size})", file=output, size=size))
     if error is None:
         return 0
     print_error(error)
     return error.exit_code
 
 
+def _names(args: argparse.Namespace, project: Project) -> list[str]:
+    names = list(dict.fromkeys(args.presets))
+    for name in names:
+        reserved = "/" in name or name in ("", ".", "..", project.store.name)
+        if reserved or not (project.artifacts / name).is_dir():
+            raise UsageError(
+                _('there are no artifacts of "{name}"', name=name)
+                + nearest(name, preset_names(project.presets)),
+                hint=_("./gapforge list; without a name, all artifacts are listed"),
+            )
+    return names
+
+
 def _read(args: argparse.Namespace) -> int:
     if args.presets or args.all or args.output is not None:
         raise UsageError(
-            _("--read takes no inventory, so presets, --all and --output mean nothing with it"),
+            _("--read excludes presets, --all and --output"),
             hint=f"./gapforge inventory --read {args.read}",
         )
-    told = None if args.digest is None else read_short_digest(args.digest)
+    reported = None if args.digest is None else read_short_digest(args.digest)
     inventory = Inventory.read(args.read)
-    if told not in (None, inventory.digest):
+    if reported not in (None, inventory.digest):
+        problem = _("has the inventory digest {digest}", digest=inventory.digest)
         raise VerifyError(
-            _("{read} is not the inventory that the site told you of", read=args.read),
-            faults=[
-                Fault(
-                    str(args.read), _("has the digest {digest}", digest=inventory.digest), f"{told}"
-                )
-            ],
-            hint=_("ask which one is the newest, and have it sent again"),
+            _("{file} is not the inventory whose digest the site reported", file=args.read),
+            faults=[Fault(str(args.read), problem, f"{reported}")],
+            hint=_("ask the site for its newest inventory"),
         )
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "ok": True,
-                    "file": str(args.read),
-                    "gapforge": inventory.tool,
-                    "objects": len(inventory),
-                    "bytes": inventory.total,
-                    "presets": [{"preset": n, "lock": h} for n, h in inventory.presets],
-                    "sha256": inventory.sha256,
-                    "digest": inventory.digest,
-                },
-                ensure_ascii=False,
-                indent=2,
-            )
+        print_json(
+            {
+                "ok": True,
+                "file": str(args.read),
+                "gapforge": inventory.tool,
+                "objects": len(inventory),
+                "bytes": inventory.total,
+                "presets": [{"preset": n, "lock": h} for n, h in inventory.presets],
+                "sha256": inventory.sha256,
+                "digest": inventory.digest,
+            }
         )
     else:
         _show(inventory, str(args.read))
@@ -153,22 +137,21 @@ def _read(args: argparse.Namespace) -> int:
 
 
 def _refuse_bad_output(output: Path, project: Project) -> None:
-    """An inventory replaces an older one, nothing else; inside the artifacts it would be a stranger."""
+    """Raise UsageError unless the output is new or an inventory, and outside of the artifacts."""
     if project.artifacts.resolve() in output.resolve().parents:
         raise UsageError(
-            _("{output} lies in the artifacts, where verify would refuse it", output=output),
-            hint=_("choose another place"),
+            _("{file} is in the artifacts, where verify would refuse it", file=output),
+            hint=_("choose another folder"),
         )
     if output.is_symlink() or (output.exists() and not _is_inventory(output)):
         raise UsageError(
-            _("{output} exists and is no inventory; it stays as it is", output=output),
-            hint=_("choose another name"),
+            _("{file} exists and is not an inventory", file=output), hint=_("choose another name")
         )
-    # Before the long reading, not after it.
+    # Before the verification, which can take long.
     if output.parent.exists() and not os.access(output.parent, os.W_OK):
         raise StorageError(
-            _("{output}: nothing can be written there", output=output),
-            hint=_("choose another place with --output"),
+            _("{file}: the folder is not writable", file=output),
+            hint=_("choose another folder with --output"),
         )
 
 
@@ -179,9 +162,9 @@ def _is_inventory(file: Path) -> bool:
         return source.read(len(TITLE) + 1) == f"{TITLE} ".encode()
 
 
-def _show(inventory: Inventory, shown: str) -> None:
+def _show(inventory: Inventory, file: str) -> None:
     size, count = human_bytes(inventory.total), len(inventory)
-    print(_("{shown}: {count} files, {size}", shown=shown, count=count, size=size))
+    print(_("{file}: {count} files, {size}", file=file, count=count, size=size))
     for name, sha256 in inventory.presets:
-        print(f"  {name}  " + _("lock") + f" {sha256[:12]}")
-    print(_("digest: {digest}", digest=inventory.digest))
+        print(_("  {preset}  lock {sha256}", preset=name, sha256=sha256[:12]))
+    print(_("inventory digest: {digest}", digest=inventory.digest))

@@ -1,30 +1,30 @@
-"""``gapforge list``: the presets, what they are, and how far each has come on this machine."""
+"""``gapforge list``: list the presets and the state of each on this machine."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from gapforge.base.errors import PresetError
 from gapforge.base.i18n import N_, _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json, table
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
 
-HELP = N_("List the presets and how far each has come: synced, ready, size.")
+HELP = N_("list the presets with their state and size on this machine")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the verb."""
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    """Add the arguments of the verb."""
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Print every preset; 0 also when some have faults (``check`` judges them)."""
+    """Print every preset. Return 0 even if some have faults, which are for ``check``."""
     rows: list[tuple[Preset, Readiness]] = []
     faulty: dict[str, PresetError] = {}
     for name in presets.names(project.presets):
@@ -40,28 +40,27 @@ def run(args: argparse.Namespace, project: Project) -> int:
             "presets": [_to_json(preset, ready) for preset, ready in rows],
             "faulty": {name: [f.to_json() for f in error.faults] for name, error in faulty.items()},
         }
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
         return 0
     for line in lines(rows):
         print(line)
-    for name, trouble in faulty.items():
-        print(f"! {name}: {trouble.message}; ./gapforge check {name}")
+    for name, fault in faulty.items():
+        print(f"! {name}: {fault.message}; ./gapforge check {name}")
     if not rows and not faulty:
-        print(_("there is no preset"))
+        print(_("there are no presets"))
     return 0
 
 
 def lines(rows: list[tuple[Preset, Readiness]]) -> list[str]:
-    """The table: name, state, size, summary; columns aligned by terminal width."""
-    cells = []
+    """Return the lines of the table of presets: name, state, size and summary."""
+    if not rows:
+        return []
+    cells = [(_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY"))]
     for preset, ready in rows:
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         size = human_bytes(ready.size) if ready.locked else "-"
         cells.append((preset.name, ready.label, size, summary))
-    head = (_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY"))
-    table = [head, *cells] if cells else []
-    columns = [max(width(row[i]) for row in table) for i in range(3)] if table else []
-    return ["  ".join([*(pad(row[i], columns[i]) for i in range(3)), row[3]]) for row in table]
+    return table(cells)
 
 
 def _to_json(preset: Preset, ready: Readiness) -> dict[str, Any]:

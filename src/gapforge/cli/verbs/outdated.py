@@ -1,9 +1,8 @@
-"""``gapforge outdated``: newer upstream releases of what a preset holds, and which still fit together (online)."""
+"""``gapforge outdated``: list newer upstream releases and which of them are compatible."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from gapforge.base.errors import Fault, FetchError, LockError, UsageError
 from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
-from gapforge.cli.print_error import print_error
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_error, print_json, table
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
@@ -25,33 +24,34 @@ from gapforge.updates import compatible_updates, published_releases
 from gapforge.updates.candidates import Search
 from gapforge.updates.compatible_updates import CompatibleUpdates
 
-HELP = N_(
-    "Show upstream releases newer than a preset's, and which of them still fit together (online)"
-)
+HELP = N_("list upstream releases newer than a preset's and which are compatible (needs a network)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument("preset", metavar="PRESET", help=_("preset to compare"))
     parser.add_argument(
         "--write",
         metavar="NAME",
-        help=_("write the newest combination that fits to presets/NAME.json"),
+        help=_("write the newest compatible combination to presets/NAME.json"),
     )
     parser.add_argument(
         "--same-line",
         action="store_true",
         help=_("stay within each series (FFmpeg 5.1.x, torch 2.1.x)"),
     )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0; 6 when some upstream could not be asked, after everything that was found."""
+    """Print the releases. Return 0, or 6 if an upstream did not answer."""
     target = _target(args.write, project) if args.write is not None else None
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
     network = Network.from_environment()
-    network.require(_("looking for releases newer than {name}'s", name=preset.name), files=False)
+    network.require(
+        _("finding releases newer than those of {preset}", preset=preset.name), files=False
+    )
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
         resolver = Resolver(project, network, Path(room), refresh=True)
@@ -67,48 +67,37 @@ def run(args: argparse.Namespace, project: Project) -> int:
         updates = compatible_updates.find_updates(search)
     if target is not None and updates.together:
         _write(target, updates, preset.name)
-    unasked = [item for item in updates.items if item.problem]
+    failed = [component.name for component in updates.items if component.problem]
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "ok": not unasked,
-                    "preset": preset.name,
-                    "components": [c.to_json() for c in updates.items],
-                    "together": dict(updates.together),
-                    "written": str(target) if target and updates.together else "",
-                },
-                ensure_ascii=False,
-                indent=2,
-            )
+        print_json(
+            {
+                "ok": not failed,
+                "preset": preset.name,
+                "components": [c.to_json() for c in updates.items],
+                "together": dict(updates.together),
+                "written": str(target) if target and updates.together else "",
+            }
         )
-    else:
-        print(render(updates))
-        if target is not None:
-            print(
-                _(
-                    "\nwrote {target}\nnext: ./gapforge check {stem}; ./deps_sync.sh {stem}",
-                    target=target,
-                    stem=target.stem,
-                )
-                if updates.together
-                else _("\nnothing newer fits; no preset was written")
-            )
-    if unasked and not args.json:
-        names = ", ".join(item.name for item in unasked)
-        error = FetchError(
-            _("could not be asked upstream: {names}", names=names),
-            hint=_(
-                "run this where there is a network, or name mirrors: "
-                "GAPFORGE_URL_MIRRORS, GAPFORGE_INDEX_URL, GAPFORGE_REGISTRY_MIRROR"
-            ),
-        )
-        print_error(error)
-    return FetchError.exit_code if unasked else 0
+        return FetchError.exit_code if failed else 0
+    print(render(updates))
+    if target is not None:
+        print()
+        print(_written(target) if updates.together else _("nothing newer is compatible"))
+    if not failed:
+        return 0
+    error = FetchError(
+        _("no upstream answered for: {components}", components=", ".join(failed)),
+        hint=_(
+            "run this where there is a network, or set mirrors: "
+            "GAPFORGE_URL_MIRRORS, GAPFORGE_INDEX_URL, GAPFORGE_REGISTRY_MIRROR"
+        ),
+    )
+    print_error(error)
+    return error.exit_code
 
 
 def render(updates: CompatibleUpdates) -> str:
-    """The components as a table; why the newest does not fit stands below its line."""
+    """Return the components as a table, with reasons in the lines below a component."""
     words = {
         "current": _("current"),
         "outdated": _("newer"),
@@ -127,24 +116,29 @@ def render(updates: CompatibleUpdates) -> str:
         )
         for c in updates.items
     ]
-    columns = [max(width(row[i]) for row in rows) for i in range(6)]
-    text = []
-    for index, row in enumerate(rows):
-        text.append("  ".join(pad(cell, columns[i]) for i, cell in enumerate(row)).rstrip())
-        if index:
-            item = updates.items[index - 1]
-            lines = dict.fromkeys(filter(None, (item.why, item.note, item.problem)))
-            text += [f"    {line}" for line in lines]
+    head, *lines = table(rows)
+    text = [head]
+    for component, line in zip(updates.items, lines, strict=True):
+        reasons = dict.fromkeys(filter(None, (component.why, component.note, component.problem)))
+        text += [line, *(f"    {reason}" for reason in reasons)]
     return "\n".join(text)
 
 
+def _written(target: Path) -> str:
+    return _(
+        "wrote {file}\nnext: ./gapforge check {preset}; ./deps_sync.sh {preset}",
+        file=target,
+        preset=target.stem,
+    )
+
+
 def _target(name: str, project: Project) -> Path:
-    """Where the new preset goes; UsageError for a name that cannot be one, or is taken."""
+    """Return the file of the new preset. Raise UsageError if the name is invalid or in use."""
     faults: list[Fault] = []
     PRESET_NAME.check(name, "--write", faults, "command line")
     if faults or unsafe_path_reason(name) or name.endswith(".lock"):
         raise UsageError(
-            _('--write "{name}" is not a name for a preset', name=name),
+            _('--write "{name}" is not a valid preset name', name=name),
             hint=_(
                 "lower-case letters, digits, '.', '_' and '-', such as "
                 "ubuntu22.04-cuda11.8-torch2.3"
@@ -152,15 +146,12 @@ def _target(name: str, project: Project) -> Path:
         )
     file = project.preset_file(name)
     if file.exists():
-        raise UsageError(
-            _("{file} exists already", file=file),
-            hint=_("choose another name; presets that were synced are not overwritten"),
-        )
+        raise UsageError(_("{file} exists already", file=file), hint=_("choose another name"))
     return file
 
 
 def _write(target: Path, updates: CompatibleUpdates, previous: str) -> None:
-    """Write the combination, after the parser has accepted it. PresetError when it does not."""
+    """Write the combination as a preset. Raise PresetError if the parser refuses it."""
     raw = compatible_updates.new_preset(updates, target.stem, previous)
     text = preset_text.render(raw)
     with tempfile.TemporaryDirectory() as room:

@@ -1,19 +1,16 @@
-"""`gapforge pack`: volumes that carry presets' objects across the gap, or just the bytes that a site asks for."""
+"""``gapforge pack``: write the volumes of a bundle, or those of a repair request."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
 from gapforge.base.files import sha256_bytes
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.base.project import Project
@@ -30,49 +27,41 @@ from gapforge.bundle.repository_archive import keep_archive, make_archive, untra
 from gapforge.bundle.sign_bundle import Seal
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
 from gapforge.bundle.volume_plan import Plan, index_name, make_plan
-from gapforge.cli.write_custody_page import add_operator, operator_of, write_pages
+from gapforge.cli import environment_defaults
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
+from gapforge.cli.output import print_json, say
 from gapforge.model import preset as presets
 from gapforge.trust import ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
-HELP = N_("make volume files that carry presets across the gap (needs no network)")
+HELP = N_("write the volumes that carry presets to a site (needs no network)")
 
 NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
-UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 1 << 10,
-    "mi": 1 << 20,
-    "gi": 1 << 30,
-    "ti": 1 << 40,
-}
+_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+UNITS = {**_DECIMAL, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 LEAST_VOLUME = 64 << 10
-SHOWN = 12  # names in one line
+SHOWN = 12  # number of names on one line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help=_("presets to carry"))
+    """Add the arguments of the verb."""
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=_("presets to pack"))
     parser.add_argument(
         "--for",
         dest="inventory",
         type=Path,
         metavar="INVENTORY",
-        help=_("the site's inventory; what it has is left out"),
+        help=_("inventory of the site, whose objects are omitted"),
     )
     parser.add_argument(
-        "--repair",
-        type=Path,
-        metavar="REQUEST",
-        help=_("just the bytes that a site's repair request names"),
+        "--repair", type=Path, metavar="REQUEST", help=_("only pack the parts of a repair request")
     )
     parser.add_argument(
         "--volume-size",
         default="4G",
         metavar="SIZE",
-        help=_("largest size of a volume: 4G (default), fat32, dvd, or bytes"),
+        help=_("maximum size of a volume: 4G (default), fat32, dvd, or bytes"),
     )
     parser.add_argument(
         "--to",
@@ -87,27 +76,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sign",
         metavar="KEY",
         help=_(
-            "sign the index and the locks with this SSH key: a private key's file, or "
-            "the .pub of one that ssh-agent holds"
+            "sign the index and the locks with this SSH key: the file of a private key, or "
+            "the .pub file of a key in ssh-agent"
         ),
     )
-    parser.add_argument("--dry-run", action="store_true", help=_("only show what would go where"))
+    parser.add_argument(
+        "--dry-run", action="store_true", help=_("only show the volumes and their folders")
+    )
     parser.add_argument(
         "--speed",
         metavar="SIZE",
-        help=_("what the medium writes a second (30M, say); shows how long it takes"),
+        help=_("write speed of the medium per second, such as 30M, to show the duration"),
     )
     parser.add_argument(
         "--with-tool",
         action="store_true",
-        help=_("carry gapforge's repository too: code, presets and locks"),
+        help=_("also pack the repository of gapforge: code, presets and locks"),
     )
     add_operator(parser)
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def size_of(text: str, flag: str) -> int:
-    """Bytes of "4G" (decimal, as media are sold), "4GiB", "fat32", "dvd" or a number. Raises UsageError."""
+    """Return the bytes of "4G" (decimal), "4GiB", "fat32", "dvd" or a number. Raise UsageError."""
     word = text.strip().lower()
     if word in NAMED_SIZES:
         return NAMED_SIZES[word]
@@ -115,34 +106,24 @@ def size_of(text: str, flag: str) -> int:
     if match is None or int(match[1]) == 0:
         raise UsageError(
             _('{flag} "{text}" is not a size', flag=flag, text=text),
-            hint=_("{flag} 4G, or 4GiB, fat32, dvd, or bytes", flag=flag),
+            hint=_("expected such as {flag} 4G, 4GiB, fat32, dvd, or bytes", flag=flag),
         )
     return int(match[1]) * UNITS[match[2]]
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when every volume is written, or the dry run shown."""
-    volume_size = size_of(args.volume_size, "--volume-size")
-    if volume_size < LEAST_VOLUME:
-        raise UsageError(
-            _("--volume-size {volume_size} is too small", volume_size=args.volume_size),
-            hint=_("{least_volume} bytes or more", least_volume=LEAST_VOLUME),
-        )
-    if volume_size > MAX_VOLUME_SIZE:  # unpack believes no larger one
-        raise UsageError(
-            _("--volume-size {volume_size} is too large", volume_size=args.volume_size),
-            hint=_("the size of one medium is enough"),
-        )
+    """Write the volumes, or show them with --dry-run, and return 0."""
+    volume_size = _volume_size(args.volume_size)
     speed = size_of(args.speed, "--speed") if args.speed else 0
     operator = operator_of(args)
     if not args.to and not args.dry_run:
         raise UsageError(
             _("pack needs a folder for the volumes"), hint="./gapforge pack PRESET --to FOLDER"
         )
-    sign = args.sign if args.sign is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
+    sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
-    loose = untracked(project) if args.with_tool else []
+    untracked_files = untracked(project) if args.with_tool else []
     plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
         signatures = len(plan.views) + 1 if key is not None else 0
@@ -154,29 +135,47 @@ def run(args: argparse.Namespace, project: Project) -> int:
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
-            _show_untracked(loose)
+            _show_untracked(untracked_files)
     else:
         with ssh_agent.held(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
-        signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
         document = {
             **_document(plan, packed.folders, speed),
             "kept": list(packed.kept),
             "made": packed.beside.made,
-            "signer": signer,
+            "signer": _signer(packed),
             "receiver_sha256": sha256_bytes(receiver_bytes()),
             "index": [str(path) for path in packed.index],
             "custody": [str(path) for path in pages],
         }
         if not args.json:
             _show(plan, packed.folders, 0)
-            _show_untracked(loose)
-            _what_next(packed, pages)
+            _show_untracked(untracked_files)
+            _show_next_steps(packed, pages)
     if args.json:
         if document["tool"] is not None:
-            document["tool"]["untracked"] = loose
-        print(json.dumps({"ok": True, **document}, ensure_ascii=False, indent=2))
+            document["tool"]["untracked"] = untracked_files
+        print_json({"ok": True, **document})
     return 0
+
+
+def _volume_size(text: str) -> int:
+    size = size_of(text, "--volume-size")
+    if size < LEAST_VOLUME:
+        raise UsageError(
+            _("--volume-size {size} is too small", size=text),
+            hint=_("{bytes} bytes or more", bytes=LEAST_VOLUME),
+        )
+    if size > MAX_VOLUME_SIZE:  # unpack refuses larger ones
+        raise UsageError(
+            _("--volume-size {size} is too large", size=text), hint=_("use the size of one medium")
+        )
+    return size
+
+
+def _signer(packed: Packed) -> str:
+    """Return the fingerprint of the signer or ""."""
+    return packed.beside.key.fingerprint if packed.beside.key is not None else ""
 
 
 def _write(
@@ -187,33 +186,29 @@ def _write(
     key: SigningKey | None,
     operator: str,
 ) -> tuple[Packed, list[Path]]:
-    """Write the volumes and their custody page, signed where there is a key; gives where the page is too."""
+    """Write the volumes and their custody page, signed if there is a key. Return the pages too."""
     seal = None
     if key is not None:
         if key.public.touched:
-            print(_("touch the security key when it blinks"), file=sys.stderr)
+            say(_("touch the security key when it blinks"))
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
     with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:
         if plan.tool in contents.texts:
             keep_archive(project, contents.texts[plan.tool])
         packed = pack(project, plan, contents, args.to, progress, seal)
-    signer = packed.beside.key.fingerprint if packed.beside.key is not None else ""
     facts = custody_facts.of_pack(
-        project, packed, contents, utc(), operator=operator, signer=signer
+        project, packed, contents, utc(), operator=operator, signer=_signer(packed)
     )
     folders = [*(path.parent for path in packed.index), project.state / "bundles"]
     return packed, write_pages(project, facts, folders, key)
 
 
 def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str, str]:
-    """What to pack, the bundle that it mends or "", and the object that is this repository or ""."""
+    """Return what to pack, the bundle that it repairs or "", and the repository's object or ""."""
     if args.repair is not None:
         if args.presets or args.inventory or args.with_tool:
             raise UsageError(
-                _(
-                    "--repair takes what the request names, so presets, --for and "
-                    "--with-tool do not go with it"
-                ),
+                _("--repair excludes presets, --for and --with-tool"),
                 hint=f"./gapforge pack --repair {args.repair} --to FOLDER",
             )
         request = read_request(args.repair)
@@ -221,7 +216,7 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
         spans, views, tool = wanted_spans(request, places)
         return bundles.of_request(project, spans, views, tool), request.bundle, tool
     if not args.presets:
-        raise UsageError(_("no preset is named"), hint="./gapforge list; ./gapforge pack PRESET")
+        raise UsageError(_("pack needs a preset"), hint="./gapforge list; ./gapforge pack PRESET")
     held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
     contents, tool = bundles.of_presets(project, named, held), ""
@@ -259,72 +254,73 @@ def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, 
 
 
 def _tool(plan: Plan) -> dict[str, Any] | None:
-    """gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
+    """Gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
     size = sum(span.length for span in plan.spans if span.sha256 == plan.tool)
     return {"sha256": plan.tool, "bytes": size} if plan.tool else None
 
 
 def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     sizes = [plan.size(number) for number in range(1, len(plan.volumes) + 1)]
-    names = ", ".join(view.preset for view in plan.views)
-    total = human_bytes(sum(sizes))
     print(
         _(
-            "bundle {bundle} ({names}): {count} objects in {sizes} volumes, {total}",
+            "bundle {bundle} ({presets}): {objects} objects in {volumes} volumes, {size}",
             bundle=plan.bundle,
-            names=names,
-            count=len(plan.spans),
-            sizes=len(sizes),
-            total=total,
+            presets=", ".join(view.preset for view in plan.views),
+            objects=len(plan.spans),
+            volumes=len(sizes),
+            size=human_bytes(sum(sizes)),
         )
     )
     if tool := _tool(plan):
-        told = (
-            human_bytes(tool["bytes"]) if tool["bytes"] else _("the site has it, so it is left out")
-        )
-        print(_("gapforge itself, {tool}: {told}", tool=plan.tool[:12], told=told))
+        packed = human_bytes(tool["bytes"]) if tool["bytes"] else _("omitted; the site has it")
+        print(_("repository of gapforge, {sha256}: {size}", sha256=plan.tool[:12], size=packed))
     for number, size in enumerate(sizes, 1):
         where = f"  -> {folders[number]}" if number in folders else ""
         print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
     if not folders and (needed := sticks(plan)):
-        print(
-            _("sticks needed: ")
-            + _(", or ").join(
-                _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
-            )
-        )
+        choices = [
+            _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
+        ]
+        print(_("media needed: {choices}", choices=_(", or ").join(choices)))
     if speed:
-        took = human_time(sum(sizes) / speed)
-        print(_("{took} at {speed} a second", took=took, speed=human_bytes(speed)))
+        duration = human_time(sum(sizes) / speed)
+        print(_("{duration} at {speed}/s", duration=duration, speed=human_bytes(speed)))
 
 
 def _show_untracked(names: Sequence[str]) -> None:
-    """Files that nobody has added to git travel too; perhaps nobody meant them to."""
+    """Print the files that are packed although they are not in git, perhaps by mistake."""
     if names:
         more = f" +{len(names) - SHOWN}" if len(names) > SHOWN else ""
+        listed = ", ".join(names[:SHOWN]) + more
         print(
-            _("{count} files that git does not know travel too: ", count=len(names))
-            + ", ".join(names[:SHOWN])
-            + more
+            ngettext(
+                "{count} untracked file is packed too: {files}",
+                "{count} untracked files are packed too: {files}",
+                len(names),
+                files=listed,
+            )
         )
 
 
-def _what_next(packed: Packed, pages: Sequence[Path]) -> None:
+def _show_next_steps(packed: Packed, pages: Sequence[Path]) -> None:
     if packed.kept:
         print(
-            _("{count} volumes were there already; they were read and kept", count=len(packed.kept))
+            ngettext(
+                "{count} volume already existed and was verified",
+                "{count} volumes already existed and were verified",
+                len(packed.kept),
+            )
         )
     if pages:
         print(_("custody page: {page}, and beside the volumes", page=pages[0]))
     if packed.beside.key is not None:
-        signer, made = packed.beside.key.fingerprint, packed.beside.made
         print(
             _(
-                "signed {made} by {signer}; sha256 of {receiver}: {receiver_bytes}",
-                made=made,
-                signer=signer,
+                "signed {time} by {signer}; sha256 of {receiver}: {sha256}",
+                time=packed.beside.made,
+                signer=_signer(packed),
                 receiver=RECEIVER,
-                receiver_bytes=sha256_bytes(receiver_bytes()),
+                sha256=sha256_bytes(receiver_bytes()),
             )
         )
     places = list(dict.fromkeys(str(folder) for _unused, folder in sorted(packed.folders.items())))

@@ -1,9 +1,8 @@
-"""`gapforge rehearse`: do here what the site will do, and say whether what is carried is all that it takes."""
+"""``gapforge rehearse``: run the site's procedure on this machine, without a network."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -11,18 +10,21 @@ from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json, say
 from gapforge.model import preset as presets
 from gapforge.rehearsal.record import LOG, PAGE, RECORD
 from gapforge.rehearsal.rehearse import Options, rehearse
 
 HELP = N_(
-    "do what the site will do, in an empty place and an engine with no network; says if "
-    "you may travel (needs root)"
+    "run the site's procedure in an empty folder, with an engine without a network, to show "
+    "that the artifacts or the bundle suffice (needs root)"
 )
 _TYPES = {"runtime": ("runtime",), "dev": ("dev",), "all": ("runtime", "dev")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument("preset", metavar="PRESET", help=_("preset to rehearse"))
     parser.add_argument(
         "--bundle",
@@ -31,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="DIR",
-        help=_("folders with the volumes; without them, artifacts/PRESET as cp -r would carry it"),
+        help=_("folders with the volumes (default: artifacts/PRESET, as copied with cp -r)"),
     )
     parser.add_argument(
         "--for",
         dest="inventory",
         type=Path,
         metavar="INVENTORY",
-        help=_("the inventory of the site, if the bundle leaves out what it has"),
+        help=_("inventory of the site, if the bundle omits what it has"),
     )
     parser.add_argument(
         "--type", metavar="runtime|dev|all", help=_("images to build (default runtime)")
@@ -47,29 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help=_("leave the place standing afterwards (its engine is stopped)"),
+        help=_("keep the folder of the simulated site; its engine is stopped"),
     )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when all went as it must at the site; else the code of the step that failed."""
+    """Print the record. Return 0 if every step passed, else the exit code of the failed step."""
     environment_defaults.text_default(args, "--type", "--app-source")
     kind = args.type or "runtime"
-    if kind not in _TYPES:
-        variable, allowed = environment_defaults.variable("--type"), ", ".join(_TYPES)
-        raise UsageError(
-            _(
-                '--type (or {variable}) is "{kind}"; expected {allowed}',
-                variable=variable,
-                kind=kind,
-                allowed=allowed,
-            ),
-            hint="./gapforge rehearse --help",
-        )
+    environment_defaults.one_of(kind, tuple(_TYPES), "--type", "rehearse")
     if args.inventory is not None and not args.bundle:
         raise UsageError(
-            _("--for goes with --bundle: it is about a bundle that leaves things out"),
+            _("--for needs --bundle"),
             hint=f"./gapforge rehearse {args.preset} --bundle DIR --for {args.inventory}",
         )
     preset = presets.find(project.presets, args.preset)
@@ -82,27 +74,20 @@ def run(args: argparse.Namespace, project: Project) -> int:
         keep=args.keep,
         quiet=args.json,
     )
-    show = (lambda line: None) if args.json else _say
-    record = rehearse(project, preset, options, say=_say, show=show)
+    show = (lambda line: None) if args.json else say
+    record = rehearse(project, preset, options, say=say, show=show)
     dist = project.dist_of(preset.name)
     if args.json:
-        print(json.dumps(record.to_json(), ensure_ascii=False, indent=2))
+        print_json(record.to_json())
     if not args.json or not record.ready:
         print(record.page(), end="", file=sys.stdout if record.ready else sys.stderr)
-        _say(
-            _(
-                "records: {dist}/ ({record}, {page}, {log})",
-                dist=dist,
-                record=RECORD,
-                page=PAGE,
-                log=LOG,
-            )
-        )
+        files = ", ".join((RECORD, PAGE, LOG))
+        say(_("records: {folder}/ ({files})", folder=dist, files=files))
     return record.exit_code
 
 
 def _command(args: argparse.Namespace, kind: str) -> tuple[str, ...]:
-    """The command that does the same again, from wherever it is run."""
+    """Return the command that repeats this rehearsal from any folder."""
     words = ["./gapforge", "rehearse", args.preset]
     if args.bundle:
         words += ["--bundle", *(str(folder.absolute()) for folder in args.bundle)]
@@ -113,7 +98,3 @@ def _command(args: argparse.Namespace, kind: str) -> tuple[str, ...]:
     if args.app_source:
         words += ["--app-source", str(Path(args.app_source).absolute())]
     return tuple(words)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,34 +1,36 @@
-"""``gapforge smoke``: run the components' checks again in an image that is already there."""
+"""``gapforge smoke``: run the smoke checks again in a finished image."""
 
 from __future__ import annotations
 
 import argparse
-import json
 
 from gapforge.base.errors import EngineError, UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json
 from gapforge.cli.verbs.build import print_checks
 from gapforge.engine import detect
 from gapforge.image import smoke_checks
 from gapforge.image.build_inputs import Options, read_inputs
 from gapforge.model import preset as preset_module
 
-HELP = N_("Run the components' checks again inside a finished image.")
+HELP = N_("run the smoke checks again in a finished image")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     add = parser.add_argument
     add("preset", nargs="?", metavar="PRESET", help=_("the image's preset"))
     add("--type", metavar="runtime|dev", help=_("kind of image (default runtime)"))
-    add("--image", metavar="NAME:TAG", help=_("image to check (default: the preset's own tag)"))
+    add("--image", metavar="NAME:TAG", help=_("image to check (default: the tag of the preset)"))
     add("--engine", metavar="NAME", help=_("engine"))
-    add("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Print every result; SmokeError (exit code of its own) when one failed."""
+    """Print every result and return 0. Raise SmokeError if a check failed."""
     environment_defaults.text_default(args, "--preset", "--type", "--engine")
     environment_defaults.one_of(args.type, ("runtime", "dev"), "--type", "smoke")
     if args.preset is None:
@@ -45,13 +47,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     checks = smoke_checks.run_checks(engine, image, plan.smoke, project.components)
     if args.json:
-        print(
-            json.dumps(
-                {"image": image, "checks": [c.to_json() for c in checks]},
-                ensure_ascii=False,
-                indent=2,
-            )
-        )
+        print_json({"image": image, "checks": [check.to_json() for check in checks]})
     else:
         print_checks(checks)
     smoke_checks.raise_for_failures(checks, image)

@@ -1,12 +1,10 @@
-"""`gapforge trust`: who may sign what is imported and built here, and signing locks for those who carry with cp."""
+"""``gapforge trust``: manage the trusted signers of this machine, and sign locks."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,77 +12,78 @@ from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
 from gapforge.bundle.sign_bundle import sign_lock
+from gapforge.cli import environment_defaults
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json, say
 from gapforge.model import preset as presets
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import KINDS, PublicKey
 from gapforge.trust.trusted_signers import Signer
 
-HELP = N_(
-    "say whose signatures are trusted, and sign locks that are carried by hand (needs no network)"
-)
+HELP = N_("manage trusted signers, and sign locks of artifacts that are copied (needs no network)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument(
         "action",
         choices=("add", "list", "remove", "sign"),
         metavar="ACTION",
-        help=_("what to do: add KEY, list, remove NAME, sign PRESET… --key KEY"),
+        help=_("add KEY, list, remove NAME, or sign PRESET… --key KEY"),
     )
     parser.add_argument(
         "what",
         nargs="*",
         metavar="KEY|NAME|PRESET",
         help=_(
-            "add: a .pub file, a private key with its .pub beside it, or the line of a public key"
+            "add: a .pub file, a private key that has its .pub beside it, or a public key as text"
         ),
     )
     parser.add_argument(
         "--name", metavar="NAME", help=_("add: the signer's name (default: the key's comment)")
     )
     parser.add_argument("--key", metavar="KEY", help=_("sign: the SSH key to sign with"))
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when it was done, or was so already."""
+    """Do the action and return 0, also if nothing had to change."""
     for flag, action in (("name", "add"), ("key", "sign")):
         if getattr(args, flag) is not None and args.action != action:
             raise UsageError(
-                _("--{flag} means nothing with trust {action}", flag=flag, action=args.action),
+                _("--{flag} is not allowed with trust {action}", flag=flag, action=args.action),
                 hint="./gapforge trust --help",
             )
     file = trusted_signers.place(project)
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
         _only(args, 0, "./gapforge trust list")
-        signers = trusted_signers.load(
-            project
-        ).signers  # not just the file: a list that is gone does not mean that nobody is trusted
+        # Not by reading the file: load() refuses a list that was lost.
+        signers = trusted_signers.load(project).signers
         document["signers"] = [_json(signer) for signer in signers]
         lines = [
             f"{signer.name}  {signer.key.fingerprint}  ({signer.key.kind})" for signer in signers
         ]
-        lines = lines or [_nobody()]
+        lines = lines or [_no_signers()]
     elif args.action == "add":
         key = _key(_only(args, 1, "./gapforge trust add KEY"))
         name = args.name if args.name is not None else _name(key)
         document.update(added=trusted_signers.add(file, key, name), **_json(Signer(name, key)))
         lines = _added(name, key, file, document["added"])
     elif args.action == "remove":
-        gone = trusted_signers.remove(file, _only(args, 1, "./gapforge trust remove NAME"))
-        left = trusted_signers.read(file)
+        removed = trusted_signers.remove(file, _only(args, 1, "./gapforge trust remove NAME"))
+        remaining = trusted_signers.read(file)
         document.update(
-            removed=[_json(signer) for signer in gone],
-            signers=[_json(signer) for signer in left.signers],
+            removed=[_json(signer) for signer in removed],
+            signers=[_json(signer) for signer in remaining.signers],
         )
-        lines = [_("trusted no longer: {shown}", shown=signer.shown) for signer in gone]
-        lines += [] if left else [_nobody()]
+        lines = [_("no longer trusted: {signer}", signer=signer.shown) for signer in removed]
+        lines += [] if remaining else [_no_signers()]
     else:
         document["files"] = [str(path) for path in _sign(args, project)]
-        lines = [_("signed: {path}", path=path) for path in document["files"]]
+        lines = [_("signed: {file}", file=path) for path in document["files"]]
     if args.json:
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print_json(document)
     else:
         print("\n".join(lines))
     return 0
@@ -92,20 +91,20 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _only(args: argparse.Namespace, count: int, command: str) -> str:
     if len(args.what) != count:
-        said = ngettext(
-            "trust {action} takes {count} argument, not {what}",
-            "trust {action} takes {count} arguments, not {what}",
+        message = ngettext(
+            "trust {action} takes {count} argument, not {given}",
+            "trust {action} takes {count} arguments, not {given}",
             count,
             action=args.action,
-            what=len(args.what),
+            given=len(args.what),
         )
-        quotes = _(" (put the line of a public key in quotes)")
-        raise UsageError(said, hint=command + (quotes if args.action == "add" else ""))
+        quotes = _(" (put a public key in quotes)")
+        raise UsageError(message, hint=command + (quotes if args.action == "add" else ""))
     return str(args.what[0]) if count else ""
 
 
 def _key(text: str) -> PublicKey:
-    """The key that a file or the text itself is."""
+    """Return the key of a file, or of the text itself."""
     if (
         text.split(None, 1)[:1] in ([kind] for kind in KINDS)
         or "PRIVATE KEY-----" in text
@@ -115,39 +114,36 @@ def _key(text: str) -> PublicKey:
             return ssh_signatures.parse_public(text)
         except ValueError as error:
             raise UsageError(
-                _("the key that was given {error}", error=error),
+                _("invalid public key: {reason}", reason=error),
                 hint="./gapforge trust add FILE.pub",
             ) from None
     if not text.isprintable():
         raise UsageError(
-            _("a key's file has no line ends in its name"), hint="./gapforge trust add FILE.pub"
+            _("the name of a key file contains no control characters"),
+            hint="./gapforge trust add FILE.pub",
         )
-    return ssh_signatures.read_public(
-        Path(os.path.expanduser(text))
-    )  # as it is where nobody has that name
+    return ssh_signatures.read_public(Path(os.path.expanduser(text)))
 
 
 def _name(key: PublicKey) -> str:
-    """A name out of the key's comment, or of its fingerprint where that holds none."""
+    """Return a name from the key's comment, or from its fingerprint if that has none."""
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", key.comment).strip("-.@+_")[:60].strip("-.@+_")
-    return (
-        name
-        if trusted_signers.NAME.fullmatch(name)
-        else "key-" + re.sub(r"[^A-Za-z0-9]", "", key.fingerprint[7:])[:8]
-    )
+    if trusted_signers.NAME.fullmatch(name):
+        return name
+    return "key-" + re.sub(r"[^A-Za-z0-9]", "", key.fingerprint[7:])[:8]
 
 
 def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
     first = (
-        _("{name} is trusted now ({file})", name=name, file=file)
+        _("{name} is now trusted ({file})", name=name, file=file)
         if new
-        else _("{name} was trusted already ({file})", name=name, file=file)
+        else _("{name} was already trusted ({file})", name=name, file=file)
     )
     return [
         first,
         f"  {key.fingerprint}  ({key.kind})",
         _(
-            "compare this fingerprint with the signer over another way, such as the "
+            "compare this fingerprint with the signer's by another channel, such as the "
             "phone; if it differs: ./gapforge trust remove {name}",
             name=name,
         ),
@@ -155,7 +151,7 @@ def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
 
 
 def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
-    key = args.key if args.key is not None else os.environ.get("GAPFORGE_SIGN_KEY") or None
+    key = environment_defaults.sign_key(args.key)
     if key is None or not args.what:
         raise UsageError(
             _("trust sign needs presets and a key"),
@@ -164,13 +160,14 @@ def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
     names = [presets.find(project.presets, name).name for name in dict.fromkeys(args.what)]
     chosen = ssh_signatures.signing_key_of(key)
     if chosen.public.touched:
-        print(_("touch the security key when it blinks"), file=sys.stderr)
+        say(_("touch the security key when it blinks"))
     return sign_lock(project, names, chosen)
 
 
-def _nobody() -> str:
+def _no_signers() -> str:
     return _(
-        "nobody is trusted, so signatures are not checked; to change that: ./gapforge trust add KEY"
+        "no trusted signers are configured on this machine, so signatures are not verified; "
+        "to add one: ./gapforge trust add KEY"
     )
 
 

@@ -1,11 +1,10 @@
-"""`gapforge unpack`: import volumes at the site and lay out the presets that are whole."""
+"""``gapforge unpack``: import volumes at a site and create the artifacts of complete presets."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,16 @@ from gapforge.bundle.install_repository import (
     install,
 )
 from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
-from gapforge.cli import hard_link_note
-from gapforge.cli.print_error import print_error
-from gapforge.cli.write_custody_page import add_operator, operator_of, write_pages
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
+from gapforge.cli.output import copies_note, print_error, print_json, say, warn, warn_unexpected
 from gapforge.trust import trusted_signers
 
-HELP = N_("import carried volumes, verified, into artifacts/ (needs no network)")
+HELP = N_("verify carried volumes and import them into artifacts/ (needs no network)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument(
         "folders",
         nargs="+",
@@ -49,58 +49,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bundle",
         default="",
         metavar="ID",
-        help=_("which one to import where several lie together"),
+        help=_("the bundle to import, if the folders contain several"),
     )
     parser.add_argument(
         "--request",
         type=Path,
         metavar="FILE",
         help=_(
-            "where to write the repair request if anything lacks (default: "
+            "file for the repair request if the bundle is incomplete (default: "
             "artifacts/repair-ID.json)"
         ),
     )
     parser.add_argument(
-        "--no-tool", action="store_true", help=_("do not lay out the gapforge that came with it")
+        "--no-tool",
+        action="store_true",
+        help=_("do not install the repository of gapforge in the bundle"),
     )
     add_operator(parser)
     parser.add_argument(
         "--allow-older",
         action="store_true",
-        help=_("import a bundle that was signed before what was accepted here already"),
+        help=_("import a bundle that was signed before the last accepted one"),
     )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when all presets of the bundle are laid out; 21 when something of it lacks; 22 when signers are
-    trusted and did not sign it, or it is older than what was accepted."""
+    """Import the bundle and print the result.
+
+    Returns 0 if all its presets are complete, 21 if the bundle is incomplete, and 22 if no trusted
+    signer signed it or rollback protection refuses it.
+    """
     operator = operator_of(args)
     admission = Admission(project, trusted_signers.load(project))
     scan = look(args.folders, args.bundle, admission)
     with Progress(_("unpack {bundle}", bundle=scan.bundle), quiet=args.json) as progress:
         result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
     for line in admission.told(scan.bundle):
-        print(line, file=sys.stderr)
-    errors: list[
-        GapforgeError
-    ] = []  # whatever fails from here on: what came in is told of, and has its page
+        say(line)
+    # Whatever fails from here on, the import is reported and gets its custody page.
+    errors: list[GapforgeError] = []
     request: Path | None = None
-    try:
+    with _collected(errors):
         if result.request is not None:
             request = write_request(project, result.request, args.request)
         if result.complete:
             clear_request(project, result.bundle)
-    except (GapforgeError, OSError) as raised:
-        errors.append(_told(raised))
     if not result.complete:
         errors.insert(0, result.error(request or args.request or Path()))
     tool: Installed | None = None
-    if scan.tool:
-        try:
+    with _collected(errors):
+        if scan.tool:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
-        except (GapforgeError, OSError) as raised:
-            errors.append(_told(raised))
     facts = custody_facts.of_import(
         project,
         scan,
@@ -117,10 +117,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
         document = {**_document(scan, result, request), "signed": admission.to_json(scan.bundle)}
         document.update(tool=_tool(scan, tool, errors), custody=[str(path) for path in pages])
         if errors:
-            document.update(
-                {k: v for k, v in errors[0].to_json().items() if k != "exit_code"}, ok=False
-            )
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+            error_keys = errors[0].to_json()
+            del error_keys["exit_code"]
+            document.update(error_keys, ok=False)
+        print_json(document)
     else:
         _show(result, project)
         if tool is not None:
@@ -132,8 +132,15 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return errors[0].exit_code if errors else 0
 
 
-def _told(error: GapforgeError | OSError) -> GapforgeError:
-    return storage_error(error) if isinstance(error, OSError) else error
+@contextmanager
+def _collected(errors: list[GapforgeError]) -> Iterator[None]:
+    """Append an error of the block to ``errors``."""
+    try:
+        yield
+    except GapforgeError as error:
+        errors.append(error)
+    except OSError as error:
+        errors.append(storage_error(error))
 
 
 def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
@@ -159,37 +166,29 @@ def _show(result: Unpacked, project: Project) -> None:
     size = human_bytes(result.imported_bytes)
     print(
         _(
-            "bundle {bundle}: {imported} objects imported, {size}; {already} were here already",
+            "bundle {bundle}: {imported} objects imported, {size}; {present} were already present",
             bundle=result.bundle,
             imported=result.imported,
             size=size,
-            already=result.already,
+            present=result.already,
         )
     )
     for name in result.presets:
         print(
             _(
-                "{name}: whole in {artifacts_of}; next: ./gapforge verify {name}",
-                name=name,
-                artifacts_of=project.artifacts_of(name),
+                "{preset}: complete in {folder}; next: ./gapforge verify {preset}",
+                preset=name,
+                folder=project.artifacts_of(name),
             )
         )
     if result.copies:
-        print(hard_link_note.note(result.copies, result.copied))
+        print(copies_note(result.copies, result.copied))
     if result.complete:
         for file, why in result.broken.items():
-            print(printable(_("warning: {file}: {why}", file=file, why=why)), file=sys.stderr)
+            warn(printable(f"{file}: {why}"))
     for name, paths in result.strangers.items():
         for path in paths:
-            shown = printable(str(project.artifacts_of(name) / path))
-            print(
-                _(
-                    "warning: {shown}: gapforge did not put this file there and verify "
-                    "will refuse it; move it away",
-                    shown=shown,
-                ),
-                file=sys.stderr,
-            )
+            warn_unexpected(project.artifacts_of(name) / path)
 
 
 def _tool(
@@ -214,68 +213,61 @@ def _tool(
 
 
 def _show_tool(tool: Installed, project: Project) -> None:
-    root, short = project.root, tool.sha256[:12]
+    root, sha256 = project.root, tool.sha256[:12]
     if tool.state == INSTALLED:
-        if not tool.changed:
-            print(
-                _(
-                    "gapforge itself, {short}: the {files} files in {root} are these already",
-                    short=short,
-                    files=tool.files,
-                    root=root,
-                )
-            )
-        else:
-            print(
-                _(
-                    "gapforge itself, {short}: {files} files in {root} ({new} new, "
-                    "{count} replaced, {removed} removed)",
-                    short=short,
-                    files=tool.files,
-                    root=root,
-                    new=tool.new,
-                    count=len(tool.replaced),
-                    removed=len(tool.removed),
-                )
-            )
-        for path in (*tool.replaced, *tool.removed):
-            print(f"  {path}")
-        for folder in tool.kept:
-            print(_("the files as they were are in {folder}", folder=folder))
-        for path in tool.local:
-            print(
-                _(
-                    "warning: {path}: is not in the new repository, but was changed "
-                    "here, so it stays",
-                    path=root / path,
-                ),
-                file=sys.stderr,
-            )
+        _show_installed(tool, root)
     elif tool.state == SAVED:
-        why = (
-            _("{root} is a git checkout and was not touched", root=root)
+        reason = (
+            _("{folder} is a git checkout and was not changed", folder=root)
             if tool.why == CHECKOUT
-            else _("{root} holds other files of the same names and was not touched", root=root)
+            else _("{folder} contains other files of these names and was not changed", folder=root)
         )
         print(
             _(
-                "gapforge itself, {short}: {why}; to use it: mkdir NEW && tar -xf {saved} -C NEW",
-                short=short,
-                why=why,
-                saved=tool.saved,
+                "repository of gapforge, {sha256}: {reason}; to use it: mkdir NEW && "
+                "tar -xf {file} -C NEW",
+                sha256=sha256,
+                reason=reason,
+                file=tool.saved,
             )
         )
-    elif why := _left(tool.why):
-        print(f"gapforge {short}: {why}")
+    elif reason := _not_installed(tool.why):
+        print(_("repository of gapforge, {sha256}: {reason}", sha256=sha256, reason=reason))
 
 
-def _left(why: str) -> str:
-    """Why the repository was not laid out, for those reasons that a person should know."""
+def _show_installed(tool: Installed, root: Path) -> None:
+    facts = {"sha256": tool.sha256[:12], "files": tool.files, "folder": root}
+    if tool.changed:
+        print(
+            _(
+                "repository of gapforge, {sha256}: {files} files in {folder} ({new} new, "
+                "{replaced} replaced, {removed} removed)",
+                new=tool.new,
+                replaced=len(tool.replaced),
+                removed=len(tool.removed),
+                **facts,
+            )
+        )
+    else:
+        print(
+            _("repository of gapforge, {sha256}: {files} files in {folder} are unchanged", **facts)
+        )
+    for path in (*tool.replaced, *tool.removed):
+        print(f"  {path}")
+    for folder in tool.kept:
+        print(_("the previous files are in {folder}", folder=folder))
+    for path in tool.local:
+        file = root / path
+        warn(_("{file}: not in the new repository, but kept because it was changed", file=file))
+
+
+def _not_installed(why: str) -> str:
+    """Return the reason why the repository was not installed, if it matters to a user."""
     return {
-        ABSENT: _("its repository is not whole here yet"),
-        ASKED: _("not laid out because of --no-tool; it stays in artifacts/.store"),
+        ABSENT: _("not imported completely yet"),
+        ASKED: _("not installed because of --no-tool; it is kept in artifacts/.store"),
         WAITS: _(
-            "the new repository is laid out when the presets of the bundle are whole; "
-            "what is here works on"
+            "to be installed when the presets of the bundle are complete; the present one "
+            "continues to work"
         ),
     }.get(why, "")

@@ -1,15 +1,15 @@
-"""`gapforge verify`: every byte of one or more presets' artifacts against their locks."""
+"""``gapforge verify``: compare every byte of the artifacts with the locks."""
 
 from __future__ import annotations
 
 import argparse
-import json
 
 from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.base.project import Project
-from gapforge.cli.print_error import print_error
+from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
+from gapforge.cli.output import print_error, print_json
 from gapforge.model import preset as presets
 from gapforge.store.verify_artifacts import VerifyReport, verify
 from gapforge.trust import trusted_signers
@@ -19,20 +19,16 @@ HELP = N_("compare every byte of the artifacts with the lock (needs no network)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument("presets", nargs="*", metavar="PRESET", help=_("presets to verify"))
     parser.add_argument("--all", action="store_true", help=_("every preset that has artifacts"))
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help=_("files read at a time (default: all cores)")
-    )
-    parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+    add_jobs(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Exit code 0 when everything is as locked; else the code of the first failure."""
-    if args.jobs is not None and args.jobs < 1:
-        raise UsageError(
-            _("--jobs {jobs} is not allowed", jobs=args.jobs), hint=_("a whole number from 1")
-        )
+    """Print the result for each preset. Return 0, or the exit code of the first failure."""
+    check_jobs(args)
     signers = trusted_signers.load(project)
     code, documents = 0, []
     for name in _names(args, project):
@@ -47,26 +43,18 @@ def run(args: argparse.Namespace, project: Project) -> int:
             code = code or error.exit_code
             print_error(error)
         elif not args.json:
-            files = _("{files} files", files=report.files)
-            print(
-                f"{name}: {files}, {human_bytes(report.bytes)}, {human_time(report.seconds)}: "
-                + _("all as locked")
-                + _signed(report)
-            )
+            print(_summary(name, report))
         documents.append(document)
     if args.json:
-        print(json.dumps({"ok": code == 0, "presets": documents}, ensure_ascii=False, indent=2))
+        print_json({"ok": code == 0, "presets": documents})
     return code
 
 
 def _names(args: argparse.Namespace, project: Project) -> list[str]:
-    if args.all and args.presets:
-        raise UsageError(
-            _("--all and preset names exclude each other"), hint="./gapforge verify --all"
-        )
+    refuse_presets_with_all(args)
     if not args.all and not args.presets:
         raise UsageError(
-            _("verify needs a preset, or --all"), hint="./gapforge list; ./gapforge verify PRESET"
+            _("verify needs a preset or --all"), hint="./gapforge list; ./gapforge verify PRESET"
         )
     if args.presets:
         return list(dict.fromkeys(args.presets))
@@ -79,10 +67,16 @@ def _names(args: argparse.Namespace, project: Project) -> list[str]:
     return found
 
 
-def _signed(report: VerifyReport) -> str:
-    if report.signer is None:
-        return ""
-    return _(", signed by {name}", name=report.signer.name)
+def _summary(name: str, report: VerifyReport) -> str:
+    signer = _(", signed by {name}", name=report.signer.name) if report.signer else ""
+    return _(
+        "{preset}: {files} files, {size}, {time}: verified{signer}",
+        preset=name,
+        files=report.files,
+        size=human_bytes(report.bytes),
+        time=human_time(report.seconds),
+        signer=signer,
+    )
 
 
 def _verify_one(

@@ -1,7 +1,7 @@
-"""An isolated APT root: the base image's package state, sources and keys, and nothing of this machine.
+"""An isolated APT root with the package state, sources and keys of a base image.
 
-Not taken from this machine: configuration, sources, keys, preferences, package lists. Not taken from the
-image: its apt.conf, which may name programs to run.
+Nothing comes from this machine: no configuration, sources, keys, preferences or package lists. The
+apt.conf of the image is not used either, because it may start programs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ from gapforge.sync import apt_sources
 from gapforge.sync.apt_errors import ACCEPT_EXPIRED, update_failure
 from gapforge.sync.apt_sources import SourceEntry
 from gapforge.sync.base_image_facts import ImageFiles
+from gapforge.sync.http_get import last_line
 from gapforge.sync.network import Network
 
-LOCAL_REPO = (
-    "local-repo"  # the name under which packages out of a local-repository .deb are recorded
-)
-KEY_LIMIT = 4 << 20  # bytes; keyrings are some kilobytes, so anything larger is something else
+LOCAL_REPO = "local-repo"  # the origin of packages from a local-repository .deb
+KEY_LIMIT = 4 << 20  # bytes; keyrings have some kilobytes
 UPDATE_SECONDS = 1800.0
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+~@-]+")
 
 
 class IsolatedApt:
-    """APT working in a folder of its own. ``close`` removes that folder.
+    """APT with a root folder of its own, which ``close`` removes.
 
     ``origins`` maps the address of each extra source to its name.
     """
@@ -50,10 +49,7 @@ class IsolatedApt:
         status = files.read("var/lib/dpkg/status")
         if not status:
             raise ResolveError(
-                _(
-                    "the base image has no package list (var/lib/dpkg/status); it is no "
-                    "Debian or Ubuntu image"
-                ),
+                _("the base image is not Debian or Ubuntu: it has no /var/lib/dpkg/status"),
                 hint=_("choose another base image in the preset"),
             )
         workdir.mkdir(parents=True, exist_ok=True)
@@ -92,7 +88,7 @@ class IsolatedApt:
             raise
 
     def close(self) -> None:
-        """Remove the folder. May be called twice."""
+        """Remove the folder. A second call does nothing."""
         if self._link is not None:
             self._link.unlink(missing_ok=True)
             self._link.parent.rmdir()
@@ -100,7 +96,7 @@ class IsolatedApt:
         remove_folder(self._folder)
 
     def _plain(self, folder: Path) -> Path:
-        """``folder`` under a path that APT's files can name: they know no quoting for blanks in key paths."""
+        """Return ``folder`` under a path without blanks, which APT cannot quote in key paths."""
         folder = folder.absolute()
         if _PLAIN_PATH.fullmatch(str(folder)):
             return folder
@@ -109,8 +105,7 @@ class IsolatedApt:
             home.rmdir()
             raise StorageError(
                 _(
-                    "neither {folder} nor {home} is a path that APT can use; it may hold "
-                    "no blanks or quotes",
+                    "APT cannot use paths with blanks or quotes: {folder}, {home}",
                     folder=folder,
                     home=home,
                 ),
@@ -120,7 +115,7 @@ class IsolatedApt:
         self._link.symlink_to(folder)
         return self._link
 
-    # -- what goes into the root
+    # -- the content of the root
 
     def _base_sources(self, files: ImageFiles) -> list[SourceEntry]:
         entries = apt_sources.read_one_line(files.text("etc/apt/sources.list"))
@@ -134,10 +129,10 @@ class IsolatedApt:
         return [self._with_keys(entry, files).mapped(self.network.apt_uri) for entry in kept]
 
     def _with_keys(self, entry: SourceEntry, files: ImageFiles) -> SourceEntry:
-        """``entry`` with the keyring files that it names taken out of the image into the root."""
+        """Return ``entry`` with its keyring files copied from the image into the root."""
         value = entry.options.get("Signed-By", "")
         if "\n" in value or "BEGIN PGP" in value:
-            return entry  # the key itself
+            return entry  # it contains the key itself
         words = []
         for word in value.replace(",", " ").split():
             if not word.startswith("/"):
@@ -149,7 +144,7 @@ class IsolatedApt:
                 raise ResolveError(
                     _(
                         "the base image's APT source {where} is signed by {word}, which "
-                        "the image does not hold",
+                        "the image does not contain",
                         where=where,
                         word=word,
                     ),
@@ -159,30 +154,35 @@ class IsolatedApt:
         options = {name: text for name, text in entry.options.items() if name != "Signed-By"}
         if words:
             options["Signed-By"] = " ".join(words)
-        return SourceEntry(entry.types, entry.uris, entry.suites, entry.components, options)
+        return SourceEntry(
+            types=entry.types,
+            uris=entry.uris,
+            suites=entry.suites,
+            components=entry.components,
+            options=options,
+        )
 
     def _add_key(self, data: bytes, name: str, origin: str) -> Path:
-        """Store a keyring under the ending that tells gpgv whether it is armored."""
+        """Store a keyring with APT's file name extension for armored or binary keys."""
         if data.lstrip().startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK"):
             ending = "asc"
         elif data[:1] and data[0] & 0x80:
             ending = "gpg"
         else:
-            start = data[:20]
             raise FetchError(
                 _(
-                    "{origin} is no OpenPGP key: it begins with {start!r}",
+                    "{origin} is not an OpenPGP key: it begins with {start!r}",
                     origin=origin,
-                    start=start,
+                    start=data[:20],
                 ),
-                hint=_('correct the key\'s "urls" in the preset; a web page is no key'),
+                hint=_('correct "urls" of the key in the preset; perhaps it is a web page'),
             )
         path = self.root / "keys" / f"{name}.{ending}"
         path.write_bytes(data)
         return path
 
     def _copy_trust(self, files: ImageFiles) -> None:
-        """Keyrings without a Signed-By, and the image's preferences (which version it would choose)."""
+        """Copy the keyrings for sources without Signed-By, and the preferences of the image."""
         for folder, endings in (
             ("etc/apt/trusted.gpg.d", (".gpg", ".asc")),
             ("etc/apt/preferences.d", ("", ".pref")),
@@ -207,7 +207,7 @@ class IsolatedApt:
         else:
             raise FetchError(
                 _(
-                    'APT source "{name}" has no key; anybody on the way could change its packages',
+                    'APT source "{name}" has no key: its packages could be changed on the way',
                     name=source.name,
                 ),
                 hint=_(
@@ -217,15 +217,15 @@ class IsolatedApt:
             )
         flat = source.suite.endswith("/")
         return SourceEntry(
-            ("deb",),
-            (uri,),
-            (source.suite,),
-            () if flat else source.components or ("main",),
-            options,
+            types=("deb",),
+            uris=(uri,),
+            suites=(source.suite,),
+            components=() if flat else source.components or ("main",),
+            options=options,
         )
 
     def _fetch_key(self, source: AptSource) -> Path:
-        self.network.require(_('fetching the key of APT source "{name}"', name=source.name))
+        self.network.require(_('downloading the key of APT source "{name}"', name=source.name))
         faults: list[Fault] = []
         target = self.root / "keys" / ".incoming"
         for url in source.key_urls:
@@ -259,8 +259,7 @@ class IsolatedApt:
                 check=False,
             )
             if done.code != 0:
-                said = done.errors.strip().splitlines()
-                faults.append(Fault(without_credentials(url), said[-1] if said else _("no answer")))
+                faults.append(Fault(without_credentials(url), last_line(done.errors)))
                 continue
             data = target.read_bytes()
             target.unlink()
@@ -276,25 +275,25 @@ class IsolatedApt:
                 continue
             return self._add_key(data, f"extra-{source.name}", without_credentials(url))
         raise FetchError(
-            _('the key of APT source "{name}" cannot be had', name=source.name),
+            _('the key of APT source "{name}" cannot be downloaded', name=source.name),
             faults=faults,
-            hint=_("look whether the publisher changed the key, then correct the preset"),
+            hint=_("check whether the publisher changed the key, then correct the preset"),
         )
 
     def _local(self, deb: Path) -> SourceEntry:
-        """The repository inside a local-repository .deb, whose own hash the preset has fixed."""
+        """Return the repository inside a local-repository .deb, whose checksum the preset has."""
         target = self.root / "local"
         process.run(["dpkg-deb", "-x", str(deb), str(target)])
         found = sorted({path.parent for path in target.glob("var/*/**/*.deb") if path.is_file()})
         if not found:
             raise ResolveError(
                 _(
-                    "{name} is no local-repository package: it holds no .deb under /var",
+                    "{name} is not a local-repository package: it has no .deb under /var",
                     name=deb.name,
                 ),
-                hint=_nvidias(),
+                hint=_use_local_repository(),
             )
-        # dpkg-deb keeps the archive's links; one that leads out of the folder is not followed.
+        # dpkg-deb keeps symbolic links; one that leads out of the folder is rejected.
         for folder in found:
             inside(target, str((folder / "Packages").relative_to(target)))
         folder = found[0]
@@ -302,11 +301,14 @@ class IsolatedApt:
             (folder / name).is_file() for name in ("Packages", "Packages.gz", "Packages.xz")
         ):
             raise ResolveError(
-                _("{name} holds .debs but no package index", name=deb.name), hint=_nvidias()
+                _("{name} contains .debs but no package index", name=deb.name),
+                hint=_use_local_repository(),
             )
         uri = f"file://{quote(str(folder))}"
         self.origins[uri] = LOCAL_REPO
-        return SourceEntry(("deb",), (uri,), ("./",), (), {"Trusted": "yes"})
+        return SourceEntry(
+            types=("deb",), uris=(uri,), suites=("./",), components=(), options={"Trusted": "yes"}
+        )
 
     def _write_sources(self, entries: Sequence[SourceEntry]) -> None:
         if not entries:
@@ -329,7 +331,8 @@ class IsolatedApt:
             'APT::Architectures { "amd64"; };',
             'APT::Install-Recommends "false";',
             'APT::Install-Suggests "false";',
-            # The folder may lie where APT's own user cannot look; nothing here runs as part of a system.
+            # APT's own user may be unable to read the folder; nothing here runs as part of a
+            # system.
             'APT::Sandbox::User "root";',
             'Acquire::Languages "none";',
             f'Acquire::Retries "{network.retries}";',
@@ -346,10 +349,10 @@ class IsolatedApt:
             lines.append(f'Dir::Etc::netrc "{network.netrc}";')
         (self.root / "apt.conf").write_text("\n".join(lines) + "\n")
 
-    # -- running it
+    # -- running APT
 
     def run(self, argv: Sequence[str], *, check: bool = True) -> process.Result:
-        """Run ``apt-get …`` or ``apt-cache …`` in the root."""
+        """Run ``apt-get …`` or ``apt-cache …`` with the root."""
         env: dict[str, str | None] = {
             **self.network.environment(),
             "APT_CONFIG": str(self.root / "apt.conf"),
@@ -360,7 +363,10 @@ class IsolatedApt:
         return process.run(argv, env=env, timeout=UPDATE_SECONDS, check=check)
 
     def update(self) -> None:
-        """Fetch the signed indexes. Raises FetchError that says which source is at fault and why."""
+        """Download the signed indexes.
+
+        Raise FetchError with the source that fails and the reason.
+        """
         if self.remote:
             self.network.require(_("reading APT's package indexes"))
         done = self.run(["apt-get", "update", "--error-on=any"], check=False)
@@ -368,7 +374,10 @@ class IsolatedApt:
             raise update_failure(done.output + "\n" + done.errors)
 
     def add_source_indexes(self) -> None:
-        """Read the base's source-package indexes too. They are large, so only when one is asked for."""
+        """Read the source-package indexes of the base image too.
+
+        They are large and rarely needed.
+        """
         sources = [entry.for_type("deb-src").render() for entry in self.base]
         (self.root / "etc/apt/sources.list.d/gapforge-src.sources").write_text(
             "\n".join(dict.fromkeys(sources))
@@ -376,18 +385,18 @@ class IsolatedApt:
         self.update()
 
     def origin(self, uri: str) -> str:
-        """ "apt:NAME" for a file of an extra source, "apt:base" for one of the base's own."""
+        """Return "apt:NAME" for a file of an extra source, "apt:base" for one of the image."""
         matches = [source for source in self.origins if _below(uri, source)]
         return f"apt:{self.origins[max(matches, key=len)]}" if matches else "apt:base"
 
 
 def file_uri(uri: str) -> str:
-    """``uri``, with APT's ``file:/path`` written as other programs want it: ``file:///path``."""
+    """Return ``uri`` with APT's ``file:/path`` in the usual form ``file:///path``."""
     return re.sub(r"^file:/+", "file:///", uri)
 
 
-def _nvidias() -> str:
-    return _("give the package that NVIDIA calls *-local-repo-*.deb")
+def _use_local_repository() -> str:
+    return _("use the package that NVIDIA calls *-local-repo-*.deb")
 
 
 def _below(uri: str, source: str) -> bool:
@@ -395,5 +404,5 @@ def _below(uri: str, source: str) -> bool:
 
 
 def local_file(uri: str) -> Path | None:
-    """The path that a file: address names, or None for other schemes."""
+    """Return the path of a file: address, None for other schemes."""
     return Path(os.path.normpath(unquote(urlsplit(uri).path))) if uri.startswith("file:") else None

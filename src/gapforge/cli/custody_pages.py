@@ -1,9 +1,8 @@
-"""Who carries, and the custody page of a pack or an import: for the verbs ``pack`` and ``unpack``."""
+"""Write custody pages for the verbs ``pack`` and ``unpack``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from gapforge.base.system_errors import os_says
 from gapforge.base.text import printable
 from gapforge.bundle.custody_page import Custody, keep_page, page_name, render
 from gapforge.cli import environment_defaults
+from gapforge.cli.output import warn
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import CUSTODY, SUFFIX, SigningKey
 
@@ -23,12 +23,12 @@ _LONGEST = 120  # characters of a name
 
 
 def add_operator(parser: argparse.ArgumentParser) -> None:
-    """The flag that both verbs have."""
-    parser.add_argument("--operator", metavar="NAME", help=_("who does this, for the custody page"))
+    """Add the flag ``--operator``."""
+    parser.add_argument("--operator", metavar="NAME", help=_("your name, for the custody page"))
 
 
 def operator_of(args: argparse.Namespace) -> str:
-    """The operator's name, or "". Raises UsageError for one that could forge lines of a page."""
+    """Return the operator's name or "". Raise UsageError if it could forge lines of a page."""
     environment_defaults.text_default(args, "--operator")
     if args.operator is None:
         return ""
@@ -48,10 +48,11 @@ def operator_of(args: argparse.Namespace) -> str:
 def write_pages(
     project: Project, facts: Custody, beside: Iterable[Path] = (), key: SigningKey | None = None
 ) -> list[Path]:
-    """Write the page into dist/custody and the folders ``beside``; gives where it is, the kept one first.
+    """Write the page into dist/custody and the folders ``beside``, and return its paths in order.
 
-    With ``key`` its signature lies beside it, so that a site can check the page, and by the page the receiver, before
-    it runs anything. What cannot be written is said on stderr and does not undo what was packed or imported.
+    With ``key`` its signature is written beside it, so that a site can verify the page, and with
+    the page the receiver program, before it runs anything. A failure is only a warning: it does not
+    undo the pack or the import.
     """
     text, written = render(facts), []
     signature = b""
@@ -59,20 +60,20 @@ def write_pages(
     def attempt(place: Path, write: Callable[[], Path]) -> None:
         try:
             written.append(write())
-        except (GapforgeError, OSError) as error:
-            why = (
-                error.message if isinstance(error, GapforgeError) else f"{place}: {os_says(error)}"
-            )
-            print(_("warning: the custody page was not written: {why}", why=why), file=sys.stderr)
+        except GapforgeError as error:
+            warn(_("the custody page was not written: {reason}", reason=error.message))
+        except OSError as error:
+            reason = f"{place}: {os_says(error)}"
+            warn(_("the custody page was not written: {reason}", reason=reason))
 
     def write_beside(folder: Path) -> Path:
         target = folder / page_name(facts.bundle)
         remove_litter(target)
-        beside_it = target.with_name(target.name + SUFFIX)
-        beside_it.unlink(missing_ok=True)  # never one that signs an earlier page
+        signature_file = target.with_name(target.name + SUFFIX)
+        signature_file.unlink(missing_ok=True)  # it may be of an earlier page
         write_text(target, text)
         if signature:
-            write_bytes(beside_it, signature)
+            write_bytes(signature_file, signature)
         return target
 
     attempt(
@@ -83,10 +84,7 @@ def write_pages(
         try:
             signature = ssh_signatures.sign(key, CUSTODY, [text.encode()])[0]
         except GapforgeError as error:
-            print(
-                _("warning: the custody page was not signed: {message}", message=error.message),
-                file=sys.stderr,
-            )
+            warn(_("the custody page was not signed: {reason}", reason=error.message))
     for folder in beside:
         attempt(folder, partial(write_beside, folder))
     return written

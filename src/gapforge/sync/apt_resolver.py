@@ -1,4 +1,4 @@
-""".debs and source tarballs: what a base image lacks, resolved and verified by APT without a container."""
+"""Resolve .debs and source tarballs with APT, on top of a base image and without a container."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from types import TracebackType
 from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.base.files import SAFE_NAME, sha256_file, write_text
-from gapforge.base.i18n import _, pgettext
+from gapforge.base.i18n import _
 from gapforge.model import debian_control
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt_errors import shown_line
-from gapforge.sync.apt_root import IsolatedApt, file_uri
 from gapforge.sync.base_image_facts import read_files
+from gapforge.sync.isolated_apt import IsolatedApt, file_uri
 from gapforge.sync.network import Network
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
 _CUDA_BUILD = re.compile(r"\+cuda([0-9]+(?:\.[0-9]+)*)")
-_SHOW_AT_ONCE = 200  # packages named on one command line
+_SHOW_AT_ONCE = 200  # packages on one command line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DebFile:
-    """One .deb to fetch. ``file`` is its artifact name; ``origin`` "apt:base" or "apt:NAME"; ``uri`` may be file://."""
+    """One .deb to download.
+
+    ``file`` is its name in the artifacts, ``size`` in bytes, ``origin`` "apt:base" or "apt:NAME".
+    ``uri`` may be a file:// address.
+    """
 
     package: str
     version: str
@@ -41,9 +45,13 @@ class DebFile:
     uri: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """An upstream tarball. ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's."""
+    """An upstream tarball to download.
+
+    ``version`` is upstream's ("5.1.9"), ``package_version`` the source package's; ``size`` in
+    bytes.
+    """
 
     package: str
     file: str
@@ -55,12 +63,13 @@ class SourceFile:
     uri: str
 
 
-class AptRoot:
-    """APT seeded with a base image. Use as a context manager; entering reads the signed package indexes.
+class AptResolver:
+    """APT with the package state of a base image. Entering reads the signed package indexes.
 
-    ``layout`` is the base's OCI layout, ``workdir`` a folder for working files (they are removed at the
-    end), ``local_repo`` a local-repository .deb whose packages may be used too. Entering raises FetchError
-    when an index cannot be had or trusted, ResolveError when the base is no Debian or Ubuntu.
+    ``layout`` is the OCI layout of the base image, ``workdir`` a folder for working files (removed
+    at the end), ``local_repo`` a local-repository .deb whose packages may be used too. Entering
+    raises FetchError if an index cannot be downloaded or trusted, ResolveError if the base image is
+    neither Debian nor Ubuntu.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class AptRoot:
         self._apt: IsolatedApt | None = None
         self._has_sources = False
 
-    def __enter__(self) -> AptRoot:
+    def __enter__(self) -> AptResolver:
         layout, extra, workdir, local_repo = self._arguments
         files = read_files(oci_layout.read_layout(layout))
         self._apt = IsolatedApt(files, extra, workdir, self._network, local_repo)
@@ -99,15 +108,17 @@ class AptRoot:
 
     @property
     def apt(self) -> IsolatedApt:
+        """Return the entered APT root."""
         if self._apt is None:
-            raise RuntimeError("AptRoot is a context manager; enter it first")
+            raise RuntimeError("AptResolver is a context manager; enter it first")
         return self._apt
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
-        """Exactly the .debs that the base lacks for ``packages`` (``name`` or ``name=version``), by file name.
+        """Return exactly the .debs that the base image lacks for ``packages``, by file name.
 
-        Raises ResolveError naming every package that cannot be had, with the nearest names and versions,
-        and every dependency that would come as the build for another CUDA than the pinned packages.
+        A package is ``name`` or ``name=version``. Raise ResolveError with every package that is not
+        available, with the nearest names and versions, and every dependency that APT would take
+        from the build for another CUDA than that of the pinned packages.
         """
         if not packages:
             return []
@@ -118,19 +129,19 @@ class AptRoot:
         )
         if done.code != 0:
             raise apt_errors.unresolvable(self.apt, packages)
-        found = []
+        downloads = []
         for line in done.output.splitlines():
             match = _URI_LINE.fullmatch(line.strip())
             if match:
-                found.append((match[1], match[2], int(match[3])))
-        debs = self._described(found)
-        self._check_builds(packages, debs)
+                downloads.append((match[1], match[2], int(match[3])))
+        debs = self._describe(downloads)
+        self._check_cuda_builds(packages, debs)
         return debs
 
     def source_tarball(self, name: str) -> SourceFile:
-        """The upstream tarball of source package ``name`` in the base's own sources, newest version.
+        """Return the newest upstream tarball of source package ``name`` of the base image.
 
-        Raises ResolveError when there is no such source package, or it has no upstream tarball.
+        Raise ResolveError if there is no such source package, or it has no upstream tarball.
         """
         if not self._has_sources:
             self.apt.add_source_indexes()
@@ -150,10 +161,7 @@ class AptRoot:
         )
         if done.code != 0:
             raise ResolveError(
-                _(
-                    'there is no source package "{name}" in the base image\'s APT sources',
-                    name=name,
-                ),
+                _('the base image\'s APT sources have no source package "{name}"', name=name),
                 faults=[Fault(name, shown_line(_last(done.errors)))],
                 hint=_('correct "apt-source" in the preset'),
             )
@@ -177,16 +185,15 @@ class AptRoot:
                 if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
                     size, sha256 = hashes[file]
                     return SourceFile(
-                        name,
-                        file,
-                        re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
-                        version,
-                        size,
-                        sha256,
-                        "apt:base",
-                        files[file][0],
+                        package=name,
+                        file=file,
+                        version=re.sub(r"[+~](dfsg|ds|repack).*$", "", upstream),
+                        package_version=version,
+                        size=size,
+                        sha256=sha256,
+                        origin="apt:base",
+                        uri=files[file][0],
                     )
-            held = ", ".join(sorted(files))
             raise ResolveError(
                 _(
                     'source package "{name}" {version} has no upstream tarball',
@@ -196,24 +203,21 @@ class AptRoot:
                 faults=[
                     Fault(
                         name,
-                        pgettext("files", "holds {held}", held=held),
+                        _("contains {files}", files=", ".join(sorted(files))),
                         f"{name}_{upstream}.orig.tar.*",
                     )
                 ],
                 hint=_own_address(),
             )
         raise ResolveError(
-            _('the index of source package "{name}" gives no SHA-256 for its files', name=name),
+            _('the index has no SHA-256 for the files of source package "{name}"', name=name),
             hint=_own_address(),
         )
 
     # -- resolving
 
     def _prefer_pinned(self, packages: Sequence[str]) -> None:
-        """Let dependencies follow pinned CUDA builds: APT alone takes the newest version, of any CUDA.
-
-        ``?*`` because APT refuses ``*`` together with a version.
-        """
+        """Make dependencies follow pinned CUDA builds; APT would take the newest version."""
         versions = list(
             dict.fromkeys(
                 p.split("=", 1)[1] for p in packages if "=" in p and _CUDA_BUILD.search(p)
@@ -221,16 +225,20 @@ class AptRoot:
         )
         builds = dict.fromkeys(match[0] for v in versions if (match := _CUDA_BUILD.search(v)))
         pins = [(version, 990) for version in versions] + [(f"*{build}", 980) for build in builds]
+        # "?*", because APT rejects "*" together with a version.
         text = "\n".join(
             f"Package: ?*\nPin: version {version}\nPin-Priority: {priority}\n"
             for version, priority in pins
         )
         (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
 
-    def _described(self, found: Sequence[tuple[str, str, int]]) -> list[DebFile]:
-        """The .debs behind APT's addresses. The SHA-256 comes from the index; --print-uris may give MD5 only."""
+    def _describe(self, downloads: Sequence[tuple[str, str, int]]) -> list[DebFile]:
+        """Return the .debs of APT's downloads (address, file name, size).
+
+        The SHA-256 comes from the index, as --print-uris may print an MD5 sum only.
+        """
         wanted: dict[tuple[str, str, str], tuple[str, int]] = {}
-        for uri, name, size in found:
+        for uri, name, size in downloads:
             package, version, architecture = name.removesuffix(".deb").split("_")
             wanted[package, version.replace("%3a", ":"), architecture] = (uri, size)
         names = [f"{package}={version}" for package, version, _unused in wanted]
@@ -251,7 +259,8 @@ class AptRoot:
             if key not in wanted or "filename" not in stanza:
                 continue
             uri, size = wanted[key]
-            # One version may stand in several repositories with different bytes; take the one APT chose.
+            # Several repositories may have one version with different bytes; take the one APT
+            # chose.
             if (
                 not _plain(uri).endswith("/" + _plain(stanza["filename"]))
                 or int(stanza.get("size", "0")) != size
@@ -259,8 +268,12 @@ class AptRoot:
                 continue
             if not stanza.get("sha256"):
                 raise ResolveError(
-                    _("the index gives no SHA-256 for {key} {key_2}", key=key[0], key_2=key[1]),
-                    hint=_("use a source that does"),
+                    _(
+                        "the index has no SHA-256 for {package} {version}",
+                        package=key[0],
+                        version=key[1],
+                    ),
+                    hint=_("use an APT source that has one"),
                 )
             package, version, architecture = key
             file = f"{package}_{version.split(':', 1)[-1]}_{architecture}.deb"
@@ -274,30 +287,31 @@ class AptRoot:
                     )
                 )
             deb = DebFile(
-                package,
-                version,
-                architecture,
-                file,
-                size,
-                stanza["sha256"],
-                self.apt.origin(uri),
-                file_uri(uri),
+                package=package,
+                version=version,
+                architecture=architecture,
+                file=file,
+                size=size,
+                sha256=stanza["sha256"],
+                origin=self.apt.origin(uri),
+                uri=file_uri(uri),
             )
             if file in debs and debs[file].sha256 != deb.sha256:
-                raise ResolveError(_("two different packages would both be {file}", file=file))
+                raise ResolveError(_("two different packages have the file name {file}", file=file))
             debs[file] = deb
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
             raise ResolveError(
                 _("APT chose packages that its index does not describe"),
                 faults=[
-                    Fault(f"{p}={v}", _("for {a}, not in the index", a=a))
-                    for p, v, a in sorted(missing)
+                    Fault(f"{name}={version}", _("not in the index for {arch}", arch=arch))
+                    for name, version, arch in sorted(missing)
                 ],
             )
         return sorted(debs.values(), key=lambda deb: deb.file)
 
-    def _check_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
+    def _check_cuda_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
+        """Raise ResolveError if a dependency is built for another CUDA than the pinned packages."""
         pinned = {match[1] for p in packages if "=" in p and (match := _CUDA_BUILD.search(p))}
         if not pinned:
             return
@@ -310,30 +324,29 @@ class AptRoot:
                     for v in apt_errors.versions(self.apt, deb.package)
                     if (m := _CUDA_BUILD.search(v)) and m[1] in pinned
                 ]
-                one = _(" or ").join(sorted(pinned))
+                cuda = _(" or ").join(sorted(pinned))
                 faults.append(
                     Fault(
                         deb.package,
-                        _("would come as {version}", version=deb.version),
+                        _("APT would install {version}", version=deb.version),
                         f"{deb.package}={fitting[0]}"
                         if fitting
-                        else _("a build for CUDA {one}; no source has one", one=one),
+                        else _("a build for CUDA {cuda}, which no source has", cuda=cuda),
                     )
                 )
         if faults:
-            of = _(" and ").join(sorted(pinned))
             raise ResolveError(
                 _(
-                    "pinned packages are built for CUDA {of}, but their dependencies would not be",
-                    of=of,
+                    "pinned packages are built for CUDA {cuda}, but some dependencies are not",
+                    cuda=_(" and ").join(sorted(pinned)),
                 ),
                 faults=faults,
-                hint=_("pin these too in the preset, or name a source that has the fitting builds"),
+                hint=_("pin these in the preset too, or add an APT source that has such builds"),
             )
 
 
 def _plain(path: str) -> str:
-    """``path`` without ``./`` parts and with quoting undone, to compare addresses with index entries."""
+    """Return ``path`` unquoted and without ``./`` parts, to compare addresses with the index."""
     parts = re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), path).split("/")
     return "/".join(part for part in parts if part != ".")
 
@@ -344,13 +357,13 @@ def _last(text: str) -> str:
 
 
 def _own_address() -> str:
-    return _('give the archive\'s own address under "urls" in the preset')
+    return _('specify the address of the archive under "urls" in the preset')
 
 
 def write_index(folder: Path) -> tuple[Path, Path]:
-    """Write ``Packages`` and ``Release`` for the .debs in ``folder``: a flat repository that APT can use.
+    """Write ``Packages`` and ``Release`` for the .debs in ``folder``, a flat APT repository.
 
-    Same .debs, same bytes. Gives both paths. Raises FetchError naming each file that is no .deb.
+    Return both paths. Same .debs, same bytes. Raise FetchError with each file that is no .deb.
     """
     files = sorted(folder.glob("*.deb"))
     faults: list[Fault] = []
@@ -371,7 +384,7 @@ def write_index(folder: Path) -> tuple[Path, Path]:
         stanzas = list(pool.map(describe, files))
     if faults:
         raise FetchError(
-            _("{folder} holds files that are no packages", folder=folder),
+            _("{folder} contains files that are not Debian packages", folder=folder),
             faults=sorted(faults),
             hint=_("delete them, then sync again"),
         )

@@ -1,0 +1,313 @@
+"""What `sync` and `sync --lock-only` have in common: options, outcome, and the steps of one run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
+from gapforge.base.files import exclusive, mark_folder, write_text
+from gapforge.base.i18n import _
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
+from gapforge.model import lock as locks
+from gapforge.model.lock import Entry, Lock, LockedImage
+from gapforge.model.names import ROLES
+from gapforge.model.preset import BaseImage, Preset, SourceArchive
+from gapforge.store.store import Store
+from gapforge.sync import apt_resolver, source_archives
+from gapforge.sync.base_images import check_base
+from gapforge.sync.download import Downloader, Got, Want
+from gapforge.sync.lock_diff import Changes
+from gapforge.sync.network import Network
+from gapforge.sync.python_packages import Resolver, Sdist
+from gapforge.sync.resume_state import ResumeState, clear_leftovers
+
+BUILDER = ROLES[0]
+REQUIREMENTS = "requirements.txt"
+INDEX_FILES = ("Packages", "Release")
+# The roles of the wheel that installs the others; with "runtime" it is a package of the image as
+# well.
+TOOL_ONLY = ("install-tool",)
+AnyRun = TypeVar("AnyRun", bound="Run")
+BaseInStore = tuple[list[Entry], LockedImage]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The user's options: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
+
+    update: bool = False
+    provided: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of a run.
+
+    ``fetched`` counts bytes that were not in the store before. ``strangers`` are files in
+    artifacts/NAME that gapforge did not put there; verify rejects them. ``copies`` is the number of
+    artifacts that are no hard links, ``copied`` their bytes.
+    """
+
+    lock: Lock
+    artifacts: Path
+    changes: Changes
+    resolved: bool
+    fetched: int = 0
+    strangers: tuple[str, ...] = ()
+    copies: int = 0
+    copied: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """Return the outcome in JSON types; sizes in bytes."""
+        return {
+            "preset": self.lock.preset,
+            "artifacts": str(self.artifacts),
+            "resolved": self.resolved,
+            "files": len(self.lock.entries),
+            "bytes": sum(e.size for e in self.lock.entries),
+            "fetched_bytes": self.fetched,
+            "changes": self.changes.to_json(),
+            "strangers": list(self.strangers),
+            "unresolved": [item.to_json() for item in self.lock.unresolved],
+            "copies": {"files": self.copies, "bytes": self.copied},
+        }
+
+
+@contextmanager
+def running(
+    kind: type[AnyRun], preset: Preset, project: Project, network: Network, options: Options
+) -> Iterator[AnyRun]:
+    """Yield a run that has the store for itself. Raise BusyError while there is another one."""
+    store = Store(project.store)
+    with (
+        exclusive(store.lock_file, f"{project.store}"),
+        Progress(_("sync {name}", name=preset.name), quiet=options.quiet) as progress,
+    ):
+        yield kind(preset, project, network, options, store, progress)
+
+
+class Run:
+    """One run under the store's lock, and the steps that both kinds of it need."""
+
+    retries_indexes = True  # whether an index that does not answer is asked again
+
+    def __init__(
+        self,
+        preset: Preset,
+        project: Project,
+        network: Network,
+        options: Options,
+        store: Store,
+        progress: Progress,
+    ) -> None:
+        self.preset, self.project, self.network, self.options = preset, project, network, options
+        self.store, self.progress = store, progress
+        self.downloader = Downloader(store, network, progress)
+        self.provided = source_archives.Provided(options.provided, store, progress)
+        self.work = store.partial(f"work-{os.getpid()}")
+        self.resolver = Resolver(
+            project,
+            network,
+            self.work / "uv",
+            refresh=options.update,
+            retries_indexes=self.retries_indexes,
+        )
+        self.state = ResumeState(project.state / "sync" / f"{preset.name}.json", preset.sha256)
+        self.fetched = 0
+        self.stack = ExitStack()  # closes the APT roots; entered by ``execute``
+        self._apt: dict[BaseImage, apt_resolver.AptResolver] = {}
+
+    def _begin(self) -> Lock | None:
+        """Make the working folder.
+
+        Return the lock that belongs to the preset, complete or partial, if any.
+        """
+        clear_leftovers(self.work.parent)
+        for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        mark_folder(self.work, "a sync at work")
+        old = locks.load_matching(
+            self.project.lock_file(self.preset.name), self.preset, update=self.options.update
+        )
+        self.before = old or self._previous_lock()
+        return old
+
+    def _previous_lock(self) -> Lock | None:
+        """Return the lock of an earlier state of the preset, None if it cannot be used."""
+        try:
+            return locks.load(self.project.lock_file(self.preset.name))
+        except LockError:
+            return None
+
+    def _write_lock(self, lock: Lock) -> str:
+        """Write presets/NAME.lock.json if its content changes. Return its text."""
+        text = lock.render()
+        file = self.project.lock_file(self.preset.name)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+        return text
+
+    # -- downloads
+
+    def _obtain(self, wants: Sequence[Want]) -> list[Got]:
+        """Return the wanted files: from the store, from the folder of --from, or downloaded."""
+        found: dict[Want, Got] = {}
+        missing = self.store.missing((w.sha256, w.size or -1) for w in wants if w.sha256)
+        for want in wants:
+            if want.sha256 and want.sha256 not in missing:
+                size = self.store.path(want.sha256).stat().st_size
+                found[want] = Got(want, want.sha256, size, "")
+        rest = [want for want in wants if want not in found]
+        provided = self.provided.take(rest)
+        found.update({want: provided[want.file] for want in rest if want.file in provided})
+        rest = [want for want in rest if want not in found]
+        self.progress.total += sum(want.size for want in dict.fromkeys(rest))
+        for got in self.downloader.fetch(rest):
+            found[got.want] = got
+            self.fetched += got.size
+        return [found[want] for want in wants]
+
+    def _obtain_sources(
+        self, pairs: Sequence[tuple[SourceArchive, Want]], more: Sequence[Want] = ()
+    ) -> dict[str, Got]:
+        """Return sources (by source name) and ``more`` files (by file name) in the store.
+
+        Raise GatedError if a person has to download some of the sources.
+        """
+        wants = [want for _unused, want in pairs] + list(more)
+        try:
+            got = self._obtain(wants)
+        except FetchError as error:
+            failed = {fault.where for fault in error.faults}
+            gated = [
+                (source, want) for source, want in pairs if source.gated and want.file in failed
+            ]
+            if gated:
+                raise source_archives.gated_error(self.preset, gated, error.faults) from None
+            raise
+        names = {want: source.name for source, want in pairs}
+        result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
+        for source, want in pairs:
+            if not want.sha256:
+                found = result[source.name]
+                self.state.record_first_use(source.name, found.sha256, found.size)
+        return result
+
+    def _source_wants(self) -> list[tuple[SourceArchive, Want]]:
+        """Return the sources that have addresses.
+
+        What was trusted on first use stays the expected file until --update.
+        """
+        before = {}
+        if self.before is not None and not self.options.update:
+            sources = self.preset.sources
+            before = {
+                e.name: e
+                for e in self.before.of("source", "tensorrt")
+                if e.trust and e.name in sources and e.urls == sources[e.name].urls
+            }
+        locked = {**before, **self.state.first_use(self.preset)}
+        return source_archives.wants_of(self.preset, locked)
+
+    def _find_sdist(self, source: SourceArchive) -> Sdist:
+        """Return the source distribution on the index.
+
+        Raise ResolveError for another checksum than the preset's.
+        """
+        found = self.resolver.sdist(source.sdist, self.preset)
+        if found.sha256 not in ("", source.sha256):
+            raise ResolveError(
+                _("{sdist} is not the file that the preset names", sdist=source.sdist),
+                faults=[
+                    Fault(
+                        found.file,
+                        _("has sha256 {sha256} on the index", sha256=found.sha256),
+                        f"sha256 {source.sha256}",
+                    )
+                ],
+                hint=_(
+                    "correct sources.{name} in presets/{preset_name}.json",
+                    name=source.name,
+                    preset_name=self.preset.name,
+                ),
+            )
+        return found
+
+    # -- base images and packages
+
+    def _check_base(self, role: str, image: LockedImage) -> None:
+        """Raise CompatibilityError for an image with another CUDA or cuDNN than the preset's."""
+        for warning in check_base(self.preset, role, image):
+            self.progress.note(_("WARNING: {warning}", warning=warning))
+
+    def _layout(self, role: str, entries: Iterable[Entry]) -> Path:
+        """Return a folder with the OCI layout of a base image that is in the store."""
+        layout, prefix = self.work / f"layout-{role}", f"images/{role}/"
+        self.store.view(
+            layout,
+            {e.path.removeprefix(prefix): e.sha256 for e in entries if e.path.startswith(prefix)},
+        )
+        return layout
+
+    def _apt_root(self, role: str, entries: Iterable[Entry]) -> apt_resolver.AptResolver:
+        """Return the APT root on the base image of ``role``; roles with one base image share it."""
+        base = self.preset.base(role)
+        if base not in self._apt:
+            root = apt_resolver.AptResolver(
+                self._layout(role, entries),
+                self.preset.apt_sources,
+                self.work / f"apt-{len(self._apt)}",
+                self.network,
+                self._local_repository(),
+            )
+            self._apt[base] = self.stack.enter_context(root)
+        return self._apt[base]
+
+    def _local_repository(self) -> Path | None:
+        """Return TensorRT's local-repository .deb under its own name, downloaded if necessary."""
+        for source, want in self._source_wants():
+            if source_archives.is_local_repo(self.preset, source):
+                got = self._obtain_sources([(source, want)])[source.name]
+                file = self.work / "local-repo" / source.file
+                self.store.place(got.sha256, file)
+                return file
+        return None
+
+    def _resolve_debs(
+        self, bases: Mapping[str, BaseInStore]
+    ) -> dict[str, list[apt_resolver.DebFile]]:
+        """Return the .debs that each role's base image lacks."""
+        return {
+            role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role)))
+            for role in ROLES
+        }
+
+    def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
+        """Return Packages and Release for these .debs, which are in the store."""
+        folder = self.work / "index"
+        folder.mkdir(exist_ok=True)  # a preset may need no .deb at all
+        self.store.view(folder, {e.path.removeprefix("debs/"): e.sha256 for e in debs})
+        apt_resolver.write_index(folder)
+        return [
+            Entry(
+                kind="index",
+                path=f"debs/{name}",
+                size=(folder / name).stat().st_size,
+                sha256=self.store.add(folder / name),
+                origin="generated",
+                name=name,
+            )
+            for name in INDEX_FILES
+        ]
+
+
+def want_of_deb(deb: apt_resolver.DebFile) -> Want:
+    """Return the download of a .deb."""
+    return Want(deb.file, (deb.uri,), deb.sha256, deb.size)
