@@ -1,4 +1,4 @@
-"""A place that packs and places that unpack, with small files."""
+"""Projects that pack bundles and sites that unpack them, with small files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sender:
 
     @property
     def objects(self) -> set[str]:
-        """What the store of a site holds in the end."""
+        """Return the SHA-256 of every object that the store of a complete site contains."""
         contents = of_presets(self.project, [documents.find(self.project.presets, PRESET)])
         return {span.sha256 for span in contents.spans}
 
@@ -74,14 +74,14 @@ class Sender:
         write_lock(self.project, made)
 
     def second(self) -> str:
-        """A further preset that shares files with the first; gives its name."""
+        """Add a second preset that shares files with the first. Return its name."""
         name = next(n for n in documents.names(self.project.presets) if n != PRESET)
         fabricate(self.project, documents.find(self.project.presets, name))
         return name
 
 
 def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
-    """A project in ``folder``; with ``files`` its preset has just these."""
+    """Create a project in ``folder``, whose preset has only ``files`` if they are given."""
     here = folder / "sender"
     (here / "presets").mkdir(parents=True)
     for file in sorted((ROOT / "presets").glob("*.json")):
@@ -95,7 +95,7 @@ def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
 
 
 def site_at(folder: Path) -> Project:
-    """A site with nothing but presets."""
+    """Create a site that has only presets."""
     (folder / "presets").mkdir(parents=True)
     shutil.copy(ROOT / "presets" / f"{PRESET}.json", folder / "presets")
     return Project(folder, folder / "artifacts")
@@ -117,7 +117,7 @@ def carry(
 
 
 def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
-    """Answer a request."""
+    """Pack the answer to a repair request."""
     spans, views, tool = wanted_spans(request, [made.project.state / "bundles"])
     contents = of_request(made.project, spans, views, tool)
     plan = make_plan(contents.spans, contents.views, size, repairs=request.bundle, tool=tool)
@@ -125,12 +125,12 @@ def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
 
 
 def receive(site: Project, *folders: Path, only: str = "") -> Unpacked:
-    """Unpack at a site."""
+    """Unpack volumes at a site."""
     return unpack(site, look(folders, only), Progress("unpack", quiet=True))
 
 
 def hashes(site: Project) -> set[str]:
-    """What the store holds; fails for a name that is not its content's."""
+    """Return the objects in the store. Fail if a name is not the checksum of its content."""
     found = set()
     for path in (site.store / "sha256").rglob("*"):
         if path.is_file():
@@ -140,5 +140,5 @@ def hashes(site: Project) -> set[str]:
 
 
 def names(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of everything in a folder."""
+    """Return the SHA-256 of every file in a folder by name."""
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}

@@ -1,4 +1,4 @@
-"""One compile in a session: what FFmpeg and OpenCV made of it in one engine is there for the engines after it."""
+"""Share the compiler cache of FFmpeg and OpenCV between the engines of a test session."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from gapforge.engine import private_daemon, private_daemon_state
 
 
 class CompilerCache:
-    """What one engine leaves to later ones: ccache's folder, and no layer, so that they build from nothing all the same
-    but need not compile anew. Empty until an engine that compiled is given to ``keep``; then they compile."""
+    """The ccache folder that one engine passes on to later ones.
+
+    These build every layer again, but from the cache. It is empty until ``keep`` gets an engine.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
@@ -25,7 +27,8 @@ class CompilerCache:
         self.dockerd.parent.mkdir()
         self.dockerd.write_text(f"""#!/bin/sh
 for word; do case $word in --data-root=*) data=${{word#*=}} ;; esac; done
-if [ -d {shlex.quote(str(self.data))} ] && [ ! -e "$data" ]; then cp -a {shlex.quote(str(self.data))} "$data"; fi
+cache={shlex.quote(str(self.data))}
+if [ -d "$cache" ] && [ ! -e "$data" ]; then cp -a "$cache" "$data"; fi
 PATH={shlex.quote(str(Path(str(real)).parent))}:$PATH
 exec {shlex.quote(str(real))} "$@"
 """)

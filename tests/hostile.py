@@ -1,4 +1,4 @@
-"""Volumes that somebody made to do harm: everything about them is right but what is wrong on purpose."""
+"""Hostile volumes: everything is valid except for one intended fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gapforge.bundle.volume_format import FORMAT, HEAD, compact, trailer
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
-    """A volume with this index and all hashes around it right."""
+    """Return a volume with this index and correct checksums."""
     data = raw or compact(index)
     offset = len(HEAD) + len(payload)
     path.write_bytes(HEAD + payload + data + trailer(data, offset))

@@ -1,4 +1,4 @@
-"""A sender and a site for the stories in tests/live: copies of the repository, and the Python that a site has."""
+"""Copies of the repository for tests/live, and the Python that a site has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from samples import ROOT
 
 
 def copy_repository(folder: Path) -> None:
-    """What git knows of, and what it does not know yet: as somebody carries it who copies the folder."""
+    """Copy the tracked and the untracked files of the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -27,7 +27,7 @@ def copy_repository(folder: Path) -> None:
 
 
 def site_python() -> str:
-    """Python 3.10 where there is one, as at the site; else the one that runs the tests."""
+    """Return Python 3.10 if it is installed, as at a site, else the one that runs the tests."""
     candidates = [
         shutil.which("python3.10"),
         *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10")),
@@ -41,7 +41,7 @@ def site_python() -> str:
 
 
 def unmount(folder: Path | str) -> None:
-    """Unmount; what an engine that has just ended still held is let go a moment later."""
+    """Unmount with retries, because an engine that just ended releases its files later."""
     for _ in range(60):
         if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
             return

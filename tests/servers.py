@@ -1,4 +1,4 @@
-"""Loopback servers for tests: files with all the ways in which real servers misbehave, and Python indexes."""
+"""Loopback servers for tests: file servers that misbehave in many ways, and Python indexes."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from urllib.parse import unquote
 
 @dataclass
 class Behaviour:
-    """How one path answers. The zero value is a well-behaved server with ranges."""
+    """How one path answers. The default is a well-behaved server with ranges."""
 
     body: bytes = b""
     cut_after: int = 0  # bytes of body after which the connection is dropped, each time
-    cuts: int = 10**9  # how often it does that
+    cuts: int = 10**9  # how often that happens
     ranges: bool = True
-    wrong_range: bool = False  # answers 206 from byte 0 whatever was asked
-    fail_times: int = 0  # so many first requests get ``fail_status``
+    wrong_range: bool = False  # answers 206 from byte 0 to every range
+    fail_times: int = 0  # number of first requests that get ``fail_status``
     fail_status: int = 503
-    status: int = 200  # any other: always this one
+    status: int = 200  # another value is sent always
     content_type: str = "application/octet-stream"
     etag: str = ""
     rate: int = 0  # bytes per second and connection, 0 for full speed
-    hang_after: int = 0  # bytes after which nothing more comes (the connection stays)
+    hang_after: int = 0  # bytes after which the open connection sends no more
     redirect: str = ""
-    needs_login: str = ""  # the Authorization header that it wants
+    needs_login: str = ""  # the required Authorization header
     no_length: bool = False
 
 
 @dataclass
 class Site:
-    """A running server. ``log`` has (path, Range header) for every request; ``paths`` may be changed any time."""
+    """A running server. ``log`` has path and Range header of every request."""
 
     paths: dict[str, Behaviour] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     def add(self, path: str, body: bytes, **how: object) -> str:
-        """Serve ``body`` at ``path``; returns the full address."""
+        """Serve ``body`` at ``path``. Return the full address."""
         self.paths[path] = Behaviour(body=body, **how)  # type: ignore[arg-type]
         return self.url + path
 
@@ -89,35 +89,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        site, path, asked = (
-            self.site,
-            unquote(self.path.split("?")[0]),
-            self.headers.get("Range", ""),
-        )
+        site, path = self.site, unquote(self.path.split("?")[0])
         with site.guard:
-            site.log.append((path, asked))
+            site.log.append((path, self.headers.get("Range", "")))
             site.heads.append(dict(self.headers.items()))
             how = site.paths.get(path)
-            if how is not None and how.fail_times > 0:
+            failing = how is not None and how.fail_times > 0
+            if how is not None and failing:
                 how.fail_times -= 1
-                failing = True
-            else:
-                failing = False
         if how is None:
             self._plain(404, b"nothing here")
-            return
-        if failing:
+        elif failing:
             self._plain(how.fail_status, b"later")
-            return
-        if how.needs_login and self.headers.get("Authorization") != how.needs_login:
+        elif how.needs_login and self.headers.get("Authorization") != how.needs_login:
             self._plain(401, b"who are you?", WWW_Authenticate='Basic realm="x"')
-            return
-        if how.redirect:
+        elif how.redirect:
             self._plain(302, b"", Location=how.redirect)
-            return
-        if how.status != 200:
+        elif how.status != 200:
             self._plain(how.status, b"no")
-            return
+        else:
+            self._file(how)
+
+    def _file(self, how: Behaviour) -> None:
+        asked = self.headers.get("Range", "")
         start, end, status = 0, len(how.body), 200
         if_range = self.headers.get("If-Range", "")
         if asked.startswith("bytes=") and how.ranges and (not if_range or if_range == how.etag):
@@ -162,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
                 while 0 < self.site.stop_at <= self.site.sent:
                     time.sleep(0.01)
                 piece = how.body[position : min(position + step, limit)]
-                with self.site.guard:  # before a client has them and looks
+                with self.site.guard:  # before a client receives the bytes
                     self.site.sent += len(piece)
                 self.wfile.write(piece)
                 position += len(piece)
@@ -189,12 +183,12 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients that are killed are the point of these tests
+        pass  # tests kill clients on purpose
 
 
 @contextmanager
 def file_server() -> Iterator[Site]:
-    """A server on a free loopback port for the length of the block."""
+    """Run a server on a free loopback port during the block."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
     server = _Quiet(("127.0.0.1", 0), handler)
@@ -219,7 +213,7 @@ def wheel(
     payload: str = "",
     requires_python: str = "",
 ) -> tuple[str, bytes]:
-    """A real, installable wheel: (file name, bytes). Its module ``NAME`` has ``__version__`` and ``payload``."""
+    """Return name and bytes of an installable wheel with ``__version__`` and ``payload``."""
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -228,7 +222,8 @@ def wheel(
     files = {
         f"{plain}/__init__.py": f"__version__ = {version!r}\npayload = {payload!r}\n",
         f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\n"
+        f"Root-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
     files[f"{info}/RECORD"] = record
@@ -240,7 +235,7 @@ def wheel(
 
 
 def publish(site: Site, root: str, files: Mapping[str, bytes], *, hashes: bool = True) -> str:
-    """Serve ``files`` as a simple Python index (PEP 503) under ``root``; returns the index's address."""
+    """Serve ``files`` as a simple Python index (PEP 503) under ``root``. Return its address."""
     projects: dict[str, dict[str, bytes]] = {}
     for name, body in files.items():
         stem = name.split("-")[0] if name.endswith(".whl") else name.rsplit("-", 1)[0]

@@ -1,7 +1,8 @@
-"""A small world to sync from: loopback files, and stand-ins for registry, APT and uv that are quick and exact.
+"""A small world to sync from: loopback files, and fakes of the registry, APT and uv.
 
-``World`` publishes everything; ``install`` puts the stand-ins in place of the real modules, in this process.
-Run as a program it performs one sync, so that a test can kill it: ``python syncworld.py URL ROOT [--update]``.
+``World`` publishes everything; ``install`` puts the stand-ins in place of the real modules, in this
+process. Run as a program it performs one sync, so that a test can kill it: ``python syncworld.py
+URL ROOT [--update]``.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def sha(data: bytes) -> str:
 
 
 def noise(name: str, size: int) -> bytes:
-    """Bytes that are always the same for a name."""
+    """Return bytes that depend only on the name."""
     return random.Random(name).randbytes(size)
 
 
 def preset_raw(**changes: Any) -> dict[str, Any]:
-    """The quickstart preset's document with other sources; ``changes`` replace top-level keys."""
+    """Return the quickstart preset's document with other sources and top-level ``changes``."""
     raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
     raw.update(
         {
@@ -61,8 +62,10 @@ def preset_raw(**changes: Any) -> dict[str, Any]:
 
 
 class World:
-    """What the outside offers, as an answer to every question of sync; it is served as one JSON document,
-    so that a sync in another process sees the same."""
+    """The files and the answers to every question of sync.
+
+    They are served as one JSON document, so that a sync in another process sees the same.
+    """
 
     def __init__(self, site: Any, size: int = 2000) -> None:
         self.site, self.size = site, size
@@ -73,10 +76,12 @@ class World:
         self.ffmpeg = noise("ffmpeg.tar.xz", size)
         self.tool = "24.2"
         self.cuda = self.cudnn = ""  # of every base image
-        self.silent: list[str] = []  # who gives no answer: "torch", "default", "registry", "apt"
+        self.silent: list[
+            str
+        ] = []  # servers without an answer: "torch", "default", "registry", "apt"
 
     def publish(self) -> None:
-        """Put every file on the server, together with the document that the stand-ins read."""
+        """Put every file on the server, and the document that the fakes read."""
         files: dict[str, bytes] = {
             f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()
         }
@@ -104,7 +109,7 @@ class World:
         self.site.add("/facts", json.dumps(facts).encode())
 
     def write_preset(self, root: Path, **changes: Any) -> Preset:
-        """The preset file in ``root/presets``, parsed."""
+        """Write the preset file in ``root/presets`` and return it parsed."""
         sources = {
             "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
             "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
@@ -119,7 +124,7 @@ class World:
 
 
 class _Asks:
-    """Reads the world's facts, once for each question, as the real programs would."""
+    """Reads the served facts, once for each question, as the real programs would."""
 
     calls: list[str] = []  # noqa: RUF012 - shared on purpose: tests look at it
     url = ""
@@ -130,7 +135,7 @@ class _Asks:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
     def answers(self, facts: dict[str, Any], key: str, server: str) -> None:
-        """Raise NoAnswerError, as the real programs do, if the world says that ``server`` is silent."""
+        """Raise NoAnswerError, as the real programs do, if ``server`` is silent."""
         if key in facts["silent"]:
             reason = Reason(code=NO_ANSWER, server=server)
             raise NoAnswerError(f"{server} is silent", reason=reason)
@@ -268,7 +273,7 @@ def fake_fetch(
     blobs = destination / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer = noise(facts["base"] + base.label, 50_000)
-    for start in range(0, len(layer), 5000):  # slowly enough to be killed within
+    for start in range(0, len(layer), 5000):  # slow enough to be killed in between
         with open(blobs / sha(layer), "ab") as file:
             file.write(layer[start : start + 5000])
     (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -301,7 +306,7 @@ def fake_look_up(
 
 
 def fake_describe(folder: Path, reference: str) -> LockedImage:
-    with urlopen(f"{_Asks.url}/facts") as answer:  # in the real world the image's own files say it
+    with urlopen(f"{_Asks.url}/facts") as answer:  # a real image has these facts in its files
         facts = json.loads(answer.read())
     digest = f"sha256:{json.loads((folder / 'index.json').read_text())['layer']}"
     return LockedImage(
@@ -323,7 +328,7 @@ def fake_write_index(folder: Path) -> tuple[Path, Path]:
 
 
 def install(url: str, put: Any = setattr) -> list[str]:
-    """Put the stand-ins in place with ``put(object, name, value)``; returns the log of what they are asked."""
+    """Install the fakes with ``put(object, name, value)``. Return the log of their calls."""
     _Asks.url = url
     _Asks.calls = []
     put(run, "Resolver", FakeResolver)
@@ -336,7 +341,7 @@ def install(url: str, put: Any = setattr) -> list[str]:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file below ``folder`` with its hash."""
+    """Return the SHA-256 of every file in ``folder`` by path."""
     return {
         p.relative_to(folder).as_posix(): sha(p.read_bytes())
         for p in sorted(folder.rglob("*"))

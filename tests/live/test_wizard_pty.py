@@ -192,7 +192,7 @@ def test_six_questions_by_hand_make_a_preset_that_check_accepts(
     assert "To download: at least" in terminal.screen
     checked = gapforge(place, "check", name)
     assert checked.returncode == 0, checked.stdout
-    assert f"{name}  sound" in checked.stdout
+    assert f"{name}  no faults" in checked.stdout
     plan_before = gapforge(place, "plan", "--preset", name)
     assert plan_before.returncode == 4  # no lock: the message names the command that comes next
     assert f"online: ./deps_sync.sh {name}, then carry artifacts/{name}/" in plan_before.stderr
@@ -211,8 +211,8 @@ def test_six_questions_by_hand_make_a_preset_that_check_accepts(
 
 def test_nonsense_back_and_defaults(terminal: Terminal, place: Path) -> None:
     terminal.answer("[1/6]", "banana\n")
-    terminal.until('"banana" is not a choice')
-    terminal.answer("is not a choice", "manual\n")
+    terminal.until('"banana" is not an option')
+    terminal.answer("is not an option", "manual\n")
     terminal.answer("[2/6]", "b\n")
     terminal.until("[1/6]", terminal.screen.rindex("[2/6]"))
     terminal.answer("[1/6]", "ubuntu22.04-cpu-torch2.5\n")
