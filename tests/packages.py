@@ -1,4 +1,4 @@
-"""Fixtures for APT: small real .debs, repositories, and base images with APT sources."""
+"""Fixtures for APT: small .debs, repositories of them, and base images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS = (
 
 
 def fetch(files: Sequence[DebFile | SourceFile], into: Path, network: Network) -> None:
-    """Download the files to ``into`` as sync does. Return their paths."""
+    """Download the files into ``into`` as a sync does."""
     store = Store(into.with_name(into.name + ".store"))
     wants = [Want(f.file, (f.uri,), f.sha256, f.size) for f in files]
     for got in Downloader(store, network, Progress("test", quiet=True)).fetch(wants):
@@ -44,7 +44,7 @@ def make_deb(
     architecture: str = "amd64",
     **fields: str,
 ) -> Path:
-    """Build a real .deb. ``fields`` are more control fields, with "_" for "-"."""
+    """Make a .deb. ``fields`` are further control fields, with "_" for "-"."""
     control = f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
     control += "Maintainer: T <t@example.org>\n"
     control += "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in fields.items())
@@ -87,7 +87,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def index_of(folder: Path) -> str:
-    """Return the Packages text for the .debs in ``folder``."""
+    """Return the text of Packages for the .debs in ``folder``."""
     stanzas = []
     for deb in sorted(folder.glob("*.deb")):
         data = deb.read_bytes()
@@ -109,9 +109,9 @@ def flat_repository(folder: Path) -> str:
 
 
 def make_key(home: Path, name: str) -> tuple[Path, Path]:
-    """Create a temporary signing key. Return GNUPGHOME and the armored public key."""
+    """Make a signing key. Return (GNUPGHOME, armored public key)."""
     home.mkdir(mode=0o700, parents=True)
-    # gpg leaves an agent running for each GNUPGHOME, and restarts it for each signature.
+    # gpg starts an agent for each GNUPGHOME, and again for each signature, and never ends it.
     atexit.register(
         subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False
     )
@@ -147,7 +147,10 @@ def signed_repository(
     dated: float = 0,
     sources: str = "",
 ) -> None:
-    """Make a signed repository of ``folder``/pool. Times are in seconds from now."""
+    """Make a signed repository of the .debs in ``folder``/pool.
+
+    ``dated`` and ``valid_for`` are seconds from now.
+    """
     import time
 
     dist = folder / "dists" / suite
@@ -202,7 +205,7 @@ def make_base(
     status: str | None = STATUS,
     env: Sequence[str] = (),
 ) -> Path:
-    """Write an OCI layout of one layer with ``files`` and the dpkg ``status``."""
+    """Make an OCI layout of one layer with ``files`` and the dpkg ``status``."""
     content = {
         name: data.encode() if isinstance(data, str) else data for name, data in files.items()
     }

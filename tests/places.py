@@ -1,7 +1,8 @@
-"""Copies of the repository for tests/live, and the Python that a site has."""
+"""Copies of the repository for online machines and sites, and the Python of a site."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from samples import ROOT
 
 
 def copy_repository(folder: Path) -> None:
-    """Copy the tracked and the untracked files of the repository."""
+    """Copy the tracked files and the new files that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -26,22 +27,41 @@ def copy_repository(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
 
 
+def sync_in_copy(folder: Path, preset: str) -> Path:
+    """Sync a preset in a copy of the repository and return its lock file.
+
+    The artifacts go into the checkout's artifacts/, which git ignores. The lock is written in the
+    copy, because a mirror that has newer packages makes a new lock, as in ./quickstart.
+    """
+    copy_repository(folder)
+    env = {**os.environ, "GAPFORGE_ARTIFACTS": str(ROOT / "artifacts")}
+
+    def sync(*flags: str) -> int:
+        argv = [str(folder / "deps_sync.sh"), preset, *flags]
+        return subprocess.run(argv, cwd=folder, env=env, stdin=subprocess.DEVNULL).returncode
+
+    code = sync()
+    if code in (6, 7):
+        code = sync("--update")
+    assert code == 0, f"deps_sync.sh ended with exit code {code}"
+    return folder / "presets" / f"{preset}.lock.json"
+
+
 def site_python() -> str:
-    """Return Python 3.10 if it is installed, as at a site, else the one that runs the tests."""
+    """Return a Python 3.10, as sites have it, or the Python that runs the tests."""
     candidates = [
         shutil.which("python3.10"),
         *map(str, Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10")),
     ]
-    for candidate in filter(
-        None, candidates
-    ):  # a version manager's stand-in exists without the Python behind it
+    # The shim of a version manager exists even where that Python is not installed.
+    for candidate in filter(None, candidates):
         if subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
             return candidate
     return sys.executable
 
 
 def unmount(folder: Path | str) -> None:
-    """Unmount with retries, because an engine that just ended releases its files later."""
+    """Unmount a folder. Retry for 30 seconds: an engine that just ended may still hold it."""
     for _ in range(60):
         if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
             return

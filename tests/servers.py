@@ -1,4 +1,4 @@
-"""Loopback servers for tests: file servers that misbehave in many ways, and Python indexes."""
+"""Loopback servers for tests: files with the faults of real servers, and Python indexes."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from urllib.parse import unquote
 
+from gapforge.model.names import normalized
+
 
 @dataclass
 class Behaviour:
-    """How one path answers. The default is a well-behaved server with ranges."""
+    """How one path answers. The default is a correct server with ranges."""
 
     body: bytes = b""
-    cut_after: int = 0  # bytes of body after which the connection is dropped, each time
-    cuts: int = 10**9  # how often that happens
+    cut_after: int = 0  # bytes of body after which the connection is closed, each time
+    cuts: int = 10**9  # how often the connection is closed
     ranges: bool = True
-    wrong_range: bool = False  # answers 206 from byte 0 to every range
-    fail_times: int = 0  # number of first requests that get ``fail_status``
+    wrong_range: bool = False  # answers 206 from byte 0 for every range
+    fail_times: int = 0  # the number of first requests that get ``fail_status``
     fail_status: int = 503
-    status: int = 200  # another value is sent always
+    status: int = 200  # another status is the answer to every request
     content_type: str = "application/octet-stream"
     etag: str = ""
     rate: int = 0  # bytes per second and connection, 0 for full speed
-    hang_after: int = 0  # bytes after which the open connection sends no more
+    hang_after: int = 0  # bytes after which the server sends nothing, with the connection open
     redirect: str = ""
-    needs_login: str = ""  # the required Authorization header
+    needs_login: str = ""  # the Authorization header that it requires
     no_length: bool = False
 
 
 @dataclass
 class Site:
-    """A running server. ``log`` has path and Range header of every request."""
+    """A running server.
+
+    ``log`` has (path, Range header) for every request. ``paths`` may be changed at any time.
+    ``stop_at`` is the number of sent bytes after which the server pauses, 0 for never.
+    """
 
     paths: dict[str, Behaviour] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
     heads: list[Mapping[str, str]] = field(default_factory=list)
     port: int = 0
     sent: int = 0
-    stop_at: int = (
-        0  # so many sent bytes after which nothing more comes while this stands, 0 for never
-    )
+    stop_at: int = 0
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -90,28 +94,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site, path = self.site, unquote(self.path.split("?")[0])
+        asked = self.headers.get("Range", "")
         with site.guard:
-            site.log.append((path, self.headers.get("Range", "")))
+            site.log.append((path, asked))
             site.heads.append(dict(self.headers.items()))
             how = site.paths.get(path)
-            failing = how is not None and how.fail_times > 0
-            if how is not None and failing:
+            if how is not None and how.fail_times > 0:
                 how.fail_times -= 1
+                failing = True
+            else:
+                failing = False
         if how is None:
             self._plain(404, b"nothing here")
-        elif failing:
+            return
+        if failing:
             self._plain(how.fail_status, b"later")
-        elif how.needs_login and self.headers.get("Authorization") != how.needs_login:
+            return
+        if how.needs_login and self.headers.get("Authorization") != how.needs_login:
             self._plain(401, b"who are you?", WWW_Authenticate='Basic realm="x"')
-        elif how.redirect:
+            return
+        if how.redirect:
             self._plain(302, b"", Location=how.redirect)
-        elif how.status != 200:
+            return
+        if how.status != 200:
             self._plain(how.status, b"no")
-        else:
-            self._file(how)
-
-    def _file(self, how: Behaviour) -> None:
-        asked = self.headers.get("Range", "")
+            return
         start, end, status = 0, len(how.body), 200
         if_range = self.headers.get("If-Range", "")
         if asked.startswith("bytes=") and how.ranges and (not if_range or if_range == how.etag):
@@ -156,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 while 0 < self.site.stop_at <= self.site.sent:
                     time.sleep(0.01)
                 piece = how.body[position : min(position + step, limit)]
-                with self.site.guard:  # before a client receives the bytes
+                with self.site.guard:  # before a client has them
                     self.site.sent += len(piece)
                 self.wfile.write(piece)
                 position += len(piece)
@@ -213,7 +220,10 @@ def wheel(
     payload: str = "",
     requires_python: str = "",
 ) -> tuple[str, bytes]:
-    """Return name and bytes of an installable wheel with ``__version__`` and ``payload``."""
+    """Return an installable wheel: (file name, bytes).
+
+    Its module ``NAME`` has ``__version__`` and ``payload``.
+    """
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -239,10 +249,10 @@ def publish(site: Site, root: str, files: Mapping[str, bytes], *, hashes: bool =
     projects: dict[str, dict[str, bytes]] = {}
     for name, body in files.items():
         stem = name.split("-")[0] if name.endswith(".whl") else name.rsplit("-", 1)[0]
-        projects.setdefault(stem.lower().replace("_", "-").replace(".", "-"), {})[name] = body
-    for project, held in projects.items():
+        projects.setdefault(normalized(stem), {})[name] = body
+    for project, archives in projects.items():
         lines = []
-        for name, body in sorted(held.items()):
+        for name, body in sorted(archives.items()):
             site.add(f"{root}/files/{name}", body)
             fragment = f"#sha256={hashlib.sha256(body).hexdigest()}" if hashes else ""
             address = html.escape(f"{root}/files/{name.replace('+', '%2B')}{fragment}")

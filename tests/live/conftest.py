@@ -1,4 +1,4 @@
-"""Fixtures with a real Docker daemon of their own: online, or in a network namespace without any interface."""
+"""Fixtures for the live tests: private Docker daemons, online or without any network interface."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pytest
 from compiler_cache import CompilerCache
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon, private_daemon_state
+from places import sync_in_copy
+
+PRACTICE = "debian12-cpu-quickstart"
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +33,17 @@ def compiler_cache() -> Iterator[CompilerCache]:
         yield CompilerCache(Path(folder))
 
 
+@pytest.fixture(scope="session")
+def practice_lock() -> Iterator[Path]:
+    """The lock of the practice preset, synced in a copy; its artifacts are in the checkout."""
+    with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
+        yield sync_in_copy(Path(folder), PRACTICE)
+
+
 @pytest.fixture
 def engine_project(needs_root: None) -> Iterator[Project]:
-    """An empty project; its private engine, if the test starts one, is removed afterwards.
-
-    Not below pytest's folder, which may be a memory file system without overlay mounts.
-    """
+    """An empty project. Its private engine, if the test starts one, is removed afterwards."""
+    # Not below pytest's folder, which may be a memory file system without overlay mounts.
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         project = Project(Path(folder), Path(folder) / "artifacts")
         try:
@@ -59,7 +67,7 @@ def _engine(offline: bool, dockerd: Path | None = None) -> Iterator[private_daem
 
 @pytest.fixture(scope="session")
 def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
-    """A private engine without any network interface; ``host`` is its address."""
+    """A private engine without any network interface."""
     yield from _engine(offline=True)
 
 
@@ -67,11 +75,11 @@ def offline_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
 def offline_engine_with_cache(
     needs_root: None, compiler_cache: CompilerCache
 ) -> Iterator[private_daemon_state.State]:
-    """A private engine without any network interface, which need not compile what another compiled in this session."""
+    """A private engine without any network interface, with this session's compiler cache."""
     yield from _engine(offline=True, dockerd=compiler_cache.dockerd)
 
 
 @pytest.fixture(scope="session")
 def online_engine(needs_root: None) -> Iterator[private_daemon_state.State]:
-    """A private engine in this machine's own network; ``host`` is its address."""
+    """A private engine in this machine's own network."""
     yield from _engine(offline=False)

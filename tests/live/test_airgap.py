@@ -1,6 +1,6 @@
-"""The air gap for real: sync here, `cp -r` into an empty folder, build there in an engine with no network.
+"""Sync online, `cp -r` to a site, and build there in an engine without a network.
 
-The tests of this module are one story and run in order: each uses what the one before it built.
+The tests of this module run in order: each uses what the one before it built.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -37,7 +38,7 @@ STEP = re.compile(r"^#(\d+) \[(?:stage-\d+ )?([a-z]+) +\d+/\d+\] (RUN|COPY)")
 def command(
     argv: list[str], *, cwd: Path, timeout: float = HOURS, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end with no terminal; output is kept for assertions and for the report of a failure."""
+    """Run a command without a terminal and print its output for the report of a failure."""
     done = subprocess.run(
         argv,
         cwd=cwd,
@@ -52,7 +53,7 @@ def command(
 
 
 class Site:
-    """A disconnected site: a copy of the repository and of one preset's artifacts, and an engine without a network."""
+    """A site: copies of the repository and of one preset's artifacts, and an offline engine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,7 +63,7 @@ class Site:
         return command([str(self.root / "gapforge"), *argv], cwd=self.root, timeout=timeout)
 
     def build(self, kind: str, *more: str) -> subprocess.CompletedProcess[str]:
-        """The field engineer's command, under a Python that can see no third-party package."""
+        """Run the field engineer's command with a Python that sees no third-party package."""
         argv = [
             site_python(),
             "-I",
@@ -84,7 +85,7 @@ class Site:
         )
 
     def ran(self, kind: str) -> set[str]:
-        """The stages in which the last build executed a RUN step instead of taking it from the cache."""
+        """Return the stages whose RUN steps the last build executed without the cache."""
         names: dict[str, str] = {}
         cached: set[str] = set()
         for line in (
@@ -101,14 +102,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache) -> Iterator[Site]:
-    done = command([str(ROOT / "deps_sync.sh"), PRESET], cwd=ROOT)
-    if done.returncode in (6, 7):  # the distribution has moved on; the same as ./quickstart does
-        done = command([str(ROOT / "deps_sync.sh"), PRESET, "--update"], cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
+def site(
+    tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache, practice_lock: Path
+) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("site") / "gapforge"
     root.mkdir()
     copy_repository(root)
+    shutil.copy(practice_lock, root / "presets")
     (root / "artifacts").mkdir()
     subprocess.run(
         ["cp", "-r", str(ROOT / "artifacts" / PRESET), str(root / "artifacts")], check=True
@@ -126,7 +126,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, compiler_cache: CompilerCache
 
 
 class ProcessWatch(threading.Thread):
-    """Looks through every process's arguments for the canaries while a build runs."""
+    """Search the arguments of every process for the canaries while a build runs."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -148,21 +148,21 @@ class ProcessWatch(threading.Thread):
             time.sleep(0.05)
 
 
-def test_engine_has_no_network(site: Site) -> None:
+def test_engine_has_only_loopback(site: Site) -> None:
     state = json.loads(site.gapforge("engine", "status", "--json").stdout)
     assert state["offline"] is True
     interfaces = Path(f"/proc/{state['pid']}/net/dev").read_text().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
 
 
-def test_verify_is_clean(site: Site) -> None:
+def test_verify_and_sha256sum_report_no_fault(site: Site) -> None:
     done = site.gapforge("verify", PRESET, "--json")
     assert done.returncode == 0
     sums = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=site.artifacts)
     assert sums.returncode == 0
 
 
-def test_runtime_builds_with_no_network_and_no_third_party_package(site: Site) -> None:
+def test_runtime_image_builds_offline(site: Site) -> None:
     watch = ProcessWatch()
     watch.start()
     done = site.build("runtime")
@@ -176,11 +176,11 @@ def test_runtime_builds_with_no_network_and_no_third_party_package(site: Site) -
     assert watch.rounds > 20 and watch.seen == []
 
 
-def test_dev_builds_too(site: Site) -> None:
+def test_dev_image_shares_stages_of_runtime(site: Site) -> None:
     done = site.build("dev")
     assert done.returncode == 0, done.stderr[-3000:]
     assert not site.ran("dev") & {"toolchain", "ffmpeg", "opencv", "wheels"}, (
-        "the stages of the first build are shared"
+        "stages of the first build ran again"
     )
     where = site.docker(
         "run",
@@ -194,10 +194,11 @@ def test_dev_builds_too(site: Site) -> None:
     assert len(where.stdout.split()) == 3
 
 
-def test_runtime_is_minimal_and_not_root(site: Site) -> None:
+def test_runtime_image_is_minimal_and_unprivileged(site: Site) -> None:
     script = (
         "id -u; for p in gcc g++ cc ld make cmake; do command -v $p; done; "
-        "find / -xdev \\( -name '*.h' -o -name '*.hpp' \\) ! -name pyconfig.h; ls /var/lib/apt/lists; ls -d /in /out 2>/dev/null"
+        "find / -xdev \\( -name '*.h' -o -name '*.hpp' \\) ! -name pyconfig.h; "
+        "ls /var/lib/apt/lists; ls -d /in /out 2>/dev/null"
     )
     done = site.docker(
         "run",
@@ -212,7 +213,7 @@ def test_runtime_is_minimal_and_not_root(site: Site) -> None:
     assert done.stdout.decode().split() == ["1000"]
 
 
-def test_canaries_are_nowhere(site: Site, tmp_path: Path) -> None:
+def test_secrets_are_in_no_output(site: Site, tmp_path: Path) -> None:
     needles = [value.encode() for value in CANARY.values()]
     for kind in ("runtime", "dev"):
         image = f"gapforge/{PRESET}:{kind}"
@@ -243,14 +244,14 @@ def test_canaries_are_nowhere(site: Site, tmp_path: Path) -> None:
                 read += 1
                 assert not any(needle in data for needle in needles), file
         assert read > 3
-    # They did reach the step that needs them: the example records that, and nothing of their values.
+    # The example application records that it got both secrets, without their values.
     told = site.docker(
         "run", "--rm", "--network=none", f"gapforge/{PRESET}:runtime", "xaiva-media", "--version"
     ).stdout
     assert json.loads(told)["built_with"] == {"build_token": True, "license_token": True}
 
 
-def test_touching_the_application_rebuilds_it_alone(site: Site) -> None:
+def test_changed_source_rebuilds_only_the_application(site: Site) -> None:
     source = site.root / "examples" / "xaiva-media"
     file = next(source.rglob("*.cpp"))
     file.write_text(file.read_text() + "\n// touched\n")
@@ -261,8 +262,8 @@ def test_touching_the_application_rebuilds_it_alone(site: Site) -> None:
     assert not ran & {"toolchain", "ffmpeg", "opencv", "wheels", "tensorrt", "devbase"}
 
 
-def test_same_size_and_time_but_new_bytes_is_noticed(site: Site) -> None:
-    """BuildKit would take the old bytes; content-derived times in the context prevent it."""
+def test_change_of_equal_size_and_time_rebuilds(site: Site) -> None:
+    """BuildKit would take the old bytes, but the context's file times depend on the content."""
     file = next((site.root / "examples" / "xaiva-media").rglob("*.cpp"))
     before = file.stat()
     file.write_text(file.read_text().replace("// touched", "// TOUCHED"))
@@ -272,7 +273,7 @@ def test_same_size_and_time_but_new_bytes_is_noticed(site: Site) -> None:
     assert "application" in site.ran("runtime")
 
 
-def test_another_base_by_name_and_by_archive(site: Site, tmp_path: Path) -> None:
+def test_base_override_by_name_and_archive(site: Site, tmp_path: Path) -> None:
     lock = locks.load(site.artifacts / "lock.json")
     own = (
         "localhost/gapforge/base:"
@@ -291,7 +292,7 @@ def test_another_base_by_name_and_by_archive(site: Site, tmp_path: Path) -> None
     assert refused.returncode == 10 and "example.org/not/there:1" in refused.stderr
 
 
-def test_a_failing_smoke_check_leaves_no_tag(site: Site) -> None:
+def test_failed_smoke_check_leaves_no_tag(site: Site) -> None:
     check = site.root / "components" / "ffmpeg" / "check.py"
     good = check.read_text()
     check.write_text(good + '\nreport("deliberate", False, "this", "that")\n')
@@ -304,7 +305,7 @@ def test_a_failing_smoke_check_leaves_no_tag(site: Site) -> None:
 
 
 def replace_wheel(site: Site, package: str) -> None:
-    """Swap one wheel for one with other bytes, and make the locks say so, as another sync would have."""
+    """Replace one wheel by one with other bytes and update the locks, as another sync would."""
     lock = locks.load(site.artifacts / "lock.json")
     entry = next(e for e in lock.of("wheel") if e.name.lower() == package)
     wheel = site.artifacts / entry.path
@@ -335,7 +336,7 @@ def replace_wheel(site: Site, package: str) -> None:
     sums.write_text("".join(lines))
 
 
-def test_changing_one_wheel_compiles_nothing(site: Site) -> None:
+def test_changed_wheel_compiles_nothing(site: Site) -> None:
     replace_wheel(site, "tqdm")
     done = site.build("runtime")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -344,7 +345,7 @@ def test_changing_one_wheel_compiles_nothing(site: Site) -> None:
     assert not ran & {"toolchain", "ffmpeg", "opencv"}
 
 
-def test_damage_of_every_kind_is_named_at_once_and_refused(site: Site) -> None:
+def test_every_kind_of_damage_is_reported(site: Site) -> None:
     lock = locks.load(site.artifacts / "lock.json")
     flipped = {
         kind: next(e for e in lock.entries if e.kind == kind and e.size > 100).path

@@ -23,8 +23,8 @@ from gapforge.bundle.sign_bundle import lock_signature_name, signature_name
 from gapforge.bundle.volume_format import BUNDLE_ID, Damaged, Identity, View
 from gapforge.bundle.volume_plan import Index, index_name, read_index, render_index
 from gapforge.model.names import PRESET_NAME
-from gapforge.trust import accepted_indexes, ssh_signatures
-from gapforge.trust.accepted_indexes import Accepted, Record
+from gapforge.trust import rollback_protection, ssh_signatures
+from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
@@ -49,7 +49,7 @@ class Admission:
     _lock_signatures: dict[str, list[Path]] = field(default_factory=dict)
     _recalled: set[str] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)
-    _record: Record = field(default_factory=Record)
+    _record: AcceptedStates = field(default_factory=AcceptedStates)
     _allow_older: bool = False
 
     # -- while folders are looked over
@@ -66,7 +66,7 @@ class Admission:
         try:
             signature = ssh_signatures.read_signature(beside)
             data = render_index(index.plan, index.sealed, index.made)
-            signer = self.signers.judge(signature, data, BUNDLE)
+            signer = self.signers.verify(signature, data, BUNDLE)
             if not index.made:
                 raise Untrusted(_("says no moment at which it was signed"))
         except BadSignature as error:
@@ -157,7 +157,7 @@ class Admission:
             bundle
         } & self.indexes.keys()  # with all its volumes broken, its presets may be here still
         try:
-            self._record = accepted_indexes.read(self.project)
+            self._record = rollback_protection.read(self.project)
         except TrustError:
             if not allow_older:
                 raise
@@ -165,14 +165,14 @@ class Admission:
         for name in sorted(self._used & self.indexes.keys()):
             index = self.indexes[name]
             for view in index.plan.views:
-                known = self._record.newer_than(view.preset, index.made, view.lock)
+                known = self._record.newer_state(view.preset, index.made, view.lock)
                 if known is not None:
                     known_latest = max(known_latest, known.made)
                     faults.append(
                         _older(_("preset {preset}", preset=view.preset), name, index.made, known)
                     )
             known = (
-                self._record.newer_than(TOOL, index.made, index.plan.tool)
+                self._record.newer_state(TOOL, index.made, index.plan.tool)
                 if index.plan.tool
                 else None
             )
@@ -215,7 +215,7 @@ class Admission:
             try:
                 signature = ssh_signatures.read_signature(path)
                 if self.signers:
-                    self.signers.judge(signature, text, LOCK)
+                    self.signers.verify(signature, text, LOCK)
                 elif not _made(signature, text):
                     continue
             except BadSignature as error:
@@ -272,7 +272,7 @@ class Admission:
             older = [
                 view
                 for view in views
-                if self._record.newer_than(view.preset, index.made, view.lock)
+                if self._record.newer_state(view.preset, index.made, view.lock)
             ]
             if index.plan.bundle not in self._used and views and len(older) == len(views):
                 for name in (
@@ -456,7 +456,7 @@ def _moment(ahead: int) -> str:
     return utc(time.time() + ahead)
 
 
-def _older(what: str, bundle: str, made: str, known: Accepted) -> Fault:
+def _older(what: str, bundle: str, made: str, known: AcceptedState) -> Fault:
     """The fault of something in ``bundle``, signed at ``made``, that is older than what is known here."""
     return Fault(
         what,

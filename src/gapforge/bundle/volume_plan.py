@@ -38,7 +38,7 @@ from gapforge.bundle.volume_format import (
     volume_name,
     volume_size,
 )
-from gapforge.trust.accepted_indexes import MOMENT
+from gapforge.trust.rollback_protection import TIME
 
 MIN_PAYLOAD = 1024  # bytes that a volume must be able to hold besides its index
 _HEAD_KEYS = (
@@ -102,7 +102,7 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Index:
-    """A bundle's index file. ``made`` is when the bundle was signed (MOMENT), or "" when it never was."""
+    """A bundle's index file. ``made`` is when the bundle was signed (TIME), or "" when it never was."""
 
     plan: Plan
     sealed: tuple[Sealed, ...]
@@ -278,4 +278,4 @@ def read_index(path: Path) -> Index:
         ):
             raise Damaged(_("lists volume {number} in another form", number=number))
         sealed.append(Sealed(number, row[1], text_in(row[2], SHA256_HEX, lambda: _("a volume"))))
-    return Index(plan, tuple(sealed), text_or_none(raw["made"], MOMENT, lambda: _("the moment")))
+    return Index(plan, tuple(sealed), text_or_none(raw["made"], TIME, lambda: _("the moment")))

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show(plan, folders, speed)
             _show_untracked(untracked_files)
     else:
-        with ssh_agent.held(key) as ready:
+        with ssh_agent.unlocked(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         document = {
             **_document(plan, packed.folders, speed),
@@ -189,7 +189,7 @@ def _write(
     """Write the volumes and their custody page, signed if there is a key. Return the pages too."""
     seal = None
     if key is not None:
-        if key.public.touched:
+        if key.public.needs_touch:
             say(_("touch the security key when it blinks"))
         seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
     with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:
