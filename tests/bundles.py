@@ -1,4 +1,4 @@
-"""Projects that pack bundles and sites that unpack them, with small files."""
+"""A place that packs and places that unpack, with small files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fabric import fabricate, write_lock
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.bundle.contents import of_presets, of_request, site_objects
-from gapforge.bundle.find_volumes import look
+from gapforge.bundle.contents import inventory_objects, preset_contents, request_contents
+from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.pack import Packed, pack
-from gapforge.bundle.repair_request import Request, wanted_spans
-from gapforge.bundle.unpack import Unpacked, unpack
+from gapforge.bundle.repair_request import RepairRequest, requested_parts
+from gapforge.bundle.unpack import ImportResult, unpack
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.model import lock as locks
 from gapforge.model import preset as documents
@@ -46,9 +46,9 @@ class Sender:
 
     @property
     def objects(self) -> set[str]:
-        """Return the SHA-256 of every object that the store of a complete site contains."""
-        contents = of_presets(self.project, [documents.find(self.project.presets, PRESET)])
-        return {span.sha256 for span in contents.spans}
+        """What the store of a site holds in the end."""
+        contents = preset_contents(self.project, [documents.find(self.project.presets, PRESET)])
+        return {span.sha256 for span in contents.parts}
 
     def change(self, files: Mapping[str, bytes], *, only: bool = False) -> None:
         """Add files to the preset's artifacts and lock."""
@@ -74,14 +74,14 @@ class Sender:
         write_lock(self.project, made)
 
     def second(self) -> str:
-        """Add a second preset that shares files with the first. Return its name."""
+        """A further preset that shares files with the first; gives its name."""
         name = next(n for n in documents.names(self.project.presets) if n != PRESET)
         fabricate(self.project, documents.find(self.project.presets, name))
         return name
 
 
 def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
-    """Create a project in ``folder``, whose preset has only ``files`` if they are given."""
+    """A project in ``folder``; with ``files`` its preset has just these."""
     here = folder / "sender"
     (here / "presets").mkdir(parents=True)
     for file in sorted((ROOT / "presets").glob("*.json")):
@@ -95,7 +95,7 @@ def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
 
 
 def site_at(folder: Path) -> Project:
-    """Create a site that has only presets."""
+    """A site with nothing but presets."""
     (folder / "presets").mkdir(parents=True)
     shutil.copy(ROOT / "presets" / f"{PRESET}.json", folder / "presets")
     return Project(folder, folder / "artifacts")
@@ -109,28 +109,28 @@ def carry(
     presets: tuple[str, ...] = (PRESET,),
 ) -> Packed:
     """Pack presets into folders."""
-    held = site_objects(inventory) if inventory is not None else frozenset()
+    held = inventory_objects(inventory) if inventory is not None else frozenset()
     named = [documents.find(made.project.presets, name) for name in presets]
-    contents = of_presets(made.project, named, held)
-    plan = make_plan(contents.spans, contents.views, size)
+    contents = preset_contents(made.project, named, held)
+    plan = make_plan(contents.parts, contents.presets, size)
     return pack(made.project, plan, contents, to, Progress("pack", quiet=True))
 
 
-def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
-    """Pack the answer to a repair request."""
-    spans, views, tool = wanted_spans(request, [made.project.state / "bundles"])
-    contents = of_request(made.project, spans, views, tool)
-    plan = make_plan(contents.spans, contents.views, size, repairs=request.bundle, tool=tool)
+def repair(made: Sender, request: RepairRequest, to: Path, *, size: int) -> Packed:
+    """Answer a request."""
+    spans, views, tool = requested_parts(request, [made.project.state / "bundles"])
+    contents = request_contents(made.project, spans, views, tool)
+    plan = make_plan(contents.parts, contents.presets, size, repairs=request.bundle, tool=tool)
     return pack(made.project, plan, contents, [to], Progress("pack", quiet=True))
 
 
-def receive(site: Project, *folders: Path, only: str = "") -> Unpacked:
-    """Unpack volumes at a site."""
-    return unpack(site, look(folders, only), Progress("unpack", quiet=True))
+def receive(site: Project, *folders: Path, only: str = "") -> ImportResult:
+    """Unpack at a site."""
+    return unpack(site, scan_media(folders, only), Progress("unpack", quiet=True))
 
 
 def hashes(site: Project) -> set[str]:
-    """Return the objects in the store. Fail if a name is not the checksum of its content."""
+    """What the store holds; fails for a name that is not its content's."""
     found = set()
     for path in (site.store / "sha256").rglob("*"):
         if path.is_file():
@@ -140,5 +140,5 @@ def hashes(site: Project) -> set[str]:
 
 
 def names(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a folder by name."""
+    """File name -> SHA-256 of everything in a folder."""
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}

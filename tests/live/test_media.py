@@ -16,7 +16,7 @@ import pytest
 from bundles import PRESET, carry, hashes, sender, site_at
 from fabric import write_lock
 from gapforge.base.project import Project
-from gapforge.bundle import file_system_limits
+from gapforge.bundle import disk_space
 from gapforge.model.lock import Entry
 from gapforge.store.store import Store
 from media import (
@@ -48,7 +48,7 @@ def test_the_largest_volume_for_fat32_is_one_that_fat32_keeps(tmp_path: Path) ->
         pytest.skip("needs 5 GiB of disk")
     stick = image(tmp_path / "stick.img", 4_400 << 20, "mkfs.vfat", "-F", "32", "-s", "128")
     name = "0123456789abcdef01234567-0001.gfv"
-    for size, taken in ((file_system_limits.FAT_LIMIT, True), (1 << 32, False)):
+    for size, taken in ((disk_space.FAT_LIMIT, True), (1 << 32, False)):
         volume = tmp_path / name
         with open(volume, "wb") as file:
             file.truncate(size)
@@ -56,9 +56,7 @@ def test_the_largest_volume_for_fat32_is_one_that_fat32_keeps(tmp_path: Path) ->
         listed = run("mdir", "-b", "-i", stick)
         assert (name in listed) is taken and ("too big" in said) is not taken, said + listed
         if taken:
-            assert f" 1 files, {(file_system_limits.FAT_LIMIT >> 16) + 1}/" in run(
-                "fsck.vfat", "-n", stick
-            )
+            assert f" 1 files, {(disk_space.FAT_LIMIT >> 16) + 1}/" in run("fsck.vfat", "-n", stick)
             run("mdel", "-i", stick, f"::/{name}")
     stick.unlink()  # 4 GiB that pytest would keep
 
@@ -84,7 +82,7 @@ def test_a_mounted_fat_stick(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")
     with fat(tmp_path / "stick", stick) as folder:
-        assert file_system_limits.file_system(folder) == "fuse.fusefat"
+        assert disk_space.file_system(folder) == "fuse.fusefat"
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     run("fsck.vfat", "-n", stick)
     with fat(tmp_path / "again", stick) as folder:
@@ -164,7 +162,7 @@ def test_an_exfat_stick(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 100 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        assert file_system_limits.file_limit(folder) == 0 and not Store(folder).links()
+        assert disk_space.file_limit(folder) == 0 and not Store(folder).links()
         shutil.rmtree(folder / "partial")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     with exfat(
@@ -215,7 +213,7 @@ def test_a_site_on_exfat(tmp_path: Path) -> None:
     "at",
     [
         (
-            "gapforge.bundle.store_batch",
+            "gapforge.bundle.import_objects",
             "Landing",
             "add",
             2,

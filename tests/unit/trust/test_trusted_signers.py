@@ -22,8 +22,9 @@ from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
 from gapforge.bundle import pack as packing
-from gapforge.bundle.volume_format import HEAD, index_bytes, read_volume, trailer
-from gapforge.bundle.volume_plan import read_index, render_index
+from gapforge.bundle.bundle_index import read_index, render_index
+from gapforge.bundle.volume_format import HEAD, trailer_bytes, volume_index
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.store import sha256sums
 from gapforge.store.store import Store
@@ -109,23 +110,23 @@ def index_of(folder: Path) -> Path:
 def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
     """Alter an object and make every hash of volumes and index right again, as somebody does who knows the format."""
     index = read_index(index_of(folder))
-    sealed = list(index.sealed)
+    sealed = list(index.volumes)
     for number, file in enumerate(volumes(folder)):
         volume, pieces = read_volume(file)
         data = bytearray(file.read_bytes())
         parts = []
         for piece in pieces:
-            old = bytes(data[piece.position : piece.position + piece.span.length])
-            parts.append(old if piece.span.whole else change(old))
-        if parts == [bytes(data[p.position : p.position + p.span.length]) for p in pieces]:
+            old = bytes(data[piece.position : piece.position + piece.part.length])
+            parts.append(old if piece.part.whole else change(old))
+        if parts == [bytes(data[p.position : p.position + p.part.length]) for p in pieces]:
             continue
         body = HEAD + b"".join(parts)
-        own = index_bytes(
-            volume.identity, [p.span for p in pieces], [sha256_bytes(part) for part in parts]
+        own = volume_index(
+            volume.identity, [p.part for p in pieces], [sha256_bytes(part) for part in parts]
         )
-        file.write_bytes(body + own + trailer(own, len(body)))
+        file.write_bytes(body + own + trailer_bytes(own, len(body)))
         sealed[number] = type(sealed[number])(number + 1, sealed[number].size, sha256_bytes(own))
-    assert sealed != list(index.sealed)
+    assert sealed != list(index.volumes)
     index_of(folder).write_bytes(render_index(index.plan, sealed, index.made))
 
 
@@ -271,7 +272,7 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
 ) -> None:
     """Between any two of the files beside the volumes: what was given out once is what stays."""
     air = Air(tmp_path, kind="ecdsa")
-    put = packing._put
+    put = packing.write_companion
     monkeypatch.setenv("HOME", str(air.sender.home))
     for cut in range(1, 10):
         calls = iter(range(1, 100))
@@ -285,11 +286,11 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
 
         shutil.rmtree(air.made.project.state, ignore_errors=True)
         (made_artifacts(air) / "lock.json.sig").unlink(missing_ok=True)
-        monkeypatch.setattr(packing, "_put", cutting)
+        monkeypatch.setattr(packing, "write_companion", cutting)
         done = air.sender.run(
             "pack", PRESET, "--to", air.stick(f"cut{cut}"), "--sign", air.key, env=at(cut)
         )
-        monkeypatch.setattr(packing, "_put", put)
+        monkeypatch.setattr(packing, "write_companion", put)
         assert done.returncode == (130 if next(calls) == cut + 1 else 0)
         given = carried(air.stick(f"cut{cut}"))
         air.sender.ok(
@@ -432,12 +433,12 @@ def signed_something_else(air: Air, stick: Path) -> None:
 
 def index_altered(air: Air, stick: Path) -> None:
     index = read_index(index_of(stick))
-    index_of(stick).write_bytes(render_index(index.plan, index.sealed, "2099-01-01T00:00:00Z"))
+    index_of(stick).write_bytes(render_index(index.plan, index.volumes, "2099-01-01T00:00:00Z"))
 
 
 def without_moment(air: Air, stick: Path) -> None:
     index = read_index(index_of(stick))
-    data = render_index(index.plan, index.sealed)
+    data = render_index(index.plan, index.volumes)
     index_of(stick).write_bytes(data)
     the(stick, "*.json.sig").write_bytes(signature(air.key, "gapforge-bundle", data, air.folder))
 
@@ -491,13 +492,13 @@ def signature_of_another_bundle(air: Air, stick: Path) -> None:
 
 REFUSED = {
     unsigned: "missing",
-    no_index: "is unsigned",
+    no_index: "unsigned: ",
     signed_by_another: "not a trusted signer",
     in_another_namespace: "\\(gapforge-lock\\)",
     signed_something_else: "changed after sender@example signed it",
     index_altered: "changed after sender@example signed it",
-    without_moment: "no moment",
-    volume_altered: "was altered: the bundle's index lists volume",
+    without_moment: "does not say when it was signed",
+    volume_altered: "altered: the index of the bundle lists volume",
     volume_and_index_altered: "changed after",
     all_altered_and_signed_by_another: "not a trusted signer",
     huge_signature: "more than 65536 bytes",
@@ -529,7 +530,7 @@ def test_all_faults_are_named_at_once(air: Air) -> None:
     forge(stick, flip)
     index_of(stick).write_bytes(index)
     said = air.site.refused("unpack", stick)
-    assert said.count("was altered: the bundle's index lists volume") > 1
+    assert said.count("altered: the index of the bundle lists volume") > 1
 
 
 def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> None:
@@ -601,9 +602,8 @@ def test_a_lock_whose_signature_lacks_is_not_laid_out(air: Air) -> None:
     ):
         sig.write_bytes(bad)
         said = air.site.refused("unpack", air.stick("stick"))
-        assert (
-            "they were not laid out" in said and not air.site.project.artifacts_of(PRESET).exists()
-        )
+        assert f"lock of preset {PRESET}" in said
+        assert not air.site.project.artifacts_of(PRESET).exists()
     told = air.site.json("unpack", air.stick("stick"), code=22)
     assert PRESET in told["untrusted"] and told["presets"] == [] and not told["ok"]
     sig.write_bytes(good)
@@ -772,10 +772,7 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
     air = Air(tmp_path, trusting=False)
     air.pack("stick")
     said = air.site.ok("unpack", air.stick("stick"))
-    assert (
-        f"signed by {fingerprint(air.key)}; nobody is trusted here yet" in said
-        and "trust add" in said
-    )
+    assert f"signed by {fingerprint(air.key)}; " in said and "trust add" in said
     assert not rollback_protection.record_file(air.site.project).exists()
     air.site.ok("verify", PRESET)
     air.site.ok("trust", "add", pub(air.key))
@@ -785,10 +782,10 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
     tools = tmp_path / "tools"
     tools.mkdir()
     said = air.site.ok("unpack", air.stick("stick"), env={"PATH": str(tools)})
-    assert "could not be checked" in said
+    assert "ssh-keygen is missing" in said
     index_altered(air, air.stick("stick"))
     shutil.rmtree(air.site.project.artifacts)
-    assert "its signature does not fit" in air.site.ok("unpack", air.stick("stick"))
+    assert "the signature is not valid" in air.site.ok("unpack", air.stick("stick"))
     air.pack("plain", "--volume-size", "70000", signed=False)
     assert "unsigned" in air.site.ok("unpack", air.stick("plain"))
 
@@ -835,13 +832,14 @@ def test_an_older_gapforge_in_a_bundle_is_noticed_too(air: Air) -> None:
     """The locks are the same; what came with them is not."""
     code = air.made.project.root / "src/gapforge/__init__.py"
     code.parent.mkdir(parents=True)
+    (air.made.project.root / "MANIFEST").write_text("src/gapforge/__init__.py\n")
     for text, days, name in (("old = 1\n", 0, "old"), ("new = 2\n", 10, "new")):
         code.write_text(text)
         air.pack(name, "--with-tool", days=days)
     air.site.ok("unpack", air.stick("old"))
     air.site.ok("unpack", air.stick("new"))
     said = air.site.refused("unpack", air.stick("old"))
-    assert "gapforge itself" in said and "2025-06-25T15:06:40Z" in said
+    assert "the gapforge repository" in said and "2025-06-25T15:06:40Z" in said
     air.site.ok("unpack", air.stick("new"))
     air.site.ok("unpack", air.stick("old"), "--allow-older")
     air.site.ok("unpack", air.stick("old"))
@@ -860,7 +858,7 @@ def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
     other.site.ok("unpack", other.stick("stick"))
     (page,) = (other.site.project.root / "dist/custody").iterdir()
     assert f"{fingerprint(other.key)} (not trusted here)" in page.read_text()
-    assert "Nobody signed" not in page.read_text()
+    assert "unsigned" not in page.read_text()
 
 
 def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
@@ -939,11 +937,11 @@ def test_a_bundle_that_never_became_whole_hinders_nothing(air: Air) -> None:
 
 def test_a_clock_that_was_wrong(air: Air) -> None:
     air.pack("future", days=30_000)
-    assert "is yet to come" in air.site.ok("unpack", air.stick("future"))
+    assert "is in the future" in air.site.ok("unpack", air.stick("future"))
     air.made.change({"sources/new.tar": b"new"})
     air.pack("now")
     said = air.site.refused("unpack", air.stick("now"))
-    assert "the clock where it was signed was wrong" in said
+    assert "the clock was wrong" in said
     air.site.ok("unpack", air.stick("now"), "--allow-older")
     air.made.change({"sources/new.tar": b"newer"})
     air.pack("next", days=1)
@@ -1358,7 +1356,7 @@ def test_a_forged_bundle_is_only_refused_by_trust(tmp_path: Path) -> None:
     air.pack("stick")
     forge(air.stick("stick"), flip)
     done = air.site.json("unpack", air.stick("stick"), code=21)
-    assert all("do not make up object" in why for why in done["broken"].values()), done["broken"]
+    assert all("do not form the object" in why for why in done["broken"].values()), done["broken"]
 
 
 def test_accepted_record_must_not_be_link(tmp_path: Path) -> None:
