@@ -1,4 +1,4 @@
-"""Rules for the project's own files: imports between rooms, printing, starting programs, hosts and paths."""
+"""Test rules for the code: imports between rooms, printing, starting programs, host names."""
 
 from __future__ import annotations
 
