@@ -11,11 +11,11 @@ from fabric import fabricate, write_lock
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.bundle.contents import of_presets, of_request, site_objects
-from gapforge.bundle.find_volumes import look
+from gapforge.bundle.contents import inventory_objects, preset_contents, request_contents
+from gapforge.bundle.find_volumes import scan_media
 from gapforge.bundle.pack import Packed, pack
-from gapforge.bundle.repair_request import Request, wanted_spans
-from gapforge.bundle.unpack import Unpacked, unpack
+from gapforge.bundle.repair_request import RepairRequest, requested_parts
+from gapforge.bundle.unpack import ImportResult, unpack
 from gapforge.bundle.volume_plan import make_plan
 from gapforge.model import lock as locks
 from gapforge.model import preset as documents
@@ -47,8 +47,8 @@ class Sender:
     @property
     def objects(self) -> set[str]:
         """What the store of a site holds in the end."""
-        contents = of_presets(self.project, [documents.find(self.project.presets, PRESET)])
-        return {span.sha256 for span in contents.spans}
+        contents = preset_contents(self.project, [documents.find(self.project.presets, PRESET)])
+        return {span.sha256 for span in contents.parts}
 
     def change(self, files: Mapping[str, bytes], *, only: bool = False) -> None:
         """Add files to the preset's artifacts and lock."""
@@ -109,24 +109,24 @@ def carry(
     presets: tuple[str, ...] = (PRESET,),
 ) -> Packed:
     """Pack presets into folders."""
-    held = site_objects(inventory) if inventory is not None else frozenset()
+    held = inventory_objects(inventory) if inventory is not None else frozenset()
     named = [documents.find(made.project.presets, name) for name in presets]
-    contents = of_presets(made.project, named, held)
-    plan = make_plan(contents.spans, contents.views, size)
+    contents = preset_contents(made.project, named, held)
+    plan = make_plan(contents.parts, contents.presets, size)
     return pack(made.project, plan, contents, to, Progress("pack", quiet=True))
 
 
-def repair(made: Sender, request: Request, to: Path, *, size: int) -> Packed:
+def repair(made: Sender, request: RepairRequest, to: Path, *, size: int) -> Packed:
     """Answer a request."""
-    spans, views, tool = wanted_spans(request, [made.project.state / "bundles"])
-    contents = of_request(made.project, spans, views, tool)
-    plan = make_plan(contents.spans, contents.views, size, repairs=request.bundle, tool=tool)
+    spans, views, tool = requested_parts(request, [made.project.state / "bundles"])
+    contents = request_contents(made.project, spans, views, tool)
+    plan = make_plan(contents.parts, contents.presets, size, repairs=request.bundle, tool=tool)
     return pack(made.project, plan, contents, [to], Progress("pack", quiet=True))
 
 
-def receive(site: Project, *folders: Path, only: str = "") -> Unpacked:
+def receive(site: Project, *folders: Path, only: str = "") -> ImportResult:
     """Unpack at a site."""
-    return unpack(site, look(folders, only), Progress("unpack", quiet=True))
+    return unpack(site, scan_media(folders, only), Progress("unpack", quiet=True))
 
 
 def hashes(site: Project) -> set[str]:

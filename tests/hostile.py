@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bundles import PRESET
-from gapforge.bundle.volume_format import FORMAT, HEAD, compact, trailer
+from gapforge.bundle.volume_format import FORMAT, HEAD, compact_json, trailer_bytes
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
     """A volume with this index and all hashes around it right."""
-    data = raw or compact(index)
+    data = raw or compact_json(index)
     offset = len(HEAD) + len(payload)
-    path.write_bytes(HEAD + payload + data + trailer(data, offset))
+    path.write_bytes(HEAD + payload + data + trailer_bytes(data, offset))
 
 
 def index_with(pieces: Any = (), **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fixtures for APT: small real .debs, repositories of them, and base images that know their sources."""
+"""Fixtures for APT: small .debs, repositories of them, and base images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from gapforge.sync.apt_resolver import DebFile, SourceFile
 from gapforge.sync.download import Downloader, Want
 from gapforge.sync.network import Network
 
-STATUS = "Package: base-files\nStatus: install ok installed\nVersion: 12\nArchitecture: amd64\nEssential: yes\n"
+STATUS = (
+    "Package: base-files\nStatus: install ok installed\nVersion: 12\n"
+    "Architecture: amd64\nEssential: yes\n"
+)
 
 
 def fetch(files: Sequence[DebFile | SourceFile], into: Path, network: Network) -> None:
-    """The files under their names in ``into``, fetched as a sync fetches them."""
+    """Download the files into ``into`` as a sync does."""
     store = Store(into.with_name(into.name + ".store"))
     wants = [Want(f.file, (f.uri,), f.sha256, f.size) for f in files]
     for got in Downloader(store, network, Progress("test", quiet=True)).fetch(wants):
@@ -41,8 +44,9 @@ def make_deb(
     architecture: str = "amd64",
     **fields: str,
 ) -> Path:
-    """A real .deb; further ``fields`` are control fields with "_" for "-"."""
-    control = f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: T <t@example.org>\n"
+    """Make a .deb. ``fields`` are further control fields, with "_" for "-"."""
+    control = f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
+    control += "Maintainer: T <t@example.org>\n"
     control += "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in fields.items())
     control += "Description: fixture\n"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +87,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 def index_of(folder: Path) -> str:
-    """The Packages text for the .debs in ``folder``."""
+    """Return the text of Packages for the .debs in ``folder``."""
     stanzas = []
     for deb in sorted(folder.glob("*.deb")):
         data = deb.read_bytes()
@@ -99,15 +103,15 @@ def index_of(folder: Path) -> str:
 
 
 def flat_repository(folder: Path) -> str:
-    """Index the .debs in ``folder`` as a flat repository; gives its file:// address."""
+    """Index the .debs in ``folder`` as a flat repository. Return its file:// address."""
     (folder / "Packages").write_text(index_of(folder))
     return f"file://{folder}"
 
 
 def make_key(home: Path, name: str) -> tuple[Path, Path]:
-    """A throwaway signing key: (GNUPGHOME, armored public key)."""
+    """Make a signing key. Return (GNUPGHOME, armored public key)."""
     home.mkdir(mode=0o700, parents=True)
-    # gpg leaves an agent behind for each GNUPGHOME, and starts it again at each signature.
+    # gpg starts an agent for each GNUPGHOME, and again for each signature, and never ends it.
     atexit.register(
         subprocess.run, ["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False
     )
@@ -143,7 +147,10 @@ def signed_repository(
     dated: float = 0,
     sources: str = "",
 ) -> None:
-    """Make ``folder``/pool's .debs a signed repository. ``dated`` and ``valid_for`` are seconds from now."""
+    """Make a signed repository of the .debs in ``folder``/pool.
+
+    ``dated`` and ``valid_for`` are seconds from now.
+    """
     import time
 
     dist = folder / "dists" / suite
@@ -156,7 +163,8 @@ def signed_repository(
         listed[-1].parent.mkdir(parents=True, exist_ok=True)
         listed[-1].write_text(sources)
     lines = [
-        f"Origin: Fixture\nSuite: {suite}\nCodename: {suite}\nComponents: {component}\nArchitectures: amd64"
+        f"Origin: Fixture\nSuite: {suite}\nCodename: {suite}\n"
+        f"Components: {component}\nArchitectures: amd64"
     ]
     lines.append(f"Date: {formatdate(time.time() + dated, usegmt=True).replace('GMT', 'UTC')}")
     if valid_for is not None:
@@ -197,7 +205,7 @@ def make_base(
     status: str | None = STATUS,
     env: Sequence[str] = (),
 ) -> Path:
-    """An OCI layout of one layer with ``files`` and the dpkg ``status``."""
+    """Make an OCI layout of one layer with ``files`` and the dpkg ``status``."""
     content = {
         name: data.encode() if isinstance(data, str) else data for name, data in files.items()
     }

@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from samples import ROOT
 
 
 def copy_repository(folder: Path) -> None:
-    """Copy the tracked files and the new files that git does not ignore."""
+    """Copy the files that git tracks or would add, and write the MANIFEST of these files."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -21,10 +22,11 @@ def copy_repository(folder: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    names = [name for name in listed.split("\0") if name and (ROOT / name).exists()]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / MANIFEST).write_bytes(render_manifest(names))
 
 
 def sync_in_copy(folder: Path, preset: str) -> Path:

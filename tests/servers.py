@@ -1,4 +1,4 @@
-"""Loopback servers for tests: files with all the ways in which real servers misbehave, and Python indexes."""
+"""Loopback servers for tests: files with the faults of real servers, and Python indexes."""
 
 from __future__ import annotations
 
@@ -14,40 +14,44 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from urllib.parse import unquote
 
+from gapforge.model.names import normalized
+
 
 @dataclass
 class Behaviour:
-    """How one path answers. The zero value is a well-behaved server with ranges."""
+    """How one path answers. The default is a correct server with ranges."""
 
     body: bytes = b""
-    cut_after: int = 0  # bytes of body after which the connection is dropped, each time
-    cuts: int = 10**9  # how often it does that
+    cut_after: int = 0  # bytes of body after which the connection is closed, each time
+    cuts: int = 10**9  # how often the connection is closed
     ranges: bool = True
-    wrong_range: bool = False  # answers 206 from byte 0 whatever was asked
-    fail_times: int = 0  # so many first requests get ``fail_status``
+    wrong_range: bool = False  # answers 206 from byte 0 for every range
+    fail_times: int = 0  # the number of first requests that get ``fail_status``
     fail_status: int = 503
-    status: int = 200  # any other: always this one
+    status: int = 200  # another status is the answer to every request
     content_type: str = "application/octet-stream"
     etag: str = ""
     rate: int = 0  # bytes per second and connection, 0 for full speed
-    hang_after: int = 0  # bytes after which nothing more comes (the connection stays)
+    hang_after: int = 0  # bytes after which the server sends nothing, with the connection open
     redirect: str = ""
-    needs_login: str = ""  # the Authorization header that it wants
+    needs_login: str = ""  # the Authorization header that it requires
     no_length: bool = False
 
 
 @dataclass
 class Site:
-    """A running server. ``log`` has (path, Range header) for every request; ``paths`` may be changed any time."""
+    """A running server.
+
+    ``log`` has (path, Range header) for every request. ``paths`` may be changed at any time.
+    ``stop_at`` is the number of sent bytes after which the server pauses, 0 for never.
+    """
 
     paths: dict[str, Behaviour] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
     heads: list[Mapping[str, str]] = field(default_factory=list)
     port: int = 0
     sent: int = 0
-    stop_at: int = (
-        0  # so many sent bytes after which nothing more comes while this stands, 0 for never
-    )
+    stop_at: int = 0
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -55,7 +59,7 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     def add(self, path: str, body: bytes, **how: object) -> str:
-        """Serve ``body`` at ``path``; returns the full address."""
+        """Serve ``body`` at ``path``. Return the full address."""
         self.paths[path] = Behaviour(body=body, **how)  # type: ignore[arg-type]
         return self.url + path
 
@@ -89,11 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        site, path, asked = (
-            self.site,
-            unquote(self.path.split("?")[0]),
-            self.headers.get("Range", ""),
-        )
+        site, path = self.site, unquote(self.path.split("?")[0])
+        asked = self.headers.get("Range", "")
         with site.guard:
             site.log.append((path, asked))
             site.heads.append(dict(self.headers.items()))
@@ -162,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 while 0 < self.site.stop_at <= self.site.sent:
                     time.sleep(0.01)
                 piece = how.body[position : min(position + step, limit)]
-                with self.site.guard:  # before a client has them and looks
+                with self.site.guard:  # before a client has them
                     self.site.sent += len(piece)
                 self.wfile.write(piece)
                 position += len(piece)
@@ -189,12 +190,12 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients that are killed are the point of these tests
+        pass  # tests kill clients on purpose
 
 
 @contextmanager
 def file_server() -> Iterator[Site]:
-    """A server on a free loopback port for the length of the block."""
+    """Run a server on a free loopback port during the block."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
     server = _Quiet(("127.0.0.1", 0), handler)
@@ -219,7 +220,10 @@ def wheel(
     payload: str = "",
     requires_python: str = "",
 ) -> tuple[str, bytes]:
-    """A real, installable wheel: (file name, bytes). Its module ``NAME`` has ``__version__`` and ``payload``."""
+    """Return an installable wheel: (file name, bytes).
+
+    Its module ``NAME`` has ``__version__`` and ``payload``.
+    """
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -228,7 +232,8 @@ def wheel(
     files = {
         f"{plain}/__init__.py": f"__version__ = {version!r}\npayload = {payload!r}\n",
         f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\n"
+        f"Root-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},,\n" for path in files) + f"{info}/RECORD,,\n"
     files[f"{info}/RECORD"] = record
@@ -240,14 +245,14 @@ def wheel(
 
 
 def publish(site: Site, root: str, files: Mapping[str, bytes], *, hashes: bool = True) -> str:
-    """Serve ``files`` as a simple Python index (PEP 503) under ``root``; returns the index's address."""
+    """Serve ``files`` as a simple Python index (PEP 503) under ``root``. Return its address."""
     projects: dict[str, dict[str, bytes]] = {}
     for name, body in files.items():
         stem = name.split("-")[0] if name.endswith(".whl") else name.rsplit("-", 1)[0]
-        projects.setdefault(stem.lower().replace("_", "-").replace(".", "-"), {})[name] = body
-    for project, held in projects.items():
+        projects.setdefault(normalized(stem), {})[name] = body
+    for project, archives in projects.items():
         lines = []
-        for name, body in sorted(held.items()):
+        for name, body in sorted(archives.items()):
             site.add(f"{root}/files/{name}", body)
             fragment = f"#sha256={hashlib.sha256(body).hexdigest()}" if hashes else ""
             address = html.escape(f"{root}/files/{name.replace('+', '%2B')}{fragment}")

@@ -1,7 +1,8 @@
-"""A small world to sync from: loopback files, and stand-ins for registry, APT and uv that are quick and exact.
+"""Stand-ins for registry, APT and uv, with files on a loopback server: sync without a network.
 
-``World`` publishes everything; ``install`` puts the stand-ins in place of the real modules, in this process.
-Run as a program it performs one sync, so that a test can kill it: ``python syncworld.py URL ROOT [--update]``.
+``World`` publishes everything; ``install`` replaces the real modules in this process. Run as a
+program, this file performs one sync, which a test can kill: ``python syncworld.py URL ROOT
+[--update]``.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def sha(data: bytes) -> str:
 
 
 def noise(name: str, size: int) -> bytes:
-    """Bytes that are always the same for a name."""
+    """Return random bytes that are always the same for a name."""
     return random.Random(name).randbytes(size)
 
 
 def preset_raw(**changes: Any) -> dict[str, Any]:
-    """The quickstart preset's document with other sources; ``changes`` replace top-level keys."""
+    """Return the quickstart preset with other sources; ``changes`` replace top-level keys."""
     raw = copy.deepcopy(dict(load(HERE.parent / "presets" / "debian12-cpu-quickstart.json").raw))
     raw.update(
         {
@@ -61,8 +62,7 @@ def preset_raw(**changes: Any) -> dict[str, Any]:
 
 
 class World:
-    """What the outside offers, as an answer to every question of sync; it is served as one JSON document,
-    so that a sync in another process sees the same."""
+    """What the servers have. One JSON document describes it to a sync in any process."""
 
     def __init__(self, site: Any, size: int = 2000) -> None:
         self.site, self.size = site, size
@@ -73,10 +73,10 @@ class World:
         self.ffmpeg = noise("ffmpeg.tar.xz", size)
         self.tool = "24.2"
         self.cuda = self.cudnn = ""  # of every base image
-        self.silent: list[str] = []  # who gives no answer: "torch", "default", "registry", "apt"
+        self.silent: list[str] = []  # what does not answer: "torch", "default", "registry", "apt"
 
     def publish(self) -> None:
-        """Put every file on the server, together with the document that the stand-ins read."""
+        """Serve every file, and the document that the stand-ins read."""
         files: dict[str, bytes] = {
             f"{n}-{v}-py3-none-any.whl": noise(f"{n}{v}", self.size) for n, v in self.wheels.items()
         }
@@ -104,7 +104,7 @@ class World:
         self.site.add("/facts", json.dumps(facts).encode())
 
     def write_preset(self, root: Path, **changes: Any) -> Preset:
-        """The preset file in ``root/presets``, parsed."""
+        """Write a preset into ``root/presets``. Return it parsed."""
         sources = {
             "ffmpeg": {"apt-source": "ffmpeg", "licence": "X"},
             "opencv": {"sdist": "opencv==4.9", "sha256": sha(self.opencv), "version": "4.9.0"},
@@ -118,29 +118,29 @@ class World:
         return load(root / "presets" / f"{NAME}.json")
 
 
-class _Asks:
-    """Reads the world's facts, once for each question, as the real programs would."""
+class _Client:
+    """Reads the description of the world once for each request, as the real programs would."""
 
-    calls: list[str] = []  # noqa: RUF012 - shared on purpose: tests look at it
+    calls: list[str] = []  # noqa: RUF012 - shared on purpose: tests read it
     url = ""
 
-    def facts(self, question: str) -> dict[str, Any]:
-        _Asks.calls.append(question)
-        with urlopen(f"{_Asks.url}/facts") as answer:
+    def facts(self, request: str) -> dict[str, Any]:
+        _Client.calls.append(request)
+        with urlopen(f"{_Client.url}/facts") as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
-    def answers(self, facts: dict[str, Any], key: str, server: str) -> None:
-        """Raise NoAnswerError, as the real programs do, if the world says that ``server`` is silent."""
+    def require_answer(self, facts: dict[str, Any], key: str, server: str) -> None:
+        """Raise NoAnswerError if ``server``, known as ``key``, does not answer."""
         if key in facts["silent"]:
             reason = Reason(code=NO_ANSWER, server=server)
-            raise NoAnswerError(f"{server} is silent", reason=reason)
+            raise NoAnswerError(f"{server} does not answer", reason=reason)
 
     def file(self, facts: dict[str, Any], name: str) -> tuple[str, str, int]:
-        held = facts["files"][name]
-        return f"{_Asks.url}/f/{name}", held["sha256"], held["size"]
+        file = facts["files"][name]
+        return f"{_Client.url}/f/{name}", file["sha256"], file["size"]
 
 
-class FakeResolver(_Asks):
+class FakeResolver(_Client):
     def __init__(
         self,
         project: Project,
@@ -168,29 +168,29 @@ class FakeResolver(_Asks):
         self.network.require("wheels")
         facts = self.facts("wheels")
         if preset.pytorch is not None and preset.pytorch.index != "default":
-            self.answers(facts, "torch", f"index:{preset.pytorch.index}")
-        self.answers(facts, "default", DEFAULT_INDEX)
+            self.require_answer(facts, "torch", f"index:{preset.pytorch.index}")
+        self.require_answer(facts, "default", DEFAULT_INDEX)
         return [self._wheel(facts, n, v) for n, v in sorted(facts["wheels"].items())]
 
     def install_tool(self, preset: Preset) -> Wheel:
         facts = self.facts("tool")
-        self.answers(facts, "default", DEFAULT_INDEX)
+        self.require_answer(facts, "default", DEFAULT_INDEX)
         return self._wheel(facts, "pip", facts["tool"])
 
     def sdist(self, requirement: str, preset: Preset) -> Sdist:
         self.network.require("sdist")
         facts = self.facts("sdist")
-        self.answers(facts, "default", DEFAULT_INDEX)
+        self.require_answer(facts, "default", DEFAULT_INDEX)
         url, sha256, size = self.file(facts, "opencv.tar.gz")
         return Sdist(file="opencv.tar.gz", version="4.9", url=url, sha256=sha256, size=size)
 
     def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
         self.network.require("locate")
-        _Asks.calls.append("locate")
-        return {e.path: f"{_Asks.url}/f/{e.file}" for e in entries}
+        _Client.calls.append("locate")
+        return {e.path: f"{_Client.url}/f/{e.file}" for e in entries}
 
 
-class FakeAptResolver(_Asks):
+class FakeAptResolver(_Client):
     def __init__(
         self,
         layout: Path,
@@ -207,7 +207,7 @@ class FakeAptResolver(_Asks):
 
     def __enter__(self) -> FakeAptResolver:
         self.network.require("apt")
-        _Asks.calls.append("apt")
+        _Client.calls.append("apt")
         return self
 
     def __exit__(
@@ -220,7 +220,7 @@ class FakeAptResolver(_Asks):
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
-        self.answers(facts, "apt", APT_SOURCES)
+        self.require_answer(facts, "apt", APT_SOURCES)
         found = []
         for package in sorted({p.split("=")[0] for p in packages} & set(facts["debs"])):
             version = facts["debs"][package]
@@ -263,12 +263,12 @@ def fake_fetch(
     progress: Progress,
 ) -> LockedImage:
     network.require("base")
-    facts = _Asks().facts(f"base {base.label}")
+    facts = _Client().facts(f"base {base.label}")
     assert destination.is_dir() and not any(destination.iterdir())
     blobs = destination / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer = noise(facts["base"] + base.label, 50_000)
-    for start in range(0, len(layer), 5000):  # slowly enough to be killed within
+    for start in range(0, len(layer), 5000):  # slow enough to be killed meanwhile
         with open(blobs / sha(layer), "ab") as file:
             file.write(layer[start : start + 5000])
     (destination / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
@@ -279,8 +279,8 @@ def fake_fetch(
 def fake_look_up(
     base: BaseImage, network: Network
 ) -> tuple[LockedImage, dict[str, tuple[str, int]]]:
-    facts = _Asks().facts(f"manifest {base.label}")
-    _Asks().answers(facts, "registry", "registry:docker.io")
+    facts = _Client().facts(f"manifest {base.label}")
+    _Client().require_answer(facts, "registry", "registry:docker.io")
     layer = noise(facts["base"] + base.label, 50_000)
     files = {
         "index.json": json.dumps({"layer": sha(layer)}).encode(),
@@ -301,7 +301,7 @@ def fake_look_up(
 
 
 def fake_describe(folder: Path, reference: str) -> LockedImage:
-    with urlopen(f"{_Asks.url}/facts") as answer:  # in the real world the image's own files say it
+    with urlopen(f"{_Client.url}/facts") as answer:  # instead of the files of the image
         facts = json.loads(answer.read())
     digest = f"sha256:{json.loads((folder / 'index.json').read_text())['layer']}"
     return LockedImage(
@@ -323,20 +323,20 @@ def fake_write_index(folder: Path) -> tuple[Path, Path]:
 
 
 def install(url: str, put: Any = setattr) -> list[str]:
-    """Put the stand-ins in place with ``put(object, name, value)``; returns the log of what they are asked."""
-    _Asks.url = url
-    _Asks.calls = []
+    """Install the stand-ins with ``put(object, name, value)``. Return the log of their requests."""
+    _Client.url = url
+    _Client.calls = []
     put(run, "Resolver", FakeResolver)
     put(apt_resolver, "AptResolver", FakeAptResolver)
     put(apt_resolver, "write_index", fake_write_index)
     put(base_images, "fetch", fake_fetch)
     put(base_images, "describe", fake_describe)
     put(registry_images, "look_up", fake_look_up)
-    return _Asks.calls
+    return _Client.calls
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file below ``folder`` with its hash."""
+    """Return every file below ``folder`` with its SHA-256."""
     return {
         p.relative_to(folder).as_posix(): sha(p.read_bytes())
         for p in sorted(folder.rglob("*"))

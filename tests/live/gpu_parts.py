@@ -179,7 +179,7 @@ class TensorRT:
         return "from .tensorrt import *\nfrom .tensorrt import __version__\n"
 
     def tar(self, tags: Sequence[str], *, broken: bool = False) -> bytes:
-        """Return the release tar. 8.x has its files in targets/ and links to them; 10.x reverses it.
+        """Return the release tar. 8.x has its files in targets/ and links to them. 10.x: reversed.
 
         The ONNX parser of a ``broken`` tar needs a library that does not exist.
         """

@@ -13,7 +13,7 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base.errors import StorageError
 from gapforge.base.project import Project
-from gapforge.bundle.pack import beside
+from gapforge.bundle.companion_files import companion_bytes
 from gapforge.store.verify_artifacts import verify
 from media import carried, gapforge, tree
 from places import unmount
@@ -79,7 +79,7 @@ def test_pack_replaces_damaged_volumes_on_full_stick(
         file.write_bytes(data)
     status = os.statvfs(stick)
     # The receiver and other small files, each volume's last cluster, and one page for "films".
-    room = beside(want.plan) + len(want.plan.volumes) * (64 << 10) + status.f_frsize
+    room = companion_bytes(want.plan) + len(want.plan.volumes) * (64 << 10) + status.f_frsize
     assert room < size, "another volume would fit"
     with open(stick / "films", "wb") as file:
         file.write(bytes(status.f_bavail * status.f_frsize - room))

@@ -15,7 +15,8 @@ from bundles import Sender, sender, site_at
 from fabric import write_lock
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
-from gapforge.bundle.volume_format import HEAD, TRAILER, read_volume
+from gapforge.bundle.volume_format import HEAD, TRAILER
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as presets
 from gapforge.model.lock import Entry, Lock, LockedImage
 from media import gapforge, tree
@@ -128,7 +129,7 @@ def test_second_preset_costs_only_its_difference(
     missing = sum(size for sha256, size in there.items() if sha256 not in here)
     volumes = sorted((tmp_path / "two").glob("*.gfv"))
     carried = sum(v.stat().st_size for v in volumes)
-    payload = sum(piece.span.length for v in volumes for piece in read_volume(v)[1])
+    payload = sum(piece.part.length for v in volumes for piece in read_volume(v)[1])
     index = carried - payload  # indexes, heads and trailers
     over = (carried - index) / missing - 1
     gapforge(site.root, "unpack", tmp_path / "two")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bundles import hashes, site_at
-from gapforge.bundle.volume_format import MAX_INDEX, compact, read_volume
+from gapforge.bundle.volume_format import MAX_INDEX, compact_json
+from gapforge.bundle.volume_reader import read_volume
 from hostile import forge, index_with
 from media import environment
 
@@ -47,7 +48,7 @@ def unpacked(root: Path, stick: Path) -> tuple[int, str, int]:
 def write_full_index(file: Path, seed: str, number: int, volumes: int) -> None:
     pieces = sorted([hashlib.sha256(f"{seed}{n}".encode()).hexdigest(), 1] for n in range(ENTRIES))
     index = index_with(pieces, number=number, volumes=volumes)
-    assert 0.95 * MAX_INDEX < len(compact(index)) <= MAX_INDEX
+    assert 0.95 * MAX_INDEX < len(compact_json(index)) <= MAX_INDEX
     forge(file, index, b"w" * ENTRIES)
 
 

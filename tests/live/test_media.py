@@ -16,7 +16,7 @@ import pytest
 from bundles import PRESET, carry, hashes, sender, site_at
 from fabric import write_lock
 from gapforge.base.project import Project
-from gapforge.bundle import file_system_limits
+from gapforge.bundle import disk_space
 from gapforge.model.lock import Entry
 from gapforge.store.store import Store
 from media import (
@@ -48,7 +48,7 @@ def test_largest_fat32_volume_fits_on_fat32(tmp_path: Path) -> None:
         pytest.skip("needs 5 GiB of disk")
     stick = image(tmp_path / "stick.img", 4_400 << 20, "mkfs.vfat", "-F", "32", "-s", "128")
     name = "0123456789abcdef01234567-0001.gfv"
-    for size, taken in ((file_system_limits.FAT_LIMIT, True), (1 << 32, False)):
+    for size, taken in ((disk_space.FAT_LIMIT, True), (1 << 32, False)):
         volume = tmp_path / name
         with open(volume, "wb") as file:
             file.truncate(size)
@@ -56,9 +56,7 @@ def test_largest_fat32_volume_fits_on_fat32(tmp_path: Path) -> None:
         listed = run("mdir", "-b", "-i", stick)
         assert (name in listed) is taken and ("too big" in said) is not taken, said + listed
         if taken:
-            assert f" 1 files, {(file_system_limits.FAT_LIMIT >> 16) + 1}/" in run(
-                "fsck.vfat", "-n", stick
-            )
+            assert f" 1 files, {(disk_space.FAT_LIMIT >> 16) + 1}/" in run("fsck.vfat", "-n", stick)
             run("mdel", "-i", stick, f"::/{name}")
     stick.unlink()  # pytest would keep its 4 GiB
 
@@ -84,7 +82,7 @@ def test_pack_to_and_unpack_from_fat32(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 300 << 20, "mkfs.vfat", "-F", "32")
     with fat(tmp_path / "stick", stick) as folder:
-        assert file_system_limits.file_system(folder) == "fuse.fusefat"
+        assert disk_space.file_system(folder) == "fuse.fusefat"
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     run("fsck.vfat", "-n", stick)
     with fat(tmp_path / "again", stick) as folder:
@@ -122,7 +120,7 @@ def test_pack_refuses_volumes_above_the_fat_limit(tmp_path: Path) -> None:
                 *more,
                 code=15,
             )
-            assert str(folder) in said and str(file_system_limits.FAT_LIMIT) in said
+            assert str(folder) in said and str(disk_space.FAT_LIMIT) in said
             assert "--volume-size fat32" in said and not list(folder.iterdir())
         gapforge(
             made.project.root, "pack", PRESET, "--volume-size", "fat32", "--to", folder, code=15
@@ -156,7 +154,7 @@ def test_pack_to_and_unpack_from_exfat(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 100 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        assert file_system_limits.file_limit(folder) == 0 and not Store(folder).links()
+        assert disk_space.file_limit(folder) == 0 and not Store(folder).links()
         shutil.rmtree(folder / "partial")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     with exfat(tmp_path / "again", stick) as folder:  # as after unplugging the stick
@@ -205,7 +203,7 @@ def test_site_on_exfat_uses_copies(tmp_path: Path) -> None:
     "at",
     [
         # Objects are written, but none has its name.
-        ("gapforge.bundle.store_batch", "Landing", "add", 2),
+        ("gapforge.bundle.import_objects", "Landing", "add", 2),
         # The objects of two volumes have their names.
         ("gapforge.store.store", "Store", "add_all", 2),
         # The preset is being laid out.

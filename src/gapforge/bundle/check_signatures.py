@@ -1,15 +1,15 @@
-"""Who signed what was plugged in: the question before the first object is imported.
+"""Check the signatures of a bundle before its first object is imported.
 
-Where signers are trusted, only volumes come in that an index lists which one of them signed. Such an index is kept in
-``artifacts/.store/signed/``, so that a later stick whose own copy is damaged can still be imported. Where nobody is
-trusted yet, the signatures are carried along and told of.
+If this machine has trusted signers, a volume is imported only if an index lists it that one of them
+signed. Such an index is kept in ``artifacts/.store/signed/``, so that a later medium with a damaged
+copy can still be imported. Without trusted signers the signatures are copied and reported.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,94 +18,101 @@ from gapforge.base.files import remove_litter, storage_errors, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import utc
-from gapforge.bundle.read_errors import why_unreadable
-from gapforge.bundle.sign_bundle import lock_signature_name, signature_name
-from gapforge.bundle.volume_format import BUNDLE_ID, Damaged, Identity, View
-from gapforge.bundle.volume_plan import Index, index_name, read_index, render_index
+from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
+from gapforge.bundle.companion_files import lock_signature_name, signature_name
+from gapforge.bundle.volume_format import (
+    BUNDLE_ID,
+    BundledPreset,
+    Damaged,
+    VolumeIdentity,
+    describe_read_error,
+)
 from gapforge.model.names import PRESET_NAME
-from gapforge.trust import accepted_indexes, ssh_signatures
-from gapforge.trust.accepted_indexes import Accepted, Record
+from gapforge.trust import rollback_protection, ssh_signatures
+from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
 from gapforge.trust.ssh_signatures import BUNDLE, LOCK, SUFFIX, BadSignature, Signature
 from gapforge.trust.trusted_signers import LOCK_SIGNATURE, Signer, Signers, Untrusted
 
 _LOCK_SIGNATURE = re.compile(
     rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}"
 )
-_MOST_FILES = 200  # signatures of one preset's lock that are looked at
-DAY = 86400
-TOOL = ""  # what the record calls gapforge itself; no preset is called so
+_MAX_FILES = 200  # signatures of one preset's lock that are read
+DAY = 86400  # seconds
+REPOSITORY = ""  # the repository's name in the record of accepted bundles; no preset has it
 
 
 @dataclass
-class Admission:
-    """Judges indexes as they are found, then what may come in. ``indexes`` are those that count."""
+class SignatureCheck:
+    """Check indexes while media are scanned, and locks when their artifacts are created.
+
+    ``indexes`` are the indexes that count, by bundle.
+    """
 
     project: Project
     signers: Signers
-    indexes: dict[str, Index] = field(default_factory=dict)
+    indexes: dict[str, BundleIndex] = field(default_factory=dict)
     _signed: dict[str, tuple[Signer, Signature]] = field(default_factory=dict)
-    _places: dict[str, Path] = field(default_factory=dict)
-    _refused: dict[str, list[Fault]] = field(default_factory=dict)
+    _files: dict[str, Path] = field(default_factory=dict)
+    _rejected: dict[str, list[Fault]] = field(default_factory=dict)
     _lock_signatures: dict[str, list[Path]] = field(default_factory=dict)
     _recalled: set[str] = field(default_factory=set)
     _used: set[str] = field(default_factory=set)
-    _record: Record = field(default_factory=Record)
+    _accepted: AcceptedStates = field(default_factory=AcceptedStates)
     _allow_older: bool = False
 
-    # -- while folders are looked over
+    # -- while media are scanned
 
-    def offer(self, path: Path, index: Index) -> None:
-        """An index that is whole. Where signers are trusted, only the first one counts that one of them signed."""
+    def add_index(self, path: Path, index: BundleIndex) -> None:
+        """Add an intact index. With trusted signers, only the first one counts that they signed."""
         bundle = index.plan.bundle
         if not self.signers:
-            self.indexes[bundle], self._places[bundle] = index, path
+            self.indexes[bundle], self._files[bundle] = index, path
             return
         if bundle in self.indexes:
             return
-        beside = path.with_name(path.name + SUFFIX)
+        signature_file = path.with_name(path.name + SUFFIX)
         try:
-            signature = ssh_signatures.read_signature(beside)
-            data = render_index(index.plan, index.sealed, index.made)
-            signer = self.signers.judge(signature, data, BUNDLE)
+            signature = ssh_signatures.read_signature(signature_file)
+            signer = self.signers.verify(signature, index.render(), BUNDLE)
             if not index.made:
-                raise Untrusted(_("says no moment at which it was signed"))
+                raise Untrusted(_("the index does not say when it was signed"))
         except BadSignature as error:
-            self._refuse(bundle, beside, str(error))
+            self._reject(bundle, signature_file, str(error))
         except Untrusted as error:
-            self._refuse(bundle, path, str(error))
+            self._reject(bundle, path, str(error))
         else:
-            self.indexes[bundle], self._places[bundle] = index, path
+            self.indexes[bundle], self._files[bundle] = index, path
             self._signed[bundle] = signer, signature
 
-    def offer_damaged(self, path: Path, why: str) -> None:
-        """An index that cannot be read; only its name says whose it would be."""
+    def add_damaged_index(self, path: Path, why: str) -> None:
+        """Record an index that cannot be read. Only its name tells the bundle."""
         if BUNDLE_ID.fullmatch(path.stem):
-            self._refuse(path.stem, path, why)
+            self._reject(path.stem, path, why)
 
-    def offer_lock_signature(self, path: Path) -> None:
-        """What may be the signature of a preset's lock, by its name."""
+    def add_lock_signature(self, path: Path) -> None:
+        """Record a file that is the signature of a preset's lock by its name."""
         match = _LOCK_SIGNATURE.fullmatch(path.name)
-        if match is not None and len(self._lock_signatures.setdefault(match[2], [])) < _MOST_FILES:
+        if match is not None and len(self._lock_signatures.setdefault(match[2], [])) < _MAX_FILES:
             self._lock_signatures[match[2]].append(path)
 
     def recall(self, bundle: str) -> None:
-        """Take up the index that was kept when an earlier stick of the bundle came in, if none counts yet."""
+        """Use the index that was kept from an earlier medium of the bundle, if no other counts."""
         if self.signers and bundle not in self.indexes and bundle not in self._recalled:
             self._recalled.add(bundle)
-            path = self._keep / index_name(bundle)
+            path = self._kept / index_name(bundle)
             try:
-                self.offer(path, read_index(path))
+                self.add_index(path, read_index(path))
             except FileNotFoundError:
                 pass
             except (Damaged, OSError) as error:
-                self._refuse(bundle, path, why_unreadable(error))
+                self._reject(bundle, path, describe_read_error(error))
 
     def require(
-        self, identities: Iterable[tuple[Path, Identity]], altered: Mapping[Path, str]
+        self, identities: Iterable[tuple[Path, VolumeIdentity]], altered: Mapping[Path, str]
     ) -> None:
-        """Raise TrustError with every fault unless a trusted signer's index lists all these volumes.
+        """Raise TrustError with every fault unless a trusted signer's index lists these volumes.
 
-        ``altered`` are volumes that are whole and another thing than their bundle's index says.
+        ``altered`` maps intact volumes that differ from their bundle's index to the reason.
         """
         first: dict[str, Path] = {}
         for path, identity in identities:
@@ -117,316 +124,318 @@ class Admission:
         faults = [Fault(str(path), why, signed) for path, why in altered.items()]
         for bundle, path in first.items():
             if bundle not in self.indexes:
-                index, signature, trusted = (
-                    index_name(bundle),
-                    signature_name(bundle),
-                    self._trusted,
-                )
-                faults += self._refused.get(bundle) or [
-                    Fault(
-                        str(path),
-                        _(
-                            "is unsigned: neither {index} nor {signature} is here",
-                            index=index,
-                            signature=signature,
-                        ),
-                        _("both, signed by {trusted}", trusted=trusted),
-                    )
-                ]
+                faults += self._rejected.get(bundle) or [self._unsigned(bundle, path)]
         if faults:
             raise TrustError(
-                _(
-                    "what was carried is not signed by anybody who is trusted here; "
-                    "nothing was imported"
-                ),
+                _("no trusted signer signed these volumes; nothing was imported"),
                 faults=sorted(faults),
                 hint=_(
-                    "have it packed with --sign, or carried again; a signer whom you "
-                    "know by another way: ./gapforge trust add KEY"
+                    "have the bundle packed with --sign, or carried again; to trust the key of a "
+                    "person you know: ./gapforge trust add KEY"
                 ),
             )
 
-    # -- before the first byte, while the store is ours
+    def _unsigned(self, bundle: str, path: Path) -> Fault:
+        return Fault(
+            str(path),
+            _(
+                "unsigned: {index} and {signature} are missing",
+                index=index_name(bundle),
+                signature=signature_name(bundle),
+            ),
+            _("both files, signed by {signers}", signers=self._signer_names),
+        )
+
+    # -- before the first byte, while the store is locked
 
     def check_age(self, bundle: str, allow_older: bool) -> None:
-        """Raise TrustError when this site accepted something newer of a preset in ``bundle``, unless ``allow_older``."""
+        """Raise TrustError if this site accepted a newer state of something in ``bundle``.
+
+        With ``allow_older`` it is accepted.
+        """
         if not self.signers:
             return
         self._allow_older = allow_older
-        self._used |= {
-            bundle
-        } & self.indexes.keys()  # with all its volumes broken, its presets may be here still
+        # If all volumes of the bundle are damaged, its presets may still be here.
+        self._used |= {bundle} & self.indexes.keys()
         try:
-            self._record = accepted_indexes.read(self.project)
+            self._accepted = rollback_protection.read(self.project)
         except TrustError:
             if not allow_older:
                 raise
-        faults, known_latest = [], ""
-        for name in sorted(self._used & self.indexes.keys()):
-            index = self.indexes[name]
-            for view in index.plan.views:
-                known = self._record.newer_than(view.preset, index.made, view.lock)
-                if known is not None:
-                    known_latest = max(known_latest, known.made)
-                    faults.append(
-                        _older(_("preset {preset}", preset=view.preset), name, index.made, known)
-                    )
-            known = (
-                self._record.newer_than(TOOL, index.made, index.plan.tool)
-                if index.plan.tool
-                else None
+        newer = [
+            (label, name, index.made, accepted)
+            for name, index in (
+                (n, self.indexes[n]) for n in sorted(self._used & set(self.indexes))
             )
-            if known is not None:
-                known_latest = max(known_latest, known.made)
-                faults.append(_older(_("gapforge itself"), name, index.made, known))
-        if faults and not allow_older:
-            hint = _(
-                "ask the sender for the newest; to go back on purpose: the same command "
-                "with --allow-older"
-            )
-            if known_latest > _moment(DAY):
-                hint += _(
-                    "; if {known_latest} cannot be, the clock where it was signed was "
-                    "wrong, and --allow-older mends that",
-                    known_latest=known_latest,
-                )
-            raise TrustError(
-                _("what was carried is older than what was accepted here; nothing was imported"),
-                faults=faults,
-                hint=hint,
-            )
+            for label, accepted in self._newer(index)
+        ]
+        if newer and not allow_older:
+            raise self._too_old(newer)
         for name in sorted(self._used & self._signed.keys()):
-            self._remember(name)
+            self._keep(name)
 
-    # -- when a preset is whole
+    def _newer(self, index: BundleIndex) -> list[tuple[str, AcceptedState]]:
+        """Return what was accepted here and is newer than the contents of an index."""
+        plan = index.plan
+        contents = [
+            (_("preset {preset}", preset=bundled.preset), bundled.preset, bundled.lock)
+            for bundled in plan.presets
+        ]
+        if plan.tool:
+            contents.append((_("the gapforge repository"), REPOSITORY, plan.tool))
+        return [
+            (label, accepted)
+            for label, name, sha256 in contents
+            if (accepted := self._accepted.newer_state(name, index.made, sha256)) is not None
+        ]
 
-    def lock_signature(self, view: View, text: bytes) -> bytes | None:
-        """The signature to lay beside the lock; None where nobody is trusted and there is none.
+    def _too_old(self, newer: Sequence[tuple[str, str, str, AcceptedState]]) -> TrustError:
+        latest = max(accepted.made for _label, _bundle, _made, accepted in newer)
+        hint = _(
+            "request the newest bundle; to go back intentionally, run the same command with "
+            "--allow-older"
+        )
+        if latest > _from_now(DAY):
+            hint = _(
+                "request the newest bundle; to go back intentionally, run the same command with "
+                "--allow-older; if {time} cannot be right, the clock was wrong when that bundle "
+                "was signed, and --allow-older corrects the record",
+                time=latest,
+            )
+        return TrustError(
+            _("the bundle is older than one that was accepted here; nothing was imported"),
+            faults=[
+                Fault(
+                    label,
+                    _("signed {made} in bundle {bundle}", made=made, bundle=bundle),
+                    _(
+                        "nothing older than {made}, when bundle {bundle} was signed",
+                        made=accepted.made,
+                        bundle=accepted.bundle,
+                    ),
+                )
+                for label, bundle, made, accepted in newer
+            ],
+            hint=hint,
+        )
 
-        Raises Untrusted, saying why, where signers are trusted and none of them signed it.
+    # -- when all objects of a preset are imported
+
+    def lock_signature(self, bundled: BundledPreset, text: bytes) -> bytes | None:
+        """Return the signature to write beside the lock.
+
+        Without trusted signers it is None if there is no signature. With trusted signers, raise
+        Untrusted with the reason if none of them signed the lock.
         """
-        own = self.project.artifacts_of(view.preset) / LOCK_SIGNATURE
-        reason = _("has no signature")
+        own = self.project.artifacts_of(bundled.preset) / LOCK_SIGNATURE
+        reason = _("no signature")
         for path in [
-            *self._lock_signatures.get(view.preset, ()),
-            *sorted(self._keep.glob(f"*.{view.preset}.lock{SUFFIX}")),
+            *self._lock_signatures.get(bundled.preset, ()),
+            *sorted(self._kept.glob(f"*.{bundled.preset}.lock{SUFFIX}")),
             own,
         ]:
             try:
                 signature = ssh_signatures.read_signature(path)
                 if self.signers:
-                    self.signers.judge(signature, text, LOCK)
-                elif not _made(signature, text):
+                    self.signers.verify(signature, text, LOCK)
+                elif not _is_valid(signature, text):
                     continue
-            except BadSignature as error:
+            except (BadSignature, Untrusted) as error:
                 if path != own:
-                    reason = _("has no signature: {path} {error}", path=path, error=error)
-            except Untrusted as error:
-                if path != own:
-                    reason = f"{error} ({path})"
+                    reason = _("{path}: {why}", path=path, why=error)
             else:
                 return signature.data
         if self.signers:
             raise Untrusted(reason)
         return None
 
-    def accept(self, view: View, bundle: str) -> None:
-        """Remember that this state of the preset was laid out here."""
-        made = max(
-            (
-                index.made
-                for name, index in self.indexes.items()
-                if name in self._used | {bundle} and view in index.plan.views
-            ),
-            default="",
-        )
-        self._write(view.preset, made, bundle, view.lock)
+    def accept(self, bundled: BundledPreset, bundle: str) -> None:
+        """Record that this state of the preset was imported."""
+        made = self._signed_at(bundle, lambda index: bundled in index.plan.presets)
+        self._write_record(bundled.preset, made, bundle, bundled.lock)
 
-    def accept_tool(self, tool: str, bundle: str) -> None:
-        """Remember that this gapforge came with a bundle that is whole."""
-        made = max(
-            (
-                index.made
-                for name, index in self.indexes.items()
-                if name in self._used | {bundle} and tool and index.plan.tool == tool
-            ),
-            default="",
-        )
-        self._write(TOOL, made, bundle, tool)
+    def accept_repository(self, tool: str, bundle: str) -> None:
+        """Record that this state of the repository was imported with a complete bundle."""
+        made = self._signed_at(bundle, lambda index: bool(tool) and index.plan.tool == tool)
+        self._write_record(REPOSITORY, made, bundle, tool)
 
-    def _write(self, name: str, made: str, bundle: str, sha256: str) -> None:
+    def _signed_at(self, bundle: str, contains: Callable[[BundleIndex], bool]) -> str:
+        used = [index for name, index in self.indexes.items() if name in self._used | {bundle}]
+        return max((index.made for index in used if contains(index)), default="")
+
+    def _write_record(self, name: str, made: str, bundle: str, sha256: str) -> None:
         if self.signers and made:
-            record = self._record.accept(name, made, bundle, sha256, older=self._allow_older)
-            if record != self._record:
+            record = self._accepted.accept(name, made, bundle, sha256, older=self._allow_older)
+            if record != self._accepted:
                 record.write(self.project)
-                self._record = record
+                self._accepted = record
 
     def forget_superseded(self) -> None:
-        """Remove kept indexes of bundles that would be refused by now, so that they do not pile up."""
-        for path in sorted(self._keep.glob("*.json")):
+        """Remove kept indexes of bundles that would now be rejected as older."""
+        for path in sorted(self._kept.glob("*.json")):
             try:
                 index = read_index(path)
             except (Damaged, OSError):
                 continue
-            views = index.plan.views
-            older = [
-                view
-                for view in views
-                if self._record.newer_than(view.preset, index.made, view.lock)
-            ]
-            if index.plan.bundle not in self._used and views and len(older) == len(views):
-                for name in (
-                    signature_name(path.stem),
-                    *(lock_signature_name(path.stem, view.preset) for view in views),
-                ):
-                    (self._keep / name).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
+            presets = index.plan.presets
+            superseded = bool(presets) and all(
+                self._accepted.newer_state(each.preset, index.made, each.lock) for each in presets
+            )
+            if superseded and index.plan.bundle not in self._used:
+                locks = [lock_signature_name(path.stem, each.preset) for each in presets]
+                for name in (signature_name(path.stem), *locks, path.name):
+                    (self._kept / name).unlink(missing_ok=True)
 
-    def told(self, bundle: str) -> list[str]:
-        """What a person should know of who signed this, in the reader's language."""
-        told = []
-        for name in sorted(self._used | ({bundle} & self.indexes.keys())):
+    # -- reports
+
+    def report(self, bundle: str) -> list[str]:
+        """Return lines for a person: who signed each bundle, and warnings."""
+        lines = []
+        for name in self._names(bundle):
             if name in self._signed:
                 signer, made = self._signed[name][0], self.indexes[name].made
-                told.append(
+                lines.append(
                     _(
-                        "bundle {name}: signed {made} by {signer} ({fingerprint})",
-                        name=name,
+                        "bundle {bundle}: signed {made} by {signer} ({fingerprint})",
+                        bundle=name,
                         made=made,
                         signer=signer.name,
                         fingerprint=signer.key.fingerprint,
                     )
                 )
-                if made > _moment(DAY):
-                    told.append(
+                if made > _from_now(DAY):
+                    lines.append(
                         _(
-                            "warning: {made} is yet to come: the sender's clock or this "
-                            "one is wrong; until then the next bundle of these presets "
-                            "will need --allow-older",
+                            "warning: {made} is in the future: the clock of the signer or of this "
+                            "machine is wrong; until then, --allow-older is needed for the next "
+                            "bundle of these presets",
                             made=made,
                         )
                     )
             elif not self.signers:
-                told.append(self._claim(name))
-        return told
+                lines.append(self._claim(name))
+        return lines
 
     def signer(self, bundle: str) -> str:
-        """Who signed what came in, for the custody page; "" where nobody did."""
-        names = sorted(self._used | ({bundle} & self.indexes.keys()))
+        """Return who signed what was imported, for the custody page, or ""."""
+        names = self._names(bundle)
         if self.signers:
-            return ", ".join(
-                sorted({self._signed[name][0].shown for name in names if name in self._signed})
-            )
-        try:
-            keys = {
-                found.key.fingerprint for name in names if (found := self._good(name)) is not None
-            }
-        except ToolError:
-            return ""
+            signed = {self._signed[name][0].shown for name in names if name in self._signed}
+            return ", ".join(sorted(signed))
+        keys = set()
+        for name in names:
+            try:
+                found = self._claimed_signature(name)
+                if found is not None and self._is_valid_index(name, found):
+                    keys.add(found.key.fingerprint)
+            except BadSignature:
+                continue
+            except ToolError:
+                return ""
         return ", ".join(_("{key} (not trusted here)", key=key) for key in sorted(keys))
 
-    def _good(self, bundle: str) -> Signature | None:
-        """The signature of an index when it fits, whoever made it. Raises ToolError without ssh-keygen."""
-        index, path = self.indexes.get(bundle), self._places.get(bundle)
-        if index is None or path is None or not index.made:
-            return None
-        try:
-            signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
-        except BadSignature:
-            return None
-        data = render_index(index.plan, index.sealed, index.made)
-        return signature if ssh_signatures.made_by(signature, data, BUNDLE) is not None else None
-
     def to_json(self, bundle: str) -> list[dict[str, str]]:
-        """The signers of what came in, in JSON types; ``signer`` is "" for a bundle that no trusted signer signed."""
+        """Return the signers as JSON types. ``signer`` is "" if no trusted signer signed."""
         return [
             {
                 "bundle": name,
                 "made": self.indexes[name].made if name in self.indexes else "",
-                "signer": self._signed[name][0].name if name in self._signed else "",
-                "fingerprint": self._signed[name][0].key.fingerprint
-                if name in self._signed
-                else "",
+                "signer": signer.name if signer else "",
+                "fingerprint": signer.key.fingerprint if signer else "",
             }
-            for name in sorted(self._used | ({bundle} & self.indexes.keys()))
+            for name in self._names(bundle)
+            for signer in [self._signed[name][0] if name in self._signed else None]
         ]
 
-    def _claim(self, bundle: str) -> str:
-        """What a bundle says of its signer where nobody is trusted."""
-        index, path = self.indexes.get(bundle), self._places.get(bundle)
+    def _names(self, bundle: str) -> list[str]:
+        """The bundles of the volumes, and ``bundle`` itself if its index is here."""
+        return sorted(self._used | ({bundle} & self.indexes.keys()))
+
+    def _claimed_signature(self, bundle: str) -> Signature | None:
+        """Return the signature beside an index with a time. Raise BadSignature if unreadable."""
+        index, path = self.indexes.get(bundle), self._files.get(bundle)
         if index is None or path is None or not index.made:
-            return _("bundle {bundle}: unsigned", bundle=bundle)
+            return None
+        return ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
+
+    def _is_valid_index(self, bundle: str, signature: Signature) -> bool:
+        """Return whether the signature matches the index. Raise ToolError without ssh-keygen."""
+        text = self.indexes[bundle].render()
+        return ssh_signatures.made_by(signature, text, BUNDLE) is not None
+
+    def _claim(self, bundle: str) -> str:
+        """Return what a bundle claims about its signer, on a machine without trusted signers."""
         try:
-            signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
-            data = render_index(index.plan, index.sealed, index.made)
-            good = ssh_signatures.made_by(signature, data, BUNDLE) is not None
+            signature = self._claimed_signature(bundle)
         except BadSignature as error:
-            return _(
-                "bundle {bundle}: unsigned (its signature {error})", bundle=bundle, error=error
-            )
+            return _("bundle {bundle}: unsigned (signature: {why})", bundle=bundle, why=error)
+        if signature is None:
+            return _("bundle {bundle}: unsigned", bundle=bundle)
+        fingerprint = signature.key.fingerprint
+        try:
+            valid = self._is_valid_index(bundle, signature)
         except ToolError:
             return _(
-                "bundle {bundle}: claims to be signed by {fingerprint}; without "
-                "ssh-keygen that could not be checked",
+                "bundle {bundle}: claims to be signed by {fingerprint}; not verified, because "
+                "ssh-keygen is missing",
                 bundle=bundle,
-                fingerprint=signature.key.fingerprint,
+                fingerprint=fingerprint,
             )
-        if not good:
+        if not valid:
             return _(
-                "warning: bundle {bundle}: its signature does not fit; it was altered since",
+                "warning: bundle {bundle}: the signature is not valid; the index was altered after "
+                "signing",
                 bundle=bundle,
             )
         return _(
-            "bundle {bundle}: signed by {fingerprint}; nobody is trusted here yet: "
-            "./gapforge trust add KEY",
+            "bundle {bundle}: signed by {fingerprint}; no trusted signers are configured on this "
+            "machine: ./gapforge trust add KEY",
             bundle=bundle,
-            fingerprint=signature.key.fingerprint,
+            fingerprint=fingerprint,
         )
 
-    # -- what is kept
+    # -- kept indexes
 
     @property
-    def _keep(self) -> Path:
+    def _kept(self) -> Path:
         return self.project.store / "signed"
 
     @property
-    def _trusted(self) -> str:
-        return _(" or ").join(signer.name for signer in self.signers.signers[:4])
+    def _signer_names(self) -> str:
+        return ", ".join(signer.name for signer in self.signers.signers[:4])
 
-    def _refuse(self, bundle: str, path: Path, why: str) -> None:
-        faults = self._refused.setdefault(bundle, [])
-        if len(faults) < _MOST_FILES:
-            faults.append(
-                Fault(str(path), why, _("a good signature by {trusted}", trusted=self._trusted))
-            )
+    def _reject(self, bundle: str, path: Path, why: str) -> None:
+        faults = self._rejected.setdefault(bundle, [])
+        if len(faults) < _MAX_FILES:
+            expected = _("a valid signature by {signers}", signers=self._signer_names)
+            faults.append(Fault(str(path), why, expected))
 
-    def _remember(self, bundle: str) -> None:
-        """Keep the index, its signature and those of the locks."""
-        index, (_unused, signature) = self.indexes[bundle], self._signed[bundle]
-        files = {
-            signature_name(bundle): signature.data,
-            index_name(bundle): render_index(index.plan, index.sealed, index.made),
-        }
-        for view in index.plan.views:
-            for path in self._lock_signatures.get(view.preset, ()):
+    def _keep(self, bundle: str) -> None:
+        """Keep the index, its signature and the signatures of the locks."""
+        index, (_signer, signature) = self.indexes[bundle], self._signed[bundle]
+        files = {signature_name(bundle): signature.data, index_name(bundle): index.render()}
+        trusted = {signer.key.blob for signer in self.signers.signers}
+        for bundled in index.plan.presets:
+            for path in self._lock_signatures.get(bundled.preset, ()):
                 try:
                     found = ssh_signatures.read_signature(path)
                 except BadSignature:
                     continue
-                if any(signer.key.blob == found.key.blob for signer in self.signers.signers):
-                    files[lock_signature_name(bundle, view.preset)] = found.data
+                if found.key.blob in trusted:
+                    files[lock_signature_name(bundle, bundled.preset)] = found.data
                     break
         for name, data in files.items():
-            file = self._keep / name
+            file = self._kept / name
             with storage_errors(file):
                 if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
                     write_bytes(file, data)
 
 
-def clear_signature(folder: Path, stale: bool) -> None:
-    """Remove what a killed run was writing of lock.json.sig, and when ``stale`` the one that signs an earlier lock.
+def remove_signature(folder: Path, stale: bool) -> None:
+    """Remove temporary files of lock.json.sig, and if ``stale`` the signature of an earlier lock.
 
-    Comes before the lock: afterwards nobody could tell any more that the signature is that of an earlier one.
+    Call it before the new lock is written. Afterwards it would be unknown which lock is signed.
     """
     file = folder / LOCK_SIGNATURE
     remove_litter(file)
@@ -435,8 +444,8 @@ def clear_signature(folder: Path, stale: bool) -> None:
             file.unlink()
 
 
-def lay_signature(folder: Path, signature: bytes | None) -> None:
-    """Make lock.json.sig the one that fits, if there is one."""
+def write_signature(folder: Path, signature: bytes | None) -> None:
+    """Write lock.json.sig if there is a signature."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
         if signature is not None and (
@@ -445,40 +454,24 @@ def lay_signature(folder: Path, signature: bytes | None) -> None:
             write_bytes(file, signature)
 
 
-def _made(signature: Signature, text: bytes) -> bool:
+def _is_valid(signature: Signature, text: bytes) -> bool:
     try:
         return ssh_signatures.made_by(signature, text, LOCK) is not None
     except ToolError:
-        return signature.namespace == LOCK  # verify will tell, where somebody is trusted
+        return signature.namespace == LOCK  # verify decides once there are trusted signers
 
 
-def _moment(ahead: int) -> str:
-    return utc(time.time() + ahead)
+def _from_now(seconds: int) -> str:
+    return utc(time.time() + seconds)
 
 
-def _older(what: str, bundle: str, made: str, known: Accepted) -> Fault:
-    """The fault of something in ``bundle``, signed at ``made``, that is older than what is known here."""
-    return Fault(
-        what,
-        _("was signed {made} in bundle {bundle}", made=made, bundle=bundle),
-        _(
-            "nothing older than {made}, when bundle {bundle} was signed",
-            made=known.made,
-            bundle=known.bundle,
-        ),
-    )
-
-
-def locks_untrusted(faults: Sequence[Fault]) -> TrustError:
-    """The error for presets whose objects are here and whose locks nobody who is trusted signed."""
+def untrusted_locks(faults: Sequence[Fault]) -> TrustError:
+    """Return the error for imported presets whose locks no trusted signer signed."""
     return TrustError(
-        _(
-            "the locks of these presets are not signed by anybody who is trusted here; "
-            "they were not laid out"
-        ),
+        _("no trusted signer signed the locks of these presets; their artifacts were not created"),
         faults=faults,
         hint=_(
-            "have the sender give the small files BUNDLE.PRESET.lock.sig again, put them "
-            "beside the volumes, and run unpack again; what was imported stays"
+            "request the small files BUNDLE.PRESET.lock.sig again, put them beside the volumes, "
+            "and run unpack again; what was imported is kept"
         ),
     )

@@ -1,4 +1,4 @@
-"""What a bundle shall hold: the objects of presets' locks that the site lacks, and where they are read here."""
+"""Collect the objects that a bundle contains, and find the files that hold them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.bundle.repository_archive import archive_name
-from gapforge.bundle.volume_format import MAX_OBJECT, Span, View
+from gapforge.bundle.volume_format import MAX_OBJECT, BundledPreset, Part
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
@@ -22,53 +22,55 @@ from gapforge.store.store import Store
 LOCK = "lock.json"
 
 
-def site_objects(file: Path) -> frozenset[str]:
-    """The hashes that a site's inventory names. Raises VerifyError for one that is damaged or none at all."""
-    return frozenset(sha256 for sha256, _unused in Inventory.read(file))
+def inventory_objects(file: Path) -> frozenset[str]:
+    """Return the SHA-256 of all objects in an inventory. Raise VerifyError if it is not valid."""
+    return frozenset(sha256 for sha256, _size in Inventory.read(file))
 
 
 @dataclass
 class Contents:
-    """Objects to carry, and what is known of them. Objects are read from the store, or else from artifacts/NAME."""
+    """The parts and presets of a bundle, and where their bytes are.
+
+    ``texts`` are small objects by SHA-256, and ``locks`` the locks by the SHA-256 of their text.
+    All others are read from the store, or else from artifacts/NAME.
+    """
 
     project: Project
-    spans: list[Span] = field(default_factory=list)
-    views: list[View] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    presets: list[BundledPreset] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
-    locks: dict[str, Lock] = field(default_factory=dict)  # by the hash of their text
-    _places: dict[str, list[Path]] = field(default_factory=dict)
+    locks: dict[str, Lock] = field(default_factory=dict)
+    _paths: dict[str, list[Path]] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
-    _presets: dict[str, str] = field(default_factory=dict)
+    _preset_of: dict[str, str] = field(default_factory=dict)
 
     @property
     def listed(self) -> int:
-        """How many files the locks name, whoever has them."""
+        """How many files the locks list, also those that the site has already."""
         return sum(len(lock.entries) for lock in self.locks.values())
 
-    def path(self, span: Span) -> Path | None:
-        """The file that holds the object, by name and size; None when it is not here."""
-        paths: list[Path] = [
-            Store(self.project.store).path(span.sha256),
-            *self._places.get(span.sha256, ()),
-        ]
+    def path(self, part: Part) -> Path | None:
+        """Return a file with the name and size of the object, None if there is none."""
+        stored = Store(self.project.store).path(part.sha256)
+        paths: list[Path] = [stored, *self._paths.get(part.sha256, ())]
         for path in paths:
             try:
-                if path.stat().st_size == span.size and path.is_file():
+                if path.stat().st_size == part.size and path.is_file():
                     return path
             except OSError:
                 continue
         return None
 
     def name(self, sha256: str) -> str:
-        """What a person calls the object."""
+        """Return the name of an object for messages."""
         return self._names.get(sha256) or _("object {sha256}", sha256=sha256[:12])
 
     def preset_of(self, sha256: str) -> str:
-        """The preset whose sync brings the object, "" when that is not known."""
-        return self._presets.get(sha256, "")
+        """Return the preset whose sync downloads the object, "" if unknown."""
+        return self._preset_of.get(sha256, "")
 
-    def know(self, lock: Lock, text: bytes) -> View:
-        """Remember where the objects of a preset may be; gives its view."""
+    def add_lock(self, lock: Lock, text: bytes) -> BundledPreset:
+        """Record where the objects of a lock may be. Return its preset as an entry of a bundle."""
         folder = self.project.artifacts_of(lock.preset)
         files = {entry.path: entry.sha256 for entry in lock.entries}
         files[LOCK] = sha256_bytes(text)
@@ -77,112 +79,123 @@ class Contents:
         self.locks[files[LOCK]] = lock
         for path, sha256 in [*files.items(), (sha256sums.NAME, sha256_bytes(sums))]:
             self._names.setdefault(sha256, f"{lock.preset}/{path}")
-            self._presets.setdefault(sha256, lock.preset)
-            self._places.setdefault(sha256, []).append(folder / path)
-        return View(lock.preset, files[LOCK], sha256_bytes(sums))
+            self._preset_of.setdefault(sha256, lock.preset)
+            self._paths.setdefault(sha256, []).append(folder / path)
+        return BundledPreset(lock.preset, files[LOCK], sha256_bytes(sums))
 
-    def carry_tool(self, archive: bytes, held: Collection[str] = ()) -> str:
-        """Take gapforge itself along, unless the site has it; gives its hash."""
+    def add_repository(self, archive: bytes, site_objects: Collection[str] = ()) -> str:
+        """Add the archive of the repository, unless the site has it. Return its SHA-256."""
         sha256 = sha256_bytes(archive)
-        self.know_tool(sha256)
+        self.add_kept_repository(sha256)
         self.texts[sha256] = archive
-        if sha256 not in held:
-            self.spans = sorted([*self.spans, Span(sha256, len(archive), 0, len(archive))])
+        if sha256 not in site_objects:
+            self.parts = sorted([*self.parts, Part.of_object(sha256, len(archive))])
         return sha256
 
-    def know_tool(self, sha256: str) -> None:
-        """Remember where the archive of gapforge is that an earlier pack kept."""
+    def add_kept_repository(self, sha256: str) -> None:
+        """Record where an earlier pack kept the archive of the repository."""
         archive = archive_name(sha256)
-        self._names[sha256] = _("gapforge itself ({archive})", archive=archive)
-        self._places.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
+        self._names[sha256] = _("the gapforge repository ({archive})", archive=archive)
+        self._paths.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
 
     def require_all(self, hint: str) -> None:
-        """Raise BundleError naming every object that is not here."""
-        gone = [s for s in self.spans if s.sha256 not in self.texts and self.path(s) is None]
-        if gone:
+        """Raise BundleError naming every object that is not on this machine."""
+        missing = [p for p in self.parts if p.sha256 not in self.texts and self.path(p) is None]
+        if missing:
             raise BundleError(
                 _(
-                    "{count} of {spans} objects are not here",
-                    count=len(gone),
-                    spans=len(self.spans),
+                    "{missing} of {count} objects are missing on this machine",
+                    missing=len(missing),
+                    count=len(self.parts),
                 ),
                 hint=hint,
                 faults=[
                     Fault(
-                        self.name(s.sha256),
-                        _("is not in the store, or has another size"),
-                        _("{size} bytes, sha256 {sha256}", size=s.size, sha256=s.sha256),
+                        self.name(part.sha256),
+                        _("not in the store and artifacts, or with another size"),
+                        _("{size} bytes, sha256 {sha256}", size=part.size, sha256=part.sha256),
                     )
-                    for s in gone
+                    for part in missing
                 ],
             )
 
 
-def of_presets(project: Project, presets: Sequence[Preset], held: Iterable[str] = ()) -> Contents:
-    """The objects of these presets' locks, without those that the site has already (``held``).
+def preset_contents(
+    project: Project, presets: Sequence[Preset], site_objects: Iterable[str] = ()
+) -> Contents:
+    """Return the objects of the presets' locks, without those that the site has already.
 
-    Raises LockError when a preset was not synced as it is now, BundleError when objects are not here.
+    Raise LockError if a preset was changed since its sync, BundleError if objects are missing.
     """
-    contents, skip, spans = Contents(project), frozenset(held), {}
+    contents, left_out, parts = Contents(project), frozenset(site_objects), {}
     for preset in presets:
-        lock, text = _lock_of(project, preset)
-        view = contents.know(lock, text)
-        contents.views.append(view)
+        lock, text = _read_lock(project, preset)
+        bundled = contents.add_lock(lock, text)
+        contents.presets.append(bundled)
         sizes = {entry.sha256: entry.size for entry in lock.entries}
-        sizes.update({sha256: len(contents.texts[sha256]) for sha256 in (view.lock, view.sums)})
+        sizes.update({s: len(contents.texts[s]) for s in (bundled.lock, bundled.sums)})
         for sha256, size in sizes.items():
             if size > MAX_OBJECT:
                 raise LockError(
                     _(
-                        "the lock of {name} names a file of {size} bytes, which cannot be",
+                        "the lock of {name} lists a file of {size} bytes; the limit is {limit}",
                         name=preset.name,
                         size=size,
+                        limit=MAX_OBJECT,
                     ),
-                    hint=_online(f"{preset.name} --update"),
+                    hint=_sync_hint(f"{preset.name} --update"),
                 )
-            if sha256 not in skip:
-                spans[sha256] = Span(sha256, size, 0, size)
-    contents.spans = sorted(spans.values())
-    contents.require_all(_online(" ".join(preset.name for preset in presets)))
+            if sha256 not in left_out:
+                parts[sha256] = Part.of_object(sha256, size)
+    contents.parts = sorted(parts.values())
+    contents.require_all(_sync_hint(" ".join(preset.name for preset in presets)))
     return contents
 
 
-def of_request(
-    project: Project, spans: Iterable[Span], views: Sequence[View], tool: str = ""
+def request_contents(
+    project: Project, parts: Iterable[Part], presets: Sequence[BundledPreset], tool: str = ""
 ) -> Contents:
-    """Just these spans, for a site that asked for them. Raises BundleError when objects are not here."""
-    contents = Contents(project, sorted(set(spans)), list(views))
+    """Return exactly these parts, for a repair request. Raise BundleError if objects are missing."""
+    contents = Contents(project, sorted(set(parts)), list(presets))
     if tool:
-        contents.know_tool(tool)
-    for view in views:
-        for file in (project.lock_file(view.preset), project.artifacts_of(view.preset) / LOCK):
+        contents.add_kept_repository(tool)
+    for bundled in presets:
+        for file in _lock_files(project, bundled.preset):
             try:
-                contents.know(locks.load(file), file.read_bytes())
+                contents.add_lock(locks.load(file), file.read_bytes())
             except (LockError, OSError):
                 continue
-    contents.require_all(_("pack --repair where the bundle was packed, with the same artifacts"))
+    contents.require_all(
+        _("run pack --repair on the machine that packed the bundle, with the same artifacts")
+    )
     return contents
 
 
-def _lock_of(project: Project, preset: Preset) -> tuple[Lock, bytes]:
-    own, beside = project.artifacts_of(preset.name) / LOCK, project.lock_file(preset.name)
-    file = beside if beside.exists() else own
+def _lock_files(project: Project, preset: str) -> tuple[Path, Path]:
+    return project.lock_file(preset), project.artifacts_of(preset) / LOCK
+
+
+def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:
+    committed, own = _lock_files(project, preset.name)
+    file = committed if committed.exists() else own
     lock = locks.load(file)
     lock.require_complete(f"presets/{preset.name}.lock.json")
     text = file.read_bytes()
-    hint = _online(preset.name)
+    hint = _sync_hint(preset.name)
     if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
         raise LockError(
             _("preset {name} was changed after it was synced", name=preset.name), hint=hint
         )
     if own.exists() and own.read_bytes() != text:
         raise LockError(
-            _("{own} and {beside} are not the same lock", own=own, beside=beside), hint=hint
+            _("{file} and {other} are not the same lock", file=own, other=committed), hint=hint
         )
     if text not in (lock.render().encode(), lock.render(version=1).encode()):
-        raise LockError(_("{file} was edited: it is not what sync writes", file=file), hint=hint)
+        raise LockError(
+            _("{file} was edited: its text differs from what sync writes", file=file), hint=hint
+        )
     return lock, text
 
 
-def _online(words: str) -> str:
-    return _("online: ./deps_sync.sh {words}", words=words)
+def _sync_hint(arguments: str) -> str:
+    return _("online: ./deps_sync.sh {arguments}", arguments=arguments)

@@ -1,16 +1,15 @@
-"""The custody page: what was carried, from where, by whom and under which licences, on paper for a security desk.
+"""Render the custody page: what was packed or imported, by whom, from where, with which licences.
 
-``render`` is a pure function: the same facts, the moment among them, give the same bytes. All that came with a bundle
-is escaped, so that no name in it can forge a line.
+``render`` is a pure function: the same facts give the same bytes. Everything from a bundle is
+escaped, so that no name in it can forge a line.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 
 from gapforge.base.files import storage_errors, write_text
@@ -23,19 +22,22 @@ from gapforge.model.lock import KINDS
 COLUMNS = 100
 PACK, IMPORT = "pack", "import"
 CARRIED, HELD, LACKING = "+", "=", "-"
-_LONGEST = 200  # characters of one fact
-_NAMED = 12  # names in one line of what needs attention
+_MAX_VALUE = 200  # characters of one value
+_MAX_NAMES = 12  # names in one line of the section "needs attention"
 _LABEL = 18  # columns
-# Terms of a vendor's own, by the licence's name; SPDX calls a licence that it does not know LicenseRef-.
+# Licences with a vendor's own terms, by name. SPDX calls a licence that it does not know LicenseRef-.
 _VENDOR = re.compile(
     r"licenseref|nvidia|proprietary|commercial|eula|\bsla\b|all rights reserved|non-?free",
     re.IGNORECASE,
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Item:
-    """One file of a preset. ``state`` is CARRIED by this bundle, HELD by the site before, or LACKING."""
+    """One file of a preset. ``size`` is in bytes.
+
+    ``state`` is CARRIED (in this bundle), HELD (the site has it already) or LACKING (missing).
+    """
 
     kind: str
     name: str
@@ -49,10 +51,13 @@ class Item:
     gated: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PresetFacts:
-    """``practice`` and ``redistributable`` are None where the preset itself is not here to tell; ``items`` is None
-    where its lock is not."""
+    """A preset of the bundle, with the SHA-256 of its lock.
+
+    ``practice`` and ``redistributable`` are None if the preset is not on this machine, ``items`` is
+    None if its lock is not.
+    """
 
     name: str
     lock: str
@@ -63,7 +68,7 @@ class PresetFacts:
 
 @dataclass(frozen=True)
 class VolumeFacts:
-    """``sha256`` is that of the volume's own index; ``trouble`` says what is wrong with it."""
+    """A volume. ``sha256`` is that of its index; ``trouble`` is why it cannot be used, or ""."""
 
     file: str
     size: int = 0
@@ -71,13 +76,14 @@ class VolumeFacts:
     trouble: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Custody:
-    """Everything that a page says. ``action`` is "pack" or "import", ``moment`` a time in UTC.
+    """Everything on a page. ``action`` is PACK or IMPORT, ``moment`` its time in UTC.
 
-    ``indexes`` and ``receivers`` are the SHA-256 of those files, several where copies differ. ``tool`` is gapforge's
-    own archive and ``tool_state`` what became of it. ``request`` is a repair request's name and SHA-256;
-    ``notes`` are further lines on the import.
+    ``indexes`` and ``receivers`` are the SHA-256 of the index and of the receiver program, several
+    if copies differ. ``tool`` is the SHA-256 of the archive of the repository, ``tool_state`` what
+    was done with it. ``request`` is the name and SHA-256 of a repair request. ``notes`` are further
+    lines about the import.
     """
 
     action: str
@@ -100,32 +106,26 @@ class Custody:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def page_name(bundle: str) -> str:
-    """The name of the page beside a bundle's volumes."""
-    return f"{bundle}.custody.txt"
-
-
 def keep_page(project: Project, action: str, bundle: str, moment: str, text: str) -> Path:
-    """Write the page of one pack or import into dist/custody, never over another one; gives where."""
+    """Write the page into dist/custody under a new name. Return the path."""
     stem = f"{action}-{bundle}-{re.sub('[^0-9TZ]', '', moment)}"
     folder = project.root / "dist" / "custody"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
+        number = 1
+        while True:
             target = folder / (f"{stem}.txt" if number == 1 else f"{stem}-{number}.txt")
             try:
-                os.close(
-                    os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                )
+                target.touch(0o644, exist_ok=False)
+                break
             except FileExistsError:
-                continue
-            write_text(target, text)
-            break
+                number += 1
+        write_text(target, text)
     return target
 
 
 def render(facts: Custody) -> str:
-    """The page, in the reader's language."""
+    """Return the page in the language of the environment."""
     lines = [_("gapforge custody page"), "=" * COLUMNS, *_head(facts)]
     for title, body in (
         (_("PRESETS"), _presets(facts)),
@@ -149,7 +149,7 @@ def render(facts: Custody) -> str:
 
 def _safe(text: str) -> str:
     shown = printable(text)
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    return shown if len(shown) <= _MAX_VALUE else shown[: _MAX_VALUE - 1] + "…"
 
 
 def _fact(label: str, value: str) -> str:
@@ -161,7 +161,7 @@ def _number(value: int) -> str:
 
 
 def _wrapped(text: str, indent: str = "  ", first: str = "  ") -> list[str]:
-    """The text in lines of at most COLUMNS terminal columns, broken at blanks alone."""
+    """Return lines of at most COLUMNS terminal columns, broken only at spaces."""
     lines, line, start = [], first, True
     for word in text.split(" "):
         if not start and width(line) + 1 + width(word) > COLUMNS:
@@ -173,8 +173,8 @@ def _wrapped(text: str, indent: str = "  ", first: str = "  ") -> list[str]:
 
 
 def _head(facts: Custody) -> list[str]:
-    action = _("packed for carrying") if facts.action == PACK else _("imported at a site")
-    absent = _("not here")
+    missing = _("missing")
+    action = _("packed") if facts.action == PACK else _("imported at a site")
     lines = [
         _fact(_("action"), action),
         _fact(_("bundle"), facts.bundle),
@@ -185,18 +185,18 @@ def _head(facts: Custody) -> list[str]:
         _fact(_("signer"), _safe(facts.signer) or _("unsigned")),
     ]
     for label, name, found in (
-        (_("bundle's index"), f"{facts.bundle}.json", facts.indexes),
-        (_("receiver"), "gapforge-receive.pyz", facts.receivers),
+        (_("index of bundle"), f"{facts.bundle}.json", facts.indexes),
+        (_("receiver program"), "gapforge-receive.pyz", facts.receivers),
     ):
-        lines.append(_fact(label, name if found else f"{name}  {absent}"))
+        lines.append(_fact(label, name if found else f"{name}  {missing}"))
         lines += [_fact("", f"sha256 {sha256}") for sha256 in found]
     if facts.tool:
         lines += [
-            _fact(_("gapforge itself"), _safe(facts.tool_state)),
+            _fact(_("repository"), _safe(facts.tool_state)),
             _fact("", f"sha256 {facts.tool}"),
         ]
     else:
-        lines.append(_fact(_("gapforge itself"), _("not in this bundle")))
+        lines.append(_fact(_("repository"), _("not in this bundle")))
     return lines
 
 
@@ -206,17 +206,18 @@ def _presets(facts: Custody) -> list[str]:
         kind = {
             True: _("practice, not for delivery"),
             False: _("for delivery"),
-            None: _("its use is not known here"),
+            None: _("purpose unknown on this machine"),
         }[preset.practice]
-        lines += [f"{_safe(preset.name)}  ({kind})", _("    lock sha256 ") + preset.lock]
+        lock = _("lock sha256")
+        lines += [f"{_safe(preset.name)}  ({kind})", f"    {lock} {preset.lock}"]
     return lines or [_("not known")]
 
 
 def _volumes(facts: Custody) -> list[str]:
     lines = _wrapped(
         _(
-            "The sha256 is that of the index inside the volume. The index holds the hash "
-            "of every piece, so it stands for every byte of the volume; unpack checks it."
+            "The sha256 is that of the index in the volume. The index contains the checksum of "
+            "every part, so it covers every byte of the volume; unpack verifies it."
         ),
         "",
         "",
@@ -234,7 +235,7 @@ def _volumes(facts: Custody) -> list[str]:
 def _import(facts: Custody) -> list[str]:
     lines = [
         _(
-            "imported {imported} objects, {imported_bytes} bytes; {already} were here already",
+            "imported {imported} objects, {imported_bytes} bytes; {already} were in the store",
             imported=facts.imported,
             imported_bytes=_number(facts.imported_bytes),
             already=facts.already,
@@ -250,23 +251,23 @@ def _import(facts: Custody) -> list[str]:
 
 
 def _licence(item: Item) -> str:
-    """The licence, or where it is written when the lock does not say."""
+    """Return the licence, or where it can be found if the lock does not contain it."""
     if item.licence:
         return _safe(item.licence)
     if item.kind == "deb":
-        return _("see copyright in the package")
+        return _("see the copyright file in it")
     if item.kind == "image":
-        return _("see notices in the image")
+        return _("see the notices in the image")
     if item.kind == "index":
-        return _("list made by gapforge")
+        return _("generated by gapforge")
     return _("not stated")
 
 
 def _contents(facts: Custody) -> list[str]:
     legend = (
-        _("+ carried by this bundle   = the site has it already")
+        _("+ in this bundle   = the site has it already")
         if facts.action == PACK
-        else _("+ imported now   = was here already   - missing")
+        else _("+ imported now   = was in the store already   - missing")
     )
     lines = [legend]
     for preset in facts.presets:
@@ -276,17 +277,15 @@ def _contents(facts: Custody) -> list[str]:
             lines += ["", f"  {kind}: {_sum(items)}"]
             for item in items:
                 name = f"{_safe(item.name)} {_safe(item.version)}".rstrip()
-                lines.append(
-                    f"  {item.state} {pad(name, 46)}  {pad(_licence(item), 30)}  {_number(item.size):>15}"
-                )
-                marks = _("  trusted on first use") if item.first_use else ""
-                origin = f"{_safe(item.origin)}{marks}"
-                fits = 4 + len(item.sha256) + 2 + width(origin) <= COLUMNS
-                lines += (
-                    [f"    {item.sha256}  {origin}"]
-                    if fits
-                    else [f"    {item.sha256}", f"    {origin}"]
-                )
+                licence, size = pad(_licence(item), 30), f"{_number(item.size):>15}"
+                lines.append(f"  {item.state} {pad(name, 46)}  {licence}  {size}")
+                origin = _safe(item.origin)
+                if item.first_use:
+                    origin += "  " + _("trusted on first use")
+                if 4 + len(item.sha256) + 2 + width(origin) <= COLUMNS:
+                    lines.append(f"    {item.sha256}  {origin}")
+                else:
+                    lines += [f"    {item.sha256}", f"    {origin}"]
     return lines
 
 
@@ -299,7 +298,7 @@ def _sorted(items: Iterable[Item]) -> list[Item]:
 
 def _sum(items: Sequence[Item] | None) -> str:
     if items is None:
-        return _("its lock is not here, so its contents are not known")
+        return _("unknown contents, because the lock is missing")
     shown = ngettext(
         "{count} file, {total}",
         "{count} files, {total}",
@@ -314,7 +313,7 @@ def _sum(items: Sequence[Item] | None) -> str:
 
 
 def _licences(facts: Custody) -> list[str]:
-    """One line a licence over all presets; a file that several presets have counts once."""
+    """Return one line for each licence. A file that several presets use is counted once."""
     totals: dict[str, dict[str, int]] = {}
     for preset in facts.presets:
         for item in preset.items or ():
@@ -336,19 +335,19 @@ def _attention(facts: Custody) -> list[str]:
     if not facts.signer:
         say(
             _(
-                "Nobody signed this bundle. Hashes protect against damage; who made it "
-                "they cannot say."
+                "This bundle is unsigned. Checksums protect against damage; they do not prove who "
+                "made it."
             )
         )
     for label, found in (
-        (_("the bundle's index"), facts.indexes),
-        (_("the receiver"), facts.receivers),
+        (_("index of bundle"), facts.indexes),
+        (_("receiver program"), facts.receivers),
     ):
         if len(found) > 1:
-            say(_("there are copies that differ: {label}", label=label))
+            say(_("there are different copies: {label}", label=label))
     bad = [volume for volume in facts.volumes if volume.trouble]
     if bad:
-        say(_("volumes that are not whole: {count}, see above.", count=len(bad)))
+        say(_("damaged or missing volumes: {count}, see above.", count=len(bad)))
     for preset in facts.presets:
         _attention_of(preset, say)
     return lines or [_("nothing")]
@@ -357,11 +356,9 @@ def _attention(facts: Custody) -> list[str]:
 def _attention_of(preset: PresetFacts, say: Callable[[str], None]) -> None:
     name, items = _safe(preset.name), _sorted(preset.items or ())
     if preset.practice:
-        say(_("{name}: is a practice preset, not for delivery.", name=name))
+        say(_("{name}: practice preset, not for delivery.", name=name))
     if preset.redistributable is False:
-        say(
-            _("{name}: builds FFmpeg as nonfree, so the image may not be redistributed.", name=name)
-        )
+        say(_("{name}: FFmpeg is built as nonfree; the image is not redistributable.", name=name))
     vendor: dict[str, list[str]] = {}
     for item in items:
         if item.licence and _VENDOR.search(item.licence):
@@ -371,34 +368,31 @@ def _attention_of(preset: PresetFacts, say: Callable[[str], None]) -> None:
     for licence, names in sorted(vendor.items()):
         say(
             _(
-                "{name}: terms of the vendor's own, which may restrict passing it on: "
-                "{licence}: {names}",
+                "{name}: the vendor's own terms, which may restrict redistribution: {licence}: "
+                "{names}",
                 name=name,
                 licence=licence,
                 names=_names(names),
             )
         )
-    for words, chosen in (
-        (_("files that a person fetched by accepting terms"), [i for i in items if i.gated]),
+    for title, chosen in (
+        (_("files that a person downloaded after accepting terms"), [i for i in items if i.gated]),
         (
-            _("files trusted on first use, with no hash known before"),
+            _("files trusted on first use, without a published checksum"),
             [i for i in items if i.first_use],
         ),
         (
-            _("files whose licence is not stated"),
+            _("files without a stated licence"),
             [i for i in items if not i.licence and i.kind in ("wheel", "source", "tensorrt")],
         ),
     ):
         if chosen:
-            say(f"{name}: {words}: {_names([item.name for item in chosen])}")
+            say(f"{name}: {title}: {_names([item.name for item in chosen])}")
 
 
 def _names(names: Sequence[str]) -> str:
-    several = sorted({_safe(name) for name in names}, key=str.casefold)
-    more = len(several) - _NAMED
-    shown = ", ".join(several[:_NAMED])
-    return (
-        shown
-        + (_(" and {more} more", more=more) if more > 0 else "")
-        + (f" ({len(names)})" if len(names) != len(several) else "")
-    )
+    unique = sorted({_safe(name) for name in names}, key=str.casefold)
+    shown, more = ", ".join(unique[:_MAX_NAMES]), len(unique) - _MAX_NAMES
+    if more > 0:
+        shown = _("{names} and {more} more", names=shown, more=more)
+    return shown if len(names) == len(unique) else f"{shown} ({len(names)})"

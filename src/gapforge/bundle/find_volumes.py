@@ -1,135 +1,102 @@
-"""Looking over what was plugged in: which volumes are there, which are damaged, and whose they are."""
+"""Scan media: find the volumes and indexes, and decide which bundle they belong to."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault
 from gapforge.base.i18n import _
-from gapforge.bundle.check_signatures import Admission
-from gapforge.bundle.read_errors import why_unreadable
-from gapforge.bundle.verify_volume import volume_files
-from gapforge.bundle.volume_format import SUFFIX, Damaged, View, Volume, read_volume
-from gapforge.bundle.volume_plan import Index, Plan, read_index
+from gapforge.bundle.bundle_index import BundleIndex, read_index
+from gapforge.bundle.check_signatures import SignatureCheck
+from gapforge.bundle.volume_format import (
+    SUFFIX,
+    BundledPreset,
+    Damaged,
+    Volume,
+    describe_read_error,
+)
+from gapforge.bundle.volume_plan import Plan
+from gapforge.bundle.volume_reader import find_files, read_volume
 from gapforge.trust.ssh_signatures import SUFFIX as SIGNATURE_SUFFIX
 
 MAX_FILES = 20_000
-MOST_VIEWS = 50_000  # of all volumes together, those of one bundle counted once; half a kilobyte of memory each
+# Presets of all volumes together, counting equal lists once; each takes half a kilobyte of memory.
+MAX_PRESETS = 50_000
 LOCK_SUFFIX = f".lock{SIGNATURE_SUFFIX}"
 
 
 @dataclass
 class Scan:
-    """What lies in the folders. ``bundle`` is the one that all of it serves, ``index`` its index if it is there."""
+    """What the media contain.
+
+    ``bundle`` is the bundle that all ``volumes`` help to import, ``index`` its index or None.
+    ``broken`` maps the volumes that cannot be used to the reason.
+    """
 
     bundle: str = ""
     volumes: list[Volume] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
-    index: Index | None = None
+    index: BundleIndex | None = None
 
     @property
     def plan(self) -> Plan | None:
-        """What the bundle's index says of it, if it is here."""
+        """The plan in the bundle's index, None without an index."""
         return self.index.plan if self.index is not None else None
 
     @property
     def tool(self) -> str:
-        """The object that is gapforge's own repository, or ""."""
-        return (
-            self.volumes[0].identity.tool if self.volumes else self.plan.tool if self.plan else ""
-        )
+        """The SHA-256 of the archive of gapforge's repository, or ""."""
+        if self.volumes:
+            return self.volumes[0].identity.tool
+        return self.plan.tool if self.plan else ""
 
     @property
-    def views(self) -> tuple[View, ...]:
-        """The presets of the bundle. Volumes of one bundle agree, since its id is made from them."""
-        return (
-            self.volumes[0].identity.views if self.volumes else self.plan.views if self.plan else ()
-        )
+    def presets(self) -> tuple[BundledPreset, ...]:
+        """The presets of the bundle. All its volumes agree: its id is calculated from them."""
+        if self.volumes:
+            return self.volumes[0].identity.presets
+        return self.plan.presets if self.plan else ()
 
     def missing(self) -> list[int]:
-        """The numbers of the bundle's own volumes of which there is no readable copy."""
+        """Return the numbers of the bundle's own volumes of which there is no readable copy."""
         own = [v.identity for v in self.volumes if v.identity.bundle == self.bundle]
-        total = own[0].volumes if own else len(self.plan.volumes) if self.plan else 0
-        return sorted(set(range(1, total + 1)) - {identity.number for identity in own})
+        count = own[0].volumes if own else len(self.plan.volumes) if self.plan else 0
+        return sorted(set(range(1, count + 1)) - {identity.number for identity in own})
 
 
-class Altered(Damaged):
-    """A volume that is whole, and not the one that the bundle's index lists."""
+class AlteredVolume(Damaged):
+    """A volume is intact, but it is not the one that the bundle's index lists."""
 
 
-def look(folders: Sequence[Path], only: str = "", admission: Admission | None = None) -> Scan:
-    """Find volumes and read their indexes, not their payload. ``only`` names one bundle to take.
+def scan_media(
+    folders: Sequence[Path], only: str = "", signatures: SignatureCheck | None = None
+) -> Scan:
+    """Find volumes and read their indexes, but not their parts. ``only`` selects one bundle.
 
-    ``admission`` says which bundles' indexes count. Raises TrustError with every fault where signers are trusted and
-    did not sign what is here, BundleError when there is nothing, or volumes of several bundles.
+    ``signatures`` decides which indexes count. Raise TrustError with every fault if this machine
+    has trusted signers and none of them signed what is here. Raise BundleError if there is no
+    usable volume, or if there are volumes of several bundles.
     """
     for folder in folders:
         if not folder.exists():
             raise BundleError(
                 _("{folder} does not exist", folder=folder),
-                hint=_("mount the stick, then: unpack FOLDER"),
+                hint=_("mount the medium, then run: unpack FOLDER"),
             )
-    scan, indexes = Scan(), admission.indexes if admission is not None else {}
-    for path in _small_files(folders, ".json", beside=admission is not None):
-        try:
-            index = read_index(path)
-        except (
-            Damaged,
-            OSError,
-        ) as error:  # some other file; a damaged index is made good by the volumes
-            if admission is not None:
-                admission.offer_damaged(path, str(error))
-            continue
-        if admission is not None:
-            admission.offer(path, index)
-        else:
-            indexes[index.plan.bundle] = index
-    if admission is not None:
-        for path in _small_files(folders, LOCK_SUFFIX, beside=True):
-            admission.offer_lock_signature(path)
-    altered: dict[Path, tuple[str, str]] = {}
-    views: dict[tuple[View, ...], tuple[View, ...]] = {}
-
-    def unlisted(error: OSError) -> None:
-        path = Path(os.fsdecode(error.filename))
-        if path in folders or error.errno not in (
-            errno.EACCES,
-            errno.EPERM,
-        ):  # lost+found is for root alone
-            scan.broken[path] = why_unreadable(error)
-
-    for count, path in enumerate(volume_files(folders, SUFFIX, unlisted)):
-        if count == MAX_FILES:
-            raise BundleError(
-                _("there are more than {max_files} volumes", max_files=MAX_FILES),
-                hint=_("name the folders of one bundle"),
-            )
-        try:
-            volume, _unused = read_volume(path)
-            volume = _with_few_views(volume, views)
-            if admission is not None:
-                admission.recall(volume.identity.bundle)
-            _as_listed(volume, indexes)
-        except Altered as error:
-            altered[path] = volume.identity.root, str(error)
-            scan.broken[path] = str(error)
-        except (Damaged, OSError) as error:
-            scan.broken[path] = why_unreadable(error)
-        else:
-            scan.volumes.append(volume)
-    if (
-        admission is not None
-        and len({v.identity.root for v in scan.volumes if only in ("", v.identity.root)}) < 2
-    ):
-        admission.require(
-            [(v.path, v.identity) for v in scan.volumes if only in ("", v.identity.root)],
-            {path: why for path, (root, why) in altered.items() if only in ("", root)},
+    indexes = _read_indexes(folders, signatures)
+    scan = Scan()
+    altered = _read_volumes(scan, folders, indexes, signatures)
+    selected = [v for v in scan.volumes if only in ("", v.identity.original_bundle)]
+    if signatures is not None and len({v.identity.original_bundle for v in selected}) < 2:
+        signatures.require(
+            [(v.path, v.identity) for v in selected],
+            {path: why for path, (bundle, why) in altered.items() if only in ("", bundle)},
         )
-    _choose(scan, folders, only, indexes)
+    _choose_bundle(scan, folders, only, indexes)
     scan.volumes.sort(
         key=lambda v: (
             v.identity.bundle != scan.bundle,
@@ -142,100 +109,181 @@ def look(folders: Sequence[Path], only: str = "", admission: Admission | None = 
     return scan
 
 
-def _with_few_views(volume: Volume, known: dict[tuple[View, ...], tuple[View, ...]]) -> Volume:
-    """The volume with the ``known`` list of views that is equal to its own, so that a bundle's takes memory once."""
-    own = volume.identity.views
+def _read_indexes(
+    folders: Sequence[Path], signatures: SignatureCheck | None
+) -> dict[str, BundleIndex]:
+    """Read the indexes and note the signatures. Return the indexes that count, by bundle.
+
+    With ``signatures`` it is their own map, to which kept indexes are added later.
+    """
+    if signatures is None:
+        indexes = {}
+        for path in _small_files(folders, ".json", beside=False):
+            try:
+                index = read_index(path)
+            except (Damaged, OSError):
+                continue  # another file; without an index the volumes are enough
+            indexes[index.plan.bundle] = index
+        return indexes
+    for path in _small_files(folders, ".json", beside=True):
+        try:
+            index = read_index(path)
+        except (Damaged, OSError) as error:
+            signatures.add_damaged_index(path, str(error))
+        else:
+            signatures.add_index(path, index)
+    for path in _small_files(folders, LOCK_SUFFIX, beside=True):
+        signatures.add_lock_signature(path)
+    return signatures.indexes
+
+
+def _read_volumes(
+    scan: Scan,
+    folders: Sequence[Path],
+    indexes: Mapping[str, BundleIndex],
+    signatures: SignatureCheck | None,
+) -> dict[Path, tuple[str, str]]:
+    """Add every volume to ``scan``. Return (bundle, reason) of each one that was altered."""
+    altered: dict[Path, tuple[str, str]] = {}
+    known: dict[tuple[BundledPreset, ...], tuple[BundledPreset, ...]] = {}
+
+    def unlisted(error: OSError) -> None:
+        path = Path(os.fsdecode(error.filename))
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        if path in folders or not denied:  # only root may list lost+found
+            scan.broken[path] = describe_read_error(error)
+
+    for count, path in enumerate(find_files(folders, SUFFIX, unlisted)):
+        if count == MAX_FILES:
+            raise BundleError(
+                _("there are more than {limit} volumes", limit=MAX_FILES),
+                hint=_("specify the folders of a single bundle"),
+            )
+        try:
+            volume = _with_shared_presets(read_volume(path)[0], known)
+            if signatures is not None:
+                signatures.recall(volume.identity.bundle)
+            _require_listed(volume, indexes)
+        except AlteredVolume as error:
+            altered[path] = volume.identity.original_bundle, str(error)
+            scan.broken[path] = str(error)
+        except (Damaged, OSError) as error:
+            scan.broken[path] = describe_read_error(error)
+        else:
+            scan.volumes.append(volume)
+    return altered
+
+
+def _with_shared_presets(
+    volume: Volume, known: dict[tuple[BundledPreset, ...], tuple[BundledPreset, ...]]
+) -> Volume:
+    """Return the volume with the equal list of presets in ``known``, which is kept only once."""
+    own = volume.identity.presets
     if own not in known:
         known[own] = own
-        if sum(map(len, known)) > MOST_VIEWS:
+        if sum(map(len, known)) > MAX_PRESETS:
             raise BundleError(
                 _(
-                    "the volumes name more than {most_views} presets, which no bundle "
-                    "does; nothing was imported",
-                    most_views=MOST_VIEWS,
+                    "the volumes name more than {limit} presets, more than any bundle; nothing "
+                    "was imported",
+                    limit=MAX_PRESETS,
                 ),
-                hint=_("somebody altered them; carry the bundle again"),
+                hint=_altered_hint(),
             )
-    return replace(volume, identity=replace(volume.identity, views=known[own]))
+    return replace(volume, identity=replace(volume.identity, presets=known[own]))
+
+
+def _altered_hint() -> str:
+    return _("somebody altered the volumes; carry the bundle again")
 
 
 def _small_files(folders: Sequence[Path], suffix: str, *, beside: bool) -> Iterator[Path]:
-    """What lies in the folders by this suffix, and ``beside`` volumes that are named themselves."""
-    yield from volume_files([folder for folder in folders if folder.is_dir()], suffix)
+    """Yield files with this suffix in the folders, and ``beside`` volumes given by their path."""
+    yield from find_files([folder for folder in folders if folder.is_dir()], suffix)
     if beside:
         for folder in sorted({path.absolute().parent for path in folders if not path.is_dir()}):
             yield from sorted(path for path in folder.glob(f"*{suffix}") if path.name[0] != ".")
 
 
-def _as_listed(volume: Volume, indexes: Mapping[str, Index]) -> None:
-    """Raise Damaged when the bundle's index is here and says another thing."""
+def _require_listed(volume: Volume, indexes: Mapping[str, BundleIndex]) -> None:
+    """Raise AlteredVolume if the index of the bundle is here and lists another volume."""
     identity = volume.identity
     if identity.bundle not in indexes:
         return
-    plan, sealed = indexes[identity.bundle].plan, indexes[identity.bundle].sealed
-    if identity.number > len(sealed) or identity != plan.identity(identity.number):
-        raise Altered(_("says another thing of itself than the bundle's index"))
-    number, listed, own = identity.number, sealed[identity.number - 1].sha256, volume.index_sha256
-    if listed != own:
-        raise Altered(
+    index, number = indexes[identity.bundle], identity.number
+    if number > len(index.volumes) or identity != index.plan.identity(number):
+        raise AlteredVolume(_("altered: the volume does not match the index of the bundle"))
+    listed = index.volumes[number - 1].sha256
+    if listed != volume.index_sha256:
+        raise AlteredVolume(
             _(
-                "was altered: the bundle's index lists volume {number} with sha256 "
-                "{listed}…, its own is {own}…",
+                "altered: the index of the bundle lists volume {number} with sha256 {listed}…, "
+                "but its sha256 is {found}…",
                 number=number,
                 listed=listed[:12],
-                own=own[:12],
+                found=volume.index_sha256[:12],
             )
         )
 
 
-def _choose(scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, Index]) -> None:
-    """One bundle and the repairs of it; never a guess between two."""
-    roots = {volume.identity.root for volume in scan.volumes}
+def _choose_bundle(
+    scan: Scan, folders: Sequence[Path], only: str, indexes: Mapping[str, BundleIndex]
+) -> None:
+    """Set the bundle of the scan: one bundle and its repairs. Never guess between two."""
     if only:
-        scan.volumes = [v for v in scan.volumes if v.identity.root == only]
-        roots &= {only}
-    if not roots and scan.broken:
+        scan.volumes = [v for v in scan.volumes if v.identity.original_bundle == only]
+    bundles = {volume.identity.original_bundle for volume in scan.volumes}
+    if not bundles and scan.broken:  # all volumes are damaged, so their names decide
         named = [
-            b
-            for b in indexes
-            if (not only or b == only) and any(p.name.startswith(b) for p in scan.broken)
+            bundle
+            for bundle in indexes
+            if (not only or bundle == only) and any(p.name.startswith(bundle) for p in scan.broken)
         ]
-        roots = set(named[:1])
-    if not roots:
+        bundles = set(named[:1])
+    if not bundles:
         shown = ", ".join(str(folder) for folder in folders)
-        what = _("of bundle {only} ", only=only) if only else ""
         raise BundleError(
-            _("no usable volume {what}in {shown}", what=what, shown=shown),
-            hint=_("name the folders that hold *{suffix}", suffix=SUFFIX),
+            _("no usable volume of bundle {bundle} in {folders}", bundle=only, folders=shown)
+            if only
+            else _("no usable volume in {folders}", folders=shown),
+            hint=_("specify the folders that contain *{suffix}", suffix=SUFFIX),
             faults=[Fault(str(path), why) for path, why in scan.broken.items()],
         )
-    if len(roots) > 1:
+    if len(bundles) > 1:
+        raise _several_bundles(scan, bundles)
+    scan.bundle = bundles.pop()
+    if len({(volume.identity.presets, volume.identity.tool) for volume in scan.volumes}) > 1:
         raise BundleError(
-            _("these are volumes of different bundles; nothing was imported"),
+            _("the volumes disagree on the contents of the bundle; nothing was imported"),
             faults=[
                 Fault(
-                    str(v.path),
+                    str(volume.path),
                     _(
-                        "volume {number} of {volumes} of bundle {root}",
-                        number=v.identity.number,
-                        volumes=v.identity.volumes,
-                        root=v.identity.root,
+                        "presets: {names}",
+                        names=", ".join(each.preset for each in volume.identity.presets),
                     ),
                 )
-                for v in sorted(scan.volumes, key=lambda v: (v.identity.root, str(v.path)))
+                for volume in scan.volumes
             ],
-            hint=_("name one: --bundle {least}", least=min(roots)),
+            hint=_altered_hint(),
         )
-    scan.bundle = roots.pop()
-    carried = {(volume.identity.views, volume.identity.tool) for volume in scan.volumes}
-    if len(carried) > 1:
-        raise BundleError(
-            _("volumes of one bundle do not agree on what it carries; nothing was imported"),
-            faults=[
-                Fault(
-                    str(v.path), _("names ") + ", ".join(view.preset for view in v.identity.views)
-                )
-                for v in scan.volumes
-            ],
-            hint=_("somebody altered them; carry the bundle again"),
-        )
+
+
+def _several_bundles(scan: Scan, bundles: Collection[str]) -> BundleError:
+    ordered = sorted(scan.volumes, key=lambda v: (v.identity.original_bundle, str(v.path)))
+    return BundleError(
+        _("the volumes belong to different bundles; nothing was imported"),
+        faults=[
+            Fault(
+                str(volume.path),
+                _(
+                    "volume {number} of {volumes} of bundle {bundle}",
+                    number=volume.identity.number,
+                    volumes=volume.identity.volumes,
+                    bundle=volume.identity.original_bundle,
+                ),
+            )
+            for volume in ordered
+        ],
+        hint=_("select one: --bundle {bundle}", bundle=min(bundles)),
+    )

@@ -1,9 +1,9 @@
-"""Laying out gapforge's repository at a site, out of the archive that a bundle carried.
+"""Install gapforge's repository at a site from the archive in a bundle.
 
-Nothing is lost: what is replaced or removed is kept first, in ``.gapforge/replaced/HASH/``. New files are written
-beside the project's and then renamed, so a full disk changes nothing, and a run that is killed between two renames
-is finished by the next: what to remove is known from ``tool.json``, which is written last, and from
-``tool.pending.json``, which is written first.
+Replaced and removed files are kept in ``.gapforge/replaced/SHA256/``. New files are written beside
+the project's files and then renamed, so a full disk changes nothing. A run that is killed between
+two renames is finished by the next one: ``tool.pending.json`` is written first and ``tool.json``
+last, and both list the files of an archive.
 """
 
 from __future__ import annotations
@@ -36,23 +36,25 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.bundle.repository_archive import Member, archive_name, private_reason, read_archive
+from gapforge.bundle.disk_space import FILE_OVERHEAD
+from gapforge.bundle.repository_archive import Member, archive_name, read_archive
+from gapforge.bundle.repository_files import private_reason
 from gapforge.store.store import Store
 
 FORMAT = 1
 INSTALLED, SAVED, LEFT = "installed", "saved", "left"
 CHECKOUT, FOREIGN, ASKED, WAITS, ABSENT = "checkout", "foreign", "asked", "incomplete", "absent"
-_STAGE = ".gapforge-new"  # beside the project's files, so that a rename is enough
-_ROOM_EACH = 8 << 10  # bytes that a file takes on a disk beyond its size
+_STAGE = ".gapforge-new"  # on the disk of the project, so that files can be renamed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Installed:
-    """What became of the archive.
+    """What was done with the archive ``sha256``.
 
-    ``state`` is "installed" (which may have changed nothing), "saved" as the file ``saved``, or "left" in the
-    store; ``why`` says why not installed. ``kept`` are the folders that hold the ``replaced`` and ``removed`` files as they were;
-    ``local`` are files that an earlier archive brought, this one does not, and somebody changed: they stay.
+    ``state`` is INSTALLED (perhaps without a change), SAVED as the file ``saved``, or LEFT in the
+    store; ``why`` is the reason if it is not installed. ``files`` counts its files, ``new`` the new
+    ones. ``kept`` are the folders with the original ``replaced`` and ``removed`` files. ``local``
+    are changed files of an earlier archive that are not in this one; they are unchanged.
     """
 
     sha256: str
@@ -72,10 +74,10 @@ class Installed:
 
 
 @dataclass
-class _Work:
-    """What has to be done, decided before a byte is written. Paths map to hashes."""
+class _Changes:
+    """What will change, decided before a byte is written. ``checksums`` maps path to SHA-256."""
 
-    hashes: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     new: list[Member] = field(default_factory=list)
     replaced: list[Member] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -86,17 +88,18 @@ class _Work:
 def install(
     project: Project, sha256: str, *, wanted: bool = True, complete: bool = True
 ) -> Installed:
-    """Lay out the archive ``sha256`` of the store in the project folder.
+    """Install the archive ``sha256`` of the store in the project folder.
 
-    Not where git works, where other files have its names, or where not ``wanted``; and where gapforge is already, not
-    before the bundle is ``complete``: new locks without their artifacts would stop what builds today. Raises
-    BundleError for an archive that gapforge did not make, StorageError when the folder cannot take it.
+    A git checkout and a folder with other files of the same names are not changed, nor any folder
+    if not ``wanted``. An existing gapforge is replaced only when the bundle is ``complete``: new
+    locks without their artifacts would break today's builds. Raise BundleError for an archive that
+    gapforge did not make, StorageError if the folder cannot store the files.
     """
     store = Store(project.store)
     if not store.intact(sha256):
-        return Installed(sha256, LEFT, ABSENT)
+        return Installed(sha256=sha256, state=LEFT, why=ABSENT)
     if not wanted:
-        return Installed(sha256, LEFT, ASKED)
+        return Installed(sha256=sha256, state=LEFT, why=ASKED)
     archive = store.path(sha256)
     members = read_archive(archive)
     if os.path.lexists(project.root / ".git"):
@@ -108,25 +111,22 @@ def install(
             litter.unlink(missing_ok=True)
         known = _known(project)
         ours = bool(known) or (project.root / "src/gapforge/__init__.py").is_file()
-        # Not for what is laid out already, by another stick of the bundle, nor what a killed run began.
-        if (
-            ours
-            and not complete
-            and not any(_named(file(project), sha256) for file in (_record, _pending))
-        ):
-            return Installed(sha256, LEFT, WAITS)
+        # Another medium of the bundle may have installed it, or a killed run may have begun.
+        started = any(_is_about(file(project), sha256) for file in (_record, _pending))
+        if ours and not complete and not started:
+            return Installed(sha256=sha256, state=LEFT, why=WAITS)
         with open(archive, "rb", buffering=0) as file:
-            work = _examine(project, file.fileno(), members, known)
-            if not ours and work.replaced:
+            changes = _examine(project, file.fileno(), members, known)
+            if not ours and changes.replaced:
                 return _save(project, archive, sha256, FOREIGN)
-            return _Install(project, sha256, file.fileno(), members, work).run()
+            return _Install(project, sha256, file.fileno(), members, changes).run()
 
 
 def _save(project: Project, archive: Path, sha256: str, why: str) -> Installed:
     target = project.state / "bundles" / archive_name(sha256)
     if not target.is_file() or sha256_file(target) != sha256:
         write_bytes(target, archive.read_bytes())
-    return Installed(sha256, SAVED, why, saved=target)
+    return Installed(sha256=sha256, state=SAVED, why=why, saved=target)
 
 
 def _record(project: Project) -> Path:
@@ -137,8 +137,8 @@ def _pending(project: Project) -> Path:
     return project.state / "tool.pending.json"
 
 
-def _named(file: Path, sha256: str) -> bool:
-    """Whether a record is about this very archive."""
+def _is_about(file: Path, sha256: str) -> bool:
+    """Return whether a record is about this archive."""
     try:
         return bool(json.loads(file.read_text(encoding="utf-8"))["archive"] == sha256)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -146,14 +146,14 @@ def _named(file: Path, sha256: str) -> bool:
 
 
 def _known(project: Project) -> dict[str, set[str]]:
-    """Path -> the hashes with which archives were laid out there, also by a run that was killed."""
+    """Return the SHA-256 of the files that archives installed, by path, also of killed runs."""
     known: dict[str, set[str]] = {}
     for file in (_record(project), _pending(project)):
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
             pairs = list(raw["files"].items()) if raw["format"] == FORMAT else []
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # then nothing is removed
+            continue  # an invalid record: nothing is removed
         for path, sha256 in pairs:
             fits = isinstance(sha256, str) and SHA256_HEX.fullmatch(sha256)
             if fits and not unsafe_path_reason(path) and not private_reason(path):
@@ -167,19 +167,19 @@ def _render(sha256: str, hashes: Mapping[str, str]) -> str:
 
 def _examine(
     project: Project, handle: int, members: list[Member], known: Mapping[str, set[str]]
-) -> _Work:
-    """Compare the folder with the archive. Raises StorageError naming every place that cannot take its file."""
-    work, faults, root = _Work(), [], project.root
+) -> _Changes:
+    """Compare the folder with the archive. Raise StorageError naming every path in the way."""
+    changes, faults, root = _Changes(), [], project.root
     names = {member.name for member in members}
     for path in sorted(set(known) - names):
         target = root / path
         if _behind_link(root, path) or target.is_symlink() or not target.is_file():
             continue
-        (work.removed if sha256_file(target) in known[path] else work.local).append(path)
-    removed = set(work.removed)
+        (changes.removed if sha256_file(target) in known[path] else changes.local).append(path)
+    removed = set(changes.removed)
     for member in members:
         sha256 = sha256_bytes(_data(handle, member))
-        work.hashes[member.name] = sha256
+        changes.checksums[member.name] = sha256
         target = root / member.name
         if why := _obstacle(root, member.name, removed):
             faults.append(Fault(str(target), why))
@@ -187,27 +187,31 @@ def _examine(
         try:
             status = os.lstat(target)
         except (FileNotFoundError, NotADirectoryError):
-            work.new.append(member)
+            changes.new.append(member)
             continue
         if stat.S_ISDIR(status.st_mode):
-            work.new.append(member)  # empty once what is removed is gone
+            changes.new.append(member)  # empty once what is removed is gone
         elif (
             not stat.S_ISREG(status.st_mode)
             or status.st_size != member.size
             or sha256_file(target) != sha256
         ):
-            work.replaced.append(member)
+            changes.replaced.append(member)
         elif bool(status.st_mode & 0o100) != member.executable:
-            work.modes.append(member)
+            changes.modes.append(member)
     if faults:
         raise StorageError(
-            _("{root} cannot take gapforge's files; nothing of them was written", root=root),
+            _(
+                "the gapforge repository cannot be installed in {root}, nothing was written",
+                root=root,
+            ),
             faults=faults,
             hint=_(
-                "move away what is named, then run the same command again; or unpack with --no-tool"
+                "move these files to another folder and run the same command again; or run unpack "
+                "with --no-tool"
             ),
         )
-    return work
+    return changes
 
 
 def _behind_link(root: Path, path: str) -> bool:
@@ -218,9 +222,9 @@ def _behind_link(root: Path, path: str) -> bool:
 
 
 def _obstacle(root: Path, path: str, removed: set[str]) -> str:
-    """Why no file can be put there; "" when it can. What is about to be removed is no obstacle."""
+    """Return why no file can be written there, "" if it can. ``removed`` paths do not count."""
     if _behind_link(root, path):
-        return _("lies behind a symbolic link, which is not followed")
+        return _("a folder of the path is a symbolic link, which is not followed")
     parts = path.split("/")
     for count in range(1, len(parts)):
         parent = "/".join(parts[:count])
@@ -229,7 +233,7 @@ def _obstacle(root: Path, path: str, removed: set[str]) -> str:
             and not (root / parent).is_dir()
             and parent not in removed
         ):
-            return _("needs a folder where the file {parent} is", parent=parent)
+            return _("{parent} is a file, but the archive needs a folder there", parent=parent)
     target = root / path
     if target.is_dir() and not target.is_symlink():
         for where, folders, files in os.walk(target):
@@ -238,7 +242,7 @@ def _obstacle(root: Path, path: str, removed: set[str]) -> str:
                 Path(where, name).relative_to(root).as_posix() not in removed for name in files
             )
             if stays or not (folders or files or Path(where) == target):
-                return _("is a folder where the archive has a file")
+                return _("a folder is where the archive has a file")
     return ""
 
 
@@ -246,7 +250,7 @@ def _data(handle: int, member: Member) -> bytes:
     data = os.pread(handle, member.size, member.offset)
     if len(data) != member.size:
         raise BundleError(
-            _("the archive of gapforge became shorter while it was read"),
+            _("the archive of the gapforge repository became shorter while it was read"),
             hint=_("run the same command again"),
         )
     return data
@@ -254,30 +258,30 @@ def _data(handle: int, member: Member) -> bytes:
 
 class _Install:
     def __init__(
-        self, project: Project, sha256: str, handle: int, members: list[Member], work: _Work
+        self, project: Project, sha256: str, handle: int, members: list[Member], changes: _Changes
     ) -> None:
         self.project, self.root, self.sha256, self.handle = project, project.root, sha256, handle
-        self.members, self.work = members, work
+        self.members, self.changes = members, changes
         self.kept: dict[Path, None] = {}
 
     def run(self) -> Installed:
-        work = self.work
-        if work.new or work.replaced or work.removed:
-            self._make_sure_of_room()
-            write_text(_pending(self.project), _render(self.sha256, work.hashes))
-            for path in [*(member.name for member in work.replaced), *work.removed]:
+        changes = self.changes
+        if changes.new or changes.replaced or changes.removed:
+            self._require_space()
+            write_text(_pending(self.project), _render(self.sha256, changes.checksums))
+            for path in [*(member.name for member in changes.replaced), *changes.removed]:
                 self._keep(path)
-            stage = self._stage([*work.new, *work.replaced])
-            for path in work.removed:
+            stage = self._stage([*changes.new, *changes.replaced])
+            for path in changes.removed:
                 self._remove(path)
-            self._move(stage, [*work.new, *work.replaced])
+            self._move(stage, [*changes.new, *changes.replaced])
         remove_folder(self.root / _STAGE)
-        for member in work.modes:
+        for member in changes.modes:
             try:
                 os.chmod(self.root / member.name, 0o755 if member.executable else 0o644)
             except OSError:
-                pass  # not on every file system; the launchers can be run by their interpreters too
-        record = _render(self.sha256, work.hashes)
+                pass  # some file systems have no modes; python3 gapforge.py works without
+        record = _render(self.sha256, changes.checksums)
         if (
             not _record(self.project).is_file()
             or _record(self.project).read_text(encoding="utf-8") != record
@@ -285,39 +289,38 @@ class _Install:
             write_text(_record(self.project), record)
         _pending(self.project).unlink(missing_ok=True)
         return Installed(
-            self.sha256,
-            INSTALLED,
+            sha256=self.sha256,
+            state=INSTALLED,
             files=len(self.members),
-            new=len(work.new),
-            replaced=tuple(member.name for member in work.replaced),
-            removed=tuple(work.removed),
-            local=tuple(work.local),
+            new=len(changes.new),
+            replaced=tuple(member.name for member in changes.replaced),
+            removed=tuple(changes.removed),
+            local=tuple(changes.local),
             kept=tuple(self.kept),
         )
 
-    def _make_sure_of_room(self) -> None:
-        need = sum(m.size + _ROOM_EACH for m in [*self.work.new, *self.work.replaced])
+    def _require_space(self) -> None:
+        need = sum(m.size + FILE_OVERHEAD for m in [*self.changes.new, *self.changes.replaced])
         free = free_bytes(self.root)
         if need > free:
             raise StorageError(
                 _(
-                    "{root}: {need} are needed for gapforge and {free} are free",
+                    "{root}: {need} are needed for the gapforge repository and {free} are free",
                     root=self.root,
                     need=human_bytes(need),
                     free=human_bytes(free),
                 ),
-                hint=_("make room (df -h {root}), then run the same command again", root=self.root),
+                hint=_(
+                    "free some space (df -h {root}) and run the same command again", root=self.root
+                ),
             )
 
     def _keep(self, path: str) -> None:
-        """Keep a file as it is now; never over another one that was kept before."""
+        """Keep a file as it is now, in a folder where no other file of this name was kept."""
         source, number = self.root / path, 1
         while True:
-            folder = (
-                self.project.state
-                / "replaced"
-                / (self.sha256[:12] + (f".{number}" if number > 1 else ""))
-            )
+            suffix = f".{number}" if number > 1 else ""
+            folder = self.project.state / "replaced" / f"{self.sha256[:12]}{suffix}"
             target = folder / path
             if not os.path.lexists(target):
                 break
@@ -333,15 +336,15 @@ class _Install:
             link_or_copy(source, target)
         else:
             raise StorageError(
-                _("{source} is neither a file nor a folder", source=source),
-                hint=_("move it away: ls -l {source}", source=source),
+                _("{file}: neither a file nor a folder", file=source),
+                hint=_("move it to another folder: ls -l {file}", file=source),
             )
         self.kept[folder] = None
 
     def _stage(self, members: list[Member]) -> Path:
         stage = self.root / _STAGE
         remove_folder(stage)
-        mark_folder(stage, "gapforge's files before they are put in place")
+        mark_folder(stage, "new files of gapforge before they are renamed")
         for member in members:
             mode = 0o755 if member.executable else 0o644
             write_bytes(stage / "files" / member.name, _data(self.handle, member), mode)
@@ -359,7 +362,7 @@ class _Install:
     def _move(self, stage: Path, members: list[Member]) -> None:
         folders: dict[Path, None] = {}
         for member in sorted(members, key=lambda member: member.name.startswith("src/")):
-            # The program last: until then the old one is there whole, and can run this again.
+            # The program comes last: until then the old one is complete and can run this again.
             target = self.root / member.name
             with storage_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -375,7 +378,7 @@ def _put(source: Path, target: Path) -> None:
     try:
         os.replace(source, target)
     except OSError as error:
-        if error.errno != errno.EXDEV:  # a folder of the project may be another disk
+        if error.errno != errno.EXDEV:  # a folder of the project may be on another disk
             raise
         link_or_copy(source, target)
 

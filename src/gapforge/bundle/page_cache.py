@@ -1,7 +1,8 @@
-"""Large files pass through memory without staying: read ahead of us, written and let go behind us.
+"""Keep large files from filling the page cache while they are read or written once.
 
-Left alone, Linux keeps what was written until a tenth of the memory waits for the disk, so the disk rests at first
-and fsync is a long wait at the end; and it keeps every byte that was read or written instead of what others need.
+By default Linux delays writing until a tenth of the memory is dirty, so the disk idles first and
+fsync waits long at the end. It also keeps every byte that passed through instead of the data that
+other programs need.
 """
 
 from __future__ import annotations
@@ -9,29 +10,27 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-STEP = 8 << 20  # bytes; how often the system is told
+STEP = 8 << 20  # bytes between two calls to the kernel
 
 
-def let_go(handle: int, start: int, end: int) -> None:
-    """Begin to write these bytes of a file if they wait for it, and keep them in memory no longer. Never an error."""
-    with suppress(OSError):  # only advice; a file system may not know it
-        os.posix_fadvise(handle, start, end - start, os.POSIX_FADV_DONTNEED)
-
-
-class Flow:
-    """The way of one reader or writer through an open file."""
+class DropBehind:
+    """Drop the pages of one open file behind the position of its reader or writer."""
 
     def __init__(self, handle: int) -> None:
-        self.handle, self.told, self.let_go = handle, 0, 0
+        self.handle = handle
+        self._position = self._dropped = 0
 
-    def begin(self, position: int) -> None:
-        """Reading goes on at ``position``; a jump starts anew."""
-        if not 0 <= position - self.told < STEP:
-            self.told = self.let_go = position
+    def seek(self, position: int) -> None:
+        """Continue at ``position``. A jump starts a new range."""
+        if not 0 <= position - self._position < STEP:
+            self._position = self._dropped = position
 
-    def reached(self, position: int) -> None:
-        """All before ``position`` was read or written: begin to write it, and let go what is on the disk."""
-        if position - self.told >= STEP:
-            # Pages are let go only when they are on the disk, so those of the step before get a second chance.
-            let_go(self.handle, self.let_go, position)
-            self.let_go, self.told = self.told, position
+    def advance(self, position: int) -> None:
+        """Start to write back everything before ``position``, and drop what is already on disk."""
+        if position - self._position < STEP:
+            return
+        # Dirty pages cannot be dropped yet, so each range is passed to the kernel twice.
+        with suppress(OSError):  # this is only advice, and some files do not support it
+            length = position - self._dropped
+            os.posix_fadvise(self.handle, self._dropped, length, os.POSIX_FADV_DONTNEED)
+        self._dropped, self._position = self._position, position

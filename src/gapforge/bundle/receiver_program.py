@@ -1,4 +1,4 @@
-"""The receiver: this very program as one file that any Python 3.10 runs from the stick."""
+"""Make the receiver program: gapforge as one file that any Python 3.10 runs from the medium."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gapforge.base.errors import BundleError
 from gapforge.base.i18n import CATALOGUE, _, catalogue_bytes
 
 RECEIVER = "gapforge-receive.pyz"
-_MOMENT = (1980, 1, 1, 0, 0, 0)
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 _MAIN = b'''"""gapforge in one file: python3 gapforge-receive.pyz unpack FOLDER"""
 
 import os
@@ -24,13 +24,13 @@ runpy.run_module("gapforge", run_name="__main__")
 
 @cache
 def receiver_bytes() -> bytes:
-    """A zip archive with all of gapforge's Python and a start; the same source gives the same bytes."""
+    """Return a zip archive with all of gapforge's Python. The same source gives the same bytes."""
     package = Path(__file__).resolve().parents[1]
     files = sorted(package.rglob("*.py"))
     if not files:
         raise BundleError(
-            _("this gapforge runs out of a bundle and cannot pack one"),
-            hint=_("pack from a checkout"),
+            _("the receiver program cannot pack a bundle"),
+            hint=_("run pack from a gapforge repository"),
         )
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
@@ -39,7 +39,7 @@ def receiver_bytes() -> bytes:
             (f"gapforge/{f.relative_to(package).as_posix()}", f.read_bytes()) for f in files
         ]
         for name, data in members:
-            entry = zipfile.ZipInfo(name, _MOMENT)
+            entry = zipfile.ZipInfo(name, _TIMESTAMP)
             entry.external_attr = 0o644 << 16
             entry.create_system = 3
             archive.writestr(entry, data)

@@ -1,104 +1,84 @@
-"""The repair request: what a site lacks of a bundle, in a file small enough for a mail."""
+"""Write and read repair requests: the missing parts of a bundle, small enough for a mail."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import BundleError
 from gapforge.base.files import SHA256_HEX
-from gapforge.base.i18n import _
+from gapforge.base.i18n import N_, _
 from gapforge.base.system_errors import os_says
+from gapforge.bundle.bundle_index import index_name, read_index
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
     FORMAT,
-    MAX_INDEX,
     MAX_VOLUMES,
+    REPOSITORY,
+    BundledPreset,
     Damaged,
-    Span,
-    View,
+    Part,
     check_order,
-    compact,
-    number_in,
-    open_regular,
-    parse_json,
-    parse_span,
-    parse_views,
-    text_in,
-    text_or_none,
+    compact_json,
+    parse_number,
+    parse_optional_text,
+    parse_part,
+    parse_presets,
+    parse_text,
+    read_json,
+    unknown_form,
 )
-from gapforge.bundle.volume_plan import index_name, read_index
+from gapforge.bundle.volume_plan import Plan
+
+_KEYS = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
 
 
-@dataclass(frozen=True)
-class Request:
-    """``spans`` of objects that are known to be missing, and the numbers of ``volumes`` of which nothing is known.
+@dataclass(frozen=True, kw_only=True)
+class RepairRequest:
+    """The known missing ``parts``, and the numbers of the ``volumes`` whose contents are unknown.
 
-    ``views`` and ``tool`` are those of the bundle.
+    ``presets`` and ``tool`` are those of the bundle.
     """
 
     bundle: str
-    spans: tuple[Span, ...]
-    volumes: tuple[int, ...]
-    views: tuple[View, ...]
+    parts: tuple[Part, ...] = ()
+    volumes: tuple[int, ...] = ()
+    presets: tuple[BundledPreset, ...] = ()
     tool: str = ""
 
     @property
     def file(self) -> str:
-        return f"repair-{self.bundle}.json"
+        return request_name(self.bundle)
 
     def render(self) -> bytes:
-        """The request's bytes."""
-        return compact(
+        """Return the bytes of the request file."""
+        return compact_json(
             {
                 "format": FORMAT,
                 "request": "repair",
                 "bundle": self.bundle,
                 "volumes": list(self.volumes),
-                "objects": [span.to_json() for span in self.spans],
-                "views": [view.to_json() for view in self.views],
+                "objects": [part.to_json() for part in self.parts],
+                "views": [preset.to_json() for preset in self.presets],
                 "tool": self.tool,
             }
         )
 
 
-def read_request(path: Path) -> Request:
-    """A request out of a file. Raises BundleError when it is none, or was changed by hand or by mail."""
+def request_name(bundle: str) -> str:
+    """Return the file name of the repair request of a bundle."""
+    return f"repair-{bundle}.json"
+
+
+def read_request(path: Path) -> RepairRequest:
+    """Return the request in a file. Raise BundleError if it is not valid or was changed."""
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_INDEX:
-                raise Damaged(
-                    _(
-                        "has {size} bytes; no more than {max_index} are read",
-                        size=size,
-                        max_index=MAX_INDEX,
-                    )
-                )
-            raw = parse_json(os.pread(file.fileno(), size, 0))
-        keys = {"format", "request", "bundle", "volumes", "objects", "views", "tool"}
-        if (
-            type(raw) is not dict
-            or set(raw) != keys
-            or raw["format"] != FORMAT
-            or raw["request"] != "repair"
-        ):
-            raise Damaged(_("is no repair request"))
-        if type(raw["volumes"]) is not list or type(raw["objects"]) is not list:
-            raise Damaged(_("is no repair request"))
-        spans = tuple(parse_span(row) for row in raw["objects"])
-        check_order(spans)
-        volumes = tuple(number_in(n, 1, MAX_VOLUMES, lambda: _("a volume")) for n in raw["volumes"])
-        bundle = text_in(raw["bundle"], BUNDLE_ID, lambda: _("a bundle"))
-        views = parse_views(raw["views"])
-        tool = text_or_none(raw["tool"], SHA256_HEX, lambda: _("gapforge itself as"))
-        return Request(bundle, spans, volumes, views, tool)
+        return _parse_request(path)
     except Damaged as error:
         raise BundleError(
-            _("{path} {error}", path=path, error=error),
-            hint=_("have the site send repair-BUNDLE.json again, unchanged"),
+            _("{path} is not a valid repair request: {why}", path=path, why=error),
+            hint=_("ask the site to send repair-BUNDLE.json again, unchanged"),
         ) from None
     except OSError as error:
         raise BundleError(
@@ -107,65 +87,91 @@ def read_request(path: Path) -> Request:
         ) from None
 
 
-def wanted_spans(
-    request: Request, places: Sequence[Path]
-) -> tuple[list[Span], tuple[View, ...], str]:
-    """Every span that answers the request, and the bundle's views and tool.
+def _parse_request(path: Path) -> RepairRequest:
+    raw = read_json(path)
+    if (
+        type(raw) is not dict
+        or set(raw) != _KEYS
+        or raw["format"] != FORMAT
+        or raw["request"] != "repair"
+        or type(raw["volumes"]) is not list
+        or type(raw["objects"]) is not list
+    ):
+        raise unknown_form(N_("repair request"))
+    parts = tuple(parse_part(row) for row in raw["objects"])
+    check_order(parts)
+    return RepairRequest(
+        bundle=parse_text(raw["bundle"], BUNDLE_ID, N_("bundle id")),
+        parts=parts,
+        volumes=tuple(
+            parse_number(number, 1, MAX_VOLUMES, N_("volume number")) for number in raw["volumes"]
+        ),
+        presets=parse_presets(raw["views"]),
+        tool=parse_optional_text(raw["tool"], SHA256_HEX, REPOSITORY),
+    )
 
-    What whole volumes held is looked up in the bundle's index, in one of the folders ``places``. Raises BundleError
-    when it is in none of them.
+
+def requested_parts(
+    request: RepairRequest, folders: Sequence[Path]
+) -> tuple[list[Part], tuple[BundledPreset, ...], str]:
+    """Return every part that the request needs, and the presets and the tool of the bundle.
+
+    The index of the bundle, in one of ``folders``, tells what requested volumes contain. Raise
+    BundleError if it is in none of them.
     """
-    spans, views, tool = set(request.spans), request.views, request.tool
-    if request.volumes or not views:
-        plan = None
-        for place in places:
-            try:
-                found = read_index(place / index_name(request.bundle)).plan
-            except (Damaged, OSError):
-                continue
-            if found.bundle == request.bundle:  # and no other one under its name
-                plan = found
-                break
-        if plan is None:
-            bundle, index = request.bundle, index_name(request.bundle)
+    if not request.volumes and request.presets:
+        return merge_parts(request.parts), request.presets, request.tool
+    plan = _find_plan(request.bundle, folders)
+    if plan is None:
+        index = index_name(request.bundle)
+        raise BundleError(
+            _(
+                "the request asks for whole volumes of bundle {bundle}; without {index} it is "
+                "unknown what they contain",
+                bundle=request.bundle,
+                index=index,
+            ),
+            hint=_("put {index} beside the request, or pack the bundle again", index=index),
+        )
+    parts = set(request.parts)
+    for number in request.volumes:
+        if number > len(plan.volumes):
             raise BundleError(
                 _(
-                    "the request asks for whole volumes of bundle {bundle}, and {index} "
-                    "is not here to tell what was in them",
-                    bundle=bundle,
-                    index=index,
+                    "the request asks for volume {number} of bundle {bundle}, which has {count}",
+                    number=number,
+                    bundle=request.bundle,
+                    count=len(plan.volumes),
                 ),
-                hint=_("put {index} beside the request, or pack the bundle again", index=index),
+                hint=_("ask the site to send its request again"),
             )
-        views, tool = plan.views, plan.tool
-        for number in request.volumes:
-            if number > len(plan.volumes):
-                raise BundleError(
-                    _(
-                        "bundle {bundle} has {count} volumes, not {number}",
-                        bundle=request.bundle,
-                        count=len(plan.volumes),
-                        number=number,
-                    ),
-                    hint=_("have the site send its request again"),
-                )
-            spans |= set(plan.volumes[number - 1])
-    return disjoint(spans), views, tool
+        parts |= set(plan.volumes[number - 1])
+    return merge_parts(parts), plan.presets, plan.tool
 
 
-def disjoint(spans: set[Span]) -> list[Span]:
-    """The same bytes with nothing twice: spans of one object that touch become one."""
-    result: list[Span] = []
-    for span in sorted(spans):
-        last = result[-1] if result else None
+def _find_plan(bundle: str, folders: Iterable[Path]) -> Plan | None:
+    for folder in folders:
+        try:
+            plan = read_index(folder / index_name(bundle)).plan
+        except (Damaged, OSError):
+            continue
+        if plan.bundle == bundle:  # not the index of another bundle under this name
+            return plan
+    return None
+
+
+def merge_parts(parts: Iterable[Part]) -> list[Part]:
+    """Return the same bytes in sorted parts that neither overlap nor touch."""
+    merged: list[Part] = []
+    for part in sorted(set(parts)):
+        last = merged[-1] if merged else None
         if (
             last is not None
-            and last.sha256 == span.sha256
-            and last.size == span.size
-            and span.offset <= last.end
+            and (last.sha256, last.size) == (part.sha256, part.size)
+            and part.offset <= last.end
         ):
-            end = max(last.end, span.end)
-            result[-1] = Span(span.sha256, span.size, last.offset, end - last.offset)
+            end = max(last.end, part.end)
+            merged[-1] = Part(part.sha256, part.size, last.offset, end - last.offset)
         else:
-            result.append(span)
-    return result
+            merged.append(part)
+    return merged

@@ -1,14 +1,15 @@
-"""One volume file: a head, the pieces' bytes, an index of them, and a trailer that finds and seals the index.
+"""Define the format of a volume: its constants, the entries of its index, and their JSON.
 
     16 bytes   HEAD
-    …          the pieces, one after the other, in the index's order
+    …          the bytes of the parts, in the order of the index
     …          the index: compact JSON with sorted keys
-    64 bytes   magic, version, zero, index offset, index length, SHA-256 of the index
+    64 bytes   trailer: magic, version, zero, index offset, index length, SHA-256 of the index
 
-The index holds the hash of each piece, so the SHA-256 of the index stands for every byte of the volume, and no
-byte needs to be hashed twice. The payload comes first so that a volume is written in one pass.
-Everything read here came by a stick that anybody may have touched: nothing in it is believed before it is checked,
-and no length in it decides how much memory is used.
+The index contains the SHA-256 of each part, so the SHA-256 of the index covers every byte of the
+volume and no byte is hashed twice. The index comes last so that a volume is written in one pass.
+
+Everything parsed here comes from a medium that anybody may have changed. Each value is checked
+before it is used, and no length in a file decides how much memory is allocated.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gapforge.base.files import SHA256_HEX, sha256_bytes
-from gapforge.base.i18n import _
-from gapforge.base.system_errors import says
+from gapforge.base.files import SHA256_HEX, is_gone, sha256_bytes
+from gapforge.base.i18n import N_, _
+from gapforge.base.system_errors import says, unreadable
 from gapforge.model.names import PRESET_NAME
 
 FORMAT = 2
@@ -36,30 +37,40 @@ SUFFIX = ".gfv"
 HEAD = b"gapforge-volume\n"
 TRAILER_MAGIC = b"GFV-END\n"
 TRAILER = struct.Struct(">8sIIQQ32s")
-MAX_INDEX = 4 << 20  # bytes; what is parsed takes ten times as much memory
-MAX_OBJECT = 1 << 44  # bytes; no file system that a site has takes larger files
+MAX_INDEX = 4 << 20  # bytes; the parsed index takes ten times as much memory
+MAX_OBJECT = 1 << 44  # bytes; no file system at a site stores larger files
 MAX_VOLUMES = 999_999
 MAX_VOLUME_SIZE = 1 << 62  # bytes
-MAX_VIEWS = 1000
+MAX_PRESETS = 1000
 BUNDLE_ID = re.compile(r"[0-9a-f]{24}")
-_NO_HASH = "0" * 64
-Words = Callable[
-    [], str
-]  # asked only when something is wrong: an index has a hundred thousand values
+REPAIRED_BUNDLE, REPOSITORY = N_("id of the repaired bundle"), N_("id of the repository archive")
+_NO_SHA256 = "0" * 64
 
 
 class Damaged(Exception):
-    """Why something of a bundle cannot be believed. Callers add which file it is."""
+    """A file of a bundle fails verification. The text says why; the caller names the file."""
+
+
+def describe_read_error(error: Damaged | OSError) -> str:
+    """Return why a file on a medium cannot be used, without the name of the file."""
+    if isinstance(error, Damaged):
+        return str(error)
+    return _("the medium was removed") if is_gone(error) else unreadable(error)
 
 
 @dataclass(frozen=True, order=True)
-class Span:
+class Part:
     """``length`` bytes from ``offset`` of the object ``sha256``, which has ``size`` bytes."""
 
     sha256: str
     size: int
     offset: int
     length: int
+
+    @classmethod
+    def of_object(cls, sha256: str, size: int) -> Part:
+        """Return the part that is the whole object."""
+        return cls(sha256, size, 0, size)
 
     @property
     def whole(self) -> bool:
@@ -70,25 +81,25 @@ class Span:
         return self.offset + self.length
 
     def to_json(self) -> list[Any]:
-        return (
-            [self.sha256, self.size]
-            if self.whole
-            else [self.sha256, self.size, self.offset, self.length]
-        )
+        row = [self.sha256, self.size]
+        return row if self.whole else [*row, self.offset, self.length]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A span as it lies in a volume: ``sha256`` is the hash of these bytes, ``position`` where they begin."""
+class StoredPart:
+    """A part in a volume: ``position`` is its first byte in the file, ``sha256`` its checksum."""
 
-    span: Span
+    part: Part
     sha256: str
     position: int
 
 
 @dataclass(frozen=True, order=True)
-class View:
-    """One preset of the bundle: the hashes of its lock.json and its SHA256SUMS, which are objects too."""
+class BundledPreset:
+    """One preset of a bundle, with the SHA-256 of its lock.json and of its SHA256SUMS.
+
+    Both files are objects of the bundle.
+    """
 
     preset: str
     lock: str
@@ -98,12 +109,12 @@ class View:
         return [self.preset, self.lock, self.sums]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a volume says of itself: its bundle, its ``number`` (from 1) of ``volumes``, and the bundle's views.
+@dataclass(frozen=True, kw_only=True)
+class VolumeIdentity:
+    """Which volume of which bundle a file is: ``number`` (from 1) of ``volumes``.
 
-    ``repairs`` is the bundle that this one mends, or "". ``tool`` is the object that is gapforge's own repository,
-    or "" when the bundle does not carry it.
+    ``repairs`` is the id of the bundle that this bundle repairs, or "". ``tool`` is the SHA-256 of
+    the archive of gapforge's repository, or "" if the bundle does not contain it.
     """
 
     bundle: str
@@ -111,12 +122,12 @@ class Identity:
     volumes: int
     volume_size: int
     repairs: str
-    views: tuple[View, ...]
+    presets: tuple[BundledPreset, ...]
     tool: str = ""
 
     @property
-    def root(self) -> str:
-        """The bundle that this volume serves: its own, or the one that it mends."""
+    def original_bundle(self) -> str:
+        """The bundle that the volume helps to import: its own, or the one that it repairs."""
         return self.repairs or self.bundle
 
     @property
@@ -126,33 +137,30 @@ class Identity:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume whose head, index and trailer are in order. Its payload is not looked at yet."""
+    """A volume whose head, index and trailer are valid. Its parts are not verified yet."""
 
     path: Path
     size: int
     index_sha256: str
-    identity: Identity
+    identity: VolumeIdentity
 
 
 def volume_name(bundle: str, number: int) -> str:
-    """``ID-0001.gfv``"""
+    """Return the file name of a volume, such as ``ID-0001.gfv``."""
     return f"{bundle}-{number:04}{SUFFIX}"
 
 
-def compact(value: Any) -> bytes:
-    """JSON as bundles hold it: one line, sorted keys, ASCII, a newline at the end."""
-    return (
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
-    )
+def compact_json(value: Any) -> bytes:
+    """Return the JSON form used in bundles: one ASCII line, sorted keys, a newline at the end."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text.encode() + b"\n"
 
 
-def index_bytes(identity: Identity, spans: Sequence[Span], hashes: Sequence[str]) -> bytes:
-    """The index of a volume that holds ``spans`` with these piece hashes."""
-    pieces = [
-        span.to_json() + ([] if span.whole else [sha256])
-        for span, sha256 in zip(spans, hashes, strict=True)
-    ]
-    return compact(
+def volume_index(
+    identity: VolumeIdentity, parts: Sequence[Part], checksums: Sequence[str]
+) -> bytes:
+    """Return the index of a volume that contains ``parts``, whose SHA-256 are ``checksums``."""
+    return compact_json(
         {
             "format": FORMAT,
             "bundle": identity.bundle,
@@ -160,73 +168,77 @@ def index_bytes(identity: Identity, spans: Sequence[Span], hashes: Sequence[str]
             "volumes": identity.volumes,
             "volume_size": identity.volume_size,
             "repairs": identity.repairs,
-            "pieces": pieces,
-            "views": [view.to_json() for view in identity.views],
+            "pieces": [_index_row(*each) for each in zip(parts, checksums, strict=True)],
+            "views": [preset.to_json() for preset in identity.presets],
             "tool": identity.tool,
         }
     )
 
 
-def index_room(span: Span) -> int:
-    """How many bytes of index this span takes."""
-    return (
-        len(json.dumps(span.to_json() + ([] if span.whole else [_NO_HASH]), separators=(",", ":")))
-        + 1
-    )
+def _index_row(part: Part, sha256: str) -> list[Any]:
+    return part.to_json() if part.whole else [*part.to_json(), sha256]
 
 
-def trailer(index: bytes, offset: int) -> bytes:
-    """The last bytes of a volume whose index begins at ``offset``."""
-    return TRAILER.pack(
-        TRAILER_MAGIC, FORMAT, 0, offset, len(index), bytes.fromhex(sha256_bytes(index))
-    )
+def index_entry_size(part: Part) -> int:
+    """Return how many bytes of the index the entry of this part takes."""
+    return len(json.dumps(_index_row(part, _NO_SHA256), separators=(",", ":"))) + 1
 
 
-def volume_size(identity: Identity, spans: Sequence[Span]) -> int:
-    """The exact size in bytes that the volume will have."""
-    index = index_bytes(identity, spans, [_NO_HASH] * len(spans))
-    return len(HEAD) + sum(span.length for span in spans) + len(index) + TRAILER.size
+def trailer_bytes(index: bytes, offset: int) -> bytes:
+    """Return the trailer of a volume whose index begins at ``offset``."""
+    digest = bytes.fromhex(sha256_bytes(index))
+    return TRAILER.pack(TRAILER_MAGIC, FORMAT, 0, offset, len(index), digest)
+
+
+def volume_size(identity: VolumeIdentity, parts: Sequence[Part]) -> int:
+    """Return the exact size in bytes that the volume will have."""
+    index = volume_index(identity, parts, [_NO_SHA256] * len(parts))
+    return len(HEAD) + sum(part.length for part in parts) + len(index) + TRAILER.size
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON out of a bundle. Raises Damaged for anything unusual; large numbers and depth cost nothing."""
+    """Return the value of JSON from a bundle. Raise Damaged unless gapforge would write it so.
 
-    # One object, rows that hold a hash, few values besides: any other shape could take far more memory than its text.
+    Large numbers and deep nesting are rejected before they cost time or memory.
+    """
+    # The documents have one object, rows that contain a checksum, and few other values. JSON of
+    # another structure could take far more memory than its text.
     if (
         data.count(b"{") > 1
         or data.count(b"[") > len(data) // 64 + 16
         or data.count(b",") > len(data) // 10 + 100_000
     ):
-        raise Damaged(_("is not shaped like the JSON that gapforge writes"))
+        raise Damaged(_("not JSON as gapforge writes it: unusual structure"))
 
     def refuse(text: str) -> NoReturn:
-        raise ValueError(_("holds the number {text}", text=text[:20]))
+        raise ValueError(_("the number {number} is not allowed", number=text[:20]))
 
-    def number(text: str) -> int:
+    def whole_number(text: str) -> int:
         return int(text) if len(text) <= 19 else refuse(text)
 
     try:
         value = json.loads(
-            data.decode("ascii"), parse_int=number, parse_float=refuse, parse_constant=refuse
+            data.decode("ascii"), parse_int=whole_number, parse_float=refuse, parse_constant=refuse
         )
-        if compact(value) != data:
-            raise Damaged(_("is not written the way gapforge writes it"))
+        if compact_json(value) != data:
+            raise Damaged(_("not JSON as gapforge writes it: other spacing or order"))
     except RecursionError:
-        raise Damaged(_("is nested too deeply")) from None
+        raise Damaged(_("the JSON is nested too deeply")) from None
     except (ValueError, MemoryError) as error:
         why = says(error)[:100]
-        raise Damaged(_("is not the JSON that gapforge writes: {why}", why=why)) from None
+        raise Damaged(_("not JSON as gapforge writes it: {why}", why=why)) from None
     return value
 
 
-def number_in(value: Any, least: int, most: int, what: Words) -> int:
-    """``value`` when it is a whole number in range; Damaged otherwise."""
+def parse_number(value: Any, least: int, most: int, field: str, **values: object) -> int:
+    """Return ``value`` if it is a whole number in the range. Raise Damaged naming ``field``."""
     if type(value) is not int or not least <= value <= most:
+        field, shown = _(field, **values), str(value)[:40]
         raise Damaged(
             _(
-                "declares {what} {value}, which cannot be ({least} to {most})",
-                what=what(),
-                value=str(value)[:40],
+                "{field} is {value}; the allowed range is {least} to {most}",
+                field=field,
+                value=shown,
                 least=least,
                 most=most,
             )
@@ -234,180 +246,105 @@ def number_in(value: Any, least: int, most: int, what: Words) -> int:
     return value
 
 
-def text_in(value: Any, pattern: re.Pattern[str], what: Words) -> str:
-    """``value`` when it is a text of this form; Damaged otherwise."""
+def parse_text(value: Any, pattern: re.Pattern[str], field: str) -> str:
+    """Return ``value`` if it is a text that matches. Raise Damaged naming ``field``."""
     if type(value) is not str or not pattern.fullmatch(value):
-        raise Damaged(
-            _("declares {what} {value!r}, which is not allowed", what=what(), value=str(value)[:60])
-        )
+        field, shown = _(field), str(value)[:60]
+        raise Damaged(_("{field} is {value!r}, which is not allowed", field=field, value=shown))
     return value
 
 
-def text_or_none(value: Any, pattern: re.Pattern[str], what: Words) -> str:
-    """``value`` when it is "" or a text of this form; Damaged otherwise."""
-    return "" if type(value) is str and not value else text_in(value, pattern, what)
+def parse_optional_text(value: Any, pattern: re.Pattern[str], field: str) -> str:
+    """Return ``value`` if it is "" or a text that matches. Raise Damaged naming ``field``."""
+    return "" if type(value) is str and not value else parse_text(value, pattern, field)
 
 
-def parse_span(row: Any) -> Span:
-    """A span out of JSON. Raises Damaged when no object can have it."""
+def parse_part(row: Any) -> Part:
+    """Return the part that a JSON row describes. Raise Damaged if no object can have it."""
     if type(row) is not list or len(row) not in (2, 4):
-        raise Damaged(_("holds a piece of another form"))
-    sha256 = text_in(row[0], SHA256_HEX, lambda: _("an object"))
-    size = number_in(
-        row[1], 0, MAX_OBJECT, lambda: _("for object {sha256} the size", sha256=sha256[:12])
-    )
+        raise unknown_form(N_("entry of the list of objects"))
+    sha256 = parse_text(row[0], SHA256_HEX, N_("SHA-256 of an object"))
+    shown = {"sha256": sha256[:12]}
+    size = parse_number(row[1], 0, MAX_OBJECT, N_("size of object {sha256}"), **shown)
     if len(row) == 2:
-        return Span(sha256, size, 0, size)
-    offset = number_in(
-        row[2], 0, size, lambda: _("for object {sha256} the offset", sha256=sha256[:12])
-    )
-    length = number_in(
-        row[3], 1, size - offset, lambda: _("for object {sha256} the length", sha256=sha256[:12])
+        return Part.of_object(sha256, size)
+    offset = parse_number(row[2], 0, size, N_("offset in object {sha256}"), **shown)
+    length = parse_number(
+        row[3], 1, size - offset, N_("length of a part of object {sha256}"), **shown
     )
     if length == size:
-        raise Damaged(_("writes a whole object as a part"))
-    return Span(sha256, size, offset, length)
+        raise Damaged(_("the whole object {sha256} is listed as a part", **shown))
+    return Part(sha256, size, offset, length)
 
 
-def parse_views(raw: Any) -> tuple[View, ...]:
-    """The views out of JSON. A preset's name becomes a folder's, so it is checked here."""
-    if type(raw) is not list or len(raw) > MAX_VIEWS:
-        raise Damaged(_("does not list its presets"))
-    views = []
-    for row in raw:
+def parse_presets(rows: Any) -> tuple[BundledPreset, ...]:
+    """Return the presets that JSON rows describe. Raise Damaged for a name that is not allowed.
+
+    The name of a preset becomes the name of a folder.
+    """
+    if type(rows) is not list or len(rows) > MAX_PRESETS:
+        raise unknown_form(N_("list of presets"))
+    presets = []
+    for row in rows:
         if type(row) is not list or len(row) != 3:
-            raise Damaged(_("describes a preset in another form"))
-        views.append(
-            View(
-                text_in(row[0], PRESET_NAME, lambda: _("a preset named")),
-                text_in(row[1], SHA256_HEX, lambda: _("the lock")),
-                text_in(row[2], SHA256_HEX, lambda: _("the sums")),
+            raise unknown_form(N_("list of presets"))
+        presets.append(
+            BundledPreset(
+                parse_text(row[0], PRESET_NAME, N_("name of a preset")),
+                parse_text(row[1], SHA256_HEX, N_("SHA-256 of a lock")),
+                parse_text(row[2], SHA256_HEX, N_("SHA-256 of a SHA256SUMS")),
             )
         )
-    if len({view.preset for view in views}) != len(views):
-        raise Damaged(_("names a preset twice"))
-    return tuple(views)
+    if len({preset.preset for preset in presets}) != len(presets):
+        raise Damaged(_("a preset is listed twice"))
+    return tuple(presets)
 
 
-def check_order(spans: Sequence[Span]) -> None:
-    """Raise Damaged unless the spans are sorted, apart, and agree on each object's size."""
-    for before, after in pairwise(spans):
+def unknown_form(what: str) -> Damaged:
+    """Return the error for a value whose form this version of gapforge does not know."""
+    return Damaged(_("{what}: unknown form", what=_(what)))
+
+
+def check_order(parts: Sequence[Part]) -> None:
+    """Raise Damaged unless the parts are sorted, do not overlap, and agree on object sizes."""
+    for before, after in pairwise(parts):
         same = before.sha256 == after.sha256
-        if before.sha256 > after.sha256 or (
-            same and (before.end > after.offset or before.size != after.size)
+        if (
+            before.sha256 > after.sha256
+            or (same and (before.end > after.offset or before.size != after.size))
+            or (same and not (before.size and after.size))
         ):
-            raise Damaged(
-                _("lists object {sha256} twice or out of order", sha256=after.sha256[:12])
-            )
-        if same and not (before.size and after.size):
-            raise Damaged(_("lists object {sha256} twice", sha256=after.sha256[:12]))
+            sha256 = after.sha256[:12]
+            raise Damaged(_("object {sha256} is listed twice or out of order", sha256=sha256))
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[io.FileIO]:
-    """A file of a carrier, unbuffered. Damaged for a link, pipe or device; OSError as the system says it."""
+    """Open a regular file of a medium, unbuffered.
+
+    Raise Damaged for a link, pipe or device, which is never opened, and OSError otherwise.
+    """
     kind = os.lstat(path).st_mode
     if stat.S_ISLNK(kind):
-        raise Damaged(_("is a symbolic link, not a file"))
-    if not stat.S_ISREG(kind):  # to open a device may already do something
-        raise Damaged(_("is not a regular file"))
+        raise Damaged(_("symbolic link instead of a regular file"))
+    if not stat.S_ISREG(kind):
+        raise Damaged(_("not a regular file"))
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Damaged(_("is not a regular file"))
+            raise Damaged(_("not a regular file"))
         yield file
 
 
-def read_volume(path: Path) -> tuple[Volume, list[Piece]]:
-    """A volume and its pieces, with head, index and trailer checked. Raises Damaged or OSError."""
+def read_json(path: Path) -> Any:
+    """Return the value of a small JSON file of a bundle. Raise Damaged or OSError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size < len(HEAD) + TRAILER.size:
-            raise Damaged(_("is cut short: it has {size} bytes", size=size))
-        if _at(file, 0, len(HEAD)) != HEAD:
-            raise Damaged(_("does not begin like a volume"))
-        magic, version, zero, offset, length, digest = TRAILER.unpack(
-            _at(file, size - TRAILER.size, TRAILER.size)
-        )
-        if magic != TRAILER_MAGIC:
-            raise Damaged(_("is cut short or damaged: it does not end like a volume"))
-        if version != FORMAT:
-            raise Damaged(
-                _(
-                    "is of format {version} or damaged; this gapforge reads format {format}",
-                    version=version,
-                    format=FORMAT,
-                )
-            )
-        if zero or offset < len(HEAD) or offset + length + TRAILER.size != size:
-            raise Damaged(_("is cut short or damaged: its trailer does not fit its size"))
-        if length > MAX_INDEX:
-            raise Damaged(
-                _(
-                    "has an index of {length} bytes; no more than {max_index} are read",
-                    length=length,
-                    max_index=MAX_INDEX,
-                )
-            )
-        index = _at(file, offset, length)
-    if bytes.fromhex(sha256_bytes(index)) != digest:
-        raise Damaged(_("has a damaged index: its hash is another"))
-    identity, pieces = _parse_index(parse_json(index))
-    payload = sum(piece.span.length for piece in pieces)
-    if payload != offset - len(HEAD):
-        raise Damaged(
-            _(
-                "lists {payload} bytes and holds {offset}",
-                payload=payload,
-                offset=offset - len(HEAD),
-            )
-        )
-    return Volume(path, size, digest.hex(), identity), pieces
+        if size > MAX_INDEX:
+            raise too_large(size)
+        return parse_json(os.pread(file.fileno(), size, 0))
 
 
-def _at(file: io.FileIO, offset: int, length: int) -> bytes:
-    data = os.pread(file.fileno(), length, offset)
-    if len(data) != length:
-        raise Damaged(_("became shorter while it was read"))
-    return data
-
-
-def _parse_index(raw: Any) -> tuple[Identity, list[Piece]]:
-    keys = {
-        "format",
-        "bundle",
-        "number",
-        "volumes",
-        "volume_size",
-        "repairs",
-        "pieces",
-        "views",
-        "tool",
-    }
-    if (
-        type(raw) is not dict
-        or set(raw) != keys
-        or raw["format"] != FORMAT
-        or type(raw["pieces"]) is not list
-    ):
-        raise Damaged(_("has an index of another form"))
-    volumes = number_in(raw["volumes"], 1, MAX_VOLUMES, lambda: _("a number of volumes"))
-    identity = Identity(
-        text_in(raw["bundle"], BUNDLE_ID, lambda: _("the bundle")),
-        number_in(raw["number"], 1, volumes, lambda: _("its number")),
-        volumes,
-        number_in(raw["volume_size"], 1, MAX_VOLUME_SIZE, lambda: _("a volume size")),
-        text_or_none(raw["repairs"], BUNDLE_ID, lambda: _("the mended bundle")),
-        parse_views(raw["views"]),
-        text_or_none(raw["tool"], SHA256_HEX, lambda: _("gapforge itself as")),
-    )
-    pieces, position = [], len(HEAD)
-    for row in raw["pieces"]:
-        if type(row) is not list or len(row) not in (2, 5):
-            raise Damaged(_("holds a piece of another form"))
-        span = parse_span(row[:4])
-        sha256 = text_in(row[4], SHA256_HEX, lambda: _("a piece")) if len(row) == 5 else span.sha256
-        pieces.append(Piece(span, sha256, position))
-        position += span.length
-    check_order([piece.span for piece in pieces])
-    return identity, pieces
+def too_large(size: int) -> Damaged:
+    """Return the error for an index or a request that exceeds the limit."""
+    return Damaged(_("{size} bytes of JSON; the limit is {limit}", size=size, limit=MAX_INDEX))

@@ -13,7 +13,8 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_says
 from gapforge.base.text import printable
-from gapforge.bundle.custody_page import Custody, keep_page, page_name, render
+from gapforge.bundle.companion_files import page_name
+from gapforge.bundle.custody_page import Custody, keep_page, render
 from gapforge.cli import environment_defaults
 from gapforge.cli.output import warn
 from gapforge.trust import ssh_signatures

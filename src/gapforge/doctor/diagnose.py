@@ -1,4 +1,4 @@
-"""Looks at this machine for ``doctor``: asks it, reads preset, lock and catalog, and has ``doctor`` judge."""
+"""Run all checks of ``doctor``: probe this machine, read preset, lock and catalog, and judge."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ from gapforge.base.system_errors import says
 from gapforge.compat import catalog as catalog_module
 from gapforge.compat import versions
 from gapforge.compat.catalog import Catalog
-from gapforge.doctor import checks, disk_estimate, machine_probes
-from gapforge.doctor.checks import GpuNeeds, Line
+from gapforge.doctor import (
+    disk_checks,
+    disk_estimate,
+    gpu_checks,
+    gpu_probes,
+    machine_checks,
+    machine_probes,
+)
+from gapforge.doctor.check_result import Check, CheckResult
+from gapforge.doctor.disk_checks import Place
+from gapforge.doctor.gpu_checks import GpuNeeds
+from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
 from gapforge.image import env_file
 from gapforge.image.plan import locked_base
@@ -29,244 +39,225 @@ from gapforge.store import verify_artifacts
 from gapforge.trust import trusted_signers
 
 
-def examine(project: Project, name: str = "", engine_name: str = "") -> list[Line]:
-    """Every line of the examination; with ``name`` also what that preset needs. Raises nothing for a machine that
-    lacks something, only PresetError for a preset that does not exist or cannot be read."""
+def check_machine(project: Project, name: str = "", engine_name: str = "") -> list[CheckResult]:
+    """Return the results of all checks; with ``name`` also those of what that preset needs.
+
+    Raise PresetError for a preset that does not exist or cannot be read, and nothing for a machine
+    that lacks something.
+    """
     preset = preset_module.find(project.presets, name) if name else None
-    catalog, catalog_line = _catalog(project)
-    found = machine_probes.system(tuple(project.presets.glob("*.json")))
-    engine, engine_facts = _engine(engine_name)
-    socket = machine_probes.docker_socket()
+    catalog, catalog_results = _load_catalog(project)
+    system = machine_probes.system(tuple(project.presets.glob("*.json")))
+    engine, engine_facts = _find_engine(engine_name)
     usable = not engine_facts.problem
-    lines = [
-        checks.operating_system(found),
-        checks.architecture(found, preset.platform if preset else "linux/amd64"),
-        checks.python(found),
-        checks.engine(engine_facts),
-        checks.socket(socket, usable),
-        checks.memory(found),
-        checks.clock(found, _floor(catalog)),
-        checks.permissions(
-            found.umask,
-            [machine_probes.volume(path) for path in (project.state, project.root / "dist")],
-        ),
-        *catalog_line,
+    folders = [machine_probes.volume(path) for path in (project.state, project.root / "dist")]
+    results = [
+        machine_checks.operating_system(system),
+        machine_checks.architecture(system, preset.platform if preset else "linux/amd64"),
+        machine_checks.python(system),
+        machine_checks.engine(engine_facts),
+        machine_checks.socket(machine_probes.docker_socket(), usable),
+        machine_checks.memory(system),
+        machine_checks.clock(system, _catalog_date(catalog)),
+        machine_checks.permissions(system.umask, folders),
+        *catalog_results,
+        _check_env(project, preset),
+        _check_trust(project),
     ]
-    lines += [_env(project, preset), _trust(project)]
-    lock = _artifacts(project, preset, lines) if preset else None
-    lines += _space(project, preset, lock, engine, engine_facts)
+    lock = None
+    if preset:
+        artifacts, lock = _check_artifacts(project, preset)
+        results.append(artifacts)
+    results += _check_space(project, preset, lock, engine, engine_facts)
     if preset is None or preset.cuda:
-        client = engine_facts.client if usable else ""
-        nvidia = machine_probes.nvidia(client, engine_facts.host)
-        needs = (
-            gpu_needs(preset, catalog)
-            if preset and catalog
-            else GpuNeeds(cuda=preset.cuda if preset else "")
-        )
-        lines += checks.driver(nvidia, needs) if preset else checks.bare_gpu(nvidia)
-        lines += checks.toolkit(nvidia, needs, usable)
-        lines += checks.gpus(nvidia, needs, catalog.architectures if catalog else {})
-    return lines
+        results += _check_gpu(preset, catalog, engine_facts)
+    return results
 
 
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
-    """What the preset asks of driver and GPU, as far as the catalog knows."""
+    """Return what the preset needs of driver and GPU, as far as the catalog knows."""
     image = catalog.image(preset.runtime.image) or catalog.image(preset.builder.image)
+    same = [full for full in catalog.drivers if versions.minor(full) == versions.minor(preset.cuda)]
+    newest = max(same, key=versions.key, default="")
     source = preset.sources.get("nv-codec-headers")
     match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
     headers = catalog.headers.get(match[0]) if match else None
-    trt, opencv = preset.tensorrt, preset.component("opencv")
+    tensorrt, opencv = preset.tensorrt, preset.component("opencv")
     dropped = [
-        d
-        for d in catalog.tensorrt_dropped
-        if trt and versions.key(trt.version) >= versions.key(d[1])
+        (compute, release)
+        for compute, release in catalog.tensorrt_dropped
+        if tensorrt and versions.key(tensorrt.version) >= versions.key(release)
     ]
-    compute, before = max(dropped, key=lambda d: versions.key(d[0]), default=("", ""))
+    compute, before = max(dropped, key=lambda pair: versions.key(pair[0]), default=("", ""))
     return GpuNeeds(
         cuda=preset.cuda,
-        toolkit_driver=image.driver if image else catalog.toolkit_driver(preset.cuda),
-        least_driver=catalog.lowest_driver(preset.cuda),
+        toolkit_driver=image.driver if image else catalog.drivers.get(newest, ""),
+        least_driver=catalog.minor_drivers.get(versions.major(preset.cuda), ""),
         headers=headers.version if headers else "",
         headers_driver=headers.driver if headers else "",
         compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
-        tensorrt=trt.version if trt else "",
+        tensorrt=tensorrt.version if tensorrt else "",
         tensorrt_compute=compute,
         tensorrt_before=before,
     )
 
 
-def _catalog(project: Project) -> tuple[Catalog | None, list[Line]]:
+def _check_gpu(
+    preset: Preset | None, catalog: Catalog | None, engine: EngineFacts
+) -> list[CheckResult]:
+    nvidia = gpu_probes.nvidia("" if engine.problem else engine.client, engine.host)
+    if preset is None:
+        return gpu_checks.bare_gpu(nvidia)
+    needs = gpu_needs(preset, catalog) if catalog else GpuNeeds(cuda=preset.cuda)
+    return [
+        *gpu_checks.driver(nvidia, needs),
+        *gpu_checks.toolkit(nvidia, needs, not engine.problem),
+        *gpu_checks.gpus(nvidia, needs, catalog.architectures if catalog else {}),
+    ]
+
+
+def _load_catalog(project: Project) -> tuple[Catalog | None, list[CheckResult]]:
     try:
         return catalog_module.load(project.catalog), []
     except PresetError as error:
         first = error.faults[0] if error.faults else None
         found = f"{first.where}: {first.problem}" if first else error.message
-        return None, [
-            Line(
-                "catalog",
-                _("catalog"),
-                checks.WARN,
-                found,
-                _("readable"),
-                _("driver and GPU cannot be judged: ") + error.hint,
-            )
-        ]
+        check = Check("catalog", _("catalog"), _("readable"))
+        action = _("driver and GPU cannot be checked: {hint}", hint=error.hint)
+        return None, [check.warn(found, action)]
 
 
-def _floor(catalog: Catalog | None) -> float:
-    """Seconds since 1970 of the day when the catalog's sources were read: any right clock is past it."""
+def _catalog_date(catalog: Catalog | None) -> float:
+    """Return when the catalog's sources were read, in seconds since 1970."""
+    date = catalog.read if catalog else "2026-01-01"
     try:
-        return float(
-            calendar.timegm(time.strptime(catalog.read if catalog else "2026-01-01", "%Y-%m-%d"))
-        )
+        return float(calendar.timegm(time.strptime(date, "%Y-%m-%d")))
     except ValueError:
         return 0.0
 
 
-def _engine(name: str) -> tuple[Engine | None, machine_probes.EngineFacts]:
+def _find_engine(name: str) -> tuple[Engine | None, EngineFacts]:
     from gapforge.engine import detect  # the probe starts programs; nothing else here needs it
 
     try:
         engine = detect.choose(name)
     except GapforgeError as error:
-        return None, machine_probes.EngineFacts(problem=error.message, hint=error.hint)
+        return None, EngineFacts(problem=error.message, hint=error.hint)
     except OSError as error:
-        return None, machine_probes.EngineFacts(problem=says(error), hint="docker version")
+        return None, EngineFacts(problem=says(error), hint="docker version")
     info = engine.info
-    return engine, machine_probes.EngineFacts(
-        info.name,
-        info.client,
-        info.client_version,
-        info.server_version,
-        info.builder,
-        info.root_dir,
-        info.host,
+    return engine, EngineFacts(
+        name=info.name,
+        client=info.client,
+        client_version=info.client_version,
+        server_version=info.server_version,
+        builder=info.builder,
+        root_dir=info.root_dir,
+        host=info.host,
     )
 
 
-def _env(project: Project, preset: Preset | None) -> Line:
-    facts = machine_probes.env_file(project.env_file)
-    wanted = preset.application.secrets if preset else ()
+def _check_env(project: Project, preset: Preset | None) -> CheckResult:
+    secrets = preset.application.secrets if preset else ()
     problem = ""
     try:
-        env_file.load(project.env_file, wanted)
+        env_file.load(project.env_file, secrets)
     except GapforgeError as error:
-        problem = (
-            "; ".join(f"{fault.where}: {fault.problem}" for fault in error.faults) or error.message
-        )
-    return checks.env(facts, [s.key for s in wanted if s.required], problem)
+        problem = _fault_list(error) or error.message
+    required = [secret.key for secret in secrets if secret.required]
+    return machine_checks.env(machine_probes.env_file(project.env_file), required, problem)
 
 
-def _trust(project: Project) -> Line:
+def _check_trust(project: Project) -> CheckResult:
+    names: list[str] = []
+    problem = hint = ""
     try:
-        names, problem, hint = (
-            [signer.name for signer in trusted_signers.load(project).signers],
-            "",
-            "",
-        )
+        names = [signer.name for signer in trusted_signers.load(project).signers]
     except GapforgeError as error:
-        places = "; ".join(f"{fault.where}: {fault.problem}" for fault in error.faults)
-        names, problem, hint = (
-            [],
-            f"{error.message} ({places})" if places else error.message,
-            error.hint,
-        )
-    return checks.trust(names, problem, hint, can_check=shutil.which("ssh-keygen") is not None)
+        faults = _fault_list(error)
+        problem = f"{error.message} ({faults})" if faults else error.message
+        hint = error.hint
+    can_verify = shutil.which("ssh-keygen") is not None
+    return machine_checks.trust(names, problem, hint, can_verify=can_verify)
 
 
-def _artifacts(project: Project, preset: Preset, lines: list[Line]) -> Lock | None:
-    """Add the line about artifacts; the lock to reckon with, if need be the one that is in the repository."""
+def _fault_list(error: GapforgeError) -> str:
+    return "; ".join(f"{fault.where}: {fault.problem}" for fault in error.faults)
+
+
+def _check_artifacts(project: Project, preset: Preset) -> tuple[CheckResult, Lock | None]:
+    """Return the result, and the lock that the disk estimate uses.
+
+    Without a usable lock in the artifacts that is the lock of the repository.
+    """
     folder = project.artifacts_of(preset.name)
-    hint = _(
-        "online: ./deps_sync.sh {name}, then copy artifacts/{name} to {folder}",
-        name=preset.name,
-        folder=folder,
-    )
     try:
         lock = lock_module.load(folder / "lock.json", shown=f"artifacts/{preset.name}/lock.json")
         verify_artifacts.check_preset_state(lock, preset)
     except LockError as error:
-        absent = not (folder / "lock.json").exists()
-        lines.append(
-            checks.artifacts(
-                _("absent") if absent else error.message,
-                hint if absent else error.hint,
-                0,
-                0,
-                (),
-                0,
-                preset.name,
+        problem, hint = error.message, error.hint
+        if not (folder / "lock.json").exists():
+            problem = _("absent")
+            hint = _(
+                "online: ./deps_sync.sh {name}, then copy artifacts/{name} to {folder}",
+                name=preset.name,
+                folder=folder,
             )
-        )
+        result = disk_checks.no_artifacts(preset.name, problem, hint)
         try:
-            return lock_module.load(project.lock_file(preset.name))
+            return result, lock_module.load(project.lock_file(preset.name))
         except LockError:
-            return None
-    faults = _size_faults(folder, lock)
-    total = len(lock.entries)
-    lines.append(
-        checks.artifacts(
-            "",
-            "",
-            total - len(faults),
-            total,
-            faults,
-            sum(e.size for e in lock.entries),
-            preset.name,
-        )
-    )
-    return lock
+            return result, None
+    wrong = _wrong_sizes(folder, lock)
+    size = sum(entry.size for entry in lock.entries)
+    return disk_checks.artifacts(preset.name, len(lock.entries), size, wrong), lock
 
 
-def _size_faults(folder: Path, lock: Lock) -> list[str]:
-    """Names of files that are absent or of another size; looks at no content."""
-    faults = []
+def _wrong_sizes(folder: Path, lock: Lock) -> list[str]:
+    """Return the paths of files that are missing or have another size; content is not read."""
+    wrong = []
     for entry in lock.entries:
         try:
             if inside(folder, entry.path).stat().st_size != entry.size:
-                faults.append(entry.path)
+                wrong.append(entry.path)
         except (OSError, GapforgeError):
-            faults.append(entry.path)
-    return faults
+            wrong.append(entry.path)
+    return wrong
 
 
-def _space(
+def _check_space(
     project: Project,
     preset: Preset | None,
     lock: Lock | None,
     engine: Engine | None,
-    facts: machine_probes.EngineFacts,
-) -> list[Line]:
-    here, dist = machine_probes.volume(project.state), machine_probes.volume(project.root / "dist")
-    unknown_engine = facts.problem or not facts.root_dir
-    root = None if unknown_engine else machine_probes.volume(Path(facts.root_dir))
+    facts: EngineFacts,
+) -> list[CheckResult]:
+    dist = machine_probes.volume(project.root / "dist")
+    root = machine_probes.volume(Path(facts.root_dir)) if facts.root_dir else None
     if preset is None or lock is None:
-        places = [("dist", dist, disk_estimate.LOG, 0)]
+        places = [Place("dist", dist, disk_estimate.LOG)]
         if not facts.problem:
-            places.append((_("engine"), root, checks.LEAST_FREE, 0))
-        return checks.disk(places)
-    link_source = next(
-        (f for e in lock.entries if (f := project.artifacts_of(preset.name) / e.path).is_file()),
-        None,
-    )
-    linked = machine_probes.can_link(link_source, project.state) if link_source else None
+            places.append(Place(_("engine"), root, disk_checks.LEAST_FREE))
+        return disk_checks.disk(places)
+    results: list[CheckResult] = []
+    files = (project.artifacts_of(preset.name) / entry.path for entry in lock.entries)
+    linked = None
+    if source := next((file for file in files if file.is_file()), None):
+        linked = machine_probes.can_link(source, project.state)
+        copies = disk_estimate.estimate(preset, lock, linked=False).context
+        results.append(disk_checks.hard_links(linked, copies))
     need = disk_estimate.estimate(preset, lock, linked=linked is not False)
     if engine is not None and _has_bases(engine, lock):
         need = need.without_bases()
-    lines = (
-        [checks.hard_links(linked, disk_estimate.estimate(preset, lock, linked=False).context)]
-        if link_source
-        else []
-    )
-    # Without an engine its folder is unknown; /var/lib is where a local one will be.
-    root = machine_probes.volume(Path("/var/lib/docker")) if facts.problem else root
-    return lines + checks.disk(
-        [
-            (_("engine"), root, need.engine, need.engine_inodes),
-            ("dist", dist, need.dist, 0),
-            (_("context"), here, need.context, 0),
-        ]
-    )
+    if facts.problem:
+        # Without an engine its folder is unknown; a local one will be there.
+        root = machine_probes.volume(Path("/var/lib/docker"))
+    places = [
+        Place(_("engine"), root, need.engine, need.engine_inodes),
+        Place("dist", dist, need.dist),
+        Place(_("context"), machine_probes.volume(project.state), need.context),
+    ]
+    return results + disk_checks.disk(places)
 
 
 def _has_bases(engine: Engine, lock: Lock) -> bool:

@@ -1,7 +1,7 @@
-"""How much disk a first build of a preset takes, estimated from the sizes in its lock.
+"""Estimate from a lock how much disk the first build of a preset takes.
 
-The factors are measured or rounded up; what they give is an upper estimate for building both types of image
-once. A second build needs little more than what changed.
+The factors are measured or rounded up, so the result is an upper estimate for building both types
+of image once. A second build needs little more than what changed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ IMAGE_UNPACKED = 2.3  # nvidia/cuda layers, gzip to unpacked
 WHEEL_UNPACKED = 1.9  # measured: the torch 2.1.2 set, 2.6 GB of wheels, 4.8 GB installed
 DEB_UNPACKED = 3.6
 TENSORRT_UNPACKED = 2.2
-SOURCE_WORK = (
-    25  # unpacked sources, objects and results of FFmpeg and OpenCV, for each byte of archive
-)
-CUDA_ARCHITECTURE = (
-    2 * GB
-)  # objects and libraries of OpenCV's CUDA modules, for each GPU architecture
+# Unpacked sources, objects and results of FFmpeg and OpenCV, for each byte of archive.
+SOURCE_WORK = 25
+# Objects and libraries of OpenCV's CUDA modules, for each GPU architecture.
+CUDA_ARCHITECTURE = 2 * GB
 COPIES = 3  # a component's tree is in its own stage, in the builder image and in the runtime image
 LOG = 50 * MB  # report, plan, Dockerfile and log of a build
 BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded down
@@ -30,7 +28,7 @@ BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded do
 
 @dataclass(frozen=True)
 class SpaceNeed:
-    """Bytes that a first build takes, by place. ``engine_parts`` says what the engine's share is made of."""
+    """Bytes that a first build takes, by place; ``engine_parts`` add up to ``engine``."""
 
     context: int
     engine: int
@@ -39,30 +37,30 @@ class SpaceNeed:
 
     @property
     def engine_inodes(self) -> int:
-        """Files and folders in the engine's store."""
+        """Number of files and folders in the engine's store."""
         return self.engine // BYTES_PER_FILE
 
     def without_bases(self) -> SpaceNeed:
-        """The same when the engine has the base images already."""
+        """Return the need when the engine has the base images already."""
         parts = {**self.engine_parts, "base images": 0}
         return SpaceNeed(self.context, sum(parts.values()), self.dist, parts)
 
 
 def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
-    """What a first build needs. ``linked``: the context can be hard links, so that it takes no space of its own."""
+    """Return what a first build needs; a ``linked`` context takes no space of its own."""
     sizes = {
         kind: sum(e.size for e in lock.of(kind))
-        for kind in ("image", "wheel", "deb", "source", "tensorrt")
+        for kind in ("image", "wheel", "source", "tensorrt")
     }
-    context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"]
-    context += sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
+    debs = sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
+    context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"] + debs
     opencv = preset.component("opencv")
     architectures = len(opencv.list("architectures")) if opencv and opencv.flag("cuda") else 0
     parts = {
         "base images": int(sizes["image"] * IMAGE_UNPACKED),
         "context": context,
         "wheels": int(sizes["wheel"] * WHEEL_UNPACKED * COPIES),
-        "debs": int(sum(e.size * max(1, len(e.roles)) for e in lock.of("deb")) * DEB_UNPACKED),
+        "debs": int(debs * DEB_UNPACKED),
         "tensorrt": int(sizes["tensorrt"] * TENSORRT_UNPACKED * COPIES),
         "sources": int(sizes["source"] * SOURCE_WORK) + architectures * CUDA_ARCHITECTURE,
     }

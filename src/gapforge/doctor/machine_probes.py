@@ -1,13 +1,8 @@
-"""What this machine has: asked once, carefully, and handed on as plain data that ``doctor`` judges.
-
-Every probe copes with a missing, failing or hanging program: it leaves the field empty or says why. Nothing
-here decides whether what was found is good enough.
-"""
+"""Find out what this machine has, as plain data that the checks judge."""
 
 from __future__ import annotations
 
 import grp
-import json
 import os
 import platform
 import pwd
@@ -19,20 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base import process
-from gapforge.base.errors import ToolError
-from gapforge.base.i18n import _
-from gapforge.base.system_errors import says
 
-QUESTION_TIMEOUT = (
-    20.0  # seconds; nvidia-smi takes several on a cold machine, and hangs when the driver does
-)
-NVIDIA_VENDOR = "0x10de"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class System:
-    """The machine itself. ``memory`` and ``available`` are bytes (0 unknown); ``now`` is seconds since 1970."""
+    """The machine itself.
+
+    ``memory`` and ``available`` are bytes, 0 for unknown; ``now`` is seconds since 1970.
+    ``newest_file`` is the time stamp of the newest project file, which a correct clock has passed.
+    """
 
     os_id: str
     os_version: str
@@ -43,12 +32,12 @@ class System:
     available: int
     umask: int
     now: float
-    newest_file: float  # time stamp of the newest project file, which a right clock has passed
+    newest_file: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """What looking for an engine gave. ``problem`` is "" when one is usable, else why not; ``hint`` what to do."""
+    """The engine, or why there is no usable one (``problem``) and what to do then (``hint``)."""
 
     name: str = ""
     client: str = ""
@@ -61,10 +50,13 @@ class EngineFacts:
     hint: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Socket:
-    """The docker socket. ``group`` owns it; ``member`` says whether this process has that group, ``listed``
-    whether the user would have it after logging in again."""
+    """The docker socket.
+
+    ``group`` owns it; ``member`` is whether this process has that group, ``listed`` whether the
+    user will have it after logging in again.
+    """
 
     path: str
     remote: bool = False
@@ -75,34 +67,12 @@ class Socket:
     listed: bool = False
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU as the driver describes it; ``compute`` is "" where an old driver does not tell."""
-
-    name: str
-    compute: str
-
-
-@dataclass(frozen=True)
-class Nvidia:
-    """The NVIDIA side. ``driver`` is "" when none answers; ``problem`` says what nvidia-smi complained of.
-
-    ``devices`` counts NVIDIA display devices on the PCI bus, whether or not a driver runs them.
-    """
-
-    driver: str = ""
-    gpus: tuple[Gpu, ...] = ()
-    problem: str = ""
-    devices: int = 0
-    runtimes: tuple[str, ...] = ()
-    toolkit: str = ""
-    hook: bool = False
-    cdi: bool = False
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Volume:
-    """The file system that a folder is (or would be) on. Bytes; ``inodes`` is -1 where it has no fixed number."""
+    """The file system that a folder is, or would be, on.
+
+    ``free`` is bytes; ``inodes`` is the number of free ones, -1 where it is not fixed.
+    """
 
     path: str
     device: int
@@ -111,9 +81,9 @@ class Volume:
     writable: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnvFile:
-    """``.env``: whether it is there, its permission bits, and whether this user may read it."""
+    """``.env``: whether it exists, its permission bits, its owner, and whether it is readable."""
 
     path: str
     exists: bool = False
@@ -123,7 +93,7 @@ class EnvFile:
 
 
 def system(project_files: tuple[Path, ...] = ()) -> System:
-    """The operating system, memory, cores and clock."""
+    """Return the operating system, memory, cores and clock."""
     release = _os_release(Path("/etc/os-release")) or _os_release(Path("/usr/lib/os-release"))
     memory = _meminfo(Path("/proc/meminfo"))
     limit = _memory_limit()
@@ -146,14 +116,14 @@ def system(project_files: tuple[Path, ...] = ()) -> System:
 
 
 def docker_socket() -> Socket:
-    """The socket that a docker client would use by default."""
+    """Return the socket that a docker client would use by default."""
     host = os.environ.get("DOCKER_HOST", "")
     if host and not host.startswith("unix://"):
-        return Socket(host, remote=True)
+        return Socket(path=host, remote=True)
     path = host.removeprefix("unix://") or "/var/run/docker.sock"
     status = _stat(Path(path))
     if status is None or not stat.S_ISSOCK(status.st_mode):
-        return Socket(path)
+        return Socket(path=path)
     group, listed = str(status.st_gid), False
     try:
         entry = grp.getgrgid(status.st_gid)
@@ -163,7 +133,7 @@ def docker_socket() -> Socket:
         pass
     member = status.st_gid in (os.getegid(), *os.getgroups())
     return Socket(
-        path,
+        path=path,
         exists=True,
         usable=os.access(path, os.R_OK | os.W_OK),
         group=group,
@@ -172,62 +142,37 @@ def docker_socket() -> Socket:
     )
 
 
-def nvidia(client: str = "", host: str = "") -> Nvidia:
-    """Driver, GPUs and container toolkit. ``client`` is the docker client to ask for its runtimes, if any."""
-    driver, gpus, problem = _nvidia_smi()
-    if not driver:
-        driver = _kernel_driver(Path("/proc/driver/nvidia/version"))
-    return Nvidia(
-        driver=driver,
-        gpus=gpus,
-        problem=problem,
-        devices=_pci_devices(Path("/sys/bus/pci/devices")),
-        runtimes=_runtimes(client, host) if client else (),
-        toolkit=_toolkit_version(),
-        hook=any(
-            _on_path(name) for name in ("nvidia-container-runtime-hook", "nvidia-container-toolkit")
-        ),
-        cdi=any(list(Path(folder).glob("nvidia*")) for folder in ("/etc/cdi", "/var/run/cdi")),
-    )
-
-
 def volume(path: Path) -> Volume | None:
-    """The file system of ``path``, or of its nearest existing parent; None when nobody may ask."""
-    place = path
-    while True:
+    """Return the file system of ``path``, or of its nearest accessible parent; None without one."""
+    for place in (path, *path.parents):
         try:
             data = os.statvfs(place)
-            device = os.stat(place).st_dev
-            break
+            device = place.stat().st_dev
         except OSError:
-            if place.parent == place:
-                return None
-            place = place.parent
-    return Volume(
-        str(path),
-        device,
-        data.f_bavail * data.f_frsize,
-        data.f_favail if data.f_files else -1,
-        os.access(place, os.W_OK | os.X_OK),
-    )
+            continue
+        return Volume(
+            path=str(path),
+            device=device,
+            free=data.f_bavail * data.f_frsize,
+            inodes=data.f_favail if data.f_files else -1,
+            writable=os.access(place, os.W_OK | os.X_OK),
+        )
+    return None
 
 
 def can_link(source: Path, folder: Path) -> bool | None:
-    """Whether ``source`` can be hard-linked into ``folder`` (tried, and taken back); None when that cannot be tried.
+    """Return whether ``source`` can be hard-linked into ``folder``; None when it cannot be tried.
 
-    Asking is no substitute: another owner (fs.protected_hardlinks), exFAT and network disks refuse in their own ways.
+    It is tried and undone, since another owner (fs.protected_hardlinks), exFAT and network disks
+    refuse each in their own way.
     """
-    place = folder
-    while not place.is_dir():
-        if place.parent == place:
-            return None
-        place = place.parent
-    if not source.is_file() or not os.access(place, os.W_OK | os.X_OK):
+    place = next((p for p in (folder, *folder.parents) if p.is_dir()), None)
+    if place is None or not source.is_file() or not os.access(place, os.W_OK | os.X_OK):
         return None
     try:
-        with tempfile.TemporaryDirectory(prefix=".gapforge-doctor-", dir=place) as room:
+        with tempfile.TemporaryDirectory(prefix=".gapforge-doctor-", dir=place) as temporary:
             try:
-                os.link(source, Path(room, "link"))
+                os.link(source, Path(temporary, "link"))
             except OSError:
                 return False
     except OSError:
@@ -236,105 +181,16 @@ def can_link(source: Path, folder: Path) -> bool | None:
 
 
 def env_file(path: Path) -> EnvFile:
-    """What can be said of ``.env`` without reading it."""
+    """Return the facts about ``.env`` that need no reading."""
     status = _stat(path)
     if status is None:
-        return EnvFile(str(path))
+        return EnvFile(path=str(path))
     return EnvFile(
-        str(path),
-        True,
-        stat.S_IMODE(status.st_mode),
-        status.st_uid == os.geteuid(),
-        os.access(path, os.R_OK),
-    )
-
-
-def parse_gpus(listing: str) -> tuple[str, tuple[Gpu, ...]]:
-    """Driver version and GPUs out of nvidia-smi's CSV lines ``name, driver[, compute capability]``."""
-    driver, gpus = "", []
-    for line in listing.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) < 2 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", cells[1]):
-            continue
-        compute = cells[2] if len(cells) > 2 and re.fullmatch(r"[0-9]+\.[0-9]+", cells[2]) else ""
-        driver = cells[1]
-        gpus.append(Gpu(cells[0], compute))
-    return driver, tuple(gpus)
-
-
-def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
-    if not _on_path("nvidia-smi"):
-        return "", (), ""
-    said = ""
-    # Drivers before 510 do not know compute_cap and then answer nothing at all.
-    for fields in ("name,driver_version,compute_cap", "name,driver_version"):
-        try:
-            result = process.run(
-                ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
-                check=False,
-                timeout=QUESTION_TIMEOUT,
-            )
-        except (ToolError, OSError) as error:
-            return "", (), says(error)
-        driver, gpus = parse_gpus(result.output)
-        if gpus:
-            return driver, gpus, ""
-        said = said or (result.output + result.errors).strip()
-    return "", (), said.splitlines()[-1] if said else _("nvidia-smi says nothing")
-
-
-def _kernel_driver(file: Path) -> str:
-    try:
-        match = re.search(
-            r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s",
-            file.read_text(encoding="utf-8", errors="replace"),
-        )
-    except OSError:
-        return ""
-    return match[1] if match else ""
-
-
-def _pci_devices(folder: Path) -> int:
-    count = 0
-    for device in folder.glob("*"):
-        try:
-            vendor = (device / "vendor").read_text().strip()
-            display = (device / "class").read_text().strip().startswith("0x03")
-        except OSError:
-            continue
-        count += vendor == NVIDIA_VENDOR and display
-    return count
-
-
-def _runtimes(client: str, host: str) -> tuple[str, ...]:
-    try:
-        result = process.run(
-            [client, "info", "--format", "{{json .Runtimes}}"],
-            check=False,
-            timeout=QUESTION_TIMEOUT,
-            env={"DOCKER_HOST": host} if host else None,
-        )
-        found = json.loads(result.output or "{}")
-    except (ToolError, OSError, ValueError):
-        return ()
-    return tuple(sorted(found)) if isinstance(found, dict) else ()
-
-
-def _toolkit_version() -> str:
-    if not _on_path("nvidia-ctk"):
-        return ""
-    try:
-        result = process.run(["nvidia-ctk", "--version"], check=False, timeout=QUESTION_TIMEOUT)
-    except (ToolError, OSError):
-        return ""
-    match = re.search(r"version\s+v?([0-9]+(?:\.[0-9]+)+)", result.output)
-    return match[1] if match else ""
-
-
-def _on_path(program: str) -> bool:
-    return any(
-        os.access(Path(folder or ".", program), os.X_OK)
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        path=str(path),
+        exists=True,
+        mode=stat.S_IMODE(status.st_mode),
+        owned=status.st_uid == os.geteuid(),
+        readable=os.access(path, os.R_OK),
     )
 
 
@@ -357,7 +213,7 @@ def _meminfo(file: Path) -> dict[str, int]:
 
 
 def _memory_limit() -> int:
-    """The control group's limit in bytes, 0 for none: the same files that a component's build looks at."""
+    """Return the control group's limit in bytes, 0 for none, as a component's build reads it."""
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             text = Path(name).read_text().strip()
@@ -368,7 +224,7 @@ def _memory_limit() -> int:
 
 
 def _umask() -> int:
-    """This process's umask. Read, not set and set back: another thread may be writing a file."""
+    """Return the umask. It is read, not set and restored: another thread may write a file."""
     try:
         match = re.search(
             r"^Umask:\s+([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE

@@ -9,7 +9,7 @@ from typing import Any
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.bundle.verify_volume import volume_files
+from gapforge.bundle.volume_reader import find_files
 from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import BadSignature, PublicKey
 
@@ -17,7 +17,7 @@ from gapforge.trust.ssh_signatures import BadSignature, PublicKey
 def find_signatures(folders: Sequence[Path]) -> list[Path]:
     """Return the signature files beside the volumes."""
     existing = [folder for folder in folders if folder.is_dir()]
-    return list(volume_files(existing, ssh_signatures.SUFFIX))
+    return list(find_files(existing, ssh_signatures.SUFFIX))
 
 
 def choose_signers(

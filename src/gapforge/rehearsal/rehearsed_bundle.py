@@ -13,13 +13,13 @@ from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.bundle.bundle_index import index_name, read_index
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.find_volumes import Scan, look
+from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repair_request import read_request
-from gapforge.bundle.verify_volume import volume_files
-from gapforge.bundle.volume_format import Damaged, Span, View, read_volume
-from gapforge.bundle.volume_plan import index_name, read_index
+from gapforge.bundle.volume_format import BundledPreset, Damaged, Part
+from gapforge.bundle.volume_reader import find_files, read_volume
 from gapforge.model import lock as locks
 from gapforge.store.inventory import Inventory
 
@@ -38,7 +38,7 @@ class RehearsedBundle:
 
     folders: tuple[Path, ...]
     volume_folders: tuple[Path, ...]
-    views: tuple[View, ...]
+    views: tuple[BundledPreset, ...]
     objects: frozenset[str]
     volume_size: int
     tool: str
@@ -60,7 +60,7 @@ class RehearsedBundle:
 def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
     """Examine the folders as unpack does. Raises BundleError without a bundle of ``preset``."""
     try:
-        scan = look(folders)
+        scan = scan_media(folders)
     except BundleError as error:
         raise BundleError(
             error.message,
@@ -78,7 +78,7 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
     bundle = RehearsedBundle(
         folders=tuple(folders),
         volume_folders=_volume_folders(scan, folders),
-        views=scan.views,
+        views=scan.presets,
         objects=frozenset(_objects(scan)),
         volume_size=volume_size,
         tool=scan.tool,
@@ -115,7 +115,7 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
 
 def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
     """Return the bundle's part of the record: what identifies its files, what is missing or broken."""
-    own = [v for v in scan.volumes if v.identity.root == scan.bundle]
+    own = [v for v in scan.volumes if v.identity.original_bundle == scan.bundle]
     # Of several copies, the first.
     listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}
     index = _find_index(scan.bundle, folders)
@@ -124,7 +124,7 @@ def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) 
         "id": scan.bundle,
         "presets": {
             view.preset: {"lock_sha256": view.lock, "sha256sums_sha256": view.sums}
-            for view in scan.views
+            for view in scan.presets
         },
         "index": {"file": index.name, "sha256": sha256_file(index)} if index is not None else None,
         "made": scan.index.made if scan.index is not None else "",
@@ -156,7 +156,7 @@ def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) 
 
 def _find_index(bundle: str, folders: Sequence[Path]) -> Path | None:
     """Return the first undamaged copy of the bundle's index file."""
-    for path in volume_files([f for f in folders if f.is_dir()], ".json"):
+    for path in find_files([f for f in folders if f.is_dir()], ".json"):
         if path.name == index_name(bundle):
             try:
                 read_index(path)
@@ -178,7 +178,7 @@ def _volume_folders(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
 def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     """Return the first undamaged receiver program, and the damaged ones."""
     undamaged, damaged = None, []
-    for path in volume_files([f for f in folders if f.is_dir()], RECEIVER):
+    for path in find_files([f for f in folders if f.is_dir()], RECEIVER):
         if path.name != RECEIVER:
             continue
         try:
@@ -204,7 +204,7 @@ def _objects(scan: Scan) -> Iterator[str]:
     """Yield the SHA-256 of the objects of which the volumes contain at least a part."""
     for volume in scan.volumes:
         try:
-            yield from (piece.span.sha256 for piece in read_volume(volume.path)[1])
+            yield from (piece.part.sha256 for piece in read_volume(volume.path)[1])
         except (Damaged, OSError):
             continue  # unpack reports it
 
@@ -221,7 +221,7 @@ def objects_at_site(
     found: list[tuple[str, Path | bytes]] = []
     missing = []
     for sha256, size in inventory:
-        path = contents.path(Span(sha256, size, 0, size))
+        path = contents.path(Part(sha256, size, 0, size))
         if path is not None:
             found.append((sha256, path))
         elif sha256 in contents.texts:
@@ -258,7 +258,7 @@ def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents,
     """
     contents, needed = Contents(project), set()
     if bundle.tool:
-        contents.know_tool(bundle.tool)
+        contents.add_kept_repository(bundle.tool)
     for view in bundle.views:
         for file in (
             project.lock_file(view.preset),
@@ -268,7 +268,7 @@ def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents,
                 text = file.read_bytes()
                 if sha256_bytes(text) == view.lock:
                     lock = locks.load(file)
-                    known = contents.know(lock, text)
+                    known = contents.add_lock(lock, text)
                     needed |= {known.lock, known.sums, *(entry.sha256 for entry in lock.entries)}
                     break
             except (LockError, OSError):
@@ -280,7 +280,7 @@ def missing_objects(project: Project, site: Project, bundle: RehearsedBundle) ->
     """Return the objects in the repair request that unpack wrote at the site, by their names."""
     requests = sorted(site.artifacts.glob("repair-*.json"))
     try:
-        spans = read_request(requests[0]).spans if requests else ()
+        spans = read_request(requests[0]).parts if requests else ()
     except BundleError:
         return []
     contents, _needed = _read_contents(project, bundle)

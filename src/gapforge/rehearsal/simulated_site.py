@@ -13,7 +13,7 @@ from gapforge.base.errors import ToolError, UsageError
 from gapforge.base.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.bundle.repository_archive import walked
+from gapforge.bundle.repository_files import manifest_names
 from gapforge.engine import private_daemon
 from gapforge.store.store import Store
 
@@ -73,17 +73,21 @@ def create_site(project: Project, site: Project, *, bare: bool = False) -> list[
 def list_repository(project: Project) -> list[str]:
     """Return the repository's files in the project folder, as relative paths.
 
-    These are the files that git tracks or would add, or without git those that ``.gitignore``
-    allows. In a copy that is not a checkout, all files except those of tools.
+    These are the files that git tracks or would add, or without git those of MANIFEST. In a copy
+    that has neither, all files except those of tools. Raise ToolError for a checkout without
+    MANIFEST that git refuses to read: its ignored files must not reach the site.
     """
     root = project.root
-    with contextlib.suppress(ToolError):
+    manifest = manifest_names(project)
+    try:
         listed = list(_list_with_git(root, ""))
         if PROGRAM in listed:  # otherwise the folder is inside another repository
             return [name for name in dict.fromkeys(listed) if _is_carried(project, name)]
-    # git is missing, or refuses because the folder belongs to another user.
-    if os.path.lexists(root / ".git"):
-        return [name for name in map(os.fsdecode, walked(project)) if _is_carried(project, name)]
+    except ToolError:
+        if manifest is None and os.path.lexists(root / ".git"):
+            raise
+    if manifest is not None:
+        return [name for name in manifest if _is_carried(project, name)]
     found = []
     for where, folders, files in os.walk(root):
         here = Path(where).relative_to(root)

@@ -1,1 +1,1 @@
-"""Make and check SSH signatures, and keep the list of trusted signers."""
+"""Make and verify SSH signatures, and keep the list of trusted signers."""

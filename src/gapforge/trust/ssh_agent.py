@@ -1,6 +1,6 @@
-"""An ssh-agent of our own, for work that signs at its beginning and again, much later, at its end.
+"""Run an ssh-agent for work that signs at its beginning and again, hours later, at its end.
 
-A person who types a passphrase and leaves must not find, hours later, a question that nobody answered.
+The passphrase is asked for once, at the beginning, when the person is still at the terminal.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from gapforge.base.i18n import _
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
-# ssh-agent ends when the command that it was given ends, and cat ends when we close its stdin, or die.
+# ssh-agent ends with the command that it runs, and cat ends when we close its stdin, or die.
 _AGENT = 'echo "$SSH_AGENT_PID"; exec cat'
-_LONGEST = 70  # bytes of a folder's path; with our own names behind it, a socket's path ends at 107
+# Bytes of the temporary folder's path: with our own names, a socket's path must stay within 107.
+_LONGEST = 70
 
 
 @contextmanager
-def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
-    """``key``, usable without a question until the end. A passphrase is asked for now, once, at the terminal.
+def unlocked(key: SigningKey | None) -> Iterator[SigningKey | None]:
+    """Yield ``key``, usable without further questions. A passphrase is asked for now, once.
 
-    Nothing is asked without a key, nor of one without passphrase, of one that the user's ssh-agent holds, or of a security key, whose
-    owner is there anyway. Without a terminal the key comes back as it is, and signing says what to do.
-    Raises TrustError when no right passphrase is given, ToolError without OpenSSH's programs.
+    No question is asked for a key without passphrase, a key in the user's ssh-agent, or a security
+    key, which its owner touches anyway. Without a terminal the key is unchanged, and signing fails
+    with a hint. Raises TrustError without the right passphrase, ToolError without OpenSSH.
     """
     if (
         key is None
-        or not key.locked
-        or key.public.touched
+        or not key.has_passphrase
+        or key.public.needs_touch
         or not ssh_signatures.at_terminal()
         or _in_users_agent(key)
     ):
@@ -50,16 +51,18 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
                 if not pid.isdecimal():
                     raise ToolError(
                         _("ssh-agent does not start"),
-                        hint=f"ssh-add {key.file}; " + _("then") + f" --sign {key.file}.pub",
+                        hint=_("ssh-add {file}; then --sign {file}.pub", file=key.file),
                     )
-                ours = dataclasses.replace(key, agent=socket)
-                done = ssh_signatures.asked(["ssh-add", "-q", str(key.file)], ours, terminal=True)
+                unlocked_key = dataclasses.replace(key, agent=socket)
+                done = ssh_signatures.run_interactive(
+                    ["ssh-add", "-q", str(key.file)], unlocked_key, terminal=True
+                )
                 if done.code != 0:
                     raise TrustError(
                         _("no passphrase for {file} was given", file=key.file),
                         hint=_("run the same command again"),
                     )
-                yield ours
+                yield unlocked_key
             finally:
                 if pid.isdecimal():
                     with suppress(ProcessLookupError):
@@ -69,9 +72,9 @@ def held(key: SigningKey | None) -> Iterator[SigningKey | None]:
 def _in_users_agent(key: SigningKey) -> bool:
     done = process.run(
         ["ssh-add", "-L"],
-        env=ssh_signatures.asking(key),
+        env=ssh_signatures.openssh_environment(key),
         check=False,
-        timeout=ssh_signatures.PATIENCE,
+        timeout=ssh_signatures.VERIFY_TIMEOUT,
         detached=True,
     )
     return key.public.text in done.output

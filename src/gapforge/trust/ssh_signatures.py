@@ -1,8 +1,8 @@
-"""Signatures with the SSH keys that people have: made and checked by ``ssh-keygen -Y``, read here.
+"""Make, read and verify SSH signatures, with ``ssh-keygen -Y``.
 
-A signature holds the public key that made it, so it says by itself whose it claims to be; whether that key is trusted
-is the business of ``gapforge.trust.trusted_signers``. Each kind of document has its own namespace, so that a signature of one
-can never pass for that of another.
+A signature contains the public key that made it. ``gapforge.trust.trusted_signers`` decides whether
+that key is trusted. Each kind of document has a namespace of its own, so that a signature of one kind
+is never valid for another.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gapforge.base import process
 from gapforge.base.errors import TrustError, UsageError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says, unreadable
+from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 
 BUNDLE, LOCK, CUSTODY = "gapforge-bundle", "gapforge-lock", "gapforge-custody"  # namespaces
 SUFFIX = ".sig"
 MAX_SIGNATURE = 64 << 10  # bytes; an RSA signature of 16384 bits takes 6 kB
 MAX_KEY = 64 << 10
-LEAST_RSA = 2048  # bits
-PATIENCE = 60.0  # seconds for a check
-SIGNING_PATIENCE = 600.0  # seconds for a person to type a passphrase or touch a key
+MIN_RSA = 2048  # bits
+VERIFY_TIMEOUT = 60.0  # seconds
+SIGN_TIMEOUT = 600.0  # seconds for a person to type a passphrase or touch a key
 
 _ARMOUR = re.compile(
     rb"-----BEGIN SSH SIGNATURE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END SSH SIGNATURE-----[\r\n]*",
@@ -46,7 +46,7 @@ _CURVES = {
     "ecdsa-sha2-nistp384": b"nistp384",
     "ecdsa-sha2-nistp521": b"nistp521",
 }
-# How many fields the key has after its kind.
+# The number of fields of a key after its kind.
 _FIELDS = {
     "ssh-ed25519": 1,
     "ssh-rsa": 2,
@@ -58,12 +58,12 @@ KINDS = tuple(_FIELDS)
 
 
 class BadSignature(Exception):
-    """Why something is no signature. Callers add which file it is."""
+    """A file is not a usable signature. The message is a fault without the file's name."""
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A public key. ``kind`` is SSH's name of its algorithm; ``comment`` is only for people."""
+    """A public key. ``kind`` is SSH's name of the algorithm, ``comment`` a note for people."""
 
     kind: str
     blob: bytes
@@ -71,7 +71,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """``SHA256:…``, as ``ssh-keygen -l`` shows it."""
+        """The fingerprint ``SHA256:…``, as ``ssh-keygen -l`` shows it."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     @property
@@ -80,14 +80,14 @@ class PublicKey:
         return f"{self.kind} {base64.b64encode(self.blob).decode()}"
 
     @property
-    def touched(self) -> bool:
+    def needs_touch(self) -> bool:
         """Whether signing waits until a person touches a security key."""
         return self.kind.startswith("sk-")
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature as it lies in a file, with the key that it says made it. Nothing is verified yet."""
+    """The content of a signature file and the key in it. Nothing is verified yet."""
 
     data: bytes
     key: PublicKey
@@ -96,33 +96,36 @@ class Signature:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key that may sign: ``file`` holds the private half, or the public one of a key that ssh-agent holds.
+    """A key to sign with.
 
-    ``locked`` keys ask for a passphrase; ``agent`` is the socket of an ssh-agent to ask instead of the user's own.
+    ``file`` holds the private key, or the public key of one in ssh-agent. ``agent`` is the socket of
+    an ssh-agent to use instead of the user's own.
     """
 
     file: Path
     public: PublicKey
-    locked: bool = False
+    has_passphrase: bool = False
     agent: Path | None = None
 
 
 def parse_public(text: str) -> PublicKey:
-    """The public key that one line is. Raises ValueError saying why it is none that can be trusted."""
+    """Return the public key in one line. Raises ValueError with the problem of any other text."""
     if _PRIVATE.search(text):
         raise ValueError(
-            _("is a private key; it never leaves its owner, only the public half (.pub) is wanted")
+            _(
+                "private key; expected the public key (.pub), since a private key never leaves its owner"
+            )
         )
     line = text.replace("\t", " ").strip(" ")
     if not line.isprintable():
-        raise ValueError(_("holds line ends or control characters; expected one line"))
+        raise ValueError(_("line ends or control characters; expected one line"))
     words = line.split(None, 2)
     if words and "-cert-v0" in words[0]:
-        raise ValueError(_("is a certificate; expected the public key itself"))
+        raise ValueError(_("certificate; expected the public key itself"))
     if len(words) < 2 or words[0] not in _FIELDS:
         raise ValueError(
             _(
-                "is no public SSH key; expected one line that begins with {kinds}, …",
+                "not a public SSH key; expected one line that begins with {kinds}, …",
                 kinds=", ".join(KINDS[:3]),
             )
         )
@@ -131,44 +134,51 @@ def parse_public(text: str) -> PublicKey:
     except (binascii.Error, ValueError):
         blob = b""
     if base64.b64encode(blob).decode() != words[1]:
-        raise ValueError(_("is cut short or damaged: it is no base64"))
+        raise ValueError(_("truncated or damaged: not base64"))
     return _key(blob, words[0], words[2] if len(words) == 3 else "")
 
 
 def read_public(file: Path) -> PublicKey:
-    """The public key in a file, or beside a private one as ``FILE.pub``. Raises UsageError for anything else."""
+    """Return the public key in a file, or in ``FILE.pub`` for a private key. Raises UsageError."""
     data = _read_key(file)
     if _PRIVATE.search(data.decode("latin-1")):
         beside = file.with_name(file.name + ".pub")
         if not beside.exists():
             raise UsageError(
                 _(
-                    "{file} is a private key and {name} does not lie beside it",
+                    "{file} is a private key, and there is no {name} beside it",
                     file=file,
                     name=beside.name,
                 ),
-                hint=_pair(file),
+                hint=_make_public_key(file),
             )
         file, data = beside, _read_key(beside)
     try:
         lines = [line.rstrip("\r") for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError:
-        raise UsageError(_("{file} is no public SSH key", file=file), hint=_name_public()) from None
+        raise UsageError(
+            _("{file}: not a public SSH key", file=file), hint=_choose_public_key()
+        ) from None
     lines = [line for line in lines if line.strip(" \t") and not line.startswith("#")]
     if len(lines) != 1:
         raise UsageError(
-            _("{file} holds {count} keys; expected one", file=file, count=len(lines)),
-            hint=_("put the key that is meant into a file of its own"),
+            _("{file} contains {count} keys; expected one", file=file, count=len(lines)),
+            hint=_("put the key into a file of its own"),
         )
     try:
         return parse_public(lines[0])
     except ValueError as error:
-        raise UsageError(_("{file} {error}", file=file, error=error), hint=_name_public()) from None
+        raise UsageError(
+            _("{file}: {problem}", file=file, problem=error), hint=_choose_public_key()
+        ) from None
 
 
 def signing_key(file: Path) -> SigningKey:
-    """A key to sign with. Raises UsageError when the file is none; whether it can sign shows when it does."""
-    file = Path(os.path.expanduser(file)).absolute()  # as it is where nobody has that name
+    """Return the key in a file. Raises UsageError for anything else.
+
+    Whether the key can sign is known only when it does.
+    """
+    file = Path(os.path.expanduser(file)).absolute()
     data = _read_key(file)
     if not _PRIVATE.search(data.decode("latin-1")):
         public = read_public(file)
@@ -178,38 +188,41 @@ def signing_key(file: Path) -> SigningKey:
         mode = f"{stat.S_IMODE(status.st_mode):o}"
         raise UsageError(
             _(
-                "{file} is a private key that others may read (mode {mode}); ssh-keygen refuses it",
+                "{file} is a private key that other users can read (mode {mode}); ssh-keygen "
+                "refuses it",
                 file=file,
                 mode=mode,
             ),
             hint=f"chmod 600 {file}",
         )
-    return SigningKey(file, _public_part(data) or read_public(file), locked=_locked(data))
+    return SigningKey(
+        file, _public_part(data) or read_public(file), has_passphrase=_has_passphrase(data)
+    )
 
 
 def _private_beside(file: Path, public: PublicKey) -> SigningKey | None:
-    """The private half of a .pub: ssh-keygen takes it when no agent holds the key, and may ask for its passphrase."""
+    """Return the private key of a .pub: ssh-keygen uses it if no agent has the key."""
     private = file.with_suffix("")
     if file.suffix != ".pub" or not private.is_file():
         return None
     try:
         key = signing_key(private)
-    except UsageError:  # not ours to read, say; an agent may hold the key all the same
+    except UsageError:  # perhaps unreadable, but an agent may have the key
         return None
     return key if key.public.blob == public.blob else None
 
 
 def signing_key_of(text: str) -> SigningKey:
-    """The key that a flag or variable names. An empty name is an error: a script that lost it must not sign nothing."""
+    """Return the key that a flag or variable names. An empty name is an error, often a script's."""
     if not text:
-        raise UsageError(_("no key is named to sign with"), hint=_name_one())
+        raise UsageError(_("the name of the key to sign with is empty"), hint=_choose_key())
     return signing_key(Path(text))
 
 
 def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[bytes]:
-    """A signature of each document. A passphrase is asked for at the terminal, once for all of them.
+    """Return a signature of each document. A passphrase is asked for once, at the terminal.
 
-    Raises TrustError when the key cannot be used, ToolError without ssh-keygen.
+    Raises TrustError if the key cannot be used, ToolError without ssh-keygen.
     """
     if not documents:
         return []
@@ -218,7 +231,7 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
         for file, data in zip(files, documents, strict=True):
             file.write_bytes(data)
         terminal = at_terminal()
-        done = asked(
+        done = run_interactive(
             [
                 "ssh-keygen",
                 "-Y",
@@ -239,37 +252,44 @@ def sign(key: SigningKey, namespace: str, documents: Sequence[bytes]) -> list[by
     for data in made:
         if parse_signature(data).key.blob != key.public.blob:
             raise TrustError(
-                _("{file} and the public key beside it do not belong together", file=key.file),
-                hint=_pair(key.file),
+                _("{file} and the public key beside it are not a pair", file=key.file),
+                hint=_make_public_key(key.file),
             )
     return made
 
 
-def asked(argv: Sequence[str], key: SigningKey, terminal: bool) -> process.Result:
-    """Run a program of OpenSSH's that may ask a person about ``key``: at the terminal, if there is one.
+def run_interactive(argv: Sequence[str], key: SigningKey, terminal: bool) -> process.Result:
+    """Run a program of OpenSSH that may ask a person about ``key`` at the terminal.
 
-    Raises TrustError when nobody answers, ToolError when the program is missing.
+    Raises TrustError if nobody answers, ToolError if the program is missing.
     """
-    with _terminal_as_it_was():
+    with _terminal_restored():
         try:
             return process.run(
-                argv, env=asking(key), check=False, timeout=SIGNING_PATIENCE, detached=not terminal
+                argv,
+                env=openssh_environment(key),
+                check=False,
+                timeout=SIGN_TIMEOUT,
+                detached=not terminal,
             )
         except process.TimedOut:
             raise TrustError(
                 _(
-                    "nobody answered for {file} within {signing_patience:g} s",
+                    "no passphrase or touch for {file} within {seconds:g} s",
                     file=key.file,
-                    signing_patience=SIGNING_PATIENCE,
+                    seconds=SIGN_TIMEOUT,
                 ),
                 hint=_("run the same command again"),
             ) from None
 
 
 @contextmanager
-def _terminal_as_it_was() -> Iterator[None]:
-    """While a passphrase is asked for, the terminal does not show what is typed. Where that ends early (time is up, we
-    are told to stop), the program that asks is killed, and nobody else would make it show it again."""
+def _terminal_restored() -> Iterator[None]:
+    """Restore the terminal's settings if the block raises.
+
+    A program that asks for a passphrase switches the echo off. If it is killed, by a timeout or an
+    interruption, nothing else would switch the echo on again.
+    """
     try:
         handle = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -280,50 +300,50 @@ def _terminal_as_it_was() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with suppress(OSError, termios.error):  # it was hung up
-                if os.tcgetpgrp(handle) == os.getpgrp():  # in the background we would be stopped
+            with suppress(OSError, termios.error):  # the terminal was closed
+                if os.tcgetpgrp(handle) == os.getpgrp():  # a background process would be stopped
                     termios.tcsetattr(handle, termios.TCSADRAIN, before)
             raise
     finally:
         os.close(handle)
 
 
-def asking(key: SigningKey) -> dict[str, str]:
-    """The environment of OpenSSH's programs that may need ``key``: they ask at the terminal, and the right agent."""
-    asking = {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": os.environ.get("SSH_ASKPASS_REQUIRE", "never")}
-    return {**asking, "SSH_AUTH_SOCK": str(key.agent)} if key.agent is not None else asking
+def openssh_environment(key: SigningKey) -> dict[str, str]:
+    """Return the environment for OpenSSH programs: ask at the terminal, use the key's agent."""
+    env = {"LC_ALL": "C", "SSH_ASKPASS_REQUIRE": os.environ.get("SSH_ASKPASS_REQUIRE", "never")}
+    return {**env, "SSH_AUTH_SOCK": str(key.agent)} if key.agent is not None else env
 
 
 def parse_signature(data: bytes) -> Signature:
-    """What a signature says of itself. Raises BadSignature when it is none."""
+    """Return the signature in ``data``. Raises BadSignature for anything else."""
     if len(data) > MAX_SIGNATURE:
-        raise BadSignature(_("has more than {max_signature} bytes", max_signature=MAX_SIGNATURE))
+        raise BadSignature(_("more than {count} bytes", count=MAX_SIGNATURE))
     match = _ARMOUR.fullmatch(data)
     if match is None:
-        raise BadSignature(_("is no SSH signature"))
+        raise BadSignature(_("not an SSH signature"))
     try:
         raw = base64.b64decode(re.sub(rb"[\r\n]", b"", match[1]), validate=True)
         if raw[:6] != _MAGIC or raw[6:10] != b"\0\0\0\1":
-            raise BadSignature(_("is no SSH signature of a known version"))
+            raise BadSignature(_("SSH signature of an unknown version"))
         fields = _fields(raw[10:])
         if len(fields) != 5:
-            raise BadSignature(_("is no SSH signature of a known form"))
+            raise BadSignature(_("SSH signature of an unknown form"))
         kind = _fields(fields[0], at_most=1)[0].decode("ascii")
         namespace = fields[1].decode("ascii")
         if not namespace.isprintable():
-            raise BadSignature(_("has a namespace with control characters"))
+            raise BadSignature(_("namespace with control characters"))
         return Signature(data, _key(fields[0], kind), namespace)
     except (binascii.Error, ValueError, IndexError) as error:
         why = printable(str(error))[:100]
-        raise BadSignature(_("is a damaged SSH signature: {why}", why=why)) from None
+        raise BadSignature(_("damaged SSH signature: {why}", why=why)) from None
 
 
 def read_signature(file: Path) -> Signature:
-    """The signature in a file. Raises BadSignature saying why there is none, also for what cannot be read."""
+    """Return the signature in a file. Raises BadSignature also if the file cannot be read."""
     try:
         return parse_signature(read_regular(file, MAX_SIGNATURE))
     except FileNotFoundError:
-        raise BadSignature(_("is missing")) from None
+        raise BadSignature(_("missing")) from None
     except OSError as error:
         raise BadSignature(unreadable(error)) from None
     except ValueError as error:
@@ -331,55 +351,47 @@ def read_signature(file: Path) -> Signature:
 
 
 def made_by(signature: Signature, data: bytes, namespace: str) -> PublicKey | None:
-    """The key that really made this signature of ``data``, trusted or not; None when it is no signature of it.
+    """Return the key that made this signature of ``data``, trusted or not; None if it is not valid.
 
     Raises ToolError without ssh-keygen.
     """
     if signature.namespace != namespace:
         return None
     with _file(signature) as file:
-        argv = ["ssh-keygen", "-Y", "check-novalidate", "-n", namespace, "-s", str(file)]
-        done = process.run(
-            argv, env={"LC_ALL": "C"}, stdin=data, check=False, timeout=PATIENCE, detached=True
-        )
+        done = _run_verifier(["check-novalidate", "-n", namespace, "-s", str(file)], data)
     return signature.key if done.code == 0 else None
 
 
-def why_not(signature: Signature, data: bytes, namespace: str, allowed: Path, name: str) -> str:
-    """ "" when ``name`` in the allowed signers file signed ``data``; otherwise ssh-keygen's reason.
+def verify_error(
+    signature: Signature, data: bytes, namespace: str, allowed: Path, name: str
+) -> str:
+    """Return "" if ``name`` in the allowed signers file signed ``data``, else ssh-keygen's reason.
 
     Raises ToolError without ssh-keygen.
     """
     with _file(signature) as file:
-        done = process.run(
-            [
-                "ssh-keygen",
-                "-Y",
-                "verify",
-                "-f",
-                str(allowed),
-                "-I",
-                name,
-                "-n",
-                namespace,
-                "-s",
-                str(file),
-            ],
-            env={"LC_ALL": "C"},
-            stdin=data,
-            check=False,
-            timeout=PATIENCE,
-            detached=True,
-        )
+        options = ["-f", str(allowed), "-I", name, "-n", namespace, "-s", str(file)]
+        done = _run_verifier(["verify", *options], data)
     if done.code == 0:
         return ""
     lines = [*done.errors.strip().splitlines(), *done.output.strip().splitlines()]
-    return printable(lines[0])[:200] if lines else _("it does not verify")
+    return printable(lines[0])[:200] if lines else _("signature verification failed")
+
+
+def _run_verifier(words: Sequence[str], data: bytes) -> process.Result:
+    return process.run(
+        ["ssh-keygen", "-Y", *words],
+        env={"LC_ALL": "C"},
+        stdin=data,
+        check=False,
+        timeout=VERIFY_TIMEOUT,
+        detached=True,
+    )
 
 
 @contextmanager
 def _file(signature: Signature) -> Iterator[Path]:
-    """The signature in a file that only we write."""
+    """Yield a private temporary file with the signature."""
     with tempfile.TemporaryDirectory(prefix="gapforge-verify-") as folder:
         file = Path(folder, "signature")
         file.write_bytes(signature.data)
@@ -387,7 +399,7 @@ def _file(signature: Signature) -> Iterator[Path]:
 
 
 def at_terminal() -> bool:
-    """Whether a program that we start can ask a person: in the background it would be stopped instead."""
+    """Whether a program can ask a person; in the background it would be stopped instead."""
     try:
         handle = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -401,56 +413,52 @@ def at_terminal() -> bool:
 
 
 def _cannot_sign(key: SigningKey, done: process.Result, at_terminal: bool) -> TrustError:
-    said = (done.errors or done.output).strip().splitlines()
-    last = printable(said[-1].replace("Enter passphrase: ", ""))[:300] if said else ""
+    lines = (done.errors or done.output).strip().splitlines()
+    last = printable(lines[-1].replace("Enter passphrase: ", ""))[:300] if lines else ""
     if "passphrase" in last:
         if at_terminal:
             return TrustError(
-                _("the passphrase of {file} is another", file=key.file),
+                _("wrong passphrase for {file}", file=key.file),
                 hint=_("run the same command again"),
             )
         return TrustError(
-            _("{file} has a passphrase, and there is no terminal to ask for it", file=key.file),
+            _("{file} has a passphrase, but there is no terminal to ask for it", file=key.file),
             hint=_("ssh-add {file}; then the same command with {file}.pub", file=key.file),
         )
     hint = f"ssh-keygen -l -f {key.file}"
     if "No private key" in last:
-        hint = _("see whether ssh-add -l lists the key")
+        hint = _("check that ssh-add -l lists the key")
     last = last or _("exit code {code}", code=done.code)
-    return TrustError(_("{file} cannot sign: {last}", file=key.file, last=last), hint=hint)
+    return TrustError(_("cannot sign with {file}: {why}", file=key.file, why=last), hint=hint)
 
 
 def _read_key(file: Path) -> bytes:
     try:
-        if not file.is_file():  # a link is fine: it is the user's own
-            what = _("is not a file") if file.exists() else _("does not exist")
-            shown = printable(str(file))
-            raise UsageError(_("{shown} {what}", shown=shown, what=what), hint=_name_one())
-        return read_regular(file.resolve(), MAX_KEY)
+        if file.is_file():  # a link is allowed: it is the user's own
+            return read_regular(file.resolve(), MAX_KEY)
+        problem = _("not a file") if file.exists() else _("does not exist")
     except ValueError as error:
-        raise UsageError(_("{file} {error}", file=file, error=error), hint=_name_one()) from None
+        problem = str(error)
     except OSError as error:
-        shown = printable(str(file))
-        raise UsageError(
-            _("{shown} cannot be read: {why}", shown=shown, why=os_says(error)), hint=_name_one()
-        ) from None
+        problem = unreadable(error)
+    shown = printable(str(file))
+    raise UsageError(_("{file}: {problem}", file=shown, problem=problem), hint=_choose_key())
 
 
-def _pair(file: Path) -> str:
-    """How the public half of a key comes to lie beside it."""
+def _make_public_key(file: Path) -> str:
     return _("ssh-keygen -y -f {file} > {file}.pub; then the same command again", file=file)
 
 
-def _name_one() -> str:
-    return _("name a key of yours: ls ~/.ssh/*.pub")
+def _choose_key() -> str:
+    return _("specify one of your keys: ls ~/.ssh/*.pub")
 
 
-def _name_public() -> str:
-    return _("name the .pub file that ssh-keygen made")
+def _choose_public_key() -> str:
+    return _("specify the .pub file that ssh-keygen made")
 
 
 def _public_part(data: bytes) -> PublicKey | None:
-    """The public half that a private key in OpenSSH's own form shows without its passphrase; None for other forms."""
+    """Return the public key in a private key in OpenSSH's format; None for other formats."""
     lines = data.split(b"-----")
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", lines[2]), validate=True)
@@ -465,8 +473,8 @@ def _public_part(data: bytes) -> PublicKey | None:
         return None
 
 
-def _locked(data: bytes) -> bool:
-    """Whether a private key needs a passphrase: its cipher in OpenSSH's own form, a word in the headers of others."""
+def _has_passphrase(data: bytes) -> bool:
+    """Whether a private key needs a passphrase: by its cipher or, in other formats, its headers."""
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", data.split(b"-----")[2]), validate=True)
     except (IndexError, binascii.Error):
@@ -477,15 +485,11 @@ def _locked(data: bytes) -> bool:
 
 
 def _key(blob: bytes, kind: str, comment: str = "") -> PublicKey:
-    """The key in ``blob``, which must be one of this kind to the last byte. Raises ValueError."""
+    """Return the key in ``blob``. Raises ValueError unless it is exactly one of this kind."""
     fields = _fields(blob)
     if kind not in _FIELDS:
         raise ValueError(
-            _(
-                "is of kind {kind!r}, which is not used here; expected {kinds}",
-                kind=kind[:60],
-                kinds=", ".join(KINDS),
-            )
+            _("unsupported kind {kind!r}; expected {kinds}", kind=kind[:60], kinds=", ".join(KINDS))
         )
     good = fields[0] == kind.encode() and len(fields) == _FIELDS[kind] + 1
     if (
@@ -493,28 +497,26 @@ def _key(blob: bytes, kind: str, comment: str = "") -> PublicKey:
         or fields[1] != _CURVES.get(kind, fields[1])
         or ("ed25519" in kind and len(fields[1]) != 32)
     ):
-        raise ValueError(_("is damaged: its bytes are no key of the kind that it names"))
-    if kind == "ssh-rsa" and (bits := int.from_bytes(fields[2], "big").bit_length()) < LEAST_RSA:
+        raise ValueError(_("damaged: not a key of the stated kind"))
+    if kind == "ssh-rsa" and (bits := int.from_bytes(fields[2], "big").bit_length()) < MIN_RSA:
         raise ValueError(
-            _(
-                "is an RSA key of {bits} bits; expected {least_rsa} or more",
-                bits=bits,
-                least_rsa=LEAST_RSA,
-            )
+            _("RSA key of {bits} bits; expected {minimum} or more", bits=bits, minimum=MIN_RSA)
         )
     return PublicKey(kind, blob, printable(comment)[:200])
 
 
 def _fields(data: bytes, at_most: int = 16) -> list[bytes]:
-    """SSH's strings: four bytes of length each, then as many bytes. Raises ValueError unless they fill ``data``, or
-    there are ``at_most`` of them."""
+    """Return SSH's strings, each with its length in four bytes before it.
+
+    Raises ValueError unless they fill ``data``, or there are ``at_most`` of them.
+    """
     fields: list[bytes] = []
     while data and len(fields) < at_most:
         length = int.from_bytes(data[:4], "big")
         if len(data) < 4 + length:
-            raise ValueError(_("is cut short"))
+            raise ValueError(_("truncated"))
         fields.append(data[4 : 4 + length])
         data = data[4 + length :]
     if (data and at_most == 16) or not fields:
-        raise ValueError(_("holds more or less than it should"))
+        raise ValueError(_("unexpected length"))
     return fields

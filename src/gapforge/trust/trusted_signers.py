@@ -1,9 +1,9 @@
-"""Who is trusted to sign what is carried, and whether a signature is by one of them.
+"""Keep the list of trusted signers, and verify that one of them made a signature.
 
-The list is a file of OpenSSH's own kind ("allowed signers"), so ``ssh-keygen -Y verify -f`` reads it by hand too. It
-lies in the user's home, never in the project or the artifacts: whoever alters the carried disk must not alter trust.
-A list that is there and cannot be read is an error; only one that names nobody, or is not there, means that nobody
-is trusted.
+The list is an "allowed signers" file of OpenSSH, which ``ssh-keygen -Y verify -f`` reads too. It is in
+the user's home, never in the project or the artifacts: whoever changes a carried medium must not be
+able to change the list. An unreadable list is an error; an empty or missing one means that there are
+no trusted signers.
 """
 
 from __future__ import annotations
@@ -23,41 +23,45 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
-from gapforge.model.lock import MAX_BYTES
-from gapforge.trust import accepted_indexes, ssh_signatures
+from gapforge.model.lock import LOCK_FILE, MAX_BYTES
+from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
 
 VARIABLE = "GAPFORGE_TRUST"
-LOCK_FILE = "lock.json"
 LOCK_SIGNATURE = LOCK_FILE + ssh_signatures.SUFFIX
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
-MOST_BYTES = 4 << 20
+MAX_LIST = 4 << 20  # bytes
 _OPTION = r'(?:namespaces|valid-after|valid-before)="[^"]*"'
+_KEY = r"[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?"
 _LINE = re.compile(
-    rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>[a-z][a-z0-9@.-]+[ ]+[A-Za-z0-9+/=]+(?:[ ].*)?)'
+    rf'(?P<names>[^\s"#!][^\s"]*)[ ]+(?:{_OPTION}(?:,{_OPTION})*[ ]+)?(?P<key>{_KEY})'
 )
-_HEADER = "# Who may sign what gapforge imports and builds. Written by: ./gapforge trust add; format: man ssh-keygen"
+_HEADER = (
+    "# Who may sign what gapforge imports and builds. "
+    "Written by: ./gapforge trust add; format: man ssh-keygen"
+)
 
 
 class Untrusted(Exception):
-    """Why a signature does not count. Callers add which file it is about."""
+    """A signature is not trusted. The message is a fault without the file's name."""
 
 
 @dataclass(frozen=True)
 class Signer:
-    """Somebody who may sign."""
+    """A trusted signer."""
 
     name: str
     key: PublicKey
 
     @property
     def shown(self) -> str:
+        """The name and the fingerprint."""
         return f"{self.name} ({self.key.fingerprint})"
 
 
 @dataclass(frozen=True)
 class Signers:
-    """Everybody who may sign, and the file that says so. False when that is nobody."""
+    """The trusted signers and the file that lists them. False if there are none."""
 
     file: Path
     signers: tuple[Signer, ...]
@@ -65,49 +69,49 @@ class Signers:
     def __bool__(self) -> bool:
         return bool(self.signers)
 
-    def judge(self, signature: Signature, data: bytes, namespace: str) -> Signer:
-        """Who signed ``data``. Raises Untrusted saying why nobody who counts did, ToolError without ssh-keygen."""
+    def verify(self, signature: Signature, data: bytes, namespace: str) -> Signer:
+        """Return the signer of ``data``. Raises Untrusted, and ToolError without ssh-keygen."""
         if signature.namespace != namespace:
             other = printable(signature.namespace)[:60]
-            raise Untrusted(_("has a signature of something else ({other})", other=other))
+            raise Untrusted(_("signature for another purpose ({namespace})", namespace=other))
         known = [signer for signer in self.signers if signer.key.blob == signature.key.blob]
         if not known:
             raise Untrusted(
                 _(
-                    "is signed by {fingerprint}, which is not trusted here",
+                    "signed by {fingerprint}, which is not a trusted signer on this machine",
                     fingerprint=signature.key.fingerprint,
                 )
             )
         reasons = []
         for signer in known:
-            reason = ssh_signatures.why_not(signature, data, namespace, self.file, signer.name)
+            reason = ssh_signatures.verify_error(signature, data, namespace, self.file, signer.name)
             if not reason:
                 return signer
             reasons.append(reason)
         raise Untrusted(
             _(
-                "was altered after {name} signed it, or the signature was ({reason})",
+                "changed after {name} signed it, or the signature was changed ({why})",
                 name=known[0].name,
-                reason=reasons[0],
+                why=reasons[0],
             )
         )
 
 
-def place(project: Project) -> Path:
-    """Where the list is. Raises TrustError for a place that travels with what it shall judge."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        file = Path(named).absolute()
+def signers_file(project: Project) -> Path:
+    """Return the path of the list. Raises TrustError if it would be carried with the project."""
+    path = os.environ.get(VARIABLE)
+    if path:
+        file = Path(path).absolute()
         home = _home()
         for folder in (project.artifacts, project.root):
             inside = folder.resolve() in file.resolve().parents
             if inside and folder.resolve() not in (home, *home.parents):
                 raise TrustError(
                     _(
-                        "{variable}={named} lies in {folder}, which is carried: whoever "
-                        "alters what is carried could alter it too",
+                        "{variable}={file} is in {folder}, which is carried: whoever changes the "
+                        "medium could change the list too",
                         variable=VARIABLE,
-                        named=named,
+                        file=path,
                         folder=folder,
                     ),
                     hint=_(
@@ -117,76 +121,65 @@ def place(project: Project) -> Path:
                 )
         return file
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
-    return (
-        (settings if settings.is_absolute() else _home() / ".config")
-        / "gapforge"
-        / "allowed_signers"
-    )
+    folder = settings if settings.is_absolute() else _home() / ".config"
+    return folder / "gapforge" / "allowed_signers"
 
 
 def load(project: Project) -> Signers:
-    """Everybody who may sign here. Raises TrustError when that cannot be known.
+    """Return this machine's trusted signers.
 
-    It cannot where a named list is not there, nor where signed bundles were accepted and the list has gone since (or
-    is another user's: sudo changes the home).
+    Raises TrustError if the list is missing although a variable names it, although signed bundles
+    were accepted before, or although the user who called sudo has one (sudo changes the home).
     """
-    file = place(project)
-    if not _there(file):
-        command = f"sudo env {VARIABLE}=$HOME/.config/gapforge/allowed_signers …"
-        hint = _("./gapforge trust add KEY; with sudo name the list: {command}", command=command)
-        gone = _("does not exist")
-        if os.environ.get(VARIABLE):
-            raise TrustError(
-                _(
-                    "the list of trusted signers that {variable} names is not there",
-                    variable=VARIABLE,
-                ),
-                faults=[Fault(str(file), gone)],
-                hint=hint,
-            )
-        record = accepted_indexes.file_of(project)
-        if _there(record):
-            raise TrustError(
-                _(
-                    "signed bundles were accepted here, and now the list of trusted "
-                    "signers is not there"
-                ),
-                faults=[Fault(str(file), gone)],
-                hint=_("{hint}; to trust nobody on purpose: rm {record}", hint=hint, record=record),
-            )
-        invoker = _invoker_s(file)
-        if invoker is not None:
-            raise TrustError(
-                _(
-                    "who calls sudo has a list of trusted signers, and root, who is "
-                    "asked now, has none"
-                ),
-                faults=[Fault(str(file), gone, str(invoker))],
-                hint=_(
-                    "sudo env {variable}={invoker} …, the same command",
-                    variable=VARIABLE,
-                    invoker=invoker,
-                ),
-            )
-        return Signers(file, ())
-    return read(file)
+    file = signers_file(project)
+    if _exists(file):
+        return read(file)
+    missing = _("does not exist")
+    record = rollback_protection.record_file(project)
+    hint = _(
+        "./gapforge trust add KEY; with sudo, specify the list: "
+        "sudo env {variable}=$HOME/.config/gapforge/allowed_signers …",
+        variable=VARIABLE,
+    )
+    if os.environ.get(VARIABLE):
+        message = _("the list of trusted signers in {variable} does not exist", variable=VARIABLE)
+        raise TrustError(message, faults=[Fault(str(file), missing)], hint=hint)
+    if _exists(record):
+        raise TrustError(
+            _("signed bundles were accepted here, but there is no list of trusted signers"),
+            faults=[Fault(str(file), missing)],
+            hint=_("{hint}; to remove the protection: rm {record}", hint=hint, record=record),
+        )
+    if (of_caller := _list_of_sudo_caller(file)) is not None:
+        raise TrustError(
+            _("root has no list of trusted signers, but the user who called sudo has one"),
+            faults=[Fault(str(file), missing, str(of_caller))],
+            hint=_(
+                "sudo env {variable}={file} …, with the same command",
+                variable=VARIABLE,
+                file=of_caller,
+            ),
+        )
+    return Signers(file, ())
 
 
-def _invoker_s(file: Path) -> Path | None:
-    """The list of the user who called sudo, if there is one and it is not the one that was looked for."""
+def _list_of_sudo_caller(file: Path) -> Path | None:
+    """Return the list of the user who called sudo, if there is one and it is not ``file``."""
     number = os.environ.get("SUDO_UID", "")
     if os.geteuid() != 0 or not (number.isascii() and number.isdecimal()):
         return None
     try:
-        theirs = Path(pwd.getpwuid(int(number)).pw_dir) / ".config" / "gapforge" / "allowed_signers"
+        of_caller = (
+            Path(pwd.getpwuid(int(number)).pw_dir) / ".config" / "gapforge" / "allowed_signers"
+        )
     except (KeyError, OverflowError):
         return None
-    return theirs if theirs != file and _there(theirs) else None
+    return of_caller if of_caller != file and _exists(of_caller) else None
 
 
 def read(file: Path) -> Signers:
-    """The list in ``file``; nobody where it does not exist. Raises TrustError with every fault of it."""
-    if not _there(file):
+    """Return the list in ``file``, empty if it does not exist. Raises TrustError with every fault."""
+    if not _exists(file):
         return Signers(file, ())
     faults: list[Fault] = []
     signers: list[Signer] = []
@@ -200,28 +193,28 @@ def read(file: Path) -> Signers:
                 Fault(
                     _("{file}: line {number}", file=file, number=number),
                     str(error),
-                    _("NAME KIND KEY, as ./gapforge trust add writes it"),
+                    _("NAME KIND KEY, as written by ./gapforge trust add"),
                 )
             )
     if faults:
         raise TrustError(
-            _("the list of trusted signers is damaged, so nothing is trusted"),
+            _("the list of trusted signers is damaged, so no signature is accepted"),
             faults=faults,
-            hint=_("correct {file}, or restore it; then: ./gapforge trust list", file=file),
+            hint=_("correct or restore {file}; then: ./gapforge trust list", file=file),
         )
     return Signers(file, tuple(signers))
 
 
 def add(file: Path, key: PublicKey, name: str) -> bool:
-    """Trust a key under a name; False when it was trusted under it already.
+    """Add a trusted signer. Return False if the list has this name and key already.
 
-    Raises UsageError when the name has another key: a signer's next key gets a name of its own until the old one
-    has signed its last.
+    Raises UsageError if the name has another key: a signer's next key needs a name of its own while
+    the old one is in use.
     """
     if not NAME.fullmatch(name):
         raise UsageError(
-            _("{name!r} cannot be a signer's name", name=printable(name)),
-            hint=_("--name with letters, digits and . _ @ + -"),
+            _("{name!r} is not allowed as a signer's name", name=printable(name)),
+            hint=_("use --name with letters, digits and . _ @ + -"),
         )
     if any(signer.name == name and signer.key.blob == key.blob for signer in read(file).signers):
         return False
@@ -235,19 +228,18 @@ def _add(file: Path, key: PublicKey, name: str) -> None:
         if signer.name == name:
             raise UsageError(
                 _(
-                    "{name} is trusted with another key, {fingerprint}; this one is "
-                    "{key_fingerprint}",
+                    "{name} has another key, {known}; this one is {new}",
                     name=name,
-                    fingerprint=signer.key.fingerprint,
-                    key_fingerprint=key.fingerprint,
+                    known=signer.key.fingerprint,
+                    new=key.fingerprint,
                 ),
                 hint=_(
-                    "a further key: ./gapforge trust add KEY --name {name}-2; to replace "
-                    "it: ./gapforge trust remove {name}, then add",
+                    "to add a second key: ./gapforge trust add KEY --name {name}-2; to replace the "
+                    "key: ./gapforge trust remove {name}, then add",
                     name=name,
                 ),
             )
-    before = _text(file) if _there(file) else _HEADER + "\n"
+    before = _text(file) if _exists(file) else _HEADER + "\n"
     namespaces = ",".join((BUNDLE, LOCK, CUSTODY))
     line = f'{name} namespaces="{namespaces}" {key.text}'
     write_text(
@@ -256,7 +248,7 @@ def _add(file: Path, key: PublicKey, name: str) -> None:
 
 
 def remove(file: Path, name: str) -> list[Signer]:
-    """Trust this name no longer; gives the keys that it had. Raises UsageError when nobody is called so."""
+    """Remove a trusted signer, and return what was removed. Raises UsageError without one."""
     with _changing(file):
         return _remove(file, name)
 
@@ -265,7 +257,8 @@ def _remove(file: Path, name: str) -> list[Signer]:
     gone = [signer for signer in read(file).signers if signer.name == name]
     if not gone:
         raise UsageError(
-            _("nobody called {name} is trusted", name=printable(name)), hint="./gapforge trust list"
+            _("no trusted signer is called {name}", name=printable(name)),
+            hint="./gapforge trust list",
         )
     kept = [
         line
@@ -277,48 +270,48 @@ def _remove(file: Path, name: str) -> list[Signer]:
 
 
 def _changing(file: Path) -> AbstractContextManager[None]:
-    """One change of the list at a time: of two, the later one would bring back whom the other removed."""
+    """Allow one change of the list at a time, so that none undoes another."""
     real = _real(file)
     return exclusive(real.with_name(f".{real.name}.lock"), f"{file}")
 
 
 def check_lock(project: Project, folder: Path, preset: str, signers: Signers) -> Signer:
-    """Who signed ``folder``/lock.json, before a word of it is believed.
+    """Return the signer of ``folder``/lock.json. Call it before anything in the lock is used.
 
-    Raises TrustError when nobody who is trusted did, or when this site accepted a newer lock since.
+    Raises TrustError if no trusted signer signed it, or if this site accepted a newer lock.
     """
     lock, beside = folder / LOCK_FILE, folder / LOCK_SIGNATURE
     try:
         data = read_regular(lock, MAX_BYTES)
     except FileNotFoundError:
-        raise _refused(preset, [Fault(str(lock), _("is missing"))]) from None
+        raise _refused(preset, [Fault(str(lock), _("missing"))]) from None
     except OSError as error:
         problem = unreadable(error)
         raise _refused(preset, [Fault(str(lock), problem)]) from None
     except ValueError as error:
         raise _refused(preset, [Fault(str(lock), str(error))]) from None
     try:
-        signer = signers.judge(ssh_signatures.read_signature(beside), data, LOCK)
+        signer = signers.verify(ssh_signatures.read_signature(beside), data, LOCK)
     except BadSignature as error:
         expected = _("the signature of lock.json")
         raise _refused(preset, [Fault(str(beside), str(error), expected)]) from None
     except Untrusted as error:
         raise _refused(preset, [Fault(str(lock), str(error), _trusted(signers))]) from None
-    known = accepted_indexes.read(project).presets.get(preset)
+    known = rollback_protection.read(project).presets.get(preset)
     sha256 = sha256_bytes(data)
     if known is not None and sha256 in known.superseded:
         raise TrustError(
-            _("the artifacts of {preset} are older than what was accepted here", preset=preset),
+            _("the artifacts of {preset} are older than the accepted ones", preset=preset),
             faults=[
                 Fault(
                     str(lock),
-                    _("has sha256 {sha256}, which a later bundle replaced", sha256=sha256),
+                    _("sha256 {sha256}, replaced by a later bundle", sha256=sha256),
                     _("sha256 {lock}, signed {made}", lock=known.lock, made=known.made),
                 )
             ],
             hint=_(
-                "unpack bundle {bundle} again; to go back on purpose: ./gapforge unpack "
-                "DIR --allow-older",
+                "unpack bundle {bundle} again; to return to the older state: ./gapforge unpack DIR "
+                "--allow-older",
                 bundle=known.bundle,
             ),
         )
@@ -327,41 +320,37 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
 
 def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:
     return TrustError(
-        _("the artifacts of {preset} are not signed by anybody who is trusted here", preset=preset),
+        _("the artifacts of {preset} are not signed by a trusted signer", preset=preset),
         faults=faults,
         hint=_(
-            "where they were made: ./gapforge trust sign {preset} --key KEY, and carry "
-            "{lock_signature} too; who may sign: ./gapforge trust list",
+            "online: ./gapforge trust sign {preset} --key KEY, and carry {file} too; trusted "
+            "signers: ./gapforge trust list",
             preset=preset,
-            lock_signature=LOCK_SIGNATURE,
+            file=LOCK_SIGNATURE,
         ),
     )
 
 
 def _trusted(signers: Signers) -> str:
-    return _(" or ").join(signer.shown for signer in signers.signers[:4]) + (
-        _(" or others") if len(signers.signers) > 4 else ""
-    )
+    shown = [signer.shown for signer in signers.signers[:4]]
+    shown += [_("others")] if len(signers.signers) > 4 else []
+    return _(" or ").join(shown)
 
 
 def _signer(line: str) -> Signer:
     line = line.replace("\t", " ")
     match = _LINE.fullmatch(line.strip(" ")) if line.isprintable() else None
     if match is None:
-        certificates = "cert-authority" in line
-        raise ValueError(
-            _("has another form")
-            + (_(", and certificates are not followed") if certificates else "")
-        )
+        if "cert-authority" in line:
+            raise ValueError(_("certificates are not supported"))
+        raise ValueError(_("another form"))
     name = match["names"].split(",")[0]
     if not NAME.fullmatch(name):
-        raise ValueError(
-            _("has a pattern or another form in place of a name: {name!r}", name=name[:60])
-        )
+        raise ValueError(_("not a plain name: {name!r}", name=name[:60]))
     try:
         return Signer(name, ssh_signatures.parse_public(match["key"]))
     except ValueError as error:
-        raise ValueError(_("holds a key that {error}", error=error)) from None
+        raise ValueError(_("unusable key: {problem}", problem=error)) from None
 
 
 def _text(file: Path) -> str:
@@ -369,26 +358,26 @@ def _text(file: Path) -> str:
     try:
         if stat.S_IMODE(os.stat(real).st_mode) & 0o002:
             raise TrustError(
-                _("everybody on this machine may change the list of trusted signers"),
-                faults=[Fault(str(file), _("may be written by all"))],
+                _("every user of this machine can change the list of trusted signers"),
+                faults=[Fault(str(file), _("writable by all users"))],
                 hint=f"chmod o-w {file}",
             )
-        return read_regular(real, MOST_BYTES).decode("utf-8")
+        return read_regular(real, MAX_LIST).decode("utf-8")
     except UnicodeDecodeError:
-        problem = _("is not text")
+        problem = _("not UTF-8 text")
     except OSError as error:
         problem = unreadable(error)
     except ValueError as error:
         problem = str(error)
     raise TrustError(
-        _("the list of trusted signers cannot be read, so nothing is trusted"),
+        _("the list of trusted signers cannot be read, so no signature is accepted"),
         faults=[Fault(str(file), problem)],
         hint=_("ls -l {file}; then: ./gapforge trust list", file=file),
     )
 
 
-def _there(file: Path) -> bool:
-    """Whether something has this name. What cannot be looked at counts as there: it must not pass for nothing."""
+def _exists(file: Path) -> bool:
+    """Whether something has this name. What cannot be examined counts as existing."""
     try:
         os.lstat(file)
     except FileNotFoundError:
@@ -399,7 +388,7 @@ def _there(file: Path) -> bool:
 
 
 def _real(file: Path) -> Path:
-    """The file itself, where people keep their settings elsewhere and link them."""
+    """Return the file itself: some people keep a link to settings elsewhere."""
     return Path(os.path.realpath(file))
 
 
@@ -411,6 +400,6 @@ def _home() -> Path:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         raise TrustError(
-            _("this user has no home, so there is no list of trusted signers"),
+            _("this user has no home folder, so there is no list of trusted signers"),
             hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers",
         ) from None

@@ -12,8 +12,8 @@ import pytest
 
 from gapforge.base.files import sha256_file
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
-from gapforge.bundle.verify_volume import read_piece
-from gapforge.bundle.volume_format import Piece, Span
+from gapforge.bundle.volume_format import Part, StoredPart
+from gapforge.bundle.volume_reader import read_part
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
@@ -50,9 +50,9 @@ def test_error_stops_long_running_work(tmp_path: Path, long: str) -> None:
     begun = threading.Event()
 
     def reads() -> None:
-        read_piece(
+        read_part(
             handle,
-            Piece(Span("a" * 64, size, 0, size), "a" * 64, 0),
+            StoredPart(Part("a" * 64, size, 0, size), "a" * 64, 0),
             lambda data, offset: begun.set(),
         )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from bundles import PRESET, sender
-from gapforge.bundle.contents import of_presets
+from gapforge.bundle.contents import preset_contents
 from gapforge.model import preset as presets
 from raised import values_of
 
 
 def test_contents_name_object_and_preset(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    contents = of_presets(made.project, [presets.find(made.project.presets, PRESET)])
+    contents = preset_contents(made.project, [presets.find(made.project.presets, PRESET)])
     path = "debs/nasm_2.16.01-1_amd64.deb"
     nasm = made.entry(path).sha256
     assert (contents.name(nasm), contents.preset_of(nasm)) == (f"{PRESET}/{path}", PRESET)

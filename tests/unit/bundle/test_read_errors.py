@@ -11,8 +11,7 @@ import pytest
 
 from bundles import carry, hashes, receive, sender, site_at
 from gapforge.base.files import is_gone
-from gapforge.bundle.read_errors import why_unreadable
-from gapforge.bundle.volume_format import Damaged
+from gapforge.bundle.volume_format import Damaged, describe_read_error
 from raised import values_of
 
 
@@ -34,17 +33,17 @@ def test_unpack_reports_unplugged_medium(
         patch.setattr(os, "preadv", preadv)
         result = receive(site, tmp_path / "medium")
     assert not result.complete and result.broken
-    begins = why_unreadable(OSError(number, os.strerror(number)))
+    begins = describe_read_error(OSError(number, os.strerror(number)))
     assert all(why.startswith(f"{begins}; ") for why in result.broken.values()), result.broken
     assert len(hashes(site)) == result.imported
     assert receive(site, tmp_path / "medium").complete
 
 
 def test_read_error_names_its_cause() -> None:
-    assert why_unreadable(Damaged("x")) == "x"
+    assert describe_read_error(Damaged("x")) == "x"
     denied = PermissionError(errno.EACCES, "Permission denied", "/x")
-    assert values_of(why_unreadable(denied)) == {"why": "Permission denied"}
-    assert values_of(why_unreadable(OSError("odd"))) == {"why": "odd"}
+    assert values_of(describe_read_error(denied)) == {"why": "Permission denied"}
+    assert values_of(describe_read_error(OSError("odd"))) == {"why": "odd"}
     for number in (errno.ENOMEDIUM, errno.ENODEV, errno.ENOTCONN):
         error = OSError(number, os.strerror(number), "/x")
-        assert is_gone(error) and not values_of(why_unreadable(error))
+        assert is_gone(error) and not values_of(describe_read_error(error))

@@ -1,4 +1,4 @@
-"""doctor: each verdict on plain facts, and the whole on machines that lack everything."""
+"""Each check judges plain facts; all together work on a machine that lacks everything."""
 
 from __future__ import annotations
 
@@ -17,62 +17,97 @@ from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli.verbs import doctor as cli
 from gapforge.compat import catalog as catalogs
-from gapforge.doctor import checks, diagnose, disk_estimate, machine_probes
-from gapforge.doctor.checks import FAIL, OK, WARN, GpuNeeds
-from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Gpu, Nvidia, Socket, System, Volume
+from gapforge.doctor import (
+    diagnose,
+    disk_checks,
+    disk_estimate,
+    gpu_checks,
+    gpu_probes,
+    machine_checks,
+    machine_probes,
+)
+from gapforge.doctor.check_result import FAIL, OK, WARN
+from gapforge.doctor.disk_checks import Place
+from gapforge.doctor.gpu_checks import GpuNeeds
+from gapforge.doctor.gpu_probes import Gpu, Nvidia
+from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
 from gapforge.model import preset as presets
 from gapforge.model.lock import Lock
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
 GIB, GB = 2**30, 10**9
-GOOD = System("ubuntu", "22.04", "x86_64", (3, 10, 12), 8, 64 * GIB, 60 * GIB, 0o022, 1.8e9, 1.7e9)
+GOOD = System(
+    os_id="ubuntu",
+    os_version="22.04",
+    architecture="x86_64",
+    python=(3, 10, 12),
+    cores=8,
+    memory=64 * GIB,
+    available=60 * GIB,
+    umask=0o022,
+    now=1.8e9,
+    newest_file=1.7e9,
+)
 CUDA118 = GpuNeeds(
-    "11.8", "520.61.05", "450.80.02", "11.1.5.2", "470.57.02", ("7.0", "7.5", "8.0", "8.6")
+    cuda="11.8",
+    toolkit_driver="520.61.05",
+    least_driver="450.80.02",
+    headers="11.1.5.2",
+    headers_driver="470.57.02",
+    compiled_for=("7.0", "7.5", "8.0", "8.6"),
 )
 
 
 def volume(
     device: int = 1, free: int = 500 * GB, inodes: int = -1, writable: bool = True
 ) -> Volume:
-    return Volume(f"/disk{device}", device, free, inodes, writable)
+    return Volume(path=f"/disk{device}", device=device, free=free, inodes=inodes, writable=writable)
+
+
+def env_file(mode: int, readable: bool = True) -> EnvFile:
+    return EnvFile(path=".env", exists=True, mode=mode, readable=readable)
 
 
 @pytest.mark.parametrize(
     ("os_id", "version", "status"),
     [("ubuntu", "22.04", OK), ("ubuntu", "24.04", WARN), ("", "", WARN)],
 )
-def test_another_os_is_noted_not_refused(os_id: str, version: str, status: str) -> None:
-    assert checks.operating_system(replace(GOOD, os_id=os_id, os_version=version)).status == status
+def test_other_os_gives_a_warning(os_id: str, version: str, status: str) -> None:
+    assert (
+        machine_checks.operating_system(replace(GOOD, os_id=os_id, os_version=version)).status
+        == status
+    )
 
 
-def test_processor_and_python() -> None:
-    assert checks.architecture(GOOD, "linux/amd64").status == OK
-    assert checks.architecture(replace(GOOD, architecture="aarch64"), "linux/amd64").status == FAIL
-    assert checks.python(replace(GOOD, python=(3, 8, 10))).status == FAIL
-    assert checks.python(replace(GOOD, python=(3, 10, 0))).status == OK
+def test_processor_and_python_version() -> None:
+    assert machine_checks.architecture(GOOD, "linux/amd64").status == OK
+    assert (
+        machine_checks.architecture(replace(GOOD, architecture="aarch64"), "linux/amd64").status
+        == FAIL
+    )
+    assert machine_checks.python(replace(GOOD, python=(3, 8, 10))).status == FAIL
+    assert machine_checks.python(replace(GOOD, python=(3, 10, 0))).status == OK
 
 
-def test_engine_error_becomes_a_line_with_its_hint() -> None:
-    line = checks.engine(EngineFacts(problem="no docker here\nmore", hint="install it"))
+def test_engine_error_becomes_a_result() -> None:
+    line = machine_checks.engine(EngineFacts(problem="no docker here\nmore", hint="install it"))
     assert (line.status, line.found, line.action) == (FAIL, "no docker here", "install it")
     assert (
-        checks.engine(
-            EngineFacts(
-                "docker-buildkit", "/usr/bin/docker", "20", "20.10.24", "buildkit (built in)"
-            )
+        machine_checks.engine(
+            EngineFacts(server_version="20.10.24", builder="buildkit (built in)", client="docker")
         ).status
         == OK
     )
 
 
-def test_socket_says_which_step_is_missing() -> None:
-    closed = Socket("/s", exists=True, group="docker")
-    assert "usermod -aG docker" in checks.socket(closed, False).action
-    assert "newgrp docker" in checks.socket(replace(closed, listed=True), False).action
-    assert "systemctl start docker" in checks.socket(Socket("/s"), False).action
-    assert checks.socket(Socket("/s"), True).status == OK  # a private engine answers elsewhere
-    assert checks.socket(Socket("tcp://host", remote=True), False).status == WARN
+def test_socket_names_the_missing_step() -> None:
+    closed = Socket(path="/s", exists=True, group="docker")
+    assert "usermod -aG docker" in machine_checks.socket(closed, False).action
+    assert "newgrp docker" in machine_checks.socket(replace(closed, listed=True), False).action
+    assert "systemctl start docker" in machine_checks.socket(Socket(path="/s"), False).action
+    assert machine_checks.socket(Socket(path="/s"), True).status == OK
+    assert machine_checks.socket(Socket(path="tcp://host", remote=True), False).status == WARN
 
 
 @pytest.mark.parametrize(
@@ -85,101 +120,96 @@ def test_socket_says_which_step_is_missing() -> None:
         (2, 0, WARN),
     ],
 )
-def test_memory_against_compile_jobs(cores: int, free: int, status: str) -> None:
-    assert checks.memory(replace(GOOD, cores=cores, available=free)).status == status
+def test_memory_limits_compile_jobs(cores: int, free: int, status: str) -> None:
+    assert machine_checks.memory(replace(GOOD, cores=cores, available=free)).status == status
 
 
-def test_job_memory_is_what_the_build_scripts_reckon_with() -> None:
-    assert f"limit / {checks.JOB_MEMORY} " in (ROOT / "components" / "common.sh").read_text()
+def test_job_memory_equals_the_build_scripts() -> None:
+    assert (
+        f"limit / {machine_checks.JOB_MEMORY} " in (ROOT / "components" / "common.sh").read_text()
+    )
 
 
-def test_clock_before_the_catalog_behind_the_files_or_far_ahead() -> None:
+def test_wrong_clock_gives_a_warning() -> None:
     floor = 1.79e9
-    assert checks.clock(GOOD, floor).status == OK
-    assert checks.clock(replace(GOOD, now=0.0), floor).status == WARN
-    assert checks.clock(replace(GOOD, newest_file=GOOD.now + 3 * 86400), floor).status == WARN
-    assert checks.clock(replace(GOOD, now=4e9), floor).status == WARN
+    assert machine_checks.clock(GOOD, floor).status == OK
+    assert machine_checks.clock(replace(GOOD, now=0.0), floor).status == WARN
+    assert (
+        machine_checks.clock(replace(GOOD, newest_file=GOOD.now + 3 * 86400), floor).status == WARN
+    )
+    assert machine_checks.clock(replace(GOOD, now=4e9), floor).status == WARN
 
 
-def test_permissions() -> None:
-    assert checks.permissions(0o022, [volume(), None]).status == OK
-    assert checks.permissions(0o000, [volume()]).status == WARN
-    assert checks.permissions(0o777, [volume()]).status == FAIL
-    assert "/disk1" in checks.permissions(0o022, [volume(writable=False)]).found
+def test_permissions_of_folders_and_umask() -> None:
+    assert machine_checks.permissions(0o022, [volume(), None]).status == OK
+    assert machine_checks.permissions(0o000, [volume()]).status == WARN
+    assert machine_checks.permissions(0o777, [volume()]).status == FAIL
+    assert "/disk1" in machine_checks.permissions(0o022, [volume(writable=False)]).found
 
 
 @pytest.mark.parametrize(
     ("mode", "status"), [(0o600, OK), (0o400, OK), (0o640, WARN), (0o644, WARN)]
 )
-def test_env_readable_by_others(mode: int, status: str) -> None:
-    assert checks.env(EnvFile(".env", True, mode, True, True), [], "").status == status
+def test_env_readable_by_others_warns(mode: int, status: str) -> None:
+    assert machine_checks.env(env_file(mode), [], "").status == status
 
 
-def test_who_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is fine, and said so; a list that cannot be read, or signatures that cannot be checked, are not."""
+def test_trusted_signers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signers are fine; an unreadable list, or signers without ssh-keygen, are not."""
     project = Project(tmp_path, tmp_path / "artifacts")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-    line = diagnose._trust(project)
-    assert (line.status, line.found) == (OK, "nobody: signatures are not checked")
+    line = diagnose._check_trust(project)
+    assert line.status == OK
     file = tmp_path / "settings/gapforge/allowed_signers"
     file.parent.mkdir(parents=True)
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
     file.write_text(f"release-team {key}\nbackup {key}\n")
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/ssh-keygen")
-    line = diagnose._trust(project)
+    line = diagnose._check_trust(project)
     assert (line.status, line.found) == (OK, "release-team, backup")
     monkeypatch.setattr("shutil.which", lambda name: None)
-    line = diagnose._trust(project)
+    line = diagnose._check_trust(project)
     assert line.status == FAIL and line.action == "apt-get install openssh-client"
     file.write_text("release-team ssh-ed25519 AAAA\n")
-    line = diagnose._trust(project)
-    assert (
-        line.status == FAIL
-        and "is damaged, so nothing is trusted" in line.found
-        and f"{file}: line 1" in line.found
-    )
+    line = diagnose._check_trust(project)
+    assert line.status == FAIL and f"{file}: line 1" in line.found
     assert "./gapforge trust list" in line.action
 
 
-def test_env_missing_matters_only_when_a_key_is_required() -> None:
-    assert checks.env(EnvFile(".env"), [], "").status == OK
-    assert checks.env(EnvFile(".env"), ["TOKEN"], "TOKEN: is required").status == FAIL
-    assert checks.env(EnvFile(".env", True, 0o600, False, False), [], "").status == FAIL
+def test_absent_env_matters_for_required_keys() -> None:
+    assert machine_checks.env(EnvFile(path=".env"), [], "").status == OK
+    assert machine_checks.env(EnvFile(path=".env"), ["TOKEN"], "TOKEN: is required").status == FAIL
+    assert machine_checks.env(env_file(0o600, readable=False), [], "").status == FAIL
 
 
-def test_places_on_one_file_system_add_up() -> None:
-    one = checks.disk(
-        [("engine", volume(1, 90 * GB), 60 * GB, 0), ("context", volume(1, 90 * GB), 20 * GB, 0)]
-    )
-    assert [line.status for line in one] == [OK]
-    assert "80.0 GB" in one[0].needed
-    two = checks.disk(
-        [("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(2, 70 * GB), 20 * GB, 0)]
-    )
-    assert [line.status for line in two] == [OK, OK]
-    tight = checks.disk(
-        [("engine", volume(1, 70 * GB), 60 * GB, 0), ("context", volume(1, 70 * GB), 20 * GB, 0)]
-    )
-    assert [line.status for line in tight] == [WARN]
-    full = checks.disk(
-        [("engine", volume(1, 40 * GB), 60 * GB, 0), ("context", volume(1, 40 * GB), 20 * GB, 0)]
-    )
-    assert [line.status for line in full] == [FAIL]
+def disk_statuses(engine: Volume, context: Volume) -> list[str]:
+    places = [Place("engine", engine, 60 * GB), Place("context", context, 20 * GB)]
+    return [result.status for result in disk_checks.disk(places)]
 
 
-def test_inodes_and_a_remote_engine() -> None:
-    lines = checks.disk([("engine", volume(inodes=100), 10 * GB, 1000)])
-    assert [line.check for line in lines if line.status == FAIL] == ["inodes"]
-    assert [line.status for line in checks.disk([("engine", volume(inodes=-1), GB, 10**9)])] == [
-        OK
-    ]  # btrfs, xfs: no fixed number
-    assert [line.status for line in checks.disk([("engine", None, GB, 0)])] == [WARN]
+def test_places_on_one_device_add_up() -> None:
+    assert disk_statuses(volume(1, 90 * GB), volume(1, 90 * GB)) == [OK]
+    assert disk_statuses(volume(1, 70 * GB), volume(2, 70 * GB)) == [OK, OK]
+    assert disk_statuses(volume(1, 70 * GB), volume(1, 70 * GB)) == [WARN]
+    assert disk_statuses(volume(1, 40 * GB), volume(1, 40 * GB)) == [FAIL]
+    places = [Place("engine", volume(), 60 * GB), Place("context", volume(), 20 * GB)]
+    assert "80.0 GB" in disk_checks.disk(places)[0].needed
 
 
-def test_hard_links() -> None:
-    assert checks.hard_links(True, GB).status == OK
-    assert "3.0 GB" in checks.hard_links(False, 3 * GB).action
-    assert checks.hard_links(None, GB).status == WARN
+def test_inodes_and_unknown_volume() -> None:
+    results = disk_checks.disk([Place("engine", volume(inodes=100), 10 * GB, 1000)])
+    assert [result.check for result in results if result.status == FAIL] == ["inodes"]
+    # btrfs and xfs have no fixed number of inodes.
+    results = disk_checks.disk([Place("engine", volume(inodes=-1), GB, 10**9)])
+    assert [result.status for result in results] == [OK]
+    results = disk_checks.disk([Place("engine", None, GB)])
+    assert [result.status for result in results] == [WARN]
+
+
+def test_hard_links_or_copies() -> None:
+    assert disk_checks.hard_links(True, GB).status == OK
+    assert "3.0 GB" in disk_checks.hard_links(False, 3 * GB).action
+    assert disk_checks.hard_links(None, GB).status == WARN
 
 
 @pytest.mark.parametrize(
@@ -192,44 +222,47 @@ def test_hard_links() -> None:
         ("440.33", FAIL),
     ],
 )
-def test_driver_against_cuda(driver: str, status: str) -> None:
-    lines = checks.driver(Nvidia(driver, (Gpu("T4", "7.5"),)), CUDA118)
+def test_driver_must_fit_cuda(driver: str, status: str) -> None:
+    lines = gpu_checks.driver(Nvidia(driver=driver, gpus=(Gpu("T4", "7.5"),)), CUDA118)
     assert lines[0].status == status
 
 
-def test_driver_missing_hanging_or_not_needed() -> None:
-    assert checks.driver(Nvidia(), CUDA118)[0].status == WARN  # no GPU: a build machine
-    assert checks.driver(Nvidia(devices=2), CUDA118)[0].status == FAIL
+def test_driver_missing_broken_or_unneeded() -> None:
+    assert gpu_checks.driver(Nvidia(), CUDA118)[0].status == WARN
+    assert gpu_checks.driver(Nvidia(devices=2), CUDA118)[0].status == FAIL
     assert (
-        checks.driver(Nvidia(problem="Driver/library version mismatch"), CUDA118)[0].status == FAIL
+        gpu_checks.driver(Nvidia(problem="Driver/library version mismatch"), CUDA118)[0].status
+        == FAIL
     )
-    half = checks.driver(Nvidia("535.1", problem="Driver/library version mismatch"), CUDA118)
+    half = gpu_checks.driver(
+        Nvidia(driver="535.1", problem="Driver/library version mismatch"), CUDA118
+    )
     assert [line.check for line in half if line.status == FAIL] == ["nvidia-smi"]
-    assert checks.driver(Nvidia("300.1"), GpuNeeds()) == []
+    assert gpu_checks.driver(Nvidia(driver="300.1"), GpuNeeds()) == []
     assert (
-        checks.driver(Nvidia("535.1"), GpuNeeds("99.9"))[0].status == WARN
-    )  # the catalog does not know it
+        gpu_checks.driver(Nvidia(driver="535.1"), GpuNeeds(cuda="99.9"))[0].status == WARN
+    )  # not in the catalog
 
 
-def test_encoder_needs_a_newer_driver_than_cuda() -> None:
+def test_encoder_needs_newer_driver() -> None:
     needs = replace(CUDA118, headers="12.0.16.1", headers_driver="520.56.06")
     found = {
         line.check: line.status
-        for line in checks.driver(Nvidia("470.256.02", (Gpu("T4", "7.5"),)), needs)
+        for line in gpu_checks.driver(Nvidia(driver="470.256.02", gpus=(Gpu("T4", "7.5"),)), needs)
     }
     assert found == {"driver": WARN, "nvenc": FAIL}
 
 
-def test_container_toolkit() -> None:
-    assert checks.toolkit(Nvidia("535.1"), CUDA118, True)[0].status == FAIL
-    assert checks.toolkit(Nvidia("535.1"), CUDA118, False)[0].status == WARN
+def test_container_toolkit_or_cdi() -> None:
+    assert gpu_checks.toolkit(Nvidia(driver="535.1"), CUDA118, True)[0].status == FAIL
+    assert gpu_checks.toolkit(Nvidia(driver="535.1"), CUDA118, False)[0].status == WARN
     for found in (
-        Nvidia("535.1", runtimes=("nvidia", "runc")),
-        Nvidia("535.1", hook=True),
-        Nvidia("535.1", cdi=True),
+        Nvidia(driver="535.1", runtimes=("nvidia", "runc")),
+        Nvidia(driver="535.1", hook=True),
+        Nvidia(driver="535.1", cdi=True),
     ):
-        assert checks.toolkit(found, CUDA118, True)[0].status == OK
-    assert checks.toolkit(Nvidia(), CUDA118, True) == []
+        assert gpu_checks.toolkit(found, CUDA118, True)[0].status == OK
+    assert gpu_checks.toolkit(Nvidia(), CUDA118, True) == []
 
 
 @pytest.mark.parametrize(
@@ -246,26 +279,28 @@ def test_container_toolkit() -> None:
             FAIL,
         ),
         ("6.1", CUDA118, FAIL),  # older than everything compiled
-        ("12.0", GpuNeeds("12.8", compiled_for=("8.6", "12.0")), OK),
-        ("8.6", GpuNeeds("11.8"), OK),  # OpenCV without CUDA
+        ("12.0", GpuNeeds(cuda="12.8", compiled_for=("8.6", "12.0")), OK),
+        ("8.6", GpuNeeds(cuda="11.8"), OK),  # OpenCV without CUDA
         ("", CUDA118, WARN),
     ],
 )
-def test_gpu_against_what_was_compiled(compute: str, needs: GpuNeeds, status: str) -> None:
-    (line,) = checks.gpus(
-        Nvidia("600.1", (Gpu("X", compute), Gpu("X", compute))), needs, CATALOG.architectures
+def test_gpu_must_fit_compiled_code(compute: str, needs: GpuNeeds, status: str) -> None:
+    (line,) = gpu_checks.gpus(
+        Nvidia(driver="600.1", gpus=(Gpu("X", compute), Gpu("X", compute))),
+        needs,
+        CATALOG.architectures,
     )
     assert line.status == status
 
 
-def test_blackwell_on_cuda_118_names_the_cuda_to_take() -> None:
-    (line,) = checks.gpus(
-        Nvidia("600.1", (Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures
+def test_new_gpu_names_the_needed_cuda() -> None:
+    (line,) = gpu_checks.gpus(
+        Nvidia(driver="600.1", gpus=(Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures
     )
     assert "12.8" in line.action
 
 
-def test_needs_come_from_the_catalog() -> None:
+def test_gpu_needs_come_from_the_catalog() -> None:
     preset = presets.load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.1.json")
     needs = diagnose.gpu_needs(preset, CATALOG)
     assert (needs.toolkit_driver, needs.least_driver, needs.headers_driver) == (
@@ -292,52 +327,51 @@ def test_needs_come_from_the_catalog() -> None:
         ("", "", ()),
     ],
 )
-def test_nvidia_smi_answers(text: str, driver: str, gpus: tuple[Gpu, ...]) -> None:
-    assert machine_probes.parse_gpus(text) == (driver, gpus)
+def test_nvidia_smi_output_is_parsed(text: str, driver: str, gpus: tuple[Gpu, ...]) -> None:
+    assert gpu_probes.parse_gpus(text) == (driver, gpus)
 
 
-def test_an_old_driver_is_asked_again_without_compute_cap(
+def test_old_driver_is_asked_without_compute_cap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "nvidia-smi"
     script.write_text(
-        '#!/bin/sh\ncase "$1" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2;; esac\n'
+        '#!/bin/sh\ncase "$1" in *compute_cap*) echo no valid field; exit 2;; esac\n'
         "echo 'Tesla T4, 450.80.02'\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    found = machine_probes.nvidia()
+    found = gpu_probes.nvidia()
     assert (found.driver, found.gpus, found.problem) == ("450.80.02", (Gpu("Tesla T4", ""),), "")
 
 
-def test_a_failing_and_a_hanging_nvidia_smi_are_facts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_or_hanging_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     script.write_text(
         "#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n"
     )
     script.chmod(0o755)
-    assert "mismatch" in machine_probes.nvidia().problem
+    assert "mismatch" in gpu_probes.nvidia().problem
     script.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(machine_probes, "QUESTION_TIMEOUT", 0.2)
-    assert "did not finish" in machine_probes.nvidia().problem
+    monkeypatch.setattr(gpu_probes, "ANSWER_TIMEOUT", 0.2)
+    assert "nvidia-smi" in gpu_probes.nvidia().problem
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\nGCC version: 11.4.0",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n"
+        "GCC version: 11.4.0",
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.129.03  Release Build\n",
     ],
 )
-def test_kernel_driver(tmp_path: Path, text: str) -> None:
+def test_driver_version_of_the_kernel(tmp_path: Path, text: str) -> None:
     (tmp_path / "version").write_text(text)
-    assert machine_probes._kernel_driver(tmp_path / "version") == "535.129.03"
+    assert gpu_probes._kernel_driver(tmp_path / "version") == "535.129.03"
 
 
-def test_can_link_tries_for_real(tmp_path: Path) -> None:
+def test_hard_link_is_tried(tmp_path: Path) -> None:
     source = tmp_path / "file"
     source.write_text("x")
     assert machine_probes.can_link(source, tmp_path / "not" / "yet") is True
@@ -348,7 +382,7 @@ def test_can_link_tries_for_real(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
+def test_estimate_counts_every_kind() -> None:
     preset = samples.preset()
     lock = samples.lock(preset)
     linked, copied = (
@@ -375,18 +409,18 @@ def test_space_counts_every_kind_and_copies_only_when_needed() -> None:
 
 def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    lines = [
-        checks.operating_system(GOOD),
-        checks.memory(GOOD),
-        checks.python(GOOD),
-        checks.engine(EngineFacts(problem="말 " * 60)),
+    results = [
+        machine_checks.operating_system(GOOD),
+        machine_checks.memory(GOOD),
+        machine_checks.python(GOOD),
+        machine_checks.engine(EngineFacts(problem="말 " * 60)),
     ]
-    text = cli.render(lines).splitlines()
+    lines = [line for line in cli.render(results).splitlines() if "→" not in line]
     starts = {
         width(line[: line.rindex(needed)])
         for needed in ("ubuntu 22.04", "컴파일", ">= 3.10")
-        for line in text
-        if needed in line and "→" not in line
+        for line in lines
+        if needed in line
     }
     assert len(starts) == 1
 
@@ -402,7 +436,7 @@ def run_doctor(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[
     )
 
 
-def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> None:
+def test_machine_with_nothing_gets_results(tmp_path: Path) -> None:
     env = {
         "PATH": str(tmp_path),
         "HOME": str(tmp_path),
@@ -418,35 +452,33 @@ def test_a_machine_with_nothing_gets_lines_and_no_traceback(tmp_path: Path) -> N
     assert all(line["action"] for line in document["lines"] if line["status"] == "fail")
 
 
-def test_a_folder_on_path_that_may_not_be_entered_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_folder_on_path_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*words: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied", "/root/bin/docker")
 
     monkeypatch.setattr("gapforge.engine.detect.choose", refuse)
-    engine, facts = diagnose._engine("")
+    engine, facts = diagnose._find_engine("")
     assert engine is None
     assert "Permission denied" in facts.problem
 
 
-def test_an_unknown_preset_is_a_preset_error(tmp_path: Path) -> None:
+def test_unknown_preset_is_a_preset_error(tmp_path: Path) -> None:
     done = run_doctor(
         "ubuntu22.04-cuda11.8-torch2", env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     )
     assert done.returncode == 3
-    assert "did you mean" in done.stderr
+    assert "ubuntu22.04-cuda11.8-torch2.1" in done.stderr
 
 
-def test_artifacts_cut_short_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_artifacts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = presets.load(samples.QUICKSTART)
     lock = samples.lock(preset)
     folder = tmp_path / preset.name
     samples.lay_artifacts(folder, lock)
     (folder / "lock.json").write_text(lock.render())
-    assert diagnose._size_faults(folder, lock) == []
+    assert diagnose._wrong_sizes(folder, lock) == []
     victims = sorted(entry.path for entry in lock.entries)[:2]
     (folder / victims[0]).unlink()
     (folder / victims[1]).chmod(0o644)
     (folder / victims[1]).write_bytes(b"")
-    assert diagnose._size_faults(folder, lock) == victims
+    assert diagnose._wrong_sizes(folder, lock) == victims

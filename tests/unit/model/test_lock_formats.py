@@ -10,7 +10,7 @@ import pytest
 from gapforge.base.errors import LockError
 from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
-from gapforge.bundle.contents import of_presets
+from gapforge.bundle.contents import preset_contents
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model import unresolved_item as items
@@ -106,7 +106,7 @@ def test_artifacts_with_format_1_lock_verify(
     committed.write_text(lock.render(version=version), encoding="utf-8")
     verify(folder, project_lock=committed, preset=preset).raise_for_faults()
     if version == 1:
-        assert of_presets(project, [preset]).views[0].preset == NAME
+        assert preset_contents(project, [preset]).presets[0].preset == NAME
 
 
 @pytest.mark.parametrize(

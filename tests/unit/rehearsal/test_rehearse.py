@@ -23,11 +23,13 @@ from gapforge.base.errors import (
     GapforgeError,
     SecretError,
     SmokeError,
+    ToolError,
     VerifyError,
 )
 from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
 from gapforge.base.project import Project
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
+from gapforge.bundle.repository_files import MANIFEST, render_manifest
 from gapforge.cli import main as cli
 from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model import preset as presets
@@ -77,6 +79,10 @@ class Office:
         )
         (self.root / "build.py").write_text(STUB)
         self.build()
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        names = [path.relative_to(self.root).as_posix() for path in files]
+        manifest = render_manifest(name for name in names if not name.startswith("artifacts/"))
+        (self.root / MANIFEST).write_bytes(manifest)
 
     def build(
         self, code: int = 0, text: str = "", error: GapforgeError | None = None, **report: Any
@@ -186,17 +192,21 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     )
     good = (office.root / "build.py").read_text()
     (office.root / "build.py").write_text("raise SystemExit('not the one that was packed')")
-    (office.root / "newer").write_text("x")
+    (office.root / "components").mkdir()
+    (office.root / "components/newer").write_text("x")
     assert office.from_stick() == 0
     tool = office.record()["bundle"]["tool_sha256"]
     assert len(tool) == 64 and tool in office.page()
-    assert "newer" not in office.seen["files"] and ".gapforge/tool.json" in office.seen["files"]
+    assert (
+        "components/newer" not in office.seen["files"]
+        and ".gapforge/tool.json" in office.seen["files"]
+    )
     (office.root / "build.py").write_text(good)
     (
         office.stick / RECEIVER
     ).unlink()  # then the site needs one of its own, which is a copy of this
-    assert office.from_stick() == 0 and "newer" in office.seen["files"]
-    (office.root / "newer").unlink()
+    assert office.from_stick() == 0 and "components/newer" in office.seen["files"]
+    (office.root / "components/newer").unlink()
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
     sorted(office.stick.glob("*.gfv"))[-1].unlink()
     assert office.from_stick() == 21
@@ -337,6 +347,7 @@ def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.Monkey
 
 
 def test_an_application_in_the_repository_is_taken_from_the_place(office: Office) -> None:
+    (office.root / MANIFEST).unlink()  # a copy of the folder, not an installed repository
     (office.root / "my-app").mkdir()
     (office.root / "my-app/CMakeLists.txt").write_text("")
     assert office.rehearse("--app-source", str(office.root / "my-app")) == 0
@@ -950,19 +961,17 @@ def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> N
     assert rehearsal._repository(checkout) is None
 
 
-def test_where_git_refuses_what_is_ignored_stays_behind(
+def test_checkout_that_git_refuses_is_not_copied(
     checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root, without sudo, in a folder of somebody else's: git will not look. A build must not lean on an ignored file."""
+    """git refuses a folder of another user. A build must not depend on ignored files."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("HOME", "/nonexistent")  # whose settings call no folder safe
-    assert set(list_repository(checkout)) == {
-        ".gitignore",
-        "src/gapforge/__main__.py",
-        "src/a.py",
-        "sub/inner.txt",
-        "untracked",
-    }
+    with pytest.raises(ToolError):
+        list_repository(checkout)
+    names = ["src/gapforge/__main__.py", "src/a.py", "deleted"]
+    (checkout.root / MANIFEST).write_bytes(render_manifest(names))
+    assert set(list_repository(checkout)) == {MANIFEST, *names[:2]}
 
 
 def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:

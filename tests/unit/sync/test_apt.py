@@ -1,4 +1,4 @@
-"""APT in an isolated root: what it may see, what it resolves, and what it says when it cannot."""
+"""APT in an isolated root: its files, what it resolves, and its errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def site() -> Iterator[Site]:
     st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True),
     st.sets(st.sampled_from(["a", "b", "c", "d", "e"])),
 )
-def test_an_index_is_cut_down_to_the_named_files(present: list[str], wanted: set[str]) -> None:
+def test_filter_index_keeps_wanted_files(present: list[str], wanted: set[str]) -> None:
     stanzas = [
         debian_control.stanza_for(
             f"Package: {n}\nDescription: x\n more\n", file=f"{n}.deb", size=1, sha256=n * 64
@@ -71,8 +71,11 @@ def test_an_index_is_cut_down_to_the_named_files(present: list[str], wanted: set
     assert debian_control.filter_index(cut, files) == cut
 
 
-def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() -> None:
-    control = "Package: x\nVersion: 1\nSize: 7\nSHA256: lie\nFilename: ../../etc/passwd\n continued\nDescription: a\n b\n .\n"
+def test_stanza_states_actual_file() -> None:
+    control = (
+        "Package: x\nVersion: 1\nSize: 7\nSHA256: lie\n"
+        "Filename: ../../etc/passwd\n continued\nDescription: a\n b\n .\n"
+    )
     values = debian_control.fields(
         debian_control.stanza_for(control, file="x.deb", size=3, sha256="0" * 64)
     )
@@ -86,14 +89,14 @@ def test_an_entry_states_the_file_as_it_is_whatever_the_control_data_claims() ->
     }
 
 
-def test_a_release_describes_its_index_and_nothing_of_the_day() -> None:
+def test_release_has_checksum_and_fixed_date() -> None:
     text = debian_control.release_text(b"Package: x\n")
     assert f" {sha256_bytes(b'Package: x' + bytes([10]))} 11 Packages\n" in text
     assert "Date: Thu, 01 Jan 1970" in text
 
 
 @needs_apt
-def test_the_index_of_a_folder_is_the_same_for_the_same_files(tmp_path: Path) -> None:
+def test_write_index_is_reproducible(tmp_path: Path) -> None:
     for place in ("1", "2"):
         names = ["b", "a", "c"] if place == "1" else ["c", "b", "a"]
         for name in names:
@@ -163,7 +166,7 @@ def test_deb822_sources_and_back() -> None:
     assert usable[0].types == ("deb",)
     assert usable[0].components == ("main", "universe")
     assert usable[1].uris == ("http://c.example/",), (
-        "a base image may not read this machine's files"
+        "a base image must not read files of this machine"
     )
     for entry in entries:
         assert apt_sources.read_deb822(entry.render()) == [entry]
@@ -185,7 +188,9 @@ def isolated(
 
 BASE = {
     "etc/apt/sources.list": "deb [signed-by=/usr/share/keyrings/k.asc] http://a.example/d x main\n",
-    "etc/apt/sources.list.d/more.sources": "Types: deb\nURIs: http://b.example/\nSuites: y\nComponents: main\n",
+    "etc/apt/sources.list.d/more.sources": (
+        "Types: deb\nURIs: http://b.example/\nSuites: y\nComponents: main\n"
+    ),
     "usr/share/keyrings/k.asc": KEY,
     "etc/apt/trusted.gpg.d/t.gpg": b"\x99binary",
     "etc/apt/preferences.d/pin": "Package: x\nPin: version 1\nPin-Priority: 900\n",
@@ -194,9 +199,7 @@ BASE = {
 
 
 @needs_apt
-def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_configuration(
-    tmp_path: Path,
-) -> None:
+def test_root_copies_sources_keys_and_preferences(tmp_path: Path) -> None:
     apt = isolated(tmp_path, dict(BASE))
     text = (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
     assert "URIs: http://a.example/d" in text
@@ -214,9 +217,7 @@ def test_the_root_has_the_base_s_sources_keys_and_preferences_and_not_its_config
 
 
 @needs_apt
-def test_nothing_of_this_machine_s_apt_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_ignores_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APT_CONFIG", "/etc/apt/apt.conf")
     apt = isolated(
         tmp_path,
@@ -249,7 +250,7 @@ def test_nothing_of_this_machine_s_apt_is_seen(
 
 
 @needs_apt
-def test_mirrors_replace_the_base_s_addresses(tmp_path: Path) -> None:
+def test_mirror_replaces_sources_of_base(tmp_path: Path) -> None:
     network = replace(NETWORK, apt_mirrors=(("http://a.example/", "http://mirror.example/a/"),))
     apt = isolated(tmp_path, dict(BASE), network=network)
     text = (apt.root / "etc/apt/sources.list.d/gapforge.sources").read_text()
@@ -278,7 +279,7 @@ def test_base_image_without_usable_sources_fails(
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_a_base_without_a_package_list_is_refused(tmp_path: Path) -> None:
+def test_base_image_without_dpkg_status_fails(tmp_path: Path) -> None:
     layout = read_layout(
         make_base(tmp_path / "base", {"etc/os-release": "ID=alpine\n"}, status=None)
     )
@@ -286,7 +287,7 @@ def test_a_base_without_a_package_list_is_refused(tmp_path: Path) -> None:
         IsolatedApt(read_files(layout), (), tmp_path / "work", NETWORK)
 
 
-def test_a_source_without_a_key_is_refused_unless_it_is_a_folder(tmp_path: Path) -> None:
+def test_source_without_key_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="has no key"):
         isolated(tmp_path, {}, (source("cuda", "http://a.example/"),))
 
@@ -295,9 +296,7 @@ def test_a_source_without_a_key_is_refused_unless_it_is_a_folder(tmp_path: Path)
 @pytest.mark.parametrize(
     "case", ["armored", "binary", "second-address", "changed", "web-page", "gone"]
 )
-def test_keys_are_checked_and_stored_under_the_right_ending(
-    tmp_path: Path, site: Site, case: str
-) -> None:
+def test_key_is_verified_and_stored(tmp_path: Path, site: Site, case: str) -> None:
     data = {"binary": b"\x99\x01binary", "web-page": b"<!doctype html><title>key</title>"}.get(
         case, KEY
     )
@@ -327,7 +326,7 @@ def test_keys_are_checked_and_stored_under_the_right_ending(
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_the_user_s_curl_settings_do_not_reach_a_key(
+def test_curlrc_is_ignored_for_keys(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".curlrc").write_text("proxy = http://127.0.0.1:9\n")
@@ -338,9 +337,7 @@ def test_the_user_s_curl_settings_do_not_reach_a_key(
     isolated(tmp_path, {}, (extra,)).close()
 
 
-def test_expired_indexes_are_accepted_only_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_index_needs_consent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
     apt = isolated(tmp_path, dict(BASE))
     assert 'Acquire::Check-Valid-Until "false";' in (apt.root / "apt.conf").read_text()
@@ -361,7 +358,8 @@ def test_expired_indexes_are_accepted_only_on_request(
             "correct the clock",
         ),
         (
-            "W: GPG error: http://x InRelease: The following signatures couldn't be verified: NO_PUBKEY A4B469963BF863CC",
+            "W: GPG error: http://x InRelease: The following signatures couldn't be verified: "
+            "NO_PUBKEY A4B469963BF863CC",
             "A4B469963BF863CC",
             '"key"',
         ),
@@ -382,7 +380,7 @@ def test_expired_indexes_are_accepted_only_on_request(
         ),
     ],
 )
-def test_a_failed_update_says_what_to_do(said: str, message: str, hint: str) -> None:
+def test_update_failure_has_next_step(said: str, message: str, hint: str) -> None:
     error = apt_errors.update_failure(said)
     assert message in error.message
     assert hint in error.hint
@@ -397,7 +395,7 @@ Closure = Callable[..., list[str]]
 
 @pytest.fixture
 def closure(tmp_path: Path) -> Closure:
-    """Resolve against the .debs that the test put into tmp_path/repo."""
+    """Return a function that resolves against the .debs in tmp_path/repo."""
 
     def resolve(
         *packages: str,
@@ -424,7 +422,7 @@ def closure(tmp_path: Path) -> Closure:
 
 
 @needs_apt
-def test_exactly_what_the_base_lacks(tmp_path: Path, closure: Closure) -> None:
+def test_closure_is_what_base_lacks(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "app", "1:2.0-1", Depends="liba (>= 1), libb, base-files", Recommends="extra")
     for name in ("liba", "libb", "extra", "other", "base-files"):
@@ -446,16 +444,14 @@ def test_exactly_what_the_base_lacks(tmp_path: Path, closure: Closure) -> None:
 
 
 @needs_apt
-def test_a_work_folder_with_blanks_and_quotes(tmp_path: Path, closure: Closure) -> None:
+def test_working_folder_with_blanks_and_quotes(tmp_path: Path, closure: Closure) -> None:
     make_deb(tmp_path / "repo", "app", "1")
     assert closure("app", work='my "own" work') == ["app 1 amd64 apt:fix"]
     assert not list((tmp_path / 'my "own" work').iterdir())
 
 
 @needs_apt
-def test_every_package_at_fault_is_named_with_what_would_be_right(
-    tmp_path: Path, closure: Closure
-) -> None:
+def test_unknown_packages_get_suggestions(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "cmake", "3.25.1-1")
     make_deb(repo, "nasm", "2.16.01-1")
@@ -473,9 +469,7 @@ def test_every_package_at_fault_is_named_with_what_would_be_right(
 
 
 @needs_apt
-def test_unmet_dependencies_removals_downgrades_and_holds_are_told_apart(
-    tmp_path: Path, closure: Closure
-) -> None:
+def test_conflicts_are_told_apart(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "app", "1", Depends="missing-lib (>= 2), gone-too")
     make_deb(repo, "rival", "1", Conflicts="held")
@@ -522,9 +516,7 @@ def test_dependencies_follow_the_pinned_cuda_build(tmp_path: Path, closure: Clos
 
 
 @needs_apt
-def test_a_dependency_of_another_cuda_build_is_refused_by_name(
-    tmp_path: Path, closure: Closure
-) -> None:
+def test_dependency_for_other_cuda_is_rejected(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     nvidia(repo, "8.6.1.6-1+cuda12.0")
     make_deb(repo, "tensorrt", "8.6.1.6-1+cuda11.8", Depends="libnvinfer-plugin8")
@@ -537,7 +529,7 @@ def test_a_dependency_of_another_cuda_build_is_refused_by_name(
 
 
 @needs_apt
-def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
+def test_local_repository_package(tmp_path: Path, closure: Closure) -> None:
     inner = tmp_path / "inner"
     nvidia(inner, "8.6.1.6-1+cuda11.8", "8.6.1.6-1+cuda12.0")
     flat_repository(inner)
@@ -556,7 +548,7 @@ def test_a_local_repository_package(tmp_path: Path, closure: Closure) -> None:
 
 
 @needs_apt
-def test_working_files_are_gone_after_a_failure(tmp_path: Path) -> None:
+def test_failure_removes_working_files(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", {})
     root = AptResolver(
         base, (source("absent", f"file://{tmp_path}/absent"),), tmp_path / "work", NETWORK
@@ -566,7 +558,7 @@ def test_working_files_are_gone_after_a_failure(tmp_path: Path) -> None:
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_offline_is_respected(tmp_path: Path) -> None:
+def test_offline_reads_no_index(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", dict(BASE))
     with (
         pytest.raises(FetchError, match="GAPFORGE_OFFLINE"),
@@ -575,7 +567,7 @@ def test_offline_is_respected(tmp_path: Path) -> None:
         pass
 
 
-def test_piped_output_is_exact_and_failures_are_told(tmp_path: Path) -> None:
+def test_piped_output_is_exact(tmp_path: Path) -> None:
     def feed(pipe: IO[bytes]) -> None:
         pipe.write(b"\r\n\xff" * 99999)
 

@@ -1,4 +1,4 @@
-"""Downloads: what is promised when servers cut, lie, hide and change their files."""
+"""Downloads from servers that interrupt, change or hide their files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def named_finally(tmp_path: Path) -> list[str]:
     return [p.name for p in (tmp_path / "store" / "sha256").rglob("*") if p.is_file()]
 
 
-def test_plain(tmp_path: Path) -> None:
+def test_download_into_store(tmp_path: Path) -> None:
     with file_server() as site:
         got = fetch(tmp_path, site.add("/x.tar.gz", BODY))
     store = Store(tmp_path / "store")
@@ -56,7 +56,7 @@ def test_plain(tmp_path: Path) -> None:
     assert list((tmp_path / "store" / "partial").iterdir()) == []
 
 
-def test_cut_connections_resume_where_they_stopped(tmp_path: Path) -> None:
+def test_interrupted_connection_is_resumed(tmp_path: Path) -> None:
     with file_server() as site:
         # 300 kB in pieces of 20 kB: many more cuts than retries, because every one made progress.
         fetch(tmp_path, site.add("/x", BODY, cut_after=20_000, etag='"v1"'), retries=1)
@@ -65,7 +65,7 @@ def test_cut_connections_resume_where_they_stopped(tmp_path: Path) -> None:
     assert offsets == sorted(set(offsets)), "a byte was asked for twice"
 
 
-def test_partial_of_a_killed_run_is_taken_up(tmp_path: Path) -> None:
+def test_partial_file_of_killed_run_is_resumed(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     loader.store.partial(f"{SHA}.part").write_bytes(BODY[:123_456])
     with file_server() as site:
@@ -85,7 +85,7 @@ def test_complete_partial_needs_no_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wreck", [b"rubbish" * 100, BODY[:1000] + b"x" + BODY[1001:200_000], BODY + b"more"]
 )
-def test_damaged_partial_is_fetched_once_more_in_one_go(tmp_path: Path, wreck: bytes) -> None:
+def test_damaged_partial_file_starts_over_once(tmp_path: Path, wreck: bytes) -> None:
     loader = downloader(tmp_path)
     loader.store.partial(f"{SHA}.part").write_bytes(wreck)
     with file_server() as site:
@@ -93,19 +93,19 @@ def test_damaged_partial_is_fetched_once_more_in_one_go(tmp_path: Path, wreck: b
     assert loader.store.path(SHA).read_bytes() == BODY
 
 
-def test_server_without_ranges_sends_all_again(tmp_path: Path) -> None:
+def test_server_without_ranges_starts_over(tmp_path: Path) -> None:
     with file_server() as site:
         fetch(tmp_path, site.add("/x", BODY, cut_after=100_000, cuts=1, ranges=False))
         assert len(site.log) == 2
 
 
-def test_server_that_resumes_at_the_wrong_place(tmp_path: Path) -> None:
+def test_wrong_range_starts_over(tmp_path: Path) -> None:
     with file_server() as site:
         fetch(tmp_path, site.add("/x", BODY, cut_after=100_000, cuts=1, wrong_range=True))
     assert Store(tmp_path / "store").intact(SHA)
 
 
-def test_file_that_changed_between_two_attempts_is_not_mixed(tmp_path: Path) -> None:
+def test_changed_file_is_not_mixed(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
         url = site.add("/x", BODY, etag='"new"')
@@ -116,28 +116,28 @@ def test_file_that_changed_between_two_attempts_is_not_mixed(tmp_path: Path) -> 
         assert len(site.log) == 1
 
 
-def test_busy_server_is_asked_again(tmp_path: Path) -> None:
+def test_busy_server_is_retried(tmp_path: Path) -> None:
     with file_server() as site:
         fetch(tmp_path, site.add("/x", BODY, fail_times=2))
         assert len(site.log) == 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_answers_that_waiting_cannot_heal_are_not_repeated(tmp_path: Path, status: int) -> None:
+def test_final_status_is_not_retried(tmp_path: Path, status: int) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY, status=status))
     assert len(site.log) == 1
     assert str(status) in fault(error)
 
 
-def test_next_address_when_one_fails(tmp_path: Path) -> None:
+def test_next_address_after_failure(tmp_path: Path) -> None:
     with file_server() as site:
         gone, wrong = site.url + "/gone", site.add("/wrong", b"other bytes")
         got = fetch(tmp_path, gone, wrong, site.add("/x", BODY))
         assert got.url == site.url + "/x"
 
 
-def test_wrong_hash_is_never_named_and_never_repeated(tmp_path: Path) -> None:
+def test_wrong_checksum_is_neither_stored_nor_retried(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY[:-1] + b"?"))
     assert len(site.log) == 1
@@ -155,32 +155,32 @@ def test_wrong_hash_is_never_named_and_never_repeated(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [0, len(BODY)])
-def test_login_page_is_named_as_such(tmp_path: Path, page: bytes, size: int) -> None:
+def test_web_page_instead_of_file(tmp_path: Path, page: bytes, size: int) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", page, content_type="text/html"), size=size)
     assert "web page" in fault(error)
 
 
-def test_wrong_size_is_seen_before_the_bytes_come(tmp_path: Path) -> None:
+def test_wrong_size_is_rejected_before_transfer(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY), size=10)
     assert "expected 10" in fault(error)
     assert not list((tmp_path / "store" / "partial").iterdir())
 
 
-def test_endless_answer_is_stopped_at_the_expected_size(tmp_path: Path) -> None:
+def test_endless_answer_stops_at_expected_size(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY, no_length=True), size=1000)
     assert "more than the expected 1000" in fault(error)
 
 
-def test_cut_without_a_length_is_found_by_the_size(tmp_path: Path) -> None:
+def test_truncated_answer_without_length_is_found(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY[:1000], no_length=True), size=len(BODY))
     assert "1000" in fault(error)
 
 
-def test_redirects_are_followed_but_not_into_the_disk(tmp_path: Path) -> None:
+def test_redirects_stay_on_http(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(BODY)
     with file_server() as site:
@@ -190,7 +190,7 @@ def test_redirects_are_followed_but_not_into_the_disk(tmp_path: Path) -> None:
             fetch(tmp_path / "2", site.add("/b", b"", redirect=f"file://{secret}"))
 
 
-def test_all_failures_are_told_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_all_failures_are_reported_together(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
         wants = [
@@ -204,7 +204,7 @@ def test_all_failures_are_told_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert loader.store.has(SHA)
 
 
-def test_same_file_twice_is_fetched_once(tmp_path: Path) -> None:
+def test_same_file_is_downloaded_once(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
         url = site.add("/b", BODY)
@@ -212,7 +212,7 @@ def test_same_file_twice_is_fetched_once(tmp_path: Path) -> None:
         assert len(site.log) == 1
 
 
-def test_progress_ends_at_the_exact_number_of_bytes(tmp_path: Path) -> None:
+def test_progress_counts_exact_bytes(tmp_path: Path) -> None:
     loader = downloader(tmp_path)
     with file_server() as site:
         loader.fetch(
@@ -221,14 +221,14 @@ def test_progress_ends_at_the_exact_number_of_bytes(tmp_path: Path) -> None:
     assert loader.progress.done == loader.progress.total == len(BODY)
 
 
-def test_offline_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+def test_offline_makes_no_request(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         fetch(tmp_path, site.add("/x", BODY), offline=True)
     assert "GAPFORGE_OFFLINE" in error.value.message
     assert site.log == []
 
 
-def test_mirror_replaces_the_address(tmp_path: Path) -> None:
+def test_mirror_replaces_address(tmp_path: Path) -> None:
     with file_server() as site:
         site.add("/mirror/a/x", BODY)
         got = fetch(
@@ -252,7 +252,7 @@ def test_proxy_is_used(tmp_path: Path) -> None:
         assert proxy.log[0][0] == "http://upstream.invalid/x"
 
 
-def test_netrc_gives_the_login(tmp_path: Path) -> None:
+def test_login_from_netrc(tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password open-sesame\n")
     with file_server() as site:
@@ -263,7 +263,7 @@ def test_netrc_gives_the_login(tmp_path: Path) -> None:
         fetch(tmp_path, url, netrc=netrc)
 
 
-def test_messages_hold_no_token(tmp_path: Path) -> None:
+def test_messages_contain_no_token(tmp_path: Path) -> None:
     with file_server() as site, pytest.raises(FetchError) as error:
         address = site.url.replace("http://", "http://user:hunter2@") + "/x?token=canary"
         fetch(tmp_path, address)
@@ -284,12 +284,12 @@ def test_empty_file(tmp_path: Path) -> None:
     assert got.size == 0
 
 
-def test_unknown_hash_is_recorded(tmp_path: Path) -> None:
+def test_unknown_checksum_is_recorded(tmp_path: Path) -> None:
     with file_server() as site:
         assert fetch(tmp_path, site.add("/x", BODY), sha="").sha256 == SHA
 
 
-def test_missing_curl_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_curl_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gapforge.base.errors import ToolError
 
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""sync --lock-only: what is pinned, what stays unresolved and why, and how sync completes a partial lock."""
+"""sync --lock-only: pinned and unresolved items, and how sync completes a partial lock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TORCH = {
 
 
 class Place:
-    """A project in the small world whose bases are in a registry."""
+    """A project whose base images are in a registry."""
 
     def __init__(self, root: Path, world: World, calls: list[str], **changes: Any) -> None:
         self.root, self.world, self.calls = root, world, calls
@@ -417,7 +417,7 @@ def test_lock_only_command(
     assert cli.main(["sync", NAME, "--lock-only", "--dry-run"]) == UsageError.exit_code
 
 
-def test_lock_without_operating_system_needs_unresolved_image(tmp_path: Path) -> None:
+def test_unknown_system_needs_unresolved_image(tmp_path: Path) -> None:
     image = LockedImage(
         reference="a@sha256:" + "c" * 64,
         manifest_digest="sha256:" + "c" * 64,

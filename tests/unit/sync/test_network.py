@@ -1,4 +1,4 @@
-"""Proxies, certificates, netrc and mirrors as people set them."""
+"""Proxies, certificates, netrc and mirrors from the environment."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_defaults() -> None:
     assert (network().jobs, network().retries, network().offline) == (4, 5, False)
 
 
-def test_offline() -> None:
+def test_offline_rejects_network_use() -> None:
     for off in ("0", "", "no", "false"):
         network(GAPFORGE_OFFLINE=off).require("x")
     with pytest.raises(FetchError, match="fetching numpy"):
         network(GAPFORGE_OFFLINE="1").require("fetching numpy")
 
 
-def test_proxies_reach_programs_in_both_spellings() -> None:
+def test_proxies_in_lower_and_upper_case() -> None:
     env = network(HTTPS_PROXY="http://proxy:1", no_proxy="localhost").environment()
     assert env["https_proxy"] == env["HTTPS_PROXY"] == "http://proxy:1"
     assert env["NO_PROXY"] == "localhost"
@@ -67,7 +67,7 @@ def test_registry_mirror(mirror: str, image: str, expected: str) -> None:
         ("GAPFORGE_CA_BUNDLE", "/nonexistent.pem"),
     ],
 )
-def test_nonsense_names_its_variable(variable: str, value: str) -> None:
+def test_invalid_value_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(UsageError, match=variable):
         network(**{variable: value})
 
@@ -87,7 +87,7 @@ def test_certificates_reach_every_program(tmp_path: Path) -> None:
     ]
 
 
-def test_pip_settings_give_the_index_but_never_an_extra_one(tmp_path: Path) -> None:
+def test_index_of_pip_but_no_extra_index(tmp_path: Path) -> None:
     config = tmp_path / "pip.conf"
     config.write_text(
         "[global]\nindex-url = https://mirror/simple\nextra-index-url = https://evil/simple\n"

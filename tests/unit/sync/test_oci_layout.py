@@ -1,4 +1,4 @@
-"""OCI layouts: what is read, what is refused, and what a base image tells about itself."""
+"""OCI layouts, `docker save` archives, and base images from packages and registries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from raised import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 
-# In the layers below: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
+# In layers: bytes are a file, "-> X" a symbolic link, "=> X" a hard link, None a folder.
 Tree = Mapping[str, "bytes | str | None"]
 STATUS = b"Package: libc6\nStatus: install ok installed\nVersion: 2.36\nArchitecture: amd64\n\n"
 
@@ -103,7 +103,7 @@ def files_of(folder: Path) -> base_image_facts.ImageFiles:
 
 
 @pytest.mark.parametrize("packing", PACKERS)
-def test_layers_of_every_compression_are_read(tmp_path: Path, packing: str) -> None:
+def test_layers_of_every_compression(tmp_path: Path, packing: str) -> None:
     if packing == "zstd" and not shutil.which("zstd"):
         pytest.skip("zstd is not installed")
     folder = make(
@@ -117,14 +117,12 @@ def test_layers_of_every_compression_are_read(tmp_path: Path, packing: str) -> N
     assert files_of(folder).read("/var/lib/dpkg/status") == STATUS
 
 
-def test_compression_is_told_by_the_bytes_not_by_the_label(tmp_path: Path) -> None:
+def test_first_bytes_decide_compression(tmp_path: Path) -> None:
     folder = make(tmp_path, [{"etc/os-release": b"ID=x\n"}], media=oci_layout.LAYER_TYPE + "+gzip")
     assert files_of(folder).text("etc/os-release") == "ID=x\n"
 
 
-def test_zstd_layers_without_zstd_say_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_zstd_has_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path / "image", [{"a": b"x"}])
     layer = oci_layout.read_layout(folder).layers[0]
     data = b"\x28\xb5\x2f\xfd" + b"rest"
@@ -145,7 +143,7 @@ def test_zstd_layers_without_zstd_say_what_to_install(
     assert "apt-get install zstd" in caught.value.hint
 
 
-def test_whiteouts_hide_what_is_below_and_only_that(tmp_path: Path) -> None:
+def test_whiteouts_hide_lower_layers(tmp_path: Path) -> None:
     lower = {
         "etc/apt/sources.list": b"old",
         "etc/apt/sources.list.d/a.list": b"a",
@@ -168,7 +166,7 @@ def test_whiteouts_hide_what_is_below_and_only_that(tmp_path: Path) -> None:
     assert files.text("etc/os-release") == "ID=old\n"
 
 
-def test_a_whiteout_does_not_hide_its_own_layer_whatever_the_order(tmp_path: Path) -> None:
+def test_whiteout_spares_its_own_layer(tmp_path: Path) -> None:
     upper = {"etc/apt/sources.list": b"new", "etc/apt/.wh.sources.list": b""}
     assert (
         files_of(make(tmp_path, [{"etc/apt/sources.list": b"old"}, upper])).read(
@@ -178,7 +176,7 @@ def test_a_whiteout_does_not_hide_its_own_layer_whatever_the_order(tmp_path: Pat
     )
 
 
-def test_a_file_or_link_in_place_of_a_folder_hides_what_was_in_it(tmp_path: Path) -> None:
+def test_file_or_link_replaces_folder(tmp_path: Path) -> None:
     lower = {"etc/apt/sources.list.d/a.list": b"a", "usr/share/keyrings/k.gpg": b"k"}
     upper = {"etc/apt/sources.list.d": "-> /usr/share/keyrings", "usr/share": None}
     files = files_of(make(tmp_path, [lower, upper]))
@@ -188,7 +186,7 @@ def test_a_file_or_link_in_place_of_a_folder_hides_what_was_in_it(tmp_path: Path
     assert files.names("etc/apt/sources.list.d") == ["z.list"]
 
 
-def test_hard_links_have_their_target_s_bytes(tmp_path: Path) -> None:
+def test_hard_link_has_bytes_of_target(tmp_path: Path) -> None:
     lower = {"etc/apt/sources.list": b"one"}
     upper = {
         "etc/apt/sources.list.d/b.list": b"two",
@@ -205,14 +203,14 @@ def test_hard_links_have_their_target_s_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "target", ["../usr/lib/os-release", "/usr/lib/os-release", "../../../../usr/lib/os-release"]
 )
-def test_links_are_followed_inside_the_image_only(tmp_path: Path, target: str) -> None:
+def test_links_stay_inside_image(tmp_path: Path, target: str) -> None:
     folder = make(
         tmp_path, [{"usr/lib/os-release": b"ID=inside\n", "etc/os-release": f"-> {target}"}]
     )
     assert files_of(folder).text("etc/os-release") == "ID=inside\n"
 
 
-def test_a_link_to_a_file_of_this_machine_leads_nowhere(tmp_path: Path) -> None:
+def test_link_to_host_file_is_dead(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     folder = make(
@@ -225,7 +223,7 @@ def test_a_link_to_a_file_of_this_machine_leads_nowhere(tmp_path: Path) -> None:
     assert files.read("../../etc/passwd") is None
 
 
-def test_a_loop_of_links_is_an_error_not_a_hang(tmp_path: Path) -> None:
+def test_loop_of_links_fails(tmp_path: Path) -> None:
     folder = make(
         tmp_path,
         [
@@ -240,7 +238,7 @@ def test_a_loop_of_links_is_an_error_not_a_hang(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../etc/passwd", "etc/../../x", "a/.."])
-def test_layers_with_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
+def test_unsafe_name_in_layer_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(FetchError, match="unsafe name"):
         files_of(make(tmp_path, [{name: b"x"}]))
 
@@ -248,7 +246,7 @@ def test_layers_with_unsafe_names_are_refused(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("which", ["manifest", "config", "layer"])
 @pytest.mark.parametrize("fault", ["flipped", "short", "long", "missing"])
 @pytest.mark.parametrize("packing", ["plain", "gzip"])
-def test_every_damaged_blob_is_named(tmp_path: Path, which: str, fault: str, packing: str) -> None:
+def test_damaged_blob_is_reported(tmp_path: Path, which: str, fault: str, packing: str) -> None:
     folder = make(tmp_path, [{"etc/os-release": b"ID=x\n" * 400}], packing)
     layout = oci_layout.read_layout(folder)
     blob = {"manifest": layout.manifest, "config": layout.config_blob, "layer": layout.layers[0]}[
@@ -272,7 +270,7 @@ def test_every_damaged_blob_is_named(tmp_path: Path, which: str, fault: str, pac
         assert hashlib.sha256(data).hexdigest() in caught.value.render()
 
 
-def test_a_layer_that_unpacks_to_other_bytes_than_the_configuration_says(tmp_path: Path) -> None:
+def test_layer_must_match_diff_id(tmp_path: Path) -> None:
     folder = make(tmp_path, [{"a": b"x"}], "gzip")
     layout = oci_layout.read_layout(folder)
     config = json.loads(layout.config_blob.path(folder).read_bytes())
@@ -304,19 +302,19 @@ def edited(folder: Path, change: Any) -> None:
         (lambda i: i.pop("manifests"), "manifests"),
     ],
 )
-def test_unusable_indexes_are_refused(tmp_path: Path, change: Any, said: str) -> None:
+def test_unusable_index_is_rejected(tmp_path: Path, change: Any, said: str) -> None:
     folder = make(tmp_path, [{"a": b"x"}])
     edited(folder, change)
     with pytest.raises(FetchError, match=said):
         oci_layout.read_layout(folder)
 
 
-def test_another_platform_is_refused(tmp_path: Path) -> None:
+def test_other_platform_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="arm64"):
         oci_layout.read_layout(make(tmp_path, [{"a": b"x"}], architecture="arm64"))
 
 
-def test_cuda_and_cudnn_come_from_the_image(tmp_path: Path) -> None:
+def test_cuda_and_cudnn_of_image(tmp_path: Path) -> None:
     env = ["CUDA_VERSION=11.8.0", "NV_CUDNN_VERSION=8.6.0.163"]
     release = {"etc/os-release": b'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="22.04"\nBROKEN="\n'}
     layout = oci_layout.read_layout(make(tmp_path / "1", [release], env=env))
@@ -346,7 +344,7 @@ def test_same_image_same_bytes(tmp_path: Path) -> None:
 def save(
     file: Path, images: Sequence[tuple[str, Sequence[Tree]]], mode: str = "w", links: bool = False
 ) -> str:
-    """What `docker save` writes; gives the config digest of the last image."""
+    """Write what `docker save` writes. Return the config digest of the last image."""
     members: dict[str, bytes | str | None] = {}
     listed = []
     config = b""
@@ -381,7 +379,7 @@ def save(
 
 @pytest.mark.parametrize("mode", ["w", "gz"])
 @pytest.mark.parametrize("links", [False, True])
-def test_an_archive_keeps_the_image_s_id(tmp_path: Path, mode: str, links: bool) -> None:
+def test_archive_keeps_image_id(tmp_path: Path, mode: str, links: bool) -> None:
     file = tmp_path / "image.tar"
     image_id = save(
         file, [("cuda:11.8", [{"etc/os-release": b"ID=ubuntu\n"}, {"b": b"2"}])], mode, links
@@ -398,7 +396,7 @@ def test_an_archive_keeps_the_image_s_id(tmp_path: Path, mode: str, links: bool)
     assert sorted(p.name for p in (out / "blobs").iterdir()) == ["sha256"]
 
 
-def test_an_archive_of_two_images_names_both(tmp_path: Path) -> None:
+def test_archive_of_two_images_fails(tmp_path: Path) -> None:
     file = tmp_path / "two.tar"
     save(file, [("a:1", [{"a": b"1"}]), ("b:2", [{"b": b"2"}])])
     (tmp_path / "out").mkdir()
@@ -410,7 +408,7 @@ def test_an_archive_of_two_images_names_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["no-tar", "cut", "empty-tar", "loop"])
-def test_what_is_no_archive_is_refused(tmp_path: Path, broken: str) -> None:
+def test_unusable_archive_is_rejected(tmp_path: Path, broken: str) -> None:
     file = tmp_path / "image.tar"
     save(file, [("a:1", [{"a": b"1" * 5000}])])
     if broken == "no-tar":
@@ -430,9 +428,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, broken: str) -> None:
 # -- images made from packages
 
 
-def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte(
-    tmp_path: Path,
-) -> None:
+def test_clean_tar_drops_files_of_machine(tmp_path: Path) -> None:
     kept: Tree = {
         "./etc/apt/sources.list": b"deb x y z",
         "./var/lib/dpkg/status": STATUS,
@@ -478,7 +474,7 @@ def test_what_belongs_to_the_machine_is_dropped_and_the_rest_is_kept_to_the_byte
     assert clean_tar(file, again)[0] == digest
 
 
-def test_extended_attributes_survive(tmp_path: Path) -> None:
+def test_clean_tar_keeps_extended_attributes(tmp_path: Path) -> None:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
         member = tarfile.TarInfo("usr/bin/ping")
@@ -504,19 +500,19 @@ def test_extended_attributes_survive(tmp_path: Path) -> None:
         ("x:1@sha256:ab", ("x", "1", "sha256:ab")),
     ],
 )
-def test_references(reference: str, parts: tuple[str, str, str]) -> None:
+def test_split_reference(reference: str, parts: tuple[str, str, str]) -> None:
     assert split_reference(reference) == parts
 
 
 class Refused:
-    """A process.stream() whose program says one thing and fails; ``env`` is what it was started with."""
+    """A process.stream() whose program prints ``output`` and fails; ``env`` is its environment."""
 
-    def __init__(self, said: str) -> None:
-        self.said, self.env = said, dict[str, Any]()
+    def __init__(self, output: str) -> None:
+        self.output, self.env = output, dict[str, Any]()
 
     def __call__(self, argv: Sequence[str], on_line: Any, *, env: Mapping[str, Any]) -> int:
         self.env = dict(env)
-        on_line(self.said)
+        on_line(self.output)
         return 1
 
 
@@ -535,7 +531,7 @@ def test_mmdebstrap_runs_in_english(
         )
     assert (stream.env["LC_ALL"], stream.env["LANGUAGE"]) == ("C.UTF-8", None)
     label = BaseImage(suite="bookworm").label
-    assert_error(caught.value, ResolveError, label=label, detail=stream.said)
+    assert_error(caught.value, ResolveError, label=label, detail=stream.output)
 
 
 # -- out of a registry
@@ -546,14 +542,14 @@ SKOPEO = 'time="2026-01-01T00:00:00Z" level=fatal msg="Error parsing image name:
 
 @pytest.fixture
 def skopeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where PATH has skopeo; what is written there is the program."""
+    """Return where PATH has skopeo; the test writes the program there."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     (tmp_path / "bin").mkdir()
     return tmp_path / "bin" / "skopeo"
 
 
-def unanswered(said: str, skopeo: Path) -> FetchError:
-    skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+def failure_of(output: str, skopeo: Path) -> FetchError:
+    skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{output}\nEND\nexit 1\n")
     skopeo.chmod(0o755)
     with pytest.raises(FetchError) as caught:
         look_up(BaseImage(image="registry.example/denied/x:404"), Network())
@@ -565,12 +561,12 @@ def test_skopeo_errors_decide_in_every_language(
     skopeo: Path, lang: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", lang)
-    login = unanswered(SKOPEO.format("unauthorized: authentication required"), skopeo)
+    login = failure_of(SKOPEO.format("unauthorized: authentication required"), skopeo)
     assert isinstance(login, NoAnswerError)
     assert "skopeo login registry.example" in login.hint
     assert login.reason == Reason(code=LOGIN_REQUIRED, server="registry:registry.example")
-    assert not isinstance(unanswered(SKOPEO.format("manifest unknown"), skopeo), NoAnswerError)
-    for silent in (unanswered(SKOPEO.format("i/o timeout"), skopeo), unanswered("", skopeo)):
+    assert not isinstance(failure_of(SKOPEO.format("manifest unknown"), skopeo), NoAnswerError)
+    for silent in (failure_of(SKOPEO.format("i/o timeout"), skopeo), failure_of("", skopeo)):
         assert isinstance(silent, NoAnswerError)
         assert silent.reason == Reason(code=NO_ANSWER, server="registry:registry.example")
     skopeo.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Choosing wheels for the target, and the texts that are generated; uv itself is in tests/live."""
+"""Wheels for the target, and the generated files; tests/live runs uv itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def preset() -> Preset:
         "a-1+cu118-cp310-cp310-linux_x86_64.whl",
     ],
 )
-def test_wheels_that_run_on_the_target(file: str) -> None:
+def test_wheel_runs_on_target(file: str) -> None:
     assert python_packages.wheel_rank(file, ORDER) is not None
 
 
@@ -68,11 +68,11 @@ def test_wheels_that_run_on_the_target(file: str) -> None:
         "a-1-cp310-cp310-macosx_11_0_universal2.whl",
     ],
 )
-def test_wheels_that_do_not(file: str) -> None:
+def test_wheel_does_not_run_on_target(file: str) -> None:
     assert python_packages.wheel_rank(file, ORDER) is None
 
 
-def test_the_wheel_that_pip_would_take() -> None:
+def test_best_wheel_is_chosen() -> None:
     assert (
         best(
             "a-1-py3-none-any.whl",
@@ -94,7 +94,7 @@ def test_the_wheel_that_pip_would_take() -> None:
     assert best("a-1-cp311-cp311-linux_x86_64.whl") is None
 
 
-def test_our_order_is_that_of_pip() -> None:
+def test_tag_order_is_that_of_pip() -> None:
     packaging = pytest.importorskip("pip._vendor.packaging.tags")
     ours = python_packages.tags("3.10", 35)
     platforms = [tag.split("-", 2)[2] for tag in ours if tag.startswith("cp310-cp310-")]
@@ -117,7 +117,7 @@ def test_requirements_text_is_sorted_and_hashed() -> None:
     ]
 
 
-def test_nothing_breaks_out_of_the_generated_project() -> None:
+def test_generated_project_quotes_requirements() -> None:
     tomllib = pytest.importorskip("tomllib")
     nasty = 'x"]\nrequires = "evil\\'
     document = tomllib.loads(python_packages.project_toml("3.10", [nasty], 'https://h/"\n[tool]'))
@@ -130,20 +130,22 @@ def test_nothing_breaks_out_of_the_generated_project() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="only there the parser is missing")
-def test_toml_without_a_parser(tmp_path: Path) -> None:
+def test_toml_needs_parser_on_python_3_10(tmp_path: Path) -> None:
     with pytest.raises(ToolError):
         python_packages._toml("a = 1", Project(tmp_path, tmp_path))
 
 
 UV_SAYS = """error: No solution found when resolving dependencies
-  cause: Because winonly==1.0 has no wheels with a matching platform tag (e.g., `manylinux_2_36_x86_64`) and only winonly==1.0 is available, we can conclude that all versions of winonly cannot be used.
-         And because all versions of app depend on winonly and gapforge-target depends on app, we can conclude that your requirements are unsatisfiable.
+  cause: Because winonly==1.0 has no wheels with a matching platform tag (e.g., `manylinux_2_36_x86_64`) \
+and only winonly==1.0 is available, we can conclude that all versions of winonly cannot be used.
+         And because all versions of app depend on winonly and gapforge-target depends on app, \
+we can conclude that your requirements are unsatisfiable.
 
 hint: Wheels are available for `winonly` (v1.0) on the following platform: `win_amd64`
 """
 
 
-def test_refusal_names_the_package_and_what_exists(preset: Preset) -> None:
+def test_uv_failure_names_package_and_wheels(preset: Preset) -> None:
     error = python_packages._failure(process.Result(("uv",), 1, "", UV_SAYS), preset, ["app"], [])
     assert_error(
         error,
@@ -157,7 +159,7 @@ def test_refusal_names_the_package_and_what_exists(preset: Preset) -> None:
     assert "win_amd64" in error.faults[0].expected
 
 
-def test_refusal_hides_logins(preset: Preset) -> None:
+def test_uv_failure_hides_logins(preset: Preset) -> None:
     said = "error: could not connect to https://user:hunter2@mirror/simple"
     assert (
         "hunter2"
@@ -167,7 +169,7 @@ def test_refusal_hides_logins(preset: Preset) -> None:
     )
 
 
-def test_missing_uv_tells_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_uv_has_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("GAPFORGE_UV", raising=False)
     with pytest.raises(ToolError) as error:

@@ -1,4 +1,4 @@
-"""The whole of sync in a small world: what is asked for, what is kept, and what happens when things go wrong."""
+"""Sync with stand-ins for servers and programs: requests, results and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from syncworld import NAME, World, install, noise, sha, tree
 
 
 class Place:
-    """A project folder in the small world, and short ways to sync in it."""
+    """A project folder, and short ways to sync in it."""
 
     def __init__(self, root: Path, world: World, calls: list[str]) -> None:
         self.root, self.world, self.calls = root, world, calls
@@ -44,7 +44,7 @@ class Place:
         return syncing.sync(self.preset, self.project, Network(retries=0, **network), options)
 
     def asked(self) -> list[str]:
-        """What servers and stand-ins were asked since the last call."""
+        """Return the requests to servers and stand-ins since the last call."""
         seen = self.calls + [path for path, _ in self.world.site.log if path != "/facts"]
         self.calls.clear()
         self.world.site.log.clear()
@@ -64,7 +64,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         yield Place(tmp_path, world, install(site.url, monkeypatch.setattr))
 
 
-def test_first_sync_lays_everything_out(place: Place) -> None:
+def test_first_sync_lays_out_artifacts(place: Place) -> None:
     outcome = place.sync()
     found = tree(place.artifacts)
     assert {p for p in found if not p.startswith("images/")} == {
@@ -102,7 +102,7 @@ def test_first_sync_lays_everything_out(place: Place) -> None:
     assert not list(place.store.partial("x").parent.iterdir()), "nothing is left half-made"
 
 
-def test_lock_says_where_everything_came_from(place: Place) -> None:
+def test_lock_records_origins(place: Place) -> None:
     place.sync()
     entries = {e.path: e for e in place.lock().entries}
     assert entries["debs/libz_1.2_amd64.deb"].roles == ("builder", "runtime")
@@ -123,7 +123,7 @@ def test_lock_says_where_everything_came_from(place: Place) -> None:
     )
 
 
-def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
+def test_second_sync_makes_no_request(place: Place) -> None:
     place.sync()
     before = {p: p.stat().st_ino for p in place.artifacts.rglob("*") if p.is_file()}
     place.asked()
@@ -133,7 +133,7 @@ def test_second_run_asks_nobody_and_changes_nothing(place: Place) -> None:
     assert (outcome.fetched, outcome.resolved, bool(outcome.changes)) == (0, False, False)
 
 
-def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Place) -> None:
+def test_gc_deletes_only_after_update(place: Place) -> None:
     place.sync()
     with gc.exclude_sync(place.project):
         assert gc.find_garbage(place.project).unreferenced == (), (
@@ -155,7 +155,7 @@ def test_gc_leaves_a_synced_place_as_it_is_and_clears_after_an_update(place: Pla
     assert place.asked() == [] and tree(place.artifacts) == found
 
 
-def test_same_world_gives_the_same_bytes_elsewhere(place: Place, tmp_path: Path) -> None:
+def test_sync_is_reproducible(place: Place, tmp_path: Path) -> None:
     place.sync()
     other = Place(tmp_path / "elsewhere", place.world, place.calls)
     other.sync()
@@ -181,7 +181,7 @@ def test_same_world_gives_the_same_bytes_elsewhere(place: Place, tmp_path: Path)
         ("requirements.txt", []),
     ],
 )
-def test_what_the_store_lost_is_brought_back_and_nothing_else(
+def test_only_missing_objects_are_downloaded_again(
     place: Place, path: str, asked: list[str]
 ) -> None:
     place.sync()
@@ -193,7 +193,7 @@ def test_what_the_store_lost_is_brought_back_and_nothing_else(
     assert tree(place.artifacts) == before
 
 
-def test_damage_through_the_hard_link_is_mended(place: Place) -> None:
+def test_object_damaged_through_hard_link_is_replaced(place: Place) -> None:
     place.sync()
     before = tree(place.artifacts)
     victim = place.artifacts / "wheels/beta-2.0-py3-none-any.whl"
@@ -203,7 +203,7 @@ def test_damage_through_the_hard_link_is_mended(place: Place) -> None:
     assert tree(place.artifacts) == before
 
 
-def test_everything_lost_but_the_lock(place: Place) -> None:
+def test_lock_restores_everything(place: Place) -> None:
     place.sync()
     before = tree(place.artifacts)
     subprocess.run(["rm", "-r", str(place.project.artifacts)], check=True)
@@ -211,7 +211,7 @@ def test_everything_lost_but_the_lock(place: Place) -> None:
     assert tree(place.artifacts) == before
 
 
-def test_lost_file_that_upstream_replaced_is_an_error_that_says_update(place: Place) -> None:
+def test_replaced_package_cannot_be_restored(place: Place) -> None:
     place.sync()
     place.lose("debs/gcc_12_amd64.deb")
     place.world.debs["gcc"] = "13"
@@ -221,7 +221,7 @@ def test_lost_file_that_upstream_replaced_is_an_error_that_says_update(place: Pl
     assert "gcc_12_amd64.deb" in error.value.render() and "--update" in error.value.hint
 
 
-def test_base_image_that_moved_is_an_error_that_says_update(place: Place) -> None:
+def test_moved_base_image_cannot_be_restored(place: Place) -> None:
     place.sync()
     place.lose("images/builder/index.json")
     place.world.base = "base-2"
@@ -231,7 +231,7 @@ def test_base_image_that_moved_is_an_error_that_says_update(place: Place) -> Non
     assert "--update" in error.value.hint
 
 
-def test_update_tells_what_changed_and_takes_stale_files_away(place: Place) -> None:
+def test_update_reports_changes_and_removes_files(place: Place) -> None:
     place.sync()
     place.world.wheels = {"alpha": "1.1", "gamma": "3.0"}
     place.world.publish()
@@ -250,7 +250,7 @@ def test_update_tells_what_changed_and_takes_stale_files_away(place: Place) -> N
     assert outcome.strangers == ()
 
 
-def test_same_version_with_other_bytes_is_told(place: Place) -> None:
+def test_changed_content_of_same_version_is_reported(place: Place) -> None:
     place.sync()
     place.world.ffmpeg = b"rebuilt"
     place.world.publish()
@@ -271,7 +271,7 @@ def test_changed_preset_is_resolved_anew(place: Place) -> None:
     assert place.lock().preset_sha256 == place.preset.sha256
 
 
-def test_interrupted_update_still_has_the_old_state(place: Place) -> None:
+def test_interrupted_update_keeps_old_state(place: Place) -> None:
     place.sync()
     before = tree(place.artifacts)
     place.world.wheels = {"alpha": "1.1"}
@@ -283,14 +283,14 @@ def test_interrupted_update_still_has_the_old_state(place: Place) -> None:
     assert not place.sync().resolved
 
 
-def test_strangers_are_told_and_left(place: Place) -> None:
+def test_unexpected_files_are_reported_and_kept(place: Place) -> None:
     place.sync()
     (place.artifacts / "wheels" / "mine.whl").write_text("x")
     assert place.sync().strangers == ("wheels/mine.whl",)
     assert (place.artifacts / "wheels" / "mine.whl").exists()
 
 
-def test_copies_are_told_where_there_are_no_hard_links(
+def test_copies_are_reported_without_hard_links(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert place.sync().copies == 0
@@ -309,7 +309,7 @@ def test_copies_are_told_where_there_are_no_hard_links(
     assert capsys.readouterr().out.count(f" {len(files)} files (") == 1
 
 
-def test_a_signature_stays_beside_the_lock_that_it_signs(place: Place) -> None:
+def test_signature_is_kept_until_lock_changes(place: Place) -> None:
     place.sync()
     (place.artifacts / "lock.json.sig").write_text("signature")
     assert place.sync().strangers == () and (place.artifacts / "lock.json.sig").exists()
@@ -320,7 +320,7 @@ def test_a_signature_stays_beside_the_lock_that_it_signs(place: Place) -> None:
     )
 
 
-def test_damaged_lock_is_refused_until_update(place: Place) -> None:
+def test_damaged_lock_is_rejected_until_update(place: Place) -> None:
     place.sync()
     before = tree(place.artifacts)
     place.project.lock_file(NAME).write_text("{")
@@ -331,12 +331,12 @@ def test_damaged_lock_is_refused_until_update(place: Place) -> None:
     assert tree(place.artifacts) == before
 
 
-def test_two_at_a_time_are_refused(place: Place) -> None:
+def test_second_concurrent_sync_is_rejected(place: Place) -> None:
     with exclusive(place.store.lock_file, "test"), pytest.raises(BusyError):
         place.sync()
 
 
-def test_sdist_that_is_not_the_presets_is_refused_before_it_is_fetched(place: Place) -> None:
+def test_other_sdist_is_rejected_before_download(place: Place) -> None:
     place.world.opencv = b"tampered"
     place.world.publish()
     with pytest.raises(ResolveError) as error:
@@ -345,7 +345,7 @@ def test_sdist_that_is_not_the_presets_is_refused_before_it_is_fetched(place: Pl
     assert "/f/opencv.tar.gz" not in place.asked()
 
 
-def test_wrong_bytes_never_reach_artifacts_or_lock(place: Place) -> None:
+def test_wrong_bytes_reach_no_artifact(place: Place) -> None:
     place.world.site.paths["/f/headers.tar.gz"].body = b"tampered"
     with pytest.raises(FetchError) as error:
         place.sync()
@@ -372,7 +372,7 @@ def gated(place: Place, **changes: Any) -> None:
     )
 
 
-def test_gated_file_is_told_before_anything_long(place: Place) -> None:
+def test_gated_download_is_reported_first(place: Place) -> None:
     gated(place)
     with pytest.raises(GatedError) as error:
         place.sync()
@@ -390,7 +390,7 @@ def test_gated_file_is_told_before_anything_long(place: Place) -> None:
     assert place.asked() == []
 
 
-def test_gated_page_instead_of_the_file(place: Place) -> None:
+def test_gated_download_answers_with_page(place: Place) -> None:
     url = place.world.site.add(
         "/TensorRT-8.6.1.6.tar.gz", b"<!doctype html>log in", content_type="text/html"
     )
@@ -401,9 +401,7 @@ def test_gated_page_instead_of_the_file(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["TensorRT-8.6.1.6.tar.gz", "sub/renamed by the browser (1).gz"])
-def test_file_of_a_person_is_taken_by_name_or_content(
-    place: Place, tmp_path: Path, name: str
-) -> None:
+def test_provided_file_is_found(place: Place, tmp_path: Path, name: str) -> None:
     gated(place)
     file = tmp_path / "downloads" / name
     file.parent.mkdir(parents=True)
@@ -418,7 +416,7 @@ def test_file_of_a_person_is_taken_by_name_or_content(
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", noise("trt", 4999), noise("other", 5000)])
-def test_wrong_file_of_a_person_is_named(place: Place, tmp_path: Path, body: bytes) -> None:
+def test_wrong_provided_file_is_reported(place: Place, tmp_path: Path, body: bytes) -> None:
     gated(place)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "TensorRT-8.6.1.6.tar.gz").write_bytes(body)
@@ -427,7 +425,7 @@ def test_wrong_file_of_a_person_is_named(place: Place, tmp_path: Path, body: byt
     assert "downloads/TensorRT-8.6.1.6.tar.gz" in error.value.render()
 
 
-def test_local_repository_deb_is_used_but_not_carried(place: Place) -> None:
+def test_local_repository_is_no_artifact(place: Place) -> None:
     body = noise("repo", 3000)
     url = place.world.site.add("/f/nv-tensorrt-local-repo_1_amd64.deb", body)
     raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
@@ -452,7 +450,7 @@ def test_local_repository_deb_is_used_but_not_carried(place: Place) -> None:
     assert "closure libz libnvinfer8=8.6.1.6-1+cuda11.8" in place.calls
 
 
-def test_first_use_is_recorded_and_then_expected(place: Place) -> None:
+def test_trust_on_first_use(place: Place) -> None:
     url = place.world.site.add("/f/nohash.tar", b"first")
     raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
     raw["sources"]["nohash"] = {"urls": [url], "sha256": None, "trust": "first-use"}
@@ -468,7 +466,7 @@ def test_first_use_is_recorded_and_then_expected(place: Place) -> None:
     assert "~ source nohash" in "\n".join(place.sync(update=True).changes.lines())
 
 
-def test_pip_as_a_package_of_the_image_stays_in_requirements(place: Place) -> None:
+def test_pip_of_preset_stays_in_requirements(place: Place) -> None:
     place.world.wheels["pip"] = "24.2"
     place.world.publish()
     place.sync()
@@ -479,14 +477,14 @@ def test_pip_as_a_package_of_the_image_stays_in_requirements(place: Place) -> No
     assert tree(place.artifacts) == before
 
 
-def test_offline_with_something_missing(place: Place) -> None:
+def test_offline_sync_with_missing_file(place: Place) -> None:
     place.sync()
     place.lose("wheels/beta-2.0-py3-none-any.whl")
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         place.sync(offline=True)
 
 
-def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
+def test_dry_run_needs_no_network(place: Place) -> None:
     assert locks.load_matching(place.project.lock_file(NAME), place.preset) is None
     before = download_preview.of_preset(place.preset, known_sizes.read_known_sizes(place.project))
     assert any("source package ffmpeg" in item.where[0] for item in before.items)
@@ -500,7 +498,7 @@ def test_what_dry_run_shows_needs_no_network(place: Place) -> None:
     assert place.asked() == []
 
 
-def test_two_sources_cannot_be_one_file(place: Place) -> None:
+def test_two_sources_with_one_path(place: Place) -> None:
     raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
     raw["sources"]["again"] = raw["sources"]["headers"]
     place.preset = place.world.write_preset(place.root, sources=raw["sources"])

@@ -1,4 +1,4 @@
-"""``sync --dry-run`` of every preset: every address, sizes where known, the total, and no network at all."""
+"""sync --dry-run of every preset: addresses, known sizes, the total, and no network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TORCH = "ubuntu22.04-cuda12.4-torch2.5"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project without any lock, where no program can be started (and no unit test reaches a network)."""
+    """Return a project without locks, in which no program can be started."""
     shutil.copytree(
         ROOT / "presets", tmp_path / "presets", ignore=shutil.ignore_patterns("*.lock.json")
     )
@@ -62,7 +62,7 @@ def parsed(place: Project, name: str, capsys: pytest.CaptureFixture[str]) -> dic
 
 
 def lock_of(name: str, place: Project) -> Lock:
-    """A lock with every kind of entry, for a preset with CUDA."""
+    """Return a lock with every kind of entry, for a preset with CUDA."""
     preset = presets.find(place.presets, name)
     image = {
         role: LockedImage(
@@ -107,7 +107,7 @@ def lock_of(name: str, place: Project) -> Lock:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_without_a_lock_everything_the_preset_says_is_shown(
+def test_dry_run_without_lock(
     place: Project, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen = dry(place, name, capsys)
@@ -129,7 +129,7 @@ def test_without_a_lock_everything_the_preset_says_is_shown(
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_sizes_come_from_the_preset_the_catalog_and_the_store(
+def test_dry_run_finds_known_sizes(
     place: Project, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {(f["kind"], f["name"]): f for f in parsed(place, name, capsys)["files"]}
@@ -139,9 +139,7 @@ def test_sizes_come_from_the_preset_the_catalog_and_the_store(
     assert not any(f["stored"] for f in files.values())
 
 
-def test_what_is_in_the_store_is_not_fetched_again(
-    place: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_excludes_stored_files(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
     before = parsed(place, TORCH, capsys)
     ffmpeg = next(f for f in before["files"] if f["name"] == "ffmpeg")
     assert (ffmpeg["size"], ffmpeg["stored"]) == (None, False)
@@ -155,7 +153,9 @@ def test_what_is_in_the_store_is_not_fetched_again(
     assert after["size_unknown"] == before["size_unknown"] - 1
 
 
-def test_a_lock_says_every_file_exactly(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_with_lock_lists_every_file(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     lock = lock_of(TORCH, place)
     place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
     screen = dry(place, TORCH, capsys)
@@ -175,7 +175,7 @@ def test_a_lock_says_every_file_exactly(place: Project, capsys: pytest.CaptureFi
     assert f"{len(lock.entries)} files, 2.1 GB; to download: 2.1 GB" in screen
 
 
-def test_a_lock_of_another_state_is_not_used_but_its_sizes_are(
+def test_dry_run_uses_sizes_of_stale_lock(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = replace(lock_of(TORCH, place), preset_sha256="0" * 64)
@@ -208,7 +208,7 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
     assert held.file("").size is None
 
 
-def test_a_faulty_catalog_does_not_stop_a_dry_run(place: Project) -> None:
+def test_dry_run_with_faulty_catalog(place: Project) -> None:
     (place.root / "catalog").unlink()
     shown = download_preview.of_preset(
         presets.find(place.presets, TORCH), known_sizes.read_known_sizes(place)

@@ -1,4 +1,4 @@
-"""The licence of a wheel: the best thing it says, and nothing at all rather than nonsense."""
+"""The licence of a wheel: the best field, or none."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def wheel(folder: Path, metadata: str, name: str = "x-1.dist-info/METADATA") -> 
         ("", ""),
     ],
 )
-def test_the_best_answer_counts(tmp_path: Path, metadata: str, licence: str) -> None:
+def test_licence_by_precedence(tmp_path: Path, metadata: str, licence: str) -> None:
     assert licence_of(wheel(tmp_path, metadata)) == licence
 
 
-def test_what_is_no_wheel_has_no_licence(tmp_path: Path) -> None:
+def test_unreadable_wheel_has_no_licence(tmp_path: Path) -> None:
     (tmp_path / "page.whl").write_text("<html>please log in</html>")
     assert licence_of(tmp_path / "page.whl") == ""
     assert licence_of(tmp_path / "absent.whl") == ""

@@ -96,7 +96,7 @@ def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_p
             text=True,
             check=False,
         )
-        assert "has a passphrase, and there is no terminal to ask for it" in done.stderr
+        assert "TrustError" in done.stderr and str(keys / "secret") in done.stderr
         assert time.monotonic() - begun < 30
 
 
@@ -112,7 +112,7 @@ import os
 def words(process):
     try: return process.read_bytes().split(b"\\0")
     except OSError: return []  # it has ended meanwhile
-with held(signing.signing_key(Path({key!r}))) as key:
+with unlocked(signing.signing_key(Path({key!r}))) as key:
     print("socket", key.agent, "agents", sum(str(key.agent).encode() in words(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
     for space in ("x", "y", "z"): signing.sign(key, space, [b"data"])
     print("signed")
@@ -202,11 +202,13 @@ def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["interrupted", "late"])
-@pytest.mark.parametrize("what", ["held", "sign"])
+@pytest.mark.parametrize("what", ["unlocked", "sign"])
 def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
     keys: Path, tmp_path: Path, what: str, how: str
 ) -> None:
-    work = {"held": "held(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[what]
+    work = {"unlocked": "unlocked(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[
+        what
+    ]
     code = MUTE.format(
         key=str(keys / "secret"),
         work=work,
@@ -214,7 +216,11 @@ def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
         kill=how != "late",
     )
     said, status = run_at_a_terminal(code, tmp_path, [])
-    assert "nobody answered for" in said if how == "late" else "KeyboardInterrupt" in said, said
+    assert (
+        "TrustError" in said and "within 4 s" in said
+        if how == "late"
+        else "KeyboardInterrupt" in said
+    ), said
     assert "shown False True" in said and status == 0, said
 
 
@@ -228,7 +234,7 @@ def watch():
     if {kill}: os.kill(os.getpid(), signal.SIGTERM)
 def stop(*_): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
-signing.SIGNING_PATIENCE, muted = {patience}, True
+signing.SIGN_TIMEOUT, muted = {patience}, True
 key = signing.signing_key(Path({key!r}))
 threading.Thread(target=watch, daemon=True).start()
 try: {work}
@@ -257,11 +263,14 @@ def test_a_key_that_asks_nothing_needs_no_agent_of_ours(
         env={**RUN_ENV, "SSH_AUTH_SOCK": agent},
     )
     for name in ("ed25519", "secret"):
-        code = f"with held(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
+        code = f"with unlocked(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
         said, status = run_at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
         assert status == 0 and said.strip() == "None 1", said
     # Without a terminal there is nobody to ask, and nothing waits.
-    assert signing_key(keys / "secret").locked and not signing_key(keys / "ed25519").locked
+    assert (
+        signing_key(keys / "secret").has_passphrase
+        and not signing_key(keys / "ed25519").has_passphrase
+    )
 
 
 ADD = """
@@ -293,7 +302,7 @@ def runs(process: Path, socket: str) -> bool:
 
 def run_at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
     code = (
-        "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\nfrom gapforge.trust.ssh_agent import held\n"
+        "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\nfrom gapforge.trust.ssh_agent import unlocked\n"
         + code
     )
     return at_a_terminal([sys.executable, "-c", code], folder, answers, {**RUN_ENV, **env})
@@ -305,7 +314,7 @@ def test_a_key_that_only_the_agent_holds(
     alone = tmp_path / "alone.pub"
     alone.write_bytes(pub(keys / "ecdsa").read_bytes())
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    with pytest.raises(TrustError, match="cannot sign") as caught:
+    with pytest.raises(TrustError) as caught:
         ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
     assert "ssh-add -l" in caught.value.hint
     monkeypatch.setenv("SSH_AUTH_SOCK", agent)
@@ -331,16 +340,17 @@ def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             signing_key(tmp_path / name)
         assert caught.value.hint
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match="not a file"):
         signing_key(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match="not a file"):
         signing_key(tmp_path / "pipe")
     open_key = tmp_path / "open"
     open_key.write_bytes((keys / "ed25519").read_bytes())
     open_key.chmod(0o644)
-    with pytest.raises(UsageError, match="others may read"):
+    with pytest.raises(UsageError) as caught:
         signing_key(open_key)
+    assert_error(caught.value, UsageError, file=open_key, mode="644")
     damaged = tmp_path / "damaged"
     text = (keys / "ed25519").read_text().splitlines()
     damaged.write_text("\n".join([*text[:-2], text[-1]]) + "\n")
@@ -393,11 +403,11 @@ GOOD = line("ssh-ed25519", b"k" * 32)
 
 def test_public_keys_that_are_read() -> None:
     assert parse_public(GOOD).comment == "" and parse_public(GOOD + " a  b ").comment == "a  b"
-    assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).touched
+    assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).needs_touch
     assert parse_public(
         line("sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", b"\4" + b"p" * 64, b"ssh:")
-    ).touched
-    assert not parse_public(line("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)).touched
+    ).needs_touch
+    assert not parse_public(line("ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256)).needs_touch
 
 
 @pytest.mark.parametrize(
@@ -430,7 +440,7 @@ def test_public_keys_that_are_read() -> None:
     ],
 )
 def test_text_that_is_no_public_key(text: str) -> None:
-    with pytest.raises(ValueError, match=r".{10}"):
+    with pytest.raises(ValueError, match=r".{9}"):
         parse_public(text)
 
 
@@ -492,7 +502,7 @@ def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None
         ("pipe", "regular file"),
         ("folder", "regular file|directory"),
         ("huge", "more than"),
-        ("absent", "is missing"),
+        ("absent", "missing"),
     ):
         with pytest.raises(BadSignature, match=why):
             ssh_signatures.read_signature(tmp_path / name)
@@ -535,4 +545,4 @@ def test_failed_signing_names_its_reason(
     with pytest.raises(TrustError) as caught:
         ssh_signatures.sign(signing_key(alone), LOCK, [DATA])
     assert_error(caught.value, TrustError, file=alone)
-    assert values_of(caught.value.message)["last"] and "ssh-add -l" in caught.value.hint
+    assert values_of(caught.value.message)["why"] and "ssh-add -l" in caught.value.hint

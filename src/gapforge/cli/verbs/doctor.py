@@ -14,7 +14,7 @@ from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_error, print_json
 from gapforge.doctor import diagnose
-from gapforge.doctor.checks import FAIL, OK, WARN, Line
+from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 
 HELP = N_(
     "check this machine before a build: engine, disk, memory, GPU, artifacts (needs no network)"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the checks. Return 0 if none fails, also with warnings, else 20."""
     environment_defaults.text_default(args, "--preset", "--engine")
-    lines = diagnose.examine(project, args.preset or "", args.engine or "")
+    lines = diagnose.check_machine(project, args.preset or "", args.engine or "")
     failed = [line for line in lines if line.status == FAIL]
     if args.json:
         document: dict[str, object] = {
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return NotReadyError.exit_code
 
 
-def render(lines: Sequence[Line]) -> str:
+def render(lines: Sequence[CheckResult]) -> str:
     """Return the checks as a table, each with its action in a line below."""
     rows = [("", _("what"), _("found"), _("needed"))]
     rows += [(_(_MARKS[line.status]), line.title, line.found, line.needed) for line in lines]
@@ -82,5 +82,5 @@ def render(lines: Sequence[Line]) -> str:
     return "\n".join([*text, "", total])
 
 
-def _counts(lines: Sequence[Line]) -> dict[str, int]:
+def _counts(lines: Sequence[CheckResult]) -> dict[str, int]:
     return {status: sum(line.status == status for line in lines) for status in (OK, WARN, FAIL)}

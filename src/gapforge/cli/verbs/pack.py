@@ -17,16 +17,19 @@ from gapforge.base.project import Project
 from gapforge.base.text import utc
 from gapforge.bundle import contents as bundles
 from gapforge.bundle import custody_facts
+from gapforge.bundle.bundle_index import index_name
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.file_system_limits import FAT_LIMIT
-from gapforge.bundle.media_count import sticks
-from gapforge.bundle.pack import Packed, pack, place
+from gapforge.bundle.custody_facts import Handover
+from gapforge.bundle.disk_space import FAT_LIMIT
+from gapforge.bundle.pack import Packed, pack
+from gapforge.bundle.place_volumes import count_media, place_volumes
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
-from gapforge.bundle.repair_request import read_request, wanted_spans
-from gapforge.bundle.repository_archive import keep_archive, make_archive, untracked
-from gapforge.bundle.sign_bundle import Seal
+from gapforge.bundle.repair_request import read_request, requested_parts
+from gapforge.bundle.repository_archive import keep_archive, make_archive
+from gapforge.bundle.repository_files import untracked_files
+from gapforge.bundle.sign_bundle import BundleSigner
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
-from gapforge.bundle.volume_plan import Plan, index_name, make_plan
+from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
@@ -123,38 +126,38 @@ def run(args: argparse.Namespace, project: Project) -> int:
     sign = environment_defaults.sign_key(args.sign)
     key = ssh_signatures.signing_key_of(sign) if sign is not None else None
     contents, repairs, tool = _contents(args, project)
-    untracked_files = untracked(project) if args.with_tool else []
-    plan = make_plan(contents.spans, contents.views, volume_size, repairs=repairs, tool=tool)
+    untracked = untracked_files(project) if args.with_tool else []
+    plan = make_plan(contents.parts, contents.presets, volume_size, repairs=repairs, tool=tool)
     if args.dry_run:
-        signatures = len(plan.views) + 1 if key is not None else 0
+        signatures = len(plan.presets) + 1 if key is not None else 0
         folders: Mapping[int, Path] = {}
         if args.to:
-            folders = place(
-                plan, args.to, check=False, signatures=signatures, listed=contents.listed
+            folders = place_volumes(
+                plan, args.to, verify=False, signatures=signatures, listed=contents.listed
             ).folders
         document = _document(plan, folders, speed)
         if not args.json:
             _show(plan, folders, speed)
-            _show_untracked(untracked_files)
+            _show_untracked(untracked)
     else:
-        with ssh_agent.held(key) as ready:
+        with ssh_agent.unlocked(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         document = {
             **_document(plan, packed.folders, speed),
             "kept": list(packed.kept),
-            "made": packed.beside.made,
-            "signer": _signer(packed),
+            "made": packed.companions.made,
+            "signer": packed.companions.signer,
             "receiver_sha256": sha256_bytes(receiver_bytes()),
             "index": [str(path) for path in packed.index],
             "custody": [str(path) for path in pages],
         }
         if not args.json:
             _show(plan, packed.folders, 0)
-            _show_untracked(untracked_files)
+            _show_untracked(untracked)
             _show_next_steps(packed, pages)
     if args.json:
         if document["tool"] is not None:
-            document["tool"]["untracked"] = untracked_files
+            document["tool"]["untracked"] = untracked
         print_json({"ok": True, **document})
     return 0
 
@@ -173,11 +176,6 @@ def _volume_size(text: str) -> int:
     return size
 
 
-def _signer(packed: Packed) -> str:
-    """Return the fingerprint of the signer or ""."""
-    return packed.beside.key.fingerprint if packed.beside.key is not None else ""
-
-
 def _write(
     args: argparse.Namespace,
     project: Project,
@@ -187,18 +185,19 @@ def _write(
     operator: str,
 ) -> tuple[Packed, list[Path]]:
     """Write the volumes and their custody page, signed if there is a key. Return the pages too."""
-    seal = None
+    signer = None
     if key is not None:
-        if key.public.touched:
+        if key.public.needs_touch:
             say(_("touch the security key when it blinks"))
-        seal = Seal(key, [args.repair.absolute().parent] if args.repair is not None else [])
+        signer = BundleSigner(
+            key, [args.repair.absolute().parent] if args.repair is not None else []
+        )
     with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:
         if plan.tool in contents.texts:
             keep_archive(project, contents.texts[plan.tool])
-        packed = pack(project, plan, contents, args.to, progress, seal)
-    facts = custody_facts.of_pack(
-        project, packed, contents, utc(), operator=operator, signer=_signer(packed)
-    )
+        packed = pack(project, plan, contents, args.to, progress, signer)
+    handover = Handover(utc(), operator, packed.companions.signer)
+    facts = custody_facts.pack_facts(project, packed, contents, handover)
     folders = [*(path.parent for path in packed.index), project.state / "bundles"]
     return packed, write_pages(project, facts, folders, key)
 
@@ -213,18 +212,18 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
             )
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]
-        spans, views, tool = wanted_spans(request, places)
-        return bundles.of_request(project, spans, views, tool), request.bundle, tool
+        spans, views, tool = requested_parts(request, places)
+        return bundles.request_contents(project, spans, views, tool), request.bundle, tool
     if not args.presets:
         raise UsageError(_("pack needs a preset"), hint="./gapforge list; ./gapforge pack PRESET")
-    held = bundles.site_objects(args.inventory) if args.inventory is not None else frozenset()
+    held = bundles.inventory_objects(args.inventory) if args.inventory is not None else frozenset()
     named = [presets.find(project.presets, name) for name in dict.fromkeys(args.presets)]
-    contents, tool = bundles.of_presets(project, named, held), ""
+    contents, tool = bundles.preset_contents(project, named, held), ""
     if args.with_tool:
         archive = make_archive(
-            project, {view.preset: contents.texts[view.lock] for view in contents.views}
+            project, {view.preset: contents.texts[view.lock] for view in contents.presets}
         )
-        tool = contents.carry_tool(archive, held)
+        tool = contents.add_repository(archive, held)
     return contents, "", tool
 
 
@@ -233,9 +232,9 @@ def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, 
     return {
         "bundle": plan.bundle,
         "repairs": plan.repairs,
-        "presets": [view.preset for view in plan.views],
+        "presets": [view.preset for view in plan.presets],
         "tool": _tool(plan),
-        "objects": len(plan.spans),
+        "objects": len(plan.parts),
         "payload": plan.payload,
         "bytes": sum(sizes.values()),
         "index_file": index_name(plan.bundle),
@@ -248,14 +247,14 @@ def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, 
             }
             for number, size in sizes.items()
         ],
-        "sticks": [{"size": size, "count": count} for size, count in sticks(plan)],
+        "sticks": [{"size": size, "count": count} for size, count in count_media(plan)],
         "seconds": round(sum(sizes.values()) / speed) if speed else None,
     }
 
 
 def _tool(plan: Plan) -> dict[str, Any] | None:
     """Gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
-    size = sum(span.length for span in plan.spans if span.sha256 == plan.tool)
+    size = sum(span.length for span in plan.parts if span.sha256 == plan.tool)
     return {"sha256": plan.tool, "bytes": size} if plan.tool else None
 
 
@@ -265,8 +264,8 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
         _(
             "bundle {bundle} ({presets}): {objects} objects in {volumes} volumes, {size}",
             bundle=plan.bundle,
-            presets=", ".join(view.preset for view in plan.views),
-            objects=len(plan.spans),
+            presets=", ".join(view.preset for view in plan.presets),
+            objects=len(plan.parts),
             volumes=len(sizes),
             size=human_bytes(sum(sizes)),
         )
@@ -277,7 +276,7 @@ def _show(plan: Plan, folders: Mapping[int, Path], speed: int) -> None:
     for number, size in enumerate(sizes, 1):
         where = f"  -> {folders[number]}" if number in folders else ""
         print(f"  {human_bytes(size):>9}  {volume_name(plan.bundle, number)}{where}")
-    if not folders and (needed := sticks(plan)):
+    if not folders and (needed := count_media(plan)):
         choices = [
             _("{count} of {size} GB", count=count, size=size // 10**9) for size, count in needed
         ]
@@ -313,12 +312,12 @@ def _show_next_steps(packed: Packed, pages: Sequence[Path]) -> None:
         )
     if pages:
         print(_("custody page: {page}, and beside the volumes", page=pages[0]))
-    if packed.beside.key is not None:
+    if packed.companions.signer:
         print(
             _(
                 "signed {time} by {signer}; sha256 of {receiver}: {sha256}",
-                time=packed.beside.made,
-                signer=_signer(packed),
+                time=packed.companions.made,
+                signer=packed.companions.signer,
                 receiver=RECEIVER,
                 sha256=sha256_bytes(receiver_bytes()),
             )

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 _("--{flag} is not allowed with trust {action}", flag=flag, action=args.action),
                 hint="./gapforge trust --help",
             )
-    file = trusted_signers.place(project)
+    file = trusted_signers.signers_file(project)
     document: dict[str, Any] = {"ok": True, "file": str(file)}
     if args.action == "list":
         _only(args, 0, "./gapforge trust list")
@@ -159,7 +159,7 @@ def _sign(args: argparse.Namespace, project: Project) -> list[Path]:
         )
     names = [presets.find(project.presets, name).name for name in dict.fromkeys(args.what)]
     chosen = ssh_signatures.signing_key_of(key)
-    if chosen.public.touched:
+    if chosen.public.needs_touch:
         say(_("touch the security key when it blinks"))
     return sign_lock(project, names, chosen)
 

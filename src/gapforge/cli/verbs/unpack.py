@@ -15,8 +15,9 @@ from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import printable, utc
 from gapforge.bundle import custody_facts
-from gapforge.bundle.check_signatures import Admission
-from gapforge.bundle.find_volumes import Scan, look
+from gapforge.bundle.check_signatures import SignatureCheck
+from gapforge.bundle.custody_facts import Handover
+from gapforge.bundle.find_volumes import Scan, scan_media
 from gapforge.bundle.install_repository import (
     ABSENT,
     ASKED,
@@ -27,7 +28,7 @@ from gapforge.bundle.install_repository import (
     Installed,
     install,
 )
-from gapforge.bundle.unpack import Unpacked, clear_request, unpack, write_request
+from gapforge.bundle.unpack import ImportResult, remove_request, unpack, write_request
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
 from gapforge.cli.output import copies_note, print_error, print_json, say, warn, warn_unexpected
@@ -81,11 +82,11 @@ def run(args: argparse.Namespace, project: Project) -> int:
     signer signed it or rollback protection refuses it.
     """
     operator = operator_of(args)
-    admission = Admission(project, trusted_signers.load(project))
-    scan = look(args.folders, args.bundle, admission)
+    signatures = SignatureCheck(project, trusted_signers.load(project))
+    scan = scan_media(args.folders, args.bundle, signatures)
     with Progress(_("unpack {bundle}", bundle=scan.bundle), quiet=args.json) as progress:
-        result = unpack(project, scan, progress, admission, allow_older=args.allow_older)
-    for line in admission.told(scan.bundle):
+        result = unpack(project, scan, progress, signatures, allow_older=args.allow_older)
+    for line in signatures.report(scan.bundle):
         say(line)
     # Whatever fails from here on, the import is reported and gets its custody page.
     errors: list[GapforgeError] = []
@@ -94,27 +95,20 @@ def run(args: argparse.Namespace, project: Project) -> int:
         if result.request is not None:
             request = write_request(project, result.request, args.request)
         if result.complete:
-            clear_request(project, result.bundle)
+            remove_request(project, result.bundle)
     if not result.complete:
         errors.insert(0, result.error(request or args.request or Path()))
     tool: Installed | None = None
     with _collected(errors):
         if scan.tool:
             tool = install(project, scan.tool, wanted=not args.no_tool, complete=result.complete)
-    facts = custody_facts.of_import(
-        project,
-        scan,
-        result,
-        args.folders,
-        utc(),
-        operator=operator,
-        signer=admission.signer(scan.bundle),
-        tool=tool,
-        request=request,
+    handover = Handover(utc(), operator, signatures.signer(scan.bundle))
+    facts = custody_facts.import_facts(
+        project, scan, result, args.folders, handover, repository=tool, request=request
     )
     pages = write_pages(project, facts)
     if args.json:
-        document = {**_document(scan, result, request), "signed": admission.to_json(scan.bundle)}
+        document = {**_document(scan, result, request), "signed": signatures.to_json(scan.bundle)}
         document.update(tool=_tool(scan, tool, errors), custody=[str(path) for path in pages])
         if errors:
             error_keys = errors[0].to_json()
@@ -143,7 +137,7 @@ def _collected(errors: list[GapforgeError]) -> Iterator[None]:
         errors.append(storage_error(error))
 
 
-def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, Any]:
+def _document(scan: Scan, result: ImportResult, request: Path | None) -> dict[str, Any]:
     return {
         "ok": result.complete,
         "bundle": result.bundle,
@@ -155,14 +149,14 @@ def _document(scan: Scan, result: Unpacked, request: Path | None) -> dict[str, A
         "missing_volumes": result.missing_volumes,
         "presets": result.presets,
         "incomplete": result.incomplete,
-        "strangers": result.strangers,
+        "strangers": result.unexpected,
         "untrusted": result.untrusted,
         "request": str(request) if request is not None else None,
         "copies": {"files": result.copies, "bytes": result.copied},
     }
 
 
-def _show(result: Unpacked, project: Project) -> None:
+def _show(result: ImportResult, project: Project) -> None:
     size = human_bytes(result.imported_bytes)
     print(
         _(
@@ -186,7 +180,7 @@ def _show(result: Unpacked, project: Project) -> None:
     if result.complete:
         for file, why in result.broken.items():
             warn(printable(f"{file}: {why}"))
-    for name, paths in result.strangers.items():
+    for name, paths in result.unexpected.items():
         for path in paths:
             warn_unexpected(project.artifacts_of(name) / path)
 

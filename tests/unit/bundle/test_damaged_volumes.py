@@ -1,4 +1,4 @@
-"""What can happen to volumes on the way: every damage is found and named, what is good comes in, and the rest is asked for."""
+"""Damaged volumes: unpack names all damage, imports what is intact, and requests the rest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ import pytest
 from bundles import PRESET, RUN_ENV, Sender, carry, hashes, names, receive, repair, sender, site_at
 from gapforge.base.errors import BundleError, StorageError
 from gapforge.base.project import Project
-from gapforge.bundle import unpack as unpacking
-from gapforge.bundle.find_volumes import look
-from gapforge.bundle.repair_request import Request, read_request
-from gapforge.bundle.resume_import import merged, without
-from gapforge.bundle.volume_format import MAX_INDEX, Damaged, read_volume
+from gapforge.bundle.find_volumes import scan_media
+from gapforge.bundle.partial_objects import merged, without
+from gapforge.bundle.repair_request import RepairRequest, read_request
+from gapforge.bundle.volume_format import MAX_INDEX, Damaged
+from gapforge.bundle.volume_reader import read_volume
 from gapforge.store.verify_artifacts import verify
 from hostile import HASH, HOSTILE, forge, index_with
+from raised import assert_error, values_of
 
 SIZE = 40_000
 KILLS = 10
@@ -49,19 +50,19 @@ def unharmed(site: Project, before: set[str]) -> None:
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_index: bool) -> None:
+def test_flipped_bits_are_found_and_repaired(tmp_path: Path, with_index: bool) -> None:
     """100 flips each with and without the bundle's index beside the volumes."""
     made = sender(tmp_path)
-    packed = carry(made, tmp_path / "stick", size=SIZE)
+    packed = carry(made, tmp_path / "medium", size=SIZE)
     if not with_index:
         packed.index[0].unlink()
     chance = random.Random(11 + with_index)
-    files = volumes(tmp_path / "stick")
+    files = volumes(tmp_path / "medium")
     good, repaired = {}, {}
-    receive(site_at(tmp_path / "good"), tmp_path / "stick")
+    receive(site_at(tmp_path / "good"), tmp_path / "medium")
     good = hashes(Project(tmp_path / "good", tmp_path / "good/artifacts"))
     site = site_at(tmp_path / "site")
-    sums = packed.plan.views[0].sums
+    sums = packed.plan.presets[0].sums
     for round_ in range(100):
         file = chance.choice(files)
         data = file.read_bytes()
@@ -73,12 +74,12 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
         at = chance.choice(ends) if round_ % 2 else chance.randrange(len(data))
         changed = bytearray(data)
         changed[at] ^= 1 << chance.randrange(8)
-        ours = [p for p in read_volume(file)[1] if p.position <= at < p.position + p.span.length]
+        ours = [p for p in read_volume(file)[1] if p.position <= at < p.position + p.part.length]
         file.write_bytes(changed)
         shutil.rmtree(site.artifacts, ignore_errors=True)
-        result = receive(site, tmp_path / "stick")
+        result = receive(site, tmp_path / "medium")
         assert list(result.broken) == [file], f"flip at {at} of {len(data)}"
-        if [p.span.sha256 for p in ours] == [
+        if [p.part.sha256 for p in ours] == [
             sums
         ]:  # it follows from the lock, so nothing is lost with it
             assert result.complete and hashes(site) == good
@@ -87,8 +88,8 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
         assert not result.complete and result.request is not None
         assert hashes(site) < good
         request = result.request
-        assert request.spans or request.volumes
-        assert not with_index or sum(s.length for s in request.spans) <= SIZE
+        assert request.parts or request.volumes
+        assert not with_index or sum(s.length for s in request.parts) <= SIZE
         key = request.render()
         if key not in repaired:
             repaired[key] = tmp_path / f"repair{len(repaired)}"
@@ -99,61 +100,61 @@ def test_every_flipped_bit_is_found_named_and_repaired(tmp_path: Path, with_inde
     whole(site, made)
 
 
-def test_a_broken_volume_is_named_with_what_it_fails(tmp_path: Path) -> None:
+def test_damaged_volume_names_missing_objects(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=10**9)
-    volume = volumes(tmp_path / "stick")[0]
+    carry(made, tmp_path / "medium", size=10**9)
+    volume = volumes(tmp_path / "medium")[0]
     _, pieces = read_volume(volume)
     piece = next(
-        p for p in pieces if p.span.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256
+        p for p in pieces if p.part.sha256 == made.entry("debs/nasm_2.16.01-1_amd64.deb").sha256
     )
     data = bytearray(volume.read_bytes())
     data[piece.position + 7] ^= 128
     volume.write_bytes(data)
     site = site_at(tmp_path / "site")
-    result = receive(site, tmp_path / "stick")
+    result = receive(site, tmp_path / "medium")
     assert f"{PRESET}/debs/nasm_2.16.01-1_amd64.deb" in result.broken[volume]
     assert "numpy" not in result.broken[volume]
-    assert result.request is not None and [s.sha256 for s in result.request.spans] == [
-        piece.span.sha256
+    assert result.request is not None and [s.sha256 for s in result.request.parts] == [
+        piece.part.sha256
     ]
-    assert hashes(site) == made.objects - {piece.span.sha256} - {result.request.views[0].sums} | (
-        hashes(site) & {result.request.views[0].sums}
+    assert hashes(site) == made.objects - {piece.part.sha256} - {result.request.presets[0].sums} | (
+        hashes(site) & {result.request.presets[0].sums}
     )
     assert result.imported == len(pieces) - 1
     error = result.error(Path("r.json"))
-    assert (
-        error.exit_code == 21
-        and str(volume) in error.render()
-        and "pack --repair r.json" in error.hint
-    )
+    where = [str(volume), f"preset {PRESET}"]
+    hint = {"file": Path("r.json"), "name": "r.json"}
+    assert_error(error, BundleError, bundle=result.bundle, where=where, hint=hint)
 
 
-def test_a_bad_piece_spoils_nothing_that_was_here_before(tmp_path: Path) -> None:
-    """A repair may be cut otherwise than the bundle, so a piece of which some bytes are here already can come again,
-    broken as before. A repair that was killed in between is such a case."""
+def test_damaged_part_keeps_verified_bytes(tmp_path: Path) -> None:
+    """A repair may be split in another way than the bundle, for example after it was killed.
+
+    So a damaged part can come again when some of its bytes are here already.
+    """
     made = sender(tmp_path, {"sources/large": random.Random(1).randbytes(90_000)})
-    carry(made, tmp_path / "stick", size=SIZE)
-    volume = volumes(tmp_path / "stick")[1]
+    carry(made, tmp_path / "medium", size=SIZE)
+    volume = volumes(tmp_path / "medium")[1]
     _, pieces = read_volume(volume)
-    piece = max(pieces, key=lambda p: p.span.length)
-    assert not piece.span.whole and piece.span.length > 20_000
+    piece = max(pieces, key=lambda p: p.part.length)
+    assert not piece.part.whole and piece.part.length > 20_000
     data = bytearray(volume.read_bytes())
     data[piece.position + 100] ^= 1
     volume.write_bytes(data)
     site = site_at(tmp_path / "site")
-    result = receive(site, tmp_path / "stick")
+    result = receive(site, tmp_path / "medium")
     assert result.request is not None
     repair(made, result.request, tmp_path / "mend", size=10_000)
     mends = volumes(tmp_path / "mend")
     assert len(mends) > 2
-    assert not receive(site, mends[0], tmp_path / "stick").complete
-    result = receive(site, tmp_path / "mend", tmp_path / "stick")
+    assert not receive(site, mends[0], tmp_path / "medium").complete
+    result = receive(site, tmp_path / "mend", tmp_path / "medium")
     assert result.complete and [path for path in result.broken if path.parent.name == "mend"] == []
     whole(site, made)
 
 
-def test_a_second_copy_makes_good_what_the_first_lacks(tmp_path: Path) -> None:
+def test_second_copy_completes_damaged_volumes(tmp_path: Path) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "a", size=SIZE)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -166,29 +167,31 @@ def test_a_second_copy_makes_good_what_the_first_lacks(tmp_path: Path) -> None:
     result = receive(site, tmp_path / "a", tmp_path / "b")
     # volume 3 of b is not read: what it holds came with a
     assert result.complete and list(result.broken) == volumes(tmp_path / "a")[:2]
-    assert all("all that it holds is here" in why for why in result.broken.values())
+    assert all("names" not in values_of(why) for why in result.broken.values())
     whole(site, made)
 
 
 def test_missing_truncated_and_foreign_volumes(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
-    stick = tmp_path / "stick"
-    files = volumes(stick)
+    carry(made, tmp_path / "medium", size=SIZE)
+    medium = tmp_path / "medium"
+    files = volumes(medium)
     files[0].rename(tmp_path / "away")
     os.truncate(files[1], files[1].stat().st_size - 1)
     os.truncate(files[2], 5)
     site = site_at(tmp_path / "site")
-    result = receive(site, stick)
+    result = receive(site, medium)
     assert result.missing_volumes == [1, 2, 3] and set(result.broken) == {files[1], files[2]}
-    assert "cut short" in result.broken[files[1]] and "cut short" in result.broken[files[2]]
     before = hashes(site)
     other = sender(tmp_path / "other", {"sources/x": b"x" * 100})
-    carry(other, stick, size=SIZE)
-    with pytest.raises(BundleError, match="different bundles") as caught:
-        receive(site, stick)
-    assert caught.value.hint.startswith("name one: --bundle ") and hashes(site) == before
-    assert receive(site_at(tmp_path / "site2"), stick, only=result.bundle).missing_volumes == [
+    carry(other, medium, size=SIZE)
+    with pytest.raises(BundleError) as caught:
+        receive(site, medium)
+    bundles = sorted({volume.name[:24] for volume in volumes(medium)})
+    where = {fault.where for fault in caught.value.faults}
+    assert where == {str(volume) for volume in volumes(medium) if volume not in result.broken}
+    assert values_of(caught.value.hint) == {"bundle": bundles[0]} and hashes(site) == before
+    assert receive(site_at(tmp_path / "site2"), medium, only=result.bundle).missing_volumes == [
         1,
         2,
         3,
@@ -200,93 +203,93 @@ def test_missing_truncated_and_foreign_volumes(tmp_path: Path) -> None:
     whole(site, made)
 
 
-def test_volumes_that_came_before_are_not_asked_for_again(tmp_path: Path) -> None:
+def test_imported_volumes_are_not_missing(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
-    files = volumes(tmp_path / "stick")
+    carry(made, tmp_path / "medium", size=SIZE)
+    files = volumes(tmp_path / "medium")
     assert len(files) > 4
     site = site_at(tmp_path / "site")
     away = tmp_path / "away"
     away.mkdir()
     for file in files[2:]:
         file.rename(away / file.name)
-    assert receive(site, tmp_path / "stick").missing_volumes == list(range(3, len(files) + 1))
+    assert receive(site, tmp_path / "medium").missing_volumes == list(range(3, len(files) + 1))
     (away / f"{files[0].name[:24]}.json").write_bytes(
-        next((tmp_path / "stick").glob("*.json")).read_bytes()
+        next((tmp_path / "medium").glob("*.json")).read_bytes()
     )
     volumes(away)[-1].unlink()
     result = receive(site, away)
-    assert (
-        result.missing_volumes == [len(files)]
-        and f"volumes not seen: {len(files)};" in result.error(Path("r")).message
-    )
+    assert result.missing_volumes == [len(files)]
+    assert_error(result.error(Path("r")), BundleError, volumes=str(len(files)))
 
 
-def test_nothing_to_import_is_said(tmp_path: Path) -> None:
+def test_folder_without_volumes_is_rejected(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     (tmp_path / "empty").mkdir()
     for folders in ([tmp_path / "empty"], [tmp_path / "absent"]):
         with pytest.raises(BundleError):
             receive(site, *folders)
     (tmp_path / "empty" / "x.gfv").write_bytes(b"zeros" * 100)
-    with pytest.raises(BundleError, match="no usable volume") as caught:
+    with pytest.raises(BundleError) as caught:
         receive(site, tmp_path / "empty")
-    assert "does not begin like a volume" in caught.value.render()
+    assert_error(caught.value, BundleError, where=[str(tmp_path / "empty" / "x.gfv")])
     unharmed(site, set())
 
 
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
-def test_hostile_indexes(tmp_path: Path, kind: str) -> None:
+def test_hostile_index_is_rejected(tmp_path: Path, kind: str) -> None:
     raw = {
         "more digits than a number has": b'{"n":' + b"9" * 100_000 + b"}\n",
         "deep": b"[" * 500_000 + b"]" * 500_000 + b"\n",
         "spaces": json.dumps(index_with()).encode(),
         "no ASCII": b'{"\xff":1}\n',
     }.get(kind, b"")
-    stick = tmp_path / "stick"
-    stick.mkdir()
-    forge(stick / "x.gfv", HOSTILE[kind], b"p" * 20, raw=raw)
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    forge(medium / "x.gfv", HOSTILE[kind], b"p" * 20, raw=raw)
     with pytest.raises(Damaged):
-        read_volume(stick / "x.gfv")
+        read_volume(medium / "x.gfv")
     site = site_at(tmp_path / "site")
-    with pytest.raises(BundleError, match="no usable volume"):
-        receive(site, stick)
+    with pytest.raises(BundleError):
+        receive(site, medium)
     unharmed(site, set())
 
 
-def test_volumes_that_name_more_presets_than_any_bundle(tmp_path: Path) -> None:
-    """Each of them is in order; what all of them name together must not fill the memory. Equal lists count once."""
-    stick = tmp_path / "stick"
-    stick.mkdir()
+def test_too_many_presets_are_rejected(tmp_path: Path) -> None:
+    """All presets of valid volumes together must not fill the memory. Equal lists count once."""
+    medium = tmp_path / "medium"
+    medium.mkdir()
 
     def named(first: int) -> list[list[str]]:
         return [[f"preset-{number}", "1" * 64, "2" * 64] for number in range(first, first + 1000)]
 
     for number in range(60):
-        forge(stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
-    assert len({id(volume.identity.views) for volume in look([stick], f"{0:024x}").volumes}) == 1
+        forge(medium / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(0)))
+    assert (
+        len({id(volume.identity.presets) for volume in scan_media([medium], f"{0:024x}").volumes})
+        == 1
+    )
     for number in range(60):
         forge(
-            stick / f"{number}.gfv", index_with(bundle=f"{number:024x}", views=named(number * 1000))
+            medium / f"{number}.gfv",
+            index_with(bundle=f"{number:024x}", views=named(number * 1000)),
         )
     site = site_at(tmp_path / "site")
-    with pytest.raises(
-        BundleError,
-        match="name more than 50000 presets, which no bundle does; nothing was imported",
-    ):
-        receive(site, stick)
+    with pytest.raises(BundleError) as caught:
+        receive(site, medium)
+    assert_error(caught.value, BundleError, limit=50_000)
     unharmed(site, set())
 
 
-def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -> None:
-    """What a stick says may not write lines of its own, nor anything else than text; JSON stays JSON."""
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
+    """Text from a medium cannot write its own lines or control a terminal, and JSON stays valid."""
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
-    name = os.fsencode(tmp_path / "stick") + b"/\xff\x1b[2J\nnext: all is well.gfv"
-    os.rename(volumes(tmp_path / "stick")[1], name)
+    carry(made, tmp_path / "medium", size=SIZE)
+    name = os.fsencode(tmp_path / "medium") + b"/\xff\x1b[2J\nnext: all is well.gfv"
+    os.rename(volumes(tmp_path / "medium")[1], name)
     with open(name, "r+b") as file:
         file.write(b"broken")
-    forge(tmp_path / "stick" / "y.gfv", index_with(number="\x1b[2J\nnext: all is well\x9b"))
+    forge(tmp_path / "medium" / "y.gfv", index_with(number="\x1b[2J\nnext: all is well\x9b"))
     site = site_at(tmp_path / "site")
 
     def run(*words: object, code: int) -> tuple[bytes, bytes]:
@@ -299,20 +302,23 @@ def test_names_and_values_that_would_play_tricks_on_a_terminal(tmp_path: Path) -
         assert b"\nnext: all is well" not in done.stdout + done.stderr
         return done.stdout, done.stderr
 
-    _, errors = run("unpack", tmp_path / "stick", code=21)
-    assert rb"\udcff\x1b[2J\nnext: all is well.gfv" in errors and rb"number \x1b[2J\nnext" in errors
-    output, _ = run("unpack", tmp_path / "stick", "--json", code=21)
+    _, errors = run("unpack", tmp_path / "medium", code=21)
+    assert (
+        rb"\udcff\x1b[2J\nnext: all is well.gfv" in errors
+        and rb"volume number is \x1b[2J\nnext" in errors
+    )
+    output, _ = run("unpack", tmp_path / "medium", "--json", code=21)
     assert os.fsdecode(name) in json.loads(output)["broken"]
     os.unlink(name)
-    carry(made, tmp_path / "stick", size=SIZE)
-    run("unpack", tmp_path / "stick", code=0)
+    carry(made, tmp_path / "medium", size=SIZE)
+    run("unpack", tmp_path / "medium", code=0)
     folder = os.fsencode(site.artifacts_of(PRESET))
     os.rename(os.path.join(folder, b"SHA256SUMS"), folder + b"/\xfe\x1b[2J\nnext: all is well")
     os.mkfifo(folder + b"/wheels/\x1b]0;x\x07")
     run("verify", PRESET, code=5)
-    _, errors = run("unpack", tmp_path / "stick", code=0)
+    _, errors = run("unpack", tmp_path / "medium", code=0)
     assert rb"/\udcfe\x1b[2J\nnext: all is well: gapforge did not put this file there" in errors
-    output, _ = run("unpack", tmp_path / "stick", "--json", code=0)
+    output, _ = run("unpack", tmp_path / "medium", "--json", code=0)
     assert len(json.loads(output)["strangers"][PRESET]) == 2
     output, _ = run("verify", PRESET, "--json", code=5)
     assert len(json.loads(output)["presets"][0]["faults"]) == 2
@@ -323,13 +329,13 @@ def test_links_pipes_and_devices_are_not_opened(
 ) -> None:
     made = sender(tmp_path)
     carry(made, tmp_path / "real", size=10**9)
-    stick = tmp_path / "stick"
-    stick.mkdir()
-    (stick / "link.gfv").symlink_to(volumes(tmp_path / "real")[0])
-    (stick / "null.gfv").symlink_to("/dev/zero")
-    os.mkfifo(stick / "pipe.gfv")
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    (medium / "link.gfv").symlink_to(volumes(tmp_path / "real")[0])
+    (medium / "null.gfv").symlink_to("/dev/zero")
+    os.mkfifo(medium / "pipe.gfv")
     try:
-        os.mknod(stick / "device.gfv", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # zeros without end
+        os.mknod(medium / "device.gfv", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # zeros without end
     except PermissionError:
         pass  # only root makes devices
     opened: list[str] = []
@@ -339,17 +345,15 @@ def test_links_pipes_and_devices_are_not_opened(
         "open",
         lambda path, *rest, **more: (opened.append(str(path)), real(path, *rest, **more))[1],
     )
-    (stick / "below").symlink_to(tmp_path / "real")
-    with pytest.raises(BundleError, match="no usable volume") as caught:
-        receive(site_at(tmp_path / "site"), stick)
-    assert (
-        "symbolic link" in caught.value.render() and "not a regular file" in caught.value.render()
-    )
+    (medium / "below").symlink_to(tmp_path / "real")
+    with pytest.raises(BundleError) as caught:
+        receive(site_at(tmp_path / "site"), medium)
+    assert {fault.where for fault in caught.value.faults} == {str(p) for p in volumes(medium)}
     assert not [path for path in opened if path.endswith(".gfv")]
 
 
-def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
-    """Everything about this volume is right but the lock in it, which names a file outside."""
+def test_lock_with_unsafe_path_is_rejected(tmp_path: Path) -> None:
+    """The volume is valid, but its lock names a file outside the folder."""
     made = sender(tmp_path)
     lock = json.loads(made.lock().render())
     from gapforge.base.files import sha256_bytes
@@ -377,18 +381,18 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
         ]
         text = json.dumps(lock, indent=2).encode()
         objects = sorted([(sha256_bytes(text), text), (sha256_bytes(b"evil"), b"evil")])
-        stick = tmp_path / sha256_bytes(text)
-        stick.mkdir()
+        medium = tmp_path / sha256_bytes(text)
+        medium.mkdir()
         forge(
-            stick / "x.gfv",
+            medium / "x.gfv",
             index_with(
                 [[s, len(d)] for s, d in objects], views=[[PRESET, sha256_bytes(text), "2" * 64]]
             ),
             b"".join(d for _, d in objects),
         )
-        site = site_at(tmp_path / f"site-{stick.name}")
-        with pytest.raises(BundleError, match="the bundle's") as caught:
-            receive(site, stick)
+        site = site_at(tmp_path / f"site-{medium.name}")
+        with pytest.raises(BundleError) as caught:
+            receive(site, medium)
         assert caught.value.render().replace("\n", "").isprintable()
         assert not site.artifacts_of(PRESET).exists() and not (tmp_path / "evil").exists()
 
@@ -397,70 +401,74 @@ def test_a_lock_that_leads_out_is_refused(tmp_path: Path) -> None:
     "text",
     [b"[" * 100_000 + b"]" * 100_000, b'{"a":1},' * 100_000, b"\xff", b"", b"{}", b"0" * (9 << 20)],
 )
-def test_a_lock_that_is_none_is_refused(tmp_path: Path, text: bytes) -> None:
-    stick = tmp_path / "stick"
-    stick.mkdir()
+def test_invalid_lock_is_rejected(tmp_path: Path, text: bytes) -> None:
+    medium = tmp_path / "medium"
+    medium.mkdir()
     digest = hashlib.sha256(text).hexdigest()
     forge(
-        stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text
+        medium / "x.gfv",
+        index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]),
+        text,
     )
     site = site_at(tmp_path / "site")
-    with pytest.raises(BundleError, match="the bundle's lock"):
-        receive(site, stick)
+    with pytest.raises(BundleError):
+        receive(site, medium)
     unharmed(site, {digest})
 
 
 def test_parts_that_do_not_make_up_the_object(tmp_path: Path) -> None:
-    """Somebody who can compute hashes changed a part: only the whole shows it, and nothing gets its name."""
+    """A part was changed with its checksum: only the checksum of the whole object shows it."""
     from gapforge.base.files import sha256_bytes
 
-    stick = tmp_path / "stick"
-    stick.mkdir()
+    medium = tmp_path / "medium"
+    medium.mkdir()
     for n, part in enumerate((b"a" * 10, b"b" * 10)):
         forge(
-            stick / f"{n}.gfv",
+            medium / f"{n}.gfv",
             index_with([[HASH, 20, n * 10, 10, sha256_bytes(part)]], number=n + 1, volumes=2),
             part,
         )
     site = site_at(tmp_path / "site")
-    result = receive(site, stick)
+    result = receive(site, medium)
     assert len(result.broken) == 2 and all("altered" in why for why in result.broken.values())
     assert not result.complete and hashes(site) == set()
     assert not [p for p in (site.store / "partial").iterdir() if HASH in p.name]
 
 
-def test_a_lie_about_a_size_removes_nothing(tmp_path: Path) -> None:
-    """The store drops an object that has another size than it should; a stick must not decide what it should be."""
+def test_wrong_size_removes_no_object(tmp_path: Path) -> None:
+    """The store removes an object of the wrong size; a medium must not decide the size."""
     made = sender(tmp_path)
     carry(made, tmp_path / "good", size=SIZE)
     site = site_at(tmp_path / "site")
     receive(site, tmp_path / "good")
     before = hashes(site)
     for n, sha256 in enumerate(sorted(before)):
-        stick = tmp_path / f"stick{n}"
-        stick.mkdir()
-        forge(stick / "x.gfv", index_with([[sha256, 3]]), b"lie")
-        receive(Project(site.root, site.artifacts), stick)
+        medium = tmp_path / f"medium{n}"
+        medium.mkdir()
+        forge(medium / "x.gfv", index_with([[sha256, 3]]), b"lie")
+        receive(Project(site.root, site.artifacts), medium)
         forge(
-            stick / "x.gfv",
+            medium / "x.gfv",
             index_with([[sha256, 10**9, 5, 3, hashlib.sha256(b"lie").hexdigest()]]),
             b"lie",
         )
-        receive(Project(site.root, site.artifacts), stick)
+        receive(Project(site.root, site.artifacts), medium)
     lock = json.loads(made.lock().render())
     for entry in lock["entries"]:
         entry["size"] += 1
     text = json.dumps(lock, indent=2, sort_keys=True).encode()
     digest = hashlib.sha256(text).hexdigest()
     forge(
-        stick / "x.gfv", index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]), text
+        medium / "x.gfv",
+        index_with([[digest, len(text)]], views=[[PRESET, digest, "2" * 64]]),
+        text,
     )
-    assert not receive(site, stick).complete
+    assert not receive(site, medium).complete
     assert hashes(site) == before | {digest} and verify(site.artifacts_of(PRESET)).ok
 
 
-def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path: Path) -> None:
-    """A part that lies behind the object's end, by a volume that gives it another size, is no byte of the object."""
+def test_wrong_size_of_split_object_is_harmless(tmp_path: Path) -> None:
+    """A volume with a wrong size has a part behind the end of the object."""
     data = random.Random(7).randbytes(3 * SIZE)
     made = sender(tmp_path, {"sources/big.tar": data})
     carry(made, tmp_path / "good", size=SIZE)
@@ -481,7 +489,7 @@ def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path:
             ],
             bundle=identity.bundle,
             volumes=identity.volumes,
-            views=[view.to_json() for view in identity.views],
+            views=[view.to_json() for view in identity.presets],
         ),
         lie,
     )
@@ -491,11 +499,11 @@ def test_a_lie_about_the_size_of_a_cut_object_leaves_no_byte_behind_it(tmp_path:
     whole(site, made)
 
 
-def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
-    stick = tmp_path / "stick"
-    stick.mkdir()
+def test_large_index_needs_little_memory(tmp_path: Path) -> None:
+    medium = tmp_path / "medium"
+    medium.mkdir()
     million = b'{"pieces":[' + b",".join(b'["%064d",0]' % n for n in range(1_000_000)) + b"]}\n"
-    forge(stick / "1.gfv", None, raw=million)
+    forge(medium / "1.gfv", None, raw=million)
     for number, filler in enumerate(
         (
             b'{"a":1},',
@@ -510,15 +518,16 @@ def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
     ):
         text = b"[" + filler * ((MAX_INDEX - 10) // len(filler)) + b"1]\n"
         assert len(text) <= MAX_INDEX
-        forge(stick / f"{number}.gfv", None, raw=text)
+        forge(medium / f"{number}.gfv", None, raw=text)
     code = (
-        "import re, sys; from pathlib import Path; from gapforge.bundle.find_volumes import look\n"
-        "try: look([Path(sys.argv[1])])\n"
+        "import re, sys; from pathlib import Path\n"
+        "from gapforge.bundle.find_volumes import scan_media\n"
+        "try: scan_media([Path(sys.argv[1])])\n"
         "except Exception as e: print(type(e).__name__, len(e.faults))\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(stick)],
+        [sys.executable, "-c", code, str(medium)],
         capture_output=True,
         text=True,
         check=False,
@@ -529,29 +538,28 @@ def test_memory_stays_small_whatever_an_index_says(tmp_path: Path) -> None:
     assert said == "BundleError 8" and int(peak) < 200_000, done.stdout + done.stderr
 
 
-def test_a_full_disk_is_said_before_the_first_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_reported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
+    carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
     real = os.statvfs(tmp_path)
 
     class Full:
         f_bavail, f_frsize = 10, real.f_frsize
 
-    monkeypatch.setattr(unpacking.os, "statvfs", lambda path: Full)  # type: ignore[attr-defined]
-    with pytest.raises(StorageError, match=r"are needed and .* are free"):
-        receive(site, tmp_path / "stick")
+    monkeypatch.setattr(os, "statvfs", lambda path: Full)
+    with pytest.raises(StorageError) as caught:
+        receive(site, tmp_path / "medium")
+    assert {"needed", "free"} <= values_of(caught.value.message).keys()
     assert hashes(site) == set()
 
 
 @pytest.mark.parametrize("after", [0, 3, 9])
-def test_a_disk_that_fills_up_on_the_way(
+def test_disk_that_fills_up_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
+    carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
     real, calls = os.pwrite, []
 
@@ -563,73 +571,51 @@ def test_a_disk_that_fills_up_on_the_way(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
-        with pytest.raises(StorageError, match="the disk is full"):
-            receive(site, tmp_path / "stick")
+        with pytest.raises(StorageError):
+            receive(site, tmp_path / "medium")
     assert hashes(site) < made.objects
-    assert receive(site, tmp_path / "stick").complete
+    assert receive(site, tmp_path / "medium").complete
     whole(site, made)
 
 
-def test_a_stick_that_is_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_medium_is_enough(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
-    site = site_at(tmp_path / "site")
-    real, calls = os.preadv, []
-
-    def preadv(handle: int, buffers: Any, offset: int) -> int:
-        calls.append(1)
-        if len(calls) > 4:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(handle, buffers, offset)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "preadv", preadv)
-        result = receive(site, tmp_path / "stick")
-    assert not result.complete and any(
-        "cannot be read: Input/output error" in why for why in result.broken.values()
-    )
-    assert receive(site, tmp_path / "stick").complete
-    whole(site, made)
-
-
-def test_a_read_only_source_is_only_read(tmp_path: Path) -> None:
-    made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
-    before = names(tmp_path / "stick")
-    for path in (tmp_path / "stick").iterdir():
+    carry(made, tmp_path / "medium", size=SIZE)
+    before = names(tmp_path / "medium")
+    for path in (tmp_path / "medium").iterdir():
         path.chmod(0o444)
-    (tmp_path / "stick").chmod(0o555)
+    (tmp_path / "medium").chmod(0o555)
     try:
-        assert receive(site_at(tmp_path / "site"), tmp_path / "stick").complete
-        assert names(tmp_path / "stick") == before
+        assert receive(site_at(tmp_path / "site"), tmp_path / "medium").complete
+        assert names(tmp_path / "medium") == before
     finally:
-        (tmp_path / "stick").chmod(0o755)
+        (tmp_path / "medium").chmod(0o755)
 
 
-def test_what_rotted_in_the_store_is_brought_back(tmp_path: Path) -> None:
+def test_damaged_stored_object_is_imported_again(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
+    carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
-    receive(site, tmp_path / "stick")
+    receive(site, tmp_path / "medium")
     rotten = site.artifacts_of(PRESET) / "debs/nasm_2.16.01-1_amd64.deb"
     rotten.chmod(0o644)
     data = bytearray(rotten.read_bytes())
     data[9] ^= 2
     rotten.write_bytes(data)
-    result = receive(site, tmp_path / "stick")
+    result = receive(site, tmp_path / "medium")
     assert result.complete and result.imported == 1
     whole(site, made)
 
 
-def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path: Path) -> None:
+def test_pipe_instead_of_lock_is_replaced(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
+    carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
-    receive(site, tmp_path / "stick")
+    receive(site, tmp_path / "medium")
     lock = site.artifacts_of(PRESET) / "lock.json"
     lock.unlink()
     os.mkfifo(lock)
-    argv = [sys.executable, "-m", "gapforge", "unpack", str(tmp_path / "stick")]
+    argv = [sys.executable, "-m", "gapforge", "unpack", str(tmp_path / "medium")]
     env = {**RUN_ENV, "GAPFORGE_ROOT": str(site.root)}
     assert (
         subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False).returncode == 0
@@ -637,15 +623,13 @@ def test_what_stands_where_the_lock_belongs_is_replaced_not_waited_for(tmp_path:
     whole(site, made)
 
 
-def test_a_folder_that_cannot_be_listed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bad directory of a stick is not the same as one with no volumes."""
+def test_unlistable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unreadable folder is different from a folder without volumes."""
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=SIZE)
+    carry(made, tmp_path / "medium", size=SIZE)
     (tmp_path / "bad").mkdir()
     for name in ("lost+found", "deep"):
-        (tmp_path / "stick" / name).mkdir()
+        (tmp_path / "medium" / name).mkdir()
     numbers = {"bad": errno.EACCES, "lost+found": errno.EACCES, "deep": errno.EIO}
     real = os.scandir
 
@@ -656,15 +640,19 @@ def test_a_folder_that_cannot_be_listed_is_named(
 
     monkeypatch.setattr(os, "scandir", scandir)
     site = site_at(tmp_path / "site")
-    with pytest.raises(BundleError, match="no usable volume") as caught:
+    with pytest.raises(BundleError) as caught:
         receive(site, tmp_path / "bad")
-    assert f"{tmp_path / 'bad'}\n      cannot be read: Permission denied" in caught.value.render()
-    result = receive(site, tmp_path / "stick", tmp_path / "bad")
-    assert result.complete and set(result.broken) == {tmp_path / "bad", tmp_path / "stick" / "deep"}
+    assert_error(caught.value, BundleError, where=[str(tmp_path / "bad")])
+    assert "Permission denied" in caught.value.faults[0].problem
+    result = receive(site, tmp_path / "medium", tmp_path / "bad")
+    assert result.complete and set(result.broken) == {
+        tmp_path / "bad",
+        tmp_path / "medium" / "deep",
+    }
 
 
-def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
-    request = Request("ab" * 12, (), (1, 2), ())
+def test_changed_request_is_rejected(tmp_path: Path) -> None:
+    request = RepairRequest(bundle="ab" * 12, volumes=(1, 2))
     file = tmp_path / "r.json"
     file.write_bytes(request.render())
     assert read_request(file) == request
@@ -678,11 +666,11 @@ def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BundleError):
             read_request(file)
     file.write_bytes(request.render())
-    with pytest.raises(BundleError, match="is not here to tell"):
+    with pytest.raises(BundleError):
         repair(sender(tmp_path), read_request(file), tmp_path / "x", size=SIZE)
 
 
-def test_ranges() -> None:
+def test_merged_and_without() -> None:
     assert merged([(5, 7), (0, 2), (2, 5), (9, 10)]) == [(0, 7), (9, 10)]
     assert without((0, 10), []) == [(0, 10)]
     assert without((0, 10), [(0, 10)]) == [] and without((3, 6), [(0, 4), (5, 9)]) == [(4, 5)]
@@ -698,7 +686,8 @@ from bundles import Sender, carry
 from gapforge.base.project import Project
 root = Path(sys.argv[2])
 print("go", flush=True)
-carry(Sender(Project(root, root / "artifacts")), Path(sys.argv[3]), Path(sys.argv[4]), size=int(sys.argv[5]))
+sender = Sender(Project(root, root / "artifacts"))
+carry(sender, Path(sys.argv[3]), Path(sys.argv[4]), size=int(sys.argv[5]))
 """
 UNPACK = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -712,7 +701,7 @@ receive(Project(root, root / "artifacts"), Path(sys.argv[3]), Path(sys.argv[4]))
 
 
 def killed(code: str, *words: str, after: float) -> bool:
-    """Run a script and kill it ``after`` seconds of work; whether it was still at work."""
+    """Run a script and kill it after some seconds. Return whether it was still running."""
     run = subprocess.Popen(
         [sys.executable, "-c", code, str(Path(__file__).resolve().parents[2]), *words],
         env=RUN_ENV,
@@ -731,7 +720,7 @@ def killed(code: str, *words: str, after: float) -> bool:
 
 
 class Moments:
-    """Random moments in the time that ``run`` takes, until KILLS runs were killed at work."""
+    """Random times within the duration of ``run``, until KILLS runs were killed."""
 
     def __init__(self, run: Callable[[], object], seed: int) -> None:
         start = time.monotonic()
@@ -749,10 +738,10 @@ class Moments:
                 )
             if self.hits == KILLS:
                 return
-        pytest.fail("the moments missed the work")
+        pytest.fail("no time was within the run")
 
 
-def test_killed_packing_converges(tmp_path: Path) -> None:
+def test_killed_pack_converges(tmp_path: Path) -> None:
     chance = random.Random(5)
     made = sender(
         tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}
@@ -771,29 +760,29 @@ def test_killed_packing_converges(tmp_path: Path) -> None:
         )
         for path in (tmp_path / "y1").glob("*.gfv"):
             assert names(tmp_path / "y1")[path.name] == want[path.name], (
-                "a volume has its name and other bytes"
+                "a finished volume has wrong bytes"
             )
         carry(made, tmp_path / "y1", tmp_path / "y2", size=size)
         assert names(tmp_path / "y1") == want
         shutil.rmtree(tmp_path / "y1")
 
 
-def test_killed_unpacking_converges(tmp_path: Path) -> None:
+def test_killed_unpack_converges(tmp_path: Path) -> None:
     chance = random.Random(6)
     made = sender(
         tmp_path, {f"sources/{n}": chance.randbytes(chance.randrange(900_000)) for n in range(20)}
     )
-    carry(made, tmp_path / "stick", size=1_500_000)
+    carry(made, tmp_path / "medium", size=1_500_000)
     trial = site_at(tmp_path / "trial")
-    times = Moments(lambda: receive(trial, tmp_path / "stick"), 4)
+    times = Moments(lambda: receive(trial, tmp_path / "medium"), 4)
     want = hashes(trial)
     for n, after in enumerate(times):
         site = site_at(tmp_path / f"site{n}")
         times.hits += killed(
-            UNPACK, str(site.root), str(tmp_path / "stick"), str(tmp_path / "stick"), after=after
+            UNPACK, str(site.root), str(tmp_path / "medium"), str(tmp_path / "medium"), after=after
         )
         partly = hashes(site)  # fails for an object whose bytes are not what its name says
-        result = receive(site, tmp_path / "stick")
+        result = receive(site, tmp_path / "medium")
         assert (
             result.complete
             and hashes(site) == want
@@ -804,16 +793,16 @@ def test_killed_unpacking_converges(tmp_path: Path) -> None:
         shutil.rmtree(site.root)
 
 
-def test_look_says_whose_a_repair_is(tmp_path: Path) -> None:
+def test_scan_assigns_repair_to_its_bundle(tmp_path: Path) -> None:
     made = sender(tmp_path)
-    packed = carry(made, tmp_path / "stick", size=SIZE)
+    packed = carry(made, tmp_path / "medium", size=SIZE)
     site = site_at(tmp_path / "site")
-    volumes(tmp_path / "stick")[1].unlink()
-    result = receive(site, tmp_path / "stick")
+    volumes(tmp_path / "medium")[1].unlink()
+    result = receive(site, tmp_path / "medium")
     assert result.request is not None
-    repair(made, result.request, tmp_path / "stick2", size=3000)
-    scan = look([tmp_path / "stick", tmp_path / "stick2"])
-    assert scan.bundle == packed.plan.bundle and {v.identity.root for v in scan.volumes} == {
-        scan.bundle
-    }
-    assert receive(site_at(tmp_path / "new"), tmp_path / "stick", tmp_path / "stick2").complete
+    repair(made, result.request, tmp_path / "medium2", size=3000)
+    scan = scan_media([tmp_path / "medium", tmp_path / "medium2"])
+    assert scan.bundle == packed.plan.bundle and {
+        v.identity.original_bundle for v in scan.volumes
+    } == {scan.bundle}
+    assert receive(site_at(tmp_path / "new"), tmp_path / "medium", tmp_path / "medium2").complete

@@ -1,4 +1,4 @@
-"""Packing and unpacking take little memory, whatever they carry, on few cores and on many; each runs in a process of its own."""
+"""Pack and unpack need little memory for any data and any number of cores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.exit(code)
 
 
 def peak(root: Path, cores: int, *words: str) -> float:
-    """The most memory in MB that a command had on a machine with so many cores; it has to succeed."""
+    """Return the peak memory in MB of a successful command with this number of cores."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(cores), *words],
         capture_output=True,
@@ -40,7 +40,7 @@ def peak(root: Path, cores: int, *words: str) -> float:
 
 
 def large() -> dict[str, bytes]:
-    """300 MB: one object that is cut twice, and some in the middle."""
+    """Return 300 MB: one object that is split twice, and others around it."""
     block = random.Random(1).randbytes(MB)
     return {
         "sources/large": block * 220,
@@ -62,12 +62,12 @@ def test_peak_memory(
     tmp_path: Path, files: Callable[[], dict[str, bytes]], limit: int, cores: int
 ) -> None:
     made = sender(tmp_path, files())
-    stick = tmp_path / "stick"
+    medium = tmp_path / "medium"
     packed = peak(
-        made.project.root, cores, "pack", PRESET, "--volume-size", "100M", "--to", str(stick)
+        made.project.root, cores, "pack", PRESET, "--volume-size", "100M", "--to", str(medium)
     )
     site = site_at(tmp_path / "site")
-    unpacked = peak(site.root, cores, "unpack", str(stick))
+    unpacked = peak(site.root, cores, "unpack", str(medium))
     assert hashes(site) == made.objects and verify(site.artifacts_of(PRESET)).ok
     assert unpacked < limit and packed < limit, (
         f"{packed:.0f} MB to pack, {unpacked:.0f} MB to unpack"

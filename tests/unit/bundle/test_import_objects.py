@@ -1,4 +1,4 @@
-"""What makes pack and unpack fast must not make them forgetful: hashes on the way, objects named many at a time."""
+"""Fast import stays correct: hashes while writing, objects added in batches, page cache."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ import pytest
 from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
-from gapforge.bundle import resume_import as partials
-from gapforge.bundle import store_batch
-from gapforge.bundle.page_cache import STEP, Flow
-from gapforge.bundle.resume_import import Partial
+from gapforge.bundle import import_objects, partial_objects
+from gapforge.bundle.page_cache import STEP, DropBehind
+from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.store import store as stores
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
 from hostile import HASH, forge, index_with
 
 
-def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
+def test_ordered_parts_are_hashed_while_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = sender(tmp_path, {"sources/large": random.Random(3).randbytes(400_000)})
-    carry(made, tmp_path / "stick", size=100_000)
+    carry(made, tmp_path / "medium", size=100_000)
     large = made.entry("sources/large").sha256
-    files = sorted((tmp_path / "stick").glob("*.gfv"))
+    files = sorted((tmp_path / "medium").glob("*.gfv"))
     assert len(files) > 3
     read: list[str] = []
     real = stores.sha256_file
@@ -39,7 +38,7 @@ def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
         stores, "sha256_file", lambda path, *more: read.append(path.name) or real(path, *more)
     )
     whole = site_at(tmp_path / "whole")
-    assert receive(whole, tmp_path / "stick").complete
+    assert receive(whole, tmp_path / "medium").complete
     assert not any(large in name for name in read)
     parts = site_at(tmp_path / "parts")
     for number, file in enumerate(reversed(files)):  # each in a run of its own
@@ -50,8 +49,8 @@ def test_a_cut_object_is_hashed_on_the_way_only_when_its_parts_come_in_order(
         assert hashes(site) == made.objects and verify(site.artifacts_of(PRESET)).ok
 
 
-def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
-    partial = Partial(Store(tmp_path / "store"))
+def test_hash_before_covers_all_bytes(tmp_path: Path) -> None:
+    partial = PartialObjects(Store(tmp_path / "store"))
     data = random.Random(4).randbytes(30)
     name = hashlib.sha256(data).hexdigest()
     partial.data(name).write_bytes(data)
@@ -60,7 +59,7 @@ def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
         digest = partial.hash_before(name, start)
         if digest is not None:
             digest.update(data[start:end])
-        partial.note(name, 30, (start, end), digest)
+        partial.add(name, 30, (start, end), digest)
 
     arrives(10, 20)  # out of order: nothing is known of what is before it
     assert partial.hash_before(name, 20) is None
@@ -74,54 +73,54 @@ def test_a_hash_on_the_way_covers_every_byte_before_it(tmp_path: Path) -> None:
     assert not partial.finish(name, 30) and not partial.store.has(name)  # hashed out of the file
 
 
-def test_thousands_of_scattered_parts_are_not_noted_thousands_of_times(
+def test_scattered_parts_are_recorded_rarely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A volume of a megabyte can hold ten thousand parts of one object: each note tells of all before it."""
+    """A volume of one MB can contain ten thousand parts of an object; a record lists them all."""
     notes: list[Path] = []
-    write = partials.write_text
+    write = partial_objects.write_text
     monkeypatch.setattr(
-        partials, "write_text", lambda target, text: (notes.append(target), write(target, text))
+        partial_objects,
+        "write_text",
+        lambda target, text: (notes.append(target), write(target, text)),
     )
-    stick, count = tmp_path / "stick", 1500
-    stick.mkdir()
+    medium, count = tmp_path / "medium", 1500
+    medium.mkdir()
     byte = hashlib.sha256(b"x").hexdigest()
     forge(
-        stick / "x.gfv",
+        medium / "x.gfv",
         index_with([[HASH, 10**6, 2 * n, 1, byte] for n in range(count)]),
         b"x" * count,
     )
     site = site_at(tmp_path / "site")
     start = time.monotonic()
-    receive(site, stick)
+    receive(site, medium)
     assert len(notes) < 150 + 2 * (time.monotonic() - start)
-    held = Partial(Store(site.store)).held(HASH, 10**6)  # what the next run knows
+    held = PartialObjects(Store(site.store)).held(HASH, 10**6)  # what the next run knows
     assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
-def test_objects_are_named_while_others_still_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that is killed late keeps most of its work."""
-    monkeypatch.setattr(store_batch, "OBJECTS", 5)
+def test_objects_are_added_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed late keeps most of its objects."""
+    monkeypatch.setattr(import_objects, "BATCH_OBJECTS", 5)
     named: list[int] = []
     real = Store.add_all
     monkeypatch.setattr(
         Store, "add_all", lambda self, files: named.append(len(files)) or real(self, files)
     )
     made = sender(tmp_path, {f"sources/{n}": bytes([n]) * 50 for n in range(40)})
-    carry(made, tmp_path / "stick", size=10**9)
+    carry(made, tmp_path / "medium", size=10**9)
     site = site_at(tmp_path / "site")
-    assert receive(site, tmp_path / "stick").complete and hashes(site) == made.objects
+    assert receive(site, tmp_path / "medium").complete and hashes(site) == made.objects
     assert sum(named) == len(made.objects) and len(named) > 5 and max(named) < 12
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_fails_while_syncing_is_ours_and_no_volume_is_blamed(
+def test_failing_store_disk_blames_no_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     made = sender(tmp_path)
-    carry(made, tmp_path / "stick", size=10**9)
+    carry(made, tmp_path / "medium", size=10**9)
     site = site_at(tmp_path / "site")
 
     def fsync(handle: int) -> None:
@@ -131,23 +130,21 @@ def test_a_disk_that_fails_while_syncing_is_ours_and_no_volume_is_blamed(
         patch.setattr(careful, "_syncfs", lambda folder: False)
         patch.setattr(os, "fsync", fsync)
         with pytest.raises(StorageError):
-            receive(site, tmp_path / "stick")
+            receive(site, tmp_path / "medium")
     assert hashes(site) == set()
-    assert receive(site, tmp_path / "stick").complete and hashes(site) == made.objects
+    assert receive(site, tmp_path / "medium").complete and hashes(site) == made.objects
 
 
-def test_flow_tells_of_each_byte_and_never_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drop_behind_covers_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(
         os,
         "posix_fadvise",
         lambda handle, start, length, advice: told.append((start, start + length)),
     )
-    flow = Flow(7)
+    cache = DropBehind(7)
     for position in range(0, 5 * STEP, STEP // 4):
-        flow.reached(position)
+        cache.advance(position)
     assert [end for _, end in told] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
     assert [start for start, _ in told] == [
         0,
@@ -155,13 +152,13 @@ def test_flow_tells_of_each_byte_and_never_fails(
         STEP,
         2 * STEP,
     ]  # a second chance for what was not written yet
-    flow.begin(100 * STEP)
-    flow.reached(101 * STEP)
+    cache.seek(100 * STEP)
+    cache.advance(101 * STEP)
     assert told[-1] == (100 * STEP, 101 * STEP)
     monkeypatch.undo()
     pipe = os.pipe()
     try:
-        Flow(pipe[0]).reached(STEP)  # such advice is an error for a pipe
+        DropBehind(pipe[0]).advance(STEP)  # such advice is an error for a pipe
     finally:
         os.close(pipe[0])
         os.close(pipe[1])

@@ -1,0 +1,174 @@
+"""Collect objects that arrive in parts, and record which parts are here to resume an import."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+from gapforge.base.errors import FetchError
+from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.store.store import Store
+
+# Up to this number of ranges of an object, each new one is recorded on disk immediately. A volume
+# can contain thousands of parts of one object.
+_RECORD_ALL = 100
+_RECORD_INTERVAL = 1.0  # seconds between two records of an object with more ranges
+
+Range = tuple[int, int]  # first byte, byte after the last
+
+
+def merged(ranges: Sequence[Range]) -> list[Range]:
+    """Return the same bytes as few sorted ranges."""
+    result: list[Range] = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def without(wanted: Range, held: Sequence[Range]) -> list[Range]:
+    """Return the ranges of ``wanted`` that are not in ``held``, which ``merged`` has sorted."""
+    result, start = [], wanted[0]
+    for index in range(max(0, bisect_left(held, (start, 0)) - 1), len(held)):
+        first, after = held[index]
+        if first >= wanted[1]:
+            break
+        if first > start:
+            result.append((start, first))
+        start = max(start, after)
+    if start < wanted[1]:
+        result.append((start, wanted[1]))
+    return result
+
+
+class PartialObjects:
+    """The verified parts of objects that volumes have split.
+
+    The files are ``partial/bundle-SHA256.part`` and ``.json``. A part is recorded when its bytes
+    are on disk. The whole object is hashed before it gets its name: on the way if one run wrote all
+    parts in order, else from the file.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._guard = threading.Lock()
+        # All maps are by the SHA-256 of an object.
+        self._started: set[str] = set()
+        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # hash of all bytes before offset
+        self._held: dict[str, tuple[int, list[Range]]] = {}  # size, ranges
+        self._recorded: dict[str, float] = {}  # time of the last record
+        self._unrecorded: set[str] = set()
+
+    def data(self, sha256: str) -> Path:
+        """Return the file that collects the bytes of an object."""
+        self._started.add(sha256)
+        return self.store.partial(f"bundle-{sha256}.part")
+
+    def _record(self, sha256: str) -> Path:
+        return self.store.partial(f"bundle-{sha256}.json")
+
+    def held(self, sha256: str, size: int) -> list[Range]:
+        """Return the sorted ranges that are here and were verified as parts."""
+        held = self._held.get(sha256) or self._held.setdefault(sha256, self._read(sha256))
+        return held[1] if held[0] == size else []
+
+    def _read(self, sha256: str) -> tuple[int, list[Range]]:
+        """Return the size and the ranges that an earlier run recorded."""
+        try:
+            raw = json.loads(self._record(sha256).read_text(encoding="utf-8"))
+            size, ranges = int(raw["size"]), merged([(int(a), int(b)) for a, b in raw["ranges"]])
+            written = self.data(sha256).stat().st_size
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1, []
+        valid = all(0 <= first < after <= min(size, written) for first, after in ranges)
+        return (size, ranges) if valid else (-1, [])
+
+    def hash_before(self, sha256: str, offset: int) -> hashlib._Hash | None:
+        """Return the hash of all bytes before ``offset`` to continue, None if it is not known."""
+        digest, position = self._hashed.get(sha256, (None, 0)) if offset else (hashlib.sha256(), 0)
+        return digest.copy() if digest is not None and position == offset else None
+
+    def add(self, sha256: str, size: int, part: Range, digest: hashlib._Hash | None) -> None:
+        """Record that ``part`` is written and synced, on disk at the latest after ``flush``.
+
+        ``digest`` is the hash of all bytes before the end of the part if it is known.
+        """
+        with self._guard:
+            if digest is not None:
+                self._hashed[sha256] = digest, part[1]
+            ranges = merged([*self.held(sha256, size), part])
+            self._held[sha256] = size, ranges
+            age = time.monotonic() - self._recorded.get(sha256, 0.0)
+            if len(ranges) <= _RECORD_ALL or age >= _RECORD_INTERVAL:
+                self._write(sha256)
+            else:
+                self._unrecorded.add(sha256)
+
+    def flush(self) -> None:
+        """Write all records that are not on disk yet."""
+        with self._guard:
+            for sha256 in sorted(self._unrecorded):
+                self._write(sha256)
+
+    def _write(self, sha256: str) -> None:
+        size, ranges = self._held[sha256]
+        write_text(self._record(sha256), canonical_json({"size": size, "ranges": ranges}))
+        self._recorded[sha256] = time.monotonic()
+        self._unrecorded.discard(sha256)
+
+    def complete(self, sha256: str, size: int) -> bool:
+        """Return whether every byte of the object is here."""
+        return self.held(sha256, size) == [(0, size)]
+
+    def finish(self, sha256: str, size: int) -> bool:
+        """Move a complete object into the store. Return False and discard it if it is not valid."""
+        digest = self.hash_before(sha256, size) if size else None
+        known = digest.hexdigest() if digest is not None else ""
+        file = self.data(sha256)
+        with storage_errors(file):
+            # A volume with a wrong size may have written bytes behind the end.
+            os.truncate(file, size)
+        try:
+            self.store.add(file, sha256, known=known)
+            valid = True
+        except FetchError:
+            valid = False
+        self.discard(sha256)
+        return valid
+
+    def discard(self, sha256: str) -> None:
+        """Forget the parts of an object."""
+        if sha256 not in self._started:
+            return
+        for path in (self._record(sha256), self.data(sha256)):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
+        for memory in (self._hashed, self._held, self._recorded):
+            memory.pop(sha256, None)
+        self._unrecorded.discard(sha256)
+        self._started.discard(sha256)
+
+    def clear_litter(self) -> None:
+        """Remove temporary files of killed runs, and keep the recorded parts of missing objects.
+
+        Call this first, and only while holding the lock of the store.
+        """
+        folder = self.store.partial("bundle").parent
+        with storage_errors(folder):
+            for pattern in (".bundle-*.tmp", "bundle-*.whole.part", "place-*", "bytes-*", "copy-*"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
+            checksums = {path.name[7:71] for path in folder.glob("bundle-*")}
+        self._started = {sha256 for sha256 in checksums if SHA256_HEX.fullmatch(sha256)}
+        for sha256 in list(self._started):
+            both = self._record(sha256).exists() and self.data(sha256).exists()
+            if self.store.has(sha256) or not both:
+                self.discard(sha256)

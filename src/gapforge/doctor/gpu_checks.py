@@ -1,0 +1,180 @@
+"""Judge the GPUs, their driver and the container toolkit against what a preset needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gapforge.base.i18n import _
+from gapforge.compat import versions
+from gapforge.compat.catalog import Architecture
+from gapforge.doctor.check_result import Check, CheckResult
+from gapforge.doctor.gpu_probes import Gpu, Nvidia
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuNeeds:
+    """What a preset needs of driver and GPU; "" and () for nothing.
+
+    ``toolkit_driver`` came with the preset's CUDA, ``least_driver`` is the lowest of its major
+    version. ``compiled_for`` lists the compute capabilities of OpenCV's CUDA code.
+    ``tensorrt_compute`` is the lowest compute capability that this TensorRT supports, and
+    ``tensorrt_before`` the release that dropped the older ones.
+    """
+
+    cuda: str = ""
+    toolkit_driver: str = ""
+    least_driver: str = ""
+    headers: str = ""
+    headers_driver: str = ""
+    compiled_for: tuple[str, ...] = ()
+    tensorrt: str = ""
+    tensorrt_compute: str = ""
+    tensorrt_before: str = ""
+
+
+def bare_gpu(found: Nvidia) -> list[CheckResult]:
+    """Report what there is of NVIDIA when no preset says what is needed."""
+    if not (found.driver or found.devices or found.problem):
+        return []
+    check = Check("driver", _("NVIDIA driver"), _("depends on the preset"))
+    action = "./gapforge doctor PRESET"
+    names = ", ".join(dict.fromkeys(f"{gpu.name} ({gpu.compute or '?'})" for gpu in found.gpus))
+    text = " ".join(part for part in (found.driver, names) if part)
+    if found.problem or not found.driver:
+        return [check.warn(found.problem or text or _no_driver(found), action)]
+    return [check.ok(text, action)]
+
+
+def driver(found: Nvidia, needs: GpuNeeds) -> list[CheckResult]:
+    """Judge the driver against CUDA and the NVENC headers; nothing for a preset without CUDA."""
+    if not needs.cuda:
+        return []
+    results = [_cuda_driver(found, needs)]
+    if not found.driver:
+        return results
+    if found.problem:
+        results.append(
+            Check("nvidia-smi", "nvidia-smi", _("answers")).fail(
+                found.problem, _("after a driver update, restart the machine: sudo reboot")
+            )
+        )
+    if needs.headers_driver:
+        needed = f">= {needs.headers_driver} (nv-codec-headers {needs.headers})"
+        check = Check("nvenc", "NVENC/NVDEC", needed)
+        if versions.key(found.driver) >= versions.key(needs.headers_driver):
+            results.append(check.ok(found.driver))
+        else:
+            action = _(
+                "install driver {version} or newer; until then encoders do not work",
+                version=needs.headers_driver,
+            )
+            results.append(check.fail(found.driver, action))
+    return results
+
+
+def _cuda_driver(found: Nvidia, needs: GpuNeeds) -> CheckResult:
+    least = needs.least_driver or needs.toolkit_driver
+    wanted = needs.toolkit_driver or least
+    needed = f">= {wanted} (CUDA {needs.cuda})" if least else f"CUDA {needs.cuda}"
+    check = Check("driver", _("NVIDIA driver"), needed)
+    install = _("install driver {version} or newer and restart the machine", version=wanted)
+    if not found.driver:
+        if found.devices or found.problem:
+            return check.fail(found.problem or _no_driver(found), install)
+        return check.warn(_("no GPU"), _("a build works; test the image on a machine with a GPU"))
+    if not least:
+        action = _("the catalog has no minimum driver for this CUDA")
+        return check.warn(found.driver, action)
+    number = versions.key(found.driver)
+    if number < versions.key(least):
+        return check.fail(found.driver, install)
+    if needs.toolkit_driver and number < versions.key(needs.toolkit_driver):
+        action = _(
+            "works by CUDA's minor version compatibility (>= {least}); PTX code "
+            "and new features need {wanted}",
+            least=least,
+            wanted=needs.toolkit_driver,
+        )
+        return check.warn(found.driver, action)
+    return check.ok(found.driver)
+
+
+def _no_driver(found: Nvidia) -> str:
+    return _("{count} GPU, no driver", count=found.devices)
+
+
+def toolkit(found: Nvidia, needs: GpuNeeds, usable_engine: bool) -> list[CheckResult]:
+    """Judge whether containers can use the GPU; nothing without a GPU or CUDA."""
+    if not needs.cuda or not found.driver:
+        return []
+    check = Check("toolkit", _("container toolkit"), _("the nvidia runtime, hook or CDI"))
+    runtimes = [f"runtime {name}" for name in found.runtimes if "nvidia" in name]
+    parts = [f"nvidia-ctk {found.toolkit}"] if found.toolkit else []
+    parts += runtimes + ["hook"] * found.hook + ["CDI"] * found.cdi
+    if found.hook or found.cdi or runtimes:
+        return [check.ok(", ".join(parts))]
+    action = _(
+        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure "
+        "--runtime=docker; sudo systemctl restart docker"
+    )
+    text = ", ".join(parts) or _("none")
+    return [check.fail(text, action) if usable_engine else check.warn(text, action)]
+
+
+def gpus(found: Nvidia, needs: GpuNeeds, known: Mapping[str, Architecture]) -> list[CheckResult]:
+    """Judge each kind of GPU against CUDA, TensorRT, and what OpenCV is compiled for."""
+    if not needs.cuda:
+        return []
+    return [_gpu(gpu, needs, known.get(gpu.compute)) for gpu in dict.fromkeys(found.gpus)]
+
+
+def _gpu(gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None) -> CheckResult:
+    title = f"GPU {gpu.name}"
+    opencv = f", OpenCV {' '.join(needs.compiled_for)}" if needs.compiled_for else ""
+    check = Check("gpu", title, f"CUDA {needs.cuda}{opencv}")
+    if not gpu.compute:
+        return check.warn(_("generation unknown (old driver)"))
+    text = gpu.compute + (f" ({architecture.name})" if architecture else "")
+    if architecture and (action := _cuda_action(architecture, versions.key(needs.cuda))):
+        return check.fail(text, action)
+    if needs.tensorrt_compute and versions.key(gpu.compute) < versions.key(needs.tensorrt_compute):
+        needed = f"TensorRT {needs.tensorrt}: >= {needs.tensorrt_compute}"
+        return Check("gpu", title, needed).fail(
+            text,
+            _(
+                "TensorRT {version} and newer do not support this GPU; choose a preset with an "
+                "older TensorRT",
+                version=needs.tensorrt_before,
+            ),
+        )
+    if not needs.compiled_for or _runs_code_for(gpu.compute, needs.compiled_for):
+        return check.ok(text)
+    action = _(
+        'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
+        "opencv.architectures",
+        compute=gpu.compute,
+    )
+    return check.fail(text, action)
+
+
+def _cuda_action(architecture: Architecture, cuda: tuple[int, ...]) -> str:
+    """Return what to do if this CUDA does not support the architecture, "" if it does."""
+    if architecture.first_cuda and cuda < versions.key(architecture.first_cuda):
+        return _(
+            "this GPU needs CUDA {version} or newer; choose such a preset: ./gapforge list",
+            version=architecture.first_cuda,
+        )
+    if architecture.dropped_in and cuda >= versions.key(architecture.dropped_in):
+        return _(
+            "CUDA {version} and newer do not support this GPU; choose a preset with an older CUDA",
+            version=architecture.dropped_in,
+        )
+    return ""
+
+
+def _runs_code_for(compute: str, compiled_for: tuple[str, ...]) -> bool:
+    """Return whether a GPU runs code for one of these: same major number, no higher minor."""
+    major, minor = map(int, compute.split("."))
+    pairs = (tuple(map(int, other.split("."))) for other in compiled_for)
+    return any(other[0] == major and other[1] <= minor for other in pairs)
