@@ -1,4 +1,4 @@
-"""Makes small artifacts that are whole: files of every kind, their lock, SHA256SUMS."""
+"""Make small complete artifacts: files of every kind, their lock and SHA256SUMS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Find out what this machine has of NVIDIA, as plain data that the checks judge.
 
-Every probe copes with a missing, failing or hanging program: it leaves the field empty or says why.
+A missing, failing or hanging program is no error: its field stays empty or holds the reason.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ TIMED_OUT = 124  # what timeout(1) exits with
 
 
 class DockerEngine(ABC):
-    """What both ways of building with Docker share; the Protocol ``Engine`` says what they do."""
+    """What both ways of building with Docker share. The Protocol ``Engine`` documents it."""
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
