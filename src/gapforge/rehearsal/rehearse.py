@@ -1,4 +1,4 @@
-"""Rehearse a preset: simulated site, unpack or copy, verify, engine without network, build, record."""
+"""Rehearse a preset: simulate the site, unpack or copy, verify, build without a network, record."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _repository(project: Project) -> dict[str, Any] | None:
-    """Return the commit of the project folder and whether files differ from it; None without git."""
+    """Return the project's commit and whether files differ from it; None without git."""
     # Under sudo the index must remain the user's.
     git = ["git", "--no-optional-locks", "-C", str(project.root)]
     with suppress(ToolError):

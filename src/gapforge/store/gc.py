@@ -1,7 +1,7 @@
 """Find and remove what nothing in the store needs.
 
-That is objects that neither a lock nor an unfinished import names, and what killed runs left behind.
-If a lock or the record of an import cannot be read, gc stops: what it names is then unknown. Files
+That is objects that neither a lock nor an unfinished import names, and what killed runs left. If a
+lock or the record of an import cannot be read, gc stops: what it names is then unknown. Files
 with a foreign name or type are reported and stay. Links are not followed below the store, and files
 are removed relative to an open folder, so replacing a folder by a link meanwhile has no effect.
 """
@@ -433,7 +433,7 @@ def _partial_files(
 
 
 def _image_folders(folder: Path, references: References) -> Iterator[Unreferenced]:
-    """Yield the folders of interrupted base image downloads, unless the next sync continues them."""
+    """Yield folders of interrupted base image downloads that no sync will continue."""
     for path, status in _listed(folder, []):
         name = path.name
         if (

@@ -37,7 +37,7 @@ class FileFault:
     """One file that differs from the lock. ``expected`` and ``actual`` are hashes, sizes or words.
 
     ``kind`` is "missing", "extra", "changed", "short" (truncated), "grown", "unreadable",
-    "not-a-file", "sums" (SHA256SUMS and the lock differ) or "lock" (lock.json is not the project's).
+    "not-a-file", "sums" (SHA256SUMS and the lock differ) or "lock" (not the project's lock.json).
     """
 
     file: str
@@ -152,7 +152,7 @@ def verify(
     preset: Preset | None = None,
     trusted: tuple[Project, Signers] | None = None,
 ) -> VerifyReport:
-    """Read every file of ``artifacts``, compare it with the lock, and return a report of all faults.
+    """Compare every file of ``artifacts`` with the lock, and return a report of all faults.
 
     ``jobs`` is the number of files read at a time (all cores when None). ``project_lock`` is
     presets/NAME.lock.json: if that file exists, everything is compared with it, and an artifacts
