@@ -1,4 +1,7 @@
-"""The real commands in projects that tests make, and real file systems of sticks (which need root, FUSE and their tools)."""
+"""Run real commands in test projects, and mount real file systems of media.
+
+Mounting needs root, FUSE and the tools of the file systems.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def environment(root: Path) -> dict[str, str]:
-    """What a command gets to work in the project ``root``."""
+    """Return the environment of a command for the project ``root``."""
     return {
         "PATH": os.environ["PATH"],
         "GAPFORGE_ROOT": str(root),
@@ -37,7 +40,7 @@ def argv(*words: str | Path) -> list[str]:
 
 
 def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
-    """Run a command as people do; gives all that it said."""
+    """Run a command and check its exit code. Return its output and messages."""
     done = subprocess.run(
         argv(*words),
         env=environment(root),
@@ -54,8 +57,8 @@ def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
     return said
 
 
-# Runs a command that meets SIGKILL, itself or another process, when one of its functions has returned for the Nth time:
-# a moment of its work that no load and no fast machine shifts.
+# Runs a command, and sends SIGKILL to it or to another process when one of its functions has
+# returned for the Nth time. This does not depend on the speed of the machine.
 _STRUCK = """
 import importlib, itertools, os, signal, sys
 module, owner, function, number, victim = sys.argv[1:6]
@@ -75,7 +78,7 @@ sys.exit(main(sys.argv[6:]))
 def struck(
     root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0
 ) -> tuple[int, str]:
-    """How a command ends, and what it says, during which a process is killed (0: itself)."""
+    """Run a command during which a process is killed (0: itself). Return exit code and output."""
     done = subprocess.run(
         [sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)],
         env=environment(root),
@@ -90,7 +93,7 @@ def struck(
 
 
 def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
-    """Path -> SHA-256, time and links of every file below a folder."""
+    """Return SHA-256, time and number of links of every file below a folder, by path."""
     return {
         str(p.relative_to(folder)): (sha256_file(p), p.stat().st_mtime, p.stat().st_nlink)
         for p in sorted(folder.rglob("*"))
@@ -99,12 +102,12 @@ def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
 
 
 def carried(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of all that pack put into a folder but the custody page, which tells of the day."""
+    """Return the SHA-256 of the files in a folder, without the custody page, which has a date."""
     return {name: sha256 for name, sha256 in names(folder).items() if ".custody.txt" not in name}
 
 
 def need(*programs: str) -> None:
-    """Skip the test, and say why, where it cannot mount."""
+    """Skip the test with the reason if mounting is not possible."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     missing = [name for name in programs if not shutil.which(name, path=SBIN)]
@@ -127,7 +130,7 @@ def run(*words: str | Path, code: int | None = 0) -> str:
 
 @contextmanager
 def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
-    """``folder`` while the command has something mounted there."""
+    """Mount with a command, and yield the folder."""
     folder.mkdir(exist_ok=True)
     run(*command)
     try:
@@ -135,7 +138,7 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         serving = drivers(folder)
-        # A killed command may still be let go of; a driver writes what it still has, and lets go of its device, after umount.
+        # A killed command may keep the mount busy. After umount, the driver writes its cached data.
         wait_for(lambda: not run("umount", folder, code=None), f"{folder} is unmounted")
         wait_for(
             lambda: not any(pid in drivers(folder) for pid in serving),
@@ -145,26 +148,26 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
 
 
 def drivers(folder: Path) -> list[int]:
-    """The FUSE programs that serve ``folder``."""
+    """Return the process ids of the FUSE drivers of a folder."""
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and serves(p, folder)]
 
 
 def serves(process: Path, folder: Path) -> bool:
     try:
         return (process / "cmdline").read_bytes().split(b"\0")[-2:-1] == [os.fsencode(folder)]
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended
         return False
 
 
 def wait_for(what: Callable[[], object], said: str) -> None:
     end = time.monotonic() + 60
     while not what():
-        assert time.monotonic() < end, f"waited in vain until {said}"
+        assert time.monotonic() < end, f"timeout while waiting until {said}"
         time.sleep(0.02)
 
 
 def image(file: Path, size: int, *command: str) -> Path:
-    """A sparse file with a file system in it."""
+    """Create a sparse file with a file system in it."""
     with open(file, "wb") as handle:
         handle.truncate(size)
     run(*command, file)
@@ -173,7 +176,7 @@ def image(file: Path, size: int, *command: str) -> Path:
 
 @contextmanager
 def exfat(folder: Path, file: Path) -> Iterator[Path]:
-    """The exFAT image ``file``, mounted."""
+    """Mount an exFAT image."""
     device = run("losetup", "--find", "--show", file).strip()
     try:
         with mounted(folder, "mount.exfat-fuse", "-o", "rw", device, folder) as where:
@@ -184,6 +187,6 @@ def exfat(folder: Path, file: Path) -> Iterator[Path]:
 
 @contextmanager
 def fat(folder: Path, file: Path) -> Iterator[Path]:
-    """The FAT image ``file``, mounted."""
+    """Mount a FAT image."""
     with mounted(folder, "fusefat", "-o", "rw+", file, folder) as where:
         yield where
