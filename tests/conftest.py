@@ -1,4 +1,4 @@
-"""What every test gets: the project's packages on the path, no network but loopback, an environment without settings."""
+"""Give every test the source path, no network but loopback, and a clean environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fabric import fabricate  # noqa: E402 - needs the path above
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model import preset as presets  # noqa: E402
 
-# How long an example takes, or the making of it, says how busy the machine is.
+# The time of an example depends on how busy the machine is.
 settings.register_profile(
     "whatever the load", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -33,10 +33,10 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make ``python3`` the Python that runs the tests, for the launchers and stand-ins that tests start by the thousand.
+    """Make ``python3`` the Python that runs the tests, for the programs that tests start.
 
-    Without its virtual environment, so that they see no third-party package. A version manager's stand-in would take
-    longer to start than they do, and could be another version.
+    Without its virtual environment, so that they see no third-party package. A version manager's
+    stand-in would take longer to start than they do, and could be another version.
     """
     folder = Path(tempfile.mkdtemp(prefix="gapforge-python-"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with no settings, but that git reads this repository whoever owns it."""
+    """Return a home without settings, except that git reads this repository whoever owns it."""
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")
     return home
@@ -60,14 +60,12 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _home: Path) -> None:
-    """No setting of the user's reaches a test, and no unit test reaches further than this machine."""
+    """Hide the user's settings from tests, and the network from unit tests."""
     for key in list(os.environ):
         if key.startswith(("GAPFORGE_", "GIT_")):
             monkeypatch.delenv(key)
     monkeypatch.setenv("GAPFORGE_LANG", "en")
-    monkeypatch.setenv(
-        "XDG_CONFIG_HOME", NOWHERE
-    )  # nobody whom the user trusts is trusted in a test
+    monkeypatch.setenv("XDG_CONFIG_HOME", NOWHERE)  # without trusted signers
     if request.node.get_closest_marker("live"):
         return
     monkeypatch.setenv("HOME", str(_home))
@@ -99,14 +97,16 @@ def _sealed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _ho
 
 @pytest.fixture
 def root() -> Path:
-    """The real project folder."""
+    """Return the real project folder."""
     return HERE.parent
 
 
 @pytest.fixture
 def project(tmp_path: Path, root: Path) -> Iterator[Project]:
-    """A small project of its own: the presets of this repository, and whole artifacts of the practice preset
-    (small files of every kind, a lock in both places, SHA256SUMS)."""
+    """Return a small project: the real presets, and complete artifacts of the practice preset.
+
+    The artifacts are small files of every kind, a lock in both places, and SHA256SUMS.
+    """
     here = tmp_path / "project"
     (here / "presets").mkdir(parents=True)
     for file in sorted((root / "presets").glob("*.json")):

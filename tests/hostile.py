@@ -1,4 +1,4 @@
-"""Make malicious volumes: valid except for one value that is wrong on purpose."""
+"""Hostile volumes: everything is valid except for one intended fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gapforge.bundle.volume_format import FORMAT, HEAD, compact_json, trailer_by
 
 
 def forge(path: Path, index: Any, payload: bytes = b"", *, raw: bytes = b"") -> None:
-    """Write a volume with this index, with valid checksums around it."""
+    """A volume with this index and all hashes around it right."""
     data = raw or compact_json(index)
     offset = len(HEAD) + len(payload)
     path.write_bytes(HEAD + payload + data + trailer_bytes(data, offset))

@@ -1,7 +1,4 @@
-"""Run real commands in test projects, and mount real file systems of media.
-
-Mounting needs root, FUSE and the tools of the file systems.
-"""
+"""Run real commands in test projects, and mount the file systems of removable media."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Return the environment of a command for the project ``root``."""
+    """Return the environment of a command in the project ``root``."""
     return {
         "PATH": os.environ["PATH"],
         "GAPFORGE_ROOT": str(root),
@@ -40,7 +37,7 @@ def argv(*words: str | Path) -> list[str]:
 
 
 def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
-    """Run a command and check its exit code. Return its output and messages."""
+    """Run a command in a process of its own. Return its output."""
     done = subprocess.run(
         argv(*words),
         env=environment(root),
@@ -57,8 +54,8 @@ def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
     return said
 
 
-# Runs a command, and sends SIGKILL to it or to another process when one of its functions has
-# returned for the Nth time. This does not depend on the speed of the machine.
+# Runs a command and sends SIGKILL to it or to another process when one of its functions has
+# returned for the Nth time. This point does not depend on the speed of the machine.
 _STRUCK = """
 import importlib, itertools, os, signal, sys
 module, owner, function, number, victim = sys.argv[1:6]
@@ -78,7 +75,7 @@ sys.exit(main(sys.argv[6:]))
 def struck(
     root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0
 ) -> tuple[int, str]:
-    """Run a command during which a process is killed (0: itself). Return exit code and output."""
+    """Return exit code and output of a command during which a process is killed (0: itself)."""
     done = subprocess.run(
         [sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)],
         env=environment(root),
@@ -93,7 +90,7 @@ def struck(
 
 
 def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
-    """Return SHA-256, time and number of links of every file below a folder, by path."""
+    """Return SHA-256, time and number of links of every file in a folder by path."""
     return {
         str(p.relative_to(folder)): (sha256_file(p), p.stat().st_mtime, p.stat().st_nlink)
         for p in sorted(folder.rglob("*"))
@@ -102,12 +99,12 @@ def tree(folder: Path) -> dict[str, tuple[str, float, int]]:
 
 
 def carried(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files in a folder, without the custody page, which has a date."""
+    """Return the SHA-256 of packed files by name, without the custody page, which has a date."""
     return {name: sha256 for name, sha256 in names(folder).items() if ".custody.txt" not in name}
 
 
 def need(*programs: str) -> None:
-    """Skip the test with the reason if mounting is not possible."""
+    """Skip the test where it cannot mount."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     missing = [name for name in programs if not shutil.which(name, path=SBIN)]
@@ -130,7 +127,7 @@ def run(*words: str | Path, code: int | None = 0) -> str:
 
 @contextmanager
 def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
-    """Mount with a command, and yield the folder."""
+    """Mount with the command on ``folder`` during the block."""
     folder.mkdir(exist_ok=True)
     run(*command)
     try:
@@ -138,7 +135,8 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         serving = drivers(folder)
-        # A killed command may keep the mount busy. After umount, the driver writes its cached data.
+        # The system may still be releasing the files of a killed command, and a driver writes its
+        # buffers and releases its device after umount.
         wait_for(lambda: not run("umount", folder, code=None), f"{folder} is unmounted")
         wait_for(
             lambda: not any(pid in drivers(folder) for pid in serving),
@@ -148,7 +146,7 @@ def mounted(folder: Path, *command: str | Path) -> Iterator[Path]:
 
 
 def drivers(folder: Path) -> list[int]:
-    """Return the process ids of the FUSE drivers of a folder."""
+    """Return the process ids of the FUSE programs that serve ``folder``."""
     return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and serves(p, folder)]
 
 
@@ -162,7 +160,7 @@ def serves(process: Path, folder: Path) -> bool:
 def wait_for(what: Callable[[], object], said: str) -> None:
     end = time.monotonic() + 60
     while not what():
-        assert time.monotonic() < end, f"timeout while waiting until {said}"
+        assert time.monotonic() < end, f"waited in vain until {said}"
         time.sleep(0.02)
 
 
@@ -176,7 +174,7 @@ def image(file: Path, size: int, *command: str) -> Path:
 
 @contextmanager
 def exfat(folder: Path, file: Path) -> Iterator[Path]:
-    """Mount an exFAT image."""
+    """Mount the exFAT image ``file``."""
     device = run("losetup", "--find", "--show", file).strip()
     try:
         with mounted(folder, "mount.exfat-fuse", "-o", "rw", device, folder) as where:
@@ -187,6 +185,6 @@ def exfat(folder: Path, file: Path) -> Iterator[Path]:
 
 @contextmanager
 def fat(folder: Path, file: Path) -> Iterator[Path]:
-    """Mount a FAT image."""
+    """Mount the FAT image ``file``."""
     with mounted(folder, "fusefat", "-o", "rw+", file, folder) as where:
         yield where

@@ -22,9 +22,10 @@ def assert_error(
     hint: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """Assert that ``error`` is exactly of class ``expected`` and that its message has these arguments.
+    """Assert that ``error`` is of exactly this class and that its message has these arguments.
 
-    ``where`` lists the places of all its faults in any order. ``hint`` lists arguments of the next step.
+    ``where`` lists the places of all its faults in any order. ``hint`` lists arguments of the next
+    step.
     """
     assert type(error) is expected, repr(error)
     assert isinstance(error, GapforgeError)

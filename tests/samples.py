@@ -1,4 +1,4 @@
-"""Small presets and locks for tests: complete, valid, and made of a few bytes."""
+"""Small presets and locks for tests, complete and valid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPONENTS = component.load_all(ROOT / "components")
 
 
 def raw_preset(**changes: Any) -> dict[str, Any]:
-    """The quickstart preset as a raw document, with top-level keys replaced (a value of ... removes one)."""
+    """Return the quickstart preset's document with keys replaced. A value of ... removes one."""
     raw: dict[str, Any] = copy.deepcopy(json.loads(QUICKSTART.read_text(encoding="utf-8")))
     for key, value in changes.items():
         if value is ...:
@@ -37,7 +37,7 @@ def sha(data: bytes) -> str:
 
 
 def content_of(path: str) -> bytes:
-    """What the artifact of this path holds in samples."""
+    """Return the content of this path in sample artifacts."""
     if path.endswith("Packages"):
         return b"".join(
             f"Package: {name}\nVersion: 1\nArchitecture: amd64\nFilename: ./{name}_1_amd64.deb\n"
@@ -60,7 +60,7 @@ def entry(kind: str, path: str, **more: Any) -> Entry:
 
 
 def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
-    """A lock with two .debs, two wheels and the installer, two sources."""
+    """Return a lock with two .debs, two wheels and the installer, and two sources."""
     image = LockedImage(
         reference="made by mmdebstrap",
         manifest_digest="sha256:" + "a" * 64,
@@ -107,7 +107,7 @@ def lock(of: Preset, *, extra: tuple[Entry, ...] = ()) -> Lock:
 
 
 def lay_artifacts(folder: Path, of: Lock) -> None:
-    """The files that a sample lock names."""
+    """Write the files of a sample lock."""
     for item in of.entries:
         target = folder / item.path
         target.parent.mkdir(parents=True, exist_ok=True)

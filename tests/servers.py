@@ -94,31 +94,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site, path = self.site, unquote(self.path.split("?")[0])
-        asked = self.headers.get("Range", "")
         with site.guard:
-            site.log.append((path, asked))
+            site.log.append((path, self.headers.get("Range", "")))
             site.heads.append(dict(self.headers.items()))
             how = site.paths.get(path)
-            if how is not None and how.fail_times > 0:
+            failing = how is not None and how.fail_times > 0
+            if how is not None and failing:
                 how.fail_times -= 1
-                failing = True
-            else:
-                failing = False
         if how is None:
             self._plain(404, b"nothing here")
-            return
-        if failing:
+        elif failing:
             self._plain(how.fail_status, b"later")
-            return
-        if how.needs_login and self.headers.get("Authorization") != how.needs_login:
+        elif how.needs_login and self.headers.get("Authorization") != how.needs_login:
             self._plain(401, b"who are you?", WWW_Authenticate='Basic realm="x"')
-            return
-        if how.redirect:
+        elif how.redirect:
             self._plain(302, b"", Location=how.redirect)
-            return
-        if how.status != 200:
+        elif how.status != 200:
             self._plain(how.status, b"no")
-            return
+        else:
+            self._file(how)
+
+    def _file(self, how: Behaviour) -> None:
+        asked = self.headers.get("Range", "")
         start, end, status = 0, len(how.body), 200
         if_range = self.headers.get("If-Range", "")
         if asked.startswith("bytes=") and how.ranges and (not if_range or if_range == how.etag):

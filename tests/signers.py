@@ -29,7 +29,7 @@ needs_ssh_keygen = pytest.mark.skipif(
 
 
 def make_key(folder: Path, name: str, *, kind: str = "ed25519", passphrase: str = "") -> Path:
-    """A new private key, its .pub beside it, the comment NAME@example."""
+    """Create a private key with its .pub beside it and the comment NAME@example."""
     folder.mkdir(parents=True, exist_ok=True)
     bits = {"rsa": ["-b", "2048"]}.get(kind, [])
     subprocess.run(
@@ -58,7 +58,7 @@ def pub(key: Path) -> Path:
 
 
 def fingerprint(key: Path) -> str:
-    """What ssh-keygen says of a key."""
+    """Return the output of ssh-keygen for a key."""
     done = subprocess.run(
         ["ssh-keygen", "-l", "-f", pub(key)], check=True, capture_output=True, text=True
     )
@@ -66,7 +66,7 @@ def fingerprint(key: Path) -> str:
 
 
 def signature(key: Path, namespace: str, data: bytes, folder: Path) -> bytes:
-    """What a person gets who signs by hand."""
+    """Return a signature as ssh-keygen makes it."""
     file = folder / "by-hand"
     file.write_bytes(data)
     (folder / "by-hand.sig").unlink(missing_ok=True)
@@ -99,7 +99,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
 def at_a_terminal(
     argv: list[str], folder: Path, answers: list[str], env: Mapping[str, str]
 ) -> tuple[str, int]:
-    """What a program says that has a terminal of its own, where somebody answers each passphrase, and how it ends."""
+    """Run a program at a terminal and answer its passphrase prompts. Return code and output."""
     done = subprocess.run(
         [sys.executable, "-c", _TERMINAL, json.dumps(answers), *argv],
         env=env,
@@ -114,13 +114,13 @@ def at_a_terminal(
 
 @contextmanager
 def ssh_agent(folder: Path) -> Iterator[str]:
-    """The socket of an agent of our own."""
+    """Start an ssh-agent and return its socket."""
     name = str(folder / "agent")
     child = subprocess.Popen(
         ["ssh-agent", "-D", "-a", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        while not answers(name):  # the name is there a moment before it listens
+        while not answers(name):  # the socket exists before the agent listens
             assert child.poll() is None, "ssh-agent did not start"
             time.sleep(0.01)
         yield name
@@ -135,7 +135,7 @@ def answers(name: str) -> bool:
 
 
 class Machine:
-    """Somebody's machine: a project, and a home with settings of its own."""
+    """A machine: a project and a home with its own settings."""
 
     def __init__(self, project: Project, home: Path) -> None:
         self.project, self.home = project, home
@@ -148,7 +148,7 @@ class Machine:
     def run(
         self, *words: object, env: Mapping[str, str] | None = None, apart: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """One command of ours; ``apart`` in a process of its own that has no terminal."""
+        """Run a gapforge command, with ``apart`` in a process that has no terminal."""
         argv = [str(word) for word in words]
         base = {key: value for key, value in RUN_ENV.items() if key != "XDG_CONFIG_HOME"}
         whole = {
@@ -183,7 +183,7 @@ class Machine:
         return subprocess.CompletedProcess(argv, code, output.getvalue(), errors.getvalue())
 
     def ok(self, *words: object, env: Mapping[str, str] | None = None, apart: bool = False) -> str:
-        """A command that must succeed; what it printed."""
+        """Run a command that must succeed. Return its output."""
         done = self.run(*words, env=env, apart=apart)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -200,7 +200,7 @@ class Machine:
         env: Mapping[str, str] | None = None,
         apart: bool = False,
     ) -> str:
-        """A command that must fail with this code and a next step; its message."""
+        """Run a command that must fail with this code and a hint. Return its message."""
         done = self.run(*words, env=env, apart=apart)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr and "next: " in done.stderr

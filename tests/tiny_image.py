@@ -1,4 +1,4 @@
-"""A base image of a few megabytes made from this machine's own files, so that engine tests need no registry."""
+"""A small base image made from this machine's files, for engine tests without a registry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def make_layout(
     note: str = "",
     programs: tuple[str, ...] = PROGRAMS,
 ) -> LockedImage:
-    """Write an OCI layout; ``packed`` layers are gzip, ``schema2`` uses Docker's media types, ``note`` makes it differ."""
+    """Write an OCI layout.
+
+    ``packed`` layers are compressed with gzip, ``schema2`` uses Docker's media types, and ``note``
+    changes the content.
+    """
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
@@ -106,7 +110,7 @@ def make_layout(
 
 
 def _rootfs(programs: tuple[str, ...]) -> bytes:
-    """A tar with a shell, a few programs and the libraries that they load."""
+    """Return a tar with a shell, a few programs and the libraries that they load."""
     files: dict[str, Path] = {}
     for name in programs:
         program = Path(shutil.which(name) or f"/bin/{name}").resolve()
@@ -143,7 +147,7 @@ def _one_file(name: str, data: bytes) -> bytes:
 
 
 def make_archive(layout: Path, archive: Path, *, mode: str = "w", images: int = 1) -> None:
-    """Write the layout's image as `docker save` before Docker 25 did: FOLDER/layer.tar and a named config."""
+    """Write the layout's image in the format of `docker save` before Docker 25."""
     index = json.loads((layout / "index.json").read_text())
 
     def blob(digest: str) -> bytes:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from gapforge.base import process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
 from gapforge.engine.docker_client import STEERING, client_env, version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, no_answer, unreachable
@@ -27,7 +27,7 @@ TIMED_OUT = 124  # what timeout(1) exits with
 
 
 class DockerEngine(ABC):
-    """What both ways of building with Docker share; the Protocol ``Engine`` says what they do."""
+    """What both ways of building with Docker share. The Protocol ``Engine`` documents it."""
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
@@ -213,19 +213,19 @@ class DockerEngine(ABC):
         )
 
     def _ask(self, *argv: str) -> str:
-        try:
-            result = self._run(argv)
-        except ToolError as error:
-            raise no_answer(error) from error
+        result = self._query(*argv)
         if result.code != 0:
             raise self._failure(f"docker {process.quoted(argv)}", result.errors)
         return result.output
 
-    def _inspect(self, name: str) -> dict[str, Any] | None:
+    def _query(self, *argv: str) -> process.Result:
         try:
-            result = self._run(["image", "inspect", "--format", "{{json .}}", name])
+            return self._run(argv)
         except ToolError as error:
             raise no_answer(error) from error
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        result = self._query("image", "inspect", "--format", "{{json .}}", name)
         if result.code == 0:
             parsed: dict[str, Any] = json.loads(result.output)
             return parsed
@@ -278,7 +278,7 @@ def _secret_values(request: BuildRequest) -> list[str]:
                     "the secret {key} cannot be read from {file}: {reason}",
                     key=key,
                     file=file,
-                    reason=os_says(error),
+                    reason=os_reason(error),
                 )
             ) from error
     forms: list[str] = []

@@ -170,7 +170,7 @@ def _load(engine: Engine, parts: ImageParts, file: str, on_line: OnLine) -> str:
 
 
 def _require_image(engine: Engine, name: str, expected: tuple[str, ...]) -> None:
-    """Raise EngineError, and take ``name`` away, unless it has one of the expected digests."""
+    """Raise EngineError, and remove ``name``, unless it has one of the expected digests."""
     found = engine.image_ids(name)
     if set(found) & set(expected):
         return

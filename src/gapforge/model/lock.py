@@ -46,7 +46,7 @@ def _shape(version: int, reason: Shape) -> Record:
             "images": Table(
                 Record(
                     {
-                        "reference": Text("where it came from"),
+                        "reference": Text("name, tag and digest, or the archive or suite"),
                         "manifest_digest": _DIGEST,
                         "config_digest": _DIGEST,
                         "os_id": Text(pattern=".*"),

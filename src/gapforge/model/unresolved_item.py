@@ -31,7 +31,9 @@ _TEXTS = {
     CHECKSUM_NOT_STATED: N_("{server} does not state the checksum of {file}"),
     SIZE_UNKNOWN: N_("the size is not published"),
     CHECKSUM_UNPUBLISHED: N_("no checksum is published: trust on first use"),
-    MANIFEST_ONLY: N_("only the manifest is pinned; the download tells the operating system"),
+    MANIFEST_ONLY: N_(
+        "only the manifest is pinned; the operating system is known after the download"
+    ),
     ARCHIVE_NOT_READ: N_("the archive of the image is read by a full sync"),
     IMAGE_NOT_MADE: N_("the image is made from packages by a full sync"),
     NEEDS_APT_SOURCES: N_("the APT sources of the builder base image are needed"),
@@ -46,7 +48,9 @@ REASON_SHAPE = Record(
         "server": Text('"index:ADDRESS", "index:default", "registry:HOST", "apt" or a host name'),
         "file": Text("name of the file in question"),
         "hosts": Items(Text(), "hosts that did not answer"),
-        "resolved_with": Text("the package whose index is at fault, where it is another one"),
+        "resolved_with": Text(
+            "the package that the item is resolved together with, if its index is at fault"
+        ),
         "text": Text('the English sentence of a lock of format 1, for the code "other"'),
     },
 )

@@ -338,7 +338,7 @@ class Downloader:
             403: _("access denied"),
             404: _("not found"),
             407: _("the proxy requires a login"),
-            410: _("gone"),
+            410: _("no longer available"),
         }
         reason = reasons.get(answer.status, _("not usable"))
         raise _FinalError(

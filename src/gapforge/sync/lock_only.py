@@ -51,7 +51,7 @@ def pin(preset: Preset, project: Project, network: Network, options: Options) ->
     """Write presets/NAME.lock.json as far as possible without downloads.
 
     artifacts/NAME is not changed. A lock that belongs to the preset is kept, and only its
-    unresolved items are resolved again; ``options.update`` resolves everything anew. Raise
+    unresolved items are resolved again; ``options.update`` resolves everything again. Raise
     BusyError while a sync runs, and sync's errors for what is wrong; a server that does not answer
     is no error.
     """

@@ -45,7 +45,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class NoAnswerError(FetchError):
-    """A server gave no usable answer. ``reason`` says which one and how, as a lock records it."""
+    """A server gave no usable answer. ``reason`` is what a lock records."""
 
     def __init__(
         self, message: str, *, reason: Reason, hint: str = "", faults: Sequence[Fault] = ()

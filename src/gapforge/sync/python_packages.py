@@ -174,7 +174,7 @@ class Resolver:
             raise ResolveError(
                 _("the index no longer has the files of the lock"),
                 faults=faults,
-                hint=_("resolve anew: ./deps_sync.sh {name} --update", name=preset.name),
+                hint=_("resolve again: ./deps_sync.sh {name} --update", name=preset.name),
             )
         return result
 

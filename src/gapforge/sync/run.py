@@ -39,7 +39,7 @@ BaseInStore = tuple[list[Entry], LockedImage]
 
 @dataclass(frozen=True)
 class Options:
-    """The user's options: ``update`` resolves anew, ``provided`` is the folder of ``--from``."""
+    """The user's options. ``update``: resolve everything again; ``provided``: --from FOLDER."""
 
     update: bool = False
     provided: Path | None = None
@@ -96,7 +96,7 @@ def running(
 class Run:
     """One run under the store's lock, and the steps that both kinds of it need."""
 
-    retries_indexes = True  # whether an index that does not answer is asked again
+    retries_indexes = True  # whether requests to an index are repeated
 
     def __init__(
         self,

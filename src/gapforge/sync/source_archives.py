@@ -166,8 +166,7 @@ class Provided:
         """Return how a file differs from the wanted one, None if it does not."""
         where = str(path)
         if want.size and size != want.size:
-            expected = _("{size} bytes", size=want.size)
-            return Fault(where, _("has {size} bytes", size=size), expected)
+            return Fault(where, _("{size} bytes", size=size), _("{size} bytes", size=want.size))
         if want.sha256 and (sha256 := self._hash(path)) != want.sha256:
             return Fault(where, _("has sha256 {sha256}", sha256=sha256), f"sha256 {want.sha256}")
         return None

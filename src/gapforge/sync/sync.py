@@ -22,7 +22,7 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import sha256sums
-from gapforge.store.store import Laid
+from gapforge.store.store import ViewResult
 from gapforge.sync import base_images, source_archives
 from gapforge.sync.apt_resolver import DebFile
 from gapforge.sync.download import Got, Want
@@ -265,12 +265,12 @@ class _Sync(Run):
                         locked.config_digest,
                     )
                 ],
-                hint=self._resolve_anew(),
+                hint=self._resolve_again(),
             )
         return image_entries(role, files), image
 
-    def _resolve_anew(self) -> str:
-        return _("resolve anew: ./deps_sync.sh {name} --update", name=self.preset.name)
+    def _resolve_again(self) -> str:
+        return _("resolve again: ./deps_sync.sh {name} --update", name=self.preset.name)
 
     def _kept_base(self, kept: Lock, role: str) -> BaseInStore:
         """Return the base image that ``kept`` pins, which is in the store, with its facts."""
@@ -391,7 +391,7 @@ class _Sync(Run):
                 _("the APT sources lack files of the lock of {name}", name=self.preset.name),
                 faults=[Fault(e.path, problem, f"{e.name} {e.version}") for e in left],
                 hint=_(
-                    "resolve anew: ./deps_sync.sh {name} --update; or provide the files "
+                    "resolve again: ./deps_sync.sh {name} --update; or provide the files "
                     "with --from FOLDER",
                     name=self.preset.name,
                 ),
@@ -402,7 +402,7 @@ class _Sync(Run):
 
     # -- publish
 
-    def _publish(self, lock: Lock) -> Laid:
+    def _publish(self, lock: Lock) -> ViewResult:
         """Write the lock, then lay out artifacts/NAME."""
         gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
         if gone:

@@ -51,7 +51,8 @@ def test_render_shows_faults_and_hint() -> None:
         faults=[Fault("a/b", "changed", "1"), Fault("c", "missing")],
     )
     assert error.render() == (
-        "error: two faults\n  a/b\n      changed; expected 1\n  c\n      missing\nnext: ./gapforge verify x"
+        "error: two faults\n  a/b\n      changed; expected 1\n"
+        "  c\n      missing\nnext: ./gapforge verify x"
     )
     assert json.loads(json.dumps(error.to_json())) == {
         "error": "verify",
@@ -74,6 +75,7 @@ def test_render_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
         faults=[Fault("a/b", "바뀜", "1"), Fault("c", "없음")],
     )
     assert error.render() == (
-        "오류: 두 가지가 다릅니다\n  a/b\n      바뀜; 기대한 값: 1\n  c\n      없음\n다음: ./gapforge verify x"
+        "오류: 두 가지가 다릅니다\n  a/b\n      바뀜; 기대한 값: 1\n"
+        "  c\n      없음\n다음: ./gapforge verify x"
     )
     assert set(error.to_json()) == {"error", "exit_code", "message", "faults", "next"}

@@ -19,7 +19,7 @@ COMPONENTS = component.load_all(samples.ROOT / "components")
 
 
 @pytest.fixture
-def laid(tmp_path: Path) -> tuple[Plan, Path, Path]:
+def context(tmp_path: Path) -> tuple[Plan, Path, Path]:
     preset = samples.preset()
     lock = samples.lock(preset)
     artifacts = tmp_path / "artifacts" / preset.name
@@ -43,30 +43,30 @@ def files(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_holds_exactly_the_plan(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_context_equals_the_plan(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     assert files(folder) == {f.path for f in plan.files} | {MARKER, ".dockerignore"}
     for file in plan.files:
         assert samples.sha((folder / file.path).read_bytes()) == file.sha256
 
 
-def test_big_files_are_links_not_copies(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_artifacts_are_hard_links(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     linked = folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz"
     assert os.path.samefile(linked, artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz")
 
 
-def test_times_follow_content(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_time_stamps_follow_content(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     for file in plan.files:
         assert (folder / file.path).stat().st_mtime == content_mtime(file.sha256)
 
 
-def test_a_second_run_touches_nothing_and_strangers_go(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_second_run_changes_nothing_but_strangers(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     before = {p: (p.stat().st_ino, p.stat().st_ctime_ns) for p in folder.rglob("*") if p.is_file()}
     stranger = folder / "inputs/ffmpeg/sources/left-over.tar"
@@ -81,8 +81,8 @@ def test_a_second_run_touches_nothing_and_strangers_go(laid: tuple[Plan, Path, P
     assert Path("/etc/passwd").exists()
 
 
-def test_the_application_source_is_left_alone(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_application_source_is_kept(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     source = build_context.application_folder(folder) / "src" / "main.cpp"
     source.parent.mkdir(parents=True)
@@ -91,8 +91,8 @@ def test_the_application_source_is_left_alone(laid: tuple[Plan, Path, Path]) -> 
     assert source.read_text() == "int main() {}"
 
 
-def test_changed_artifact_replaces_the_link(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_changed_artifact_replaces_link(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     artifact = artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz"
     data = artifact.read_bytes()
@@ -102,10 +102,10 @@ def test_changed_artifact_replaces_the_link(laid: tuple[Plan, Path, Path]) -> No
     assert (folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz").read_bytes() == data
 
 
-def test_a_folder_that_is_not_ours_is_refused(laid: tuple[Plan, Path, Path]) -> None:
-    plan, folder, artifacts = laid
+def test_folder_without_marker_is_refused(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
     folder.mkdir()
     (folder / "precious.txt").write_text("mine")
-    with pytest.raises(StorageError, match="not made by gapforge"):
+    with pytest.raises(StorageError):
         build_context.lay_out(plan, folder, artifacts)
     assert (folder / "precious.txt").read_text() == "mine"

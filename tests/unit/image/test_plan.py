@@ -1,4 +1,4 @@
-"""The plan is a pure function, and a component's inputs are all that can change its stage."""
+"""Same inputs give the same plan, and a component's inputs are all that changes its stage."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def plan(
     )
 
 
+def text_of(made: Plan, path: str) -> str:
+    return next(file.text for file in made.files if file.path == path)
+
+
 def inputs(of: Plan, name: str) -> set[tuple[str, str]]:
     return {(f.path, f.sha256) for f in of.files if f.path.startswith(f"inputs/{name}/")}
 
@@ -55,60 +59,60 @@ def changed_inputs(before: Plan, after: Plan) -> set[str]:
     return {name for name in names if inputs(before, name) != inputs(after, name)}
 
 
-def test_same_inputs_give_the_same_bytes() -> None:
+def test_same_inputs_give_same_bytes() -> None:
     assert plan().render() == plan().render()
 
 
-def test_changing_one_wheel_touches_only_stages_that_take_it() -> None:
+def test_changed_wheel_changes_only_its_stages() -> None:
     wheel = next(e for e in samples.lock(samples.preset()).entries if e.name == "PyYAML")
     other = dataclasses.replace(wheel, sha256="c" * 64)
     assert changed_inputs(plan(), plan(entries=(other,))) == {"wheels"}
 
 
-def test_changing_a_runtime_only_deb_leaves_the_builder_alone() -> None:
+def test_changed_runtime_deb_keeps_the_builder() -> None:
     deb = next(e for e in samples.lock(samples.preset()).entries if e.name == "libssl3")
     runtime_only = dataclasses.replace(deb, roles=("runtime",))
     newer = dataclasses.replace(runtime_only, sha256="c" * 64)
     assert changed_inputs(plan(entries=(runtime_only,)), plan(entries=(newer,))) == {"apt-runtime"}
 
 
-def test_changing_opencv_flags_leaves_ffmpeg_alone() -> None:
+def test_changed_opencv_flags_keep_ffmpeg() -> None:
     opencv = {**samples.raw_preset()["opencv"], "cmake": ["-DWITH_IPP=ON"]}
     assert changed_inputs(plan(), plan({"opencv": opencv})) == {"opencv"}
 
 
-def test_a_component_that_is_not_asked_for_brings_only_its_scripts() -> None:
+def test_disabled_component_adds_only_scripts() -> None:
     names = {path.removeprefix("inputs/tensorrt/") for path, _ in inputs(plan(), "tensorrt")}
     assert names == {"params/enabled", "params/python", "build.sh", "common.sh"}
-    text = next(f.text for f in plan().files if f.path == "inputs/tensorrt/params/enabled")
+    text = text_of(plan(), "inputs/tensorrt/params/enabled")
     assert text == "0\n"
 
 
-def test_values_reach_scripts_as_files_never_as_shell_words() -> None:
+def test_values_reach_scripts_as_files() -> None:
     hostile = "--extra=$(touch /tmp/owned); `id` 'x' \"y\""
     ffmpeg = {**samples.raw_preset()["ffmpeg"], "configure": [hostile, "--enable-zlib"]}
     made = plan({"ffmpeg": ffmpeg})
-    text = next(f.text for f in made.files if f.path == "inputs/ffmpeg/params/configure")
+    text = text_of(made, "inputs/ffmpeg/params/configure")
     assert text == f"{hostile}\n--enable-zlib\n"
-    assert hostile not in next(f.text for f in made.files if f.path == "Dockerfile")
+    assert hostile not in text_of(made, "Dockerfile")
 
 
-def test_each_role_gets_only_its_own_debs_and_an_index_of_just_those() -> None:
+def test_each_role_gets_its_own_debs() -> None:
     made = plan()
-    index = next(f.text for f in made.files if f.path == "inputs/apt-runtime/debs/Packages")
+    index = text_of(made, "inputs/apt-runtime/debs/Packages")
     assert "Package: libssl3" in index and "Package: gcc" not in index
     assert {p for p, _ in inputs(made, "apt-runtime") if p.endswith(".deb")} == {
         "inputs/apt-runtime/debs/libssl3_1_amd64.deb"
     }
 
 
-def test_requirements_pin_hashes_and_leave_out_the_installer() -> None:
+def test_requirements_pin_all_but_the_installer() -> None:
     lines = requirements(samples.lock(samples.preset()).of("wheel")).splitlines()
     assert [line.split("==")[0] for line in lines] == ["numpy", "pyyaml"]
     assert all("--hash=sha256:" in line for line in lines)
 
 
-def test_types_choose_stages_and_an_override_replaces_both_bases() -> None:
+def test_type_chooses_stage_and_bases_are_replaced() -> None:
     assert plan(type="runtime").target == "runtime"
     assert plan(type="dev").target == "builder"
     other = {
@@ -125,19 +129,19 @@ def test_types_choose_stages_and_an_override_replaces_both_bases() -> None:
     assert plan(bases=other).build_args["RUNTIME_BASE"] == "mine:1"
 
 
-def test_practice_images_are_labelled_so() -> None:
+def test_practice_images_are_labelled() -> None:
     assert plan().labels["gapforge.practice"] == "true"
     assert "not for delivery" in plan().labels["gapforge.warning"]
 
 
-def test_secret_values_are_nowhere_in_a_plan() -> None:
+def test_plan_names_secrets_without_values() -> None:
     assert [s["key"] for s in plan().to_json()["secrets"]] == [
         "XAIVA_LICENSE_TOKEN",
         "XAIVA_BUILD_TOKEN",
     ]
 
 
-def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
+def test_tensorrt_debs_join_the_role_packages() -> None:
     trt = {
         "version": "8.6.1",
         "form": "deb",
@@ -145,21 +149,17 @@ def test_tensorrt_as_debs_is_installed_with_the_role_packages() -> None:
         "runtime": ["libnvinfer8=8.6.1.6-1+cuda11.8"],
     }
     made = plan({"tensorrt": trt})
-    runtime = next(f.text for f in made.files if f.path == "inputs/apt-runtime/params/packages")
-    builder = next(f.text for f in made.files if f.path == "inputs/apt-builder/params/packages")
+    runtime = text_of(made, "inputs/apt-runtime/params/packages")
+    builder = text_of(made, "inputs/apt-builder/params/packages")
     assert "libnvinfer8=8.6.1.6-1+cuda11.8\n" in runtime and "libnvinfer-dev" not in runtime
     assert "libnvinfer-dev=8.6.1.6-1+cuda11.8\n" in builder
 
 
 def packages_of(tensorrt: dict[str, Any], role: str) -> str:
-    return next(
-        f.text
-        for f in plan({"tensorrt": tensorrt}).files
-        if f.path == f"inputs/apt-{role}/params/packages"
-    )
+    return text_of(plan({"tensorrt": tensorrt}), f"inputs/apt-{role}/params/packages")
 
 
-def test_a_builder_without_a_list_of_its_own_gets_the_runtimes_tensorrt() -> None:
+def test_builder_without_list_gets_runtime_tensorrt() -> None:
     trt: dict[str, Any] = {
         "version": "8.6.1",
         "form": "deb",
@@ -170,7 +170,7 @@ def test_a_builder_without_a_list_of_its_own_gets_the_runtimes_tensorrt() -> Non
     )
 
 
-def test_debs_of_tensorrt_are_not_asked_for_when_it_comes_as_a_tar() -> None:
+def test_tensorrt_tar_adds_no_packages() -> None:
     trt: dict[str, Any] = {
         "version": "8.6.1",
         "form": "tar",
@@ -181,7 +181,7 @@ def test_debs_of_tensorrt_are_not_asked_for_when_it_comes_as_a_tar() -> None:
         assert "nvinfer" not in packages_of(trt, role), "sync does not fetch it"
 
 
-def test_what_no_component_provides_is_named_with_the_nearest() -> None:
+def test_unknown_component_names_the_nearest() -> None:
     raw = samples.raw_preset(components={"gstreamr": {"version": "1"}})
     raw["sources"]["opencv-contribb"] = raw["sources"]["opencv"]
     from gapforge.model.preset import parse
@@ -194,7 +194,7 @@ def test_what_no_component_provides_is_named_with_the_nearest() -> None:
     assert "opencv-contrib" in faults[1].problem
 
 
-def test_a_broken_component_is_named(tmp_path: Any) -> None:
+def test_invalid_component_is_named(tmp_path: Any) -> None:
     folder = tmp_path / "gst"
     folder.mkdir()
     (folder / "component.json").write_text(

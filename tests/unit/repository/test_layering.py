@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Which parts each part may import, besides itself.
+# The rooms that each room may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "base": set(),
     "model": {"base"},
@@ -25,35 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "image": {"base", "model", "store", "trust", "engine"},
     "doctor": {"base", "model", "compat", "store", "trust", "engine", "image"},
     "bundle": {"base", "model", "compat", "store", "trust"},
-    "rehearsal": {
-        "base",
-        "model",
-        "store",
-        "trust",
-        "bundle",
-        "engine",
-    },  # runs the site's programs, as the site does
+    # Runs the programs of the site, and does not import them.
+    "rehearsal": {"base", "model", "store", "trust", "bundle", "engine"},
     "sync": {"base", "model", "store", "trust"},
     "updates": {"base", "model", "compat", "sync"},
     "wizard": {"base", "model", "compat", "store", "engine", "image"},
     "tools": {"base", "model", "compat"},
-    "cli": {
-        "base",
-        "model",
-        "compat",
-        "trust",
-        "store",
-        "engine",
-        "image",
-        "doctor",
-        "bundle",
-        "rehearsal",
-        "sync",
-        "updates",
-        "wizard",
-        "tools",
-    },
 }
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
 LEAST_PYTHON = (3, 10)
 # Modules outside gapforge.cli that may print, each with its reason.
 PRINTERS = {"base/progress.py": "is the progress line"}
@@ -93,7 +72,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_the_standard_library(path: Path) -> None:
+def test_source_imports_only_standard_library(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(path)} - {"gapforge", "__future__"}
     assert used <= sys.stdlib_module_names, used - sys.stdlib_module_names
 
@@ -116,8 +95,8 @@ def test_only_the_standard_library(path: Path) -> None:
         "trust",
     ],
 )
-def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
-    """Also not by way of a function that imports late: the verb's help is run, and what was loaded is looked at."""
+def test_offline_verb_loads_no_online_module(verb: str) -> None:
+    """Import the verb in a new process and check what it loaded."""
     if not (PACKAGE / "cli" / "verbs" / f"{verb}.py").exists():
         pytest.fail(f"there is no verb {verb}")
     code = (
@@ -131,11 +110,11 @@ def test_an_offline_verb_never_loads_the_online_half(verb: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_parses_as_the_python_of_the_sites(path: Path) -> None:
+def test_source_parses_as_least_python(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=LEAST_PYTHON)
 
 
-def test_only_the_command_line_prints_and_exits() -> None:
+def test_only_command_line_prints_and_exits() -> None:
     found = []
     for path in MODULES:
         name = str(path.relative_to(PACKAGE))
@@ -154,7 +133,7 @@ def test_only_the_command_line_prints_and_exits() -> None:
     assert found == []
 
 
-def test_only_one_module_starts_programs() -> None:
+def test_only_process_module_starts_programs() -> None:
     starters = (
         "subprocess.",
         "os.system",
@@ -177,7 +156,7 @@ def test_only_one_module_starts_programs() -> None:
                 )
 
 
-# Hosts of package registries and places of one machine. Put together here, so that this file does not hold them.
+# Hosts of package registries and paths of one machine, in parts, so that this file has none of them.
 _HOSTS = [
     ".".join(parts)
     for parts in (
@@ -200,7 +179,7 @@ _PLACES = [
 
 
 def repository_files() -> list[Path]:
-    """What git knows or would add; everything that looks like ours where there is no git."""
+    """Return the tracked and untracked files of git, or all files outside of known folders."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True,
@@ -215,7 +194,7 @@ def repository_files() -> list[Path]:
     ]
 
 
-def test_no_file_names_a_registry_or_a_machine() -> None:
+def test_no_file_names_registry_or_machine() -> None:
     pattern = re.compile(
         "|".join(re.escape(text) + r"(?![\w-])" for text in (*_HOSTS, *_PLACES)).encode()
     )
@@ -227,8 +206,8 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
     assert found == []
 
 
-def test_the_search_can_find() -> None:
-    """A search that finds nothing because it is wrong would look the same as a clean project."""
+def test_search_for_hosts_finds_them() -> None:
+    """A wrong pattern would find nothing either."""
     pattern = re.compile("|".join(re.escape(text) + r"(?![\w-])" for text in (*_HOSTS, *_PLACES)))
     assert pattern.search(f"see https://{_HOSTS[0]}/simple") and pattern.search(
         f"cd {_PLACES[0]}/src"
@@ -238,13 +217,13 @@ def test_the_search_can_find() -> None:
 @pytest.mark.parametrize(
     "name", ["quickstart", "test", "gapforge", "deps_sync.sh", ".ci/run", "scripts/bootstrap.sh"]
 )
-def test_commands_can_be_run(name: str) -> None:
+def test_commands_are_executable(name: str) -> None:
     file = ROOT / name
     assert file.is_file() and file.stat().st_mode & 0o111, f"{name} is missing or not executable"
     assert file.read_text(encoding="utf-8").startswith("#!")
 
 
-def test_tests_are_pinned_by_hash() -> None:
+def test_test_requirements_have_checksums() -> None:
     text = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8")
     pins = re.findall(r"^[a-z][^ ]*==\S+.*\\$", text, re.MULTILINE)
     bare = [
