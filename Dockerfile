@@ -1,30 +1,32 @@
-# The one Dockerfile of gapforge: everything that it consumes lies in the build context, nothing comes from a network.
+# Build the builder and the runtime image from the build context alone, without a network.
 #
-# `gapforge build` lays out the context (docs/architecture.md, "The context") and renders this file into it: the two
-# lines that begin with "# gapforge:" become the build arguments and secret mounts that the preset's application
-# names. The file is valid as it stands, so it can be read, and be built by hand in a context made by `gapforge plan`:
+# `gapforge build` creates the build context (docs/architecture.en.md, "The build context") and writes this file into
+# it. The two lines that begin with "# gapforge:" are replaced with the build arguments and secret mounts that the
+# application of the preset declares. This file is valid without the replacement. To build it by hand, create a build
+# context with `gapforge plan` and run:
 #
 #   DOCKER_BUILDKIT=1 docker build --network=none --target runtime \
 #       --build-arg BUILDER_BASE=… --build-arg RUNTIME_BASE=… .gapforge/context/PRESET
 #
-# Rules that a lint holds (gapforge refuses a Dockerfile that breaks one): no "syntax" line (it pulls a frontend), no ADD of an address, no RUN with a network of its own.
+# gapforge refuses a Dockerfile with a "syntax" line (it downloads a frontend), an ADD of a URL, or a RUN with its own
+# network setting.
 #
-# A component stage mounts its own folder of the context and nothing else, so its cache key is what it consumes.
-# Its build.sh leaves /out/dev (everything) and /out/runtime (no headers, static libraries, pkg-config or CMake files).
+# The stage of a component mounts only its own folder of the build context. Its cache key is therefore its own input.
+# build.sh creates /out/dev (everything) and /out/runtime (no headers, static libraries, pkg-config or CMake files).
 
-# Base images are loaded under local names ("localhost/…" is never looked up in a registry). There is no default: a
-# builder would ask a registry for it.
+# The base images are loaded under local names, because an engine never looks up "localhost/…" in a registry. There is
+# no default value, because the engine would request it from a registry.
 ARG BUILDER_BASE
 ARG RUNTIME_BASE
 
 
-# toolchain: the builder base, its .debs, and the preset's Python as python and python3.
+# toolchain: the builder base image, its .debs, and the Python of the preset as python and python3.
 FROM ${BUILDER_BASE} AS toolchain
 RUN --mount=type=bind,source=inputs/apt-builder,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
 
 
-# wheels, tensorrt, ffmpeg: siblings, built side by side.
+# wheels, tensorrt, ffmpeg: independent stages that the engine builds in parallel.
 FROM toolchain AS wheels
 RUN --mount=type=bind,source=inputs/wheels,target=/in bash /in/build.sh
 
@@ -37,7 +39,7 @@ RUN --mount=type=bind,source=inputs/ffmpeg,target=/in \
     bash /in/build.sh
 
 
-# opencv: after ffmpeg, because it links our FFmpeg.
+# opencv: follows ffmpeg, because OpenCV links to the FFmpeg of this image.
 FROM toolchain AS opencv
 COPY --from=ffmpeg /out/dev/ /
 RUN --mount=type=bind,source=inputs/opencv,target=/in \
@@ -45,20 +47,20 @@ RUN --mount=type=bind,source=inputs/opencv,target=/in \
     bash /in/build.sh
 
 
-# devbase: the toolchain with every component in it. What the application is compiled in.
+# devbase: the toolchain with every component. The application is compiled in it.
 FROM toolchain AS devbase
 COPY --from=wheels /out/dev/ /
 COPY --from=tensorrt /out/dev/ /
 COPY --from=ffmpeg /out/dev/ /
 COPY --from=opencv /out/dev/ /
-# BuildKit leaves the empty folder that inputs were mounted on.
+# BuildKit leaves the empty mount point of the inputs behind.
 RUN ldconfig; if [ -d /in ]; then rmdir /in; fi
-# find_path and find_library of CMake look here; the folder is absent without TensorRT (or with its .debs).
+# find_path and find_library of CMake search this folder. It exists only if TensorRT comes from its tar.
 ENV CMAKE_PREFIX_PATH=/usr/local/tensorrt
 
 
-# application: the only stage that sees build arguments and secrets. Neither image descends from it, so the values
-# stand in no history; what they copy from it is /out alone.
+# application: the only stage that receives build arguments and secrets. No image is based on it, so no image history
+# contains the values. The images copy only /out from it.
 FROM devbase AS application
 # gapforge:build-args
 RUN --mount=type=bind,source=inputs/application,target=/in \
@@ -67,19 +69,19 @@ RUN --mount=type=bind,source=inputs/application,target=/in \
     bash /in/build.sh
 
 
-# builder: the dev image. Compiler, headers, the components' sources in /usr/src/gapforge, the application's in
-# /workspace, and `build-application` to build it again.
+# builder: the dev image with compiler, headers, the sources of the components in /usr/src/gapforge, the source of the
+# application in /workspace, and `build-application` to build it again.
 FROM devbase AS builder
 COPY --from=application /out/dev/ /
 RUN ldconfig
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 WORKDIR /workspace
-# The base's entry point prints a banner on standard output, which breaks programs that write there.
+# The entry point of the base image prints a banner on standard output, where programs write their results.
 ENTRYPOINT []
 CMD ["bash"]
 
 
-# runtime: the runtime base and what the programs need at run time.
+# runtime: the runtime base image and the files that programs need at run time.
 FROM ${RUNTIME_BASE} AS runtime
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
@@ -88,8 +90,8 @@ COPY --from=tensorrt /out/runtime/ /
 COPY --from=ffmpeg /out/runtime/ /
 COPY --from=opencv /out/runtime/ /
 COPY --from=application /out/runtime/ /
-# The user is "app", 1000:1000, whatever name the base may have given to that number. Headers that a base carries
-# (CUDA's runtime packages have some) are no use without a compiler; Python's own pyconfig.h belongs to Python.
+# The user is "app" (1000:1000), even if the base image uses another name for this number. Remove the headers of the
+# base image (the runtime packages of CUDA contain some), because there is no compiler. Keep pyconfig.h for Python.
 RUN set -eu; \
     group="$(getent group 1000 | cut -d: -f1)"; user="$(getent passwd 1000 | cut -d: -f1)"; \
     if [ -z "$group" ]; then groupadd --gid 1000 app; elif [ "$group" != app ]; then groupmod --new-name app "$group"; fi; \
@@ -103,7 +105,7 @@ RUN set -eu; \
     if [ -d /in ]; then rmdir /in; fi; \
     rm -rf /var/cache/ldconfig/aux-cache /var/lib/apt/lists/* /var/log/lastlog /var/log/faillog
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
-# By number, so that "must not run as root" policies can see it without reading /etc/passwd.
+# Use numbers, so that a "must not run as root" policy can decide without reading /etc/passwd.
 USER 1000:1000
 WORKDIR /data
 ENTRYPOINT []

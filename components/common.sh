@@ -1,32 +1,32 @@
 # shellcheck shell=bash
-# Helpers for the build.sh of every component. Sourced, not run:  source "$(dirname "$0")/common.sh"
+# Provide helpers for the build.sh of every component. Use:  source "$(dirname "$0")/common.sh"
 #
-# What an option holds is read from a file and stays data: nothing that a preset says is evaluated by a shell.
+# The helpers read the value of an option from a file and treat it as data, so no shell evaluates text of a preset.
 
 IN="${GAPFORGE_IN:-/in}"
 OUT="${GAPFORGE_OUT:-/out}"
 WORK="${GAPFORGE_BUILD:-/tmp/gapforge}"
 umask 022
 export LC_ALL=C.UTF-8 HOME="${HOME:-/root}" PYTHONDONTWRITEBYTECODE=1
-# The stages that compile mount a cache here.
+# The stages that compile mount a cache at this folder.
 if [[ -d /var/cache/ccache ]]; then export CCACHE_DIR=/var/cache/ccache CCACHE_COMPILERCHECK=content CCACHE_MAXSIZE=5G; fi
 
-# say TEXT…: one plain log line.
+# say TEXT…: print one log line.
 say() { printf 'gapforge: %s\n' "$*"; }
 
-# die TEXT…: say what is wrong and stop the build.
+# die TEXT…: print an error and stop the build.
 die() {
     printf 'gapforge: error: %s\n' "$*" >&2
     exit 1
 }
 
-# param KEY: the option's text; nothing when the preset does not give it.
+# param KEY: print the text of an option. Print nothing if the preset does not set it.
 param() { if [[ -f "$IN/params/$1" ]]; then printf '%s' "$(< "$IN/params/$1")"; fi; }
 
-# flag KEY: true when the option is 1.
+# flag KEY: return true if the option is 1.
 flag() { [[ "$(param "$1")" == 1 ]]; }
 
-# param_list KEY ARRAY: the option's members into ARRAY; none when the option is absent.
+# param_list KEY ARRAY: store the members of an option in ARRAY. Store none if the preset does not set it.
 param_list() {
     local -n _list="$2"
     local _line
@@ -37,11 +37,11 @@ param_list() {
     done < "$IN/params/$1"
 }
 
-# begin NAME: the two empty trees and a clean work folder; ends the script at once when the preset does not ask for NAME.
+# begin NAME: create the two empty trees and an empty work folder. End the script if the preset does not use NAME.
 begin() {
     mkdir -p "$OUT/dev" "$OUT/runtime"
     if ! flag enabled; then
-        say "$1: the preset does not ask for it"
+        say "$1: not used by the preset"
         exit 0
     fi
     export SOURCE_DATE_EPOCH
@@ -51,14 +51,14 @@ begin() {
     mkdir -p "$WORK"
 }
 
-# finish: the same time stamp on everything, so that the same bytes are the same layer; and no work folder left.
+# finish: remove the work folder. Give every file the same time stamp, so that equal contents give an equal layer.
 finish() {
     rm -rf "$WORK"
     find "$OUT" -depth -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
     say "done: $(du -sh "$OUT/dev" | cut -f1) dev, $(du -sh "$OUT/runtime" | cut -f1) runtime"
 }
 
-# jobs: how many compilers may run: one a processor, and 1.5 GB of memory for each.
+# jobs_count: print the number of parallel compilers: one for each processor and for each 1.5 GB of memory.
 jobs_count() {
     local cpus memory limit
     cpus="$(nproc)"
@@ -70,7 +70,7 @@ jobs_count() {
     printf '%s' "$cpus"
 }
 
-# source_file NAME: the one archive of source NAME.
+# source_file NAME: print the path of the only archive of source NAME.
 source_file() {
     local files=()
     mapfile -t files < <(find "$IN/sources/$1" -maxdepth 1 -type f 2> /dev/null | sort)
@@ -78,11 +78,11 @@ source_file() {
     printf '%s' "${files[0]}"
 }
 
-# have_source NAME: true when the preset brought it.
+# have_source NAME: return true if the preset contains source NAME.
 have_source() { [[ -d "$IN/sources/$1" ]]; }
 
-# unpack_source NAME DEST [TAR OPTION…]: what is inside the archive's folder (the option source-NAME.folder, or the
-# only top folder) becomes DEST, which must not exist.
+# unpack_source NAME DEST [TAR OPTION…]: unpack one folder of the archive as DEST, which must not exist. The folder is
+# the value of source-NAME.folder, or else the only top-level folder.
 unpack_source() {
     local name="$1" dest="$2" file folder room tops=()
     shift 2
@@ -105,7 +105,7 @@ unpack_source() {
     rm -rf "$room"
 }
 
-# keep_sources NAME: the component's inputs into the dev tree, so that a developer can build it again from there.
+# keep_sources NAME: copy the inputs of the component to the dev tree, so that developers can build it again.
 keep_sources() {
     local folder="$OUT/dev/usr/src/gapforge/$1"
     mkdir -p "$folder"
@@ -113,13 +113,13 @@ keep_sources() {
     chmod -R u+rwX,go+rX "$folder"
 }
 
-# python_version: the preset's Python, such as 3.11.
+# python_version: print the Python version of the preset, such as 3.11.
 python_version() { param python; }
 
-# dist_packages: where that Python looks for packages, without /out in front.
+# dist_packages: print the folder in which this Python searches for packages, without the prefix /out.
 dist_packages() { python3 -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# pip ARGUMENT…: the pip that came as a wheel, run from inside it. It never has an index, a cache or a configuration.
+# pip ARGUMENT…: run pip directly from its wheel, without an index, a cache or a configuration file.
 pip() {
     local wheels=()
     mapfile -t wheels < <(find "$IN/wheels" -maxdepth 1 -name 'pip-*.whl' 2> /dev/null | sort)
@@ -128,18 +128,18 @@ pip() {
         --disable-pip-version-check "$@"
 }
 
-# pip_install ARGUMENT…: into the dev tree, where this Python looks. --root keeps pip from refusing an "externally
-# managed" Python; --ignore-installed keeps it from skipping what the builder's own system happens to have.
+# pip_install ARGUMENT…: install packages into the dev tree. With --root, pip accepts an "externally managed" Python.
+# With --ignore-installed, it also installs packages that the builder image already has.
 pip_install() {
     pip install --no-index --no-deps --no-compile --ignore-installed --no-warn-script-location \
         --root-user-action=ignore --root "$OUT/dev" "$@"
 }
 
-# matches WANTED FOUND: "5.1" matches 5.1 and 5.1.9, not 5.10.
+# matches WANTED FOUND: compare versions. "5.1" matches 5.1 and 5.1.9, but not 5.10.
 matches() { [[ "$2" == "$1" || "$2" == "$1".* || "$2" == "$1"-* || "$2" == "$1"+* ]]; }
 
-# split_runtime: fill /out/runtime from /out/dev with what programs need at run time. Hard links: no byte is stored
-# twice. RECORD of a Python package then lists what is really there.
+# split_runtime: create /out/runtime from /out/dev with the files that programs need at run time. Hard links avoid a
+# second copy. Remove the deleted files from the RECORD of each Python package.
 split_runtime() {
     rm -rf "$OUT/runtime"
     cp -al "$OUT/dev" "$OUT/runtime"
@@ -154,14 +154,14 @@ split_runtime() {
 import csv, io, os, sys
 from pathlib import Path
 
-# A RECORD row's path is relative to the folder that holds the package's .dist-info folder.
+# The paths in RECORD are relative to the parent of the .dist-info folder.
 for record in sorted(Path(sys.argv[1]).glob("usr/**/*.dist-info/RECORD")):
     rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
     kept = [row for row in rows if row and os.path.lexists(record.parent.parent / row[0])]
     if len(kept) != len(rows):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(kept)
-        fresh = record.with_name("RECORD.new")  # never through the hard link: the dev tree keeps its own
+        fresh = record.with_name("RECORD.new")  # a new file, because RECORD is a hard link to the dev tree
         fresh.write_text(text.getvalue(), "utf-8")
         fresh.replace(record)
 PYTHON

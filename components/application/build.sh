@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The application from /in/app, with CMake, into /usr/local. What builds it here is the command `build-application`
-# that developers get in the dev image: one way to build, not two.
+# Build the application of /in/app with CMake and install it in /usr/local. The script runs `build-application`, which
+# developers also use in the dev image, so both builds are equal.
 #
-# Build arguments arrive as environment variables, secrets as files in /run/secrets for the length of this script.
-# Nothing here prints them, and only /out leaves this stage.
+# Build arguments are environment variables. Secrets are files in /run/secrets that exist only while this script runs.
+# The script does not print them, and the images copy only /out from this stage.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -20,12 +20,12 @@ if [[ -f "$IN/params/cmake" ]]; then cat "$IN/params/cmake" > "$settings/cmake";
 
 cat > "$OUT/dev/usr/local/bin/build-application" << 'SCRIPT'
 #!/usr/bin/env bash
-# build-application [SOURCE]: configure, compile and install the application. Made by gapforge.
+# build-application [SOURCE]: configure, compile and install the application. Written by gapforge.
 #
-# SOURCE is /workspace/NAME when not given; mount your checkout there. What is already compiled in the build folder
-# (BUILD_DIR, default /workspace/.build/NAME) is not compiled again; mount a volume there to keep it.
-# Options after "--" go to cmake, such as:  build-application -- -DCMAKE_BUILD_TYPE=Debug
-# A user who may not write to /usr/local gets the program in the build folder only.
+# SOURCE defaults to /workspace/NAME; mount your checkout there. Files that are already compiled in the build folder
+# (BUILD_DIR, default /workspace/.build/NAME) are not compiled again; mount a volume there to keep them.
+# Options after "--" are passed to cmake, such as:  build-application -- -DCMAKE_BUILD_TYPE=Debug
+# Without permission to write to /usr/local, the program stays in the build folder.
 set -euo pipefail
 
 settings="${GAPFORGE_APPLICATION:-/usr/local/share/gapforge/application}"
@@ -50,7 +50,7 @@ mapfile -t options < <(grep -v '^$' "$settings/cmake" || true)
 generator=()
 if [[ ! -f "$build/CMakeCache.txt" ]] && command -v ninja > /dev/null; then generator=(-G Ninja); fi
 if command -v ccache > /dev/null; then
-    # Beside the build folder, so that one volume keeps both and no home folder is needed.
+    # One volume can keep this folder and the build folder, and no home folder is needed.
     cache="${CCACHE_DIR:-/workspace/.ccache}"
     if mkdir -p "$cache" 2> /dev/null && [[ -w "$cache" ]]; then
         export CCACHE_DIR="$cache" CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
@@ -68,7 +68,7 @@ fi
 SCRIPT
 chmod 755 "$OUT/dev/usr/local/bin/build-application"
 
-# The path is the one that developers have, so that debugger paths and ccache agree with theirs.
+# Use the same path as developers, so that debug information and ccache entries match theirs.
 source="/workspace/$name"
 rm -rf "$source"
 mkdir -p /workspace
@@ -89,7 +89,7 @@ GAPFORGE_APPLICATION="$settings" BUILD_DIR="$WORK/build" JOBS="$jobs" DESTDIR="$
     "$OUT/dev/usr/local/bin/build-application"
 if command -v ccache > /dev/null; then ccache --show-stats 2> /dev/null | sed -n '1,4p' || true; fi
 
-# The image's command is /usr/local/bin/application, whatever the application is called.
+# The command of the image is always /usr/local/bin/application, independent of the name of the application.
 program="$OUT/dev/usr/local/bin/$name"
 if [[ ! -x "$program" ]]; then
     mapfile -t programs < <(find "$OUT/dev/usr/local/bin" -maxdepth 1 -type f -perm -u+x ! -name build-application -printf '%f\n')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the role's .debs into this very stage, from the flat repository in /in/debs: apt resolves and checks hashes.
-# It changes the stage itself and leaves no /out.
+# Install the .debs of the role from the flat APT repository in /in/debs. apt verifies the checksums.
+# The script changes the stage in which it runs and creates no /out.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -11,15 +11,15 @@ if [[ -z "$(find "$IN/debs" -maxdepth 1 -name '*.deb' -print -quit 2> /dev/null)
     say "apt: nothing to install"
     exit 0
 fi
-((${#packages[@]} > 0)) || die "apt: $IN/debs holds packages but none is asked for"
-command -v apt-get > /dev/null || die "apt: the base image has no apt-get; take one that has, or include apt in it"
+((${#packages[@]} > 0)) || die "apt: $IN/debs contains packages, but the preset lists none"
+command -v apt-get > /dev/null || die "apt: the base image has no apt-get; use a base image that contains apt"
 [[ -f "$IN/debs/Packages" ]] || die "apt: $IN/debs has no Packages index"
 
-# Everything that apt writes goes to a temporary folder: /in is read-only and the image keeps no list and no cache.
+# Let apt write to a temporary folder only: /in is read-only, and the image must not contain lists or a cache.
 state="$(mktemp -d)"
 mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/none"
 printf 'deb [trusted=yes] file:%s/debs ./\n' "$IN" > "$state/sources.list"
-# "#clear": a base image may set hooks that tidy or fetch; ours is the only source and the only clean-up.
+# "#clear" removes the hooks of a base image, which may delete files or start downloads.
 cat > "$state/apt.conf" << CONF
 Dir::Etc::sourcelist "$state/sources.list";
 Dir::Etc::sourceparts "$state/none";
@@ -42,7 +42,7 @@ export APT_CONFIG="$state/apt.conf" DEBIAN_FRONTEND=noninteractive DEBCONF_NONIN
 
 say "apt: ${packages[*]}"
 apt-get -qq update
-# Not --no-download: with a file: source apt then refuses with "Pathname to install is not absolute".
+# Do not use --no-download: with a file: source, apt then fails with "Pathname to install is not absolute".
 apt-get -qq install --no-install-recommends -- "${packages[@]}"
 
 rm -rf "$state" /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \

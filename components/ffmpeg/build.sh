@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# FFmpeg as shared libraries in /usr/local, with the preset's configure options; NVIDIA's codec headers first.
+# Build FFmpeg as shared libraries in /usr/local with the configure options of the preset. Install NVIDIA's codec
+# headers first.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -11,7 +12,7 @@ version="$(param version)"
 
 if have_source nv-codec-headers; then
     unpack_source nv-codec-headers "$WORK/nv-codec-headers"
-    make -C "$WORK/nv-codec-headers" PREFIX=/usr/local install > /dev/null # where configure finds them now
+    make -C "$WORK/nv-codec-headers" PREFIX=/usr/local install > /dev/null # for configure
     make -C "$WORK/nv-codec-headers" PREFIX=/usr/local DESTDIR="$OUT/dev" install > /dev/null
 fi
 
@@ -20,12 +21,12 @@ cd "$WORK/ffmpeg"
 found="$(cat RELEASE 2> /dev/null || cat VERSION 2> /dev/null || true)"
 matches "$version" "${found#n}" || die "ffmpeg: the preset says $version, the source archive says ${found:-nothing}"
 
-# CUDA's headers and libraries are not on the compiler's own path.
+# The compiler does not search CUDA's folders by default.
 if [[ -n "$(param cuda)" && -d /usr/local/cuda/include ]]; then
     options=(--extra-cflags=-I/usr/local/cuda/include --extra-ldflags=-L/usr/local/cuda/lib64 "${options[@]}")
     PATH="$PATH:/usr/local/cuda/bin"
 fi
-# Links named gcc and g++ that go through ccache: the compiler keeps its plain name in FFmpeg's banner.
+# This folder has links named gcc and g++ to ccache, so that FFmpeg's banner shows the plain name of the compiler.
 if [[ -d /usr/lib/ccache ]]; then PATH="/usr/lib/ccache:$PATH"; fi
 
 say "ffmpeg $found: configure ${options[*]}"

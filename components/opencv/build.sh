@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# OpenCV in /usr/local with cv2 for the preset's Python. It links the FFmpeg of the stage before.
+# Build OpenCV in /usr/local, with cv2 for the Python of the preset. OpenCV links to the FFmpeg of the previous stage.
 #
-# OpenCV's configure step downloads what it misses, and goes on with a warning when it cannot: modules then vanish
-# without an error. So everything that it would fetch is seeded, and what it did is read from its own records.
+# OpenCV's configure step downloads missing files. If a download fails, it prints a warning and omits modules. This
+# script therefore puts the files into OpenCV's download cache first, and checks afterwards what was configured.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -16,7 +16,7 @@ param_list modules modules
 param_list cmake options
 param_list architectures architectures
 
-wants() { # whether the module is built: all are when the preset lists none
+wants() { # return true if the module is built: without a list in the preset, all modules are built
     ((${#modules[@]} == 0)) || [[ " ${modules[*]} " == *" $1 "* ]]
 }
 
@@ -25,7 +25,7 @@ header="$WORK/opencv/modules/core/include/opencv2/core/version.hpp"
 [[ -f "$header" ]] || die "opencv: the source archive is not OpenCV's (no modules/core); set sources.opencv.folder"
 found="$(awk '/#define CV_VERSION_(MAJOR|MINOR|REVISION) / { v = v (v == "" ? "" : ".") $3 } END { print v }' "$header")"
 matches "$version" "$found" || die "opencv: the preset says $version, the source archive says $found"
-rm -rf "$WORK/opencv/.git" # a submodule's pointer to a repository that is not here
+rm -rf "$WORK/opencv/.git" # points to the repository of a submodule, which is absent
 
 arguments=(
     -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local -DCMAKE_INSTALL_LIBDIR=lib
@@ -42,8 +42,8 @@ if flag contrib; then
     arguments+=("-DOPENCV_EXTRA_MODULES_PATH=$WORK/opencv-contrib/modules")
 fi
 
-# What configure would download: OPENCV_DOWNLOAD_PATH/ID/MD5-FILE. The ID is the rest of the source's name; as an ID may
-# hold a "/", which a name may not, the file is also linked under every ID that OpenCV's own CMake files mention.
+# Fill OpenCV's download cache: OPENCV_DOWNLOAD_PATH/ID/MD5-FILE. The ID is the source name after "opencv-cache-". An ID
+# may contain "/", but a source name may not, so link the file under every ID of OpenCV's CMake files too.
 mkdir -p "$WORK/cache"
 mapfile -t ids < <(find "$WORK"/opencv* \( -name CMakeLists.txt -o -name '*.cmake' \) -exec \
     sed -nE 's/^[[:space:]]*ID[[:space:]]+"?([A-Za-z0-9_/]+)"?[[:space:]]*$/\1/p' {} + | tr '[:upper:]' '[:lower:]' | sort -u)
@@ -59,8 +59,8 @@ for folder in "$IN"/sources/opencv-cache-*/; do
     done
 done
 
-# CUDA: the preset's architectures, and an error when configure quietly goes without.
-# The switch has its full name: the bare "cuda" is the version of the base image, for every component.
+# Compile for the GPU architectures of the preset. The checks below fail if configure disables CUDA.
+# The flag has its full name, because "cuda" is the CUDA version of the base image for every component.
 if flag opencv.cuda; then
     arguments+=(-DWITH_CUDA=ON "-DCUDA_ARCH_BIN=$(IFS=,; printf '%s' "${architectures[*]}")" -DCUDA_ARCH_PTX=)
     if flag dnn; then arguments+=(-DWITH_CUDNN=ON -DOPENCV_DNN_CUDA=ON); else arguments+=(-DOPENCV_DNN_CUDA=OFF); fi
@@ -75,7 +75,7 @@ if pkg-config --exists libavcodec 2> /dev/null; then
     arguments+=(-DWITH_FFMPEG=ON -DOPENCV_FFMPEG_USE_FIND_PACKAGE=OFF)
 fi
 
-# The preset's Python, with NumPy's headers from its wheel: a wheel unpacked is a folder to import from.
+# Use the Python of the preset, and NumPy's headers from its unpacked wheel.
 if wants python3; then
     mapfile -t numpy < <(find "$IN/wheels" -maxdepth 1 -name 'numpy-*.whl' 2> /dev/null)
     ((${#numpy[@]} == 1)) || die "opencv: cv2 needs NumPy; add numpy to python.packages of the preset, or list" \
@@ -100,7 +100,7 @@ if command -v ccache > /dev/null; then arguments+=(-DENABLE_CCACHE=ON); fi
 build="$WORK/opencv-build"
 log="$WORK/configure.log"
 say "opencv $found: cmake ${arguments[*]} ${options[*]}"
-# The preset's own options come last: they win.
+# The options of the preset come last and override the others.
 cmake -S "$WORK/opencv" -B "$build" "${arguments[@]}" "${options[@]}" > "$log" 2>&1 || {
     tail -n 60 "$log" >&2
     die "opencv: configure failed"
@@ -108,10 +108,10 @@ cmake -S "$WORK/opencv" -B "$build" "${arguments[@]}" "${options[@]}" > "$log" 2
 sed -n '/General configuration for OpenCV/,$p' "$log"
 
 if grep -h '^#cmake_download' "$build/CMakeDownloadLog.txt" 2> /dev/null; then
-    die "opencv: configure tried to download the files above. Add each as a source named opencv-cache-ID, or switch off" \
-        "what wants it (WITH_IPP, WITH_ADE, BUILD_opencv_…) in opencv.cmake"
+    die "opencv: configure tried to download the files above. Add each as a source named opencv-cache-ID, or" \
+        "disable the feature that needs it (WITH_IPP, WITH_ADE, BUILD_opencv_…) in opencv.cmake"
 fi
-# configured PATTERN: whether a line of the summary says so.
+# configured PATTERN: return true if a line of the summary matches.
 configured() { grep -qE "^--[[:space:]]+$1" "$log"; }
 built=";$(sed -n 's/^OPENCV_MODULES_BUILD:INTERNAL=//p' "$build/CMakeCache.txt");"
 for module in "${modules[@]}"; do
@@ -137,9 +137,9 @@ cmake --build "$build" --parallel "$(jobs_count)" > "$WORK/make.log" 2>&1 || {
 }
 DESTDIR="$OUT/dev" cmake --install "$build" --strip > "$WORK/install.log"
 
-# It must load here, from where it was installed, unless only a driver on a GPU machine could make it load.
+# Import cv2 from its final path. With CUDA this works only on a machine with a GPU driver.
 if wants python3 && ! flag opencv.cuda; then
-    # -B, no -I: the throwaway NumPy is found through PYTHONPATH. The loader's paths are absolute, hence the copy.
+    # Do not use -I: PYTHONPATH names the temporary NumPy. Copy the files, because the library paths are absolute.
     cp -a "$OUT/dev/usr/local/." /usr/local/
     ldconfig
     python3 -B -c 'import cv2; print("gapforge: cv2", cv2.__version__, "loads")'

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make the preset's Python python and python3 in /usr/local/bin. It changes the stage itself and leaves no /out.
+# Install the Python of the preset as python and python3 in /usr/local/bin. The script changes the stage in which it
+# runs and creates no /out.
 #
-# /usr/local/bin stands before /usr/bin on PATH. /usr/bin/python3 stays the system's: its tools import modules
-# (apt_pkg) that exist for that version only.
+# /usr/local/bin precedes /usr/bin on PATH. /usr/bin/python3 is not changed, because system tools import modules
+# (apt_pkg) that exist only for its version.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -16,7 +17,7 @@ if [[ ! -x "$program" ]]; then
         "apt.runtime of the preset, with an APT source that has it, and synchronise again"
 fi
 
-# A name of its own: an alternative called "python3" may exist with /usr/bin/python3 as its link, and would be moved.
+# Use a separate name. An alternative "python3" may exist whose link is /usr/bin/python3, and it would be moved.
 update-alternatives --quiet --install /usr/local/bin/python3 gapforge-python "$program" 100 \
     --slave /usr/local/bin/python gapforge-python-unversioned "$program"
 update-alternatives --quiet --set gapforge-python "$program"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# TensorRT from NVIDIA's tar, 8.x or 10.x: libraries, headers, tools and the Python binding that lies in the tar.
-# With form "deb" the apt component has installed it, and both trees stay empty.
+# Install TensorRT 8.x or 10.x from NVIDIA's tar: libraries, headers, tools and the Python binding in the tar.
+# With form "deb", the component apt has installed TensorRT, and both trees stay empty.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -19,10 +19,10 @@ case "$form" in
 esac
 
 prefix="$OUT/dev/usr/local/tensorrt"
-# Static libraries, samples and sample data are the larger half of the tar, and nothing here uses them.
+# Skip static libraries, samples and sample data: they are more than half of the tar and are not used.
 unpack_source tensorrt "$WORK/trt" --exclude='*.a' --exclude='*/samples' --exclude='*/data' --exclude='*/doc'
 
-# lib is a link to targets/PLATFORM/lib in most releases, a folder in some, and absent in others.
+# Depending on the release, lib is a link to targets/PLATFORM/lib, a folder, or absent.
 libraries=""
 for folder in "$WORK"/trt/lib "$WORK"/trt/targets/*/lib; do
     if compgen -G "$folder/libnvinfer.so*" > /dev/null; then
@@ -42,7 +42,7 @@ if [[ -f "$header" ]]; then
 fi
 
 mkdir -p "$prefix/lib" "$OUT/dev/etc/ld.so.conf.d"
-# Links are kept as links: copies of libnvinfer would cost hundreds of megabytes each. stubs/ is for linking only.
+# Keep links, because each copy of libnvinfer has hundreds of megabytes. Skip stubs/, which is only for linking.
 find -L "$libraries" -maxdepth 1 -name '*.so*' -print0 | xargs -0 cp -a -t "$prefix/lib"
 cp -rL "$WORK/trt/include" "$prefix/include"
 for tool in "$WORK"/trt/bin/trtexec "$WORK"/trt/targets/*/bin/trtexec; do
@@ -53,14 +53,14 @@ for tool in "$WORK"/trt/bin/trtexec "$WORK"/trt/targets/*/bin/trtexec; do
         break
     fi
 done
-# "00": before a distribution's own copy, should a base image have one.
+# "00" sorts before the file of a copy that the base image may contain.
 printf '/usr/local/tensorrt/lib\n' > "$OUT/dev/etc/ld.so.conf.d/00-gapforge-tensorrt.conf"
 
-# "python" is every component's option for the version; the preset's tensorrt.python arrives under its full name.
+# "python" is the Python version for every component, so the option of TensorRT has its full name.
 if [[ "$(param tensorrt.python)" != 0 ]]; then
     tag="cp$(python_version | tr -d .)"
-    # tensorrt_lean and tensorrt_dispatch have an underscore and stay out. Never an index: the package of that name
-    # there is a stub that downloads.
+    # The pattern excludes tensorrt_lean and tensorrt_dispatch. Never use an index: the package "tensorrt" there only
+    # downloads another one.
     mapfile -t wheels < <(find "$WORK/trt/python" -maxdepth 1 -name "tensorrt-*-$tag-*.whl" 2> /dev/null | sort)
     if ((${#wheels[@]} != 1)); then
         has="$(find "$WORK/trt/python" -maxdepth 1 -name '*.whl' -printf '%f\n' 2> /dev/null | sort | paste -sd ' ')"

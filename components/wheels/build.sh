@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the preset's wheels, each hash checked by pip, into /out/dev; /out/runtime is the same without headers.
+# Install the wheels of the preset into /out/dev; pip verifies each checksum. /out/runtime is equal without headers.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -9,14 +9,14 @@ requirements="$IN/requirements.txt"
 [[ -f "$requirements" ]] || requirements="$IN/wheels/requirements.txt"
 if [[ -f "$requirements" ]] && grep -qE '^[A-Za-z0-9]' "$requirements"; then
     pip_install --quiet --require-hashes --find-links "$IN/wheels" -r "$requirements"
-    # Byte code that is checked by the source's hash: no time stamp in it, and the runtime's user, who cannot write
-    # there, does not compile again at every start. Files for other Pythons may not compile; that is their business.
+    # Compile to byte code that is validated by the hash of its source, so that it contains no time stamp. The user of
+    # the runtime image cannot write there and would compile at every start. Ignore files for other Python versions.
     python3 -I -m compileall -q --invalidation-mode checked-hash -s "$OUT/dev" "$OUT/dev$(dist_packages)" > /dev/null || true
 else
-    say "wheels: no packages asked for"
+    say "wheels: the preset lists no packages"
 fi
 split_runtime
 
-# pip itself: for developers only.
+# Install pip after the split, so that only the dev image contains it.
 if compgen -G "$IN/wheels/pip-*.whl" > /dev/null; then pip_install --quiet "$IN"/wheels/pip-*.whl; fi
 finish

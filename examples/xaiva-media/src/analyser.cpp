@@ -21,7 +21,7 @@ FrameStats Analyser::look(const cv::Mat& picture) {
 
     if (background_.empty() || background_.size() != smooth.size()) {
         smooth.convertTo(background_, CV_32F);
-        return stats;  // the first picture is the background
+        return stats;  // the first frame is the background
     }
     cv::Mat expected;
     cv::Mat moving;
@@ -50,7 +50,7 @@ void annotate(cv::Mat& picture, const FrameStats& stats, int64_t index) {
                   100 * stats.motion, 100 * stats.edges);
     const double scale = std::max(0.35, picture.cols / 1280.0);
     const cv::Point where(8, static_cast<int>(28 * scale) + 4);
-    // Dark below light: readable on every background.
+    // A dark outline keeps light text readable on every background.
     cv::putText(picture, line, where, cv::FONT_HERSHEY_SIMPLEX, scale, cv::Scalar(0, 0, 0), 3, cv::LINE_AA);
     cv::putText(picture, line, where, cv::FONT_HERSHEY_SIMPLEX, scale, cv::Scalar(255, 255, 255), 1, cv::LINE_AA);
 }

@@ -13,18 +13,18 @@ extern "C" {
 
 namespace xaiva {
 
-// What went wrong, in a sentence for a person.
+// An error with a message for the user.
 class Error : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// FFmpeg's own words for an error code.
+// Returns FFmpeg's message for an error code.
 std::string ffmpeg_message(int code);
 
-// Throws Error ("WHAT: FFmpeg's words") when the code is negative; gives it back otherwise.
+// Throws Error ("WHAT: FFmpeg's message") if the code is negative. Otherwise, returns the code.
 int check(int code, const std::string& what);
 
-// FFmpeg's objects, each with the function that frees it.
+// Calls the function that frees an object of FFmpeg.
 struct Free {
     void operator()(AVCodecContext* p) const { avcodec_free_context(&p); }
     void operator()(AVFrame* p) const { av_frame_free(&p); }

@@ -16,7 +16,7 @@ std::string inference_version(int number) {
 #ifdef XAIVA_WITH_TENSORRT
 
 namespace {
-// Keeps the first complaint instead of printing all of them.
+// Stores the first error instead of printing all errors.
 class Listener final : public nvinfer1::ILogger {
 public:
     void log(Severity severity, const char* text) noexcept override {
@@ -37,7 +37,7 @@ Inference probe_inference() {
     } catch (const std::exception& error) {
         listener.first = error.what();
     }
-    if (!result.ready) result.reason = listener.first.empty() ? "no runtime could be made" : listener.first;
+    if (!result.ready) result.reason = listener.first.empty() ? "a runtime cannot be created" : listener.first;
     return result;
 }
 

@@ -5,16 +5,16 @@
 namespace xaiva {
 
 struct Inference {
-    bool compiled = false;   // TensorRT was there when this program was built
-    std::string version;     // of the library that is loaded now, such as "8.6.1"
-    bool ready = false;      // a runtime could be made: library, driver and GPU go together
-    std::string reason;      // why not, in TensorRT's words where it said any
+    bool compiled = false;   // this program was built with TensorRT
+    std::string version;     // of the loaded library, such as "8.6.1"
+    bool ready = false;      // a runtime could be created: library, driver and GPU are compatible
+    std::string reason;      // why not, as TensorRT reports it
 };
 
-// Ask TensorRT what it can do here. Never throws; without a GPU it is merely not ready.
+// Returns the state of TensorRT on this machine. Never throws. Without a GPU, `ready` is false.
 Inference probe_inference();
 
-// "8.6.1" of 8601, "10.3.0" of 100300: TensorRT changed how it counts with version 10.
+// Returns "8.6.1" for 8601 and "10.3.0" for 100300. TensorRT 10 changed the format of the number.
 std::string inference_version(int number);
 
 }  // namespace xaiva

@@ -1,4 +1,4 @@
-// xaiva-media: reads a video, looks for motion, writes it again with what was seen drawn in, and a JSON summary.
+// xaiva-media: detect motion in a video, write the video with the motion marked, and write a JSON summary.
 #include <chrono>
 #include <exception>
 #include <fstream>
@@ -31,14 +31,14 @@ xaiva::Summary process(const xaiva::Options& options) {
     cv::Mat picture;
     while ((options.frames == 0 || summary.frames < options.frames) && reader.next(picture)) {
         if (picture.cols != summary.width || picture.rows != summary.height) {
-            throw xaiva::Error(options.input + ": the size of its pictures changes on the way");
+            throw xaiva::Error(options.input + ": the frame size changes within the video");
         }
         const xaiva::FrameStats stats = analyser.look(picture);
         xaiva::annotate(picture, stats, summary.frames);
         writer.add(picture);
         summary.add(stats);
     }
-    if (summary.frames == 0) throw xaiva::Error(options.input + " holds no picture");
+    if (summary.frames == 0) throw xaiva::Error(options.input + " contains no frames");
     writer.finish();
     summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return summary;

@@ -9,15 +9,15 @@ namespace xaiva {
 const char* const kUsage =
     "usage: xaiva-media --input FILE --output FILE [--summary FILE]\n"
     "\n"
-    "Looks for motion in a video and writes it again with what was seen drawn in.\n"
+    "Detects motion in a video and writes the video with the motion marked.\n"
     "\n"
     "  --input FILE      video to read\n"
     "  --output FILE     video to write; .mkv, .avi or .mp4\n"
-    "  --summary FILE    JSON summary; standard output when not given\n"
-    "  --encoder NAME    encoder of the output (mpeg4)\n"
-    "  --frames N        stop after N pictures\n"
-    "  --version         versions of this program and of its libraries, as JSON\n"
-    "  --help            this text\n";
+    "  --summary FILE    JSON summary (default: standard output)\n"
+    "  --encoder NAME    encoder of the output (default: mpeg4)\n"
+    "  --frames N        stop after N frames\n"
+    "  --version         print the versions of this program and its libraries as JSON\n"
+    "  --help            print this text\n";
 
 Options parse(int count, const char* const* words) {
     Options options;
@@ -43,7 +43,7 @@ Options parse(int count, const char* const* words) {
             continue;
         }
         if (value.find_first_not_of("0123456789") != std::string::npos || value.size() > 12) {
-            throw Error("--frames " + value + " is not a number of pictures");
+            throw Error("--frames " + value + " is not a number of frames");
         }
         options.frames = std::stoll(value);
     }

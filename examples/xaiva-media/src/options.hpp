@@ -14,7 +14,7 @@ struct Options {
     bool version = false;
 };
 
-// What the command line says. Throws Error for what it cannot mean, with what would be right.
+// Parses the command line. Throws Error if it is invalid.
 Options parse(int count, const char* const* words);
 
 extern const char* const kUsage;

@@ -10,16 +10,16 @@ Reader::Reader(const std::string& file) : file_(file) {
         AVStream* stream = format_->streams[stream_];
         const AVCodec* codec = avcodec_find_decoder(stream->codecpar->codec_id);
         if (codec == nullptr) {
-            throw Error(file + " is coded as " + avcodec_get_name(stream->codecpar->codec_id) +
+            throw Error(file + " uses the codec " + avcodec_get_name(stream->codecpar->codec_id) +
                         ", and this FFmpeg has no decoder for it");
         }
         decoder_.reset(avcodec_alloc_context3(codec));
         frame_.reset(av_frame_alloc());
         packet_.reset(av_packet_alloc());
         if (!decoder_ || !frame_ || !packet_) throw std::bad_alloc();
-        check(avcodec_parameters_to_context(decoder_.get(), stream->codecpar), file + ": its parameters are wrong");
+        check(avcodec_parameters_to_context(decoder_.get(), stream->codecpar), file + ": invalid codec parameters");
         decoder_->pkt_timebase = stream->time_base;
-        decoder_->thread_count = 0;  // as many as there are processors
+        decoder_->thread_count = 0;  // one thread for each processor
         check(avcodec_open2(decoder_.get(), codec, nullptr), file + ": the decoder does not start");
         const AVRational rate = av_guess_frame_rate(format_, stream, nullptr);
         if (rate.num > 0 && rate.den > 0) frame_rate_ = rate;
@@ -38,7 +38,7 @@ bool Reader::next(cv::Mat& picture) {
     return true;
 }
 
-// Fill frame_ with the next decoded picture; false when there is none left.
+// Stores the next decoded frame in frame_. Returns false at the end.
 bool Reader::receive() {
     for (;;) {
         const int got = avcodec_receive_frame(decoder_.get(), frame_.get());
@@ -56,7 +56,7 @@ bool Reader::receive() {
         int sent = 0;
         if (packet_->stream_index == stream_) sent = avcodec_send_packet(decoder_.get(), packet_.get());
         av_packet_unref(packet_.get());
-        check(sent, file_ + " holds a damaged picture");
+        check(sent, file_ + " contains a damaged frame");
     }
 }
 
@@ -69,7 +69,7 @@ void Reader::convert(cv::Mat& picture) {
     uint8_t* planes[4] = {picture.data, nullptr, nullptr, nullptr};
     const int strides[4] = {static_cast<int>(picture.step), 0, 0, 0};
     check(sws_scale(scaler_.get(), frame_->data, frame_->linesize, 0, frame_->height, planes, strides),
-          file_ + ": a picture cannot be converted");
+          file_ + ": a frame cannot be converted");
 }
 
 }  // namespace xaiva

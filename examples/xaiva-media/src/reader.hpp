@@ -7,21 +7,21 @@
 
 namespace xaiva {
 
-// The first video stream of a file, as BGR pictures, one after the other.
+// Reads the first video stream of a file as BGR frames.
 class Reader {
 public:
-    // Throws Error when the file cannot be opened, has no video, or its codec is not in this FFmpeg.
+    // Throws Error if the file cannot be opened, has no video, or needs a codec that this FFmpeg does not have.
     explicit Reader(const std::string& file);
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // The next picture; false at the end. Throws Error when the file is damaged.
+    // Stores the next frame. Returns false at the end. Throws Error if the file is damaged.
     bool next(cv::Mat& picture);
 
     int width() const { return decoder_->width; }
     int height() const { return decoder_->height; }
-    AVRational frame_rate() const { return frame_rate_; }  // 25 when the file does not say
+    AVRational frame_rate() const { return frame_rate_; }  // 25 if the file does not state it
     std::string codec() const { return avcodec_get_name(decoder_->codec_id); }
     std::string container() const { return format_->iformat->name; }
 

@@ -51,7 +51,7 @@ std::string built_with() {
            boolean(kHadLicenseToken) + "}";
 }
 
-// How many bytes the UTF-8 character at this place has; 0 when it is none.
+// Returns the length in bytes of the UTF-8 character at this position, or 0 if the bytes are not valid.
 size_t utf8_length(const std::string& text, size_t at) {
     const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
     const unsigned char first = byte(at);

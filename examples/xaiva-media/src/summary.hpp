@@ -8,7 +8,7 @@
 
 namespace xaiva {
 
-// Least, mean and most of a series of numbers.
+// Minimum, mean and maximum of a series of numbers.
 class Range {
 public:
     void add(double value);
@@ -23,13 +23,13 @@ private:
     double most_ = 0;
 };
 
-// What one run did.
+// The results of one run.
 struct Summary {
     std::string input, container, codec, output, encoder;
     int width = 0;
     int height = 0;
-    double frame_rate = 0;  // of the video, pictures a second
-    double seconds = 0;     // that the run took
+    double frame_rate = 0;  // of the video, in frames per second
+    double seconds = 0;     // duration of the run
     int64_t frames = 0;
     int64_t frames_with_motion = 0;
     int64_t boxes = 0;
@@ -38,13 +38,13 @@ struct Summary {
     void add(const FrameStats& stats);
 };
 
-// JSON text of the run, with a line end. Numbers have four decimals, whatever the locale.
+// Returns the JSON text of a run, with a line end. Numbers have four decimals in every locale.
 std::string to_json(const Summary& summary, const Inference& inference);
 
-// JSON text of --version.
+// Returns the JSON text of --version.
 std::string versions_json(const Inference& inference);
 
-// Text as a JSON string, in quotes. Bytes that are no UTF-8 become "?".
+// Returns the text as a JSON string in quotes. Replaces bytes that are not valid UTF-8 with "?".
 std::string quoted(const std::string& text);
 
 }  // namespace xaiva

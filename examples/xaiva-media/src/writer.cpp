@@ -7,7 +7,7 @@ Writer::Writer(const std::string& file, const std::string& encoder, int width, i
     const AVCodec* codec = avcodec_find_encoder_by_name(encoder.c_str());
     if (codec == nullptr) throw Error("this FFmpeg has no encoder \"" + encoder + "\"; see ffmpeg -encoders");
     check(avformat_alloc_output_context2(&format_, nullptr, nullptr, file.c_str()),
-          file + ": no container of this FFmpeg fits the file's name (.mkv, .avi, .mp4)");
+          file + ": this FFmpeg has no container for this file name (.mkv, .avi, .mp4)");
     try {
         stream_ = avformat_new_stream(format_, nullptr);
         encoder_.reset(avcodec_alloc_context3(codec));
@@ -18,7 +18,7 @@ Writer::Writer(const std::string& file, const std::string& encoder, int width, i
         encoder_->width = width;
         encoder_->height = height;
         encoder_->pix_fmt = encoder == "mjpeg" ? AV_PIX_FMT_YUVJ420P : AV_PIX_FMT_YUV420P;
-        // MPEG-4 keeps the time base in 16 bits.
+        // MPEG-4 stores the time base in 16 bits.
         av_reduce(&frame_rate.num, &frame_rate.den, frame_rate.num, frame_rate.den, 65535);
         encoder_->framerate = frame_rate;
         encoder_->time_base = AVRational{frame_rate.den, frame_rate.num};
@@ -32,7 +32,7 @@ Writer::Writer(const std::string& file, const std::string& encoder, int width, i
         stream_->avg_frame_rate = frame_rate;
 
         check(avio_open(&format_->pb, file.c_str(), AVIO_FLAG_WRITE), file + " cannot be written");
-        check(avformat_write_header(format_, nullptr), file + ": its header cannot be written");
+        check(avformat_write_header(format_, nullptr), file + ": the header cannot be written");
 
         frame_->format = encoder_->pix_fmt;
         frame_->width = width;
@@ -40,7 +40,7 @@ Writer::Writer(const std::string& file, const std::string& encoder, int width, i
         check(av_frame_get_buffer(frame_.get(), 0), "no memory for a picture");
         scaler_.reset(sws_getContext(width, height, AV_PIX_FMT_BGR24, width, height, encoder_->pix_fmt, SWS_BILINEAR,
                                      nullptr, nullptr, nullptr));
-        if (!scaler_) throw Error("pictures of this size cannot be converted");
+        if (!scaler_) throw Error("frames of this size cannot be converted");
     } catch (...) {
         close();
         throw;
@@ -55,7 +55,7 @@ void Writer::add(const cv::Mat& picture) {
     const uint8_t* planes[4] = {picture.data, nullptr, nullptr, nullptr};
     const int strides[4] = {static_cast<int>(picture.step), 0, 0, 0};
     check(sws_scale(scaler_.get(), planes, strides, 0, picture.rows, frame_->data, frame_->linesize),
-          "a picture cannot be converted");
+          "a frame cannot be converted");
     frame_->pts = count_++;
     frame_->quality = encoder_->global_quality;
     drain(frame_.get());
@@ -63,12 +63,12 @@ void Writer::add(const cv::Mat& picture) {
 
 void Writer::finish() {
     drain(nullptr);
-    check(av_write_trailer(format_), file_ + ": its end cannot be written");
+    check(av_write_trailer(format_), file_ + ": the trailer cannot be written");
     check(avio_closep(&format_->pb), file_ + " cannot be closed (is the disk full?)");
     close();
 }
 
-// Hand a picture (or the end) to the encoder and write every packet that it gives back.
+// Sends a frame, or the end, to the encoder and writes every packet that it returns.
 void Writer::drain(const AVFrame* frame) {
     check(avcodec_send_frame(encoder_.get(), frame), "a picture cannot be encoded");
     for (;;) {

@@ -7,19 +7,19 @@
 
 namespace xaiva {
 
-// A video file that is written picture by picture. The container follows the file's name (.mkv, .avi, .mp4).
+// Writes a video file frame by frame. The file name determines the container (.mkv, .avi, .mp4).
 class Writer {
 public:
-    // Throws Error when the container or the encoder is not in this FFmpeg, or the file cannot be made.
+    // Throws Error if this FFmpeg does not have the container or the encoder, or the file cannot be created.
     Writer(const std::string& file, const std::string& encoder, int width, int height, AVRational frame_rate);
     ~Writer();
     Writer(const Writer&) = delete;
     Writer& operator=(const Writer&) = delete;
 
-    // Add a BGR picture of the size given above.
+    // Adds a BGR frame of the size that the constructor received.
     void add(const cv::Mat& picture);
 
-    // Write what is left and close the file; without it the file has no end.
+    // Writes the remaining packets and the trailer, and closes the file.
     void finish();
 
 private:

@@ -1,4 +1,4 @@
-// Self test: makes a clip with a moving square, reads it back, and looks at what the parts say about it.
+// Writes a clip with a moving square, reads it, and checks the results.
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
@@ -49,7 +49,7 @@ int main(int count, char** words) {
     }
     xaiva::Reader reader(clip);
     expect(reader.codec() == "mpeg4", "codec mpeg4, found " + reader.codec());
-    expect(std::abs(av_q2d(reader.frame_rate()) - 29.97) < 0.01, "29.97 pictures a second");
+    expect(std::abs(av_q2d(reader.frame_rate()) - 29.97) < 0.01, "29.97 frames per second");
     xaiva::Analyser analyser;
     xaiva::Summary summary;
     cv::Mat picture;
@@ -58,10 +58,10 @@ int main(int count, char** words) {
         xaiva::annotate(picture, stats, summary.frames);
         summary.add(stats);
     }
-    expect(summary.frames == kFrames, "as many pictures as were written, found " + std::to_string(summary.frames));
-    expect(summary.frames_with_motion == kFrames - 1, "motion in all but the first picture");
-    expect(summary.motion.most() > 0.005 && summary.motion.most() < 0.5, "a plausible share of motion");
-    expect(std::abs(summary.brightness.mean() - 0.18) < 0.1, "a plausible brightness");
+    expect(summary.frames == kFrames, "number of frames, found " + std::to_string(summary.frames));
+    expect(summary.frames_with_motion == kFrames - 1, "motion in all frames except the first");
+    expect(summary.motion.most() > 0.005 && summary.motion.most() < 0.5, "share of motion");
+    expect(std::abs(summary.brightness.mean() - 0.18) < 0.1, "brightness");
 
     expect_error([&] { xaiva::Reader absent(folder + "/absent.mkv"); }, "absent.mkv cannot be opened");
     expect_error([&] { xaiva::Writer bad(folder + "/x.mkv", "no-such", 16, 16, AVRational{25, 1}); }, "no encoder");
@@ -73,7 +73,7 @@ int main(int count, char** words) {
     expect_error([&] { xaiva::parse(3, many); }, "not a number");
 
     expect(xaiva::quoted("a\"b\\c\n\xff") == "\"a\\\"b\\\\c\\u000a?\"", "quoting: " + xaiva::quoted("a\"b\\c\n\xff"));
-    expect(xaiva::quoted("\xea\xb0\x80") == "\"\xea\xb0\x80\"", "UTF-8 stays");
+    expect(xaiva::quoted("\xea\xb0\x80") == "\"\xea\xb0\x80\"", "UTF-8 is unchanged");
     expect(xaiva::inference_version(8601) == "8.6.1", "TensorRT 8.6.1");
     expect(xaiva::inference_version(101300) == "10.13.0", "TensorRT 10.13.0");
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

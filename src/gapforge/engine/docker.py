@@ -213,19 +213,19 @@ class DockerEngine(ABC):
         )
 
     def _ask(self, *argv: str) -> str:
-        try:
-            result = self._run(argv)
-        except ToolError as error:
-            raise no_answer(error) from error
+        result = self._query(*argv)
         if result.code != 0:
             raise self._failure(f"docker {process.quoted(argv)}", result.errors)
         return result.output
 
-    def _inspect(self, name: str) -> dict[str, Any] | None:
+    def _query(self, *argv: str) -> process.Result:
         try:
-            result = self._run(["image", "inspect", "--format", "{{json .}}", name])
+            return self._run(argv)
         except ToolError as error:
             raise no_answer(error) from error
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        result = self._query("image", "inspect", "--format", "{{json .}}", name)
         if result.code == 0:
             parsed: dict[str, Any] = json.loads(result.output)
             return parsed

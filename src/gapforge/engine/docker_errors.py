@@ -121,10 +121,10 @@ def no_daemon_hint() -> str:
     )
 
 
-def _disk_full(what: str, root_dir: str) -> StorageError:
+def _disk_full(operation: str, root_dir: str) -> StorageError:
     folder = root_dir or _("its folder")
     return StorageError(
-        _("{what}: the engine's disk is full ({folder})", what=what, folder=folder),
+        _("{operation}: the engine's disk is full ({folder})", operation=operation, folder=folder),
         hint=_(
             "see what uses the space: docker system df; finished layers are kept, so "
             "free some space and run the same command again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import TargetError
@@ -37,7 +38,14 @@ def build(
     """
     name = inputs.preset.name
     with exclusive(project.state / "locks" / f"build-{name}", _("build of {name}", name=name)):
-        return _Build(project, engine, inputs, options, on_step, on_output).run()
+        return _Build(
+            project=project,
+            engine=engine,
+            inputs=inputs,
+            options=options,
+            on_step=on_step,
+            on_output=on_output,
+        ).run()
 
 
 def build_request(
@@ -100,37 +108,31 @@ def load_override_bases(
     }
 
 
+@dataclass(kw_only=True)
 class _Build:
-    """One run of ``build``; its steps share the project, the engine and the clock."""
+    """One run of ``build``. ``seconds`` is the duration of each finished step."""
 
-    def __init__(
-        self,
-        project: Project,
-        engine: Engine,
-        inputs: Inputs,
-        options: Options,
-        on_step: OnLine,
-        on_output: OnLine,
-    ) -> None:
-        self.project, self.engine, self.inputs, self.options = project, engine, inputs, options
-        self.on_step, self.on_output = on_step, on_output
-        self.artifacts = project.artifacts_of(inputs.preset.name)
-        self.context = project.context_of(inputs.preset.name)
-        self.dist = project.dist_of(inputs.preset.name) / options.type
-        self.seconds: dict[str, float] = {}
-        self._step_began = time.monotonic()
+    project: Project
+    engine: Engine
+    inputs: Inputs
+    options: Options
+    on_step: OnLine
+    on_output: OnLine
+    seconds: dict[str, float] = field(default_factory=dict)
+    step_began: float = field(default_factory=time.monotonic)
 
     def run(self) -> BuildResult:
-        plan = self._lay_out_context()
+        preset = self.inputs.preset
+        artifacts = self.project.artifacts_of(preset.name)
+        plan = self._lay_out_context(artifacts)
         self._finish_step("context")
         for base in plan.bases:
             if base.layout:
-                image = self.inputs.lock.images[base.role]
-                load_base_images.ensure(
-                    self.engine, self.artifacts / base.layout, image, self.on_output
-                )
+                image, layout = self.inputs.lock.images[base.role], artifacts / base.layout
+                load_base_images.ensure(self.engine, layout, image, self.on_output)
         self._finish_step("base images")
-        self._run_engine(plan)
+        folder = self.project.dist_of(preset.name) / plan.type
+        self._run_engine(plan, folder / "build.log")
         self._finish_step("build")
         checks = self._run_smoke_checks(plan)
         self._finish_step("smoke")
@@ -140,7 +142,7 @@ class _Build:
             size=self.engine.image_size(plan.unchecked_tag),
             checks=checks,
             seconds=self.seconds,
-            folder=self.dist,
+            folder=folder,
         )
         write_report(result, self.inputs, self.engine.info)
         smoke_checks.raise_for_failures(checks, plan.unchecked_tag)
@@ -148,19 +150,16 @@ class _Build:
         self.engine.untag(plan.unchecked_tag)
         return result
 
-    def _lay_out_context(self) -> Plan:
-        bases = None
-        if self.options.base:
-            bases = load_override_bases(
-                self.engine, self.options.base, self.inputs.preset, self.on_output
-            )
+    def _lay_out_context(self, artifacts: Path) -> Plan:
+        preset, base = self.inputs.preset, self.options.base
+        bases = load_override_bases(self.engine, base, preset, self.on_output) if base else None
         plan = self.inputs.plan(self.options, bases)
-        build_context.lay_out(plan, self.context, self.artifacts)
-        self.inputs.source.copy_into(build_context.application_folder(self.context))
+        context = self.project.context_of(preset.name)
+        build_context.lay_out(plan, context, artifacts)
+        self.inputs.source.copy_into(build_context.application_folder(context))
         return plan
 
-    def _run_engine(self, plan: Plan) -> None:
-        log = self.dist / "build.log"
+    def _run_engine(self, plan: Plan, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         secrets = self.inputs.secrets
         hidden = secrets.redactions
@@ -195,5 +194,5 @@ class _Build:
 
     def _finish_step(self, name: str) -> None:
         now = time.monotonic()
-        self.seconds[name] = now - self._step_began
-        self._step_began = now
+        self.seconds[name] = now - self.step_began
+        self.step_began = now

@@ -1,7 +1,10 @@
-"""The inputs of a build are checked, and a dry run shows all without an engine."""
+"""A build checks its inputs, tags only what passed, and has a dry run without an engine."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +13,19 @@ import pytest
 
 import samples
 from conftest import PRESET
-from gapforge.base.errors import TargetError
+from engine_fakes import Fake
+from gapforge.base.errors import SmokeError, TargetError
+from gapforge.base.files import sha256_file
 from gapforge.base.project import Project
 from gapforge.cli.verbs import build as build_verb
-from gapforge.image import build_inputs
+from gapforge.engine import detect
+from gapforge.image import build, build_inputs, smoke_checks
+from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as presets
+from gapforge.model.names import ROLES
 from places import copy_repository
 from raised import assert_error
+from tiny_image import make_layout
 
 
 def test_base_image_of_another_os_is_refused(project: Project) -> None:
@@ -54,3 +63,52 @@ def test_dry_run_needs_no_engine(
     assert f"{PRESET} ({preset.sha256[:12]})" in english[0]
     assert f"gapforge/{PRESET}:runtime (--target runtime)" in english[1]
     assert not project.context_of(PRESET).exists()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    made = Fake(tmp_path / "fake")
+    monkeypatch.setenv("GAPFORGE_DOCKER", str(made.client))
+    return made
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_image_is_tagged_only_after_smoke(
+    tmp_path: Path, fake: Fake, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_repository(tmp_path / "project")
+    project = Project(tmp_path / "project", tmp_path / "project/artifacts")
+    preset = presets.find(project.presets, PRESET)
+    artifacts = project.artifacts_of(PRESET)
+    image = make_layout(artifacts / "images/runtime", programs=())
+    shutil.copytree(artifacts / "images/runtime", artifacts / "images/builder")
+    images = {role: replace(image, os_id="debian", os_version="12") for role in ROLES}
+    samples.lay_artifacts(artifacts, replace(samples.lock(preset), images=images))
+    (project.root / ".env").write_text("XAIVA_LICENSE_TOKEN=canary-5f2d9c71\n")
+    options = build_inputs.Options(type="runtime", tag="mine:1")
+    inputs = build_inputs.read_inputs(project, preset, options)
+    result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
+    monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
+    engine = detect.choose()
+    steps: list[str] = []
+    outcome = contextlib.nullcontext() if passes else pytest.raises(SmokeError)
+    with outcome:
+        build.build(
+            project, engine, inputs, options, on_step=steps.append, on_output=lambda line: None
+        )
+    folder = project.dist_of(PRESET) / "runtime"
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["passed"], report["image"]) == (passes, "mine:1" if passes else "")
+    assert report["checks"] == [result.to_json()]
+    assert report["secrets"] == ["XAIVA_LICENSE_TOKEN"]
+    assert list(report["seconds"]) == ["base images", "build", "context", "smoke"]
+    assert report["plan_sha256"] == sha256_file(folder / "plan.json")
+    assert (folder / "Dockerfile").read_bytes() == (
+        project.context_of(PRESET) / "Dockerfile"
+    ).read_bytes()
+    assert len(steps) == 2
+    unchecked = f"localhost/gapforge/unchecked/{PRESET}:runtime"
+    assert bool(engine.image_ids("mine:1")) is passes
+    assert bool(engine.image_ids(unchecked)) is not passes
+    log = (folder / "build.log").read_text()
+    assert "secret is ***" in log and "canary-5f2d9c71" not in log
