@@ -1,4 +1,4 @@
-"""Volumes that somebody made to do harm: everything about them is right but what is wrong on purpose."""
+"""Volumes made to do harm: they are correct except for the fault that is put in on purpose."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ KINDS = {
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", KINDS)
-def test_engine_fulfils_the_protocol(kind: str, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_fulfils_the_protocol(
+    kind: str, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake = Fake(tmp_path / "fake", **KINDS[kind])
     monkeypatch.setenv("GAPFORGE_DOCKER", str(fake.client))
     engine = detect.choose()
