@@ -1,4 +1,4 @@
-"""Volumes made to do harm: they are correct except for the fault that is put in on purpose."""
+"""Hostile volumes: everything is valid except for one intended fault."""
 
 from __future__ import annotations
 

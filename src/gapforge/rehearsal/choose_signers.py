@@ -23,7 +23,7 @@ def find_signatures(folders: Sequence[Path]) -> list[Path]:
 def choose_signers(
     project: Project, signatures: Iterable[Path], new_list: Path, sign_command: str
 ) -> tuple[Path | None, dict[str, Any]]:
-    """Return the list of trusted signers for the site (None without any), and its part of the record.
+    """Return the site's list of trusted signers (None without any), and its part of the record.
 
     It is this machine's list. If that is empty, the owner of every signature's key is written to
     ``new_list``: this proves no identity, but every signature is really verified.

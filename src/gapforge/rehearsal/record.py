@@ -1,4 +1,4 @@
-"""The record of a rehearsal: rehearsal.json for programs, rehearsal.txt for people, rehearsal.log."""
+"""Record a rehearsal: rehearsal.json for programs, rehearsal.txt for people, rehearsal.log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 12  # faults on the page; rehearsal.json has all
 
 @dataclass(kw_only=True)
 class Record:
-    """The facts of one rehearsal, added step by step. The preset is ready if all steps succeeded."""
+    """The facts of one rehearsal, added step by step; ready if all steps succeeded."""
 
     preset: str
     preset_sha256: str
@@ -170,7 +170,7 @@ def _columns(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def _step(step: str) -> str:
-    """Return a step's name in the reader's language. The record has the same name in every language."""
+    """Return a step's name in the reader's language; rehearsal.json has the English one."""
     name, _separator, kind = step.partition(" ")
     words = {
         "start": _("start"),

@@ -114,7 +114,7 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
 
 
 def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) -> dict[str, Any]:
-    """Return the bundle's part of the record: what identifies its files, what is missing or broken."""
+    """Return the bundle's part of the record: its files, and what is missing or broken."""
     own = [v for v in scan.volumes if v.identity.original_bundle == scan.bundle]
     # Of several copies, the first.
     listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}
@@ -167,7 +167,7 @@ def _find_index(bundle: str, folders: Sequence[Path]) -> Path | None:
 
 
 def _volume_folders(scan: Scan, folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders that pack must write to. It does not search below those that it is given."""
+    """Return the folders of the volumes. pack does not search below those that it is given."""
     files = [*(volume.path for volume in scan.volumes), *scan.broken]
     found: list[Path] = []
     for folder in folders:
@@ -237,8 +237,8 @@ def objects_at_site(
     if missing:
         raise BundleError(
             ngettext(
-                "{count} object of the site is not on this machine, so the site cannot be simulated",
-                "{count} objects of the site are not on this machine, so the site cannot be simulated",
+                "{count} object of the site is not on this machine, so it cannot be simulated",
+                "{count} objects of the site are not on this machine, so it cannot be simulated",
                 len(missing),
             ),
             faults=missing,

@@ -1,4 +1,4 @@
-"""Run gapforge in the simulated site, as a site does: plain Python, clean environment, no network."""
+"""Run gapforge in the simulated site: plain Python, clean environment, no network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gapforge.base.errors import (
 from gapforge.base.i18n import _, language
 from gapforge.model.preset import Preset
 
-# The variables that a site has too. Others (proxies, mirrors, tokens of other programs) are removed.
+# The variables that a site has too. Others (proxies, mirrors, tokens) are removed.
 # GAPFORGE_DOCKER only selects this machine's client of the engine.
 _KEPT = (
     "PATH",
@@ -108,7 +108,7 @@ class SiteRunner:
     extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, program: Path, *words: str) -> None:
-        """Run a program to its end. Raises the error that it failed with, class and exit code alike."""
+        """Run a program to its end. Raises the error that it failed with."""
         isolated = ["unshare", "--net"] if self.offline else []
         argv = [*isolated, self.python.path, "-I", "-S", "-u", str(program), *words]
         last: deque[str] = deque(maxlen=_SHOWN)

@@ -1,4 +1,4 @@
-"""Create and remove the folder that stands for the site: a copy of the repository, and nothing else."""
+"""Create and remove the folder that stands for the site: a copy of the repository, no more."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def remove_site(site: Project) -> None:
 def create_site(project: Project, site: Project, *, bare: bool = False) -> list[str]:
     """Create the site with a copy of the repository; return what was left out, with the reasons.
 
-    ``bare`` copies nothing, for a bundle that contains the repository. Files are copied, so that the
-    rehearsal cannot change the originals. Only ``.env`` is a hard link: a copy of a secret would
-    have to be erased too.
+    ``bare`` copies nothing, for a bundle that contains the repository. Files are copied, so that
+    the rehearsal cannot change the originals. Only ``.env`` is a hard link: a copy of a secret
+    would have to be erased too.
     """
     if not (project.root / PROGRAM).is_file():
         raise UsageError(

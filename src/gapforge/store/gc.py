@@ -1,7 +1,7 @@
 """Find and remove what nothing in the store needs.
 
-That is objects that neither a lock nor an unfinished import names, and what killed runs left behind.
-If a lock or the record of an import cannot be read, gc stops: what it names is then unknown. Files
+That is objects that neither a lock nor an unfinished import names, and what killed runs left. If a
+lock or the record of an import cannot be read, gc stops: what it names is then unknown. Files
 with a foreign name or type are reported and stay. Links are not followed below the store, and files
 are removed relative to an open folder, so replacing a folder by a link meanwhile has no effect.
 """
@@ -22,7 +22,7 @@ from gapforge.base.errors import Fault, LockError, StorageError
 from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says, unexaminable, unlistable, unreadable
+from gapforge.base.system_errors import os_reason, unexaminable, unlistable, unreadable
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -361,7 +361,7 @@ def remove_garbage(project: Project, garbage: Garbage, on_done: OnDone | None = 
 
 
 def _not_removed(item: Unreferenced, error: OSError | StorageError) -> Fault:
-    why = os_says(error) if isinstance(error, OSError) else error.message
+    why = os_reason(error) if isinstance(error, OSError) else error.message
     return Fault(str(item.path), _("cannot be removed: {why}", why=why))
 
 
@@ -433,7 +433,7 @@ def _partial_files(
 
 
 def _image_folders(folder: Path, references: References) -> Iterator[Unreferenced]:
-    """Yield the folders of interrupted base image downloads, unless the next sync continues them."""
+    """Yield folders of interrupted base image downloads that no sync will continue."""
     for path, status in _listed(folder, []):
         name = path.name
         if (

@@ -1,4 +1,4 @@
-"""An inventory: what a site holds, as a small text file that travels back by mail, and a digest for a phone.
+"""Write and read inventories: the objects that a site has, as a text file for mail, and a digest.
 
     gapforge-inventory 1
     gapforge 0.3.0
@@ -7,8 +7,8 @@
     SHA256 SIZE                           sorted; at most 84 bytes a line
     sha256 HASH-OF-EVERYTHING-ABOVE
 
-It says nothing of the machine or the day: the same holdings give the same bytes. Objects are kept as packed bytes,
-40 a piece, so that an inventory of a million needs little memory whoever wrote it.
+It names no machine and no date, so the same objects give the same bytes. In memory each object
+takes 40 packed bytes, so a million objects need little memory, whoever wrote the file.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gapforge.model.names import PRESET_NAME
 
 FORMAT = 1
 TITLE = "gapforge-inventory"
-MOST_OBJECTS = 1_000_000
-MOST_PRESETS = 10_000
-MOST_BYTES = 100_000_000  # of text; a million objects with the longest sizes are 84 MB
-LARGEST = 2**63 - 1  # bytes of one object, and of all together
-LONGEST_LINE = 400
+MAX_OBJECTS = 1_000_000
+MAX_PRESETS = 10_000
+MAX_BYTES = 100_000_000  # of text; a million objects with the longest sizes are 84 MB
+MAX_SIZE = 2**63 - 1  # bytes of one object, and of all together
+MAX_LINE = 400
 TOOL_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,39}")
 
 _NUMBER = "(0|[1-9][0-9]{0,18})"
@@ -46,7 +46,7 @@ _LAST = re.compile(f"sha256 {_HEX}".encode())
 _SIZE = struct.Struct(">Q")
 _BLOCK = 4096  # object lines that are rendered at a time
 
-# Digits and letters that look or sound like no other of them (I, L, O and U are left out).
+# Digits and letters without those that look like others (I, L, O) and without U.
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SAME = str.maketrans("OIL", "011", " -\t\r\n")
 _GROUP, _GROUPS = 4, 8
@@ -54,9 +54,10 @@ _GROUP, _GROUPS = 4, 8
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a site holds: ``presets`` are (name, SHA-256 of the lock file) pairs by name; objects are SHA-256 and size.
+    """The objects of a site. Iteration yields (SHA-256, bytes) by SHA-256.
 
-    ``tool`` is the version of gapforge that took it. Make one with ``of``, ``parse`` or ``read``.
+    ``presets`` are (name, SHA-256 of the lock file) by name, ``tool`` is the version of gapforge
+    that took the inventory. Create one with ``of``, ``parse`` or ``read``.
     """
 
     tool: str
@@ -66,9 +67,9 @@ class Inventory:
 
     @classmethod
     def of(cls, tool: str, presets: Mapping[str, str], objects: Mapping[str, int]) -> Inventory:
-        """The inventory of these presets (name -> SHA-256 of the lock) and objects (SHA-256 -> bytes).
+        """Return the inventory of presets (name -> lock's SHA-256) and objects (SHA-256 -> bytes).
 
-        Raises ValueError for what an inventory cannot say.
+        Raises ValueError for what the format does not allow.
         """
         good = (
             TOOL_VERSION.fullmatch(tool)
@@ -76,9 +77,9 @@ class Inventory:
                 PRESET_NAME.fullmatch(n) and SHA256_HEX.fullmatch(h) for n, h in presets.items()
             )
             and all(SHA256_HEX.fullmatch(h) and size >= 0 for h, size in objects.items())
-            and len(presets) <= MOST_PRESETS
-            and len(objects) <= MOST_OBJECTS
-            and sum(objects.values()) <= LARGEST
+            and len(presets) <= MAX_PRESETS
+            and len(objects) <= MAX_OBJECTS
+            and sum(objects.values()) <= MAX_SIZE
         )
         if not good:
             raise ValueError("an inventory cannot hold this")
@@ -91,18 +92,20 @@ class Inventory:
         )
 
     def __len__(self) -> int:
+        """Return the number of objects."""
         return len(self._sizes) // _SIZE.size
 
     def __contains__(self, sha256: str) -> bool:
+        """Whether the site has the object."""
         return self.size_of(sha256) is not None
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        """(SHA-256, bytes) of every object, by hash."""
+        """Yield (SHA-256, bytes) of every object, sorted by SHA-256."""
         for index, (size,) in enumerate(_SIZE.iter_unpack(self._sizes)):
             yield self._hashes[32 * index : 32 * index + 32].hex(), size
 
     def size_of(self, sha256: str) -> int | None:
-        """Bytes of the object with this hash; None when the site does not hold it."""
+        """Return the bytes of an object, None if the site does not have it."""
         if not SHA256_HEX.fullmatch(sha256):
             raise ValueError(f"not a SHA-256: {sha256!r}")
         wanted, low, high = bytes.fromhex(sha256), 0, len(self)
@@ -116,12 +119,12 @@ class Inventory:
 
     @property
     def total(self) -> int:
-        """Bytes of all objects together."""
+        """The bytes of all objects together."""
         return sum(size for (size,) in _SIZE.iter_unpack(self._sizes))
 
     @property
     def sha256(self) -> str:
-        """The hash of the text without its last line, which states it."""
+        """The SHA-256 of the text without its last line, which states it."""
         digest = hashlib.sha256()
         for chunk in self._body():
             digest.update(chunk.encode())
@@ -129,11 +132,11 @@ class Inventory:
 
     @property
     def digest(self) -> str:
-        """The short digest to photograph or read out: see ``short_digest``."""
+        """The inventory digest to read out or photograph: see ``short_digest``."""
         return short_digest(self.sha256)
 
     def chunks(self) -> Iterator[str]:
-        """The text in pieces, for files."""
+        """Yield the text in parts, to write a file."""
         digest = hashlib.sha256()
         for chunk in self._body():
             digest.update(chunk.encode())
@@ -141,7 +144,7 @@ class Inventory:
         yield f"sha256 {digest.hexdigest()}\n"
 
     def render(self) -> str:
-        """The whole text: same holdings, same bytes."""
+        """Return the whole text."""
         return "".join(self.chunks())
 
     def _body(self) -> Iterator[str]:
@@ -158,36 +161,37 @@ class Inventory:
 
     @classmethod
     def parse(cls, text: str, shown: str = "") -> Inventory:
-        """The inventory that ``text`` is. Raises VerifyError for anything that ``render`` would not have written.
+        """Return the inventory in ``text``. ``shown`` is the file's name in messages.
 
-        Only line ends may differ (a mail program may have made them CRLF). ``shown`` is the name for messages.
+        Raises VerifyError for anything that ``render`` would not write; only line ends may differ,
+        since mail programs change them to CRLF.
         """
         shown = shown or _("the inventory")
-        if len(text) > MOST_BYTES:
-            _refuse(shown, 0, _("is longer than {most_bytes} bytes", most_bytes=MOST_BYTES))
+        if len(text) > MAX_BYTES:
+            _refuse(shown, 0, _("more than {count} bytes", count=MAX_BYTES))
         if not text.isascii():
-            _refuse(shown, 0, _("holds characters that are not ASCII"))
+            _refuse(shown, 0, _("characters that are not ASCII"))
         return _parse(_lines(text), shown)
 
     @classmethod
     def read(cls, file: Path, shown: str = "") -> Inventory:
-        """The inventory in ``file``, read a line at a time. Raises VerifyError as ``parse`` does, OSError for the disk."""
+        """Return the inventory in ``file``, read by lines. Raises as ``parse``, and OSError."""
         shown = shown or str(file)
         if not file.exists():
             raise UsageError(
-                _("{shown} does not exist", shown=shown),
+                _("{file} does not exist", file=shown),
                 hint=_("at the site: ./gapforge inventory --all"),
             )
         if not file.is_file():
-            _refuse(shown, 0, _("is no regular file"))
+            _refuse(shown, 0, _("not a regular file"))
         with open(file, "rb") as source:
-            return _parse(iter(lambda: source.readline(LONGEST_LINE + 2), b""), shown)
+            return _parse(iter(lambda: source.readline(MAX_LINE + 2), b""), shown)
 
 
 def short_digest(sha256: str) -> str:
-    """Eight groups of four letters and digits for a SHA-256: its first 155 bits and a check letter.
+    """Return the digest of a SHA-256: 155 bits and a check character, in eight groups of four.
 
-    The check letter finds every single wrong letter, and every two neighbours that changed places.
+    The check character detects every single wrong character and every swap of two neighbours.
     """
     number = int(sha256, 16) >> 101
     letters = [(number >> (5 * (30 - index))) & 31 for index in range(31)]
@@ -199,33 +203,35 @@ def short_digest(sha256: str) -> str:
 
 
 def read_short_digest(text: str) -> str:
-    """A short digest as ``short_digest`` writes it, from what a person typed: case, spaces, O for 0 and I or L for 1
-    do not matter. Raises UsageError for one that was misread."""
+    """Return a digest that a person typed in the form of ``short_digest``.
+
+    Case, spaces, O for 0, and I or L for 1 do not matter. Raises UsageError for a wrong one.
+    """
     plain = text.upper().translate(_SAME)
     if len(plain) != _GROUP * _GROUPS or any(letter not in _LETTERS for letter in plain):
         raise UsageError(
             _(
-                "{text!r} is not a digest of an inventory: expected {groups} groups of "
-                "{group} letters and digits",
+                "{text!r} is not an inventory digest: expected {groups} groups of {size} letters "
+                "and digits",
                 text=text,
                 groups=_GROUPS,
-                group=_GROUP,
+                size=_GROUP,
             ),
-            hint=_("read it out again; I, L, O and U do not occur"),
+            hint=_("read the digest again; it never contains I, L, O and U"),
         )
     total = 0
     for index, letter in enumerate(plain):
         total ^= _times(_LETTERS.index(letter), index)
     if total:
         raise UsageError(
-            _("{text!r} was misread: its check letter does not fit", text=text),
-            hint=_("read it out again"),
+            _("{text!r} is not correct: its check character differs", text=text),
+            hint=_("read the digest again"),
         )
     return "-".join(plain[at : at + _GROUP] for at in range(0, _GROUP * _GROUPS, _GROUP))
 
 
 def _times(value: int, power: int) -> int:
-    """``value`` times the generator to this power, in the field of 32 elements (x^5 + x^2 + 1)."""
+    """Multiply by the generator to this power, in the field of 32 elements (x^5 + x^2 + 1)."""
     for _round in range(power):
         value <<= 1
         if value & 32:
@@ -234,11 +240,11 @@ def _times(value: int, power: int) -> int:
 
 
 def _lines(text: str) -> Iterator[bytes]:
-    """The lines of an ASCII text with their ends, one at a time."""
+    """Yield the lines of an ASCII text with their ends."""
     start = 0
     while start < len(text):
-        end = text.find("\n", start, start + LONGEST_LINE + 2)
-        end = end + 1 if end >= 0 else min(len(text), start + LONGEST_LINE + 2)
+        end = text.find("\n", start, start + MAX_LINE + 2)
+        end = end + 1 if end >= 0 else min(len(text), start + MAX_LINE + 2)
         yield text[start:end].encode("ascii")
         start = end
 
@@ -247,83 +253,64 @@ def _parse(lines: Iterable[bytes], shown: str) -> Inventory:
     numbered = _Lines(lines, shown)
     title = numbered.match(_FIRST, f'"{TITLE} {FORMAT}"')
     if int(title[1]) != FORMAT:
-        _refuse(
-            shown,
-            1,
-            _("is in format {title}", title=int(title[1])),
+        numbered.refuse(
+            _("format {format}", format=int(title[1])),
             _("format {format}", format=FORMAT),
-            hint=_("take it with the gapforge of the same version as this one"),
+            hint=_("take the inventory with the same version of gapforge as this one"),
         )
     tool = numbered.match(_TOOL, '"gapforge VERSION"')[1].decode()
-    presets: list[tuple[str, str]] = []
-    while found := numbered.try_match(_PRESET):
-        name = found[1].decode()
-        if presets and name <= presets[-1][0]:
-            _refuse(
-                shown,
-                numbered.number,
-                _("names preset {name} twice or out of order", name=name),
-                _("presets sorted, each once"),
-            )
-        if len(presets) == MOST_PRESETS:
-            _refuse(shown, numbered.number, _("names too many presets"), _at_most(MOST_PRESETS))
-        presets.append((name, found[2].decode()))
+    presets = _parse_presets(numbered)
     head = numbered.match(_COUNT, _('"preset NAME SHA256" or "objects COUNT BYTES"'))
     count, total = int(head[1]), int(head[2])
-    if count > MOST_OBJECTS:
-        _refuse(
-            shown,
-            numbered.number,
-            _("announces {count} objects", count=count),
-            _at_most(MOST_OBJECTS),
-        )
-    if total > LARGEST:
-        _refuse(
-            shown, numbered.number, _("announces {total} bytes", total=total), _at_most(LARGEST)
-        )
-    hashes, sizes, before = bytearray(), bytearray(), b""
-    for _round in range(count):
-        line = numbered.match(_OBJECT, '"SHA256 SIZE"')
-        if line[1] <= before:
-            _refuse(
-                shown,
-                numbered.number,
-                _("holds an object twice or out of order"),
-                _("objects sorted, each once"),
-            )
-        before, size = line[1], int(line[2])
-        if size > total:  # also keeps it within the eight bytes that it is kept in
-            _refuse(
-                shown,
-                numbered.number,
-                _("holds an object of {size} bytes", size=size),
-                _("{total} bytes for all of them", total=total),
-            )
-        hashes += bytes.fromhex(before.decode())
-        sizes += _SIZE.pack(size)
-        total -= size
-    if total:
-        _refuse(
-            shown,
-            numbered.number,
-            _("announces {total} bytes more than its objects have", total=total),
-        )
+    if count > MAX_OBJECTS:
+        numbered.refuse(_("{count} objects", count=count), _at_most(MAX_OBJECTS))
+    if total > MAX_SIZE:
+        numbered.refuse(_("{count} bytes", count=total), _at_most(MAX_SIZE))
+    hashes, sizes = _parse_objects(numbered, count, total)
     expected = numbered.digest.hexdigest()
     last = numbered.match(_LAST, _('"sha256 HASH" after {count} objects', count=count))
-    if last[1].decode() != expected:
-        _refuse(
-            shown,
-            numbered.number,
-            _("states sha256 {last}", last=last[1].decode()),
-            _("sha256 {expected} of the lines above", expected=expected),
-        )
+    if (stated := last[1].decode()) != expected:
+        wanted = _("sha256 {sha256} of the lines above", sha256=expected)
+        numbered.refuse(f"sha256 {stated}", wanted)
     if numbered.more():
-        _refuse(shown, numbered.number + 1, _("goes on after its last line"), _("nothing more"))
-    return Inventory(tool, tuple(presets), bytes(hashes), bytes(sizes))
+        _refuse(shown, numbered.number + 1, _("more lines after the last one"), _("nothing more"))
+    return Inventory(tool, presets, hashes, sizes)
+
+
+def _parse_presets(lines: _Lines) -> tuple[tuple[str, str], ...]:
+    presets: list[tuple[str, str]] = []
+    while found := lines.try_match(_PRESET):
+        name = found[1].decode()
+        if presets and name <= presets[-1][0]:
+            problem = _("preset {preset} twice or out of order", preset=name)
+            lines.refuse(problem, _("presets sorted, each once"))
+        if len(presets) == MAX_PRESETS:
+            lines.refuse(_("too many presets"), _at_most(MAX_PRESETS))
+        presets.append((name, found[2].decode()))
+    return tuple(presets)
+
+
+def _parse_objects(lines: _Lines, count: int, total: int) -> tuple[bytes, bytes]:
+    """Return the packed hashes and sizes of ``count`` objects with ``total`` bytes."""
+    hashes, sizes, before, rest = bytearray(), bytearray(), b"", total
+    for _round in range(count):
+        line = lines.match(_OBJECT, '"SHA256 SIZE"')
+        if line[1] <= before:
+            lines.refuse(_("object twice or out of order"), _("objects sorted, each once"))
+        before, size = line[1], int(line[2])
+        if size > rest:  # also keeps the size within its eight bytes
+            problem = _("object of {count} bytes", count=size)
+            lines.refuse(problem, _("{count} bytes for the remaining objects", count=rest))
+        hashes += bytes.fromhex(before.decode())
+        sizes += _SIZE.pack(size)
+        rest -= size
+    if rest:
+        lines.refuse(_("{count} bytes more than the objects have", count=rest))
+    return bytes(hashes), bytes(sizes)
 
 
 class _Lines:
-    """Lines with their number, and the hash of those that were taken."""
+    """Lines with their number, and the hash of those that were read."""
 
     def __init__(self, lines: Iterable[bytes], shown: str) -> None:
         self._lines, self._shown = iter(lines), shown
@@ -332,12 +319,12 @@ class _Lines:
         self.digest = hashlib.sha256()
 
     def try_match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """The next line if it has this form; it stays the next one otherwise."""
+        """Read the next line if it has this form; otherwise it remains the next one."""
         if self._next is None:
             self._next = next(self._lines, b"")
         ended = self._next.endswith(b"\n")
         line = self._next[:-1].removesuffix(b"\r") if ended else self._next
-        # Only the last line may lack its end, which some mail programs drop.
+        # Only the last line may lack its end, which some mail programs remove.
         found = pattern.fullmatch(line) if ended or pattern is _LAST else None
         if found is not None:
             self.number, self._next = self.number + 1, None
@@ -345,12 +332,16 @@ class _Lines:
         return found
 
     def match(self, pattern: re.Pattern[bytes], expected: str) -> re.Match[bytes]:
-        """The next line, which must have this form."""
+        """Read the next line, which must have this form."""
         found = self.try_match(pattern)
         if found is None:
-            problem = _("is cut short") if not self._next else _("has another form")
+            problem = _("truncated") if not self._next else _("another form")
             _refuse(self._shown, self.number + 1, problem, expected)
         return found
+
+    def refuse(self, problem: str, expected: str = "", hint: str = "") -> NoReturn:
+        """Raise VerifyError for the line that was read last."""
+        _refuse(self._shown, self.number, problem, expected, hint)
 
     def more(self) -> bool:
         """Whether anything is left."""
@@ -362,10 +353,9 @@ def _at_most(count: int) -> str:
 
 
 def _refuse(shown: str, line: int, problem: str, expected: str = "", hint: str = "") -> NoReturn:
-    where = _("{shown}: line {line}", shown=shown, line=line) if line else shown
-    hint = hint or _("have the file sent again as an attachment, and compare the digest")
+    where = _("{file}: line {line}", file=shown, line=line) if line else shown
     raise VerifyError(
-        _("{shown} is not an inventory that can be used", shown=shown),
+        _("{file} is not a usable inventory", file=shown),
         faults=[Fault(where, problem, expected)],
-        hint=hint,
+        hint=hint or _("request the file again as an attachment, and compare the digest"),
     )

@@ -42,7 +42,7 @@ class DownloadSize:
 
 @dataclass(frozen=True)
 class KnownSizes:
-    """The store, and known sizes of files by SHA-256, base images by reference, wheels by version."""
+    """The store, and sizes of files by SHA-256, of images by reference, of wheels by version."""
 
     store: Store
     sizes: dict[str, int] = field(default_factory=dict)

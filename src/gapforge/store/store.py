@@ -1,9 +1,10 @@
-"""The store: every verified byte once, by SHA-256, shared by all presets.
+"""The store: each verified object once, named by its SHA-256, shared by all presets.
 
     artifacts/.store/sha256/ab/<hex>    verified files, read-only
-    artifacts/.store/partial/           what is not verified yet; may be deleted when no sync runs
+    artifacts/.store/partial/           unverified files; may be deleted while no sync runs
 
-A file gets its final name only after its hash is known, by one rename. ``artifacts/NAME`` holds hard links.
+A file gets its final name by one rename, after its SHA-256 is known. ``artifacts/NAME`` holds hard
+links.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.base.parallel import on_all_cores
 
-BESIDE = frozenset(
-    {"lock.json.sig"}
-)  # what people and unpack put into a view besides: the signature of its lock
+# Files that people and unpack add to artifacts: the signature of the lock.
+ADDED = frozenset({"lock.json.sig"})
 OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A folder that ``view`` made. ``strangers`` lie in it and are not the view's. ``copies`` of its files, ``copied``
-    bytes, are no hard links, so what they hold takes its room twice."""
+class ViewResult:
+    """A folder written by ``Store.view``.
+
+    ``strangers`` are unexpected files in it. ``copies`` of its files, ``copied`` bytes, are not
+    hard links and need their space twice.
+    """
 
     strangers: tuple[str, ...] = ()
     copies: int = 0
@@ -49,26 +52,26 @@ class Laid:
 
 
 class Store:
-    """A content store in a folder. Methods raise StorageError for what the disk refuses.
+    """A content store in a folder. Methods raise StorageError if the file system refuses.
 
-    One process at a time may write (sync holds ``lock_file`` with ``files.exclusive``); reading is free.
+    One process at a time may write (it holds ``lock_file`` with ``files.exclusive``); any may read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lock_file = folder / "lock"
-        self._verified: set[str] = set()  # hashed by this process; no need to hash again
+        self._verified: set[str] = set()  # hashed by this process already
         self._guard = threading.Lock()
-        self._partial: Path | None = None  # the folder, once it was made
+        self._partial: Path | None = None  # the folder, after it was created
 
     def path(self, sha256: str) -> Path:
-        """Where the file with this hash is, or would be."""
+        """Return the path of an object; it need not exist."""
         if not SHA256_HEX.fullmatch(sha256):
             raise ValueError(f"not a SHA-256: {sha256!r}")
         return self.folder / "sha256" / sha256[:2] / sha256
 
     def partial(self, key: str) -> Path:
-        """The place for unverified bytes called ``key`` (a hash or plain name); its folder exists."""
+        """Return the path for unverified bytes called ``key`` (SHA-256 or plain name)."""
         if self._partial is None:
             folder = self.folder / "partial"
             with storage_errors(folder):
@@ -81,7 +84,7 @@ class Store:
         )
 
     def has(self, sha256: str, size: int = -1) -> bool:
-        """Whether the file is there, and of ``size`` bytes (-1: any). Looks at no content: see ``intact``."""
+        """Whether the object exists with ``size`` bytes (-1: any). ``intact`` reads its content."""
         try:
             return self.path(sha256).stat().st_size == size or (
                 size < 0 and self.path(sha256).is_file()
@@ -90,10 +93,10 @@ class Store:
             return False
 
     def intact(self, sha256: str, size: int = -1, on_bytes: OnBytes | None = None) -> bool:
-        """Whether the file is there with the right content; hashes it once a process.
+        """Whether the object exists with the right content; it is hashed once per process.
 
-        A file whose content is wrong (a bad disk, somebody wrote through a hard link) is removed, so
-        that it is fetched again.
+        A damaged object (by a bad disk, or written through a hard link) is removed, so that it is
+        downloaded again.
         """
         if not self.has(sha256):
             return False
@@ -111,15 +114,17 @@ class Store:
     def missing(
         self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None
     ) -> set[str]:
-        """The hashes out of (sha256, size) pairs that are absent or damaged; hashes on ``jobs`` threads (0: all cores)."""
-        pairs = sorted(
-            set(wanted), key=lambda pair: (-pair[1], pair[0])
-        )  # large first: cores end together
+        """Return the SHA-256 of those (sha256, size) pairs that are missing or damaged.
+
+        ``jobs`` is the number of threads (0: all cores).
+        """
+        # The largest first, so that all cores end together.
+        pairs = sorted(set(wanted), key=lambda pair: (-pair[1], pair[0]))
         found = on_all_cores(lambda pair: self.intact(pair[0], pair[1], on_bytes), pairs, jobs)
         return {pair[0] for pair, good in zip(pairs, found, strict=True) if not good}
 
     def discard(self, sha256: str) -> None:
-        """Remove one file from the store; no error when it is not there."""
+        """Remove an object; nothing happens if it does not exist."""
         with self._guard:
             self._verified.discard(sha256)
         with storage_errors(self.path(sha256)):
@@ -128,16 +133,14 @@ class Store:
     def add(self, file: Path, expected: str = "", *, known: str = "") -> str:
         """Move ``file`` (same file system) into the store and return its SHA-256.
 
-        ``known`` is the hash that the caller computed while writing it; without it the file is hashed
-        here. Raises FetchError, and leaves ``file`` where it is, when the hash is not ``expected``.
+        ``known`` is the SHA-256 that the caller computed while writing; without it the file is
+        hashed here. Raises FetchError, and leaves ``file`` in place, on a checksum mismatch.
         """
         sha256 = known or sha256_file(file)
         if expected and sha256 != expected:
             raise FetchError(
-                _("{name} is not the expected file", name=file.name),
-                faults=[
-                    Fault(file.name, _("has sha256 {sha256}", sha256=sha256), f"sha256 {expected}")
-                ],
+                _("{file}: checksum mismatch", file=file.name),
+                faults=[Fault(file.name, f"sha256 {sha256}", f"sha256 {expected}")],
             )
         target = self.path(sha256)
         with storage_errors(target):
@@ -157,9 +160,9 @@ class Store:
         return sha256
 
     def add_all(self, files: Mapping[Path, str]) -> None:
-        """Move files whose SHA-256 the caller computed into the store: all are synced, then all get their names.
+        """Move files whose SHA-256 the caller computed into the store.
 
-        Far faster than ``add`` for many small files, since the disk is waited for once.
+        All are synced, then all get their names: far faster than ``add`` for many small files.
         """
         fresh = {}
         for file, sha256 in files.items():
@@ -184,7 +187,7 @@ class Store:
             self._verified.update(target.name for target in fresh.values())
 
     def add_copy(self, file: Path, expected: str = "", on_bytes: OnBytes | None = None) -> str:
-        """Copy a file that is not ours into the store, hashing the copy; the original is only read."""
+        """Copy a file into the store, and hash the copy; the original is only read."""
         temporary = self.partial(f"copy-{os.getpid()}-{threading.get_ident()}")
         try:
             with (
@@ -200,9 +203,7 @@ class Store:
                 return self.add(temporary, expected)
             except FetchError as error:
                 faults = [Fault(str(file), fault.problem, fault.expected) for fault in error.faults]
-                raise FetchError(
-                    _("{file} is not the expected file", file=file), faults=faults
-                ) from None
+                raise FetchError(_("{file}: checksum mismatch", file=file), faults=faults) from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -215,7 +216,7 @@ class Store:
         return self.add(temporary, sha256, known=sha256)
 
     def links(self) -> bool:
-        """Whether this disk makes hard links (exFAT, FAT32 and some network disks make none), found by making one."""
+        """Whether the file system supports hard links (exFAT and FAT32 do not), by creating one."""
         first, second = (self.partial(f"place-{os.getpid()}-{n}") for n in (1, 2))
         with storage_errors(first):
             try:
@@ -231,9 +232,9 @@ class Store:
                 second.unlink(missing_ok=True)
 
     def place(self, sha256: str, target: Path) -> bool:
-        """Make ``target`` the file with this hash. True when it is a hard link, False for a copy, where links cannot be.
+        """Make ``target`` the object's file. Return True for a hard link, False for a copy.
 
-        ``target`` appears by one rename out of ``partial``, so nothing half-made is ever beside it.
+        ``target`` appears by one rename from ``partial``, so no temporary file is ever beside it.
         """
         source = self.path(sha256)
         try:
@@ -249,16 +250,13 @@ class Store:
             try:
                 try:
                     os.link(source, temporary)
-                except (
-                    OSError
-                ):  # no hard links here (exFAT, some network disks), or too many of them
+                except OSError:  # hard links are not supported, or there are too many of them
                     linked = False
                     if _same_copy(source, target, sha256):
                         return False
                     shutil.copy2(source, temporary)
-                    sync_files(
-                        [temporary]
-                    )  # after a power cut a name must not stand for bytes that never came
+                    # After a power failure, no name may stand for missing bytes.
+                    sync_files([temporary])
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -266,55 +264,59 @@ class Store:
 
     def view(
         self, folder: Path, files: Mapping[str, str], previous: Collection[str] = (), last: str = ""
-    ) -> Laid:
-        """Make ``folder`` hold ``files`` (relative path -> SHA-256), and tell what else lies in it.
+    ) -> ViewResult:
+        """Make ``folder`` contain ``files`` (relative path -> SHA-256); report what else is in it.
 
-        Paths in ``previous`` (what the last sync put there) that are not wanted any more are removed.
-        Files that we never wrote are not touched; verify reports them as faults. The file ``last`` is placed when
-        all else is done: what tells the next run of ``previous`` must not change while any of that is left.
+        Paths in ``previous`` (of the last sync) that are no longer wanted are removed. Other files
+        are not touched; verify reports them. The file ``last`` is placed after everything else: it
+        tells the next run about ``previous``, so it must not change before those are removed.
         """
         copies = copied = 0
-        looked_at = (
-            ""  # the last folder that was found to lie inside; looking takes longer than linking
-        )
+        checked = ""  # the last folder known to be inside; checking takes longer than linking
 
         def place(path: str) -> None:
-            nonlocal copies, copied, looked_at
-            beside = path.rpartition("/")[0]
-            known = beside == looked_at != "" and not unsafe_path_reason(path)
+            nonlocal copies, copied, checked
+            parent = path.rpartition("/")[0]
+            known = parent == checked != "" and not unsafe_path_reason(path)
             target = folder / path if known else inside(folder, path)
-            looked_at = beside
+            checked = parent
             if not self.place(files[path], target):
                 copies, copied = copies + 1, copied + target.stat().st_size
 
         for path in sorted(set(files) - {last}):
             place(path)
-        looked_at = ""
+        checked = ""
         for path in sorted(set(previous) - set(files)):
-            stale = inside(folder, path)
-            with storage_errors(stale):
-                if stale.is_symlink() or stale.is_file():
-                    stale.unlink()
-                for parent in stale.parents:
-                    if parent == folder or not parent.is_dir() or any(parent.iterdir()):
-                        break
-                    parent.rmdir()
+            _remove_with_empty_folders(folder, path)
         if last in files:
             place(last)
-        found: set[str] = set()
-        for where, below, names in os.walk(folder):
-            found.update(os.path.join(where, name) for name in names)
-            found.update(
-                path
-                for path in (os.path.join(where, name) for name in below)
-                if os.path.islink(path)
-            )
-        strangers = {os.path.relpath(path, folder) for path in found} - set(files) - BESIDE
-        return Laid(tuple(sorted(strangers)), copies, copied)
+        strangers = _files_and_links(folder) - set(files) - ADDED
+        return ViewResult(tuple(sorted(strangers)), copies, copied)
+
+
+def _remove_with_empty_folders(folder: Path, path: str) -> None:
+    stale = inside(folder, path)
+    with storage_errors(stale):
+        if stale.is_symlink() or stale.is_file():
+            stale.unlink()
+        for parent in stale.parents:
+            if parent == folder or not parent.is_dir() or any(parent.iterdir()):
+                break
+            parent.rmdir()
+
+
+def _files_and_links(folder: Path) -> set[str]:
+    """Return the relative paths of everything below ``folder`` except folders."""
+    found: set[str] = set()
+    for where, folders, names in os.walk(folder):
+        paths = [os.path.join(where, name) for name in names]
+        paths += filter(os.path.islink, (os.path.join(where, name) for name in folders))
+        found.update(os.path.relpath(path, folder) for path in paths)
+    return found
 
 
 def _same_copy(source: Path, target: Path, sha256: str) -> bool:
-    """Whether ``target`` already is a copy with this content (compared by hash only when the size fits)."""
+    """Whether ``target`` is a copy with this content; hashed only if the size is the same."""
     try:
         if target.is_symlink() or target.stat().st_size != source.stat().st_size:
             return False

@@ -1,7 +1,7 @@
 """Take an inventory of this machine: read and hash what it holds, on all cores.
 
-A file counts only with the checksum that was just read from it. A store object whose name is not its
-checksum, and an artifact that differs from its lock, are faults and are left out.
+A file counts only with the checksum that was just read from it. A store object whose name is not
+its checksum, and an artifact that differs from its lock, are faults and are left out.
 """
 
 from __future__ import annotations

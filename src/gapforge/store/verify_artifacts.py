@@ -17,7 +17,7 @@ from gapforge.base.files import MARKER, sha256_bytes
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Entry, Lock
@@ -37,7 +37,7 @@ class FileFault:
     """One file that differs from the lock. ``expected`` and ``actual`` are hashes, sizes or words.
 
     ``kind`` is "missing", "extra", "changed", "short" (truncated), "grown", "unreadable",
-    "not-a-file", "sums" (SHA256SUMS and the lock differ) or "lock" (lock.json is not the project's).
+    "not-a-file", "sums" (SHA256SUMS and the lock differ) or "lock" (not the project's lock.json).
     """
 
     file: str
@@ -152,7 +152,7 @@ def verify(
     preset: Preset | None = None,
     trusted: tuple[Project, Signers] | None = None,
 ) -> VerifyReport:
-    """Read every file of ``artifacts``, compare it with the lock, and return a report of all faults.
+    """Compare every file of ``artifacts`` with the lock, and return a report of all faults.
 
     ``jobs`` is the number of files read at a time (all cores when None). ``project_lock`` is
     presets/NAME.lock.json: if that file exists, everything is compared with it, and an artifacts
@@ -391,7 +391,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     except UnicodeDecodeError:
         return [FileFault(SUMS, "unreadable", one_line, _("not UTF-8 text"))]
     except OSError as error:
-        return [FileFault(SUMS, "unreadable", one_line, os_says(error))]
+        return [FileFault(SUMS, "unreadable", one_line, os_reason(error))]
     wanted = {entry.path: entry.sha256 for entry in lock.entries}
     listed = sums.files
     if LOCK_FILE in listed and LOCK_FILE in present:  # some list the lock, which no lock can

@@ -22,7 +22,7 @@ from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import sha256sums
-from gapforge.store.store import Laid
+from gapforge.store.store import ViewResult
 from gapforge.sync import base_images, source_archives
 from gapforge.sync.apt_resolver import DebFile
 from gapforge.sync.download import Got, Want
@@ -402,7 +402,7 @@ class _Sync(Run):
 
     # -- publish
 
-    def _publish(self, lock: Lock) -> Laid:
+    def _publish(self, lock: Lock) -> ViewResult:
         """Write the lock, then lay out artifacts/NAME."""
         gone = self.store.missing((e.sha256, e.size) for e in lock.entries)
         if gone:

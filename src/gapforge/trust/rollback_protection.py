@@ -1,10 +1,11 @@
 """Record the newest signed state of each preset, so that an older bundle is refused.
 
-    artifacts/.store/accepted.json      {"format": 1, "presets": {NAME: {"made", "bundle", "lock", "superseded"}}}
+    artifacts/.store/accepted.json
+    {"format": 1, "presets": {NAME: {"made", "bundle", "lock", "superseded"}}}
 
 The name "" stands for gapforge itself in a bundle; its ``lock`` is the SHA-256 of the archive. Only
-what a trusted signer signed is recorded. ``superseded`` are the locks accepted before: the signature
-of a lock holds no time, so this list is how an old lock that was copied back is recognized.
+what a trusted signer signed is recorded. ``superseded`` are the locks accepted before: a lock's
+signature holds no time, so this list is how an old lock that was copied back is recognized.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class AcceptedStates:
     def accept(
         self, preset: str, made: str, bundle: str, lock: str, *, older: bool = False
     ) -> AcceptedStates:
-        """Return the states with this one of ``preset``; an older one counts only with ``older``."""
+        """Return the states with this one; an older one counts only with ``older``."""
         known = self.presets.get(preset)
         if known is None:
             state = AcceptedState(made, bundle, lock)

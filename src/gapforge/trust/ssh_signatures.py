@@ -1,8 +1,8 @@
 """Make, read and verify SSH signatures, with ``ssh-keygen -Y``.
 
 A signature contains the public key that made it. ``gapforge.trust.trusted_signers`` decides whether
-that key is trusted. Each kind of document has a namespace of its own, so that a signature of one kind
-is never valid for another.
+that key is trusted. Each kind of document has a namespace of its own, so that a signature of one
+kind is never valid for another.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Signature:
 class SigningKey:
     """A key to sign with.
 
-    ``file`` holds the private key, or the public key of one in ssh-agent. ``agent`` is the socket of
-    an ssh-agent to use instead of the user's own.
+    ``file`` holds the private key, or the public key of one in ssh-agent. ``agent`` is the socket
+    of an ssh-agent to use instead of the user's own.
     """
 
     file: Path
@@ -112,9 +112,7 @@ def parse_public(text: str) -> PublicKey:
     """Return the public key in one line. Raises ValueError with the problem of any other text."""
     if _PRIVATE.search(text):
         raise ValueError(
-            _(
-                "private key; expected the public key (.pub), since a private key never leaves its owner"
-            )
+            _("private key; expected the public key (.pub): a private key never leaves its owner")
         )
     line = text.replace("\t", " ").strip(" ")
     if not line.isprintable():

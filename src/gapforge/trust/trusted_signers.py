@@ -1,9 +1,9 @@
 """Keep the list of trusted signers, and verify that one of them made a signature.
 
-The list is an "allowed signers" file of OpenSSH, which ``ssh-keygen -Y verify -f`` reads too. It is in
-the user's home, never in the project or the artifacts: whoever changes a carried medium must not be
-able to change the list. An unreadable list is an error; an empty or missing one means that there are
-no trusted signers.
+The list is an "allowed signers" file of OpenSSH, which ``ssh-keygen -Y verify -f`` reads too. It is
+in the user's home, never in the project or the artifacts: whoever changes a carried medium must not
+be able to change the list. An unreadable list is an error; an empty or missing one means that there
+are no trusted signers.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _list_of_sudo_caller(file: Path) -> Path | None:
 
 
 def read(file: Path) -> Signers:
-    """Return the list in ``file``, empty if it does not exist. Raises TrustError with every fault."""
+    """Return the list in ``file``, empty without one. Raises TrustError with every fault."""
     if not _exists(file):
         return Signers(file, ())
     faults: list[Fault] = []

@@ -23,9 +23,9 @@ from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.store import take_inventory
 from gapforge.store.inventory import (
-    LARGEST,
-    MOST_OBJECTS,
-    MOST_PRESETS,
+    MAX_OBJECTS,
+    MAX_PRESETS,
+    MAX_SIZE,
     Inventory,
     read_short_digest,
     short_digest,
@@ -41,7 +41,7 @@ INVENTORIES = st.builds(
     st.dictionaries(
         st.from_regex(r"[a-z0-9][a-z0-9._-]{0,199}", fullmatch=True), HASHES, max_size=5
     ),
-    st.dictionaries(HASHES, st.integers(0, LARGEST // 64), max_size=40),
+    st.dictionaries(HASHES, st.integers(0, MAX_SIZE // 64), max_size=40),
 )
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 SMALL = Inventory.of("1.2", {"one": A, "two": B}, {A: 0, B: 7, C: 10**12})
@@ -161,12 +161,12 @@ HOSTILE = {
     "2^63": body(f"{A} {2**63}"),
     "2^64": body(f"{A} {2**64}"),
     "huge number": body(f"{A} {'9' * 5000}", total=1),
-    "sizes that overflow together": body(f"{A} {LARGEST}", f"{B} {LARGEST}"),
+    "sizes that overflow together": body(f"{A} {MAX_SIZE}", f"{B} {MAX_SIZE}"),
     "total too large": body(f"{A} 1", total=2),
     "total too small": body(f"{A} 2", total=1),
     "count too large": body(f"{A} 1", count=2),
     "count too small": body(f"{A} 1", f"{B} 1", count=1),
-    "a million and one": body(count=MOST_OBJECTS + 1),
+    "a million and one": body(count=MAX_OBJECTS + 1),
     "10^18 objects": body(count=10**18),
     "trailing space": body(f"{A} 1 "),
     "two spaces": body(f"{A}  1"),
@@ -180,7 +180,7 @@ HOSTILE = {
     "an escape sequence as version": signed(
         "gapforge-inventory 1\ngapforge \x1b[2J\nobjects 0 0\n"
     ),
-    "too many presets": body(head="".join(f"preset {i:06} {A}\n" for i in range(MOST_PRESETS + 1))),
+    "too many presets": body(head="".join(f"preset {i:06} {A}\n" for i in range(MAX_PRESETS + 1))),
     "more after the end": SMALL.render() + "\n",
     "two in one": SMALL.render() * 2,
     "one line without end": "a" * 10_000_000,
@@ -196,12 +196,8 @@ HOSTILE = {
 def test_hostile_texts_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(VerifyError) as error:
         Inventory.parse(HOSTILE[name], "sent.txt")
-    shown = error.value.render()
-    assert (
-        shown.startswith("error: sent.txt is not an inventory")
-        and "next:" in shown
-        and len(shown) < 1000
-    )
+    assert_error(error.value, VerifyError, file="sent.txt")
+    assert error.value.hint and len(error.value.render()) < 1000
     file = tmp_path / "sent.txt"
     file.write_bytes(HOSTILE[name].encode())
     with pytest.raises(VerifyError):
@@ -211,7 +207,8 @@ def test_hostile_texts_are_refused(name: str, tmp_path: Path) -> None:
 def test_a_newer_format_is_named() -> None:
     with pytest.raises(VerifyError) as error:
         Inventory.parse(SMALL.render().replace("inventory 1\n", "inventory 2\n"))
-    assert "is in format 2" in error.value.render()
+    (fault,) = error.value.faults
+    assert (values_of(fault.problem), values_of(fault.expected)) == ({"format": 2}, {"format": 1})
 
 
 def test_what_an_inventory_cannot_say_is_refused() -> None:
@@ -222,7 +219,7 @@ def test_what_an_inventory_cannot_say_is_refused() -> None:
         ("1", {"a": "x"}, {}),
         ("1", {}, {"x": 1}),
         ("1", {}, {A: -1}),
-        ("1", {}, {A: LARGEST, B: 1}),
+        ("1", {}, {A: MAX_SIZE, B: 1}),
     ):
         with pytest.raises(ValueError, match="cannot hold"):
             Inventory.of(tool, presets, objects)
@@ -544,7 +541,7 @@ def test_nothing_of_the_day_or_machine(site: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "found", "expected"),
     [
-        ("gapforge-inventory 2\n", 1, {"title": 2}, {"format": 1}),
+        ("gapforge-inventory 2\n", 1, {"format": 2}, {"format": 1}),
         ("", 1, {}, {}),
         ("gapforge-inventory 1\nx\n", 2, {}, {}),
         ("이름\n", 0, {}, {}),
@@ -562,7 +559,7 @@ def test_parse_names_line_and_values(
     with pytest.raises(VerifyError) as caught:
         Inventory.parse(text, "sent.txt")
     (fault,) = caught.value.faults
-    where = {"shown": "sent.txt", "line": line} if line else {}
+    where = {"file": "sent.txt", "line": line} if line else {}
     assert values_of(fault.where) == where and fault.where.startswith("sent.txt")
     assert (values_of(fault.problem), values_of(fault.expected)) == (found, expected)
 

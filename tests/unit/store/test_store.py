@@ -13,7 +13,7 @@ import pytest
 from gapforge.base import files as careful
 from gapforge.base.errors import FetchError, StorageError
 from gapforge.base.files import content_mtime
-from gapforge.store.store import Laid, Store
+from gapforge.store.store import Store, ViewResult
 
 
 def sha(data: bytes) -> str:
@@ -197,9 +197,9 @@ def test_a_symlink_out_of_the_store_is_no_way_to_write(tmp_path: Path) -> None:
 def test_view_makes_exactly_the_files_and_removes_its_own_old_ones(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "artifacts" / "p"
     first = {"a/x": put(store, b"1"), "a/b/y": put(store, b"2")}
-    assert store.view(folder, first) == Laid()
+    assert store.view(folder, first) == ViewResult()
     second = {"a/x": put(store, b"3")}
-    assert store.view(folder, second, previous=list(first)) == Laid()
+    assert store.view(folder, second, previous=list(first)) == ViewResult()
     assert (folder / "a/x").read_bytes() == b"3"
     assert not (folder / "a/b").exists(), "a folder that became empty goes with its last file"
     assert os.path.samefile(folder / "a/x", store.path(second["a/x"]))
@@ -222,7 +222,7 @@ def test_view_replaces_changed_and_foreign_files_of_a_wanted_name(tmp_path: Path
     folder.mkdir()
     (folder / "x").write_bytes(b"edited")
     (folder / "y").symlink_to(store.path(files["y"]))  # right bytes, but it would break when copied
-    assert store.view(folder, files) == Laid()
+    assert store.view(folder, files) == ViewResult()
     assert (folder / "x").read_bytes() == b"1"
     assert not (folder / "y").is_symlink()
 
@@ -248,9 +248,9 @@ def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "link", no_links)
     assert not store.links() and not list(store.partial("x").parent.iterdir())
-    assert store.view(folder, files) == Laid((), 2, 5)
+    assert store.view(folder, files) == ViewResult((), 2, 5)
     inode = (folder / "x").stat().st_ino
-    assert store.view(folder, files) == Laid((), 2, 5), (
+    assert store.view(folder, files) == ViewResult((), 2, 5), (
         "copies take their room twice, made now or before"
     )
     assert (folder / "x").stat().st_ino == inode, "a right copy is not made again"
