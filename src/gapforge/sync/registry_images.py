@@ -223,7 +223,7 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
         with process.piped(command, env=network.environment()) as output:
             return output.read(oci_layout.SMALL_BLOB)
     except ToolError as error:
-        if error.hint:  # skopeo itself is missing
+        if error.is_missing:
             raise
         raise _failure(shown, error.output, network, error.message) from error
 
