@@ -1,4 +1,4 @@
-"""Volumes that somebody made to do harm: everything about them is right but what is wrong on purpose."""
+"""Volumes with one deliberate fault each; everything else in them is right."""
 
 from __future__ import annotations
 
