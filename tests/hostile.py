@@ -1,4 +1,4 @@
-"""Volumes with one deliberate fault each; everything else in them is right."""
+"""Hostile volumes: everything is valid except for one intended fault."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Stand-ins for NVIDIA's and PyTorch's packages: their file layouts, names and metadata, with libraries of a few kilobytes.
+"""Make small substitutes for NVIDIA's and PyTorch's packages with the same layouts and metadata.
 
-The libraries are real ones, made by gcc, with the true SONAMEs and the true dependencies between them; the
-Python bindings are real extension modules that ask the library for its version. So `ldd`, the loader,
-ldconfig, CMake, pip and apt meet what they would meet in the real thing. They need neither Python's nor the C
-library's headers: the few declarations are written out.
+gcc makes the libraries, with the real SONAMEs and dependencies. The Python bindings are extension
+modules that ask the library for its version. So `ldd`, the loader, ldconfig, CMake, pip and apt
+work as with the real packages. No headers are needed: the few declarations are in this module.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from packages import index_of
 
 PLATFORM = "x86_64-linux-gnu"
 _MODULE = """
-typedef struct {{ long refs; void *type; void *init; long index; void *copy; const char *name; const char *doc;
-                 long size; void *methods, *slots, *traverse, *clear, *release; }} Definition;
+typedef struct {{ long refs; void *type; void *init; long index; void *copy;
+                 const char *name; const char *doc; long size;
+                 void *methods, *slots, *traverse, *clear, *release; }} Definition;
 extern void *PyModule_Create2(Definition *, int);
 extern int PyModule_AddStringConstant(void *, const char *, const char *);
 extern void *PyUnicode_FromFormat(const char *, ...);
@@ -44,11 +44,11 @@ void *PyInit_{name}(void) {{
 def library(
     target: Path, soname: str, code: str = "", needs: Sequence[Path | str] = (), rpath: str = ""
 ) -> Path:
-    """Compile a shared library. ``needs`` are libraries to link, or the SONAMEs of ones that only others have."""
+    """Compile a shared library. ``needs``: libraries to link, or SONAMEs that are not there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     linked = []
     for need in needs:
-        if isinstance(need, str):  # something to link against, that does not go along
+        if isinstance(need, str):  # link against a stub that is deleted afterwards
             stub = target.parent / f".stub-{need}"
             _gcc([], f"-Wl,-soname,{need}", "-o", str(stub))
             linked.append(str(stub))
@@ -78,7 +78,7 @@ def module(
     needs: Sequence[Path | str],
     rpath: str = "",
 ) -> Path:
-    """Compile a Python extension whose ``__version__`` is the text object that the expression ``version`` makes."""
+    """Compile a Python extension whose ``__version__`` is the C expression ``version``."""
     code = _MODULE.format(name=name, declarations=declarations, version=version)
     return library(target, "", code, needs, rpath)
 
@@ -103,7 +103,7 @@ def _gcc(code: Sequence[str], *options: str) -> None:
 
 
 class TensorRT:
-    """The files of one TensorRT release, compiled once: ``lib``, ``include`` and the binding for tars and .debs alike."""
+    """One TensorRT release: ``lib``, ``include`` and the Python binding, for tars and .debs."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self.version = version
@@ -138,14 +138,15 @@ class TensorRT:
             folder / "tensorrt.so",
             "tensorrt",
             "extern int getInferLibVersion(void);",
-            f'PyUnicode_FromFormat("%d.%d.%d", getInferLibVersion() / {unit}, getInferLibVersion() % {unit} / 100, '
-            "getInferLibVersion() % 100)",
+            f'PyUnicode_FromFormat("%d.%d.%d", getInferLibVersion() / {unit}, '
+            f"getInferLibVersion() % {unit} / 100, getInferLibVersion() % 100)",
             needs,
         )
         self.include.mkdir()
         (self.include / "NvInferVersion.h").write_text(self._version_header())
         (self.include / "NvInfer.h").write_text(
-            '#pragma once\n#include "NvInferVersion.h"\nextern "C" int getInferLibVersion() noexcept;\n'
+            '#pragma once\n#include "NvInferVersion.h"\n'
+            'extern "C" int getInferLibVersion() noexcept;\n'
         )
         (self.include / "NvInferPlugin.h").write_text('#include "NvInfer.h"\n')
 
@@ -166,7 +167,7 @@ class TensorRT:
         )
 
     def wheel(self, name: str, tag: str) -> tuple[str, bytes]:
-        """The binding as the tar has it; ``name`` may be tensorrt_lean or tensorrt_dispatch."""
+        """Return the binding as in the tar: tensorrt, tensorrt_lean or tensorrt_dispatch."""
         files: dict[str, bytes] = {
             f"{name}/__init__.py": self.init().encode(),
             f"{name}/tensorrt.so": self.binding.read_bytes(),
@@ -174,13 +175,13 @@ class TensorRT:
         return wheel(name, self.three, f"{tag}-none-linux_x86_64", files, extras={"numpy": "numpy"})
 
     def init(self) -> str:
-        """The binding's ``__init__.py``."""
+        """Return the binding's ``__init__.py``."""
         return "from .tensorrt import *\nfrom .tensorrt import __version__\n"
 
     def tar(self, tags: Sequence[str], *, broken: bool = False) -> bytes:
-        """The release tar. 8.x has its files under targets/ and links to them, 10.x the other way round.
+        """Return the release tar. 8.x has its files in targets/ and links to them. 10.x: reversed.
 
-        A ``broken`` one has an ONNX parser that needs a library which is nowhere.
+        The ONNX parser of a ``broken`` tar needs a library that does not exist.
         """
         top = self.folder / f"TensorRT-{self.version}"
         real, link = (
@@ -245,14 +246,15 @@ class TensorRT:
         return raw.getvalue()
 
     def debs(self, folder: Path, build: str, python: str = "3.11") -> None:
-        """The release's .debs as the CUDA repository has them, such as libnvinfer8 8.6.1.6-1+cuda11.8."""
+        """Write the release's .debs, such as libnvinfer8 8.6.1.6-1+cuda11.8."""
         version = f"{self.version}-1+{build}"
         same = f"(= {version})"
         usr = f"usr/lib/{PLATFORM}"
         minor = int(python.split(".")[1])
         core = f"libnvinfer{self.major}"
         needs = {
-            f"libnvinfer-plugin{self.major}": f"{core} {same}, libcudnn8",  # cuDNN: of any version, so of any CUDA
+            # cuDNN of any version, so of any CUDA.
+            f"libnvinfer-plugin{self.major}": f"{core} {same}, libcudnn8",
             f"libnvonnxparsers{self.major}": f"{core} {same}",
         }
         stems = {
@@ -304,7 +306,7 @@ class TensorRT:
 
 
 def cudnn_debs(folder: Path, version: str, builds: Sequence[str]) -> None:
-    """libcudnn8 for several CUDA releases, such as 8.9.0.131-1+cuda11.8."""
+    """Write libcudnn8 for several CUDA releases, such as 8.9.0.131-1+cuda11.8."""
     file = library(folder.parent / "cudnn" / "libcudnn.so.8", "libcudnn.so.8")
     for build in builds:
         deb(
@@ -315,14 +317,16 @@ def cudnn_debs(folder: Path, version: str, builds: Sequence[str]) -> None:
 def deb(
     folder: Path, package: str, version: str, files: Mapping[str, Path], depends: str = ""
 ) -> Path:
-    """A .deb of ``files`` (place -> file; links stay links)."""
+    """Make a .deb of ``files`` (place -> file; links stay links)."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{package}_{version}_amd64.deb"
     tree = folder.parent / f"tree-{target.stem}"
-    control = f"Package: {package}\nVersion: {version}\nArchitecture: amd64\nMaintainer: T <t@example.org>\nMulti-Arch: same\n"
-    control += (
-        f"Depends: {depends}\n" if depends else ""
-    ) + "Section: multiverse/devel\nDescription: stand-in\n"
+    control = (
+        f"Package: {package}\nVersion: {version}\nArchitecture: amd64\n"
+        "Maintainer: T <t@example.org>\nMulti-Arch: same\n"
+        + (f"Depends: {depends}\n" if depends else "")
+        + "Section: multiverse/devel\nDescription: substitute\n"
+    )
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(control)
     if any(".so." in place for place in files):
@@ -340,7 +344,7 @@ def deb(
 
 
 def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
-    """A signed flat repository of the .debs in ``folder``: name -> bytes. ``home`` is the signer's GNUPGHOME."""
+    """Return a flat repository of ``folder`` (name -> bytes), signed with GNUPGHOME ``home``."""
     packages = index_of(folder).encode()
     files = {file.name: file.read_bytes() for file in sorted(folder.glob("*.deb"))}
     files |= {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
@@ -377,12 +381,12 @@ def flat_files(folder: Path, home: Path) -> dict[str, bytes]:
 
 
 def end_agent(home: Path) -> None:
-    """gpg leaves an agent behind for each GNUPGHOME, which would keep the folder busy."""
+    """End the agent that gpg starts for each GNUPGHOME and that keeps the folder busy."""
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
 
 
 def local_repo_deb(folder: Path, debs: Path, name: str) -> Path:
-    """The local-repository .deb: a flat repository below /var, its key and its source list."""
+    """Make the local-repository .deb: a flat repository in /var, its key and its source list."""
     tree = folder / "local-repo-files"
     tree.mkdir(parents=True)
     (tree / "Packages").write_text(index_of(debs))
@@ -410,7 +414,7 @@ def wheel(
     requires: Sequence[str] = (),
     extras: Mapping[str, str] | None = None,
 ) -> tuple[str, bytes]:
-    """A wheel with a true RECORD: (file name, bytes)."""
+    """Return a wheel with a correct RECORD as (file name, bytes)."""
     plain = name.replace("-", "_")
     info = f"{plain}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.8\n"
@@ -428,9 +432,12 @@ def wheel(
     content[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: {pure}\n{tags}".encode()
     )
+
+    def digest(data: bytes) -> str:
+        return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
     record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
-        for path, data in content.items()
+        f"{path},sha256={digest(data)},{len(data)}\n" for path, data in content.items()
     )
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     buffer = io.BytesIO()
@@ -441,11 +448,11 @@ def wheel(
 
 
 def torch_wheels(folder: Path) -> dict[str, bytes]:
-    """torch 2.1.2+cu118, torchvision and torchaudio for CPython 3.11 as PyTorch's own index has them.
+    """Return torch 2.1.2+cu118, torchvision and torchaudio for CPython 3.11 (file name -> bytes).
 
-    CUDA's libraries lie in torch/lib; one of torch's needs the driver's libcuda.so.1; torchvision's extension
-    finds torch's libraries only because torch has loaded them; torchaudio has an extension for an FFmpeg that
-    the image does not have.
+    torch/lib holds CUDA's libraries and one that needs the driver's libcuda.so.1. torchvision's
+    extension finds torch's libraries only because torch has loaded them. One extension of
+    torchaudio is for an FFmpeg that the image does not have.
     """
     lib, local = folder / "torch" / "lib", "$ORIGIN"
     c10 = library(
@@ -475,12 +482,14 @@ def torch_wheels(folder: Path) -> dict[str, bytes]:
     texts = {
         "torch/__init__.py": init,
         "torch/version.py": "__version__ = '2.1.2+cu118'\ncuda = '11.8'\nhip = None\n",
-        "torch/cuda/__init__.py": "import ctypes\n\ndef is_available():\n    try:\n        ctypes.CDLL('libcuda.so.1')\n"
-        "    except OSError:\n        return False\n    return True\n",
+        "torch/cuda/__init__.py": "import ctypes\n\ndef is_available():\n    try:\n"
+        "        ctypes.CDLL('libcuda.so.1')\n    except OSError:\n        return False\n"
+        "    return True\n",
         "torch/include/ATen/ATen.h": "#pragma once\n",
         "torch/share/cmake/Torch/TorchConfig.cmake": "\n",
         "torchvision/__init__.py": "import ctypes, pathlib, torch\n"
-        "ctypes.CDLL(str(pathlib.Path(__file__).with_name('_C.so')))\n__version__ = '0.16.2+cu118'\n",
+        "ctypes.CDLL(str(pathlib.Path(__file__).with_name('_C.so')))\n"
+        "__version__ = '0.16.2+cu118'\n",
         "torchaudio/__init__.py": "import torch\n__version__ = '2.1.2+cu118'\n",
     }
     library(folder / "torchvision" / "_C.so", "", "", [torch, c10, cudart])

@@ -1,4 +1,4 @@
-"""APT for real: the practice preset's closure installed with no network, signed repositories, source tarballs."""
+"""Test APT with the practice preset's packages, signed repositories and source tarballs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,9 @@ NETWORK = Network(retries=0)
 INSTALL = """set -e
 mkdir -p /tmp/l/lists/partial /tmp/l/cache/archives/partial
 echo 'deb [trusted=yes] file:/repo ./' > /tmp/l/s.list
-options=(-o Dir::Etc::sourcelist=/tmp/l/s.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=/tmp/l/lists
-         -o Dir::Cache=/tmp/l/cache -o APT::Sandbox::User=root -o Dpkg::Options::=--force-unsafe-io)
+options=(-o Dir::Etc::sourcelist=/tmp/l/s.list -o Dir::Etc::sourceparts=-
+         -o Dir::State::lists=/tmp/l/lists -o Dir::Cache=/tmp/l/cache
+         -o APT::Sandbox::User=root -o Dpkg::Options::=--force-unsafe-io)
 apt-get "${options[@]}" update
 DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" install -y --no-install-recommends "$@"
 """
@@ -54,7 +56,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def synced(
     base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[DebFile], list[DebFile]]:
-    """The practice preset's .debs in a flat repository, and both closures."""
+    """Return a flat APT repository of the practice preset's .debs, and both closures."""
     folder = tmp_path_factory.mktemp("debs")
     preset = presets.load(Path(__file__).parents[2] / "presets" / "debian12-cpu-quickstart.json")
     with AptResolver(base, (), folder / "work", Network()) as root:
@@ -66,7 +68,7 @@ def synced(
 
 
 def chroot(base: Path, repo: Path, folder: Path) -> Path:
-    """The base unpacked, with the repository at /repo."""
+    """Unpack the base image into ``folder`` with the repository at /repo."""
     folder.mkdir()
     layout = oci_layout.read_layout(base)
     subprocess.run(["tar", "-xf", str(layout.layers[0].path(base)), "-C", str(folder)], check=True)
@@ -90,7 +92,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (chroot)")
 
 @needs_root
 @pytest.mark.timeout(900)
-def test_the_closures_install_with_no_network(
+def test_closures_install_without_a_network(
     base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
 ) -> None:
     repo, builder, runtime = synced
@@ -105,14 +107,14 @@ def test_the_closures_install_with_no_network(
         assert done.returncode == 0, done.stdout + done.stderr
         assert "W:" not in done.stderr
         assert len(re.findall(r"^Unpacking ", done.stdout, re.MULTILINE)) == len(closure), (
-            "exactly the closure, no more, no less"
+            "other packages than the closure were installed"
         )
         shutil.rmtree(place)
 
 
 @needs_root
 @pytest.mark.timeout(300)
-def test_apt_refuses_a_flipped_bit(
+def test_apt_refuses_damaged_package_and_index(
     base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
 ) -> None:
     repo, _, runtime = synced
@@ -133,13 +135,13 @@ def test_apt_refuses_a_flipped_bit(
 
 
 @pytest.mark.timeout(300)
-def test_ffmpeg_s_upstream_tarball(base: Path, tmp_path: Path) -> None:
+def test_source_tarball_of_ffmpeg_is_found(base: Path, tmp_path: Path) -> None:
     with AptResolver(base, (), tmp_path / "work", Network()) as root:
         found = root.source_tarball("ffmpeg")
         fetch([found], tmp_path, Network())
-        with pytest.raises(ResolveError, match="no source package"):
+        with pytest.raises(ResolveError, match="ffmpegg"):
             root.source_tarball("ffmpegg")
-        with pytest.raises(ResolveError, match="no upstream tarball"):
+        with pytest.raises(ResolveError, match="base-files"):
             root.source_tarball("base-files")
     assert re.fullmatch(r"5\.1\.\d+", found.version)
     assert found.file == f"ffmpeg_{found.version}.orig.tar.xz"
@@ -150,7 +152,7 @@ def test_ffmpeg_s_upstream_tarball(base: Path, tmp_path: Path) -> None:
 
 
 class Fixture:
-    """An archive with its key on a server, and a base image whose own source it is."""
+    """A signed archive on a server, and a base image with this archive as its APT source."""
 
     def __init__(self, folder: Path, site: Site) -> None:
         self.folder, self.site = folder, site
@@ -159,9 +161,9 @@ class Fixture:
         make_deb(folder / "ubuntu/pool", "libtool1", "1.0")
         make_deb(folder / "cuda/pool", "cuda-thing", "11.8-1", Depends="libtool1")
 
-    def sign(self, **how: object) -> None:
+    def sign(self, **how: Any) -> None:
         for name in ("ubuntu", "cuda"):
-            signed_repository(self.folder / name, self.home, "jammy", **how)  # type: ignore[arg-type]
+            signed_repository(self.folder / name, self.home, "jammy", **how)
         self.serve()
 
     def serve(self) -> None:
@@ -176,7 +178,10 @@ class Fixture:
             self.folder / "base",
             {
                 "etc/os-release": 'ID=ubuntu\nVERSION_ID="22.04"\n',
-                "etc/apt/sources.list.d/ubuntu.sources": f"Types: deb\nURIs: {self.site.url}/ubuntu\nSuites: jammy\nComponents: main\nSigned-By: /etc/apt/keyrings/a.asc\n",
+                "etc/apt/sources.list.d/ubuntu.sources": (
+                    f"Types: deb\nURIs: {self.site.url}/ubuntu\nSuites: jammy\n"
+                    "Components: main\nSigned-By: /etc/apt/keyrings/a.asc\n"
+                ),
                 "etc/apt/keyrings/a.asc": key,
             },
         )
@@ -209,7 +214,7 @@ def archive(tmp_path: Path) -> Iterator[Fixture]:
     subprocess.run(["gpgconf", "--homedir", str(tmp_path / "gnupg"), "--kill", "all"], check=False)
 
 
-def test_a_base_s_own_signed_source_and_an_extra_one(archive: Fixture) -> None:
+def test_packages_of_base_and_extra_sources(archive: Fixture) -> None:
     archive.sign(valid_for=86400)
     debs = archive.closure("tool", "cuda-thing")
     assert [(d.file, d.origin) for d in debs] == [
@@ -220,50 +225,53 @@ def test_a_base_s_own_signed_source_and_an_extra_one(archive: Fixture) -> None:
     assert sorted(p.name for p in (archive.folder / "got").iterdir()) == [d.file for d in debs]
 
 
-def test_another_key_is_refused(archive: Fixture, tmp_path: Path) -> None:
+def assert_refused(
+    archive: Fixture, package: str, said: str, key: bytes | None = None
+) -> FetchError:
+    """Assert that APT refuses the archive and that its own output has a line like ``said``."""
+    with pytest.raises(FetchError) as caught:
+        archive.closure(package, key=key)
+    assert re.search(said, "\n".join(fault.problem for fault in caught.value.faults))
+    return caught.value
+
+
+def test_wrong_key_is_refused(archive: Fixture, tmp_path: Path) -> None:
     archive.sign()
     home, other = make_key(tmp_path / "other", "stranger")
-    with pytest.raises(FetchError, match="signed with the key"):
-        archive.closure("cuda-thing", key=other.read_bytes())
+    assert_refused(archive, "cuda-thing", "NO_PUBKEY", other.read_bytes())
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
 
 
-def test_an_expired_index_and_a_clock_that_is_behind(
+def test_expired_and_future_indexes_are_refused(
     archive: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.sign(dated=-90000, valid_for=-3600)
-    with pytest.raises(FetchError, match="no longer valid") as caught:
-        archive.closure("tool")
-    assert apt_errors.ACCEPT_EXPIRED in caught.value.hint
+    error = assert_refused(archive, "tool", "expired")
+    assert apt_errors.ACCEPT_EXPIRED in error.hint
     monkeypatch.setenv(apt_errors.ACCEPT_EXPIRED, "1")
     assert [d.package for d in archive.closure("tool")] == ["libtool1", "tool"]
     monkeypatch.delenv(apt_errors.ACCEPT_EXPIRED)
     archive.sign(dated=500000, valid_for=900000)
-    with pytest.raises(FetchError, match="clock is behind"):
-        archive.closure("tool")
+    assert_refused(archive, "tool", "is not valid yet")
 
 
-def test_a_changed_index_a_changed_package_and_an_unsigned_archive(archive: Fixture) -> None:
+def test_changed_and_unsigned_archives_are_refused(archive: Fixture) -> None:
     archive.sign()
     deb = archive.folder / "ubuntu/pool/tool_1.0-0ubuntu1_amd64.deb"
     archive.site.add("/ubuntu/pool/" + deb.name, deb.read_bytes()[:-1] + b"x")
     with pytest.raises(FetchError) as caught:
         archive.closure("tool")
     assert [f.where for f in caught.value.faults] == [deb.name]
-    index = archive.folder / "ubuntu/dists/jammy/main/binary-amd64/Packages"
+    dist = archive.folder / "ubuntu/dists/jammy"
+    index = (dist / "main/binary-amd64/Packages").read_bytes()
     archive.site.add(
-        "/ubuntu/dists/jammy/main/binary-amd64/Packages",
-        index.read_bytes().replace(b"tool1", b"evil1"),
+        "/ubuntu/dists/jammy/main/binary-amd64/Packages", index.replace(b"tool1", b"evil1")
     )
-    with pytest.raises(FetchError, match="not what its signature says"):
-        archive.closure("tool")
-    release = archive.folder / "ubuntu/dists/jammy/InRelease"
+    assert_refused(archive, "tool", "Hash Sum mismatch|unexpected size")
+    release = (dist / "InRelease").read_bytes()
     archive.site.add(
-        "/ubuntu/dists/jammy/InRelease",
-        release.read_bytes().replace(b"Origin: Fixture", b"Origin: Fixtune"),
+        "/ubuntu/dists/jammy/InRelease", release.replace(b"Origin: Fixture", b"Origin: Fixtune")
     )
-    with pytest.raises(FetchError, match="signature is not good"):
-        archive.closure("tool")
+    assert_refused(archive, "tool", "BADSIG|invalid signature")
     del archive.site.paths["/ubuntu/dists/jammy/InRelease"]
-    with pytest.raises(FetchError, match="no signed index"):
-        archive.closure("tool")
+    assert_refused(archive, "tool", "is not signed|does not have a Release file")

@@ -1,4 +1,4 @@
-"""mmdebstrap ends with us and leaves nothing mounted, also when we are killed."""
+"""mmdebstrap ends with gapforge and leaves no mounts, also after a kill."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from gapforge.model.preset import BaseImage
 from gapforge.base.progress import Progress
 from gapforge.sync import mmdebstrap as bootstrap
 from gapforge.sync.network import Network
-bootstrap.make(BaseImage(suite="bookworm"), 1700000000, Path(sys.argv[2]), Network.from_environment(), Progress("x", quiet=True))
+bootstrap.make(
+    BaseImage(suite="bookworm"),
+    1700000000,
+    Path(sys.argv[2]),
+    Network.from_environment(),
+    Progress("x", quiet=True),
+)
 """
 
 
 def descendants(folder: Path) -> list[str]:
-    """Processes that still work below ``folder``, by their root, working folder or arguments."""
+    """Return the processes that use ``folder`` as root, working folder or argument."""
     found = []
     for entry in (Path("/proc", name) for name in os.listdir("/proc") if name.isdigit()):
         try:
@@ -39,15 +45,15 @@ def descendants(folder: Path) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root mmdebstrap makes its own namespaces")
-def test_killed_while_packages_are_unpacked(tmp_path: Path) -> None:
+def test_killed_mmdebstrap_leaves_nothing_mounted(tmp_path: Path) -> None:
     destination = tmp_path / "layout"
     destination.mkdir()
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(SOURCE), str(destination)], start_new_session=True
     )
-    deadline = time.monotonic() + 1200  # it fetches packages first
+    deadline = time.monotonic() + 1200  # it downloads packages first
     while not list(destination.glob(".making-*/mmdebstrap.*/var/lib/dpkg/info")):
-        assert child.poll() is None, "it ended before it unpacked anything"
+        assert child.poll() is None, "it ended before it unpacked a package"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert descendants(destination)

@@ -1,4 +1,4 @@
-"""Packing to and unpacking on real disks that are too small, or read-only (needs root for mounts)."""
+"""Pack to and unpack on real disks that are too small or read-only (needs root for mounts)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
-    """Gives a function that mounts a tmpfs called so, with these options."""
+    """Return a function that mounts a tmpfs under a name with mount options."""
     mounted: list[Path] = []
 
     def mount(name: str, options: str) -> Path:
@@ -38,11 +38,13 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
         unmount(folder)
 
 
-def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_bundle_needs_two_sticks_and_space(
+    tmp_path: Path, disk: Callable[[str, str], Path]
+) -> None:
     chance = random.Random(1)
     made = sender(tmp_path, {f"sources/{n}": chance.randbytes(700_000) for n in range(11)})
     one, two = disk("one", "size=6m"), disk("two", "size=6m")
-    with pytest.raises(StorageError, match="do not fit"):
+    with pytest.raises(StorageError):
         carry(made, one, size=1_000_000)
     assert not list(one.iterdir())
     packed = carry(made, one, two, size=1_000_000)
@@ -52,135 +54,118 @@ def test_small_sticks_and_a_small_site(tmp_path: Path, disk: Callable[[str, str]
     small = disk("small", "size=6m")
     (small / "site").mkdir()
     site = Project(small / "site", small / "site" / "artifacts")
-    with pytest.raises(StorageError, match=r"are needed and .* are free"):
+    with pytest.raises(StorageError):
         receive(site, one, two)
     assert hashes(site) == set()
-    first = receive(site, one)  # what fits is taken
+    first = receive(site, one)  # the volumes of one stick fit
     assert not first.complete and first.missing_volumes and first.imported
     subprocess.run(["mount", "-o", "remount,size=12m", str(small)], check=True)
     assert receive(site, two, one).complete and hashes(site) == made.objects
     assert verify(site.artifacts_of(PRESET)).ok
 
 
-def test_damaged_volumes_on_a_full_stick_are_written_again(
+def test_pack_replaces_damaged_volumes_on_full_stick(
     tmp_path: Path, disk: Callable[[str, str], Path]
 ) -> None:
-    """A damaged volume's room is that of the new one, so both are never there at a time."""
-    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(4)})
-    stick = disk("stick", "size=8m")
-    want = carry(made, tmp_path / "want", size=2_000_000)
-    carry(made, stick, size=2_000_000)
+    """The new volume takes the space of the damaged one; both never exist at the same time."""
+    size = 4_000_000
+    made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(8)})
+    stick = disk("stick", "size=16m")
+    want = carry(made, tmp_path / "want", size=size)
+    carry(made, stick, size=size)
     for file in stick.glob("*.gfv"):
         data = bytearray(file.read_bytes())
         data[1000] ^= 1
         file.write_bytes(data)
     status = os.statvfs(stick)
-    # What pack wants besides, each volume's last cluster, and the page that the file which takes the rest may not fill.
+    # The receiver and other small files, each volume's last cluster, and one page for "films".
     room = companion_bytes(want.plan) + len(want.plan.volumes) * (64 << 10) + status.f_frsize
-    assert room < 2_000_000, "a further volume would fit"
+    assert room < size, "another volume would fit"
     with open(stick / "films", "wb") as file:
         file.write(bytes(status.f_bavail * status.f_frsize - room))
-    carry(made, stick, size=2_000_000)
+    carry(made, stick, size=size)
     for number in range(1, len(want.plan.volumes) + 1):
         name = f"{want.plan.bundle}-{number:04}.gfv"
         assert (stick / name).read_bytes() == (tmp_path / "want" / name).read_bytes()
 
 
-def test_packing_on_a_read_only_disk(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
+def test_pack_refuses_read_only_disk(tmp_path: Path, disk: Callable[[str, str], Path]) -> None:
     made, stick = sender(tmp_path), disk("stick", "size=5m")
     subprocess.run(["mount", "-o", "remount,ro", str(stick)], check=True)
-    with pytest.raises(StorageError, match="read-only"):
+    with pytest.raises(StorageError, match=str(stick)):
         carry(made, stick, size=100_000)
     assert receive(site_at(tmp_path / "site"), _packed(tmp_path)).complete
 
 
-def full_on_the_way(disk: Callable[[str, str], Path], name: str, files: int) -> Path:
-    """A disk with room for bytes, as a look at it says, and for so many files only: full while it is written."""
+def disk_that_fills(disk: Callable[[str, str], Path], name: str, files: int) -> Path:
+    """Mount a disk with enough free bytes but only ``files`` inodes, so that it fills up later."""
     return disk(name, f"size=60m,nr_inodes={files}")
 
 
 def more_room(folder: Path) -> None:
+    """Allow more files on the disk."""
     subprocess.run(["mount", "-o", "remount,nr_inodes=10000", str(folder)], check=True)
 
 
-def test_a_stick_that_fills_up_while_it_is_packed(
+def test_pack_continues_after_a_full_stick(
     tmp_path: Path, disk: Callable[[str, str], Path]
 ) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
     before = tree(made.project.artifacts)
-    stick = full_on_the_way(disk, "stick", 3)
+    stick = disk_that_fills(disk, "stick", 3)
     words = ["pack", PRESET, "--volume-size", "1M", "--to", stick]
     said = gapforge(made.project.root, *words, code=15)
-    assert f"{stick}/" in said and "the disk is full" in said and f"(df -h {stick})" in said
+    assert f"{stick}/" in said and f"df -h {stick}" in said
     kept = carried(stick)
-    assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept), (
-        "what is whole stays, nothing else"
-    )
+    assert kept and all(name.endswith(".gfv") and name[0] != "." for name in kept)
     assert tree(made.project.artifacts) == before
     more_room(stick)
-    assert f"{len(kept)} volumes already existed" in gapforge(made.project.root, *words)
+    times = {name: (stick / name).stat().st_mtime_ns for name in kept}
+    gapforge(made.project.root, *words)
+    assert times == {name: (stick / name).stat().st_mtime_ns for name in kept}
     gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", tmp_path / "want")
     assert kept.items() < carried(stick).items() and carried(stick) == carried(tmp_path / "want")
 
 
-def test_a_site_that_fills_up_while_it_is_unpacked(
+def test_unpack_continues_after_a_full_disk(
     tmp_path: Path, disk: Callable[[str, str], Path]
 ) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(90_000) for n in range(20)})
     carry(made, tmp_path / "stick", size=400_000)
-    for files in (
-        12,
-        25,
-        40,
-        60,
-    ):  # in the store's first folders, among the objects, and while the preset is laid out
-        folder = full_on_the_way(disk, f"disk{files}", files)
+    # Full in the store's first folders, among the objects, and while the preset is laid out.
+    for files in (12, 25, 40, 60):
+        folder = disk_that_fills(disk, f"disk{files}", files)
         site = site_at(folder / "site")
         said = gapforge(site.root, "unpack", tmp_path / "stick", code=15)
-        assert (
-            str(folder) in said
-            and "the disk is full" in said
-            and "run the same command again" in said
-        )
-        assert (
-            hashes(site) <= made.objects
-            and not site.artifacts_of(PRESET).joinpath("lock.json").exists()
-        )
+        assert str(folder) in said
+        assert hashes(site) <= made.objects
+        assert not site.artifacts_of(PRESET).joinpath("lock.json").exists()
         more_room(folder)
         gapforge(site.root, "unpack", tmp_path / "stick")
         gapforge(site.root, "verify", PRESET)
         assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
 
 
-def test_disks_that_are_full_or_read_only_from_the_start(
+def test_full_and_read_only_disks_stay_unchanged(
     tmp_path: Path, disk: Callable[[str, str], Path]
 ) -> None:
     made = sender(tmp_path, {f"sources/{n}": random.Random(n).randbytes(900_000) for n in range(6)})
     good = tmp_path / "good"
     gapforge(made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", good)
     small, locked = disk("small", "size=2m"), disk("locked", "size=20m")
-    said = gapforge(
-        made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", small, code=15
-    )
-    assert (
-        "the volumes do not fit" in said
-        and "next: name a further folder with --to" in said
-        and not list(small.iterdir())
-    )
+    words = ["pack", PRESET, "--volume-size", "1M", "--to"]
+    said = gapforge(made.project.root, *words, small, code=15)
+    assert "--to" in said and not list(small.iterdir())
     (small / "site").mkdir()
     site = Project(small / "site", small / "site" / "artifacts")
-    said = gapforge(site.root, "unpack", good, code=15)
-    assert "are needed and" in said and "nothing was imported" in said and hashes(site) == set()
+    gapforge(site.root, "unpack", good, code=15)
+    assert hashes(site) == set()
     here = site_at(locked / "site")
     gapforge(here.root, "unpack", *sorted(good.glob("*.gfv"))[:2], code=21)
     before = tree(locked)
     subprocess.run(["mount", "-o", "remount,ro", str(locked)], check=True)
-    said = gapforge(
-        made.project.root, "pack", PRESET, "--volume-size", "1M", "--to", locked / "stick", code=15
-    )
-    assert "the file system is read-only" in said and str(locked) in said
-    said = gapforge(here.root, "unpack", good, code=15)
-    assert "the file system is read-only" in said and str(locked) in said
+    assert str(locked) in gapforge(made.project.root, *words, locked / "stick", code=15)
+    assert str(locked) in gapforge(here.root, "unpack", good, code=15)
     assert tree(locked) == before
     subprocess.run(["mount", "-o", "remount,rw", str(locked)], check=True)
     gapforge(here.root, "unpack", good)

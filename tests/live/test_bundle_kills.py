@@ -1,4 +1,4 @@
-"""kill -9 at random moments of the real pack and unpack, each followed by a plain re-run: the result is always the same."""
+"""Kill pack and unpack at random moments and run them again: the result is always the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOLUME = "2M"
 
 
 def contents() -> dict[str, bytes]:
-    """Objects of all sizes: many small ones, some that volumes cut, one that spans several."""
+    """Return objects of all sizes: small ones, and some split across volumes."""
     chance = random.Random(2026)
     made = {f"wheels/{n}.whl": chance.randbytes(chance.randrange(1, 60_000)) for n in range(25)}
     made |= {
@@ -36,10 +36,10 @@ def contents() -> dict[str, bytes]:
 
 @dataclass
 class Moments:
-    """Kills a command at random moments of its work, seeded. ``hits`` counts those that were at work.
+    """Kill a command at seeded random moments of its work.
 
-    ``took`` is the time in which a moment lies. It shrinks with each moment that came too late, whatever the machine,
-    until they hit.
+    ``hits`` counts the kills during the work, ``missed`` those that came too late. A moment lies
+    within ``took`` seconds, which shrinks with each miss.
     """
 
     chance: random.Random
@@ -49,8 +49,10 @@ class Moments:
     at: list[float] = field(default_factory=list)
 
     def strike(self, root: Path, *words: str | Path, working: Callable[[], bool]) -> bool:
-        """Start the command in a group of its own, wait until it is ``working``, then a random time (up to ``took``
-        seconds), and kill all of the group; whether it was still there."""
+        """Start the command and kill its process group a random time after it is ``working``.
+
+        Return whether it was still running.
+        """
         assert self.missed < 20 * KILLS, "the moments miss the work"
         child = subprocess.Popen(
             argv(*words),
@@ -73,14 +75,15 @@ class Moments:
             return True
         assert child.returncode == 0, "a run that was not killed failed"
         self.missed += 1
-        self.took *= 0.9  # it is quicker than the first was
+        self.took *= 0.9  # faster than the first run
         return False
 
     def report(self, what: str) -> None:
         at = sorted(self.at)
         print(
-            f"{what}: {self.hits} kills at work, {self.missed} came too late; "
-            f"{at[0] * 1000:.0f} to {at[-1] * 1000:.0f} ms after the work began, half before {at[len(at) // 2] * 1000:.0f} ms"
+            f"{what}: {self.hits} kills during the work, {self.missed} too late; "
+            f"{at[0] * 1000:.0f} to {at[-1] * 1000:.0f} ms after its start, "
+            f"median {at[len(at) // 2] * 1000:.0f} ms"
         )
 
 
@@ -97,14 +100,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Sender:
 
 @pytest.fixture(scope="module")
 def calm(made: Sender) -> Path:
-    """The folder of an undisturbed pack."""
+    """Return the folder of an undisturbed pack."""
     folder = made.project.root.parent / "calm"
     gapforge(made.project.root, "pack", PRESET, "--volume-size", VOLUME, "--to", folder)
     return folder
 
 
 def busy(finished: int, *folders: Path) -> Callable[[], bool]:
-    """Whether pack has begun to write into one of these, and so many volumes are finished."""
+    """Return a check: pack writes into one of the folders and has finished so many volumes."""
 
     def working() -> bool:
         there = [name for folder in folders if folder.is_dir() for name in os.listdir(folder)]
@@ -114,25 +117,25 @@ def busy(finished: int, *folders: Path) -> Callable[[], bool]:
 
 
 def only_right_volumes(want: dict[str, str], *folders: Path) -> dict[str, str]:
-    """What has its final name, none of it with other bytes than an undisturbed pack's."""
+    """Return the files with final names. Assert that their bytes are an undisturbed pack's."""
     found: dict[str, str] = {}
     for folder in filter(Path.is_dir, folders):
         for name, sha256 in carried(folder).items():
             if not name.startswith("."):
-                assert sha256 == want[name], f"{name} has its name and other bytes"
+                assert sha256 == want[name], f"{name}: checksum mismatch"
                 found[name] = sha256
     return found
 
 
 @pytest.mark.timeout(600)
-def test_packing_that_is_killed(
+def test_killed_pack_is_completed(
     made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kill_packing(made, calm, [tmp_path / "stick"], KILLS, capsys)
 
 
 @pytest.mark.timeout(600)
-def test_packing_onto_several_sticks_that_is_killed(
+def test_killed_pack_to_several_sticks_is_completed(
     made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if os.geteuid() != 0:
@@ -167,7 +170,7 @@ def kill_packing(
     moments = Moments(random.Random(50 + kills), took / volumes)
     kept = 0
     while moments.hits < kills:
-        finished = moments.hits % volumes  # so many have their names when the kill may come
+        finished = moments.hits % volumes  # finished volumes before the kill
         for path in (path for folder in folders for path in folder.iterdir()):
             path.unlink()
         if not moments.strike(made.project.root, *words, working=busy(finished, *folders)):
@@ -176,20 +179,20 @@ def kill_packing(
         assert sum(name.endswith(".gfv") for name in there) >= finished
         kept += len(there)
         gapforge(made.project.root, *words)
-        assert only_right_volumes(want, *folders) == want, "the same volumes and index"
+        assert only_right_volumes(want, *folders) == want
         there = [name for folder in folders for name in carried(folder)]
-        assert set(there) == set(want), "and nothing besides"
+        assert set(there) == set(want)
         assert len(there) == len(set(there)) + 2 * sum(
             any(folder.iterdir()) for folder in folders[1:]
         ), "each volume once"
-        assert tree(made.project.artifacts) == before, "the sender's artifacts are only read"
+        assert tree(made.project.artifacts) == before, "the sender's artifacts changed"
     with capsys.disabled():
         moments.report(f"\npack into {len(folders)}")
-    assert kept, "no kill came after the first finished volume"
+    assert kept, "every kill came before the first finished volume"
 
 
 @pytest.mark.timeout(600)
-def test_unpacking_that_is_killed(
+def test_killed_unpack_is_completed(
     made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sticks = [tmp_path / "stick1", tmp_path / "stick2"]
@@ -203,10 +206,10 @@ def test_unpacking_that_is_killed(
     want, view = tree(trial.store / "sha256"), tree(trial.artifacts_of(PRESET))
     partly = views = 0
     while (hits := moments.hits + late.hits) < KILLS or partly < KILLS // 4 or views < KILLS // 10:
-        assert hits < 4 * KILLS, "the kills come before or after the objects"
+        assert hits < 4 * KILLS, "the kills miss the import of objects"
         site = site_at(tmp_path / f"site{hits}-{moments.missed + late.missed}")
-        # Every fifth is killed while the preset is laid out, which takes a small part of the time, and every second of
-        # the others when some of the objects have their names.
+        # Kill every fifth while the preset is laid out, which takes a small part of the time, and
+        # every second of the others when some objects have their names.
         if hits % 5 == 4:
             hit = late.strike(
                 site.root, "unpack", *sticks, working=site.artifacts_of(PRESET).exists
@@ -214,26 +217,24 @@ def test_unpacking_that_is_killed(
         else:
             hit = moments.strike(site.root, "unpack", *sticks, working=named(site, hits % 2))
         if hit:
-            here = hashes(site)  # fails for an object whose bytes are not what its name says
+            here = hashes(site)  # asserts the checksum of every object
             partly += 0 < len(here) < len(want)
             views += site.artifacts_of(PRESET).exists()
             gapforge(site.root, "unpack", *sticks)
             assert tree(site.store / "sha256") == want and tree(site.artifacts_of(PRESET)) == view
             assert litter(site) == []
-            if hits % 5 == 0:  # the trees say the same
+            if hits % 5 == 0:  # the trees are equal, so a sample is enough
                 gapforge(site.root, "verify", PRESET)
         shutil.rmtree(site.root)
-    assert [carried(stick) for stick in sticks] == brought, "sticks are only read"
+    assert [carried(stick) for stick in sticks] == brought, "the sticks changed"
     with capsys.disabled():
         moments.report("\nunpack")
         late.report("unpack, as the preset is laid out")
-        print(
-            f"  {partly} of them with some of the objects, {views} while the preset was laid out or after"
-        )
+        print(f"  {partly} of them with some of the objects, {views} with the preset laid out")
 
 
 def named(site: Project, objects: int) -> Callable[[], bool]:
-    """Whether unpack has begun, and so many objects have their names."""
+    """Return a check: unpack has begun and so many objects have their names."""
     return lambda: (
         site.store.is_dir()
         and sum(len(names) for _, _, names in os.walk(site.store / "sha256")) >= objects
@@ -241,7 +242,7 @@ def named(site: Project, objects: int) -> Callable[[], bool]:
 
 
 def litter(site: Project) -> list[str]:
-    """What lies in the store besides objects and its lock file."""
+    """Return the files in the store besides the objects and its lock file."""
     return sorted(
         str(path.relative_to(site.store))
         for path in site.store.rglob("*")
@@ -252,10 +253,10 @@ def litter(site: Project) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_a_repair_that_is_killed(
+def test_killed_repair_is_completed(
     made: Sender, calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both ends of a repair: packing what a site asks for, and importing it beside the broken bundle."""
+    """Kill both ends of a repair: packing it, and importing it beside the damaged bundle."""
     broken = tmp_path / "broken"
     shutil.copytree(calm, broken)
     chance = random.Random(3)

@@ -1,4 +1,4 @@
-"""What presets that share most of their bytes cost: on the disk, and on the way to a site. Real bytes, measured."""
+"""Measure what presets with shared files need on the disk and on the way to a site."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def own(name: str, megabytes: int) -> dict[str, bytes]:
 
 
 def lay(made: Sender, name: str, files: Mapping[str, bytes]) -> None:
-    """Make ``files`` the artifacts of a preset, with its lock."""
+    """Write ``files`` as the artifacts of a preset, with its lock."""
     folder = made.project.artifacts_of(name)
     shutil.rmtree(folder, ignore_errors=True)
     for path, data in files.items():
@@ -62,7 +62,7 @@ def lay(made: Sender, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def used(folder: Path) -> int:
-    """Bytes of disk below a folder, each inode once, as du counts."""
+    """Return the bytes of disk below a folder, each inode once, as du counts."""
     found = {
         (s.st_dev, s.st_ino): s.st_blocks * 512
         for s in (os.lstat(p) for p in (folder, *folder.rglob("*")))
@@ -76,7 +76,7 @@ def used(folder: Path) -> int:
 
 
 def content(folder: Path) -> dict[str, int]:
-    """SHA-256 -> size of every file of a preset."""
+    """Return SHA-256 -> size of every file of a preset."""
     return {sha256: (folder / path).stat().st_size for path, (sha256, _, _) in tree(folder).items()}
 
 
@@ -94,11 +94,10 @@ def full_site(folder: Path) -> Project:
 
 
 @pytest.mark.timeout(600)
-def test_two_presets_that_share_most(
+def test_second_preset_costs_only_its_difference(
     made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the disk: what differs plus one copy of what is the same, within 1 %. On the way: what the site lacks,
-    within 0.1 % plus the index."""
+    """Shared files are on the disk once (within 1 %) and not in the bundle (within 0.1 %)."""
     first, second = presets.names(made.project.presets)[:2]
     shared = {
         f"wheels/shared{n}.whl": random.Random(n).randbytes(20 * MB) for n in range(6)
@@ -127,12 +126,12 @@ def test_two_presets_that_share_most(
         content(made.project.artifacts_of(first)),
         content(made.project.artifacts_of(second)),
     )
-    lacking = sum(size for sha256, size in there.items() if sha256 not in here)
+    missing = sum(size for sha256, size in there.items() if sha256 not in here)
     volumes = sorted((tmp_path / "two").glob("*.gfv"))
     carried = sum(v.stat().st_size for v in volumes)
     payload = sum(piece.part.length for v in volumes for piece in read_volume(v)[1])
     index = carried - payload  # indexes, heads and trailers
-    over = (carried - index) / lacking - 1
+    over = (carried - index) / missing - 1
     gapforge(site.root, "unpack", tmp_path / "two")
     for name in (first, second):
         gapforge(site.root, "verify", name)
@@ -142,23 +141,23 @@ def test_two_presets_that_share_most(
     more = both / everything - 1
     with capsys.disabled():
         print(
-            f"\ntwo presets of {sum(here.values()) / MB:.1f} and {sum(there.values()) / MB:.1f} MB, different and one copy of the "
-            f"same {everything / MB:.1f} MB: {both / MB:.1f} MB on disk ({more:+.3%}); the second added {grew / MB:.2f} MB "
-            f"for {lacking / MB:.2f} MB that differ"
+            f"\npresets of {sum(here.values()) / MB:.1f} and {sum(there.values()) / MB:.1f} MB "
+            f"with {everything / MB:.1f} MB of distinct files: {both / MB:.1f} MB on disk "
+            f"({more:+.3%}); the second added {grew / MB:.2f} MB for {missing / MB:.2f} MB"
         )
         print(
-            f"carried to a site that lacks {lacking} bytes: {carried} in {len(volumes)} volumes, {payload} of them objects "
-            f"({over:+.4%}), {index} index ({index / lacking:.4%})"
+            f"{carried} bytes in {len(volumes)} volumes for {missing} missing bytes: "
+            f"{payload} of objects ({over:+.4%}), {index} of index ({index / missing:.4%})"
         )
     assert 0 <= more < 0.01
-    assert abs(over) <= 0.001 and index < 0.001 * lacking + len(volumes) * (
+    assert abs(over) <= 0.001 and index < 0.001 * missing + len(volumes) * (
         len(HEAD) + TRAILER.size
     )
-    assert lacking <= grew < 1.01 * lacking + 100_000
+    assert missing <= grew < 1.01 * missing + 100_000
 
 
 @pytest.mark.timeout(600)
-def test_many_presets_that_share_a_wheel(
+def test_shared_wheel_is_stored_once(
     made: Sender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = presets.names(made.project.presets)[:5]
@@ -175,8 +174,9 @@ def test_many_presets_that_share_a_wheel(
     once, disk = sum(objects.values()), used(site.artifacts)
     with capsys.disabled():
         print(
-            f"\n{len(names)} presets that share a wheel of 100 MB: {once / MB:.1f} MB differ, {disk / MB:.1f} MB on disk "
-            f"({disk / once - 1:+.3%}); copies would be {sum(used(site.artifacts_of(n)) for n in names) / MB:.1f} MB"
+            f"\n{len(names)} presets that share a wheel of 100 MB: {once / MB:.1f} MB of distinct "
+            f"files, {disk / MB:.1f} MB on disk ({disk / once - 1:+.3%}); copies would need "
+            f"{sum(used(site.artifacts_of(n)) for n in names) / MB:.1f} MB"
         )
     assert once <= disk < 1.01 * once
     before = used(site.artifacts)
@@ -185,9 +185,7 @@ def test_many_presets_that_share_a_wheel(
 
 
 @pytest.mark.parametrize("how", ["cp -r", "rsync -a", "tar"])
-def test_one_preset_s_folder_is_whole_when_it_is_copied_alone(
-    made: Sender, tmp_path: Path, how: str
-) -> None:
+def test_copied_preset_folder_is_complete(made: Sender, tmp_path: Path, how: str) -> None:
     first, second = presets.names(made.project.presets)[:2]
     wheel = {"wheels/shared.whl": random.Random("copied").randbytes(3 * MB)}
     lay(made, first, {**wheel, **SMALL})

@@ -146,7 +146,7 @@ def world(
     compiler_cache: CompilerCache,
     practice_lock: Path,
 ) -> Iterator[World]:
-    # Not below /tmp, which may be a memory file system: an engine with overlay mounts lives in here.
+    # Not below /tmp, which may be a memory file system without overlay mounts.
     root = Path("/var/tmp") / f"gapforge-carry-{os.getpid()}"
     root.mkdir()
     world = World(root, offline_engine_with_cache.host, compiler_cache.dockerd)

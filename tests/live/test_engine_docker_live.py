@@ -1,6 +1,6 @@
-"""The engine contract, base images and the air gap, against real daemons.
+"""Test the engine contract, base images and the missing network with real daemons.
 
-Every docker client on PATH takes part; a machine without the buildx plugin skips those tests and says so.
+Every docker client on PATH is tested. Without the buildx plugin its tests are skipped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = ("docker-buildkit", "docker-buildx")
 
 
 def reach(kind: str, state: private_daemon_state.State) -> Engine:
-    """The engine of this kind, or a skip when no client on this machine can be it."""
+    """Return the engine of this kind, or skip the test if there is no client for it."""
     try:
         return detect.choose(kind, state.host)
     except EngineError as error:
@@ -46,12 +46,14 @@ def base(offline: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_contract(offline: Engine, base: str, check: Check, tmp_path: Path) -> None:
+def test_offline_engine_fulfils_the_contract(
+    offline: Engine, base: str, check: Check, tmp_path: Path
+) -> None:
     check(offline, base, tmp_path / "work")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contract_online(
+def test_online_engine_fulfils_the_contract(
     kind: str, online_engine: private_daemon_state.State, tmp_path: Path
 ) -> None:
     engine = reach(kind, online_engine)
@@ -61,8 +63,10 @@ def test_contract_online(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path: Path) -> None:
-    """Docker 29's default store, which names images by manifest; daemons from 24 on have it."""
+def test_containerd_image_store_fulfils_the_contract(
+    kind: str, engine_project: Project, tmp_path: Path
+) -> None:
+    """Docker 29's default store identifies images by manifest; daemons from 24 on have it."""
     folder = mark_folder(private_daemon_state.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": true}}')
     engine = reach(kind, private_daemon.start(engine_project, offline=True))
@@ -74,7 +78,7 @@ def test_contract_containerd_store(kind: str, engine_project: Project, tmp_path:
         check(engine, name, tmp_path / check.__name__)
 
 
-# What a Dockerfile might try, and words of the failure. All fail without a network; the lint refuses them earlier.
+# Network accesses of a Dockerfile, and text of Docker's failure. The lint refuses them earlier.
 TRIES = {
     "a RUN that opens a connection": (
         "FROM {base}\nRUN bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
@@ -90,12 +94,12 @@ TRIES = {
         "FROM {base}\nRUN --network=host bash -c 'echo >/dev/tcp/192.0.2.1/80'\n",
         "network",
     ),
-    "a base that is not here": ("FROM debian:bookworm\nRUN true\n", "debian"),
+    "a missing base image": ("FROM debian:bookworm\nRUN true\n", "debian"),
 }
 
 
 @pytest.mark.parametrize("attempt", TRIES)
-def test_network_is_out_of_reach(offline: Engine, attempt: str, tmp_path: Path) -> None:
+def test_build_cannot_reach_a_network(offline: Engine, attempt: str, tmp_path: Path) -> None:
     layout = tmp_path / "base"
     image = make_layout(layout, programs=("sh", "bash", "getent", "true"))
     name = load_base_images.ensure(offline, layout, image, lambda line: None)
@@ -107,10 +111,12 @@ def test_network_is_out_of_reach(offline: Engine, attempt: str, tmp_path: Path) 
     assert offline.image_ids(wanted.tag) == ()
 
 
-def test_run_in_a_build_sees_only_loopback(offline: Engine, base: str, tmp_path: Path) -> None:
+def test_build_step_sees_only_loopback(offline: Engine, base: str, tmp_path: Path) -> None:
     wanted = request(
         tmp_path / "ctx",
-        f"FROM {base}\n# not from the cache:\nRUN echo {tmp_path.name} interfaces: $(ls /sys/class/net) routes: $(cat /proc/net/route)\n",
+        f"FROM {base}\n# not from the cache:\n"
+        f"RUN echo {tmp_path.name} interfaces: $(ls /sys/class/net) "
+        "routes: $(cat /proc/net/route)\n",
     )
     lines: list[str] = []
     offline.build(wanted, lines.append)
@@ -120,7 +126,7 @@ def test_run_in_a_build_sees_only_loopback(offline: Engine, base: str, tmp_path:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_base_from_a_docker_save_archive(offline: Engine, mode: str, tmp_path: Path) -> None:
+def test_base_override_from_saved_archive(offline: Engine, mode: str, tmp_path: Path) -> None:
     image = make_layout(tmp_path / "layout", note=mode)
     archive = tmp_path / "base.tar"
     make_archive(tmp_path / "layout", archive, mode=mode)
@@ -129,10 +135,9 @@ def test_base_from_a_docker_save_archive(offline: Engine, mode: str, tmp_path: P
     )
     assert (digest, os_id, version) == (image.config_digest, "debian", "12")
     assert offline.image_ids(name)
-    assert (
-        offline.image_ids("debian:12") == ()
-    )  # the archive's own name must not replace the user's image
-    # What this engine itself saves is taken too, and is known again although docker gave it other bytes.
+    # The archive's own name must not replace the user's image.
+    assert offline.image_ids("debian:12") == ()
+    # An archive that this engine saves has other bytes, but is recognised as the same image.
     saved = tmp_path / "saved.tar"
     env = {**os.environ, "DOCKER_HOST": offline.info.host}
     subprocess.run([offline.info.client, "save", "-o", str(saved), name], env=env, check=True)
@@ -142,8 +147,8 @@ def test_base_from_a_docker_save_archive(offline: Engine, mode: str, tmp_path: P
     offline.untag(name)
 
 
-def test_base_layout_of_a_copied_image(offline: Engine, tmp_path: Path) -> None:
-    """An OCI layout that skopeo wrote is a base."""
+def test_base_override_from_skopeo_layout(offline: Engine, tmp_path: Path) -> None:
+    """An OCI layout that skopeo wrote can be the base image."""
     if not shutil.which("skopeo"):
         pytest.skip("needs skopeo")
     image = make_layout(tmp_path / "made", note="skopeo")

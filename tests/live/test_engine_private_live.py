@@ -1,4 +1,4 @@
-"""The project's own daemon: it comes up, stays apart, goes away whole, and survives being killed at any moment."""
+"""Test the private engine: start, isolation, stop, and recovery from kills at any moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gapforge.engine import detect, private_daemon, private_daemon_state
 
 
 def traces(project: Project) -> list[str]:
-    """Everything of this project's engine that another part of the machine could notice."""
+    """Return mounts, processes, cgroups and sockets of this project's engine."""
     folder = str(private_daemon_state.folder_of(project))
     mounts = [
         line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line
@@ -42,7 +42,7 @@ def traces(project: Project) -> list[str]:
     return mounts + processes + groups + [str(p) for p in Path("/run").glob(tag)]
 
 
-def test_start_twice_stop_twice(engine_project: Project) -> None:
+def test_start_and_stop_are_idempotent(engine_project: Project) -> None:
     first = private_daemon.start(engine_project, offline=True)
     assert (
         private_daemon.start(engine_project, offline=True)
@@ -50,7 +50,7 @@ def test_start_twice_stop_twice(engine_project: Project) -> None:
         == private_daemon_state.status(engine_project)
     )
     assert first.storage_driver != "vfs"
-    with pytest.raises(EngineError, match="runs offline already"):
+    with pytest.raises(EngineError, match=str(first.pid)):
         private_daemon.start(engine_project, offline=False)
     assert private_daemon.stop(engine_project) is True
     assert private_daemon.stop(engine_project) is False
@@ -59,7 +59,7 @@ def test_start_twice_stop_twice(engine_project: Project) -> None:
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_interfaces(engine_project: Project, offline: bool) -> None:
+def test_offline_engine_has_no_interfaces(engine_project: Project, offline: bool) -> None:
     state = private_daemon.start(engine_project, offline=offline)
     devices = [
         line.split(":")[0].strip()
@@ -107,7 +107,7 @@ def test_killed_daemon_leaves_nothing_and_starts_again(
     assert traces(engine_project) == []
 
 
-def test_start_that_is_killed_is_cleaned_up_by_the_next(engine_project: Project) -> None:
+def test_next_start_cleans_up_a_killed_one(engine_project: Project) -> None:
     code = (
         "from gapforge.base.project import Project; from pathlib import Path;"
         "from gapforge.engine import private_daemon as private;"
@@ -128,8 +128,8 @@ def test_start_that_is_killed_is_cleaned_up_by_the_next(engine_project: Project)
 
 
 @pytest.mark.parametrize("lost", ["state file", "whole folder"])
-def test_engine_whose_state_was_deleted_is_found(engine_project: Project, lost: str) -> None:
-    """.gapforge may be deleted at any time, also under a running engine."""
+def test_engine_with_deleted_state_is_found(engine_project: Project, lost: str) -> None:
+    """A user may delete .gapforge at any time, also while the engine runs."""
     private_daemon.start(engine_project, offline=True)
     if lost == "state file":
         private_daemon_state._state_file(engine_project).unlink()
@@ -145,7 +145,7 @@ def test_engine_whose_state_was_deleted_is_found(engine_project: Project, lost: 
     assert traces(engine_project) == []
 
 
-def test_two_projects_at_once(engine_project: Project) -> None:
+def test_engines_of_two_projects_are_independent(engine_project: Project) -> None:
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
         other = Project(Path(folder), Path(folder) / "artifacts")
         try:
@@ -162,7 +162,7 @@ def test_two_projects_at_once(engine_project: Project) -> None:
     assert traces(other) == []
 
 
-def test_the_systems_own_docker_folders_stay_untouched(engine_project: Project) -> None:
+def test_docker_folders_of_the_system_stay_unchanged(engine_project: Project) -> None:
     def seen() -> list[tuple[str, float]]:
         folders = [
             p
@@ -185,7 +185,7 @@ def test_the_systems_own_docker_folders_stay_untouched(engine_project: Project) 
     assert seen() == before
 
 
-def test_failed_start_shows_the_log_and_leaves_nothing(engine_project: Project) -> None:
+def test_failed_start_shows_the_log(engine_project: Project) -> None:
     folder = mark_folder(private_daemon_state.folder_of(engine_project), "test")
     (folder / "daemon.json").write_text('{"no-such-setting": 1}')
     with pytest.raises(EngineError) as caught:
@@ -196,14 +196,16 @@ def test_failed_start_shows_the_log_and_leaves_nothing(engine_project: Project) 
     assert traces(engine_project) == []
 
 
-def test_no_dockerd(engine_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dockerd_is_reported(
+    engine_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GAPFORGE_DOCKERD", "/nonexistent/dockerd")
     with pytest.raises(ToolError, match="GAPFORGE_DOCKERD=/nonexistent/dockerd"):
         private_daemon.start(engine_project)
     assert traces(engine_project) == []
 
 
-def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Project) -> None:
+def test_remove_does_not_follow_mounts(engine_project: Project) -> None:
     private_daemon.start(engine_project, offline=True)
     private_daemon.stop(engine_project)
     folder = private_daemon_state.folder_of(engine_project)
@@ -223,11 +225,11 @@ def test_remove_frees_the_folder_but_never_through_a_mount(engine_project: Proje
     assert not folder.exists()
 
 
-def test_a_folder_of_somebody_else_is_not_taken_over(engine_project: Project) -> None:
+def test_start_refuses_a_foreign_folder(engine_project: Project) -> None:
     folder = private_daemon_state.folder_of(engine_project)
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("x")
-    with pytest.raises(StorageError, match="was not made by gapforge"):
+    with pytest.raises(StorageError, match=str(folder)):
         private_daemon.start(engine_project)
     (folder / "thesis.tex").unlink()
     folder.rmdir()
@@ -238,7 +240,7 @@ def launcher(root: Path) -> Iterator[Path]:
     yield root / "gapforge"
 
 
-def test_command_line(engine_project: Project, launcher: Path) -> None:
+def test_engine_commands_report_json(engine_project: Project, launcher: Path) -> None:
     env = {**os.environ, "GAPFORGE_ROOT": str(engine_project.root)}
 
     def call(*words: str) -> tuple[int, dict[str, object]]:

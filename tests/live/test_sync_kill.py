@@ -1,4 +1,4 @@
-"""kill -9 during sync at random moments: the next run completes, and the result is that of an undisturbed one."""
+"""Kill sync at random moments: the next run completes with an undisturbed run's result."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from syncworld import NAME, World, install, tree
 HERE = Path(__file__).resolve().parents[1]
 KILLS = 10
 SIZE = 400_000  # bytes of each file
-RATE = 600_000  # bytes per second and connection: an undisturbed sync takes about two seconds
-MORE = 200_000  # bytes of all downloads that come after a kill: enough for them to notice, then nothing
+RATE = 600_000  # bytes per second and connection: a sync takes about two seconds
+MORE = 200_000  # bytes that the server still sends after a kill
 
 
 def command(site: Site, root: Path, *more: str) -> list[str]:
     return [sys.executable, str(HERE / "syncworld.py"), site.url, str(root), *more]
 
 
-def no_unverified_file_has_its_final_name(root: Path) -> None:
+def assert_final_names_are_verified(root: Path) -> None:
     for file in (root / "artifacts" / ".store" / "sha256").rglob("*"):
         if file.is_file():
             assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
     lock = root / "presets" / f"{NAME}.lock.json"
     if lock.exists():
-        assert lock.read_text().endswith("}\n"), "the lock is whole or not there"
+        assert lock.read_text().endswith("}\n"), "the lock is truncated"
     store = {f.stat().st_ino for f in (root / "artifacts" / ".store" / "sha256").rglob("*")}
     for file in (root / "artifacts" / NAME).rglob("*"):
         assert file.is_dir() or file.stat().st_ino in store
 
 
 def running(pid: int) -> bool:
-    """Whether the process is alive; one that ended and that nobody has collected yet is not."""
+    """Return whether the process is alive and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -61,7 +61,7 @@ def children_of(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize("update", [False, True])
-def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
+def test_killed_sync_is_completed(tmp_path: Path, update: bool) -> None:
     seed = time.time_ns()
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -90,7 +90,7 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
         length, size = time.monotonic() - start, site.sent - before
         killed = cut = 0
         while killed < KILLS:
-            # So many bytes after its beginning, and a moment: most of them while it downloads, some before and after.
+            # Kill after a number of bytes and a moment, mostly during downloads.
             enough = site.sent + chance.randrange(size)
             child = subprocess.Popen(command(site, roots[1], *more))
             while child.poll() is None and site.sent < enough:
@@ -102,7 +102,7 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
                 os.kill(child.pid, signal.SIGKILL)
                 child.wait()
                 killed, cut = killed + 1, cut + bool(curls)
-                no_unverified_file_has_its_final_name(roots[1])
+                assert_final_names_are_verified(roots[1])
                 site.stop_at = site.sent + MORE
                 end = time.monotonic() + 60
                 while any(map(running, curls)):
@@ -111,14 +111,16 @@ def test_killed_at_random_moments(tmp_path: Path, update: bool) -> None:
                 site.stop_at = 0
             else:
                 assert child.returncode == 0, "the run that was not killed failed"
-                shutil.rmtree(roots[1])  # begin again, so that ten runs are really cut
+                shutil.rmtree(roots[1])  # start again, so that ten runs are really killed
                 subprocess.run(["cp", "-a", str(clean), str(roots[1])], check=True)
-        assert cut, "no kill came while files were on their way"
-        # As a user would: the same command, and after an update the plain one.
+        assert cut, "no kill came during a download"
+        # As a user would: the same command again, then the plain one.
         subprocess.run(command(site, roots[1], *more), check=True, timeout=120)
         subprocess.run(command(site, roots[1]), check=True, timeout=120)
     assert tree(roots[1] / "artifacts" / NAME) == tree(roots[0] / "artifacts" / NAME)
-    assert tree(roots[1] / "presets") == tree(roots[0] / "presets"), "no leftovers beside the lock"
+    assert tree(roots[1] / "presets") == tree(roots[0] / "presets"), (
+        "files are left beside the lock"
+    )
     assert not any((roots[1] / "artifacts" / ".store" / "partial").iterdir()), (
-        "no leftovers in the store"
+        "files are left in the store"
     )

@@ -1,4 +1,4 @@
-"""uv against loopback indexes: the target's Python decides, and no name crosses from one index into another.
+"""Test uv with loopback indexes: the target's Python decides, and indexes do not mix.
 
 Needs uv (GAPFORGE_UV, the tools folder, or PATH) but no network.
 """
@@ -59,7 +59,7 @@ def chosen(wheels: list[python_packages.Wheel]) -> dict[str, tuple[str, str]]:
     return {w.name: (w.version, w.index) for w in wheels}
 
 
-def test_the_targets_python_decides_not_the_hosts(tmp_path: Path, site: Site) -> None:
+def test_target_python_decides_the_version(tmp_path: Path, site: Site) -> None:
     index = publish(
         site,
         "/d",
@@ -100,7 +100,7 @@ def test_markers_are_evaluated_for_the_target(tmp_path: Path, site: Site) -> Non
     assert set(chosen(resolver(tmp_path, index).wheels(make(packages=["app"])))) == {"app", "lin"}
 
 
-def test_torch_comes_from_its_index_only_and_nothing_else_does(tmp_path: Path, site: Site) -> None:
+def test_only_torch_comes_from_its_index(tmp_path: Path, site: Site) -> None:
     default = publish(
         site,
         "/d",
@@ -153,9 +153,7 @@ def test_torch_comes_from_its_index_only_and_nothing_else_does(tmp_path: Path, s
     assert all(w.url.startswith(f"{site.url}/{'t' if w.index == 'torch' else 'd'}/") for w in found)
 
 
-def test_a_torch_name_that_its_index_lacks_is_no_reason_to_look_elsewhere(
-    tmp_path: Path, site: Site
-) -> None:
+def test_torch_package_missing_from_its_index_fails(tmp_path: Path, site: Site) -> None:
     default = publish(site, "/d", dict([wheel("torch", "2.1.2"), wheel("torchaudio", "2.1.2")]))
     torch = publish(site, "/t", dict([wheel("torch", "2.1.2+cu118", "cp311-cp311-linux_x86_64")]))
     preset = make(
@@ -166,9 +164,7 @@ def test_a_torch_name_that_its_index_lacks_is_no_reason_to_look_elsewhere(
     assert "torchaudio" in error.value.render()
 
 
-def test_a_dependency_that_only_torchs_index_has_is_not_taken_from_there(
-    tmp_path: Path, site: Site
-) -> None:
+def test_dependency_only_on_torch_index_fails(tmp_path: Path, site: Site) -> None:
     default = publish(site, "/d", dict([wheel("numpy", "1")]))
     torch = publish(
         site, "/t", dict([wheel("torch", "2.1", requires=("triton",)), wheel("triton", "1")])
@@ -180,7 +176,7 @@ def test_a_dependency_that_only_torchs_index_has_is_not_taken_from_there(
     assert "triton" in error.value.render()
 
 
-def test_the_users_extra_indexes_are_not_asked(
+def test_extra_indexes_of_the_user_are_ignored(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default = publish(site, "/d", dict([wheel("thing", "1.0")]))
@@ -194,14 +190,14 @@ def test_the_users_extra_indexes_are_not_asked(
     assert not [path for path, _ in site.log if path.startswith("/e")]
 
 
-def test_torch_from_the_default_index_when_the_preset_says_so(tmp_path: Path, site: Site) -> None:
+def test_torch_from_the_default_index(tmp_path: Path, site: Site) -> None:
     default = publish(site, "/d", dict([wheel("torch", "2.1.2")]))
     preset = make(pytorch={"torch": "2.1.2", "index": "default"})
     assert chosen(resolver(tmp_path, default).wheels(preset)) == {"torch": ("2.1.2", "default")}
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "named"),
     [
         (wheel("odd", "1.0", "cp311-cp311-win_amd64"), "win_amd64"),
         (wheel("odd", "1.0", "cp38-cp38-manylinux2014_x86_64"), "cp38"),
@@ -209,17 +205,17 @@ def test_torch_from_the_default_index_when_the_preset_says_so(tmp_path: Path, si
         (("odd-1.0.tar.gz", b"x"), "odd"),
     ],
 )
-def test_no_wheel_for_the_target_names_the_package_and_what_there_is(
-    tmp_path: Path, site: Site, file: tuple[str, bytes], says: str
+def test_missing_wheel_for_target_names_the_alternatives(
+    tmp_path: Path, site: Site, file: tuple[str, bytes], named: str
 ) -> None:
     index = publish(site, "/d", dict([file, wheel("app", "1", requires=("odd",))]))
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index).wheels(make(packages=["app"]))
-    assert error.value.message.startswith("odd: no wheel fits CPython 3.11")
-    assert says in error.value.render()
+    assert "odd" in error.value.message and "3.11" in error.value.message
+    assert named in error.value.render()
 
 
-def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, site: Site) -> None:
+def test_locked_wheel_is_located_and_changed_one_refused(tmp_path: Path, site: Site) -> None:
     name, body = wheel("thing", "1.0")
     index = publish(site, "/d", {name: body})
     preset = make(packages=["thing"])
@@ -241,7 +237,7 @@ def test_locked_wheels_are_found_again_and_changed_ones_refused(tmp_path: Path, 
     assert good.sha256 in error.value.render()
 
 
-def test_sdist(tmp_path: Path, site: Site) -> None:
+def test_sdist_of_a_package_is_found(tmp_path: Path, site: Site) -> None:
     index = publish(
         site,
         "/d",
@@ -253,15 +249,13 @@ def test_sdist(tmp_path: Path, site: Site) -> None:
         resolver(tmp_path, index).sdist("bare==1.0", make())
 
 
-def test_an_index_behind_a_login(tmp_path: Path, site: Site) -> None:
+def test_login_of_an_index_is_used_and_hidden(tmp_path: Path, site: Site) -> None:
     index = publish(site, "/d", dict([wheel("thing", "1.0")]))
     for behaviour in site.paths.values():
         behaviour.needs_login = "Basic dXNlcjpodW50ZXIy"
     logged_in = index.replace("http://", "http://user:hunter2@")
     found = resolver(tmp_path, logged_in).wheels(make(packages=["thing"]))
-    assert found[0].url.startswith("http://user:hunter2@"), (
-        "the download needs the login that the index has"
-    )
+    assert found[0].url.startswith("http://user:hunter2@")
     with pytest.raises(ResolveError) as error:
         resolver(tmp_path, index.replace("http://", "http://user:wrong-secret@")).wheels(
             make(packages=["thing"])
@@ -269,13 +263,13 @@ def test_an_index_behind_a_login(tmp_path: Path, site: Site) -> None:
     assert "wrong-secret" not in error.value.render()
 
 
-def test_offline_is_refused(tmp_path: Path) -> None:
+def test_resolving_offline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
         Resolver(Project.find(), Network(offline=True), tmp_path).wheels(make(packages=["thing"]))
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_requirements_install_offline_with_hashes(
+def test_requirements_install_offline_with_checksums(
     tmp_path: Path, site: Site, installer: str
 ) -> None:
     files = dict([wheel("Thing.x", "1.0", requires=("leaf",)), wheel("leaf", "2.1.2+cu118")])
