@@ -1,4 +1,4 @@
-"""Volumes that somebody made to do harm: everything about them is right but what is wrong on purpose."""
+"""Hostile volumes: everything is valid except for one intended fault."""
 
 from __future__ import annotations
 

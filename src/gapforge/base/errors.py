@@ -171,6 +171,7 @@ class ToolError(GapforgeError):
 
     exit_code, cause = 17, "tool"
     output = ""  # the last lines that the program printed
+    is_missing = False  # whether the program is not installed
 
 
 class TargetError(GapforgeError):

@@ -21,7 +21,7 @@ from typing import IO, Any
 from gapforge.base.errors import BusyError, StorageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
@@ -233,7 +233,7 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     if number in _GONE:
         reason = _("the disk was removed")
     else:
-        reason = _(_REASONS[number]) if number in _REASONS else os_says(error)
+        reason = _(_REASONS[number]) if number in _REASONS else os_reason(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
         hint = _(

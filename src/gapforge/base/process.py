@@ -270,10 +270,12 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def missing(program: str) -> ToolError:
     """Return the error for a program that is not installed."""
     name = Path(program).name
-    return ToolError(
+    error = ToolError(
         _("{program} is not installed", program=program),
         hint=_("install it first: apt-get install {package}", package=PACKAGE_OF.get(name, name)),
     )
+    error.is_missing = True
+    return error
 
 
 def failed(result: Result, redact: Iterable[str] = ()) -> ToolError:

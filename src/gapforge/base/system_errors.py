@@ -61,41 +61,41 @@ _JSON = (
 )
 
 
-def os_says(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """Return the reason of a system error, without the file's name."""
     return _(error.strerror or str(error))
 
 
 def unreadable(error: OSError) -> str:
     """Return the problem of a file that cannot be read."""
-    return _("cannot be read: {why}", why=os_says(error))
+    return _("cannot be read: {why}", why=os_reason(error))
 
 
 def unlistable(error: OSError) -> str:
     """Return the problem of a folder that cannot be listed."""
-    return _("cannot be listed: {why}", why=os_says(error))
+    return _("cannot be listed: {why}", why=os_reason(error))
 
 
 def unexaminable(error: OSError) -> str:
     """Return the problem of a path whose type cannot be determined."""
-    return _("cannot be examined: {why}", why=os_says(error))
+    return _("cannot be examined: {why}", why=os_reason(error))
 
 
-def json_says(error: json.JSONDecodeError) -> str:
+def json_reason(error: json.JSONDecodeError) -> str:
     """Return what is wrong with a JSON text, without the position."""
     known = error.msg.partition(": ")[0]
     translated = _(known)
     return translated if translated != known else error.msg
 
 
-def says(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return the full text of an error, translated if the system or a parser raised it."""
     if language() == "en":
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {os_says(error)}" if error.filename else os_says(error)
+        return f"{error.filename}: {os_reason(error)}" if error.filename else os_reason(error)
     if isinstance(error, json.JSONDecodeError):
-        why = json_says(error)
+        why = json_reason(error)
         return _(
             "line {line}, column {column}: {why}", line=error.lineno, column=error.colno, why=why
         )
@@ -103,3 +103,7 @@ def says(error: Exception) -> str:
         encoding = error.encoding.upper()
         return _("is not {encoding} text (byte {offset})", encoding=encoding, offset=error.start)
     return str(error)
+
+
+# The former names, until every branch is merged.
+os_says, json_says, says = os_reason, json_reason, error_text

@@ -9,7 +9,7 @@ from pathlib import Path
 from gapforge.base.errors import BundleError
 from gapforge.base.files import SHA256_HEX
 from gapforge.base.i18n import N_, _
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.bundle.bundle_index import index_name, read_index
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
@@ -82,7 +82,7 @@ def read_request(path: Path) -> RepairRequest:
         ) from None
     except OSError as error:
         raise BundleError(
-            _("{path} cannot be read: {why}", path=path, why=os_says(error)),
+            _("{path} cannot be read: {why}", path=path, why=os_reason(error)),
             hint="./gapforge pack --repair FILE --to FOLDER",
         ) from None
 

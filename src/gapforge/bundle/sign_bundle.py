@@ -16,7 +16,7 @@ from gapforge.base.errors import BundleError, ToolError, UsageError
 from gapforge.base.files import read_regular, remove_litter, sha256_bytes, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.base.text import utc
 from gapforge.bundle.bundle_index import (
     BundleIndex,
@@ -178,7 +178,7 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
         try:
             texts[preset] = read_regular(lock, locks.MAX_BYTES)
         except (OSError, ValueError) as error:
-            why = os_says(error) if isinstance(error, OSError) else str(error)
+            why = os_reason(error) if isinstance(error, OSError) else str(error)
             raise UsageError(
                 _("{lock} cannot be signed: {why}", lock=lock, why=why),
                 hint=_("online: ./deps_sync.sh {arguments}", arguments=preset),
@@ -220,7 +220,7 @@ def _lock_text(project: Project, contents: Contents, bundled: BundledPreset) -> 
 def _signed_index(
     bundle: str, folders: Iterable[Path], key: PublicKey | None = None
 ) -> tuple[BundleIndex, Signature] | None:
-    """Return the first index of a bundle with a time and a valid signature (by ``key`` if given)."""
+    """Return the first index with a time and a valid signature (by ``key`` if it is given)."""
     for folder in folders:
         try:
             index = read_index(folder / index_name(bundle))

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from gapforge.base.files import SHA256_HEX, is_gone, sha256_bytes
 from gapforge.base.i18n import N_, _
-from gapforge.base.system_errors import says, unreadable
+from gapforge.base.system_errors import error_text, unreadable
 from gapforge.model.names import PRESET_NAME
 
 FORMAT = 2
@@ -225,7 +225,7 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         raise Damaged(_("the JSON is nested too deeply")) from None
     except (ValueError, MemoryError) as error:
-        why = says(error)[:100]
+        why = error_text(error)[:100]
         raise Damaged(_("not JSON as gapforge writes it: {why}", why=why)) from None
     return value
 

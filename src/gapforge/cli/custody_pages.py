@@ -11,7 +11,7 @@ from gapforge.base.errors import GapforgeError, UsageError
 from gapforge.base.files import remove_litter, write_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.base.text import printable
 from gapforge.bundle.companion_files import page_name
 from gapforge.bundle.custody_page import Custody, keep_page, render
@@ -64,7 +64,7 @@ def write_pages(
         except GapforgeError as error:
             warn(_("the custody page was not written: {reason}", reason=error.message))
         except OSError as error:
-            reason = f"{place}: {os_says(error)}"
+            reason = f"{place}: {os_reason(error)}"
             warn(_("the custody page was not written: {reason}", reason=reason))
 
     def write_beside(folder: Path) -> Path:

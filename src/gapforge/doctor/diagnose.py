@@ -12,7 +12,7 @@ from gapforge.base.errors import GapforgeError, LockError, PresetError
 from gapforge.base.files import inside
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 from gapforge.compat import catalog as catalog_module
 from gapforge.compat import versions
 from gapforge.compat.catalog import Catalog
@@ -144,7 +144,7 @@ def _find_engine(name: str) -> tuple[Engine | None, EngineFacts]:
     except GapforgeError as error:
         return None, EngineFacts(problem=error.message, hint=error.hint)
     except OSError as error:
-        return None, EngineFacts(problem=says(error), hint="docker version")
+        return None, EngineFacts(problem=error_text(error), hint="docker version")
     info = engine.info
     return engine, EngineFacts(
         name=info.name,

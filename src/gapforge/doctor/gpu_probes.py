@@ -14,7 +14,7 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import ToolError
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 
 # Seconds. nvidia-smi takes several on a cold machine, and hangs when the driver does.
 ANSWER_TIMEOUT = 20.0
@@ -90,7 +90,7 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
                 timeout=ANSWER_TIMEOUT,
             )
         except (ToolError, OSError) as error:
-            return "", (), says(error)
+            return "", (), error_text(error)
         driver, gpus = parse_gpus(result.output)
         if gpus:
             return driver, gpus, ""

@@ -14,7 +14,7 @@ from typing import IO, Any
 from gapforge.base import process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
 from gapforge.engine.docker_client import STEERING, client_env, version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, no_answer, unreachable
@@ -278,7 +278,7 @@ def _secret_values(request: BuildRequest) -> list[str]:
                     "the secret {key} cannot be read from {file}: {reason}",
                     key=key,
                     file=file,
-                    reason=os_says(error),
+                    reason=os_reason(error),
                 )
             ) from error
     forms: list[str] = []

@@ -10,7 +10,7 @@ from typing import IO, Any
 from gapforge.base.errors import EngineError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -62,7 +62,7 @@ def parse_document(data: bytes, file: str) -> dict[str, Any]:
         value = json.loads(data)
     except ValueError as error:
         raise EngineError(
-            _("{file} is not JSON: {reason}", file=file, reason=says(error))
+            _("{file} is not JSON: {reason}", file=file, reason=error_text(error))
         ) from error
     if not isinstance(value, dict):
         raise EngineError(_("{file} is not a JSON object", file=file))

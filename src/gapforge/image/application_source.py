@@ -16,7 +16,7 @@ from pathlib import Path
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import unsafe_path_reason
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.image.source_copy import CopyResult, copy_source, is_env_file
 from gapforge.model.preset import Application
 
@@ -131,7 +131,7 @@ def _folder_problem(folder: Path) -> str:
     except FileNotFoundError:
         return _("broken symbolic link") if folder.is_symlink() else _("no such folder")
     except OSError as error:
-        return _("not accessible: {reason}", reason=os_says(error))
+        return _("not accessible: {reason}", reason=os_reason(error))
     if not stat.S_ISDIR(mode):
         return _("not a folder")
     if not os.access(folder, os.R_OK | os.X_OK):

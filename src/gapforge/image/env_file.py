@@ -18,7 +18,7 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import Fault, SecretError, ToolError
 from gapforge.base.i18n import _, ngettext
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.image.secret_files import temporary_files
 from gapforge.model.preset import Secret
 
@@ -122,7 +122,7 @@ def _read(env_file: Path) -> dict[str, str]:
         ) from None
     except OSError as error:
         raise SecretError(
-            _("{file} cannot be read: {reason}", file=env_file, reason=os_says(error)),
+            _("{file} cannot be read: {reason}", file=env_file, reason=os_reason(error)),
             hint=f"ls -l {env_file}",
         ) from None
     values, faults = parse(data, str(env_file))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 
 NAME = ".gapforgeignore"
 
@@ -25,7 +25,7 @@ def read_patterns(source: Path) -> list[re.Pattern[str]]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            _("{file} cannot be read: {reason}", file=file, reason=says(error)),
+            _("{file} cannot be read: {reason}", file=file, reason=error_text(error)),
             hint=_("make it UTF-8 text, one pattern per line"),
         ) from None
     faults, patterns = [], []

@@ -24,7 +24,7 @@ from gapforge.base.files import (
     storage_errors,
 )
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says, unlistable
+from gapforge.base.system_errors import os_reason, unlistable
 from gapforge.image import ignore_file
 from gapforge.image.build_cache import set_cache_stamp
 
@@ -225,7 +225,7 @@ def _copy_file(source: Path, target: Path, mode: int) -> tuple[str, int, bool]:
         count = source.stat().st_size
     except OSError as error:
         raise SourceError(
-            _("{file} cannot be read: {reason}", file=source, reason=os_says(error)),
+            _("{file} cannot be read: {reason}", file=source, reason=os_reason(error)),
             hint=_("run the same command again"),
         ) from None
     with storage_errors(target):

@@ -16,7 +16,7 @@ from typing import Any
 
 from gapforge.base.errors import Fault
 from gapforge.base.i18n import N_, _, language
-from gapforge.base.system_errors import json_says, unreadable
+from gapforge.base.system_errors import json_reason, unreadable
 
 ONE_LINE = N_("text on one line")
 
@@ -401,7 +401,7 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
             lineno=error.lineno,
             colno=error.colno,
         )
-        why = json_says(error)
+        why = json_reason(error)
         return None, [Fault(where, _("is not JSON: {why}", why=why))]
     except RecursionError:
         return None, [Fault(shown, _("is nested too deeply"))]

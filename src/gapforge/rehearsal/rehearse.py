@@ -28,7 +28,7 @@ from gapforge.base.files import exclusive, sha256_file, storage_error
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 from gapforge.engine import private_daemon
 from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
@@ -329,7 +329,7 @@ class _Rehearsal:
             else:
                 simulated_site.remove_site(self.site)
         except (GapforgeError, OSError) as error:
-            why = error.message if isinstance(error, GapforgeError) else says(error)
+            why = error.message if isinstance(error, GapforgeError) else error_text(error)
             self._warn(_("{folder} could not be removed: {why}", folder=self.site.root, why=why))
 
     # -- helpers

@@ -22,7 +22,7 @@ from gapforge.base.errors import Fault, LockError, StorageError
 from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says, unexaminable, unlistable, unreadable
+from gapforge.base.system_errors import os_reason, unexaminable, unlistable, unreadable
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -361,7 +361,7 @@ def remove_garbage(project: Project, garbage: Garbage, on_done: OnDone | None = 
 
 
 def _not_removed(item: Unreferenced, error: OSError | StorageError) -> Fault:
-    why = os_says(error) if isinstance(error, OSError) else error.message
+    why = os_reason(error) if isinstance(error, OSError) else error.message
     return Fault(str(item.path), _("cannot be removed: {why}", why=why))
 
 

@@ -17,7 +17,7 @@ from gapforge.base.files import MARKER, sha256_bytes
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_says
+from gapforge.base.system_errors import os_reason
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE, Entry, Lock
@@ -391,7 +391,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     except UnicodeDecodeError:
         return [FileFault(SUMS, "unreadable", one_line, _("not UTF-8 text"))]
     except OSError as error:
-        return [FileFault(SUMS, "unreadable", one_line, os_says(error))]
+        return [FileFault(SUMS, "unreadable", one_line, os_reason(error))]
     wanted = {entry.path: entry.sha256 for entry in lock.entries}
     listed = sums.files
     if LOCK_FILE in listed and LOCK_FILE in present:  # some list the lock, which no lock can

@@ -372,7 +372,7 @@ def write_index(folder: Path) -> tuple[Path, Path]:
         try:
             control = process.run(["dpkg-deb", "-f", str(file)]).output
         except ToolError as error:
-            if error.hint:  # dpkg-deb itself is missing
+            if error.is_missing:
                 raise
             faults.append(Fault(str(file), _("is not a Debian package"), _("a .deb")))
             return ""

@@ -18,7 +18,7 @@ from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, TargetError, ToolError
 from gapforge.base.files import CHUNK, canonical_json, write_text
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_says, says
+from gapforge.base.system_errors import error_text, os_reason
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -103,7 +103,11 @@ def read_layout(folder: Path) -> Layout:
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(
-            _("{folder} is not a usable OCI layout: {reason}", folder=folder, reason=says(error)),
+            _(
+                "{folder} is not a usable OCI layout: {reason}",
+                folder=folder,
+                reason=error_text(error),
+            ),
             hint=_fetch_again(),
         ) from error
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
@@ -207,7 +211,7 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
             _(
                 "{path}: this blob of the layout cannot be read ({reason})",
                 path=path,
-                reason=os_says(error),
+                reason=os_reason(error),
             ),
             hint=_fetch_again(),
         ) from error

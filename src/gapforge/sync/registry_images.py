@@ -25,7 +25,7 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.base.system_errors import says
+from gapforge.base.system_errors import error_text
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
@@ -61,7 +61,7 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(
-            _("{image} cannot be used: {reason}", image=base.image, reason=says(error)),
+            _("{image} cannot be used: {reason}", image=base.image, reason=error_text(error)),
             hint=_choose_another(),
         ) from error
     top = oci_layout.Blob(
@@ -223,7 +223,7 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
         with process.piped(command, env=network.environment()) as output:
             return output.read(oci_layout.SMALL_BLOB)
     except ToolError as error:
-        if error.hint:  # skopeo itself is missing
+        if error.is_missing:
             raise
         raise _failure(shown, error.output, network, error.message) from error
 

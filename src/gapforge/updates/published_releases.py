@@ -138,7 +138,7 @@ def registry_tags(image: str, network: Network) -> list[str]:
     try:
         done = process.run(command, env=network.environment(), timeout=300, check=False)
     except ToolError as error:
-        if error.hint:
+        if error.is_missing:
             raise
         raise FetchError(
             _("{image} does not answer: {reason}", image=reference, reason=error.message)
@@ -166,9 +166,9 @@ def image_digest(image: str, network: Network) -> str:
         with process.piped(command, env=network.environment()) as output:
             return f"sha256:{sha256_bytes(output.read(_MANIFEST_BYTES))}"
     except ToolError as error:
-        if error.hint:
+        if error.is_missing:
             raise
-        reason = last_line(error.message)
+        reason = last_line(error.output or error.message)
         raise FetchError(
             _("cannot inspect {image}: {reason}", image=reference, reason=reason)
         ) from error

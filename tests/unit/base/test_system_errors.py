@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base.system_errors import json_says, os_says, says
+from gapforge.base.system_errors import error_text, json_reason, os_reason
 
 
 def raised(text: bytes) -> Exception:
@@ -22,26 +22,26 @@ def test_system_errors_are_translated(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(FileNotFoundError) as caught:
         (tmp_path / "a").read_bytes()
     unknown = OSError(4711, "Nobody knows")
-    assert (os_says(caught.value), os_says(unknown)) == (
+    assert (os_reason(caught.value), os_reason(unknown)) == (
         "No such file or directory",
         "Nobody knows",
     )
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert (os_says(caught.value), os_says(unknown)) == (
+    assert (os_reason(caught.value), os_reason(unknown)) == (
         "그런 파일이나 폴더가 없음",
         "Nobody knows",
     )
-    assert says(caught.value) == f"{tmp_path}/a: 그런 파일이나 폴더가 없음"
+    assert error_text(caught.value) == f"{tmp_path}/a: 그런 파일이나 폴더가 없음"
 
 
 def test_parser_errors_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     broken, binary = raised(b'{"a": 1,'), raised(b"{\xff")
-    assert says(broken) == str(broken) and says(binary) == str(binary)
+    assert error_text(broken) == str(broken) and error_text(binary) == str(binary)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert says(broken) == "1행 9열: 큰따옴표로 묶은 키가 와야 함"
+    assert error_text(broken) == "1행 9열: 큰따옴표로 묶은 키가 와야 함"
     assert (
         isinstance(broken, json.JSONDecodeError)
-        and json_says(broken) == "큰따옴표로 묶은 키가 와야 함"
+        and json_reason(broken) == "큰따옴표로 묶은 키가 와야 함"
     )
-    assert says(binary) == "ASCII 텍스트가 아님(바이트 위치 1)"
-    assert says(ValueError("other errors stay")) == "other errors stay"
+    assert error_text(binary) == "ASCII 텍스트가 아님(바이트 위치 1)"
+    assert error_text(ValueError("other errors stay")) == "other errors stay"

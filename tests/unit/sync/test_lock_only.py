@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-import samples
-from gapforge.base import process
 from gapforge.base.errors import CompatibilityError, FetchError, LockError, ResolveError, UsageError
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
@@ -29,8 +27,7 @@ from gapforge.store import verify_artifacts
 from gapforge.store.store import Store
 from gapforge.sync import lock_only, python_packages, run, wheel_licence
 from gapforge.sync import sync as syncing
-from gapforge.sync.base_images import check_base
-from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from gapforge.tools.package_versions import Review, Stack, render
 from raised import assert_error, values_of
@@ -444,59 +441,6 @@ def test_unknown_system_needs_unresolved_image(tmp_path: Path) -> None:
     assert locks.load(file).unresolved == (UnresolvedItem("deb", "a", NEEDS_LISTS), item)
 
 
-# -- the CUDA and cuDNN of the base image
-
-
-@pytest.mark.parametrize(
-    ("cuda", "cudnn", "has_cuda", "has_cudnn", "wrong"),
-    [
-        ("11.8", "8.9", "11.8.0", "8.9.6.50", []),
-        ("11.8", "8", "11.8.0", "8.9.6.50", []),
-        ("11.8", "8.6", "11.8.0", "8.9.6.50", ["cuDNN"]),
-        ("12.1", "8.9", "12.10.0", "8.9.0", ["CUDA"]),
-        ("12.1", "8.9", "11.8.0", "9.1.0", ["CUDA", "cuDNN"]),
-        ("12.4", None, "12.4.1", "9.1.0", []),
-        (None, None, "12.4.1", "9.1.0", []),
-    ],
-)
-@pytest.mark.parametrize("role", ["builder", "runtime"])
-def test_check_base_compares_cuda_and_cudnn(
-    cuda: str | None, cudnn: str | None, has_cuda: str, has_cudnn: str, wrong: list[str], role: str
-) -> None:
-    preset = replace(samples.preset(), cuda=cuda or "", cudnn=cudnn or "")
-    image = LockedImage(
-        reference="nvidia/cuda:x@sha256:1",
-        manifest_digest="",
-        config_digest="",
-        os_id="ubuntu",
-        os_version="22.04",
-        cuda=has_cuda,
-        cudnn=has_cudnn,
-    )
-    if not wrong:
-        assert check_base(preset, role, image) == []
-        return
-    with pytest.raises(CompatibilityError) as caught:
-        check_base(preset, role, image)
-    assert [fault.expected.split()[0] for fault in caught.value.faults] == wrong
-    assert (
-        f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()
-    ) or wrong == ["CUDA"]
-
-
-def test_check_base_warns_about_unknown_cuda() -> None:
-    preset = replace(samples.preset(), cuda="11.8", cudnn="8.9")
-    image = LockedImage(
-        reference="plain:1",
-        manifest_digest="",
-        config_digest="",
-        os_id="ubuntu",
-        os_version="22.04",
-    )
-    assert len(check_base(preset, "builder", image)) == 2
-    assert check_base(preset, "runtime", image) == []
-
-
 def test_sync_and_lock_only_reject_moved_tag(
     tmp_path: Path, world: World, calls: list[str]
 ) -> None:
@@ -515,35 +459,6 @@ def test_sync_and_lock_only_reject_moved_tag(
     )
     with pytest.raises(CompatibilityError):
         other.sync()
-
-
-# -- an index that does not answer
-
-UV_SILENT = """error: Request failed after 3 retries in 5.9s
-  cause: Failed to fetch: {url}
-  cause: error sending request for url ({url})
-  cause: client error (Connect)
-  cause: dns error
-"""
-
-
-@pytest.mark.parametrize(
-    ("url", "server"),
-    [
-        ("https://wheels.example/cu118/torch/", "index:https://wheels.example/cu118"),
-        ("https://elsewhere.example/simple/alpha/", items.DEFAULT_INDEX),
-        ("https://wheels.example/cu118x/torch/", items.DEFAULT_INDEX),
-    ],
-)
-def test_uv_error_names_silent_index(url: str, server: str) -> None:
-    preset = samples.preset(pytorch=TORCH)
-    said = process.Result(("uv",), 2, "", UV_SILENT.format(url=url))
-    error = python_packages._failure(
-        said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/"
-    )
-    assert isinstance(error, NoAnswerError)
-    assert error.reason == no_answer(server)
-    assert error.exit_code == FetchError.exit_code
 
 
 def test_licence_from_metadata_file_on_index(place: Place) -> None:

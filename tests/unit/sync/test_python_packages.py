@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import samples
 from gapforge.base import process
-from gapforge.base.errors import ResolveError, ToolError
+from gapforge.base.errors import FetchError, ResolveError, ToolError
 from gapforge.base.project import Project
+from gapforge.model import unresolved_item as items
 from gapforge.model.preset import Preset, load
+from gapforge.model.unresolved_item import Reason
 from gapforge.sync import python_packages
+from gapforge.sync.network import NoAnswerError
 from raised import assert_error
 
 pytestmark = pytest.mark.every_python
@@ -175,3 +179,35 @@ def test_missing_uv_has_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ToolError) as error:
         python_packages.find_uv(Project(tmp_path, tmp_path / "artifacts"))
     assert "deps_sync.sh" in error.value.hint
+
+
+TORCH_SET = {
+    "torch": "2.1.2+cu118",
+    "torchvision": "0.16.2+cu118",
+    "index": "https://wheels.example/cu118",
+}
+UV_SILENT = """error: Request failed after 3 retries in 5.9s
+  cause: Failed to fetch: {url}
+  cause: error sending request for url ({url})
+  cause: client error (Connect)
+  cause: dns error
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://wheels.example/cu118/torch/", "index:https://wheels.example/cu118"),
+        ("https://elsewhere.example/simple/alpha/", items.DEFAULT_INDEX),
+        ("https://wheels.example/cu118x/torch/", items.DEFAULT_INDEX),
+    ],
+)
+def test_uv_error_names_silent_index(url: str, server: str) -> None:
+    preset = samples.preset(pytorch=TORCH_SET)
+    said = process.Result(("uv",), 2, "", UV_SILENT.format(url=url))
+    error = python_packages._failure(
+        said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/"
+    )
+    assert isinstance(error, NoAnswerError)
+    assert error.reason == Reason(code=items.NO_ANSWER, server=server)
+    assert error.exit_code == FetchError.exit_code

@@ -1,0 +1,62 @@
+"""Base images: comparison of their CUDA and cuDNN with the preset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import samples
+from gapforge.base.errors import CompatibilityError
+from gapforge.model.lock import LockedImage
+from gapforge.sync.base_images import check_base
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cudnn", "has_cuda", "has_cudnn", "wrong"),
+    [
+        ("11.8", "8.9", "11.8.0", "8.9.6.50", []),
+        ("11.8", "8", "11.8.0", "8.9.6.50", []),
+        ("11.8", "8.6", "11.8.0", "8.9.6.50", ["cuDNN"]),
+        ("12.1", "8.9", "12.10.0", "8.9.0", ["CUDA"]),
+        ("12.1", "8.9", "11.8.0", "9.1.0", ["CUDA", "cuDNN"]),
+        ("12.4", None, "12.4.1", "9.1.0", []),
+        (None, None, "12.4.1", "9.1.0", []),
+    ],
+)
+@pytest.mark.parametrize("role", ["builder", "runtime"])
+def test_check_base_compares_cuda_and_cudnn(
+    cuda: str | None, cudnn: str | None, has_cuda: str, has_cudnn: str, wrong: list[str], role: str
+) -> None:
+    preset = replace(samples.preset(), cuda=cuda or "", cudnn=cudnn or "")
+    image = LockedImage(
+        reference="nvidia/cuda:x@sha256:1",
+        manifest_digest="",
+        config_digest="",
+        os_id="ubuntu",
+        os_version="22.04",
+        cuda=has_cuda,
+        cudnn=has_cudnn,
+    )
+    if not wrong:
+        assert check_base(preset, role, image) == []
+        return
+    with pytest.raises(CompatibilityError) as caught:
+        check_base(preset, role, image)
+    assert [fault.expected.split()[0] for fault in caught.value.faults] == wrong
+    assert (
+        f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()
+    ) or wrong == ["CUDA"]
+
+
+def test_check_base_warns_about_unknown_cuda() -> None:
+    preset = replace(samples.preset(), cuda="11.8", cudnn="8.9")
+    image = LockedImage(
+        reference="plain:1",
+        manifest_digest="",
+        config_digest="",
+        os_id="ubuntu",
+        os_version="22.04",
+    )
+    assert len(check_base(preset, "builder", image)) == 2
+    assert check_base(preset, "runtime", image) == []
