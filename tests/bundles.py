@@ -1,4 +1,4 @@
-"""A place that packs and places that unpack, with small files."""
+"""Make projects that pack and sites that unpack, with small files."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Sender:
 
     @property
     def objects(self) -> set[str]:
-        """What the store of a site holds in the end."""
+        """The objects in the store of a site after the import."""
         contents = preset_contents(self.project, [documents.find(self.project.presets, PRESET)])
         return {span.sha256 for span in contents.parts}
 
     def change(self, files: Mapping[str, bytes], *, only: bool = False) -> None:
-        """Add files to the preset's artifacts and lock."""
+        """Add files to the artifacts and the lock; with ``only``, replace all others."""
         lock = self.lock()
         folder = self.project.artifacts_of(PRESET)
         entries = {} if only else {e.path: e for e in lock.entries}
@@ -74,14 +74,14 @@ class Sender:
         write_lock(self.project, made)
 
     def second(self) -> str:
-        """A further preset that shares files with the first; gives its name."""
+        """Add a preset that shares files with the first one. Return its name."""
         name = next(n for n in documents.names(self.project.presets) if n != PRESET)
         fabricate(self.project, documents.find(self.project.presets, name))
         return name
 
 
 def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
-    """A project in ``folder``; with ``files`` its preset has just these."""
+    """Create a project; with ``files`` its preset has only these files."""
     here = folder / "sender"
     (here / "presets").mkdir(parents=True)
     for file in sorted((ROOT / "presets").glob("*.json")):
@@ -95,7 +95,7 @@ def sender(folder: Path, files: Mapping[str, bytes] | None = None) -> Sender:
 
 
 def site_at(folder: Path) -> Project:
-    """A site with nothing but presets."""
+    """Create a site that has only the preset."""
     (folder / "presets").mkdir(parents=True)
     shutil.copy(ROOT / "presets" / f"{PRESET}.json", folder / "presets")
     return Project(folder, folder / "artifacts")
@@ -117,7 +117,7 @@ def carry(
 
 
 def repair(made: Sender, request: RepairRequest, to: Path, *, size: int) -> Packed:
-    """Answer a request."""
+    """Pack a repair for a request."""
     spans, views, tool = requested_parts(request, [made.project.state / "bundles"])
     contents = request_contents(made.project, spans, views, tool)
     plan = make_plan(contents.parts, contents.presets, size, repairs=request.bundle, tool=tool)
@@ -130,15 +130,15 @@ def receive(site: Project, *folders: Path, only: str = "") -> ImportResult:
 
 
 def hashes(site: Project) -> set[str]:
-    """What the store holds; fails for a name that is not its content's."""
+    """Return the objects in the store. Fail for an object whose bytes do not match its name."""
     found = set()
     for path in (site.store / "sha256").rglob("*"):
         if path.is_file():
-            assert sha256_file(path) == path.name, f"{path} holds other bytes than its name says"
+            assert sha256_file(path) == path.name, f"{path} does not match its name"
             found.add(path.name)
     return found
 
 
 def names(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of everything in a folder."""
+    """Return the SHA-256 of the files in a folder, by name."""
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}

@@ -29,7 +29,7 @@ def sums_text(lock: Lock) -> str:
 
 
 def fabricate(project: Project, preset: Preset) -> Lock:
-    """Write artifacts/NAME and presets/NAME.lock.json; return the lock."""
+    """Write artifacts/NAME and presets/NAME.lock.json. Return the lock."""
     folder = project.artifacts_of(preset.name)
     entries = []
     for path, (kind, data) in FILES.items():

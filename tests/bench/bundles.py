@@ -1,22 +1,23 @@
-"""Measures pack and unpack against tar, split, cat and sha256sum, in paired runs on one disk.
+"""Measure pack and unpack against tar, split, cat and sha256sum, in paired runs on one disk.
 
     python tests/bench/bundles.py [--size 6] [--runs 3] [--where /var/tmp] [--json]
 
-A preset of --size GB is fabricated: a few files of 0.5 to 2.5 GB, dozens of 10 to 100 MB, and 500 for each GB of
-1 kB to 2 MB, none of which can be compressed. In each round ours and all of theirs run once, in alternating order,
-each after ``sync`` and with an empty page cache where we may empty it. A ratio is theirs / ours of the same round.
+A preset of --size GB is fabricated: a few files of 0.5 to 2.5 GB, dozens of 10 to 100 MB, and for
+each GB 500 files of 1 kB to 2 MB. None of them can be compressed. In each round gapforge and all
+other commands run once, in alternating order, each after ``sync`` and with an empty page cache if
+this user may empty it. A ratio is the other command / gapforge in the same round.
 
-What ours promises, and the baseline "same guarantees" therefore does as well:
+gapforge guarantees the following, and the baseline "same guarantees" does the same:
 
-    pack    every source has the hash that its lock says     sha256sum -c of the sources
-            every byte of a volume is under a noted hash     tar cf - | split -b 4GB; sha256sum of the parts
-            a volume is on the disk before it counts         sync of the parts and their list
-    unpack  a bad volume is named                            sha256sum -c of the parts
-            every object is verified before it counts        cat parts | tar xf -; sha256sum -c of the files
-            what counts is on the disk                       sync -f of the folder
+    pack    every source matches its lock            sha256sum -c of the sources
+            a checksum covers every byte             tar cf - | split; sha256sum of the parts
+            a finished volume is on disk             sync of the parts and their list
+    unpack  damaged volumes are named                sha256sum -c of the parts
+            every object is verified before use      cat parts | tar xf -; sha256sum -c of the files
+            imported objects are on disk             sync -f of the folder
 
-"literal" leaves out what a script without these promises leaves out: pack does not check the sources, unpack not the
-parts. "literal, no sync" does not wait for the disk either, which ours does in every row.
+"literal" does not verify the sources (pack) and the parts (unpack), like a simple script. "literal,
+no sync" does not wait for the disk either, which gapforge always does.
 Needs about four times --size on the disk. The figures in docs/bundle-format.md come from here.
 """
 
@@ -52,21 +53,21 @@ from gapforge.store import sha256sums  # noqa: E402
 
 MB, GB = 10**6, 10**9
 CACHES = Path("/proc/sys/vm/drop_caches")
-OURS = "ours"
-# name: what is run, with {source}, {parts} and {site} filled in
+OURS = "gapforge"
+CHECK = "sha256sum --quiet -c SHA256SUMS"
+SPLIT = "tar cf - . | split -b 4GB - {parts}/part. && cd {parts} && sha256sum part.* > SHA256SUMS"
+SYNC = "sync part.* SHA256SUMS ."
+JOIN = "cat part.* | tar xf - -C {site} && cd {site}"
+# The commands by name; {source}, {parts} and {site} are folders.
 PACK = {
-    "same guarantees": "cd {source} && sha256sum --quiet -c SHA256SUMS && tar cf - . | split -b 4GB - {parts}/part. && "
-    "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
-    "literal": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
-    "cd {parts} && sha256sum part.* > SHA256SUMS && sync part.* SHA256SUMS .",
-    "literal, no sync": "cd {source} && tar cf - . | split -b 4GB - {parts}/part. && "
-    "cd {parts} && sha256sum part.* > SHA256SUMS",
+    "same guarantees": f"cd {{source}} && {CHECK} && {SPLIT} && {SYNC}",
+    "literal": f"cd {{source}} && {SPLIT} && {SYNC}",
+    "literal, no sync": f"cd {{source}} && {SPLIT}",
 }
 UNPACK = {
-    "same guarantees": "cd {parts} && sha256sum --quiet -c SHA256SUMS && cat part.* | tar xf - -C {site} && "
-    "cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
-    "literal": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS && sync -f .",
-    "literal, no sync": "cat {parts}/part.* | tar xf - -C {site} && cd {site} && sha256sum --quiet -c SHA256SUMS",
+    "same guarantees": f"cd {{parts}} && {CHECK} && {JOIN} && {CHECK} && sync -f .",
+    "literal": f"cd {{parts}} && {JOIN} && {CHECK} && sync -f .",
+    "literal, no sync": f"cd {{parts}} && {JOIN} && {CHECK}",
 }
 ENV = {
     "PATH": os.environ["PATH"],
@@ -77,7 +78,7 @@ ENV = {
 
 
 def sizes(total: int) -> Iterator[int]:
-    """Sizes of files that add up to about ``total``: 55 % in large ones, 32 % in middle ones, the rest in small ones."""
+    """Yield file sizes of about ``total``: 55 % in large, 32 % in medium, the rest in small."""
     chance, rest = random.Random(1), 0
     for share, least, most in ((0.55, 500 * MB, 2500 * MB), (0.32, 10 * MB, 100 * MB)):
         rest += int(total * share)
@@ -90,7 +91,7 @@ def sizes(total: int) -> Iterator[int]:
 
 
 def fabricated(folder: Path, total: int) -> Project:
-    """A project whose preset has files of this many bytes together."""
+    """Create a project whose preset has files of this many bytes in total."""
     project = sender(folder).project
     lock, target = locks.load(project.lock_file(PRESET)), project.artifacts_of(PRESET)
     shutil.rmtree(target)
@@ -121,7 +122,7 @@ def fabricated(folder: Path, total: int) -> Project:
 
 
 def settle() -> bool:
-    """Nothing waits to be written, and no file is in memory; False where that is not ours to say."""
+    """Write all dirty pages and empty the page cache. Return False if this is not permitted."""
     os.sync()
     try:
         CACHES.write_text("3\n")
@@ -131,7 +132,7 @@ def settle() -> bool:
 
 
 def run(words: list[str], folder: Path, **extra: str) -> tuple[float, int]:
-    """Seconds, and the peak of resident memory in bytes, of a program that has to succeed."""
+    """Run a program. Return its seconds and its peak of resident memory in bytes."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
@@ -151,7 +152,7 @@ def run(words: list[str], folder: Path, **extra: str) -> tuple[float, int]:
 
 
 def high_water(pid: int) -> int:
-    """VmHWM of one process. (ru_maxrss would count what our own process had before the program began.)"""
+    """Return VmHWM of one process. ru_maxrss would include the memory of this process."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -160,12 +161,12 @@ def high_water(pid: int) -> int:
 
 
 class Bench:
-    """The places of one benchmark, and what was measured: "pack" or "unpack" -> who -> a figure for each round."""
+    """The folders of a benchmark, and the seconds of each round by verb and command."""
 
     def __init__(self, folder: Path, total: int) -> None:
         self.folder = folder
         self.project = fabricated(folder, total)
-        self.stick, self.parts, self.site = folder / "stick", folder / "parts", folder / "site"
+        self.medium, self.parts, self.site = folder / "medium", folder / "parts", folder / "site"
         self.seconds: dict[str, dict[str, list[float]]] = {"pack": {}, "unpack": {}}
         self.peaks: dict[str, list[int]] = {"pack": [], "unpack": []}
         self.emptied = True
@@ -176,8 +177,8 @@ class Bench:
         return [entry.size for entry in lock.entries]
 
     def once(self, verb: str, who: str) -> None:
-        """Run one subject, from the same state of the disk as all others."""
-        target = self.site if verb == "unpack" else self.stick if who == OURS else self.parts
+        """Run one command, from the same state of the disk as all others."""
+        target = self.site if verb == "unpack" else self.medium if who == OURS else self.parts
         self.put_away(target)
         if verb == "unpack" and who == OURS:
             site_at(target)
@@ -201,14 +202,14 @@ class Bench:
     def ours(self, verb: str) -> list[str]:
         if verb == "pack":
             launcher = str(HERE.parent / "gapforge")
-            return [launcher, "pack", PRESET, "--volume-size", "4G", "--to", str(self.stick)]
+            return [launcher, "pack", PRESET, "--volume-size", "4G", "--to", str(self.medium)]
         return [
             "python3",
             "-I",
             "-S",
-            str(self.stick / "gapforge-receive.pyz"),
+            str(self.medium / "gapforge-receive.pyz"),
             "unpack",
-            str(self.stick),
+            str(self.medium),
         ]
 
     def round(self, number: int) -> None:
@@ -219,7 +220,7 @@ class Bench:
         self.put_away(self.site)
 
     def put_away(self, target: Path) -> None:
-        """Empty the files and move the folder aside. After removals ext4 looks longer for free inodes, for minutes."""
+        """Truncate the files and rename the folder: ext4 is slower for minutes after removals."""
         if target.exists():
             for path in target.rglob("*"):
                 if path.is_file() and path.stat().st_size:
@@ -230,7 +231,8 @@ class Bench:
     def lines(self) -> Iterator[str]:
         files = self.files
         yield (
-            f"{len(files)} files, {sum(files) / GB:.2f} GB, largest {max(files) / GB:.2f} GB; page cache "
+            f"{len(files)} files, {sum(files) / GB:.2f} GB, largest {max(files) / GB:.2f} GB; "
+            + "page cache "
             + ("emptied" if self.emptied else "NOT emptied")
             + " before each run"
         )
@@ -240,13 +242,14 @@ class Bench:
                 f"peak memory {max(self.peaks[verb]) / MB:.0f} MB"
             )
             for who, ratios in self.ratios(verb).items():
-                yield f"{verb:7} {who:18} {spread(measured[who], ' s')}   ratio {spread(ratios, 'x')}"
+                seconds = spread(measured[who], " s")
+                yield f"{verb:7} {who:18} {seconds}   ratio {spread(ratios, 'x')}"
         for verb, commands in (("pack", PACK), ("unpack", UNPACK)):
             for who, command in commands.items():
                 yield f"  {verb}, {who}: {command}"
 
     def ratios(self, verb: str) -> dict[str, list[float]]:
-        """Who -> theirs / ours, a round at a time."""
+        """Return the ratio to gapforge of each command in each round."""
         measured = self.seconds[verb]
         return {
             who: [theirs / ours for theirs, ours in zip(times, measured[OURS], strict=True)]

@@ -1,8 +1,9 @@
-"""Measures our downloads (a curl for each file) against aria2, in paired runs from a loopback server.
+"""Measure downloads by gapforge (a curl for each file) and by aria2 from a loopback server.
 
     python tests/bench/downloads.py [--runs 5] [--json]
 
-Each pair runs both, in alternating order, with nothing fetched before; medians are printed. Both check SHA-256.
+Each pair runs both in alternating order, with nothing downloaded before. Both verify SHA-256. The
+medians are printed.
 The figures in docs/decisions/downloader.md come from here.
 """
 
@@ -54,7 +55,7 @@ Files = list[tuple[str, str, str, int]]  # name, address, sha256, size
 
 
 def serve(pipe: Connection) -> None:
-    """The server, in a process of its own, so that it does not share an interpreter with what is measured."""
+    """Run the server in its own process, so that it does not slow down what is measured."""
     with file_server() as site:
         while True:
             order = pipe.recv()
@@ -115,7 +116,7 @@ def aria2(files: Files, folder: Path) -> None:
 
 
 def measure(what: Callable[[Files, Path], None], files: Files) -> float:
-    """Seconds for one run, or infinity when it failed."""
+    """Return the seconds of one run, infinity if it failed."""
     folder = Path(tempfile.mkdtemp(prefix="gapforge-bench-"))
     try:
         start = time.monotonic()

@@ -1,1 +1,1 @@
-"""Carrying objects across the gap: volumes that stand alone, packed in one pass and imported in any order."""
+"""Pack objects into volumes, carry them across the gap, and import them in any order."""

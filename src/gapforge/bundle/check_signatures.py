@@ -349,7 +349,7 @@ class SignatureCheck:
         ]
 
     def _names(self, bundle: str) -> list[str]:
-        """The bundles of the volumes, and ``bundle`` itself if its index is here."""
+        """Return the bundles of the volumes, and ``bundle`` itself if its index is here."""
         return sorted(self._used | ({bundle} & self.indexes.keys()))
 
     def _claimed_signature(self, bundle: str) -> Signature | None:

@@ -76,7 +76,7 @@ def existing_companion_bytes(folder: Path, plan: Plan, block: int) -> int:
 
 
 def write_companion(target: Path, data: bytes) -> None:
-    """Write a small file atomically. Its temporary name is fixed, so no killed run leaves others."""
+    """Write a small file atomically, with a fixed temporary name that the next run reuses."""
     temporary = target.with_name(f".{target.name}.part")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

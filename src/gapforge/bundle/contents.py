@@ -155,7 +155,7 @@ def preset_contents(
 def request_contents(
     project: Project, parts: Iterable[Part], presets: Sequence[BundledPreset], tool: str = ""
 ) -> Contents:
-    """Return exactly these parts, for a repair request. Raise BundleError if objects are missing."""
+    """Return exactly these parts, for a repair. Raise BundleError if objects are missing."""
     contents = Contents(project, sorted(set(parts)), list(presets))
     if tool:
         contents.add_kept_repository(tool)

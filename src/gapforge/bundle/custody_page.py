@@ -25,7 +25,7 @@ CARRIED, HELD, LACKING = "+", "=", "-"
 _MAX_VALUE = 200  # characters of one value
 _MAX_NAMES = 12  # names in one line of the section "needs attention"
 _LABEL = 18  # columns
-# Licences with a vendor's own terms, by name. SPDX calls a licence that it does not know LicenseRef-.
+# Licences with a vendor's own terms, by name. SPDX calls an unknown licence LicenseRef-.
 _VENDOR = re.compile(
     r"licenseref|nvidia|proprietary|commercial|eula|\bsla\b|all rights reserved|non-?free",
     re.IGNORECASE,

@@ -1,4 +1,4 @@
-"""Import the parts of volumes into the store: verify each one, and name whole objects in batches."""
+"""Import the parts of volumes into the store: verify each one, and add objects in batches."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def _lock_text(project: Project, contents: Contents, bundled: BundledPreset) -> 
 def _signed_index(
     bundle: str, folders: Iterable[Path], key: PublicKey | None = None
 ) -> tuple[BundleIndex, Signature] | None:
-    """Return the first index of a bundle with a time and a valid signature (by ``key`` if given)."""
+    """Return the first index with a time and a valid signature (by ``key`` if it is given)."""
     for folder in folders:
         try:
             index = read_index(folder / index_name(bundle))

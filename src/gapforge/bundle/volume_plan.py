@@ -1,4 +1,4 @@
-"""Decide which parts are in which volume: the same objects and size always give the same volumes."""
+"""Decide which parts are in which volume. The same objects and size give the same volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write volumes: read each object once, calculate its checksum while copying, and name volumes last.
+"""Write volumes: read each object once, verify it while copying, and name the volumes last.
 
 A volume is ``.ID-0001.gfv.part`` until every object with a part in it was read to its end and has
 the recorded checksum. The bytes do not depend on the day, the machine or the order of threads.

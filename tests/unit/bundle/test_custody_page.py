@@ -217,7 +217,8 @@ def test_bundle_text_cannot_forge_lines() -> None:
     ],
 )
 def test_attention_lists_fault(changes: dict[str, object], expected: str) -> None:
-    assert expected not in render(FACTS) and expected in render(replace(FACTS, **changes))  # type: ignore[arg-type]
+    changed = replace(FACTS, **changes)  # type: ignore[arg-type]
+    assert expected not in render(FACTS) and expected in render(changed)
 
 
 def attention(page: str) -> str:
@@ -289,7 +290,7 @@ def pages(root: Path) -> list[str]:
 
 
 def with_origins(made: Sender) -> None:
-    """Give the lock what real ones have: names, licences, addresses, an image's reference."""
+    """Add names, licences, URLs and the reference of an image to the lock."""
     lock = made.lock()
     told = {
         "wheel": {
@@ -383,7 +384,7 @@ def test_pack_and_unpack_write_pages(tmp_path: Path) -> None:
     assert all("operator          not stated" in p and "nothing" not in p for p in last)
     assert Path(first["custody"][0]).is_file()
 
-    # Pages are in nobody's way.
+    # verify, gc, list and inventory ignore the pages.
     assert verify(site.artifacts_of(PRESET)).ok
     assert (
         command(site.root, "gc").returncode == 0
@@ -449,7 +450,7 @@ def test_unsafe_operator_name_is_rejected(tmp_path: Path, name: str, way: str) -
         made.project.root, *words, **({"GAPFORGE_OPERATOR": name} if way == "variable" else {})
     )
     if way == "variable" and not name:
-        assert done.returncode == 0  # an empty variable is none
+        assert done.returncode == 0  # an empty variable is not set
         return
     assert done.returncode == 2 and "--operator" in done.stderr and "\x1b" not in done.stderr
     assert not (tmp_path / "medium").exists()

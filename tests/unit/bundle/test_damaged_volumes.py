@@ -79,9 +79,7 @@ def test_flipped_bits_are_found_and_repaired(tmp_path: Path, with_index: bool) -
         shutil.rmtree(site.artifacts, ignore_errors=True)
         result = receive(site, tmp_path / "medium")
         assert list(result.broken) == [file], f"flip at {at} of {len(data)}"
-        if [p.part.sha256 for p in ours] == [
-            sums
-        ]:  # it follows from the lock, so nothing is lost with it
+        if [p.part.sha256 for p in ours] == [sums]:  # the site calculates it from the lock
             assert result.complete and hashes(site) == good
             file.write_bytes(data)
             continue

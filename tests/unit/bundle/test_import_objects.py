@@ -41,7 +41,7 @@ def test_ordered_parts_are_hashed_while_written(
     assert receive(whole, tmp_path / "medium").complete
     assert not any(large in name for name in read)
     parts = site_at(tmp_path / "parts")
-    for number, file in enumerate(reversed(files)):  # each in a run of its own
+    for number, file in enumerate(reversed(files)):  # one run for each volume
         shutil.copy(file, tmp_path / f"{number}.gfv")
         receive(parts, tmp_path / f"{number}.gfv")
     assert any(large in name for name in read)
@@ -61,7 +61,7 @@ def test_hash_before_covers_all_bytes(tmp_path: Path) -> None:
             digest.update(data[start:end])
         partial.add(name, 30, (start, end), digest)
 
-    arrives(10, 20)  # out of order: nothing is known of what is before it
+    arrives(10, 20)  # out of order: the bytes before it are missing
     assert partial.hash_before(name, 20) is None
     arrives(0, 10)
     assert partial.hash_before(name, 10) is not None and partial.hash_before(name, 20) is None
@@ -70,7 +70,7 @@ def test_hash_before_covers_all_bytes(tmp_path: Path) -> None:
     damaged = bytearray(data)
     damaged[15] ^= 1
     partial.data(name).write_bytes(damaged)
-    assert not partial.finish(name, 30) and not partial.store.has(name)  # hashed out of the file
+    assert not partial.finish(name, 30) and not partial.store.has(name)  # hashed from the file
 
 
 def test_scattered_parts_are_recorded_rarely(
@@ -96,7 +96,7 @@ def test_scattered_parts_are_recorded_rarely(
     start = time.monotonic()
     receive(site, medium)
     assert len(notes) < 150 + 2 * (time.monotonic() - start)
-    held = PartialObjects(Store(site.store)).held(HASH, 10**6)  # what the next run knows
+    held = PartialObjects(Store(site.store)).held(HASH, 10**6)  # as the next run reads it
     assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
@@ -136,29 +136,29 @@ def test_failing_store_disk_blames_no_volume(
 
 
 def test_drop_behind_covers_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
+    advised: list[tuple[int, int]] = []
     monkeypatch.setattr(
         os,
         "posix_fadvise",
-        lambda handle, start, length, advice: told.append((start, start + length)),
+        lambda handle, start, length, advice: advised.append((start, start + length)),
     )
     cache = DropBehind(7)
     for position in range(0, 5 * STEP, STEP // 4):
         cache.advance(position)
-    assert [end for _, end in told] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
-    assert [start for start, _ in told] == [
+    assert [end for _, end in advised] == [STEP, 2 * STEP, 3 * STEP, 4 * STEP]
+    assert [start for start, _ in advised] == [
         0,
         0,
         STEP,
         2 * STEP,
-    ]  # a second chance for what was not written yet
+    ]  # dirty pages are dropped with the next call
     cache.seek(100 * STEP)
     cache.advance(101 * STEP)
-    assert told[-1] == (100 * STEP, 101 * STEP)
+    assert advised[-1] == (100 * STEP, 101 * STEP)
     monkeypatch.undo()
     pipe = os.pipe()
     try:
-        DropBehind(pipe[0]).advance(STEP)  # such advice is an error for a pipe
+        DropBehind(pipe[0]).advance(STEP)  # a pipe does not support this advice
     finally:
         os.close(pipe[0])
         os.close(pipe[1])

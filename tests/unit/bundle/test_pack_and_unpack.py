@@ -88,7 +88,7 @@ def test_any_sizes_and_any_order(
     assert all(path.stat().st_size <= volume for path in files)
     shuffled.shuffle(files)
     site = site_at(tmp_path / "site")
-    for count, file in enumerate(files, 1):  # one at a time, under another name
+    for count, file in enumerate(files, 1):  # one volume at a time, renamed
         folder = tmp_path / f"mount{count}"
         folder.mkdir()
         shutil.copy(file, folder / f"renamed {count}.GFV")
@@ -278,7 +278,7 @@ def test_damaged_volume_moves_off_full_medium(
     disk.sizes["one"] -= disk.free(media[0])
     with pytest.raises(StorageError):
         carry(made, media[0], size=400_000)
-    again = carry(made, *media, size=400_000)  # as the hint says
+    again = carry(made, *media, size=400_000)  # as the hint suggests
     assert again.folders[1] == media[1] and not broken.exists()
     assert receive(site_at(tmp_path / "site"), *media).complete
 

@@ -81,7 +81,7 @@ def lay(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file but artifacts and working state -> its hash and whether it may be run."""
+    """Return checksum and mode of every file but artifacts and .gapforge, by path."""
     return {
         name: f"{sha256_file(path)} {bool(path.stat().st_mode & 0o100)}"
         for path in sorted(folder.rglob("*"))
@@ -94,7 +94,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Callable[[str], Project]:
-    """A small repository of gapforge with a preset that can be packed."""
+    """Create small gapforge repositories with a preset that can be packed."""
 
     def make(name: str, *, with_git: bool = True) -> Project:
         root = tmp_path / name
@@ -221,10 +221,10 @@ def test_archive_contains_nothing_private(
     checkout: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = checkout("one")
-    git(project.root, "add", "-f", ".env", "app/.env")  # by mistake
+    git(project.root, "add", "-f", ".env", "app/.env")  # tracked by mistake
     lay(
         project.root, {".env~": CANARY.encode(), "app/#.env#": CANARY.encode()}
-    )  # what editors leave
+    )  # copies of editors
     lay(
         project.root,
         {
@@ -333,7 +333,7 @@ def test_unpackable_files_are_named(
 ) -> None:
     project = checkout("one")
     (tmp_path / "outside").mkdir()
-    lay(tmp_path / "outside", {"한글 문서.md": CANARY.encode()})  # git knows this name
+    lay(tmp_path / "outside", {"한글 문서.md": CANARY.encode()})  # git tracks this name
     shutil.rmtree(project.root / "docs")
     os.symlink(tmp_path / "outside", project.root / "docs")
     os.symlink("/etc/hostname", project.root / "host")
@@ -387,7 +387,7 @@ def test_lock_in_archive_equals_packed_lock(
     with tarfile.open(tmp_path / "x.tar") as tar:
         held = tar.extractfile(f"presets/{PRESET}.lock.json")
         assert held is not None and held.read() == lock
-    project.lock_file(PRESET).unlink()  # it lies in artifacts alone
+    project.lock_file(PRESET).unlink()  # now only artifacts/ has the lock
     assert make_archive(project, {PRESET: lock}) == archive
     project.lock_file(PRESET).write_bytes(lock + b" ")  # changed since the bundle was planned
     with pytest.raises(BundleError):
@@ -402,7 +402,7 @@ def test_lock_in_archive_equals_packed_lock(
 
 
 def header(archive: bytes, at: int, data: bytes) -> bytes:
-    """The archive with its first header changed, and the checksum made right again."""
+    """Return the archive with a changed first header and a valid header checksum."""
     block = bytearray(archive[:BLOCK])
     block[at : at + len(data)] = data
     block[148:156] = b" " * 8
@@ -411,7 +411,7 @@ def header(archive: bytes, at: int, data: bytes) -> bytes:
 
 
 def by_tarfile(tmp_path: Path, *members: tuple[str, bytes, bytes]) -> bytes:
-    """An archive as tarfile writes it, of (name, type, link's target)."""
+    """Return an archive by tarfile with members (name, type, target of the link)."""
     with tarfile.open(tmp_path / "hostile.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, kind, target in members:
             info = tarfile.TarInfo(name)
@@ -550,7 +550,7 @@ def test_paths_that_are_not_private(name: str) -> None:
     assert not private_reason(name)
 
 
-# -- laying out
+# -- installing
 
 
 def test_second_install_changes_nothing(checkout: Callable[[str], Project], tmp_path: Path) -> None:
@@ -619,7 +619,7 @@ def test_install_keeps_replaced_and_local_files(tmp_path: Path) -> None:
             "gone/deep/x": (b"x", False),
         }
     )
-    assert put(site, first).new == 6  # the preset was there, and is the same
+    assert put(site, first).new == 6  # the preset was there already
     root = site.root
     lay(
         root,
@@ -661,7 +661,7 @@ def test_install_keeps_replaced_and_local_files(tmp_path: Path) -> None:
         name: (root / name).read_bytes()
         for name in ("notes.txt", ".env", "dist/r", "artifacts/own/x")
     } == {"notes.txt": b"local\n", ".env": b"token\n", "dist/r": b"r", "artifacts/own/x": b"x"}
-    # The same archive once more, over another change: what was kept before is not overwritten.
+    # The same archive again, over another change: kept files are not overwritten.
     lay(root, {"docs/a.md": b"changed again\n"})
     done = put(site, second)
     assert done.replaced == ("docs/a.md",) and [f.name for f in done.kept] == [f"{kept.name}.2"]
@@ -716,10 +716,8 @@ def test_install_waits_for_complete_bundle(tmp_path: Path) -> None:
     site = site_at(tmp_path / "site")
     assert (
         put(site, render(SMALL), complete=False).state == INSTALLED
-    )  # nothing was there that could be disturbed
-    again = put(
-        site, render(SMALL), complete=False
-    )  # the second medium of the same bundle: there is nothing to wait for
+    )  # a new installation breaks nothing
+    again = put(site, render(SMALL), complete=False)  # the second medium of the same bundle
     assert (again.state, again.changed) == (INSTALLED, False)
     newer = render({**SMALL, "docs/a.md": (b"newer\n", False)})
     done = put(site, newer, complete=False)
@@ -840,7 +838,7 @@ def test_killed_install_is_finished_later(tmp_path: Path, monkeypatch: pytest.Mo
         ], stop
         assert not (site.root / ".gapforge-new").exists()
     else:
-        pytest.fail("never came to the end")
+        pytest.fail("the installation never finished")
 
 
 def test_install_across_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -925,7 +923,7 @@ def test_volumes_without_repository_keep_their_bytes(tmp_path: Path) -> None:
     assert volumes == GOLDEN
 
 
-GOLDEN = {  # written before bundles could carry gapforge
+GOLDEN = {  # written before bundles could contain the repository
     f"9bc58c5603b42433e7cdd1f0-000{number}.gfv": sha256
     for number, sha256 in (
         (1, "5148743091003950c53c20115d435773deb3d90c357c8362c0485fe58f22bdbd"),
@@ -957,13 +955,11 @@ def test_archive_is_an_ordinary_object(checkout: Callable[[str], Project], tmp_p
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / away.name).write_bytes(bad)
     assert not receive(site, tmp_path / "damaged").complete
-    assert gc.find_references(site).include(tool)  # gc keeps it until the bundle is whole
+    assert gc.find_references(site).include(tool)  # until the bundle is complete
     assert receive(site, tmp_path / "second").complete and not gc.find_references(site).include(
         tool
     )
-    Store(site.store).discard(
-        tool
-    )  # gc took it; it was in no volume, so nobody can be asked for it
+    Store(site.store).discard(tool)  # as gc does; no volume contained it, so it cannot be requested
     assert receive(site, tmp_path / "second").complete
     assert install(site, tool).why == "absent"
 
@@ -1089,7 +1085,7 @@ def test_pack_with_tool_commands(checkout: Callable[[str], Project], tmp_path: P
         project.root, "pack", PRESET, "--with-tool", "--repair", "x", "--to", str(tmp_path / "y")
     )
     assert inventory.returncode == 2 and "--with-tool" in inventory.stderr
-    # Run again over what was packed before, into a folder inside of the project: the same bundle.
+    # Packing again into a folder of the project gives the same bundle.
     inner = json.loads(
         command(
             project.root, "pack", PRESET, "--with-tool", "--to", str(project.root / "out"), "--json"
@@ -1163,7 +1159,7 @@ def test_new_locks_wait_for_artifacts(checkout: Callable[[str], Project], tmp_pa
     away = volumes[new].rename(tmp_path / "away.gfv")
     done = command(site, "unpack", str(tmp_path / "second"))
     assert done.returncode == 21
-    assert command(site, "verify", PRESET).returncode == 0  # what was there still builds
+    assert command(site, "verify", PRESET).returncode == 0  # the old state still builds
     away.rename(volumes[new])
     done = command(site, "unpack", str(tmp_path / "second"))
     assert (
@@ -1183,7 +1179,7 @@ def test_count_media() -> None:
     ]
     assert (
         count_media(make_plan(spans, [], 4 * 10**9))[0][0] == 8 * 10**9
-    )  # a medium of 4 GB does not hold 4 GB
+    )  # a medium of 4 GB has less than 4 GB for volumes
 
 
 def test_bundle_without_repository(tmp_path: Path) -> None:

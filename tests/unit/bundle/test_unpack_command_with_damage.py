@@ -67,8 +67,8 @@ class World:
 
 
 def held(site: Project) -> dict[str, str]:
-    """Path -> SHA-256 of all that is below artifacts."""
-    hashes(site)  # fails for an object whose bytes are not what its name says
+    """Return the SHA-256 of all files in artifacts/, by path."""
+    hashes(site)  # fails for an object that does not match its name
     return {
         str(p.relative_to(site.artifacts)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in site.artifacts.rglob("*")
@@ -177,7 +177,7 @@ def test_volume_of_another_bundle_is_rejected(world: World) -> None:
 
 
 def test_volume_replaced_by_another_bundle(world: World) -> None:
-    """Under the name that the bundle's own one had."""
+    """It has the name of the bundle's own volume."""
     other = sender(world.folder / "other", {"sources/x": b"x" * 90_000})
     carry(other, world.folder / "medium2", size=SIZE)
     shutil.copy(volumes(world.folder / "medium2")[1], world.files[1])
@@ -236,7 +236,7 @@ def test_hostile_volume_changes_nothing(world: World, kind: str) -> None:
 
 
 def outside(world: World) -> dict[str, str]:
-    """All files of the test's folder that are not below the site's artifacts."""
+    """Return all files of the test outside the artifacts of the site."""
     return {
         str(p): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in world.folder.rglob("*")
