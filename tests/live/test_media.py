@@ -203,7 +203,7 @@ def test_site_on_exfat_uses_copies(tmp_path: Path) -> None:
     "at",
     [
         # Objects are written, but none has its name.
-        ("gapforge.bundle.import_objects", "Landing", "add", 2),
+        ("gapforge.bundle.import_objects", "StoreBatch", "add", 2),
         # The objects of two volumes have their names.
         ("gapforge.store.store", "Store", "add_all", 2),
         # The preset is being laid out.
@@ -235,7 +235,7 @@ def test_unplugged_stick_is_reported_and_continued(tmp_path: Path) -> None:
     before = tree(made.project.artifacts)
     stick = image(tmp_path / "stick.img", 200 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        second_volume = ("gapforge.bundle.pack", "_Open", "write", 10)
+        second_volume = ("gapforge.bundle.volume_writer", "_VolumeFile", "write", 10)
         said = unplugged(
             made.project.root,
             folder,
