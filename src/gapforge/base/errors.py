@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import _
 from gapforge.base.text import printable
 
-# The labels of a rendered error: its message, its hint, and the expected value of a fault.
-ERROR = N_("error: ")
-NEXT = N_("next: ")
-EXPECTED = N_("; expected ")
 # A program that rehearse starts writes its error as JSON to the file that this variable names.
 ERROR_FILE = "GAPFORGE_ERROR_FILE"
 
@@ -29,7 +25,7 @@ class Fault:
 
     def lines(self) -> str:
         """Return the fault as two indented lines, with control characters escaped."""
-        tail = f"{_(EXPECTED)}{self.expected}" if self.expected else ""
+        tail = _("; expected ") + self.expected if self.expected else ""
         return f"  {printable(self.where)}\n      {printable(self.problem + tail)}"
 
     def to_json(self) -> dict[str, str]:
@@ -55,10 +51,10 @@ class GapforgeError(Exception):
 
     def render(self) -> str:
         """Return the message, its faults and its hint for a terminal."""
-        parts = [f"{_(ERROR)}{self.message}"]
+        parts = [_("error: ") + self.message]
         parts += [fault.lines() for fault in self.faults]
         if self.hint:
-            parts.append(f"{_(NEXT)}{self.hint}")
+            parts.append(_("next: ") + self.hint)
         return "\n".join(parts)
 
     def to_json(self) -> dict[str, object]:

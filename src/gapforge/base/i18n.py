@@ -104,20 +104,15 @@ def N_(message: str) -> str:  # noqa: N802 - gettext's own name
     return message
 
 
-def spellings(message: str) -> tuple[str, ...]:
-    """Return ``message`` in each language."""
-    return tuple(dict.fromkeys((_korean().gettext(message), message)))
-
-
 class Localized(str):
-    """A text from data in both languages: shown in the reader's, both kept for documents."""
+    """A text in the reader's language, from data that has it in both languages."""
 
     ko: str
     en: str
 
 
 def localized(*, ko: str, en: str) -> str:
-    """Return the one of two texts, from data in both languages, that the reader understands."""
+    """Return the text in the reader's language, which keeps both for documents."""
     text = Localized(ko if _asked() == "ko" else en)
     text.ko, text.en = ko, en
     return text

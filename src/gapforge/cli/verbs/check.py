@@ -41,7 +41,7 @@ STALE, BROKEN = "stale", "unreadable"
 _BY_IMPORTANCE = (PresetError.exit_code, CompatibilityError.exit_code, LockError.exit_code, 0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Report:
     """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
 
@@ -206,7 +206,7 @@ def examine(
     Faults are in the report and are not raised.
     """
     name = name.removeprefix("presets/").removesuffix(".json")
-    report = Report(name)
+    report = Report(name=name)
     try:
         preset = presets.find(project.presets, name)
     except PresetError as error:
