@@ -306,9 +306,9 @@ def test_the_page_is_in_the_reader_s_language(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
-    assert office.rehearse() == 0 and office.page().startswith(f"떠나도 됩니다: {PRESET}\n")
+    assert office.rehearse() == 0 and office.page().startswith(f"운반할 수 있습니다: {PRESET}\n")
     office.build(12, "error: no")
-    assert office.rehearse() == 12 and office.page().startswith(f"준비되지 않았습니다: {PRESET}\n")
+    assert office.rehearse() == 12 and office.page().startswith(f"아직 운반할 수 없습니다: {PRESET}\n")
 
 
 def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
