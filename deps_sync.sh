@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches everything that presets need: ./deps_sync.sh PRESET [--update] [--from DIR] [--dry-run | --lock-only]
-# Sets up its own tools (uv, pinned with hashes) in .gapforge/tools, then hands over to `gapforge sync`.
+# Download the files of presets: ./deps_sync.sh PRESET [--update] [--from DIR] [--dry-run | --lock-only]
+# Installs uv, pinned with checksums, in .gapforge/tools and runs `gapforge sync`.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
@@ -13,7 +13,7 @@ say() { # say KOREAN ENGLISH
     if [[ $korean = 1 ]]; then printf '%s\n' "$1" >&2; else printf '%s\n' "$2" >&2; fi
 }
 
-fail() { # fail KOREAN ENGLISH NEXT [NEXT-IN-ENGLISH]; exit code 17 is "tool" (gapforge --help lists them all)
+fail() { # fail KOREAN ENGLISH NEXT [NEXT-IN-ENGLISH]; exit code 17 is "tool"
     say "오류: $1" "error: $2"
     say "다음: $3" "next: ${4:-$3}"
     exit 17
@@ -24,65 +24,78 @@ usable() { command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.
 python=
 if [[ -n ${GAPFORGE_INTERPRETER:-} ]] && ! usable "$GAPFORGE_INTERPRETER"; then
     fail "GAPFORGE_INTERPRETER=$GAPFORGE_INTERPRETER: Python 3.10 이상이 아닙니다" \
-        "GAPFORGE_INTERPRETER=$GAPFORGE_INTERPRETER is not a Python 3.10 or newer" "unset GAPFORGE_INTERPRETER"
+        "GAPFORGE_INTERPRETER=$GAPFORGE_INTERPRETER is not Python 3.10 or newer" \
+        "unset GAPFORGE_INTERPRETER"
 fi
-for candidate in ${GAPFORGE_INTERPRETER:+"$GAPFORGE_INTERPRETER"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 /usr/bin/python3; do
+for candidate in ${GAPFORGE_INTERPRETER:+"$GAPFORGE_INTERPRETER"} python3 python3.14 python3.13 \
+    python3.12 python3.11 python3.10 /usr/bin/python3; do
     if usable "$candidate"; then
         python=$candidate
         break
     fi
 done
-[[ -n $python ]] || fail "받으려면 Python 3.10 이상이 필요합니다(이미지 안의 Python과는 관계없습니다)" \
-    "Python 3.10 or newer is needed to fetch (any; the image's own Python is another matter)" "apt-get install python3"
+[[ -n $python ]] || fail "동기화에는 Python 3.10 이상이 필요합니다(이미지의 Python 버전과는 관계없습니다)" \
+    "sync needs Python 3.10 or newer (independent of the Python in the image)" "apt-get install python3"
 
-# Everything that may be needed later is said now, before the first long download.
+# Report every missing program before the first long download.
 missing=()
 for program in curl apt-get dpkg-deb; do
     command -v "$program" >/dev/null 2>&1 || missing+=("$program")
 done
-((${#missing[@]} == 0)) || fail "없는 프로그램이 있습니다: ${missing[*]}" "missing programs: ${missing[*]}" "apt-get install curl apt dpkg"
-for program in skopeo mmdebstrap; do # only some presets need them; sync names them again where it does
+((${#missing[@]} == 0)) || fail "설치되지 않은 프로그램: ${missing[*]}" \
+    "missing programs: ${missing[*]}" "apt-get install curl apt dpkg"
+for program in skopeo mmdebstrap; do # only some presets need them
     command -v "$program" >/dev/null 2>&1 ||
-        say "참고: 설치되지 않은 프로그램: $program (기반 이미지에 이것이 필요한 프리셋은 설치를 요구합니다: apt-get install $program)" \
-            "note: $program is not installed; presets whose base image needs it will ask for: apt-get install $program"
+        say "참고: $program이 설치되어 있지 않습니다. 일부 프리셋의 베이스 이미지에 필요합니다: apt-get install $program" \
+            "note: $program is not installed; the base images of some presets need it: apt-get install $program"
 done
 
-# The tools folder is complete only when its stamp equals the pins, so a killed setup is done again.
+# The tools folder is complete only if its stamp matches, so a killed setup is repeated.
 stamp="$tools/.complete"
-state=$("$python" -c 'import hashlib, sys; print(sys.version_info[:2], sys.prefix, hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$pins")
+state=$("$python" -c 'import hashlib, sys
+pins = open(sys.argv[1], "rb").read()
+print(sys.version_info[:2], sys.prefix, hashlib.sha256(pins).hexdigest())' "$pins")
 if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f $stamp || $(<"$stamp") != "$state" ]]; then
     [[ ${GAPFORGE_OFFLINE:-} =~ ^(|0|false|no)$ ]] ||
-        fail "$tools에 uv가 없는데 GAPFORGE_OFFLINE이 설정되어 있습니다" "uv is not set up in $tools, and GAPFORGE_OFFLINE is set" \
+        fail "$tools에 uv가 설치되어 있지 않고 GAPFORGE_OFFLINE이 설정되어 있습니다" \
+            "uv is not installed in $tools, and GAPFORGE_OFFLINE is set" \
             "unset GAPFORGE_OFFLINE. 또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
-            "unset GAPFORGE_OFFLINE; or name a uv: GAPFORGE_UV=/path/to/uv"
-    say "uv를 설치합니다: $tools" "setting up uv in $tools"
+            "unset GAPFORGE_OFFLINE; or specify a uv: GAPFORGE_UV=/path/to/uv"
+    say "uv를 설치합니다: $tools" "installing uv in $tools"
     if [[ -e $tools && ! -f $tools/.gapforge-folder ]]; then
-        fail "gapforge가 만들지 않은 폴더가 있습니다: $tools" "$tools exists and was not made by gapforge" \
-            "다른 곳으로 옮기십시오: mv '$tools' '$tools.old'" "move it away: mv '$tools' '$tools.old'"
+        fail "gapforge가 만들지 않은 폴더가 있습니다: $tools" \
+            "$tools exists and was not created by gapforge" \
+            "다른 곳으로 옮기십시오: mv '$tools' '$tools.old'" \
+            "move it away: mv '$tools' '$tools.old'"
     fi
     rm -rf -- "$tools"
     mkdir -p -- "$tools"
     echo "gapforge may delete this folder: tools of sync" >"$tools/.gapforge-folder"
     pip=("$tools/bin/python" -m pip)
     if ! "$python" -m venv "$tools" >/dev/null 2>&1; then
-        # Debian's python3 makes virtual environments only with python3-venv; a pip from elsewhere (22.3 or newer) does too.
+        # Debian's python3 needs python3-venv for this, or a pip 22.3 or newer from elsewhere.
         "$python" -m venv --without-pip "$tools" >/dev/null 2>&1 ||
-            fail "$python: 가상 환경을 만들지 못했습니다" "$python cannot make a virtual environment" "apt-get install python3-venv"
+            fail "$python: 가상 환경을 만들지 못했습니다" \
+                "$python cannot create a virtual environment" "apt-get install python3-venv"
         pip=("$python" -m pip --python "$tools/bin/python")
         "${pip[@]}" --version >/dev/null 2>&1 ||
-            fail "$python: pip이 있는 가상 환경을 만들지 못했습니다" "$python cannot make a virtual environment with pip" \
-                "apt-get install python3-venv"
+            fail "$python: pip이 있는 가상 환경을 만들지 못했습니다" \
+                "$python cannot create a virtual environment with pip" "apt-get install python3-venv"
     fi
-    arguments=(--quiet --disable-pip-version-check --no-input --require-hashes --only-binary ":all:" --no-deps --upgrade)
+    arguments=(--quiet --disable-pip-version-check --no-input --require-hashes
+        --only-binary ":all:" --no-deps --upgrade)
     [[ -z ${GAPFORGE_INDEX_URL:-} ]] || arguments+=(--index-url "$GAPFORGE_INDEX_URL")
     [[ -z ${GAPFORGE_CA_BUNDLE:-} ]] || arguments+=(--cert "$GAPFORGE_CA_BUNDLE")
     "${pip[@]}" install "${arguments[@]}" -r "$pins" ||
-        fail "Python 인덱스에서 uv를 설치하지 못했습니다" "uv could not be installed from the Python index" \
-            "https_proxy, GAPFORGE_INDEX_URL, GAPFORGE_CA_BUNDLE을 확인한 뒤 같은 명령을 다시 실행하십시오. 또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
-            "check https_proxy, GAPFORGE_INDEX_URL and GAPFORGE_CA_BUNDLE, then run the same command again; or name a uv: GAPFORGE_UV=/path/to/uv"
+        fail "Python 인덱스에서 uv를 설치하지 못했습니다" \
+            "uv cannot be installed from the Python index" \
+            "https_proxy, GAPFORGE_INDEX_URL, GAPFORGE_CA_BUNDLE을 확인한 뒤 같은 명령을 다시 실행하십시오.
+      또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
+            "check https_proxy, GAPFORGE_INDEX_URL and GAPFORGE_CA_BUNDLE and run the same command again;
+      or specify a uv: GAPFORGE_UV=/path/to/uv"
     printf '%s\n' "$state" >"$stamp"
 fi
 
-[[ ${1:-} != --setup ]] || exit 0 # the tools alone, for ./test
+[[ ${1:-} != --setup ]] || exit 0 # only install the tools, for ./test
 
 exec "$python" "$here/src/gapforge/__main__.py" sync "$@"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what is missing, and only that, on Debian 12 and Ubuntu 22.04:
+# Install missing programs on Debian 12 and Ubuntu 22.04:
 #
-#   scripts/bootstrap.sh sync     what ./deps_sync.sh calls (apt tools, skopeo, mmdebstrap, curl); it gets its uv itself
-#   scripts/bootstrap.sh build    Docker, unless there is one
-#   scripts/bootstrap.sh test     what ./test calls, with pinned Python tools in .gapforge/
+#   scripts/bootstrap.sh sync     for ./deps_sync.sh: apt tools, skopeo, mmdebstrap, curl
+#   scripts/bootstrap.sh build    Docker, unless it is installed
+#   scripts/bootstrap.sh test     for ./test, with pinned Python tools in .gapforge/
 #   scripts/bootstrap.sh all      all of these
 #
-# Packages come from the distribution's own repositories. A second run installs nothing and asks no network.
-# --print-packages names what would be installed and stops. Exit code 17 when something cannot be installed.
+# Packages come from the repositories of the distribution. A second run installs nothing and does
+# not use the network. --print-packages only prints the packages. Exits with 17 on failure.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,7 +28,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
-# The package that a program comes from, when the program is missing.
+# Add the package of a program that is missing.
 want_program() { # want_program PROGRAM PACKAGE
     PATH="$PATH:/usr/sbin:/sbin" have "$1" || packages+=("$2")
 }
@@ -48,17 +48,17 @@ want_sync() {
     want_program gpg gpg
     want_program apt-ftparchive apt-utils
     want_package ca-certificates
-    # Ubuntu does not trust Debian's archive keys by itself, and the practice preset's base is Debian 12.
+    # The base image of the practice preset is Debian 12, and Ubuntu does not have Debian's keys.
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || want_package debian-archive-keyring
     want_python
 }
 
 want_build() {
-    # A Docker that is there stays, wherever it came from: docker.io and docker-ce exclude each other.
+    # Keep an installed Docker: docker.io and docker-ce exclude each other.
     have_docker || packages+=(docker.io)
     want_program unshare util-linux
     want_program mount mount
-    want_program ssh-keygen openssh-client  # signatures; where nobody is trusted, nothing asks for it
+    want_program ssh-keygen openssh-client  # for signatures
 }
 
 have_docker() {
@@ -68,14 +68,14 @@ have_docker() {
 
 want_test() {
     want_program shellcheck shellcheck
-    want_program gcc gcc  # tests/live makes stand-ins for GPU libraries; it needs no C library's headers
+    want_program gcc gcc  # tests/live makes small GPU libraries
     want_program git git
     want_program curl curl
     want_program skopeo skopeo
     want_program zstd zstd
     want_program rsync rsync
-    want_program docker-registry docker-registry  # tests/live fetches images from one on loopback
-    # Sticks: file systems without hard links, and with FAT's limit, mounted without the kernel's help.
+    want_program docker-registry docker-registry  # tests/live downloads images from one on loopback
+    # File systems of sticks, mounted through FUSE.
     want_program mkfs.vfat dosfstools
     want_program mcopy mtools
     want_program fusefat fusefat
@@ -97,42 +97,44 @@ want_python() {
 install_packages() {
     local -a wanted as_root=()
     mapfile -t wanted < <(printf '%s\n' "${packages[@]}" | sort -u)
-    have apt-get || fail "apt-get이 없습니다. Debian 12나 Ubuntu 22.04가 필요합니다: ${wanted[*]}" \
-        "there is no apt-get; this needs Debian 12 or Ubuntu 22.04: ${wanted[*]}"
+    have apt-get || fail "apt-get이 없습니다. Debian 12 또는 Ubuntu 22.04에서 설치하십시오: ${wanted[*]}" \
+        "apt-get not found; install on Debian 12 or Ubuntu 22.04: ${wanted[*]}"
     if [ "$(id -u)" != 0 ]; then
         if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
             as_root=(sudo)
         else
-            fail "root 권한이 없습니다. 관리자에게 부탁하십시오: apt-get install ${wanted[*]}" \
-                "not root, and sudo is not there or asks for a password; ask an administrator: apt-get install ${wanted[*]}"
+            fail "root 권한이 필요합니다. 관리자에게 요청하십시오: apt-get install ${wanted[*]}" \
+                "root or sudo is required; ask an administrator: apt-get install ${wanted[*]}"
         fi
     fi
     say "설치합니다: ${wanted[*]}" "installing: ${wanted[*]}"
     local policy=/usr/sbin/policy-rc.d
     if [ ! -d /run/systemd/system ] && [ ! -e "$policy" ]; then
-        # Without an init system a package that tries to start its service may fail to install.
+        # Without an init system, packages that start a service may fail to install.
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
         "${as_root[@]}" chmod 755 "$policy"
-        # shellcheck disable=SC2064 # the names are wanted as they are now
+        # shellcheck disable=SC2064 # expand the variables now
         trap "${as_root[*]} rm -f $policy" EXIT
     fi
     local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300)
-    # A source of somebody else's that does not answer must not stop us: what matters is whether install works.
-    "${apt[@]}" -qq update >&2 || say "apt-get update가 일부 실패했습니다. 계속합니다." "apt-get update failed in part; going on"
+    # Continue if a third-party source does not respond: only the installation has to work.
+    "${apt[@]}" -qq update >&2 ||
+        say "apt-get update가 일부 실패했습니다. 계속합니다." "apt-get update failed in part; continuing"
     "${apt[@]}" -qq install --no-install-recommends "${wanted[@]}" >&2 ||
-        fail "설치하지 못했습니다: ${wanted[*]} (Ubuntu에서는 universe 저장소가 필요합니다)" \
-            "cannot install: ${wanted[*]} (on Ubuntu they need the universe repository)"
+        fail "패키지를 설치하지 못했습니다(Ubuntu에서는 universe 저장소가 필요합니다): ${wanted[*]}" \
+            "cannot install (Ubuntu needs the universe repository): ${wanted[*]}"
     if [[ " ${wanted[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then
-        # Its package starts a registry that listens on every address; the tests start their own.
+        # The package starts a registry on all addresses; the tests start their own.
         "${as_root[@]}" systemctl --quiet disable --now docker-registry >&2 || true
     fi
 }
 
-# A virtual environment that holds exactly a requirements file, made again only when something changed.
+# Create a virtual environment of a requirements file, unless it is up to date.
 make_venv() { # make_venv FOLDER PYTHON REQUIREMENTS
     local folder=$1 python=$2 requirements=$3 stamp base
-    # In an activated environment "python3" may be the very one that is about to be made again.
-    base=$("$python" -c 'import sys; print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
+    # In an activated environment "python3" may be the one that is replaced here.
+    base=$("$python" -c 'import sys
+print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
     [ ! -x "$base" ] || python=$base
     stamp="$("$python" -c 'import sys; print(sys.version, sys.executable)') $(sha256sum <"$requirements")"
     if [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ]; then
@@ -142,18 +144,21 @@ make_venv() { # make_venv FOLDER PYTHON REQUIREMENTS
     rm -rf -- "$folder"
     mkdir -p -- "$(dirname -- "$folder")"
     "$python" -m venv "$folder" >&2
-    # A user's constraints file has no hashes, and pip would refuse it together with ours.
+    # pip refuses a constraints file without checksums together with --require-hashes.
     env -u PIP_CONSTRAINT "$folder/bin/python" -m pip install -qq --disable-pip-version-check \
         --no-input --require-hashes --only-binary :all: -r "$requirements" >&2 ||
-        fail "Python 도구를 설치하지 못했습니다: $requirements" "cannot install the Python tools of $requirements"
+        fail "Python 도구를 설치하지 못했습니다: $requirements" \
+            "cannot install the Python tools: $requirements"
     printf '%s\n' "$stamp" >"$folder/.stamp"
 }
 
-# The Python 3.10 that sites have, if this machine has one besides its own.
+# Print a Python 3.10, as sites have it, if this machine has one.
 find_python310() {
     local candidate
-    for candidate in python3.10 /usr/bin/python3.10 /usr/local/bin/python3.10 "$HOME"/.pyenv/versions/3.10.*/bin/python3.10; do
-        if "$candidate" -c 'import ensurepip, sys; assert sys.version_info[:2] == (3, 10)' 2>/dev/null; then
+    for candidate in python3.10 /usr/bin/python3.10 /usr/local/bin/python3.10 \
+        "$HOME"/.pyenv/versions/3.10.*/bin/python3.10; do
+        if "$candidate" -c 'import ensurepip, sys; assert sys.version_info[:2] == (3, 10)' \
+            2>/dev/null; then
             printf '%s\n' "$candidate"
             return 0
         fi
@@ -169,7 +174,8 @@ main() {
             all) parts+=(sync build test) ;;
             --print-packages) print_only=1 ;;
             *)
-                say "오류: 모르는 인자입니다: $part (쓸 수 있는 값: sync, build, test, all)" "error: unknown argument: $part (sync, build, test or all)"
+                say "오류: 알 수 없는 인자입니다: $part (sync, build, test, all 중 하나)" \
+                    "error: unknown argument: $part (expected sync, build, test or all)"
                 exit 2
                 ;;
         esac
@@ -182,7 +188,8 @@ main() {
     fi
     [ "${#packages[@]}" = 0 ] || install_packages
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        fail "Python 3.10 이상이 필요합니다: $(python3 --version)" "Python 3.10 or newer is needed, this is $(python3 --version)"
+        fail "Python 3.10 이상이 필요합니다. 현재: $(python3 --version)" \
+            "Python 3.10 or newer is required; found: $(python3 --version)"
     for part in "${parts[@]}"; do
         [ "$part" = test ] || continue
         make_venv "$root/.gapforge/tests" python3 "$root/tests/requirements.txt"

@@ -17,6 +17,7 @@ from bundles import names
 from gapforge.base.files import sha256_file
 from samples import ROOT
 
+Method = Callable[..., object]
 SBIN = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
@@ -58,7 +59,8 @@ def gapforge(root: Path, *words: str | Path, code: int = 0) -> str:
 # returned for the Nth time. This point does not depend on the speed of the machine.
 _STRUCK = """
 import importlib, itertools, os, signal, sys
-module, owner, function, number, victim = sys.argv[1:6]
+module, name, number, victim = sys.argv[1:5]
+owner, _, function = name.rpartition(".")
 owner = getattr(importlib.import_module(module), owner)
 real, calls = getattr(owner, function), itertools.count(1)
 def counted(*words, **names):
@@ -68,16 +70,21 @@ def counted(*words, **names):
     return result
 setattr(owner, function, counted)
 from gapforge.cli.main import main
-sys.exit(main(sys.argv[6:]))
+sys.exit(main(sys.argv[5:]))
 """
 
 
 def struck(
-    root: Path, at: tuple[str, str, str, int], *words: str | Path, victim: int = 0
+    root: Path, at: tuple[Method, int], *words: str | Path, victim: int = 0
 ) -> tuple[int, str]:
-    """Return exit code and output of a command during which a process is killed (0: itself)."""
+    """Return exit code and output of a command during which a process is killed (0: itself).
+
+    The kill comes when the method ``at[0]`` has returned for the ``at[1]``th time.
+    """
+    method, number = at
+    moment = [method.__module__, method.__qualname__, str(number), str(victim)]
     done = subprocess.run(
-        [sys.executable, "-c", _STRUCK, *map(str, (*at, victim)), *map(str, words)],
+        [sys.executable, "-c", _STRUCK, *moment, *map(str, words)],
         env=environment(root),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -17,9 +17,12 @@ from bundles import PRESET, carry, hashes, sender, site_at
 from fabric import write_lock
 from gapforge.base.project import Project
 from gapforge.bundle import disk_space
+from gapforge.bundle.import_objects import StoreBatch
+from gapforge.bundle.volume_writer import _VolumeFile
 from gapforge.model.lock import Entry
 from gapforge.store.store import Store
 from media import (
+    Method,
     argv,
     carried,
     drivers,
@@ -154,7 +157,7 @@ def test_pack_to_and_unpack_from_exfat(tmp_path: Path) -> None:
     carry(made, tmp_path / "want", size=2 * MB)
     stick = image(tmp_path / "stick.img", 100 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        assert disk_space.file_limit(folder) == 0 and not Store(folder).links()
+        assert disk_space.max_file_size(folder) == 0 and not Store(folder).links()
         shutil.rmtree(folder / "partial")
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "2M", "--to", folder)
     with exfat(tmp_path / "again", stick) as folder:  # as after unplugging the stick
@@ -203,15 +206,15 @@ def test_site_on_exfat_uses_copies(tmp_path: Path) -> None:
     "at",
     [
         # Objects are written, but none has its name.
-        ("gapforge.bundle.import_objects", "Landing", "add", 2),
+        (StoreBatch.add, 2),
         # The objects of two volumes have their names.
-        ("gapforge.store.store", "Store", "add_all", 2),
+        (Store.add_all, 2),
         # The preset is being laid out.
-        ("gapforge.store.store", "Store", "place", 5),
+        (Store.place, 5),
     ],
     ids=["written", "named", "laid-out"],
 )
-def test_killed_import_on_exfat_is_completed(tmp_path: Path, at: tuple[str, str, str, int]) -> None:
+def test_killed_import_on_exfat_is_completed(tmp_path: Path, at: tuple[Method, int]) -> None:
     need("mkfs.exfat", "mount.exfat-fuse", "losetup")
     made = sender(tmp_path, files(12, 900_000))
     carry(made, tmp_path / "out", size=3 * MB)
@@ -220,7 +223,8 @@ def test_killed_import_on_exfat_is_completed(tmp_path: Path, at: tuple[str, str,
         code, said = struck(site.root, at, "unpack", tmp_path / "out")
         assert code == -signal.SIGKILL, said
         here = hashes(site)  # asserts the checksum of every object
-        assert bool(here) == (at[2] != "add") and (here >= made.objects) == (at[2] == "place")
+        assert bool(here) == (at[0] != StoreBatch.add)
+        assert (here >= made.objects) == (at[0] == Store.place)
         assert not site.artifacts_of(PRESET).joinpath("lock.json").exists()
         gapforge(site.root, "unpack", tmp_path / "out")
         gapforge(site.root, "verify", PRESET)
@@ -235,7 +239,7 @@ def test_unplugged_stick_is_reported_and_continued(tmp_path: Path) -> None:
     before = tree(made.project.artifacts)
     stick = image(tmp_path / "stick.img", 200 << 20, "mkfs.exfat")
     with exfat(tmp_path / "stick", stick) as folder:
-        second_volume = ("gapforge.bundle.pack", "_Open", "write", 10)
+        second_volume = (_VolumeFile.write, 10)
         said = unplugged(
             made.project.root,
             folder,
@@ -253,7 +257,7 @@ def test_unplugged_stick_is_reported_and_continued(tmp_path: Path) -> None:
         gapforge(made.project.root, "pack", PRESET, "--volume-size", "5M", "--to", folder)
         assert carried(folder) == carried(tmp_path / "want")
         site = site_at(tmp_path / "site")
-        two_are_imported = ("gapforge.store.store", "Store", "add_all", 2)
+        two_are_imported = (Store.add_all, 2)
         said = unplugged(site.root, folder, two_are_imported, "unpack", folder)
     assert 0 < len(hashes(site)) < len(made.objects)
     with exfat(tmp_path / "third", stick) as folder:
@@ -262,7 +266,7 @@ def test_unplugged_stick_is_reported_and_continued(tmp_path: Path) -> None:
     assert hashes(site) >= made.objects and not list((site.store / "partial").iterdir())
 
 
-def unplugged(root: Path, folder: Path, at: tuple[str, str, str, int], *words: str | Path) -> str:
+def unplugged(root: Path, folder: Path, at: tuple[Method, int], *words: str | Path) -> str:
     """Run a command, unplug its stick early, and return the output."""
     (driver,) = drivers(folder)
     code, said = struck(root, at, *words, victim=driver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from gapforge.sync.network import NoAnswerError
 
 ACCEPT_EXPIRED = "GAPFORGE_APT_ACCEPT_EXPIRED"  # "1": accept indexes whose Valid-Until has passed
 _LISTED = 8  # names or versions in one message
+
+
+def accepts_expired() -> bool:
+    """Return whether the user accepts package indexes whose Valid-Until has passed."""
+    return os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0")
 
 
 class Runner(Protocol):

@@ -140,13 +140,11 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
 
 def _layer_type(layer: _Stored) -> str:
     """Return the media type of a layer, by its first bytes."""
-    if layer.start[:2] == b"\x1f\x8b":
+    if layer.start[:2] == oci_layout.GZIP:
         return f"{oci_layout.LAYER_TYPE}+gzip"
-    return (
-        f"{oci_layout.LAYER_TYPE}+zstd"
-        if layer.start == b"\x28\xb5\x2f\xfd"
-        else oci_layout.LAYER_TYPE
-    )
+    if layer.start == oci_layout.ZSTD:
+        return f"{oci_layout.LAYER_TYPE}+zstd"
+    return oci_layout.LAYER_TYPE
 
 
 def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:

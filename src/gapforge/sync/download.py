@@ -468,33 +468,13 @@ class Downloader:
 
         The address, which may be secret, is passed on standard input.
         """
-        return [
-            "curl",
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--location",
-            "--max-redirs",
-            "10",
-            "--proto",
-            "=http,https",
-            "--proto-redir",
-            "=http,https",
-            "--include",
-            "--suppress-connect-headers",
-            "--connect-timeout",
-            str(CONNECT_SECONDS),
-            "--speed-limit",
-            "1",
-            "--speed-time",
-            str(STALL_SECONDS),
-            "--user-agent",
-            "gapforge",
-            *self.network.curl_options(),
-            "--config",
-            "-",
-        ]
+        return self.network.curl(
+            *("--fail", "--max-redirs", "10", "--proto", "=http,https"),
+            *("--include", "--suppress-connect-headers"),
+            *("--connect-timeout", str(CONNECT_SECONDS)),
+            *("--speed-limit", "1", "--speed-time", str(STALL_SECONDS)),
+            *("--user-agent", "gapforge", "--config", "-"),
+        )
 
 
 def _curl_config(address: str, part: _Part) -> str:

@@ -35,35 +35,15 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
     url = network.url(address)
     with tempfile.TemporaryDirectory(prefix="gapforge-get-") as folder:
         headers_file = Path(folder, "headers")
-        command = [
-            "curl",
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--location",
-            "--max-redirs",
-            "5",
-            "--proto",
-            "=http,https",
-            "--proto-redir",
-            "=http,https",
-            "--connect-timeout",
-            "20",
-            "--max-time",
-            str(ANSWER_SECONDS),
-            "--max-filesize",
-            str(LARGEST_ANSWER),
-            "--dump-header",
-            str(headers_file),
-            "--retry",
-            str(min(2, network.retries)),
-            "--user-agent",
-            "gapforge",
-            *network.curl_options(),
-            *(("--head",) if head else ("--compressed",)),
-            "--config",
-            "-",
-        ]
+        command = network.curl(
+            *("--max-redirs", "5", "--proto", "=http,https"),
+            *("--connect-timeout", "20", "--max-time", str(ANSWER_SECONDS)),
+            *("--max-filesize", str(LARGEST_ANSWER)),
+            *("--dump-header", str(headers_file)),
+            *("--retry", str(min(2, network.retries)), "--user-agent", "gapforge"),
+            "--head" if head else "--compressed",
+            *("--config", "-"),
+        )
         # The address is passed on standard input: `ps` shows command lines, and it may contain a
         # login.
         quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -20,7 +21,7 @@ from gapforge.base.files import inside, mark_folder, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_sources
-from gapforge.sync.apt_errors import ACCEPT_EXPIRED, update_failure
+from gapforge.sync.apt_errors import accepts_expired, update_failure
 from gapforge.sync.apt_sources import SourceEntry
 from gapforge.sync.base_image_facts import ImageFiles
 from gapforge.sync.http_get import last_line
@@ -154,13 +155,7 @@ class IsolatedApt:
         options = {name: text for name, text in entry.options.items() if name != "Signed-By"}
         if words:
             options["Signed-By"] = " ".join(words)
-        return SourceEntry(
-            types=entry.types,
-            uris=entry.uris,
-            suites=entry.suites,
-            components=entry.components,
-            options=options,
-        )
+        return replace(entry, options=options)
 
     def _add_key(self, data: bytes, name: str, origin: str) -> Path:
         """Store a keyring with APT's file name extension for armored or binary keys."""
@@ -230,31 +225,13 @@ class IsolatedApt:
         target = self.root / "keys" / ".incoming"
         for url in source.key_urls:
             done = process.run(
-                [
-                    "curl",
-                    "--disable",
-                    "--fail",
-                    "--silent",
-                    "--show-error",
-                    "--location",
-                    "--max-filesize",
-                    str(KEY_LIMIT),
-                    "--proto",
-                    "=http,https,file",
-                    "--proto-redir",
-                    "=http,https",
-                    "--connect-timeout",
-                    "30",
-                    "--max-time",
-                    "300",
-                    "--retry",
-                    str(self.network.retries),
-                    *self.network.curl_options(),
-                    "--output",
-                    str(target),
-                    "--url",
-                    self.network.url(url),
-                ],
+                self.network.curl(
+                    *("--fail", "--max-filesize", str(KEY_LIMIT)),
+                    *("--proto", "=http,https,file"),
+                    *("--connect-timeout", "30", "--max-time", "300"),
+                    *("--retry", str(self.network.retries)),
+                    *("--output", str(target), "--url", self.network.url(url)),
+                ),
                 env=self.network.environment(),
                 check=False,
             )
@@ -321,7 +298,6 @@ class IsolatedApt:
 
     def _write_config(self) -> None:
         network = self.network
-        expired = os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0")
         lines = [
             "#clear APT::Architectures;",
             "#clear DPkg;",
@@ -340,7 +316,7 @@ class IsolatedApt:
             'Acquire::https::Timeout "60";',
             'Acquire::AllowInsecureRepositories "false";',
             'Acquire::AllowDowngradeToInsecureRepositories "false";',
-            f'Acquire::Check-Valid-Until "{"false" if expired else "true"}";',
+            f'Acquire::Check-Valid-Until "{"false" if accepts_expired() else "true"}";',
             'Acquire::Check-Date "true";',
         ]
         if network.ca_bundle:

@@ -77,7 +77,6 @@ class _LockOnly(Run):
             artifacts=self.project.artifacts_of(self.preset.name),
             changes=compare(self.before, lock),
             resolved=lock is not old,
-            fetched=0,
         )
 
     def _pin(self, kept: Lock | None) -> Lock:
@@ -113,7 +112,7 @@ class _LockOnly(Run):
             unresolved=tuple(sorted(self.unresolved)),
         )
 
-    def _leave(self, kind: str, names: Iterable[str], reason: Reason) -> None:
+    def _leave_unresolved(self, kind: str, names: Iterable[str], reason: Reason) -> None:
         """Record the items ``names`` of ``kind`` as unresolved."""
         self.unresolved += [UnresolvedItem(kind, name, reason) for name in names]
 
@@ -133,13 +132,13 @@ class _LockOnly(Run):
                 answers[base] = self._look_up(base)
             answer = answers[base]
             if isinstance(answer, Reason):
-                self._leave("image", [role], answer)
+                self._leave_unresolved("image", [role], answer)
                 return None
             image, entries = answer[0], image_entries(role, answer[1])
         if not image.os_id and not self.store.missing((e.sha256, e.size) for e in entries):
             image = base_images.describe(self._layout(role, entries), image.reference)
         if not image.os_id:
-            self._leave("image", [role], Reason(code=items.MANIFEST_ONLY))
+            self._leave_unresolved("image", [role], Reason(code=items.MANIFEST_ONLY))
         self._check_base(role, image)
         return entries, image
 
@@ -165,7 +164,7 @@ class _LockOnly(Run):
                 roles = (*TOOL_ONLY, "runtime") if tool.path in entries else TOOL_ONLY
                 entries[tool.path] = replace(tool, roles=roles)
         except NoAnswerError as error:
-            self._leave("wheel", [INSTALL_TOOL], error.reason)
+            self._leave_unresolved("wheel", [INSTALL_TOOL], error.reason)
         return list(entries.values())
 
     def _wheels_of_preset(self) -> list[Entry]:
@@ -191,10 +190,10 @@ class _LockOnly(Run):
         torch = self.preset.pytorch
         of_torch = list(torch.requirements()) if torch else []
         others = [name for name in self.preset.packages if name not in of_torch]
-        self._leave("wheel", of_torch, reason)
+        self._leave_unresolved("wheel", of_torch, reason)
         if torch and torch.index != "default" and reason.server == f"index:{torch.index}":
             reason = replace(reason, resolved_with="torch")
-        self._leave("wheel", others, reason)
+        self._leave_unresolved("wheel", others, reason)
 
     def _wheel_entries_by_index(self, wheels: Sequence[Wheel]) -> list[Entry]:
         """Return the wheels as entries.
@@ -260,7 +259,7 @@ class _LockOnly(Run):
             if isinstance(found, Entry):
                 entries.append(found)
             else:
-                self._leave(source_archives.place_of(source)[0], [source.name], found)
+                self._leave_unresolved(source_archives.place_of(source)[0], [source.name], found)
         return entries
 
     def _pin_source(
@@ -338,15 +337,15 @@ class _LockOnly(Run):
         elif not wanted:
             debs = []
         elif bases is None:
-            self._leave("deb", wanted, Reason(code=items.NEEDS_PACKAGE_LISTS))
+            self._leave_unresolved("deb", wanted, Reason(code=items.NEEDS_PACKAGE_LISTS))
             return []
         else:
             try:
                 debs = deb_entries(self._resolve_debs(bases))
             except NoAnswerError as error:
-                self._leave("deb", wanted, error.reason)
+                self._leave_unresolved("deb", wanted, error.reason)
                 return []
         if self.store.missing((e.sha256, e.size) for e in debs):
-            self._leave("index", [DEB_INDEX], Reason(code=items.INDEX_NOT_MADE))
+            self._leave_unresolved("index", [DEB_INDEX], Reason(code=items.INDEX_NOT_MADE))
             return debs
         return [*debs, *self._deb_index(debs)]

@@ -24,7 +24,7 @@ from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.model.preset import BaseImage
 from gapforge.sync import oci_layout
-from gapforge.sync.apt_errors import ACCEPT_EXPIRED
+from gapforge.sync.apt_errors import accepts_expired
 from gapforge.sync.network import Network
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -112,7 +112,7 @@ def _command(base: BaseImage, network: Network) -> list[str]:
     # Ubuntu.
     include = base.include if "apt" in base.include else ("apt", *base.include)
     command.append(f"--include={','.join(include)}")
-    if os.environ.get(ACCEPT_EXPIRED, "") not in ("", "0"):
+    if accepts_expired():
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
     if network.ca_bundle:
         command.append(f'--aptopt=Acquire::https::CAInfo "{network.ca_bundle}"')

@@ -151,6 +151,15 @@ class Network:
             result["NETRC"] = str(self.netrc)
         return result
 
+    def curl(self, *options: str) -> list[str]:
+        """Return a curl command with ``options`` and the settings that all requests share."""
+        return [
+            *("curl", "--disable", "--silent", "--show-error", "--location"),
+            *("--proto-redir", "=http,https"),
+            *self.curl_options(),
+            *options,
+        ]
+
     def curl_options(self) -> list[str]:
         """Return curl's flags for certificates and netrc."""
         options = ["--netrc-file", str(self.netrc)] if self.netrc else ["--netrc-optional"]

@@ -29,7 +29,7 @@ INDEX_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 SMALL_BLOB = 64 << 20  # bytes; a larger manifest or configuration is rejected before it is read
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
@@ -258,7 +258,7 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
     blob, diff_id = layout.layers[number], layout.diff_ids[number]
     magic = _magic(layout.folder, blob)
     with _checked(layout.folder, blob, on_bytes) as stored:
-        if magic == _ZSTD:
+        if magic == ZSTD:
 
             def feed(pipe: IO[bytes]) -> None:
                 while chunk := stored.read(CHUNK):
@@ -268,7 +268,7 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
                 reader = _HashingReader(output, None)
                 yield cast(IO[bytes], reader)
                 reader.drain()
-        elif magic[:2] == _GZIP:
+        elif magic[:2] == GZIP:
             with gzip.GzipFile(fileobj=cast(IO[bytes], stored), mode="rb") as plain:
                 reader = _HashingReader(cast(IO[bytes], plain), None)
                 yield cast(IO[bytes], reader)

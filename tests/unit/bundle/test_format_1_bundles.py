@@ -1,8 +1,8 @@
 """Bundles, inventories and repair requests of version 0.1 still work.
 
 Their volumes have format 2, as today; the locks in them have format 1. Version 0.1 wrote the data:
-``pack PRESET --volume-size 65536`` with and without ``--with-tool`` and ``--sign``, of a preset with
-five random files. The receiver programs were deleted.
+``pack PRESET --volume-size 65536`` with and without ``--with-tool`` and ``--sign``, of a preset
+with five random files. The receiver programs were deleted.
 """
 
 from __future__ import annotations

@@ -628,7 +628,7 @@ def test_application_needs_a_cmake_project(tmp_path: Path) -> None:
     assert done.returncode != 0 and "no CMakeLists.txt" in done.stderr
 
 
-def test_application_name_is_no_path(tmp_path: Path) -> None:
+def test_application_refuses_a_path_as_name(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "application")
     stage.set(name="../../etc\n")
     done = stage.build()
@@ -672,7 +672,7 @@ def test_build_application_uses_preset_and_own_options(tmp_path: Path) -> None:
     assert asked[-2:] == ["<--install>", f"<{tmp_path}/build>"]
 
 
-def test_build_application_without_source_names_the_mount(tmp_path: Path) -> None:
+def test_build_application_names_the_missing_source(tmp_path: Path) -> None:
     done = build_application(tmp_path, str(tmp_path / "absent"))
     assert (
         done.returncode == 2

@@ -200,7 +200,7 @@ def test_plan_has_its_inputs_options_and_check(place: Project) -> None:
     assert expectation["versions"]["gstreamer"] == "1.20.3"
 
 
-def test_an_absent_flag_gets_its_default(place: Project) -> None:
+def test_absent_flag_has_its_default(place: Project) -> None:
     write_preset(place, debug=..., meson=...)
     texts = {file.path: file.text for file in plan(place, NAME).files}
     assert texts["inputs/gstreamer/params/debug"] == "1\n"
@@ -232,7 +232,7 @@ def test_every_wrong_option_is_reported(place: Project) -> None:
     assert '"meson"' in faults["mesn"].problem
 
 
-def test_a_missing_source_is_reported(place: Project) -> None:
+def test_missing_source_is_reported(place: Project) -> None:
     raw = json.loads(place.preset_file(NAME).read_text(encoding="utf-8"))
     del raw["sources"]["gstreamer"]
     place.preset_file(NAME).write_text(json.dumps(raw), encoding="utf-8")
@@ -353,7 +353,7 @@ def test_only_its_folder_dockerfile_and_preset_change(place: Project, tmp_path: 
     assert not list((ROOT / "src").rglob("*gstreamer*"))
 
 
-def test_a_folder_without_a_stage_is_refused(tmp_path: Path) -> None:
+def test_folder_without_stage_is_refused(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     write_folder(project)
     with pytest.raises(LintError) as caught:
@@ -369,9 +369,7 @@ def test_a_folder_without_a_stage_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "tree", "stage"), [(4, "dev", "devbase"), (5, "runtime", "runtime")]
 )
-def test_a_stage_that_no_image_copies_is_refused(
-    tmp_path: Path, index: int, tree: str, stage: str
-) -> None:
+def test_stage_without_copy_is_refused(tmp_path: Path, index: int, tree: str, stage: str) -> None:
     project = copy_project(tmp_path / "project")
     write_folder(project)
     write_stage(project, without=blocks("docs/architecture.md")[index])
@@ -383,7 +381,7 @@ def test_a_stage_that_no_image_copies_is_refused(
     assert f"COPY --from=gstreamer /out/{tree}/ /" in fault.expected and stage in fault.expected
 
 
-def test_a_preset_or_a_stage_without_the_folder_is_refused(
+def test_preset_or_stage_without_folder_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = copy_project(tmp_path / "project")
@@ -398,7 +396,7 @@ def test_a_preset_or_a_stage_without_the_folder_is_refused(
     assert {fault.where for fault in caught.value.faults} == {"Dockerfile"}
 
 
-def test_an_unknown_component_says_the_nearest(place: Project) -> None:
+def test_unknown_component_suggests_the_nearest(place: Project) -> None:
     raw = json.loads(place.preset_file(NAME).read_text(encoding="utf-8"))
     raw["components"]["gstraemer"] = raw["components"].pop("gstreamer")
     (fault,) = component.check_preset(presets.parse(raw), component.load_all(place.components))
@@ -421,7 +419,7 @@ def test_every_fault_of_a_description_is_reported(place: Project) -> None:
     ]
 
 
-def test_the_dockerfile_fits_the_components() -> None:
+def test_dockerfile_matches_the_components() -> None:
     components = component.load_all(ROOT / "components")
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert component.check_dockerfile(text, components) == []

@@ -1,4 +1,4 @@
-"""Descriptions of components: what they declare decides what a preset may say."""
+"""Test component descriptions and the preset options that they declare."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DESCRIPTION: dict[str, Any] = {
 
 
 def describe(folder: Path, **changes: Any) -> Path:
-    """Write a component into ``folder``/components; a key changed to ... is left out."""
+    """Write a component into ``folder``/components, without the keys whose value is ``...``."""
     raw = {key: value for key, value in {**DESCRIPTION, **changes}.items() if value is not ...}
     place = folder / "components" / "codec"
     place.mkdir(parents=True, exist_ok=True)
@@ -124,14 +124,14 @@ def test_every_wrong_option_is_a_fault(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_option_that_is_set_needs_others(
+def test_set_option_needs_other_options(
     tmp_path: Path, options: dict[str, Any], changes: dict[str, Any], paths: set[str]
 ) -> None:
     raw = preset_with({"version": "1", **options}, **changes)
     assert faults(raw, codec(tmp_path)).keys() == paths
 
 
-def test_a_component_needs_its_source(tmp_path: Path) -> None:
+def test_component_needs_its_source(tmp_path: Path) -> None:
     raw = preset_with({"version": "1"})
     raw["sources"] = {}
     (fault,) = faults(raw, codec(tmp_path)).values()
@@ -140,7 +140,7 @@ def test_a_component_needs_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, ...])
-def test_a_component_that_is_not_asked_for_needs_nothing(tmp_path: Path, value: Any) -> None:
+def test_unused_component_needs_nothing(tmp_path: Path, value: Any) -> None:
     components = codec(tmp_path)
     raw = (
         preset_with(value)
@@ -152,7 +152,7 @@ def test_a_component_that_is_not_asked_for_needs_nothing(tmp_path: Path, value: 
     assert not components[0].enabled(preset.parse(raw, components))
 
 
-def test_options_are_found_in_either_place_but_not_in_both(tmp_path: Path) -> None:
+def test_options_are_accepted_in_one_of_two_places(tmp_path: Path) -> None:
     components = codec(tmp_path)
     inside = preset_with({"version": "1"})
     outside = {**{k: v for k, v in inside.items() if k != "components"}, "codec": {"version": "1"}}
@@ -164,7 +164,7 @@ def test_options_are_found_in_either_place_but_not_in_both(tmp_path: Path) -> No
     assert faults(both, components).keys() == {"$.components.codec"}
 
 
-def test_shipped_presets_may_write_their_options_inside_components() -> None:
+def test_shipped_options_may_move_into_components() -> None:
     raw = samples.raw_preset()
     moved = samples.raw_preset(
         ffmpeg=..., opencv=..., components={k: raw[k] for k in ("ffmpeg", "opencv")}
@@ -175,13 +175,13 @@ def test_shipped_presets_may_write_their_options_inside_components() -> None:
         assert piece.part(plain) == piece.part(other)
 
 
-def test_a_key_with_the_wrong_name_says_the_nearest(tmp_path: Path) -> None:
+def test_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
     raw = samples.raw_preset(opencvv={"version": "1"})
     (fault,) = faults(raw, SHIPPED).values()
     assert fault.where == "p: $.opencvv" and '"opencv"' in fault.problem
 
 
-def test_the_schema_and_the_parser_agree(tmp_path: Path) -> None:
+def test_schema_and_parser_agree(tmp_path: Path) -> None:
     components = codec(tmp_path)
     validator = jsonschema.Draft202012Validator(preset_shape(components).schema())
     good: dict[str, Any] = {
@@ -231,14 +231,14 @@ def test_the_schema_and_the_parser_agree(tmp_path: Path) -> None:
         ({"A": {"type": "flag", "about": "x"}}, "$.options.A"),
     ],
 )
-def test_a_wrong_description_is_refused(tmp_path: Path, options: dict[str, Any], path: str) -> None:
+def test_invalid_description_is_refused(tmp_path: Path, options: dict[str, Any], path: str) -> None:
     with pytest.raises(PresetError) as caught:
         codec(tmp_path, options=options)
     where = {f.where.removeprefix("components/codec/component.json: ") for f in caught.value.faults}
     assert where in ({path}, {path.rpartition(".")[0]})
 
 
-def test_the_first_format_is_still_read(tmp_path: Path) -> None:
+def test_description_of_format_1_is_accepted(tmp_path: Path) -> None:
     pair = {"ko": "코덱", "en": "a codec"}
     components = codec(
         tmp_path, format=1, summary=pair, preset="components.codec", options=..., needs=...
@@ -252,7 +252,7 @@ def test_the_first_format_is_still_read(tmp_path: Path) -> None:
 
 
 def test_without_descriptions_options_are_not_checked(tmp_path: Path) -> None:
-    """The program that a bundle carries reads presets where there is no project."""
+    """The receiver program reads presets without a project."""
     raw = samples.raw_preset(codec={"anything": ["x"]}, name="x")
     file = tmp_path / "presets" / "x.json"
     file.parent.mkdir()
@@ -266,7 +266,7 @@ def test_without_descriptions_options_are_not_checked(tmp_path: Path) -> None:
         preset.load(file)
 
 
-def test_a_changed_description_is_read_again(tmp_path: Path) -> None:
+def test_changed_description_is_read_again(tmp_path: Path) -> None:
     folder = describe(tmp_path)
     first = component.described(folder)
     assert first is component.described(folder)
@@ -278,7 +278,7 @@ def test_a_changed_description_is_read_again(tmp_path: Path) -> None:
     assert component.described(folder) is None
 
 
-def test_a_description_that_cannot_be_read_stops_no_preset(tmp_path: Path) -> None:
+def test_unreadable_description_checks_no_options(tmp_path: Path) -> None:
     folder = describe(tmp_path)
     (folder / "codec/component.json").write_text("{", encoding="utf-8")
     components = component.described(folder)

@@ -1,4 +1,4 @@
-"""Locks: what is written is read back equal, and locks of format 1 answer as they did in version 0.1."""
+"""Test that written locks parse to the same data, and that locks of format 1 still work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_complete_format_1_lock_renders_unchanged() -> None:
     assert locks.load(old_lock(COMPLETE)).render(version=1) == text
 
 
-def test_format_1_locks_answer_as_before(tmp_path: Path) -> None:
+def test_format_1_locks_give_same_results(tmp_path: Path) -> None:
     project = Project(OLD, tmp_path / "artifacts")
     complete, partial = (presets.load(OLD / "presets" / f"{n}.json") for n in (COMPLETE, PARTIAL))
     lock = locks.load_matching(old_lock(COMPLETE), complete)
@@ -86,7 +86,7 @@ def test_artifacts_with_format_1_lock_verify(
     from gapforge.sync import sync as syncing
     from gapforge.sync.network import Network
     from gapforge.sync.run import Options
-    from syncworld import NAME, World, install  # a sync without a network
+    from syncworld import NAME, World, install  # sync without a network
 
     project = Project(tmp_path, tmp_path / "artifacts")
     with file_server() as site:

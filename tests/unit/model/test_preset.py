@@ -97,7 +97,7 @@ def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.Mon
     file.rmdir()
     missing = only_fault()
     put(place, samples.raw_preset()).chmod(0)
-    if os.geteuid() == 0:  # root may read everything
+    if os.geteuid() == 0:  # root can read every file
 
         def refuse(self: Path) -> bytes:
             raise PermissionError(13, "Permission denied")
@@ -198,7 +198,7 @@ def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_lock_faults_name_the_file_and_the_entry(place: Project) -> None:
+def test_lock_faults_name_file_and_entry(place: Project) -> None:
     put(place, samples.raw_preset())
     lock = place.lock_file(NAME)
     shown = f"presets/{lock.name}"
@@ -249,7 +249,7 @@ def test_check_and_list_report_broken_files(
     assert "presets/broken.json" in line and line.endswith("./gapforge check broken")
 
 
-def test_meaningless_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_OFFLINE", "maybe")
     with pytest.raises(UsageError) as caught:
         environment_defaults.switch_default(argparse.Namespace(), "--offline")
@@ -355,7 +355,7 @@ def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixt
     assert kinds["deb"] == len({*raw["apt"]["builder"], *raw["apt"]["runtime"]})
     assert [item["name"] for item in report["unresolved"] if item["kind"] == "source"] == [
         "ffmpeg"
-    ]  # opencv has its hash
+    ]  # opencv has a checksum
 
     current = preset.find(place.presets, NAME)
     whole = samples.lock(current)
@@ -429,7 +429,7 @@ def test_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """``project`` holds whole artifacts of the practice preset."""
+    """``project`` has complete artifacts of the practice preset."""
     practice = preset.find(project.presets, NAME)
     assert readiness_of(project, practice).ready
     list_verb.run(argparse.Namespace(json=True), project)

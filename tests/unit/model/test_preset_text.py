@@ -16,7 +16,7 @@ NESTED = {"a": {"b": ["x" * 40] * 9, "c": None}, "d": [{"e": "y" * 90}, {"f": "í
 
 
 @pytest.mark.parametrize("value", [{}, {"a": []}, {"a": "x,"}, NESTED])
-def test_text_reads_back_as_the_same_json(value: Any) -> None:
+def test_written_text_parses_as_same_json(value: Any) -> None:
     assert json.loads(render(value)) == value
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas: current, and of one mind with the parsers."""
+"""Test that JSON Schemas are current and accept the same documents as the parsers."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ SCHEMAS = json_schemas.schemas(COMPONENTS)
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMAS["schemas/preset.schema.json"]))
 
 
-def test_schemas_in_the_tree_are_current() -> None:
+def test_schema_files_are_current() -> None:
     for path, text in SCHEMAS.items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, (
-            f"{path} is stale: ./gapforge generate"
+            f"{path} is not up to date: run ./gapforge generate"
         )
     assert {f"schemas/{f.name}" for f in (ROOT / "schemas").glob("*.json")} == set(SCHEMAS)
 
 
-def test_every_schema_is_a_schema() -> None:
+def test_every_schema_is_valid() -> None:
     for text in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(json.loads(text))
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
-def test_every_shipped_preset_is_valid(file: Path) -> None:
+def test_shipped_presets_are_valid(file: Path) -> None:
     VALIDATOR.validate(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -60,7 +60,7 @@ def test_locks_catalog_and_components_are_valid() -> None:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a document."""
+    """Return the path of every value in a document."""
     found = [path]
     items = (
         value.items()
@@ -122,7 +122,7 @@ VALUES = st.one_of(
     st.lists(WORDS, max_size=2),
     st.dictionaries(WORDS, WORDS, max_size=2),
 )
-# Python's "$" also stands before a last newline, unlike JSON Schema's own regular expressions.
+# In Python, "$" also matches before a final newline; in JSON Schema it does not.
 
 
 @settings(max_examples=400, deadline=None)

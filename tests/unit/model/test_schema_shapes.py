@@ -68,7 +68,7 @@ def faults(shape: Shape, value: Any) -> list[Fault]:
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))
-def test_schema_is_a_schema(name: str) -> None:
+def test_every_schema_is_valid(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(EVERY[name].schema())
 
 
@@ -143,7 +143,7 @@ def test_nearest_suggests_only_similar_words(
     monkeypatch.setenv("GAPFORGE_LANG", language)
     assert '"components"' in nearest("componets", ["components", "other"])
     assert nearest("zzz", ["components"]) == ""
-    assert nearest("train", ["train", "trains"]) == "", "a known word is refused for another reason"
+    assert nearest("train", ["train", "trains"]) == "", "the word is known"
 
 
 def test_faults_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_faults_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(name=st.sampled_from(sorted(EVERY)), value=JSON)
-def test_both_languages_find_the_same_faults_and_one_schema(name: str, value: Any) -> None:
+def test_language_changes_no_fault_and_no_schema(name: str, value: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAPFORGE_LANG", "en")
         found, schema = faults(EVERY[name], value), EVERY[name].schema()
@@ -175,7 +175,7 @@ def test_missing_key_is_described_by_its_shape() -> None:
     assert items.expected == Items(WORD).wanted()
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_shortened() -> None:
     assert len(faults(WORD, "A" * 10_000)[0].problem) < 120
 
 

@@ -46,8 +46,9 @@ import hashlib, json, os, pathlib, sys
 here = pathlib.Path(__file__).resolve().parent
 stub = json.loads((here / "stub.json").read_text())
 preset, kind = sys.argv[sys.argv.index("--preset") + 1], sys.argv[sys.argv.index("--type") + 1]
-pathlib.Path(stub["seen"]).write_text(json.dumps({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(),
-    "files": sorted(str(p.relative_to(here)) for p in here.rglob("*") if "src" not in p.parts)}))
+files = sorted(str(p.relative_to(here)) for p in here.rglob("*") if "src" not in p.parts)
+seen = {"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(), "files": files}
+pathlib.Path(stub["seen"]).write_text(json.dumps(seen))
 if stub["code"]:
     print(stub["text"], file=sys.stderr)
     if stub["error"]:
@@ -57,17 +58,31 @@ if stub["code"]:
 folder = here / "dist" / preset / kind
 folder.mkdir(parents=True)
 lock = (here / "artifacts" / preset / "lock.json").read_bytes()
-report = {"preset": preset, "type": kind, "passed": True, "image": "gapforge/x:" + kind, "image_ids": ["sha256:" + "4" * 64],
-          "size_bytes": 12345678, "checks": [{"ok": True}, {"ok": True}], "plan_sha256": "5" * 64,
-          "lock_sha256": hashlib.sha256(lock).hexdigest(), "preset_sha256": json.loads(lock)["preset_sha256"],
-          "application": {"folder": str(here / "examples"), "chosen_by": "preset"}, "seconds": {"build": 1.0},
-          "engine": {"name": "docker-buildkit", "builder": "buildkit (built in)", "client_version": "20.10.24"}}
+report = {
+    "preset": preset,
+    "type": kind,
+    "passed": True,
+    "image": "gapforge/x:" + kind,
+    "image_ids": ["sha256:" + "4" * 64],
+    "size_bytes": 12345678,
+    "checks": [{"ok": True}, {"ok": True}],
+    "plan_sha256": "5" * 64,
+    "lock_sha256": hashlib.sha256(lock).hexdigest(),
+    "preset_sha256": json.loads(lock)["preset_sha256"],
+    "application": {"folder": str(here / "examples"), "chosen_by": "preset"},
+    "seconds": {"build": 1.0},
+    "engine": {
+        "name": "docker-buildkit",
+        "builder": "buildkit (built in)",
+        "client_version": "20.10.24",
+    },
+}
 (folder / "report.json").write_text(json.dumps({**report, **stub["report"]}))
 """
 
 
 class Office:
-    """Where presets are packed and rehearsed: a project with its own copy of gapforge, and no git."""
+    """An online machine: a project with its own copy of gapforge, without git."""
 
     def __init__(self, folder: Path, made: Sender) -> None:
         self.folder, self.made, self.project = folder, made, made.project
@@ -118,7 +133,7 @@ class Office:
         return (self.dist / "rehearsal.txt").read_text()
 
     def not_ready(self, code: int, step: str) -> Any:
-        """The failure of the record, after a look that everything says the same and nothing is left."""
+        """Return the recorded failure after checking the page and that the site was removed."""
         record, page = self.record(), self.page()
         assert record["ready"] is False and not self.site.root.exists()
         assert (record["failure"]["exit_code"], record["failure"]["step"]) == (code, step), record[
@@ -153,9 +168,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
 # -- ready
 
 
-def test_a_bundle_that_holds_all_is_ready(
-    office: Office, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_complete_bundle_is_ready(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     volumes = office.pack()
     assert office.from_stick() == 0
     record, page = office.record(), office.page()
@@ -183,7 +196,7 @@ def test_a_bundle_that_holds_all_is_ready(
     assert not office.site.root.exists() and hashes(office.project) == set()
 
 
-def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office: Office) -> None:
+def test_gapforge_of_bundle_is_rehearsed(office: Office) -> None:
     assert (
         cli.main(
             ["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"]
@@ -214,8 +227,8 @@ def test_the_gapforge_that_the_bundle_brings_is_the_one_that_is_rehearsed(office
     assert "--with-tool" in words and cli.main(words[1:]) == 0 and office.from_stick() == 0
 
 
-def test_the_folder_that_holds_the_sticks(office: Office) -> None:
-    """unpack looks below the folders that are named; so does the rehearsal, also for the receiver."""
+def test_bundle_below_given_folder_is_found(office: Office) -> None:
+    """Like unpack, the rehearsal searches below the given folders, also for the receiver."""
     media = office.folder / "media"
     assert (
         cli.main(
@@ -236,8 +249,8 @@ def test_the_folder_that_holds_the_sticks(office: Office) -> None:
     assert office.rehearse("--bundle", str(media)) == 0
 
 
-def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> None:
-    """The bundle is whole in itself, so the site will build what it carries; the page must speak of that preset."""
+def test_preset_changed_after_pack_is_warned_about(office: Office) -> None:
+    """The site builds the preset in the bundle, so the page must be about that one."""
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
     packed = presets.find(office.project.presets, PRESET)
     file = office.project.preset_file(PRESET)
@@ -253,7 +266,7 @@ def test_a_preset_that_went_on_since_the_bundle_was_packed(office: Office) -> No
     assert len(record["warnings"]) == 1 and PRESET in record["warnings"][0]
 
 
-def test_a_site_that_has_gapforge_itself(office: Office) -> None:
+def test_site_with_gapforge_needs_no_receiver(office: Office) -> None:
     cli.main(["pack", PRESET, "--with-tool", "--to", str(office.folder / "first")])
     site = site_at(office.folder / "site")
     receive(site, office.folder / "first")
@@ -270,7 +283,7 @@ def test_a_site_that_has_gapforge_itself(office: Office) -> None:
     assert office.record()["inventory"]["found_here"] == len(held)
 
 
-def test_the_folder_carried_as_it_is_is_ready_and_stays_as_it_is(office: Office) -> None:
+def test_copied_artifacts_are_ready_and_unchanged(office: Office) -> None:
     artifacts = office.project.artifacts_of(PRESET)
     before = {
         p: (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode)
@@ -291,9 +304,7 @@ def test_the_folder_carried_as_it_is_is_ready_and_stays_as_it_is(office: Office)
     assert after == before
 
 
-def test_json_prints_the_record_and_nothing_else(
-    office: Office, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_prints_only_the_record(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     assert office.rehearse("--json") == 0
     assert json.loads(capsys.readouterr().out) == office.record()
     office.build(12, "error: no")
@@ -302,16 +313,14 @@ def test_json_prints_the_record_and_nothing_else(
     assert json.loads(told.out) == office.record() and "NOT ready" in told.err
 
 
-def test_the_page_is_in_the_reader_s_language(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_is_in_reader_language(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert office.rehearse() == 0 and office.page().startswith(f"운반할 수 있습니다: {PRESET}\n")
     office.build(12, "error: no")
     assert office.rehearse() == 12 and office.page().startswith(f"아직 운반할 수 없습니다: {PRESET}\n")
 
 
-def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_get_only_site_variables(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     key = presets.find(office.project.presets, PRESET).application.secrets[0].key
     for name, value in {
         "GAPFORGE_ARTIFACTS": str(office.project.artifacts),
@@ -346,7 +355,7 @@ def test_children_get_what_a_site_has(office: Office, monkeypatch: pytest.Monkey
     assert office.seen["argv"][-2:] == ["--app-source", str(Path("some/where").absolute())]
 
 
-def test_an_application_in_the_repository_is_taken_from_the_place(office: Office) -> None:
+def test_application_in_repository_is_read_from_site(office: Office) -> None:
     (office.root / MANIFEST).unlink()  # a copy of the folder, not an installed repository
     (office.root / "my-app").mkdir()
     (office.root / "my-app/CMakeLists.txt").write_text("")
@@ -360,7 +369,7 @@ def test_an_application_in_the_repository_is_taken_from_the_place(office: Office
     assert str(office.root / ".gapforge/my-app") in office.record()["warnings"][0]
 
 
-def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
+def test_application_outside_project_is_warned_about(office: Office) -> None:
     office.build(application={"folder": "/srv/app", "chosen_by": "flag"})
     assert office.rehearse() == 0
     assert (
@@ -372,7 +381,7 @@ def test_an_application_outside_of_the_project_is_told(office: Office) -> None:
 # -- not ready: what was carried
 
 
-def test_a_missing_volume(office: Office) -> None:
+def test_missing_volume_fails_unpack(office: Office) -> None:
     volumes = office.pack()
     volumes[1].unlink()
     assert office.from_stick() == 21
@@ -394,7 +403,7 @@ def test_a_missing_volume(office: Office) -> None:
 
 
 @pytest.mark.parametrize("place", [40, -10])
-def test_a_broken_volume(office: Office, place: int) -> None:
+def test_broken_volume_fails_unpack(office: Office, place: int) -> None:
     volumes = office.pack()
     data = bytearray(volumes[2].read_bytes())
     data[place] ^= 8
@@ -405,7 +414,7 @@ def test_a_broken_volume(office: Office, place: int) -> None:
     assert cli.main(failure["next"].split()[1:]) == 0 and office.from_stick() == 0
 
 
-def test_an_altered_volume_whose_copy_is_good(office: Office) -> None:
+def test_changed_volume_with_good_copy_is_ready(office: Office) -> None:
     office.pack()
     other = office.folder / "other"
     shutil.copytree(office.stick, other)
@@ -422,7 +431,7 @@ def pack_signed(office: Office, key: Path) -> str:
 
 
 @needs_ssh_keygen
-def test_signatures_are_checked_whoever_made_them(
+def test_signatures_of_unknown_signers_are_verified(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signer = pack_signed(office, make_key(office.folder, "release"))
@@ -450,7 +459,7 @@ def test_signatures_are_checked_whoever_made_them(
 
 
 @needs_ssh_keygen
-def test_who_is_trusted_on_this_machine_counts(
+def test_trusted_signers_of_machine_are_used(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, other = make_key(office.folder, "release"), make_key(office.folder, "other")
@@ -468,7 +477,7 @@ def test_who_is_trusted_on_this_machine_counts(
 
 
 @needs_ssh_keygen
-def test_the_signature_of_a_folder_that_is_copied(office: Office) -> None:
+def test_copied_artifacts_with_bad_signature_fail(office: Office) -> None:
     key = make_key(office.folder, "release")
     assert cli.main(["trust", "sign", PRESET, "--key", str(key)]) == 0
     assert office.rehearse() == 0 and len(office.record()["signatures"]["signed_by"]) == 1
@@ -480,7 +489,7 @@ def test_the_signature_of_a_folder_that_is_copied(office: Office) -> None:
 
 
 @pytest.mark.parametrize("what", ["absent", "empty", "two bundles", "another preset"])
-def test_no_such_bundle(office: Office, what: str) -> None:
+def test_unusable_bundle_folder_fails(office: Office, what: str) -> None:
     if what == "empty":
         office.stick.mkdir()
     elif what == "two bundles":
@@ -492,7 +501,7 @@ def test_no_such_bundle(office: Office, what: str) -> None:
     assert f"./gapforge pack {PRESET} --to DIR" in office.not_ready(21, "bundle")["next"]
 
 
-def test_a_bundle_of_another_lock(office: Office) -> None:
+def test_bundle_with_other_lock_fails_verify(office: Office) -> None:
     office.pack()
     office.made.change({"sources/new.tar": b"new" * 1000})
     assert office.from_stick() == 5
@@ -501,7 +510,7 @@ def test_a_bundle_of_another_lock(office: Office) -> None:
     assert failure["next"].startswith(f"./gapforge pack {PRESET} ")
 
 
-def test_an_altered_artifact(office: Office) -> None:
+def test_changed_artifact_fails_verify(office: Office) -> None:
     file = office.project.artifacts_of(PRESET) / "sources/ffmpeg_5.1.9.orig.tar.xz"
     data = bytearray(file.read_bytes())
     data[7] ^= 1
@@ -516,7 +525,7 @@ def test_an_altered_artifact(office: Office) -> None:
     assert file.read_bytes() == data
 
 
-def test_nothing_was_synced(office: Office) -> None:
+def test_missing_artifacts_fail_verify(office: Office) -> None:
     shutil.rmtree(office.project.artifacts)
     office.project.lock_file(PRESET).unlink()
     assert office.rehearse() == 5
@@ -533,9 +542,7 @@ def test_nothing_was_synced(office: Office) -> None:
         lambda data: b"",
     ],
 )
-def test_a_damaged_receiver_is_not_run_but_told(
-    office: Office, damage: Callable[[bytes], bytes]
-) -> None:
+def test_damaged_receiver_is_warned_about(office: Office, damage: Callable[[bytes], bytes]) -> None:
     office.pack()
     file = office.stick / RECEIVER
     file.write_bytes(damage(file.read_bytes()))
@@ -546,7 +553,7 @@ def test_a_damaged_receiver_is_not_run_but_told(
     assert str(file) in damaged and RECEIVER in missing and str(file) not in missing
 
 
-def test_a_receiver_of_another_version_is_told(office: Office) -> None:
+def test_receiver_of_other_version_is_warned_about(office: Office) -> None:
     office.pack()
     with open(office.stick / RECEIVER, "ab") as file:  # a comment at the end of the archive
         file.seek(-2, os.SEEK_END)
@@ -577,7 +584,7 @@ def site_with_the_first_bundle(office: Office) -> Path:
     return file
 
 
-def test_what_the_site_has_is_put_there_first(office: Office) -> None:
+def test_site_objects_are_added_before_unpack(office: Office) -> None:
     inventory = site_with_the_first_bundle(office)
     office.made.change({"sources/new.tar": b"new" * 1000})
     office.pack(inventory=inventory)
@@ -588,7 +595,7 @@ def test_what_the_site_has_is_put_there_first(office: Office) -> None:
     assert record["inventory"]["digest"] in office.page()
 
 
-def test_what_the_site_has_and_is_not_here_is_named(office: Office) -> None:
+def test_missing_site_objects_are_named(office: Office) -> None:
     inventory = site_with_the_first_bundle(office)
     office.made.change({"sources/new.tar": b"new" * 1000})
     office.pack(inventory=inventory)
@@ -598,7 +605,7 @@ def test_what_the_site_has_and_is_not_here_is_named(office: Office) -> None:
     assert [fault["where"] for fault in failure["faults"]] == [f"{PRESET}/debs/Packages"]
 
 
-def test_an_object_that_is_here_but_damaged_is_found_by_unpack(office: Office) -> None:
+def test_damaged_site_object_fails_unpack(office: Office) -> None:
     inventory = site_with_the_first_bundle(office)
     office.made.change({"sources/new.tar": b"new" * 1000})
     office.pack(inventory=inventory)
@@ -611,7 +618,7 @@ def test_an_object_that_is_here_but_damaged_is_found_by_unpack(office: Office) -
     assert file.read_bytes().startswith(b"X"), "what is here stays as it is"
 
 
-def test_an_inventory_that_is_none(office: Office) -> None:
+def test_invalid_inventory_fails_rehearsal(office: Office) -> None:
     office.pack()
     (office.folder / "i").write_text("nothing\n")
     assert office.from_stick("--for", str(office.folder / "i")) == 5
@@ -684,7 +691,7 @@ def test_failed_build_keeps_code_and_faults(office: Office, kind: type[GapforgeE
     assert "some line" in (office.dist / "rehearsal.log").read_text()
 
 
-def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:
+def test_failed_smoke_check_hint_keeps_site(office: Office) -> None:
     office.build(error=SmokeError("1 of 9 checks failed", hint="look inside: docker run x"))
     assert office.rehearse() == 12
     assert (
@@ -693,7 +700,7 @@ def test_a_failing_smoke_check_tells_how_to_look_inside(office: Office) -> None:
     )
 
 
-def test_a_program_that_dies_without_a_word(office: Office) -> None:
+def test_killed_program_reports_exit_code(office: Office) -> None:
     office.build(3 << 6, "Killed")
     assert office.rehearse() == 1
     assert "exit code 192" in office.not_ready(1, "build runtime")["message"]
@@ -713,9 +720,7 @@ def test_a_program_that_dies_without_a_word(office: Office) -> None:
         {"image_ids": ...},
     ],
 )
-def test_a_report_that_does_not_say_success_is_no_success(
-    office: Office, report: dict[str, Any]
-) -> None:
+def test_report_without_success_fails_rehearsal(office: Office, report: dict[str, Any]) -> None:
     text = (office.root / "build.py").read_text()
     if ... in report.values():
         (office.root / "build.py").write_text(text.replace('"image_ids"', '"image-ids"'))
@@ -725,7 +730,9 @@ def test_a_report_that_does_not_say_success_is_no_success(
     office.not_ready(1, "build runtime")
 
 
-def test_a_required_secret_that_is_missing(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_required_secret_fails_build(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the real build.py, which stops before it needs an engine."""
     for name in ("build.py", "Dockerfile"):
         shutil.copy(ROOT / name, office.root)
@@ -746,7 +753,7 @@ def test_a_required_secret_that_is_missing(office: Office, monkeypatch: pytest.M
     assert f"chmod 600 {office.root}/.env" in failure["next"]
 
 
-def test_an_engine_that_does_not_start(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_start_failure_is_recorded(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(project: Project, **_: object) -> None:
         assert project.root == office.site.root
         raise BuildError("no engine", hint="read the log")
@@ -756,7 +763,7 @@ def test_an_engine_that_does_not_start(office: Office, monkeypatch: pytest.Monke
     assert office.not_ready(11, "engine")["next"] == "read the log"
 
 
-def test_without_root(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rehearsal_without_root_is_refused(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert office.rehearse("--type", "dev") == 10
     assert office.not_ready(10, "start")["next"] == f"sudo ./gapforge rehearse {PRESET} --type dev"
@@ -765,7 +772,7 @@ def test_without_root(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what is left, and what was left before
 
 
-def test_a_page_that_said_ready_does_not_outlive_a_failure(
+def test_failure_removes_earlier_ready_page(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert office.rehearse() == 0 and "ready to travel" in office.page()
@@ -787,9 +794,7 @@ def test_a_page_that_said_ready_does_not_outlive_a_failure(
     assert not office.site.root.exists()
 
 
-def test_interrupted_it_cleans_up_and_says_so(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_rehearsal_cleans_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Path] = []
 
     def start(project: Project, **_: object) -> None:
@@ -802,7 +807,7 @@ def test_interrupted_it_cleans_up_and_says_so(
     assert removed == [office.site.root] * 2, "before, and after"
 
 
-def test_a_place_that_a_killed_run_left_is_made_anew(office: Office) -> None:
+def test_site_of_killed_rehearsal_is_recreated(office: Office) -> None:
     mark_folder(office.site.root, "left")
     (office.site.root / "stale").write_text("x")
     (office.site.root / "presets").mkdir()
@@ -810,7 +815,7 @@ def test_a_place_that_a_killed_run_left_is_made_anew(office: Office) -> None:
     assert "stale" not in office.seen["files"] and not office.site.root.exists()
 
 
-def test_a_folder_that_is_not_ours_stays(office: Office) -> None:
+def test_folder_without_marker_is_kept(office: Office) -> None:
     office.site.root.mkdir(parents=True)
     (office.site.root / "thesis.txt").write_text("x")
     assert office.rehearse() == 15
@@ -821,7 +826,7 @@ def test_a_folder_that_is_not_ours_stays(office: Office) -> None:
     assert (office.site.root / "thesis.txt").read_text() == "x"
 
 
-def test_kept_on_request(office: Office) -> None:
+def test_keep_option_keeps_site(office: Office) -> None:
     office.build(12, "error: no")
     assert office.rehearse("--keep") == 12
     assert (office.site.root / "build.py").exists() and (
@@ -830,7 +835,9 @@ def test_kept_on_request(office: Office) -> None:
     assert office.rehearse() == 12 and not office.site.root.exists()
 
 
-def test_what_cannot_be_taken_away_is_told(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_site_removal_is_warned_about(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, calls = simulated_site.remove_site, []
 
     def remove(project: Project) -> None:
@@ -844,7 +851,7 @@ def test_what_cannot_be_taken_away_is_told(office: Office, monkeypatch: pytest.M
     assert any("still mounted" in warning for warning in office.record()["warnings"])
 
 
-def test_one_at_a_time(office: Office) -> None:
+def test_second_rehearsal_is_busy(office: Office) -> None:
     assert office.rehearse() == 0
     with exclusive(office.project.state / "locks" / f"rehearse-{PRESET}", "x"):
         assert office.rehearse() == 19
@@ -854,21 +861,19 @@ def test_one_at_a_time(office: Office) -> None:
 @pytest.mark.parametrize(
     "words", [["--for", "i"], ["--type", "both"], ["--app-source"], ["--bundle"]]
 )
-def test_usage(office: Office, words: list[str]) -> None:
+def test_invalid_options_exit_with_2(office: Office, words: list[str]) -> None:
     assert office.rehearse(*words) == 2
     assert office.rehearse(preset="no-such-preset") == 3 and not office.dist.exists()
 
 
-def test_a_project_without_gapforge_is_no_checkout(office: Office) -> None:
+def test_project_without_gapforge_is_refused(office: Office) -> None:
     (office.root / "src/gapforge/__main__.py").unlink()
     assert office.rehearse() == 2
     assert "checkout" in office.not_ready(2, "place")["next"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
-def test_under_sudo_the_files_are_the_user_s(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sudo_files_belong_to_caller(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_UID", "12345")
     monkeypatch.setenv("SUDO_GID", "12345")
     assert office.rehearse() == 0
@@ -921,7 +926,7 @@ def git(folder: Path, *words: str) -> None:
     )
 
 
-def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
+def test_files_of_git_are_copied(checkout: Project) -> None:
     left_out = create_site(checkout, site := site_of(checkout, PRESET))
     found = {str(p.relative_to(site.root)) for p in site.root.rglob("*") if not p.is_dir()}
     assert (
@@ -945,7 +950,7 @@ def test_what_git_knows_or_would_add_is_carried(checkout: Project) -> None:
     )
 
 
-def test_without_git_all_is_carried_but_what_others_made(checkout: Project) -> None:
+def test_without_git_all_but_tool_files_copied(checkout: Project) -> None:
     shutil.rmtree(checkout.root / ".git")
     (checkout.root / "src/__pycache__").mkdir()
     (checkout.root / "src/__pycache__/a.pyc").write_text("")
@@ -974,7 +979,7 @@ def test_checkout_that_git_refuses_is_not_copied(
     assert set(list_repository(checkout)) == {MANIFEST, *names[:2]}
 
 
-def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
+def test_project_inside_another_repository(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("*\n")
     root = tmp_path / "tools" / "gapforge"
@@ -984,7 +989,7 @@ def test_a_folder_that_lies_in_somebody_s_repository(tmp_path: Path) -> None:
     assert list_repository(Project(root, root / "artifacts")) == ["src/gapforge/__main__.py"]
 
 
-def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path: Path) -> None:
+def test_links_leading_outside_are_not_copied(checkout: Project, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("x")
     root = checkout.root
     for name, target in {
@@ -1017,7 +1022,7 @@ def test_links_that_lead_out_are_left_out_and_named(checkout: Project, tmp_path:
         assert site.root in (link.resolve(), *link.resolve().parents)
 
 
-def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
+def test_folder_replaced_by_link_is_not_copied(checkout: Project, tmp_path: Path) -> None:
     shutil.move(checkout.root / "src", tmp_path / "moved")
     (checkout.root / "src").symlink_to(tmp_path / "moved")
     left_out = create_site(checkout, site := site_of(checkout, PRESET))
@@ -1028,14 +1033,14 @@ def test_a_folder_that_became_a_link(checkout: Project, tmp_path: Path) -> None:
     } and not (site.root / "src").exists()
 
 
-def test_names_of_any_bytes(checkout: Project) -> None:
+def test_file_names_of_any_bytes_are_copied(checkout: Project) -> None:
     name = os.fsdecode(b"caf\xe9 \n.txt")
     (checkout.root / name).write_text("x")
     create_site(checkout, site := site_of(checkout, PRESET))
     assert (site.root / name).read_text() == "x"
 
 
-def test_env_comes_along_without_a_second_copy(checkout: Project) -> None:
+def test_env_is_a_hard_link(checkout: Project) -> None:
     checkout.env_file.write_text("A=b\n")
     checkout.env_file.chmod(0o600)
     create_site(checkout, site := site_of(checkout, PRESET))
@@ -1046,7 +1051,7 @@ def test_env_comes_along_without_a_second_copy(checkout: Project) -> None:
     assert checkout.env_file.read_text() == "A=b\n" and not site.root.exists()
 
 
-def test_env_on_another_disk_is_a_private_copy(
+def test_env_on_other_file_system_is_copied(
     checkout: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout.env_file.write_text("A=b\n")
@@ -1061,7 +1066,7 @@ def test_env_on_another_disk_is_a_private_copy(
     assert not site.env_file.samefile(checkout.env_file)
 
 
-def test_env_that_is_kept_in_memory_stays_there(checkout: Project, tmp_path: Path) -> None:
+def test_env_link_stays_a_link(checkout: Project, tmp_path: Path) -> None:
     (tmp_path / "shm").write_text("A=b\n")
     checkout.env_file.symlink_to("../shm")
     create_site(checkout, site := site_of(checkout, PRESET))
@@ -1074,7 +1079,7 @@ def test_env_that_is_kept_in_memory_stays_there(checkout: Project, tmp_path: Pat
 
 
 @pytest.mark.parametrize("version", ["3.10.12", "3.11.2", "", "broken"])
-def test_a_python_of_the_site_is_preferred(
+def test_site_python_version_is_preferred(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:{tmp_path / 'two'}:/usr/bin:/bin")
@@ -1096,7 +1101,7 @@ def test_a_python_of_the_site_is_preferred(
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_children_leave_the_network_where_that_is_possible(
+def test_programs_run_without_network_if_possible(
     office: Office, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     started: list[list[str]] = []

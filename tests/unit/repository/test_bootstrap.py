@@ -1,4 +1,4 @@
-"""The installer on machines that are not this one: nothing there, no root, an apt that fails. Programs are stand-ins."""
+"""Test scripts/bootstrap.sh with fake programs: an empty machine, no root, a failing apt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOOLS = (
 
 
 class Machine:
-    """A folder of programs that is all of PATH, and what apt-get was asked."""
+    """A machine whose PATH is one folder of programs. Records the calls of apt-get."""
 
     def __init__(self, folder: Path) -> None:
         self.bin = folder / "bin"
@@ -39,7 +39,7 @@ class Machine:
                     break
         self.script = (folder / "project/scripts/bootstrap.sh").resolve()
         self.script.parent.mkdir(parents=True)
-        # The system folders that the installer adds to PATH hold real programs here.
+        # Do not add system folders to PATH: they contain the real programs of this machine.
         text = (ROOT / "scripts/bootstrap.sh").read_text().replace(":/usr/sbin:/sbin", "")
         text = text.replace("/usr/share/keyrings/", f"{folder}/keyrings/").replace(
             "/usr/sbin/policy-rc.d", f"{folder}/policy-rc.d"
@@ -49,9 +49,10 @@ class Machine:
         self.put("id", "echo 0")
         self.put(
             "apt-get",
-            f'printf "%s\\n" "$*" >>"{self.log}"; ls "{folder}/policy-rc.d" >>"{self.log}" 2>/dev/null; exit 0',
+            f'printf "%s\\n" "$*" >>"{self.log}"; '
+            f'ls "{folder}/policy-rc.d" >>"{self.log}" 2>/dev/null; exit 0',
         )
-        self.put("ls", 'for f in "$@"; do [ -e "$f" ] && echo "there: ${f##*/}"; done; exit 0')
+        self.put("ls", 'for f in "$@"; do [ -e "$f" ] && echo "exists: ${f##*/}"; done; exit 0')
 
     def put(self, name: str, body: str) -> None:
         file = self.bin / name
@@ -71,7 +72,7 @@ class Machine:
             env={"PATH": str(self.bin), "HOME": "/nonexistent", **(env or {})},
         )
 
-    def asked(self) -> str:
+    def apt_calls(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
 
@@ -80,7 +81,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_everything_is_missing(machine: Machine) -> None:
+def test_all_packages_are_listed_if_none_exist(machine: Machine) -> None:
     got = machine.run("--print-packages", "all").stdout.split()
     assert {
         "docker.io",
@@ -95,88 +96,88 @@ def test_everything_is_missing(machine: Machine) -> None:
         "gcc",
         "openssh-client",
     } <= set(got)
-    assert "debian-archive-keyring" in got and got == sorted(set(got)) and machine.asked() == ""
+    assert "debian-archive-keyring" in got and got == sorted(set(got)) and machine.apt_calls() == ""
 
 
-def test_nothing_is_missing_then_nothing_is_asked(machine: Machine) -> None:
+def test_complete_machine_runs_no_apt(machine: Machine) -> None:
     for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen", "python3"):
         machine.put(name, "exit 0")
-    assert machine.run("build").returncode == 0 and machine.asked() == ""
+    assert machine.run("build").returncode == 0 and machine.apt_calls() == ""
 
 
-def test_a_docker_from_elsewhere_stays(machine: Machine) -> None:
-    machine.put("docker", "exit 1")  # a client alone, and no daemon answers
+def test_foreign_docker_daemon_is_kept(machine: Machine) -> None:
+    machine.put("docker", "exit 1")  # only a client, no daemon
     assert "docker.io" in machine.run("--print-packages", "build").stdout
-    machine.put("docker", '[ "$1" = info ]')  # a daemon answers, wherever it is
+    machine.put("docker", '[ "$1" = info ]')  # a daemon answers
     assert "docker.io" not in machine.run("--print-packages", "build").stdout
 
 
-def test_installs_only_what_is_missing(machine: Machine) -> None:
+def test_only_missing_packages_are_installed(machine: Machine) -> None:
     machine.put("python3", "exit 0")
     machine.put("docker", '[ "$1" = info ]')
     machine.put("unshare", "exit 0")
     machine.put("ssh-keygen", "exit 0")
     assert machine.run("build").returncode == 0
     update, install = (
-        line for line in machine.asked().splitlines() if not line.startswith("there:")
+        line for line in machine.apt_calls().splitlines() if not line.startswith("exists:")
     )
     assert update.endswith("update") and install.endswith("install --no-install-recommends mount")
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="only without systemd")
-def test_services_are_not_started_where_there_is_no_init(machine: Machine, tmp_path: Path) -> None:
+def test_no_service_starts_without_systemd(machine: Machine, tmp_path: Path) -> None:
     machine.put("python3", "exit 0")
     assert machine.run("build").returncode == 0
-    assert "there: policy-rc.d" in machine.asked()  # while apt-get ran
+    assert "exists: policy-rc.d" in machine.apt_calls()  # while apt-get runs
     assert not (tmp_path / "policy-rc.d").exists()
 
 
-def test_one_broken_source_does_not_stop_it(machine: Machine) -> None:
+def test_failing_apt_update_is_ignored(machine: Machine) -> None:
     machine.put("python3", "exit 0")
     machine.put("apt-get", 'case "$*" in *update*) exit 100;; esac')
     assert machine.run("build").returncode == 0
 
 
-def test_what_cannot_be_installed_is_named(machine: Machine) -> None:
+def test_failing_apt_install_names_packages(machine: Machine) -> None:
     machine.put("apt-get", 'case "$*" in *" install "*) exit 100;; esac')
     got = machine.run("build")
     assert got.returncode == 17 and "docker.io" in got.stderr and "universe" in got.stderr
 
 
-def test_no_root_and_no_sudo_names_what_an_administrator_must_do(machine: Machine) -> None:
+def test_without_root_the_apt_command_is_shown(machine: Machine) -> None:
     machine.put("id", "echo 1000")
     for sudo in ("", "exit 1"):
         if sudo:
-            machine.put("sudo", sudo)  # asks for a password, and nobody is there to type one
+            machine.put("sudo", sudo)  # needs a password
         got = machine.run("build")
         assert (
             got.returncode == 17
             and "apt-get install docker.io mount openssh-client util-linux" in got.stderr
         )
     assert "관리자" in machine.run("build", env={"LANG": "ko_KR.UTF-8"}).stderr
-    assert machine.asked() == ""
+    assert machine.apt_calls() == ""
 
 
-def test_sudo_is_used_when_it_may_be(machine: Machine) -> None:
+def test_sudo_without_password_is_used(machine: Machine) -> None:
     machine.put("id", "echo 1000")
     machine.put("python3", "exit 0")
     machine.put("sudo", f'echo "sudo $*" >>"{machine.log}"; [ "$1" = -n ] && shift; exec "$@"')
     machine.put("true", "exit 0")
     assert machine.run("build").returncode == 0
-    assert "sudo env DEBIAN_FRONTEND=noninteractive apt-get" in machine.asked()
+    assert "sudo env DEBIAN_FRONTEND=noninteractive apt-get" in machine.apt_calls()
 
 
-def test_not_debian(machine: Machine) -> None:
+def test_machine_without_apt_is_refused(machine: Machine) -> None:
     (machine.bin / "apt-get").unlink()
     got = machine.run("build")
     assert got.returncode == 17 and "Debian 12 or Ubuntu 22.04" in got.stderr
 
 
-def test_unknown_argument(machine: Machine) -> None:
+def test_unknown_argument_exits_with_2(machine: Machine) -> None:
     assert machine.run("everything").returncode == 2
 
 
-def test_an_old_python_is_refused(machine: Machine) -> None:
+def test_old_python_is_refused(machine: Machine) -> None:
     for name in ("docker", "dockerd", "unshare", "mount", "ssh-keygen"):
         machine.put(name, "exit 0")
     machine.put(

@@ -1,4 +1,4 @@
-"""Documents cannot drift: links lead somewhere, commands parse, tables agree with the code, and both languages agree."""
+"""Test that links, commands and tables of documents match the code, in both languages."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ TWINS = {
     "docs/carry-guide.md": "docs/carry-guide.en.md",
     "docs/glossary.md": "docs/glossary.en.md",
 }
-HANGUL = (
-    "docs/glossary.en.md",
-    "CONTRIBUTING.en.md",
-)  # the Korean terms, and how particles are written
+HANGUL = ("docs/glossary.en.md", "CONTRIBUTING.en.md")  # Korean terms and particles
 SAME_CODE = ("README.md", "docs/build-guide.md", "docs/carry-guide.md")
 LAUNCHERS = {
     "./gapforge": "",
@@ -60,7 +57,7 @@ def documents() -> list[str]:
 
 
 def prose(text: str) -> str:
-    """The text without fenced and indented code."""
+    """Return the text without fenced and indented code."""
     return "\n".join(
         line for line in FENCE.sub("", text).splitlines() if not line.startswith("    ")
     )
@@ -73,15 +70,15 @@ def headings(text: str) -> list[tuple[int, str]]:
 
 
 def slug(heading: str) -> str:
-    """A heading's anchor, as the usual renderers make it."""
+    """Return the anchor that common renderers create for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Every table as rows of cells."""
+    """Return every table as rows of cells."""
     found: list[list[list[str]]] = [[]]
     for line in prose(text).splitlines():
-        row = line.strip()  # a table may stand inside a list
+        row = line.strip()  # a table may be part of a list
         if row.startswith("|"):
             found[-1].append([cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]])
         elif found[-1]:
@@ -90,7 +87,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 @pytest.mark.parametrize("path", documents())
-def test_links_lead_somewhere(path: str) -> None:
+def test_links_have_existing_targets(path: str) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(read(path))):
         if re.match(r"[a-z]+:", target):
@@ -107,7 +104,7 @@ def test_links_lead_somewhere(path: str) -> None:
 
 
 @pytest.mark.parametrize(("korean", "english"), TWINS.items())
-def test_twins_have_the_same_structure(korean: str, english: str) -> None:
+def test_both_languages_have_the_same_structure(korean: str, english: str) -> None:
     ko, en = read(korean), read(english)
     assert [level for level, _ in headings(ko)] == [level for level, _ in headings(en)]
     assert [(len(t), len(t[0])) for t in tables(ko)] == [(len(t), len(t[0])) for t in tables(en)]
@@ -118,7 +115,7 @@ def test_twins_have_the_same_structure(korean: str, english: str) -> None:
 
 
 @pytest.mark.parametrize("korean", SAME_CODE)
-def test_twins_show_the_same_commands(korean: str) -> None:
+def test_both_languages_show_the_same_commands(korean: str) -> None:
     assert [argv for _, argv in commands(korean)] == [argv for _, argv in commands(TWINS[korean])]
 
 
@@ -143,7 +140,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 
 
 def code(path: str) -> Iterator[tuple[str, bool]]:
-    """(a piece of code, whether it is a whole command line): shell blocks by line, and inline code."""
+    """Yield code and whether it is a command line: the lines of shell blocks, and inline code."""
     text = read(path)
     for block in SHELL.findall(re.sub(r"^   ", "", text, flags=re.MULTILINE)):
         yield from ((line, True) for line in block.splitlines())
@@ -154,7 +151,7 @@ def code(path: str) -> Iterator[tuple[str, bool]]:
 
 
 def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
-    """(verb, arguments) of every command of ours in a document."""
+    """Return (verb, arguments) of every gapforge command in a document."""
     found = []
     for piece, _ in code(path):
         try:
@@ -180,7 +177,7 @@ def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize("path", documents())
-def test_commands_in_documents_parse(path: str) -> None:
+def test_commands_of_documents_are_valid(path: str) -> None:
     wrong = []
     for verb, words in commands(path):
         if verb not in VERBS:
@@ -195,7 +192,7 @@ def test_commands_in_documents_parse(path: str) -> None:
     assert not wrong
 
 
-def test_the_guides_hold_enough_commands_to_mean_something() -> None:
+def test_build_guide_shows_the_main_verbs() -> None:
     used = {verb for verb, _ in commands("docs/build-guide.md")}
     assert {
         "sync",
@@ -221,32 +218,32 @@ def flags_of(verb: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
-def test_the_table_of_build_s_flags_is_whole(path: str) -> None:
+def test_build_guide_lists_all_build_flags(path: str) -> None:
     table = next(t for t in tables(read(path)) if "`--preset NAME`" in t[2][0])
     listed = {flag for row in table for flag in re.findall(r"`(--[a-z-]+)", row[0])}
     assert listed == flags_of("build")
 
 
 @pytest.mark.parametrize("path", sorted({*TWINS, *TWINS.values()}))
-def test_flags_named_in_text_exist(path: str) -> None:
-    """Inline code that begins with a flag names one of ours, or of the scripts beside us."""
+def test_flags_of_documents_exist(path: str) -> None:
+    """Inline code that begins with a flag names a flag of a verb or of a script."""
     known = {"--help", "--network", "--gpus"} | {flag for verb in VERBS for flag in flags_of(verb)}
     for script in ("quickstart", "test", "scripts/bootstrap.sh"):
         known |= set(re.findall(r"--[a-z][a-z-]+", read(script)))
-    foreign = {"--enable-nonfree"}  # FFmpeg's
+    foreign = {"--enable-nonfree"}  # a flag of FFmpeg
     text = prose(read(path))
     named = set(re.findall(r"`(--[a-z][a-z-]*)", text))
     assert named - foreign <= known
 
 
 @pytest.mark.parametrize("path", ["README.md", "README.en.md"])
-def test_the_readme_lists_every_verb(path: str) -> None:
+def test_readme_lists_every_verb(path: str) -> None:
     table = next(t for t in tables(read(path)) if t[2][0] == "`list`")
     assert sorted(row[0].strip("`") for row in table[2:]) == sorted(VERBS)
 
 
 @pytest.mark.parametrize("path", ["README.md", "README.en.md"])
-def test_the_readme_s_first_two_commands_are_the_contract(path: str) -> None:
+def test_readme_begins_with_quickstart_and_test(path: str) -> None:
     first = SHELL.findall(read(path))[0].split()
     assert first == ["./quickstart", "./test"]
     for script in first:
@@ -254,7 +251,7 @@ def test_the_readme_s_first_two_commands_are_the_contract(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
-def test_the_table_of_exit_codes_is_the_code_s(path: str) -> None:
+def test_build_guide_lists_all_exit_codes(path: str) -> None:
     section = read(path).split("<!-- exit-codes -->")[1].split("<!-- /exit-codes -->")[0]
     rows = tables(section)[0][2:]
     assert [(int(row[0]), row[1]) for row in rows] == [
@@ -265,7 +262,7 @@ def test_the_table_of_exit_codes_is_the_code_s(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
-def test_every_key_of_a_preset_is_explained(path: str) -> None:
+def test_build_guide_explains_every_preset_key(path: str) -> None:
     table = next(t for t in tables(read(path)) if t[2][0] == "`format`")
     named = {
         name.partition(".")[0] for row in table[2:] for name in re.findall(r"`([a-z.]+)`", row[0])
@@ -276,7 +273,7 @@ def test_every_key_of_a_preset_is_explained(path: str) -> None:
 
 
 def sources() -> list[Path]:
-    """Everything of ours that may read a variable."""
+    """Return every file that may read an environment variable."""
     places = [
         *(ROOT / "src").rglob("*.py"),
         *(ROOT / "components").rglob("*"),
@@ -293,7 +290,7 @@ def sources() -> list[Path]:
 
 
 def variables_in_source() -> set[str]:
-    """Variables that stand in the source, and those that flags have."""
+    """Return the variables that the source names, and the variables of flags."""
     found: set[str] = set()
     for file in sources():
         text = file.read_text(encoding="utf-8")
@@ -310,7 +307,7 @@ def variables_in_source() -> set[str]:
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
-def test_every_variable_is_documented_and_no_other(path: str) -> None:
+def test_build_guide_lists_exactly_all_variables(path: str) -> None:
     text = read(path)
     rows = {name for table in tables(text) for row in table for name in VARIABLE.findall(row[0])}
     in_source = variables_in_source()

@@ -1,4 +1,4 @@
-"""Generated files: fresh in the repository, the same every time, and stale the moment what they are made of changes."""
+"""Test that generated files are reproducible, and that every outdated file is found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEX = "0123456789abcdef" * 4
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Project:
-    """A project with this repository's inputs of generated files, whose generated files are fresh."""
+    """Make a project with the inputs of this repository and current generated files."""
     for folder in ("presets", "catalog", "components"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "docs").mkdir()
@@ -54,14 +54,14 @@ def document(stack: Stack, language: str = "en") -> str:
     return render([stack], component.load_all(ROOT / "components"), {}, REVIEW, language)
 
 
-def test_the_repository_s_generated_files_are_fresh() -> None:
+def test_generated_files_of_repository_are_current() -> None:
     project = Project(ROOT, ROOT / "artifacts")
     assert generate.stale_files(project, generate.generated(project)) == {}, (
         "run: ./gapforge generate"
     )
 
 
-def test_a_fresh_project_passes_and_is_not_written(
+def test_current_files_are_not_written_again(
     copy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in (copy.root / "docs").iterdir()}
@@ -91,9 +91,9 @@ def test_a_fresh_project_passes_and_is_not_written(
         ),
         ("docs/review.json", lambda raw: raw.update(reviewed="2031-01-31")),
     ],
-    ids=["a package", "a build option", "the summary", "a hash", "the review date"],
+    ids=["package", "build option", "summary", "checksum", "review date"],
 )
-def test_a_change_without_regenerating_is_refused(
+def test_check_refuses_outdated_documents(
     copy: Project,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -109,7 +109,7 @@ def test_a_change_without_regenerating_is_refused(
     assert run(copy, monkeypatch, "--check") == 0
 
 
-def test_check_names_a_missing_file_and_writes_nothing(
+def test_check_names_missing_file_and_writes_nothing(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copy.root / "docs/package-versions.md").unlink()
@@ -118,9 +118,7 @@ def test_check_names_a_missing_file_and_writes_nothing(
     assert not (copy.root / "docs/package-versions.md").exists()
 
 
-def test_the_reader_s_language_changes_no_generated_file(
-    copy: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_language_changes_no_generated_file(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before = generate.generated(copy)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert generate.generated(copy) == before
@@ -142,7 +140,7 @@ def test_check_names_every_stale_file(
     assert {fault.where.partition(":")[0] for fault in caught.value.faults} == {generate.REVIEW}
 
 
-def test_schemas_are_generated_too(
+def test_check_names_outdated_schema(
     copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copy.root / "schemas/preset.schema.json").write_text("{}")
@@ -159,20 +157,20 @@ def test_schemas_are_generated_too(
         '{"format": 1, "reviewed": "yesterday", "note": {"ko": "a", "en": "b"}}',
     ],
 )
-def test_a_bad_review_date_is_one_clear_error(copy: Project, text: str) -> None:
+def test_invalid_review_file_is_one_error(copy: Project, text: str) -> None:
     (copy.root / "docs/review.json").write_text(text)
     with pytest.raises(PresetError, match=r"docs/review\.json"):
         generate.generated(copy)
 
 
-def test_a_lock_of_another_preset_is_refused(copy: Project) -> None:
+def test_lock_of_another_preset_is_refused(copy: Project) -> None:
     wrong = replace(lock(preset()), preset="someone-else")
     copy.lock_file("debian12-cpu-quickstart").write_text(wrong.render(), encoding="utf-8")
     with pytest.raises(LockError, match="someone-else"):
         generate.generated(copy)
 
 
-def test_locks_of_another_state_are_not_shown(copy: Project) -> None:
+def test_outdated_lock_is_not_shown(copy: Project) -> None:
     old = replace(lock(preset()), preset_sha256="0" * 64)
     copy.lock_file("debian12-cpu-quickstart").write_text(old.render(), encoding="utf-8")
     text = generate.generated(copy)["docs/package-versions.en.md"]
@@ -182,7 +180,7 @@ def test_locks_of_another_state_are_not_shown(copy: Project) -> None:
 
 
 def full() -> tuple[Preset, Lock]:
-    """A preset with a torch index and a first-use source, and a lock that resolves it."""
+    """Return a preset with a torch index and a trust-on-first-use source, and its lock."""
     raw = raw_preset()
     raw["pytorch"] = {"torch": "2.1.2+cu118", "index": "https://torch.example/whl/cu118"}
     raw["sources"]["opencv-cache-x"] = {
@@ -213,12 +211,12 @@ def full() -> tuple[Preset, Lock]:
     return made, lock(made, extra=extra)
 
 
-def test_every_package_of_a_resolved_preset_is_there() -> None:
+def test_document_lists_every_locked_package() -> None:
     made, locked = full()
     text = document(Stack(made, locked))
     for one in locked.entries:
         if one.kind in ("deb", "wheel", "source", "tensorrt"):
-            assert one.sha256 in text, f"{one.path} has no whole hash"
+            assert one.sha256 in text, f"{one.path} has no checksum"
     rows = {
         row.name: row
         for row in rows_of(Stack(made, locked), component.load_all(ROOT / "components"))
@@ -231,7 +229,7 @@ def test_every_package_of_a_resolved_preset_is_there() -> None:
     assert rows["ffmpeg"].used_by == "ffmpeg"
 
 
-def test_first_use_is_counted_and_marked() -> None:
+def test_trust_on_first_use_is_marked() -> None:
     made, locked = full()
     for stack in (Stack(made, locked), Stack(made, None)):
         text = document(stack)
@@ -241,25 +239,25 @@ def test_first_use_is_counted_and_marked() -> None:
         assert _("(first use)") in row
 
 
-def test_without_a_lock_the_preset_s_pins_are_shown() -> None:
+def test_without_lock_the_preset_pins_are_shown() -> None:
     text = document(Stack(preset(), None))
     assert _("not resolved") in text and "1.26.4" in text
     assert preset().sources["opencv"].sha256 in text
 
 
-def test_logins_and_tokens_of_addresses_are_left_out() -> None:
+def test_urls_show_no_login_or_token() -> None:
     text = document(Stack(full()[0], None))
     assert "https://files.example/x.tgz" in text
     assert "secret" not in text.replace("`$.", "") and "token" not in text
 
 
-def test_a_cell_cannot_break_its_table() -> None:
+def test_table_cells_escape_the_separator() -> None:
     raw = raw_preset()
     raw["sources"]["opencv"]["licence"] = "MIT | Apache-2.0"
     assert "MIT \\| Apache-2.0" in document(Stack(preset(**raw), None))
 
 
-def test_same_inputs_same_bytes_whatever_their_order() -> None:
+def test_order_of_inputs_changes_no_bytes() -> None:
     made, locked = full()
     parts = component.load_all(ROOT / "components")
     other = Stack(preset(name="another"), None)
@@ -285,8 +283,8 @@ def test_both_languages_have_the_same_structure() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_addresses_come_only_from_presets() -> None:
-    """Nothing writes the host of an index or distribution into the document by itself."""
+def test_urls_come_only_from_presets() -> None:
+    """The code adds no host of an index or a distribution to a document."""
     project = Project(ROOT, ROOT / "artifacts")
     texts = [file.read_text(encoding="utf-8") for file in (ROOT / "presets").glob("*.json")]
     known = "\n".join(texts)

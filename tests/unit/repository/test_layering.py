@@ -1,4 +1,4 @@
-"""Rules for the project's own files: imports between rooms, printing, starting programs, hosts and paths."""
+"""Test rules for the code: imports between rooms, printing, starting programs, host names."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_only_process_module_starts_programs() -> None:
                 )
 
 
-# Hosts of package registries and paths of one machine, in parts, so that this file has none of them.
+# Hosts of package registries and paths of one machine, in parts, so that this file contains none.
 _HOSTS = [
     ".".join(parts)
     for parts in (

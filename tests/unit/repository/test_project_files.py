@@ -1,4 +1,4 @@
-"""The files that every project has are here, and what they say of version and documents is true."""
+"""Test that the usual project files exist and name the current version and documents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def text(name: str) -> str:
 
 
 def twin(page: Path) -> Path:
-    """The same page in the other language: NAME.md is Korean, NAME.en.md is English."""
+    """Return the page in the other language: NAME.md is Korean, NAME.en.md is English."""
     name = page.name
     return page.with_name(
         name.replace(".en.md", ".md") if name.endswith(".en.md") else name.replace(".md", ".en.md")
@@ -39,15 +39,15 @@ def twin(page: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_the_file_exists(name: str) -> None:
+def test_expected_file_has_content(name: str) -> None:
     assert text(name).strip()
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CHANGELOG.en.md"])
-def test_the_changelog_begins_with_this_version(name: str) -> None:
+def test_changelog_begins_with_current_version(name: str) -> None:
     versions = RELEASE.findall(text(name))
     assert len(re.findall("^## ", text(name), re.MULTILINE)) == len(versions), (
-        "a heading of another form"
+        "a heading has another form"
     )
     assert versions[0][0] == __version__
     numbers = [tuple(map(int, version.split("."))) for version, _ in versions]
@@ -55,7 +55,7 @@ def test_the_changelog_begins_with_this_version(name: str) -> None:
     assert all(date != "Unreleased" for _, date in versions[1:])
 
 
-def test_pyproject_names_the_same_version_and_no_licence() -> None:
+def test_pyproject_has_same_version_and_no_licence() -> None:
     project = text("pyproject.toml").split("[project]\n")[1].split("\n[")[0]
     assert re.findall(r'^version = "([^"]+)"', project, re.MULTILINE) == [__version__]
     assert 'requires-python = ">=3.10"' in project
@@ -65,7 +65,7 @@ def test_pyproject_names_the_same_version_and_no_licence() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_page_has_a_twin_and_is_linked(page: Path) -> None:
+def test_every_page_is_linked_in_both_languages(page: Path) -> None:
     assert twin(page).is_file()
     linked = {
         (other.parent / target.partition("#")[0]).resolve()
@@ -73,15 +73,15 @@ def test_every_page_has_a_twin_and_is_linked(page: Path) -> None:
         if other not in (page, twin(page))
         for target in re.findall(r"\]\(([^)\s]+)\)", other.read_text(encoding="utf-8"))
     }
-    assert page.resolve() in linked, "no other document leads here"
+    assert page.resolve() in linked, "no other document links to this page"
 
 
-def test_every_text_file_has_lf_line_ends() -> None:
+def test_text_files_have_lf_line_ends() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--eol"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if listed.returncode:
-        pytest.skip("this is no git checkout")
+        pytest.skip("not a git checkout")
     assert [
         line
         for line in listed.stdout.splitlines()
@@ -89,7 +89,7 @@ def test_every_text_file_has_lf_line_ends() -> None:
     ] == []
 
 
-def test_the_hooks_are_local() -> None:
+def test_commit_hooks_are_local() -> None:
     assert set(re.findall(r"^ *- repo: (\S+)", text(".pre-commit-config.yaml"), re.MULTILINE)) == {
         "local"
     }

@@ -1,4 +1,4 @@
-"""gc: what a lock names stays, whatever happens; what goes is shown first; nothing outside the store is touched."""
+"""gc removes only what no lock names, after showing it, and nothing outside of the store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOOSE = b"nobody needs this"
 
 @pytest.fixture
 def world(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The small project with its files in the store, as sync leaves them, and one object that no lock names."""
+    """Return a synced project with its files in the store, and one unreferenced object."""
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     store = Store(project.store)
     lock = locks.load(project.lock_file(PRESET))
@@ -68,7 +68,9 @@ def forget(project: Project) -> None:
     (project.artifacts_of(PRESET) / "lock.json").unlink()
 
 
-def test_only_what_no_lock_names_goes(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_removes_only_unreferenced_objects(
+    world: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = objects(world)
     assert cli.main(["gc", "--yes"]) == 0
     assert before - objects(world) == {sha256_bytes(LOOSE)}
@@ -78,7 +80,7 @@ def test_only_what_no_lock_names_goes(world: Project, capsys: pytest.CaptureFixt
     assert "nothing to delete" in text_of(capsys)
 
 
-def test_the_lock_and_the_sums_of_a_view_stay_though_no_lock_lists_them(world: Project) -> None:
+def test_gc_keeps_lock_and_sums_of_artifacts(world: Project) -> None:
     own = {
         sha256_bytes((world.artifacts_of(PRESET) / name).read_bytes())
         for name in ("lock.json", "SHA256SUMS")
@@ -89,7 +91,7 @@ def test_the_lock_and_the_sums_of_a_view_stay_though_no_lock_lists_them(world: P
 
 
 @pytest.mark.parametrize("gone", ["presets", "view"])
-def test_either_lock_alone_keeps_everything(world: Project, gone: str) -> None:
+def test_either_lock_keeps_all_objects(world: Project, gone: str) -> None:
     file = (
         world.lock_file(PRESET) if gone == "presets" else world.artifacts_of(PRESET) / "lock.json"
     )
@@ -98,7 +100,7 @@ def test_either_lock_alone_keeps_everything(world: Project, gone: str) -> None:
     assert {sha256_bytes(data) for _, data in FILES.values()} <= objects(world)
 
 
-def test_a_partial_lock_keeps_what_it_pins(world: Project) -> None:
+def test_gc_keeps_files_of_partial_lock(world: Project) -> None:
     lock = locks.load(world.lock_file(PRESET))
     forget(world)
     partial = dataclasses.replace(
@@ -111,9 +113,7 @@ def test_a_partial_lock_keeps_what_it_pins(world: Project) -> None:
     assert objects(world) == {e.sha256 for e in lock.entries[:3]}
 
 
-def test_without_a_terminal_and_yes_nothing_goes(
-    world: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gc_without_yes_removes_nothing(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(world.root)
     assert cli.main(["gc"]) == 0
     assert "./gapforge gc --yes" in text_of(capsys)
@@ -134,7 +134,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("answer", "goes"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)]
 )
-def test_a_person_is_asked(
+def test_gc_asks_at_terminal(
     world: Project, monkeypatch: pytest.MonkeyPatch, answer: str, goes: bool
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
@@ -145,16 +145,14 @@ def test_a_person_is_asked(
     assert "delete? [y/N]" in out.getvalue()
 
 
-def test_json_of_a_deletion(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_json_reports_deletion(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gc", "--yes", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["deleted"] is True and document["freed"] == len(LOOSE)
     assert [item["kind"] for item in document["loose"]] == [OBJECT]
 
 
-def test_linked_objects_free_nothing_and_it_is_said(
-    world: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_linked_objects_free_no_space(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
     lock = locks.load(world.lock_file(PRESET))
     forget(world)  # the view's other files still are hard links
     garbage = gc.find_garbage(world)
@@ -175,7 +173,7 @@ def test_linked_objects_free_nothing_and_it_is_said(
 @pytest.mark.parametrize(
     "damage", ["cut", "not-json", "newer-format", "pipe", "dangling", "folder", "empty"]
 )
-def test_a_lock_that_cannot_be_read_stops_everything(
+def test_unreadable_lock_stops_gc(
     world: Project, where: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = (
@@ -204,7 +202,7 @@ def test_a_lock_that_cannot_be_read_stops_everything(
     assert file.name in text_of(capsys)
 
 
-def test_every_unreadable_lock_is_named(world: Project) -> None:
+def test_gc_names_every_unreadable_lock(world: Project) -> None:
     (world.presets / "other.lock.json").write_text("{}")
     world.lock_file(PRESET).write_text("{}")
     with pytest.raises(LockError) as error:
@@ -214,13 +212,13 @@ def test_every_unreadable_lock_is_named(world: Project) -> None:
     }
 
 
-def test_a_view_on_a_disk_that_is_not_mounted_stops_everything(world: Project) -> None:
+def test_artifacts_on_unmounted_disk_stop_gc(world: Project) -> None:
     (world.artifacts / "far-away").symlink_to(world.root / "not-mounted" / "far-away")
     with pytest.raises(LockError):
         gc.find_garbage(world)
 
 
-def test_a_view_behind_a_link_counts(world: Project, tmp_path: Path) -> None:
+def test_gc_reads_lock_in_linked_artifacts(world: Project, tmp_path: Path) -> None:
     elsewhere = tmp_path / "disk" / PRESET
     elsewhere.parent.mkdir()
     world.artifacts_of(PRESET).rename(elsewhere)
@@ -229,14 +227,14 @@ def test_a_view_behind_a_link_counts(world: Project, tmp_path: Path) -> None:
     assert [item.path.name for item in gc.find_garbage(world).of(OBJECT)] == [sha256_bytes(LOOSE)]
 
 
-def test_no_presets_folder_stops_everything(world: Project) -> None:
+def test_missing_presets_folder_stops_gc(world: Project) -> None:
     world.presets.rename(world.root / "moved")
     with pytest.raises(LockError) as error:
         gc.find_garbage(world)
     assert error.value.faults[0].where == str(world.presets)
 
 
-def test_gc_and_sync_never_run_together(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_and_sync_exclude_each_other(world: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with exclusive(Store(world.store).lock_file, "a sync"):
         assert cli.main(["gc", "--yes"]) == BusyError.exit_code
         assert sha256_bytes(LOOSE) in objects(world)
@@ -249,7 +247,7 @@ def test_gc_and_sync_never_run_together(world: Project, capsys: pytest.CaptureFi
     capsys.readouterr()
 
 
-def test_a_lock_that_appears_while_a_person_thinks_keeps_its_files(world: Project) -> None:
+def test_new_lock_before_removal_keeps_objects(world: Project) -> None:
     garbage = gc.find_garbage(world)
     lock = locks.load(world.lock_file(PRESET))
     more = dataclasses.replace(
@@ -261,7 +259,7 @@ def test_a_lock_that_appears_while_a_person_thinks_keeps_its_files(world: Projec
     assert sha256_bytes(LOOSE) in objects(world)
 
 
-def test_partial_downloads_of_locked_files_stay(world: Project) -> None:
+def test_gc_keeps_partial_downloads_of_locks(world: Project) -> None:
     partial = world.store / "partial"
     locked = locks.load(world.lock_file(PRESET)).entries[0].sha256
     stay = [f"{locked}.part", f"{locked}.json"]
@@ -280,7 +278,7 @@ def test_partial_downloads_of_locked_files_stay(world: Project) -> None:
     assert sorted(os.listdir(partial)) == sorted(stay)
 
 
-def test_work_folders_of_killed_syncs_go_when_they_are_ours(world: Project) -> None:
+def test_gc_removes_marked_work_folders(world: Project) -> None:
     partial, outside = world.store / "partial", world.root / "outside"
     outside.mkdir()
     (outside / "mine").write_text("mine")
@@ -300,7 +298,7 @@ def test_work_folders_of_killed_syncs_go_when_they_are_ours(world: Project) -> N
     assert (outside / "mine").read_text() == "mine"
 
 
-def test_base_images_that_were_being_fetched(world: Project) -> None:
+def test_gc_keeps_recent_image_downloads(world: Project) -> None:
     images = world.state / "images"
     digest = (
         locks.load(world.lock_file(PRESET))
@@ -320,7 +318,7 @@ def test_base_images_that_were_being_fetched(world: Project) -> None:
     assert {name[0] for name in os.listdir(images)} == {digest[0], "d", "e"}
 
 
-def test_strange_things_in_the_store_are_named_and_stay(
+def test_gc_reports_foreign_files_in_store(
     world: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outside = world.root / "outside"
@@ -353,7 +351,7 @@ def test_strange_things_in_the_store_are_named_and_stay(
     assert victim.read_text() == "mine"
 
 
-def test_names_that_would_play_tricks_on_a_terminal(
+def test_control_characters_in_names_are_escaped(
     world: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = os.fsencode(world.store / "partial") + b"/\xff\x1b[2J"
@@ -366,7 +364,7 @@ def test_names_that_would_play_tricks_on_a_terminal(
 
 
 @pytest.mark.parametrize("what", ["sha256", "partial"])
-def test_a_linked_folder_of_the_store_is_not_entered(world: Project, what: str) -> None:
+def test_gc_does_not_enter_linked_folder(world: Project, what: str) -> None:
     real = world.root / "elsewhere"
     (world.store / "partial" / f"{'a' * 64}.part").write_bytes(b"x")
     (world.store / what).rename(real)
@@ -376,7 +374,7 @@ def test_a_linked_folder_of_the_store_is_not_entered(world: Project, what: str) 
     assert tree(real) == before
 
 
-def test_a_folder_swapped_for_a_link_after_the_look(world: Project) -> None:
+def test_folder_replaced_by_link_is_kept(world: Project) -> None:
     garbage = gc.find_garbage(world)
     path = garbage.unreferenced[0].path
     elsewhere = world.root / "elsewhere"
@@ -388,7 +386,7 @@ def test_a_folder_swapped_for_a_link_after_the_look(world: Project) -> None:
     assert (elsewhere / path.name).exists()
 
 
-def test_an_object_swapped_for_something_else_after_the_look(world: Project) -> None:
+def test_object_replaced_by_link_is_kept(world: Project) -> None:
     garbage = gc.find_garbage(world)
     path = garbage.unreferenced[0].path
     path.unlink()
@@ -398,9 +396,7 @@ def test_an_object_swapped_for_something_else_after_the_look(world: Project) -> 
     assert path.is_symlink()
 
 
-def test_one_that_cannot_be_removed_does_not_keep_the_others(
-    world: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_continues_after_failed_removal(world: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     others = [Store(world.store).add_bytes(b"more %d" % i) for i in range(20)]
     real = os.unlink
 
@@ -416,7 +412,7 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(
     assert [item.path.name for item in gc.find_garbage(world).unreferenced] == [others[3]]
 
 
-def test_interrupted_halfway_and_taken_up(world: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_gc_is_continued(world: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(30):
         Store(world.store).add_bytes(b"more %d" % index)
     kept = {item.path.name for item in gc.find_garbage(world).unreferenced}
@@ -437,7 +433,7 @@ def test_interrupted_halfway_and_taken_up(world: Project, monkeypatch: pytest.Mo
     assert objects(world) == kept
 
 
-def test_views_without_a_preset_and_cut_syncs_are_named(
+def test_gc_names_orphans_and_unfinished_syncs(
     world: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.artifacts_of(PRESET).rename(world.artifacts / "gone-preset")
@@ -454,15 +450,13 @@ def test_views_without_a_preset_and_cut_syncs_are_named(
     )
 
 
-def test_where_there_is_no_store_none_is_made(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_creates_no_store(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
     assert cli.main(["gc", "--yes"]) == 0
     assert not project.store.exists()
 
 
-def test_a_killed_gc_leaves_a_store_that_the_next_one_finishes(world: Project) -> None:
+def test_killed_gc_is_finished_by_next_one(world: Project) -> None:
     """kill -9 while it deletes, from outside."""
     for index in range(2000):
         path = Store(world.store).path(sha256_bytes(b"%d" % index))

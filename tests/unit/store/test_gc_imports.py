@@ -1,4 +1,4 @@
-"""gc between the sticks of one bundle: what is here of it stays, is told, and goes only when the bundle is given up."""
+"""gc keeps and reports the objects of incomplete bundles until the bundle is given up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOSE = b"nobody needs this"
 
 
 class Half:
-    """A site to which some volumes of a bundle came, with one object cut by the end of the last one."""
+    """A site that imported some volumes of a bundle, the last object only in part."""
 
     def __init__(self, folder: Path) -> None:
         self.made: Sender = sender(folder)
@@ -55,7 +55,7 @@ def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Half:
     return made
 
 
-def test_gc_between_sticks_keeps_what_came(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_between_imports_keeps_objects(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
     before, parts = hashes(half.site), half.parts()
     assert parts and len(before) > 1
     assert cli.main(["gc", "--yes"]) == 0
@@ -84,7 +84,7 @@ def test_gc_between_sticks_keeps_what_came(half: Half, capsys: pytest.CaptureFix
     assert "nothing to delete" in capsys.readouterr().out and hashes(half.site) >= half.made.objects
 
 
-def test_the_record_is_there_before_the_first_object(
+def test_record_is_written_before_first_object(
     half: Half, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     site = site_at(tmp_path / "other")
@@ -100,7 +100,7 @@ def test_the_record_is_there_before_the_first_object(
     assert seen and all(seen)
 
 
-def test_what_the_site_had_and_pack_left_out_stays_as_well(
+def test_gc_keeps_objects_of_partial_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Objects that no lock names, which the inventory listed: the bundle's lock needs them."""
@@ -125,7 +125,7 @@ def _objects(volume: Path) -> set[str]:
     return {piece.part.sha256 for piece in read_volume(volume)[1]}
 
 
-def test_a_bundle_that_is_given_up(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_drop_removes_incomplete_bundle(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
     before = hashes(half.site)
     assert cli.main(["gc", "--drop", half.bundle]) == 0
     assert f"to delete: ./gapforge gc --drop {half.bundle} --yes" in capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_a_bundle_that_is_given_up(half: Half, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", ["0" * 24, "../lock", "", "*"])
-def test_only_a_bundle_that_is_on_its_way_is_given_up(
+def test_gc_drop_refuses_unknown_bundle(
     half: Half, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(half.site.root.rglob("*"))
@@ -147,7 +147,7 @@ def test_only_a_bundle_that_is_on_its_way_is_given_up(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "numbers", "deep", "link", "folder"])
-def test_a_record_that_cannot_be_read_stops_gc(
+def test_unreadable_import_record_stops_gc(
     half: Half, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = half.record.read_text()
@@ -186,9 +186,7 @@ def test_a_record_that_cannot_be_read_stops_gc(
         assert cli.main(["gc", "--yes", "--drop", half.bundle]) == 0 and not hashes(half.site)
 
 
-def test_something_else_in_place_of_the_records_stops_gc(
-    half: Half, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_imports_folder_stops_gc(half: Half, capsys: pytest.CaptureFixture[str]) -> None:
     half.record.unlink()
     half.record.parent.rmdir()
     half.record.parent.write_text("mine")
@@ -200,7 +198,7 @@ def test_something_else_in_place_of_the_records_stops_gc(
     )  # no bundle is called "imports"
 
 
-def test_strange_things_beside_the_records_are_named_and_stay(
+def test_gc_reports_foreign_files_beside_records(
     half: Half, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (half.record.parent / "notes.txt").write_text("mine")
@@ -209,20 +207,20 @@ def test_strange_things_beside_the_records_are_named_and_stay(
     assert receive(half.site, half.stick).complete and (half.record.parent / "notes.txt").exists()
 
 
-def test_a_killed_run_s_half_written_record_goes(half: Half) -> None:
+def test_temporary_record_of_killed_run_is_removed(half: Half) -> None:
     (half.record.parent / f".{half.record.name}.abc.tmp").write_text("half")
     assert receive(half.site, half.stick).complete
     assert not half.record.parent.exists()
 
 
-def test_what_a_killed_run_was_laying_out_goes(half: Half) -> None:
+def test_temporary_files_of_killed_run_are_removed(half: Half) -> None:
     for name in ("place-7", "bytes-7-8", "copy-7-8", "place-7-1"):
         (half.site.store / "partial" / name).write_text("half")
     assert receive(half.site, half.stick).complete
     assert not half.parts()
 
 
-def test_two_bundles_on_their_way(half: Half, tmp_path: Path) -> None:
+def test_gc_drop_keeps_other_incomplete_bundle(half: Half, tmp_path: Path) -> None:
     chance = random.Random(1)
     other = sender(tmp_path / "other", {f"sources/{n}": chance.randbytes(30_000) for n in range(4)})
     packed = carry(other, tmp_path / "stick2", size=SIZE)
@@ -238,7 +236,7 @@ def test_two_bundles_on_their_way(half: Half, tmp_path: Path) -> None:
     assert receive(half.site, half.stick).complete
 
 
-def test_volumes_that_name_more_than_any_bundle(
+def test_volumes_with_too_many_objects_are_refused(
     half: Half, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(unpacking, "MAX_OBJECTS", 5)

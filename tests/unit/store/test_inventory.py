@@ -1,4 +1,4 @@
-"""inventory: says exactly what is held, the same for the same holdings; believes nothing that was sent."""
+"""An inventory lists exactly the objects of a machine, reproducibly; hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def signed(body: str) -> str:
 def body(*objects: str, head: str = "", count: int | None = None, total: int | None = None) -> str:
     total = sum(int(o.split()[1]) for o in objects) if total is None else total
     return signed(
-        f"gapforge-inventory 1\ngapforge 1.2\n{head}objects {len(objects) if count is None else count} {total}\n"
+        f"gapforge-inventory 1\ngapforge 1.2\n{head}"
+        f"objects {len(objects) if count is None else count} {total}\n"
         + "".join(f"{o}\n" for o in objects)
     )
 
@@ -63,9 +64,10 @@ def body(*objects: str, head: str = "", count: int | None = None, total: int | N
 # -- the text
 
 
-def test_the_text_is_this() -> None:
+def test_inventory_text_format() -> None:
     above = (
-        f"gapforge-inventory 1\ngapforge 1.2\npreset one {A}\npreset two {B}\nobjects 3 1000000000007\n"
+        f"gapforge-inventory 1\ngapforge 1.2\npreset one {A}\npreset two {B}\n"
+        "objects 3 1000000000007\n"
         f"{A} 0\n{B} 7\n{C} 1000000000000\n"
     )
     assert SMALL.render() == signed(above)
@@ -76,7 +78,7 @@ def test_the_text_is_this() -> None:
 
 
 @given(INVENTORIES)
-def test_what_is_rendered_is_parsed_to_the_same(inventory: Inventory) -> None:
+def test_rendered_inventory_parses_to_equal(inventory: Inventory) -> None:
     text = inventory.render()
     again = Inventory.parse(text)
     assert again == inventory and again.render() == text and again.digest == inventory.digest
@@ -84,7 +86,7 @@ def test_what_is_rendered_is_parsed_to_the_same(inventory: Inventory) -> None:
 
 
 @given(INVENTORIES, HASHES)
-def test_lookup(inventory: Inventory, other: str) -> None:
+def test_inventory_lookup_by_checksum(inventory: Inventory, other: str) -> None:
     held = dict(inventory)
     assert len(inventory) == len(held) and inventory.total == sum(held.values())
     assert all(
@@ -94,7 +96,7 @@ def test_lookup(inventory: Inventory, other: str) -> None:
 
 
 @given(INVENTORIES, st.data())
-def test_any_other_character_is_refused(inventory: Inventory, data: st.DataObject) -> None:
+def test_any_changed_character_is_refused(inventory: Inventory, data: st.DataObject) -> None:
     text = inventory.render()
     at = data.draw(st.integers(0, len(text) - 2))
     put = data.draw(st.characters(max_codepoint=127))
@@ -104,7 +106,7 @@ def test_any_other_character_is_refused(inventory: Inventory, data: st.DataObjec
 
 
 @given(INVENTORIES, st.data())
-def test_any_cut_is_refused(inventory: Inventory, data: st.DataObject) -> None:
+def test_any_truncation_is_refused(inventory: Inventory, data: st.DataObject) -> None:
     text = inventory.render()
     at = data.draw(st.integers(0, len(text) - 2))  # all but the last line's end
     with pytest.raises(VerifyError):
@@ -113,7 +115,7 @@ def test_any_cut_is_refused(inventory: Inventory, data: st.DataObject) -> None:
 
 @settings(max_examples=300)
 @given(st.text(max_size=300))
-def test_noise_is_refused_not_stumbled_over(text: str) -> None:
+def test_random_text_is_refused(text: str) -> None:
     for tried in (
         text,
         "gapforge-inventory 1\n" + text,
@@ -123,14 +125,14 @@ def test_noise_is_refused_not_stumbled_over(text: str) -> None:
             Inventory.parse(tried)
 
 
-def test_order_and_machine_do_not_matter() -> None:
+def test_inventory_ignores_input_order() -> None:
     assert (
         Inventory.of("1.2", {"two": B, "one": A}, {C: 10**12, B: 7, A: 0}).render()
         == SMALL.render()
     )
 
 
-def test_line_ends_of_mail_programs_do_no_harm(tmp_path: Path) -> None:
+def test_crlf_line_ends_are_accepted(tmp_path: Path) -> None:
     text = SMALL.render().replace("\n", "\r\n")
     file = tmp_path / "x"
     file.write_bytes(text.encode())
@@ -193,7 +195,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_texts_are_refused(name: str, tmp_path: Path) -> None:
+def test_hostile_inventories_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(VerifyError) as error:
         Inventory.parse(HOSTILE[name], "sent.txt")
     assert_error(error.value, VerifyError, file="sent.txt")
@@ -204,14 +206,14 @@ def test_hostile_texts_are_refused(name: str, tmp_path: Path) -> None:
         Inventory.read(file)
 
 
-def test_a_newer_format_is_named() -> None:
+def test_newer_inventory_format_is_refused() -> None:
     with pytest.raises(VerifyError) as error:
         Inventory.parse(SMALL.render().replace("inventory 1\n", "inventory 2\n"))
     (fault,) = error.value.faults
     assert (values_of(fault.problem), values_of(fault.expected)) == ({"format": 2}, {"format": 1})
 
 
-def test_what_an_inventory_cannot_say_is_refused() -> None:
+def test_invalid_inventory_values_are_refused() -> None:
     for tool, presets, objects in (
         ("1 2", {}, {}),
         ("", {}, {}),
@@ -225,20 +227,20 @@ def test_what_an_inventory_cannot_say_is_refused() -> None:
             Inventory.of(tool, presets, objects)
 
 
-def test_strange_files_are_refused(tmp_path: Path) -> None:
+def test_special_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for file in (tmp_path, tmp_path / "pipe", tmp_path / "missing"):
         with pytest.raises(GapforgeError):
             Inventory.read(file)
 
 
-def test_ten_thousand_objects_fit_into_a_mail() -> None:
+def test_ten_thousand_objects_fit_into_mail() -> None:
     objects = {sha256_bytes(b"%d" % i): 10**12 + i for i in range(10_000)}
     assert len(Inventory.of("1.2.3", {"one": A}, objects).render()) < 1_000_000
 
 
 @pytest.mark.parametrize("way", ["parse", "read"])
-def test_a_million_objects_need_little_memory(way: str, tmp_path: Path) -> None:
+def test_million_objects_need_little_memory(way: str, tmp_path: Path) -> None:
     file = tmp_path / "large"
     with open(file, "w") as out:
         digest = hashlib.sha256()
@@ -251,10 +253,12 @@ def test_a_million_objects_need_little_memory(way: str, tmp_path: Path) -> None:
             digest.update(text.encode())
         out.write(f"sha256 {digest.hexdigest()}\n")
     code = (
-        "import re, sys; from pathlib import Path; from gapforge.store.inventory import Inventory; f = Path(sys.argv[1]); "
-        f"i = Inventory.{'read(f)' if way == 'read' else 'parse(f.read_text())'}; assert len(i) == 10**6; "
-        "assert i.size_of(f'{999999:064x}') == 10**12; "
-        "print(i.digest, re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])"
+        "import re, sys; from pathlib import Path; "
+        "from gapforge.store.inventory import Inventory; f = Path(sys.argv[1]); "
+        f"i = Inventory.{'read(f)' if way == 'read' else 'parse(f.read_text())'}; "
+        "assert len(i) == 10**6; assert i.size_of(f'{999999:064x}') == 10**12; "
+        "text = Path('/proc/self/status').read_text(); "
+        "print(i.digest, re.search(r'VmHWM:\\s+([0-9]+) kB', text)[1])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(file)],
@@ -271,7 +275,7 @@ def test_a_million_objects_need_little_memory(way: str, tmp_path: Path) -> None:
 # -- the short digest
 
 
-def test_the_short_digest_has_eight_groups_of_four() -> None:
+def test_digest_has_eight_groups_of_four() -> None:
     assert short_digest("0" * 64) == "-".join(["0000"] * 8)
     shown = SMALL.digest
     assert [len(group) for group in shown.split("-")] == [4] * 8
@@ -279,14 +283,14 @@ def test_the_short_digest_has_eight_groups_of_four() -> None:
 
 
 @given(HASHES)
-def test_a_digest_is_read_as_people_type_it(sha256: str) -> None:
+def test_typed_digest_is_read(sha256: str) -> None:
     shown = short_digest(sha256)
     typed = shown.lower().replace("-", " ").replace("0", "o").replace("1", "l") + "\n"
     assert read_short_digest(shown) == read_short_digest(typed) == shown
 
 
 @given(HASHES, st.integers(0, 31), st.sampled_from("0123456789ABCDEFGHJKMNPQRSTVWXYZ"))
-def test_one_wrong_letter_is_noticed(sha256: str, at: int, put: str) -> None:
+def test_one_wrong_character_is_detected(sha256: str, at: int, put: str) -> None:
     plain = short_digest(sha256).replace("-", "")
     if plain[at] != put:
         with pytest.raises(UsageError):
@@ -294,7 +298,7 @@ def test_one_wrong_letter_is_noticed(sha256: str, at: int, put: str) -> None:
 
 
 @given(HASHES, st.integers(0, 30))
-def test_swapped_neighbours_are_noticed(sha256: str, at: int) -> None:
+def test_swapped_neighbours_are_detected(sha256: str, at: int) -> None:
     plain = short_digest(sha256).replace("-", "")
     if plain[at] != plain[at + 1]:
         with pytest.raises(UsageError):
@@ -302,7 +306,7 @@ def test_swapped_neighbours_are_noticed(sha256: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "0000", "0" * 31, "0" * 33, "U" * 32, "0" * 31 + "é"])
-def test_what_is_no_digest_is_refused(typed: str) -> None:
+def test_invalid_digest_is_refused(typed: str) -> None:
     with pytest.raises(UsageError):
         read_short_digest(typed)
 
@@ -327,7 +331,9 @@ def held(project: Project) -> dict[str, int]:
     return {sha256_bytes(content): len(content) for content in data}
 
 
-def test_a_site_without_a_store(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inventory_without_store_reads_artifacts(
+    site: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["inventory"]) == 0
     inventory = Inventory.read(Path("inventory.txt"))
     assert dict(inventory) == held(site) and inventory.tool == __version__
@@ -337,7 +343,7 @@ def test_a_site_without_a_store(site: Project, capsys: pytest.CaptureFixture[str
     assert inventory.digest in shown and PRESET in shown and "inventory.txt" in shown
 
 
-def test_store_and_copies_of_the_same_holdings_give_the_same_bytes(site: Project) -> None:
+def test_store_and_copies_give_same_inventory(site: Project) -> None:
     cli.main(["inventory", "--output", "copies"])
     store = Store(site.store)
     view = site.artifacts_of(PRESET)
@@ -351,7 +357,7 @@ def test_store_and_copies_of_the_same_holdings_give_the_same_bytes(site: Project
     assert Path("copies").read_bytes() == Path("store").read_bytes()
 
 
-def test_only_the_named_presets(site: Project) -> None:
+def test_inventory_of_named_presets(site: Project) -> None:
     Store(site.store).add_bytes(b"of another preset")
     (site.artifacts / "other").mkdir()
     (site.artifacts / "other" / "file").write_bytes(b"other")
@@ -360,7 +366,7 @@ def test_only_the_named_presets(site: Project) -> None:
     assert dict(take_inventory.take_inventory(site).inventory) == {**held(site), **others}
 
 
-def test_damage_is_named_and_left_out_and_the_rest_is_written(
+def test_damaged_files_are_left_out_of_inventory(
     site: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = next(path for path in FILES if path.startswith("wheels/"))
@@ -384,7 +390,7 @@ def test_damage_is_named_and_left_out_and_the_rest_is_written(
     assert dict(Inventory.read(Path("inventory.txt"))) == expected
 
 
-def test_what_is_damaged_here_and_whole_there_is_held(site: Project) -> None:
+def test_damaged_copy_with_good_object_counts(site: Project) -> None:
     damaged = next(path for path in FILES if path.startswith("wheels/"))
     Store(site.store).add_bytes(FILES[damaged][1])
     (site.artifacts_of(PRESET) / damaged).write_bytes(b"x")
@@ -392,7 +398,7 @@ def test_what_is_damaged_here_and_whole_there_is_held(site: Project) -> None:
     assert len(stock.faults) == 1 and sha256_bytes(FILES[damaged][1]) in stock.inventory
 
 
-def test_strange_files_are_named_not_followed(site: Project) -> None:
+def test_special_files_are_reported_not_followed(site: Project) -> None:
     view = site.artifacts_of(PRESET)
     os.mkfifo(view / "pipe")
     (view / "link").symlink_to("/etc/passwd")
@@ -413,7 +419,7 @@ def test_strange_files_are_named_not_followed(site: Project) -> None:
     assert dict(stock.inventory) == held(site)
 
 
-def test_names_that_would_play_tricks_on_a_terminal(
+def test_control_characters_in_names_are_escaped(
     site: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.symlink(
@@ -425,13 +431,13 @@ def test_names_that_would_play_tricks_on_a_terminal(
     assert "\x1b" not in shown.out + shown.err
 
 
-def test_a_lock_that_cannot_be_read_is_a_fault_but_the_files_count(site: Project) -> None:
+def test_inventory_without_readable_lock_counts_files(site: Project) -> None:
     (site.artifacts_of(PRESET) / "lock.json").write_text("{")
     stock = take_inventory.take_inventory(site)
     assert stock.faults and sha256_bytes(FILES["requirements.txt"][1]) in stock.inventory
 
 
-def test_a_file_that_grows_while_it_is_read(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_growing_while_read_is_fault(site: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     real = take_inventory.hash_files
 
     def late(root: Path, paths: list[str], *rest: object) -> dict[str, tuple[str, str]]:
@@ -467,7 +473,7 @@ def test_fault_states_found_and_expected(site: Project) -> None:
     )
 
 
-def test_unverified_bytes_are_never_held(site: Project) -> None:
+def test_unverified_bytes_are_not_in_inventory(site: Project) -> None:
     partial = Store(site.store).partial(f"{A}.part")
     partial.write_bytes(b"half of something")
     assert sha256_bytes(b"half of something") not in take_inventory.take_inventory(site).inventory
@@ -476,14 +482,16 @@ def test_unverified_bytes_are_never_held(site: Project) -> None:
 @pytest.mark.parametrize(
     "name", ["../outside", "", ".", "..", ".store", "debian12-cpu-quickstar", "a/b"]
 )
-def test_names_that_are_none(site: Project, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_preset_names_are_refused(
+    site: Project, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     site.store.mkdir()
     assert cli.main(["inventory", name]) == 2
     assert not Path("inventory.txt").exists()
     assert name != "debian12-cpu-quickstar" or f'did you mean "{PRESET}"' in capsys.readouterr().err
 
 
-def test_nothing_but_an_inventory_is_replaced(
+def test_output_replaces_only_an_inventory(
     site: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("thesis").write_text("mine")
@@ -495,13 +503,15 @@ def test_nothing_but_an_inventory_is_replaced(
     capsys.readouterr()
 
 
-def test_no_artifacts_at_all(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_artifacts_folder_is_an_error(
+    site: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(site.artifacts)
     assert cli.main(["inventory"]) == VerifyError.exit_code
     assert str(site.artifacts) in capsys.readouterr().err
 
 
-def test_one_that_was_sent_is_shown(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_received_inventory_is_shown(site: Project, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["inventory"])
     capsys.readouterr()
     digest = Inventory.read(Path("inventory.txt")).digest
@@ -530,7 +540,7 @@ def test_one_that_was_sent_is_shown(site: Project, capsys: pytest.CaptureFixture
     assert cli.main(["inventory", "--read", "nowhere.txt"]) == 2
 
 
-def test_nothing_of_the_day_or_machine(site: Project) -> None:
+def test_inventory_is_reproducible(site: Project) -> None:
     first = take_inventory.take_inventory(site).inventory.render()
     for path in site.artifacts_of(PRESET).rglob("*"):
         os.utime(path, (1, 1))

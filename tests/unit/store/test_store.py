@@ -24,7 +24,7 @@ def put(store: Store, data: bytes) -> str:
     return store.add_bytes(data)
 
 
-def test_added_file_is_moved_read_only_and_dated_by_its_content(tmp_path: Path) -> None:
+def test_added_file_is_moved_and_read_only(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     file = store.partial("x")
     file.write_bytes(b"hello")
@@ -34,7 +34,7 @@ def test_added_file_is_moved_read_only_and_dated_by_its_content(tmp_path: Path) 
     assert (stat.st_mode & 0o777, stat.st_mtime) == (0o444, content_mtime(sha(b"hello")))
 
 
-def test_wrong_file_never_gets_a_name(tmp_path: Path) -> None:
+def test_wrong_file_is_not_added(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     file = store.partial("x")
     file.write_bytes(b"hellO")
@@ -56,7 +56,7 @@ def several(store: Store, count: int = 5) -> dict[Path, str]:
     return files
 
 
-def test_many_are_added_at_once(tmp_path: Path) -> None:
+def test_add_all_adds_many_files(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     there = put(store, b"object 3")
     files = several(store)
@@ -70,7 +70,7 @@ def test_many_are_added_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("one_sync", [True, False])
-def test_none_of_many_has_its_name_before_all_are_on_the_disk(
+def test_add_all_syncs_before_renaming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
 ) -> None:
     store = Store(tmp_path / "store")
@@ -101,9 +101,7 @@ def test_none_of_many_has_its_name_before_all_are_on_the_disk(
     assert {path.parent.stat().st_ino for path in named} <= synced, "a folder that was not synced"
 
 
-def test_many_that_the_disk_does_not_take_stay_without_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_files_unnamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "store")
     files = several(store)
     bad = list(files)[2].stat().st_ino
@@ -123,9 +121,7 @@ def test_many_that_the_disk_does_not_take_stay_without_names(
     )
 
 
-def test_one_sync_for_many_only_where_it_is_as_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_syncfs_is_used_only_if_sufficient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = tmp_path.stat().st_dev
     mount = f"1 2 {os.major(device)}:{os.minor(device)} / / rw - {{}} none rw"
     real = Path.read_text
@@ -152,7 +148,7 @@ def test_one_sync_for_many_only_where_it_is_as_good(
     assert careful._syncfs_suffices(tmp_path) is False
 
 
-def test_copy_leaves_the_original_alone(tmp_path: Path) -> None:
+def test_add_copy_keeps_the_original(tmp_path: Path) -> None:
     store, mine = Store(tmp_path / "store"), tmp_path / "mine.tar"
     mine.write_bytes(b"data")
     os.utime(mine, (5, 5))
@@ -167,7 +163,7 @@ def test_copy_leaves_the_original_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"hellO", b"hell", b"hello!", b""])
-def test_damaged_object_is_found_and_thrown_out(tmp_path: Path, damage: bytes) -> None:
+def test_damaged_object_is_removed(tmp_path: Path, damage: bytes) -> None:
     put(Store(tmp_path), b"hello")
     store = Store(tmp_path)  # another process: it has hashed nothing yet
     path = store.path(sha(b"hello"))
@@ -177,7 +173,7 @@ def test_damaged_object_is_found_and_thrown_out(tmp_path: Path, damage: bytes) -
     assert not path.exists()
 
 
-def test_damaged_object_is_replaced_by_a_good_one(tmp_path: Path) -> None:
+def test_damaged_object_is_replaced(tmp_path: Path) -> None:
     put(Store(tmp_path), b"hello")
     Store(tmp_path).path(sha(b"hello")).chmod(0o644)
     Store(tmp_path).path(sha(b"hello")).write_bytes(b"hellO")
@@ -186,7 +182,7 @@ def test_damaged_object_is_replaced_by_a_good_one(tmp_path: Path) -> None:
     assert store.path(sha(b"hello")).read_bytes() == b"hello"
 
 
-def test_a_symlink_out_of_the_store_is_no_way_to_write(tmp_path: Path) -> None:
+def test_store_does_not_write_through_symlink(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(StorageError):
         store.partial("../../outside")
@@ -194,7 +190,7 @@ def test_a_symlink_out_of_the_store_is_no_way_to_write(tmp_path: Path) -> None:
         store.path("../../etc/passwd")
 
 
-def test_view_makes_exactly_the_files_and_removes_its_own_old_ones(tmp_path: Path) -> None:
+def test_view_writes_files_and_removes_previous(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "artifacts" / "p"
     first = {"a/x": put(store, b"1"), "a/b/y": put(store, b"2")}
     assert store.view(folder, first) == ViewResult()
@@ -205,7 +201,7 @@ def test_view_makes_exactly_the_files_and_removes_its_own_old_ones(tmp_path: Pat
     assert os.path.samefile(folder / "a/x", store.path(second["a/x"]))
 
 
-def test_view_reports_strangers_and_does_not_touch_them(tmp_path: Path) -> None:
+def test_view_reports_and_keeps_strangers(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     (folder / "a").mkdir(parents=True)
     (folder / "a" / "notes.txt").write_text("mine")
@@ -216,7 +212,7 @@ def test_view_reports_strangers_and_does_not_touch_them(tmp_path: Path) -> None:
     assert (folder / "a" / "notes.txt").read_text() == "mine"
 
 
-def test_view_replaces_changed_and_foreign_files_of_a_wanted_name(tmp_path: Path) -> None:
+def test_view_replaces_files_of_wanted_names(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     files = {"x": put(store, b"1"), "y": put(store, b"2")}
     folder.mkdir()
@@ -227,7 +223,7 @@ def test_view_replaces_changed_and_foreign_files_of_a_wanted_name(tmp_path: Path
     assert not (folder / "y").is_symlink()
 
 
-def test_view_refuses_to_leave_its_folder(tmp_path: Path) -> None:
+def test_view_refuses_paths_outside_folder(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     folder.mkdir()
     (folder / "out").symlink_to(tmp_path)
@@ -238,7 +234,7 @@ def test_view_refuses_to_leave_its_folder(tmp_path: Path) -> None:
         store.view(folder, {}, previous=["../store/lock"])
 
 
-def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place_copies_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     files = {"x": put(store, b"1"), "a/y": put(store, b"four")}
     assert store.links()
@@ -260,9 +256,7 @@ def test_copies_where_hard_links_cannot_be(tmp_path: Path, monkeypatch: pytest.M
     assert (folder / "x").read_bytes() == b"1"
 
 
-def test_a_copy_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copy_is_synced_before_its_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "store")
     sha256 = store.add_bytes(b"copied")
     synced: list[tuple[int, bytes]] = []
@@ -286,7 +280,7 @@ def test_a_copy_is_on_the_disk_before_it_has_its_name(
     assert (tmp_path / "view" / "a").read_bytes() == b"copied"
 
 
-def test_an_intruder_through_the_hard_link_is_seen(tmp_path: Path) -> None:
+def test_change_through_hard_link_is_detected(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "p"
     files = {"x": put(store, b"1")}
     store.view(folder, files)

@@ -43,7 +43,7 @@ def flip(path: Path, at: int = 100) -> None:
     path.write_bytes(data)
 
 
-def test_whole_artifacts_have_no_fault(project: Project) -> None:
+def test_undamaged_artifacts_have_no_fault(project: Project) -> None:
     report = check(project)
     assert report.ok and report.faults == () and report.raise_for_faults() is report
     assert report.files == len(FILES)
@@ -51,7 +51,7 @@ def test_whole_artifacts_have_no_fault(project: Project) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FILES))
-def test_one_flipped_bit_in_any_file(project: Project, path: str) -> None:
+def test_flipped_bit_in_any_file_is_found(project: Project, path: str) -> None:
     flip(project.artifacts_of(PRESET) / path, 3)
     report = check(project)
     assert found(report) == {("changed", path)}
@@ -61,7 +61,7 @@ def test_one_flipped_bit_in_any_file(project: Project, path: str) -> None:
     assert fault.actual.startswith("sha256 ") and fault.actual != fault.expected
 
 
-def test_all_faults_in_one_report(project: Project) -> None:
+def test_verify_reports_all_faults_at_once(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
     flip(folder / WHEEL)
     os.truncate(folder / SOURCE, 10)
@@ -95,16 +95,14 @@ def test_all_faults_in_one_report(project: Project) -> None:
     assert document["ok"] is False and len(document["faults"]) == 7
 
 
-def test_a_link_is_a_fault_even_when_it_leads_to_the_right_bytes(
-    project: Project, tmp_path: Path
-) -> None:
+def test_link_to_right_bytes_is_fault(project: Project, tmp_path: Path) -> None:
     file = project.artifacts_of(PRESET) / WHEEL
     shutil.move(file, tmp_path / "elsewhere.whl")
     file.symlink_to(tmp_path / "elsewhere.whl")
     assert found(check(project)) == {("not-a-file", WHEEL)}
 
 
-def test_a_linked_folder_is_not_entered(project: Project, tmp_path: Path) -> None:
+def test_verify_does_not_enter_linked_folder(project: Project, tmp_path: Path) -> None:
     folder = project.artifacts_of(PRESET) / "debs"
     shutil.move(folder, tmp_path / "debs")
     folder.symlink_to(tmp_path / "debs")
@@ -116,7 +114,7 @@ def test_a_linked_folder_is_not_entered(project: Project, tmp_path: Path) -> Non
     }
 
 
-def test_a_link_put_there_between_looking_and_reading(
+def test_link_created_during_verify_is_not_followed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = project.artifacts_of(PRESET) / WHEEL
@@ -132,7 +130,7 @@ def test_a_link_put_there_between_looking_and_reading(
     assert found(check(project)) == {("unreadable", WHEEL)}
 
 
-def test_a_disk_that_fails_while_reading(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_error_is_a_fault(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     import gapforge.store.hash_files as module
 
     real = module.sha256_open
@@ -149,7 +147,7 @@ def test_a_disk_that_fails_while_reading(project: Project, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_permission_denied_is_a_fault_not_a_crash(project: Project) -> None:
+def test_permission_denied_is_a_fault(project: Project) -> None:
     (project.artifacts_of(PRESET) / WHEEL).chmod(0)
     (project.artifacts_of(PRESET) / "debs").chmod(0)
     assert ("unreadable", WHEEL) in found(check(project)) and ("unreadable", "debs") in found(
@@ -157,7 +155,7 @@ def test_permission_denied_is_a_fault_not_a_crash(project: Project) -> None:
     )
 
 
-def test_folder_in_place_of_a_file(project: Project) -> None:
+def test_folder_in_place_of_file_is_fault(project: Project) -> None:
     file = project.artifacts_of(PRESET) / WHEEL
     file.unlink()
     (file / "inner").mkdir(parents=True)
@@ -165,7 +163,7 @@ def test_folder_in_place_of_a_file(project: Project) -> None:
     assert found(check(project)) == {("missing", WHEEL), ("extra", f"{WHEEL}/inner/x")}
 
 
-def test_sums_file_must_say_what_the_lock_says(project: Project) -> None:
+def test_sums_must_equal_the_lock(project: Project) -> None:
     sums = project.artifacts_of(PRESET) / "SHA256SUMS"
     good = sums.read_text()
     lines = good.splitlines()
@@ -180,7 +178,7 @@ def test_sums_file_must_say_what_the_lock_says(project: Project) -> None:
     assert found(check(project)) == {("unreadable", "SHA256SUMS")}
 
 
-def test_sums_file_may_list_the_lock_itself(project: Project) -> None:
+def test_sums_may_list_the_lock(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
     done = subprocess.run(
         ["sha256sum", "lock.json"], cwd=folder, capture_output=True, text=True, check=True
@@ -195,7 +193,7 @@ def test_sums_file_may_list_the_lock_itself(project: Project) -> None:
         check(project, project_lock=None).raise_for_faults()
 
 
-def test_no_folder_no_lock(project: Project) -> None:
+def test_missing_folder_or_lock_is_an_error(project: Project) -> None:
     with pytest.raises(VerifyError) as caught:
         verify(project.artifacts / "nothing")
     assert_error(caught.value, VerifyError, artifacts=project.artifacts / "nothing")
@@ -208,7 +206,7 @@ def test_no_folder_no_lock(project: Project) -> None:
         check(project)
 
 
-def test_a_damaged_lock_is_named_together_with_damaged_files(project: Project) -> None:
+def test_damaged_lock_and_files_reported_together(project: Project) -> None:
     """The project's copy of the lock came by another way, so all other faults are still found."""
     folder = project.artifacts_of(PRESET)
     (folder / "lock.json").write_text("{ not json")
@@ -220,7 +218,7 @@ def test_a_damaged_lock_is_named_together_with_damaged_files(project: Project) -
     assert found(report) == {("missing", "lock.json"), ("changed", WHEEL)}
 
 
-def test_a_lock_with_another_hash_does_not_pass_as_truth(project: Project) -> None:
+def test_forged_lock_in_artifacts_is_found(project: Project) -> None:
     """Whoever swaps a wheel and writes its hash into the artifacts' lock is still found."""
     folder = project.artifacts_of(PRESET)
     lock = locks.load(folder / "lock.json")
@@ -239,7 +237,7 @@ def test_a_lock_with_another_hash_does_not_pass_as_truth(project: Project) -> No
     assert {("lock", "lock.json"), ("changed", WHEEL)} <= found(report)
 
 
-def test_artifacts_of_another_state_of_the_preset(project: Project) -> None:
+def test_artifacts_of_another_preset_state_are_refused(project: Project) -> None:
     preset = presets.find(project.presets, PRESET)
     assert check(project, preset=preset).ok
     changed = dataclasses.replace(preset, sha256="f" * 64)
@@ -255,7 +253,7 @@ def test_artifacts_of_another_state_of_the_preset(project: Project) -> None:
     assert_error(error.value, LockError, preset="other", other=PRESET)
 
 
-def test_artifacts_and_repository_of_different_syncs(project: Project) -> None:
+def test_artifacts_of_another_sync_are_refused(project: Project) -> None:
     lock = locks.load(project.lock_file(PRESET))
     project.lock_file(PRESET).write_text(dataclasses.replace(lock, preset_sha256="e" * 64).render())
     with pytest.raises(LockError) as caught:
@@ -263,7 +261,7 @@ def test_artifacts_and_repository_of_different_syncs(project: Project) -> None:
     assert_error(caught.value, LockError, state=lock.preset_sha256[:12], other_state="e" * 12)
 
 
-def test_a_path_in_a_lock_cannot_leave_the_folder(project: Project) -> None:
+def test_lock_path_outside_folder_is_refused(project: Project) -> None:
     lock = locks.load(project.lock_file(PRESET))
     entries = (dataclasses.replace(lock.entries[0], path="../../secret"), *lock.entries[1:])
     write_lock(project, dataclasses.replace(lock, entries=entries))
@@ -271,14 +269,14 @@ def test_a_path_in_a_lock_cannot_leave_the_folder(project: Project) -> None:
         check(project)
 
 
-def test_extra_folders_and_our_marker_are_no_fault(project: Project) -> None:
+def test_empty_folders_and_marker_are_allowed(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
     (folder / "prebuilt").mkdir()
     (folder / ".gapforge-folder").write_text("x")
     assert check(project).ok
 
 
-def test_reports_are_equal_whatever_the_jobs(project: Project) -> None:
+def test_report_does_not_depend_on_jobs(project: Project) -> None:
     folder = project.artifacts_of(PRESET)
     for path in list(FILES)[:5]:
         flip(folder / path, 2)
@@ -292,7 +290,9 @@ def test_progress_counts_every_byte(project: Project) -> None:
     assert progress.done == progress.total == report.bytes
 
 
-def test_interruption_ends_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_stops_hashing_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C during a file of many gigabytes must not wait for its end."""
     import gapforge.store.hash_files as module
 
@@ -321,13 +321,13 @@ def gapforge(root: Path, project: Project, *words: str) -> subprocess.CompletedP
     )
 
 
-def test_verb_with_no_third_party_package(project: Project, root: Path) -> None:
+def test_verify_needs_only_standard_library(project: Project, root: Path) -> None:
     done = gapforge(root, project, "verify", PRESET)
     assert done.returncode == 0, done.stderr
     assert f"{len(FILES)} files" in done.stdout
 
 
-def test_verb_json_names_every_fault_and_exits_5(project: Project, root: Path) -> None:
+def test_verify_json_lists_all_faults(project: Project, root: Path) -> None:
     folder = project.artifacts_of(PRESET)
     flip(folder / WHEEL)
     (folder / DEB).unlink()
@@ -356,7 +356,9 @@ def test_verb_json_names_every_fault_and_exits_5(project: Project, root: Path) -
         (["--jobs", "x"], 2),
     ],
 )
-def test_verb_bad_input(project: Project, root: Path, words: list[str], code: int) -> None:
+def test_verify_refuses_invalid_input(
+    project: Project, root: Path, words: list[str], code: int
+) -> None:
     done = gapforge(root, project, "verify", *words)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

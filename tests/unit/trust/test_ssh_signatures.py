@@ -1,4 +1,4 @@
-"""Signatures by SSH keys: what signs, what is read, and everything that is none."""
+"""Sign and verify with SSH keys, and refuse everything that is no key or signature."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_key_signs_and_is_told_from_others(keys: Path, kind: str) -> None:
+def test_each_kind_of_key_signs(keys: Path, kind: str) -> None:
     key = signing_key(keys / kind)
     one, two = ssh_signatures.sign(key, LOCK, [DATA, b""])
     read = parse_signature(one)
@@ -72,13 +72,13 @@ def test_each_kind_of_key_signs_and_is_told_from_others(keys: Path, kind: str) -
     assert ssh_signatures.made_by(parse_signature(two), DATA, LOCK) is None
 
 
-def test_what_a_person_signs_by_hand_is_the_same(keys: Path, tmp_path: Path) -> None:
+def test_ssh_keygen_signature_by_hand_is_equal(keys: Path, tmp_path: Path) -> None:
     made = parse_signature(signature(keys / "ed25519", BUNDLE, DATA, tmp_path))
     assert ssh_signatures.made_by(made, DATA, BUNDLE) is not None
     assert ssh_signatures.sign(signing_key(keys / "ed25519"), BUNDLE, [DATA]) == [made.data]
 
 
-def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_path: Path) -> None:
+def test_passphrase_without_terminal_fails_at_once(keys: Path, tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from gapforge.trust import ssh_signatures as signing; "
         f"signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'data'])"
@@ -100,9 +100,10 @@ def test_a_key_with_a_passphrase_and_no_terminal_fails_at_once(keys: Path, tmp_p
         assert time.monotonic() - begun < 30
 
 
-def test_a_passphrase_is_asked_for_at_the_terminal_once(keys: Path, tmp_path: Path) -> None:
+def test_sign_asks_for_passphrase_once(keys: Path, tmp_path: Path) -> None:
     """A terminal of its own, as a person has one; stdout and stderr are elsewhere."""
-    code = f"print(len(signing.sign(signing.signing_key(Path({str(keys / 'secret')!r})), 'x', [b'1', b'2', b'3'])))"
+    key = f"signing.signing_key(Path({str(keys / 'secret')!r}))"
+    code = f"print(len(signing.sign({key}, 'x', [b'1', b'2', b'3'])))"
     said, status = run_at_a_terminal(code, tmp_path, ["correct horse"])
     assert said.count("passphrase") == 1 and said.split()[-1] == "3" and status == 0, said
 
@@ -113,7 +114,8 @@ def words(process):
     try: return process.read_bytes().split(b"\\0")
     except OSError: return []  # it has ended meanwhile
 with unlocked(signing.signing_key(Path({key!r}))) as key:
-    print("socket", key.agent, "agents", sum(str(key.agent).encode() in words(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
+    commands = [words(p) for p in Path("/proc").glob("[0-9]*/cmdline")]
+    print("socket", key.agent, "agents", sum(str(key.agent).encode() in c for c in commands))
     for space in ("x", "y", "z"): signing.sign(key, space, [b"data"])
     print("signed")
     {then}
@@ -121,9 +123,7 @@ print("gone", not key.agent.exists())
 """
 
 
-def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(
-    keys: Path, tmp_path: Path
-) -> None:
+def test_unlocked_key_asks_for_passphrase_once(keys: Path, tmp_path: Path) -> None:
     """Also after a mistyped one; the agent that holds the key meanwhile is gone afterwards."""
     code = HOLDING.format(key=str(keys / "secret"), then="")
     said, status = run_at_a_terminal(code, tmp_path, ["wrong", "correct horse"])
@@ -140,7 +140,7 @@ def test_a_passphrase_is_asked_for_once_for_work_that_signs_again_and_again(
     assert not agents(said)
 
 
-def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: Path) -> None:
+def test_agent_socket_in_deep_temporary_folder(keys: Path, tmp_path: Path) -> None:
     """A unix socket's path ends at 107 bytes."""
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
@@ -150,9 +150,7 @@ def test_an_agent_of_ours_where_temporary_files_lie_deep(keys: Path, tmp_path: P
     assert not list(deep.iterdir())
 
 
-def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(
-    keys: Path, tmp_path: Path
-) -> None:
+def test_public_key_uses_private_key_beside_it(keys: Path, tmp_path: Path) -> None:
     """No agent holds it, so ssh-keygen takes the private half, as if that had been named."""
     said, status = run_at_a_terminal(
         HOLDING.format(key=str(pub(keys / "secret")), then=""), tmp_path, ["correct horse"]
@@ -175,7 +173,7 @@ def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(
         f"ssh-add {keys / 'secret'}; then the same command with {pub(keys / 'secret')}\n"
         in done.stdout
     ), done
-    # A file of that name that has nothing to do with it, or that is not ours to read, is left alone.
+    # An unrelated or unreadable file of that name is not used.
     other = tmp_path / "other"
     other.with_suffix(".pub").write_bytes(pub(keys / "secret").read_bytes())
     for data in (b"no key", (keys / "ed25519").read_bytes()):
@@ -188,13 +186,15 @@ def test_a_public_key_whose_private_half_lies_beside_it_asks_once_too(
 
 
 SIGNING = """
-from pathlib import Path; from gapforge.trust import ssh_signatures as signing; from gapforge.base.errors import GapforgeError
+from pathlib import Path
+from gapforge.base.errors import GapforgeError
+from gapforge.trust import ssh_signatures as signing
 try: signing.sign(signing.signing_key(Path({key!r})), "x", [b"data"])
 except GapforgeError as error: print(error.render())
 """
 
 
-def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
+def test_missing_passphrase_raises_trust_error(keys: Path, tmp_path: Path) -> None:
     said, status = run_at_a_terminal(
         HOLDING.format(key=str(keys / "secret"), then=""), tmp_path, [""]
     )
@@ -203,7 +203,7 @@ def test_a_passphrase_that_is_not_given(keys: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["interrupted", "late"])
 @pytest.mark.parametrize("what", ["unlocked", "sign"])
-def test_a_terminal_where_nobody_answers_shows_again_what_is_typed(
+def test_terminal_echo_is_restored_without_answer(
     keys: Path, tmp_path: Path, what: str, how: str
 ) -> None:
     work = {"unlocked": "unlocked(key).__enter__()", "sign": "signing.sign(key, 'x', [b'data'])"}[
@@ -243,7 +243,7 @@ print("shown", muted, shown())
 """
 
 
-def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Path) -> None:
+def test_agent_ends_with_killed_run(keys: Path, tmp_path: Path) -> None:
     code = HOLDING.format(key=str(keys / "secret"), then="os.kill(os.getpid(), 9)")
     said, _ = run_at_a_terminal(code, tmp_path, ["correct horse"])
     assert "agents 1" in said and "signed" in said and "gone" not in said, said
@@ -253,9 +253,7 @@ def test_an_agent_of_ours_does_not_outlive_a_killed_run(keys: Path, tmp_path: Pa
     assert not agents(said)
 
 
-def test_a_key_that_asks_nothing_needs_no_agent_of_ours(
-    keys: Path, tmp_path: Path, agent: str
-) -> None:
+def test_key_without_passphrase_starts_no_agent(keys: Path, tmp_path: Path, agent: str) -> None:
     """No passphrase; one that the user's agent knows already."""
     subprocess.run(
         [sys.executable, "-c", ADD, keys / "secret"],
@@ -263,7 +261,11 @@ def test_a_key_that_asks_nothing_needs_no_agent_of_ours(
         env={**RUN_ENV, "SSH_AUTH_SOCK": agent},
     )
     for name in ("ed25519", "secret"):
-        code = f"with unlocked(signing.signing_key(Path({str(keys / name)!r}))) as key: print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
+        path = str(keys / name)
+        code = (
+            f"with unlocked(signing.signing_key(Path({path!r}))) as key:\n"
+            "    print(key.agent, len(signing.sign(key, 'x', [b'1'])))"
+        )
         said, status = run_at_a_terminal(code, tmp_path, [], SSH_AUTH_SOCK=agent)
         assert status == 0 and said.strip() == "None 1", said
     # Without a terminal there is nobody to ask, and nothing waits.
@@ -302,13 +304,13 @@ def runs(process: Path, socket: str) -> bool:
 
 def run_at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
     code = (
-        "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\nfrom gapforge.trust.ssh_agent import unlocked\n"
-        + code
+        "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\n"
+        "from gapforge.trust.ssh_agent import unlocked\n" + code
     )
     return at_a_terminal([sys.executable, "-c", code], folder, answers, {**RUN_ENV, **env})
 
 
-def test_a_key_that_only_the_agent_holds(
+def test_key_in_agent_signs(
     keys: Path, tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = tmp_path / "alone.pub"
@@ -327,7 +329,7 @@ def test_a_key_that_only_the_agent_holds(
     )
 
 
-def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
+def test_unusable_keys_are_refused(keys: Path, tmp_path: Path) -> None:
     cases: dict[str, bytes | None] = {
         "absent": None,
         "empty": b"",
@@ -359,10 +361,10 @@ def test_keys_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
         ssh_signatures.sign(signing_key(damaged), LOCK, [DATA])
 
 
-def test_a_pub_file_of_another_key_beside_the_private_one(keys: Path, tmp_path: Path) -> None:
+def test_wrong_pub_file_beside_private_key(keys: Path, tmp_path: Path) -> None:
     key = make_key(tmp_path, "k")
     pub(key).write_bytes(pub(keys / "ecdsa").read_bytes())
-    # The private file tells its own public half, so the wrong .pub does no harm, or ssh-keygen refuses it.
+    # The private file contains its public key, so a wrong .pub is not used, or refused.
     try:
         made = ssh_signatures.sign(signing_key(key), LOCK, [DATA])
     except TrustError:
@@ -370,7 +372,7 @@ def test_a_pub_file_of_another_key_beside_the_private_one(keys: Path, tmp_path: 
     assert parse_signature(made[0]).key.blob == signing_key(key).public.blob
 
 
-def test_no_ssh_keygen(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ssh_keygen_is_a_tool_error(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = parse_signature(ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
     monkeypatch.setenv("PATH", "/nonexistent")
     for call in (
@@ -383,7 +385,7 @@ def test_no_ssh_keygen(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fingerprint_is_what_ssh_keygen_shows(keys: Path, kind: str) -> None:
+def test_fingerprint_equals_that_of_ssh_keygen(keys: Path, kind: str) -> None:
     key = parse_public(pub(keys / kind).read_text().rstrip("\n"))
     assert key.fingerprint == fingerprint(keys / kind) and key.comment == f"{kind}@example"
     assert signing_key(keys / kind).public.blob == key.blob
@@ -401,7 +403,7 @@ def line(kind: str, *fields: bytes, first: str = "") -> str:
 GOOD = line("ssh-ed25519", b"k" * 32)
 
 
-def test_public_keys_that_are_read() -> None:
+def test_valid_public_keys_are_read() -> None:
     assert parse_public(GOOD).comment == "" and parse_public(GOOD + " a  b ").comment == "a  b"
     assert parse_public(line("sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:")).needs_touch
     assert parse_public(
@@ -439,7 +441,7 @@ def test_public_keys_that_are_read() -> None:
         GOOD + "\0",
     ],
 )
-def test_text_that_is_no_public_key(text: str) -> None:
+def test_invalid_public_keys_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".{9}"):
         parse_public(text)
 
@@ -452,7 +454,7 @@ def armour(raw: bytes) -> bytes:
     )
 
 
-def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
+def test_invalid_signature_files_are_refused(keys: Path, tmp_path: Path) -> None:
     good = ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0]
     blob = parse_signature(good).key.blob
     rest = b"".join(map(ssh_string, [b"gapforge-lock", b"", b"sha512", b"sig"]))
@@ -489,7 +491,7 @@ def test_files_that_are_no_signature(keys: Path, tmp_path: Path) -> None:
     )  # what a mail program does
 
 
-def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None:
+def test_unusable_signature_files_are_not_opened(keys: Path, tmp_path: Path) -> None:
     good = tmp_path / "good"
     good.write_bytes(ssh_signatures.sign(signing_key(keys / "ed25519"), LOCK, [DATA])[0])
     (tmp_path / "link").symlink_to(good)
@@ -508,7 +510,7 @@ def test_signature_files_that_are_not_opened(keys: Path, tmp_path: Path) -> None
             ssh_signatures.read_signature(tmp_path / name)
 
 
-def test_comparing_keys_is_about_their_bytes() -> None:
+def test_fingerprint_depends_on_key_bytes() -> None:
     assert PublicKey("ssh-rsa", b"1").fingerprint != PublicKey("ssh-rsa", b"2").fingerprint
 
 

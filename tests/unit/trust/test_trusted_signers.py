@@ -1,4 +1,4 @@
-"""Trust through the real commands: only what a trusted signer signed comes in and is built, and nothing older."""
+"""Only bundles and locks of trusted signers are imported and built, and none that is older."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def index_of(folder: Path) -> Path:
 
 
 def forge(folder: Path, change: Callable[[bytes], bytes]) -> None:
-    """Alter an object and make every hash of volumes and index right again, as somebody does who knows the format."""
+    """Change an object, and correct every checksum in volumes and index."""
     index = read_index(index_of(folder))
     sealed = list(index.volumes)
     for number, file in enumerate(volumes(folder)):
@@ -138,7 +138,7 @@ def flip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_what_a_trusted_signer_packed_comes_in_and_verifies(tmp_path: Path, kind: str) -> None:
+def test_bundle_of_trusted_signer_is_imported(tmp_path: Path, kind: str) -> None:
     air = Air(tmp_path, kind=kind)
     told = air.pack("stick")
     assert fingerprint(air.key) in told and "2025-06-15T15:06:40Z" in told
@@ -197,7 +197,7 @@ def made_artifacts(air: Air) -> Path:
     return air.made.project.artifacts_of(PRESET)
 
 
-def test_nothing_else_trips_over_the_new_files(air: Air) -> None:
+def test_signature_files_disturb_no_other_verb(air: Air) -> None:
     air.pack("stick")
     done = air.site.json("unpack", air.stick("stick"))
     assert done["strangers"] == {}
@@ -219,7 +219,7 @@ def test_nothing_else_trips_over_the_new_files(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_packing_again_gives_the_same_bytes_also_after_kill(tmp_path: Path) -> None:
+def test_killed_pack_continues_with_same_bytes(tmp_path: Path) -> None:
     air = Air(tmp_path, kind="ecdsa")  # whose signatures are never twice the same
     air.made.change({f"sources/{n}.tar": os.urandom(2_000_000) for n in range(6)})
     command = [
@@ -267,7 +267,7 @@ def test_packing_again_gives_the_same_bytes_also_after_kill(tmp_path: Path) -> N
     air.site.ok("unpack", tmp_path / "stick")
 
 
-def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
+def test_interrupted_pack_continues_with_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between any two of the files beside the volumes: what was given out once is what stays."""
@@ -305,8 +305,8 @@ def test_cut_at_any_small_file_the_next_run_gives_the_same_bytes(
     assert done.returncode == 0, "every file was cut at once"
 
 
-def test_a_signed_pack_asks_for_its_passphrase_once(air: Air) -> None:
-    """At a terminal: before the first volume, then never, though lock, index and page are signed one after another."""
+def test_signed_pack_asks_for_passphrase_once(air: Air) -> None:
+    """The lock, the index and the page are signed one after another, with one passphrase."""
     secret = make_key(air.folder / "keys", "secret", passphrase="correct horse")
     words = ["pack", PRESET, "--volume-size", SIZE, "--to", air.stick("stick"), "--sign", secret]
     env = {
@@ -328,7 +328,7 @@ def test_a_signed_pack_asks_for_its_passphrase_once(air: Air) -> None:
     assert made.key.fingerprint == fingerprint(secret)
 
 
-def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:
+def test_unusable_key_stops_before_first_volume(air: Air) -> None:
     secret = make_key(air.folder / "keys", "secret", passphrase="correct horse")
     for key, code in (
         (secret, 22),
@@ -364,7 +364,7 @@ def test_a_key_that_cannot_sign_stops_before_the_first_volume(air: Air) -> None:
     )
 
 
-def test_a_key_that_only_the_agent_holds(air: Air) -> None:
+def test_key_in_agent_signs(air: Air) -> None:
     alone = air.folder / "alone.pub"
     shutil.copy(pub(air.key), alone)
     with ssh_agent(air.folder) as socket:
@@ -377,7 +377,7 @@ def test_a_key_that_only_the_agent_holds(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_packing_without_a_key_leaves_no_stale_signature(air: Air) -> None:
+def test_unsigned_pack_removes_stale_signature(air: Air) -> None:
     air.pack("stick")
     before = carried(air.stick("stick"))
     assert fingerprint(air.key) in air.pack(
@@ -508,7 +508,7 @@ REFUSED = {
 }
 
 
-def test_every_fraud_is_refused_before_anything_comes_in(air: Air) -> None:
+def test_every_forgery_is_refused_before_import(air: Air) -> None:
     air.pack("good")
     for fraud, why in REFUSED.items():
         shutil.rmtree(air.stick("bad"), ignore_errors=True)
@@ -523,7 +523,7 @@ def test_every_fraud_is_refused_before_anything_comes_in(air: Air) -> None:
     air.site.ok("unpack", air.stick("good"))
 
 
-def test_all_faults_are_named_at_once(air: Air) -> None:
+def test_unpack_names_all_changed_volumes(air: Air) -> None:
     air.pack("good")
     stick = air.stick("good")
     index = index_of(stick).read_bytes()
@@ -533,7 +533,7 @@ def test_all_faults_are_named_at_once(air: Air) -> None:
     assert said.count("altered: the index of the bundle lists volume") > 1
 
 
-def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> None:
+def test_signed_repair_request_repairs_damage(air: Air) -> None:
     air.pack("stick")
     files = volumes(air.stick("stick"))
     for file, where in ((files[0], 300), (files[1], -70)):  # payload; index
@@ -551,7 +551,7 @@ def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> Non
     )  # that of the mended bundle
     air.site.ok("unpack", air.stick("repair"))
     air.site.ok("verify", PRESET)
-    # Late sticks of what was accepted hinder nothing, however damaged the copy of the index on them.
+    # Late volumes of the accepted bundle are imported, even with a damaged index beside them.
     air.site.json("unpack", air.stick("stick"))
     for name in ("*.json.sig", "*.lock.sig"):
         the(air.stick("repair"), name).unlink()
@@ -559,7 +559,7 @@ def test_damage_is_still_damage_and_repaired_by_a_signed_repair(air: Air) -> Non
     air.site.ok("unpack", air.stick("repair"))
 
 
-def test_a_repair_of_a_bundle_that_is_not_known_is_not_made_new(air: Air) -> None:
+def test_repair_of_unknown_bundle_is_not_signed_anew(air: Air) -> None:
     air.pack("stick")
     volumes(air.stick("stick"))[0].unlink()
     request = air.site.json("unpack", air.stick("stick"), code=21)["request"]
@@ -578,7 +578,7 @@ def test_a_repair_of_a_bundle_that_is_not_known_is_not_made_new(air: Air) -> Non
     assert "would make an old bundle look new" in said and not volumes(air.stick("old"))
 
 
-def test_a_stick_without_index_after_one_that_was_accepted(air: Air) -> None:
+def test_volume_without_index_after_accepted_bundle(air: Air) -> None:
     air.pack("stick")
     later = air.stick("later")
     later.mkdir()
@@ -588,7 +588,7 @@ def test_a_stick_without_index_after_one_that_was_accepted(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_a_lock_whose_signature_lacks_is_not_laid_out(air: Air) -> None:
+def test_lock_without_good_signature_is_not_installed(air: Air) -> None:
     air.pack("stick")
     sig = the(air.stick("stick"), "*.lock.sig")
     good = sig.read_bytes()
@@ -621,7 +621,7 @@ def carried_by_hand(air: Air) -> Path:
     return air.site.project.artifacts_of(PRESET)
 
 
-def test_what_was_carried_by_hand(air: Air) -> None:
+def test_copied_artifacts_need_signed_lock(air: Air) -> None:
     folder = carried_by_hand(air)
     air.site.ok("verify", PRESET)
     sig, good = folder / "lock.json.sig", (folder / "lock.json.sig").read_bytes()
@@ -652,7 +652,7 @@ def test_what_was_carried_by_hand(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_an_attacker_who_makes_all_sums_right_is_refused(air: Air) -> None:
+def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
     folder = carried_by_hand(air)
     lock = locks.load(folder / "lock.json")
     wheel = next(e for e in lock.entries if e.path.endswith(".whl"))
@@ -690,7 +690,7 @@ def test_an_attacker_who_makes_all_sums_right_is_refused(air: Air) -> None:
     air.site.ok("verify", PRESET)  # the sums are right: without trust nobody can tell
 
 
-def test_a_project_s_lock_that_is_not_the_signed_one(air: Air) -> None:
+def test_project_lock_differing_from_signed_is_fault(air: Air) -> None:
     folder = carried_by_hand(air)
     beside = air.site.project.presets / f"{PRESET}.lock.json"
     shutil.copy(folder / "lock.json", beside)
@@ -704,7 +704,7 @@ def test_a_project_s_lock_that_is_not_the_signed_one(air: Air) -> None:
     ]
 
 
-def test_the_signed_lock_of_another_preset(air: Air) -> None:
+def test_signed_lock_of_another_preset_is_refused(air: Air) -> None:
     other = air.made.second()
     air.sender.ok("trust", "sign", PRESET, other, "--key", air.key)
     folder = air.site.project.artifacts_of(PRESET)
@@ -716,7 +716,7 @@ def test_the_signed_lock_of_another_preset(air: Air) -> None:
     air.site.refused("verify", PRESET)
 
 
-def test_a_new_lock_takes_the_signature_of_the_old_one_away(air: Air) -> None:
+def test_new_lock_removes_old_signature(air: Air) -> None:
     air.pack("one")
     air.site.ok("unpack", air.stick("one"))
     air.made.change({"sources/new.tar": b"new"})
@@ -732,7 +732,7 @@ def test_a_new_lock_takes_the_signature_of_the_old_one_away(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strange(
+def test_killed_install_of_signature_is_cleaned_up(
     air: Air, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     air.pack("one")
@@ -748,7 +748,7 @@ def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strang
     (air.sender.project.artifacts_of(PRESET) / "lock.json.sig").unlink()
     air.sender.ok("trust", "sign", PRESET, "--key", air.key)
     air.sender.ok("verify", PRESET)
-    # Between the new lock and the end, where the next bundle has no signature and nobody is trusted any more.
+    # Interrupted after the new lock, of an unsigned bundle, without trusted signers.
     air.site.trusted.write_text("")
     air.made.change({"sources/new.tar": b"new"})
     air.pack("two", signed=False)
@@ -768,7 +768,7 @@ def test_killed_while_a_signature_is_laid_out_the_next_run_leaves_nothing_strang
 # -- without trust
 
 
-def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: Path) -> None:
+def test_without_trust_signer_is_only_shown(tmp_path: Path) -> None:
     air = Air(tmp_path, trusting=False)
     air.pack("stick")
     said = air.site.ok("unpack", air.stick("stick"))
@@ -793,7 +793,7 @@ def test_where_nobody_is_trusted_the_signature_is_carried_and_told_of(tmp_path: 
 # -- rollback
 
 
-def test_an_older_bundle_needs_allow_older(air: Air) -> None:
+def test_older_bundle_needs_allow_older(air: Air) -> None:
     air.pack("old")
     shutil.copytree(made_artifacts(air), air.folder / "old artifacts")
     air.made.change({"sources/new.tar": b"new" * 30_000})
@@ -814,7 +814,7 @@ def test_an_older_bundle_needs_allow_older(air: Air) -> None:
         os.truncate(file, 100)
     air.site.refused("unpack", air.stick("broken"))
     air.site.ok("unpack", air.stick("new"))  # a late stick of the accepted one
-    # Nor is copying the old artifacts back: their signature is good, and this site knows what replaced it.
+    # The old artifacts have a good signature, but the site knows the lock that replaced theirs.
     folder = air.site.project.artifacts_of(PRESET)
     shutil.rmtree(folder)
     shutil.copytree(air.folder / "old artifacts", folder)
@@ -828,7 +828,7 @@ def test_an_older_bundle_needs_allow_older(air: Air) -> None:
     air.site.refused("unpack", air.stick("old"))
 
 
-def test_an_older_gapforge_in_a_bundle_is_noticed_too(air: Air) -> None:
+def test_older_gapforge_in_bundle_is_refused(air: Air) -> None:
     """The locks are the same; what came with them is not."""
     code = air.made.project.root / "src/gapforge/__init__.py"
     code.parent.mkdir(parents=True)
@@ -846,7 +846,7 @@ def test_an_older_gapforge_in_a_bundle_is_noticed_too(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
+def test_custody_page_names_signer(tmp_path: Path) -> None:
     air = Air(tmp_path)
     air.pack("stick")
     assert fingerprint(air.key) in the(air.stick("stick"), "*.custody.txt").read_text()
@@ -861,8 +861,8 @@ def test_the_custody_page_says_who_signed(tmp_path: Path) -> None:
     assert "unsigned" not in page.read_text()
 
 
-def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
-    """With OpenSSH alone, before anything from the stick is run: the page, and by the page the receiver."""
+def test_custody_page_is_signed(tmp_path: Path) -> None:
+    """OpenSSH alone verifies the page, and the page states the receiver's checksum."""
     air = Air(tmp_path)
     air.pack("stick")
     page, sig = (
@@ -896,7 +896,7 @@ def test_the_custody_page_is_signed_too(tmp_path: Path) -> None:
     assert not sig.exists() and page.exists()
 
 
-def test_the_same_lock_and_other_presets_are_not_hindered(air: Air) -> None:
+def test_same_lock_and_other_presets_are_accepted(air: Air) -> None:
     other = air.made.second()
     shutil.copy(air.made.project.presets / f"{other}.json", air.site.project.presets)
     air.pack("new", days=10)
@@ -920,7 +920,7 @@ def test_the_same_lock_and_other_presets_are_not_hindered(air: Air) -> None:
     assert set(rollback_protection.read(air.site.project).presets) == {PRESET, other}
 
 
-def test_a_bundle_that_never_became_whole_hinders_nothing(air: Air) -> None:
+def test_incomplete_bundle_does_not_block_older_one(air: Air) -> None:
     air.pack("old")
     late = air.stick("late")
     late.mkdir()
@@ -935,7 +935,7 @@ def test_a_bundle_that_never_became_whole_hinders_nothing(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_a_clock_that_was_wrong(air: Air) -> None:
+def test_bundle_from_wrong_clock_needs_allow_older(air: Air) -> None:
     air.pack("future", days=30_000)
     assert "is in the future" in air.site.ok("unpack", air.stick("future"))
     air.made.change({"sources/new.tar": b"new"})
@@ -958,12 +958,13 @@ def test_a_clock_that_was_wrong(air: Air) -> None:
         '{"format": 2, "presets": {}}',
         '{"format": 1}',
         "[" * 100_000,
-        '{"format": 1, "presets": {"x": {"made": "soon", "bundle": "", "lock": "", "superseded": []}}}',
+        '{"format": 1, "presets": '
+        '{"x": {"made": "soon", "bundle": "", "lock": "", "superseded": []}}}',
         '{"format": 1, "presets": {"x": {"made": 1, "bundle": 1, "lock": 1, "superseded": 1}}}',
         "\xff",
     ],
 )
-def test_a_damaged_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
+def test_damaged_record_is_named_in_error(tmp_path: Path, text: str) -> None:
     project = site_at(tmp_path / "site")
     project.store.mkdir(parents=True)
     rollback_protection.record_file(project).write_bytes(text.encode("latin-1"))
@@ -975,7 +976,7 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
     )
 
 
-def test_a_damaged_record_stops_unpack_and_verify_until_told(air: Air) -> None:
+def test_damaged_record_stops_unpack_and_verify(air: Air) -> None:
     air.pack("stick")
     air.site.ok("unpack", air.stick("stick"))
     record = rollback_protection.record_file(air.site.project)
@@ -993,7 +994,7 @@ def test_a_damaged_record_stops_unpack_and_verify_until_told(air: Air) -> None:
     assert rollback_protection.read(air.site.project).presets[PRESET].made == "2025-06-15T15:06:40Z"
 
 
-def test_the_record_keeps_the_newest() -> None:
+def test_accept_keeps_newest_state() -> None:
     record = rollback_protection.AcceptedStates().accept("p", "2025-01-02T00:00:00Z", "b", "1" * 64)
     assert record.newer_state("p", "2025-01-01T00:00:00Z", "2" * 64) and not record.newer_state(
         "q", "2000", "2" * 64
@@ -1013,7 +1014,7 @@ def test_the_record_keeps_the_newest() -> None:
 # -- the list of signers
 
 
-def test_the_verb(tmp_path: Path) -> None:
+def test_trust_verb_adds_lists_removes(tmp_path: Path) -> None:
     machine = Machine(site_at(tmp_path / "site"), tmp_path / "home")
     one, two = make_key(tmp_path, "one"), make_key(tmp_path, "two", kind="ecdsa")
     assert "./gapforge trust add KEY" in machine.ok("trust", "list")
@@ -1040,8 +1041,10 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "PRIVATE" not in machine.trusted.read_text()
 
 
-def test_two_changes_of_the_list_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whom one removes meanwhile, the other must not bring back with the list that it read before."""
+def test_concurrent_changes_of_list_exclude_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signer that one removes must not be restored by the other's older list."""
     one, two = make_key(tmp_path, "one"), make_key(tmp_path, "two")
     file = tmp_path / "home" / "allowed_signers"
     trusted_signers.add(file, ssh_signatures.read_public(one), "one")
@@ -1059,7 +1062,7 @@ def test_two_changes_of_the_list_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert [signer.name for signer in trusted_signers.read(file).signers] == ["two"]
 
 
-def test_the_verb_on_lists_and_keys_with_odd_names(tmp_path: Path) -> None:
+def test_trust_verb_with_unusual_paths(tmp_path: Path) -> None:
     machine = Machine(site_at(tmp_path / "site"), tmp_path / "home")
     key = make_key(tmp_path, "k")
     absent = {"GAPFORGE_TRUST": str(tmp_path / "absent")}
@@ -1081,7 +1084,7 @@ def test_the_verb_on_lists_and_keys_with_odd_names(tmp_path: Path) -> None:
     assert done.returncode == 0 and fingerprint(key) in done.stdout
 
 
-def test_what_the_verb_refuses(tmp_path: Path) -> None:
+def test_trust_verb_refuses_invalid_input(tmp_path: Path) -> None:
     machine = Machine(site_at(tmp_path / "site"), tmp_path / "home")
     key = make_key(tmp_path, "k")
     text = pub(key).read_text().strip()
@@ -1166,7 +1169,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("text", DAMAGED)
-def test_a_damaged_list_trusts_nobody_and_refuses_all(tmp_path: Path, text: str) -> None:
+def test_damaged_signers_list_is_refused(tmp_path: Path, text: str) -> None:
     key = " ".join(pub(make_key(tmp_path, "k")).read_text().split()[:2])
     file = tmp_path / "list"
     file.write_text(f"ok {key}\n" + text.format(key=key, cut=key[:-9]) + "\n")
@@ -1175,16 +1178,17 @@ def test_a_damaged_list_trusts_nobody_and_refuses_all(tmp_path: Path, text: str)
     assert f"{file}: line 2" in caught.value.render() and caught.value.hint
 
 
-def test_lists_that_people_write(tmp_path: Path) -> None:
+def test_handwritten_signers_list_is_read(tmp_path: Path) -> None:
     key = " ".join(pub(make_key(tmp_path, "k")).read_text().split()[:2])
     file = tmp_path / "list"
     file.write_text(
-        f'# who\n\n  \na@b,c@d namespaces="git,gapforge-lock",valid-after="20200101" {key} a comment\nx\t{key}\n'
+        '# who\n\n  \na@b,c@d namespaces="git,gapforge-lock",valid-after="20200101" '
+        f"{key} a comment\nx\t{key}\n"
     )
     assert [s.name for s in trusted_signers.read(file).signers] == ["a@b", "x"]
 
 
-def test_a_list_that_cannot_be_read_refuses_everything(air: Air) -> None:
+def test_unusable_signers_list_refuses_everything(air: Air) -> None:
     air.pack("stick")
     good = air.site.trusted.read_text()
     expired = good.replace('namespaces="', 'valid-before="20200101",namespaces="')
@@ -1244,7 +1248,7 @@ def test_a_list_that_cannot_be_read_refuses_everything(air: Air) -> None:
     air.site.ok("verify", PRESET)
 
 
-def test_the_receiver_from_the_stick_checks_too(air: Air) -> None:
+def test_receiver_program_verifies_signatures(air: Air) -> None:
     told = air.pack("stick")
     receiver = air.stick("stick") / "gapforge-receive.pyz"
     assert sha256_bytes(receiver.read_bytes()) in told
@@ -1272,7 +1276,7 @@ def test_the_receiver_from_the_stick_checks_too(air: Air) -> None:
     assert (bare / "artifacts" / PRESET / "lock.json.sig").is_file()
 
 
-def test_kept_indexes_do_not_pile_up(air: Air) -> None:
+def test_superseded_indexes_are_removed(air: Air) -> None:
     kept = air.site.project.store / "signed"
     for day in range(4):
         air.made.change({"sources/new.tar": b"%d" % day})
@@ -1281,7 +1285,7 @@ def test_kept_indexes_do_not_pile_up(air: Air) -> None:
     assert len(list(kept.glob("*.json"))) == 1 and len(list(kept.iterdir())) == 3
 
 
-def test_the_places_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_signers_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path / "p", tmp_path / "p/artifacts")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
@@ -1302,7 +1306,7 @@ def test_the_places_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
 
-def test_sudo_does_not_silently_trust_nobody(
+def test_sudo_without_signers_list_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = site_at(tmp_path / "site")
@@ -1327,7 +1331,7 @@ def test_sudo_does_not_silently_trust_nobody(
     assert trusted_signers.load(project).file == theirs
 
 
-def test_several_bundles_in_one_place(air: Air) -> None:
+def test_several_bundles_need_bundle_option(air: Air) -> None:
     air.pack("stick")
     signed = index_of(air.stick("stick")).stem
     air.sender.ok("pack", PRESET, "--volume-size", "70000", "--to", air.stick("stick"))
@@ -1337,21 +1341,21 @@ def test_several_bundles_in_one_place(air: Air) -> None:
     air.site.ok("unpack", air.stick("stick"), "--bundle", signed)
 
 
-def test_a_key_s_name_that_got_lost(air: Air) -> None:
+def test_empty_key_name_is_refused(air: Air) -> None:
     air.sender.refused("pack", PRESET, "--to", air.stick("x"), "--sign", "", code=2)
     air.sender.refused("trust", "sign", PRESET, "--key", "", code=2)
     assert not air.stick("x").exists()
 
 
-def test_an_altered_preset_is_told_by_the_signed_lock(air: Air) -> None:
+def test_changed_preset_differs_from_signed_lock(air: Air) -> None:
     carried_by_hand(air)
     file = air.site.project.presets / f"{PRESET}.json"
     file.write_text(file.read_text().replace("--disable-network", "--enable-network"))
     assert "was changed after it was synced" in air.site.refused("verify", PRESET, code=4)
 
 
-def test_a_forged_bundle_is_only_refused_by_trust(tmp_path: Path) -> None:
-    """The forger of these tests makes all sums right: where nobody is trusted only the objects' own hashes stop him."""
+def test_without_trust_object_hashes_stop_forgery(tmp_path: Path) -> None:
+    """Without trusted signers, only the checksums of the objects stop a forged bundle."""
     air = Air(tmp_path, trusting=False)
     air.pack("stick")
     forge(air.stick("stick"), flip)
