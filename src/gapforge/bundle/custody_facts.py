@@ -15,11 +15,11 @@ from gapforge.base.project import Project
 from gapforge.bundle.bundle_index import index_name
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.custody_page import (
-    CARRIED,
-    HELD,
     IMPORT,
-    LACKING,
+    MISSING,
     PACK,
+    PRESENT,
+    TRANSFERRED,
     Custody,
     Item,
     PresetFacts,
@@ -61,7 +61,7 @@ def pack_facts(project: Project, packed: Packed, contents: Contents, handover: H
         tool_state = _("in this bundle") if in_bundle else _("the site has it already")
 
     def state(sha256: str) -> str:
-        return CARRIED if sha256 in carried else HELD
+        return TRANSFERRED if sha256 in carried else PRESENT
 
     return Custody(
         action=PACK,
@@ -100,7 +100,9 @@ def import_facts(
     store = Store(project.store)
 
     def state(sha256: str) -> str:
-        return CARRIED if sha256 in result.objects else HELD if store.has(sha256) else LACKING
+        return (
+            TRANSFERRED if sha256 in result.objects else PRESENT if store.has(sha256) else MISSING
+        )
 
     media = dict.fromkeys(folder for folder in folders if folder.is_dir())
     media.update(dict.fromkeys(volume.path.parent for volume in scan.volumes))

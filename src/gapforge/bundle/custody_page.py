@@ -21,7 +21,7 @@ from gapforge.model.lock import KINDS
 
 COLUMNS = 100
 PACK, IMPORT = "pack", "import"
-CARRIED, HELD, LACKING = "+", "=", "-"
+TRANSFERRED, PRESENT, MISSING = "+", "=", "-"
 _MAX_VALUE = 200  # characters of one value
 _MAX_NAMES = 12  # names in one line of the section "needs attention"
 _LABEL = 18  # columns
@@ -36,7 +36,7 @@ _VENDOR = re.compile(
 class Item:
     """One file of a preset. ``size`` is in bytes.
 
-    ``state`` is CARRIED (in this bundle), HELD (the site has it already) or LACKING (missing).
+    ``state`` is TRANSFERRED (packed or imported now), PRESENT (the site had it before) or MISSING.
     """
 
     kind: str
@@ -307,7 +307,7 @@ def _sum(items: Sequence[Item] | None) -> str:
     )
     return shown + "".join(
         f", {state} {len(of)} ({human_bytes(sum(item.size for item in of))})"
-        for state in (CARRIED, HELD, LACKING)
+        for state in (TRANSFERRED, PRESENT, MISSING)
         if (of := [item for item in items if item.state == state])
     )
 

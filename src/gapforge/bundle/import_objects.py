@@ -121,7 +121,7 @@ class ObjectImporter:
         part = stored.part
         wanted = [(part.offset, part.end)]
         if not part.whole:
-            wanted = without(wanted[0], self.partial.held(part.sha256, part.size))
+            wanted = without(wanted[0], self.partial.ranges(part.sha256, part.size))
             if not wanted:
                 return None
         # A whole object is written into a file of its own, a part into the file of its object.

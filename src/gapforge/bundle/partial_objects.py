@@ -34,11 +34,11 @@ def merged(ranges: Sequence[Range]) -> list[Range]:
     return result
 
 
-def without(wanted: Range, held: Sequence[Range]) -> list[Range]:
-    """Return the ranges of ``wanted`` that are not in ``held``, which ``merged`` has sorted."""
+def without(wanted: Range, present: Sequence[Range]) -> list[Range]:
+    """Return the ranges of ``wanted`` that are not in ``present``, which ``merged`` has sorted."""
     result, start = [], wanted[0]
-    for index in range(max(0, bisect_left(held, (start, 0)) - 1), len(held)):
-        first, after = held[index]
+    for index in range(max(0, bisect_left(present, (start, 0)) - 1), len(present)):
+        first, after = present[index]
         if first >= wanted[1]:
             break
         if first > start:
@@ -63,7 +63,7 @@ class PartialObjects:
         # All maps are by the SHA-256 of an object.
         self._started: set[str] = set()
         self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # hash of all bytes before offset
-        self._held: dict[str, tuple[int, list[Range]]] = {}  # size, ranges
+        self._ranges: dict[str, tuple[int, list[Range]]] = {}  # size, ranges
         self._recorded: dict[str, float] = {}  # time of the last record
         self._unrecorded: set[str] = set()
 
@@ -75,10 +75,10 @@ class PartialObjects:
     def _record(self, sha256: str) -> Path:
         return self.store.partial(f"bundle-{sha256}.json")
 
-    def held(self, sha256: str, size: int) -> list[Range]:
+    def ranges(self, sha256: str, size: int) -> list[Range]:
         """Return the sorted ranges that are here and were verified as parts."""
-        held = self._held.get(sha256) or self._held.setdefault(sha256, self._read(sha256))
-        return held[1] if held[0] == size else []
+        present = self._ranges.get(sha256) or self._ranges.setdefault(sha256, self._read(sha256))
+        return present[1] if present[0] == size else []
 
     def _read(self, sha256: str) -> tuple[int, list[Range]]:
         """Return the size and the ranges that an earlier run recorded."""
@@ -104,8 +104,8 @@ class PartialObjects:
         with self._guard:
             if digest is not None:
                 self._hashed[sha256] = digest, part[1]
-            ranges = merged([*self.held(sha256, size), part])
-            self._held[sha256] = size, ranges
+            ranges = merged([*self.ranges(sha256, size), part])
+            self._ranges[sha256] = size, ranges
             age = time.monotonic() - self._recorded.get(sha256, 0.0)
             if len(ranges) <= _RECORD_ALL or age >= _RECORD_INTERVAL:
                 self._write(sha256)
@@ -119,14 +119,14 @@ class PartialObjects:
                 self._write(sha256)
 
     def _write(self, sha256: str) -> None:
-        size, ranges = self._held[sha256]
+        size, ranges = self._ranges[sha256]
         write_text(self._record(sha256), canonical_json({"size": size, "ranges": ranges}))
         self._recorded[sha256] = time.monotonic()
         self._unrecorded.discard(sha256)
 
     def complete(self, sha256: str, size: int) -> bool:
         """Return whether every byte of the object is here."""
-        return self.held(sha256, size) == [(0, size)]
+        return self.ranges(sha256, size) == [(0, size)]
 
     def finish(self, sha256: str, size: int) -> bool:
         """Move a complete object into the store. Return False and discard it if it is not valid."""
@@ -151,7 +151,7 @@ class PartialObjects:
         for path in (self._record(sha256), self.data(sha256)):
             with storage_errors(path):
                 path.unlink(missing_ok=True)
-        for memory in (self._hashed, self._held, self._recorded):
+        for memory in (self._hashed, self._ranges, self._recorded):
             memory.pop(sha256, None)
         self._unrecorded.discard(sha256)
         self._started.discard(sha256)

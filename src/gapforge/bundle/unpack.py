@@ -236,8 +236,8 @@ class _Import:
             self.result.already += sum(part.sha256 not in absent for part in parts)
             for part in parts:
                 if part.sha256 in absent:
-                    held = [] if part.whole else self.partial.held(part.sha256, part.size)
-                    new = without((part.offset, part.end), held)
+                    present = [] if part.whole else self.partial.ranges(part.sha256, part.size)
+                    new = without((part.offset, part.end), present)
                     self.space.add(part, sum(after - first for first, after in new))
         self.progress.total = self.space.bytes
         self.space.require()
@@ -456,7 +456,7 @@ class _Import:
 
     def _is_here(self, part: Part) -> bool:
         return self.store.has(part.sha256, part.size) or not without(
-            (part.offset, part.end), self.partial.held(part.sha256, part.size)
+            (part.offset, part.end), self.partial.ranges(part.sha256, part.size)
         )
 
     def _request(self) -> RepairRequest:
@@ -470,8 +470,8 @@ class _Import:
         missing = set()
         for part in parts:
             if not self.store.has(part.sha256, part.size):
-                held = self.partial.held(part.sha256, part.size)
-                ranges = without((part.offset, part.end), held) if part.size else [(0, 0)]
+                present = self.partial.ranges(part.sha256, part.size)
+                ranges = without((part.offset, part.end), present) if part.size else [(0, 0)]
                 for first, after in merged(ranges):
                     missing.add(Part(part.sha256, part.size, first, after - first))
         return RepairRequest(

@@ -147,13 +147,13 @@ def _distribute(
                 volumes[-1].append(rest)
                 used, listed, rest = used + needed, listed + entry, None
                 continue
-            room = capacity - used - _MAX_ENTRY
+            space = capacity - used - _MAX_ENTRY
             can_split = (
-                MIN_PAYLOAD <= room < rest.length and listed + _MAX_ENTRY <= _INDEX_LIMIT - fixed
+                MIN_PAYLOAD <= space < rest.length and listed + _MAX_ENTRY <= _INDEX_LIMIT - fixed
             )
-            if can_split and (needed > capacity or room > identity.volume_size // _WASTE):
-                volumes[-1].append(replace(rest, length=room))
-                rest = replace(rest, offset=rest.offset + room, length=rest.length - room)
+            if can_split and (needed > capacity or space > identity.volume_size // _WASTE):
+                volumes[-1].append(replace(rest, length=space))
+                rest = replace(rest, offset=rest.offset + space, length=rest.length - space)
             volumes.append([])
             used = listed = 0
             # Checked here and not at the end: an index may claim millions of volumes.

@@ -18,12 +18,12 @@ from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.bundle import custody_facts
 from gapforge.bundle.custody_page import (
-    CARRIED,
     COLUMNS,
-    HELD,
     IMPORT,
-    LACKING,
+    MISSING,
     PACK,
+    PRESENT,
+    TRANSFERRED,
     Custody,
     Item,
     PresetFacts,
@@ -49,7 +49,7 @@ def item(number: int, **changes: object) -> Item:
         size=1000 * number,
         sha256=f"{number:064x}",
         origin="index:default",
-        state=CARRIED,
+        state=TRANSFERRED,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ FACTS = Custody(
                     version="2.36-9",
                     licence="",
                     origin="apt:base",
-                    state=HELD,
+                    state=PRESENT,
                 ),
                 item(
                     4,
@@ -118,7 +118,7 @@ FACTS = Custody(
                     licence="LicenseRef-NVIDIA-TensorRT-SLA",
                     gated=True,
                     origin="https://example.org/TensorRT-10.0.tar.gz",
-                    state=HELD,
+                    state=PRESENT,
                 ),
                 item(7, kind="index", name="Packages", version="", licence="", origin="generated"),
                 item(8, licence="", name="한글-패키지"),
@@ -126,7 +126,7 @@ FACTS = Custody(
             practice=False,
             redistributable=False,
         ),
-        preset_facts("practice", "b" * 64, (item(1, state=HELD),), True, True),
+        preset_facts("practice", "b" * 64, (item(1, state=PRESENT),), True, True),
         preset_facts("unknown", "c" * 64, None),
     ),
     volumes=(
@@ -156,7 +156,7 @@ def test_page_equals_golden_file(monkeypatch: pytest.MonkeyPatch, language: str)
             imported=7,
             imported_bytes=363_464_208,
             already=2,
-            notes=("unknown: 잠금 파일과 다른 객체가 누락됨",),
+            notes=("unknown: 잠금 파일과 그 밖의 객체가 누락됨",),
             receivers=("1" * 64, "4" * 64),
             volumes=(
                 FACTS.volumes[0],
@@ -479,4 +479,4 @@ def test_urls_are_shown_without_secrets() -> None:
         entry = Entry(
             kind="source", path="sources/x", sha256="0" * 64, size=1, origin="url", urls=(address,)
         )
-        assert custody_facts._item(entry, lock, None, LACKING).origin == shown
+        assert custody_facts._item(entry, lock, None, MISSING).origin == shown

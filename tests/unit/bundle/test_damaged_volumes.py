@@ -315,7 +315,7 @@ def test_control_characters_are_escaped(tmp_path: Path) -> None:
     os.mkfifo(folder + b"/wheels/\x1b]0;x\x07")
     run("verify", PRESET, code=5)
     _, errors = run("unpack", tmp_path / "medium", code=0)
-    assert rb"/\udcfe\x1b[2J\nnext: all is well: gapforge did not put this file there" in errors
+    assert rb"/\udcfe\x1b[2J\nnext: all is well: " in errors
     output, _ = run("unpack", tmp_path / "medium", "--json", code=0)
     assert len(json.loads(output)["strangers"][PRESET]) == 2
     output, _ = run("verify", PRESET, "--json", code=5)

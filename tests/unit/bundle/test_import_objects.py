@@ -96,7 +96,7 @@ def test_scattered_parts_are_recorded_rarely(
     start = time.monotonic()
     receive(site, medium)
     assert len(notes) < 150 + 2 * (time.monotonic() - start)
-    held = PartialObjects(Store(site.store)).held(HASH, 10**6)  # as the next run reads it
+    held = PartialObjects(Store(site.store)).ranges(HASH, 10**6)  # as the next run reads it
     assert held == [(2 * n, 2 * n + 1) for n in range(count)]
 
 
