@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The PyTorch set of the image at work on the CPU: torch-proof SUMMARY.json [--cuda 12.1]."""
+"""Use the image's PyTorch packages on the CPU: torch-proof SUMMARY.json [--cuda 12.1]."""
 
 import argparse
 import ctypes
@@ -13,7 +13,7 @@ import time
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("summary")
-    parser.add_argument("--cuda", default="", help="what torch.version.cuda must be")
+    parser.add_argument("--cuda", default="", help="the expected torch.version.cuda")
     arguments = parser.parse_args()
 
     start = time.monotonic()
@@ -27,7 +27,7 @@ def main() -> int:
         print(f"torch.version.cuda is {torch.version.cuda}, not {arguments.cuda}", file=sys.stderr)
         return 1
 
-    # A convolution against the same sum written out in NumPy.
+    # Compare a convolution with the same sum in NumPy.
     torch.manual_seed(0)
     picture, kernel = torch.randn(1, 3, 32, 32), torch.randn(4, 3, 3, 3)
     found = torch.nn.functional.conv2d(picture, kernel).numpy()
@@ -38,7 +38,7 @@ def main() -> int:
         print(f"conv2d is wrong: {found.shape}, off by {error}", file=sys.stderr)
         return 1
 
-    # One step of learning through a real network; compiled operators of torchvision; a transform of torchaudio.
+    # Train one step of resnet18; call an operator of torchvision and a transform of torchaudio.
     model = torchvision.models.resnet18(weights=None, num_classes=2)
     loss = torch.nn.functional.cross_entropy(model(torch.randn(2, 3, 64, 64)), torch.tensor([0, 1]))
     loss.backward()
@@ -49,7 +49,7 @@ def main() -> int:
         print(f"nms gives {kept}, resample {tuple(tone.shape)}", file=sys.stderr)
         return 1
 
-    # The CUDA libraries are wheels too. Without a driver they cannot run, but they must load, each with all it needs.
+    # The CUDA libraries are wheels, too. Without a driver they cannot run, but they must load.
     libraries = sorted(
         glob.glob(
             os.path.join(

@@ -43,7 +43,7 @@ def test_incomplete_bundle_is_described_in_korean(
         f"불완전한 번들입니다: {packed.plan.bundle}. 아직 없는 볼륨: {numbers}. "
         "온전한 것은 모두 반입했습니다"
     )
-    problem = "잠금 파일과 다른 객체가 누락됨"
+    problem = "잠금 파일과 그 밖의 객체가 누락됨"
     if korean.incomplete[PRESET] > 0:
         problem = f"객체 {korean.incomplete[PRESET]}개가 누락됨"
     assert error.faults == (Fault(f"프리셋 {PRESET}", problem),)

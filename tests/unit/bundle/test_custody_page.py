@@ -156,7 +156,7 @@ def test_page_equals_golden_file(monkeypatch: pytest.MonkeyPatch, language: str)
             imported=7,
             imported_bytes=363_464_208,
             already=2,
-            notes=("unknown: 잠금 파일과 다른 객체가 누락됨",),
+            notes=("unknown: 잠금 파일과 그 밖의 객체가 누락됨",),
             receivers=("1" * 64, "4" * 64),
             volumes=(
                 FACTS.volumes[0],

@@ -187,5 +187,5 @@ def test_damaged_layout_in_korean(layout: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EngineError) as caught:
         read_layout(layout)
     assert caught.value.message == (
-        f"{layout}: OCI 이미지 레이아웃이 아닙니다 (oci-layout 또는 index.json 없음)"
+        f"{layout}: OCI 이미지 레이아웃이 아닙니다(oci-layout 또는 index.json 없음)"
     )

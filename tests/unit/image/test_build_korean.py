@@ -42,7 +42,7 @@ def test_uncopyable_files_in_korean(tmp_path: Path) -> None:
     (source / "etc").symlink_to("/etc")
     with pytest.raises(SourceError) as error:
         copy_source(source, target)
-    assert error.value.hint == f"지우거나 {source}/.gapforgeignore에 적으십시오"
+    assert error.value.hint == f"삭제하거나 {source}/.gapforgeignore에 적으십시오"
     assert [(fault.where, fault.expected) for fault in error.value.faults] == [
         ("etc", "폴더 안을 가리키는 링크"),
         ("pipe", "파일, 폴더 또는 링크"),

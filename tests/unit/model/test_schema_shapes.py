@@ -150,7 +150,7 @@ def test_faults_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     (fault,) = faults(EVERY["record"], {"n": 1, "flga": True})
     assert (fault.problem, fault.expected) == (
-        '알 수 없는 키 (혹시 "flag"입니까?)',
+        '알 수 없는 키(혹시 "flag"입니까?)',
         "flag, n 중 하나",
     )
     (fault,) = faults(EVERY["items"], "ab")
