@@ -103,7 +103,3 @@ def error_text(error: Exception) -> str:
         encoding = error.encoding.upper()
         return _("is not {encoding} text (byte {offset})", encoding=encoding, offset=error.start)
     return str(error)
-
-
-# The former names, until every branch is merged.
-os_says, json_says, says = os_reason, json_reason, error_text

@@ -175,10 +175,10 @@ def _step(step: str) -> str:
     words = {
         "start": _("start"),
         "bundle": _("bundle"),
-        "place": _("place"),
+        "place": _("simulated site"),
         "copy": _("copy"),
         "signatures": _("signatures"),
-        "stock": _("stock"),
+        "stock": _("objects at the site"),
         "unpack": _("unpack"),
         "verify": _("verify"),
         "engine": _("engine"),

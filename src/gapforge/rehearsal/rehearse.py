@@ -234,7 +234,7 @@ class _Rehearsal:
                     "bytes": held.total,
                     "found_here": len(objects),
                 }
-                with self._progress(_("stock")) as bar:
+                with self._progress(_("objects at the site")) as bar:
                     simulated_site.add_objects(self.site, objects, bar.add)
         program = bundle.receiver or self.site.root / simulated_site.PROGRAM
         with self._timed("unpack", _("unpacking with {program}", program=program.name)):

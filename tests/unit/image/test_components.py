@@ -645,7 +645,7 @@ def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProces
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / "settings/name").write_text("x\n")
     (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
-    script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/asked')
+    script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/calls')
     env = {
         "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
         "GAPFORGE_APPLICATION": f"{tmp_path}/settings",
@@ -663,13 +663,13 @@ def test_build_application_uses_preset_and_own_options(tmp_path: Path) -> None:
     (tmp_path / "source/CMakeLists.txt").write_text("")
     done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2")
     assert done.returncode == 0, done.stderr
-    asked = (tmp_path / "asked").read_text().splitlines()
+    calls = (tmp_path / "calls").read_text().splitlines()
     assert (
-        f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in asked
+        f"<-DTEXT=two words; $(touch {tmp_path}/trap)>" in calls
         and not (tmp_path / "trap").exists()
     )
-    assert asked.index("<-DB=1>") < asked.index("<-DB=2>"), "the last one wins"
-    assert asked[-2:] == ["<--install>", f"<{tmp_path}/build>"]
+    assert calls.index("<-DB=1>") < calls.index("<-DB=2>"), "the last one wins"
+    assert calls[-2:] == ["<--install>", f"<{tmp_path}/build>"]
 
 
 def test_build_application_names_the_missing_source(tmp_path: Path) -> None:
@@ -678,7 +678,7 @@ def test_build_application_names_the_missing_source(tmp_path: Path) -> None:
         done.returncode == 2
         and f"{tmp_path}/absent has no CMakeLists.txt; mount the source there" in done.stderr
     )
-    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / "calls").exists()
 
 
 # ---- checks ----

@@ -37,7 +37,7 @@ def place(tmp_path: Path) -> Project:
     return Project(tmp_path, tmp_path / "artifacts")
 
 
-def put(place: Project, raw: Any, name: str = NAME) -> Path:
+def write_preset(place: Project, raw: Any, name: str = NAME) -> Path:
     file = place.presets / f"{name}.json"
     file.write_text(raw if isinstance(raw, str) else json.dumps(raw), encoding="utf-8")
     return file
@@ -46,7 +46,7 @@ def put(place: Project, raw: Any, name: str = NAME) -> Path:
 def faults(place: Project, raw: Any, name: str = NAME) -> dict[str, Fault]:
     """Return the faults of a preset file by JSON path."""
     with pytest.raises(PresetError) as caught:
-        preset.load(put(place, raw, name))
+        preset.load(write_preset(place, raw, name))
     start = f"presets/{name}.json: "
     return {fault.where.removeprefix(start): fault for fault in caught.value.faults}
 
@@ -80,7 +80,7 @@ def test_malformed_documents_have_one_fault(place: Project, text: str, where: st
 
 
 def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = put(place, "{}")
+    file = write_preset(place, "{}")
 
     def only_fault() -> Fault:
         with pytest.raises(PresetError) as caught:
@@ -96,7 +96,7 @@ def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.Mon
     folder = only_fault()
     file.rmdir()
     missing = only_fault()
-    put(place, samples.raw_preset()).chmod(0)
+    write_preset(place, samples.raw_preset()).chmod(0)
     if os.geteuid() == 0:  # root can read every file
 
         def refuse(self: Path) -> bytes:
@@ -112,14 +112,14 @@ def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.Mon
     "name", ["../x", "a/b", "/etc/passwd", "..", "", "a\\b", "x\ny", "presets/../../x"]
 )
 def test_find_refuses_paths(place: Project, name: str) -> None:
-    put(place, samples.raw_preset())
+    write_preset(place, samples.raw_preset())
     with pytest.raises(PresetError) as caught:
         preset.find(place.presets, name)
     assert_error(caught.value, PresetError, name=name)
 
 
 def test_find_suggests_the_nearest_name(place: Project) -> None:
-    put(place, samples.raw_preset())
+    write_preset(place, samples.raw_preset())
     with pytest.raises(PresetError) as caught:
         preset.find(place.presets, "debian12-cpu-quickstrat")
     assert_error(caught.value, PresetError, name="debian12-cpu-quickstrat")
@@ -151,7 +151,7 @@ def broken_in_every_way() -> Any:
 def test_load_reports_every_broken_rule(place: Project) -> None:
     raw = broken_in_every_way()
     with pytest.raises(PresetError) as caught:
-        preset.load(put(place, raw))
+        preset.load(write_preset(place, raw))
     paths = (
         "$.name",
         "$.os",
@@ -199,7 +199,7 @@ def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lock_faults_name_file_and_entry(place: Project) -> None:
-    put(place, samples.raw_preset())
+    write_preset(place, samples.raw_preset())
     lock = place.lock_file(NAME)
     shown = f"presets/{lock.name}"
     with pytest.raises(LockError) as missing:
@@ -232,8 +232,8 @@ def test_lock_faults_name_file_and_entry(place: Project) -> None:
 def test_check_and_list_report_broken_files(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(place, samples.raw_preset())
-    put(place, "{", "broken")
+    write_preset(place, samples.raw_preset())
+    write_preset(place, "{", "broken")
     place.lock_file(NAME).write_text("{}", encoding="utf-8")
     codes = [checked(place, name, capsys=capsys)[0] for name in (NAME, "broken", "../x")]
     assert codes == [4, 3, 3]
@@ -272,14 +272,14 @@ def checked(
 def test_check_reports_all_presets_at_once(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(place, samples.raw_preset())
-    put(place, "{", "broken")
+    write_preset(place, samples.raw_preset())
+    write_preset(place, "{", "broken")
     (place.presets / "folder.json").mkdir()
     bad = json.loads(
         (ROOT / "presets/ubuntu22.04-cuda11.8-torch2.1.json").read_text(encoding="utf-8")
     )
     bad["name"], bad["opencv"]["version"], bad["cudnn"] = "bad", "4.9.0", "9.1"
-    put(place, bad, "bad")
+    write_preset(place, bad, "bad")
     code, found = checked(place, capsys=capsys)
     by_name = {p["name"]: p for p in found["presets"]}
     assert code == found["exit_code"] == 3
@@ -303,7 +303,7 @@ def test_check_reports_all_presets_at_once(
 def test_check_reports_stale_and_broken_locks(
     place: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put(place, samples.raw_preset())
+    write_preset(place, samples.raw_preset())
     lock = place.lock_file(NAME)
     current = preset.find(place.presets, NAME)
     lock.write_text(
@@ -345,7 +345,7 @@ def test_check_reports_stale_and_broken_locks(
 
 def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
     raw = samples.raw_preset()
-    put(place, raw)
+    write_preset(place, raw)
     _, found = checked(place, NAME, capsys=capsys)
     report = found["presets"][0]
     assert report["lock"]["state"] == "not-synced"
@@ -400,7 +400,7 @@ def test_check_uses_the_driver_of_a_site(
         (ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8")
     )
     raw["ffmpeg"]["configure"].append("--enable-libnpp")
-    put(place, raw, raw["name"])
+    write_preset(place, raw, raw["name"])
     assert checked(place, raw["name"], capsys=capsys)[0] == 0
     code, found = checked(place, raw["name"], capsys=capsys, driver="470.82.01")
     assert code == 9
@@ -440,7 +440,7 @@ def test_list_shows_readiness(project: Project, capsys: pytest.CaptureFixture[st
     victim.write_bytes(b"")
     state = readiness_of(project, practice)
     assert (state.state, list(state.missing)) == ("incomplete", [f"wheels/{victim.name}"])
-    put(project, samples.raw_preset(epoch=5))
+    write_preset(project, samples.raw_preset(epoch=5))
     assert readiness_of(project, preset.find(project.presets, NAME)).state == "stale"
 
 
