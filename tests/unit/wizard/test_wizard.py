@@ -514,6 +514,6 @@ def test_korean_refusal_is_a_whole_sentence(
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert refused(place, tensorrt="10.3").message == (
-        "TensorRT 10.3.0은 CUDA 12용입니다(CUDA 11.8용 빌드는 10.13에서 끝났습니다); "
+        "TensorRT 10.3.0은 CUDA 12용입니다(CUDA 11.8용 빌드는 10.13이 마지막입니다); "
         "CUDA 11.8에는 TensorRT 8.6.1을 사용하십시오"
     )
