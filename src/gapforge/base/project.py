@@ -38,7 +38,7 @@ class Project:
 
     @property
     def dockerfile(self) -> Path:
-        """The Dockerfile template with the marker lines that a plan replaces."""
+        """Return the Dockerfile template with the marker lines that a plan replaces."""
         return self.root / "Dockerfile"
 
     @property

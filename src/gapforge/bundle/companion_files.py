@@ -39,7 +39,7 @@ class CompanionFiles:
 
     @property
     def signer(self) -> str:
-        """The fingerprint of the key that signed the bundle, or ""."""
+        """Return the fingerprint of the key that signed the bundle, or ""."""
         return self.key.fingerprint if self.key is not None else ""
 
 

@@ -46,7 +46,7 @@ class Contents:
 
     @property
     def listed(self) -> int:
-        """How many files the locks list, also those that the site has already."""
+        """Return how many files the locks list, also those that the site has already."""
         return sum(len(lock.entries) for lock in self.locks.values())
 
     def path(self, part: Part) -> Path | None:

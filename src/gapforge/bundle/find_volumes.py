@@ -44,19 +44,19 @@ class Scan:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan in the bundle's index, None without an index."""
+        """Return the plan in the bundle's index, None without an index."""
         return self.index.plan if self.index is not None else None
 
     @property
     def tool(self) -> str:
-        """The SHA-256 of the archive of gapforge's repository, or ""."""
+        """Return the SHA-256 of the archive of gapforge's repository, or ""."""
         if self.volumes:
             return self.volumes[0].identity.tool
         return self.plan.tool if self.plan else ""
 
     @property
     def presets(self) -> tuple[BundledPreset, ...]:
-        """The presets of the bundle. All its volumes agree: its id is calculated from them."""
+        """Return the bundle's presets. All its volumes agree: its id is calculated from them."""
         if self.volumes:
             return self.volumes[0].identity.presets
         return self.plan.presets if self.plan else ()

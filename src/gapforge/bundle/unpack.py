@@ -78,7 +78,7 @@ class ImportResult:
 
     @property
     def complete(self) -> bool:
-        """Whether all presets have their artifacts and the repository, if any, is here."""
+        """Return whether all presets have their artifacts and the repository, if any, is here."""
         return not self.incomplete and not self.repository_missing and not self.untrusted
 
     def error(self, request_file: Path) -> BundleError | TrustError:

@@ -127,7 +127,7 @@ class VolumeIdentity:
 
     @property
     def original_bundle(self) -> str:
-        """The bundle that the volume helps to import: its own, or the one that it repairs."""
+        """Return the bundle that the volume helps to import: its own, or the one it repairs."""
         return self.repairs or self.bundle
 
     @property

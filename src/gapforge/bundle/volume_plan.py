@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def numbers(self) -> range:
-        """The numbers of the volumes, from 1."""
+        """Return the numbers of the volumes, from 1."""
         return range(1, len(self.volumes) + 1)
 
     def identity(self, number: int) -> VolumeIdentity:

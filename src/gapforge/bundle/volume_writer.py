@@ -23,7 +23,7 @@ from gapforge.base.progress import Progress
 from gapforge.bundle.bundle_index import VolumeEntry
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.page_cache import DropBehind
-from gapforge.bundle.place_volumes import Placement
+from gapforge.bundle.volume_folders import Placement
 from gapforge.bundle.volume_format import HEAD, Part, trailer_bytes, volume_index, volume_name
 from gapforge.bundle.volume_plan import Plan
 

@@ -42,7 +42,7 @@ class State:
 
     @property
     def host(self) -> str:
-        """The DOCKER_HOST address."""
+        """Return the DOCKER_HOST address."""
         return f"unix://{self.socket}"
 
     @property

@@ -59,7 +59,7 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the probe found."""
+        """Return what the probe found."""
 
     def build_command(self, request: BuildRequest) -> tuple[list[str], dict[str, str]]:
         """Return the exact command and the variables to set for it, without secret values."""

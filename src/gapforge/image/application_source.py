@@ -37,7 +37,7 @@ class ApplicationSource:
 
     @property
     def chosen_by_text(self) -> str:
-        """What chose the folder, in the reader's language."""
+        """Return what chose the folder, in the reader's language."""
         return _chosen_by_text(self.chosen_by, self.setting)
 
     def copy_into(self, target: Path) -> CopyResult:

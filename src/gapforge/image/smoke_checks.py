@@ -50,7 +50,7 @@ class CheckResult:
 
     @property
     def title(self) -> str:
-        """The check's name, in the reader's language if it is not a component's own."""
+        """Return the check's name, in the reader's language if it is not a component's own."""
         return _(self.check) if self.check in (_ENDS, _REPORTS, _READABLE) else self.check
 
     def to_json(self) -> dict[str, Any]:

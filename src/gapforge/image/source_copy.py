@@ -25,7 +25,7 @@ from gapforge.base.files import (
 )
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason, unlistable
-from gapforge.image import ignore_file
+from gapforge.image import gapforgeignore
 from gapforge.image.build_cache import set_cache_stamp
 
 # .git is a file in worktrees and submodules.
@@ -72,12 +72,12 @@ def copy_source(source: Path, target: Path) -> CopyResult:
     """
     source, target = source.resolve(), target.absolute()
     _prepare_target(source, target)
-    items, faults = _scan(source, ignore_file.read_patterns(source))
+    items, faults = _scan(source, gapforgeignore.read_patterns(source))
     if faults:
         raise SourceError(
             _("{source} contains files that cannot be copied", source=source),
             faults=faults,
-            hint=_("remove them, or list them in {file}", file=source / ignore_file.NAME),
+            hint=_("remove them, or list them in {file}", file=source / gapforgeignore.NAME),
         )
     removed = _remove_others(target, {item.path: item for item in items})
     written: list[str] = []
@@ -137,7 +137,7 @@ def _scan(root: Path, ignored: Sequence[re.Pattern[str]]) -> tuple[list[_Item], 
             is_folder = stat.S_ISDIR(mode)
             if entry.name in _VERSION_CONTROL or is_env_file(entry.name):
                 continue
-            if ignore_file.is_ignored(ignored, path, is_folder):
+            if gapforgeignore.is_ignored(ignored, path, is_folder):
                 continue
             result = _examine(root, path, mode)
             if isinstance(result, Fault):

@@ -138,7 +138,7 @@ class Option:
 
     @property
     def shape(self) -> Shape:
-        """The shape of its values in a preset."""
+        """Return the shape of its values in a preset."""
         if self.type == "flag":
             return Flag(self.about)
         if self.type == "enum":
@@ -173,7 +173,7 @@ class Component:
 
     @property
     def shape(self) -> Shape:
-        """The shape of its options in a preset."""
+        """Return the shape of its options in a preset."""
         if self.options is None:
             return UNDECLARED
         required = {option.name: option.shape for option in self.options if option.required}
@@ -182,7 +182,7 @@ class Component:
 
     @cached_property
     def defaults(self) -> Mapping[str, str | bool | tuple[str, ...]]:
-        """The values of the options that have a default, by name."""
+        """Return the values of the options that have a default, by name."""
         return {
             option.name: option.default
             for option in self.options or ()
@@ -191,14 +191,14 @@ class Component:
 
     @property
     def has_version(self) -> bool:
-        """Whether a preset gives the component's version."""
+        """Return whether a preset gives the component's version."""
         return any(
             option.type == "version" and option.name == "version" for option in self.options or ()
         )
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of its folders in ``inputs/`` of a build context."""
+        """Return the names of its folders in ``inputs/`` of a build context."""
         return tuple(f"{self.name}-{role}" for role in ROLES) if self.per_role else (self.name,)
 
     def part(self, preset: Preset) -> Mapping[str, Any] | None:

@@ -35,7 +35,7 @@ class BaseImage:
 
     @property
     def label(self) -> str:
-        """The name in lists and prompts."""
+        """Return the name in lists and prompts."""
         return self.image or self.archive or f"{self.suite} ({self.variant}, mmdebstrap)"
 
 

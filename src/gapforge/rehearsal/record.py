@@ -44,12 +44,12 @@ class Record:
 
     @property
     def ready(self) -> bool:
-        """Whether the rehearsal ended and no step failed."""
+        """Return whether the rehearsal ended and no step failed."""
         return bool(self.finished) and self.failure is None
 
     @property
     def exit_code(self) -> int:
-        """0, or the exit code of the failed step."""
+        """Return 0, or the exit code of the failed step."""
         return int(self.failure["exit_code"]) if self.failure else 0
 
     def fail(self, step: str, error: GapforgeError) -> None:

@@ -48,12 +48,12 @@ class RehearsedBundle:
 
     @property
     def contains_gapforge(self) -> bool:
-        """Whether a site gets gapforge from these folders: the repository, and a receiver."""
+        """Return whether these folders contain gapforge: the repository, and a receiver."""
         return self.tool in self.objects and self.receiver is not None
 
     @property
     def presets(self) -> list[str]:
-        """The names of the bundle's presets."""
+        """Return the names of the bundle's presets."""
         return [view.preset for view in self.views]
 
 

@@ -80,7 +80,7 @@ def _candidates() -> Iterator[str]:
 
 
 def can_leave_network() -> bool:
-    """Whether a program can be started in a network namespace of its own, without interfaces."""
+    """Return whether a program can be started in a network namespace without interfaces."""
     try:
         return (
             os.geteuid() == 0

@@ -157,7 +157,7 @@ def _copy(root: Path, name: str, site: Path) -> str:
 
 
 def _leads_inside(root: Path, link: Path) -> bool:
-    """Whether a link leads inside ``root``, by its text and after all links are resolved."""
+    """Return whether a link leads inside ``root``, by its text and after all links are resolved."""
     text = os.readlink(link)
     if (
         os.path.isabs(text)

@@ -59,7 +59,7 @@ class Preview:
 
     @property
     def unknown(self) -> tuple[Item, ...]:
-        """The items of unknown size."""
+        """Return the items of unknown size."""
         return tuple(item for item in self.items if item.size is None)
 
     def to_json(self) -> dict[str, Any]:

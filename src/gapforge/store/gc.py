@@ -112,7 +112,7 @@ class References:
     imports: tuple[UnfinishedImport, ...] = ()
 
     def include(self, sha256: str) -> bool:
-        """Whether a file with this content must stay."""
+        """Return whether a file with this content must stay."""
         return sha256 in self.files or any(sha256 in record.objects for record in self.imports)
 
 
@@ -465,7 +465,7 @@ def _listed(folder: Path, foreign: list[Fault]) -> list[tuple[Path, os.stat_resu
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether we may delete a folder: it has our marker, or is empty (killed before the marker)."""
+    """Return whether a folder may be deleted: it has our marker, or is still empty."""
     try:
         return (folder / MARKER).is_file() or not any(folder.iterdir())
     except OSError:

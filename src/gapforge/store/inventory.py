@@ -96,7 +96,7 @@ class Inventory:
         return len(self._sizes) // _SIZE.size
 
     def __contains__(self, sha256: str) -> bool:
-        """Whether the site has the object."""
+        """Return whether the site has the object."""
         return self.size_of(sha256) is not None
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
@@ -119,12 +119,12 @@ class Inventory:
 
     @property
     def total(self) -> int:
-        """The bytes of all objects together."""
+        """Return the bytes of all objects together."""
         return sum(size for (size,) in _SIZE.iter_unpack(self._sizes))
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the text without its last line, which states it."""
+        """Return the SHA-256 of the text without its last line, which states it."""
         digest = hashlib.sha256()
         for chunk in self._body():
             digest.update(chunk.encode())
@@ -132,7 +132,7 @@ class Inventory:
 
     @property
     def digest(self) -> str:
-        """The inventory digest to read out or photograph: see ``short_digest``."""
+        """Return the inventory digest to read out or photograph: see ``short_digest``."""
         return short_digest(self.sha256)
 
     def chunks(self) -> Iterator[str]:
@@ -344,7 +344,7 @@ class _Lines:
         _refuse(self._shown, self.number, problem, expected, hint)
 
     def more(self) -> bool:
-        """Whether anything is left."""
+        """Return whether anything is left."""
         return bool(self._next or next(self._lines, b""))
 
 

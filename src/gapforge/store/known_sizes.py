@@ -27,12 +27,12 @@ class DownloadSize:
 
     @property
     def stored(self) -> bool:
-        """Whether the store has all of it."""
+        """Return whether the store has all of it."""
         return self.size is not None and self.missing == 0
 
     @property
     def note(self) -> str:
-        """What the choice adds to a download, in the reader's language; "" if unknown."""
+        """Return what the choice adds to a download, in the reader's language; "" if unknown."""
         if self.size is None:
             return ""
         if self.stored:

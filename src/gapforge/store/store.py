@@ -84,7 +84,7 @@ class Store:
         )
 
     def has(self, sha256: str, size: int = -1) -> bool:
-        """Whether the object exists with ``size`` bytes (-1: any). ``intact`` reads its content."""
+        """Return whether the object exists with ``size`` bytes (-1: any), unread."""
         try:
             return self.path(sha256).stat().st_size == size or (
                 size < 0 and self.path(sha256).is_file()
@@ -93,7 +93,7 @@ class Store:
             return False
 
     def intact(self, sha256: str, size: int = -1, on_bytes: OnBytes | None = None) -> bool:
-        """Whether the object exists with the right content; it is hashed once per process.
+        """Return whether the object exists with the right content; it is hashed once per process.
 
         A damaged object (by a bad disk, or written through a hard link) is removed, so that it is
         downloaded again.
@@ -216,7 +216,7 @@ class Store:
         return self.add(temporary, sha256, known=sha256)
 
     def links(self) -> bool:
-        """Whether the file system supports hard links (exFAT and FAT32 do not), by creating one."""
+        """Return whether the file system supports hard links, by creating one."""
         first, second = (self.partial(f"place-{os.getpid()}-{n}") for n in (1, 2))
         with storage_errors(first):
             try:
@@ -316,7 +316,7 @@ def _files_and_links(folder: Path) -> set[str]:
 
 
 def _same_copy(source: Path, target: Path, sha256: str) -> bool:
-    """Whether ``target`` is a copy with this content; hashed only if the size is the same."""
+    """Return whether ``target`` is a copy with this content. Equal sizes are hashed."""
     try:
         if target.is_symlink() or target.stat().st_size != source.stat().st_size:
             return False

@@ -87,7 +87,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no fault."""
+        """Return whether there is no fault."""
         return not self.faults
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage, Preset
-from gapforge.sync import mmdebstrap, oci_layout, registry_images
+from gapforge.sync import mmdebstrap_base, oci_layout, registry_images
 from gapforge.sync.base_image_facts import facts, read_files
 from gapforge.sync.docker_archive import import_archive
 from gapforge.sync.network import Network
@@ -43,7 +43,7 @@ def fetch(
         reference = _from_archive(base, project, destination, progress)
     else:
         network.require(_("making the base image {suite}", suite=base.suite))
-        mmdebstrap.make(base, epoch, destination, network, progress)
+        mmdebstrap_base.make(base, epoch, destination, network, progress)
         reference = base.label
     image = describe(destination, reference)
     progress.note(

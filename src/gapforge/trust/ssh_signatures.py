@@ -71,17 +71,17 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint ``SHA256:…``, as ``ssh-keygen -l`` shows it."""
+        """Return the fingerprint ``SHA256:…``, as ``ssh-keygen -l`` shows it."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     @property
     def text(self) -> str:
-        """The key as one line, without its comment."""
+        """Return the key as one line, without its comment."""
         return f"{self.kind} {base64.b64encode(self.blob).decode()}"
 
     @property
     def needs_touch(self) -> bool:
-        """Whether signing waits until a person touches a security key."""
+        """Return whether signing waits until a person touches a security key."""
         return self.kind.startswith("sk-")
 
 
@@ -397,7 +397,7 @@ def _file(signature: Signature) -> Iterator[Path]:
 
 
 def at_terminal() -> bool:
-    """Whether a program can ask a person; in the background it would be stopped instead."""
+    """Return whether a program can ask a person; in the background it would be stopped instead."""
     try:
         handle = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -472,7 +472,7 @@ def _public_part(data: bytes) -> PublicKey | None:
 
 
 def _has_passphrase(data: bytes) -> bool:
-    """Whether a private key needs a passphrase: by its cipher or, in other formats, its headers."""
+    """Return whether a private key needs a passphrase, by its cipher or its headers."""
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", data.split(b"-----")[2]), validate=True)
     except (IndexError, binascii.Error):

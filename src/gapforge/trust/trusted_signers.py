@@ -55,7 +55,7 @@ class Signer:
 
     @property
     def shown(self) -> str:
-        """The name and the fingerprint."""
+        """Return the name and the fingerprint."""
         return f"{self.name} ({self.key.fingerprint})"
 
 
@@ -377,7 +377,7 @@ def _text(file: Path) -> str:
 
 
 def _exists(file: Path) -> bool:
-    """Whether something has this name. What cannot be examined counts as existing."""
+    """Return whether something has this name. What cannot be examined counts as existing."""
     try:
         os.lstat(file)
     except FileNotFoundError:

@@ -22,7 +22,7 @@ from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model import preset as presets
-from gapforge.model import preset_text
+from gapforge.model import preset_writer
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
@@ -146,7 +146,7 @@ def preset_for(
     raw["summary"] = _summary(raw)
     made = presets.parse(raw, base.described)
     if write:
-        write_text(project.preset_file(name), preset_text.render(raw))
+        write_text(project.preset_file(name), preset_writer.render(raw))
     return made, f"presets/{name}.json"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gapforge.model.preset_text import render
+from gapforge.model.preset_writer import render
 
 ROOT = Path(__file__).resolve().parents[3]
 PRESETS = sorted(f for f in (ROOT / "presets").glob("*.json") if not f.name.endswith(".lock.json"))

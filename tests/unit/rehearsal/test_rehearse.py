@@ -317,7 +317,9 @@ def test_page_is_in_reader_language(office: Office, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     assert office.rehearse() == 0 and office.page().startswith(f"운반할 수 있습니다: {PRESET}\n")
     office.build(12, "error: no")
-    assert office.rehearse() == 12 and office.page().startswith(f"아직 운반할 수 없습니다: {PRESET}\n")
+    assert office.rehearse() == 12 and office.page().startswith(
+        f"아직 운반할 수 없습니다: {PRESET}\n"
+    )
 
 
 def test_programs_get_only_site_variables(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

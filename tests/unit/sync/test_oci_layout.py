@@ -20,10 +20,10 @@ from gapforge.base.errors import FetchError, ResolveError, TargetError, ToolErro
 from gapforge.base.progress import Progress
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
-from gapforge.sync import base_image_facts, mmdebstrap, oci_layout
+from gapforge.sync import base_image_facts, mmdebstrap_base, oci_layout
 from gapforge.sync.base_image_facts import facts, read_files
 from gapforge.sync.docker_archive import import_archive
-from gapforge.sync.mmdebstrap import clean_tar
+from gapforge.sync.mmdebstrap_base import clean_tar
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.registry_images import look_up, split_reference
 from raised import assert_error, values_of
@@ -526,7 +526,7 @@ def test_mmdebstrap_runs_in_english(
     monkeypatch.setattr(process, "stream", stream)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(ResolveError) as caught:
-        mmdebstrap.make(
+        mmdebstrap_base.make(
             BaseImage(suite="bookworm"), 0, tmp_path, Network(), Progress("test", quiet=True)
         )
     assert (stream.env["LC_ALL"], stream.env["LANGUAGE"]) == ("C.UTF-8", None)

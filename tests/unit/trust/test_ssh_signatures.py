@@ -305,7 +305,7 @@ def runs(process: Path, socket: str) -> bool:
 def run_at_a_terminal(code: str, folder: Path, answers: list[str], **env: str) -> tuple[str, int]:
     code = (
         "from pathlib import Path\nfrom gapforge.trust import ssh_signatures as signing\n"
-        "from gapforge.trust.ssh_agent import unlocked\n" + code
+        "from gapforge.trust.private_ssh_agent import unlocked\n" + code
     )
     return at_a_terminal([sys.executable, "-c", code], folder, answers, {**RUN_ENV, **env})
 

@@ -66,12 +66,12 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """The incompatible versions, without warnings."""
+        """Return the incompatible versions, without warnings."""
         return [p for p in self.problems if p.severity == "error"]
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of the most important cause."""
+        """Return 0, or the code of the most important cause."""
         if self.faults:
             return PresetError.exit_code
         if self.errors:

@@ -15,7 +15,7 @@ from gapforge.cli.output import print_error, print_json, table
 from gapforge.compat import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
-from gapforge.model import preset_text
+from gapforge.model import preset_writer
 from gapforge.model.lock import Lock
 from gapforge.model.text_shapes import PRESET_NAME
 from gapforge.sync.network import Network
@@ -153,7 +153,7 @@ def _target(name: str, project: Project) -> Path:
 def _write(target: Path, updates: CompatibleUpdates, previous: str) -> None:
     """Write the combination as a preset. Raise PresetError if the parser refuses it."""
     raw = compatible_updates.new_preset(updates, target.stem, previous)
-    text = preset_text.render(raw)
+    text = preset_writer.render(raw)
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, target.name)
         trial.write_text(text, encoding="utf-8")

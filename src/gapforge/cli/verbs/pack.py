@@ -22,12 +22,12 @@ from gapforge.bundle.contents import Contents
 from gapforge.bundle.custody_facts import Handover
 from gapforge.bundle.disk_space import FAT_LIMIT
 from gapforge.bundle.pack import Packed, pack
-from gapforge.bundle.place_volumes import count_media, place_volumes
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.repair_request import read_request, requested_parts
 from gapforge.bundle.repository_archive import keep_archive, make_archive
 from gapforge.bundle.repository_files import untracked_files
 from gapforge.bundle.sign_bundle import BundleSigner
+from gapforge.bundle.volume_folders import count_media, place_volumes
 from gapforge.bundle.volume_format import MAX_VOLUME_SIZE, volume_name
 from gapforge.bundle.volume_plan import Plan, make_plan
 from gapforge.cli import environment_defaults
@@ -35,7 +35,7 @@ from gapforge.cli.argument_parser import add_json
 from gapforge.cli.custody_pages import add_operator, operator_of, write_pages
 from gapforge.cli.output import print_json, say
 from gapforge.model import preset as presets
-from gapforge.trust import ssh_agent, ssh_signatures
+from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
 HELP = N_("write the volumes that carry presets to a site (needs no network)")
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             _show(plan, folders, speed)
             _show_untracked(untracked)
     else:
-        with ssh_agent.unlocked(key) as ready:
+        with private_ssh_agent.unlocked(key) as ready:
             packed, pages = _write(args, project, plan, contents, ready, operator)
         document = {
             **_document(plan, packed.folders, speed),
@@ -253,7 +253,7 @@ def _document(plan: Plan, folders: Mapping[int, Path], speed: int) -> dict[str, 
 
 
 def _tool(plan: Plan) -> dict[str, Any] | None:
-    """Gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
+    """Return Gapforge's own archive: ``bytes`` of it travel, none where the site has it."""
     size = sum(span.length for span in plan.parts if span.sha256 == plan.tool)
     return {"sha256": plan.tool, "bytes": size} if plan.tool else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.image import secret_files
+from gapforge.image import secret_mounts
 from gapforge.image.env_file import SecretSet
 from gapforge.model.preset import Secret
 
@@ -118,7 +118,7 @@ def test_folder_without_marker_is_kept(storage: Path) -> None:
     alien = storage / "gapforge-secrets-alien"
     alien.mkdir()
     (alien / "file").write_text("x")
-    secret_files.remove_stale(storage)
+    secret_mounts.remove_stale(storage)
     assert (alien / "file").exists()
 
 
@@ -126,4 +126,4 @@ def test_storage_prefers_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     memory = Path("/dev/shm")
     expected = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    assert secret_files.secret_storage() == expected
+    assert secret_mounts.secret_storage() == expected
