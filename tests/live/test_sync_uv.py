@@ -48,9 +48,9 @@ def make(**python_part: Any) -> Preset:
 
 def resolver(tmp_path: Path, default: str, torch: str = "") -> Resolver:
     return Resolver(
-        Project.find(),
-        Network(index_url=default, torch_index_url=torch),
-        tmp_path / "uv",
+        project=Project.find(),
+        network=Network(index_url=default, torch_index_url=torch),
+        workdir=tmp_path / "uv",
         refresh=True,
     )
 
@@ -265,7 +265,9 @@ def test_login_of_an_index_is_used_and_hidden(tmp_path: Path, site: Site) -> Non
 
 def test_resolving_offline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
-        Resolver(Project.find(), Network(offline=True), tmp_path).wheels(make(packages=["thing"]))
+        Resolver(project=Project.find(), network=Network(offline=True), workdir=tmp_path).wheels(
+            make(packages=["thing"])
+        )
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])

@@ -41,7 +41,7 @@ DAY = 86400  # seconds
 REPOSITORY = ""  # the repository's name in the record of accepted bundles; no preset has it
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SignatureCheck:
     """Check indexes while media are scanned, and locks when their artifacts are created.
 

@@ -27,7 +27,7 @@ def inventory_objects(file: Path) -> frozenset[str]:
     return frozenset(sha256 for sha256, _size in Inventory.read(file))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Contents:
     """The parts and presets of a bundle, and where their bytes are.
 
@@ -127,7 +127,7 @@ def preset_contents(
 
     Raise LockError if a preset was changed since its sync, BundleError if objects are missing.
     """
-    contents, left_out, parts = Contents(project), frozenset(site_objects), {}
+    contents, left_out, parts = Contents(project=project), frozenset(site_objects), {}
     for preset in presets:
         lock, text = _read_lock(project, preset)
         bundled = contents.add_lock(lock, text)
@@ -156,7 +156,7 @@ def request_contents(
     project: Project, parts: Iterable[Part], presets: Sequence[BundledPreset], tool: str = ""
 ) -> Contents:
     """Return exactly these parts, for a repair. Raise BundleError if objects are missing."""
-    contents = Contents(project, sorted(set(parts)), list(presets))
+    contents = Contents(project=project, parts=sorted(set(parts)), presets=list(presets))
     if tool:
         contents.add_kept_repository(tool)
     for bundled in presets:

@@ -73,7 +73,7 @@ class Installed:
         return bool(self.new or self.replaced or self.removed)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Changes:
     """What will change, decided before a byte is written. ``checksums`` maps path to SHA-256."""
 

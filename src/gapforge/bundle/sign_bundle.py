@@ -46,7 +46,7 @@ from gapforge.trust.trusted_signers import LOCK_SIGNATURE
 _KEY_TEST = "gapforge-probe"  # the namespace of a signature that is thrown away
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BundleSigner:
     """Sign one bundle with ``key``.
 

@@ -21,7 +21,7 @@ from gapforge.image.source_copy import CopyResult, copy_source, is_env_file
 from gapforge.model.preset import Application
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ApplicationSource:
     """The chosen folder.
 
@@ -91,7 +91,10 @@ def choose(
             ),
         )
     return ApplicationSource(
-        folder.resolve(), chosen_by, tuple(_warnings(folder)), key if setting else ""
+        folder=folder.resolve(),
+        chosen_by=chosen_by,
+        warnings=tuple(_warnings(folder)),
+        setting=key if setting else "",
     )
 
 

@@ -27,7 +27,7 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SecretSet:
     """The values of the keys that the preset names, and the settings beside them.
 
@@ -102,11 +102,11 @@ def load(
     keys = {key for key in [*parsed, *environ] if key.endswith(SETTING_SUFFIX) and key not in named}
     settings = {key: environ.get(key) or parsed.get(key, "") for key in sorted(keys)}
     return SecretSet(
-        tuple(secrets),
-        values,
-        {key: value for key, value in settings.items() if value},
-        tuple(file_warnings(env_file)),
-        origin,
+        secrets=tuple(secrets),
+        values=values,
+        settings={key: value for key, value in settings.items() if value},
+        warnings=tuple(file_warnings(env_file)),
+        origin=origin,
     )
 
 

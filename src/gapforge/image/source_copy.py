@@ -33,7 +33,7 @@ _VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "CVS", "_darcs"))
 _TEMPLATES = (".template", ".example", ".sample", ".dist")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CopyResult:
     """What a copy did: paths written and removed, number of files, bytes of all files.
 
@@ -91,7 +91,13 @@ def copy_source(source: Path, target: Path) -> CopyResult:
         record = f"{item.kind}\0{item.path}\0{int(item.executable)}\0{identity}\n"
         tree.update(record.encode("utf-8", "surrogateescape"))
     files = sum(item.kind == "file" for item in items)
-    return CopyResult(tree.hexdigest(), files, size, tuple(written), tuple(removed))
+    return CopyResult(
+        tree_sha256=tree.hexdigest(),
+        files=files,
+        bytes=size,
+        written=tuple(written),
+        removed=tuple(removed),
+    )
 
 
 def _prepare_target(source: Path, target: Path) -> None:

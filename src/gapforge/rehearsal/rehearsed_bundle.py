@@ -256,7 +256,7 @@ def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents,
 
     Only locks with the checksums that the bundle states are used.
     """
-    contents, needed = Contents(project), set()
+    contents, needed = Contents(project=project), set()
     if bundle.tool:
         contents.add_kept_repository(bundle.tool)
     for view in bundle.views:

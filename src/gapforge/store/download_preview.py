@@ -13,7 +13,7 @@ from gapforge.store.known_sizes import DownloadSize, KnownSizes
 from gapforge.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """One file, or one requirement that resolves to files.
 
@@ -109,18 +109,29 @@ def of_preset(preset: Preset, known: KnownSizes) -> Preview:
         base = preset.base(role)
         size = known.image(base.image) if base.image else DownloadSize()
         items.append(
-            Item("image", role, (base.label,), size.size, stored=size.stored, note=base.digest)
+            Item(
+                kind="image",
+                name=role,
+                where=(base.label,),
+                size=size.size,
+                stored=size.stored,
+                note=base.digest,
+            )
         )
     if preset.pytorch:
         index = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
         items += [
-            Item("wheel", requirement, (index,)) for requirement in preset.pytorch.requirements()
+            Item(kind="wheel", name=requirement, where=(index,))
+            for requirement in preset.pytorch.requirements()
         ]
-    items += [Item("wheel", requirement, (_default_index(),)) for requirement in preset.packages]
+    items += [
+        Item(kind="wheel", name=requirement, where=(_default_index(),))
+        for requirement in preset.packages
+    ]
     items += [_source(source, known) for source in preset.sources.values()]
     repositories = (_base_apt(), *(source.uri for source in preset.apt_sources))
     items += [
-        Item("deb", f"{package} ({role})", repositories)
+        Item(kind="deb", name=f"{package} ({role})", where=repositories)
         for role in ROLES
         for package in preset.debs(role)
     ]

@@ -116,7 +116,7 @@ class _Answer:
         return int(match[1]) if match else -1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Part:
     """The unverified bytes of one file. ``note`` has their version on the server."""
 
@@ -207,7 +207,7 @@ class Downloader:
 
     def _one(self, want: Want, key: str) -> Got:
         """Download one file from the first of its addresses that has the right bytes."""
-        part = _Part(self.store.partial(f"{key}.part"), self.store.partial(f"{key}.json"))
+        part = _Part(path=self.store.partial(f"{key}.part"), note=self.store.partial(f"{key}.json"))
         tried: list[Fault] = []
         for url in want.urls:
             try:

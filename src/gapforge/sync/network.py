@@ -54,7 +54,7 @@ class NoAnswerError(FetchError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """The network settings of this machine.
 

@@ -76,7 +76,7 @@ class Sdist:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Resolver:
     """Resolve with uv in ``workdir``, which gets the generated project and uv's answer.
 

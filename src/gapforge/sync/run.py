@@ -113,9 +113,9 @@ class Run:
         self.provided = source_archives.Provided(options.provided, store, progress)
         self.work = store.partial(f"work-{os.getpid()}")
         self.resolver = Resolver(
-            project,
-            network,
-            self.work / "uv",
+            project=project,
+            network=network,
+            workdir=self.work / "uv",
             refresh=options.update,
             retries_indexes=self.retries_indexes,
         )

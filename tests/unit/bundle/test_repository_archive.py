@@ -913,7 +913,7 @@ def test_volumes_without_repository_keep_their_bytes(tmp_path: Path) -> None:
     pack(
         project,
         plan,
-        Contents(project, sorted(spans), [], texts),
+        Contents(project=project, parts=sorted(spans), presets=[], texts=texts),
         [tmp_path / "medium"],
         Progress("pack", quiet=True),
     )

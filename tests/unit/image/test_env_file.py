@@ -185,7 +185,7 @@ def test_redactions_cover_lines_longest_first() -> None:
         "XAIVA_LICENSE_TOKEN": "first line\n  second line\n",
         "XAIVA_BUILD_TOKEN": "second line too",
     }
-    got = SecretSet((TOKEN, BUILD), values)
+    got = SecretSet(secrets=(TOKEN, BUILD), values=values)
     assert set(got.redactions) >= {"first line", "second line", "second line too"}
     assert list(got.redactions) == sorted(got.redactions, key=lambda text: (-len(text), text))
 

@@ -31,7 +31,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def secrets(**values: str) -> SecretSet:
-    return SecretSet((TOKEN, BUILD), values)
+    return SecretSet(secrets=(TOKEN, BUILD), values=values)
 
 
 def test_secret_files_are_private_and_removed(storage: Path) -> None:
@@ -66,7 +66,8 @@ def test_only_files_of_dead_builds_are_removed(storage: Path, root: Path) -> Non
         sys.path.insert(0, {str(root / "src")!r})
         from gapforge.image.env_file import SecretSet
         from gapforge.model.preset import Secret
-        with SecretSet((Secret("K", "secret", False),), {{"K": "left"}}).files() as files:
+        kept = SecretSet(secrets=(Secret("K", "secret", False),), values={{"K": "left"}})
+        with kept.files() as files:
             print(files["K"], flush=True)
             time.sleep(60)
     """)
@@ -99,7 +100,8 @@ def test_sigterm_removes_the_secret_files(storage: Path, root: Path) -> None:
         from gapforge.cli import main
         from gapforge.model.preset import Secret
         signal.signal(signal.SIGTERM, main._terminate)
-        with SecretSet((Secret("K", "secret", False),), {{"K": "left"}}).files() as files:
+        kept = SecretSet(secrets=(Secret("K", "secret", False),), values={{"K": "left"}})
+        with kept.files() as files:
             print(files["K"], flush=True)
             time.sleep(60)
     """)

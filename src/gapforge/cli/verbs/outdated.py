@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     )
     project.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="outdated-", dir=project.state) as room:
-        resolver = Resolver(project, network, Path(room), refresh=True)
+        resolver = Resolver(project=project, network=network, workdir=Path(room), refresh=True)
         search = Search(
             preset=preset,
             catalog=catalog,

@@ -190,7 +190,7 @@ def _write(
         if key.public.needs_touch:
             say(_("touch the security key when it blinks"))
         signer = BundleSigner(
-            key, [args.repair.absolute().parent] if args.repair is not None else []
+            key=key, folders=[args.repair.absolute().parent] if args.repair is not None else []
         )
     with Progress(_("pack {bundle}", bundle=plan.bundle), quiet=args.json) as progress:
         if plan.tool in contents.texts:

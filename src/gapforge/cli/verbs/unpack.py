@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     signer signed it or rollback protection refuses it.
     """
     operator = operator_of(args)
-    signatures = SignatureCheck(project, trusted_signers.load(project))
+    signatures = SignatureCheck(project=project, signers=trusted_signers.load(project))
     scan = scan_media(args.folders, args.bundle, signatures)
     with Progress(_("unpack {bundle}", bundle=scan.bundle), quiet=args.json) as progress:
         result = unpack(project, scan, progress, signatures, allow_older=args.allow_older)
