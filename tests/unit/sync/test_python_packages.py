@@ -140,7 +140,8 @@ def test_toml_needs_parser_on_python_3_10(tmp_path: Path) -> None:
 
 
 UV_SAYS = """error: No solution found when resolving dependencies
-  cause: Because winonly==1.0 has no wheels with a matching platform tag (e.g., `manylinux_2_36_x86_64`) \
+  cause: Because winonly==1.0 has no wheels with a matching platform tag \
+(e.g., `manylinux_2_36_x86_64`) \
 and only winonly==1.0 is available, we can conclude that all versions of winonly cannot be used.
          And because all versions of app depend on winonly and gapforge-target depends on app, \
 we can conclude that your requirements are unsatisfiable.

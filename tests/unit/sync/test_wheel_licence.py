@@ -28,11 +28,13 @@ def wheel(folder: Path, metadata: str, name: str = "x-1.dist-info/METADATA") -> 
         ("License: UNKNOWN\nClassifier: License :: OSI Approved :: MIT License\n", "MIT License"),
         ("License: see LICENSE\nClassifier: License :: OSI Approved\n", ""),
         (
-            "License: Copyright (c) 2005, Authors\n        All rights reserved.\nClassifier: License :: OSI Approved :: BSD License\n",
+            "License: Copyright (c) 2005, Authors\n        All rights reserved.\n"
+            "Classifier: License :: OSI Approved :: BSD License\n",
             "BSD License",
         ),
         (
-            "Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: Apache Software License\n",
+            "Classifier: License :: OSI Approved :: MIT License\n"
+            "Classifier: License :: OSI Approved :: Apache Software License\n",
             "MIT License, Apache Software License",
         ),
         ("Name: x\n\nLicense: in the description\n", ""),

@@ -1,4 +1,4 @@
-"""Disks that are not like ours: no hard links, no large files, large clusters; and what a kill leaves on any of them."""
+"""Import onto disks without hard links, with small file limits or large clusters, also killed."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_large_clusters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_update_that_is_cut_anywhere_leaves_no_stranger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which files a folder owes to its last lay-out stands in its lock, so the lock must be the last to change."""
+    """The lock lists the files of the last layout, so it must be the last file to change."""
     made = sender(tmp_path, {f"sources/old{n}": b"%d" % n for n in range(4)})
     carry(made, tmp_path / "one", size=SIZE)
     made.change(
