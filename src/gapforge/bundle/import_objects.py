@@ -10,7 +10,7 @@ from pathlib import Path
 from gapforge.base.files import storage_error, storage_errors
 from gapforge.base.parallel import on_all_cores
 from gapforge.base.progress import Progress
-from gapforge.bundle.page_cache import DropBehind
+from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.partial_objects import PartialObjects, Range, without
 from gapforge.bundle.volume_format import (
     Damaged,

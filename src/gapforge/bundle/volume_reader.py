@@ -13,7 +13,7 @@ from typing import Any
 from gapforge.base.files import SHA256_HEX, sha256_bytes
 from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
-from gapforge.bundle.page_cache import DropBehind
+from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.volume_format import (
     BUNDLE_ID,
     FORMAT,

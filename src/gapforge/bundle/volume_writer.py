@@ -21,8 +21,8 @@ from gapforge.base.files import sha256_bytes, storage_errors, sync_folder
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.bundle.bundle_index import VolumeEntry
+from gapforge.bundle.cache_pressure import DropBehind
 from gapforge.bundle.contents import Contents
-from gapforge.bundle.page_cache import DropBehind
 from gapforge.bundle.volume_folders import Placement
 from gapforge.bundle.volume_format import HEAD, Part, trailer_bytes, volume_index, volume_name
 from gapforge.bundle.volume_plan import Plan

@@ -25,7 +25,7 @@ from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Sdist
-from gapforge.sync.resume_state import ResumeState, clear_leftovers
+from gapforge.sync.unfinished_sync import ResumeState, clear_leftovers
 
 BUILDER = ROLES[0]
 REQUIREMENTS = "requirements.txt"

@@ -16,7 +16,7 @@ from bundles import PRESET, carry, hashes, receive, sender, site_at
 from gapforge.base import files as careful
 from gapforge.base.errors import StorageError
 from gapforge.bundle import import_objects, partial_objects
-from gapforge.bundle.page_cache import STEP, DropBehind
+from gapforge.bundle.cache_pressure import STEP, DropBehind
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.store import store as stores
 from gapforge.store.store import Store
