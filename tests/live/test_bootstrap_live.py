@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from gapforge.model.preset import BaseImage
 from gapforge.base.progress import Progress
-from gapforge.sync import mmdebstrap as bootstrap
+from gapforge.sync import mmdebstrap_base as bootstrap
 from gapforge.sync.network import Network
 bootstrap.make(
     BaseImage(suite="bookworm"),
