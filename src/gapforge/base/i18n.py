@@ -94,11 +94,6 @@ def pgettext(context: str, message: str, /, **values: object) -> str:
     return Message(_filled(text, values) if values else text, message, values)
 
 
-def template(text: str) -> str:
-    """Return the English template of a Message, and any other text as it is."""
-    return text.id if isinstance(text, Message) else text
-
-
 def N_(message: str) -> str:  # noqa: N802 - gettext's own name
     """Mark a constant for the catalogue. It is translated at its use, by ``_(CONSTANT)``."""
     return message
