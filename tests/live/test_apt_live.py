@@ -27,8 +27,8 @@ from servers import Site, file_server
 QUIET = Progress("test", quiet=True)
 NETWORK = Network(retries=0)
 COMPONENTS = Path(__file__).parents[2] / "components"
-# Configuration of a base image that must not count: each line refuses the packages, installs others,
-# or leaves a file behind.
+# Configuration of a base image that must not count: each line refuses the packages, installs
+# others, or leaves a file behind.
 HOSTILE = {
     "etc/apt/apt.conf.d/99image": 'APT::Default-Release "trixie";\n'
     'APT::Install-Suggests "true";\n'

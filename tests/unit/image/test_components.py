@@ -116,7 +116,7 @@ def test_runtime_image_user_is_not_root() -> None:
 
 
 def test_user_and_shell_of_the_base_do_not_run_the_build() -> None:
-    """A base image with USER 1000 could not install a package, one with a SHELL could run anything."""
+    """A base image with USER 1000 could not install packages, one with a SHELL runs its own."""
     for name, (parent, *lines) in stages(template()).items():
         if parent.startswith("${"):
             before = lines[: next(n for n, line in enumerate(lines) if line.startswith("RUN"))]

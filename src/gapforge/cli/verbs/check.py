@@ -20,7 +20,7 @@ from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
-from gapforge.model import component
+from gapforge.model import base_image_rules, component
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
@@ -258,6 +258,7 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
         return
+    report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
