@@ -93,6 +93,15 @@ def test_current_files_are_not_written_again(
     ],
     ids=["package", "build option", "summary", "checksum", "review date"],
 )
+def test_check_says_that_all_are_current(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(copy, monkeypatch, "--check") == 0
+    assert capsys.readouterr().out == (
+        f"all {len(generate.generated(copy))} generated files are up to date\n"
+    )
+
+
 def test_check_refuses_outdated_documents(
     copy: Project,
     monkeypatch: pytest.MonkeyPatch,

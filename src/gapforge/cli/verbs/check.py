@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError, UsageError
 from gapforge.base.files import inside
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
@@ -30,10 +31,12 @@ from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
 HELP = N_("check presets for faults, incompatible versions and stale locks, and report all of them")
+EXAMPLES = ("./gapforge check --all", "./gapforge check NAME --driver 535.104.05")
 EPILOG = N_(
     "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
     "4 stale or unreadable lock"
 )
+_DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
 STALE, BROKEN = "stale", "unreadable"
 # The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
@@ -122,6 +125,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the report of each preset. Return the exit code of the most important cause."""
+    if args.driver is not None and not _DRIVER.fullmatch(args.driver):
+        raise UsageError(
+            _('--driver is "{driver}", which is not a driver version', driver=args.driver),
+            hint=_("enter the version that nvidia-smi shows, such as 470.82.01"),
+        )
     catalog = catalogs.load(project.catalog)
     named = [] if args.all else list(dict.fromkeys(args.presets))
     names = named or presets.names(project.presets)
