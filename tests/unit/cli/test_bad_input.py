@@ -221,6 +221,7 @@ def test_flags_override_environment_variables(there: Project) -> None:
 
 
 def test_inventory_of_nothing_is_reported(there: Project, tmp_path: Path) -> None:
+    shutil.rmtree(there.artifacts)
     file = tmp_path / "inventory.txt"
     done = gapforge(there, "inventory", "--output", str(file))
     assert done.returncode == 0 and file.is_file()
@@ -228,6 +229,7 @@ def test_inventory_of_nothing_is_reported(there: Project, tmp_path: Path) -> Non
 
 
 def test_pack_before_sync_is_one_sentence(there: Project, tmp_path: Path) -> None:
+    shutil.rmtree(there.artifacts)
     done = gapforge(there, "pack", "debian12-cpu-quickstart", "--to", str(tmp_path / "stick"))
     assert done.returncode == 21
     message, following = done.stderr.splitlines()
