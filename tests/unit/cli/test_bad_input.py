@@ -222,6 +222,7 @@ def test_flags_override_environment_variables(there: Project) -> None:
 
 def test_inventory_of_nothing_is_reported(there: Project, tmp_path: Path) -> None:
     shutil.rmtree(there.artifacts)
+    there.artifacts.mkdir()
     file = tmp_path / "inventory.txt"
     done = gapforge(there, "inventory", "--output", str(file))
     assert done.returncode == 0 and file.is_file()
