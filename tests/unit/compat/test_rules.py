@@ -39,8 +39,13 @@ BASES = {
 
 
 def stack(**changes: Any) -> dict[str, Any]:
-    """Return the reference preset with replaced members; "a__b" is a member of an object."""
+    """Return the reference preset with replaced members; "a__b" is a member of an object.
+
+    Its archives of FFmpeg and OpenCV do not tell their version.
+    """
     raw: dict[str, Any] = copy.deepcopy(REFERENCE)
+    for name in ("ffmpeg", "opencv", "opencv-contrib"):
+        raw["sources"][name] = {"urls": [f"https://example.com/{name}.tar.gz"], "sha256": "0" * 64}
     for path, value in changes.items():
         *parents, name = path.split("__")
         holder: Any = raw
@@ -639,3 +644,40 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
         "(이전 버전은 CUDA 12.4에서 컴파일되지 않습니다); "
         "OpenCV 4.10.0 또는 CUDA < 12.4를 사용하십시오"
     ]
+
+
+@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("version", "3.2.1"),
+        ("file", "x-3.2.1.tar.gz"),
+        ("urls", ["https://example.com/tags/3.2.1.tar.gz"]),
+        ("urls", ["https://example.com/a.tar.gz", "https://example.com/n3.2.1.zip"]),
+    ],
+)
+def test_archive_of_another_version_is_an_error(source: str, fact: str, value: object) -> None:
+    raw = stack()
+    raw["sources"][source][fact] = value
+    (found,) = errors(raw, "source-version")
+    assert found.path == f"$.sources.{source}.{fact}"
+    component = source.partition("-")[0]
+    wanted = {"component": component, "version": raw[component]["version"], "found": "3.2.1"}
+    assert reason([found]) == wanted
+
+
+@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+def test_checksum_of_another_version_is_an_error(source: str) -> None:
+    raw = copy.deepcopy(REFERENCE)
+    other = CATALOG.ffmpeg["4.2"][0] if source == "ffmpeg" else CATALOG.opencv["4.5.5"][0]
+    raw["sources"][source]["sha256"] = other.sha256
+    (found,) = errors(raw, "source-version")
+    assert found.path == f"$.sources.{source}.sha256"
+
+
+def test_version_may_name_a_series() -> None:
+    raw = stack(ffmpeg__version="5.1")
+    raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.1.9.tar.xz"]
+    assert errors(raw, "source-version") == []
+    raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.11.tar.xz"]
+    assert len(errors(raw, "source-version")) == 1
