@@ -19,12 +19,14 @@ from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
+from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
@@ -37,6 +39,7 @@ EPILOG = N_(
     "4 stale or unreadable lock"
 )
 _DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
+_MAX_PARTS = 6  # shown in one line
 UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
 STALE, BROKEN = "stale", "unreadable"
 # The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
@@ -66,6 +69,7 @@ class Report:
     lock_first_use_size: int = 0
     unresolved: list[ToResolve] = field(default_factory=list)
     driver: str = ""
+    licences: list[Judgement] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -97,7 +101,8 @@ class Report:
             },
             "images_without_digest": self.loose_images,
             "driver": self.driver,
-            "redistributable": not any(p.rule == "nonfree" for p in self.problems),
+            "redistributable": redistributable(self.licences) if self.preset else None,
+            "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
             "lock": {
                 "state": self.lock_state,
@@ -232,21 +237,22 @@ def examine(
     report.loose_images = [
         preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
-    _examine_lock(report, project, preset)
+    report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
 
 
-def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
+def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
+    """Fill in the report's facts about the lock. Return the lock if it belongs to the preset."""
     file = project.lock_file(preset.name)
     if not file.exists():
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     if lock.preset != preset.name:
         report.lock_faults = (
             Fault(
@@ -265,12 +271,13 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
         )
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
-        return
+        return None
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
+    return lock
 
 
 def _print(report: Report) -> None:
@@ -293,6 +300,7 @@ def _print(report: Report) -> None:
         )
         if report.driver:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
+        _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
         print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
@@ -300,6 +308,22 @@ def _print(report: Report) -> None:
         print(
             _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
         )
+
+
+def _print_licences(licences: Sequence[Judgement]) -> None:
+    forbidden = [f"{x.part}: {x.reason}" for x in licences if x.verdict == FORBIDDEN]
+    unknown = [part for x in licences if x.verdict == UNKNOWN for part in x.part.split(", ")]
+    if len(unknown) > _MAX_PARTS:
+        more = len(unknown) - _MAX_PARTS
+        unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
+    if forbidden:
+        print(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
+    elif unknown:
+        print(
+            _("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown))
+        )
+    else:
+        print(_("  redistribution: allowed under the conditions of the licences"))
 
 
 def _print_lock(report: Report) -> None:
