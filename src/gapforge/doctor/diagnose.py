@@ -29,8 +29,8 @@ from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
-from gapforge.image import env_file
 from gapforge.image.plan import locked_base
+from gapforge.model import env_file
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
 from gapforge.model.lock import Lock

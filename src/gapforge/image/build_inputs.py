@@ -9,10 +9,10 @@ from gapforge.base.errors import PresetError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.image import application_source, dockerfile, dockerfile_lint, env_file
+from gapforge.image import application_source, dockerfile, dockerfile_lint
 from gapforge.image.plan import Plan, PlannedBase, make_plan
 from gapforge.image.stage_inputs import ContextTexts
-from gapforge.model import base_image_rules, component
+from gapforge.model import base_image_rules, component, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset

@@ -527,13 +527,14 @@ def test_changed_artifact_fails_verify(office: Office) -> None:
     assert file.read_bytes() == data
 
 
-def test_missing_artifacts_fail_verify(office: Office) -> None:
+def test_missing_artifacts_refused_before_anything_is_made(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(office.project.artifacts)
-    office.project.lock_file(PRESET).unlink()
     assert office.rehearse() == 5
-    failure = office.not_ready(5, "verify")
-    assert "deps_sync.sh" in failure["next"] and str(office.site.root) not in json.dumps(failure)
-    assert office.record()["lock_sha256"] is None
+    message, following = capsys.readouterr().err.splitlines()
+    assert PRESET in message and following.endswith(f"./deps_sync.sh {PRESET}")
+    assert not office.project.dist_of(PRESET).exists() and not office.site.root.exists()
 
 
 @pytest.mark.parametrize(

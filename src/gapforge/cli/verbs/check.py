@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError, UsageError
 from gapforge.base.files import inside
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import human_bytes
@@ -18,22 +19,27 @@ from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
+from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import base_image_rules, component
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
 HELP = N_("check presets for faults, incompatible versions and stale locks, and report all of them")
+EXAMPLES = ("./gapforge check --all", "./gapforge check NAME --driver 535.104.05")
 EPILOG = N_(
     "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
     "4 stale or unreadable lock"
 )
+_DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
+_MAX_PARTS = 6  # shown in one line
 UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
 STALE, BROKEN = "stale", "unreadable"
 # The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
@@ -63,6 +69,7 @@ class Report:
     lock_first_use_size: int = 0
     unresolved: list[ToResolve] = field(default_factory=list)
     driver: str = ""
+    licences: list[Judgement] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -94,7 +101,8 @@ class Report:
             },
             "images_without_digest": self.loose_images,
             "driver": self.driver,
-            "redistributable": not any(p.rule == "nonfree" for p in self.problems),
+            "redistributable": redistributable(self.licences) if self.preset else None,
+            "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
             "lock": {
                 "state": self.lock_state,
@@ -122,6 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the report of each preset. Return the exit code of the most important cause."""
+    if args.driver is not None and not _DRIVER.fullmatch(args.driver):
+        raise UsageError(
+            _('--driver is "{driver}", which is not a driver version', driver=args.driver),
+            hint=_("enter the version that nvidia-smi shows, such as 470.82.01"),
+        )
     catalog = catalogs.load(project.catalog)
     named = [] if args.all else list(dict.fromkeys(args.presets))
     names = named or presets.names(project.presets)
@@ -224,21 +237,22 @@ def examine(
     report.loose_images = [
         preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
-    _examine_lock(report, project, preset)
+    report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
 
 
-def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
+def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
+    """Fill in the report's facts about the lock. Return the lock if it belongs to the preset."""
     file = project.lock_file(preset.name)
     if not file.exists():
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     if lock.preset != preset.name:
         report.lock_faults = (
             Fault(
@@ -257,13 +271,14 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
         )
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
-        return
+        return None
     report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
+    return lock
 
 
 def _print(report: Report) -> None:
@@ -286,6 +301,7 @@ def _print(report: Report) -> None:
         )
         if report.driver:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
+        _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
         print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
@@ -293,6 +309,22 @@ def _print(report: Report) -> None:
         print(
             _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
         )
+
+
+def _print_licences(licences: Sequence[Judgement]) -> None:
+    forbidden = [f"{x.part}: {x.reason}" for x in licences if x.verdict == FORBIDDEN]
+    unknown = [part for x in licences if x.verdict == UNKNOWN for part in x.part.split(", ")]
+    if len(unknown) > _MAX_PARTS:
+        more = len(unknown) - _MAX_PARTS
+        unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
+    if forbidden:
+        print(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
+    elif unknown:
+        print(
+            _("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown))
+        )
+    else:
+        print(_("  redistribution: allowed under the conditions of the licences"))
 
 
 def _print_lock(report: Report) -> None:

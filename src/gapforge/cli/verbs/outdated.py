@@ -25,6 +25,7 @@ from gapforge.updates.candidates import Search
 from gapforge.updates.compatible_updates import CompatibleUpdates
 
 HELP = N_("list upstream releases newer than a preset's and which are compatible (needs a network)")
+EXAMPLES = ("./gapforge outdated NAME", "./gapforge outdated NAME --same-line --write NEW")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,11 @@ from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 
 HELP = N_("download everything that presets need into artifacts/ (needs a network)")
+EXAMPLES = (
+    "./gapforge sync NAME --dry-run",
+    "./gapforge sync NAME",
+    "./gapforge sync NAME --from ~/Downloads",
+)
 FEW = 6  # number of names on one line
 
 
