@@ -133,6 +133,14 @@ class Run:
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
         mark_folder(self.work, "a sync at work")
+        if self.network.ignored:
+            self.progress.note(
+                _(
+                    "NOTE: gapforge does not use these settings of pip: {settings}; set "
+                    "GAPFORGE_INDEX_URL, https_proxy and GAPFORGE_CA_BUNDLE instead",
+                    settings=", ".join(self.network.ignored),
+                )
+            )
         old = locks.load_matching(
             self.project.lock_file(self.preset.name), self.preset, update=self.options.update
         )

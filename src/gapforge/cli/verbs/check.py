@@ -26,6 +26,7 @@ from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
+from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
 from gapforge.model import component, credentials
@@ -33,6 +34,7 @@ from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
 from gapforge.model.credentials import Credentials, Need
+from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
@@ -45,6 +47,7 @@ EPILOG = N_(
     "4 stale or unreadable lock"
 )
 _DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
+_MAX_PARTS = 6  # shown in one line
 UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
 STALE, BROKEN = "stale", "unreadable"
 # The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
@@ -76,6 +79,7 @@ class Report:
     unresolved: list[ToResolve] = field(default_factory=list)
     credentials: list[Need] = field(default_factory=list)
     driver: str = ""
+    licences: list[Judgement] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -107,7 +111,8 @@ class Report:
             },
             "images_without_digest": self.loose_images,
             "driver": self.driver,
-            "redistributable": not any(p.rule == "nonfree" for p in self.problems),
+            "redistributable": redistributable(self.licences) if self.preset else None,
+            "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
             "credentials": [need.to_json() for need in self.credentials],
             "lock": {
@@ -247,21 +252,22 @@ def examine(
         report.credentials = credentials.needs(preset, credentials.load(project.env_file))
     except SecretError:  # sync and doctor report it
         report.credentials = credentials.needs(preset, Credentials())
-    _examine_lock(report, project, preset)
+    report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
 
 
-def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
+def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
+    """Fill in the report's facts about the lock. Return the lock if it belongs to the preset."""
     file = project.lock_file(preset.name)
     if not file.exists():
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     if lock.preset != preset.name:
         report.lock_faults = (
             Fault(
@@ -280,12 +286,13 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
         )
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
-        return
+        return None
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
+    return lock
 
 
 def _print(report: Report) -> None:
@@ -310,6 +317,7 @@ def _print(report: Report) -> None:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
         for need in report.credentials:
             _print_need(need)
+        _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
         print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
@@ -325,6 +333,22 @@ def _print_need(need: Need) -> None:
     print(_("  sync needs {key} for {names}: {state}", key=need.key, names=names, state=state))
     if not need.present:
         print(_("      cp .env.template .env (unless it exists); chmod 600 .env; fill in the key"))
+
+
+def _print_licences(licences: Sequence[Judgement]) -> None:
+    forbidden = [f"{x.part}: {x.reason}" for x in licences if x.verdict == FORBIDDEN]
+    unknown = [part for x in licences if x.verdict == UNKNOWN for part in x.part.split(", ")]
+    if len(unknown) > _MAX_PARTS:
+        more = len(unknown) - _MAX_PARTS
+        unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
+    if forbidden:
+        print(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
+    elif unknown:
+        print(
+            _("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown))
+        )
+    else:
+        print(_("  redistribution: allowed under the conditions of the licences"))
 
 
 def _print_lock(report: Report) -> None:
