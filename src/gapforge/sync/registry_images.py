@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import process
+from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, FetchError, GapforgeError, ToolError
 from gapforge.base.files import (
     link_or_copy,
@@ -27,12 +28,13 @@ from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
 from gapforge.model import base_image_rules
+from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
-from gapforge.sync.network import Network, NoAnswerError, registry_of
+from gapforge.sync.network import Network, NoAnswerError
 
 # skopeo gives no exit code for a refused login or an unknown image: only its text tells. Neither is
 # retried.
@@ -206,8 +208,11 @@ def copy(
         f"oci:{layout_folder}:base",
     ]
     lines: list[str] = []
-    with _watched(layout_folder, progress, base.image):
-        code = process.stream(command, lines.append, env=network.environment())
+    with (
+        _watched(layout_folder, progress, base.image),
+        network.skopeo_environment(source) as environment,
+    ):
+        code = process.stream(command, lines.append, env=environment)
     if code != 0:
         raise _failure(base.image, "\n".join(lines), network)
     blob = _single(layout_folder, platform, base.image)
@@ -241,7 +246,10 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
         f"docker://{reference}",
     ]
     try:
-        with process.piped(command, env=network.environment()) as output:
+        with (
+            network.skopeo_environment(reference) as environment,
+            process.piped(command, env=environment) as output,
+        ):
             return output.read(oci_layout.SMALL_BLOB)
     except ToolError as error:
         if error.is_missing:
@@ -301,10 +309,7 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> F
         return NoAnswerError(
             message,
             reason=Reason(code=LOGIN_REQUIRED, server=server),
-            hint=_(
-                "log in first (skopeo login {registry}), then run the same command again",
-                registry=mirrored.split("/", 1)[0],
-            ),
+            hint=_login_hint(registry_of(mirrored), network),
         )
     if _ABSENT.search(output):
         return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
@@ -313,6 +318,23 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> F
         message,
         reason=Reason(code=NO_ANSWER, server=server),
         hint=_("check whether the registry can be reached: {command}", command=command),
+    )
+
+
+def _login_hint(registry: str, network: Network) -> str:
+    """Return what to do about a registry that refuses access."""
+    if registry in network.credentials.logins:
+        return _(
+            "correct the line of {registry} in {key} of .env: its user or password is wrong or "
+            "expired, or may not read the image",
+            registry=registry,
+            key=REGISTRY_LOGINS,
+        )
+    return _(
+        "set {key} in .env to '{registry} USER PASSWORD', or log in (skopeo login {registry}); "
+        "then run the same command again",
+        registry=registry,
+        key=REGISTRY_LOGINS,
     )
 
 
