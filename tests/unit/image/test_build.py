@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from conftest import PRESET
 from engine_fakes import Fake
 from gapforge.base.errors import SmokeError, TargetError
 from gapforge.base.files import sha256_file
+from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
 from gapforge.cli.verbs import build as build_verb
 from gapforge.engine import detect
@@ -75,10 +76,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     return made
 
 
-@pytest.mark.parametrize("passes", [True, False])
-def test_image_is_tagged_only_after_smoke(
-    tmp_path: Path, fake: Fake, passes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def project_with_artifacts(tmp_path: Path) -> Project:
     copy_repository(tmp_path / "project")
     project = Project(tmp_path / "project", tmp_path / "project/artifacts")
     preset = presets.find(project.presets, PRESET)
@@ -87,7 +85,18 @@ def test_image_is_tagged_only_after_smoke(
     shutil.copytree(artifacts / "images/runtime", artifacts / "images/builder")
     images = {role: replace(image, os_id="debian", os_version="12") for role in ROLES}
     samples.lay_artifacts(artifacts, replace(samples.lock(preset), images=images))
-    (project.root / ".env").write_text("XAIVA_LICENSE_TOKEN=canary-5f2d9c71\n")
+    env = project.root / ".env"
+    env.write_text("XAIVA_LICENSE_TOKEN=canary-5f2d9c71\n")
+    env.chmod(0o600)
+    return project
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_image_is_tagged_only_after_smoke(
+    tmp_path: Path, fake: Fake, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    preset = presets.find(project.presets, PRESET)
     options = build_inputs.Options(type="runtime", tag="mine:1")
     inputs = build_inputs.read_inputs(project, preset, options)
     result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
@@ -97,7 +106,13 @@ def test_image_is_tagged_only_after_smoke(
     outcome = contextlib.nullcontext() if passes else pytest.raises(SmokeError)
     with outcome:
         build.build(
-            project, engine, inputs, options, on_step=steps.append, on_output=lambda line: None
+            project,
+            engine,
+            inputs,
+            options,
+            on_step=steps.append,
+            on_output=lambda line: None,
+            status=StatusLine(quiet=True),
         )
     folder = project.dist_of(PRESET) / "runtime"
     report = json.loads((folder / "report.json").read_text())
@@ -115,3 +130,30 @@ def test_image_is_tagged_only_after_smoke(
     assert bool(engine.image_ids(unchecked)) is not passes
     log = (folder / "build.log").read_text()
     assert "secret is ***" in log and "canary-5f2d9c71" not in log
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_only_a_quiet_build_prints_no_progress(
+    tmp_path: Path,
+    fake: Fake,
+    quiet: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    result = CheckResult(component="ffmpeg", check="x", ok=True, found="1", expected="1")
+    monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
+    verified: list[bool] = []
+    monkeypatch.setattr(
+        build_verb, "verify_artifacts", lambda *words, quiet: verified.append(quiet)
+    )
+    parser = ArgumentParser()
+    build_verb.add_arguments(parser)
+    words = ["--preset", PRESET, "--non-interactive", *(["--quiet"] if quiet else [])]
+    assert build_verb.run(parser.parse_args(words, Namespace(verb="build")), project) == 0
+    assert verified == [quiet]
+    captured = capsys.readouterr()
+    progress = [line for line in captured.err.splitlines() if "practice" not in line]
+    assert bool(progress) is not quiet, progress
+    assert ("#5 " in captured.err) is not quiet, "the engine's output"
+    assert f"gapforge/{PRESET}:runtime" in captured.out

@@ -241,6 +241,29 @@ def test_absent_and_empty_options_are_empty(common: Stage) -> None:
     assert done.stdout == "0 0\noff\n"
 
 
+def test_logged_command_shows_how_far_it_is(common: Stage, tmp_path: Path) -> None:
+    log = tmp_path / "work" / "make.log"
+    common.program(
+        "tool", '#!/bin/sh\nfor n in 1 2 3; do echo "[$n/3] x"; done; echo noise >&2; exit 7\n'
+    )
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool && echo ok || echo "failed $?"'
+    )
+    # All lines came within five seconds, so one is enough.
+    assert done.stdout == "[1/3] x\nfailed 7\n"
+    assert log.read_text() == "[1/3] x\n[2/3] x\n[3/3] x\nnoise\n"
+    common.program("tool", "#!/bin/sh\necho noise; echo '[ 45%] y'\n")
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool; SECONDS=0; logged {log} true'
+    )
+    assert (done.stdout, done.returncode, log.read_text()) == ("[ 45%] y\n", 0, "")
+
+
+def test_compilation_of_opencv_is_logged() -> None:
+    script = (COMPONENTS / "opencv" / "build.sh").read_text()
+    assert "logged " in next(line for line in script.splitlines() if "cmake --build" in line)
+
+
 @pytest.mark.parametrize(
     ("wanted", "found", "same"),
     [
