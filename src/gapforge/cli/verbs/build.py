@@ -20,7 +20,7 @@ from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
-from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
+from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
     verify_artifacts(project, preset, inputs.lock)
+    check_clock(project, inputs)
     engine = detect.choose(args.engine or "", project=project)
     on_output = (lambda line: None) if args.quiet or args.json else say
     result = build(project, engine, inputs, options, on_step=say, on_output=on_output)
