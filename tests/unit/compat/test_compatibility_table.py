@@ -186,6 +186,7 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         "build-essential",
         *([f"g++-{stack.gcc}"] if stack.gcc != "11" else []),
     ]
+    raw["opencv"]["cmake"].append(f"-DCUDA_HOST_COMPILER=/usr/bin/g++-{stack.gcc}")
     raw["pytorch"] = raw["tensorrt"] = None
     del raw["sources"]["tensorrt"]
     if stack.torch != NONE:

@@ -276,6 +276,23 @@ def test_gpu_architecture_against_cuda(cuda: str, compute: str, works: bool) -> 
     assert (found == []) == works, found
 
 
+@pytest.mark.parametrize(
+    ("cuda", "compute", "works"),
+    [
+        ("12.9", "7.0", True),
+        ("13.0", "7.0", False),  # dropped in that very release
+        ("13.0", "7.5", True),
+        ("11.0", "8.6", False),
+        ("11.1", "8.6", True),  # supported from that very release
+        ("12.7", "12.0", False),
+        ("12.8", "12.0", True),
+    ],
+)
+def test_release_that_adds_or_drops_an_architecture(cuda: str, compute: str, works: bool) -> None:
+    raw = stack(cuda=cuda, opencv__architectures=[compute], pytorch=None, tensorrt=None)
+    assert (errors(raw, "architecture") == []) == works
+
+
 def test_unknown_cuda_gets_older_cuda_suggested() -> None:
     raw = stack(cuda="13.9", opencv__architectures=["7.0"], tensorrt=None)
     found = errors(raw, "architecture")
@@ -427,6 +444,33 @@ def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
     assert errors(raw, "ffmpeg-nvcc") == []
 
 
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu20.04"}, "ubuntu 20.04"),
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-rockylinux8"}, "rocky 8"),
+        ({"image": "ubuntu:24.04"}, "ubuntu 24.04"),
+        ({"image": "registry.example:5000/ubuntu:20.04"}, "ubuntu 20.04"),
+        ({"image": "debian:12.5-slim"}, "debian 12.5"),
+        ({"image": "debian:bullseye-slim"}, "debian 11"),
+        ({"mmdebstrap": {"suite": "noble"}}, "ubuntu 24.04"),
+        ({"image": "ubuntu:22.04"}, ""),
+        ({"image": "ubuntu:jammy-20240111"}, ""),
+        ({"image": "registry.example/ubuntu20/media:7"}, ""),
+        ({"mmdebstrap": {"suite": "jammy"}}, ""),
+    ],
+)
+def test_name_of_base_image_tells_another_os(base: dict[str, Any], found: str) -> None:
+    raw = stack()
+    raw["base"] = {"builder": base, "runtime": base}
+    wrong = errors(raw, "base-os")
+    assert [problem.path for problem in wrong] == (
+        ["$.base.builder", "$.base.runtime"] if found else []
+    )
+    for problem in wrong:
+        assert reason([problem]) == {"found": found, "wanted": "ubuntu 22.04"}
+
+
 def test_base_image_must_match_preset() -> None:
     builder, runtime = errors(stack(cuda="12.1"), "base-cuda")
     assert reason([builder]) == {"image_cuda": "11.8", "cuda": "12.1"}
@@ -439,21 +483,85 @@ def test_base_image_must_match_preset() -> None:
     assert reason(errors(raw, "base-devel")) == {"image": image}
 
 
-def test_compiler_must_suit_nvcc() -> None:
-    raw = stack()
-    raw["apt"]["builder"].append("g++-12")
-    found = errors(raw, "compiler")
-    assert reason(found) == {"cuda": "11.8", "newest": "11", "used": "12"}
-    assert suggestion(found) == {"name": "g++-11"}
-    assert errors(on("12.1", raw), "compiler") == []
+def compiled(cuda: str, packages: list[str], *cmake: str) -> list[Finding]:
+    """Return what is said of the compiler for a preset on the base image of a CUDA."""
+    raw = on(cuda, stack(pytorch=None, tensorrt=None, apt__builder=packages))
+    raw["opencv"]["cmake"] = [*raw["opencv"]["cmake"], *cmake]
+    return findings(raw, "compiler")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "packages", "cmake", "used"),
+    [
+        # Ubuntu 22.04's default is GCC 11. Another package beside it does not change that.
+        ("11.8", ["g++"], [], ""),
+        ("11.8", ["g++", "g++-12"], [], ""),
+        ("11.8", ["g++-12"], [], ""),
+        # The compiler that an option names is used, whatever the default is.
+        ("11.8", ["g++", "g++-12"], ["-DCUDA_HOST_COMPILER=/usr/bin/g++-12"], "12"),
+        ("12.1", ["g++", "g++-12"], ["-DCUDA_HOST_COMPILER=/usr/bin/g++-12"], ""),
+        ("12.1", ["g++", "g++-13"], ["-DCMAKE_CUDA_HOST_COMPILER:FILEPATH=g++-13"], "13"),
+        ("11.8", ["g++-12"], ["-DCMAKE_CXX_COMPILER=x86_64-linux-gnu-g++-12"], "12"),
+        ("11.8", ["g++-12"], ["-DCMAKE_C_COMPILER=gcc-12"], "12"),
+        (
+            "11.8",
+            ["g++-12"],
+            ["-DCMAKE_C_COMPILER=gcc-12", "-DCUDA_HOST_COMPILER=/usr/bin/g++-11"],
+            "",
+        ),
+        ("11.8", ["g++-12"], ["-DCUDA_HOST_COMPILER=g++-11", "-DCUDA_HOST_COMPILER=g++-12"], "12"),
+        # A pin of the default package changes the default.
+        ("11.8", ["g++=4:12.2.0-3ubuntu1"], [], "12"),
+    ],
+)
+def test_compiler_that_nvcc_calls_must_suit_it(
+    cuda: str, packages: list[str], cmake: list[str], used: str
+) -> None:
+    found = compiled(cuda, packages, *cmake)
+    if not used:
+        assert found == []
+        return
+    newest = {"11.8": "11", "12.1": "12"}[cuda]
+    assert [f.severity for f in found] == ["error"]
+    assert reason(found) == {"cuda": cuda, "newest": newest, "used": used, "component": "opencv"}
+    assert suggestion(found)["gcc"] == newest
+    option = str(suggestion(found)["option"])
+    assert compiled(cuda, [*packages, f"g++-{newest}"], *cmake, option) == []
+
+
+def test_default_compiler_of_another_system_is_judged() -> None:
+    """Debian 12's default is GCC 12, which the nvcc of CUDA 11.8 does not support."""
+    raw = stack(os={"id": "debian", "version": "12"}, practice=True, apt__builder=["g++", "g++-9"])
+    raw.update(pytorch=None, tensorrt=None)
+    assert reason(errors(raw, "compiler"))["used"] == "12"
+    raw["opencv"]["cmake"].append("-DCUDA_HOST_COMPILER=/usr/bin/g++-9")
+    assert findings(raw, "compiler") == []
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cmake"),
+    [
+        ("12.1", ["-DCUDA_HOST_COMPILER=/usr/bin/clang++-14"]),
+        ("12.1", ["-DCUDA_HOST_COMPILER=/opt/gcc/bin/mine"]),
+        ("13.9", []),
+    ],
+)
+def test_unknown_compiler_or_nvcc_is_a_warning(cuda: str, cmake: list[str]) -> None:
+    raw = stack(cuda=cuda, pytorch=None, tensorrt=None)
+    raw["opencv"]["cmake"] += cmake
+    assert [f.severity for f in findings(raw, "compiler")] == ["warning"]
 
 
 def test_compiler_must_suit_nvcc_of_ffmpeg() -> None:
     raw = stack(opencv=None)
-    raw["apt"]["builder"].append("g++-12")
-    assert errors(raw, "compiler") == []  # nothing uses nvcc
+    raw["ffmpeg"]["configure"].append("--nvccflags=-O2 -ccbin /usr/bin/g++-12")
+    assert findings(raw, "compiler") == []  # nothing uses nvcc
     raw["ffmpeg"]["configure"].append("--enable-cuda-nvcc")
-    assert reason(errors(raw, "compiler"))["newest"] == "11"
+    found = errors(raw, "compiler")
+    assert (reason(found)["used"], reason(found)["component"]) == ("12", "ffmpeg")
+    assert found[0].path == "$.ffmpeg.configure"
+    raw["ffmpeg"]["configure"][-2] = "--nvccflags=-O2 -ccbin=/usr/bin/g++-11"
+    assert findings(raw, "compiler") == []
 
 
 def test_python_must_be_in_archive() -> None:
