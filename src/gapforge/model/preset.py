@@ -19,6 +19,8 @@ from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
+TORCH_SET = ("torch", "torchvision", "torchaudio")  # what comes from PyTorch's index
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImage:
@@ -54,11 +56,8 @@ class PyTorch:
 
     def requirements(self) -> tuple[str, ...]:
         """Return the pins of torch and, if given, of torchvision and torchaudio."""
-        pairs = (
-            ("torch", self.torch),
-            ("torchvision", self.torchvision),
-            ("torchaudio", self.torchaudio),
-        )
+        versions = (self.torch, self.torchvision, self.torchaudio)
+        pairs = zip(TORCH_SET, versions, strict=True)
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
