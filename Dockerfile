@@ -22,6 +22,9 @@ ARG RUNTIME_BASE
 
 # toolchain: the builder base image, its .debs, and the Python of the preset as python and python3.
 FROM ${BUILDER_BASE} AS toolchain
+# A base image may set another user and shell for RUN. The dev image keeps root.
+USER 0:0
+SHELL ["/bin/sh", "-c"]
 RUN --mount=type=bind,source=inputs/apt-builder,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
 
@@ -83,6 +86,8 @@ CMD ["bash"]
 
 # runtime: the runtime base image and the files that programs need at run time.
 FROM ${RUNTIME_BASE} AS runtime
+USER 0:0
+SHELL ["/bin/sh", "-c"]
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
 COPY --from=wheels /out/runtime/ /

@@ -19,10 +19,15 @@ from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
+TORCH_SET = ("torch", "torchvision", "torchaudio")  # what comes from PyTorch's index
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImage:
-    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
+    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set.
+
+    ``private`` marks an image whose registry requires a login.
+    """
 
     image: str = ""
     digest: str = ""
@@ -32,6 +37,7 @@ class BaseImage:
     variant: str = "minbase"
     components: tuple[str, ...] = ("main",)
     include: tuple[str, ...] = ()
+    private: bool = False
 
     @property
     def label(self) -> str:
@@ -50,11 +56,8 @@ class PyTorch:
 
     def requirements(self) -> tuple[str, ...]:
         """Return the pins of torch and, if given, of torchvision and torchaudio."""
-        pairs = (
-            ("torch", self.torch),
-            ("torchvision", self.torchvision),
-            ("torchaudio", self.torchaudio),
-        )
+        versions = (self.torch, self.torchvision, self.torchaudio)
+        pairs = zip(TORCH_SET, versions, strict=True)
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
@@ -91,6 +94,7 @@ class SourceArchive:
 
     ``file`` is the artifact's name, "" for an apt_source that is not resolved. ``sha256`` is "" if
     sync must trust the first download (urls) or APT's signature (apt_source). ``size`` is in bytes.
+    ``private`` marks the file of a private GitHub repository.
     """
 
     name: str
@@ -102,6 +106,7 @@ class SourceArchive:
     sha256: str = ""
     size: int = 0
     gated: str = ""
+    private: bool = False
     sdist: str = ""
     apt_source: str = ""
 
@@ -360,7 +365,9 @@ def _application(raw: Mapping[str, Any]) -> Application:
 
 def _base(raw: Mapping[str, Any]) -> BaseImage:
     if "image" in raw:
-        return BaseImage(image=raw["image"], digest=raw.get("digest", ""))
+        return BaseImage(
+            image=raw["image"], digest=raw.get("digest", ""), private=raw.get("private", False)
+        )
     if "archive" in raw:
         return BaseImage(archive=raw["archive"], archive_sha256=raw.get("sha256", ""))
     made = raw["mmdebstrap"]
@@ -383,6 +390,7 @@ def _source(name: str, raw: Mapping[str, Any]) -> SourceArchive:
         sha256=raw.get("sha256") or "",
         size=raw.get("size", 0),
         gated=raw.get("gated", ""),
+        private=raw.get("private", False),
         sdist=raw.get("sdist", ""),
         apt_source=raw.get("apt-source", ""),
     )

@@ -59,6 +59,7 @@ SOURCE = Variant(
                 **_SOURCE_COMMON,
                 "size": Number("size in bytes"),
                 "trust": Choice(("first-use",), "nobody published a hash"),
+                "private": Flag("from a private GitHub repository: sync needs GITHUB_TOKEN"),
                 "gated": Text(
                     "what a person must do to download it (login, licence); then use --from DIR"
                 ),
@@ -93,7 +94,10 @@ BASE = Variant(
     {
         "image": Record(
             {"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
-            {"digest": DIGEST},
+            {
+                "digest": DIGEST,
+                "private": Flag("its registry requires a login: sync needs REGISTRY_LOGINS"),
+            },
         ),
         "archive": Record({"archive": path("a `docker save` archive")}, {"sha256": SHA256}),
         "mmdebstrap": Record(

@@ -27,16 +27,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gapforge.base.addresses import without_credentials
+from gapforge.base.addresses import names_registry, registry_of, without_credentials
 from gapforge.base.errors import Fault, FetchError, UsageError
 from gapforge.base.i18n import _
+from gapforge.model import credentials
+from gapforge.model.credentials import Credentials
 from gapforge.model.unresolved_item import Reason
 from gapforge.sync import pip_settings
+from gapforge.sync.github import GitHub
 from gapforge.sync.pip_settings import PipSettings
 
 PROXIES = ("http_proxy", "https_proxy")
@@ -64,7 +68,8 @@ class NoAnswerError(FetchError):
 class Network:
     """The network settings of this machine.
 
-    The ``*_mirrors`` are (from, to) prefixes, longest first. ``ignored`` are settings of pip that
+    The ``*_mirrors`` are (from, to) prefixes, longest first. ``credentials`` and the token of
+    ``github`` come from `.env`: see ``with_credentials``. ``ignored`` are settings of pip that
     gapforge does not use.
     """
 
@@ -79,6 +84,8 @@ class Network:
     ca_bundle: Path | None = None
     netrc: Path | None = None
     proxies: Pairs = ()
+    credentials: Credentials = field(default_factory=Credentials)
+    github: GitHub = field(default_factory=GitHub)
     ignored: tuple[str, ...] = ()
 
     @classmethod
@@ -109,6 +116,18 @@ class Network:
             proxies=_proxies(env),
             ignored=pip.not_used,
         )
+
+    def with_credentials(self, env_file: Path) -> Network:
+        """Return these settings with the credentials of `.env`. Raise SecretError."""
+        found = credentials.load(env_file)
+        github = replace(self.github, token=found.github_token)
+        return replace(self, credentials=found, github=github)
+
+    @contextmanager
+    def skopeo_environment(self, reference: str) -> Iterator[dict[str, str | None]]:
+        """Give the variables of ``environment``, and skopeo's login for the image's registry."""
+        with self.credentials.skopeo(registry_of(reference)) as login:
+            yield {**self.environment(), **login}
 
     def require(self, action: str, *, files: bool = True) -> None:
         """Raise FetchError if GAPFORGE_OFFLINE is set. Every use of the network calls this first.
@@ -141,7 +160,7 @@ class Network:
         ``nvidia/cuda:x`` and ``docker.io/nvidia/cuda:x`` are the same image and are mapped alike.
         """
         full = reference
-        if not _names_registry(reference):
+        if not names_registry(reference):
             full = f"docker.io/{'' if '/' in reference else 'library/'}{reference}"
         mapped = _mapped(full, self.registry_mirrors)
         return reference if mapped == full else mapped
@@ -175,17 +194,6 @@ class Network:
         if self.ca_bundle:
             options += ["--cacert", str(self.ca_bundle)]
         return options
-
-
-def registry_of(image: str) -> str:
-    """Return the registry that an image reference names, "docker.io" if it names none."""
-    return image.split("/", 1)[0] if _names_registry(image) else "docker.io"
-
-
-def _names_registry(image: str) -> bool:
-    """Return whether an image reference begins with a host with a dot or port, or localhost."""
-    first = image.split("/", 1)[0]
-    return "/" in image and ("." in first or ":" in first or first == "localhost")
 
 
 def _mapped(address: str, pairs: Pairs) -> str:

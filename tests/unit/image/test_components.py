@@ -115,6 +115,16 @@ def test_runtime_image_user_is_not_root() -> None:
     assert "USER 1000:1000" in stages(template())["runtime"]
 
 
+def test_user_and_shell_of_the_base_do_not_run_the_build() -> None:
+    """A base image with USER 1000 could not install packages, one with a SHELL runs its own."""
+    for name, (parent, *lines) in stages(template()).items():
+        if parent.startswith("${"):
+            before = lines[: next(n for n, line in enumerate(lines) if line.startswith("RUN"))]
+            assert before == ["USER 0:0", 'SHELL ["/bin/sh", "-c"]'], name
+        else:
+            assert parent in stages(template()), name
+
+
 # ---- descriptions and scripts ----
 
 

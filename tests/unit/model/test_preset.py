@@ -343,6 +343,21 @@ def test_check_reports_stale_and_broken_locks(
     assert f"./deps_sync.sh {NAME} --update" in capsys.readouterr().out
 
 
+def test_check_refuses_what_the_site_refuses(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock may name a base image of another operating system than the preset."""
+    write_preset(place, samples.raw_preset())
+    lock = samples.lock(preset.find(place.presets, NAME))
+    images = {role: replace(image, os_version="20.04") for role, image in lock.images.items()}
+    place.lock_file(NAME).write_text(replace(lock, images=images).render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    assert code == 3
+    assert {fault["problem"] for fault in found["presets"][0]["faults"]} == {
+        f"{image.os_id} 20.04" for image in lock.images.values()
+    }
+
+
 def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
     raw = samples.raw_preset()
     write_preset(place, raw)

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError, UsageError
+from gapforge.base.errors import (
+    CompatibilityError,
+    Fault,
+    LockError,
+    PresetError,
+    SecretError,
+    UsageError,
+)
 from gapforge.base.files import inside
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
@@ -22,10 +29,11 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
-from gapforge.model import component
+from gapforge.model import base_image_rules, component, credentials
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.credentials import Credentials, Need
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
@@ -51,7 +59,8 @@ _BY_IMPORTANCE = (PresetError.exit_code, CompatibilityError.exit_code, LockError
 class Report:
     """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
 
-    ``unresolved`` lists what neither the preset nor its lock pins.
+    ``unresolved`` lists what neither the preset nor its lock pins, ``credentials`` what sync needs
+    for private sources and base images.
     """
 
     name: str
@@ -68,6 +77,7 @@ class Report:
     lock_first_use: int = 0
     lock_first_use_size: int = 0
     unresolved: list[ToResolve] = field(default_factory=list)
+    credentials: list[Need] = field(default_factory=list)
     driver: str = ""
     licences: list[Judgement] = field(default_factory=list)
 
@@ -104,6 +114,7 @@ class Report:
             "redistributable": redistributable(self.licences) if self.preset else None,
             "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
+            "credentials": [need.to_json() for need in self.credentials],
             "lock": {
                 "state": self.lock_state,
                 "entries": self.lock_entries,
@@ -237,6 +248,10 @@ def examine(
     report.loose_images = [
         preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
+    try:
+        report.credentials = credentials.needs(preset, credentials.load(project.env_file))
+    except SecretError:  # sync and doctor report it
+        report.credentials = credentials.needs(preset, Credentials())
     report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
 
@@ -272,6 +287,7 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
         return None
+    report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
@@ -300,6 +316,8 @@ def _print(report: Report) -> None:
         )
         if report.driver:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
+        for need in report.credentials:
+            _print_need(need)
         _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
@@ -308,6 +326,14 @@ def _print(report: Report) -> None:
         print(
             _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
         )
+
+
+def _print_need(need: Need) -> None:
+    state = _("set") if need.present else pgettext("summary", "not set")
+    names = ", ".join(need.of)
+    print(_("  sync needs {key} for {names}: {state}", key=need.key, names=names, state=state))
+    if not need.present:
+        print(_("      cp .env.template .env (unless it exists); chmod 600 .env; fill in the key"))
 
 
 def _print_licences(licences: Sequence[Judgement]) -> None:

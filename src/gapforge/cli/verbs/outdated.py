@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     target = preset_writer.new_file(project, args.write) if args.write is not None else None
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
-    network = Network.from_environment()
+    network = Network.from_environment().with_credentials(project.env_file)
     network.require(
         _("finding releases newer than those of {preset}", preset=preset.name), files=False
     )
