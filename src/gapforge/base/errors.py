@@ -191,7 +191,7 @@ class ToolError(GapforgeError):
 
 
 class TargetError(GapforgeError):
-    """The base image is not the target OS and the preset is not a practice preset."""
+    """The base image is not of the preset's operating system, or not one that a build can use."""
 
     exit_code, cause = 18, "target"
     meaning = N_("the base image is not the target OS")

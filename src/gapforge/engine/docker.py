@@ -109,6 +109,19 @@ class DockerEngine(ABC):
         described = (found.get("Descriptor") or {}).get("digest", "")
         return tuple(dict.fromkeys(i for i in (found.get("Id", ""), described) if i))
 
+    def image_config(self, name: str) -> dict[str, Any]:
+        """Return platform and settings of a local image under the keys of an OCI configuration."""
+        found = self._inspect(name)
+        if found is None:
+            raise EngineError(_("the engine has no image {name}", name=name))
+        keys = {
+            "os": "Os",
+            "architecture": "Architecture",
+            "variant": "Variant",
+            "config": "Config",
+        }
+        return {key: found.get(engine_key) for key, engine_key in keys.items()}
+
     def image_size(self, name: str) -> int:
         """Return the bytes of the image's unpacked layers; raise EngineError without the image."""
         found = self._inspect(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge.base.compressed import damage_as
 from gapforge.base.errors import BundleError, Fault, LockError
 from gapforge.base.files import sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
@@ -182,16 +183,9 @@ def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         if path.name != RECEIVER:
             continue
         try:
-            with zipfile.ZipFile(path) as archive:
+            with damage_as(lambda cause: ValueError(str(cause))), zipfile.ZipFile(path) as archive:
                 good = archive.testzip() is None and "__main__.py" in archive.namelist()
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-        ):
+        except (OSError, ValueError):
             good = False
         if not good:
             damaged.append(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gapforge.base import process
 from gapforge.base.addresses import registry_of
-from gapforge.base.errors import Fault, FetchError, GapforgeError, TargetError, ToolError
+from gapforge.base.errors import Fault, FetchError, GapforgeError, ToolError
 from gapforge.base.files import (
     link_or_copy,
     mark_folder,
@@ -27,6 +27,7 @@ from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
+from gapforge.model import base_image_rules
 from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
@@ -52,23 +53,18 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
     registry does not answer.
     """
     found = _find(base, network)
+    media_type, config_blob, layers = _read_manifest(found, base.image)
+    config = _inspect(f"{found.source}@{found.platform}", base.image, network, "--config")
     try:
-        manifest = json.loads(found.raw)
-        config_blob = oci_layout.blob(manifest["config"])
-        layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
-        config = _inspect(f"{found.source}@{found.platform}", base.image, network, "--config")
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
             raise ValueError(_("the configuration is not the one that the manifest names"))
-        words = (json.loads(config).get("config") or {}).get("Env") or []
+        parsed = json.loads(config)
+        base_image_rules.check_configuration(parsed, base.image)
+        words = (parsed.get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FetchError(
-            _("{image} cannot be used: {reason}", image=base.image, reason=error_text(error)),
-            hint=_choose_another(),
-        ) from error
-    top = oci_layout.Blob(
-        str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE)), found.platform, len(found.raw)
-    )
+        raise _unusable(base.image, error) from error
+    top = oci_layout.Blob(media_type, found.platform, len(found.raw))
     files = {
         f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (
             b.digest.removeprefix("sha256:"),
@@ -87,6 +83,30 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
         cuda=env.get("CUDA_VERSION", ""),
         cudnn=cudnn_version(env),
     ), files
+
+
+def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, list[oci_layout.Blob]]:
+    """Return media type, configuration and layers of a manifest.
+
+    Raise TargetError for layers that some engines cannot load, before they are downloaded.
+    """
+    try:
+        manifest = json.loads(found.raw)
+        media_type = str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE))
+        config = oci_layout.blob(manifest["config"])
+        layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _unusable(image, error) from error
+    zstd = ["zstd" for layer in layers if layer.media_type.endswith("+zstd")]
+    base_image_rules.check_compression(zstd, image)
+    return media_type, config, layers
+
+
+def _unusable(image: str, error: Exception) -> FetchError:
+    return FetchError(
+        _("{image} cannot be used: {reason}", image=image, reason=error_text(error)),
+        hint=_choose_another(),
+    )
 
 
 def _choose_another() -> str:
@@ -163,6 +183,7 @@ def copy(
 ) -> str:
     """Copy the image into ``destination`` as an OCI layout. Return its reference for the lock."""
     found = _find(base, network)
+    _read_manifest(found, base.image)
     source, platform = found.source, found.platform
     purpose = "a base image that is being downloaded"
     partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), purpose)
@@ -329,25 +350,15 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
-    """Return the digest of the linux/amd64 manifest.
-
-    Attestations have the platform "unknown" in indexes.
-    """
-    platforms: list[str] = []
-    for entry in index.get("manifests", []):
-        platform = entry.get("platform") or {}
-        where = f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"
-        platforms.append(where)
-        digest = str(entry.get("digest", ""))
-        if where == "linux/amd64" and oci_layout.DIGEST.fullmatch(digest):
-            return digest
-    names = ", ".join(platforms)
-    found = _("has {platforms}", platforms=names) if names else _("has none")
-    raise TargetError(
-        _("{image} has no linux/amd64 variant", image=image),
-        faults=[Fault(image, found, "linux/amd64")],
-        hint=_choose_another(),
-    )
+    """Return the digest of the manifest that every amd64 machine can use."""
+    entries = [e for e in index.get("manifests") or () if isinstance(e, dict)]
+    digest = str(base_image_rules.select_manifest(entries, image).get("digest", ""))
+    if not oci_layout.DIGEST.fullmatch(digest):
+        raise FetchError(
+            _("unsupported digest {digest!r}; expected sha256:<64 hex digits>", digest=digest),
+            hint=_choose_another(),
+        )
+    return digest
 
 
 def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:

@@ -8,6 +8,8 @@ import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
+from gapforge.base.compressed import damage_as
+
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
 _LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
 _NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
@@ -19,13 +21,13 @@ def licence_of(wheel: Path) -> str:
     The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with damage_as(lambda cause: ValueError(str(cause))), zipfile.ZipFile(wheel) as archive:
             names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
             if len(names) != 1:
                 return ""
             with archive.open(names[0]) as file:
                 return licence_in(file.read(_LARGEST))
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+    except (OSError, ValueError):
         return ""  # verify and pip report a damaged wheel; the licence is only information
 
 

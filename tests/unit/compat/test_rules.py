@@ -444,6 +444,33 @@ def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
     assert errors(raw, "ffmpeg-nvcc") == []
 
 
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu20.04"}, "ubuntu 20.04"),
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-rockylinux8"}, "rocky 8"),
+        ({"image": "ubuntu:24.04"}, "ubuntu 24.04"),
+        ({"image": "registry.example:5000/ubuntu:20.04"}, "ubuntu 20.04"),
+        ({"image": "debian:12.5-slim"}, "debian 12.5"),
+        ({"image": "debian:bullseye-slim"}, "debian 11"),
+        ({"mmdebstrap": {"suite": "noble"}}, "ubuntu 24.04"),
+        ({"image": "ubuntu:22.04"}, ""),
+        ({"image": "ubuntu:jammy-20240111"}, ""),
+        ({"image": "registry.example/ubuntu20/media:7"}, ""),
+        ({"mmdebstrap": {"suite": "jammy"}}, ""),
+    ],
+)
+def test_name_of_base_image_tells_another_os(base: dict[str, Any], found: str) -> None:
+    raw = stack()
+    raw["base"] = {"builder": base, "runtime": base}
+    wrong = errors(raw, "base-os")
+    assert [problem.path for problem in wrong] == (
+        ["$.base.builder", "$.base.runtime"] if found else []
+    )
+    for problem in wrong:
+        assert reason([problem]) == {"found": found, "wanted": "ubuntu 22.04"}
+
+
 def test_base_image_must_match_preset() -> None:
     builder, runtime = errors(stack(cuda="12.1"), "base-cuda")
     assert reason([builder]) == {"image_cuda": "11.8", "cuda": "12.1"}

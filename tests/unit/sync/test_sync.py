@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from gapforge.base.errors import BusyError, FetchError, GatedError, LockError, ResolveError
+from gapforge.base.errors import (
+    BusyError,
+    FetchError,
+    GatedError,
+    LockError,
+    ResolveError,
+    TargetError,
+)
 from gapforge.base.files import exclusive
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
@@ -124,6 +131,28 @@ def test_lock_records_origins(place: Place) -> None:
     assert "pip" not in (place.artifacts / "requirements.txt").read_text().replace(
         "pip install", ""
     )
+
+
+@pytest.mark.parametrize("found", ["ubuntu 20.04", "debian 11", "rocky 9.4", "unknown unknown"])
+def test_base_image_of_another_os_is_refused(place: Place, found: str) -> None:
+    """The site refuses such an image, so nothing is resolved or locked for it."""
+    place.world.os = found
+    place.world.publish()
+    with pytest.raises(TargetError) as caught:
+        place.sync()
+    assert [(f.problem, f.expected) for f in caught.value.faults] == [(found, "debian 12")]
+    assert not place.project.lock_file(NAME).exists()
+    assert not [call for call in place.calls if call.startswith("closure")]
+
+
+def test_lock_with_base_image_of_another_os_is_refused(place: Place) -> None:
+    """A lock of an earlier gapforge may name one."""
+    place.sync()
+    file = place.project.lock_file(NAME)
+    file.write_text(file.read_text().replace('"os_version": "12"', '"os_version": "11"'))
+    with pytest.raises(TargetError) as caught:
+        place.sync()
+    assert len(caught.value.faults) == 2
 
 
 def test_second_sync_makes_no_request(place: Place) -> None:
