@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
+import tarfile
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +17,12 @@ import pytest
 import samples
 from conftest import PRESET
 from engine_fakes import Fake
+from fabric import write_lock
 from gapforge.base.errors import SmokeError, TargetError
 from gapforge.base.files import sha256_file
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
+from gapforge.cli.main import main
 from gapforge.cli.verbs import build as build_verb
 from gapforge.engine import detect
 from gapforge.image import build, build_inputs, smoke_checks
@@ -67,6 +72,35 @@ def test_dry_run_needs_no_engine(
     assert f"{PRESET} ({preset.sha256[:12]})" in english[0]
     assert f"gapforge/{PRESET}:runtime (--target runtime)" in english[1]
     assert not project.context_of(PRESET).exists()
+
+
+@pytest.mark.parametrize(("days", "code"), [(0, 10), (2000, 20)])
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2", ""])
+def test_clock_behind_the_sources_is_said_before_the_build(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: str, days: int, code: int
+) -> None:
+    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    entry = lock.of("source")[0]
+    file = project.artifacts_of(PRESET) / entry.path
+    released = 1_700_000_000
+    with tarfile.open(file, f"w:{kind}") as archive:
+        member = tarfile.TarInfo("tool-1.0")
+        member.type, member.mtime = tarfile.DIRTYPE, released
+        archive.addfile(member)
+    changed = replace(entry, sha256=sha256_file(file), size=file.stat().st_size)
+    entries = tuple(changed if item is entry else item for item in lock.entries)
+    write_lock(project, replace(lock, entries=entries))
+    shutil.copytree(samples.ROOT / "examples", project.root / "examples")
+    for name in ("components", "Dockerfile", "catalog"):
+        (project.root / name).symlink_to(samples.ROOT / name)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
+    monkeypatch.setenv("PATH", str(project.root))  # without an engine
+    monkeypatch.setattr(time, "time", lambda: released + 3600.0 - days * 86400)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["build", PRESET, "--non-interactive", "--json"]) == code
+    if days:
+        assert "2023-11-14" in output.getvalue() and entry.path in output.getvalue()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
-from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
+from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
 from gapforge.image.build_status import PLAIN_INTERVAL
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
     verify_artifacts(project, preset, inputs.lock, quiet=args.quiet)
+    check_clock(project, inputs)
     engine = detect.choose(args.engine or "", project=project)
     status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
     result = build(
