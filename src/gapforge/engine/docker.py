@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
@@ -271,7 +272,8 @@ def _secret_values(request: BuildRequest) -> list[str]:
     values = [request.secret_env[key] for key in request.build_arg_env if key in request.secret_env]
     for key, file in request.secrets.items():
         try:
-            values.append(Path(file).read_bytes().decode("utf-8", "replace"))
+            data = read_regular(Path(file), limits.ENVIRONMENT)
+            values.append(data.decode("utf-8", "replace"))
         except OSError as error:
             raise SecretError(
                 _(

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from gapforge.base import limits
 from gapforge.base.errors import EngineError, VerifyError
-from gapforge.base.files import CHUNK
+from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.engine.image_parts import (
-    MAX_DOCUMENT,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
@@ -39,7 +40,7 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
     one image, VerifyError for a damaged layer.
     """
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with open_buffered(path, follow=True) as file, tarfile.open(fileobj=file) as tar:
             yield _Archive(tar, path).image()
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise EngineError(
@@ -80,7 +81,7 @@ class _Archive:
     def _read_index(self) -> tuple[bytes, list[str], list[str]]:
         """Return the config, the members that hold the layers, and the layers' diff IDs."""
         try:
-            listed = json.loads(self._document("manifest.json"))
+            listed = parse_json(self._document("manifest.json"))
             if len(listed) != 1:
                 raise EngineError(
                     _(
@@ -105,8 +106,8 @@ class _Archive:
 
     def _document(self, name: str) -> bytes:
         with self._member(name) as file:
-            data = file.read(MAX_DOCUMENT + 1)
-        if len(data) > MAX_DOCUMENT:
+            data = file.read(limits.IMAGE_DOCUMENT + 1)
+        if len(data) > limits.IMAGE_DOCUMENT:
             raise EngineError(_("{path}: {name} is too large", path=self.path, name=name))
         return data
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError, TargetError, VerifyError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -149,11 +152,15 @@ def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
         )
 
 
+def _text(file: Path, most: int = limits.DESCRIPTION) -> str:
+    return read_regular(file, most, follow=True).decode("utf-8")
+
+
 def _read_texts(
     project: Project, preset: Preset, components: tuple[component.Component, ...]
 ) -> ContextTexts:
     """Return the texts of the build context; raise LintError for an unusable Dockerfile."""
-    template = project.dockerfile.read_text(encoding="utf-8")
+    template = _text(project.dockerfile)
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
@@ -165,6 +172,6 @@ def _read_texts(
     index = project.artifacts_of(preset.name) / "debs" / "Packages"
     return ContextTexts(
         rendered,
-        {path: file.read_text(encoding="utf-8") for path, file in scripts.items()},
-        index.read_text(encoding="utf-8") if index.is_file() else "",
+        {path: _text(file) for path, file in scripts.items()},
+        _text(index, limits.PACKAGE_INDEX) if index.is_file() else "",
     )

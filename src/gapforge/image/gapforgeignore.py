@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, SourceError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import error_text
 
@@ -22,7 +24,7 @@ def read_patterns(source: Path) -> list[re.Pattern[str]]:
     if not file.is_file() or file.is_symlink():
         return []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(file, limits.IGNORE_RULES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             _("{file} cannot be read: {reason}", file=file, reason=error_text(error)),

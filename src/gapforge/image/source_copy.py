@@ -19,6 +19,7 @@ from gapforge.base.files import (
     CHUNK,
     MARKER,
     content_mtime,
+    open_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -261,7 +262,7 @@ def _write_copy(source: Path, target: Path) -> tuple[str, int]:
     temporary = target.with_name(f"{target.name[:200]}.gapforge-tmp")
     digest, count = hashlib.sha256(), 0
     try:
-        with open(source, "rb") as reader, open(temporary, "wb") as writer:
+        with open_regular(source) as reader, open(temporary, "wb") as writer:
             while chunk := reader.read(CHUNK):
                 digest.update(chunk)
                 writer.write(chunk)

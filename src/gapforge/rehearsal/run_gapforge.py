@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import deque
@@ -21,6 +20,7 @@ from gapforge.base.errors import (
     ToolError,
 )
 from gapforge.base.i18n import _, language
+from gapforge.base.json_text import read_json
 from gapforge.model.preset import Preset
 
 # The variables that a site has too. Others (proxies, mirrors, tokens) are removed.
@@ -141,7 +141,7 @@ class SiteRunner:
     def _read_error(self, file: Path) -> Any:
         """Return the error document with the project's paths, None if the program wrote none."""
         try:
-            return json.loads(file.read_text(encoding="utf-8"), object_hook=self._here_all)
+            return self._here_all(read_json(file))
         except (OSError, ValueError):
             return None
 

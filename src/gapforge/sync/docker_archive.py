@@ -7,7 +7,6 @@ Here the configuration and the layers keep their bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from gapforge.base.errors import Fault, FetchError
-from gapforge.base.files import CHUNK, storage_errors
+from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.sync import oci_layout
 
 _LINKS = 16  # a layer may be a link to the layer.tar of another image; longer chains are a loop
@@ -47,7 +47,7 @@ def import_archive(file: Path, destination: Path) -> str:
         if "manifest.json" not in members.stored:
             raise _unusable(file, _("manifest.json is missing"))
         try:
-            images = json.loads(members.read("manifest.json"))
+            images = parse_json(members.read("manifest.json"))
             if len(images) != 1:
                 raise _several_images(file, images)
             config = members.read(images[0]["Config"])
@@ -72,7 +72,10 @@ class _Members:
         self._links: dict[str, str] = {}
         # One pass in archive order: only the manifest at the end names the layers, and to seek in a
         # compressed archive is to unpack it again each time.
-        with tarfile.open(file, mode="r|*") as archive:
+        with (
+            open_buffered(file, follow=True) as stream,
+            tarfile.open(fileobj=stream, mode="r|*") as archive,
+        ):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
                 self._take(archive, member)

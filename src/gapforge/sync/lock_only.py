@@ -16,6 +16,7 @@ from gapforge.base.errors import FetchError
 from gapforge.base.files import remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.text import whole_number
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
@@ -325,7 +326,7 @@ class _LockOnly(Run):
             raise NoAnswerError(error.message, reason=reason, hint=error.hint) from error
         length = answer.headers.get("content-length", "")
         page = "text/html" in answer.headers.get("content-type", "")
-        return int(length) if answer.status == 200 and length.isdigit() and not page else 0
+        return (whole_number(length) or 0) if answer.status == 200 and not page else 0
 
     # -- .debs
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import Fault, FetchError, TargetError, ToolError
-from gapforge.base.files import CHUNK, canonical_json, write_text
+from gapforge.base.files import CHUNK, canonical_json, open_buffered, open_regular, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -28,7 +28,6 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-SMALL_BLOB = 64 << 20  # bytes; a larger manifest or configuration is rejected before it is read
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
@@ -81,8 +80,8 @@ def read_layout(folder: Path) -> Layout:
     Raise FetchError for an incomplete, damaged or unsafe layout, TargetError for another platform.
     """
     try:
-        marker = json.loads((folder / "oci-layout").read_bytes())
-        index = json.loads((folder / "index.json").read_bytes())
+        marker = read_json(folder / "oci-layout", limits.IMAGE_DOCUMENT)
+        index = read_json(folder / "index.json", limits.IMAGE_DOCUMENT)
         if marker.get("imageLayoutVersion") != "1.0.0":
             raise ValueError(_('the version in oci-layout is not "1.0.0"'))
         entries = [e for e in index["manifests"] if _is_ours(e)]
@@ -92,16 +91,16 @@ def read_layout(folder: Path) -> Layout:
                 _("index.json lists {count} linux/amd64 images; expected one", count=count)
             )
         manifest_blob = blob(entries[0])
-        manifest = json.loads(read_small(folder, manifest_blob))
+        manifest = parse_json(read_small(folder, manifest_blob))
         config_blob = blob(manifest["config"])
         layers = tuple(blob(layer) for layer in manifest["layers"])
-        config = json.loads(read_small(folder, config_blob))
+        config = parse_json(read_small(folder, config_blob))
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
             raise ValueError(
                 _("{count} layers but {ids} diff_ids", count=len(layers), ids=len(diff_ids))
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(
             _(
                 "{folder} is not a usable OCI layout: {reason}",
@@ -159,7 +158,7 @@ def read_small(folder: Path, blob: Blob) -> bytes:
 
     Raise FetchError for other bytes than its digest says.
     """
-    if blob.size > SMALL_BLOB:
+    if blob.size > limits.IMAGE_DOCUMENT:
         raise FetchError(
             _(
                 "{digest} is too large for a manifest or configuration: {size} bytes",
@@ -204,18 +203,18 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
     A wrong digest is raised rather than any error of the block.
     """
     path = blob.path(folder)
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only open() may fail here
-    except OSError as error:
-        raise FetchError(
-            _(
-                "{path}: this blob of the layout cannot be read ({reason})",
-                path=path,
-                reason=os_reason(error),
-            ),
-            hint=_fetch_again(),
-        ) from error
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_buffered(path))
+        except OSError as error:
+            raise FetchError(
+                _(
+                    "{path}: this blob of the layout cannot be read ({reason})",
+                    path=path,
+                    reason=os_reason(error),
+                ),
+                hint=_fetch_again(),
+            ) from error
         reader = _HashingReader(file, on_bytes)
         failure: Exception | None = None
         try:
@@ -241,7 +240,7 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
 
 def _magic(folder: Path, blob: Blob) -> bytes:
     try:
-        with open(blob.path(folder), "rb") as file:
+        with open_regular(blob.path(folder)) as file:
             return file.read(4)
     except OSError:
         return b""  # _checked reports it

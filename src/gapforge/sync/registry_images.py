@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import Fault, FetchError, GapforgeError, TargetError, ToolError
 from gapforge.base.files import (
     link_or_copy,
@@ -23,6 +22,7 @@ from gapforge.base.files import (
     storage_errors,
 )
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
@@ -51,15 +51,15 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
     """
     found = _find(base, network)
     try:
-        manifest = json.loads(found.raw)
+        manifest = parse_json(found.raw)
         config_blob = oci_layout.blob(manifest["config"])
         layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
         config = _inspect(f"{found.source}@{found.platform}", base.image, network, "--config")
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
             raise ValueError(_("the configuration is not the one that the manifest names"))
-        words = (json.loads(config).get("config") or {}).get("Env") or []
+        words = (parse_json(config).get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(
             _("{image} cannot be used: {reason}", image=base.image, reason=error_text(error)),
             hint=_choose_another(),
@@ -221,7 +221,7 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
     ]
     try:
         with process.piped(command, env=network.environment()) as output:
-            return output.read(oci_layout.SMALL_BLOB)
+            return output.read(limits.IMAGE_DOCUMENT)
     except ToolError as error:
         if error.is_missing:
             raise
@@ -298,10 +298,10 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> F
 def _document(raw: bytes, image: str) -> dict[str, Any]:
     """Return a manifest as a JSON object. Raise FetchError if it is none."""
     try:
-        value = json.loads(raw)
+        value = parse_json(raw)
         if isinstance(value, dict):
             return value
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     raise FetchError(_("{image}: the registry did not send a manifest", image=image))
 
@@ -333,7 +333,7 @@ def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:
 
     Raise FetchError if it is not ``digest``.
     """
-    index = json.loads((folder / "index.json").read_bytes())
+    index = read_json(folder / "index.json", limits.IMAGE_DOCUMENT)
     found = [e for e in index["manifests"] if e["digest"] == digest]
     if not found:
         raise FetchError(

@@ -8,9 +8,12 @@ import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
+from gapforge.base.files import open_buffered
+
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
 _LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
-_NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
+_NOTHING = re.compile(r"(unknown|none|see .*|)", re.IGNORECASE)
+_REFERENCE = re.compile(r"\bfile\b", re.IGNORECASE)
 
 
 def licence_of(wheel: Path) -> str:
@@ -19,12 +22,12 @@ def licence_of(wheel: Path) -> str:
     The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with open_buffered(wheel) as file, zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
             if len(names) != 1:
                 return ""
-            with archive.open(names[0]) as file:
-                return licence_in(file.read(_LARGEST))
+            with archive.open(names[0]) as member:
+                return licence_in(member.read(_LARGEST))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
         return ""  # verify and pip report a damaged wheel; the licence is only information
 
@@ -37,7 +40,7 @@ def licence_in(metadata: bytes) -> str:
     )
     if expression:
         return expression
-    if not _NOTHING.fullmatch(field):
+    if not _NOTHING.fullmatch(field) and not _REFERENCE.search(field):
         return field
     found = [
         str(c).split("::")[-1].strip()

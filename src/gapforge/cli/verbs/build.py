@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gapforge.base import limits
 from gapforge.base.errors import EngineError, UsageError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes, human_time
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     on_output = (lambda line: None) if args.quiet or args.json else say
     result = build(project, engine, inputs, options, on_step=say, on_output=on_output)
     if args.json:
-        print(result.report.read_text(encoding="utf-8"), end="")
+        print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
     print_checks(result.checks)
     print()
