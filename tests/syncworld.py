@@ -73,6 +73,7 @@ class World:
         self.ffmpeg = noise("ffmpeg.tar.xz", size)
         self.tool = "24.2"
         self.cuda = self.cudnn = ""  # of every base image
+        self.os = "debian 12"
         self.silent: list[str] = []  # what does not answer: "torch", "default", "registry", "apt"
 
     def publish(self) -> None:
@@ -92,6 +93,7 @@ class World:
             "tool": self.tool,
             "cuda": self.cuda,
             "cudnn": self.cudnn,
+            "os": self.os,
             "silent": self.silent,
             "files": {n: {"sha256": sha(b), "size": len(b)} for n, b in files.items()},
         }
@@ -308,8 +310,8 @@ def fake_describe(folder: Path, reference: str) -> LockedImage:
         reference=reference,
         manifest_digest=digest,
         config_digest=digest,
-        os_id="debian",
-        os_version="12",
+        os_id=facts["os"].split()[0],
+        os_version=facts["os"].split()[1],
         cuda=facts["cuda"],
         cudnn=facts["cudnn"],
     )

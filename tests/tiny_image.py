@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gapforge.model.lock import LockedImage
@@ -146,8 +147,18 @@ def _one_file(name: str, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def make_archive(layout: Path, archive: Path, *, mode: str = "w", images: int = 1) -> None:
-    """Write the layout's image in the format of `docker save` before Docker 25."""
+def make_archive(
+    layout: Path,
+    archive: Path,
+    *,
+    mode: str = "w",
+    images: int = 1,
+    layer: Callable[[bytes], bytes] = bytes,
+) -> None:
+    """Write the layout's image in the format of `docker save` before Docker 25.
+
+    ``layer`` packs each layer.
+    """
     index = json.loads((layout / "index.json").read_text())
 
     def blob(digest: str) -> bytes:
@@ -157,12 +168,12 @@ def make_archive(layout: Path, archive: Path, *, mode: str = "w", images: int = 
     config = manifest["config"]["digest"].removeprefix("sha256:")
     files = {f"{config}.json": blob(manifest["config"]["digest"])}
     names = []
-    for number, layer in enumerate(manifest["layers"]):
-        data = blob(layer["digest"])
+    for number, entry in enumerate(manifest["layers"]):
+        data = blob(entry["digest"])
         names.append(f"layer{number}/layer.tar")
-        files[names[-1]] = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    entry = {"Config": f"{config}.json", "RepoTags": ["debian:12"], "Layers": names}
-    files["manifest.json"] = json.dumps([entry] * images).encode()
+        files[names[-1]] = layer(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    saved = {"Config": f"{config}.json", "RepoTags": ["debian:12"], "Layers": names}
+    files["manifest.json"] = json.dumps([saved] * images).encode()
     with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
         for name, data in files.items():
             info = tarfile.TarInfo(name)

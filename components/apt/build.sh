@@ -15,16 +15,24 @@ fi
 command -v apt-get > /dev/null || die "apt: the base image has no apt-get; use a base image that contains apt"
 [[ -f "$IN/debs/Packages" ]] || die "apt: $IN/debs has no Packages index"
 
-# Let apt write to a temporary folder only: /in is read-only, and the image must not contain lists or a cache.
+# Let apt write to a temporary folder only: /in is read-only, and the image must not contain lists or a cache. The
+# configuration, preferences and hooks of the base image do not apply: they may refuse the packages, delete files or
+# start downloads. apt reads them after APT_CONFIG and they would win, so point apt to empty places instead.
 state="$(mktemp -d)"
-mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/none"
+mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/log" "$state/none" "$state/home"
 printf 'deb [trusted=yes] file:%s/debs ./\n' "$IN" > "$state/sources.list"
-# "#clear" removes the hooks of a base image, which may delete files or start downloads.
 cat > "$state/apt.conf" << CONF
+Dir::Etc::parts "$state/none";
+Dir::Etc::main "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "$state/none";
 Dir::Etc::sourcelist "$state/sources.list";
 Dir::Etc::sourceparts "$state/none";
+Dir::Etc::netrc "/dev/null";
+Dir::Etc::netrcparts "$state/none";
 Dir::State::lists "$state/lists";
 Dir::Cache "$state/cache";
+Dir::Log "$state/log";
 APT::Install-Recommends "false";
 APT::Install-Suggests "false";
 APT::Sandbox::User "root";
@@ -34,17 +42,34 @@ Acquire::http::Proxy "http://127.0.0.1:9";
 Acquire::https::Proxy "http://127.0.0.1:9";
 Dpkg::Use-Pty "0";
 DPkg::Options { "--force-confold"; "--force-unsafe-io"; };
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg::Post-Invoke;
 CONF
 export APT_CONFIG="$state/apt.conf" DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true TZ=Etc/UTC
+unset DPKG_FORCE DPKG_ROOT DPKG_ADMINDIR
+
+# dpkg always reads its configuration in /etc. Keep only what says which files the image contains (path-exclude,
+# path-include) while the packages are installed, and restore the files afterwards.
+dpkg_files=()
+for file in /etc/dpkg/dpkg.cfg /etc/dpkg/dpkg.cfg.d/*; do
+    if [[ -f "$file" ]]; then dpkg_files+=("$file"); fi
+done
+for number in "${!dpkg_files[@]}"; do
+    file="${dpkg_files[number]}"
+    cp -p "$file" "$state/dpkg-$number"
+    grep -E '^[[:blank:]]*path-(exclude|include)[=[:blank:]]' "$state/dpkg-$number" > "$file" || true
+    cp "$file" "$state/dpkg-$number.used"
+done
 
 say "apt: ${packages[*]}"
-apt-get -qq update
+# dpkg reads .dpkg.cfg in the home folder too.
+HOME="$state/home" apt-get -qq update
 # Do not use --no-download: with a file: source, apt then fails with "Pathname to install is not absolute".
-apt-get -qq install --no-install-recommends -- "${packages[@]}"
+HOME="$state/home" apt-get -qq install --no-install-recommends -- "${packages[@]}"
 
+# A package may have brought a new version of a file; that version stays.
+for number in "${!dpkg_files[@]}"; do
+    file="${dpkg_files[number]}"
+    if cmp -s "$file" "$state/dpkg-$number.used"; then cp -p "$state/dpkg-$number" "$file"; fi
+done
 rm -rf "$state" /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache \
-    /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log
+    /var/log/alternatives.log
 say "apt: $(dpkg-query -f '.\n' -W | wc -l) packages in the image"

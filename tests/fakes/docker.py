@@ -172,7 +172,8 @@ def image(argv):
     elif argv[-1] not in found:
         fail(f"Error: No such image: {argv[-1]}")
     elif argv[0] == "inspect":
-        print(json.dumps({"Id": found[argv[-1]], "Size": 1234}))
+        facts = {"Os": "linux", "Architecture": "amd64", "Config": {}, **CONFIG.get("image", {})}
+        print(json.dumps({"Id": found[argv[-1]], "Size": 1234, **facts}))
     elif argv[0] == "history":
         print("1000\n234\n0")
     elif argv[0] == "rm":

@@ -26,15 +26,26 @@ from servers import Site, file_server
 
 QUIET = Progress("test", quiet=True)
 NETWORK = Network(retries=0)
-INSTALL = """set -e
-mkdir -p /tmp/l/lists/partial /tmp/l/cache/archives/partial
-echo 'deb [trusted=yes] file:/repo ./' > /tmp/l/s.list
-options=(-o Dir::Etc::sourcelist=/tmp/l/s.list -o Dir::Etc::sourceparts=-
-         -o Dir::State::lists=/tmp/l/lists -o Dir::Cache=/tmp/l/cache
-         -o APT::Sandbox::User=root -o Dpkg::Options::=--force-unsafe-io)
-apt-get "${options[@]}" update
-DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" install -y --no-install-recommends "$@"
-"""
+COMPONENTS = Path(__file__).parents[2] / "components"
+# Configuration of a base image that must not count: each line refuses the packages, installs
+# others, or leaves a file behind.
+HOSTILE = {
+    "etc/apt/apt.conf.d/99image": 'APT::Default-Release "trixie";\n'
+    'APT::Install-Suggests "true";\n'
+    'Acquire::http::Proxy "http://127.0.0.1:1";\n'
+    'Dir::Bin::dpkg "/bin/false";\n'
+    'APT::Update::Pre-Invoke { "touch /hook-update"; };\n'
+    'DPkg::Pre-Invoke { "touch /hook-pre"; };\n'
+    'DPkg::Post-Invoke { "touch /hook-post"; };\n'
+    'DPkg::Pre-Install-Pkgs { "touch /hook-packages"; };\n',
+    "etc/apt/apt.conf": 'APT::Default-Release "trixie";\n',
+    "etc/apt/preferences.d/image": "Package: *\nPin: release *\nPin-Priority: -1\n",
+    "etc/apt/auth.conf": "machine host login me password secret\n",
+    "etc/dpkg/dpkg.cfg.d/image": "post-invoke=touch /hook-dpkg\n"
+    "status-logger=touch /hook-status\nrefuse-depends=libexpat1\n"
+    "path-exclude=/usr/share/doc/libexpat1/changelog*\n",
+    "root/.dpkg.cfg": "post-invoke=touch /hook-home\n",
+}
 
 
 # -- the practice preset
@@ -68,23 +79,42 @@ def synced(
 
 
 def chroot(base: Path, repo: Path, folder: Path) -> Path:
-    """Unpack the base image into ``folder`` with the repository at /repo."""
+    """Unpack the base image into ``folder``, with the inputs of the component apt in /in."""
     folder.mkdir()
     layout = oci_layout.read_layout(base)
     subprocess.run(["tar", "-xf", str(layout.layers[0].path(base)), "-C", str(folder)], check=True)
-    shutil.copytree(repo, folder / "repo")
+    shutil.copytree(repo, folder / "in/debs")
+    for script in (COMPONENTS / "common.sh", COMPONENTS / "apt/build.sh"):
+        shutil.copy(script, folder / "in")
+    (folder / "in/params").mkdir()
     os.mknod(folder / "dev/null", 0o666 | 0o020000, os.makedev(1, 3))
-    (folder / "install").write_text(INSTALL)
     return folder
 
 
 def install(place: Path, packages: list[str]) -> subprocess.CompletedProcess[str]:
+    (place / "in/params/packages").write_text("\n".join(packages))
     return subprocess.run(
-        ["unshare", "-n", "chroot", str(place), "bash", "/install", *packages],
+        ["unshare", "-n", "chroot", str(place), "bash", "/in/build.sh"],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "DPKG_FORCE": "refuse-all"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def configuration(place: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Return the bytes, modes and times of the files that configure apt and dpkg in an image."""
+    folders = (place / "etc/apt", place / "etc/dpkg")
+    return {
+        str(file.relative_to(place)): (
+            file.read_bytes(),
+            file.stat().st_mode,
+            file.stat().st_mtime_ns,
+        )
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (chroot)")
@@ -92,7 +122,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (chroot)")
 
 @needs_root
 @pytest.mark.timeout(900)
-def test_closures_install_without_a_network(
+def test_closures_install_whatever_the_image_configures(
     base: Path, synced: tuple[Path, list[DebFile], list[DebFile]], tmp_path: Path
 ) -> None:
     repo, builder, runtime = synced
@@ -103,12 +133,19 @@ def test_closures_install_without_a_network(
         ("r", preset.apt_runtime, runtime),
     ):
         place = chroot(base, repo, tmp_path / name)
+        for path, text in HOSTILE.items():
+            (place / path).write_text(text)
+        before = configuration(place)
         done = install(place, list(packages))
         assert done.returncode == 0, done.stdout + done.stderr
         assert "W:" not in done.stderr
         assert len(re.findall(r"^Unpacking ", done.stdout, re.MULTILINE)) == len(closure), (
             "other packages than the closure were installed"
         )
+        after = configuration(place)
+        assert {path: after.get(path) for path in before} == before
+        assert list(place.glob("hook-*")) == []
+        assert not list(place.glob("usr/share/doc/libexpat1/changelog*"))
         shutil.rmtree(place)
 
 
@@ -119,14 +156,14 @@ def test_apt_refuses_damaged_package_and_index(
 ) -> None:
     repo, _, runtime = synced
     place = chroot(base, repo, tmp_path / "c")
-    deb = place / "repo" / next(d.file for d in runtime if d.package == "libexpat1")
+    deb = place / "in/debs" / next(d.file for d in runtime if d.package == "libexpat1")
     data = bytearray(deb.read_bytes())
     data[len(data) // 2] ^= 1
     deb.write_bytes(data)
     done = install(place, ["python3.11"])
     assert done.returncode != 0
     assert "Hash Sum mismatch" in done.stderr
-    index = place / "repo" / "Packages"
+    index = place / "in/debs" / "Packages"
     index.write_text(index.read_text().replace("Size: 1", "Size: 2", 1))
     done = install(place, ["python3.11"])
     assert done.returncode != 0

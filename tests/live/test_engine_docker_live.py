@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,10 +131,11 @@ def test_base_override_from_saved_archive(offline: Engine, mode: str, tmp_path: 
     image = make_layout(tmp_path / "layout", note=mode)
     archive = tmp_path / "base.tar"
     make_archive(tmp_path / "layout", archive, mode=mode)
-    name, digest, os_id, version = load_base_images.ensure_override(
-        offline, str(archive), lambda line: None
+    found = load_base_images.ensure_override(offline, str(archive), lambda line: None)
+    assert found == replace(
+        image, reference=f"--base {archive}", manifest_digest=image.config_digest
     )
-    assert (digest, os_id, version) == (image.config_digest, "debian", "12")
+    name = load_base_images.base_name(image.config_digest)
     assert offline.image_ids(name)
     # The archive's own name must not replace the user's image.
     assert offline.image_ids("debian:12") == ()
@@ -142,8 +144,9 @@ def test_base_override_from_saved_archive(offline: Engine, mode: str, tmp_path: 
     env = {**os.environ, "DOCKER_HOST": offline.info.host}
     subprocess.run([offline.info.client, "save", "-o", str(saved), name], env=env, check=True)
     lines: list[str] = []
-    assert load_base_images.ensure_override(offline, str(saved), lines.append)[:2] == (name, digest)
-    assert load_base_images.ensure_override(offline, name, lines.append)[2:] == ("debian", "12")
+    for base in (str(saved), name):
+        again = load_base_images.ensure_override(offline, base, lines.append)
+        assert again == replace(found, reference=f"--base {base}")
     offline.untag(name)
 
 
@@ -156,7 +159,5 @@ def test_base_override_from_skopeo_layout(offline: Engine, tmp_path: Path) -> No
     subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", made, copied], check=True)
     found = json.loads((tmp_path / "copied" / "index.json").read_text())["manifests"]
     assert [entry["digest"] for entry in found] == [image.manifest_digest]
-    assert (
-        load_base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)[1]
-        == image.config_digest
-    )
+    loaded = load_base_images.ensure_override(offline, str(tmp_path / "copied"), lambda line: None)
+    assert loaded.config_digest == image.config_digest

@@ -13,17 +13,19 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, StorageError, TargetError
+from gapforge.base.private_files import secret_storage
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
-from gapforge.model.unresolved_item import NO_ANSWER, Reason
+from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import base_image_facts, oci_layout
 from gapforge.sync.base_images import fetch
 from gapforge.sync.network import Network, NoAnswerError
@@ -162,9 +164,14 @@ class Registry:
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     if not shutil.which("docker-registry") or not shutil.which("skopeo"):
         pytest.skip("docker-registry or skopeo is not installed")
-    folder = tmp_path_factory.mktemp("registry")
+    with running_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@contextmanager
+def running_registry(folder: Path, users: str = "") -> Iterator[Registry]:
     for _ in range(10):  # another program may take the free port before the registry does
-        server, port = serve_registry(folder)
+        server, port = serve_registry(folder, users)
         if server.poll() is None:
             break
     assert server.poll() is None, "docker-registry does not start"
@@ -175,8 +182,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         server.wait(60)
 
 
-def serve_registry(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a registry on a free port; return when it listens or has ended."""
+def serve_registry(folder: Path, users: str = "") -> tuple[subprocess.Popen[bytes], int]:
+    """Start a registry on a free port; return when it listens or has ended.
+
+    ``users`` are lines of htpasswd; without any, everybody may read and write.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -186,6 +196,10 @@ def serve_registry(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
         f"storage:\n  filesystem: {{rootdirectory: {folder}/data}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\n"
     )
+    if users:
+        (folder / "htpasswd").write_text(users)
+        with open(config, "a") as file:
+            file.write(f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n")
     server = subprocess.Popen(
         ["docker-registry", "serve", str(config)],
         stdout=subprocess.DEVNULL,
@@ -332,6 +346,37 @@ def test_mirror_does_not_change_the_reference(
     network = Network(registry_mirrors=(("docker.io", registry.address),))
     got = fetch(BaseImage(image="nvidia/cuda:1"), here, EPOCH, tmp_path / "out", network, QUIET)
     assert got.reference == f"nvidia/cuda:1@{made.manifest_digest}"
+
+
+def test_private_image_needs_the_login_of_the_env_file(
+    tmp_path: Path, here: Project, registry: Registry
+) -> None:
+    """The same images behind a registry that requires a login."""
+    made = make_layout(tmp_path / "made", note="private")
+    registry.push(tmp_path / "made", "private/base:1")
+    # htpasswd -nbB me 'pass word'
+    users = "me:$2b$04$AwSw/Ow0Mf5IN2MNCnf95OCug5gszhaYH2qUFn35nXh0dILW4OXXm\n"
+    with running_registry(registry.data.parent, users) as private:
+        base = BaseImage(image=f"{private.address}/private/base:1")
+        for password in ("", "wrong word"):
+            text = f"REGISTRY_LOGINS='{private.address} me {password}'\n" if password else ""
+            (tmp_path / ".env").write_text(text)
+            network = Network(retries=0).with_credentials(tmp_path / ".env")
+            for ask in (
+                lambda network: look_up(base, network),
+                lambda network: fetch(base, here, EPOCH, tmp_path / "no", network, QUIET),
+            ):
+                with pytest.raises(NoAnswerError) as caught:
+                    ask(network)
+                assert caught.value.reason.code == LOGIN_REQUIRED
+                assert private.address in caught.value.hint
+                assert not password or password not in caught.value.render()
+        (tmp_path / ".env").write_text(f"REGISTRY_LOGINS='{private.address} me pass word'\n")
+        network = Network(retries=0).with_credentials(tmp_path / ".env")
+        look_up(base, network)
+        got = fetch(base, here, EPOCH, tmp_path / "out", network, QUIET)
+    assert got.manifest_digest == made.manifest_digest
+    assert not list(secret_storage().glob("gapforge-secrets-*"))
 
 
 def test_interrupted_copy_is_verified_and_completed(

@@ -32,6 +32,8 @@ PACKAGE_OF = {
     "unshare": "util-linux",
     "uv": "uv (pip install uv)",
 }
+# Variables with credentials that only sync reads. No program inherits them.
+WITHHELD = ("GITHUB_TOKEN", "REGISTRY_LOGINS")
 Environment = Mapping[str, str | None]
 Feed = Callable[[IO[bytes]], None]
 
@@ -56,8 +58,12 @@ def quoted(argv: Sequence[str]) -> str:
 
 
 def environment(changes: Environment | None = None) -> dict[str, str]:
-    """Return this process's environment with ``changes``, where None removes a variable."""
-    merged = {**os.environ, **(changes or {})}
+    """Return this process's environment with ``changes``, where None removes a variable.
+
+    It has the variables of ``WITHHELD`` only if ``changes`` sets them.
+    """
+    inherited = {key: value for key, value in os.environ.items() if key not in WITHHELD}
+    merged = {**inherited, **(changes or {})}
     return {key: value for key, value in merged.items() if value is not None}
 
 
@@ -239,6 +245,7 @@ def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
     with _start_errors(argv):
         return subprocess.Popen(
             list(argv),
+            env=environment(),
             start_new_session=True,
             text=True,
             stdin=subprocess.PIPE,

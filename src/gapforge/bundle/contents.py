@@ -100,8 +100,15 @@ class Contents:
         self._paths.setdefault(sha256, []).append(self.project.state / "bundles" / archive)
 
     def require_all(self, hint: str) -> None:
-        """Raise BundleError naming every object that is not on this machine."""
+        """Raise BundleError naming what is not on this machine: presets as a whole, or objects."""
         missing = [p for p in self.parts if p.sha256 not in self.texts and self.path(p) is None]
+        names = sorted({self.preset_of(part.sha256) for part in missing} - {""})
+        absent = [name for name in names if not self.project.artifacts_of(name).is_dir()]
+        if absent:
+            raise BundleError(
+                _("the artifacts of {presets} are not on this machine", presets=", ".join(absent)),
+                hint=hint,
+            )
         if missing:
             raise BundleError(
                 _(

@@ -32,7 +32,7 @@ from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.unpack import ImportResult, lock_label, missing_objects
 from gapforge.bundle.volume_format import BundledPreset, volume_name
 from gapforge.compat import catalog as catalogs
-from gapforge.compat.rules import check_preset
+from gapforge.compat.redistribution import judge, redistributable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.lock import Entry, Lock
@@ -198,7 +198,7 @@ def _preset_facts(
         lock=bundled.lock,
         items=items,
         practice=preset.practice if preset else None,
-        redistributable=_redistributable(project, preset) if preset else None,
+        redistributable=_redistributable(project, preset, lock) if preset else None,
     )
 
 
@@ -213,12 +213,12 @@ def _preset(project: Project, lock: Lock | None) -> Preset | None:
     return preset if preset.sha256 == lock.preset_sha256 else None
 
 
-def _redistributable(project: Project, preset: Preset) -> bool | None:
+def _redistributable(project: Project, preset: Preset, lock: Lock | None) -> bool | None:
     try:
-        findings = check_preset(preset, catalogs.load(project.catalog))
+        catalog = catalogs.load(project.catalog)
     except (GapforgeError, OSError):
         return None
-    return not any(finding.rule == "nonfree" for finding in findings)
+    return redistributable(judge(preset, lock, catalog))
 
 
 def _item(entry: Entry, lock: Lock, preset: Preset | None, state: str) -> Item:

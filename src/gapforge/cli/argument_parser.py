@@ -69,12 +69,25 @@ class RawFormatter(Formatter, argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError with the command that shows help, instead of printing and exiting."""
+    """Raises UsageError with the command that shows help, instead of printing and exiting.
+
+    Flags must be written out: an abbreviation would change its meaning with the next new flag.
+    """
+
+    overview = ""  # replaces the help text of argparse
 
     def __init__(
         self, *, formatter_class: type[argparse.HelpFormatter] = Formatter, **others: Any
     ) -> None:
-        super().__init__(formatter_class=formatter_class, **others)
+        super().__init__(formatter_class=formatter_class, allow_abbrev=False, **others)
+
+    def format_help(self) -> str:
+        """Return the help text."""
+        return self.overview or super().format_help()
+
+    def flags(self) -> list[str]:
+        """Return the long flags of this command."""
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise UsageError."""

@@ -13,41 +13,25 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.base.errors import (
-    ERROR_CLASSES,
-    GapforgeError,
-    InternalError,
-    Interrupted,
-    UsageError,
-)
+from gapforge.base.errors import GapforgeError, InternalError, Interrupted, UsageError
 from gapforge.base.files import storage_error
-from gapforge.base.i18n import _
+from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
+from gapforge.cli import help_text
 from gapforge.cli.argument_parser import Parser, RawFormatter
 from gapforge.cli.output import print_error, print_json
 from gapforge.model.schema import nearest
 
-# In the order of use. Each is a module in gapforge.cli.verbs with HELP, add_arguments(parser) and
-# run(args, project), which returns the exit code. Only the verb of the command line is imported.
-VERBS = (
-    "list",
-    "check",
-    "sync",
-    "pack",
-    "rehearse",
-    "unpack",
-    "trust",
-    "verify",
-    "inventory",
-    "plan",
-    "build",
-    "smoke",
-    "engine",
-    "generate",
-    "doctor",
-    "outdated",
-    "gc",
+# In the order of use, by the place where they are used. Each is a module in gapforge.cli.verbs with
+# HELP, EXAMPLES, add_arguments(parser) and run(args, project), which returns the exit code. Only
+# the verb of the command line is imported.
+VERB_GROUPS = (
+    (N_("at the desk"), ("list", "new", "check", "sync", "outdated", "pack", "rehearse")),
+    (N_("on the way"), ("unpack", "trust", "inventory", "verify")),
+    (N_("at the site"), ("doctor", "plan", "build", "smoke", "engine")),
+    (N_("care"), ("gc", "generate")),
 )
+VERBS = tuple(verb for _title, verbs in VERB_GROUPS for verb in verbs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,36 +71,42 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    verb = next((word for word in argv if not word.startswith("-")), None)
-    parser = Parser(
-        prog="gapforge",
-        description=_("Carry a GPU software stack across an air gap and build it there."),
-        epilog=_exit_codes(),
-        formatter_class=RawFormatter,
-    )
+    words = _as_help_flag(argv)
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        raise UsageError(
+            _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
+            hint="./gapforge --help",
+        )
+    modules = {
+        name: importlib.import_module(f"gapforge.cli.verbs.{name}")
+        for name in ([verb] if verb else VERBS)  # without a verb, help needs all
+    }
+    parser = Parser(prog="gapforge", formatter_class=RawFormatter)
+    if verb is None:
+        parser.overview = help_text.overview(
+            VERB_GROUPS, {name: _(module.HELP) for name, module in modules.items()}
+        )
     parser.add_argument(
         "--version",
         action="version",
         version=f"gapforge {__version__}",
         help=_("show the version and exit"),
     )
-    if verb is not None and verb not in VERBS:
-        raise UsageError(
-            _('there is no verb "{verb}"', verb=verb) + nearest(verb, VERBS),
-            hint="./gapforge --help",
-        )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    modules = {}
-    for name in [verb] if verb else VERBS:  # without a verb, help needs all
-        module = modules[name] = importlib.import_module(f"gapforge.cli.verbs.{name}")
-        summary = _(module.HELP)
-        module.add_arguments(verbs.add_parser(name, help=summary, description=summary))
-    args, unknown = parser.parse_known_args(list(argv))
+    for name, module in modules.items():
+        sub = verbs.add_parser(name, formatter_class=RawFormatter)
+        module.add_arguments(sub)
+        sub.description = help_text.paragraph(_(module.HELP))
+        sub.epilog = help_text.epilog(sub.epilog, module.EXAMPLES)
+    args, unknown = parser.parse_known_args(words)
     if unknown:
-        prog = verbs.choices[args.verb].prog if args.verb else parser.prog
+        at = verbs.choices[args.verb] if args.verb else parser
+        flag = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
         raise UsageError(
-            _("unrecognized arguments: {arguments}", arguments=" ".join(unknown)),
-            hint=f"./{prog} --help",
+            _("unrecognized arguments: {arguments}", arguments=" ".join(unknown))
+            + (nearest(flag, at.flags()) if flag else ""),
+            hint=f"./{at.prog} --help",
         )
     if args.verb is None:
         parser.print_help()
@@ -125,10 +115,11 @@ def _run(argv: Sequence[str]) -> int:
     return result
 
 
-def _exit_codes() -> str:
-    codes = sorted((error.exit_code, error.cause) for error in ERROR_CLASSES)
-    listed = "  ".join(f"{code} {cause}" for code, cause in codes)
-    return _("exit codes: 0 success  {codes}", codes=listed)
+def _as_help_flag(argv: Sequence[str]) -> list[str]:
+    """Return ``help`` and ``help VERB`` as the command lines that show the same help."""
+    if not argv or argv[0] != "help":
+        return list(argv)
+    return [*argv[1:2], "--help"]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -14,12 +14,27 @@ from gapforge.model.preset import Preset
 
 _CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$")
 
+# How the names of public images, and the suites of mmdebstrap, name an operating system.
+_OS_IN_TAG = re.compile(
+    r"(?:^|[:-])(ubuntu|debian|rockylinux|almalinux|centos|fedora|ubi|alpine)[:-]?([0-9]+(?:\.[0-9]+)*)"
+)
+_OS_IDS = {"rockylinux": "rocky", "ubi": "rhel"}
+_CODENAMES = {
+    "bullseye": ("debian", "11"),
+    "bookworm": ("debian", "12"),
+    "trixie": ("debian", "13"),
+    "focal": ("ubuntu", "20.04"),
+    "jammy": ("ubuntu", "22.04"),
+    "noble": ("ubuntu", "24.04"),
+}
+
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every contradiction between a CUDA base image and the rest of the preset."""
     opencv = preset.component("opencv")
     for role in ROLES:
         image = preset.base(role).image
+        yield from _check_os(preset, role)
         match = _CUDA_IMAGE.search(image)
         if not match:
             continue
@@ -34,6 +49,30 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
             near = nearest_version(preset.cuda, (i.cuda for i in catalog.images))
             known = next((getattr(i, role) for i in catalog.images if i.cuda == near), "")
             yield unknown(path, image, "CUDA, cuDNN", use_nearest(known))
+
+
+def _check_os(preset: Preset, role: str) -> Iterator[Finding]:
+    """Yield an error if the name of the base image says another operating system than the preset.
+
+    `sync` reads the operating system from the image itself; a name is known before the download.
+    """
+    base = preset.base(role)
+    os_id = os_version = ""
+    if match := _OS_IN_TAG.search(base.image.rpartition("/")[2]):
+        os_id, os_version = _OS_IDS.get(match[1], match[1]), match[2]
+    named = [name for name in (base.suite, *re.split(r"[:@-]", base.image)) if name in _CODENAMES]
+    if named:
+        os_id, os_version = _CODENAMES[named[0]]
+    wanted = (preset.os_id, preset.os_version)
+    if not os_id or (os_id == wanted[0] and f"{os_version}.".startswith(f"{wanted[1]}.")):
+        return
+    reason = _(
+        "the base image is {found}, but os is {wanted}",
+        found=" ".join((os_id, os_version)),
+        wanted=" ".join(wanted),
+    )
+    suggestion = _("use a base image of {wanted}", wanted=" ".join(wanted))
+    yield error("base-os", f"$.base.{role}", reason, suggestion)
 
 
 def _check_cuda(preset: Preset, catalog: Catalog, role: str, image_cuda: str) -> Iterator[Finding]:

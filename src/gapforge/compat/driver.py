@@ -26,10 +26,6 @@ def check_driver(preset: Preset, driver: str, catalog: Catalog) -> list[Finding]
     cuda = preset.cuda
     if not cuda:
         return []
-    if not key(driver):
-        reason = _('"{driver}" is not a driver version', driver=driver)
-        suggestion = _("enter the version that nvidia-smi shows, such as 470.82.01")
-        return [error("driver", _PATH, reason, suggestion)]
     lowest = catalog.lowest_driver(cuda)
     if lowest and key(driver) < key(lowest):
         return [_too_old(_PATH, driver, lowest, f"CUDA {cuda}", _newest_cuda(driver, catalog))]

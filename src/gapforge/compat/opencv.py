@@ -1,8 +1,7 @@
-"""Check OpenCV against CUDA, cuDNN, the compiler, FFmpeg, NumPy and GPUs."""
+"""Check OpenCV against CUDA, cuDNN, FFmpeg, NumPy and GPUs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _, localized
@@ -22,7 +21,7 @@ from gapforge.model.preset import Options, Preset
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    """Yield every incompatibility of the preset's OpenCV, and of the compiler for its CUDA code."""
+    """Yield every incompatibility of the preset's OpenCV."""
     opencv = preset.component("opencv")
     if opencv is not None:
         yield from _check_numpy(preset, opencv, catalog)
@@ -31,7 +30,6 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
         yield from _check_cuda(preset.cuda, opencv, catalog)
         yield from _check_cudnn(preset.cudnn, opencv, catalog)
         yield from _check_architectures(preset.cuda, opencv, catalog)
-    yield from _check_compiler(preset, catalog)
 
 
 def oldest_for(cuda: str, cudnn: str, dnn: bool, catalog: Catalog) -> str:
@@ -161,28 +159,6 @@ def _check_cudnn(cudnn: str, opencv: Options, catalog: Catalog) -> Iterator[Find
             )
             yield error(rule, f"{opencv.path}.version", reason, use(f"OpenCV {needed}", "cuDNN 8"))
             return
-
-
-def _check_compiler(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
-    """Yield a finding if GCC in the builder image is too new for nvcc, if that is used."""
-    opencv, ffmpeg = preset.component("opencv"), preset.component("ffmpeg")
-    nvcc = (opencv is not None and opencv.flag("cuda")) or (
-        ffmpeg is not None and "--enable-cuda-nvcc" in ffmpeg.list("configure")
-    )
-    if not nvcc or not preset.cuda:
-        return
-    newest_allowed = catalog.host_gcc.get(minor(preset.cuda))
-    packages = (re.match(r"g(?:cc|\+\+)-([0-9]+)(?:=|$)", p) for p in preset.apt_builder)
-    default = catalog.os_gcc.get(f"{preset.os_id} {preset.os_version}", "")
-    used = max((match[1] for match in packages if match), key=key, default=default)
-    if newest_allowed and key(used) > key(newest_allowed):
-        reason = _(
-            "the nvcc of CUDA {cuda} supports GCC up to {newest}, but the builder image has {used}",
-            cuda=preset.cuda,
-            newest=newest_allowed,
-            used=used,
-        )
-        yield error("compiler", "$.apt.builder", reason, use(f"g++-{newest_allowed}"))
 
 
 def _check_architectures(cuda: str, opencv: Options, catalog: Catalog) -> Iterator[Finding]:

@@ -6,7 +6,15 @@ time. Everything here is a pure function of a preset and the catalog.
 
 from __future__ import annotations
 
-from gapforge.compat import base_image, ffmpeg, opencv, tensorrt, torch
+from gapforge.compat import (
+    base_image,
+    ffmpeg,
+    host_compiler,
+    opencv,
+    source_versions,
+    tensorrt,
+    torch,
+)
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding
 from gapforge.model.preset import Preset
@@ -14,6 +22,6 @@ from gapforge.model.preset import Preset
 
 def check_preset(preset: Preset, catalog: Catalog) -> list[Finding]:
     """Return every incompatibility in the preset, errors first, then by JSON path."""
-    parts = (base_image, torch, tensorrt, ffmpeg, opencv)
+    parts = (base_image, torch, tensorrt, source_versions, ffmpeg, opencv, host_compiler)
     findings = dict.fromkeys(found for part in parts for found in part.check(preset, catalog))
     return sorted(findings, key=lambda f: (f.severity != "error", f.path, f.rule))

@@ -24,15 +24,16 @@ from gapforge.doctor import (
     machine_checks,
     machine_probes,
 )
-from gapforge.doctor.check_result import Check, CheckResult
+from gapforge.doctor.check_result import OK, Check, CheckResult
 from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
-from gapforge.image import env_file
 from gapforge.image.plan import locked_base
+from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
+from gapforge.model.credentials import Credentials
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store import verify_artifacts
@@ -68,6 +69,8 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
     if preset:
         artifacts, lock = _check_artifacts(project, preset)
         results.append(artifacts)
+        if artifacts.status != OK:
+            results += _check_credentials(project, preset)
     results += _check_space(project, preset, lock, engine, engine_facts)
     if preset is None or preset.cuda:
         results += _check_gpu(preset, catalog, engine_facts)
@@ -166,6 +169,18 @@ def _check_env(project: Project, preset: Preset | None) -> CheckResult:
         problem = _fault_list(error) or error.message
     required = [secret.key for secret in secrets if secret.required]
     return machine_checks.env(machine_probes.env_file(project.env_file), required, problem)
+
+
+def _check_credentials(project: Project, preset: Preset) -> list[CheckResult]:
+    """Return whether sync, which the artifacts still need, has its credentials."""
+    problem = ""
+    found = Credentials()
+    try:
+        found = credentials.load(project.env_file)
+    except GapforgeError as error:
+        problem = _fault_list(error) or error.message
+    needs = credentials.needs(preset, found)
+    return [machine_checks.credentials(needs, problem, project.env_file)] if needs else []
 
 
 def _check_trust(project: Project) -> CheckResult:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from gapforge.base.i18n import _
+from gapforge.base.i18n import _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.model.credentials import Need
 from gapforge.model.preset import TARGET_OS
 
 LEAST_PYTHON = (3, 10)
@@ -157,6 +159,22 @@ def env(found: EnvFile, required: Sequence[str], problem: str) -> CheckResult:
     if not found.readable:
         return check.fail(_("{mode}, not readable", mode=mode), f"sudo chown $USER {found.path}")
     return check.ok(mode)
+
+
+def credentials(needs: Sequence[Need], problem: str, file: Path) -> CheckResult:
+    """Judge the credentials of sync for private sources and base images.
+
+    ``problem`` is the error of reading them, "" for none. A site needs none, so nothing fails.
+    """
+    wanted = "; ".join(f"{need.key} ({', '.join(need.of)})" for need in needs)
+    check = Check("credentials", _("credentials for sync"), wanted)
+    missing = sorted({need.key for need in needs if not need.present})
+    if problem or missing:
+        return check.warn(
+            problem or _("not set: {keys}", keys=", ".join(missing)),
+            _("before ./deps_sync.sh: fill in the keys in {path}; chmod 600 {path}", path=file),
+        )
+    return check.ok(pgettext("check", "ok"))
 
 
 def trust(names: Sequence[str], problem: str, hint: str, *, can_verify: bool) -> CheckResult:

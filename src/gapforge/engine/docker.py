@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 import urllib.parse
@@ -15,6 +14,7 @@ from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
 from gapforge.engine.docker_client import STEERING, client_env, version_of
@@ -109,6 +109,19 @@ class DockerEngine(ABC):
             return ()
         described = (found.get("Descriptor") or {}).get("digest", "")
         return tuple(dict.fromkeys(i for i in (found.get("Id", ""), described) if i))
+
+    def image_config(self, name: str) -> dict[str, Any]:
+        """Return platform and settings of a local image under the keys of an OCI configuration."""
+        found = self._inspect(name)
+        if found is None:
+            raise EngineError(_("the engine has no image {name}", name=name))
+        keys = {
+            "os": "Os",
+            "architecture": "Architecture",
+            "variant": "Variant",
+            "config": "Config",
+        }
+        return {key: found.get(engine_key) for key, engine_key in keys.items()}
 
     def image_size(self, name: str) -> int:
         """Return the bytes of the image's unpacked layers; raise EngineError without the image."""
@@ -228,7 +241,7 @@ class DockerEngine(ABC):
     def _inspect(self, name: str) -> dict[str, Any] | None:
         result = self._query("image", "inspect", "--format", "{{json .}}", name)
         if result.code == 0:
-            parsed: dict[str, Any] = json.loads(result.output)
+            parsed: dict[str, Any] = parse_json(result.output.encode())
             return parsed
         if "no such image" in result.errors.lower():
             return None

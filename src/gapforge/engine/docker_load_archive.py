@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Callable
 from typing import IO, Any
 
+from gapforge.base.compressed import damage_as
 from gapforge.base.errors import VerifyError
 from gapforge.base.files import CHUNK
 from gapforge.base.i18n import _
@@ -85,6 +86,16 @@ class _HashingReader(io.RawIOBase):
         return data
 
 
+def _truncated(blob: Blob) -> VerifyError:
+    return VerifyError(
+        _(
+            "base image blob {digest}: truncated; expected {size} bytes",
+            digest=blob.digest,
+            size=blob.size,
+        )
+    )
+
+
 def _write_blob(tar: tarfile.TarFile, blob: Blob, on_bytes: OnBytes | None) -> None:
     header = tarfile.TarInfo(_blob_name(blob.digest))
     header.size = blob.size
@@ -92,18 +103,8 @@ def _write_blob(tar: tarfile.TarFile, blob: Blob, on_bytes: OnBytes | None) -> N
         reader = _HashingReader(file, on_bytes)
         # The default of 16 KiB is slow for gigabytes.
         tar.copybufsize = CHUNK  # type: ignore[attr-defined]
-        try:
+        with damage_as(lambda cause: _truncated(blob)):
             tar.addfile(header, reader)
-        except OSError as error:
-            if "unexpected end of data" not in str(error):
-                raise
-            raise VerifyError(
-                _(
-                    "base image blob {digest}: truncated; expected {size} bytes",
-                    digest=blob.digest,
-                    size=blob.size,
-                )
-            ) from error
         found = "sha256:" + reader.sha256.hexdigest()
     if found != blob.digest:
         raise VerifyError(

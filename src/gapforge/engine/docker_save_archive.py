@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
 import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from gapforge.base import limits
+from gapforge.base import limits, process
+from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
@@ -27,8 +26,7 @@ from gapforge.engine.image_parts import (
     digest_of,
     parse_document,
 )
-
-_GZIP = b"\x1f\x8b"
+from gapforge.model import base_image_rules
 
 
 @contextmanager
@@ -37,15 +35,28 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
 
     Layers are read once to compute their digests, which are compared with the config's diff IDs
     where the layers are not compressed. Raise EngineError for a file that is not such an archive of
-    one image, VerifyError for a damaged layer.
+    one image, VerifyError for a damaged layer, TargetError for an image that cannot be a base
+    image.
     """
-    try:
-        with open_buffered(path, follow=True) as file, tarfile.open(fileobj=file) as tar:
-            yield _Archive(tar, path).image()
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise EngineError(
-            _("{path} is not a complete `docker save` archive: {error}", path=path, error=error)
-        ) from error
+    with open_buffered(path, follow=True) as file:
+        if compression(file.read(MAGIC_LENGTH)) == "zstd":
+            raise EngineError(
+                _("{path} is compressed with zstd, which cannot be read here", path=path),
+                hint=f"zstd -d {process.quoted([str(path)])}",
+            )
+        file.seek(0)
+        with damage_as(lambda cause: _incomplete(path, cause)):
+            tar = tarfile.open(fileobj=file)  # noqa: SIM115 - closed by the with below
+        with tar:
+            with damage_as(lambda cause: _incomplete(path, cause)):
+                parts = _Archive(tar, path).image()
+            yield parts
+
+
+def _incomplete(path: Path, cause: Exception) -> EngineError:
+    return EngineError(
+        _("{path} is not a complete `docker save` archive: {error}", path=path, error=cause)
+    )
 
 
 class _Archive:
@@ -94,6 +105,7 @@ class _Archive:
             config = self._document(listed[0]["Config"])
             names = [str(name) for name in listed[0]["Layers"]]
             parsed = parse_document(config, f"{self.path}: {listed[0]['Config']}")
+            base_image_rules.check_configuration(parsed, str(self.path))
             return config, names, [str(i) for i in parsed["rootfs"]["diff_ids"]]
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
@@ -140,11 +152,12 @@ class _Archive:
         sha256, size, head = hashlib.sha256(), 0, b""
         with self._member(name) as file:
             while chunk := file.read(CHUNK):
-                head = head or chunk[:2]
+                head = head or chunk[:MAGIC_LENGTH]
                 sha256.update(chunk)
                 size += len(chunk)
-        digest = "sha256:" + sha256.hexdigest()
-        if head != _GZIP and digest != diff_id:
+        digest, kind = "sha256:" + sha256.hexdigest(), compression(head)
+        base_image_rules.check_compression([kind], str(self.path))
+        if not kind and digest != diff_id:
             raise VerifyError(
                 _(
                     "{path}: layer {name}: checksum mismatch: {digest}; expected {diff_id}",
@@ -154,5 +167,5 @@ class _Archive:
                     diff_id=diff_id,
                 )
             )
-        media_type = OCI_LAYER + ("+gzip" if head == _GZIP else "")
+        media_type = f"{OCI_LAYER}+{kind}" if kind else OCI_LAYER
         return Blob(digest, size, lambda: self._member(name)), media_type

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
+from gapforge.base.compressed import MAGIC_LENGTH, compression
 from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.files import SHA256_HEX, UnsuitableFile, open_buffered, read_regular
 from gapforge.base.i18n import _
@@ -18,13 +20,15 @@ from gapforge.engine.image_parts import (
     digest_of,
     parse_document,
 )
+from gapforge.model import base_image_rules
 
 
 def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
     """Return the image with this digest, or the only image of the layout.
 
     Manifest and config are verified here, layers while they are written. Raise VerifyError for a
-    missing or damaged blob, EngineError for a folder that is not a layout of one image.
+    missing or damaged blob, EngineError for a folder that is not a layout of one image, TargetError
+    for an image that cannot be a base image.
     """
     if not (folder / "oci-layout").is_file() or not (folder / "index.json").is_file():
         raise EngineError(
@@ -48,7 +52,11 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
                 error=error,
             )
         ) from error
-    _verified(folder, config.digest)
+    shown = f"{folder}: {config.digest}"
+    base_image_rules.check_configuration(
+        parse_document(_verified(folder, config.digest), shown), str(folder)
+    )
+    base_image_rules.check_compression((_compression(layer) for layer in layers), str(folder))
     return ImageParts(raw, str(manifest.get("mediaType") or OCI_MANIFEST), config, layers)
 
 
@@ -58,12 +66,9 @@ def _only_manifest(folder: Path) -> str:
     entries = _manifests(parse_document(read_regular(index, limits.IMAGE_DOCUMENT), str(index)))
     if len(entries) == 1 and entries[0].get("mediaType") in (OCI_INDEX, DOCKER_LIST):
         nested = _verified(folder, str(entries[0].get("digest")))
-        # Attestations have the operating system "unknown".
-        entries = [
-            entry
-            for entry in _manifests(parse_document(nested, str(folder)))
-            if (entry.get("platform") or {}).get("os") != "unknown"
-        ]
+        entries = _manifests(parse_document(nested, str(folder)))
+    if any(entry.get("platform") for entry in entries):
+        entries = [base_image_rules.select_manifest(entries, str(folder))]
     if len(entries) != 1:
         raise EngineError(
             _("{file} contains {count} images instead of one", file=folder, count=len(entries)),
@@ -72,8 +77,13 @@ def _only_manifest(folder: Path) -> str:
     return str(entries[0].get("digest"))
 
 
-def _manifests(index: dict[str, Any]) -> list[dict[str, Any]]:
+def _manifests(index: dict[str, Any]) -> list[Mapping[str, Any]]:
     return [entry for entry in index.get("manifests") or () if isinstance(entry, dict)]
+
+
+def _compression(layer: Blob) -> str:
+    with layer.open() as file:
+        return compression(file.read(MAGIC_LENGTH))
 
 
 def _layout_blob(folder: Path, descriptor: dict[str, Any]) -> Blob:

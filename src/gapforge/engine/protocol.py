@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 OnLine = Callable[[str], None]
 
@@ -81,6 +81,12 @@ class Engine(Protocol):
         """Return the digests ("sha256:…") that identify the local image ``name``, or ().
 
         They are the config digest, and the manifest digest where the engine names images by it.
+        """
+
+    def image_config(self, name: str) -> dict[str, Any]:
+        """Return os, architecture, variant and config of a local image, as OCI names them.
+
+        Raise EngineError without the image.
         """
 
     def image_size(self, name: str) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.errors import TargetError
 from gapforge.base.files import exclusive
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
@@ -17,6 +16,7 @@ from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options
 from gapforge.image.plan import Plan, PlannedBase
 from gapforge.image.report import BuildResult, write_report
+from gapforge.model import base_image_rules
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 
@@ -79,29 +79,15 @@ def load_override_bases(
 
     Raise TargetError when its operating system is not the preset's.
     """
-    name, digest, os_id, os_version = load_base_images.ensure_override(engine, base, on_output)
-    if (os_id, os_version) != (preset.os_id, preset.os_version):
-        raise TargetError(
-            _(
-                "--base {base} is {os_id} {os_version}, but the preset's packages are "
-                "for {preset_os_id} {preset_os_version}",
-                base=base,
-                os_id=os_id,
-                os_version=os_version,
-                preset_os_id=preset.os_id,
-                preset_os_version=preset.os_version,
-            ),
-            hint=_(
-                "use a base image of the same OS, or a preset made for this one (./gapforge list)"
-            ),
-        )
+    image = load_base_images.ensure_override(engine, base, on_output)
+    base_image_rules.check_operating_systems(preset, dict.fromkeys(ROLES, image))
     return {
         role: PlannedBase(
             role=role,
-            name=name,
-            config_digest=digest,
-            manifest_digest=digest,
-            reference=f"--base {base}",
+            name=load_base_images.base_name(image.config_digest),
+            config_digest=image.config_digest,
+            manifest_digest=image.manifest_digest,
+            reference=image.reference,
             layout="",
         )
         for role in ROLES

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base import limits
-from gapforge.base.errors import Fault, PresetError, TargetError, VerifyError
+from gapforge.base.errors import PresetError, VerifyError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.image import application_source, dockerfile, dockerfile_lint, env_file
+from gapforge.image import application_source, dockerfile, dockerfile_lint
 from gapforge.image.plan import Plan, PlannedBase, make_plan
 from gapforge.image.stage_inputs import ContextTexts
-from gapforge.model import component
+from gapforge.model import base_image_rules, component, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model.lock import Lock
-from gapforge.model.preset import TARGET_OS, Preset
+from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
 
@@ -75,7 +75,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             _("presets/{name}.json has settings that no component provides", name=preset.name),
             faults=faults,
         )
-    check_target(preset, lock)
+    base_image_rules.check_operating_systems(preset, lock.images)
     secrets = env_file.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
         preset.application, flag=options.app_source, settings=secrets.settings, root=project.root
@@ -101,35 +101,6 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     check_preset_state(lock, preset)
     lock.require_complete(shown)
     return lock
-
-
-def check_target(preset: Preset, lock: Lock) -> None:
-    """Raise TargetError for the wrong operating system.
-
-    The base images must have the preset's, and that must be Ubuntu 22.04 unless the preset is for
-    practice.
-    """
-    wanted = f"{preset.os_id} {preset.os_version}"
-    faults = [
-        Fault(
-            _("base image of {role} ({reference})", role=role, reference=image.reference),
-            f"{image.os_id} {image.os_version}",
-            wanted,
-        )
-        for role, image in sorted(lock.images.items())
-        if (image.os_id, image.os_version) != (preset.os_id, preset.os_version)
-    ]
-    if (preset.os_id, preset.os_version) != TARGET_OS and not preset.practice:
-        faults.append(Fault(f"presets/{preset.name}.json: $.os", wanted, " ".join(TARGET_OS)))
-    if faults:
-        raise TargetError(
-            _("the operating system is not the target's"),
-            faults=faults,
-            hint=_(
-                "correct presets/{name}.json, then online: ./deps_sync.sh {name} --update",
-                name=preset.name,
-            ),
-        )
 
 
 def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from gapforge.base.errors import EngineError, TargetError, VerifyError
+from gapforge.base.errors import EngineError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image
@@ -22,6 +22,8 @@ from gapforge.engine.docker_save_archive import open_archive
 from gapforge.engine.image_parts import ImageParts
 from gapforge.engine.oci_layout import read_layout
 from gapforge.engine.protocol import Engine, OnLine
+from gapforge.model import base_image_rules
+from gapforge.model.base_image_rules import UNKNOWN_OS
 from gapforge.model.lock import LockedImage
 
 REPOSITORY = "localhost/gapforge/base"
@@ -57,13 +59,13 @@ def ensure(engine: Engine, layout: Path, image: LockedImage, on_line: OnLine) ->
     return _load(engine, parts, layout.name, on_line)
 
 
-def ensure_override(engine: Engine, base: str, on_line: OnLine) -> tuple[str, str, str, str]:
-    """Return local name, digest, OS id and OS version of a ``--base`` image, loaded if need be.
+def ensure_override(engine: Engine, base: str, on_line: OnLine) -> LockedImage:
+    """Return the ``--base`` image, loaded if need be under the ``base_name`` of its config digest.
 
     ``base`` is the path of a ``docker save`` archive or an OCI layout folder, or the name of an
-    image in the engine; nothing is pulled. The digest is the config's, except for an image that a
-    containerd store already holds: there it is the manifest's. Raise EngineError when it is none of
-    these, TargetError when the image does not name its OS.
+    image in the engine; nothing is pulled. Both digests are the config's, except for an image that
+    a containerd store already holds: there they are the manifest's. Raise EngineError when it is
+    none of these, TargetError for an image that cannot be a base image.
     """
     path = Path(base).expanduser()
     if path.is_file():
@@ -76,29 +78,27 @@ def ensure_override(engine: Engine, base: str, on_line: OnLine) -> tuple[str, st
         name = _load_if_missing(engine, parts, path.name, on_line)
     else:
         name, digest = _name_present_image(engine, base, path)
-    return (name, digest, *read_os(engine, name))
+    os_id, os_version = read_os(engine, name)
+    return LockedImage(
+        reference=f"--base {base}",
+        manifest_digest=digest,
+        config_digest=digest,
+        os_id=os_id,
+        os_version=os_version,
+    )
 
 
 def read_os(engine: Engine, name: str) -> tuple[str, str]:
     """Return ID and VERSION_ID from the os-release file of an image, read by running ``cat`` in it.
 
-    Raise TargetError when it has none.
+    What the file does not name is "unknown", as in a lock.
     """
-    errors = ""
     for file in OS_RELEASE:
-        code, output, errors = engine.run(name, ["cat", file], timeout=120)
+        code, output, _errors = engine.run(name, ["cat", file], timeout=120)
         if code == 0:
             fields = dict(re.findall(r"^([A-Z_]+)=[\"']?(.*?)[\"']?\s*$", output, re.MULTILINE))
-            if fields.get("ID"):
-                return fields["ID"], fields.get("VERSION_ID", "")
-    raise TargetError(
-        _(
-            "{name} does not name its operating system (no usable {os_release}): {errors}",
-            name=name,
-            os_release=OS_RELEASE[0],
-            errors=errors.strip()[:200],
-        )
-    )
+            return fields.get("ID") or UNKNOWN_OS, fields.get("VERSION_ID") or UNKNOWN_OS
+    return UNKNOWN_OS, UNKNOWN_OS
 
 
 def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str]:
@@ -121,6 +121,7 @@ def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str
             ),
             hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
         )
+    base_image_rules.check_configuration(engine.image_config(base), base)
     name = base_name(ids[0])
     engine.tag(base, name)
     return name, ids[0]

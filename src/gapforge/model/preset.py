@@ -20,10 +20,15 @@ from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
+TORCH_SET = ("torch", "torchvision", "torchaudio")  # what comes from PyTorch's index
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImage:
-    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set."""
+    """The origin of a base image: exactly one of ``image``, ``archive``, ``suite`` is set.
+
+    ``private`` marks an image whose registry requires a login.
+    """
 
     image: str = ""
     digest: str = ""
@@ -33,6 +38,7 @@ class BaseImage:
     variant: str = "minbase"
     components: tuple[str, ...] = ("main",)
     include: tuple[str, ...] = ()
+    private: bool = False
 
     @property
     def label(self) -> str:
@@ -51,11 +57,8 @@ class PyTorch:
 
     def requirements(self) -> tuple[str, ...]:
         """Return the pins of torch and, if given, of torchvision and torchaudio."""
-        pairs = (
-            ("torch", self.torch),
-            ("torchvision", self.torchvision),
-            ("torchaudio", self.torchaudio),
-        )
+        versions = (self.torch, self.torchvision, self.torchaudio)
+        pairs = zip(TORCH_SET, versions, strict=True)
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
@@ -92,6 +95,7 @@ class SourceArchive:
 
     ``file`` is the artifact's name, "" for an apt_source that is not resolved. ``sha256`` is "" if
     sync must trust the first download (urls) or APT's signature (apt_source). ``size`` is in bytes.
+    ``private`` marks the file of a private GitHub repository.
     """
 
     name: str
@@ -103,6 +107,7 @@ class SourceArchive:
     sha256: str = ""
     size: int = 0
     gated: str = ""
+    private: bool = False
     sdist: str = ""
     apt_source: str = ""
 
@@ -143,11 +148,16 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+    """The user's program. ``source`` is a folder; ``command`` and ``check`` are lists of words.
+
+    ``build`` is "cmake", "meson", "make", or a script: "./" and its path in ``source``. ``command``
+    is what the image runs, () for the program ``name``.
+    """
 
     name: str
     source: str
-    cmake: tuple[str, ...] = ()
+    build: str = "cmake"
+    command: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
 
@@ -352,7 +362,8 @@ def _application(raw: Mapping[str, Any]) -> Application:
     return Application(
         name=raw["name"],
         source=raw["source"],
-        cmake=tuple(raw.get("cmake", ())),
+        build=raw.get("build", "cmake"),
+        command=tuple(raw.get("command", ())),
         check=tuple(raw.get("check", ())),
         secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )
@@ -360,7 +371,9 @@ def _application(raw: Mapping[str, Any]) -> Application:
 
 def _base(raw: Mapping[str, Any]) -> BaseImage:
     if "image" in raw:
-        return BaseImage(image=raw["image"], digest=raw.get("digest", ""))
+        return BaseImage(
+            image=raw["image"], digest=raw.get("digest", ""), private=raw.get("private", False)
+        )
     if "archive" in raw:
         return BaseImage(archive=raw["archive"], archive_sha256=raw.get("sha256", ""))
     made = raw["mmdebstrap"]
@@ -383,6 +396,7 @@ def _source(name: str, raw: Mapping[str, Any]) -> SourceArchive:
         sha256=raw.get("sha256") or "",
         size=raw.get("size", 0),
         gated=raw.get("gated", ""),
+        private=raw.get("private", False),
         sdist=raw.get("sdist", ""),
         apt_source=raw.get("apt-source", ""),
     )

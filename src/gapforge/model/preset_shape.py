@@ -59,6 +59,7 @@ SOURCE = Variant(
                 **_SOURCE_COMMON,
                 "size": Number("size in bytes"),
                 "trust": Choice(("first-use",), "nobody published a hash"),
+                "private": Flag("from a private GitHub repository: sync needs GITHUB_TOKEN"),
                 "gated": Text(
                     "what a person must do to download it (login, licence); then use --from DIR"
                 ),
@@ -93,7 +94,10 @@ BASE = Variant(
     {
         "image": Record(
             {"image": Text("registry/name:tag", r"[a-z0-9][A-Za-z0-9._:/-]*", "registry/name:tag")},
-            {"digest": DIGEST},
+            {
+                "digest": DIGEST,
+                "private": Flag("its registry requires a login: sync needs REGISTRY_LOGINS"),
+            },
         ),
         "archive": Record({"archive": path("a `docker save` archive")}, {"sha256": SHA256}),
         "mmdebstrap": Record(
@@ -157,7 +161,17 @@ _OWN = Record(
         "application": Record(
             {"name": NAME, "source": path("default source folder, relative to the project")},
             {
-                "cmake": Items(OPTION, "options for cmake"),
+                "build": Text(
+                    "how it is built: cmake (default), meson, make, or ./SCRIPT of its folder",
+                    r"cmake|meson|make|\./[^\x00-\x1f\\]+",
+                    N_('"cmake", "meson", "make", or a script such as "./build.sh"'),
+                ),
+                "cmake": Items(OPTION, "build cmake: options for cmake"),
+                "meson": Items(OPTION, "build meson: options for meson setup"),
+                "make": Items(OPTION, "build make: variables for make"),
+                "command": Items(
+                    OPTION, "command that the image runs; the program NAME when absent", least=1
+                ),
                 "check": Items(
                     OPTION,
                     "command of the smoke check; {clip}, {output} and {summary} become file names",

@@ -71,8 +71,14 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
     """Rehearse one preset; return the record, which is also written to dist/PRESET.
 
     ``say`` receives milestones, ``show`` every line that the steps print. A failed step is part of
-    the record. Raises BusyError, and StorageError if the record cannot be written.
+    the record. Raises VerifyError without a bundle and artifacts, BusyError, and StorageError if
+    the record cannot be written.
     """
+    if not options.folders and not project.artifacts_of(preset.name).is_dir():
+        raise VerifyError(
+            _("the artifacts of {presets} are not on this machine", presets=preset.name),
+            hint=f"./deps_sync.sh {preset.name}",
+        )
     dist = project.dist_of(preset.name)
     lock_file = project.state / "locks" / f"rehearse-{preset.name}"
     folders = (project.root / "dist", dist, project.state, lock_file.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
+from gapforge.base.compressed import damage_as
 from gapforge.base.errors import BundleError, Fault, LockError
 from gapforge.base.files import open_buffered, read_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
@@ -183,16 +184,13 @@ def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         if path.name != RECEIVER:
             continue
         try:
-            with open_buffered(path) as file, zipfile.ZipFile(file) as archive:
+            with (
+                open_buffered(path) as file,
+                damage_as(lambda cause: ValueError(str(cause))),
+                zipfile.ZipFile(file) as archive,
+            ):
                 good = archive.testzip() is None and "__main__.py" in archive.namelist()
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-        ):
+        except (OSError, ValueError):
             good = False
         if not good:
             damaged.append(path)

@@ -135,8 +135,8 @@ class SiteRunner:
         The secrets' keys stay: a CI job has its tokens in the environment, and so has a site.
         """
         kept = {*_KEPT, *(secret.key for secret in self.preset.application.secrets)}
-        removed: dict[str, str | None] = {key: None for key in os.environ if key not in kept}
-        return {**removed, "GAPFORGE_LANG": language(), **self.extra}
+        values = {key: value if key in kept else None for key, value in os.environ.items()}
+        return {**values, "GAPFORGE_LANG": language(), **self.extra}
 
     def _read_error(self, file: Path) -> Any:
         """Return the error document with the project's paths, None if the program wrote none."""

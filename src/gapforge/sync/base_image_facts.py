@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gapforge.base.errors import FetchError
 from gapforge.base.i18n import _
 from gapforge.model import debian_control
+from gapforge.model.base_image_rules import UNKNOWN_OS
 from gapforge.sync.oci_layout import Layout, OnBytes, open_layer
 
 WANTED = (
@@ -139,8 +140,8 @@ def facts(layout: Layout, files: ImageFiles) -> Facts:
         ):
             cudnn = _REVISION.sub("", package.get("version", cudnn))
     return Facts(
-        release.get("ID", "unknown"),
-        release.get("VERSION_ID", "unknown"),
+        release.get("ID", UNKNOWN_OS),
+        release.get("VERSION_ID", UNKNOWN_OS),
         env.get("CUDA_VERSION", ""),
         cudnn,
     )

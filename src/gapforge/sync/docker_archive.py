@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.base.errors import Fault, FetchError
+from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.errors import Fault, FetchError, ToolError
 from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
@@ -41,18 +42,20 @@ def import_archive(file: Path, destination: Path) -> str:
     with storage_errors(destination):
         (destination / "blobs" / "sha256").mkdir(parents=True)
         try:
-            members = _Members(file, destination)
-        except (tarfile.TarError, EOFError) as error:
-            raise _unusable(file, _("it cannot be unpacked ({error})", error=error)) from error
-        if "manifest.json" not in members.stored:
-            raise _unusable(file, _("manifest.json is missing"))
-        try:
+            with damage_as(lambda cause: _not_unpacked(file, cause)):
+                members = _Members(file, destination)
+            if "manifest.json" not in members.stored:
+                raise _unusable(file, _("manifest.json is missing"))
             images = parse_json(members.read("manifest.json"))
             if len(images) != 1:
                 raise _several_images(file, images)
             config = members.read(images[0]["Config"])
-            layers = [members.find(name) for name in images[0]["Layers"]]
+            layers = [members.loadable(name) for name in images[0]["Layers"]]
             tags = images[0].get("RepoTags") or []
+        except ToolError as error:
+            if error.is_missing:
+                raise
+            raise _not_unpacked(file, error) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unusable(
                 file, _("manifest.json is not valid ({error!r})", error=error)
@@ -73,8 +76,9 @@ class _Members:
         # One pass in archive order: only the manifest at the end names the layers, and to seek in a
         # compressed archive is to unpack it again each time.
         with (
-            open_buffered(file, follow=True) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as archive,
+            open_buffered(file, follow=True) as stored,
+            oci_layout.uncompressed(stored, compression(_peek(stored))) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as archive,
         ):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
@@ -100,6 +104,23 @@ class _Members:
                 return self.stored[name]
             name = self._links.get(name, "")
         raise _unusable(self.file, _("{member} is missing", member=name or _("a layer")))
+
+    def loadable(self, name: str) -> _Stored:
+        """Return a layer in a compression that every engine loads, or else uncompressed.
+
+        The id of the image stays: its configuration names the layers by their uncompressed bytes.
+        """
+        layer = self.find(name)
+        kind = compression(layer.start)
+        if kind in ("", "gzip"):
+            return layer
+        path = oci_layout.Blob("", layer.digest, layer.size).path(self.destination)
+        with (
+            damage_as(lambda cause: _not_unpacked(self.file, cause)),
+            open_buffered(path) as stored,
+            oci_layout.uncompressed(stored, kind) as plain,
+        ):
+            return _store(plain, self.destination)
 
     def read(self, name: str) -> bytes:
         """Return the content of a small member. Raise FetchError if it is missing."""
@@ -133,7 +154,7 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
     size, start = 0, b""
     with open(temporary, "wb") as out:
         while chunk := content.read(CHUNK):
-            start = start or chunk[:4]
+            start = start or chunk[:MAGIC_LENGTH]
             digest.update(chunk)
             size += len(chunk)
             out.write(chunk)
@@ -143,11 +164,8 @@ def _store(content: IO[bytes], destination: Path) -> _Stored:
 
 def _layer_type(layer: _Stored) -> str:
     """Return the media type of a layer, by its first bytes."""
-    if layer.start[:2] == oci_layout.GZIP:
-        return f"{oci_layout.LAYER_TYPE}+gzip"
-    if layer.start == oci_layout.ZSTD:
-        return f"{oci_layout.LAYER_TYPE}+zstd"
-    return oci_layout.LAYER_TYPE
+    kind = compression(layer.start)
+    return f"{oci_layout.LAYER_TYPE}+{kind}" if kind else oci_layout.LAYER_TYPE
 
 
 def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
@@ -157,6 +175,16 @@ def _keep_only(destination: Path, manifest: oci_layout.Blob) -> None:
     for path in (destination / "blobs" / "sha256").iterdir():
         if path not in known:
             path.unlink()
+
+
+def _peek(file: IO[bytes]) -> bytes:
+    start = file.read(MAGIC_LENGTH)
+    file.seek(0)
+    return start
+
+
+def _not_unpacked(file: Path, cause: Exception) -> FetchError:
+    return _unusable(file, _("it cannot be unpacked ({error})", error=cause))
 
 
 def _unusable(file: Path, reason: str) -> FetchError:

@@ -18,10 +18,10 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 from urllib.parse import unquote, urlsplit
 
 from gapforge.base import process
@@ -41,6 +41,8 @@ from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import whole_number
 from gapforge.store.store import Store
+from gapforge.sync import github
+from gapforge.sync.http_get import Answer, Request, get, quoted
 from gapforge.sync.network import Network
 
 CONNECT_SECONDS = 30
@@ -96,6 +98,14 @@ class _FinalError(Exception):
     """A failure that another attempt at this address would repeat."""
 
 
+class _NotFoundError(_FinalError):
+    """The server has no such file, or does not show it without a token."""
+
+
+class _ChecksumError(_FinalError):
+    """The server has other bytes than expected."""
+
+
 class _StartOver(Exception):  # noqa: N818 - a request, not an error
     """The partial file does not match the file on the server: download it from the start."""
 
@@ -106,6 +116,7 @@ class _Answer:
 
     status: int
     headers: dict[str, str]
+    redirected: bool = False
 
     @property
     def whole(self) -> int:
@@ -238,15 +249,26 @@ class Downloader:
         Raise _FinalError if this address does not have it.
         """
         address = self.network.url(url)
+        file = self.network.github.find(address)
+        private = False
         failures = 0
         started_over = False
         while True:
             before = part.size
             try:
-                self._transfer(want, address, part)
+                request = self._private_request(file) if file and private else Request(address)
+                self._transfer(want, request, part)
                 got = self._finish(want, url, part)
                 self.progress.note(f"  {want.file}  {human_bytes(got.size)}")
                 return got
+            except _NotFoundError:
+                if file is None or private:
+                    raise
+                private = True
+            except _ChecksumError as error:
+                if file is None or not private or file.asset:
+                    raise
+                raise _FinalError(github.other_archive(str(error))) from None
             except _StartOver as error:
                 self._forget(part)
                 if started_over:
@@ -275,8 +297,28 @@ class Downloader:
                 if self._stop.wait(pause):
                     raise Interrupted(_("stopped")) from None
 
-    def _transfer(self, want: Want, address: str, part: _Part) -> None:
+    def _private_request(self, file: github.PrivateFile) -> Request:
+        """Return the request for a file of a private repository. Raise _FinalError without one."""
+        service = self.network.github
+        if not service.token:
+            raise _FinalError(service.hidden(file))
+        try:
+            if file.asset:
+                accept = "application/vnd.github+json"
+                once = replace(self.network, retries=0)
+                answer = get(service.release(file), once, headers=service.headers(accept))
+                if answer.status != 200:
+                    _raise_for_status(answer, service.refusal(file, answer.status, answer.headers))
+                file = github.asset_in(answer.body, file)[0]
+        except FetchError as error:
+            raise _TemporaryError(error.message) from None
+        except github.RefusedError as error:
+            raise _FinalError(str(error)) from None
+        return Request(service.address(file), service.headers(github.OCTETS))
+
+    def _transfer(self, want: Want, request: Request, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
+        address = request.url
         self._resume(part, address)
         if want.size and part.size == want.size:
             return  # a run was killed between the last byte and the verification
@@ -286,7 +328,7 @@ class Downloader:
             return
         self.network.require(_("downloading {file}", file=want.file))
         child = process.pipe(
-            self._curl(), env=self.network.environment(), stdin=_curl_config(address, part)
+            self._curl(), env=self.network.environment(), stdin=_curl_config(request, part)
         )
         assert child.stdout is not None and child.stderr is not None
         with self._guard:
@@ -316,7 +358,13 @@ class Downloader:
         if self._stop.is_set():
             raise Interrupted(_("stopped"))
         if answer is not None and answer.status not in (200, 206):
-            self._raise_for_status(answer, part)
+            if answer.status == 416 and part.size:
+                raise _StartOver(_("the file on the server is shorter than the partial file"))
+            service = self.network.github
+            file = service.find(address) if request.headers and not answer.redirected else None
+            _raise_for_status(
+                answer, service.refusal(file, answer.status, answer.headers) if file else ""
+            )
         if code in TEMPORARY_CURL:
             raise _TemporaryError(_curl_error(output, code))
         if code != 0 or answer is None:
@@ -335,26 +383,6 @@ class Downloader:
                     whole=whole,
                 )
             )
-
-    def _raise_for_status(self, answer: _Answer, part: _Part) -> None:
-        """Raise the failure for an HTTP status that is no success."""
-        if answer.status == 416 and part.size:
-            raise _StartOver(_("the file on the server is shorter than the partial file"))
-        if answer.status in TEMPORARY_HTTP:
-            after = answer.headers.get("retry-after", "")
-            message = _("the server answers {status}", status=answer.status)
-            raise _TemporaryError(message, float(whole_number(after) or 0))
-        reasons = {
-            401: _("login required (netrc)"),
-            403: _("access denied"),
-            404: _("not found"),
-            407: _("the proxy requires a login"),
-            410: _("no longer available"),
-        }
-        reason = reasons.get(answer.status, _("not usable"))
-        raise _FinalError(
-            _("the server answers {status}: {reason}", status=answer.status, reason=reason)
-        )
 
     def _check_answer(self, want: Want, answer: _Answer, part: _Part) -> None:
         """Reject an answer that is not (the rest of) the file, before any byte of it is written."""
@@ -458,7 +486,7 @@ class Downloader:
             if part.resumed:  # perhaps its parts are of two versions: try once more from the start
                 raise _StartOver(fault)
             self._forget(part)
-            raise _FinalError(fault)
+            raise _ChecksumError(fault)
         if not part.path.exists():
             part.path.touch()  # an empty file is a file
         self.store.add(part.path, want.sha256, known=sha256)
@@ -488,22 +516,35 @@ class Downloader:
         )
 
 
-def _curl_config(address: str, part: _Part) -> str:
-    """Return curl's configuration for one request.
-
-    On the command line `ps` would show a token in it.
-    """
-    lines = [f"url = {_quote(address)}"]
+def _curl_config(request: Request, part: _Part) -> str:
+    """Return curl's configuration for one request, which continues after the bytes of ``part``."""
+    lines = []
     if part.size:
         lines.append(f'range = "{part.size}-"')
         etag = part.server_version().get("etag", "")
         if etag and not etag.startswith("W/"):  # a weak ETag does not guarantee the same bytes
-            lines.append(f"header = {_quote('If-Range: ' + etag)}")
-    return "\n".join(lines) + "\n"
+            lines.append(f"header = {quoted('If-Range: ' + etag)}")
+    return request.curl_config(*lines)
 
 
-def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "") + '"'
+def _raise_for_status(answer: _Answer | Answer, refusal: str) -> NoReturn:
+    """Raise the failure for a status that is no success; ``refusal`` is why a token is refused."""
+    if refusal:
+        raise _FinalError(refusal)
+    after = answer.headers.get("retry-after", "")
+    if answer.status in TEMPORARY_HTTP or (answer.status == 403 and after):
+        message = _("the server answers {status}", status=answer.status)
+        raise _TemporaryError(message, float(after) if after.isdigit() else 0)
+    reasons = {
+        401: _("login required (netrc)"),
+        403: _("access denied"),
+        404: _("not found"),
+        407: _("the proxy requires a login"),
+        410: _("no longer available"),
+    }
+    reason = reasons.get(answer.status, _("not usable"))
+    kind = _NotFoundError if answer.status == 404 else _FinalError
+    raise kind(_("the server answers {status}: {reason}", status=answer.status, reason=reason))
 
 
 def _key(want: Want) -> str:
@@ -514,17 +555,19 @@ def _key(want: Want) -> str:
 def _read_headers(stream: IO[bytes]) -> _Answer | None:
     """Return the last header block, after redirects and 100-continue; None without an answer."""
     answer: _Answer | None = None
+    redirected = False
     while True:
         line = stream.readline(65536)
         match = re.match(rb"HTTP/[0-9.]+ (\d{3})", line)
         if not match:
             return answer
-        answer = _Answer(int(match[1]), {})
+        answer = _Answer(int(match[1]), {}, redirected)
         while (line := stream.readline(65536).rstrip(b"\r\n")) != b"":
             name, _separator, value = line.decode("latin-1").partition(":")
             answer.headers[name.strip().lower()] = value.strip()
-        redirected = 300 <= answer.status < 400 and "location" in answer.headers
-        if not redirected and answer.status >= 200:
+        leads_on = 300 <= answer.status < 400 and "location" in answer.headers
+        redirected = redirected or leads_on
+        if not leads_on and answer.status >= 200:
             return answer
 
 

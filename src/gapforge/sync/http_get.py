@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base import limits, process
@@ -20,6 +20,35 @@ LARGEST_ANSWER = 20_000_000  # bytes; listings are smaller
 
 
 @dataclass(frozen=True)
+class Request:
+    """An address and the headers of a request to it, which may hold a token.
+
+    curl sends the header Authorization to the host of ``url`` alone: since 7.58 it leaves it out of
+    a redirected request to another host (curl's security advisory CVE-2018-1000007).
+    """
+
+    url: str
+    headers: tuple[str, ...] = field(default=(), repr=False)
+
+    def curl_config(self, *lines: str) -> str:
+        """Return curl's configuration for this request, with more ``lines``.
+
+        curl reads it on standard input: `ps` shows command lines, and both an address and a header
+        may be secret. A request with headers that is sent with TLS is not redirected to an address
+        without it.
+        """
+        config = [f"url = {quoted(self.url)}", *(f"header = {quoted(h)}" for h in self.headers)]
+        if self.headers and self.url.startswith("https:"):
+            config.append('proto-redir = "=https"')
+        return "\n".join([*config, *lines]) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return a value for curl's configuration."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "") + '"'
+
+
+@dataclass(frozen=True)
 class Answer:
     """An HTTP answer; header names are in lower case."""
 
@@ -28,12 +57,15 @@ class Answer:
     body: bytes
 
 
-def get(address: str, network: Network, *, head: bool = False) -> Answer:
+def get(
+    address: str, network: Network, *, head: bool = False, headers: tuple[str, ...] = ()
+) -> Answer:
     """Return the answer, whatever its status; with ``head`` only its headers.
 
-    Raise FetchError without one.
+    ``headers`` are sent to the host of ``address`` itself, and never to a mirror of it. Raise
+    FetchError without an answer.
     """
-    url = network.url(address)
+    url = address if headers else network.url(address)
     with tempfile.TemporaryDirectory(prefix="gapforge-get-") as folder:
         headers_file = Path(folder, "headers")
         command = network.curl(
@@ -45,13 +77,10 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
             "--head" if head else "--compressed",
             *("--config", "-"),
         )
-        # The address is passed on standard input: `ps` shows command lines, and it may contain a
-        # login.
-        quoted = url.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "")
         done = process.run(
             command,
             env=network.environment(),
-            stdin=f'url = "{quoted}"\n',
+            stdin=Request(url, headers).curl_config(),
             timeout=4 * ANSWER_SECONDS,
             check=False,
         )
@@ -70,8 +99,8 @@ def get(address: str, network: Network, *, head: bool = False) -> Answer:
         text = ""
         if headers_file.exists():
             text = read_regular(headers_file, limits.SYSTEM).decode("latin-1")
-        status, headers = _parse_headers(text)
-    return Answer(status, headers, b"" if head else done.output.encode())
+        status, found = _parse_headers(text)
+    return Answer(status, found, b"" if head else done.output.encode())
 
 
 def _parse_headers(text: str) -> tuple[int, dict[str, str]]:

@@ -25,6 +25,7 @@ from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import read_known_sizes
 from gapforge.sync import base_images, registry_images, source_archives
 from gapforge.sync.download import Want
+from gapforge.sync.github import PrivateFile, RefusedError, asset_in
 from gapforge.sync.http_get import get
 from gapforge.sync.lock_diff import compare
 from gapforge.sync.lock_entries import deb_entries, image_entries
@@ -324,9 +325,25 @@ class _LockOnly(Run):
         except FetchError as error:
             reason = Reason(code=items.NO_ANSWER, server=server)
             raise NoAnswerError(error.message, reason=reason, hint=error.hint) from error
+        file = self.network.github.find(url)
+        if answer.status == 404 and file is not None and file.asset and self.network.github.token:
+            return self._asset_size(file)
         length = answer.headers.get("content-length", "")
         page = "text/html" in answer.headers.get("content-type", "")
         return (whole_number(length) or 0) if answer.status == 200 and not page else 0
+
+    def _asset_size(self, file: PrivateFile) -> int:
+        """Return the size in bytes of a release asset in a private repository, 0 if unknown."""
+        service = self.network.github
+        try:
+            answer = get(
+                service.release(file),
+                replace(self.network, retries=0),
+                headers=service.headers("application/vnd.github+json"),
+            )
+            return asset_in(answer.body, file)[1] if answer.status == 200 else 0
+        except (FetchError, RefusedError):
+            return 0  # sync reports why
 
     # -- .debs
 

@@ -1,7 +1,7 @@
 """How the network is used: proxies, certificates, netrc and mirrors.
 
 Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, ``all_proxy``,
-``no_proxy`` and ``NETRC`` work as in other programs, in lower or upper case):
+``no_proxy`` and ``NETRC`` are read in lower or upper case):
 
 | variable | meaning |
 |---|---|
@@ -17,23 +17,33 @@ Environment variables (all optional; the usual ``http_proxy``, ``https_proxy``, 
 
 With a mirror the upstream host gets no request. Everything is verified with checksums, so a mirror
 need not be trusted.
+
+curl, uv, apt and skopeo read proxies differently: apt refuses one without a scheme, apt and skopeo
+ignore ``all_proxy``, and no spelling of SOCKS works in all four. They therefore get the same
+``http_proxy`` and ``https_proxy``, with a scheme, and SOCKS is refused.
 """
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from gapforge.base.addresses import without_credentials
+from gapforge.base.addresses import names_registry, registry_of, without_credentials
 from gapforge.base.errors import Fault, FetchError, UsageError
 from gapforge.base.i18n import _
+from gapforge.model import credentials
+from gapforge.model.credentials import Credentials
 from gapforge.model.unresolved_item import Reason
+from gapforge.sync import pip_settings
+from gapforge.sync.github import GitHub
+from gapforge.sync.pip_settings import PipSettings
 
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PROXIES = ("http_proxy", "https_proxy")
 CERTIFICATES = (
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
@@ -58,7 +68,9 @@ class NoAnswerError(FetchError):
 class Network:
     """The network settings of this machine.
 
-    The ``*_mirrors`` are (from, to) prefixes, longest first.
+    The ``*_mirrors`` are (from, to) prefixes, longest first. ``credentials`` and the token of
+    ``github`` come from `.env`: see ``with_credentials``. ``ignored`` are settings of pip that
+    gapforge does not use.
     """
 
     offline: bool = False
@@ -72,6 +84,9 @@ class Network:
     ca_bundle: Path | None = None
     netrc: Path | None = None
     proxies: Pairs = ()
+    credentials: Credentials = field(default_factory=Credentials)
+    github: GitHub = field(default_factory=GitHub)
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Network:
@@ -84,24 +99,35 @@ class Network:
                 hint=f"ls -l {bundle}",
             )
         netrc = env.get("NETRC", "")
-        proxies = []
-        for name in PROXIES:
-            value = env.get(name) or env.get(name.upper(), "")
-            if value:
-                proxies.append((name, value))
+        index = _address(env, "GAPFORGE_INDEX_URL")
+        configured = bool(index or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"))
+        pip = PipSettings() if configured else pip_settings.read(env)
         return cls(
             offline=env.get("GAPFORGE_OFFLINE", "") not in ("", "0", "false", "no"),
             jobs=_number(env, "GAPFORGE_JOBS", 4, 1, 64),
             retries=_number(env, "GAPFORGE_RETRIES", 5, 0, 100),
-            index_url=_address(env, "GAPFORGE_INDEX_URL") or _pip_index(env),
+            index_url=index or pip.index_url,
             torch_index_url=_address(env, "GAPFORGE_TORCH_INDEX_URL"),
             url_mirrors=_pairs(env, "GAPFORGE_URL_MIRRORS"),
             apt_mirrors=_pairs(env, "GAPFORGE_APT_MIRROR"),
             registry_mirrors=_pairs(env, "GAPFORGE_REGISTRY_MIRROR", lone="docker.io"),
             ca_bundle=Path(bundle).absolute() if bundle else None,
             netrc=Path(netrc).absolute() if netrc else None,
-            proxies=tuple(proxies),
+            proxies=_proxies(env),
+            ignored=pip.not_used,
         )
+
+    def with_credentials(self, env_file: Path) -> Network:
+        """Return these settings with the credentials of `.env`. Raise SecretError."""
+        found = credentials.load(env_file)
+        github = replace(self.github, token=found.github_token)
+        return replace(self, credentials=found, github=github)
+
+    @contextmanager
+    def skopeo_environment(self, reference: str) -> Iterator[dict[str, str | None]]:
+        """Give the variables of ``environment``, and skopeo's login for the image's registry."""
+        with self.credentials.skopeo(registry_of(reference)) as login:
+            yield {**self.environment(), **login}
 
     def require(self, action: str, *, files: bool = True) -> None:
         """Raise FetchError if GAPFORGE_OFFLINE is set. Every use of the network calls this first.
@@ -134,14 +160,16 @@ class Network:
         ``nvidia/cuda:x`` and ``docker.io/nvidia/cuda:x`` are the same image and are mapped alike.
         """
         full = reference
-        if not _names_registry(reference):
+        if not names_registry(reference):
             full = f"docker.io/{'' if '/' in reference else 'library/'}{reference}"
-        mapped = _mapped(full, self.registry_mirrors, separator="/")
+        mapped = _mapped(full, self.registry_mirrors)
         return reference if mapped == full else mapped
 
     def environment(self) -> dict[str, str | None]:
         """Return the variables with which all programs use the same proxies and certificates."""
         result: dict[str, str | None] = {}
+        for name in ("all_proxy", "ALL_PROXY") if self.proxies else ():
+            result[name] = None
         for name, value in self.proxies:
             result[name] = value
             result[name.upper()] = value
@@ -168,27 +196,50 @@ class Network:
         return options
 
 
-def registry_of(image: str) -> str:
-    """Return the registry that an image reference names, "docker.io" if it names none."""
-    return image.split("/", 1)[0] if _names_registry(image) else "docker.io"
+def _mapped(address: str, pairs: Pairs) -> str:
+    """Return ``address`` with the first prefix replaced that ends where a part of it ends.
 
-
-def _names_registry(image: str) -> bool:
-    """Return whether an image reference begins with a host with a dot or port, or localhost."""
-    first = image.split("/", 1)[0]
-    return "/" in image and ("." in first or ":" in first or first == "localhost")
-
-
-def _mapped(address: str, pairs: Pairs, separator: str = "") -> str:
+    ``http://host/debian`` is no prefix of ``http://host/debian-security``.
+    """
     for source, target in pairs:
-        if (
-            separator
-            and address != source
-            and not address.startswith(source.rstrip(separator) + separator)
-        ):
-            continue
-        if address.startswith(source):
-            return target + address[len(source) :]
+        rest = address[len(source) :]
+        if address.startswith(source) and (source.endswith("/") or rest[:1] in ("", "/")):
+            return target + rest
+    return address
+
+
+def _proxies(env: Mapping[str, str]) -> Pairs:
+    """Return the proxies that every program gets, by variable.
+
+    Raise UsageError for one that is not an HTTP proxy.
+    """
+    found = []
+    fallback = "all_proxy" if env.get("all_proxy") else "ALL_PROXY"
+    for name in PROXIES:
+        variable = next((v for v in (name, name.upper(), fallback) if env.get(v)), "")
+        if variable:
+            found.append((name, _proxy(variable, env[variable])))
+    excluded = env.get("no_proxy") or env.get("NO_PROXY", "")
+    return (*found, ("no_proxy", excluded)) if excluded else tuple(found)
+
+
+def _proxy(variable: str, value: str) -> str:
+    """Return the address of a proxy; without a scheme it is http://."""
+    address = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"\s", address) or parts.path not in ("", "/"):
+        raise UsageError(
+            _(
+                "{variable}: {value!r} is not the address of an HTTP proxy",
+                variable=variable,
+                value=without_credentials(address),
+            ),
+            hint=_("export {variable}=http://HOST:PORT", variable=variable),
+        )
     return address
 
 
@@ -244,30 +295,3 @@ def _address(env: Mapping[str, str], variable: str) -> str:
             hint=f"unset {variable}",
         )
     return text
-
-
-def _pip_index(env: Mapping[str, str]) -> str:
-    """Return pip's index unless uv has one: companies configure pip, and uv does not read that.
-
-    Only ``index-url`` is used. An extra index is not: an attacker's package of the same name could
-    win.
-    """
-    if env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"):
-        return ""
-    if env.get("PIP_INDEX_URL"):
-        return env["PIP_INDEX_URL"]
-    home = Path(env.get("HOME", "/nonexistent"))
-    files = [
-        Path("/etc/pip.conf"),
-        home / ".pip/pip.conf",
-        Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf",
-    ]
-    if env.get("PIP_CONFIG_FILE"):
-        files.append(Path(env["PIP_CONFIG_FILE"]))
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(files, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError, OSError):
-        return ""  # pip itself reports a fault in its file
-    value = parser.get("global", "index-url", fallback="").strip()
-    return value if re.match(r"(https?|file)://\S+$", value) else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gapforge.base import limits, process
-from gapforge.base.errors import Fault, FetchError, TargetError, ToolError
-from gapforge.base.files import CHUNK, canonical_json, open_buffered, open_regular, write_text
+from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.errors import Fault, FetchError
+from gapforge.base.files import CHUNK, canonical_json, open_buffered, write_text
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
+from gapforge.model import base_image_rules
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -28,7 +30,6 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
@@ -84,13 +85,10 @@ def read_layout(folder: Path) -> Layout:
         index = read_json(folder / "index.json", limits.IMAGE_DOCUMENT)
         if marker.get("imageLayoutVersion") != "1.0.0":
             raise ValueError(_('the version in oci-layout is not "1.0.0"'))
-        entries = [e for e in index["manifests"] if _is_ours(e)]
-        if len(entries) != 1:
-            count = len(entries)
-            raise ValueError(
-                _("index.json lists {count} linux/amd64 images; expected one", count=count)
-            )
-        manifest_blob = blob(entries[0])
+        if len(index["manifests"]) != 1:
+            count = len(index["manifests"])
+            raise ValueError(_("index.json lists {count} images; expected one", count=count))
+        manifest_blob = blob(index["manifests"][0])
         manifest = parse_json(read_small(folder, manifest_blob))
         config_blob = blob(manifest["config"])
         layers = tuple(blob(layer) for layer in manifest["layers"])
@@ -109,16 +107,10 @@ def read_layout(folder: Path) -> Layout:
             ),
             hint=_fetch_again(),
         ) from error
-    if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
-        platform = f"{config.get('os')}/{config.get('architecture')}"
-        raise TargetError(
-            _(
-                "the image in {folder} is for {platform}, not linux/amd64",
-                folder=folder,
-                platform=platform,
-            ),
-            hint=_("specify an image that has a linux/amd64 variant"),
-        )
+    base_image_rules.check_configuration(config, str(folder))
+    base_image_rules.check_compression(
+        (compression(_start(folder, layer)) for layer in layers), str(folder)
+    )
     return Layout(
         folder=folder,
         manifest=manifest_blob,
@@ -131,11 +123,6 @@ def read_layout(folder: Path) -> Layout:
 
 def _fetch_again() -> str:
     return _("download the base image again: ./deps_sync.sh PRESET")
-
-
-def _is_ours(entry: Mapping[str, Any]) -> bool:
-    platform = entry.get("platform")
-    return not platform or (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
 
 
 def blob(raw: Mapping[str, Any]) -> Blob:
@@ -218,8 +205,9 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
         reader = _HashingReader(file, on_bytes)
         failure: Exception | None = None
         try:
-            yield reader
-        except (tarfile.TarError, zlib.error, EOFError, OSError, FetchError, ToolError) as error:
+            with damage_as(lambda cause: _not_unpacked(path, cause)):
+                yield reader
+        except Exception as error:  # noqa: BLE001 - raised below, unless the digest is wrong
             failure = error
         reader.drain()
         actual = f"sha256:{reader.digest.hexdigest()}"
@@ -231,19 +219,44 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
             )
             message = _("{path}: checksum mismatch", path=path)
             raise FetchError(message, faults=[fault], hint=_fetch_again()) from failure
-        if isinstance(failure, (FetchError, ToolError)):
-            raise failure
         if failure is not None:
-            message = _("{path} cannot be unpacked: {error}", path=path, error=failure)
-            raise FetchError(message) from failure
+            raise failure
 
 
-def _magic(folder: Path, blob: Blob) -> bytes:
+def _not_unpacked(path: Path, cause: Exception) -> FetchError:
+    return FetchError(_("{path} cannot be unpacked: {error}", path=path, error=cause))
+
+
+def _start(folder: Path, blob: Blob) -> bytes:
     try:
-        with open_regular(blob.path(folder)) as file:
-            return file.read(4)
+        with open_buffered(blob.path(folder)) as file:
+            return file.read(MAGIC_LENGTH)
     except OSError:
         return b""  # _checked reports it
+
+
+_READERS: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+
+
+@contextmanager
+def uncompressed(stored: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+    """Yield the content of a file with the compression ``kind``.
+
+    zstd needs the program ``zstd``.
+    """
+    if kind == "zstd":
+
+        def feed(pipe: IO[bytes]) -> None:
+            while chunk := stored.read(CHUNK):
+                pipe.write(chunk)
+
+        with process.piped(["zstd", "-dc"], feed=feed) as output:
+            yield output
+    elif kind:
+        with _READERS[kind](stored) as output:
+            yield output
+    else:
+        yield stored
 
 
 @contextmanager
@@ -251,31 +264,16 @@ def open_layer(layout: Layout, number: int, on_bytes: OnBytes | None = None) -> 
     """Yield layer ``number`` as an uncompressed tar stream.
 
     Its digest and diff_id are verified when the block ends. The first bytes decide the compression,
-    because media types may be wrong: skopeo labels the raw layers of an archive as gzip. zstd needs
-    the program ``zstd``. ``on_bytes`` is called with the number of stored bytes read.
+    because media types may be wrong: skopeo labels the raw layers of an archive as gzip.
+    ``on_bytes`` is called with the number of stored bytes read.
     """
     blob, diff_id = layout.layers[number], layout.diff_ids[number]
-    magic = _magic(layout.folder, blob)
+    kind = compression(_start(layout.folder, blob))
     with _checked(layout.folder, blob, on_bytes) as stored:
-        if magic == ZSTD:
-
-            def feed(pipe: IO[bytes]) -> None:
-                while chunk := stored.read(CHUNK):
-                    pipe.write(chunk)
-
-            with process.piped(["zstd", "-dc"], feed=feed) as output:
-                reader = _HashingReader(output, None)
-                yield cast(IO[bytes], reader)
-                reader.drain()
-        elif magic[:2] == GZIP:
-            with gzip.GzipFile(fileobj=cast(IO[bytes], stored), mode="rb") as plain:
-                reader = _HashingReader(cast(IO[bytes], plain), None)
-                yield cast(IO[bytes], reader)
-                reader.drain()
-        else:
-            yield cast(IO[bytes], stored)
-            stored.drain()
-            reader = stored
+        with uncompressed(cast(IO[bytes], stored), kind) as plain:
+            reader = _HashingReader(plain, None)
+            yield cast(IO[bytes], reader)
+            reader.drain()
         actual = f"sha256:{reader.digest.hexdigest()}"
         if actual != diff_id:
             found = _("unpacks to {actual}", actual=actual)

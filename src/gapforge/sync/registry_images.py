@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits, process
-from gapforge.base.errors import Fault, FetchError, GapforgeError, TargetError, ToolError
+from gapforge.base.addresses import registry_of
+from gapforge.base.errors import Fault, FetchError, GapforgeError, ToolError
 from gapforge.base.files import (
     link_or_copy,
     mark_folder,
@@ -26,12 +27,14 @@ from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
+from gapforge.model import base_image_rules
+from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
-from gapforge.sync.network import Network, NoAnswerError, registry_of
+from gapforge.sync.network import Network, NoAnswerError
 
 # skopeo gives no exit code for a refused login or an unknown image: only its text tells. Neither is
 # retried.
@@ -50,23 +53,18 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
     registry does not answer.
     """
     found = _find(base, network)
+    media_type, config_blob, layers = _read_manifest(found, base.image)
+    config = _inspect(f"{found.source}@{found.platform}", base.image, network, "--config")
     try:
-        manifest = parse_json(found.raw)
-        config_blob = oci_layout.blob(manifest["config"])
-        layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
-        config = _inspect(f"{found.source}@{found.platform}", base.image, network, "--config")
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
             raise ValueError(_("the configuration is not the one that the manifest names"))
-        words = (parse_json(config).get("config") or {}).get("Env") or []
+        parsed = parse_json(config)
+        base_image_rules.check_configuration(parsed, base.image)
+        words = (parsed.get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FetchError(
-            _("{image} cannot be used: {reason}", image=base.image, reason=error_text(error)),
-            hint=_choose_another(),
-        ) from error
-    top = oci_layout.Blob(
-        str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE)), found.platform, len(found.raw)
-    )
+        raise _unusable(base.image, error) from error
+    top = oci_layout.Blob(media_type, found.platform, len(found.raw))
     files = {
         f"blobs/sha256/{b.digest.removeprefix('sha256:')}": (
             b.digest.removeprefix("sha256:"),
@@ -85,6 +83,30 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
         cuda=env.get("CUDA_VERSION", ""),
         cudnn=cudnn_version(env),
     ), files
+
+
+def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, list[oci_layout.Blob]]:
+    """Return media type, configuration and layers of a manifest.
+
+    Raise TargetError for layers that some engines cannot load, before they are downloaded.
+    """
+    try:
+        manifest = parse_json(found.raw)
+        media_type = str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE))
+        config = oci_layout.blob(manifest["config"])
+        layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(image, error) from error
+    zstd = ["zstd" for layer in layers if layer.media_type.endswith("+zstd")]
+    base_image_rules.check_compression(zstd, image)
+    return media_type, config, layers
+
+
+def _unusable(image: str, error: Exception) -> FetchError:
+    return FetchError(
+        _("{image} cannot be used: {reason}", image=image, reason=error_text(error)),
+        hint=_choose_another(),
+    )
 
 
 def _choose_another() -> str:
@@ -161,6 +183,7 @@ def copy(
 ) -> str:
     """Copy the image into ``destination`` as an OCI layout. Return its reference for the lock."""
     found = _find(base, network)
+    _read_manifest(found, base.image)
     source, platform = found.source, found.platform
     purpose = "a base image that is being downloaded"
     partial = mark_folder(project.state / "images" / platform.removeprefix("sha256:"), purpose)
@@ -185,8 +208,11 @@ def copy(
         f"oci:{layout_folder}:base",
     ]
     lines: list[str] = []
-    with _watched(layout_folder, progress, base.image):
-        code = process.stream(command, lines.append, env=network.environment())
+    with (
+        _watched(layout_folder, progress, base.image),
+        network.skopeo_environment(source) as environment,
+    ):
+        code = process.stream(command, lines.append, env=environment)
     if code != 0:
         raise _failure(base.image, "\n".join(lines), network)
     blob = _single(layout_folder, platform, base.image)
@@ -220,7 +246,10 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
         f"docker://{reference}",
     ]
     try:
-        with process.piped(command, env=network.environment()) as output:
+        with (
+            network.skopeo_environment(reference) as environment,
+            process.piped(command, env=environment) as output,
+        ):
             return output.read(limits.IMAGE_DOCUMENT)
     except ToolError as error:
         if error.is_missing:
@@ -280,10 +309,7 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> F
         return NoAnswerError(
             message,
             reason=Reason(code=LOGIN_REQUIRED, server=server),
-            hint=_(
-                "log in first (skopeo login {registry}), then run the same command again",
-                registry=mirrored.split("/", 1)[0],
-            ),
+            hint=_login_hint(registry_of(mirrored), network),
         )
     if _ABSENT.search(output):
         return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
@@ -292,6 +318,23 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> F
         message,
         reason=Reason(code=NO_ANSWER, server=server),
         hint=_("check whether the registry can be reached: {command}", command=command),
+    )
+
+
+def _login_hint(registry: str, network: Network) -> str:
+    """Return what to do about a registry that refuses access."""
+    if registry in network.credentials.logins:
+        return _(
+            "correct the line of {registry} in {key} of .env: its user or password is wrong or "
+            "expired, or may not read the image",
+            registry=registry,
+            key=REGISTRY_LOGINS,
+        )
+    return _(
+        "set {key} in .env to '{registry} USER PASSWORD', or log in (skopeo login {registry}); "
+        "then run the same command again",
+        registry=registry,
+        key=REGISTRY_LOGINS,
     )
 
 
@@ -307,25 +350,15 @@ def _document(raw: bytes, image: str) -> dict[str, Any]:
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
-    """Return the digest of the linux/amd64 manifest.
-
-    Attestations have the platform "unknown" in indexes.
-    """
-    platforms: list[str] = []
-    for entry in index.get("manifests", []):
-        platform = entry.get("platform") or {}
-        where = f"{platform.get('os', '?')}/{platform.get('architecture', '?')}"
-        platforms.append(where)
-        digest = str(entry.get("digest", ""))
-        if where == "linux/amd64" and oci_layout.DIGEST.fullmatch(digest):
-            return digest
-    names = ", ".join(platforms)
-    found = _("has {platforms}", platforms=names) if names else _("has none")
-    raise TargetError(
-        _("{image} has no linux/amd64 variant", image=image),
-        faults=[Fault(image, found, "linux/amd64")],
-        hint=_choose_another(),
-    )
+    """Return the digest of the manifest that every amd64 machine can use."""
+    entries = [e for e in index.get("manifests") or () if isinstance(e, dict)]
+    digest = str(base_image_rules.select_manifest(entries, image).get("digest", ""))
+    if not oci_layout.DIGEST.fullmatch(digest):
+        raise FetchError(
+            _("unsupported digest {digest!r}; expected sha256:<64 hex digits>", digest=digest),
+            hint=_choose_another(),
+        )
+    return digest
 
 
 def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:

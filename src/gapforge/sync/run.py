@@ -14,6 +14,7 @@ from gapforge.base.files import contains, exclusive, mark_folder, write_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.model import base_image_rules
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
@@ -133,9 +134,19 @@ class Run:
         for leftover in self.project.presets.glob(f".{self.preset.name}.lock.json.*.tmp"):
             leftover.unlink(missing_ok=True)
         mark_folder(self.work, "a sync at work")
+        if self.network.ignored:
+            self.progress.note(
+                _(
+                    "NOTE: gapforge does not use these settings of pip: {settings}; set "
+                    "GAPFORGE_INDEX_URL, https_proxy and GAPFORGE_CA_BUNDLE instead",
+                    settings=", ".join(self.network.ignored),
+                )
+            )
         old = locks.load_matching(
             self.project.lock_file(self.preset.name), self.preset, update=self.options.update
         )
+        if old is not None:
+            base_image_rules.check_operating_systems(self.preset, old.images)
         self.before = old or self._previous_lock()
         return old
 
@@ -243,7 +254,11 @@ class Run:
     # -- base images and packages
 
     def _check_base(self, role: str, image: LockedImage) -> None:
-        """Raise CompatibilityError for an image with another CUDA or cuDNN than the preset's."""
+        """Raise TargetError for another operating system than the preset's.
+
+        Raise CompatibilityError for another CUDA or cuDNN.
+        """
+        base_image_rules.check_operating_systems(self.preset, {role: image})
         for warning in check_base(self.preset, role, image):
             self.progress.note(_("WARNING: {warning}", warning=warning))
 

@@ -8,6 +8,7 @@ import zipfile
 from email.parser import BytesParser
 from pathlib import Path
 
+from gapforge.base.compressed import damage_as
 from gapforge.base.files import open_buffered
 
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
@@ -22,13 +23,17 @@ def licence_of(wheel: Path) -> str:
     The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """
     try:
-        with open_buffered(wheel) as file, zipfile.ZipFile(file) as archive:
+        with (
+            open_buffered(wheel) as opened,
+            damage_as(lambda cause: ValueError(str(cause))),
+            zipfile.ZipFile(opened) as archive,
+        ):
             names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
             if len(names) != 1:
                 return ""
-            with archive.open(names[0]) as member:
-                return licence_in(member.read(_LARGEST))
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+            with archive.open(names[0]) as file:
+                return licence_in(file.read(_LARGEST))
+    except (OSError, ValueError):
         return ""  # verify and pip report a damaged wheel; the licence is only information
 
 

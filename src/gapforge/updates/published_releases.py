@@ -138,7 +138,8 @@ def registry_tags(image: str, network: Network) -> list[str]:
     reference = network.registry(image)
     command = _skopeo(["list-tags"], reference, network)
     try:
-        done = process.run(command, env=network.environment(), timeout=300, check=False)
+        with network.skopeo_environment(reference) as environment:
+            done = process.run(command, env=environment, timeout=300, check=False)
     except ToolError as error:
         if error.is_missing:
             raise
@@ -165,7 +166,10 @@ def image_digest(image: str, network: Network) -> str:
     reference = network.registry(image)
     command = _skopeo(["inspect", "--raw"], reference, network)
     try:
-        with process.piped(command, env=network.environment()) as output:
+        with (
+            network.skopeo_environment(reference) as environment,
+            process.piped(command, env=environment) as output,
+        ):
             return f"sha256:{sha256_bytes(output.read(_MANIFEST_BYTES))}"
     except ToolError as error:
         if error.is_missing:

@@ -206,3 +206,20 @@ def test_missing_program_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
         "오류: /usr/bin/skopeo: 설치되어 있지 않습니다\n"
         "다음: 먼저 설치하십시오: apt-get install skopeo"
     )
+
+
+def test_credentials_of_sync_reach_a_program_only_when_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for key in process.WITHHELD:
+        monkeypatch.setenv(key, "canary-1")
+    show = python("import os; print(*os.environ.values())")
+    assert "canary" not in process.run(show).output
+    assert "canary" in process.run(show, env={"GITHUB_TOKEN": "canary-2"}).output
+    lines: list[str] = []
+    process.stream(show, lines.append)
+    with process.piped(show) as output:
+        lines.append(output.read().decode())
+    child = process.companion(show)
+    lines.append(child.communicate()[0])
+    assert len(lines) == 3 and "canary" not in repr(lines)

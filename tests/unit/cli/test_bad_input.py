@@ -172,7 +172,10 @@ def test_damaged_artifact_is_refused_before_build(there: Project, tmp_path: Path
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (("build", "--non-interactive"), 2, "--preset"),
+        (("build", "--non-interactive"), 2, "build.py NAME"),
+        (("build", "NAME", "--preset", "OTHER", "--non-interactive"), 2, '"OTHER"'),
+        (("check", "--driver", "abc"), 2, '"abc"'),
+        (("verify", "--al"), 2, '"--all"'),
         (
             ("build", "--preset", "debian12-cpu-quickstrat", "--non-interactive"),
             3,
@@ -184,7 +187,8 @@ def test_damaged_artifact_is_refused_before_build(there: Project, tmp_path: Path
         ((*BUILD, "--app-source", "/nonexistent"), 13, "/nonexistent"),
         (("verify", "no-such-preset"), 3, "no-such-preset"),
         (("frobnicate",), 2, '"frobnicate"'),
-        (("build", "--prest", "x"), 2, "--help"),
+        (("build", "--prest", "x"), 2, '"--preset"'),
+        (("plan", "debian12-cpu-quickstrat"), 3, '"debian12-cpu-quickstart"'),
     ],
 )
 def test_bad_flag_has_exit_code(
@@ -214,3 +218,22 @@ def test_flags_override_environment_variables(there: Project) -> None:
     )
     assert right.returncode == 0, right.stderr
     assert json.loads(right.stdout)["target"] == "builder"
+
+
+def test_inventory_of_nothing_is_reported(there: Project, tmp_path: Path) -> None:
+    shutil.rmtree(there.artifacts)
+    there.artifacts.mkdir()
+    file = tmp_path / "inventory.txt"
+    done = gapforge(there, "inventory", "--output", str(file))
+    assert done.returncode == 0 and file.is_file()
+    assert str(there.artifacts) in done.stderr
+
+
+def test_pack_before_sync_is_one_sentence(there: Project, tmp_path: Path) -> None:
+    shutil.rmtree(there.artifacts)
+    done = gapforge(there, "pack", "debian12-cpu-quickstart", "--to", str(tmp_path / "stick"))
+    assert done.returncode == 21
+    message, following = done.stderr.splitlines()
+    assert "debian12-cpu-quickstart" in message
+    assert following.endswith("./deps_sync.sh debian12-cpu-quickstart")
+    assert not (tmp_path / "stick").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -12,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.base.errors import EngineError
+from gapforge.base.errors import ERROR_CLASSES, EngineError
 from gapforge.base.text import width
 from gapforge.cli import main as cli
+from gapforge.cli.argument_parser import Parser
 from samples import ROOT
 
 pytestmark = pytest.mark.every_python
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.every_python
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run: object) -> None:
     module = types.SimpleNamespace(
         HELP="x",
+        EXAMPLES=("./gapforge list",),
         run=run,
         add_arguments=lambda parser: parser.add_argument("--json", action="store_true"),
     )
@@ -155,15 +159,56 @@ def test_help_in_korean(
     assert not any(word in shown for word in ("usage", "options", "positional", "show"))
 
 
-@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("columns", [40, 80, 110])
+def test_overview_fits_window_and_names_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, language: str
+) -> None:
+    monkeypatch.setenv("GAPFORGE_LANG", language)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        cli.main(["help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if width(line) > columns] == []
+    first_words = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert set(cli.VERBS) <= first_words
+    assert {str(error.exit_code) for error in ERROR_CLASSES} <= first_words
+    if columns >= 60:
+        rows = [line for line in lines if re.match(r"  \S", line)]
+        explained = [row for row in rows if re.search("[가-힣]{2}", row)]
+        assert explained == (rows if language == "ko" else [])
+
+
+def test_help_of_a_verb_is_its_help_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for words in (["help", "verify"], ["verify", "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and "gapforge verify --all" in shown[0]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_examples_of_help_are_accepted(verb: str) -> None:
+    module = importlib.import_module(f"gapforge.cli.verbs.{verb}")
+    parser = Parser(prog=f"gapforge {verb}")
+    module.add_arguments(parser)
+    for example in module.EXAMPLES:
+        words = shlex.split(example.replace("python3 build.py", "./gapforge build"))
+        named = words[words.index("./gapforge") + 1 :]
+        assert named[0] == verb
+        parser.parse_args(named[1:])
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_korean_help_explains_every_argument(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        cli.main([*filter(None, [verb]), "--help"])
-    shown = capsys.readouterr().out.partition("\n종료 코드")[0]
+        cli.main([verb, "--help"])
+    shown = re.split("\n종료 코드|\n예:", capsys.readouterr().out)[0]
     assert [line for line in shown.splitlines() if width(line) > 80] == []
     usage, _, rest = shown.partition("\n\n")
     first, *others = usage.splitlines()

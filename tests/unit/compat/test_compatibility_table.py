@@ -186,6 +186,7 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         "build-essential",
         *([f"g++-{stack.gcc}"] if stack.gcc != "11" else []),
     ]
+    raw["opencv"]["cmake"].append(f"-DCUDA_HOST_COMPILER=/usr/bin/g++-{stack.gcc}")
     raw["pytorch"] = raw["tensorrt"] = None
     del raw["sources"]["tensorrt"]
     if stack.torch != NONE:
@@ -207,6 +208,8 @@ def preset_of(stack: Stack) -> dict[str, Any]:
         }
     raw["ffmpeg"]["version"], raw["sources"]["nv-codec-headers"]["version"] = stack.ffmpeg.split()
     raw["opencv"]["version"], raw["opencv"]["architectures"] = stack.opencv, [stack.gpu]
+    for name in ("ffmpeg", "opencv", "opencv-contrib"):  # archives that do not tell their version
+        raw["sources"][name] = {"urls": [f"https://example.com/{name}.tar.gz"], "sha256": "0" * 64}
     return raw
 
 

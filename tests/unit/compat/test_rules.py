@@ -39,8 +39,13 @@ BASES = {
 
 
 def stack(**changes: Any) -> dict[str, Any]:
-    """Return the reference preset with replaced members; "a__b" is a member of an object."""
+    """Return the reference preset with replaced members; "a__b" is a member of an object.
+
+    Its archives of FFmpeg and OpenCV do not tell their version.
+    """
     raw: dict[str, Any] = copy.deepcopy(REFERENCE)
+    for name in ("ffmpeg", "opencv", "opencv-contrib"):
+        raw["sources"][name] = {"urls": [f"https://example.com/{name}.tar.gz"], "sha256": "0" * 64}
     for path, value in changes.items():
         *parents, name = path.split("__")
         holder: Any = raw
@@ -271,6 +276,23 @@ def test_gpu_architecture_against_cuda(cuda: str, compute: str, works: bool) -> 
     assert (found == []) == works, found
 
 
+@pytest.mark.parametrize(
+    ("cuda", "compute", "works"),
+    [
+        ("12.9", "7.0", True),
+        ("13.0", "7.0", False),  # dropped in that very release
+        ("13.0", "7.5", True),
+        ("11.0", "8.6", False),
+        ("11.1", "8.6", True),  # supported from that very release
+        ("12.7", "12.0", False),
+        ("12.8", "12.0", True),
+    ],
+)
+def test_release_that_adds_or_drops_an_architecture(cuda: str, compute: str, works: bool) -> None:
+    raw = stack(cuda=cuda, opencv__architectures=[compute], pytorch=None, tensorrt=None)
+    assert (errors(raw, "architecture") == []) == works
+
+
 def test_unknown_cuda_gets_older_cuda_suggested() -> None:
     raw = stack(cuda="13.9", opencv__architectures=["7.0"], tensorrt=None)
     found = errors(raw, "architecture")
@@ -422,6 +444,33 @@ def test_old_ffmpeg_with_nvcc_needs_flags() -> None:
     assert errors(raw, "ffmpeg-nvcc") == []
 
 
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu20.04"}, "ubuntu 20.04"),
+        ({"image": "nvidia/cuda:11.8.0-cudnn8-devel-rockylinux8"}, "rocky 8"),
+        ({"image": "ubuntu:24.04"}, "ubuntu 24.04"),
+        ({"image": "registry.example:5000/ubuntu:20.04"}, "ubuntu 20.04"),
+        ({"image": "debian:12.5-slim"}, "debian 12.5"),
+        ({"image": "debian:bullseye-slim"}, "debian 11"),
+        ({"mmdebstrap": {"suite": "noble"}}, "ubuntu 24.04"),
+        ({"image": "ubuntu:22.04"}, ""),
+        ({"image": "ubuntu:jammy-20240111"}, ""),
+        ({"image": "registry.example/ubuntu20/media:7"}, ""),
+        ({"mmdebstrap": {"suite": "jammy"}}, ""),
+    ],
+)
+def test_name_of_base_image_tells_another_os(base: dict[str, Any], found: str) -> None:
+    raw = stack()
+    raw["base"] = {"builder": base, "runtime": base}
+    wrong = errors(raw, "base-os")
+    assert [problem.path for problem in wrong] == (
+        ["$.base.builder", "$.base.runtime"] if found else []
+    )
+    for problem in wrong:
+        assert reason([problem]) == {"found": found, "wanted": "ubuntu 22.04"}
+
+
 def test_base_image_must_match_preset() -> None:
     builder, runtime = errors(stack(cuda="12.1"), "base-cuda")
     assert reason([builder]) == {"image_cuda": "11.8", "cuda": "12.1"}
@@ -434,21 +483,85 @@ def test_base_image_must_match_preset() -> None:
     assert reason(errors(raw, "base-devel")) == {"image": image}
 
 
-def test_compiler_must_suit_nvcc() -> None:
-    raw = stack()
-    raw["apt"]["builder"].append("g++-12")
-    found = errors(raw, "compiler")
-    assert reason(found) == {"cuda": "11.8", "newest": "11", "used": "12"}
-    assert suggestion(found) == {"name": "g++-11"}
-    assert errors(on("12.1", raw), "compiler") == []
+def compiled(cuda: str, packages: list[str], *cmake: str) -> list[Finding]:
+    """Return what is said of the compiler for a preset on the base image of a CUDA."""
+    raw = on(cuda, stack(pytorch=None, tensorrt=None, apt__builder=packages))
+    raw["opencv"]["cmake"] = [*raw["opencv"]["cmake"], *cmake]
+    return findings(raw, "compiler")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "packages", "cmake", "used"),
+    [
+        # Ubuntu 22.04's default is GCC 11. Another package beside it does not change that.
+        ("11.8", ["g++"], [], ""),
+        ("11.8", ["g++", "g++-12"], [], ""),
+        ("11.8", ["g++-12"], [], ""),
+        # The compiler that an option names is used, whatever the default is.
+        ("11.8", ["g++", "g++-12"], ["-DCUDA_HOST_COMPILER=/usr/bin/g++-12"], "12"),
+        ("12.1", ["g++", "g++-12"], ["-DCUDA_HOST_COMPILER=/usr/bin/g++-12"], ""),
+        ("12.1", ["g++", "g++-13"], ["-DCMAKE_CUDA_HOST_COMPILER:FILEPATH=g++-13"], "13"),
+        ("11.8", ["g++-12"], ["-DCMAKE_CXX_COMPILER=x86_64-linux-gnu-g++-12"], "12"),
+        ("11.8", ["g++-12"], ["-DCMAKE_C_COMPILER=gcc-12"], "12"),
+        (
+            "11.8",
+            ["g++-12"],
+            ["-DCMAKE_C_COMPILER=gcc-12", "-DCUDA_HOST_COMPILER=/usr/bin/g++-11"],
+            "",
+        ),
+        ("11.8", ["g++-12"], ["-DCUDA_HOST_COMPILER=g++-11", "-DCUDA_HOST_COMPILER=g++-12"], "12"),
+        # A pin of the default package changes the default.
+        ("11.8", ["g++=4:12.2.0-3ubuntu1"], [], "12"),
+    ],
+)
+def test_compiler_that_nvcc_calls_must_suit_it(
+    cuda: str, packages: list[str], cmake: list[str], used: str
+) -> None:
+    found = compiled(cuda, packages, *cmake)
+    if not used:
+        assert found == []
+        return
+    newest = {"11.8": "11", "12.1": "12"}[cuda]
+    assert [f.severity for f in found] == ["error"]
+    assert reason(found) == {"cuda": cuda, "newest": newest, "used": used, "component": "opencv"}
+    assert suggestion(found)["gcc"] == newest
+    option = str(suggestion(found)["option"])
+    assert compiled(cuda, [*packages, f"g++-{newest}"], *cmake, option) == []
+
+
+def test_default_compiler_of_another_system_is_judged() -> None:
+    """Debian 12's default is GCC 12, which the nvcc of CUDA 11.8 does not support."""
+    raw = stack(os={"id": "debian", "version": "12"}, practice=True, apt__builder=["g++", "g++-9"])
+    raw.update(pytorch=None, tensorrt=None)
+    assert reason(errors(raw, "compiler"))["used"] == "12"
+    raw["opencv"]["cmake"].append("-DCUDA_HOST_COMPILER=/usr/bin/g++-9")
+    assert findings(raw, "compiler") == []
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cmake"),
+    [
+        ("12.1", ["-DCUDA_HOST_COMPILER=/usr/bin/clang++-14"]),
+        ("12.1", ["-DCUDA_HOST_COMPILER=/opt/gcc/bin/mine"]),
+        ("13.9", []),
+    ],
+)
+def test_unknown_compiler_or_nvcc_is_a_warning(cuda: str, cmake: list[str]) -> None:
+    raw = stack(cuda=cuda, pytorch=None, tensorrt=None)
+    raw["opencv"]["cmake"] += cmake
+    assert [f.severity for f in findings(raw, "compiler")] == ["warning"]
 
 
 def test_compiler_must_suit_nvcc_of_ffmpeg() -> None:
     raw = stack(opencv=None)
-    raw["apt"]["builder"].append("g++-12")
-    assert errors(raw, "compiler") == []  # nothing uses nvcc
+    raw["ffmpeg"]["configure"].append("--nvccflags=-O2 -ccbin /usr/bin/g++-12")
+    assert findings(raw, "compiler") == []  # nothing uses nvcc
     raw["ffmpeg"]["configure"].append("--enable-cuda-nvcc")
-    assert reason(errors(raw, "compiler"))["newest"] == "11"
+    found = errors(raw, "compiler")
+    assert (reason(found)["used"], reason(found)["component"]) == ("12", "ffmpeg")
+    assert found[0].path == "$.ffmpeg.configure"
+    raw["ffmpeg"]["configure"][-2] = "--nvccflags=-O2 -ccbin=/usr/bin/g++-11"
+    assert findings(raw, "compiler") == []
 
 
 def test_python_must_be_in_archive() -> None:
@@ -639,3 +752,40 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
         "(이전 버전은 CUDA 12.4에서 컴파일되지 않습니다); "
         "OpenCV 4.10.0 또는 CUDA < 12.4를 사용하십시오"
     ]
+
+
+@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("version", "3.2.1"),
+        ("file", "x-3.2.1.tar.gz"),
+        ("urls", ["https://example.com/tags/3.2.1.tar.gz"]),
+        ("urls", ["https://example.com/a.tar.gz", "https://example.com/n3.2.1.zip"]),
+    ],
+)
+def test_archive_of_another_version_is_an_error(source: str, fact: str, value: object) -> None:
+    raw = stack()
+    raw["sources"][source][fact] = value
+    (found,) = errors(raw, "source-version")
+    assert found.path == f"$.sources.{source}.{fact}"
+    component = source.partition("-")[0]
+    wanted = {"component": component, "version": raw[component]["version"], "found": "3.2.1"}
+    assert reason([found]) == wanted
+
+
+@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+def test_checksum_of_another_version_is_an_error(source: str) -> None:
+    raw = copy.deepcopy(REFERENCE)
+    other = CATALOG.ffmpeg["4.2"][0] if source == "ffmpeg" else CATALOG.opencv["4.5.5"][0]
+    raw["sources"][source]["sha256"] = other.sha256
+    (found,) = errors(raw, "source-version")
+    assert found.path == f"$.sources.{source}.sha256"
+
+
+def test_version_may_name_a_series() -> None:
+    raw = stack(ffmpeg__version="5.1")
+    raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.1.9.tar.xz"]
+    assert errors(raw, "source-version") == []
+    raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.11.tar.xz"]
+    assert len(errors(raw, "source-version")) == 1

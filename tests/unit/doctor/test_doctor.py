@@ -32,7 +32,6 @@ from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
 from gapforge.model import preset as presets
-from gapforge.model.lock import Lock
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
@@ -293,6 +292,21 @@ def test_gpu_must_fit_compiled_code(compute: str, needs: GpuNeeds, status: str) 
     assert line.status == status
 
 
+@pytest.mark.parametrize(
+    ("cuda", "compute", "status"),
+    [("12.9", "7.0", OK), ("13.0", "7.0", FAIL), ("12.7", "12.0", FAIL), ("12.8", "12.0", OK)],
+)
+def test_gpu_at_the_very_release_that_adds_or_drops_it(
+    cuda: str, compute: str, status: str
+) -> None:
+    (line,) = gpu_checks.gpus(
+        Nvidia(driver="600.1", gpus=(Gpu("X", compute),)),
+        GpuNeeds(cuda=cuda),
+        CATALOG.architectures,
+    )
+    assert line.status == status
+
+
 def test_new_gpu_names_the_needed_cuda() -> None:
     (line,) = gpu_checks.gpus(
         Nvidia(driver="600.1", gpus=(Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures
@@ -392,19 +406,45 @@ def test_estimate_counts_every_kind() -> None:
     assert linked.context == 0 < copied.context
     assert linked.engine == copied.engine == sum(linked.engine_parts.values())
     assert linked.without_bases().engine == linked.engine - linked.engine_parts["base images"]
-    wheel = samples.entry("wheel", "wheels/torch-2-py3-none-any.whl", name="torch", version="2")
-    big = replace(wheel, size=2_600_000_000)
-    more = disk_estimate.estimate(
-        preset,
-        Lock(
-            preset=lock.preset,
-            preset_sha256=lock.preset_sha256,
-            images=lock.images,
-            entries=(*lock.entries, big),
-        ),
-        linked=True,
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "unpacked", "part"),
+    [
+        ("wheel", 2.6 * GB, 4.8 * GB, "wheels"),  # measured: the torch 2.1.2 set
+        ("tensorrt", 1.0 * GB, 2.0 * GB, "tensorrt"),
+    ],
+)
+def test_estimate_counts_a_tree_in_every_stage_that_holds_it(
+    kind: str, size: float, unpacked: float, part: str
+) -> None:
+    """Its own stage, the builder image and the runtime image, and the file in the context."""
+    preset = samples.preset()
+    lock = samples.lock(preset)
+    big = replace(samples.entry(kind, f"{part}/big", name="big", version="2"), size=int(size))
+    less, more = (
+        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True).engine_parts
+        for entries in (lock.entries, (*lock.entries, big))
     )
-    assert 2 * big.size < more.engine - linked.engine < 10 * big.size
+    grown = {name: more[name] - less[name] for name in more if more[name] != less[name]}
+    assert grown.keys() == {part, "context"}
+    assert 3 * unpacked <= grown[part] <= 4 * unpacked
+    assert grown["context"] == big.size
+
+
+def test_estimate_counts_debs_in_every_role() -> None:
+    preset = samples.preset()
+    lock = samples.lock(preset)
+    deb = samples.entry("deb", "debs/big.deb", name="big", version="2", roles=("builder",))
+    none, one, two = (
+        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True)
+        for entries in (
+            lock.entries,
+            (*lock.entries, replace(deb, size=GB)),
+            (*lock.entries, replace(deb, size=GB, roles=("builder", "runtime"))),
+        )
+    )
+    assert two.engine - none.engine == 2 * (one.engine - none.engine) > 6 * GB
 
 
 def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from engine_contract import MOUNTED, TOKEN, request
 from engine_fakes import Fake
+from gapforge.base import process
 from gapforge.base.errors import BuildError, EngineError, GapforgeError, SecretError, StorageError
 from gapforge.engine import detect
 from gapforge.engine.build_log import BuildLog
@@ -303,3 +304,21 @@ def test_failed_step_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.message == (
         "타깃 runtime의 단계가 실패했습니다: [ffmpeg 2/3] RUN false\n    boom\n    exit code: 1"
     )
+
+
+def test_github_token_that_the_application_names_reaches_its_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """sync's own key is a secret like any other in a build, and no program inherits it."""
+    seen: list[dict[str, str]] = []
+
+    def stream(argv: list[str], on_line: object, *, env: process.Environment) -> int:
+        seen.append(process.environment(env))
+        return 0
+
+    monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setenv("GITHUB_TOKEN", "from-the-shell")
+    named = replace(REQUEST, secrets={}, build_arg_env=("GITHUB_TOKEN",), secret_env={})
+    for values in ({"GITHUB_TOKEN": "of-env-file"}, {}):
+        BuildKitEngine(INFO).build(replace(named, secret_env=values), lambda line: None)
+    assert [env.get("GITHUB_TOKEN") for env in seen] == ["of-env-file", None]

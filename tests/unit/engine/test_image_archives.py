@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gapforge.base.errors import EngineError, VerifyError
+from gapforge.base.errors import EngineError, TargetError, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.engine.docker_load_archive import write_image
 from gapforge.engine.docker_save_archive import open_archive
-from gapforge.engine.image_parts import ImageParts
+from gapforge.engine.image_parts import OCI_INDEX, ImageParts
 from gapforge.engine.oci_layout import read_layout
 from gapforge.model.lock import LockedImage
-from raised import assert_error
+from raised import assert_error, values_of
 from tiny_image import make_archive, make_layout
 
 NAME = "localhost/gapforge/base:x"
+ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @pytest.fixture
@@ -142,8 +144,103 @@ def test_archive_must_have_one_image(layout: Path, tmp_path: Path) -> None:
     assert_error(caught.value, EngineError, file=archive, count=2)
 
 
+MODES = ("w", "w:gz", "w:bz2", "w:xz")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_flipped_bits_are_damage(layout: Path, tmp_path: Path, mode: str) -> None:
+    archive = tmp_path / "base.tar"
+    make_archive(layout, archive, mode=mode)
+    good, chance, refused = archive.read_bytes(), random.Random(3), 0
+    for _ in range(60):
+        data = bytearray(good)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        archive.write_bytes(data)
+        try:
+            read_archive(archive)
+        except (EngineError, VerifyError, TargetError):
+            refused += 1
+    assert refused > (5 if mode == "w" else 50)
+
+
+def test_archive_or_layers_in_zstd_are_named(layout: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "my base.tar.zst"
+    archive.write_bytes(ZSTD + b"anything")
+    with pytest.raises(EngineError) as caught:
+        read_archive(archive)
+    assert_error(caught.value, EngineError, path=archive)
+    assert caught.value.hint == f"zstd -d '{archive}'"
+    archive = tmp_path / "base.tar"
+    make_archive(layout, archive, layer=lambda data: ZSTD + data)
+    with pytest.raises(TargetError) as refused:
+        read_archive(archive)
+    assert values_of(refused.value.faults[0].problem) == {"names": "zstd"}
+
+
+def rewritten(folder: Path, *, config: dict[str, object], layer: bytes = b"") -> None:
+    """Change the configuration and put ``layer`` before the first layer of the layout's image."""
+    index = json.loads((folder / "index.json").read_text())
+    manifest = json.loads(blob(folder, index["manifests"][0]["digest"]).read_text())
+    changed = json.loads(blob(folder, manifest["config"]["digest"]).read_text()) | config
+    manifest["config"] = put(folder, json.dumps(changed).encode())
+    first = blob(folder, manifest["layers"][0]["digest"]).read_bytes()
+    manifest["layers"][0] = put(folder, layer + first)
+    index["manifests"] = [put(folder, json.dumps(manifest).encode())]
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def put(folder: Path, data: bytes) -> dict[str, object]:
+    digest = "sha256:" + sha256_bytes(data)
+    blob(folder, digest).write_bytes(data)
+    return {"digest": digest, "size": len(data)}
+
+
+@pytest.mark.parametrize(
+    ("config", "layer", "found"),
+    [
+        ({"variant": "v3"}, b"", {"platform": "linux/amd64/v3"}),
+        ({"architecture": "arm64"}, b"", {"platform": "linux/arm64"}),
+        ({"config": {"OnBuild": ["RUN x"]}}, b"", {"triggers": "['RUN x']"}),
+        ({}, ZSTD, {"names": "zstd"}),
+    ],
+)
+def test_image_that_no_build_can_use(
+    layout: Path, tmp_path: Path, config: dict[str, object], layer: bytes, found: dict[str, str]
+) -> None:
+    rewritten(layout, config=config, layer=layer)
+    with pytest.raises(TargetError) as caught:
+        read_layout(layout)
+    assert values_of(caught.value.faults[0].problem) == found
+    archive = tmp_path / "base.tar"
+    make_archive(layout, archive)
+    with pytest.raises(TargetError) as caught:
+        read_archive(archive)
+    assert values_of(caught.value.faults[0].problem) == found
+
+
+def test_baseline_of_a_nested_index_is_taken(layout: Path, image: LockedImage) -> None:
+    """An index may list linux/amd64/v3 first, and attestations anywhere."""
+    index = json.loads((layout / "index.json").read_text())
+    good = index["manifests"][0]
+    platforms = [
+        {"os": "linux", "architecture": "amd64", "variant": "v3"},
+        {"os": "unknown", "architecture": "unknown"},
+        {"os": "linux", "architecture": "amd64"},
+        {"os": "linux", "architecture": "arm64", "variant": "v8"},
+    ]
+    other = {**good, "digest": "sha256:" + "0" * 64}
+    entries = [
+        {**(good if platform == platforms[2] else other), "platform": platform}
+        for platform in platforms
+    ]
+    nested = put(layout, json.dumps({"manifests": entries}).encode())
+    index["manifests"] = [{**nested, "mediaType": OCI_INDEX}]
+    (layout / "index.json").write_text(json.dumps(index))
+    assert read_layout(layout).manifest_digest == image.manifest_digest
+
+
 @pytest.mark.parametrize("keep", [0, 100, 6000])
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("mode", MODES)
 def test_truncated_archive_is_refused(layout: Path, tmp_path: Path, keep: int, mode: str) -> None:
     archive = tmp_path / "base.tar"
     make_archive(layout, archive, mode=mode)

@@ -132,7 +132,7 @@ def test_verb_uses_sudo_without_password_only(
 
 
 def test_status_and_stop_without_engine(own: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.run(arguments("status", "--json"), own) == 10
+    assert command.run(arguments("status", "--json"), own) == 0
     assert json.loads(capsys.readouterr().out) == {"running": False}
     assert command.run(arguments("stop", "--json"), own) == 0
     assert json.loads(capsys.readouterr().out) == {"stopped": False}

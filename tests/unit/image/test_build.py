@@ -31,10 +31,13 @@ from tiny_image import make_layout
 def test_base_image_of_another_os_is_refused(project: Project) -> None:
     preset = presets.find(project.presets, PRESET)
     lock = build_inputs.load_lock(project, preset)
-    build_inputs.check_target(preset, lock)
     images = {role: replace(image, os_id="fedora") for role, image in lock.images.items()}
+    shutil.copytree(Path(__file__).parents[3] / "components", project.components)
+    file = project.artifacts_of(PRESET) / "lock.json"
+    file.unlink()
+    file.write_text(replace(lock, images=images).render())
     with pytest.raises(TargetError) as error:
-        build_inputs.check_target(preset, replace(lock, images=images))
+        build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
     assert_error(error.value, TargetError, hint={"name": PRESET})
     assert len(error.value.faults) == 2
     for fault in error.value.faults:

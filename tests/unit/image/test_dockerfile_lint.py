@@ -200,6 +200,13 @@ def test_arg_inside_a_stage_names_no_base() -> None:
         'RUN --mount="type=bind","from=nginx",target=/x true',
         "RUN --mount=type=bind,from=${IMAGE},target=/x true",
         "RUN --mount type=bind,from=nginx,target=/x true",
+        # Builders take the last of several options, mounts or flags; each of them is checked.
+        "RUN --mount=from=build,from=nginx,target=/x true",
+        "RUN --mount=from=nginx,from=build,target=/x true",
+        "RUN --mount=from=build,target=/x --mount=from=nginx,target=/y true",
+        "RUN --mount=from=nginx,target=/x --mount=from=build,target=/y true",
+        "COPY --from=build --from=nginx /a /b",
+        "COPY --from=nginx --from=build /a /b",
     ],
 )
 def test_image_as_origin_is_refused(line: str) -> None:
@@ -208,7 +215,14 @@ def test_image_as_origin_is_refused(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["RUN --mount=type=ssh true", "RUN --mount=type=$T,target=/x true", "COPY --parents a b"],
+    [
+        "RUN --mount=type=ssh true",
+        "RUN --mount=type=bind,type=ssh true",
+        "RUN --mount=type=ssh,type=bind true",
+        "RUN --mount=type=$T,target=/x true",
+        "COPY --parents a b",
+        "COPY --from=build --parents a b",
+    ],
 )
 def test_unknown_mounts_and_flags_are_refused(line: str) -> None:
     assert faults_of(line)

@@ -83,7 +83,7 @@ class TestOverride:
         # The fake's containers are processes of this machine.
         monkeypatch.setattr(load_base_images, "OS_RELEASE", (str(file),))
 
-    def load(self, engine: Engine, base: object) -> tuple[str, str, str, str]:
+    def load(self, engine: Engine, base: object) -> LockedImage:
         return load_base_images.ensure_override(engine, str(base), lambda line: None)
 
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -91,9 +91,10 @@ class TestOverride:
         self, engine: Engine, layout: Path, image: LockedImage, tmp_path: Path, mode: str
     ) -> None:
         make_archive(layout, tmp_path / "base.tar", mode=mode)
-        name, digest, os_id, version = self.load(engine, tmp_path / "base.tar")
-        assert (digest, os_id, version) == (image.config_digest, "ubuntu", "22.04")
-        assert engine.image_ids(name) == (digest,)
+        found = self.load(engine, tmp_path / "base.tar")
+        digest = image.config_digest
+        assert (found.config_digest, found.os_id, found.os_version) == (digest, "ubuntu", "22.04")
+        assert engine.image_ids(load_base_images.base_name(digest)) == (digest,)
         assert engine.image_ids("debian:12") == ()
 
     def test_archive_in_containerd_store(
@@ -104,7 +105,7 @@ class TestOverride:
         assert self.load(engine, tmp_path / "base.tar") == self.load(engine, tmp_path / "base.tar")
 
     def test_layout_is_loaded(self, engine: Engine, layout: Path, image: LockedImage) -> None:
-        assert self.load(engine, layout)[1] == image.config_digest
+        assert self.load(engine, layout).config_digest == image.config_digest
 
     def test_present_image_gets_local_name(
         self, engine: Engine, layout: Path, image: LockedImage
@@ -112,10 +113,34 @@ class TestOverride:
         engine.tag(
             load_base_images.ensure(engine, layout, image, lambda line: None), "ubuntu:22.04"
         )
-        assert self.load(engine, "ubuntu:22.04")[:2] == (
-            load_base_images.base_name(image.config_digest),
-            image.config_digest,
-        )
+        engine.untag(load_base_images.base_name(image.config_digest))
+        assert self.load(engine, "ubuntu:22.04").config_digest == image.config_digest
+        found = engine.image_ids(load_base_images.base_name(image.config_digest))
+        assert found == (image.config_digest,)
+
+    @pytest.mark.parametrize(
+        ("config", "found"),
+        [
+            ({"Architecture": "arm64"}, {"platform": "linux/arm64"}),
+            ({"Variant": "v3"}, {"platform": "linux/amd64/v3"}),
+            ({"Config": {"OnBuild": ["RUN x"]}}, {"triggers": "['RUN x']"}),
+        ],
+    )
+    def test_present_image_that_no_build_can_use(
+        self,
+        engine: Engine,
+        fake: Fake,
+        layout: Path,
+        image: LockedImage,
+        config: dict[str, object],
+        found: dict[str, str],
+    ) -> None:
+        name = load_base_images.ensure(engine, layout, image, lambda line: None)
+        engine.tag(name, "ubuntu:22.04")
+        fake.set(image=config)
+        with pytest.raises(TargetError) as caught:
+            self.load(engine, "ubuntu:22.04")
+        assert values_of(caught.value.faults[0].problem) == found
 
     @pytest.mark.parametrize("base", ["ubuntu:none", "./none.tar", "none.tar.gz", "/none"])
     def test_missing_image_is_not_pulled(self, engine: Engine, fake: Fake, base: str) -> None:
@@ -130,13 +155,12 @@ class TestOverride:
             self.load(engine, tmp_path / "d")
         assert_error(caught.value, EngineError, base=str(tmp_path / "d"))
 
-    def test_image_must_name_its_os(
+    def test_image_without_os_is_unknown(
         self, engine: Engine, layout: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(load_base_images, "OS_RELEASE", ("/nonexistent",))
-        with pytest.raises(TargetError) as caught:
-            self.load(engine, layout)
-        assert_error(caught.value, TargetError, os_release="/nonexistent")
+        found = self.load(engine, layout)
+        assert (found.os_id, found.os_version) == ("unknown", "unknown")
 
     def test_load_is_reported_in_korean(
         self, engine: Engine, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,9 +168,9 @@ class TestOverride:
         monkeypatch.setenv("GAPFORGE_LANG", "ko")
         lines: list[str] = []
         make_archive(layout, tmp_path / "base.tar")
-        name, *_rest = load_base_images.ensure_override(
-            engine, str(tmp_path / "base.tar"), lines.append
-        )
+        image = load_base_images.ensure_override(engine, str(tmp_path / "base.tar"), lines.append)
         assert lines[0].startswith("베이스 이미지 base.tar 적재: ")
         assert lines[-1].startswith("베이스 이미지 base.tar 적재 완료(")
-        assert lines[-1].endswith(f", 엔진에서의 이름: {name}")
+        assert lines[-1].endswith(
+            f", 엔진에서의 이름: {load_base_images.base_name(image.config_digest)}"
+        )

@@ -58,6 +58,30 @@ def test_unusable_answer_is_a_failed_check(
     assert f"ffmpeg  {results[0].title}  " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("ok", ["true", "false"])
+def test_exit_code_counts_after_results(root: Path, ok: str) -> None:
+    """A check that crashes after its first result did not look at the rest."""
+    line = f'{{"check": "version", "ok": {ok}, "found": "5", "expected": "5"}}'
+    engine: Any = OneAnswer(1, line)
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    assert [(r.check, r.ok) for r in results] == [
+        ("version", ok == "true"),
+        ("check runs to its end", False),
+    ]
+    with pytest.raises(SmokeError):
+        smoke_checks.raise_for_failures(results, "x:y")
+
+
+def test_results_of_a_check_that_ends_are_all_kept(root: Path) -> None:
+    lines = [
+        f'{{"check": "{n}", "ok": true, "found": "5", "expected": "5"}}' for n in ("one", "two")
+    ]
+    engine: Any = OneAnswer(0, "\n".join(lines))
+    results = smoke_checks.run_checks(engine, "x:y", [EXPECTED], root / "components")
+    assert [(r.check, r.ok) for r in results] == [("one", True), ("two", True)]
+    smoke_checks.raise_for_failures(results, "x:y")
+
+
 def test_disabled_component_is_not_checked(root: Path) -> None:
     engine: Any = OneAnswer(1, "")
     disabled = {**EXPECTED, "enabled": False}

@@ -190,6 +190,39 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
     assert sorted(map(str, missing)) == ["ffmpeg", "opencv-contrib", "tensorrt"]
 
 
+@pytest.mark.parametrize(
+    ("application", "where"),
+    [
+        ({"build": "meson", "meson": ["-Db_lto=true"]}, []),
+        ({"build": "make", "make": ["CC=clang"], "command": ["server", "--port"]}, []),
+        ({"build": "./tools/build.sh", "command": ["python3", "-m", "x"]}, []),
+        ({"name": "application", "command": ["server"]}, []),
+        ({"build": "autotools"}, ["$.application.build"]),
+        ({"build": "./../build.sh"}, ["$.application.build"]),
+        ({"build": "/bin/sh"}, ["$.application.build"]),
+        ({"build": "./build.sh", "make": ["A=1"]}, ["$.application.make"]),
+        ({"build": "meson", "cmake": ["-DA=1"]}, ["$.application.cmake"]),
+        ({"meson": ["-Da=1"]}, ["$.application.meson"]),
+        ({"command": []}, ["$.application.command"]),
+        ({"name": "application"}, ["$.application.name"]),
+        ({"name": "build-application"}, ["$.application.name"]),
+        ({"command": ["application", "--serve"]}, ["$.application.command[0]"]),
+        ({"command": ["/usr/local/bin/build-application"]}, ["$.application.command[0]"]),
+    ],
+)
+def test_application_of_a_preset(
+    place: Project, application: dict[str, Any], where: list[str]
+) -> None:
+    raw = samples.raw_preset()
+    raw["application"] = {"name": "x", "source": "x", **application}
+    if where:
+        assert sorted(faults(place, raw)) == where
+    else:
+        read = preset.load(write_preset(place, raw)).application
+        assert read.build == application.get("build", "cmake")
+        assert read.command == tuple(application.get("command", ()))
+
+
 def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     english = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
@@ -347,6 +380,21 @@ def test_check_reports_stale_and_broken_locks(
     assert f"./deps_sync.sh {NAME} --update" in capsys.readouterr().out
 
 
+def test_check_refuses_what_the_site_refuses(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lock may name a base image of another operating system than the preset."""
+    write_preset(place, samples.raw_preset())
+    lock = samples.lock(preset.find(place.presets, NAME))
+    images = {role: replace(image, os_version="20.04") for role, image in lock.images.items()}
+    place.lock_file(NAME).write_text(replace(lock, images=images).render(), encoding="utf-8")
+    code, found = checked(place, NAME, capsys=capsys)
+    assert code == 3
+    assert {fault["problem"] for fault in found["presets"][0]["faults"]} == {
+        f"{image.os_id} 20.04" for image in lock.images.values()
+    }
+
+
 def test_check_lists_unresolved_items(place: Project, capsys: pytest.CaptureFixture[str]) -> None:
     raw = samples.raw_preset()
     write_preset(place, raw)
@@ -416,7 +464,9 @@ def test_shipped_presets_have_no_fault(capsys: pytest.CaptureFixture[str]) -> No
     code, found = checked(Project(ROOT, ROOT / "artifacts"), capsys=capsys)
     assert (code, found["totals"]["faults"], found["totals"]["facts_without_source"]) == (0, 0, 0)
     for report in found["presets"]:
-        assert report["redistributable"], report["name"]
+        assert report["redistributable"] is None, report["name"]
+        cuda = any(part["part"].startswith("CUDA") for part in report["licences"])
+        assert cuda == ("-cuda" in report["name"])
         assert report["practice"] or report["name"].startswith("ubuntu22.04-")
     assert {r["name"] for r in found["presets"]} >= {
         f"ubuntu22.04-{s}"

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import samples
 from bundles import PRESET, RUN_ENV, Sender, carry, hashes, receive, sender, site_at
 from fabric import fabricate
+from gapforge.base import process
 from gapforge.base.errors import (
     ERROR_CLASSES,
     BuildError,
@@ -35,6 +37,7 @@ from gapforge.engine import private_daemon, private_daemon_state
 from gapforge.model import preset as presets
 from gapforge.rehearsal import rehearse as rehearsal
 from gapforge.rehearsal import run_gapforge, simulated_site
+from gapforge.rehearsal.run_gapforge import Python, SiteRunner
 from gapforge.rehearsal.simulated_site import create_site, list_repository, site_of
 from gapforge.store.inventory import Inventory
 from samples import ROOT
@@ -527,13 +530,14 @@ def test_changed_artifact_fails_verify(office: Office) -> None:
     assert file.read_bytes() == data
 
 
-def test_missing_artifacts_fail_verify(office: Office) -> None:
+def test_missing_artifacts_refused_before_anything_is_made(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(office.project.artifacts)
-    office.project.lock_file(PRESET).unlink()
     assert office.rehearse() == 5
-    failure = office.not_ready(5, "verify")
-    assert "deps_sync.sh" in failure["next"] and str(office.site.root) not in json.dumps(failure)
-    assert office.record()["lock_sha256"] is None
+    message, following = capsys.readouterr().err.splitlines()
+    assert PRESET in message and following.endswith(f"./deps_sync.sh {PRESET}")
+    assert not office.project.dist_of(PRESET).exists() and not office.site.root.exists()
 
 
 @pytest.mark.parametrize(
@@ -1135,3 +1139,25 @@ def test_exit_without_error_document(lines: list[str], document: object) -> None
     assert error.exit_code == 17 and "17" in error.message
     assert error.message.endswith(lines[-1]) if lines else True
     assert run_gapforge.error_of(-9, document, lines).exit_code == 1
+
+
+def test_site_has_the_token_of_the_environment_only_if_the_application_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "from-ci")
+    application = samples.raw_preset()["application"]
+    named = {
+        **application,
+        "secrets": [{"key": "GITHUB_TOKEN", "pass": "secret", "required": False}],
+    }
+    for raw, expected in ((named, "from-ci"), ({**application, "secrets": []}, None)):
+        runner = SiteRunner(
+            project=tmp_path,
+            site=tmp_path,
+            python=Python(sys.executable, "3.10"),
+            preset=samples.preset(application=raw),
+            offline=True,
+            show=lambda line: None,
+            log=lambda line: None,
+        )
+        assert process.environment(runner.environment()).get("GITHUB_TOKEN") == expected

@@ -172,6 +172,8 @@ def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
             if not rest or rest[0] == "VERB":
                 continue
             verb, rest = rest[0], rest[1:]
+            if verb == "help":
+                verb, rest = (rest[0] if rest else "list"), []
         found.append((verb, tuple(rest)))
     return found
 

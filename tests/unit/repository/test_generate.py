@@ -61,6 +61,15 @@ def test_generated_files_of_repository_are_current() -> None:
     )
 
 
+def test_check_says_that_all_are_current(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(copy, monkeypatch, "--check") == 0
+    assert capsys.readouterr().out == (
+        f"all {len(generate.generated(copy))} generated files are up to date\n"
+    )
+
+
 def test_current_files_are_not_written_again(
     copy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

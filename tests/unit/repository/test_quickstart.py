@@ -22,8 +22,8 @@ class Stage:
         self.put("deps_sync.sh", "exit 0")
         self.put(
             "gapforge",
-            f'case "$*" in "engine status") [ -e {folder}/running ];; '
-            f'"engine start"*) touch {folder}/running;; '
+            f'case "$*" in "engine status --json") cat {folder}/running;; '
+            f'"engine start"*) echo \'"running": true\' > {folder}/running;; '
             f'"engine stop") rm -f {folder}/running;; esac',
         )
         self.put("bin/docker", "exit 1")
@@ -95,7 +95,7 @@ def test_stop_ends_the_started_engine(stage: Stage) -> None:
 
 
 def test_stop_keeps_an_engine_that_ran_before(stage: Stage) -> None:
-    (stage.folder / "running").touch()
+    (stage.folder / "running").write_text('"running": true')
     assert stage.run("--stop").returncode == 0
     assert not any("engine stop" in call for call in stage.calls())
 

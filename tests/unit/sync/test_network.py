@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from gapforge.base.errors import FetchError, UsageError
+from gapforge.sync import pip_settings
 from gapforge.sync.network import Network
+from raised import values_of
 
 
 def network(**env: str) -> Network:
@@ -15,7 +20,8 @@ def network(**env: str) -> Network:
 
 
 def test_defaults() -> None:
-    assert network() == Network(index_url=network().index_url)
+    pip = pip_settings.read({"HOME": "/nonexistent"})
+    assert network() == Network(index_url=pip.index_url, ignored=pip.not_used)
     assert (network().jobs, network().retries, network().offline) == (4, 5, False)
 
 
@@ -104,5 +110,134 @@ def test_index_of_pip_but_no_extra_index(tmp_path: Path) -> None:
     assert (
         network(PIP_CONFIG_FILE=str(config), UV_DEFAULT_INDEX="https://uv/simple").index_url == ""
     )
-    config.write_text("this is [not a config")
-    assert network(PIP_CONFIG_FILE=str(config)).index_url == network().index_url
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[global]\nindex_url = https://a/simple\n", "https://a/simple"),
+        ("[global]\npypi-url = https://a/simple\n", "https://a/simple"),
+        ("[install]\nindex-url = https://a/simple\n", "https://a/simple"),
+        (
+            "[install]\nindex-url = https://a/simple\n[global]\nindex-url = https://b/simple\n",
+            "https://a/simple",
+        ),
+        ("[download]\nindex-url = https://a/simple\n", ""),
+        ("[global]\nindex-url =\n", ""),
+        ("[global]\nindex-url = /srv/a b/simple\n", "file:///srv/a%20b/simple"),
+    ],
+)
+def test_index_is_read_as_pip_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    config = tmp_path / ".config" / "pip" / "pip.conf"
+    config.parent.mkdir(parents=True)
+    config.write_text(text)
+    env = {"HOME": str(tmp_path), "XDG_CONFIG_DIRS": str(tmp_path), "VIRTUAL_ENV": sys.prefix}
+    found = pip_settings.read(env).index_url
+    assert found == (expected or pip_settings.read({**env, "HOME": "/nonexistent"}).index_url)
+    install = pytest.importorskip("pip._internal.commands.install")
+    for name in [n for n in os.environ if n.startswith(("PIP_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    theirs = install.InstallCommand("install", "").parser.get_default_values().index_url
+    default = pytest.importorskip("pip._internal.models.index").PyPI.simple_url
+    ours = unquote(urlsplit(found).path) if found.startswith("file:") else found
+    assert theirs == (ours or default)
+
+
+def test_files_of_pip_have_its_order(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "XDG_CONFIG_DIRS": str(tmp_path / "all")}
+    places = {
+        "all/pip/pip.conf": "all",
+        ".pip/pip.conf": "old",
+        ".config/pip/pip.conf": "user",
+        "venv/pip.conf": "venv",
+        "named.conf": "named",
+    }
+    for place, name in places.items():
+        file = tmp_path / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"[install]\nindex-url = https://{name}/simple\n")
+        if place.startswith("venv"):
+            env["VIRTUAL_ENV"] = str(file.parent)
+        if place.startswith("named"):
+            env["PIP_CONFIG_FILE"] = str(file)
+        assert pip_settings.read(env).index_url == f"https://{name}/simple"
+    assert pip_settings.read({**env, "PIP_CONFIG_FILE": "/dev/null"}).index_url == ""
+    (tmp_path / "named.conf").write_text("")
+    del env["VIRTUAL_ENV"]  # with PIP_CONFIG_FILE pip leaves the files of the user out
+    assert pip_settings.read(env).index_url == "https://all/simple"
+
+
+def test_settings_of_pip_that_are_not_used_are_listed(tmp_path: Path) -> None:
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        "[global]\nindex-url = https://a/simple\n[install]\nextra_index_url = https://evil/\n"
+    )
+    found = network(PIP_CONFIG_FILE=str(config), PIP_PROXY="http://p:1").ignored
+    assert {f"{config}: extra-index-url", "PIP_PROXY"} <= set(found)
+    assert network(GAPFORGE_INDEX_URL="https://a/", PIP_PROXY="http://p:1").ignored == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["this is [not a config", "[global]\nindex-url = ftp://user:canary@mirror/simple\n"]
+)
+def test_faulty_pip_configuration_does_not_lead_to_the_public_index(
+    tmp_path: Path, text: str
+) -> None:
+    config = tmp_path / "pip.conf"
+    config.write_text(text)
+    with pytest.raises(UsageError) as error:
+        network(PIP_CONFIG_FILE=str(config))
+    assert str(config) in error.value.message and "canary" not in error.value.render()
+    assert network(PIP_CONFIG_FILE=str(config), GAPFORGE_INDEX_URL="https://a/").index_url
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_proxy_has_one_meaning_for_every_program(variable: str) -> None:
+    env = network(**{variable: "user:p@ss@127.0.0.1:8888"}).environment()
+    names = ["http_proxy", "https_proxy"] if "all" in variable.lower() else [variable.lower()]
+    for name in names:
+        assert env[name] == env[name.upper()] == "http://user:p@ss@127.0.0.1:8888"
+    assert env["all_proxy"] is env["ALL_PROXY"] is None  # apt and skopeo ignore it
+
+
+def test_own_proxy_has_precedence_over_that_for_all() -> None:
+    env = network(http_proxy="a:1", ALL_PROXY="socks5://b:2", https_proxy="https://c:3")
+    assert dict(env.proxies) == {"http_proxy": "http://a:1", "https_proxy": "https://c:3"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["socks5://h:1", "socks5h://h:1", "http://", "h:port", "ftp://u:canary@h:1", "http://h:1/x"],
+)
+def test_proxy_that_not_every_program_understands_is_refused(value: str) -> None:
+    with pytest.raises(UsageError) as error:
+        network(https_proxy=value)
+    assert values_of(error.value.message)["variable"] == "https_proxy"
+    assert "canary" not in error.value.render()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://host/debian", "http://m/d"),
+        ("http://host/debian/", "http://m/d/"),
+        ("http://host/debian/pool/x", "http://m/d/pool/x"),
+        ("http://host/debian-security", "http://host/debian-security"),
+        ("http://host/debian-security/", "http://host/debian-security/"),
+    ],
+)
+def test_mirror_ends_where_a_part_of_the_path_ends(uri: str, expected: str) -> None:
+    pair = "http://host/debian=http://m/d"
+    assert network(GAPFORGE_APT_MIRROR=pair).apt_uri(uri) == expected
+    assert network(GAPFORGE_URL_MIRRORS=pair).url(uri) == expected
+
+
+def test_mirror_of_a_host_is_not_that_of_a_longer_name() -> None:
+    mapped = network(GAPFORGE_URL_MIRRORS="https://host=https://m")
+    assert mapped.url("https://host.evil/x") == "https://host.evil/x"
+    assert mapped.url("https://host:8443/x") == "https://host:8443/x"
+    assert mapped.url("https://host/x") == "https://m/x"

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from gapforge.base.errors import BusyError, FetchError, GatedError, LockError, ResolveError
+from gapforge.base.errors import (
+    BusyError,
+    FetchError,
+    GatedError,
+    LockError,
+    ResolveError,
+    TargetError,
+)
 from gapforge.base.files import exclusive
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
@@ -19,9 +26,12 @@ from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store import download_preview, gc, known_sizes
 from gapforge.store.store import Store
+from gapforge.sync import lock_only
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
+from github_site import TOKEN as GITHUB_TOKEN
+from github_site import github_site
 from servers import file_server
 from syncworld import NAME, World, install, noise, sha, tree
 
@@ -121,6 +131,28 @@ def test_lock_records_origins(place: Place) -> None:
     assert "pip" not in (place.artifacts / "requirements.txt").read_text().replace(
         "pip install", ""
     )
+
+
+@pytest.mark.parametrize("found", ["ubuntu 20.04", "debian 11", "rocky 9.4", "unknown unknown"])
+def test_base_image_of_another_os_is_refused(place: Place, found: str) -> None:
+    """The site refuses such an image, so nothing is resolved or locked for it."""
+    place.world.os = found
+    place.world.publish()
+    with pytest.raises(TargetError) as caught:
+        place.sync()
+    assert [(f.problem, f.expected) for f in caught.value.faults] == [(found, "debian 12")]
+    assert not place.project.lock_file(NAME).exists()
+    assert not [call for call in place.calls if call.startswith("closure")]
+
+
+def test_lock_with_base_image_of_another_os_is_refused(place: Place) -> None:
+    """A lock of an earlier gapforge may name one."""
+    place.sync()
+    file = place.project.lock_file(NAME)
+    file.write_text(file.read_text().replace('"os_version": "12"', '"os_version": "11"'))
+    with pytest.raises(TargetError) as caught:
+        place.sync()
+    assert len(caught.value.faults) == 2
 
 
 def test_second_sync_makes_no_request(place: Place) -> None:
@@ -504,3 +536,28 @@ def test_two_sources_with_one_path(place: Place) -> None:
     place.preset = place.world.write_preset(place.root, sources=raw["sources"])
     with pytest.raises(FetchError, match=r"sources/headers\.tar\.gz"):
         place.sync()
+
+
+def test_private_github_source_is_synced_and_the_lock_has_no_token(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way of a token: .env, sync, lock and artifacts."""
+    with github_site() as site:
+        body = noise("headers", place.world.size)
+        address = site.asset("v1", "headers.tar.gz", body)
+        raw = json.loads((place.root / "presets" / f"{NAME}.json").read_text())
+        sources = {**raw["sources"], "headers": {**raw["sources"]["headers"], "urls": [address]}}
+        place.preset = place.world.write_preset(place.root, sources=sources)
+        (place.root / ".env").write_text(f"GITHUB_TOKEN={GITHUB_TOKEN}\n")
+        (place.root / ".env").chmod(0o600)
+        monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+        network = Network(retries=0, github=site.service()).with_credentials(place.root / ".env")
+        pinned = lock_only.pin(place.preset, place.project, network, Options(quiet=True)).lock
+        sizes = {entry.path: entry.size for entry in pinned.entries}
+        assert sizes["sources/headers.tar.gz"] == len(body), "the API states the size"
+        outcome = syncing.sync(place.preset, place.project, network, Options(quiet=True))
+    assert outcome.lock.unresolved == ()
+    assert (place.artifacts / "sources/headers.tar.gz").read_bytes() == body
+    places = [place.root / "artifacts", place.root / "presets", place.root / ".gapforge"]
+    files = [file for folder in places for file in folder.rglob("*") if file.is_file()]
+    assert files and not [file for file in files if GITHUB_TOKEN.encode() in file.read_bytes()]

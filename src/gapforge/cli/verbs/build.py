@@ -32,13 +32,19 @@ from gapforge.wizard.compose_preset import preset_for
 HELP = N_(
     "build an image from artifacts without a network; asks questions at a terminal without flags"
 )
+EXAMPLES = (
+    "python3 build.py",
+    "python3 build.py NAME --type runtime --non-interactive",
+    "./gapforge build NAME --app-source ~/app --tag app:1.0",
+)
 _TYPES = ("runtime", "dev")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb. Each has a GAPFORGE_* variable of the same name."""
     add = parser.add_argument
-    add("--preset", metavar="NAME", help=_("preset to build"))
+    add("name", metavar="PRESET", nargs="?", help=_("preset to build"))
+    add("--preset", metavar="PRESET", help=_("the same as PRESET"))
     add(
         "--base",
         metavar="IMAGE",
@@ -63,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Choose a preset, verify, build, check and tag. Print the result and return 0."""
+    if args.name and args.preset and args.name != args.preset:
+        raise UsageError(
+            _('two presets are named: "{name}" and "{preset}"', name=args.name, preset=args.preset),
+            hint=f"./gapforge {args.verb} {args.name}",
+        )
+    args.preset = args.name or args.preset
     environment_defaults.text_default(
         args, "--preset", "--base", "--python", "--torch", "--tensorrt", "--type"
     )
@@ -121,8 +133,8 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         args.base = None if given.base and not args.base else args.base
     if given.preset is None:
         raise UsageError(
-            _("--preset is missing"),
-            hint="./gapforge list; python3 build.py --preset NAME --type runtime --non-interactive",
+            _("the preset's name is missing"),
+            hint="./gapforge list; python3 build.py NAME --type runtime --non-interactive",
         )
     base = preset_module.find(project.presets, given.preset)
     if given.python is None and given.torch is None and given.tensorrt is None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gapforge.base import limits
-from gapforge.base.errors import CompatibilityError, Fault, LockError, PresetError
+from gapforge.base.errors import (
+    CompatibilityError,
+    Fault,
+    LockError,
+    PresetError,
+    SecretError,
+    UsageError,
+)
 from gapforge.base.files import contains, inside, read_regular
-from gapforge.base.i18n import N_, _
+from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
@@ -19,22 +27,28 @@ from gapforge.compat import catalog as catalogs
 from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
+from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
-from gapforge.model import component
+from gapforge.model import base_image_rules, component, credentials
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
+from gapforge.model.credentials import Credentials, Need
+from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.tools import json_schemas
 
 HELP = N_("check presets for faults, incompatible versions and stale locks, and report all of them")
+EXAMPLES = ("./gapforge check --all", "./gapforge check NAME --driver 535.104.05")
 EPILOG = N_(
     "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
     "4 stale or unreadable lock"
 )
+_DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
+_MAX_PARTS = 6  # shown in one line
 UNSYNCED, CURRENT, PARTIAL = "not-synced", "current", "partial"
 STALE, BROKEN = "stale", "unreadable"
 # The exit codes of reports, the most important first: a faulty preset hides incompatible versions,
@@ -46,7 +60,8 @@ _BY_IMPORTANCE = (PresetError.exit_code, CompatibilityError.exit_code, LockError
 class Report:
     """The state of one preset. ``pinned`` and ``first_use`` are source names; sizes are in bytes.
 
-    ``unresolved`` lists what neither the preset nor its lock pins.
+    ``unresolved`` lists what neither the preset nor its lock pins, ``credentials`` what sync needs
+    for private sources and base images.
     """
 
     name: str
@@ -63,7 +78,9 @@ class Report:
     lock_first_use: int = 0
     lock_first_use_size: int = 0
     unresolved: list[ToResolve] = field(default_factory=list)
+    credentials: list[Need] = field(default_factory=list)
     driver: str = ""
+    licences: list[Judgement] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Finding]:
@@ -95,8 +112,10 @@ class Report:
             },
             "images_without_digest": self.loose_images,
             "driver": self.driver,
-            "redistributable": not any(p.rule == "nonfree" for p in self.problems),
+            "redistributable": redistributable(self.licences) if self.preset else None,
+            "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
+            "credentials": [need.to_json() for need in self.credentials],
             "lock": {
                 "state": self.lock_state,
                 "entries": self.lock_entries,
@@ -123,6 +142,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the report of each preset. Return the exit code of the most important cause."""
+    if args.driver is not None and not _DRIVER.fullmatch(args.driver):
+        raise UsageError(
+            _('--driver is "{driver}", which is not a driver version', driver=args.driver),
+            hint=_("enter the version that nvidia-smi shows, such as 470.82.01"),
+        )
     catalog = catalogs.load(project.catalog)
     named = [] if args.all else list(dict.fromkeys(args.presets))
     names = named or presets.names(project.presets)
@@ -225,21 +249,26 @@ def examine(
     report.loose_images = [
         preset.base(r).image for r in ROLES if preset.base(r).image and not preset.base(r).digest
     ]
-    _examine_lock(report, project, preset)
+    try:
+        report.credentials = credentials.needs(preset, credentials.load(project.env_file))
+    except SecretError:  # sync and doctor report it
+        report.credentials = credentials.needs(preset, Credentials())
+    report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
 
 
-def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
+def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
+    """Fill in the report's facts about the lock. Return the lock if it belongs to the preset."""
     file = project.lock_file(preset.name)
     if not file.exists():
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     try:
         lock = locks.load(file)
     except LockError as error:
         report.lock_state, report.lock_faults = BROKEN, error.faults
         report.unresolved = list_to_resolve(preset, None)
-        return
+        return None
     if lock.preset != preset.name:
         report.lock_faults = (
             Fault(
@@ -258,12 +287,14 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> None:
         )
     if report.lock_faults:
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
-        return
+        return None
+    report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
+    return lock
 
 
 def _print(report: Report) -> None:
@@ -286,6 +317,9 @@ def _print(report: Report) -> None:
         )
         if report.driver:
             print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
+        for need in report.credentials:
+            _print_need(need)
+        _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
         print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
@@ -293,6 +327,30 @@ def _print(report: Report) -> None:
         print(
             _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
         )
+
+
+def _print_need(need: Need) -> None:
+    state = _("set") if need.present else pgettext("summary", "not set")
+    names = ", ".join(need.of)
+    print(_("  sync needs {key} for {names}: {state}", key=need.key, names=names, state=state))
+    if not need.present:
+        print(_("      cp .env.template .env (unless it exists); chmod 600 .env; fill in the key"))
+
+
+def _print_licences(licences: Sequence[Judgement]) -> None:
+    forbidden = [f"{x.part}: {x.reason}" for x in licences if x.verdict == FORBIDDEN]
+    unknown = [part for x in licences if x.verdict == UNKNOWN for part in x.part.split(", ")]
+    if len(unknown) > _MAX_PARTS:
+        more = len(unknown) - _MAX_PARTS
+        unknown = [*unknown[:_MAX_PARTS], _("{more} more", more=more)]
+    if forbidden:
+        print(_("  redistribution: not allowed: {reasons}", reasons="; ".join(forbidden)))
+    elif unknown:
+        print(
+            _("  redistribution: unknown for {parts} (reasons: --json)", parts=", ".join(unknown))
+        )
+    else:
+        print(_("  redistribution: allowed under the conditions of the licences"))
 
 
 def _print_lock(report: Report) -> None:

@@ -19,6 +19,7 @@ from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 HELP = N_(
     "check this machine before a build: engine, disk, memory, GPU, artifacts (needs no network)"
 )
+EXAMPLES = ("./gapforge doctor", "./gapforge doctor NAME")
 WIDEST = 46  # terminal columns of a cell; longer text is wrapped
 _MARKS = {OK: N_("ok"), WARN: N_("warn"), FAIL: N_("FAIL")}
 

@@ -18,6 +18,11 @@ from gapforge.cli.output import say
 from gapforge.engine import private_daemon, private_daemon_state
 
 HELP = N_("start, stop, show or remove the private engine, a Docker daemon of this project")
+EXAMPLES = (
+    "./gapforge engine start --offline",
+    "./gapforge engine status",
+    "./gapforge engine remove",
+)
 
 # Variables that sudo passes on. GAPFORGE_ROOT is always set.
 _LANGUAGE = ("GAPFORGE_LANG", "LANG", "LC_ALL", "LC_MESSAGES")
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, project: Project) -> int:
-    """Do the action. Return 0, or 10 for ``status`` if no private engine runs."""
+    """Do the action and return 0."""
     if args.action != "status" and os.geteuid() != 0 and _needs_root(args, project):
         return _as_root(args, project)
     if args.action == "start":
@@ -53,7 +58,6 @@ def run(args: argparse.Namespace, project: Project) -> int:
     elif args.action == "status":
         state = private_daemon_state.status(project)
         _show(state, project, args.json)
-        return 0 if state else EngineError.exit_code
     elif args.action == "stop":
         stopped = private_daemon.stop(project)
         text = (

@@ -15,6 +15,7 @@ from gapforge.store import gc, unfinished_imports
 from gapforge.store.gc import DOWNLOAD, OBJECT, WORK, Garbage, Unreferenced
 
 HELP = N_("show the objects in the store (artifacts/.store) that no lock uses, and delete them")
+EXAMPLES = ("./gapforge gc", "./gapforge gc --yes")
 FEW = 5  # number of the largest objects that are shown
 
 

@@ -20,6 +20,7 @@ from gapforge.tools.package_versions import Review, Stack
 HELP = N_(
     "update the files that are generated from presets and catalog (schemas, docs/package-versions)"
 )
+EXAMPLES = ("./gapforge generate", "./gapforge generate --check")
 REVIEW = "docs/review.json"
 REVIEW_SHAPE = Record(
     {
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace, project: Project) -> int:
             ],
             hint=f"{package_versions.COMMAND}; git add " + " ".join(stale),
         )
+    if not stale:
+        print(_("all {total} generated files are up to date", total=len(wanted)))
+        return 0
     for path in stale:
         write_text(inside(project.root, path), wanted[path])
         print(path)

@@ -12,7 +12,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
-from gapforge.cli.output import print_error, print_json
+from gapforge.cli.output import print_error, print_json, warn
 from gapforge.model.preset import names as preset_names
 from gapforge.model.schema import nearest
 from gapforge.store import take_inventory
@@ -21,6 +21,7 @@ from gapforge.store.inventory import TITLE, Inventory, read_short_digest
 HELP = N_(
     "verify the objects on this machine and write a small file that lists them (needs no network)"
 )
+EXAMPLES = ("./gapforge inventory", "./gapforge inventory --read inventory.txt --digest TEXT")
 DEFAULT = Path("inventory.txt")
 
 
@@ -82,6 +83,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
         print_json(document)
     else:
         _show(stock.inventory, str(output))
+        if not len(stock.inventory):
+            warn(
+                _(
+                    "{folder} holds no artifacts, so the inventory is empty; a bundle that is "
+                    "packed for it contains everything",
+                    folder=project.artifacts,
+                )
+            )
         size = human_bytes(output.stat().st_size)
         print(_("send this file: {file} ({size})", file=output, size=size))
     if error is None:

@@ -16,6 +16,7 @@ from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
 
 HELP = N_("list the presets with their state and size on this machine")
+EXAMPLES = ("./gapforge list", "./gapforge list --json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

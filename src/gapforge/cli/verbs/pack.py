@@ -39,6 +39,10 @@ from gapforge.trust import private_ssh_agent, ssh_signatures
 from gapforge.trust.ssh_signatures import SigningKey
 
 HELP = N_("write the volumes that carry presets to a site (needs no network)")
+EXAMPLES = (
+    "./gapforge pack NAME --to /media/usb1 /media/usb2 --with-tool",
+    "./gapforge pack NAME --for inventory.txt --to /media/usb --sign ~/.ssh/id_ed25519.pub",
+)
 
 NAMED_SIZES = {"fat32": FAT_LIMIT, "dvd": 4_700_372_992}
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

@@ -9,6 +9,7 @@ from gapforge.base.project import Project
 from gapforge.cli.verbs import build
 
 HELP = N_("show what a build would do (the same as build --dry-run)")
+EXAMPLES = ("./gapforge plan NAME", "./gapforge plan NAME --type dev --json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,10 @@ HELP = N_(
     "run the site's procedure in an empty folder, with an engine without a network, to show "
     "that the artifacts or the bundle suffice (needs root)"
 )
+EXAMPLES = (
+    "sudo ./gapforge rehearse NAME",
+    "sudo ./gapforge rehearse NAME --bundle /media/usb --type all",
+)
 _TYPES = {"runtime": ("runtime",), "dev": ("dev",), "all": ("runtime", "dev")}
 
 

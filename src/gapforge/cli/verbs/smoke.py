@@ -17,6 +17,7 @@ from gapforge.image.build_inputs import Options, read_inputs
 from gapforge.model import preset as preset_module
 
 HELP = N_("run the smoke checks again in a finished image")
+EXAMPLES = ("./gapforge smoke NAME", "./gapforge smoke NAME --image app:1.0")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width
 from gapforge.cli.argument_parser import add_json
-from gapforge.cli.output import copies_note, print_json, warn_unexpected
+from gapforge.cli.output import copies_note, print_json, warn, warn_unexpected
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
@@ -26,6 +26,11 @@ from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 
 HELP = N_("download everything that presets need into artifacts/ (needs a network)")
+EXAMPLES = (
+    "./gapforge sync NAME --dry-run",
+    "./gapforge sync NAME",
+    "./gapforge sync NAME --from ~/Downloads",
+)
 FEW = 6  # number of names on one line
 
 
@@ -57,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Download each preset, or with --lock-only write each lock, and return 0."""
-    network = Network.from_environment()
+    network = Network.from_environment().with_credentials(project.env_file)
+    for warning in network.credentials.warnings:
+        warn(warning)
     names = presets.names(project.presets) if args.all else list(dict.fromkeys(args.presets))
     if not names:
         raise UsageError(_("sync needs a preset"), hint="./gapforge list; ./deps_sync.sh PRESET")

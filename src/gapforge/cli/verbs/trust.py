@@ -21,6 +21,11 @@ from gapforge.trust.ssh_signatures import KINDS, PublicKey
 from gapforge.trust.trusted_signers import Signer
 
 HELP = N_("manage trusted signers, and sign locks of artifacts that are copied (needs no network)")
+EXAMPLES = (
+    "./gapforge trust add ~/release.pub --name release",
+    "./gapforge trust list",
+    "./gapforge trust sign NAME --key ~/.ssh/id_ed25519.pub",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

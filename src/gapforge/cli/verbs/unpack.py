@@ -35,6 +35,10 @@ from gapforge.cli.output import copies_note, print_error, print_json, say, warn,
 from gapforge.trust import trusted_signers
 
 HELP = N_("verify carried volumes and import them into artifacts/ (needs no network)")
+EXAMPLES = (
+    "./gapforge unpack /media/usb",
+    "./gapforge unpack /media/usb1 /media/usb2 --operator Kim",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from gapforge.trust import trusted_signers
 from gapforge.trust.trusted_signers import Signers
 
 HELP = N_("compare every byte of the artifacts with the lock (needs no network)")
+EXAMPLES = ("./gapforge verify NAME", "./gapforge verify --all --jobs 4")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

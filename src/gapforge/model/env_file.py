@@ -2,7 +2,7 @@
 
 The file is parsed, never sourced, and only the keys that the preset's application names are kept. A
 non-empty variable of the real environment beats the file, as a CI job sets it. Values appear in no
-message and no repr; ``gapforge.image.secret_mounts`` writes the only files that hold them.
+message and no repr; ``gapforge.base.private_files`` writes the only files that hold them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SecretError, ToolError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.private_files import temporary_files
 from gapforge.base.system_errors import os_reason
-from gapforge.image.secret_mounts import temporary_files
 from gapforge.model.preset import Secret
 
 SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and the like are settings of the project

@@ -1,7 +1,7 @@
-"""Keep secret values in private files for as long as an engine reads them.
+"""Keep secret values in private files for as long as another program reads them.
 
-The files lie in memory-backed storage where there is any, and they are removed however the build
-ends: a folder that a killed build left behind is removed by the next build.
+The files lie in memory-backed storage where there is any, and they are removed however the command
+ends: a folder that a killed command left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def remove_stale(storage: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_folder(folder)
         except BlockingIOError:
-            continue  # its build still runs
+            continue  # its command still runs
         finally:
             os.close(handle)
 
@@ -73,7 +73,7 @@ def _locked_folder(storage: Path) -> tuple[Path, int]:
     with storage_errors(storage):
         new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=storage))  # mode 0700
         try:
-            mark_folder(new, "secrets of a running build")
+            mark_folder(new, "secrets of a running command")
             handle = os.open(new / MARKER, os.O_RDWR)
             fcntl.flock(handle, fcntl.LOCK_EX)
             # remove_stale looks for this name, so a folder gets it only once it is locked.

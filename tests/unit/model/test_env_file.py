@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapforge.base.errors import SecretError
-from gapforge.image import env_file
-from gapforge.image.env_file import SecretSet, load, parse
+from gapforge.model import env_file
 from gapforge.model import preset as presets
+from gapforge.model.env_file import SecretSet, load, parse
 from gapforge.model.preset import Secret
 from raised import assert_error, values_of
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gapforge.image import secret_mounts
-from gapforge.image.env_file import SecretSet
+from gapforge.base import private_files
+from gapforge.model.env_file import SecretSet
 from gapforge.model.preset import Secret
 
 TOKEN = Secret("XAIVA_LICENSE_TOKEN", "secret", False)
@@ -64,7 +64,7 @@ def test_only_files_of_dead_builds_are_removed(storage: Path, root: Path) -> Non
     script = textwrap.dedent(f"""
         import sys, time
         sys.path.insert(0, {str(root / "src")!r})
-        from gapforge.image.env_file import SecretSet
+        from gapforge.model.env_file import SecretSet
         from gapforge.model.preset import Secret
         kept = SecretSet(secrets=(Secret("K", "secret", False),), values={{"K": "left"}})
         with kept.files() as files:
@@ -96,7 +96,7 @@ def test_sigterm_removes_the_secret_files(storage: Path, root: Path) -> None:
     script = textwrap.dedent(f"""
         import signal, sys, time
         sys.path.insert(0, {str(root / "src")!r})
-        from gapforge.image.env_file import SecretSet
+        from gapforge.model.env_file import SecretSet
         from gapforge.cli import main
         from gapforge.model.preset import Secret
         signal.signal(signal.SIGTERM, main._terminate)
@@ -120,7 +120,7 @@ def test_folder_without_marker_is_kept(storage: Path) -> None:
     alien = storage / "gapforge-secrets-alien"
     alien.mkdir()
     (alien / "file").write_text("x")
-    secret_mounts.remove_stale(storage)
+    private_files.remove_stale(storage)
     assert (alien / "file").exists()
 
 
@@ -128,4 +128,4 @@ def test_storage_prefers_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     memory = Path("/dev/shm")
     expected = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    assert secret_mounts.secret_storage() == expected
+    assert private_files.secret_storage() == expected
