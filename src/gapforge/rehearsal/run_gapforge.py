@@ -145,11 +145,12 @@ class SiteRunner:
         except (OSError, ValueError):
             return None
 
-    def _here_all(self, raw: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: self._here(value) if isinstance(value, str) else value
-            for key, value in raw.items()
-        }
+    def _here_all(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._here_all(member) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self._here_all(member) for member in value]
+        return self._here(value) if isinstance(value, str) else value
 
     def _here(self, text: str) -> str:
         return text.replace(str(self.site), str(self.project))
