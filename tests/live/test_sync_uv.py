@@ -22,10 +22,13 @@ from gapforge.model.preset import Preset, load, parse
 from gapforge.sync import python_packages
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
+from raised import assert_error
 from servers import Site, file_server, publish, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.live
+
+OLD_ONLY = 'backport; python_full_version < "3.10.4"'
 
 try:
     python_packages.find_uv(Project.find())
@@ -213,6 +216,71 @@ def test_missing_wheel_for_target_names_the_alternatives(
         resolver(tmp_path, index).wheels(make(packages=["app"]))
     assert "odd" in error.value.message and "3.11" in error.value.message
     assert named in error.value.render()
+
+
+def test_missing_version_names_the_nearest(tmp_path: Path, site: Site) -> None:
+    versions = ("0.9", "1.0", "1.1+cu118", "1.1+cu121", "2.0", "3.0")
+    index = publish(site, "/d", dict(wheel("thing", version) for version in versions))
+    for wanted, expected in (("9", "3.0"), ("1.1+cpu", "1.0, 1.1+cu121, 2.0")):
+        with pytest.raises(ResolveError) as error:
+            resolver(tmp_path, index).wheels(make(packages=[f"thing=={wanted}"]))
+        assert_error(error.value, ResolveError, package="thing", version=wanted, versions=expected)
+
+
+def test_requirements_that_exclude_each_other_are_named(tmp_path: Path, site: Site) -> None:
+    files = [wheel("app", "1.0", requires=("leaf>=2",)), wheel("leaf", "1.0"), wheel("leaf", "2.0")]
+    index = publish(site, "/d", dict(files))
+    with pytest.raises(ResolveError) as error:
+        resolver(tmp_path, index).wheels(make(packages=["app==1.0", "leaf==1.0"]))
+    assert_error(error.value, ResolveError, package="leaf")
+    assert {"app", "presets/debian12-cpu-quickstart.json"} < {
+        fault.where for fault in error.value.faults
+    }
+
+
+def test_full_version_of_the_target_decides(tmp_path: Path, site: Site) -> None:
+    files = [
+        wheel("thing", "2.0", requires_python=">=3.10.1", requires=(OLD_ONLY,)),
+        wheel("backport", "1.0"),
+        wheel("late", "1.0", requires_python=">=3.10.13"),
+    ]
+    index = publish(site, "/d", dict(files))
+    preset = make(version="3.10", packages=["thing"])
+    for python, expected in (("3.10.3", {"thing", "backport"}), ("3.10.12", {"thing"})):
+        assert set(chosen(resolver(tmp_path, index).wheels(preset, python))) == expected
+    with pytest.raises(ResolveError) as error:
+        resolver(tmp_path, index).wheels(make(version="3.10", packages=["late"]), "3.10.12")
+    assert_error(
+        error.value, ResolveError, package="late 1.0", versions=">=3.10.13", python="3.10.12"
+    )
+
+
+def test_folder_of_wheels_is_an_index(tmp_path: Path, site: Site) -> None:
+    torch, others = tmp_path / "torch wheels", tmp_path / "others"
+    for folder, files in (
+        (torch, [wheel("torch", "2.1", requires=("leaf",)), wheel("leaf", "9")]),
+        (others, [wheel("leaf", "1"), wheel("torch", "2.1", "cp311-cp311-linux_x86_64")]),
+    ):
+        folder.mkdir()
+        for name, body in files:
+            (folder / name).write_bytes(body)
+    preset = make(pytorch={"torch": "2.1", "index": "https://unused.invalid"})
+    expected = {"torch": ("2.1", "torch"), "leaf": ("1", "default")}
+    found = resolver(tmp_path, others.as_uri(), torch.as_uri()).wheels(preset)
+    assert chosen(found) == expected
+    assert found[1].url == (torch / "torch-2.1-py3-none-any.whl").as_uri()
+    index = publish(site, "/d", dict([wheel("leaf", "1")]))
+    assert chosen(resolver(tmp_path, index, torch.as_uri()).wheels(preset)) == expected
+
+
+def test_folder_in_the_layout_of_an_index_is_one(tmp_path: Path) -> None:
+    name, body = wheel("thing", "1.0")
+    folder = tmp_path / "simple" / "thing"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(body)
+    (folder / "index.html").write_text(f'<a href="{name}">{name}</a>')
+    found = resolver(tmp_path, (tmp_path / "simple").as_uri()).wheels(make(packages=["thing"]))
+    assert [w.url for w in found] == [(folder / name).as_uri()]
 
 
 def test_locked_wheel_is_located_and_changed_one_refused(tmp_path: Path, site: Site) -> None:

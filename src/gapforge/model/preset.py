@@ -19,6 +19,8 @@ from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import nearest, one_of, read_json
 
+TORCH_SET = ("torch", "torchvision", "torchaudio")  # what comes from PyTorch's index
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseImage:
@@ -54,11 +56,8 @@ class PyTorch:
 
     def requirements(self) -> tuple[str, ...]:
         """Return the pins of torch and, if given, of torchvision and torchaudio."""
-        pairs = (
-            ("torch", self.torch),
-            ("torchvision", self.torchvision),
-            ("torchaudio", self.torchaudio),
-        )
+        versions = (self.torch, self.torchvision, self.torchaudio)
+        pairs = zip(TORCH_SET, versions, strict=True)
         return tuple(f"{name}=={version}" for name, version in pairs if version)
 
 
@@ -148,11 +147,16 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+    """The user's program. ``source`` is a folder; ``command`` and ``check`` are lists of words.
+
+    ``build`` is "cmake", "meson", "make", or a script: "./" and its path in ``source``. ``command``
+    is what the image runs, () for the program ``name``.
+    """
 
     name: str
     source: str
-    cmake: tuple[str, ...] = ()
+    build: str = "cmake"
+    command: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
 
@@ -358,7 +362,8 @@ def _application(raw: Mapping[str, Any]) -> Application:
     return Application(
         name=raw["name"],
         source=raw["source"],
-        cmake=tuple(raw.get("cmake", ())),
+        build=raw.get("build", "cmake"),
+        command=tuple(raw.get("command", ())),
         check=tuple(raw.get("check", ())),
         secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )

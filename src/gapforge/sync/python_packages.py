@@ -17,22 +17,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gapforge.base import process
+from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, ResolveError, ToolError
 from gapforge.base.files import SAFE_NAME, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.system_errors import unlistable
 from gapforge.model.lock import Entry
 from gapforge.model.names import package_of
-from gapforge.model.preset import Preset
-from gapforge.model.unresolved_item import DEFAULT_INDEX, NO_ANSWER, Reason, server_name
-from gapforge.sync.network import Network, NoAnswerError
+from gapforge.model.preset import TORCH_SET, Preset
+from gapforge.sync import target_python, uv_errors
+from gapforge.sync.network import Network
+from gapforge.sync.uv_errors import TARGET, Asked
 from gapforge.sync.wheel_tags import GLIBC, platform, tags, wheel_rank
 
 INSTALL_TOOL = "pip==24.2"  # installs the wheels in the image; pinned, so that locks stay the same
-TORCH_SET = ("torch", "torchvision", "torchaudio")
+ANSWER = "pylock.toml"
+FLAT = "flat"  # uv's name for an index that is a folder of wheels
 # uv settings of the user that uv gets. The others could add an index or change the resolution.
 UV_SETTINGS = re.compile(
     r"UV_(CACHE_DIR|DEFAULT_INDEX|INDEX_URL|HTTP_TIMEOUT|HTTP_RETRIES|NATIVE_TLS|SYSTEM_CERTS|KEYRING_PROVIDER|"
@@ -90,17 +94,18 @@ class Resolver:
     refresh: bool = False
     retries_indexes: bool = True
 
-    def wheels(self, preset: Preset) -> list[Wheel]:
+    def wheels(self, preset: Preset, python: str = "") -> list[Wheel]:
         """Return the wheels that the preset needs, by name, each the best one for the target.
 
-        Raise ResolveError with the package that has none, and the wheels that exist.
+        ``python`` is the full version of the target's Python; without it the OS's is assumed. Raise
+        ResolveError with the package that has none, and the wheels that exist.
         """
         wanted = [*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages]
         if not wanted:
             return []
         index = _torch_index(preset, self.network)
         while True:
-            found = self._compile(preset, wanted, index)
+            found = self._compile(preset, wanted, index, python=python)
             # A package of the set that is only a dependency came from the default index: require it
             # directly.
             indirect = [
@@ -186,51 +191,62 @@ class Resolver:
         *,
         dependencies: bool = True,
         wheels_only: bool = True,
+        python: str = "",
     ) -> list[dict[str, Any]]:
-        """Return uv's resolution for the target: the ``packages`` of a pylock.toml, by name."""
+        """Return uv's resolution for the target: the ``packages`` of a pylock.toml, by name.
+
+        Raise ResolveError if there is none.
+        """
+        python = python or target_python.expected(preset) or preset.python
+        options = [] if dependencies else ["--no-deps"]
+        if wheels_only:
+            options += ["--only-binary", ":all:"]
+        done = self._ask(preset, python, requirements, torch_index, options)
+        if done.code == 0:
+            return self._answer()
+
+        def nearest(name: str, version: str) -> list[str]:
+            return self._nearest(preset, python, name, version, torch_index)
+
+        text = process.hide(done.errors.strip() or done.output.strip(), _secrets(self.network))
+        asked = Asked(preset=preset, python=python, torch_index=torch_index, nearest=nearest)
+        raise uv_errors.failure(text, asked)
+
+    def _ask(
+        self,
+        preset: Preset,
+        python: str,
+        requirements: Sequence[str],
+        torch_index: str,
+        options: Sequence[str],
+    ) -> process.Result:
+        """Run uv, which writes its answer into ``workdir``."""
         self.network.require(_("resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(
             self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index)
         )
-        answer = self.workdir / "pylock.toml"
-        answer.unlink(missing_ok=True)
+        (self.workdir / ANSWER).unlink(missing_ok=True)
         command = [
-            str(find_uv(self.project)),
-            "pip",
-            "compile",
-            "pyproject.toml",
-            "--format",
-            "pylock.toml",
-            "--output-file",
-            answer.name,
-            "--quiet",
-            "--no-header",
-            "--no-annotate",
-            "--no-config",
-            "--no-python-downloads",
-            "--python",
-            sys.executable,
-            "--python-version",
-            preset.python,
-            "--python-platform",
-            platform(preset),
+            *(str(find_uv(self.project)), "pip", "compile", "pyproject.toml"),
+            *("--format", "pylock.toml", "--output-file", ANSWER),
+            *("--quiet", "--no-header", "--no-annotate", "--no-config", "--no-python-downloads"),
+            *("--python", sys.executable, "--python-version", python),
+            *("--python-platform", platform(preset), *options),
         ]
-        if wheels_only:
-            command += ["--only-binary", ":all:"]
-        if not dependencies:
-            command.append("--no-deps")
         if self.refresh:
             command.append("--refresh")
         if self.network.index_url:
             command += ["--default-index", self.network.index_url]
+            if folder_layout(self.network.index_url) == FLAT:
+                command += ["--find-links", self.network.index_url]
         env: dict[str, str | None] = {
             k: None for k in os.environ if k.startswith("UV_") and not UV_SETTINGS.fullmatch(k)
         }
         env.update(self.network.environment())
         if not self.retries_indexes:
             env["UV_HTTP_RETRIES"] = "0"
-        done = process.run(
+        return process.run(
             command,
             env=env,
             cwd=self.workdir,
@@ -238,10 +254,29 @@ class Resolver:
             check=False,
             redact=_secrets(self.network),
         )
-        if done.code != 0:
-            raise _failure(done, preset, requirements, _secrets(self.network), torch_index)
-        document = _toml(answer.read_text(), self.project)
+
+    def _answer(self) -> list[dict[str, Any]]:
+        """Return the packages of uv's answer, by name."""
+        document = _toml((self.workdir / ANSWER).read_text(), self.project)
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
+
+    def _nearest(
+        self, preset: Preset, python: str, name: str, version: str, torch_index: str
+    ) -> list[str]:
+        """Return the versions of ``name`` below and above ``version`` that run on the target.
+
+        A local part as in "2.1.2+cu118" is left out of the comparison, as in every range.
+        """
+        public, local, _build = version.partition("+")
+        ranges = [(f"{name}<{public}", "highest"), (f"{name}>{public}", "lowest")]
+        if local:
+            ranges.insert(1, (f"{name}=={public}", "highest"))
+        versions = []
+        for requirement, resolution in ranges:
+            options = ["--no-deps", "--only-binary", ":all:", "--resolution", resolution]
+            if self._ask(preset, python, [requirement], torch_index, options).code == 0:
+                versions += [str(package["version"]) for package in self._answer()]
+        return versions
 
     def _choose(self, preset: Preset, package: Mapping[str, Any], torch_index: str) -> Wheel:
         """Return the wheel that pip would install on the target.
@@ -312,17 +347,51 @@ def project_toml(python: str, requirements: Sequence[str], torch_index: str) -> 
     JSON strings are TOML strings, so they are quoted safely.
     """
     text = (
-        '[project]\nname = "gapforge-target"\nversion = "0"\n'
+        f'[project]\nname = "{TARGET}"\nversion = "0"\n'
         f"requires-python = {json.dumps(f'=={python}.*')}\n"
         f"dependencies = {json.dumps(list(requirements), indent=1)}\n"
     )
     if torch_index:
         text += (
             f'\n[[tool.uv.index]]\nname = "torch"\nurl = {json.dumps(torch_index)}\n'
-            "explicit = true\n\n[tool.uv.sources]\n"
+            "explicit = true\n"
         )
+        if folder_layout(torch_index) == FLAT:
+            text += f'format = "{FLAT}"\n'
+        text += "\n[tool.uv.sources]\n"
         text += "".join(f'{name} = {{ index = "torch" }}\n' for name in TORCH_SET)
     return text
+
+
+def folder_layout(index: str) -> str:
+    """Return FLAT for the file:// address of a folder of wheels, "" for every other index.
+
+    Raise ResolveError for a folder that is no index at all.
+    """
+    parts = urlsplit(index)
+    if parts.scheme != "file":
+        return ""
+    folder = Path(unquote(parts.path))
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise _no_index(index, unlistable(error)) from error
+    if any(name.endswith(".whl") for name in names):
+        return FLAT
+    if not any((folder / name / "index.html").is_file() for name in names):
+        raise _no_index(index, _("contains neither wheels nor a folder with an index.html"))
+    return ""
+
+
+def _no_index(index: str, problem: str) -> ResolveError:
+    return ResolveError(
+        _("{index} is not a Python index", index=without_credentials(index)),
+        faults=[Fault(without_credentials(index), problem)],
+        hint=_(
+            "name a folder that has the wheels themselves (NAME-VERSION-TAGS.whl), or a folder "
+            "NAME/index.html for each package (PEP 503)"
+        ),
+    )
 
 
 def find_uv(project: Project) -> Path:
@@ -352,86 +421,8 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
-# uv has no exit code or structured output for an index that does not answer: only its text tells.
-_NO_ANSWER = re.compile(
-    r"(?:Failed to fetch|for url)\W+(\w+://[^\s`)]+)"
-    r"(?=[\s\S]*(?:error sending request|dns error|connect error|"
-    r"Connection refused|timed out|status (?:code|server error)|HTTP status))"
-)
-
-
-def _failure(
-    done: process.Result,
-    preset: Preset,
-    requirements: Sequence[str],
-    secrets: Iterable[str],
-    torch_index: str = "",
-) -> ResolveError | NoAnswerError:
-    """Return the error for a failed uv: a package without a version, or an index without answer.
-
-    uv's own text is kept, because it lists the versions that exist.
-    """
-    text = process.hide(done.errors.strip() or done.output.strip(), secrets)
-    packages = re.findall(r"Because (?:all versions of |only )?([A-Za-z0-9._-]+)", text)
-    hints = re.findall(r"^hint: (.*)$", text, re.MULTILINE)
-    reason = " ".join(
-        re.sub(r"^(error|cause|hint): ", "", line.strip())
-        for line in text.split("\nhint: ")[0].splitlines()
-    )
-    faults = [Fault("uv", reason[:2000])]
-    if packages:
-        named = packages[0] != "gapforge-target"
-        package = packages[0] if named else package_of(requirements[0])
-        return ResolveError(
-            _(
-                "{package}: no wheel for CPython {python} on {os_id} {os_version}",
-                package=package,
-                python=preset.python,
-                os_id=preset.os_id,
-                os_version=preset.os_version,
-            ),
-            faults=[Fault(package, reason[:2000], " ".join(hints)[:500])],
-            hint=_(
-                "change the version in presets/{name}.json to one that has a wheel for the target",
-                name=preset.name,
-            ),
-        )
-    if unanswered := _NO_ANSWER.search(text):
-        server = DEFAULT_INDEX
-        if preset.pytorch and _is_below(unanswered[1], torch_index):
-            server = f"index:{preset.pytorch.index}"
-        return NoAnswerError(
-            _(
-                "Python packages for {name} could not be resolved: {server} did not answer",
-                name=preset.name,
-                server=server_name(server),
-            ),
-            reason=Reason(code=NO_ANSWER, server=server),
-            faults=faults,
-            hint=_check_network(),
-        )
-    return ResolveError(
-        _("Python packages for {name} could not be resolved", name=preset.name),
-        faults=faults,
-        hint=_check_network(),
-    )
-
-
-def _is_below(url: str, index: str) -> bool:
-    """Return whether ``url`` is below ``index``, apart from logins; False without an index."""
-    plain_url, plain_index = (re.sub(r"//[^/@]*@", "//", address) for address in (url, index))
-    return bool(index) and plain_url.startswith(plain_index.rstrip("/") + "/")
-
-
-def _check_network() -> str:
-    return _(
-        "check the network (GAPFORGE_INDEX_URL, https_proxy, GAPFORGE_CA_BUNDLE), then "
-        "run the same command again"
-    )
-
-
 def _secrets(network: Network) -> list[str]:
-    """Return the logins in index addresses."""
+    """Return the logins in index addresses, as they are written, decoded and encoded."""
     addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
     found = [
         part
@@ -440,7 +431,7 @@ def _secrets(network: Network) -> list[str]:
         for part in (urlsplit(address).password, urlsplit(address).username)
         if part
     ]
-    return [text for part in found for text in (part, unquote(part))]
+    return [text for part in found for text in (part, unquote(part), quote(unquote(part), safe=""))]
 
 
 def _toml(text: str, project: Project) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from gapforge.compat.catalog import Archive, Catalog
 from gapforge.compat.versions import key, local, major, minor, public, within
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized, package_of
-from gapforge.model.preset import Preset, PyTorch, TensorRT, written_options
+from gapforge.model.preset import TORCH_SET, Preset, PyTorch, TensorRT, written_options
 from gapforge.sync.network import Network
-from gapforge.sync.python_packages import TORCH_SET, Resolver
+from gapforge.sync.python_packages import Resolver
 from gapforge.updates import published_releases
 from gapforge.updates.published_releases import Release, Upstream
 

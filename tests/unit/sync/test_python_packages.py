@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,10 @@ from gapforge.base.project import Project
 from gapforge.model import unresolved_item as items
 from gapforge.model.preset import Preset, load
 from gapforge.model.unresolved_item import Reason
-from gapforge.sync import python_packages
-from gapforge.sync.network import NoAnswerError
-from raised import assert_error
+from gapforge.sync import python_packages, target_python, uv_errors
+from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.python_packages import Resolver
+from raised import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 
@@ -150,28 +153,249 @@ hint: Wheels are available for `winonly` (v1.0) on the following platform: `win_
 """
 
 
+def explained(said: str, preset: Preset, torch_index: str = "", nearest: object = None) -> Any:
+    asked = uv_errors.Asked(
+        preset=preset,
+        python="3.11.2",
+        torch_index=torch_index,
+        nearest=nearest or (lambda name, version: []),  # type: ignore[arg-type]
+    )
+    return uv_errors.failure(said, asked)
+
+
 def test_uv_failure_names_package_and_wheels(preset: Preset) -> None:
-    error = python_packages._failure(process.Result(("uv",), 1, "", UV_SAYS), preset, ["app"], [])
+    error = explained(UV_SAYS, preset)
     assert_error(
         error,
         ResolveError,
-        where=["winonly"],
-        package="winonly",
-        python="3.11",
+        where=["app", "uv"],
+        package="winonly 1.0",
+        python="3.11.2",
         os_id="debian",
         os_version="12",
     )
-    assert "win_amd64" in error.faults[0].expected
+    assert "win_amd64" in error.faults[-1].expected
 
 
-def test_uv_failure_hides_logins(preset: Preset) -> None:
-    said = "error: could not connect to https://user:hunter2@mirror/simple"
-    assert (
-        "hunter2"
-        not in python_packages._failure(
-            process.Result(("uv",), 2, "", said), preset, ["a"], ["hunter2"]
-        ).render()
+def unsatisfiable(because: str) -> str:
+    return (
+        "error: No solution found when resolving dependencies\n"
+        f"  cause: {because}, we can conclude that your requirements are unsatisfiable.\n"
     )
+
+
+def test_missing_version_names_the_nearest(preset: Preset) -> None:
+    said = unsatisfiable(
+        "Because there is no version of numpy==9.9.9 and gapforge-target depends on numpy==9.9.9"
+    )
+    asked: list[tuple[str, str]] = []
+
+    def nearest(name: str, version: str) -> list[str]:
+        asked.append((name, version))
+        return ["2.3.4", "10"]
+
+    error = explained(said, preset, nearest=nearest)
+    assert_error(error, ResolveError, package="numpy", version="9.9.9", versions="2.3.4, 10")
+    assert asked == [("numpy", "9.9.9")]
+    assert error.faults[0].where == f"presets/{preset.name}.json"
+    assert values_of(error.faults[0].problem) == {"requirement": "numpy==9.9.9"}
+
+
+@pytest.mark.parametrize(
+    "because",
+    [
+        "Because only numpy==1 is available and gapforge-target depends on numpy>=3",
+        "Because only numpy==1 is available and a<=1 depends on numpy>=3, we can conclude that "
+        "a<=1 cannot be used.\n         And because only numpy==1 is available and a>=2 depends "
+        "on numpy>=4",
+        "Because there are no versions of numpy>=3 and gapforge-target depends on numpy>=3",
+    ],
+)
+def test_range_without_a_version_is_named(preset: Preset, because: str) -> None:
+    error = explained(unsatisfiable(because), preset)
+    assert_error(error, ResolveError, package="numpy", versions=">=3")
+
+
+@pytest.mark.parametrize(
+    ("said", "package", "needs"),
+    [
+        (
+            unsatisfiable(
+                "Because opencv-python-headless==4.12.0.88 depends on numpy>=2,<2.3.0 and "
+                "gapforge-target depends on numpy==1.26.4, we can conclude that your requirements "
+                "and opencv-python-headless==4.12.0.88 are incompatible.\n"
+                "         And because gapforge-target depends on opencv-python-headless==4.12.0.88"
+            ),
+            "numpy",
+            {
+                "opencv-python-headless 4.12.0.88": "numpy>=2,<2.3.0",
+                "presets/world.json": "numpy==1.26.4",
+            },
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: gapforge-target depends on numpy<2 and numpy>=3, which are incompatible\n",
+            "numpy",
+            {"presets/world.json": "numpy>=3"},
+        ),
+        (
+            unsatisfiable(
+                "Because all versions of b depend on c<2 and all versions of a[x,y] depend on "
+                "c>=2, we can conclude that all versions of a and all versions of b are "
+                "incompatible.\n         And because gapforge-target depends on a and b"
+            ),
+            "c",
+            {"b": "c<2"},
+        ),
+    ],
+)
+def test_requirements_that_exclude_each_other_are_named(
+    said: str, package: str, needs: dict[str, str]
+) -> None:
+    error = explained(said, samples.preset(name="world"))
+    assert_error(error, ResolveError, package=package)
+    found = {f.where: values_of(f.problem).get("requirement") for f in error.faults}
+    assert {who: found.get(who) for who in needs} == needs
+
+
+def test_other_python_is_named(preset: Preset) -> None:
+    said = unsatisfiable(
+        "Because thing==2 requires Python >=3.12 and only thing==2 is available, we can conclude "
+        "that all versions of thing cannot be used.\n"
+        "         And because gapforge-target depends on thing"
+    )
+    error = explained(said, preset)
+    assert_error(error, ResolveError, package="thing 2", versions=">=3.12", python="3.11.2")
+
+
+@pytest.mark.parametrize(
+    "because",
+    [
+        "Because pytorch-triton was not found in the package registry",
+        "Because there is no version of pytorch-triton==2.1+x",
+        "Because pytorch-triton==2.1+x has no usable wheels",
+    ],
+)
+def test_error_says_where_a_package_was_sought(because: str) -> None:
+    preset = samples.preset(pytorch=TORCH_SET)
+    said = unsatisfiable(
+        f"{because} and all versions of torch depend on pytorch-triton==2.1+x, we can conclude "
+        "that all versions of torch cannot be used.\n"
+        "         And because gapforge-target depends on torch==2.1"
+    )
+    error = explained(said, preset, torch_index="https://user:canary@wheels.example/cu118")
+    assert type(error) is ResolveError and "canary" not in error.render()
+    by_place = {f.where: values_of(f.problem) for f in error.faults}
+    assert by_place["torch"] == {"requirement": "pytorch-triton==2.1+x"}
+    assert by_place["pytorch-triton"]["server"] == items.server_name(items.DEFAULT_INDEX)
+    torch = explained(
+        said.replace("pytorch-triton", "torchvision"), preset, torch_index="https://w"
+    )
+    assert TORCH_SET["index"] in str({f.where: f.problem for f in torch.faults}["torchvision"])
+
+
+def test_text_without_a_known_phrase_names_no_package(preset: Preset) -> None:
+    error = explained("error: Because there was something about the all of it", preset)
+    assert_error(error, ResolveError, where=["uv"], name=preset.name, package=None)
+
+
+def test_folder_of_wheels_is_an_index(tmp_path: Path) -> None:
+    flat, simple, empty = tmp_path / "a b", tmp_path / "simple", tmp_path / "empty"
+    for folder in (flat, simple / "torch", empty):
+        folder.mkdir(parents=True)
+    (flat / "torch-2.1-py3-none-any.whl").touch()
+    (simple / "torch" / "index.html").touch()
+    assert python_packages.folder_layout(flat.as_uri()) == python_packages.FLAT
+    assert python_packages.folder_layout(simple.as_uri()) == ""
+    assert python_packages.folder_layout("https://h/wheels") == ""
+    for wrong in (empty, tmp_path / "none"):
+        with pytest.raises(ResolveError) as error:
+            python_packages.folder_layout(wrong.as_uri())
+        assert_error(error.value, ResolveError, where=[wrong.as_uri()], index=wrong.as_uri())
+
+
+@pytest.mark.parametrize(
+    ("debs", "expected"),
+    [
+        ({}, "3.11.2"),
+        ({"python3.11-minimal": "3.11.9-1~22.04", "python3.11": "3.11.8-1"}, "3.11.9"),
+        ({"python3.11": "1:3.11.0~rc1-1"}, "3.11.0rc1"),
+        ({"python3.10": "3.10.12-1"}, "3.11.2"),
+    ],
+)
+def test_python_is_that_of_the_locked_packages(
+    preset: Preset, debs: dict[str, str], expected: str
+) -> None:
+    assert target_python.expected(preset, debs) == expected
+
+
+def test_unknown_python_is_not_guessed(preset: Preset) -> None:
+    other = replace(preset, python="3.12")
+    assert target_python.expected(other) == ""
+    with pytest.raises(ResolveError) as error:
+        target_python.found(other, "runtime", {"python3.11": "3.11.2-6"})
+    assert_error(error.value, ResolveError, where=["python3.12"], role="runtime", python="3.12")
+
+
+def fake_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = tmp_path / "uv"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("GAPFORGE_UV", str(program))
+
+
+@pytest.mark.parametrize(
+    ("login", "shown"),
+    [
+        ("user:hunter2canary", "hunter2canary"),
+        ("user:hunter2%2Fcanary", "hunter2/canary"),
+        ("user:hunter2%2Fcanary", "hunter2%2Fcanary"),
+        ("tokencanary", "tokencanary"),
+        ("user:p@canary@", "p@canary@"),
+        ("user:p@canary@", "p%40canary%40"),
+    ],
+)
+def test_login_of_an_index_is_in_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset, login: str, shown: str
+) -> None:
+    fake_uv(tmp_path, monkeypatch, f"echo 'error: https://x {shown} refused' >&2; exit 2")
+    network = Network(index_url=f"https://{login}@mirror.example/simple")
+    resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
+    with pytest.raises(ResolveError) as error:
+        resolver.install_tool(preset)
+    assert "canary" not in error.value.render() and "***" in error.value.render()
+
+
+def test_login_of_an_index_is_in_no_message_about_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset
+) -> None:
+    fake_uv(tmp_path, monkeypatch, "sleep 60")
+    run = process.run
+    monkeypatch.setattr(process, "run", lambda argv, **how: run(argv, **{**how, "timeout": 0.2}))
+    network = Network(index_url="https://user:hunter2canary@mirror.example/simple")
+    resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
+    with pytest.raises(process.TimedOut) as error:
+        resolver.install_tool(preset)
+    assert "mirror.example" in error.value.render() and "canary" not in error.value.render()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://mirror.example/f/x.whl", "https://user:pw@mirror.example/f/x.whl"),
+        ("https://files.example/f/x.whl", "https://files.example/f/x.whl"),
+        ("https://mirror.example.evil/x.whl", "https://mirror.example.evil/x.whl"),
+        ("https://mirror.example:8443/x.whl", "https://mirror.example:8443/x.whl"),
+        ("http://mirror.example/x.whl", "http://mirror.example/x.whl"),
+        ("https://other:own@mirror.example/x", "https://other:own@mirror.example/x"),
+    ],
+)
+def test_login_of_an_index_stays_on_its_host(tmp_path: Path, address: str, expected: str) -> None:
+    network = Network(index_url="https://user:pw@mirror.example/simple")
+    resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
+    assert resolver._login(address, "") == expected
+    torch = resolver._login(address, "https://t:u@torch.example/cu118")
+    assert torch == address, "the login of the default index went to files of PyTorch's"
 
 
 def test_missing_uv_has_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,10 +429,7 @@ UV_SILENT = """error: Request failed after 3 retries in 5.9s
 )
 def test_uv_error_names_silent_index(url: str, server: str) -> None:
     preset = samples.preset(pytorch=TORCH_SET)
-    said = process.Result(("uv",), 2, "", UV_SILENT.format(url=url))
-    error = python_packages._failure(
-        said, preset, ["alpha"], [], "https://user:pw@wheels.example/cu118/"
-    )
+    error = explained(UV_SILENT.format(url=url), preset, "https://user:pw@wheels.example/cu118/")
     assert isinstance(error, NoAnswerError)
     assert error.reason == Reason(code=items.NO_ANSWER, server=server)
     assert error.exit_code == FetchError.exit_code
