@@ -70,6 +70,19 @@ jobs_count() {
     printf '%s' "$cpus"
 }
 
+# logged FILE COMMAND…: run a command with its output in FILE. Print its lines "[done/total] …" or "[percent] …", at most
+# one in five seconds, so that the log of the build shows how far it is.
+logged() {
+    local file="$1" line shown=-5
+    shift
+    "$@" 2>&1 | tee "$file" | while IFS= read -r line; do
+        if ((SECONDS - shown >= 5)) && [[ "$line" =~ ^\[\ *([0-9]+/[0-9]+|[0-9]+%)\] ]]; then
+            printf '%s\n' "$line"
+            shown=$SECONDS
+        fi
+    done
+}
+
 # source_file NAME: print the path of the only archive of source NAME.
 source_file() {
     local files=()

@@ -186,6 +186,39 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
     assert sorted(map(str, missing)) == ["ffmpeg", "opencv-contrib", "tensorrt"]
 
 
+@pytest.mark.parametrize(
+    ("application", "where"),
+    [
+        ({"build": "meson", "meson": ["-Db_lto=true"]}, []),
+        ({"build": "make", "make": ["CC=clang"], "command": ["server", "--port"]}, []),
+        ({"build": "./tools/build.sh", "command": ["python3", "-m", "x"]}, []),
+        ({"name": "application", "command": ["server"]}, []),
+        ({"build": "autotools"}, ["$.application.build"]),
+        ({"build": "./../build.sh"}, ["$.application.build"]),
+        ({"build": "/bin/sh"}, ["$.application.build"]),
+        ({"build": "./build.sh", "make": ["A=1"]}, ["$.application.make"]),
+        ({"build": "meson", "cmake": ["-DA=1"]}, ["$.application.cmake"]),
+        ({"meson": ["-Da=1"]}, ["$.application.meson"]),
+        ({"command": []}, ["$.application.command"]),
+        ({"name": "application"}, ["$.application.name"]),
+        ({"name": "build-application"}, ["$.application.name"]),
+        ({"command": ["application", "--serve"]}, ["$.application.command[0]"]),
+        ({"command": ["/usr/local/bin/build-application"]}, ["$.application.command[0]"]),
+    ],
+)
+def test_application_of_a_preset(
+    place: Project, application: dict[str, Any], where: list[str]
+) -> None:
+    raw = samples.raw_preset()
+    raw["application"] = {"name": "x", "source": "x", **application}
+    if where:
+        assert sorted(faults(place, raw)) == where
+    else:
+        read = preset.load(write_preset(place, raw)).application
+        assert read.build == application.get("build", "cmake")
+        assert read.command == tuple(application.get("command", ()))
+
+
 def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     english = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
