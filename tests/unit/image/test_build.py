@@ -125,13 +125,14 @@ def project_with_artifacts(tmp_path: Path) -> Project:
     return project
 
 
+@pytest.mark.parametrize("kind", ["runtime", "dev"])
 @pytest.mark.parametrize("passes", [True, False])
 def test_image_is_tagged_only_after_smoke(
-    tmp_path: Path, fake: Fake, passes: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake: Fake, passes: bool, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = project_with_artifacts(tmp_path)
     preset = presets.find(project.presets, PRESET)
-    options = build_inputs.Options(type="runtime", tag="mine:1")
+    options = build_inputs.Options(type=kind, tag="mine:1")
     inputs = build_inputs.read_inputs(project, preset, options)
     result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
     monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
@@ -148,7 +149,7 @@ def test_image_is_tagged_only_after_smoke(
             on_output=lambda line: None,
             status=StatusLine(quiet=True),
         )
-    folder = project.dist_of(PRESET) / "runtime"
+    folder = project.dist_of(PRESET) / kind
     report = json.loads((folder / "report.json").read_text())
     assert (report["passed"], report["image"]) == (passes, "mine:1" if passes else "")
     assert report["checks"] == [result.to_json()]
@@ -159,9 +160,16 @@ def test_image_is_tagged_only_after_smoke(
         project.context_of(PRESET) / "Dockerfile"
     ).read_bytes()
     assert len(steps) == 2
-    unchecked = f"localhost/gapforge/unchecked/{PRESET}:runtime"
+    unchecked = f"localhost/gapforge/unchecked/{PRESET}:{kind}"
     assert bool(engine.image_ids("mine:1")) is passes
     assert bool(engine.image_ids(unchecked)) is not passes
+    editor = folder / "devcontainer.json"
+    assert editor.exists() is (passes and kind == "dev")
+    if editor.exists():
+        settings = json.loads(editor.read_text())
+        assert settings["image"] == "mine:1"
+        assert settings["workspaceFolder"] == "/workspace/xaiva-media"
+        assert settings["runArgs"] == ["--network=none"] and "hostRequirements" not in settings
     log = (folder / "build.log").read_text()
     assert "secret is ***" in log and "canary-5f2d9c71" not in log
 
