@@ -9,6 +9,7 @@ from gapforge.base.files import inside, sha256_file, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.model import debian_control
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage, Preset
 from gapforge.sync import mmdebstrap_base, oci_layout, registry_images
@@ -71,6 +72,16 @@ def describe(folder: Path, reference: str) -> LockedImage:
         cuda=found.cuda,
         cudnn=found.cudnn,
     )
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Return the packages that the image in the layout ``folder`` has: name -> version."""
+    status = read_files(oci_layout.read_layout(folder)).text("var/lib/dpkg/status")
+    return {
+        stanza.get("package", ""): stanza.get("version", "")
+        for stanza in debian_control.parse(status)
+        if stanza.get("status", "").endswith(" installed")
+    }
 
 
 def is_same(image: LockedImage, locked: LockedImage) -> bool:
