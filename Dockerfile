@@ -90,22 +90,23 @@ USER 0:0
 SHELL ["/bin/sh", "-c"]
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
+# Remove the headers of the base image and its packages (the runtime packages of CUDA contain some), because there is no
+# compiler. Keep pyconfig.h for Python. What the components and the application bring comes afterwards and stays.
+RUN set -eu; for folder in /usr /opt; do \
+        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
+    done
 COPY --from=wheels /out/runtime/ /
 COPY --from=tensorrt /out/runtime/ /
 COPY --from=ffmpeg /out/runtime/ /
 COPY --from=opencv /out/runtime/ /
 COPY --from=application /out/runtime/ /
-# The user is "app" (1000:1000), even if the base image uses another name for this number. Remove the headers of the
-# base image (the runtime packages of CUDA contain some), because there is no compiler. Keep pyconfig.h for Python.
+# The user is "app" (1000:1000), even if the base image uses another name for this number.
 RUN set -eu; \
     group="$(getent group 1000 | cut -d: -f1)"; user="$(getent passwd 1000 | cut -d: -f1)"; \
     if [ -z "$group" ]; then groupadd --gid 1000 app; elif [ "$group" != app ]; then groupmod --new-name app "$group"; fi; \
     if [ -z "$user" ]; then useradd --uid 1000 --gid 1000 --no-create-home --home-dir /home/app --shell /bin/bash app; \
     else usermod --login app --gid 1000 --home /home/app "$user"; fi; \
     install -d -o 1000 -g 1000 -m 0755 /home/app /data; \
-    for folder in /usr /opt; do \
-        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
-    done; \
     ldconfig; \
     if [ -d /in ]; then rmdir /in; fi; \
     rm -rf /var/cache/ldconfig/aux-cache /var/lib/apt/lists/* /var/log/lastlog /var/log/faillog

@@ -223,6 +223,9 @@ class FakeAptResolver(_Client):
     ) -> None:
         pass
 
+    def check_programs(self, role: str, python: str, debs: Sequence[DebFile]) -> None:
+        """The base images of this world have every program."""
+
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
         self.require_answer(facts, "apt", APT_SOURCES)

@@ -13,16 +13,23 @@ import tempfile
 from checklib import EXPECT, guarded, report, run, tail
 
 NAME: str = EXPECT["application"]["name"]
+STARTED: list[str] = EXPECT["application"].get("command") or [NAME]
 COMMAND: list[str] = EXPECT["application"].get("check") or []
 CLIP = ("-f", "lavfi", "-i", "testsrc=size=320x240:rate=25:duration=2")
 ENCODERS = ("mpeg4", "mjpeg", "libx264", "ffv1", "rawvideo")
 
 
 def program() -> tuple[bool, object]:
-    """Check that the link leads to a program."""
+    """Check that the command of the image leads to a program.
+
+    It is a link to the program, or a script that runs the words of the preset.
+    """
     link = "/usr/local/bin/application"
     if not os.path.lexists(link):
         return False, "no /usr/local/bin/application"
+    if not os.path.islink(link):
+        found = shutil.which(STARTED[0])
+        return found is not None, found or f"no {STARTED[0]}"
     target = os.path.realpath(link)
     return os.access(target, os.X_OK), target
 
@@ -94,7 +101,7 @@ def summary(file: str) -> tuple[bool, object]:
     return whole and frames > 0, f"frames: {frames}" + (f"; {shown}" if shown else "")
 
 
-guarded("program", f"/usr/local/bin/application leads to {NAME}", program)
+guarded("program", f"/usr/local/bin/application leads to {STARTED[0]}", program)
 if COMMAND:
     process_clip()
 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 import re
@@ -18,6 +19,9 @@ LIBRARY_ROOTS = (
 # Subfolders hold a distribution's plug-ins, which may need libraries that are not installed.
 NOT_BELOW = ("/usr/lib/x86_64-linux-gnu",)
 DEVELOPMENT_ROOTS = ("/usr", "/opt")
+# Headers here are for compilers only. Elsewhere, the application may read its own while it runs.
+INCLUDE_FOLDERS = ("/usr/include/", "/usr/local/include/")
+PACKAGE_LISTS = "/var/lib/dpkg/info/*.list"
 
 # Extensions that a package ships for several versions of a library and tries one by one.
 OPTIONAL = re.compile(
@@ -26,6 +30,7 @@ OPTIONAL = re.compile(
 )
 # Tools and RDMA plug-ins of NVIDIA's base images need libraries that those images never have.
 BASE_OWN = re.compile(r"/usr/local/cuda[^/]*/|/opt/nvidia/|/usr/local/nvidia/")
+DEVELOPMENT = re.compile(r"\.(h|hpp|cuh|a)$")
 COMPILERS = (
     "gcc",
     "g++",
@@ -165,14 +170,23 @@ def compilers() -> tuple[bool, object]:
 
 
 def development_files() -> tuple[bool, object]:
-    """Check that the image contains no headers and no static libraries."""
+    """Check that the image contains no headers and static libraries of the base and of packages."""
+    listed = set()
+    for file in glob.glob(PACKAGE_LISTS):
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            listed |= {
+                os.path.realpath(line.rstrip("\n")) for line in lines if DEVELOPMENT.search(line)
+            }
     found = []
     for root in DEVELOPMENT_ROOTS:
         for folder, _, files in os.walk(root):
             for name in files:
+                path = os.path.join(folder, name)
                 # Python itself reads pyconfig.h (sysconfig); its package has it without headers.
-                if name.endswith((".h", ".hpp", ".cuh", ".a")) and name != "pyconfig.h":
-                    found.append(os.path.join(folder, name))
+                if name == "pyconfig.h" or not DEVELOPMENT.search(name):
+                    continue
+                if path.startswith(INCLUDE_FOLDERS) or BASE_OWN.match(path) or path in listed:
+                    found.append(path)
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return not found, ", ".join(found[:5]) + more if found else "none"
 

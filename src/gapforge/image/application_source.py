@@ -20,6 +20,12 @@ from gapforge.base.system_errors import os_reason
 from gapforge.image.source_copy import CopyResult, copy_source, is_env_file
 from gapforge.model.preset import Application
 
+_BUILD_FILES = {
+    "cmake": ("CMakeLists.txt",),
+    "meson": ("meson.build",),
+    "make": ("Makefile", "makefile", "GNUmakefile"),
+}
+
 
 @dataclass(kw_only=True)
 class ApplicationSource:
@@ -74,7 +80,7 @@ def choose(
     else:
         folder, chosen_by = root / application.source, "preset"
     problem = _preset_path_problem(application, root) if chosen_by == "preset" else ""
-    if problem := problem or _folder_problem(folder):
+    if problem := problem or _folder_problem(folder, application.build):
         raise SourceError(
             _(
                 "the source of {name} cannot be used: {folder}: {problem} (chosen by {chosen_by})",
@@ -85,9 +91,10 @@ def choose(
             ),
             faults=_considered(application, key, flag, setting),
             hint=_(
-                "--app-source DIR, or {key}=DIR in .env; DIR holds the application's "
-                "CMakeLists.txt",
+                "--app-source DIR, or {key}=DIR in .env; DIR contains {file}; "
+                '"build" in the preset names another build system',
                 key=key,
+                file=_build_files(application.build)[0],
             ),
         )
     return ApplicationSource(
@@ -127,8 +134,13 @@ def _preset_path_problem(application: Application, root: Path) -> str:
     return ""
 
 
-def _folder_problem(folder: Path) -> str:
-    """Return why nothing can be built from a folder, "" if it can."""
+def _build_files(build: str) -> tuple[str, ...]:
+    """Return the names of the file that a build system starts with; one of them must exist."""
+    return _BUILD_FILES.get(build) or (build.removeprefix("./"),)
+
+
+def _folder_problem(folder: Path, build: str) -> str:
+    """Return why a build system cannot build from a folder, "" if it can."""
     try:
         mode = folder.stat().st_mode
     except FileNotFoundError:
@@ -139,8 +151,11 @@ def _folder_problem(folder: Path) -> str:
         return _("not a folder")
     if not os.access(folder, os.R_OK | os.X_OK):
         return _("cannot be read: permission denied")
-    if not (folder / "CMakeLists.txt").is_file():
-        return _("no CMakeLists.txt")
+    file = next((folder / name for name in _build_files(build) if (folder / name).is_file()), None)
+    if file is None:
+        return _("no {file}", file=_build_files(build)[0])
+    if build not in _BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:
+        return _("{file} is not executable: chmod +x {file}", file=file.relative_to(folder))
     return ""
 
 

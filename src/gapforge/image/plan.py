@@ -177,5 +177,9 @@ def _smoke_expectation(
             normalized(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
         },
         "gpu": False,
-        "application": {"name": preset.application.name, "check": list(preset.application.check)},
+        "application": {
+            "name": preset.application.name,
+            "command": list(preset.application.command),
+            "check": list(preset.application.check),
+        },
     }

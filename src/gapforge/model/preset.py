@@ -147,11 +147,16 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The user's program. ``source`` is a folder; ``cmake`` and ``check`` are lists of words."""
+    """The user's program. ``source`` is a folder; ``command`` and ``check`` are lists of words.
+
+    ``build`` is "cmake", "meson", "make", or a script: "./" and its path in ``source``. ``command``
+    is what the image runs, () for the program ``name``.
+    """
 
     name: str
     source: str
-    cmake: tuple[str, ...] = ()
+    build: str = "cmake"
+    command: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
 
@@ -357,7 +362,8 @@ def _application(raw: Mapping[str, Any]) -> Application:
     return Application(
         name=raw["name"],
         source=raw["source"],
-        cmake=tuple(raw.get("cmake", ())),
+        build=raw.get("build", "cmake"),
+        command=tuple(raw.get("command", ())),
         check=tuple(raw.get("check", ())),
         secrets=tuple(Secret(s["key"], s["pass"], s.get("required", False)) for s in secrets),
     )

@@ -15,6 +15,8 @@ from gapforge.model.preset_shape import OWN_KEYS
 from gapforge.model.text_shapes import FILE
 
 TARGET_OS = ("ubuntu", "22.04")
+_BUILD_TOOLS = ("cmake", "meson", "make")  # their options are under keys of the same names
+_OWN_PROGRAMS = ("application", "build-application")  # gapforge's in /usr/local/bin of an image
 
 Report = Callable[[str, str, str], None]  # takes a JSON path, the problem, and what is expected
 
@@ -71,9 +73,7 @@ def broken_rules(
             )
     _check_tensorrt(raw, report)
     _check_components(raw, components or (), report)
-    secrets = [s["key"] for s in raw["application"].get("secrets", ())]
-    for key in sorted({k for k in secrets if secrets.count(k) > 1}):
-        report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
+    _check_application(raw["application"], report)
     return faults
 
 
@@ -107,6 +107,28 @@ def _check_tensorrt(raw: Mapping[str, Any], report: Report) -> None:
     if tensorrt and tensorrt["form"] == "deb" and not tensorrt.get("runtime"):
         expected = _("the packages to install, such as libnvinfer8=8.6.1.6-1+cuda11.8")
         report("$.tensorrt.runtime", _("is empty"), expected)
+
+
+def _check_application(application: Mapping[str, Any], report: Report) -> None:
+    secrets = [s["key"] for s in application.get("secrets", ())]
+    for key in sorted({k for k in secrets if secrets.count(k) > 1}):
+        report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
+    build = application.get("build", "cmake")
+    if build.startswith("./") and (reason := unsafe_path_reason(build)):
+        report("$.application.build", _('"{folder}": {reason}', folder=build, reason=reason), "")
+    for tool in _BUILD_TOOLS:
+        if tool in application and tool != build:
+            problem = _("is given, but the application is built with {build}", build=build)
+            report(f"$.application.{tool}", problem, f'"build": "{tool}"')
+    place, program = "$.application.name", application["name"]
+    if "command" in application:
+        place, program = "$.application.command[0]", application["command"][0]
+    if program.removeprefix("/usr/local/bin/") in _OWN_PROGRAMS:
+        report(
+            place,
+            _('"{program}" is a program of gapforge in the image', program=program),
+            _('a program of another name; "command" names it if "name" does not'),
+        )
 
 
 def _check_components(

@@ -161,7 +161,17 @@ _OWN = Record(
         "application": Record(
             {"name": NAME, "source": path("default source folder, relative to the project")},
             {
-                "cmake": Items(OPTION, "options for cmake"),
+                "build": Text(
+                    "how it is built: cmake (default), meson, make, or ./SCRIPT of its folder",
+                    r"cmake|meson|make|\./[^\x00-\x1f\\]+",
+                    N_('"cmake", "meson", "make", or a script such as "./build.sh"'),
+                ),
+                "cmake": Items(OPTION, "build cmake: options for cmake"),
+                "meson": Items(OPTION, "build meson: options for meson setup"),
+                "make": Items(OPTION, "build make: variables for make"),
+                "command": Items(
+                    OPTION, "command that the image runs; the program NAME when absent", least=1
+                ),
                 "check": Items(
                     OPTION,
                     "command of the smoke check; {clip}, {output} and {summary} become file names",

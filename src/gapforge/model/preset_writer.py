@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from gapforge.base.errors import Fault, UsageError
+from gapforge.base.files import unsafe_path_reason, write_text
+from gapforge.base.i18n import _
+from gapforge.base.project import Project
+from gapforge.model import preset as presets
+from gapforge.model.text_shapes import PRESET_NAME
 
 _ONE_LINE = 100  # columns up to which a list or object of plain values stays on one line
 _FILLED = 110  # columns of a line in a long list
@@ -13,6 +22,35 @@ _FILLED = 110  # columns of a line in a long list
 def render(raw: Mapping[str, Any]) -> str:
     """Return the text of a preset file: the same document always gives the same bytes."""
     return _render(raw, "") + "\n"
+
+
+def new_file(project: Project, name: str) -> Path:
+    """Return the file of a new preset. Raise UsageError if the name is invalid or in use."""
+    faults: list[Fault] = []
+    PRESET_NAME.check(name, "name", faults, "command line")
+    if faults or unsafe_path_reason(name) or name.endswith(".lock"):
+        raise UsageError(
+            _('"{name}" is not a valid preset name', name=name),
+            hint=_(
+                "lower-case letters, digits, '.', '_' and '-', such as "
+                "ubuntu22.04-cuda11.8-torch2.3"
+            ),
+        )
+    file = project.preset_file(name)
+    if file.exists():
+        raise UsageError(_("{file} exists already", file=file), hint=_("choose another name"))
+    return file
+
+
+def write_new(file: Path, raw: Mapping[str, Any]) -> None:
+    """Write a new preset of the project. Raise PresetError, and write nothing, if it has faults."""
+    text = render(raw)
+    with tempfile.TemporaryDirectory() as room:
+        trial = Path(room, file.name)
+        trial.write_text(text, encoding="utf-8")
+        components = file.parent.parent / "components"
+        presets.load(trial, shown=f"presets/{file.name}", components=components)
+    write_text(file, text)
 
 
 def _render(value: Any, indent: str) -> str:

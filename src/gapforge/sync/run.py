@@ -308,10 +308,12 @@ class Run:
         self, bases: Mapping[str, BaseInStore]
     ) -> dict[str, list[apt_resolver.DebFile]]:
         """Return the .debs that each role's base image lacks."""
-        return {
-            role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role)))
-            for role in ROLES
-        }
+        found = {}
+        for role in ROLES:
+            root = self._apt_root(role, bases[role][0])
+            found[role] = root.closure(self.preset.debs(role))
+            root.check_programs(role, self.preset.python, found[role])
+        return found
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Return Packages and Release for these .debs, which are in the store."""

@@ -143,7 +143,7 @@ def preset_for(
     names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
     name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
-    raw["summary"] = _summary(raw)
+    raw["summary"] = summary_of(raw)
     made = presets.parse(raw, base.described)
     if write:
         write_text(project.preset_file(name), preset_writer.render(raw))
@@ -163,7 +163,8 @@ def _content(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in raw.items() if k not in ("$schema", "name", "summary")}
 
 
-def _summary(raw: Mapping[str, Any]) -> dict[str, str]:
+def summary_of(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the summary, in both languages, of a preset that was made of choices."""
     trt, torch = raw.get("tensorrt"), raw.get("pytorch")
     parts = (
         f"CUDA {raw['cuda']}" if raw.get("cuda") else "CPU",

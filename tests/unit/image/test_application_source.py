@@ -85,6 +85,33 @@ def test_unusable_folder_names_all_places(tmp_path: Path, kind: str) -> None:
         assert str(folder) in error.value.render() and APP.source in error.value.render()
 
 
+@pytest.mark.parametrize(
+    ("build", "file"),
+    [
+        ("cmake", "CMakeLists.txt"),
+        ("meson", "meson.build"),
+        ("make", "Makefile"),
+        ("make", "GNUmakefile"),
+        ("./tools/build.sh", "tools/build.sh"),
+    ],
+)
+def test_folder_has_the_file_of_its_build_system(tmp_path: Path, build: str, file: str) -> None:
+    app = dataclasses.replace(APP, build=build)
+    folder = tmp_path / "app"
+    (folder / file).parent.mkdir(parents=True)
+    with pytest.raises(SourceError) as error:
+        choose(app, flag=str(folder), root=tmp_path)
+    if file != "GNUmakefile":
+        assert values_of(values_of(error.value.message)["problem"]) == {"file": file}
+    (folder / file).write_text("")
+    if build.startswith("./"):
+        with pytest.raises(SourceError) as error:  # it could not be run
+            choose(app, flag=str(folder), root=tmp_path)
+        assert values_of(values_of(error.value.message)["problem"]) == {"file": Path(file)}
+        (folder / file).chmod(0o755)
+    assert choose(app, flag=str(folder), root=tmp_path).folder == folder.resolve()
+
+
 def test_preset_folder_must_be_in_project(tmp_path: Path) -> None:
     root = tmp_path / "project"
     root.mkdir()

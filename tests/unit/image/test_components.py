@@ -241,6 +241,29 @@ def test_absent_and_empty_options_are_empty(common: Stage) -> None:
     assert done.stdout == "0 0\noff\n"
 
 
+def test_logged_command_shows_how_far_it_is(common: Stage, tmp_path: Path) -> None:
+    log = tmp_path / "work" / "make.log"
+    common.program(
+        "tool", '#!/bin/sh\nfor n in 1 2 3; do echo "[$n/3] x"; done; echo noise >&2; exit 7\n'
+    )
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool && echo ok || echo "failed $?"'
+    )
+    # All lines came within five seconds, so one is enough.
+    assert done.stdout == "[1/3] x\nfailed 7\n"
+    assert log.read_text() == "[1/3] x\n[2/3] x\n[3/3] x\nnoise\n"
+    common.program("tool", "#!/bin/sh\necho noise; echo '[ 45%] y'\n")
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool; SECONDS=0; logged {log} true'
+    )
+    assert (done.stdout, done.returncode, log.read_text()) == ("[ 45%] y\n", 0, "")
+
+
+def test_compilation_of_opencv_is_logged() -> None:
+    script = (COMPONENTS / "opencv" / "build.sh").read_text()
+    assert "logged " in next(line for line in script.splitlines() if "cmake --build" in line)
+
+
 @pytest.mark.parametrize(
     ("wanted", "found", "same"),
     [
@@ -276,6 +299,59 @@ def test_unpack_finds_the_source_folder(common: Stage, tmp_path: Path) -> None:
     (common.params / "source-x.folder").write_text("x-1/inner\n")
     assert common.shell(f"unpack_source x {tmp_path}/two").returncode == 0
     assert (tmp_path / "two/b").is_file()
+
+
+def zip_member(name: str, mode: int, system: int = 3) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (2024, 5, 6, 7, 8, 10))
+    info.create_system, info.external_attr = system, mode << 16
+    return info
+
+
+def test_unpack_honours_modes_and_links_of_a_zip(common: Stage, tmp_path: Path) -> None:
+    """FFmpeg's configure must be executable, and so must the scripts that it runs."""
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        archive.writestr(zip_member("x-1/", stat.S_IFDIR | 0o777), "")
+        archive.writestr(
+            zip_member("x-1/configure", stat.S_IFREG | 0o4775), "#!/bin/sh\necho ran\n"
+        )
+        archive.writestr(zip_member("x-1/notes", stat.S_IFREG | 0o666), "#!no\n")
+        archive.writestr(zip_member("x-1/a/link", stat.S_IFLNK | 0o777), "../configure")
+        archive.writestr(zip_member("x-1/folder", stat.S_IFLNK | 0o777), "a")
+        archive.writestr(zip_member("x-1/script", 0, system=0), "#!/bin/sh\n")
+        archive.writestr(zip_member("x-1/data", 0, system=0), "data")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"; "{tmp_path}/dest/a/link"')
+    assert done.returncode == 0 and done.stdout.endswith("ran\n"), done.stderr
+    dest = tmp_path / "dest"
+    modes = {p.name: stat.S_IMODE(p.lstat().st_mode) for p in dest.iterdir() if p.is_file()}
+    assert modes == {"configure": 0o755, "notes": 0o644, "script": 0o755, "data": 0o644}
+    assert os.readlink(dest / "a/link") == "../configure"
+    assert (dest / "folder/link").read_text() == "#!/bin/sh\necho ran\n"
+    assert {int(p.stat().st_mtime) for p in (dest, dest / "configure")} == {1714979290}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../out": stat.S_IFREG},
+        {"/out": stat.S_IFREG},
+        {"a/../../out": stat.S_IFREG},
+        {"pipe": stat.S_IFIFO},
+        {"l": "/etc/passwd"},
+        {"l": "../out"},
+        {"a/l": "..", "x": "a/l/../out"},
+        {"d": "../..", "d/out": stat.S_IFREG},
+    ],
+)
+def test_zip_cannot_lead_out(common: Stage, tmp_path: Path, members: dict[str, int | str]) -> None:
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        for name, kind in members.items():
+            link = isinstance(kind, str)
+            mode = stat.S_IFLNK | 0o777 if isinstance(kind, str) else kind | 0o644
+            archive.writestr(zip_member(name, mode), str(kind) if link else "content")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"')
+    assert done.returncode != 0 and "x.zip cannot be unpacked" in done.stderr
+    assert not (tmp_path / "dest").exists()
+    assert not list(tmp_path.rglob("out"))[1:], "the stage has a folder out of its own"
 
 
 def test_unpack_reads_zip(common: Stage, tmp_path: Path) -> None:
@@ -630,12 +706,144 @@ def test_opencv_uses_its_cached_downloads(tmp_path: Path) -> None:
     )
 
 
-def test_application_needs_a_cmake_project(tmp_path: Path) -> None:
+def application(tmp_path: Path, **params: str) -> Stage:
+    """Make a stage of the application ``x`` without a file. The real tools of this machine run."""
     stage = Stage(tmp_path, "application")
-    stage.set(name="x\n")
+    stage.env["GAPFORGE_WORKSPACE"] = str(tmp_path / "workspace")
+    stage.set(name="x\n", **params)
     (stage.input / "app").mkdir()
+    return stage
+
+
+def add(stage: Stage, name: str, text: str, mode: int = 0o644) -> None:
+    file = stage.input / "app" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(mode)
+
+
+def installs(*programs: str) -> str:
+    """Return a build script that installs programs that print their names and arguments."""
+    lines = [f"install -D program $DESTDIR$PREFIX/bin/{name}" for name in programs]
+    return "\n".join(["#!/bin/sh -e", *lines, ""])
+
+
+def script_stage(tmp_path: Path, *programs: str, **params: str) -> Stage:
+    stage = application(tmp_path, build="./build.sh\n", **params)
+    add(stage, "build.sh", installs(*programs), 0o755)
+    add(stage, "program", '#!/bin/sh\necho "${0##*/}" "$@"\n', 0o755)
+    return stage
+
+
+def started(stage: Stage, *words: str) -> str:
+    """Return what the command of the runtime image prints; the image's PATH has its programs."""
+    programs = stage.out / "runtime/usr/local/bin"
+    env = {"PATH": f"{programs}:/usr/bin:/bin"}
+    command = [str(programs / "application"), *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
+_CONFIGURED = re.compile(r"build-application: there is no (\S+); add its package to apt.builder")
+MAKEFILE = """x: x.c config
+\tcc -o $@ x.c
+config:
+\techo "$(FEATURE)" $(MAKEFLAGS) > $@
+install: x
+\tinstall -D x $(DESTDIR)$(PREFIX)/bin/x
+\tinstall -D -m 644 config $(DESTDIR)$(prefix)/share/x/config
+"""
+X_C = '#include <stdio.h>\nint main(void) { puts("x runs"); return 0; }\n'
+
+
+def test_application_is_built_by_make(tmp_path: Path) -> None:
+    stage = application(tmp_path, build="make\n", make="FEATURE=two words\n")
+    add(stage, "Makefile", MAKEFILE)
+    add(stage, "x.c", X_C)
     done = stage.build()
-    assert done.returncode != 0 and "no CMakeLists.txt" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert started(stage) == "x runs\n"
+    config = (stage.out / "runtime/usr/local/share/x/config").read_text()
+    assert config.startswith("two words") and "-j" in config
+    assert (stage.out / "dev/workspace/x/Makefile").exists(), "the dev image has the source"
+    assert not (stage.out / "dev/workspace/x/x").exists(), "and nothing compiled"
+    assert not (stage.out / "runtime/usr/local/bin/build-application").exists()
+
+
+def test_application_is_built_by_a_script(tmp_path: Path) -> None:
+    stage = application(tmp_path, build="./tools/build.sh\n")
+    text = """#!/bin/bash -e
+[[ $JOBS -ge 1 && -d $BUILD_DIR && -f src/x.c ]]
+cc -o "$BUILD_DIR/x" src/x.c
+install -D "$BUILD_DIR/x" "$DESTDIR$PREFIX/bin/x"
+"""
+    add(stage, "tools/build.sh", text, 0o755)
+    add(stage, "src/x.c", X_C)
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    assert started(stage) == "x runs\n"
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_application_is_built_by_cmake(tmp_path: Path) -> None:
+    """A preset without application.build is one of this kind."""
+    stage = application(tmp_path, cmake="-DTEXT=two words\n")
+    add(stage, "x.c", "#include <stdio.h>\nint main(void) { puts(TEXT); return 0; }\n")
+    text = """cmake_minimum_required(VERSION 3.18)
+project(x LANGUAGES C)
+add_executable(x x.c)
+target_compile_definitions(x PRIVATE TEXT="${TEXT}")
+install(TARGETS x)
+"""
+    add(stage, "CMakeLists.txt", text)
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    assert started(stage) == "two words\n"
+
+
+def test_application_is_built_by_meson(tmp_path: Path) -> None:
+    """A Meson that records how it is called takes the place of the real one (live: images)."""
+    stage = application(tmp_path, build="meson\n", meson="-Db_lto=true\n")
+    add(stage, "meson.build", "")
+    record = f'printf "<%s>" "$@" >> {tmp_path}/calls; echo >> {tmp_path}/calls'
+    bin_x = "$DESTDIR/usr/local/bin/x"
+    install = (
+        f'if [ "$1" = install ]; then printf "#!/bin/sh\necho x\n" > {bin_x}; chmod 755 {bin_x}; fi'
+    )
+    script(stage.bin / "meson", f"{record}\n{install}\n")
+    script(stage.bin / "ninja", record)
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    build = tmp_path / "work/build"
+    setup, compiled, installed = (tmp_path / "calls").read_text().splitlines()
+    assert setup == (
+        f"<setup><{build}><{tmp_path}/workspace/x><--prefix=/usr/local><--libdir=lib>"
+        "<--buildtype=release><--wrap-mode=nodownload><-Db_lto=true>"
+    )
+    assert re.fullmatch(rf"<-C><{build}><-j><\d+>", compiled)
+    assert installed == f"<install><-C><{build}><--no-rebuild>"
+
+
+@pytest.mark.parametrize(
+    ("build", "file"),
+    [("", "CMakeLists.txt"), ("meson", "meson.build"), ("make", "Makefile"), ("./b.sh", "./b.sh")],
+)
+def test_application_needs_the_file_of_its_build_system(
+    tmp_path: Path, build: str, file: str
+) -> None:
+    stage = application(tmp_path, build=f"{build}\n")
+    done = stage.build()
+    assert done.returncode != 0 and f"has no {file}" in done.stderr
+
+
+def test_application_names_the_missing_tool(tmp_path: Path) -> None:
+    stage = application(tmp_path, build="meson\n")
+    stage.env["PATH"] = f"{stage.bin}:/usr/bin:/bin"
+    if shutil.which("meson", path=stage.env["PATH"]):
+        pytest.skip("meson is installed")
+    add(stage, "meson.build", "")
+    done = stage.build()
+    found = _CONFIGURED.search(done.stderr)
+    assert done.returncode != 0 and found and found[1] == "meson"
 
 
 def test_application_refuses_a_path_as_name(tmp_path: Path) -> None:
@@ -645,8 +853,78 @@ def test_application_refuses_a_path_as_name(tmp_path: Path) -> None:
     assert done.returncode != 0 and "is not a name" in done.stderr
 
 
-def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run build-application of the dev image with a cmake that records its arguments."""
+def test_command_of_several_programs_is_the_presets(tmp_path: Path) -> None:
+    stage = script_stage(tmp_path, "server", "client", command="server\n--port\nit's $(touch x)\n")
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    assert started(stage, "a b") == "server --port it's $(touch x) a b\n"
+    assert (stage.out / "runtime/usr/local/bin/client").exists()
+
+
+def test_command_may_be_a_program_of_the_image(tmp_path: Path) -> None:
+    """A library with Python bindings installs no program."""
+    stage = script_stage(tmp_path, command="/usr/bin/env\necho\nbindings\n")
+    assert stage.build().returncode == 0
+    assert started(stage) == "bindings\n"
+
+
+@pytest.mark.parametrize(
+    ("programs", "params", "words"),
+    [
+        (("server", "client"), {}, ("no bin/x", "client server", "application.command")),
+        ((), {}, ("no bin/x", "no program", "application.command")),
+        (("server",), {"command": "sever\n"}, ("application.command", '"sever"', "server")),
+        (("server",), {"command": "/opt/x/run\n"}, ("application.command", "/opt/x/run")),
+        (("x", "application"), {}, ("installs bin/application", "another name")),
+        (("x", "build-application"), {}, ("installs bin/build-application", "another name")),
+    ],
+)
+def test_application_without_a_usable_command_is_refused(
+    tmp_path: Path, programs: tuple[str, ...], params: dict[str, str], words: tuple[str, ...]
+) -> None:
+    done = script_stage(tmp_path, *programs, **params).build()
+    assert done.returncode != 0
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_only_program_is_the_command(tmp_path: Path) -> None:
+    stage = script_stage(tmp_path, "only")
+    assert stage.build().returncode == 0
+    assert os.readlink(stage.out / "runtime/usr/local/bin/application") == "only"
+
+
+def test_files_that_the_application_installs_stay(tmp_path: Path) -> None:
+    """It may read files while it runs that have the names of a compiler's inputs."""
+    stage = script_stage(tmp_path, "x")
+    kept = ("share/tiny/conv.cuh", "share/tiny/table.pc", "lib/tiny/cmake/x.cmake", "man/notes.h")
+    lines = [f"install -D program $DESTDIR$PREFIX/{name}\n" for name in kept]
+    lines += [
+        "install -D program $DESTDIR$PREFIX/include/tiny/t.h\n",
+        "mkdir -p $DESTDIR$PREFIX/lib; ar rc $DESTDIR$PREFIX/lib/libtiny.a program\n",
+        "install -D program $DESTDIR$PREFIX/share/tiny/weights.a\n",
+    ]
+    add(stage, "build.sh", installs("x") + "".join(lines), 0o755)
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    runtime = stage.out / "runtime/usr/local"
+    found = {str(p.relative_to(runtime)) for p in runtime.rglob("*") if p.is_file()}
+    assert found == {*kept, "share/tiny/weights.a", "bin/x", "bin/application"}
+    assert (stage.out / "dev/usr/local/include/tiny/t.h").exists()
+    assert (stage.out / "dev/usr/local/lib/libtiny.a").exists()
+
+
+def test_runtime_stage_removes_headers_before_it_copies() -> None:
+    """Afterwards they would be files of wheels and of the application."""
+    lines = stages(template())["runtime"]
+    removal = [number for number, line in enumerate(lines) if "-delete" in line]
+    copies = [number for number, line in enumerate(lines) if line.startswith("COPY")]
+    assert len(removal) == 1 and removal[0] < min(copies)
+
+
+def build_application(
+    tmp_path: Path, *words: str, system: str = "cmake"
+) -> subprocess.CompletedProcess[str]:
+    """Run build-application of the dev image with tools that record their arguments."""
     text = (COMPONENTS / "application/build.sh").read_text()
     inner = re.search(r"<< 'SCRIPT'\n(.*?)\nSCRIPT\n", text, re.DOTALL)
     assert inner
@@ -654,8 +932,13 @@ def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProces
     for folder in ("settings", "bin", "source", "root/usr/local/bin"):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / "settings/name").write_text("x\n")
-    (tmp_path / "settings/cmake").write_text(f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n")
-    script(tmp_path / "bin/cmake", f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/calls')
+    (tmp_path / "settings/build").write_text(f"{system}\n")
+    (tmp_path / "settings/options").write_text(
+        f"-DTEXT=two words; $(touch {tmp_path}/trap)\n-DB=1\n"
+    )
+    for tool in ("cmake", "make"):
+        record = f'for w in "$@"; do echo "<$w>"; done >> {tmp_path}/calls'
+        script(tmp_path / "bin" / tool, record)
     env = {
         "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
         "GAPFORGE_APPLICATION": f"{tmp_path}/settings",
@@ -668,10 +951,13 @@ def build_application(tmp_path: Path, *words: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
-def test_build_application_uses_preset_and_own_options(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("system", "file"), [("cmake", "CMakeLists.txt"), ("make", "GNUmakefile")])
+def test_build_application_uses_preset_and_own_options(
+    tmp_path: Path, system: str, file: str
+) -> None:
     (tmp_path / "source").mkdir()
-    (tmp_path / "source/CMakeLists.txt").write_text("")
-    done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2")
+    (tmp_path / "source" / file).write_text("")
+    done = build_application(tmp_path, str(tmp_path / "source"), "--", "-DB=2", system=system)
     assert done.returncode == 0, done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
     assert (
@@ -679,7 +965,11 @@ def test_build_application_uses_preset_and_own_options(tmp_path: Path) -> None:
         and not (tmp_path / "trap").exists()
     )
     assert calls.index("<-DB=1>") < calls.index("<-DB=2>"), "the last one wins"
-    assert calls[-2:] == ["<--install>", f"<{tmp_path}/build>"]
+    assert "<3>" in calls
+    if system == "cmake":
+        assert calls[-2:] == ["<--install>", f"<{tmp_path}/build>"]
+    else:
+        assert f"<DESTDIR={tmp_path}/root>" in calls[calls.index("<install>") :]
 
 
 def test_build_application_names_the_missing_source(tmp_path: Path) -> None:
@@ -851,16 +1141,29 @@ def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "include").mkdir(parents=True)
     (root / "include/pyconfig.h").write_text("")
-    place = ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)')
-    libraries = ("in LIBRARY_ROOTS:", f'in ("{root}",):')
-    assert one(check("apt", tmp_path, {}, place, libraries), "no headers")["ok"], (
-        "pyconfig.h is Python's own"
+    (root / "share").mkdir()
+    (root / "share/kernel.cuh").write_text("")
+    (root / "lib").mkdir()
+    (root / "lib/libx.a").write_text("")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "x.list").write_text(f"/.\n{root}/lib\n")
+    places = (
+        ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)'),
+        ('("/usr/include/", "/usr/local/include/")', f'("{root}/include/",)'),
+        ('"/var/lib/dpkg/info/*.list"', f'"{lists}/*.list"'),
+        ("in LIBRARY_ROOTS:", f'in ("{root}",):'),
     )
+    result = one(check("apt", tmp_path, {}, *places), "no headers")
+    assert result["ok"], "pyconfig.h is Python's own, kernel.cuh and libx.a the application's"
+    (lists / "y.list").write_text(f"{root}/lib/libx.a\n")
+    result = one(check("apt", tmp_path, {}, *places), "no headers")
+    assert not result["ok"] and result["found"] == f"{root}/lib/libx.a"
     (root / "include/x.h").write_text("")
-    result = one(check("apt", tmp_path, {}, place, libraries), "no headers")
+    result = one(check("apt", tmp_path, {}, *places), "no headers")
     assert not result["ok"] and "x.h" in result["found"]
     if os.getuid() == 0:
-        assert not one(check("apt", tmp_path, {}, place, libraries), "user")["ok"]
+        assert not one(check("apt", tmp_path, {}, *places), "user")["ok"]
 
 
 def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
@@ -917,3 +1220,18 @@ def test_application_check_fails_with_the_program(tmp_path: Path) -> None:
         and not one(results, "output")["ok"]
         and not one(results, "summary")["ok"]
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "there", "ok"),
+    [(["tool", "--serve"], True, True), (["tool"], False, False), ([], False, False)],
+)
+def test_application_check_looks_for_the_command(
+    tmp_path: Path, command: list[str], there: bool, ok: bool
+) -> None:
+    script(tmp_path / "application", "exit 0")
+    if there:
+        script(tmp_path / "tool", "exit 0")
+    expected = {"application": {"name": "xapp", "command": command, "check": ["true"]}}
+    results = check("application", tmp_path, expected, _APPLICATION)
+    assert one(results, "program")["ok"] is ok

@@ -127,6 +127,35 @@ def test_find_suggests_the_nearest_name(place: Project) -> None:
     assert caught.value.hint == "./gapforge list"
 
 
+@pytest.mark.parametrize(
+    "package",
+    ["vim-", "libssl3-", "g++-", "vim=1.0-", "vim:amd64-", "vim*", "vim^", "a/sid", "lib."],
+)
+def test_package_names_give_apt_no_instructions(package: str) -> None:
+    raw = samples.raw_preset()
+    raw["apt"]["builder"] = raw["apt"]["runtime"] = [package]
+    base = {"mmdebstrap": {"suite": "bookworm", "include": [package]}}
+    raw["base"] = {"builder": base, "runtime": base}
+    wrong = {
+        fault.where.rpartition("$")[2] for fault in preset.faults_of(raw, NAME, samples.COMPONENTS)
+    }
+    assert wrong == {
+        f".{where}[0]"
+        for where in (
+            "apt.builder",
+            "apt.runtime",
+            "base.builder.mmdebstrap.include",
+            "base.runtime.mmdebstrap.include",
+        )
+    }
+
+
+def test_usual_package_names_are_accepted() -> None:
+    raw = samples.raw_preset()
+    raw["apt"]["builder"] = ["g++", "libstdc++6", "libc6:amd64", "ab=1:2.0-1~x+y", "python3.11"]
+    assert preset.faults_of(raw, NAME, samples.COMPONENTS) == []
+
+
 def broken_in_every_way() -> Any:
     raw = samples.raw_preset(name="other", practice=False)
     raw["sources"]["x"] = {"urls": ["https://example.com/-"], "sha256": None}
@@ -184,6 +213,39 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
         values_of(f.expected)["name"] for f in caught.value.faults if f.where == start + "$.sources"
     ]
     assert sorted(map(str, missing)) == ["ffmpeg", "opencv-contrib", "tensorrt"]
+
+
+@pytest.mark.parametrize(
+    ("application", "where"),
+    [
+        ({"build": "meson", "meson": ["-Db_lto=true"]}, []),
+        ({"build": "make", "make": ["CC=clang"], "command": ["server", "--port"]}, []),
+        ({"build": "./tools/build.sh", "command": ["python3", "-m", "x"]}, []),
+        ({"name": "application", "command": ["server"]}, []),
+        ({"build": "autotools"}, ["$.application.build"]),
+        ({"build": "./../build.sh"}, ["$.application.build"]),
+        ({"build": "/bin/sh"}, ["$.application.build"]),
+        ({"build": "./build.sh", "make": ["A=1"]}, ["$.application.make"]),
+        ({"build": "meson", "cmake": ["-DA=1"]}, ["$.application.cmake"]),
+        ({"meson": ["-Da=1"]}, ["$.application.meson"]),
+        ({"command": []}, ["$.application.command"]),
+        ({"name": "application"}, ["$.application.name"]),
+        ({"name": "build-application"}, ["$.application.name"]),
+        ({"command": ["application", "--serve"]}, ["$.application.command[0]"]),
+        ({"command": ["/usr/local/bin/build-application"]}, ["$.application.command[0]"]),
+    ],
+)
+def test_application_of_a_preset(
+    place: Project, application: dict[str, Any], where: list[str]
+) -> None:
+    raw = samples.raw_preset()
+    raw["application"] = {"name": "x", "source": "x", **application}
+    if where:
+        assert sorted(faults(place, raw)) == where
+    else:
+        read = preset.load(write_preset(place, raw)).application
+        assert read.build == application.get("build", "cmake")
+        assert read.command == tuple(application.get("command", ()))
 
 
 def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:

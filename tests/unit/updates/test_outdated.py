@@ -20,11 +20,11 @@ import pytest
 
 from gapforge.base.errors import FetchError, UsageError
 from gapforge.base.project import Project
-from gapforge.cli.verbs import outdated as cli
 from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
 from gapforge.compat.versions import key
 from gapforge.model import preset as presets
+from gapforge.model import preset_writer
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.preset import Preset, parse
 from gapforge.sync import http_get
@@ -477,21 +477,22 @@ def test_search_finds_pairs_that_only_fit_together() -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "Big", "", "x.lock"])
 def test_invalid_preset_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        cli._target(name, Project(tmp_path, tmp_path / "artifacts"))
+        preset_writer.new_file(Project(tmp_path, tmp_path / "artifacts"), name)
     assert_error(caught.value, UsageError, name=name)
 
 
 def test_existing_preset_is_not_overwritten() -> None:
     with pytest.raises(UsageError) as caught:
-        cli._target(REFERENCE.name, Project(ROOT, ROOT / "artifacts"))
+        preset_writer.new_file(Project(ROOT, ROOT / "artifacts"), REFERENCE.name)
     assert_error(caught.value, UsageError, file=ROOT / "presets" / f"{REFERENCE.name}.json")
 
 
 @needs_curl
 def test_written_preset_is_valid(web: Web, tmp_path: Path) -> None:
     found = find(web, ffmpeg=("5.1.99",), opencv=("4.11.0",), opencv_contrib=("4.11.0",))
-    cli._write(tmp_path / "fresh.json", found, REFERENCE.name)
-    read = presets.load(tmp_path / "fresh.json")
+    file = tmp_path / "fresh.json"
+    preset_writer.write_new(file, compatible_updates.new_preset(found, file.stem, REFERENCE.name))
+    read = presets.load(file)
     ffmpeg = read.component("ffmpeg")
     assert ffmpeg is not None
     assert (read.name, ffmpeg.text("version")) == ("fresh", "5.1.99")

@@ -6,8 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from gapforge.base.errors import Fault, FetchError, LockError, UsageError
-from gapforge.base.files import unsafe_path_reason, write_text
+from gapforge.base.errors import FetchError, LockError
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
@@ -17,7 +16,6 @@ from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
 from gapforge.model import preset_writer
 from gapforge.model.lock import Lock
-from gapforge.model.text_shapes import PRESET_NAME
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
 from gapforge.updates import compatible_updates, published_releases
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print the releases. Return 0, or 6 if an upstream did not answer."""
-    target = _target(args.write, project) if args.write is not None else None
+    target = preset_writer.new_file(project, args.write) if args.write is not None else None
     preset = preset_module.find(project.presets, args.preset)
     catalog = catalog_module.load(project.catalog)
     network = Network.from_environment().with_credentials(project.env_file)
@@ -67,7 +65,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
         updates = compatible_updates.find_updates(search)
     if target is not None and updates.together:
-        _write(target, updates, preset.name)
+        raw = compatible_updates.new_preset(updates, target.stem, preset.name)
+        preset_writer.write_new(target, raw)
     failed = [component.name for component in updates.items if component.problem]
     if args.json:
         print_json(
@@ -131,36 +130,6 @@ def _written(target: Path) -> str:
         file=target,
         preset=target.stem,
     )
-
-
-def _target(name: str, project: Project) -> Path:
-    """Return the file of the new preset. Raise UsageError if the name is invalid or in use."""
-    faults: list[Fault] = []
-    PRESET_NAME.check(name, "--write", faults, "command line")
-    if faults or unsafe_path_reason(name) or name.endswith(".lock"):
-        raise UsageError(
-            _('--write "{name}" is not a valid preset name', name=name),
-            hint=_(
-                "lower-case letters, digits, '.', '_' and '-', such as "
-                "ubuntu22.04-cuda11.8-torch2.3"
-            ),
-        )
-    file = project.preset_file(name)
-    if file.exists():
-        raise UsageError(_("{file} exists already", file=file), hint=_("choose another name"))
-    return file
-
-
-def _write(target: Path, updates: CompatibleUpdates, previous: str) -> None:
-    """Write the combination as a preset. Raise PresetError if the parser refuses it."""
-    raw = compatible_updates.new_preset(updates, target.stem, previous)
-    text = preset_writer.render(raw)
-    with tempfile.TemporaryDirectory() as room:
-        trial = Path(room, target.name)
-        trial.write_text(text, encoding="utf-8")
-        components = target.parent.parent / "components"
-        preset_module.load(trial, shown=f"presets/{target.name}", components=components)
-    write_text(target, text)
 
 
 def _lock(project: Project, name: str) -> Lock | None:

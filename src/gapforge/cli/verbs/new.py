@@ -1,0 +1,137 @@
+"""``gapforge new``: write a preset for one's own application, from an existing preset."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from gapforge.base.errors import UsageError
+from gapforge.base.i18n import N_, _
+from gapforge.base.process import quoted
+from gapforge.base.project import Project
+from gapforge.cli.argument_parser import add_json
+from gapforge.cli.output import print_json, warn
+from gapforge.compat import catalog as catalogs
+from gapforge.image.application_source import setting_key
+from gapforge.model import preset as presets
+from gapforge.model import preset_writer
+from gapforge.model.preset import Preset
+from gapforge.wizard.choices import Choices
+from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
+
+HELP = N_("write a preset for your own application, with the versions of an existing preset")
+EXAMPLES = (
+    "./gapforge new my-app --from ubuntu22.04-cuda12.4-torch2.5 --app-source ~/my-app",
+    "./gapforge new my-app --base nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04 --tensorrt none",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add = parser.add_argument
+    add("name", metavar="NAME", help=_("name of the new preset"))
+    add("--from", dest="template", metavar="PRESET", help=_("preset to begin with"))
+    add("--base", metavar="IMAGE", help=_("base image; without --from, chooses the nearest preset"))
+    add("--python", metavar="X.Y", help=_("Python version"))
+    add("--torch", metavar="VERSION", help=_("PyTorch version, or none"))
+    add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
+    add("--app-source", metavar="DIR", help=_("the application's source folder"))
+    add("--app-name", metavar="NAME", help=_("the application's name (default: of its folder)"))
+    add("--check", metavar="COMMAND", help=_("command that shows that the application works"))
+    add("--summary", metavar="TEXT", help=_("one line for lists"))
+    add(
+        "--practice",
+        action="store_true",
+        help=_("allow an OS that is not the target OS; the image is not for delivery"),
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, project: Project) -> int:
+    """Write the preset and return 0."""
+    file = preset_writer.new_file(project, args.name)
+    catalog = catalogs.load(project.catalog)
+    template = _template(args, project)
+    choices = Choices(base=args.base, python=args.python, torch=args.torch, tensorrt=args.tensorrt)
+    raw = apply_overrides(template.raw, choices, catalog, template.described)
+    application, source = _application(args, project)
+    raw["name"] = args.name
+    raw["application"] = application
+    raw.pop("practice", None)
+    if args.practice:
+        raw["practice"] = True
+    summary = {"ko": args.summary, "en": args.summary} if args.summary else summary_of(raw)
+    preset_writer.write_new(file, {**raw, "summary": summary})
+    preset = presets.load(file)
+    warnings = warnings_of(preset, catalog)
+    following = [f"./gapforge check {args.name}", f"./deps_sync.sh {args.name}"]
+    if args.json:
+        print_json({"file": str(file), "warnings": warnings, "next": following})
+        return 0
+    for text in warnings:
+        warn(text)
+    print(_("wrote {file}", file=file))
+    if source is not None:
+        print(_source_note(project, application, source))
+    print(_("next: ") + "; ".join(following))
+    return 0
+
+
+def _template(args: argparse.Namespace, project: Project) -> Preset:
+    """Return the preset to begin with. Raise UsageError if none is named or it is for practice."""
+    if args.template:
+        template = presets.find(project.presets, args.template)
+    elif args.base:
+        template = template_for(args.base, project, catalogs.load(project.catalog))
+    else:
+        raise UsageError(
+            _("the preset to begin with is missing"),
+            hint=_("./gapforge list; ./gapforge new {name} --from PRESET", name=args.name),
+        )
+    if template.practice and not args.practice:
+        raise UsageError(
+            _(
+                "{preset} is a practice preset: its OS is not the target OS, so its image is not "
+                "for delivery",
+                preset=template.name,
+            ),
+            hint=_("choose another preset (./gapforge list), or add --practice"),
+        )
+    return template
+
+
+def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, Any], Path | None]:
+    """Return the preset's "application", and the source folder if it is outside the project."""
+    source = Path(args.app_source).expanduser().absolute() if args.app_source else None
+    if source is not None and not source.is_dir():
+        raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
+    name = args.app_name or (_as_name(source.name) if source else "") or args.name
+    inside = source is not None and project.root.resolve() in source.resolve().parents
+    if source is not None and inside:
+        folder = source.resolve().relative_to(project.root.resolve()).as_posix()
+    else:
+        folder = f"apps/{name}"
+    application: dict[str, Any] = {"name": name, "source": folder}
+    if args.check:
+        application["check"] = shlex.split(args.check)
+    return application, None if inside else source
+
+
+def _as_name(folder: str) -> str:
+    """Return a folder's name as the name of an application, "" if nothing is left of it."""
+    return re.sub(r"[^a-z0-9._-]+", "-", folder.lower()).strip("-._")
+
+
+def _source_note(project: Project, application: dict[str, Any], source: Path) -> str:
+    """Return how the build finds a source folder outside the project."""
+    target = project.root / application["source"]
+    return _(
+        "the source folder is outside the project; copy it: {copy}\n"
+        "or name it in .env: {key}={source}",
+        copy=quoted(["cp", "-r", str(source), str(target)]),
+        key=setting_key(application["name"]),
+        source=source,
+    )
