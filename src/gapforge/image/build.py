@@ -10,10 +10,12 @@ from pathlib import Path
 from gapforge.base.files import exclusive
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
+from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
 from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options
+from gapforge.image.build_status import BuildStatus, BuildTimes
 from gapforge.image.plan import Plan, PlannedBase
 from gapforge.image.report import BuildResult, write_report
 from gapforge.model import base_image_rules
@@ -29,12 +31,13 @@ def build(
     *,
     on_step: OnLine,
     on_output: OnLine,
+    status: StatusLine,
 ) -> BuildResult:
     """Build, check and tag one image whose artifacts were verified.
 
     ``on_step`` gets a line per milestone, ``on_output`` every line of the engine's output with the
-    secrets hidden. Nothing is tagged unless the smoke checks pass. Raise BuildError, SmokeError,
-    EngineError and the errors of each step.
+    secrets hidden; ``status`` shows the running steps. Nothing is tagged unless the smoke checks
+    pass. Raise BuildError, SmokeError, EngineError and the errors of each step.
     """
     name = inputs.preset.name
     with exclusive(project.state / "locks" / f"build-{name}", _("build of {name}", name=name)):
@@ -45,6 +48,7 @@ def build(
             options=options,
             on_step=on_step,
             on_output=on_output,
+            status=status,
         ).run()
 
 
@@ -104,6 +108,7 @@ class _Build:
     options: Options
     on_step: OnLine
     on_output: OnLine
+    status: StatusLine
     seconds: dict[str, float] = field(default_factory=dict)
     step_began: float = field(default_factory=time.monotonic)
 
@@ -149,12 +154,15 @@ class _Build:
         log.parent.mkdir(parents=True, exist_ok=True)
         secrets = self.inputs.secrets
         hidden = secrets.redactions
+        times = BuildTimes(self.project.state / "build-times.json")
+        status = BuildStatus(self.status, times.of(plan.preset))
         with open(log, "w", encoding="utf-8") as lines, secrets.files() as secret_files:
 
             def on_line(line: str) -> None:
                 safe = hide(line, hidden)
                 lines.write(safe + "\n")
                 lines.flush()
+                status.feed(safe)
                 self.on_output(safe)
 
             root = self.project.root
@@ -170,7 +178,11 @@ class _Build:
             request = build_request(
                 plan, self.project, self.inputs, secret_files, self.options.no_cache
             )
-            self.engine.build(request, on_line)
+            try:
+                with status:
+                    self.engine.build(request, on_line)
+            finally:
+                times.remember(plan.preset, status.steps.seconds)
 
     def _run_smoke_checks(self, plan: Plan) -> tuple[smoke_checks.CheckResult, ...]:
         self.on_step(_("smoke: the components' checks, in the finished image with no network"))

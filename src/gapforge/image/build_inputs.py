@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
+import tarfile
+import time
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from gapforge.base.errors import PresetError, VerifyError
+from gapforge.base.errors import NotReadyError, PresetError, VerifyError
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -18,6 +24,9 @@ from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
+
+CLOCK_TOLERANCE = 24 * 3600  # seconds; a wrong time zone is no wrong clock
+_YEAR_9999 = 253402300799.0  # the last second that strftime() and gmtime() print in four digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +109,14 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     return lock
 
 
-def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
+def verify_artifacts(
+    project: Project, preset: Preset, planned: Lock, *, quiet: bool = False
+) -> None:
     """Compare every byte of artifacts/NAME with its lock, which must equal ``planned``.
 
     Raise VerifyError with every fault, TrustError when no trusted signer signed it.
     """
-    with Progress(_("verify {name}", name=preset.name)) as progress:
+    with Progress(_("verify {name}", name=preset.name), quiet=quiet) as progress:
         report = verify(
             project.artifacts_of(preset.name),
             progress=progress,
@@ -117,6 +128,47 @@ def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
         raise VerifyError(
             _("artifacts/{name}/lock.json changed while it was read", name=preset.name),
             hint=_("run the same command again when no other program writes there"),
+        )
+
+
+def newest_source(artifacts: Path, lock: Lock) -> tuple[float, str]:
+    """Return the newest time in the source archives, in seconds since 1970, and its archive.
+
+    The first entry of an archive stands for all: it is the folder of a release, with its date.
+    Returns (0, "") without a tar archive that Python can read.
+    """
+    found = [(0.0, "")]
+    for entry in lock.of("source"):
+        file = artifacts / entry.path
+        with suppress(OSError, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError):
+            if not file.is_file():
+                continue
+            with tarfile.open(file, "r|*") as archive:
+                first = archive.next()
+            if first:
+                found.append((min(float(first.mtime), _YEAR_9999), entry.path))
+    return max(found)
+
+
+def check_clock(project: Project, inputs: Inputs) -> None:
+    """Raise NotReadyError if this machine's clock is before the files that it is to compile.
+
+    make and ninja build files from the future again and again (ninja: "manifest still dirty after
+    100 tries").
+    """
+    newest, archive = newest_source(project.artifacts_of(inputs.preset.name), inputs.lock)
+    now = time.time()
+    if newest > now + CLOCK_TOLERANCE:
+        shown = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at)) for at in (now, newest)]
+        raise NotReadyError(
+            _(
+                "this machine's clock shows {now}, but {archive} is from {newest}; compilers would "
+                "build files from the future again and again",
+                now=shown[0],
+                newest=shown[1],
+                archive=archive,
+            ),
+            hint=_("set it: sudo timedatectl set-time 'YYYY-MM-DD HH:MM:SS'"),
         )
 
 
