@@ -14,7 +14,6 @@ LOCK = 8 << 20  # a lock of 500 files has 200 kB
 CHECKSUMS = 8 << 20  # SHA256SUMS: one short line for each entry of a lock
 PACKAGE_INDEX = 64 << 20  # Packages of one preset: 1 kB for each .deb
 ENVIRONMENT = 1 << 20  # a .env file; a key or certificate in it has some kB
-IGNORE_RULES = 1 << 20  # a .gapforgeignore file
 IMAGE_DOCUMENT = 16 << 20  # index, manifest or config of an image; registries accept 4 MiB
 STATE = 64 << 20  # a file of gapforge's own in .gapforge, dist or the store
 SYSTEM = 16 << 20  # a file of the kernel or of a program on this machine

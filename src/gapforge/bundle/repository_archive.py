@@ -28,6 +28,7 @@ from gapforge.base.files import (
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.secret_files import holds_private_key
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 from gapforge.bundle.repository_files import (
@@ -43,8 +44,6 @@ MAX_MEMBERS = 20_000
 BLOCK = 512
 MAX_ARCHIVE_FILE = MAX_ARCHIVE + MAX_MEMBERS * 2 * BLOCK
 _END = bytes(2 * BLOCK)
-# A certificate may come before the key.
-_PRIVATE_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 _TYPES = {
     "1": N_("a hard link"),
     "2": N_("a symbolic link"),
@@ -182,7 +181,7 @@ def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         raise ValueError(_("nested git repository")) from None
     except UnsuitableFile as error:
         raise ValueError(error.strerror) from None
-    if _PRIVATE_KEY.search(data):
+    if holds_private_key(data):
         raise ValueError(_("private key; it must not leave this machine"))
     return data, executable
 
