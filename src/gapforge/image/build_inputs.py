@@ -109,12 +109,14 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     return lock
 
 
-def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
+def verify_artifacts(
+    project: Project, preset: Preset, planned: Lock, *, quiet: bool = False
+) -> None:
     """Compare every byte of artifacts/NAME with its lock, which must equal ``planned``.
 
     Raise VerifyError with every fault, TrustError when no trusted signer signed it.
     """
-    with Progress(_("verify {name}", name=preset.name)) as progress:
+    with Progress(_("verify {name}", name=preset.name), quiet=quiet) as progress:
         report = verify(
             project.artifacts_of(preset.name),
             progress=progress,

@@ -7,7 +7,7 @@ needs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import sha256_bytes
@@ -50,6 +50,32 @@ def fields(stanza: str) -> dict[str, str]:
 def parse(text: str) -> list[dict[str, str]]:
     """Return the fields of every stanza of ``text``."""
     return [fields(stanza) for stanza in split_stanzas(text)]
+
+
+def absent(wanted: Iterable[str], stanzas: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return what of ``wanted`` ("name", "name:arch" or "name=version") no stanza is or provides.
+
+    The stanzas are parsed entries of an index or of dpkg's status; of the latter, only installed
+    packages count. A version must be equal, and is not provided.
+    """
+    versions: dict[str, set[str]] = {}
+    provided: set[str] = set()
+    for stanza in stanzas:
+        if not stanza.get("status", " installed").endswith(" installed"):
+            continue
+        versions.setdefault(stanza.get("package", ""), set()).add(stanza.get("version", ""))
+        names = re.split(r"\s*,\s*", stanza.get("provides", ""))
+        provided.update(name.split(" ", 1)[0].split(":", 1)[0] for name in names if name)
+    result = []
+    for item in wanted:
+        qualified, pinned, version = item.partition("=")
+        name = qualified.split(":", 1)[0]
+        found = versions.get(name)
+        if not (
+            version in found if pinned and found else found or (not pinned and name in provided)
+        ):
+            result.append(item)
+    return result
 
 
 def join_stanzas(stanzas: Iterable[str]) -> str:

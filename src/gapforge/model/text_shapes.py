@@ -28,8 +28,12 @@ FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name
 PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", _PATH_IN_WORDS)
 PACKAGE = Text(
     "APT package, or package=version",
-    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?",
-    N_('an APT package name, such as "nasm" or "libnvinfer8=8.6.1.6-1+cuda11.8"'),
+    # APT takes a final "-" as a request to remove the package, after a version too.
+    r"[a-z0-9][a-z0-9+.-]*[a-z0-9+](:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]*[A-Za-z0-9.+~])?",
+    N_(
+        'an APT package name without a final "-", such as "nasm" or '
+        '"libnvinfer8=8.6.1.6-1+cuda11.8"'
+    ),
 )
 REQUIREMENT = Text(
     "Python requirement",

@@ -127,6 +127,35 @@ def test_find_suggests_the_nearest_name(place: Project) -> None:
     assert caught.value.hint == "./gapforge list"
 
 
+@pytest.mark.parametrize(
+    "package",
+    ["vim-", "libssl3-", "g++-", "vim=1.0-", "vim:amd64-", "vim*", "vim^", "a/sid", "lib."],
+)
+def test_package_names_give_apt_no_instructions(package: str) -> None:
+    raw = samples.raw_preset()
+    raw["apt"]["builder"] = raw["apt"]["runtime"] = [package]
+    base = {"mmdebstrap": {"suite": "bookworm", "include": [package]}}
+    raw["base"] = {"builder": base, "runtime": base}
+    wrong = {
+        fault.where.rpartition("$")[2] for fault in preset.faults_of(raw, NAME, samples.COMPONENTS)
+    }
+    assert wrong == {
+        f".{where}[0]"
+        for where in (
+            "apt.builder",
+            "apt.runtime",
+            "base.builder.mmdebstrap.include",
+            "base.runtime.mmdebstrap.include",
+        )
+    }
+
+
+def test_usual_package_names_are_accepted() -> None:
+    raw = samples.raw_preset()
+    raw["apt"]["builder"] = ["g++", "libstdc++6", "libc6:amd64", "ab=1:2.0-1~x+y", "python3.11"]
+    assert preset.faults_of(raw, NAME, samples.COMPONENTS) == []
+
+
 def broken_in_every_way() -> Any:
     raw = samples.raw_preset(name="other", practice=False)
     raw["sources"]["x"] = {"urls": ["https://example.com/-"], "sha256": None}
