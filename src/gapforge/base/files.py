@@ -201,7 +201,8 @@ def canonical_json(value: Any) -> str:
 def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a file that is renamed to ``target`` when the block ends without an error.
 
-    The bytes are flushed to disk before the rename. On any failure the temporary file is removed.
+    The bytes are flushed to disk before the rename, and the rename before the block ends: a power
+    failure brings no earlier file back. On any failure the temporary file is removed.
     Raises StorageError for a full or read-only disk.
     """
     with storage_errors(target):
@@ -214,6 +215,7 @@ def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.chmod(name, mode)
             os.replace(name, target)
+            sync_folder(target.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -228,6 +230,13 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a small file atomically."""
     with atomic_file(target, mode) as file:
         file.write(data)
+
+
+def remove_file(target: Path) -> None:
+    """Delete a file or link for good, if it exists: a power failure does not bring it back."""
+    with storage_errors(target):
+        target.unlink(missing_ok=True)
+        sync_folder(target.parent)
 
 
 def remove_litter(target: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import contains, remove_litter, storage_errors, write_bytes
+from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import utc
@@ -285,7 +285,7 @@ class SignatureCheck:
             if superseded and index.plan.bundle not in self._used:
                 locks = [lock_signature_name(path.stem, each.preset) for each in presets]
                 for name in (signature_name(path.stem), *locks, path.name):
-                    (self._kept / name).unlink(missing_ok=True)
+                    remove_file(self._kept / name)
 
     # -- reports
 
@@ -441,7 +441,7 @@ def remove_signature(folder: Path, stale: bool) -> None:
     remove_litter(file)
     with storage_errors(file):
         if stale and (file.is_symlink() or file.is_file()):
-            file.unlink()
+            remove_file(file)
 
 
 def write_signature(folder: Path, signature: bytes | None) -> None:

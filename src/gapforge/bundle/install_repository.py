@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from gapforge.base.errors import BundleError, Fault, StorageError
 from gapforge.base.files import (
     SHA256_HEX,
+    atomic_file,
     canonical_json,
     contains,
     exclusive,
@@ -26,10 +28,12 @@ from gapforge.base.files import (
     mark_folder,
     open_regular,
     read_regular,
+    remove_file,
     remove_folder,
     sha256_bytes,
     sha256_file,
     storage_errors,
+    sync_files,
     sync_folder,
     unsafe_path_reason,
     write_bytes,
@@ -287,7 +291,7 @@ class _Install:
         record = _render(self.sha256, changes.checksums)
         if not contains(_record(self.project), record.encode()):
             write_text(_record(self.project), record)
-        _pending(self.project).unlink(missing_ok=True)
+        remove_file(_pending(self.project))
         return Installed(
             sha256=self.sha256,
             state=INSTALLED,
@@ -333,7 +337,9 @@ class _Install:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.symlink(os.readlink(source), target)
         elif source.is_file():
-            link_or_copy(source, target)
+            if not link_or_copy(source, target):
+                sync_files([target])
+            sync_folder(target.parent)
         else:
             raise StorageError(
                 _("{file}: neither a file nor a folder", file=source),
@@ -353,7 +359,7 @@ class _Install:
     def _remove(self, path: str) -> None:
         target = self.root / path
         with storage_errors(target):
-            target.unlink(missing_ok=True)
+            remove_file(target)
             for parent in target.parents:
                 if parent == self.root or not parent.is_dir() or any(parent.iterdir()):
                     break
@@ -380,7 +386,9 @@ def _put(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:  # a folder of the project may be on another disk
             raise
-        link_or_copy(source, target)
+        mode = stat.S_IMODE(source.stat().st_mode)
+        with open_regular(source) as data, atomic_file(target, mode) as file:
+            shutil.copyfileobj(data, file)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -15,9 +15,9 @@ from gapforge.base.errors import BundleError, Fault, LockError, StorageError, Tr
 from gapforge.base.files import (
     exclusive,
     read_regular,
+    remove_file,
     sha256_bytes,
     sha256_file,
-    storage_errors,
     write_text,
 )
 from gapforge.base.i18n import _, ngettext
@@ -514,9 +514,7 @@ def _is_copy(file: Path, sha256: str) -> bool:
 
 def remove_request(project: Project, bundle: str) -> None:
     """Remove an earlier repair request of this bundle from artifacts/: it is answered."""
-    file = project.artifacts / request_name(bundle)
-    with storage_errors(file):
-        file.unlink(missing_ok=True)
+    remove_file(project.artifacts / request_name(bundle))
 
 
 def write_request(project: Project, request: RepairRequest, target: Path | None = None) -> Path:

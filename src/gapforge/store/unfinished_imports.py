@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault
-from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.base.files import SHA256_HEX, canonical_json, remove_file, storage_errors, write_text
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
 from gapforge.base.system_errors import unlistable, unreadable
@@ -63,7 +63,7 @@ def forget(store: Path, bundle: str) -> None:
     with storage_errors(file):
         # A killed run may have left a temporary file.
         for path in (file, *file.parent.glob(f".{file.name}.*.tmp")):
-            path.unlink(missing_ok=True)
+            remove_file(path)
         with suppress(OSError):  # there are records of other bundles, or no folder
             file.parent.rmdir()
 
