@@ -301,6 +301,59 @@ def test_unpack_finds_the_source_folder(common: Stage, tmp_path: Path) -> None:
     assert (tmp_path / "two/b").is_file()
 
 
+def zip_member(name: str, mode: int, system: int = 3) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (2024, 5, 6, 7, 8, 10))
+    info.create_system, info.external_attr = system, mode << 16
+    return info
+
+
+def test_unpack_honours_modes_and_links_of_a_zip(common: Stage, tmp_path: Path) -> None:
+    """FFmpeg's configure must be executable, and so must the scripts that it runs."""
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        archive.writestr(zip_member("x-1/", stat.S_IFDIR | 0o777), "")
+        archive.writestr(
+            zip_member("x-1/configure", stat.S_IFREG | 0o4775), "#!/bin/sh\necho ran\n"
+        )
+        archive.writestr(zip_member("x-1/notes", stat.S_IFREG | 0o666), "#!no\n")
+        archive.writestr(zip_member("x-1/a/link", stat.S_IFLNK | 0o777), "../configure")
+        archive.writestr(zip_member("x-1/folder", stat.S_IFLNK | 0o777), "a")
+        archive.writestr(zip_member("x-1/script", 0, system=0), "#!/bin/sh\n")
+        archive.writestr(zip_member("x-1/data", 0, system=0), "data")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"; "{tmp_path}/dest/a/link"')
+    assert done.returncode == 0 and done.stdout.endswith("ran\n"), done.stderr
+    dest = tmp_path / "dest"
+    modes = {p.name: stat.S_IMODE(p.lstat().st_mode) for p in dest.iterdir() if p.is_file()}
+    assert modes == {"configure": 0o755, "notes": 0o644, "script": 0o755, "data": 0o644}
+    assert os.readlink(dest / "a/link") == "../configure"
+    assert (dest / "folder/link").read_text() == "#!/bin/sh\necho ran\n"
+    assert {int(p.stat().st_mtime) for p in (dest, dest / "configure")} == {1714979290}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../out": stat.S_IFREG},
+        {"/out": stat.S_IFREG},
+        {"a/../../out": stat.S_IFREG},
+        {"pipe": stat.S_IFIFO},
+        {"l": "/etc/passwd"},
+        {"l": "../out"},
+        {"a/l": "..", "x": "a/l/../out"},
+        {"d": "../..", "d/out": stat.S_IFREG},
+    ],
+)
+def test_zip_cannot_lead_out(common: Stage, tmp_path: Path, members: dict[str, int | str]) -> None:
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        for name, kind in members.items():
+            link = isinstance(kind, str)
+            mode = stat.S_IFLNK | 0o777 if isinstance(kind, str) else kind | 0o644
+            archive.writestr(zip_member(name, mode), str(kind) if link else "content")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"')
+    assert done.returncode != 0 and "x.zip cannot be unpacked" in done.stderr
+    assert not (tmp_path / "dest").exists()
+    assert not list(tmp_path.rglob("out"))[1:], "the stage has a folder out of its own"
+
+
 def test_unpack_reads_zip(common: Stage, tmp_path: Path) -> None:
     with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
         archive.writestr("x-1/a", "a")
