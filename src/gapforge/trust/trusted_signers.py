@@ -21,6 +21,7 @@ from gapforge.base.errors import Fault, TrustError, UsageError
 from gapforge.base.files import exclusive, read_regular, sha256_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 from gapforge.model.lock import LOCK_FILE, MAX_BYTES
@@ -165,12 +166,11 @@ def load(project: Project) -> Signers:
 
 def _list_of_sudo_caller(file: Path) -> Path | None:
     """Return the list of the user who called sudo, if there is one and it is not ``file``."""
-    number = os.environ.get("SUDO_UID", "")
-    if os.geteuid() != 0 or not (number.isascii() and number.isdecimal()):
+    if (caller := sudo_caller()) is None:
         return None
     try:
         of_caller = (
-            Path(pwd.getpwuid(int(number)).pw_dir) / ".config" / "gapforge" / "allowed_signers"
+            Path(pwd.getpwuid(caller.user).pw_dir) / ".config" / "gapforge" / "allowed_signers"
         )
     except (KeyError, OverflowError):
         return None

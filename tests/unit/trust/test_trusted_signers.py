@@ -1319,6 +1319,7 @@ def test_sudo_without_signers_list_is_refused(
     )
     for number in ("", "x", "1000"):
         monkeypatch.setenv("SUDO_UID", number)
+        monkeypatch.setenv("SUDO_GID", "1000")
         assert not trusted_signers.load(project)
     theirs = tmp_path / "user/.config/gapforge/allowed_signers"
     theirs.parent.mkdir(parents=True)
