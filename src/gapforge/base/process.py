@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gapforge.base.errors import ToolError
+from gapforge.base.files import system_text
 from gapforge.base.i18n import _
 
 # The package of each program whose package has another name (Debian 12 and Ubuntu 22.04).
@@ -295,7 +296,7 @@ def _group_lives(group: int) -> bool:
             if not entry.name.isdigit():
                 continue
             # The program's name is in parentheses and may contain anything.
-            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            fields = system_text(entry / "stat").rpartition(")")[2].split()
             if int(fields[2]) == group and fields[0] not in "ZX":
                 return True
     return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import remove_file, remove_litter, storage_errors, write_bytes
+from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import utc
@@ -428,7 +428,7 @@ class SignatureCheck:
         for name, data in files.items():
             file = self._kept / name
             with storage_errors(file):
-                if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
+                if not contains(file, data):
                     write_bytes(file, data)
 
 
@@ -448,9 +448,7 @@ def write_signature(folder: Path, signature: bytes | None) -> None:
     """Write lock.json.sig if there is a signature."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
-        if signature is not None and (
-            file.is_symlink() or not file.is_file() or file.read_bytes() != signature
-        ):
+        if signature is not None and not contains(file, signature):
             write_bytes(file, signature)
 
 

@@ -23,6 +23,7 @@ from gapforge.base.files import (
     SHA256_HEX,
     content_mtime,
     inside,
+    open_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -148,8 +149,7 @@ class Store:
                 file.unlink()
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
+                sync_files([file])
                 os.chmod(file, 0o444)
                 moment = content_mtime(sha256)
                 os.utime(file, (moment, moment))
@@ -192,7 +192,7 @@ class Store:
         try:
             with (
                 storage_errors(temporary),
-                open(file, "rb") as source,
+                open_regular(file, follow=True) as source,
                 open(temporary, "wb") as target,
             ):
                 while chunk := source.read(CHUNK):
