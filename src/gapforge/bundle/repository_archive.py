@@ -21,6 +21,7 @@ from gapforge.base.files import sha256_bytes, unsafe_path_reason, write_bytes
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
+from gapforge.base.secret_files import holds_private_key
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 from gapforge.bundle.repository_files import (
@@ -35,8 +36,6 @@ MAX_ARCHIVE = 64 << 20  # bytes; gapforge has 3 MB
 MAX_MEMBERS = 20_000
 BLOCK = 512
 _END = bytes(2 * BLOCK)
-# A certificate may come before the key.
-_PRIVATE_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
 _TYPES = {
     "1": N_("a hard link"),
     "2": N_("a symbolic link"),
@@ -174,7 +173,7 @@ def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(_("not a regular file"))
         data = file.read(MAX_ARCHIVE + 1)
-    if _PRIVATE_KEY.search(data):
+    if holds_private_key(data):
         raise ValueError(_("private key; it must not leave this machine"))
     return data, bool(status.st_mode & 0o100)
 

@@ -16,6 +16,7 @@ from gapforge.base.files import unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.process import run
 from gapforge.base.project import Project
+from gapforge.base.secret_files import may_hold_secrets
 from gapforge.base.text import printable
 from gapforge.bundle.receiver_program import RECEIVER
 
@@ -28,8 +29,6 @@ _PACKED = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv",
     re.IGNORECASE,
 )
-# .env, and the copies that editors and people make: .env~, .env-old
-_SECRETS = re.compile(r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL)
 
 
 def private_reason(name: str) -> str:
@@ -43,7 +42,7 @@ def private_reason(name: str) -> str:
         return _("files in {folder}/ belong to one machine", folder=parts[0])
     if ".git" in parts:
         return _("it is in the folder of git")
-    if any(_SECRETS.fullmatch(part) and part != ".env.template" for part in parts):
+    if any(map(may_hold_secrets, parts)):
         return _("it may contain secrets")
     return ""
 

@@ -89,6 +89,16 @@ def describe(folder: Path, reference: str) -> LockedImage:
     )
 
 
+def installed(folder: Path) -> dict[str, str]:
+    """Return the packages that the image in the layout ``folder`` has: name -> version."""
+    status = read_files(oci_layout.read_layout(folder)).text("var/lib/dpkg/status")
+    return {
+        stanza.get("package", ""): stanza.get("version", "")
+        for stanza in debian_control.parse(status)
+        if stanza.get("status", "").endswith(" installed")
+    }
+
+
 def is_same(image: LockedImage, locked: LockedImage) -> bool:
     """Return whether ``image`` is the locked one, of which perhaps only the manifest was read."""
     if locked.os_id:

@@ -20,7 +20,7 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store.store import Store
-from gapforge.sync import apt_resolver, source_archives
+from gapforge.sync import apt_resolver, base_images, source_archives, target_python
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
@@ -284,6 +284,15 @@ class Run:
             )
             self._apt[base] = self.stack.enter_context(root)
         return self._apt[base]
+
+    def _python(self, bases: Mapping[str, BaseInStore], debs: Sequence[Entry]) -> str:
+        """Return the full version of the target's Python, once the .debs are resolved."""
+        by_role = {role: {e.name: e.version for e in debs if role in e.roles} for role in ROLES}
+
+        def installed(role: str) -> dict[str, str]:
+            return base_images.installed(self._layout(role, bases[role][0]))
+
+        return target_python.found(self.preset, by_role, installed)
 
     def _local_repository(self) -> Path | None:
         """Return TensorRT's local-repository .deb under its own name, downloaded if necessary."""

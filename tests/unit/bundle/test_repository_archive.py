@@ -532,6 +532,8 @@ def test_every_flipped_header_bit_is_detected(tmp_path: Path) -> None:
         "a/#.env#",
         ".ENV-old",
         ".env_1/x",
+        ".envrc",
+        "a/.netrc",
         ".env.template~",
         ".GIT/x",
         "dist/a",
@@ -544,7 +546,7 @@ def test_private_paths(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/env.md", ".env.template", "src/.environment", "docs/.envelope/x"]
+    "name", ["docs/env.md", ".env.template", ".env.example", "src/.environment", "docs/.envelope/x"]
 )
 def test_paths_that_are_not_private(name: str) -> None:
     assert not private_reason(name)
