@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, ToolError, TrustError
 from gapforge.base.files import (
+    contains,
     read_regular,
+    remove_file,
     remove_litter,
     sha256_bytes,
     storage_errors,
@@ -33,7 +36,6 @@ from gapforge.bundle.volume_format import (
     VolumeIdentity,
     describe_read_error,
 )
-from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.names import PRESET_NAME
 from gapforge.trust import rollback_protection, ssh_signatures
@@ -314,7 +316,7 @@ class SignatureCheck:
             if superseded and index.plan.bundle not in self._used:
                 locks = [lock_signature_name(path.stem, each.preset) for each in presets]
                 for name in (signature_name(path.stem), *locks, path.name):
-                    (self._kept / name).unlink(missing_ok=True)
+                    remove_file(self._kept / name)
 
     # -- reports
 
@@ -457,7 +459,7 @@ class SignatureCheck:
         for name, data in files.items():
             file = self._kept / name
             with storage_errors(file):
-                if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
+                if not contains(file, data):
                     write_bytes(file, data)
 
 
@@ -470,22 +472,20 @@ def remove_signature(folder: Path, stale: bool) -> None:
     remove_litter(file)
     with storage_errors(file):
         if stale and (file.is_symlink() or file.is_file()):
-            file.unlink()
+            remove_file(file)
 
 
 def write_signature(folder: Path, signature: bytes | None) -> None:
     """Write lock.json.sig if there is a signature."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
-        if signature is not None and (
-            file.is_symlink() or not file.is_file() or file.read_bytes() != signature
-        ):
+        if signature is not None and not contains(file, signature):
             write_bytes(file, signature)
 
 
 def _is_file_of(file: Path, sha256: str) -> bool:
     try:
-        return sha256_bytes(read_regular(file, locks.MAX_BYTES)) == sha256
+        return sha256_bytes(read_regular(file, limits.LOCK)) == sha256
     except (OSError, ValueError):
         return False
 

@@ -13,7 +13,6 @@ kept it in ``artifacts/.store``; such a record is still read, and moved with the
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -23,9 +22,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
-from gapforge.base.files import SHA256_HEX, canonical_json, exclusive, read_regular, write_text
+from gapforge.base.files import (
+    SHA256_HEX,
+    canonical_json,
+    exclusive,
+    read_regular,
+    remove_file,
+    write_text,
+)
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 
@@ -33,7 +41,6 @@ FORMAT = 1
 FILE = "accepted.json"
 # In UTC. As texts, they sort by time.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-MAX_BYTES = 64 << 20
 MAX_SUPERSEDED = 10_000  # for each preset
 
 
@@ -116,11 +123,11 @@ def read(project: Project, trust_list: Path, *, skip_damaged: bool = False) -> A
     states = AcceptedStates()
     for file in existing_records(project, trust_list):
         try:
-            states = states.merge(_parse(read_regular(file, MAX_BYTES)))
+            states = states.merge(_parse(read_regular(file, limits.STATE)))
         except OSError as error:
             problem = unreadable(error)
         except ValueError as error:
-            problem = str(error)
+            problem = error.args[0]
         else:
             continue
         if not skip_damaged:
@@ -136,7 +143,8 @@ def write(project: Project, trust_list: Path, states: AcceptedStates) -> None:
     }
     file = record_file(trust_list)
     write_text(file, canonical_json({"format": FORMAT, "presets": presets}))
-    (project.store / FILE).unlink(missing_ok=True)
+    if os.path.lexists(former := project.store / FILE):
+        remove_file(former)
 
 
 @contextmanager
@@ -182,12 +190,10 @@ def _damaged(file: Path, problem: str) -> TrustError:
 def _parse(data: bytes) -> AcceptedStates:
     """Return the record in ``data``. Raises ValueError with the problem."""
     try:
-        raw = json.loads(data.decode("utf-8"))
+        raw = parse_json(data)
         if raw["format"] == FORMAT and set(raw) == {"format", "presets"}:
             states = {str(name): _parse_state(state) for name, state in raw["presets"].items()}
             return AcceptedStates(states)
-    except RecursionError:
-        raise ValueError(_("nested too deeply")) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(_("damaged")) from None
     raise ValueError(_("not in format {format}", format=FORMAT))
