@@ -70,6 +70,19 @@ jobs_count() {
     printf '%s' "$cpus"
 }
 
+# logged FILE COMMAND…: run a command with its output in FILE. Print its lines "[done/total] …" or "[percent] …", at most
+# one in five seconds, so that the log of the build shows how far it is.
+logged() {
+    local file="$1" line shown=-5
+    shift
+    "$@" 2>&1 | tee "$file" | while IFS= read -r line; do
+        if ((SECONDS - shown >= 5)) && [[ "$line" =~ ^\[\ *([0-9]+/[0-9]+|[0-9]+%)\] ]]; then
+            printf '%s\n' "$line"
+            shown=$SECONDS
+        fi
+    done
+}
+
 # source_file NAME: print the path of the only archive of source NAME.
 source_file() {
     local files=()
@@ -80,6 +93,53 @@ source_file() {
 
 # have_source NAME: return true if the preset contains source NAME.
 have_source() { [[ -d "$IN/sources/$1" ]]; }
+
+# unpack_zip FILE FOLDER: unpack a zip with its modes, times and symbolic links, which Python's zipfile ignores. Nothing
+# leads out of FOLDER, which must exist.
+unpack_zip() {
+    python3 -I - "$1" "$2" << 'PYTHON'
+import calendar, os, shutil, stat, sys, zipfile
+
+UNIX = 3
+root = os.path.realpath(sys.argv[2])
+links = {}
+folders = {}
+with zipfile.ZipFile(sys.argv[1]) as archive:
+    for member in archive.infolist():
+        parts = [part for part in member.filename.split("/") if part not in ("", ".")]
+        if ".." in parts or member.filename.startswith("/"):
+            sys.exit(f"gapforge: error: the zip contains the unsafe name {member.filename!r}")
+        path = os.path.join(root, *parts)
+        mode = member.external_attr >> 16 if member.create_system == UNIX else 0
+        time = calendar.timegm((*member.date_time, 0, 0, 0))
+        if member.is_dir():
+            os.makedirs(path, exist_ok=True)
+            folders[path] = time
+            continue
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if stat.S_ISLNK(mode):
+            links[path] = archive.read(member).decode()
+            continue
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            sys.exit(f"gapforge: error: {member.filename!r} in the zip is neither a file, a folder nor a link")
+        with archive.open(member) as source, open(path, "wb") as target:
+            start = source.read(2)
+            target.write(start)
+            shutil.copyfileobj(source, target)
+        # A zip that Windows made has no modes.
+        run = mode & 0o111 if mode else start == b"#!"
+        os.chmod(path, 0o755 if run else 0o644)
+        os.utime(path, (time, time))
+# The links come last, so that no file is written through one.
+for path, target in links.items():
+    os.symlink(target, path)
+for path, target in links.items():
+    if os.path.commonpath((root, os.path.realpath(path))) != root:
+        sys.exit(f"gapforge: error: the link {os.path.relpath(path, root)!r} in the zip leads out of it: {target!r}")
+for path, time in folders.items():
+    os.utime(path, (time, time))
+PYTHON
+}
 
 # unpack_source NAME DEST [TAR OPTION…]: unpack one folder of the archive as DEST, which must not exist. The folder is
 # the value of source-NAME.folder, or else the only top-level folder.
@@ -92,7 +152,7 @@ unpack_source() {
     mkdir -p "$room" "$(dirname "$dest")"
     say "unpacking $(basename "$file")"
     case "$file" in
-        *.zip) python3 -I -m zipfile -e "$file" "$room" ;;
+        *.zip) unpack_zip "$file" "$room" || die "$(basename "$file") cannot be unpacked" ;;
         *) tar -xf "$file" -C "$room" --no-same-owner --no-same-permissions "$@" ||
             die "$(basename "$file") cannot be unpacked (a .xz or .zst archive needs xz-utils or zstd in apt.builder)" ;;
     esac

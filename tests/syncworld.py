@@ -21,13 +21,14 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
+from gapforge.base.errors import Fault, ResolveError  # noqa: E402
 from gapforge.base.files import canonical_json, write_text  # noqa: E402 - needs the path above
 from gapforge.base.progress import Progress  # noqa: E402
 from gapforge.base.project import Project  # noqa: E402
 from gapforge.model.lock import Entry, LockedImage  # noqa: E402
 from gapforge.model.preset import BaseImage, Preset, load  # noqa: E402
 from gapforge.model.unresolved_item import APT_SOURCES, DEFAULT_INDEX, NO_ANSWER, Reason  # noqa: E402
-from gapforge.sync import apt_resolver, base_images, registry_images, run  # noqa: E402
+from gapforge.sync import apt_resolver, base_images, install_proof, registry_images, run  # noqa: E402
 from gapforge.sync import sync as syncing  # noqa: E402
 from gapforge.sync.apt_resolver import DebFile, SourceFile  # noqa: E402
 from gapforge.sync.network import Network, NoAnswerError  # noqa: E402
@@ -68,6 +69,7 @@ class World:
         self.site, self.size = site, size
         self.wheels = {"alpha": "1.0", "beta": "2.0"}
         self.debs = {"gcc": "12", "libz": "1.2"}
+        self.python = "3.11.2-6"  # of every base image
         self.base = "base-1"
         self.opencv = noise("opencv.tar.gz", size)
         self.ffmpeg = noise("ffmpeg.tar.xz", size)
@@ -90,6 +92,7 @@ class World:
             "wheels": self.wheels,
             "debs": self.debs,
             "base": self.base,
+            "python": self.python,
             "tool": self.tool,
             "cuda": self.cuda,
             "cudnn": self.cudnn,
@@ -166,9 +169,9 @@ class FakeResolver(_Client):
             index="default",
         )
 
-    def wheels(self, preset: Preset) -> list[Wheel]:
+    def wheels(self, preset: Preset, python: str = "") -> list[Wheel]:
         self.network.require("wheels")
-        facts = self.facts("wheels")
+        facts = self.facts(f"wheels {python}".rstrip())
         if preset.pytorch is not None and preset.pytorch.index != "default":
             self.require_answer(facts, "torch", f"index:{preset.pytorch.index}")
         self.require_answer(facts, "default", DEFAULT_INDEX)
@@ -219,6 +222,9 @@ class FakeAptResolver(_Client):
         trace: TracebackType | None,
     ) -> None:
         pass
+
+    def check_programs(self, role: str, python: str, debs: Sequence[DebFile]) -> None:
+        """The base images of this world have every program."""
 
     def closure(self, packages: Sequence[str]) -> list[DebFile]:
         facts = self.facts("closure " + " ".join(packages))
@@ -317,6 +323,30 @@ def fake_describe(folder: Path, reference: str) -> LockedImage:
     )
 
 
+def fake_installed(folder: Path) -> dict[str, str]:
+    with urlopen(f"{_Client.url}/facts") as answer:  # instead of the files of the image
+        facts = json.loads(answer.read())
+    return {"python3.11-minimal": facts["python"]} if facts["python"] else {}
+
+
+class FakeProof:
+    """Refuses the wheels whose names are in ``refused``."""
+
+    refused: tuple[str, ...] = ()
+    pythons: list[str] = []  # noqa: RUF012 - shared on purpose: tests read it
+
+    def __init__(
+        self, *, preset: Preset, folder: Path, pip: Entry, wheels: Sequence[Entry], python: str
+    ) -> None:
+        self.found = [e for e in wheels if e.name in self.refused]
+        assert all((folder / e.file).is_file() for e in (pip, *wheels))
+        self.pythons.append(python)
+
+    def check(self) -> None:
+        if self.found:
+            raise ResolveError("refused", faults=[Fault(e.path, "") for e in self.found])
+
+
 def fake_write_index(folder: Path) -> tuple[Path, Path]:
     text = "".join(f"{p.name} {sha(p.read_bytes())}\n" for p in sorted(folder.glob("*.deb")))
     (folder / "Packages").write_text(text)
@@ -328,11 +358,14 @@ def install(url: str, put: Any = setattr) -> list[str]:
     """Install the stand-ins with ``put(object, name, value)``. Return the log of their requests."""
     _Client.url = url
     _Client.calls = []
+    FakeProof.refused, FakeProof.pythons = (), []
     put(run, "Resolver", FakeResolver)
     put(apt_resolver, "AptResolver", FakeAptResolver)
     put(apt_resolver, "write_index", fake_write_index)
     put(base_images, "fetch", fake_fetch)
     put(base_images, "describe", fake_describe)
+    put(base_images, "installed", fake_installed)
+    put(install_proof, "Proof", FakeProof)
     put(registry_images, "look_up", fake_look_up)
     return _Client.calls
 

@@ -131,7 +131,7 @@ if flag opencv.cuda; then
     if flag dnn; then configured 'cuDNN:[[:space:]]+YES' || die "opencv: DNN on CUDA is asked for but configure found no cuDNN"; fi
 fi
 
-cmake --build "$build" --parallel "$(jobs_count)" > "$WORK/make.log" 2>&1 || {
+logged "$WORK/make.log" cmake --build "$build" --parallel "$(jobs_count)" || {
     grep -E -B 2 -A 12 -m 5 'error:|FAILED:|Error [0-9]' "$WORK/make.log" >&2 || tail -n 40 "$WORK/make.log" >&2
     die "opencv: the build failed"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from gapforge.engine import private_daemon, private_daemon_state
 from places import sync_in_copy
 
 PRACTICE = "debian12-cpu-quickstart"
+# The first of these compiles FFmpeg and OpenCV, the other uses its compiler cache.
+SHARE_A_COMPILE = ("test_airgap", "test_carry_guide")
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +36,32 @@ def compiler_cache() -> Iterator[CompilerCache]:
         yield CompilerCache(Path(folder))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file in one process, and in the same one those that share a compile."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("compile" if name in SHARE_A_COMPILE else name))
+
+
 @pytest.fixture(scope="session")
-def practice_lock() -> Iterator[Path]:
-    """The lock of the practice preset, synced in a copy; its artifacts are in the checkout."""
-    with tempfile.TemporaryDirectory(prefix="gapforge-live-", dir="/var/tmp") as folder:
-        yield sync_in_copy(Path(folder), PRACTICE)
+def practice_lock(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Return the lock of the practice preset, synced once in a copy for all test processes.
+
+    The artifacts are in the checkout.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = (own if worker_id == "master" else own.parent) / "practice"
+    shared.mkdir(exist_ok=True)
+    done = shared / "done"
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            copy = shared / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir()
+            done.write_text(str(sync_in_copy(copy, PRACTICE)))
+    return Path(done.read_text())
 
 
 @pytest.fixture

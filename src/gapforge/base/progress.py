@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -35,6 +36,67 @@ def human_time(seconds: float) -> str:
     return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
 
 
+class StatusLine:
+    """One line of text that changes: replaced at a terminal, printed at intervals elsewhere.
+
+    It is on ``out``, by default standard error. Thread-safe. ``interval`` is the least number of
+    seconds between two lines without a terminal.
+    """
+
+    def __init__(
+        self, *, interval: float = PLAIN_INTERVAL, out: TextIO | None = None, quiet: bool = False
+    ) -> None:
+        self.out = out if out is not None else sys.stderr
+        self.quiet = quiet
+        self.live = not quiet and self.out.isatty()
+        self.interval = LIVE_INTERVAL if self.live else interval
+        self.shown = time.monotonic()
+        self._guard = threading.RLock()
+        self._width = 0
+
+    def due(self) -> bool:
+        """Return whether it is time to show the text again."""
+        return not self.quiet and time.monotonic() - self.shown >= self.interval
+
+    def show(self, text: str) -> None:
+        """Show the text now. Without text the live line is removed."""
+        with self._guard:
+            if self.quiet:
+                return
+            self.shown = time.monotonic()
+            if not self.live:
+                if text:
+                    print(text, file=self.out, flush=True)
+                return
+            columns = self._columns()
+            while width(text) > columns:
+                text = text[:-1]
+            print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
+            self._width = width(text)
+
+    def note(self, line: str) -> None:
+        """Print a line of its own, without damaging the live line."""
+        with self._guard:
+            if self.quiet:
+                return
+            self.clear()
+            print(line, file=self.out, flush=True)
+
+    def clear(self) -> None:
+        """Remove the live line."""
+        with self._guard:
+            if self.live and self._width:
+                print("\r" + " " * self._width + "\r", end="", file=self.out, flush=True)
+                self._width = 0
+
+    def _columns(self) -> int:
+        """Return how many columns a line may have without a second row."""
+        try:
+            return min(LIVE_COLUMNS, os.get_terminal_size(self.out.fileno()).columns - 1)
+        except (OSError, ValueError):
+            return LIVE_COLUMNS
+
+
 class Progress:
     """Counts bytes and shows rate and remaining time on ``out``, by default standard error.
 
@@ -45,13 +107,10 @@ class Progress:
         self, what: str, total: int = 0, *, out: TextIO | None = None, quiet: bool = False
     ) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.out = out if out is not None else sys.stderr
-        self.quiet = quiet
-        self.live = not quiet and self.out.isatty()
-        self.start = self.shown = time.monotonic()
+        self.status = StatusLine(out=out, quiet=quiet)
+        self.start = time.monotonic()
         self.detail = ""
         self._guard = threading.RLock()
-        self._width = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -64,31 +123,23 @@ class Progress:
         with self._guard:
             self.done += count
             self.detail = detail or self.detail
-            interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
-            if not self.quiet and time.monotonic() - self.shown >= interval:
-                self._show()
+            if self.status.due():
+                self.status.show(self.line())
 
     def note(self, line: str) -> None:
         """Print a line of its own, without damaging the live line."""
-        with self._guard:
-            if self.quiet:
-                return
-            self._clear()
-            print(line, file=self.out, flush=True)
+        self.status.note(line)
 
     def close(self, *, failed: bool = False) -> None:
         """Print a last line with the size, time and rate of the whole work."""
         with self._guard:
-            if self.quiet:
-                return
-            self._clear()
             seconds = time.monotonic() - self.start
             state = pgettext("progress", "stopped") if failed else _("done")
             rate = f", {human_bytes(self.done / seconds)}/s" if seconds >= 0.1 and self.done else ""
             size, duration = human_bytes(self.done), human_time(seconds)
             work = _("{size} in {duration}{rate}", size=size, duration=duration, rate=rate)
-            print(f"{self.what}: {state}, {work}", file=self.out, flush=True)
-            self.quiet = True
+            self.status.note(f"{self.what}: {state}, {work}")
+            self.status.quiet = True
 
     def line(self) -> str:
         """Return the current state as text."""
@@ -106,19 +157,3 @@ class Progress:
         if self.detail:
             parts.append(self.detail)
         return ", ".join(parts)
-
-    def _show(self) -> None:
-        self.shown = time.monotonic()
-        text = self.line()
-        if self.live:
-            while width(text) > LIVE_COLUMNS:
-                text = text[:-1]
-            print("\r" + pad(text, self._width), end="", file=self.out, flush=True)
-            self._width = width(text)
-        else:
-            print(text, file=self.out, flush=True)
-
-    def _clear(self) -> None:
-        if self.live and self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self.out)
-            self._width = 0

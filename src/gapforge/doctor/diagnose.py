@@ -29,6 +29,7 @@ from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
+from gapforge.image.build_inputs import newest_source
 from gapforge.image.plan import locked_base
 from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module
@@ -51,6 +52,8 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
     system = machine_probes.system(tuple(project.presets.glob("*.json")))
     engine, engine_facts = _find_engine(engine_name)
     usable = not engine_facts.problem
+    artifacts, lock = _check_artifacts(project, preset) if preset else (None, None)
+    sources = newest_source(project.artifacts_of(name), lock)[0] if lock else 0.0
     folders = [machine_probes.volume(path) for path in (project.state, project.root / "dist")]
     results = [
         machine_checks.operating_system(system),
@@ -59,15 +62,13 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
         machine_checks.engine(engine_facts),
         machine_checks.socket(machine_probes.docker_socket(), usable),
         machine_checks.memory(system),
-        machine_checks.clock(system, _catalog_date(catalog)),
+        machine_checks.clock(system, _catalog_date(catalog), sources),
         machine_checks.permissions(system.umask, folders),
         *catalog_results,
         _check_env(project, preset),
         _check_trust(project),
     ]
-    lock = None
-    if preset:
-        artifacts, lock = _check_artifacts(project, preset)
+    if preset and artifacts:
         results.append(artifacts)
         if artifacts.status != OK:
             results += _check_credentials(project, preset)

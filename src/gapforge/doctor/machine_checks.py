@@ -14,6 +14,7 @@ from gapforge.base.i18n import _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.image.build_inputs import CLOCK_TOLERANCE
 from gapforge.model.credentials import Need
 from gapforge.model.preset import TARGET_OS
 
@@ -104,13 +105,19 @@ def memory(found: System) -> CheckResult:
     return check.ok(text)
 
 
-def clock(found: System, floor: float) -> CheckResult:
-    """Judge the clock by a time that has certainly passed: the date of the catalog (``floor``)."""
+def clock(found: System, floor: float, sources: float = 0.0) -> CheckResult:
+    """Judge the clock by a time that has certainly passed: the date of the catalog (``floor``).
+
+    ``sources`` is the newest time in the source archives, before which a build refuses to start.
+    """
     title, name = _("clock"), "clock"
     text = _minute(found.now)
     action = _("set it: sudo timedatectl set-time 'YYYY-MM-DD HH:MM:SS'")
     least = time.strftime("%Y-%m-%d", time.gmtime(floor))
     check = Check(name, title, _("{least} or later", least=least))
+    if sources > found.now + CLOCK_TOLERANCE:
+        newest = _("after the source archives, {newest}", newest=_minute(sources))
+        return Check(name, title, newest).fail(text, action)
     if found.now < floor:
         return check.warn(text, action)
     if found.newest_file > found.now + DAY:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.files import exclusive
+from gapforge.base.errors import EngineError
+from gapforge.base.files import exclusive, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
+from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
 from gapforge.engine.protocol import BuildRequest, Engine, OnLine
 from gapforge.image import build_context, load_base_images, smoke_checks
 from gapforge.image.build_inputs import Inputs, Options
+from gapforge.image.build_status import BuildStatus, BuildTimes
 from gapforge.image.plan import Plan, PlannedBase
 from gapforge.image.report import BuildResult, write_report
 from gapforge.model import base_image_rules
@@ -29,12 +33,13 @@ def build(
     *,
     on_step: OnLine,
     on_output: OnLine,
+    status: StatusLine,
 ) -> BuildResult:
     """Build, check and tag one image whose artifacts were verified.
 
     ``on_step`` gets a line per milestone, ``on_output`` every line of the engine's output with the
-    secrets hidden. Nothing is tagged unless the smoke checks pass. Raise BuildError, SmokeError,
-    EngineError and the errors of each step.
+    secrets hidden; ``status`` shows the running steps. Nothing is tagged unless the smoke checks
+    pass. Raise BuildError, SmokeError, EngineError and the errors of each step.
     """
     name = inputs.preset.name
     with exclusive(project.state / "locks" / f"build-{name}", _("build of {name}", name=name)):
@@ -45,6 +50,7 @@ def build(
             options=options,
             on_step=on_step,
             on_output=on_output,
+            status=status,
         ).run()
 
 
@@ -62,7 +68,7 @@ def build_request(
         context=folder,
         dockerfile=folder / "Dockerfile",
         target=plan.target,
-        tag=plan.unchecked_tag,
+        tag=unchecked_name(plan, project),
         build_args=plan.build_args,
         labels=plan.labels,
         secrets=secret_files,
@@ -70,6 +76,15 @@ def build_request(
         secret_env=secret_env,
         no_cache=no_cache,
     )
+
+
+def unchecked_name(plan: Plan, project: Project) -> str:
+    """Return the name of an image until its smoke checks pass.
+
+    Each checkout has its own, because several, perhaps on several machines, may use one engine.
+    """
+    checkout = sha256_bytes(f"{socket.gethostname()}:{project.root}".encode())[:8]
+    return f"localhost/gapforge/unchecked/{plan.preset}:{plan.type}-{checkout}"
 
 
 def load_override_bases(
@@ -104,6 +119,7 @@ class _Build:
     options: Options
     on_step: OnLine
     on_output: OnLine
+    status: StatusLine
     seconds: dict[str, float] = field(default_factory=dict)
     step_began: float = field(default_factory=time.monotonic)
 
@@ -119,21 +135,26 @@ class _Build:
         self._finish_step("base images")
         folder = self.project.dist_of(preset.name) / plan.type
         self._run_engine(plan, folder / "build.log")
+        # From here on the image is known by its id: names can be moved to other images meanwhile.
+        unchecked = unchecked_name(plan, self.project)
+        image_ids = self.engine.image_ids(unchecked)
+        if not image_ids:
+            raise EngineError(_("the engine has no image {name}", name=unchecked))
         self._finish_step("build")
-        checks = self._run_smoke_checks(plan)
+        checks = self._run_smoke_checks(plan, image_ids[0])
         self._finish_step("smoke")
         result = BuildResult(
             plan=plan,
-            image_ids=self.engine.image_ids(plan.unchecked_tag),
-            size=self.engine.image_size(plan.unchecked_tag),
+            image_ids=image_ids,
+            size=self.engine.image_size(image_ids[0]),
             checks=checks,
             seconds=self.seconds,
             folder=folder,
         )
         write_report(result, self.inputs, self.engine.info)
-        smoke_checks.raise_for_failures(checks, plan.unchecked_tag)
-        self.engine.tag(plan.unchecked_tag, plan.tag)
-        self.engine.untag(plan.unchecked_tag)
+        smoke_checks.raise_for_failures(checks, unchecked)
+        self.engine.tag(image_ids[0], plan.tag)
+        self.engine.untag(unchecked)
         return result
 
     def _lay_out_context(self, artifacts: Path) -> Plan:
@@ -149,12 +170,15 @@ class _Build:
         log.parent.mkdir(parents=True, exist_ok=True)
         secrets = self.inputs.secrets
         hidden = secrets.redactions
+        times = BuildTimes(self.project.state / "build-times.json")
+        status = BuildStatus(self.status, times.of(plan.preset))
         with open(log, "w", encoding="utf-8") as lines, secrets.files() as secret_files:
 
             def on_line(line: str) -> None:
                 safe = hide(line, hidden)
                 lines.write(safe + "\n")
                 lines.flush()
+                status.feed(safe)
                 self.on_output(safe)
 
             root = self.project.root
@@ -170,13 +194,15 @@ class _Build:
             request = build_request(
                 plan, self.project, self.inputs, secret_files, self.options.no_cache
             )
-            self.engine.build(request, on_line)
+            try:
+                with status:
+                    self.engine.build(request, on_line)
+            finally:
+                times.remember(plan.preset, status.steps.seconds)
 
-    def _run_smoke_checks(self, plan: Plan) -> tuple[smoke_checks.CheckResult, ...]:
+    def _run_smoke_checks(self, plan: Plan, image: str) -> tuple[smoke_checks.CheckResult, ...]:
         self.on_step(_("smoke: the components' checks, in the finished image with no network"))
-        return smoke_checks.run_checks(
-            self.engine, plan.unchecked_tag, plan.smoke, self.project.components
-        )
+        return smoke_checks.run_checks(self.engine, image, plan.smoke, self.project.components)
 
     def _finish_step(self, name: str) -> None:
         now = time.monotonic()

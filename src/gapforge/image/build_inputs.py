@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import lzma
+import tarfile
+import time
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from gapforge.base.errors import LockError, PresetError, VerifyError
+from gapforge.base import limits
+from gapforge.base.errors import LockError, NotReadyError, PresetError, VerifyError
+from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -18,6 +26,9 @@ from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
+
+CLOCK_TOLERANCE = 24 * 3600  # seconds; a wrong time zone is no wrong clock
+_YEAR_9999 = 253402300799.0  # the last second that strftime() and gmtime() print in four digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +118,14 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     return lock
 
 
-def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
+def verify_artifacts(
+    project: Project, preset: Preset, planned: Lock, *, quiet: bool = False
+) -> None:
     """Compare every byte of artifacts/NAME with its lock, which must equal ``planned``.
 
     Raise VerifyError with every fault, TrustError when no trusted signer signed it.
     """
-    with Progress(_("verify {name}", name=preset.name)) as progress:
+    with Progress(_("verify {name}", name=preset.name), quiet=quiet) as progress:
         report = verify(
             project.artifacts_of(preset.name),
             progress=progress,
@@ -127,11 +140,54 @@ def verify_artifacts(project: Project, preset: Preset, planned: Lock) -> None:
         )
 
 
+def newest_source(artifacts: Path, lock: Lock) -> tuple[float, str]:
+    """Return the newest time in the source archives, in seconds since 1970, and its archive.
+
+    The first entry of an archive stands for all: it is the folder of a release, with its date.
+    Returns (0, "") without a tar archive that Python can read.
+    """
+    found = [(0.0, "")]
+    for entry in lock.of("source"):
+        file = artifacts / entry.path
+        with suppress(OSError, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError):
+            with open_buffered(file) as stored, tarfile.open(fileobj=stored, mode="r|*") as archive:
+                first = archive.next()
+            if first:
+                found.append((min(float(first.mtime), _YEAR_9999), entry.path))
+    return max(found)
+
+
+def check_clock(project: Project, inputs: Inputs) -> None:
+    """Raise NotReadyError if this machine's clock is before the files that it is to compile.
+
+    make and ninja build files from the future again and again (ninja: "manifest still dirty after
+    100 tries").
+    """
+    newest, archive = newest_source(project.artifacts_of(inputs.preset.name), inputs.lock)
+    now = time.time()
+    if newest > now + CLOCK_TOLERANCE:
+        shown = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at)) for at in (now, newest)]
+        raise NotReadyError(
+            _(
+                "this machine's clock shows {now}, but {archive} is from {newest}; compilers would "
+                "build files from the future again and again",
+                now=shown[0],
+                newest=shown[1],
+                archive=archive,
+            ),
+            hint=_("set it: sudo timedatectl set-time 'YYYY-MM-DD HH:MM:SS'"),
+        )
+
+
+def _text(file: Path, most: int = limits.DESCRIPTION) -> str:
+    return read_regular(file, most, follow=True).decode("utf-8")
+
+
 def _read_texts(
     project: Project, preset: Preset, components: tuple[component.Component, ...]
 ) -> ContextTexts:
     """Return the texts of the build context; raise LintError for an unusable Dockerfile."""
-    template = project.dockerfile.read_text(encoding="utf-8")
+    template = _text(project.dockerfile)
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
@@ -143,6 +199,6 @@ def _read_texts(
     index = project.artifacts_of(preset.name) / "debs" / "Packages"
     return ContextTexts(
         rendered,
-        {path: file.read_text(encoding="utf-8") for path, file in scripts.items()},
-        index.read_text(encoding="utf-8") if index.is_file() else "",
+        {path: _text(file) for path, file in scripts.items()},
+        _text(index, limits.PACKAGE_INDEX) if index.is_file() else "",
     )

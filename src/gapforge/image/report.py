@@ -13,6 +13,7 @@ from gapforge.engine.protocol import EngineInfo
 from gapforge.image.build_inputs import Inputs
 from gapforge.image.plan import Plan
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.model.preset import Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +41,16 @@ class BuildResult:
 
 
 def write_report(result: BuildResult, inputs: Inputs, engine: EngineInfo) -> None:
-    """Write Dockerfile, plan and report.
+    """Write Dockerfile, plan and report, and settings for an editor in a dev image.
 
     The report names the keys of secrets, never their values, and an image only if it passed.
     """
     plan = result.plan
     write_text(result.folder / "Dockerfile", inputs.texts.dockerfile)
     write_text(result.folder / "plan.json", plan.render())
+    if plan.type == "dev" and result.passed:
+        settings = canonical_json(dev_container(plan, inputs.preset))
+        write_text(result.folder / "devcontainer.json", settings)
     document: dict[str, Any] = {
         "format": 1,
         "image": plan.tag if result.passed else "",
@@ -73,3 +77,24 @@ def write_report(result: BuildResult, inputs: Inputs, engine: EngineInfo) -> Non
         "finished": utc(),
     }
     write_text(result.report, canonical_json(document))
+
+
+def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:
+    """Return a devcontainer.json for work on the application in the dev image.
+
+    The format is that of https://containers.dev/implementors/json_reference/. What is compiled
+    stays in a volume when the container is removed.
+    """
+    folder = f"/workspace/{preset.application.name}"
+    settings: dict[str, Any] = {
+        "name": f"{preset.name} (dev)",
+        "image": plan.tag,
+        "workspaceFolder": folder,
+        "workspaceMount": f"source=${{localWorkspaceFolder}},target={folder},type=bind",
+        "mounts": [f"source=gapforge-build-{preset.name},target=/workspace/.build,type=volume"],
+        "runArgs": ["--network=none"],
+        "postCreateCommand": "build-application",
+    }
+    if preset.cuda:
+        settings["hostRequirements"] = {"gpu": "optional"}
+    return settings

@@ -7,13 +7,13 @@ needs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 
-_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
+_FIELD = re.compile(r"([!-9;-~]+):(.*)")
 
 
 def split_stanzas(text: str) -> list[str]:
@@ -31,25 +31,51 @@ def fields(stanza: str) -> dict[str, str]:
     Continuation lines are joined by newlines, without their first column. Comments and lines that
     are not a field are skipped.
     """
-    result: dict[str, str] = {}
+    result: dict[str, list[str]] = {}
     name = ""
     for line in stanza.split("\n"):
         if line.startswith("#"):
             continue
         if line[:1] in (" ", "\t"):
             if name:
-                result[name] += "\n" + line[1:]
+                result[name].append(line[1:])
         elif match := _FIELD.fullmatch(line.rstrip()):
-            name = match.group(1).lower()
-            result[name] = match.group(2)
+            name = match[1].lower()
+            result[name] = [match[2].lstrip(" \t")]
         else:
             name = ""
-    return result
+    return {name: "\n".join(lines) for name, lines in result.items()}
 
 
 def parse(text: str) -> list[dict[str, str]]:
     """Return the fields of every stanza of ``text``."""
     return [fields(stanza) for stanza in split_stanzas(text)]
+
+
+def absent(wanted: Iterable[str], stanzas: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return what of ``wanted`` ("name", "name:arch" or "name=version") no stanza is or provides.
+
+    The stanzas are parsed entries of an index or of dpkg's status; of the latter, only installed
+    packages count. A version must be equal, and is not provided.
+    """
+    versions: dict[str, set[str]] = {}
+    provided: set[str] = set()
+    for stanza in stanzas:
+        if not stanza.get("status", " installed").endswith(" installed"):
+            continue
+        versions.setdefault(stanza.get("package", ""), set()).add(stanza.get("version", ""))
+        names = re.split(r"\s*,\s*", stanza.get("provides", ""))
+        provided.update(name.split(" ", 1)[0].split(":", 1)[0] for name in names if name)
+    result = []
+    for item in wanted:
+        qualified, pinned, version = item.partition("=")
+        name = qualified.split(":", 1)[0]
+        found = versions.get(name)
+        if not (
+            version in found if pinned and found else found or (not pinned and name in provided)
+        ):
+            result.append(item)
+    return result
 
 
 def join_stanzas(stanzas: Iterable[str]) -> str:

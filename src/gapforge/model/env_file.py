@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SecretError, ToolError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.private_files import temporary_files
 from gapforge.base.system_errors import os_reason
@@ -24,6 +26,16 @@ from gapforge.model.preset import Secret
 
 SETTING_SUFFIX = "_SOURCE"  # XAIVA_MEDIA_SOURCE and the like are settings of the project
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Quotes of word processors and web pages, which no parser of `.env` treats as quotes.
+_TYPOGRAPHIC = frozenset(
+    "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"
+    "\N{DOUBLE LOW-9 QUOTATION MARK}\N{DOUBLE HIGH-REVERSED-9 QUOTATION MARK}"
+    "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
+    "\N{SINGLE LOW-9 QUOTATION MARK}\N{SINGLE HIGH-REVERSED-9 QUOTATION MARK}"
+    "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+    "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+    "\N{FULLWIDTH QUOTATION MARK}\N{FULLWIDTH APOSTROPHE}"
+)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "$": "$"}
 
 
@@ -112,7 +124,7 @@ def load(
 
 def _read(env_file: Path) -> dict[str, str]:
     try:
-        data = env_file.read_bytes()
+        data = read_regular(env_file, limits.ENVIRONMENT, follow=True)
     except FileNotFoundError:
         return {}
     except IsADirectoryError:
@@ -143,7 +155,8 @@ def _read(env_file: Path) -> dict[str, str]:
 def parse(data: bytes, file: str = ".env") -> tuple[dict[str, str], list[Fault]]:
     r"""Return the keys and values of a `.env` file, and all faults with their line numbers.
 
-    ``KEY=VALUE``, optionally after ``export``. Unquoted: literal, up to white space and ``#``. In
+    ``KEY=VALUE``, optionally after ``export``. Unquoted: literal, up to white space and ``#``; a
+    value that begins with ``#`` or with typographic quotes must be quoted. In
     single quotes: literal, over several lines if need be. In double quotes: the same, with the
     escapes \n \r \t \\ \" \$. Nothing is expanded or run. No fault shows any text of the file but a
     repeated key. ``file`` is the name in the faults.
@@ -191,8 +204,7 @@ class _Parser:
                 self.faults.append(Fault(where, error.problem, error.expected))
 
     def _parse_line(self, line: str, start: int) -> None:
-        if any(ord(char) < 32 and char != "\t" for char in line):
-            raise _LineError(_("contains a control character"), _("text"))
+        _refuse_control_characters(line)
         key, rest = _split_key(line)
         if rest[:1] in ("'", '"'):
             value, tail = self._quoted(rest[0], rest[1:])
@@ -203,7 +215,7 @@ class _Parser:
                     self.next,
                 )
         else:
-            value = "" if rest.startswith("#") else re.split(r"\s#", rest, maxsplit=1)[0].strip()
+            value = _unquoted(rest)
         if key in self._first_line:
             raise _LineError(
                 _("{key} is set again", key=key),
@@ -229,6 +241,7 @@ class _Parser:
                 value.append("\n")
                 text, position = self.lines[following], 0
                 following += 1
+                _refuse_control_characters(text, following)
                 continue
             char = text[position]
             position += 1
@@ -244,6 +257,34 @@ class _Parser:
                 char = _ESCAPES[char]
                 position += 1
             value.append(char)
+
+
+def _refuse_control_characters(line: str, number: int = 0) -> None:
+    """Raise _LineError, for line ``number``, if a line contains a control character but tab."""
+    if any(ord(char) < 32 and char != "\t" for char in line):
+        raise _LineError(_("contains a control character"), _("text"), number)
+
+
+def _unquoted(text: str) -> str:
+    """Return a value without quotes, which ends before white space and "#".
+
+    Refuses what would be cut or kept in another way than its author expects: a value that begins
+    with "#", and typographic quotes or invisible characters around it.
+    """
+    if re.match(r"\s*#\S", text):
+        raise _LineError(_('the value begins with "#"'), _("the value in quotes: KEY='#…'"))
+    value = re.split(r"(?:^|[ \t])#", text, maxsplit=1)[0].strip(" \t")
+    for char in (value[:1], value[-1:]):
+        if char in _TYPOGRAPHIC:
+            raise _LineError(
+                _("the value has typographic quotes"), _("straight quotes: KEY='…' or KEY=\"…\"")
+            )
+        if char and unicodedata.category(char) in ("Cf", "Zs", "Zl", "Zp"):
+            raise _LineError(
+                _("an invisible character before or after the value"),
+                _("the value in quotes, or without this character"),
+            )
+    return value
 
 
 def _split_key(line: str) -> tuple[str, str]:

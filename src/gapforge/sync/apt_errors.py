@@ -82,6 +82,29 @@ def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
     )
 
 
+def not_chosen(apt: Runner, packages: Sequence[str]) -> ResolveError:
+    """Return the error for packages that a successful APT neither installs nor finds installed.
+
+    APT has read their names as patterns, or a version as one of several.
+    """
+    known = apt.run(["apt-cache", "pkgnames"]).output.split()
+    faults = []
+    for item in packages:
+        name, pinned, version = item.partition("=")
+        available = versions(apt, name) if pinned else []
+        problem = (
+            _("no APT source has this version{near}", near=nearest(version, available))
+            if available
+            else _("no APT source has this package{near}", near=nearest(name, known))
+        )
+        faults.append(Fault(item, problem, _one_of(available)))
+    return ResolveError(
+        _("APT installs other packages than those that the preset names"),
+        faults=faults,
+        hint=_("correct $.apt (or $.tensorrt) in the preset, then sync again"),
+    )
+
+
 def _unknown_packages(apt: Runner, output: str) -> list[Fault]:
     """Return a fault for each package or version that no APT source has."""
     faults: list[Fault] = []

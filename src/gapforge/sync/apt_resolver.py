@@ -14,11 +14,12 @@ from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.base.files import SAFE_NAME, sha256_file, write_text
 from gapforge.base.i18n import _
+from gapforge.base.text import whole_number
 from gapforge.model import debian_control
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
 from gapforge.sync.apt_errors import shown_line
-from gapforge.sync.base_image_facts import read_files
+from gapforge.sync.base_image_facts import ImageFiles, read_files
 from gapforge.sync.isolated_apt import IsolatedApt, file_uri
 from gapforge.sync.network import Network
 
@@ -84,11 +85,14 @@ class AptResolver:
         self._network = network
         self._apt: IsolatedApt | None = None
         self._has_sources = False
+        self._files = ImageFiles({})
+        self._installed: list[dict[str, str]] = []
 
     def __enter__(self) -> AptResolver:
         layout, extra, workdir, local_repo = self._arguments
-        files = read_files(oci_layout.read_layout(layout))
-        self._apt = IsolatedApt(files, extra, workdir, self._network, local_repo)
+        self._files = read_files(oci_layout.read_layout(layout))
+        self._installed = debian_control.parse(self._files.text("var/lib/dpkg/status"))
+        self._apt = IsolatedApt(self._files, extra, workdir, self._network, local_repo)
         try:
             self._apt.update()
         except BaseException:
@@ -118,7 +122,9 @@ class AptResolver:
 
         A package is ``name`` or ``name=version``. Raise ResolveError with every package that is not
         available, with the nearest names and versions, and every dependency that APT would take
-        from the build for another CUDA than that of the pinned packages.
+        from the build for another CUDA than that of the pinned packages. APT takes a name that no
+        package has as a pattern or an instruction, so each package must be among the chosen or the
+        installed ones, or provided by one.
         """
         if not packages:
             return []
@@ -134,9 +140,32 @@ class AptResolver:
             match = _URI_LINE.fullmatch(line.strip())
             if match:
                 downloads.append((match[1], match[2], int(match[3])))
-        debs = self._describe(downloads)
+        debs, stanzas = self._describe(downloads)
+        if absent := debian_control.absent(packages, [*stanzas, *self._installed]):
+            raise apt_errors.not_chosen(self.apt, absent)
         self._check_cuda_builds(packages, debs)
         return debs
+
+    def check_programs(self, role: str, python: str, debs: Sequence[DebFile]) -> None:
+        """Raise ResolveError if the image of ``role`` would lack what the build's scripts run.
+
+        These are apt, which the base image must have, and the Python of the preset.
+        """
+        faults = []
+        if not self._files.has("usr/bin/apt-get"):
+            found = _("the base image has no apt-get, which installs the packages")
+            faults.append(Fault(f"$.base.{role}", found, _("a base image with apt")))
+        name = f"python{python}"
+        chosen = any(deb.package == name for deb in debs)
+        if not chosen and not self._files.has(f"usr/bin/{name}"):
+            found = _("neither the packages nor the base image contain {name}", name=name)
+            faults.append(Fault(f"$.apt.{role}", found, name))
+        if faults:
+            raise ResolveError(
+                _("the {role} image would lack programs of the build", role=role),
+                faults=faults,
+                hint=_("correct $.apt or $.base in the preset, then sync again"),
+            )
 
     def source_tarball(self, name: str) -> SourceFile:
         """Return the newest upstream tarball of source package ``name`` of the base image.
@@ -232,8 +261,10 @@ class AptResolver:
         )
         (self.apt.root / "etc/apt/preferences.d/00gapforge").write_text(text)
 
-    def _describe(self, downloads: Sequence[tuple[str, str, int]]) -> list[DebFile]:
-        """Return the .debs of APT's downloads (address, file name, size).
+    def _describe(
+        self, downloads: Sequence[tuple[str, str, int]]
+    ) -> tuple[list[DebFile], list[dict[str, str]]]:
+        """Return the .debs of APT's downloads (address, file name, size), and their index entries.
 
         The SHA-256 comes from the index, as --print-uris may print an MD5 sum only.
         """
@@ -250,6 +281,7 @@ class AptResolver:
                 ).output
             )
         debs: dict[str, DebFile] = {}
+        chosen: list[dict[str, str]] = []
         for stanza in stanzas:
             key = (
                 stanza.get("package", ""),
@@ -263,7 +295,7 @@ class AptResolver:
             # chose.
             if (
                 not _plain(uri).endswith("/" + _plain(stanza["filename"]))
-                or int(stanza.get("size", "0")) != size
+                or whole_number(stanza.get("size", "")) != size
             ):
                 continue
             if not stanza.get("sha256"):
@@ -299,6 +331,7 @@ class AptResolver:
             if file in debs and debs[file].sha256 != deb.sha256:
                 raise ResolveError(_("two different packages have the file name {file}", file=file))
             debs[file] = deb
+            chosen.append(stanza)
         missing = set(wanted) - {(d.package, d.version, d.architecture) for d in debs.values()}
         if missing:
             raise ResolveError(
@@ -308,7 +341,7 @@ class AptResolver:
                     for name, version, arch in sorted(missing)
                 ],
             )
-        return sorted(debs.values(), key=lambda deb: deb.file)
+        return sorted(debs.values(), key=lambda deb: deb.file), chosen
 
     def _check_cuda_builds(self, packages: Sequence[str], debs: Sequence[DebFile]) -> None:
         """Raise ResolveError if a dependency is built for another CUDA than the pinned packages."""

@@ -26,6 +26,8 @@ WANTED = (
     "var/lib/dpkg/status",
     "var/lib/dpkg/arch",
 )
+# Files of which only the presence matters.
+PRESENT = re.compile(r"usr/bin/(apt-get|python3\.[0-9]+)")
 LARGEST = 64 << 20  # bytes; a dpkg status of 3000 packages is about 4 MB
 HOPS = 40  # more symbolic links are a loop, as in Linux
 
@@ -43,6 +45,8 @@ class Node:
 
 class ImageFiles:
     """The regular files of an image that are in WANTED, and all its symbolic links.
+
+    Files that match PRESENT are empty.
 
     Paths have no leading "/".
     """
@@ -75,6 +79,11 @@ class ImageFiles:
         """Return the file's bytes, None if the image has no such file or it is not in WANTED."""
         node = self._nodes.get(self.resolve(path))
         return None if node is None or node.target is not None else node.data
+
+    def has(self, path: str) -> bool:
+        """Return whether a path in WANTED or PRESENT exists, be it a link that leads elsewhere."""
+        folder, _separator, name = path.rpartition("/")
+        return f"{self.resolve(folder)}/{name}".lstrip("/") in self._nodes
 
     def text(self, path: str) -> str:
         """Return the file as text, "" if it is missing."""
@@ -227,6 +236,8 @@ def _node(
 ) -> Node | None:
     if member.issym():
         return Node(target=member.linkname)
+    if PRESENT.fullmatch(path):
+        return Node()
     if not _wanted(path):
         return None
     if member.islnk():

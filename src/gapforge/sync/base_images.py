@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gapforge.base.errors import CompatibilityError, Fault, FetchError, StorageError
+from gapforge.base.errors import CompatibilityError, Fault, FetchError, ResolveError, StorageError
 from gapforge.base.files import inside, sha256_file, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
+from gapforge.model import debian_control
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage, Preset
 from gapforge.sync import mmdebstrap_base, oci_layout, registry_images
@@ -44,6 +45,7 @@ def fetch(
     else:
         network.require(_("making the base image {suite}", suite=base.suite))
         mmdebstrap_base.make(base, epoch, destination, network, progress)
+        _check_included(base, destination)
         reference = base.label
     image = describe(destination, reference)
     progress.note(
@@ -53,6 +55,20 @@ def fetch(
         + (f", cuDNN {image.cudnn}" if image.cudnn else "")
     )
     return image
+
+
+def _check_included(base: BaseImage, destination: Path) -> None:
+    """Raise ResolveError for packages of ``include`` that APT did not take as names."""
+    files = read_files(oci_layout.read_layout(destination))
+    installed = debian_control.parse(files.text("var/lib/dpkg/status"))
+    if absent := debian_control.absent(base.include, installed):
+        raise ResolveError(
+            _("the base image {label} lacks packages that the preset includes", label=base.label),
+            faults=[
+                Fault(name, _("is not a package of {suite}", suite=base.suite)) for name in absent
+            ],
+            hint=_("correct $.base.*.mmdebstrap.include in the preset"),
+        )
 
 
 def describe(folder: Path, reference: str) -> LockedImage:
@@ -71,6 +87,16 @@ def describe(folder: Path, reference: str) -> LockedImage:
         cuda=found.cuda,
         cudnn=found.cudnn,
     )
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Return the packages that the image in the layout ``folder`` has: name -> version."""
+    status = read_files(oci_layout.read_layout(folder)).text("var/lib/dpkg/status")
+    return {
+        stanza.get("package", ""): stanza.get("version", "")
+        for stanza in debian_control.parse(status)
+        if stanza.get("status", "").endswith(" installed")
+    }
 
 
 def is_same(image: LockedImage, locked: LockedImage) -> bool:

@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from gapforge.base.errors import FetchError
 from gapforge.base.files import remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.text import whole_number
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import Reason, UnresolvedItem
 from gapforge.store.known_sizes import read_known_sizes
-from gapforge.sync import base_images, registry_images, source_archives
+from gapforge.sync import base_images, registry_images, source_archives, target_python
 from gapforge.sync.download import Want
 from gapforge.sync.github import PrivateFile, RefusedError, asset_in
 from gapforge.sync.http_get import get
@@ -102,9 +104,9 @@ class _LockOnly(Run):
             (e.sha256, e.size) for e in entries
         )
         bases = {role: (layouts[role], locked[role]) for role in ROLES} if bases_stored else None
-        entries += self._wheels()
         entries += self._pin_sources(layouts[BUILDER] if bases_stored else None)
-        entries += self._debs(bases)
+        debs = self._debs(bases)
+        entries += [*debs, *self._wheels(self._expected_python(bases, debs))]
         return Lock(
             preset=self.preset.name,
             preset_sha256=self.preset.sha256,
@@ -155,11 +157,20 @@ class _LockOnly(Run):
 
     # -- Python packages
 
-    def _wheels(self) -> list[Entry]:
+    def _expected_python(
+        self, bases: Mapping[str, BaseInStore] | None, debs: Sequence[Entry]
+    ) -> str:
+        """Return the full version of the target's Python, "" if only a full sync can tell."""
+        packages = [entry for entry in debs if entry.kind == "deb"]
+        if packages and bases is not None:
+            return self._python(bases, packages)
+        return target_python.expected(self.preset, {e.name: e.version for e in packages})
+
+    def _wheels(self, python: str) -> list[Entry]:
         """Return the wheels with requirements.txt, and the tool that installs them."""
         if self.kept.of("wheel") and self.kept.resolves("wheel"):
             return [e for e in self.kept.entries if e.kind == "wheel" or e.path == REQUIREMENTS]
-        entries = {entry.path: entry for entry in self._wheels_of_preset()}
+        entries = {entry.path: entry for entry in self._wheels_of_preset(python)}
         try:
             for tool in self._wheel_entries_by_index([self.resolver.install_tool(self.preset)]):
                 roles = (*TOOL_ONLY, "runtime") if tool.path in entries else TOOL_ONLY
@@ -168,10 +179,13 @@ class _LockOnly(Run):
             self._leave_unresolved("wheel", [INSTALL_TOOL], error.reason)
         return list(entries.values())
 
-    def _wheels_of_preset(self) -> list[Entry]:
+    def _wheels_of_preset(self, python: str) -> list[Entry]:
         """Return the wheels of the preset and requirements.txt, or leave all of them unresolved."""
+        if not python:
+            self._leave_wheels(Reason(code=items.NEEDS_PACKAGE_LISTS))
+            return []
         try:
-            wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset))
+            wheels = self._wheel_entries_by_index(self.resolver.wheels(self.preset, python))
         except NoAnswerError as error:
             self._leave_wheels(error.reason)
             return []
@@ -319,6 +333,9 @@ class _LockOnly(Run):
 
         Raise NoAnswerError without an answer.
         """
+        if url.startswith("file://"):
+            path = Path(unquote(urlsplit(url).path))
+            return path.stat().st_size if path.is_file() else 0
         try:
             answer = get(url, replace(self.network, retries=0), head=True)
         except FetchError as error:
@@ -329,7 +346,7 @@ class _LockOnly(Run):
             return self._asset_size(file)
         length = answer.headers.get("content-length", "")
         page = "text/html" in answer.headers.get("content-type", "")
-        return int(length) if answer.status == 200 and length.isdigit() and not page else 0
+        return (whole_number(length) or 0) if answer.status == 200 and not page else 0
 
     def _asset_size(self, file: PrivateFile) -> int:
         """Return the size in bytes of a release asset in a private repository, 0 if unknown."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
-from gapforge.base.files import exclusive, mark_folder, write_text
+from gapforge.base.files import contains, exclusive, mark_folder, write_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -20,7 +20,7 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store.store import Store
-from gapforge.sync import apt_resolver, source_archives
+from gapforge.sync import apt_resolver, base_images, source_archives, target_python
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
@@ -161,7 +161,7 @@ class Run:
         """Write presets/NAME.lock.json if its content changes. Return its text."""
         text = lock.render()
         file = self.project.lock_file(self.preset.name)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
+        if not contains(file, text.encode()):
             write_text(file, text)
         return text
 
@@ -285,6 +285,15 @@ class Run:
             self._apt[base] = self.stack.enter_context(root)
         return self._apt[base]
 
+    def _python(self, bases: Mapping[str, BaseInStore], debs: Sequence[Entry]) -> str:
+        """Return the full version of the target's Python, once the .debs are resolved."""
+        by_role = {role: {e.name: e.version for e in debs if role in e.roles} for role in ROLES}
+
+        def installed(role: str) -> dict[str, str]:
+            return base_images.installed(self._layout(role, bases[role][0]))
+
+        return target_python.found(self.preset, by_role, installed)
+
     def _local_repository(self) -> Path | None:
         """Return TensorRT's local-repository .deb under its own name, downloaded if necessary."""
         for source, want in self._source_wants():
@@ -299,10 +308,12 @@ class Run:
         self, bases: Mapping[str, BaseInStore]
     ) -> dict[str, list[apt_resolver.DebFile]]:
         """Return the .debs that each role's base image lacks."""
-        return {
-            role: list(self._apt_root(role, bases[role][0]).closure(self.preset.debs(role)))
-            for role in ROLES
-        }
+        found = {}
+        for role in ROLES:
+            root = self._apt_root(role, bases[role][0])
+            found[role] = root.closure(self.preset.debs(role))
+            root.check_programs(role, self.preset.python, found[role])
+        return found
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Return Packages and Release for these .debs, which are in the store."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.base.files import remove_folder
+from gapforge.base.files import contains, remove_folder
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -23,7 +23,7 @@ from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import sha256sums
 from gapforge.store.store import ViewResult
-from gapforge.sync import base_images, source_archives
+from gapforge.sync import base_images, install_proof, source_archives, target_python
 from gapforge.sync.apt_resolver import DebFile
 from gapforge.sync.download import Got, Want
 from gapforge.sync.lock_diff import compare
@@ -78,6 +78,7 @@ class _Sync(Run):
             else:
                 self._restore(old)
                 lock = self._resolve(old) if old.unresolved else old
+            self._prove(lock)
             laid = self._publish(lock)
         remove_folder(self.work)
         self.state.remove()
@@ -106,17 +107,16 @@ class _Sync(Run):
         # First what a person has to download, and what fails quickly; the long downloads come after
         # it.
         got = self._obtain_sources([pair for pair in wants if pair[0].gated])
-        wheels = (
-            []
-            if kept.resolves("wheel")
-            else [*self.resolver.wheels(preset), self.resolver.install_tool(preset)]
-        )
+        # The full version of Python is known with the .debs. What fits the expected one is resolved
+        # now, so that a faulty requirement is found before the long downloads.
+        expected = target_python.expected(preset, {e.name: e.version for e in kept.of("deb")})
+        wheels = [] if kept.resolves("wheel") or not expected else self._resolve_wheels(expected)
         sdists = {
             source.name: self._find_sdist(source)
             for source in preset.sources.values()
             if source.sdist and source.name not in kept_sources
         }
-        more = [Want(w.file, (w.url,), w.sha256, w.size) for w in wheels]
+        more = _wants_of(wheels)
         for name, sdist in sdists.items():
             source = preset.sources[name]
             more.append(Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size))
@@ -129,16 +129,20 @@ class _Sync(Run):
             for role in ROLES
         }
         entries = [entry for layout, _image in bases.values() for entry in layout]
-        if kept.resolves("wheel"):
-            entries += [self._with_licence(e) for e in kept.of("wheel")]
-            entries += [self._requirements(kept.of("wheel"))]
-        else:
-            entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
         debs = (
             list(kept.of("deb"))
             if kept.resolves("deb")
             else self._obtain_debs(self._resolve_debs(bases))
         )
+        python = self._python(bases, debs)
+        if python != expected and not (kept.resolves("wheel") and kept.resolves("deb")):
+            wheels = self._resolve_wheels(python)
+            got.update(self._obtain_sources([], _wants_of(wheels)))
+        if wheels:
+            entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
+        else:
+            entries += [self._with_licence(e) for e in kept.of("wheel")]
+            entries += [self._requirements(kept.of("wheel"))]
         entries += [*kept_sources.values(), *debs]
         for source in preset.sources.values():
             if source.name not in kept_sources and not source_archives.is_local_repo(
@@ -183,6 +187,32 @@ class _Sync(Run):
         return self._apt_source(source.name, builder)
 
     # -- Python packages
+
+    def _resolve_wheels(self, python: str) -> list[Wheel]:
+        """Return the wheels for ``python``; the last is the tool that installs them."""
+        wheels = self.resolver.wheels(self.preset, python)
+        return [*wheels, self.resolver.install_tool(self.preset)]
+
+    def _prove(self, lock: Lock) -> None:
+        """Raise ResolveError if the site's pip would refuse wheels of ``lock``."""
+        tools = [e for e in lock.of("wheel") if TOOL_ONLY[0] in e.roles]
+        wheels = [e for e in lock.of("wheel") if e.roles != TOOL_ONLY]
+        if not tools or not wheels:
+            return
+        bases = {
+            role: ([e for e in lock.of("image") if role in e.roles], lock.images[role])
+            for role in ROLES
+        }
+        folder = self.work / "proof"
+        folder.mkdir(exist_ok=True)
+        self.store.view(folder, {e.file: e.sha256 for e in lock.of("wheel")})
+        install_proof.Proof(
+            preset=self.preset,
+            folder=folder,
+            pip=tools[0],
+            wheels=wheels,
+            python=self._python(bases, lock.of("deb")),
+        ).check()
 
     def _wheel_entries(
         self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]
@@ -424,9 +454,14 @@ class _Sync(Run):
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
         files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
-        if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
+        if not contains(folder / LOCK, text.encode()):
             previous.append(LOCK_SIGNATURE)  # the signature belongs to the previous lock
         return self.store.view(folder, files, previous, last=LOCK)
+
+
+def _wants_of(wheels: Iterable[Wheel]) -> list[Want]:
+    """Return the downloads of wheels."""
+    return [Want(w.file, (w.url,), w.sha256, w.size) for w in wheels]
 
 
 def _paths_of(lock_file: Path) -> list[str]:

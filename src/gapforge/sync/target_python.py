@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gapforge.base.errors import Fault, ResolveError
-from gapforge.base.i18n import _
+from gapforge.base.i18n import N_, _
 from gapforge.model.preset import Preset
 
 # The Python of each OS, as its archive has it (packages.debian.org, packages.ubuntu.com). It is
@@ -40,29 +40,46 @@ def expected(preset: Preset, debs: Mapping[str, str] | None = None) -> str:
     return known or (own if own.startswith(f"{preset.python}.") else "")
 
 
-def found(preset: Preset, role: str, debs: Mapping[str, str]) -> str:
-    """Return the version in ``debs``, the packages of the finished ``role``.
+def found(
+    preset: Preset,
+    debs: Mapping[str, Mapping[str, str]],
+    installed: Callable[[str], Mapping[str, str]],
+) -> str:
+    """Return the version that both images will have.
 
-    Raise ResolveError if they have no such Python: the build would end in its first stage.
+    ``debs`` has the packages that each role gets (name -> version), ``installed`` returns those of
+    its base image. Raise ResolveError if a role has no such Python, or the roles have two: the
+    build would end at once, or wheels would not fit the other image.
     """
-    version = _version(preset, debs)
-    if version:
-        return version
-    raise ResolveError(
-        _("the {role} image has no Python {python}", role=role, python=preset.python),
-        faults=[
-            Fault(
-                packages(preset)[1],
-                _("is neither in the base image nor among the packages of apt.{role}", role=role),
-            )
-        ],
-        hint=_(
-            "add python{python} to apt.builder and apt.runtime in presets/{name}.json, with an APT "
-            "source that has it",
-            python=preset.python,
-            name=preset.name,
-        ),
-    )
+    versions = {
+        role: _version(preset, debs[role]) or _version(preset, installed(role)) for role in debs
+    }
+    missing = [role for role, version in versions.items() if not version]
+    if missing:
+        package = packages(preset)[1]
+        problem = N_("is neither in the base image nor among the packages of apt.{role}")
+        raise ResolveError(
+            _("the images have no Python {python}", python=preset.python),
+            faults=[Fault(package, _(problem, role=role)) for role in missing],
+            hint=_(
+                "add python{python} to apt.builder and apt.runtime in presets/{name}.json, with an "
+                "APT source that has it",
+                python=preset.python,
+                name=preset.name,
+            ),
+        )
+    if len(set(versions.values())) > 1:
+        raise ResolveError(
+            _("the images have different versions of Python {python}", python=preset.python),
+            faults=[Fault(role, f"Python {version}") for role, version in versions.items()],
+            hint=_(
+                "use base images of one release in presets/{name}.json, or pin the package in "
+                "apt.builder and apt.runtime (python{python}=VERSION)",
+                python=preset.python,
+                name=preset.name,
+            ),
+        )
+    return next(iter(versions.values()))
 
 
 def _version(preset: Preset, debs: Mapping[str, str]) -> str:

@@ -137,6 +137,8 @@ def test_wrong_clock_gives_a_warning() -> None:
         machine_checks.clock(replace(GOOD, newest_file=GOOD.now + 3 * 86400), floor).status == WARN
     )
     assert machine_checks.clock(replace(GOOD, now=4e9), floor).status == WARN
+    assert machine_checks.clock(GOOD, floor, GOOD.now + 3600).status == OK, "a wrong time zone"
+    assert machine_checks.clock(GOOD, floor, GOOD.now + 3 * 86400).status == FAIL
 
 
 def test_permissions_of_folders_and_umask() -> None:

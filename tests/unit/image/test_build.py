@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
-from argparse import Namespace
+import tarfile
+import time
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +17,18 @@ import pytest
 import samples
 from conftest import PRESET
 from engine_fakes import Fake
+from fabric import write_lock
 from gapforge.base.errors import LockError, SmokeError, TargetError
 from gapforge.base.files import sha256_file
+from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
+from gapforge.cli.main import main
 from gapforge.cli.verbs import build as build_verb
 from gapforge.cli.verbs import check
 from gapforge.compat import catalog as catalogs
 from gapforge.engine import detect
-from gapforge.image import build, build_inputs, smoke_checks
+from gapforge.engine.protocol import Engine
+from gapforge.image import build, build_inputs, load_base_images, smoke_checks
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
@@ -93,6 +100,35 @@ def test_dry_run_needs_no_engine(
     assert not project.context_of(PRESET).exists()
 
 
+@pytest.mark.parametrize(("days", "code"), [(0, 10), (2000, 20)])
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2", ""])
+def test_clock_behind_the_sources_is_said_before_the_build(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: str, days: int, code: int
+) -> None:
+    lock = build_inputs.load_lock(project, presets.find(project.presets, PRESET))
+    entry = lock.of("source")[0]
+    file = project.artifacts_of(PRESET) / entry.path
+    released = 1_700_000_000
+    with tarfile.open(file, f"w:{kind}") as archive:
+        member = tarfile.TarInfo("tool-1.0")
+        member.type, member.mtime = tarfile.DIRTYPE, released
+        archive.addfile(member)
+    changed = replace(entry, sha256=sha256_file(file), size=file.stat().st_size)
+    entries = tuple(changed if item is entry else item for item in lock.entries)
+    write_lock(project, replace(lock, entries=entries))
+    shutil.copytree(samples.ROOT / "examples", project.root / "examples")
+    for name in ("components", "Dockerfile", "catalog"):
+        (project.root / name).symlink_to(samples.ROOT / name)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
+    monkeypatch.setenv("PATH", str(project.root))  # without an engine
+    monkeypatch.setattr(time, "time", lambda: released + 3600.0 - days * 86400)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["build", PRESET, "--non-interactive", "--json"]) == code
+    if days:
+        assert "2023-11-14" in output.getvalue() and entry.path in output.getvalue()
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake(tmp_path / "fake")
@@ -100,10 +136,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     return made
 
 
-@pytest.mark.parametrize("passes", [True, False])
-def test_image_is_tagged_only_after_smoke(
-    tmp_path: Path, fake: Fake, passes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def project_with_artifacts(tmp_path: Path) -> Project:
     copy_repository(tmp_path / "project")
     project = Project(tmp_path / "project", tmp_path / "project/artifacts")
     preset = presets.find(project.presets, PRESET)
@@ -112,8 +145,20 @@ def test_image_is_tagged_only_after_smoke(
     shutil.copytree(artifacts / "images/runtime", artifacts / "images/builder")
     images = {role: replace(image, os_id="debian", os_version="12") for role in ROLES}
     samples.lay_artifacts(artifacts, replace(samples.lock(preset), images=images))
-    (project.root / ".env").write_text("XAIVA_LICENSE_TOKEN=canary-5f2d9c71\n")
-    options = build_inputs.Options(type="runtime", tag="mine:1")
+    env = project.root / ".env"
+    env.write_text("XAIVA_LICENSE_TOKEN=canary-5f2d9c71\n")
+    env.chmod(0o600)
+    return project
+
+
+@pytest.mark.parametrize("kind", ["runtime", "dev"])
+@pytest.mark.parametrize("passes", [True, False])
+def test_image_is_tagged_only_after_smoke(
+    tmp_path: Path, fake: Fake, passes: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    preset = presets.find(project.presets, PRESET)
+    options = build_inputs.Options(type=kind, tag="mine:1")
     inputs = build_inputs.read_inputs(project, preset, options)
     result = CheckResult(component="ffmpeg", check="x", ok=passes, found="1", expected="1")
     monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
@@ -122,9 +167,15 @@ def test_image_is_tagged_only_after_smoke(
     outcome = contextlib.nullcontext() if passes else pytest.raises(SmokeError)
     with outcome:
         build.build(
-            project, engine, inputs, options, on_step=steps.append, on_output=lambda line: None
+            project,
+            engine,
+            inputs,
+            options,
+            on_step=steps.append,
+            on_output=lambda line: None,
+            status=StatusLine(quiet=True),
         )
-    folder = project.dist_of(PRESET) / "runtime"
+    folder = project.dist_of(PRESET) / kind
     report = json.loads((folder / "report.json").read_text())
     assert (report["passed"], report["image"]) == (passes, "mine:1" if passes else "")
     assert report["checks"] == [result.to_json()]
@@ -135,8 +186,80 @@ def test_image_is_tagged_only_after_smoke(
         project.context_of(PRESET) / "Dockerfile"
     ).read_bytes()
     assert len(steps) == 2
-    unchecked = f"localhost/gapforge/unchecked/{PRESET}:runtime"
+    unchecked = build.unchecked_name(inputs.plan(options), project)
     assert bool(engine.image_ids("mine:1")) is passes
     assert bool(engine.image_ids(unchecked)) is not passes
+    editor = folder / "devcontainer.json"
+    assert editor.exists() is (passes and kind == "dev")
+    if editor.exists():
+        settings = json.loads(editor.read_text())
+        assert settings["image"] == "mine:1"
+        assert settings["workspaceFolder"] == "/workspace/xaiva-media"
+        assert settings["runArgs"] == ["--network=none"] and "hostRequirements" not in settings
     log = (folder / "build.log").read_text()
     assert "secret is ***" in log and "canary-5f2d9c71" not in log
+
+
+def test_each_checkout_checks_and_tags_its_own_image(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkouts may build one preset in one engine, and any name may be moved meanwhile."""
+    project = project_with_artifacts(tmp_path)
+    preset = presets.find(project.presets, PRESET)
+    options = build_inputs.Options(type="runtime", tag="mine:1")
+    inputs = build_inputs.read_inputs(project, preset, options)
+    engine = detect.choose()
+    plan = inputs.plan(options)
+    own = build.unchecked_name(plan, project)
+    other = build.unchecked_name(plan, replace(project, root=tmp_path / "other"))
+    checked: list[str] = []
+    built: list[str] = []
+
+    def run_checks(_engine: Engine, image: str, *_rest: object) -> tuple[CheckResult, ...]:
+        checked.append(image)
+        built.extend(engine.image_ids(own))
+        # A real engine keeps an image that has lost its names.
+        engine.tag(image, "kept:1")
+        engine.tag(load_base_images.base_name(inputs.lock.images["runtime"].config_digest), own)
+        engine.tag(own, other)
+        return (CheckResult(component="x", check="x", ok=True, found="1", expected="1"),)
+
+    monkeypatch.setattr(smoke_checks, "run_checks", run_checks)
+    result = build.build(
+        project,
+        engine,
+        inputs,
+        options,
+        on_step=lambda line: None,
+        on_output=lambda line: None,
+        status=StatusLine(quiet=True),
+    )
+    assert checked == built == list(result.image_ids) == list(engine.image_ids("mine:1"))
+    assert own != other and engine.image_ids(other), "the image of the other checkout stays"
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_only_a_quiet_build_prints_no_progress(
+    tmp_path: Path,
+    fake: Fake,
+    quiet: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    result = CheckResult(component="ffmpeg", check="x", ok=True, found="1", expected="1")
+    monkeypatch.setattr(smoke_checks, "run_checks", lambda *words: (result,))
+    verified: list[bool] = []
+    monkeypatch.setattr(
+        build_verb, "verify_artifacts", lambda *words, quiet: verified.append(quiet)
+    )
+    parser = ArgumentParser()
+    build_verb.add_arguments(parser)
+    words = ["--preset", PRESET, "--non-interactive", *(["--quiet"] if quiet else [])]
+    assert build_verb.run(parser.parse_args(words, Namespace(verb="build")), project) == 0
+    assert verified == [quiet]
+    captured = capsys.readouterr()
+    progress = [line for line in captured.err.splitlines() if "practice" not in line]
+    assert bool(progress) is not quiet, progress
+    assert ("#5 " in captured.err) is not quiet, "the engine's output"
+    assert f"gapforge/{PRESET}:runtime" in captured.out

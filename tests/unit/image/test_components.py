@@ -250,6 +250,29 @@ def test_absent_and_empty_options_are_empty(common: Stage) -> None:
     assert done.stdout == "0 0\noff\n"
 
 
+def test_logged_command_shows_how_far_it_is(common: Stage, tmp_path: Path) -> None:
+    log = tmp_path / "work" / "make.log"
+    common.program(
+        "tool", '#!/bin/sh\nfor n in 1 2 3; do echo "[$n/3] x"; done; echo noise >&2; exit 7\n'
+    )
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool && echo ok || echo "failed $?"'
+    )
+    # All lines came within five seconds, so one is enough.
+    assert done.stdout == "[1/3] x\nfailed 7\n"
+    assert log.read_text() == "[1/3] x\n[2/3] x\n[3/3] x\nnoise\n"
+    common.program("tool", "#!/bin/sh\necho noise; echo '[ 45%] y'\n")
+    done = common.shell(
+        f'PATH="{common.bin}:$PATH"; logged {log} tool; SECONDS=0; logged {log} true'
+    )
+    assert (done.stdout, done.returncode, log.read_text()) == ("[ 45%] y\n", 0, "")
+
+
+def test_compilation_of_opencv_is_logged() -> None:
+    script = (COMPONENTS / "opencv" / "build.sh").read_text()
+    assert "logged " in next(line for line in script.splitlines() if "cmake --build" in line)
+
+
 @pytest.mark.parametrize(
     ("wanted", "found", "same"),
     [
@@ -285,6 +308,59 @@ def test_unpack_finds_the_source_folder(common: Stage, tmp_path: Path) -> None:
     (common.params / "source-x.folder").write_text("x-1/inner\n")
     assert common.shell(f"unpack_source x {tmp_path}/two").returncode == 0
     assert (tmp_path / "two/b").is_file()
+
+
+def zip_member(name: str, mode: int, system: int = 3) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (2024, 5, 6, 7, 8, 10))
+    info.create_system, info.external_attr = system, mode << 16
+    return info
+
+
+def test_unpack_honours_modes_and_links_of_a_zip(common: Stage, tmp_path: Path) -> None:
+    """FFmpeg's configure must be executable, and so must the scripts that it runs."""
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        archive.writestr(zip_member("x-1/", stat.S_IFDIR | 0o777), "")
+        archive.writestr(
+            zip_member("x-1/configure", stat.S_IFREG | 0o4775), "#!/bin/sh\necho ran\n"
+        )
+        archive.writestr(zip_member("x-1/notes", stat.S_IFREG | 0o666), "#!no\n")
+        archive.writestr(zip_member("x-1/a/link", stat.S_IFLNK | 0o777), "../configure")
+        archive.writestr(zip_member("x-1/folder", stat.S_IFLNK | 0o777), "a")
+        archive.writestr(zip_member("x-1/script", 0, system=0), "#!/bin/sh\n")
+        archive.writestr(zip_member("x-1/data", 0, system=0), "data")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"; "{tmp_path}/dest/a/link"')
+    assert done.returncode == 0 and done.stdout.endswith("ran\n"), done.stderr
+    dest = tmp_path / "dest"
+    modes = {p.name: stat.S_IMODE(p.lstat().st_mode) for p in dest.iterdir() if p.is_file()}
+    assert modes == {"configure": 0o755, "notes": 0o644, "script": 0o755, "data": 0o644}
+    assert os.readlink(dest / "a/link") == "../configure"
+    assert (dest / "folder/link").read_text() == "#!/bin/sh\necho ran\n"
+    assert {int(p.stat().st_mtime) for p in (dest, dest / "configure")} == {1714979290}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../out": stat.S_IFREG},
+        {"/out": stat.S_IFREG},
+        {"a/../../out": stat.S_IFREG},
+        {"pipe": stat.S_IFIFO},
+        {"l": "/etc/passwd"},
+        {"l": "../out"},
+        {"a/l": "..", "x": "a/l/../out"},
+        {"d": "../..", "d/out": stat.S_IFREG},
+    ],
+)
+def test_zip_cannot_lead_out(common: Stage, tmp_path: Path, members: dict[str, int | str]) -> None:
+    with zipfile.ZipFile(common.source("x", "x.zip"), "w") as archive:
+        for name, kind in members.items():
+            link = isinstance(kind, str)
+            mode = stat.S_IFLNK | 0o777 if isinstance(kind, str) else kind | 0o644
+            archive.writestr(zip_member(name, mode), str(kind) if link else "content")
+    done = common.shell(f'unpack_source x "{tmp_path}/dest"')
+    assert done.returncode != 0 and "x.zip cannot be unpacked" in done.stderr
+    assert not (tmp_path / "dest").exists()
+    assert not list(tmp_path.rglob("out"))[1:], "the stage has a folder out of its own"
 
 
 def test_unpack_reads_zip(common: Stage, tmp_path: Path) -> None:

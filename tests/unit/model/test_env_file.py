@@ -73,6 +73,40 @@ def test_every_fault_has_its_line(language: str, monkeypatch: pytest.MonkeyPatch
     assert parse(text.encode())[0]["F"] == "1", "the lines behind an open quote are read"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "T=#s3cret",
+        "T= #s3cret",
+        "export T =\t#s3cret",
+        "T=\u201cabc\u201d",
+        "T=\u2018abc\u2019",
+        "T=\u00ababc\u00bb",
+        "T=\uff02abc\uff02",
+        "T=abc\u201d",
+        "T=\u00a0abc",
+        "T=abc\u200b",
+        "T=\u2060abc # comment",
+        "T='a\0b'",
+    ],
+)
+def test_value_that_would_be_cut_or_keep_its_quotes_has_its_line(line: str) -> None:
+    assert [number for number, _problem in faults(f"A=1\n{line}\nB=2\n")] == [2]
+    assert values("T='#s3cret'\nU='\u201cabc\u201d'\nV=a\u201cb\n") == {
+        "T": "#s3cret",
+        "U": "\u201cabc\u201d",
+        "V": "a\u201cb",
+    }
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("char", ["\0", "\x1b", "\r"])
+def test_control_character_in_a_later_line_of_a_value_has_its_line(quote: str, char: str) -> None:
+    text = f"A=1\nT={quote}first\nsec{char}ond{quote}\nB=2\n"
+    assert 3 in [number for number, _problem in faults(text)]
+    assert "T" not in parse(text.encode())[0]
+
+
 def test_text_that_is_not_utf8_has_its_line() -> None:
     assert [line for line, _problem in faults(b"A=1\nB=\xff\xfe\n")] == [2]
 

@@ -93,3 +93,20 @@ def test_commit_hooks_are_local() -> None:
     assert set(re.findall(r"^ *- repo: (\S+)", text(".pre-commit-config.yaml"), re.MULTILINE)) == {
         "local"
     }
+
+
+def test_clone_with_windows_line_ends_has_scripts_that_run(tmp_path: Path) -> None:
+    options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    clone = tmp_path / "clone"
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=1", *options, f"file://{ROOT}", str(clone)], check=True
+    )
+    names = subprocess.run(
+        ["git", "-C", clone, "ls-files", "--eol"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert len(names) > 300
+    assert [line for line in names if "w/crlf" in line or "w/mixed" in line] == []
+    for command in ("./gapforge", "./deps_sync.sh", "./quickstart", "scripts/bootstrap.sh"):
+        argument = "--print-packages" if command.endswith("bootstrap.sh") else "--help"
+        done = subprocess.run([command, argument], cwd=clone, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stderr

@@ -469,6 +469,83 @@ def test_unknown_packages_get_suggestions(tmp_path: Path, closure: Closure) -> N
 
 
 @needs_apt
+@pytest.mark.parametrize("name", ["python3.1", "vim+", "libfoo.+", "mail-agent+"])
+def test_name_is_no_pattern_and_no_instruction(tmp_path: Path, closure: Closure, name: str) -> None:
+    """APT takes each as other packages that exist, and succeeds."""
+    repo = tmp_path / "repo"
+    for package in ("python3.10", "python3.11", "vim", "libfoo1", "libfoo2"):
+        make_deb(repo, package, "1")
+    make_deb(repo, "exim", "1", Provides="mail-agent (= 2), other")
+    with pytest.raises(ResolveError) as caught:
+        closure("vim", name)
+    assert [fault.where for fault in caught.value.faults] == [name]
+
+
+@needs_apt
+def test_version_is_no_pattern(tmp_path: Path, closure: Closure) -> None:
+    make_deb(tmp_path / "repo", "vim", "1.25")
+    with pytest.raises(ResolveError) as caught:
+        closure("vim=1.2*")
+    (fault,) = caught.value.faults
+    assert (fault.where, values_of(fault.expected)) == ("vim=1.2*", {"names": "1.25"})
+
+
+@needs_apt
+def test_installed_and_provided_packages_count(tmp_path: Path, closure: Closure) -> None:
+    repo = tmp_path / "repo"
+    make_deb(repo, "exim", "1", Provides="mail-agent (= 2), other")
+    make_deb(repo, "g++", "12")
+    installed = (
+        "Package: awk\nStatus: install ok installed\nVersion: 1:5-1\nArchitecture: amd64\n"
+        "Provides: texttool, more\n"
+    )
+    wanted = ("mail-agent", "g++:amd64", "awk=1:5-1", "texttool")
+    assert closure(*wanted, status=installed) == ["exim 1 amd64 apt:fix", "g++ 12 amd64 apt:fix"]
+
+
+@pytest.mark.parametrize(
+    ("status", "absent"),
+    [("install ok installed", []), ("deinstall ok config-files", ["awk", "awk=1", "texttool"])],
+)
+def test_only_installed_packages_count(status: str, absent: list[str]) -> None:
+    stanza = {"package": "awk", "status": status, "version": "1", "provides": "texttool:any"}
+    assert debian_control.absent(["awk", "awk=1", "texttool"], [stanza]) == absent
+    assert debian_control.absent(["awk=2", "texttool=1", "tool"], [stanza]) == [
+        "awk=2",
+        "texttool=1",
+        "tool",
+    ]
+
+
+@needs_apt
+def test_programs_that_the_build_runs_must_be_there(tmp_path: Path) -> None:
+    """The site's first steps stop without apt-get or the Python of the preset."""
+    repo = tmp_path / "repo"
+    make_deb(repo, "python3.11", "3.11.2")
+    sources = (source("fix", flat_repository(repo)),)
+    with AptResolver(
+        make_base(tmp_path / "a", {}, STATUS), sources, tmp_path / "w", NETWORK
+    ) as root:
+        with pytest.raises(ResolveError) as caught:
+            root.check_programs("runtime", "3.11", [])
+        assert [f.where for f in caught.value.faults] == ["$.base.runtime", "$.apt.runtime"]
+    files = {"usr/bin/apt-get": b"program"}
+    with AptResolver(
+        make_base(tmp_path / "b", files, STATUS), sources, tmp_path / "w", NETWORK
+    ) as root:
+        debs = root.closure(["python3.11"])
+        root.check_programs("runtime", "3.11", debs)
+        with pytest.raises(ResolveError) as caught:
+            root.check_programs("builder", "3.12", debs)
+        assert [f.expected for f in caught.value.faults] == ["python3.12"]
+    files["usr/bin/python3.12"] = b"built by hand"
+    with AptResolver(
+        make_base(tmp_path / "c", files, STATUS), sources, tmp_path / "w", NETWORK
+    ) as root:
+        root.check_programs("builder", "3.12", [])
+
+
+@needs_apt
 def test_conflicts_are_told_apart(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"
     make_deb(repo, "app", "1", Depends="missing-lib (>= 2), gone-too")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import samples
-from gapforge.base.errors import CompatibilityError
+from gapforge.base.errors import CompatibilityError, ResolveError
+from gapforge.base.progress import Progress
+from gapforge.base.project import Project
 from gapforge.model.lock import LockedImage
+from gapforge.model.preset import BaseImage
+from gapforge.sync import base_images, mmdebstrap_base
 from gapforge.sync.base_images import check_base
+from gapforge.sync.network import Network
+from packages import STATUS, make_base
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,28 @@ def test_check_base_compares_cuda_and_cudnn(
     assert (
         f"base.{role}" in caught.value.hint and has_cudnn in caught.value.render()
     ) or wrong == ["CUDA"]
+
+
+def test_included_packages_must_be_in_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmdebstrap hands the names to APT, which takes some as patterns."""
+
+    def make(_base: BaseImage, _epoch: int, destination: Path, *_rest: object) -> None:
+        make_base(destination, {}, STATUS + "\nPackage: vim\nStatus: install ok installed\n")
+
+    monkeypatch.setattr(mmdebstrap_base, "make", make)
+    project, quiet = Project(tmp_path, tmp_path), Progress("test", quiet=True)
+
+    def fetch(*include: str) -> None:
+        base = BaseImage(suite="bookworm", variant="minbase", include=include)
+        folder = tmp_path / "-".join(include)
+        base_images.fetch(base, project, 1, folder, Network(), quiet)
+
+    fetch("vim", "base-files")
+    with pytest.raises(ResolveError) as caught:
+        fetch("vim", "python3.1")
+    assert [fault.where for fault in caught.value.faults] == ["python3.1"]
 
 
 def test_check_base_warns_about_unknown_cuda() -> None:

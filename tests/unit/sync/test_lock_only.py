@@ -231,8 +231,9 @@ def test_index_without_size_or_checksum(
     }
     whole = run.Resolver.wheels
 
-    def wheels(self: Any, preset: Preset) -> list[python_packages.Wheel]:
-        return [replace(w, **fields) if w.name == "beta" else w for w in whole(self, preset)]
+    def wheels(self: Any, preset: Preset, python: str) -> list[python_packages.Wheel]:
+        found = whole(self, preset, python)
+        return [replace(w, **fields) if w.name == "beta" else w for w in found]
 
     monkeypatch.setattr(run.Resolver, "wheels", wheels)
     lock = place.pin()
@@ -247,9 +248,7 @@ def test_missing_size_is_requested_from_server(
 ) -> None:
     whole = run.Resolver.wheels
     monkeypatch.setattr(
-        run.Resolver,
-        "wheels",
-        lambda self, preset: [replace(w, size=0) for w in whole(self, preset)],
+        run.Resolver, "wheels", lambda self, *what: [replace(w, size=0) for w in whole(self, *what)]
     )
     assert {e.size for e in place.pin().of("wheel")} == {2000}
 
@@ -323,7 +322,7 @@ def test_base_made_from_packages_is_unresolved(
 def test_errors_write_no_lock(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     unresolvable = ResolveError("no wheel fits")
 
-    def refuse(self: Any, preset: Preset) -> list[python_packages.Wheel]:
+    def refuse(self: Any, preset: Preset, python: str) -> list[python_packages.Wheel]:
         raise unresolvable
 
     with pytest.raises(FetchError, match="GAPFORGE_OFFLINE"):
@@ -473,3 +472,41 @@ def test_licence_from_metadata_file_on_index(place: Place) -> None:
     }
     assert wheel_licence.licence_in(b"") == ""
     assert sha(noise("headers", 2000)) in place.project.lock_file(NAME).read_text()
+
+
+def test_wheels_wait_for_an_unknown_python(tmp_path: Path, world: World, calls: list[str]) -> None:
+    """Debian 12 has Python 3.11; which 3.12 an APT source has is known after its lists."""
+    own = {"version": "3.12", "packages": ["alpha"]}
+    place = Place(tmp_path / "project", world, calls, python=own)
+    lock = place.pin()
+    assert reasons(lock)["wheel alpha"] == NEEDS_LISTS
+    assert not [call for call in calls if call.startswith("wheels")]
+
+
+def test_wheels_are_pinned_for_the_python_of_the_system(place: Place, calls: list[str]) -> None:
+    place.pin()
+    assert "wheels 3.11.2" in calls
+
+
+def test_pins_for_an_expected_python_are_made_again(
+    place: Place, world: World, calls: list[str]
+) -> None:
+    assert {e.version for e in place.pin().of("wheel") if e.name == "alpha"} == {"1.0"}
+    world.python, world.wheels["alpha"] = "3.11.9-1", "1.1"
+    lock = place.sync().lock
+    assert "wheels 3.11.9" in calls
+    assert {e.version for e in lock.of("wheel") if e.name == "alpha"} == {"1.1"}
+
+
+def test_size_of_a_wheel_in_a_folder_is_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "a b.whl"
+    file.write_bytes(b"x" * 123)
+    whole = run.Resolver.wheels
+    monkeypatch.setattr(
+        run.Resolver,
+        "wheels",
+        lambda self, *what: [replace(w, size=0, url=file.as_uri()) for w in whole(self, *what)],
+    )
+    assert {e.size for e in place.pin().of("wheel") if e.name != "pip"} == {123}

@@ -333,8 +333,11 @@ def test_unknown_python_is_not_guessed(preset: Preset) -> None:
     other = replace(preset, python="3.12")
     assert target_python.expected(other) == ""
     with pytest.raises(ResolveError) as error:
-        target_python.found(other, "runtime", {"python3.11": "3.11.2-6"})
-    assert_error(error.value, ResolveError, where=["python3.12"], role="runtime", python="3.12")
+        target_python.found(
+            other, {"builder": {"python3.12": "3.12.7-1"}, "runtime": {}}, lambda _role: {}
+        )
+    assert_error(error.value, ResolveError, where=["python3.12"], python="3.12")
+    assert values_of(error.value.faults[0].problem) == {"role": "runtime"}
 
 
 def fake_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

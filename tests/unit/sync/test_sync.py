@@ -32,8 +32,9 @@ from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
 from github_site import github_site
+from raised import assert_error
 from servers import file_server
-from syncworld import NAME, World, install, noise, sha, tree
+from syncworld import NAME, FakeProof, World, install, noise, sha, tree
 
 
 class Place:
@@ -561,3 +562,66 @@ def test_private_github_source_is_synced_and_the_lock_has_no_token(
     places = [place.root / "artifacts", place.root / "presets", place.root / ".gapforge"]
     files = [file for folder in places for file in folder.rglob("*") if file.is_file()]
     assert files and not [file for file in files if GITHUB_TOKEN.encode() in file.read_bytes()]
+
+
+def test_wheels_are_resolved_for_the_full_python(place: Place) -> None:
+    place.sync()
+    assert [call for call in place.calls if call.startswith("wheels")] == ["wheels 3.11.2"]
+    assert FakeProof.pythons == ["3.11.2"]
+
+
+def test_wheels_follow_the_python_of_the_packages(place: Place) -> None:
+    place.world.debs["python3.11"] = "3.11.9-1"
+    place.world.publish()
+    raw = {**place.preset.raw["apt"]}
+    raw["builder"], raw["runtime"] = ["gcc", "python3.11"], ["libz", "python3.11"]
+    place.preset = place.world.write_preset(place.root, apt=raw)
+    place.sync()
+    asked = [call for call in place.calls if call.startswith("wheels")]
+    assert asked == ["wheels 3.11.2", "wheels 3.11.9"]
+    place.calls.clear()
+    place.sync(update=True)
+    assert FakeProof.pythons == ["3.11.9", "3.11.9"]
+
+
+def test_unknown_python_is_resolved_once_it_is_known(place: Place) -> None:
+    place.preset = place.world.write_preset(
+        place.root, python={"version": "3.12", "packages": ["alpha"]}
+    )
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    assert_error(error.value, ResolveError, where=["python3.12"] * 2, python="3.12")
+    assert not [call for call in place.calls if call.startswith("wheels")]
+    place.world.python, place.world.debs["python3.12"] = "", "3.12.7-1"
+    place.world.publish()
+    both = {"builder": ["python3.12"], "runtime": ["python3.12"], "sources": []}
+    place.preset = place.world.write_preset(
+        place.root, python={"version": "3.12", "packages": ["alpha"]}, apt=both
+    )
+    place.sync()
+    assert [call for call in place.calls if call.startswith("wheels")] == ["wheels 3.12.7"]
+
+
+def test_images_with_two_pythons_are_refused(place: Place) -> None:
+    place.world.debs["python3.11"] = "3.11.9-1"
+    place.world.publish()
+    only = {"builder": ["python3.11"], "runtime": ["libz"], "sources": []}
+    place.preset = place.world.write_preset(place.root, apt=only)
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    assert_error(error.value, ResolveError, where=["builder", "runtime"], python="3.11")
+
+
+def test_wheel_that_the_site_refuses_is_refused(place: Place) -> None:
+    FakeProof.refused = ("beta",)
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    assert [f.where for f in error.value.faults] == ["wheels/beta-2.0-py3-none-any.whl"]
+    assert not place.artifacts.exists() and not place.project.lock_file(NAME).exists()
+
+
+def test_lock_of_earlier_is_proved_too(place: Place) -> None:
+    place.sync()
+    FakeProof.refused = ("beta",)
+    with pytest.raises(ResolveError):
+        place.sync()

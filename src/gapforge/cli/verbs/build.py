@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gapforge.base import limits
 from gapforge.base.errors import EngineError, UsageError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
-from gapforge.base.progress import human_bytes, human_time
+from gapforge.base.progress import StatusLine, human_bytes, human_time
 from gapforge.base.project import Project
 from gapforge.base.text import pad
 from gapforge.cli import environment_defaults
@@ -20,7 +22,8 @@ from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
 from gapforge.image.build import build, build_request
-from gapforge.image.build_inputs import Inputs, Options, read_inputs, verify_artifacts
+from gapforge.image.build_inputs import Inputs, Options, check_clock, read_inputs, verify_artifacts
+from gapforge.image.build_status import PLAIN_INTERVAL
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
@@ -61,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--non-interactive", action="store_true", help=_("never ask questions"))
     add("--dry-run", action="store_true", help=_("only print the plan and the engine's command"))
     add("--no-cache", action="store_true", help=_("do not use the build cache"))
-    add("--quiet", action="store_true", help=_("do not show the engine's output"))
+    add("--quiet", action="store_true", help=_("show no progress and no output of the engine"))
     add_json(parser)
 
 
@@ -96,12 +99,21 @@ def run(args: argparse.Namespace, project: Project) -> int:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    verify_artifacts(project, preset, inputs.lock)
+    verify_artifacts(project, preset, inputs.lock, quiet=args.quiet)
+    check_clock(project, inputs)
     engine = detect.choose(args.engine or "", project=project)
-    on_output = (lambda line: None) if args.quiet or args.json else say
-    result = build(project, engine, inputs, options, on_step=say, on_output=on_output)
+    status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
+    result = build(
+        project,
+        engine,
+        inputs,
+        options,
+        on_step=status.note,
+        on_output=(lambda line: None) if args.json else status.note,
+        status=status,
+    )
     if args.json:
-        print(result.report.read_text(encoding="utf-8"), end="")
+        print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
     print_checks(result.checks)
     print()
