@@ -294,7 +294,7 @@ class Resolver:
         asked = self._ask(preset, python, requirements, torch_index, options, answer=ANNOTATED)
         if asked.code != 0:
             return {}
-        text = (self.workdir / ANNOTATED).read_text(encoding="utf-8")
+        text = read_regular(self.workdir / ANNOTATED, limits.STATE).decode("utf-8")
         found = re.findall(r"(?m)^([A-Za-z0-9._-]+)==\S+\s+# via (.*)$", text)
         return {
             name: [by for by in users.split(", ") if not by.startswith(TARGET)]
