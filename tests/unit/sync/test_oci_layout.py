@@ -651,6 +651,34 @@ def test_cause_of_a_registry_error_is_no_part_of_a_name(
     assert (error.reason.code if isinstance(error, NoAnswerError) else "") == code
 
 
+def test_manifest_that_the_index_does_not_name_is_refused(skopeo: Path, tmp_path: Path) -> None:
+    manifest = b'{"schemaVersion": 2}'
+    named = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    entry = {"digest": named, "platform": {"os": "linux", "architecture": "amd64"}}
+    (tmp_path / "index").write_text(json.dumps({"manifests": [entry]}))
+    (tmp_path / "other").write_bytes(manifest + b" ")
+    skopeo.write_text(
+        f'#!/bin/sh\nfor last; do :; done\ncase "$last" in\n'
+        f"*@{named}) cat '{tmp_path}/other';;\n*) cat '{tmp_path}/index';;\nesac\n"
+    )
+    skopeo.chmod(0o755)
+    with pytest.raises(FetchError) as caught:
+        look_up(BaseImage(image="registry.example/x:1"), Network())
+    found = "sha256:" + hashlib.sha256(manifest + b" ").hexdigest()
+    assert_error(caught.value, FetchError, where=["registry.example/x:1"])
+    assert caught.value.faults[0].expected == named
+    assert values_of(caught.value.faults[0].problem) == {"found": found}
+
+
+def test_index_that_the_preset_does_not_pin_is_refused(skopeo: Path) -> None:
+    skopeo.write_text("#!/bin/sh\necho '{\"manifests\": []}'\n")
+    skopeo.chmod(0o755)
+    pinned = "sha256:" + "1" * 64
+    with pytest.raises(FetchError) as caught:
+        look_up(BaseImage(image=f"registry.example/x:1@{pinned}"), Network())
+    assert [fault.expected for fault in caught.value.faults] == [pinned]
+
+
 def test_local_file_that_skopeo_cannot_read_is_no_refusal(skopeo: Path) -> None:
     cause = (
         "getting username and password: 1 error occurred:\\n\\t* reading JSON file "
