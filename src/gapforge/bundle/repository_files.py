@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
-from gapforge.base.files import unsafe_path_reason
+from gapforge.base.files import read_regular, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.process import run
 from gapforge.base.project import Project
+from gapforge.base.secret_files import may_hold_secrets
 from gapforge.base.text import printable
 from gapforge.bundle.receiver_program import RECEIVER
 
@@ -28,8 +30,6 @@ _PACKED = re.compile(
     rf"\.?(?:repair-)?[0-9a-f]{{24}}[-.].*|\.?{re.escape(RECEIVER)}(?:\.part)?|.*\.gfv",
     re.IGNORECASE,
 )
-# .env, and the copies that editors and people make: .env~, .env-old
-_SECRETS = re.compile(r"#?\.env(?:[^a-z0-9].*)?", re.DOTALL)
 
 
 def private_reason(name: str) -> str:
@@ -43,7 +43,7 @@ def private_reason(name: str) -> str:
         return _("files in {folder}/ belong to one machine", folder=parts[0])
     if ".git" in parts:
         return _("it is in the folder of git")
-    if any(_SECRETS.fullmatch(part) and part != ".env.template" for part in parts):
+    if any(map(may_hold_secrets, parts)):
         return _("it may contain secrets")
     return ""
 
@@ -108,7 +108,7 @@ def manifest_names(project: Project) -> list[str] | None:
     Return None if there is no MANIFEST. Links are not followed.
     """
     try:
-        text = (project.root / MANIFEST).read_text(encoding="utf-8", errors="surrogateescape")
+        text = os.fsdecode(read_regular(project.root / MANIFEST, limits.STATE))
     except OSError:
         return None
     names = {name for name in text.split("\n") if name and not unsafe_path_reason(name)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason
-from gapforge.image.source_copy import CopyResult, copy_source, is_env_file
+from gapforge.image.source_copy import CopyResult, copy_source
+from gapforge.image.source_files import list_files
 from gapforge.model.preset import Application
 
 _BUILD_FILES = {
@@ -100,7 +101,7 @@ def choose(
     return ApplicationSource(
         folder=folder.resolve(),
         chosen_by=chosen_by,
-        warnings=tuple(_warnings(folder)),
+        warnings=tuple(list_files(folder.resolve()).warnings(folder)),
         setting=key if setting else "",
     )
 
@@ -157,12 +158,3 @@ def _folder_problem(folder: Path, build: str) -> str:
     if build not in _BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:
         return _("{file} is not executable: chmod +x {file}", file=file.relative_to(folder))
     return ""
-
-
-def _warnings(folder: Path) -> Iterator[str]:
-    for file in sorted(folder.glob(".env*")):
-        if is_env_file(file.name):
-            yield _(
-                "{file} lies inside the application's source; it is not copied into the build",
-                file=file,
-            )

@@ -1,36 +1,30 @@
-"""Copy the application's source into the build context.
-
-Nothing is cloned; only regular files, and links that stay inside the folder, are copied.
-"""
+"""Copy the application's source into the build context."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.errors import Fault, SourceError, StorageError
+from gapforge.base.errors import SourceError, StorageError
 from gapforge.base.files import (
     CHUNK,
     MARKER,
     content_mtime,
+    open_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
 )
 from gapforge.base.i18n import _
-from gapforge.base.system_errors import os_reason, unlistable
-from gapforge.image import gapforgeignore
+from gapforge.base.system_errors import os_reason
 from gapforge.image.build_cache import set_cache_stamp
-
-# .git is a file in worktrees and submodules.
-_VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "CVS", "_darcs"))
-_TEMPLATES = (".template", ".example", ".sample", ".dist")
+from gapforge.image.source_files import SourceItem, list_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,38 +41,16 @@ class CopyResult:
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A file, link or folder of the source. ``link`` is the text of a link."""
-
-    path: str
-    kind: str  # "file", "link", "folder"
-    link: str = ""
-    executable: bool = False
-
-
-def is_env_file(name: str) -> bool:
-    """Return whether a file of this name may hold secrets and is not copied."""
-    return (name == ".env" or name.startswith(".env.")) and not name.endswith(_TEMPLATES)
-
-
 def copy_source(source: Path, target: Path) -> CopyResult:
     """Make ``target`` (inside a folder that carries our marker) equal to the source.
 
-    Left out are version control, `.env` files, and what `.gapforgeignore` lists. Unchanged files
-    are not touched. Modes become 0644 or 0755 and times follow content, so that neither umask nor
-    checkout time makes the engine build again. Raise SourceError with everything that cannot be
-    copied (links that leave the folder, devices, unreadable files), StorageError for the target.
+    ``list_files`` decides what is copied. Unchanged files are not touched. Modes become 0644 or
+    0755 and times follow content, so that neither umask nor checkout time makes the engine build
+    again. Raise SourceError as ``list_files`` does, and StorageError for the target.
     """
     source, target = source.resolve(), target.absolute()
     _prepare_target(source, target)
-    items, faults = _scan(source, gapforgeignore.read_patterns(source))
-    if faults:
-        raise SourceError(
-            _("{source} contains files that cannot be copied", source=source),
-            faults=faults,
-            hint=_("remove them, or list them in {file}", file=source / gapforgeignore.NAME),
-        )
+    items = list_files(source).items
     removed = _remove_others(target, {item.path: item for item in items})
     written: list[str] = []
     size = 0
@@ -125,86 +97,7 @@ def _prepare_target(source: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
 
 
-def _scan(root: Path, ignored: Sequence[re.Pattern[str]]) -> tuple[list[_Item], list[Fault]]:
-    """Return everything to copy, sorted, each folder before its content; and what cannot be."""
-    items: list[_Item] = []
-    faults: list[Fault] = []
-
-    def visit(folder: str) -> None:
-        try:
-            with os.scandir(root / folder) as entries:
-                found = sorted(entries, key=lambda e: e.name)
-        except OSError as error:
-            faults.append(Fault(folder or ".", unlistable(error)))
-            return
-        for entry in found:
-            path = folder + entry.name
-            mode = entry.stat(follow_symlinks=False).st_mode
-            is_folder = stat.S_ISDIR(mode)
-            if entry.name in _VERSION_CONTROL or is_env_file(entry.name):
-                continue
-            if gapforgeignore.is_ignored(ignored, path, is_folder):
-                continue
-            result = _examine(root, path, mode)
-            if isinstance(result, Fault):
-                faults.append(result)
-                continue
-            items.append(result)
-            if is_folder:
-                visit(path + "/")
-
-    visit("")
-    return items, faults
-
-
-def _examine(root: Path, path: str, mode: int) -> _Item | Fault:
-    """Return what to copy, or why it cannot be copied."""
-    if problem := _name_problem(path):
-        return Fault(ascii(path), problem, _("a UTF-8 name on one line"))
-    if stat.S_ISDIR(mode):
-        return _Item(path, "folder")
-    if stat.S_ISLNK(mode):
-        link = os.readlink(root / path)
-        if problem := _link_problem(root, path, link):
-            return Fault(
-                path,
-                _('symbolic link to "{link}": {problem}', link=link, problem=problem),
-                _("a link inside the folder"),
-            )
-        return _Item(path, "link", link=link)
-    if not stat.S_ISREG(mode):
-        problem = _("not a regular file (device, pipe or socket)")
-        return Fault(path, problem, _("a file, folder or link"))
-    if not os.access(root / path, os.R_OK):
-        return Fault(path, _("cannot be read: permission denied"))
-    return _Item(path, "file", executable=bool(mode & stat.S_IXUSR))
-
-
-def _name_problem(path: str) -> str:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return _("the name is not UTF-8, which engines refuse")
-    if re.search(r"[\x00-\x1f\x7f]", path):
-        return _("the name contains a control character")
-    return ""
-
-
-def _link_problem(root: Path, path: str, link: str) -> str:
-    """Return why a link may not be copied, "" when it may.
-
-    It is checked twice: as text, and as the file system follows it.
-    """
-    if link.startswith("/"):
-        return _("it is absolute and leads elsewhere in the image")
-    as_text = os.path.normpath(os.path.join(os.path.dirname(path), link))
-    real = Path(os.path.realpath(root / path))
-    if as_text.split("/")[0] == ".." or not real.is_relative_to(root):
-        return _("it leaves the folder")
-    return ""
-
-
-def _copy_item(source: Path, target: Path, item: _Item) -> tuple[str, int, bool]:
+def _copy_item(source: Path, target: Path, item: SourceItem) -> tuple[str, int, bool]:
     """Return the item's identity (SHA-256 or link text), its bytes, and whether it was changed."""
     copy = target / item.path
     if item.kind == "folder":
@@ -258,10 +151,12 @@ def _write_copy(source: Path, target: Path) -> tuple[str, int]:
     Not flushed to disk: a context is compared by content every time, and flushing thousands of
     files is slow.
     """
-    temporary = target.with_name(f"{target.name[:200]}.gapforge-tmp")
+    # The name of the target may already have as many bytes as a file system allows.
+    handle, name = tempfile.mkstemp(prefix=".gapforge-", dir=target.parent)
+    temporary = Path(name)
     digest, count = hashlib.sha256(), 0
     try:
-        with open(source, "rb") as reader, open(temporary, "wb") as writer:
+        with open(handle, "wb") as writer, open_regular(source) as reader:
             while chunk := reader.read(CHUNK):
                 digest.update(chunk)
                 writer.write(chunk)
@@ -273,7 +168,7 @@ def _write_copy(source: Path, target: Path) -> tuple[str, int]:
     return digest.hexdigest(), count
 
 
-def _remove_others(target: Path, wanted: Mapping[str, _Item]) -> list[str]:
+def _remove_others(target: Path, wanted: Mapping[str, SourceItem]) -> list[str]:
     """Delete what the source does not have, or has as another kind; return the paths."""
     removed: list[str] = []
 

@@ -127,16 +127,98 @@ def test_example_application_is_usable(root: Path) -> None:
     assert choose(preset.application, root=root).chosen_by == "preset"
 
 
-def test_env_files_give_warnings_and_stay_out(tmp_path: Path) -> None:
+def warned(source: Path) -> list[str]:
+    """Return the names in the warnings about a source folder."""
+    got = choose(APP, flag=str(source), root=source.parent)
+    return [str(values_of(warning)["names"]) for warning in got.warnings]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        ".env.local",
+        ".env~",
+        ".env-old",
+        "#.env#",
+        ".#.env",
+        ".ENV",
+        ".envrc",
+        ".netrc",
+        ".git-credentials",
+        "deep/.Env.save",
+    ],
+)
+def test_files_with_secrets_stay_out_and_are_named(tmp_path: Path, name: str) -> None:
     source = app_folder(tmp_path / "app")
-    for name in (".env", ".env.local", ".env.template"):
-        (source / name).write_text("TOKEN=x\n")
-    got = choose(APP, flag=str(source), root=tmp_path)
-    assert [values_of(warning) for warning in got.warnings] == [
-        {"file": source / ".env"},
-        {"file": source / ".env.local"},
-    ]
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_text("TOKEN=x\n")
+    (source / ".env.template").write_text("TOKEN=\n")
+    (source / ".gapforgeignore").write_text("!.env*\n")  # no line brings them back
+    assert warned(source) == [name]
     target = mark_folder(tmp_path / "context", "test") / "app"
+    got = choose(APP, flag=str(source), root=tmp_path)
     copied = got.copy_into(target)
-    assert {path.name for path in target.iterdir()} == {".env.template", "CMakeLists.txt"}
+    assert {path.name for path in target.rglob("*") if path.is_file()} == {
+        ".env.template",
+        ".gapforgeignore",
+        "CMakeLists.txt",
+    }
     assert got.tree_sha256 == copied.tree_sha256
+
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n"
+
+
+@pytest.mark.parametrize(
+    "text", [KEY, "-----BEGIN CERTIFICATE-----\nx\n" + KEY, "PuTTY-User-Key-File-3: ssh-rsa\n"]
+)
+def test_private_keys_stay_out_unless_a_line_keeps_them(tmp_path: Path, text: str) -> None:
+    source = app_folder(tmp_path / "app")
+    (source / "tests").mkdir()
+    (source / "tests/server.pem").write_text(text)
+    (source / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n")
+    (source / "key.cpp").write_text(f'auto key = "{KEY!r}";\n')
+    target = mark_folder(tmp_path / "context", "test") / "app"
+    assert warned(source) == ["tests/server.pem"]
+    choose(APP, flag=str(source), root=tmp_path).copy_into(target)
+    assert {p.name for p in target.rglob("*.*")} == {"ca.pem", "key.cpp", "CMakeLists.txt"}
+    (source / ".gapforgeignore").write_text("!tests/server.pem\n")
+    assert warned(source) == []
+    choose(APP, flag=str(source), root=tmp_path).copy_into(target)
+    assert (target / "tests/server.pem").read_text() == text
+
+
+def test_git_lfs_pointers_are_named(tmp_path: Path) -> None:
+    source = app_folder(tmp_path / "app")
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456789\n"
+    (source / "models").mkdir()
+    for number in range(7):
+        (source / f"models/{number}.onnx").write_text(pointer)
+    (source / "models/real.onnx").write_bytes(bytes(2000))
+    (source / "about-lfs.md").write_text(f"A pointer looks like this:\n{pointer}")
+    (names,) = warned(source)
+    assert names == ", ".join(f"models/{n}.onnx" for n in range(5)) + ", …"
+    (source / ".gapforgeignore").write_text("models/\n")
+    assert warned(source) == []
+
+
+def test_empty_submodules_are_named(tmp_path: Path) -> None:
+    source = app_folder(tmp_path / "app")
+    (source / "extern/full").mkdir(parents=True)
+    (source / "extern/full/x.c").write_text("")
+    (source / "extern/한글 이름").mkdir()
+    (source / "extern/other").mkdir()  # empty, but not a submodule
+    (source / ".gitmodules").write_text(
+        '[submodule "a"]\n\tpath = extern/full\n\turl = ../a\n'
+        '[submodule "b"]\n\tpath = extern/한글 이름\n\turl = ../b\n'
+    )
+    assert warned(source) == ["extern/한글 이름"]
+
+
+def test_files_that_cannot_be_copied_are_found_by_the_plan(tmp_path: Path) -> None:
+    source = app_folder(tmp_path / "app")
+    (source / "passwd").symlink_to("/etc/passwd")
+    with pytest.raises(SourceError) as error:
+        choose(APP, flag=str(source), root=tmp_path)
+    assert_error(error.value, SourceError, where=["passwd"], source=source.resolve())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gapforge.base.errors import SourceError, StorageError
 from gapforge.base.files import content_mtime, mark_folder, sha256_bytes
 from gapforge.image import source_copy
 from gapforge.image.source_copy import CopyResult, copy_source
+from gapforge.image.source_files import MOST_DEPTH, MOST_PATH
 from raised import assert_error, values_of
 
 
@@ -52,6 +54,31 @@ def test_copy_equals_the_source(source: Path, target: Path) -> None:
     assert got.files == 5 and got.removed == ()
     (source / "CMakeLists.txt").write_text("changed in place\n")
     assert (target / "CMakeLists.txt").read_bytes() == data  # a copy, not a link
+
+
+def test_names_as_long_as_a_file_system_allows(source: Path, target: Path) -> None:
+    names = ("가" * 83, unicodedata.normalize("NFD", "각" * 28), "x" * 255)
+    assert [len(name.encode()) for name in names] == [249, 252, 255]
+    for name in names:
+        (source / name).write_text(name)
+    copy_source(source, target)
+    for name in names:
+        assert (target / name).read_text() == name
+    assert listing(target) == listing(source), "names keep their form"
+
+
+@pytest.mark.parametrize("names", [["가" * 80] * 9, ["d"] * 300])
+def test_paths_that_the_context_cannot_hold_are_named(
+    source: Path, target: Path, names: list[str]
+) -> None:
+    os.makedirs(source / "/".join(names))
+    with pytest.raises(SourceError) as error:
+        copy_source(source, target)
+    (fault,) = error.value.faults
+    assert fault.where.startswith(names[0]) and values_of(fault.problem) == {
+        "bytes": MOST_PATH,
+        "depth": MOST_DEPTH,
+    }
 
 
 def test_tree_checksum_depends_on_content_only(source: Path, target: Path, tmp_path: Path) -> None:
@@ -150,13 +177,6 @@ def test_ignored_files_are_not_copied(source: Path, target: Path) -> None:
         "src/c.obj",
         "src/top.log",
     }
-
-
-def test_wrong_ignore_lines_are_refused(source: Path, target: Path) -> None:
-    (source / ".gapforgeignore").write_text("*.o\n!keep.o\n../x\n")
-    with pytest.raises(SourceError) as error:
-        copy_source(source, target)
-    assert [values_of(fault.where)["number"] for fault in error.value.faults] == [2, 3]
 
 
 def test_all_uncopyable_files_are_named(
