@@ -80,8 +80,8 @@ def broken_rules(
 
 def is_cpu_torch(torch: Mapping[str, Any]) -> bool:
     """Return whether the version or the index of a preset's ``pytorch`` names the CPU build."""
-    _version, named, build = torch["torch"].partition("+")
-    return build == "cpu" if named else bool(re.search(r"/cpu/?$", torch["index"]))
+    _version, named, build = str(torch["torch"]).partition("+")
+    return build == "cpu" if named else str(torch["index"]).rstrip("/").endswith("/cpu")
 
 
 def _check_torch(raw: Mapping[str, Any], report: Report) -> None:
