@@ -24,6 +24,7 @@ from gapforge.base.files import (
     free_bytes,
     link_or_copy,
     mark_folder,
+    real_path,
     remove_folder,
     sha256_bytes,
     sha256_file,
@@ -216,8 +217,8 @@ def _examine(
 
 def _behind_link(root: Path, path: str) -> bool:
     try:
-        return (root / path).parent.resolve() != root.resolve().joinpath(*path.split("/")[:-1])
-    except (OSError, RuntimeError):
+        return real_path((root / path).parent) != real_path(root).joinpath(*path.split("/")[:-1])
+    except StorageError:
         return True
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
-from gapforge.base.files import exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.files import exclusive, mark_folder, real_path, remove_folder, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
@@ -92,7 +92,7 @@ def start(
             hint=_("sudo ./gapforge engine start; or use a Docker that an administrator set up"),
         )
     sockets = private_daemon_state.SOCKETS
-    if sockets in project.root.resolve().parents:
+    if sockets in real_path(project.root).parents:
         raise EngineError(
             _(
                 "a private engine cannot work below {sockets}; the project is at {root}",
@@ -231,7 +231,7 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
         pid=child.pid,
         started=start_ticks(child.pid),
         boot=boot_id(),
-        root=str(project.root.resolve()),
+        root=str(real_path(project.root)),
         socket=str(sockets / "docker.sock"),
         offline=offline,
         made=made,
@@ -395,7 +395,7 @@ def _disk_use(folder: Path) -> int:
 
 def mounts_below(folder: Path) -> list[str]:
     """Return the mount points at or below a folder."""
-    root = str(folder.resolve())
+    root = str(real_path(folder))
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         where = line.split(" ")[4].encode().decode("unicode_escape")  # spaces are written \040

@@ -16,6 +16,7 @@ from gapforge.base.files import (
     CHUNK,
     MARKER,
     content_mtime,
+    real_path,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -47,7 +48,7 @@ def copy_source(source: Path, target: Path) -> CopyResult:
     0755 and times follow content, so that neither umask nor checkout time makes the engine build
     again. Raise SourceError as ``list_files`` does, and StorageError for the target.
     """
-    source, target = source.resolve(), target.absolute()
+    source, target = real_path(source), target.absolute()
     _prepare_target(source, target)
     items = list_files(source).items
     removed = _remove_others(target, {item.path: item for item in items})
@@ -79,7 +80,7 @@ def _prepare_target(source: Path, target: Path) -> None:
                 target=target,
             )
         )
-    context = target.resolve()
+    context = real_path(target)
     if context.is_relative_to(source) or source.is_relative_to(context):
         raise SourceError(
             _(

@@ -319,3 +319,22 @@ def test_read_regular_refuses_links_and_large_files(tmp_path: Path) -> None:
     for path, most in ((tmp_path / "link", 10), (tmp_path / "file", 4), (tmp_path, 10)):
         with pytest.raises(ValueError, match=r"."):
             files.read_regular(path, most)
+
+
+def test_real_path_follows_links_and_names_loops(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    assert files.real_path(tmp_path / "link/absent") == (tmp_path / "folder/absent").resolve()
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for name in ("one", "two", "one/below"):
+        with pytest.raises(StorageError) as caught:
+            files.real_path(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.render()
+
+
+def test_given_path_keeps_an_unknown_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    assert files.given_path("~/a") == Path("/home/x/a")
+    assert files.given_path("~nosuchuser/a") == Path("~nosuchuser/a")
+    assert files.given_path(Path("a/~")) == Path("a/~")
