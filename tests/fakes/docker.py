@@ -142,7 +142,7 @@ def run(argv):
     name = option(argv, "--name")[0]
     entry = argv.index("--entrypoint")
     image, command = argv[entry + 2], [argv[entry + 1], *argv[entry + 3 :]]
-    if image not in images():
+    if image not in images() and image not in images().values():
         fail(
             f"Unable to find image '{image}' locally\n"
             f"docker: Error response from daemon: No such image: {image}.",
@@ -165,15 +165,15 @@ def image(argv):
     need_daemon()
     found = images()
     if argv[0] == "tag":
-        if argv[1] not in found:
+        if argv[1] not in found and argv[1] not in found.values():
             fail(f"Error response from daemon: No such image: {argv[1]}")
-        found[argv[2]] = found[argv[1]]
+        found[argv[2]] = found.get(argv[1], argv[1])
         keep(found)
-    elif argv[-1] not in found:
+    elif argv[-1] not in found and argv[-1] not in found.values():
         fail(f"Error: No such image: {argv[-1]}")
     elif argv[0] == "inspect":
         facts = {"Os": "linux", "Architecture": "amd64", "Config": {}, **CONFIG.get("image", {})}
-        print(json.dumps({"Id": found[argv[-1]], "Size": 1234, **facts}))
+        print(json.dumps({"Id": found.get(argv[-1], argv[-1]), "Size": 1234, **facts}))
     elif argv[0] == "history":
         print("1000\n234\n0")
     elif argv[0] == "rm":

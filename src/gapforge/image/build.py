@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.files import exclusive
+from gapforge.base.errors import EngineError
+from gapforge.base.files import exclusive, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
 from gapforge.base.progress import StatusLine
@@ -66,7 +68,7 @@ def build_request(
         context=folder,
         dockerfile=folder / "Dockerfile",
         target=plan.target,
-        tag=plan.unchecked_tag,
+        tag=unchecked_name(plan, project),
         build_args=plan.build_args,
         labels=plan.labels,
         secrets=secret_files,
@@ -74,6 +76,15 @@ def build_request(
         secret_env=secret_env,
         no_cache=no_cache,
     )
+
+
+def unchecked_name(plan: Plan, project: Project) -> str:
+    """Return the name of an image until its smoke checks pass.
+
+    Each checkout has its own, because several, perhaps on several machines, may use one engine.
+    """
+    checkout = sha256_bytes(f"{socket.gethostname()}:{project.root}".encode())[:8]
+    return f"localhost/gapforge/unchecked/{plan.preset}:{plan.type}-{checkout}"
 
 
 def load_override_bases(
@@ -124,21 +135,26 @@ class _Build:
         self._finish_step("base images")
         folder = self.project.dist_of(preset.name) / plan.type
         self._run_engine(plan, folder / "build.log")
+        # From here on the image is known by its id: names can be moved to other images meanwhile.
+        unchecked = unchecked_name(plan, self.project)
+        image_ids = self.engine.image_ids(unchecked)
+        if not image_ids:
+            raise EngineError(_("the engine has no image {name}", name=unchecked))
         self._finish_step("build")
-        checks = self._run_smoke_checks(plan)
+        checks = self._run_smoke_checks(plan, image_ids[0])
         self._finish_step("smoke")
         result = BuildResult(
             plan=plan,
-            image_ids=self.engine.image_ids(plan.unchecked_tag),
-            size=self.engine.image_size(plan.unchecked_tag),
+            image_ids=image_ids,
+            size=self.engine.image_size(image_ids[0]),
             checks=checks,
             seconds=self.seconds,
             folder=folder,
         )
         write_report(result, self.inputs, self.engine.info)
-        smoke_checks.raise_for_failures(checks, plan.unchecked_tag)
-        self.engine.tag(plan.unchecked_tag, plan.tag)
-        self.engine.untag(plan.unchecked_tag)
+        smoke_checks.raise_for_failures(checks, unchecked)
+        self.engine.tag(image_ids[0], plan.tag)
+        self.engine.untag(unchecked)
         return result
 
     def _lay_out_context(self, artifacts: Path) -> Plan:
@@ -184,11 +200,9 @@ class _Build:
             finally:
                 times.remember(plan.preset, status.steps.seconds)
 
-    def _run_smoke_checks(self, plan: Plan) -> tuple[smoke_checks.CheckResult, ...]:
+    def _run_smoke_checks(self, plan: Plan, image: str) -> tuple[smoke_checks.CheckResult, ...]:
         self.on_step(_("smoke: the components' checks, in the finished image with no network"))
-        return smoke_checks.run_checks(
-            self.engine, plan.unchecked_tag, plan.smoke, self.project.components
-        )
+        return smoke_checks.run_checks(self.engine, image, plan.smoke, self.project.components)
 
     def _finish_step(self, name: str) -> None:
         now = time.monotonic()

@@ -61,7 +61,6 @@ class Plan:
     type: str
     target: str
     tag: str
-    unchecked_tag: str
     bases: tuple[PlannedBase, ...]
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
@@ -123,7 +122,6 @@ def make_plan(
         type=type,
         target=TARGETS[type],
         tag=tag or f"gapforge/{preset.name}:{type}",
-        unchecked_tag=f"localhost/gapforge/unchecked/{preset.name}:{type}",
         bases=tuple(planned.values()),
         build_args={f"{role.upper()}_BASE": base.name for role, base in planned.items()},
         labels=_labels(preset, lock_sha256, type),

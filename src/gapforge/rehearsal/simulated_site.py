@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import StorageError, ToolError, UsageError
 from gapforge.base.files import (
     inside,
     link_or_copy,
     mark_folder,
+    read_regular,
     real_path,
     remove_folder,
     storage_errors,
@@ -189,7 +190,7 @@ def _link_env(source: Path, target: Path) -> None:
                     target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, source.stat().st_mode & 0o777
                 )
                 with open(handle, "wb") as file:
-                    file.write(source.read_bytes())
+                    file.write(read_regular(source, limits.ENVIRONMENT))
 
 
 def copy_artifacts(

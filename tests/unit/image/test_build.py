@@ -25,7 +25,8 @@ from gapforge.base.project import Project
 from gapforge.cli.main import main
 from gapforge.cli.verbs import build as build_verb
 from gapforge.engine import detect
-from gapforge.image import build, build_inputs, smoke_checks
+from gapforge.engine.protocol import Engine
+from gapforge.image import build, build_inputs, load_base_images, smoke_checks
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
@@ -160,7 +161,7 @@ def test_image_is_tagged_only_after_smoke(
         project.context_of(PRESET) / "Dockerfile"
     ).read_bytes()
     assert len(steps) == 2
-    unchecked = f"localhost/gapforge/unchecked/{PRESET}:{kind}"
+    unchecked = build.unchecked_name(inputs.plan(options), project)
     assert bool(engine.image_ids("mine:1")) is passes
     assert bool(engine.image_ids(unchecked)) is not passes
     editor = folder / "devcontainer.json"
@@ -172,6 +173,44 @@ def test_image_is_tagged_only_after_smoke(
         assert settings["runArgs"] == ["--network=none"] and "hostRequirements" not in settings
     log = (folder / "build.log").read_text()
     assert "secret is ***" in log and "canary-5f2d9c71" not in log
+
+
+def test_each_checkout_checks_and_tags_its_own_image(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkouts may build one preset in one engine, and any name may be moved meanwhile."""
+    project = project_with_artifacts(tmp_path)
+    preset = presets.find(project.presets, PRESET)
+    options = build_inputs.Options(type="runtime", tag="mine:1")
+    inputs = build_inputs.read_inputs(project, preset, options)
+    engine = detect.choose()
+    plan = inputs.plan(options)
+    own = build.unchecked_name(plan, project)
+    other = build.unchecked_name(plan, replace(project, root=tmp_path / "other"))
+    checked: list[str] = []
+    built: list[str] = []
+
+    def run_checks(_engine: Engine, image: str, *_rest: object) -> tuple[CheckResult, ...]:
+        checked.append(image)
+        built.extend(engine.image_ids(own))
+        # A real engine keeps an image that has lost its names.
+        engine.tag(image, "kept:1")
+        engine.tag(load_base_images.base_name(inputs.lock.images["runtime"].config_digest), own)
+        engine.tag(own, other)
+        return (CheckResult(component="x", check="x", ok=True, found="1", expected="1"),)
+
+    monkeypatch.setattr(smoke_checks, "run_checks", run_checks)
+    result = build.build(
+        project,
+        engine,
+        inputs,
+        options,
+        on_step=lambda line: None,
+        on_output=lambda line: None,
+        status=StatusLine(quiet=True),
+    )
+    assert checked == built == list(result.image_ids) == list(engine.image_ids("mine:1"))
+    assert own != other and engine.image_ids(other), "the image of the other checkout stays"
 
 
 @pytest.mark.parametrize("quiet", [True, False])

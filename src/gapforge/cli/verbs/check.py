@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import (
     CompatibilityError,
     Fault,
@@ -16,7 +17,7 @@ from gapforge.base.errors import (
     SecretError,
     UsageError,
 )
-from gapforge.base.files import inside
+from gapforge.base.files import contains, inside, read_regular
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -155,7 +156,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=_("restore presets/ from the release"),
         )
     components = component.load_all(project.components)
-    text = project.dockerfile.read_text(encoding="utf-8")
+    text = read_regular(project.dockerfile, limits.DESCRIPTION, follow=True).decode("utf-8")
     dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
@@ -213,7 +214,7 @@ def stale_schemas(project: Project, components: Sequence[Component]) -> list[str
     stale = []
     for path, text in json_schemas.schemas(components).items():
         file = inside(project.root, path)
-        if file.is_file() and file.read_bytes() != text.encode():
+        if file.is_file() and not contains(file, text.encode()):
             stale.append(path)
     return stale
 

@@ -41,12 +41,13 @@ def run(args: argparse.Namespace, project: Project) -> int:
     plan = read_inputs(project, preset, options).plan(options)
     image = args.image or plan.tag
     engine = detect.choose(args.engine or "", project=project)
-    if not engine.image_ids(image):
+    image_ids = engine.image_ids(image)
+    if not image_ids:
         raise EngineError(
             _("there is no image {image} in the engine", image=image),
             hint=f"python3 build.py --preset {preset.name} --type {options.type} --non-interactive",
         )
-    checks = smoke_checks.run_checks(engine, image, plan.smoke, project.components)
+    checks = smoke_checks.run_checks(engine, image_ids[0], plan.smoke, project.components)
     if args.json:
         print_json({"image": image, "checks": [check.to_json() for check in checks]})
     else:
