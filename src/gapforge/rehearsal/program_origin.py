@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.files import read_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _
@@ -25,8 +26,6 @@ from gapforge.trust import ssh_signatures, trusted_signers
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, SUFFIX, BadSignature
 from gapforge.trust.trusted_signers import Signers, Untrusted
 
-_LARGEST_PAGE = 1_000_000  # bytes; a custody page has some thousand
-
 
 def known_receiver(project: Project, bundle: RehearsedBundle, again: str) -> bytes:
     """Return the receiver of the bundle, b"" without one: what was examined is what may run.
@@ -34,7 +33,7 @@ def known_receiver(project: Project, bundle: RehearsedBundle, again: str) -> byt
     Raise TrustError if the bundle has a program that is not ours and that no signer names.
     ``again`` is the command that packs the bundle again.
     """
-    receiver = bundle.receiver.read_bytes() if bundle.receiver is not None else b""
+    receiver = read_regular(bundle.receiver, limits.STATE) if bundle.receiver is not None else b""
     faults = []
     signed: list[bytes] | None = None
     for sha256, name, ours in _programs(project, bundle, receiver):
@@ -79,7 +78,7 @@ def _signed_texts(folders: Sequence[Path], signers: Signers) -> Iterator[bytes]:
             if signed.suffix == ".json":
                 text, purpose = read_index(signed).render(), BUNDLE
             else:
-                text, purpose = read_regular(signed, _LARGEST_PAGE), CUSTODY
+                text, purpose = read_regular(signed, limits.DESCRIPTION), CUSTODY
             signers.verify(ssh_signatures.read_signature(file), text, purpose)
         except (BadSignature, Damaged, Untrusted, OSError, ValueError):
             continue
