@@ -142,7 +142,7 @@ def test_killed_writer_leaves_no_target(tmp_path: Path, root: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size fat32"
+FULL, REMOVED, TOO_LARGE = "df -h /;", "plug the disk in again", "--volume-size fat32"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,10 @@ FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size
         (errno.ETXTBSY, ""),
     ],
 )
-def test_storage_error_names_path_and_hint(number: int, hint: str) -> None:
+def test_storage_error_names_path_and_hint(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # whose folder it is matters to others only
     with pytest.raises(StorageError) as error, storage_errors(Path("/x/y")):
         raise OSError(number, os.strerror(number))
     assert error.value.message.startswith("/x/y: ") and error.value.exit_code == 15
@@ -469,3 +472,22 @@ def test_copy_keeps_time_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     status = target.stat()
     assert (target.read_bytes(), status.st_mtime, status.st_mode & 0o777) == (b"data", 7, 0o440)
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
+
+
+def test_real_path_follows_links_and_names_loops(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    assert files.real_path(tmp_path / "link/absent") == (tmp_path / "folder/absent").resolve()
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for name in ("one", "two", "one/below"):
+        with pytest.raises(StorageError) as caught:
+            files.real_path(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.render()
+
+
+def test_given_path_keeps_an_unknown_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    assert files.given_path("~/a") == Path("/home/x/a")
+    assert files.given_path("~nosuchuser/a") == Path("~nosuchuser/a")
+    assert files.given_path(Path("a/~")) == Path("a/~")
