@@ -15,9 +15,10 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
+from gapforge.base import limits
 from gapforge.base.errors import BusyError, StorageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
@@ -37,11 +38,34 @@ def unsafe_path_reason(path: str) -> str:
     """Return why a relative path from an untrusted file is unsafe, or "" if it is safe."""
     if not path or _NOT_IN_PATHS.search(path):
         return _("empty, or contains a control character or a backslash")
-    pure = PurePosixPath(path)
-    if pure.is_absolute():
+    if path.startswith("/"):
         return _("an absolute path; expected a path inside the folder")
-    if ".." in path.split("/"):
+    parts = path.split("/")
+    if ".." in parts:
         return _("contains '..'; expected a path inside the folder")
+    return _too_long(path, parts)
+
+
+def _too_long(path: str, parts: Sequence[str]) -> str:
+    """Return which limit of file systems a path exceeds, or ""."""
+    if len(parts) > limits.PATH_DEPTH:
+        return _(
+            "{count} folders deep; the limit is {most}", count=len(parts), most=limits.PATH_DEPTH
+        )
+    try:
+        sizes = [len(os.fsencode(part)) for part in parts]
+    except UnicodeEncodeError:
+        return _("contains half of a Unicode character (\\ud800 to \\udfff)")
+    if max(sizes) > limits.NAME_BYTES:
+        return _(
+            "a name of {count} bytes; the limit is {most}", count=max(sizes), most=limits.NAME_BYTES
+        )
+    if len(os.fsencode(path)) > limits.PATH_BYTES:
+        return _(
+            "{count} bytes long; the limit is {most}",
+            count=len(os.fsencode(path)),
+            most=limits.PATH_BYTES,
+        )
     return ""
 
 
@@ -61,32 +85,81 @@ def inside(root: Path, relative: str) -> Path:
     return target
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Return the content of a small file from an untrusted place.
+class UnsuitableFile(OSError):
+    """A path does not name a regular file, or the file is larger than its limit.
 
-    Raises ValueError with the reason for a link, pipe or device and for a file of more than
-    ``most`` bytes, and OSError.
+    ``strerror`` is the reason, in the reader's language.
     """
-    mode = os.lstat(path).st_mode
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Make the error of a file with its reason."""
+        super().__init__(errno.EINVAL, reason, str(path))
+
+
+@contextmanager
+def open_regular(path: Path, *, follow: bool = False) -> Iterator[io.FileIO]:
+    """Open a regular file for reading, unbuffered.
+
+    A pipe or device is refused without being opened, which could block or have effects of its own.
+    A symbolic link is refused unless ``follow``, for files that belong to the user. Raise
+    UnsuitableFile, or another OSError.
+    """
+    mode = (os.stat if follow else os.lstat)(path).st_mode
     if stat.S_ISLNK(mode):
-        raise ValueError(_("is a symbolic link, not a file"))
-    if not stat.S_ISREG(mode):  # opening a device or a pipe can have effects of its own
-        raise ValueError(_("is not a regular file"))
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        raise UnsuitableFile(path, _("symbolic link instead of a regular file"))
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise UnsuitableFile(path, _("not a regular file"))
+    # The name may stand for something else by now: do not follow it, and do not wait.
+    no_link = 0 if follow else os.O_NOFOLLOW
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_link)
     with open(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError(_("is not a regular file"))
-        data = bytearray()
-        while len(data) <= most and (chunk := file.read(most + 1 - len(data))):
+            raise UnsuitableFile(path, _("not a regular file"))
+        yield file
+
+
+@contextmanager
+def open_buffered(path: Path, *, follow: bool = False) -> Iterator[io.BufferedReader]:
+    """Open a regular file as ``open_regular`` does, for code that expects complete reads."""
+    with open_regular(path, follow=follow) as raw:
+        file: io.BufferedReader = io.BufferedReader(raw)
+        yield file
+
+
+def read_regular(path: Path, most: int, *, follow: bool = False) -> bytes:
+    """Return the content of a regular file of at most ``most`` bytes.
+
+    ``follow`` and the errors are those of ``open_regular``; a larger file is an UnsuitableFile.
+    """
+    with open_regular(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise UnsuitableFile(path, _("more than {most} bytes", most=most))
+        data = bytearray()  # the kernel states no size for files of its own, and others may grow
+        while len(data) <= most and (chunk := file.read(min(CHUNK, most + 1 - len(data)))):
             data += chunk
     if len(data) > most:
-        raise ValueError(_("has more than {most} bytes", most=most))
+        raise UnsuitableFile(path, _("more than {most} bytes", most=most))
     return bytes(data)
+
+
+def system_text(path: Path, errors: str = "replace") -> str:
+    """Return a text file of the kernel or the distribution. Raise OSError."""
+    return read_regular(path, limits.SYSTEM, follow=True).decode("utf-8", errors)
+
+
+def contains(path: Path, data: bytes) -> bool:
+    """Return whether ``path`` is a regular file, no link to one, with exactly this content."""
+    try:
+        return read_regular(path, len(data)) == data
+    except OSError:
+        return False
 
 
 def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     """Return the file's SHA-256 in lower-case hex. ``on_bytes`` gets the size of each chunk."""
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path, follow=True) as file:
         return sha256_open(file, on_bytes)
 
 
@@ -128,7 +201,8 @@ def canonical_json(value: Any) -> str:
 def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a file that is renamed to ``target`` when the block ends without an error.
 
-    The bytes are flushed to disk before the rename. On any failure the temporary file is removed.
+    The bytes are flushed to disk before the rename, and the rename before the block ends: a power
+    failure brings no earlier file back. On any failure the temporary file is removed.
     Raises StorageError for a full or read-only disk.
     """
     with storage_errors(target):
@@ -141,6 +215,7 @@ def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.chmod(name, mode)
             os.replace(name, target)
+            sync_folder(target.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -155,6 +230,13 @@ def write_bytes(target: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a small file atomically."""
     with atomic_file(target, mode) as file:
         file.write(data)
+
+
+def remove_file(target: Path) -> None:
+    """Delete a file or link for good, if it exists: a power failure does not bring it back."""
+    with storage_errors(target):
+        target.unlink(missing_ok=True)
+        sync_folder(target.parent)
 
 
 def remove_litter(target: Path) -> None:
@@ -401,7 +483,7 @@ def _syncfs_suffices(folder: Path) -> bool:
         return False
     device = folder.stat().st_dev
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        mounts = system_text(Path("/proc/self/mountinfo")).splitlines()
     except OSError:
         return False
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from gapforge.base.errors import ToolError
+from gapforge.base.files import system_text
 from gapforge.base.i18n import _
 
 # The package of each program whose package has another name (Debian 12 and Ubuntu 22.04).
@@ -34,6 +36,7 @@ PACKAGE_OF = {
 }
 # Variables with credentials that only sync reads. No program inherits them.
 WITHHELD = ("GITHUB_TOKEN", "REGISTRY_LOGINS")
+PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
 Environment = Mapping[str, str | None]
 Feed = Callable[[IO[bytes]], None]
 
@@ -85,32 +88,41 @@ def run(
     when the program is missing or takes too long, and with ``check`` also when it exits with
     another code than 0; that message ends with the last lines that the program printed.
     """
-    try:
-        with _start_errors(argv), _exact(stdin) as file:
-            done = subprocess.run(
+    with _exact(stdin) as file:
+        with _start_errors(argv):
+            child = subprocess.Popen(
                 list(argv),
                 env=environment(env),
                 cwd=cwd,
-                timeout=timeout,
-                input=stdin if isinstance(stdin, str) else None,
                 stdin=file,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                check=False,
                 start_new_session=detached,
             )
-    except subprocess.TimeoutExpired:
-        raise TimedOut(
-            _(
-                "{program} did not finish within {timeout:g} s: {command}",
-                program=argv[0],
-                timeout=timeout,
-                command=hide(quoted(argv), redact),
-            )
-        ) from None
-    result = Result(tuple(argv), done.returncode, done.stdout, done.stderr)
-    if check and done.returncode != 0:
+        with child:
+            try:
+                output, errors = child.communicate(
+                    stdin if isinstance(stdin, str) else None, timeout
+                )
+            except BaseException as error:
+                if detached:
+                    end_group(child)
+                else:  # it shares our process group, so that it can ask questions at the terminal
+                    child.kill()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                raise TimedOut(
+                    _(
+                        "{program} did not finish within {timeout:g} s: {command}",
+                        program=argv[0],
+                        timeout=timeout,
+                        command=hide(quoted(argv), redact),
+                    )
+                ) from None
+    result = Result(tuple(argv), child.returncode, output, errors)
+    if check and result.code != 0:
         raise failed(result, redact)
     return result
 
@@ -183,8 +195,7 @@ def piped(
                     pass
             code = child.wait()
         except BaseException:
-            if child.poll() is None:
-                end_group(child)
+            end_group(child)
             feeder.finish()
             raise
         feeder.finish()
@@ -254,17 +265,41 @@ def companion(argv: Sequence[str]) -> subprocess.Popen[str]:
         )
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """End a program that has its own session with SIGTERM, and after 10 seconds with SIGKILL."""
+def end_group(child: subprocess.Popen[Any]) -> None:
+    """End a program that has its own session, and everything it started in there.
+
+    The process group gets SIGTERM, and after ``PATIENCE`` seconds SIGKILL. The program may have
+    ended already: what it started is ended all the same.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            pass
-        return
+        deadline = time.monotonic() + PATIENCE
+        while child.poll() is None or _group_lives(child.pid):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _group_lives(group: int) -> bool:
+    """Return whether a process of the group still runs. Zombies only wait for their parent."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # another user's, which we cannot end
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError, IndexError):
+            if not entry.name.isdigit():
+                continue
+            # The program's name is in parentheses and may contain anything.
+            fields = system_text(entry / "stat").rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                return True
+    return False
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
@@ -310,10 +345,10 @@ def _start_errors(argv: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _exact(stdin: str | bytes | None) -> Iterator[IO[bytes] | int | None]:
+def _exact(stdin: str | bytes | None) -> Iterator[IO[bytes] | int]:
     """Open what subprocess gets as ``stdin``: bytes come from a file, so that they stay exact."""
     if not isinstance(stdin, bytes):
-        yield subprocess.DEVNULL if stdin is None else None
+        yield subprocess.DEVNULL if stdin is None else subprocess.PIPE
         return
     with tempfile.TemporaryFile() as file:
         file.write(stdin)

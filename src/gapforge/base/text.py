@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import unicodedata
 
+from gapforge.base import limits
+
 
 def width(text: str) -> int:
     """Return the number of terminal columns of ``text``. Wide characters, as Hangul, take two."""
@@ -37,6 +39,13 @@ def _columns(char: str) -> int:
 def utc(seconds: float | None = None) -> str:
     """Return a time in seconds since 1970, by default now, as "2026-11-27T18:00:00Z"."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that ASCII digits write, None for any other text and for huge numbers."""
+    if text.isascii() and text.isdecimal() and len(text) <= limits.JSON_DIGITS:
+        return int(text)
+    return None
 
 
 def printable(text: str) -> str:

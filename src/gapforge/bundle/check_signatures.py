@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import remove_litter, storage_errors, write_bytes
+from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import utc
@@ -285,7 +285,7 @@ class SignatureCheck:
             if superseded and index.plan.bundle not in self._used:
                 locks = [lock_signature_name(path.stem, each.preset) for each in presets]
                 for name in (signature_name(path.stem), *locks, path.name):
-                    (self._kept / name).unlink(missing_ok=True)
+                    remove_file(self._kept / name)
 
     # -- reports
 
@@ -428,7 +428,7 @@ class SignatureCheck:
         for name, data in files.items():
             file = self._kept / name
             with storage_errors(file):
-                if not (file.is_file() and not file.is_symlink() and file.read_bytes() == data):
+                if not contains(file, data):
                     write_bytes(file, data)
 
 
@@ -441,16 +441,14 @@ def remove_signature(folder: Path, stale: bool) -> None:
     remove_litter(file)
     with storage_errors(file):
         if stale and (file.is_symlink() or file.is_file()):
-            file.unlink()
+            remove_file(file)
 
 
 def write_signature(folder: Path, signature: bytes | None) -> None:
     """Write lock.json.sig if there is a signature."""
     file = folder / LOCK_SIGNATURE
     with storage_errors(file):
-        if signature is not None and (
-            file.is_symlink() or not file.is_file() or file.read_bytes() != signature
-        ):
+        if signature is not None and not contains(file, signature):
             write_bytes(file, signature)
 
 

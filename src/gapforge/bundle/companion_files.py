@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.files import storage_errors, sync_folder
+from gapforge.base.files import contains, storage_errors, sync_folder
 from gapforge.bundle.bundle_index import index_name
 from gapforge.bundle.disk_space import rounded_up
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
@@ -80,7 +80,7 @@ def write_companion(target: Path, data: bytes) -> None:
     temporary = target.with_name(f".{target.name}.part")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_file() and target.read_bytes() == data:
+        if contains(target, data):
             return
         with open(temporary, "wb") as file:
             file.write(data)

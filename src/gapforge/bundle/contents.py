@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError, Fault, LockError
-from gapforge.base.files import sha256_bytes
+from gapforge.base.files import contains, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.bundle.repository_archive import archive_name
@@ -169,7 +170,7 @@ def request_contents(
     for bundled in presets:
         for file in _lock_files(project, bundled.preset):
             try:
-                contents.add_lock(locks.load(file), file.read_bytes())
+                contents.add_lock(locks.load(file), read_regular(file, limits.LOCK))
             except (LockError, OSError):
                 continue
     contents.require_all(
@@ -187,13 +188,13 @@ def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:
     file = committed if committed.exists() else own
     lock = locks.load(file)
     lock.require_complete(f"presets/{preset.name}.lock.json")
-    text = file.read_bytes()
+    text = read_regular(file, limits.LOCK, follow=True)
     hint = _sync_hint(preset.name)
     if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
         raise LockError(
             _("preset {name} was changed after it was synced", name=preset.name), hint=hint
         )
-    if own.exists() and own.read_bytes() != text:
+    if own.exists() and not contains(own, text):
         raise LockError(
             _("{file} and {other} are not the same lock", file=own, other=committed), hint=hint
         )

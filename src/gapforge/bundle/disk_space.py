@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import free_bytes, inside
+from gapforge.base.files import free_bytes, inside, system_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.bundle.volume_format import Part
@@ -30,7 +30,7 @@ def file_system(folder: Path) -> str:
     """Return the type of the file system of a folder that need not exist, "" if unknown."""
     where, found, longest = folder.resolve(), "", -1
     try:
-        text = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+        text = system_text(MOUNTS, "surrogateescape")
     except OSError:
         return ""
     for line in text.splitlines():

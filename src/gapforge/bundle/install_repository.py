@@ -9,8 +9,8 @@ last, and both list the files of an archive.
 from __future__ import annotations
 
 import errno
-import json
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,25 +19,32 @@ from pathlib import Path
 from gapforge.base.errors import BundleError, Fault, StorageError
 from gapforge.base.files import (
     SHA256_HEX,
+    atomic_file,
     canonical_json,
+    contains,
     exclusive,
     free_bytes,
     link_or_copy,
     mark_folder,
+    open_regular,
+    read_regular,
+    remove_file,
     remove_folder,
     sha256_bytes,
     sha256_file,
     storage_errors,
+    sync_files,
     sync_folder,
     unsafe_path_reason,
     write_bytes,
     write_text,
 )
 from gapforge.base.i18n import _
+from gapforge.base.json_text import read_json
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.bundle.disk_space import FILE_OVERHEAD
-from gapforge.bundle.repository_archive import Member, archive_name, read_archive
+from gapforge.bundle.repository_archive import MAX_ARCHIVE_FILE, Member, archive_name, read_archive
 from gapforge.bundle.repository_files import private_reason
 from gapforge.store.store import Store
 
@@ -115,7 +122,7 @@ def install(
         started = any(_is_about(file(project), sha256) for file in (_record, _pending))
         if ours and not complete and not started:
             return Installed(sha256=sha256, state=LEFT, why=WAITS)
-        with open(archive, "rb", buffering=0) as file:
+        with open_regular(archive) as file:
             changes = _examine(project, file.fileno(), members, known)
             if not ours and changes.replaced:
                 return _save(project, archive, sha256, FOREIGN)
@@ -125,7 +132,7 @@ def install(
 def _save(project: Project, archive: Path, sha256: str, why: str) -> Installed:
     target = project.state / "bundles" / archive_name(sha256)
     if not target.is_file() or sha256_file(target) != sha256:
-        write_bytes(target, archive.read_bytes())
+        write_bytes(target, read_regular(archive, MAX_ARCHIVE_FILE))
     return Installed(sha256=sha256, state=SAVED, why=why, saved=target)
 
 
@@ -140,8 +147,8 @@ def _pending(project: Project) -> Path:
 def _is_about(file: Path, sha256: str) -> bool:
     """Return whether a record is about this archive."""
     try:
-        return bool(json.loads(file.read_text(encoding="utf-8"))["archive"] == sha256)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return bool(read_json(file)["archive"] == sha256)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -150,9 +157,9 @@ def _known(project: Project) -> dict[str, set[str]]:
     known: dict[str, set[str]] = {}
     for file in (_record(project), _pending(project)):
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = read_json(file)
             pairs = list(raw["files"].items()) if raw["format"] == FORMAT else []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # an invalid record: nothing is removed
         for path, sha256 in pairs:
             fits = isinstance(sha256, str) and SHA256_HEX.fullmatch(sha256)
@@ -282,12 +289,9 @@ class _Install:
             except OSError:
                 pass  # some file systems have no modes; python3 gapforge.py works without
         record = _render(self.sha256, changes.checksums)
-        if (
-            not _record(self.project).is_file()
-            or _record(self.project).read_text(encoding="utf-8") != record
-        ):
+        if not contains(_record(self.project), record.encode()):
             write_text(_record(self.project), record)
-        _pending(self.project).unlink(missing_ok=True)
+        remove_file(_pending(self.project))
         return Installed(
             sha256=self.sha256,
             state=INSTALLED,
@@ -333,7 +337,9 @@ class _Install:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.symlink(os.readlink(source), target)
         elif source.is_file():
-            link_or_copy(source, target)
+            if not link_or_copy(source, target):
+                sync_files([target])
+            sync_folder(target.parent)
         else:
             raise StorageError(
                 _("{file}: neither a file nor a folder", file=source),
@@ -353,7 +359,7 @@ class _Install:
     def _remove(self, path: str) -> None:
         target = self.root / path
         with storage_errors(target):
-            target.unlink(missing_ok=True)
+            remove_file(target)
             for parent in target.parents:
                 if parent == self.root or not parent.is_dir() or any(parent.iterdir()):
                     break
@@ -380,7 +386,9 @@ def _put(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:  # a folder of the project may be on another disk
             raise
-        link_or_copy(source, target)
+        mode = stat.S_IMODE(source.stat().st_mode)
+        with open_regular(source) as data, atomic_file(target, mode) as file:
+            shutil.copyfileobj(data, file)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.files import exclusive, storage_errors
+from gapforge.base.files import exclusive, remove_file, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -76,8 +76,7 @@ def pack(
         # The project's own copy first: the next run then knows what a killed run has handed out.
         for folder in (state, *folders):
             for name in companions.stale:
-                with storage_errors(folder / name):
-                    (folder / name).unlink(missing_ok=True)
+                remove_file(folder / name)
             for name, data in companions.files.items():
                 write_companion(folder / name, data)
         for folder in folders:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from gapforge.base.errors import FetchError
 from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.base.json_text import read_json
 from gapforge.store.store import Store
 
 # Up to this number of ranges of an object, each new one is recorded on disk immediately. A volume
@@ -83,7 +83,7 @@ class PartialObjects:
     def _read(self, sha256: str) -> tuple[int, list[Range]]:
         """Return the size and the ranges that an earlier run recorded."""
         try:
-            raw = json.loads(self._record(sha256).read_text(encoding="utf-8"))
+            raw = read_json(self._record(sha256))
             size, ranges = int(raw["size"]), merged([(int(a), int(b)) for a, b in raw["ranges"]])
             written = self.data(sha256).stat().st_size
         except (OSError, ValueError, KeyError, TypeError):

@@ -7,7 +7,9 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import CATALOGUE, _, catalogue_bytes
 
 RECEIVER = "gapforge-receive.pyz"
@@ -35,9 +37,9 @@ def receiver_bytes() -> bytes:
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
         members = [("__main__.py", _MAIN), (CATALOGUE.as_posix(), catalogue_bytes())]
-        members += [
-            (f"gapforge/{f.relative_to(package).as_posix()}", f.read_bytes()) for f in files
-        ]
+        for file in files:
+            name = f"gapforge/{file.relative_to(package).as_posix()}"
+            members.append((name, read_regular(file, limits.DESCRIPTION, follow=True)))
         for name, data in members:
             entry = zipfile.ZipInfo(name, _TIMESTAMP)
             entry.external_attr = 0o644 << 16

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault
-from gapforge.base.files import sha256_bytes, unsafe_path_reason, write_bytes
+from gapforge.base.files import (
+    UnsuitableFile,
+    contains,
+    open_buffered,
+    open_regular,
+    sha256_bytes,
+    unsafe_path_reason,
+    write_bytes,
+)
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -35,6 +42,7 @@ from gapforge.bundle.repository_files import (
 MAX_ARCHIVE = 64 << 20  # bytes; gapforge has 3 MB
 MAX_MEMBERS = 20_000
 BLOCK = 512
+MAX_ARCHIVE_FILE = MAX_ARCHIVE + MAX_MEMBERS * 2 * BLOCK
 _END = bytes(2 * BLOCK)
 _TYPES = {
     "1": N_("a hard link"),
@@ -165,17 +173,17 @@ def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         raise ValueError(_("a folder of the path is a symbolic link"))
     if path.is_symlink():
         raise ValueError(_("symbolic link; the archive contains only regular files"))
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
-            raise ValueError(_("nested git repository"))
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(_("not a regular file"))
-        data = file.read(MAX_ARCHIVE + 1)
+    try:
+        with open_buffered(path) as file:
+            executable = bool(os.fstat(file.fileno()).st_mode & 0o100)
+            data = file.read(MAX_ARCHIVE + 1)
+    except IsADirectoryError:
+        raise ValueError(_("nested git repository")) from None
+    except UnsuitableFile as error:
+        raise ValueError(error.strerror) from None
     if holds_private_key(data):
         raise ValueError(_("private key; it must not leave this machine"))
-    return data, bool(status.st_mode & 0o100)
+    return data, executable
 
 
 def _bad_name_reason(name: str) -> str:
@@ -191,7 +199,7 @@ def _bad_name_reason(name: str) -> str:
 def keep_archive(project: Project, data: bytes) -> Path:
     """Keep a copy, so that a repair is possible after the repository changed. Return the path."""
     target = project.state / "bundles" / archive_name(sha256_bytes(data))
-    if not target.is_file() or target.read_bytes() != data:
+    if not contains(target, data):
         write_bytes(target, data)
     return target
 
@@ -232,11 +240,11 @@ def read_archive(path: Path) -> list[Member]:
     The checksum of the archive proves nothing about its contents: somebody may have made it.
     """
     members: list[Member] = []
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with open_regular(path) as file:
+        handle = file.fileno()
         size = os.fstat(handle).st_size
-        limit = MAX_ARCHIVE + MAX_MEMBERS * 2 * BLOCK
-        if size > limit:
+        if size > MAX_ARCHIVE_FILE:
+            limit = MAX_ARCHIVE_FILE
             raise _rejected(_("{size} bytes; the limit is {limit}", size=size, limit=limit))
         at = 0
         while (block := os.pread(handle, BLOCK, at)) != bytes(BLOCK):
@@ -260,8 +268,6 @@ def read_archive(path: Path) -> list[Member]:
             members.append(member)
         if os.pread(handle, len(_END) + 1, at) != _END or at + len(_END) != size:
             raise _rejected(_("data after the end of the archive"))
-    finally:
-        os.close(handle)
     _check_order([member.name for member in members])
     return members
 

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
-from gapforge.base.files import unsafe_path_reason
+from gapforge.base.files import read_regular, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.process import run
 from gapforge.base.project import Project
@@ -107,7 +108,7 @@ def manifest_names(project: Project) -> list[str] | None:
     Return None if there is no MANIFEST. Links are not followed.
     """
     try:
-        text = (project.root / MANIFEST).read_text(encoding="utf-8", errors="surrogateescape")
+        text = os.fsdecode(read_regular(project.root / MANIFEST, limits.STATE))
     except OSError:
         return None
     names = {name for name in text.split("\n") if name and not unsafe_path_reason(name)}

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError, UsageError
-from gapforge.base.files import read_regular, remove_litter, sha256_bytes, write_bytes
+from gapforge.base.files import contains, read_regular, remove_litter, sha256_bytes, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
@@ -30,7 +31,6 @@ from gapforge.bundle.contents import LOCK as LOCK_FILE
 from gapforge.bundle.contents import Contents
 from gapforge.bundle.volume_format import BundledPreset, Damaged
 from gapforge.bundle.volume_plan import Plan
-from gapforge.model import lock as locks
 from gapforge.store.store import Store
 from gapforge.trust import ssh_signatures
 from gapforge.trust.ssh_signatures import (
@@ -176,11 +176,10 @@ def sign_lock(project: Project, presets: Iterable[str], key: SigningKey) -> list
     for preset in presets:
         lock = project.artifacts_of(preset) / LOCK_FILE
         try:
-            texts[preset] = read_regular(lock, locks.MAX_BYTES)
-        except (OSError, ValueError) as error:
-            why = os_reason(error) if isinstance(error, OSError) else str(error)
+            texts[preset] = read_regular(lock, limits.LOCK)
+        except OSError as error:
             raise UsageError(
-                _("{lock} cannot be signed: {why}", lock=lock, why=why),
+                _("{lock} cannot be signed: {why}", lock=lock, why=os_reason(error)),
                 hint=_("online: ./deps_sync.sh {arguments}", arguments=preset),
             ) from None
     files = {preset: project.artifacts_of(preset) / LOCK_SIGNATURE for preset in texts}
@@ -209,8 +208,8 @@ def _lock_text(project: Project, contents: Contents, bundled: BundledPreset) -> 
     own = project.artifacts_of(bundled.preset) / LOCK_FILE
     for path in (Store(project.store).path(bundled.lock), own):
         try:
-            text = read_regular(path, locks.MAX_BYTES)
-        except (OSError, ValueError):
+            text = read_regular(path, limits.LOCK)
+        except OSError:
             continue
         if sha256_bytes(text) == bundled.lock:
             return text
@@ -258,23 +257,14 @@ def _lock_signature(key: PublicKey, files: Iterable[Path], text: bytes) -> Signa
 def _write_signature(folder: Path, text: bytes, signature: bytes) -> None:
     """Write the signature beside the lock that it signs, if that lock is there."""
     remove_litter(folder / LOCK_SIGNATURE)
-    try:
-        if read_regular(folder / LOCK_FILE, locks.MAX_BYTES) != text:
-            return
-    except (OSError, ValueError):
-        return
-    try:
-        if read_regular(folder / LOCK_SIGNATURE, len(signature)) == signature:
-            return
-    except (OSError, ValueError):
-        pass
-    write_bytes(folder / LOCK_SIGNATURE, signature)
+    if contains(folder / LOCK_FILE, text) and not contains(folder / LOCK_SIGNATURE, signature):
+        write_bytes(folder / LOCK_SIGNATURE, signature)
 
 
 def _current_lock(project: Project, preset: str) -> str:
     for file in (project.lock_file(preset), project.artifacts_of(preset) / LOCK_FILE):
         try:
-            return sha256_bytes(file.read_bytes())
+            return sha256_bytes(read_regular(file, limits.LOCK))
         except OSError:
             continue
     return ""

@@ -10,8 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.base.files import exclusive, sha256_bytes, sha256_file, storage_errors, write_text
+from gapforge.base.files import (
+    exclusive,
+    read_regular,
+    remove_file,
+    sha256_bytes,
+    sha256_file,
+    write_text,
+)
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -349,7 +357,7 @@ class _Import:
     def _lock_signature(self, bundled: BundledPreset) -> bytes | None:
         if self.signatures is None:
             return None
-        text = self.store.path(bundled.lock).read_bytes()
+        text = read_regular(self.store.path(bundled.lock), limits.LOCK)
         return self.signatures.lock_signature(bundled, text)
 
     def _lock(self, bundled: BundledPreset) -> Lock | None:
@@ -361,42 +369,28 @@ class _Import:
         if not self.store.intact(bundled.lock):
             self.result.incomplete[bundled.preset] = -1
             return None
-        shown, size = lock_label(bundled.preset), path.stat().st_size
-        if size > locks.MAX_BYTES:
-            raise _altered(
-                _(
-                    "{lock} has {size} bytes; the limit is {limit}",
-                    lock=shown,
-                    size=size,
-                    limit=locks.MAX_BYTES,
-                )
-            )
-        text = path.read_bytes()
-        # Each object in a lock contains a checksum. JSON of another structure could take far more
-        # memory than its text.
-        if (
-            text.count(b"{") > len(text) // 100 + 64
-            or max(text.count(b"["), text.count(b",")) > len(text) // 10 + 64
-        ):
-            raise _altered(_("{lock} does not have the structure of a lock", lock=shown))
+        shown = lock_label(bundled.preset)
         try:
             lock = locks.load(path, shown=shown)
             lock.require_complete(shown)
-        except RecursionError:
-            raise _altered(_("{lock} is nested too deeply", lock=shown)) from None
         except LockError as error:
-            raise _altered(error.message, error.faults) from None
-        if lock.preset != bundled.preset or {LOCK, sha256sums.NAME} & {
-            e.path for e in lock.entries
-        }:
-            raise _altered(
-                _(
-                    "{lock} belongs to {preset}, or lists itself",
-                    lock=shown,
-                    preset=printable(lock.preset)[:128],
-                )
-            )
+            raise self._altered_lock(bundled, error.message, error.faults) from None
+        if lock.preset != bundled.preset:
+            name = printable(lock.preset)[:128]
+            problem = _("{lock} belongs to {preset}", lock=shown, preset=name)
+            raise self._altered_lock(bundled, problem)
         return lock
+
+    def _altered_lock(
+        self, bundled: BundledPreset, message: str, faults: Sequence[Fault] = ()
+    ) -> BundleError:
+        """Return the error of a lock that sync would not write, with the volumes that hold it."""
+        volumes = [
+            Fault(str(volume.path), _("contains {lock}", lock=lock_label(bundled.preset)))
+            for volume in self.scan.volumes
+            if any(stored.part.sha256 == bundled.lock for stored in self._parts(volume))
+        ]
+        return _altered(message, [*volumes, *faults])
 
     def _find_repository(self) -> None:
         """Request the archive of the repository if the bundle contains it and it is missing."""
@@ -520,9 +514,7 @@ def _is_copy(file: Path, sha256: str) -> bool:
 
 def remove_request(project: Project, bundle: str) -> None:
     """Remove an earlier repair request of this bundle from artifacts/: it is answered."""
-    file = project.artifacts / request_name(bundle)
-    with storage_errors(file):
-        file.unlink(missing_ok=True)
+    remove_file(project.artifacts / request_name(bundle))
 
 
 def write_request(project: Project, request: RepairRequest, target: Path | None = None) -> Path:

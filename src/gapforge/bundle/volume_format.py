@@ -14,20 +14,16 @@ before it is used, and no length in a file decides how much memory is allocated.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import stat
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gapforge.base.files import SHA256_HEX, is_gone, sha256_bytes
+from gapforge.base.files import SHA256_HEX, is_gone, read_regular, sha256_bytes
 from gapforge.base.i18n import N_, _
 from gapforge.base.system_errors import error_text, unreadable
 from gapforge.model.names import PRESET_NAME
@@ -318,31 +314,9 @@ def check_order(parts: Sequence[Part]) -> None:
             raise Damaged(_("object {sha256} is listed twice or out of order", sha256=sha256))
 
 
-@contextmanager
-def open_regular(path: Path) -> Iterator[io.FileIO]:
-    """Open a regular file of a medium, unbuffered.
-
-    Raise Damaged for a link, pipe or device, which is never opened, and OSError otherwise.
-    """
-    kind = os.lstat(path).st_mode
-    if stat.S_ISLNK(kind):
-        raise Damaged(_("symbolic link instead of a regular file"))
-    if not stat.S_ISREG(kind):
-        raise Damaged(_("not a regular file"))
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Damaged(_("not a regular file"))
-        yield file
-
-
 def read_json(path: Path) -> Any:
     """Return the value of a small JSON file of a bundle. Raise Damaged or OSError."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_INDEX:
-            raise too_large(size)
-        return parse_json(os.pread(file.fileno(), size, 0))
+    return parse_json(read_regular(path, MAX_INDEX))
 
 
 def too_large(size: int) -> Damaged:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.files import SHA256_HEX, sha256_bytes
+from gapforge.base.files import SHA256_HEX, open_regular, sha256_bytes
 from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.bundle.cache_pressure import DropBehind
@@ -30,7 +30,6 @@ from gapforge.bundle.volume_format import (
     Volume,
     VolumeIdentity,
     check_order,
-    open_regular,
     parse_json,
     parse_number,
     parse_optional_text,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import BundleError, Fault
-from gapforge.base.files import sha256_bytes, storage_errors, sync_folder
+from gapforge.base.files import open_regular, sha256_bytes, storage_errors, sync_folder
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.bundle.bundle_index import VolumeEntry
@@ -197,7 +197,7 @@ class VolumeWriter:
         data = self.contents.texts.get(part.sha256)
         if data is None:
             path = self._source(part)
-            with storage_errors(path), open(path, "rb", buffering=0) as file:
+            with storage_errors(path), open_regular(path, follow=True) as file:
                 data = file.read(part.size + 1)
         self._verify(part, len(data), sha256_bytes(data))
         return data
@@ -217,7 +217,7 @@ class VolumeWriter:
         path, name = self._source(first), self.contents.name(first.sha256)
         object_digest, part_digest, position = hashlib.sha256(), hashlib.sha256(), 0
         waiting = deque(parts)
-        with storage_errors(path), open(path, "rb", buffering=0) as file:
+        with storage_errors(path), open_regular(path, follow=True) as file:
             cache = DropBehind(file.fileno())
             while True:
                 buffer = self.ring.take()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gapforge.base.errors import GapforgeError, UsageError
-from gapforge.base.files import remove_litter, write_bytes, write_text
+from gapforge.base.files import remove_file, remove_litter, write_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason
@@ -71,7 +71,7 @@ def write_pages(
         target = folder / page_name(facts.bundle)
         remove_litter(target)
         signature_file = target.with_name(target.name + SUFFIX)
-        signature_file.unlink(missing_ok=True)  # it may be of an earlier page
+        remove_file(signature_file)  # it may be of an earlier page
         write_text(target, text)
         if signature:
             write_bytes(signature_file, signature)

@@ -48,7 +48,7 @@ def is_recommended(version: str, cuda: str) -> bool:
     NVIDIA built 10.0 to 10.13 for CUDA 11.8 as well, but has ended that series. A preset that names
     such a file is built, with a warning.
     """
-    return int(major(version)) < 10 or int(major(cuda)) >= 12
+    return key(version) < (10,) or key(cuda) >= (12,)
 
 
 def cudnn_fits(release: TensorRTRelease, cudnn: str) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+from gapforge.base import limits
+
 
 def key(version: str) -> tuple[int, ...]:
     """Return the leading dotted number as integers, for comparison; () if there is none.
 
     Trailing zeros are dropped: "4.10" and "4.10.0" are the same version.
     """
-    match = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    match = re.match(r"[0-9]+(\.[0-9]+)*", version[: limits.VERSION])
     parts = [int(part) for part in match[0].split(".")] if match else []
     while len(parts) > 1 and parts[-1] == 0:
         parts.pop()

@@ -5,7 +5,6 @@ A missing, failing or hanging program is no error: its field stays empty or hold
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import ToolError
+from gapforge.base.files import system_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import error_text
 
 # Seconds. nvidia-smi takes several on a cold machine, and hangs when the driver does.
@@ -100,10 +101,7 @@ def _nvidia_smi() -> tuple[str, tuple[Gpu, ...], str]:
 
 def _kernel_driver(file: Path) -> str:
     try:
-        match = re.search(
-            r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s",
-            file.read_text(encoding="utf-8", errors="replace"),
-        )
+        match = re.search(r"Kernel Module.*?\s([0-9]+(?:\.[0-9]+)+)\s", system_text(file))
     except OSError:
         return ""
     return match[1] if match else ""
@@ -113,8 +111,8 @@ def _pci_devices(folder: Path) -> int:
     count = 0
     for device in folder.glob("*"):
         try:
-            vendor = (device / "vendor").read_text().strip()
-            display = (device / "class").read_text().strip().startswith("0x03")
+            vendor, kind = (system_text(device / name).strip() for name in ("vendor", "class"))
+            display = kind.startswith("0x03")
         except OSError:
             continue
         count += vendor == NVIDIA_VENDOR and display
@@ -129,7 +127,7 @@ def _runtimes(client: str, host: str) -> tuple[str, ...]:
             timeout=ANSWER_TIMEOUT,
             env={"DOCKER_HOST": host} if host else None,
         )
-        found = json.loads(result.output or "{}")
+        found = parse_json(result.output.encode() or b"{}")
     except (ToolError, OSError, ValueError):
         return ()
     return tuple(sorted(found)) if isinstance(found, dict) else ()

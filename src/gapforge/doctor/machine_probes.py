@@ -14,6 +14,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapforge.base.files import system_text
+from gapforge.base.text import whole_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class System:
@@ -196,7 +199,7 @@ def env_file(path: Path) -> EnvFile:
 
 def _os_release(file: Path) -> dict[str, str]:
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = system_text(file).splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
@@ -205,7 +208,7 @@ def _os_release(file: Path) -> dict[str, str]:
 
 def _meminfo(file: Path) -> dict[str, int]:
     try:
-        lines = file.read_text().splitlines()
+        lines = system_text(file).splitlines()
     except OSError:
         return {}
     found = (re.match(r"(\w+):\s+(\d+) kB", line) for line in lines)
@@ -216,19 +219,19 @@ def _memory_limit() -> int:
     """Return the control group's limit in bytes, 0 for none, as a component's build reads it."""
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            text = Path(name).read_text().strip()
+            text = system_text(Path(name)).strip()
         except OSError:
             continue
-        return int(text) if text.isdigit() and int(text) < 1 << 60 else 0
+        limit = whole_number(text)
+        return limit if limit is not None and limit < 1 << 60 else 0
     return 0
 
 
 def _umask() -> int:
     """Return the umask. It is read, not set and restored: another thread may write a file."""
     try:
-        match = re.search(
-            r"^Umask:\s+([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE
-        )
+        status = system_text(Path("/proc/self/status"))
+        match = re.search(r"^Umask:\s+([0-7]+)", status, re.MULTILINE)
     except OSError:
         match = None
     return int(match[1], 8) if match else 0o022

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, Fault, ToolError, UsageError
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.engine.docker import BuildKitEngine, BuildxEngine, DockerEngine
@@ -227,7 +227,7 @@ def _context() -> str:
         return named
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = read_json(folder / "config.json", limits.SYSTEM, follow=True)
         return str(config.get("currentContext") or "default")
     except (OSError, ValueError, AttributeError):
         return "default"
@@ -297,7 +297,7 @@ def _ask_daemon(client: Client, host: str, verb: str) -> tuple[str, dict[str, An
             _("the daemon does not answer: {message}", message=error.message)
         ) from error
     try:
-        value = json.loads(result.output or "{}")
+        value = parse_json(result.output.encode() or b"{}")
     except ValueError:
         value = {}
     output = (result.errors or result.output).strip()

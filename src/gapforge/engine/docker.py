@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 import urllib.parse
@@ -11,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, GapforgeError, SecretError, ToolError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
 from gapforge.engine.docker_client import STEERING, client_env, version_of
@@ -240,7 +241,7 @@ class DockerEngine(ABC):
     def _inspect(self, name: str) -> dict[str, Any] | None:
         result = self._query("image", "inspect", "--format", "{{json .}}", name)
         if result.code == 0:
-            parsed: dict[str, Any] = json.loads(result.output)
+            parsed: dict[str, Any] = parse_json(result.output.encode())
             return parsed
         if "no such image" in result.errors.lower():
             return None
@@ -284,7 +285,8 @@ def _secret_values(request: BuildRequest) -> list[str]:
     values = [request.secret_env[key] for key in request.build_arg_env if key in request.secret_env]
     for key, file in request.secrets.items():
         try:
-            values.append(Path(file).read_bytes().decode("utf-8", "replace"))
+            data = read_regular(Path(file), limits.ENVIRONMENT)
+            values.append(data.decode("utf-8", "replace"))
         except OSError as error:
             raise SecretError(
                 _(

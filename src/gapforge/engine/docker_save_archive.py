@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import EngineError, VerifyError
-from gapforge.base.files import CHUNK
+from gapforge.base.files import CHUNK, open_buffered
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.engine.image_parts import (
-    MAX_DOCUMENT,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
@@ -38,7 +38,7 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
     one image, VerifyError for a damaged layer, TargetError for an image that cannot be a base
     image.
     """
-    with open(path, "rb") as file:
+    with open_buffered(path, follow=True) as file:
         if compression(file.read(MAGIC_LENGTH)) == "zstd":
             plain = path.with_name(
                 path.name.removesuffix(".zst").removesuffix(".tar") + ".plain.tar"
@@ -47,12 +47,13 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
                 _("{path} is compressed with zstd, which cannot be read here", path=path),
                 hint=f"zstd -d {process.quoted([str(path), '-o', str(plain)])}",
             )
-    with damage_as(lambda cause: _incomplete(path, cause)):
-        tar = tarfile.open(path, "r:*")  # noqa: SIM115 - closed by the with below
-    with tar:
+        file.seek(0)
         with damage_as(lambda cause: _incomplete(path, cause)):
-            parts = _Archive(tar, path).image()
-        yield parts
+            tar = tarfile.open(fileobj=file)  # noqa: SIM115 - closed by the with below
+        with tar:
+            with damage_as(lambda cause: _incomplete(path, cause)):
+                parts = _Archive(tar, path).image()
+            yield parts
 
 
 def _incomplete(path: Path, cause: Exception) -> EngineError:
@@ -94,7 +95,7 @@ class _Archive:
     def _read_index(self) -> tuple[bytes, list[str], list[str]]:
         """Return the config, the members that hold the layers, and the layers' diff IDs."""
         try:
-            listed = json.loads(self._document("manifest.json"))
+            listed = parse_json(self._document("manifest.json"))
             if len(listed) != 1:
                 raise EngineError(
                     _(
@@ -120,8 +121,8 @@ class _Archive:
 
     def _document(self, name: str) -> bytes:
         with self._member(name) as file:
-            data = file.read(MAX_DOCUMENT + 1)
-        if len(data) > MAX_DOCUMENT:
+            data = file.read(limits.IMAGE_DOCUMENT + 1)
+        if len(data) > limits.IMAGE_DOCUMENT:
             raise EngineError(_("{path}: {name} is too large", path=self.path, name=name))
         return data
 

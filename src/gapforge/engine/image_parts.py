@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import IO, Any
 
 from gapforge.base.errors import EngineError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import error_text
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -17,7 +18,6 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-MAX_DOCUMENT = 16 << 20  # bytes; no manifest or config is larger
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Blob:
 
     digest: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def digest_of(data: bytes) -> str:
 def parse_document(data: bytes, file: str) -> dict[str, Any]:
     """Return a JSON object; raise EngineError naming ``file`` if it is none."""
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except ValueError as error:
         raise EngineError(
             _("{file} is not JSON: {reason}", file=file, reason=error_text(error))

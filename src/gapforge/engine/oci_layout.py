@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.compressed import MAGIC_LENGTH, compression
 from gapforge.base.errors import EngineError, VerifyError
-from gapforge.base.files import SHA256_HEX
+from gapforge.base.files import SHA256_HEX, UnsuitableFile, open_buffered, read_regular
 from gapforge.base.i18n import _
 from gapforge.engine.image_parts import (
     DOCKER_LIST,
-    MAX_DOCUMENT,
     OCI_INDEX,
     OCI_MANIFEST,
     Blob,
@@ -63,7 +63,7 @@ def read_layout(folder: Path, manifest_digest: str = "") -> ImageParts:
 def _only_manifest(folder: Path) -> str:
     """Return the digest of the layout's only image."""
     index = folder / "index.json"
-    entries = _manifests(parse_document(index.read_bytes(), str(index)))
+    entries = _manifests(parse_document(read_regular(index, limits.IMAGE_DOCUMENT), str(index)))
     if len(entries) == 1 and entries[0].get("mediaType") in (OCI_INDEX, DOCKER_LIST):
         nested = _verified(folder, str(entries[0].get("digest")))
         entries = _manifests(parse_document(nested, str(folder)))
@@ -95,7 +95,7 @@ def _layout_blob(folder: Path, descriptor: dict[str, Any]) -> Blob:
         raise VerifyError(
             _("{file}: {found} bytes; expected {size} bytes", file=file, found=found, size=size)
         )
-    return Blob(str(descriptor["digest"]), int(size), lambda: open(file, "rb"))
+    return Blob(str(descriptor["digest"]), int(size), lambda: open_buffered(file))
 
 
 def _blob_file(folder: Path, digest: str) -> Path:
@@ -112,9 +112,10 @@ def _verified(folder: Path, digest: str) -> bytes:
     file = _blob_file(folder, digest)
     if not file.is_file():
         raise VerifyError(_("{file}: missing", file=file))
-    if file.stat().st_size > MAX_DOCUMENT:
-        raise VerifyError(_("{file}: too large for a manifest", file=file))
-    data = file.read_bytes()
+    try:
+        data = read_regular(file, limits.IMAGE_DOCUMENT)
+    except UnsuitableFile as error:
+        raise VerifyError(_("{file}: {problem}", file=file, problem=error.strerror)) from None
     if (found := digest_of(data)) != digest:
         raise VerifyError(
             _(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -24,8 +23,16 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
-from gapforge.base.files import exclusive, mark_folder, remove_folder, write_text
+from gapforge.base.files import (
+    exclusive,
+    mark_folder,
+    open_regular,
+    remove_folder,
+    system_text,
+    write_text,
+)
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.engine.private_daemon_state import (
@@ -51,6 +58,7 @@ STOP_TIMEOUT = 30.0  # seconds until it is killed
 COVERED = (Path("/etc/docker"), Path("/opt/containerd"))  # where the daemons write unasked
 _SHELF = "shelf"  # an empty folder in the engine's
 TAIL = 20  # lines of the log that a failure shows
+_TAIL_BYTES = 64 << 10
 
 # Runs inside the new namespaces. $1 is the socket's folder, $2 an empty folder that keeps it while
 # /run is covered; the rest is the daemon's command line. Values come as arguments, never as text of
@@ -299,7 +307,7 @@ def _wait(child: subprocess.Popen[bytes], sock: Path) -> tuple[str, str]:
         if (code := child.poll()) is not None:
             raise _StartError(_("it ended with exit code {code}", code=code))
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            info = json.loads(ask(sock, "/info"))
+            info = parse_json(ask(sock, "/info"))
             return str(info["ServerVersion"]), str(info["Driver"])
         time.sleep(0.1)
     raise _StartError(_("no answer after {timeout:g} s", timeout=START_TIMEOUT))
@@ -324,7 +332,9 @@ def ask(sock: Path, path: str, timeout: float = 10.0) -> bytes:
 
 def _log_tail(project: Project) -> str:
     try:
-        lines = log_of(project).read_text(errors="replace").splitlines()
+        with open_regular(log_of(project)) as log:
+            log.seek(-min(_TAIL_BYTES, os.fstat(log.fileno()).st_size), os.SEEK_END)
+            lines = log.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
     return "\n".join(f"    {line}" for line in lines[-TAIL:])
@@ -397,7 +407,7 @@ def mounts_below(folder: Path) -> list[str]:
     """Return the mount points at or below a folder."""
     root = str(folder.resolve())
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in system_text(Path("/proc/self/mountinfo")).splitlines():
         where = line.split(" ")[4].encode().decode("unicode_escape")  # spaces are written \040
         if where == root or where.startswith(root + "/"):
             found.append(where)

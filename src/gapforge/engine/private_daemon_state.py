@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gapforge.base.files import canonical_json, write_text
+from gapforge.base.files import canonical_json, system_text, write_text
+from gapforge.base.json_text import read_json
 from gapforge.base.project import Project
 
 # The path of a unix socket ends at 107 bytes, so it cannot lie in a deep project folder.
@@ -92,7 +92,7 @@ def read_state(project: Project) -> State | None:
     A project that was copied with its .gapforge brings the state of another engine.
     """
     try:
-        raw = json.loads(_state_file(project).read_bytes())
+        raw = read_json(_state_file(project))
         state = State(**{**raw, "made": tuple(raw["made"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -114,12 +114,12 @@ def strays(project: Project) -> list[int]:
     deleted. It is known by its command line, which names this project's folder.
     """
     recorded = status(project)
-    option = os.fsencode(data_root_option(project))
+    option = data_root_option(project)
     found = []
     for pid in processes():
         with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if words[0] == b"unshare" and option in words and start_ticks(pid):
+            words = system_text(Path(f"/proc/{pid}/cmdline"), "surrogateescape").split("\0")
+            if words[0] == "unshare" and option in words and start_ticks(pid):
                 found.append(pid)
     return [pid for pid in found if recorded is None or pid != recorded.pid]
 
@@ -130,7 +130,7 @@ def processes() -> Iterator[int]:
 
 
 def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return system_text(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 
 def start_ticks(pid: int) -> int:
@@ -145,7 +145,7 @@ def start_ticks(pid: int) -> int:
 def status_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the process state on (the third field)."""
     # The program's name is in parentheses and may contain anything, so count from the last one.
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return system_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 
 def _state_file(project: Project) -> Path:

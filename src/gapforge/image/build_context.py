@@ -15,6 +15,7 @@ from pathlib import Path
 from gapforge.base.errors import StorageError
 from gapforge.base.files import (
     MARKER,
+    contains,
     content_mtime,
     inside,
     link_or_copy,
@@ -68,11 +69,7 @@ def _remove_others(context: Path, wanted: set[str]) -> None:
 
 
 def _place_text(target: Path, text: str) -> None:
-    try:
-        unchanged = stat.S_ISREG(target.lstat().st_mode) and target.read_bytes() == text.encode()
-    except OSError:
-        unchanged = False
-    if not unchanged:
+    if not contains(target, text.encode()):
         write_text(target, text)
 
 

@@ -11,7 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import NotReadyError, PresetError, VerifyError
+from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -112,7 +114,7 @@ def check_dockerfile(
     project: Project, preset: Preset, components: Sequence[component.Component]
 ) -> str:
     """Return the Dockerfile with the preset's secrets; raise LintError if it is unusable."""
-    template = project.dockerfile.read_text(encoding="utf-8")
+    template = _text(project.dockerfile)
     rendered = dockerfile.render(template, preset.application.secrets)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
@@ -165,9 +167,7 @@ def newest_source(artifacts: Path, lock: Lock) -> tuple[float, str]:
     for entry in lock.of("source"):
         file = artifacts / entry.path
         with suppress(OSError, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError):
-            if not file.is_file():
-                continue
-            with tarfile.open(file, "r|*") as archive:
+            with open_buffered(file) as stored, tarfile.open(fileobj=stored, mode="r|*") as archive:
                 first = archive.next()
             if first:
                 found.append((min(float(first.mtime), _YEAR_9999), entry.path))
@@ -196,6 +196,10 @@ def check_clock(project: Project, inputs: Inputs) -> None:
         )
 
 
+def _text(file: Path, most: int = limits.DESCRIPTION) -> str:
+    return read_regular(file, most, follow=True).decode("utf-8")
+
+
 def _read_texts(
     project: Project, preset: Preset, components: Sequence[component.Component], rendered: str
 ) -> ContextTexts:
@@ -206,6 +210,6 @@ def _read_texts(
     index = project.artifacts_of(preset.name) / "debs" / "Packages"
     return ContextTexts(
         rendered,
-        {path: file.read_text(encoding="utf-8") for path, file in scripts.items()},
-        index.read_text(encoding="utf-8") if index.is_file() else "",
+        {path: _text(file) for path, file in scripts.items()},
+        _text(index, limits.PACKAGE_INDEX) if index.is_file() else "",
     )

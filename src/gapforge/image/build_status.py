@@ -6,7 +6,6 @@ The time left is that of the last build of the same step for the same preset. Th
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping
@@ -14,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import canonical_json, read_regular, write_text
+from gapforge.base.files import canonical_json, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import read_json
 from gapforge.base.progress import StatusLine, human_time
 from gapforge.engine.build_log import RunningStep, RunningSteps
 
@@ -62,7 +62,7 @@ class BuildTimes:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            document = json.loads(read_regular(self.file, LARGEST_FILE))
+            document = read_json(self.file, LARGEST_FILE)
             if document["format"] != FORMAT:
                 return {}
             return {

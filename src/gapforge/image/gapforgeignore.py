@@ -169,8 +169,9 @@ def _read_line(line: bytes) -> list[_Pattern]:
     if len(line) > MOST_IN_LINE:
         raise _NeverMatches(_("the line has more than {most} bytes", most=MOST_IN_LINE))
     # Spaces at the end count only after a backslash, which must not be escaped itself.
-    trimmed = re.match(rb"((?:[^\\ ]|\\.| +(?=[^ ]))*) *\Z", line, re.DOTALL)
-    text = trimmed[1] if trimmed else line
+    text = line.rstrip(b" ")
+    if (len(text) - len(text.rstrip(b"\\"))) % 2 and text != line:
+        text += b" "
     if not text:
         return []
     glob = text.removeprefix(b"!")

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SmokeError, ToolError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _
+from gapforge.base.json_text import parse_json
 from gapforge.engine.protocol import Engine
 
 TIME_LIMIT = 900  # seconds for one component; importing torch from a cold disk takes minutes
@@ -141,7 +143,7 @@ def program(components: Path, name: str) -> str:
     for file in (components / LIBRARY, components / name / "check.py"):
         files += [
             f"components/{file.relative_to(components).as_posix()}",
-            file.read_text(encoding="utf-8"),
+            read_regular(file, limits.DESCRIPTION, follow=True).decode("utf-8"),
         ]
     return _PROGRAM.format(files=ascii(tuple(files)))
 
@@ -149,7 +151,7 @@ def program(components: Path, name: str) -> str:
 def _parse(component: str, output: str) -> Iterator[CheckResult]:
     for line in filter(str.strip, output.splitlines()):
         try:
-            raw = json.loads(line)
+            raw = parse_json(line.encode())
             yield CheckResult(
                 component=component,
                 check=str(raw["check"]),

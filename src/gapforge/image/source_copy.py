@@ -16,6 +16,7 @@ from gapforge.base.files import (
     CHUNK,
     MARKER,
     content_mtime,
+    open_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -155,7 +156,7 @@ def _write_copy(source: Path, target: Path) -> tuple[str, int]:
     temporary = Path(name)
     digest, count = hashlib.sha256(), 0
     try:
-        with open(handle, "wb") as writer, open(source, "rb") as reader:
+        with open(handle, "wb") as writer, open_regular(source) as reader:
             while chunk := reader.read(CHUNK):
                 digest.update(chunk)
                 writer.write(chunk)

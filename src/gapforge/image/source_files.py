@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, SourceError
-from gapforge.base.files import read_regular
+from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.secret_files import holds_private_key, may_hold_secrets
 from gapforge.base.system_errors import unlistable, unreadable
@@ -169,7 +169,7 @@ def _look_inside(
 ) -> SourceItem | Fault | None:
     """Return the file, None for a private key, or why it cannot be read. Note a pointer."""
     try:
-        with open(root / item.path, "rb") as file:
+        with open_buffered(root / item.path) as file:
             beginning = file.read(_BEGINNING)
     except OSError as error:
         return Fault(item.path, unreadable(error))

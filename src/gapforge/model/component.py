@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
 from gapforge.model.names import ROLES, normalized
@@ -47,7 +48,7 @@ _OPTION_NAME = Text(
     "name of an option", r"[a-z][a-z0-9_-]*", N_("lower-case letters, digits, '_', '-'")
 )
 _PATTERN = Text("name or pattern", r"[a-z0-9*][a-z0-9._*-]*", N_('a name such as "numpy", or "*"'))
-_TEXT_OF_ANY_LENGTH = Text("option value", r"[^\x00]*", N_("text"))
+_TEXT_OF_ANY_LENGTH = Text("option value", r"[^\x00]*", N_("text"), limits.PRESET)
 
 # Options of a component that does not declare any: only their types are checked.
 UNDECLARED = Table(
@@ -402,7 +403,7 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
     """
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
-    stages = re.findall(r"(?im)^\s*FROM\s+\S+\s+AS\s+(\S+)", "\n".join(instructions))
+    stages = re.findall(r"(?im)^[ \t]*FROM[ \t]+\S+[ \t]+AS[ \t]+(\S+)", "\n".join(instructions))
     known = {folder for c in components for folder in c.inputs}
     faults = []
     for folder in sorted(known - mounted):

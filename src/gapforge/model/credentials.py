@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, SecretError
 from gapforge.base.i18n import _
+from gapforge.base.json_text import read_json
 from gapforge.base.private_files import temporary_files
 from gapforge.base.process import WITHHELD
 from gapforge.model import env_file
@@ -140,7 +142,7 @@ def _is_logged_in(registry: str) -> bool:
     names = {registry, "https://index.docker.io/v1/" if registry == "docker.io" else registry}
     for file in files:
         try:
-            document = json.loads(file.read_bytes())
+            document = read_json(file, limits.SYSTEM, follow=True)
             known = [*document.get("auths", {}), *document.get("credHelpers", {})]
             if document.get("credsStore") or {*known, *(n.split("/")[0] for n in known)} & names:
                 return True

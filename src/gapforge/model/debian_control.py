@@ -13,7 +13,7 @@ from gapforge.base.errors import Fault, VerifyError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 
-_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
+_FIELD = re.compile(r"([!-9;-~]+):(.*)")
 
 
 def split_stanzas(text: str) -> list[str]:
@@ -31,20 +31,20 @@ def fields(stanza: str) -> dict[str, str]:
     Continuation lines are joined by newlines, without their first column. Comments and lines that
     are not a field are skipped.
     """
-    result: dict[str, str] = {}
+    result: dict[str, list[str]] = {}
     name = ""
     for line in stanza.split("\n"):
         if line.startswith("#"):
             continue
         if line[:1] in (" ", "\t"):
             if name:
-                result[name] += "\n" + line[1:]
+                result[name].append(line[1:])
         elif match := _FIELD.fullmatch(line.rstrip()):
-            name = match.group(1).lower()
-            result[name] = match.group(2)
+            name = match[1].lower()
+            result[name] = [match[2].lstrip(" \t")]
         else:
             name = ""
-    return result
+    return {name: "\n".join(lines) for name, lines in result.items()}
 
 
 def parse(text: str) -> list[dict[str, str]]:

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import Fault, SecretError, ToolError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.private_files import temporary_files
 from gapforge.base.system_errors import os_reason
@@ -123,7 +124,7 @@ def load(
 
 def _read(env_file: Path) -> dict[str, str]:
     try:
-        data = env_file.read_bytes()
+        data = read_regular(env_file, limits.ENVIRONMENT, follow=True)
     except FileNotFoundError:
         return {}
     except IsADirectoryError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError
 from gapforge.base.files import canonical_json, unsafe_path_reason
 from gapforge.base.i18n import N_, _, ngettext
@@ -27,8 +29,9 @@ from gapforge.model.schema import (
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
 LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
+# What artifacts/NAME contains besides the entries of the lock.
+BESIDE_ENTRIES = frozenset({LOCK_FILE, f"{LOCK_FILE}.sig", "SHA256SUMS"})
 FORMAT = 2  # of locks that are written; format 1 is read too
-MAX_BYTES = 8 << 20  # of a lock file, wherever one is read; a lock of 500 files has 200 kB
 KINDS = ("image", "deb", "wheel", "source", "tensorrt", "index")
 _ROLES = (*ROLES, "install-tool")
 
@@ -238,14 +241,9 @@ def load(file: Path, *, shown: str = "") -> Lock:
             ),
             hint=_sync_and_carry(name),
         )
-    if file.stat().st_size > MAX_BYTES:
-        raise LockError(
-            _("{shown}: more than {most} bytes", shown=shown, most=MAX_BYTES),
-            hint=_sync_and_carry(name),
-        )
-    raw, faults = read_json(file, _AnyFormat(), shown)
+    raw, faults = read_json(file, _AnyFormat(), shown, limits.LOCK)
     if raw is not None and not faults:
-        faults = [*_path_faults(raw, shown), *_image_faults(raw, shown)]
+        faults = [*_entry_faults(raw, shown), *_image_faults(raw, shown)]
     if faults:
         raise LockError(
             _("{shown} cannot be used", shown=shown),
@@ -278,22 +276,41 @@ def load_matching(file: Path, preset: Preset, *, update: bool = False) -> Lock |
     return lock if lock.preset_sha256 == preset.sha256 and lock.preset == preset.name else None
 
 
-def _path_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
-    """Return a fault for each unsafe or repeated path of a lock document."""
+def _entry_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:
+    """Return a fault for each unsafe path, and for entries that contradict each other."""
     faults: list[Fault] = []
+    paths = [entry["path"] for entry in raw["entries"]]
+    ordered = sorted({f"{path}/" for path in paths})
+    folders = {one[:-1] for one, after in pairwise(ordered) if after.startswith(one)}
     seen: set[str] = set()
-    for index, path in enumerate(entry["path"] for entry in raw["entries"]):
-        where = f"{shown}: $.entries[{index}].path"
-        if reason := unsafe_path_reason(path):
-            faults.append(Fault(where, f'"{path}": {reason}'))
-        elif {"", "."} & set(path.split("/")):
-            # It would be another name for the same file.
-            faults.append(Fault(where, _('"{path}" has an empty part or "."', path=path)))
+    sizes: dict[str, int] = {}
+    for index, entry in enumerate(raw["entries"]):
+        path, size = entry["path"], sizes.setdefault(entry["sha256"], entry["size"])
+        where = f"{shown}: $.entries[{index}]"
+        if reason := _path_reason(path):
+            faults.append(Fault(f"{where}.path", f'"{path}": {reason}'))
         if path in seen:
             once = _("each path once")
-            faults.append(Fault(where, _('"{path}" is listed twice', path=path), once))
+            faults.append(Fault(f"{where}.path", _('"{path}" is listed twice', path=path), once))
+        if path in folders:
+            problem = _('"{path}" is also the folder of another entry', path=path)
+            faults.append(Fault(f"{where}.path", problem))
+        if size != entry["size"]:
+            problem = _("another entry with the same sha256 has {size} bytes", size=size)
+            faults.append(Fault(f"{where}.size", problem))
         seen.add(path)
-    return faults
+    return faults[: limits.FAULTS]
+
+
+def _path_reason(path: str) -> str:
+    """Return why no entry may have this path, or ""."""
+    parts = path.split("/")
+    if not (reason := unsafe_path_reason(path)):
+        if {"", "."} & set(parts):  # it would be another name for the same file
+            reason = _('has an empty part or "."')
+        elif parts[0] in BESIDE_ENTRIES:
+            reason = _("the name of a file that is not an entry")
+    return reason
 
 
 def _image_faults(raw: Mapping[str, Any], shown: str) -> list[Fault]:

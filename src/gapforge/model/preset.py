@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
-from gapforge.model import component, preset_rules
+from gapforge.model import component, preset_rules, schema
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
@@ -224,7 +225,7 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
     """
     shown = shown or f"{file.parent.name}/{file.name}"
     described = component.described(components or file.parent.parent / "components")
-    raw, faults = read_json(file, preset_shape(described), shown)
+    raw, faults = read_json(file, preset_shape(described), shown, limits.PRESET)
     if raw is not None and not faults:
         faults = preset_rules.broken_rules(raw, shown, file.stem, described)
     if faults:
@@ -240,8 +241,7 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
 
 def faults_of(raw: Any, shown: str, components: tuple[Component, ...] | None) -> list[Fault]:
     """Return every fault of a raw preset that is not a file. ``shown`` names it in messages."""
-    faults: list[Fault] = []
-    preset_shape(components).check(raw, "$", faults, shown)
+    faults = schema.faults_of(raw, preset_shape(components), shown)
     return faults or preset_rules.broken_rules(raw, shown, raw["name"], components)
 
 

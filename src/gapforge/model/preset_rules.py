@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +91,7 @@ def _check_source(path: str, source: Mapping[str, Any], report: Report) -> None:
         if source["sha256"] is not None and "trust" in source:
             report(f"{path}.trust", _("is given beside a checksum"), _("one or the other"))
         file = file_name(source)
-        if not re.fullmatch(FILE.pattern, file):
+        if not FILE.matches(file):
             problem = _('does not end in a valid file name: "{file}"', file=file)
             report(f"{path}.urls[0]", problem, _('a "file" key beside it'))
     if "folder" in source and (reason := unsafe_path_reason(source["folder"])):
@@ -110,8 +110,8 @@ def _check_tensorrt(raw: Mapping[str, Any], report: Report) -> None:
 
 
 def _check_application(application: Mapping[str, Any], report: Report) -> None:
-    secrets = [s["key"] for s in application.get("secrets", ())]
-    for key in sorted({k for k in secrets if secrets.count(k) > 1}):
+    secrets = Counter(s["key"] for s in application.get("secrets", ()))
+    for key in sorted(key for key, count in secrets.items() if count > 1):
         report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
     build = application.get("build", "cmake")
     if build.startswith("./") and (reason := unsafe_path_reason(build)):

@@ -127,7 +127,7 @@ _OWN = Record(
         ),
         "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
         "python": Record(
-            {"version": Text("Python, major.minor", r"3\.[0-9]+", N_('such as "3.10"'))},
+            {"version": Text("Python, major.minor", r"3\.[0-9]{1,3}", N_('such as "3.10"'))},
             {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)},
         ),
         "apt": Record(

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import json_text, limits
 from gapforge.base.errors import Fault
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.system_errors import json_reason, unreadable
 
 ONE_LINE = N_("text on one line")
-
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Shape:
@@ -49,8 +48,24 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+class _EnoughFaults(Exception):
+    """A document has as many faults as are reported."""
+
+
 def _fault(faults: list[Fault], file: str, path: str, problem: str, expected: str) -> None:
+    if len(faults) >= limits.FAULTS:
+        raise _EnoughFaults
     faults.append(Fault(f"{file}: {path}", problem, expected))
+
+
+def faults_of(value: Any, shape: Shape, shown: str) -> list[Fault]:
+    """Return the faults of a document, up to the limit. ``shown`` is its name in messages."""
+    faults: list[Fault] = []
+    try:
+        shape.check(value, "$", faults, shown)
+    except _EnoughFaults:
+        faults.append(Fault(shown, _("further faults are not shown")))
+    return faults
 
 
 def _object() -> str:
@@ -82,24 +97,39 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Text(Shape):
-    """A string; ``pattern`` must match all of it, ``expected`` says the pattern in words."""
+    """A string; ``pattern`` must match all of it, ``expected`` says the pattern in words.
+
+    ``most`` is its limit in characters. Patterns take time in proportion to the text.
+    """
 
     about: str = ""
     pattern: str = r"[^\x00-\x1f\x7f]+"
     expected: str = ONE_LINE
+    most: int = limits.TEXT
 
     def check(self, value: Any, path: str, faults: list[Fault], file: str) -> None:
         if not isinstance(value, str):
             problem = _("{value} is not text", value=_show(value))
             _fault(faults, file, path, problem, self.wanted())
-        elif not re.fullmatch(self.pattern, value):
+        elif len(value) > self.most:
+            problem = _("has {count} characters", count=len(value))
+            _fault(faults, file, path, problem, _("at most {most}", most=self.most))
+        elif not self.matches(value):
             _fault(faults, file, path, _not_allowed(value), self.wanted())
+
+    def matches(self, text: str) -> bool:
+        """Return whether ``text`` is of this shape."""
+        return len(text) <= self.most and re.fullmatch(self.pattern, text) is not None
 
     def wanted(self) -> str:
         return _(self.expected)
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^(?:{self.pattern})$", **self._about()}
+        return {"type": "string", **self.restrictions(), **self._about()}
+
+    def restrictions(self) -> dict[str, Any]:
+        """Return pattern and length as JSON Schema."""
+        return {"pattern": f"^(?:{self.pattern})$", "maxLength": self.most}
 
 
 @dataclass(frozen=True)
@@ -233,9 +263,10 @@ class Items(Shape):
                 _("has {count} members", count=len(value)),
                 _("{least} or more", least=self.least),
             )
+        seen: set[str] = set()
         for index, member in enumerate(value):
             self.item.check(member, f"{path}[{index}]", faults, file)
-            if self.unique and member in value[:index]:
+            if self.unique and _seen_before(member, seen):
                 _fault(
                     faults,
                     file,
@@ -256,6 +287,14 @@ class Items(Shape):
         return result
 
 
+def _seen_before(member: Any, seen: set[str]) -> bool:
+    """Return whether ``seen`` contains ``member``, and add it."""
+    text = json.dumps(member, sort_keys=True)
+    known = text in seen
+    seen.add(text)
+    return known
+
+
 @dataclass(frozen=True)
 class Table(Shape):
     """An object with free keys that match ``key``, whose values all have one shape."""
@@ -269,7 +308,7 @@ class Table(Shape):
             _fault(faults, file, path, _no_object(value), self.wanted())
             return
         for name, member in value.items():
-            if not re.fullmatch(self.key.pattern, name):
+            if not self.key.matches(name):
                 problem = _("the key {name} is not allowed", name=_show(name))
                 _fault(faults, file, path, problem, self.key.wanted())
                 continue
@@ -278,7 +317,7 @@ class Table(Shape):
     def schema(self) -> dict[str, Any]:
         return {
             "type": "object",
-            "propertyNames": {"pattern": f"^(?:{self.key.pattern})$"},
+            "propertyNames": self.key.restrictions(),
             "additionalProperties": self.value.schema(),
             **self._about(),
         }
@@ -363,25 +402,16 @@ class Variant(Shape):
         return {"oneOf": [record.schema() for record in self.kinds.values()], **self._about()}
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(_('the key "{key}" occurs twice in one object', key=key))
-        result[key] = value
-    return result
-
-
-def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
+def read_json(
+    file: Path, shape: Shape, shown: str, most: int = limits.DESCRIPTION
+) -> tuple[Any, list[Fault]]:
     """Return the parsed document and all its faults, (None, [fault]) for an unreadable file.
 
-    ``shown`` is the file's name in messages. No content of the file raises an error.
+    ``shown`` is the file's name in messages, ``most`` the limit of its size in bytes. No content of
+    the file raises an error.
     """
     try:
-        text = file.read_bytes().decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_no_duplicates)
-        if _HALF.search(text):  # a whole pair is a character; half of one can be written nowhere
-            json.dumps(value, ensure_ascii=False).encode()
+        value = json_text.read_json(file, most, follow=True)
     except FileNotFoundError:
         return None, [Fault(shown, _("does not exist"))]
     except IsADirectoryError:
@@ -392,8 +422,6 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
         return None, [
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")
         ]
-    except UnicodeEncodeError:
-        return None, [Fault(shown, _("contains half of a Unicode character (\\ud800 to \\udfff)"))]
     except json.JSONDecodeError as error:
         where = _(
             "{shown}: line {lineno}, column {colno}",
@@ -403,10 +431,6 @@ def read_json(file: Path, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
         )
         why = json_reason(error)
         return None, [Fault(where, _("is not JSON: {why}", why=why))]
-    except RecursionError:
-        return None, [Fault(shown, _("is nested too deeply"))]
-    except ValueError as error:
-        return None, [Fault(shown, str(error), _("each key once"))]
-    faults: list[Fault] = []
-    shape.check(value, "$", faults, shown)
-    return value, faults
+    except ValueError as error:  # a key that occurs twice, or more than a limit
+        return None, [Fault(shown, error.args[0])]
+    return value, faults_of(value, shape, shown)

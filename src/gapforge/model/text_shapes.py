@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gapforge.base import limits
 from gapforge.base.i18n import N_
 from gapforge.model import names
 from gapforge.model.schema import Text
@@ -9,14 +10,17 @@ from gapforge.model.schema import Text
 _NAME_IN_WORDS = N_("lower-case letters, digits, '.', '_', '-'")
 _PATH_IN_WORDS = N_("a path")
 
-NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", _NAME_IN_WORDS)
+NAME = Text("name", r"[a-z0-9][a-z0-9._-]*", _NAME_IN_WORDS, limits.NAME)
 PRESET_NAME = Text("name", names.PRESET_NAME.pattern, _NAME_IN_WORDS)
 VERSION = Text(
     "version",
-    r"[0-9]+(\.[0-9A-Za-z]+)*([-+~.][0-9A-Za-z.+~-]+)?",
+    r"[0-9]+([-+~.][0-9A-Za-z.+~-]+)?",
     N_('digits and dots, such as "12.4"'),
+    limits.VERSION,
 )
-DOTTED = Text("version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'))
+DOTTED = Text(
+    "version", r"[0-9]+(\.[0-9]+)*", N_('digits and dots, such as "3.10"'), limits.VERSION
+)
 SHA256 = Text(
     "SHA-256 of the file, lower-case hex", r"[0-9a-f]{64}", N_("64 lower-case hex digits")
 )
@@ -24,7 +28,12 @@ DIGEST = Text(
     "registry digest", r"sha256:[0-9a-f]{64}", N_('"sha256:" and 64 lower-case hex digits')
 )
 URL = Text("address", r"(https?|file)://[^\s\x00-\x1f]+", N_("an http(s):// or file:// address"))
-FILE = Text("file name", r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", N_("a plain file name without '/'"))
+FILE = Text(
+    "file name",
+    r"[A-Za-z0-9_][A-Za-z0-9._+~-]*",
+    N_("a plain file name without '/'"),
+    limits.NAME_BYTES,
+)
 PATH = Text("path inside the project or archive", r"[^\x00-\x1f\\]+", _PATH_IN_WORDS)
 PACKAGE = Text(
     "APT package, or package=version",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import Fault, GapforgeError
-from gapforge.base.files import canonical_json, storage_errors, write_text
+from gapforge.base.files import canonical_json, remove_file, write_text
 from gapforge.base.i18n import _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes, human_time
@@ -201,5 +201,4 @@ def _signers(signatures: dict[str, Any]) -> list[str]:
 def remove_records(folder: Path) -> None:
     """Remove the records of an earlier rehearsal, which must not stand for the next one."""
     for name in (PAGE, RECORD, LOG):
-        with storage_errors(folder / name):
-            (folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)

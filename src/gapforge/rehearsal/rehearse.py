@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -26,6 +25,7 @@ from gapforge.base.errors import (
 )
 from gapforge.base.files import exclusive, sha256_file, storage_error
 from gapforge.base.i18n import _
+from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
@@ -393,6 +393,6 @@ def _sha256(file: Path) -> str | None:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return read_json(file)
     except (OSError, ValueError):
         return None

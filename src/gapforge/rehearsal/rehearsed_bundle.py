@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.compressed import damage_as
 from gapforge.base.errors import BundleError, Fault, LockError
-from gapforge.base.files import sha256_bytes, sha256_file
+from gapforge.base.files import open_buffered, read_regular, sha256_bytes, sha256_file
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
@@ -120,7 +121,7 @@ def describe_bundle(scan: Scan, folders: Sequence[Path], receiver: Path | None) 
     # Of several copies, the first.
     listed = {(v.identity.bundle, v.identity.number): v for v in reversed(own)}
     index = _find_index(scan.bundle, folders)
-    program = receiver.read_bytes() if receiver is not None else b""
+    program = read_regular(receiver, limits.STATE) if receiver is not None else b""
     return {
         "id": scan.bundle,
         "presets": {
@@ -183,7 +184,11 @@ def _find_receiver(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
         if path.name != RECEIVER:
             continue
         try:
-            with damage_as(lambda cause: ValueError(str(cause))), zipfile.ZipFile(path) as archive:
+            with (
+                open_buffered(path) as file,
+                damage_as(lambda cause: ValueError(str(cause))),
+                zipfile.ZipFile(file) as archive,
+            ):
                 good = archive.testzip() is None and "__main__.py" in archive.namelist()
         except (OSError, ValueError):
             good = False
@@ -259,7 +264,7 @@ def _read_contents(project: Project, bundle: RehearsedBundle) -> tuple[Contents,
             project.artifacts_of(view.preset) / "lock.json",
         ):
             try:
-                text = file.read_bytes()
+                text = read_regular(file, limits.LOCK, follow=True)
                 if sha256_bytes(text) == view.lock:
                     lock = locks.load(file)
                     known = contents.add_lock(lock, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import deque
@@ -21,6 +20,7 @@ from gapforge.base.errors import (
     ToolError,
 )
 from gapforge.base.i18n import _, language
+from gapforge.base.json_text import read_json
 from gapforge.model.preset import Preset
 
 # The variables that a site has too. Others (proxies, mirrors, tokens) are removed.
@@ -141,15 +141,16 @@ class SiteRunner:
     def _read_error(self, file: Path) -> Any:
         """Return the error document with the project's paths, None if the program wrote none."""
         try:
-            return json.loads(file.read_text(encoding="utf-8"), object_hook=self._here_all)
+            return self._here_all(read_json(file))
         except (OSError, ValueError):
             return None
 
-    def _here_all(self, raw: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: self._here(value) if isinstance(value, str) else value
-            for key, value in raw.items()
-        }
+    def _here_all(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._here_all(member) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self._here_all(member) for member in value]
+        return self._here(value) if isinstance(value, str) else value
 
     def _here(self, text: str) -> str:
         return text.replace(str(self.site), str(self.project))

@@ -8,9 +8,16 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.errors import ToolError, UsageError
-from gapforge.base.files import inside, link_or_copy, mark_folder, remove_folder, storage_errors
+from gapforge.base.files import (
+    inside,
+    link_or_copy,
+    mark_folder,
+    read_regular,
+    remove_folder,
+    storage_errors,
+)
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.bundle.repository_files import manifest_names
@@ -181,7 +188,7 @@ def _link_env(source: Path, target: Path) -> None:
                     target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, source.stat().st_mode & 0o777
                 )
                 with open(handle, "wb") as file:
-                    file.write(source.read_bytes())
+                    file.write(read_regular(source, limits.ENVIRONMENT))
 
 
 def copy_artifacts(

@@ -18,8 +18,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, StorageError
-from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
+from gapforge.base.files import (
+    MARKER,
+    SHA256_HEX,
+    exclusive,
+    read_regular,
+    remove_folder,
+    sha256_bytes,
+)
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import os_reason, unexaminable, unlistable, unreadable
@@ -137,7 +145,7 @@ def find_references(project: Project, drop: str = "") -> References:
     for file in _lock_files(project, faults):
         try:
             lock = locks.load(file, shown=str(file))
-            digest = sha256_bytes(file.read_bytes())
+            digest = sha256_bytes(read_regular(file, limits.LOCK, follow=True))
         except LockError as error:
             faults += error.faults or (Fault(str(file), error.message),)
             continue

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.files import sha256_open
+from gapforge.base.files import open_regular, sha256_open
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.system_errors import unexaminable, unlistable, unreadable
@@ -91,13 +91,8 @@ def hash_files(
                 progress.add(count, path)
 
         try:
-            # The file may have become a link or pipe since it was listed: do not follow or wait.
-            handle = os.open(
-                root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-            with open(handle, "rb", buffering=0) as file:
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    return "", _("no longer a regular file")
+            # The file may have become a link or pipe since it was listed.
+            with open_regular(root / path) as file:
                 return sha256_open(file, on_bytes), ""
         except OSError as error:
             return "", unreadable(error)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gapforge.base.errors import Fault, UsageError, VerifyError
-from gapforge.base.files import SHA256_HEX
+from gapforge.base.files import SHA256_HEX, open_buffered
 from gapforge.base.i18n import _
 from gapforge.model.names import PRESET_NAME
 
@@ -184,7 +184,7 @@ class Inventory:
             )
         if not file.is_file():
             _refuse(shown, 0, _("not a regular file"))
-        with open(file, "rb") as source:
+        with open_buffered(file, follow=True) as source:
             return _parse(iter(lambda: source.readline(MAX_LINE + 2), b""), shown)
 
 

@@ -23,6 +23,7 @@ from gapforge.base.files import (
     SHA256_HEX,
     content_mtime,
     inside,
+    open_regular,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -148,8 +149,7 @@ class Store:
                 file.unlink()
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
+                sync_files([file])
                 os.chmod(file, 0o444)
                 moment = content_mtime(sha256)
                 os.utime(file, (moment, moment))
@@ -192,7 +192,7 @@ class Store:
         try:
             with (
                 storage_errors(temporary),
-                open(file, "rb") as source,
+                open_regular(file, follow=True) as source,
                 open(temporary, "wb") as target,
             ):
                 while chunk := source.read(CHUNK):
@@ -269,9 +269,11 @@ class Store:
 
         Paths in ``previous`` (of the last sync) that are no longer wanted are removed. Other files
         are not touched; verify reports them. The file ``last`` is placed after everything else: it
-        tells the next run about ``previous``, so it must not change before those are removed.
+        tells the next run about ``previous``, so it must not change before those are removed. All
+        names are on disk before ``last`` has its own.
         """
         copies = copied = 0
+        changed: set[Path] = set()
         checked = ""  # the last folder known to be inside; checking takes longer than linking
 
         def place(path: str) -> None:
@@ -280,6 +282,7 @@ class Store:
             known = parent == checked != "" and not unsafe_path_reason(path)
             target = folder / path if known else inside(folder, path)
             checked = parent
+            changed.add(target.parent)
             if not self.place(files[path], target):
                 copies, copied = copies + 1, copied + target.stat().st_size
 
@@ -289,7 +292,10 @@ class Store:
         for path in sorted(set(previous) - set(files)):
             _remove_with_empty_folders(folder, path)
         if last in files:
+            for parent in changed:
+                sync_folder(parent)
             place(last)
+            sync_folder(folder)
         strangers = _files_and_links(folder) - set(files) - ADDED
         return ViewResult(tuple(sorted(strangers)), copies, copied)
 

@@ -8,7 +8,6 @@ No lock names the objects of an incomplete bundle, so without this record gc wou
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapforge.base.errors import Fault
-from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.base.files import SHA256_HEX, canonical_json, remove_file, storage_errors, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import read_json
 from gapforge.base.system_errors import unlistable, unreadable
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def forget(store: Path, bundle: str) -> None:
     with storage_errors(file):
         # A killed run may have left a temporary file.
         for path in (file, *file.parent.glob(f".{file.name}.*.tmp")):
-            path.unlink(missing_ok=True)
+            remove_file(path)
         with suppress(OSError):  # there are records of other bundles, or no folder
             file.parent.rmdir()
 
@@ -104,9 +104,7 @@ def read_all(store: Path) -> tuple[list[UnfinishedImport], list[Fault]]:
 def _read(file: Path) -> UnfinishedImport | str:
     """Return the record, or why it cannot be read."""
     try:
-        if file.is_symlink() or not file.is_file():
-            return _("not a regular file")
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_json(file)
         presets, objects = tuple(raw["presets"]), frozenset(raw["objects"])
         if (
             raw["format"] == FORMAT
@@ -117,6 +115,6 @@ def _read(file: Path) -> UnfinishedImport | str:
             return UnfinishedImport(raw["bundle"], presets, objects)
     except OSError as error:
         return unreadable(error)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         pass
     return _("damaged")

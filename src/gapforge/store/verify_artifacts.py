@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, VerifyError
-from gapforge.base.files import MARKER, sha256_bytes
+from gapforge.base.files import MARKER, read_regular, sha256_bytes
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -277,14 +278,14 @@ def _select_lock(
 def _signed_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[FileFault]]:
     """Return the artifacts' lock, whose signature is good, and the faults of the project's copy."""
     lock = locks.load(own, shown=str(own))
-    if project_lock is None or project_lock.read_bytes() == own.read_bytes():
+    if project_lock is None or _lock_bytes(project_lock) == _lock_bytes(own):
         return lock, []
     other = _load_if_usable(project_lock)
     if other == lock:  # in another format
         return lock, []
     _check_same_state(own, lock, project_lock, other)
     expected = _("the same as {lock}, which is signed", lock=own)
-    actual = f"sha256 {sha256_bytes(project_lock.read_bytes())}"
+    actual = f"sha256 {sha256_bytes(_lock_bytes(project_lock))}"
     return lock, [FileFault(f"presets/{project_lock.name}", "lock", expected, actual)]
 
 
@@ -303,19 +304,23 @@ def _project_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[File
     if own.is_symlink():
         return lock, []  # reported as "not-a-file"
     try:
-        data = own.read_bytes()
+        data = _lock_bytes(own)
     except FileNotFoundError:
         expected = _("the same as {lock}", lock=project_lock)
         return lock, [FileFault(LOCK_FILE, "missing", expected, _("no such file"))]
     except OSError:
         return lock, []  # reported as "unreadable" or "not-a-file"
     copy = _load_if_usable(own)
-    if data == project_lock.read_bytes() or copy == lock:  # in another format
+    if data == _lock_bytes(project_lock) or copy == lock:  # in another format
         return lock, []
     _check_same_state(own, copy, project_lock, lock)
-    sha256 = sha256_bytes(project_lock.read_bytes())
+    sha256 = sha256_bytes(_lock_bytes(project_lock))
     expected = _("sha256 {sha256} (as {lock})", sha256=sha256, lock=project_lock)
     return lock, [FileFault(LOCK_FILE, "lock", expected, f"sha256 {sha256_bytes(data)}")]
+
+
+def _lock_bytes(file: Path) -> bytes:
+    return read_regular(file, limits.LOCK, follow=True)
 
 
 def _load_if_usable(lock_file: Path) -> Lock | None:
@@ -387,7 +392,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     if SUMS not in present:
         return [FileFault(SUMS, "missing", one_line, _("no such file"))]
     try:
-        sums = sha256sums.parse((artifacts / SUMS).read_bytes())
+        sums = sha256sums.parse(read_regular(artifacts / SUMS, limits.CHECKSUMS))
     except UnicodeDecodeError:
         return [FileFault(SUMS, "unreadable", one_line, _("not UTF-8 text"))]
     except OSError as error:
@@ -396,7 +401,7 @@ def _check_sums(artifacts: Path, lock: Lock, present: Mapping[str, int]) -> list
     listed = sums.files
     if LOCK_FILE in listed and LOCK_FILE in present:  # some list the lock, which no lock can
         try:
-            wanted[LOCK_FILE] = sha256_bytes((artifacts / LOCK_FILE).read_bytes())
+            wanted[LOCK_FILE] = sha256_bytes(_lock_bytes(artifacts / LOCK_FILE))
         except OSError:
             wanted[LOCK_FILE] = listed[LOCK_FILE]  # reported as "unreadable"
     found = [

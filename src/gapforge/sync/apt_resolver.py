@@ -14,6 +14,7 @@ from gapforge.base import process
 from gapforge.base.errors import Fault, FetchError, ResolveError, ToolError
 from gapforge.base.files import SAFE_NAME, sha256_file, write_text
 from gapforge.base.i18n import _
+from gapforge.base.text import whole_number
 from gapforge.model import debian_control
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_errors, oci_layout
@@ -294,7 +295,7 @@ class AptResolver:
             # chose.
             if (
                 not _plain(uri).endswith("/" + _plain(stanza["filename"]))
-                or int(stanza.get("size", "0")) != size
+                or whole_number(stanza.get("size", "")) != size
             ):
                 continue
             if not stanza.get("sha256"):

@@ -7,7 +7,6 @@ Here the configuration and the layers keep their bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,9 @@ from typing import IO, Any
 
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import Fault, FetchError, ToolError
-from gapforge.base.files import CHUNK, storage_errors
+from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.sync import oci_layout
 
 _LINKS = 16  # a layer may be a link to the layer.tar of another image; longer chains are a loop
@@ -46,7 +46,7 @@ def import_archive(file: Path, destination: Path) -> str:
                 members = _Members(file, destination)
             if "manifest.json" not in members.stored:
                 raise _unusable(file, _("manifest.json is missing"))
-            images = json.loads(members.read("manifest.json"))
+            images = parse_json(members.read("manifest.json"))
             if len(images) != 1:
                 raise _several_images(file, images)
             config = members.read(images[0]["Config"])
@@ -56,7 +56,7 @@ def import_archive(file: Path, destination: Path) -> str:
             if error.is_missing:
                 raise
             raise _not_unpacked(file, error) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unusable(
                 file, _("manifest.json is not valid ({error!r})", error=error)
             ) from error
@@ -76,7 +76,7 @@ class _Members:
         # One pass in archive order: only the manifest at the end names the layers, and to seek in a
         # compressed archive is to unpack it again each time.
         with (
-            open(file, "rb") as stored,
+            open_buffered(file, follow=True) as stored,
             oci_layout.uncompressed(stored, compression(_peek(stored))) as plain,
             tarfile.open(fileobj=plain, mode="r|") as archive,
         ):
@@ -117,7 +117,7 @@ class _Members:
         path = oci_layout.Blob("", layer.digest, layer.size).path(self.destination)
         with (
             damage_as(lambda cause: _not_unpacked(self.file, cause)),
-            open(path, "rb") as stored,
+            open_buffered(path) as stored,
             oci_layout.uncompressed(stored, kind) as plain,
         ):
             return _store(plain, self.destination)

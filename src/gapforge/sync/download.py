@@ -27,10 +27,19 @@ from urllib.parse import unquote, urlsplit
 from gapforge.base import process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, Interrupted
-from gapforge.base.files import CHUNK, sha256_bytes, storage_errors
+from gapforge.base.files import (
+    CHUNK,
+    UnsuitableFile,
+    open_buffered,
+    open_regular,
+    sha256_bytes,
+    storage_errors,
+)
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.system_errors import unreadable
+from gapforge.base.text import whole_number
 from gapforge.store.store import Store
 from gapforge.sync import github
 from gapforge.sync.http_get import Answer, Request, get, quoted
@@ -45,7 +54,7 @@ PIPE_BYTES = 1 << 20
 # start of TLS, empty answer, send, receive, HTTP/2, QUIC.
 TEMPORARY_CURL = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92, 95, 96}
 TEMPORARY_HTTP = {408, 425, 429, 500, 502, 503, 504}
-WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
+WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)?<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -113,17 +122,19 @@ class _Answer:
     def whole(self) -> int:
         """Return the bytes of the complete file, 0 if the server does not state them."""
         if self.status == 206:
-            match = re.fullmatch(r"bytes \d+-\d+/(\d+)", self.headers.get("content-range", ""))
+            match = re.fullmatch(
+                r"bytes [0-9]+-[0-9]+/([0-9]{1,19})", self.headers.get("content-range", "")
+            )
             return int(match[1]) if match else 0
         text = self.headers.get("content-length", "")
-        return int(text) if text.isdigit() and "content-encoding" not in self.headers else 0
+        return (whole_number(text) or 0) if "content-encoding" not in self.headers else 0
 
     @property
     def start(self) -> int:
         """Return the offset of the first byte of the body, -1 for an invalid answer."""
         if self.status != 206:
             return 0
-        match = re.match(r"bytes (\d+)-", self.headers.get("content-range", ""))
+        match = re.match(r"bytes ([0-9]{1,19})-", self.headers.get("content-range", ""))
         return int(match[1]) if match else -1
 
 
@@ -146,7 +157,7 @@ class _Part:
     def server_version(self) -> dict[str, str]:
         """Return the version to which the bytes belong: {"url", "etag"}, {} if it is not known."""
         try:
-            value = json.loads(self.note.read_text())
+            value = read_json(self.note)
         except (OSError, ValueError):
             return {}
         known = value if isinstance(value, dict) else {}
@@ -417,7 +428,7 @@ class Downloader:
             part.note.unlink(missing_ok=True)
         total = 0
         if part.resumed:
-            with open(part.path, "rb") as file:
+            with open_regular(part.path) as file:
                 while chunk := file.read(CHUNK):
                     part.digest.update(chunk)
                     total += len(chunk)
@@ -449,14 +460,14 @@ class Downloader:
         """Copy from a file:// address."""
         path = Path(unquote(urlsplit(address).path))
         try:
-            with open(path, "rb") as source:
+            with open_buffered(path, follow=True) as source:
                 source.seek(part.size)
                 if not want.size:
                     self._announce(part, path.stat().st_size)
                 self._drain(want, source, part)
         except FileNotFoundError:
             raise _FinalError(_("does not exist")) from None
-        except (PermissionError, IsADirectoryError) as error:
+        except (PermissionError, IsADirectoryError, UnsuitableFile) as error:
             raise _FinalError(unreadable(error)) from None
 
     def _finish(self, want: Want, url: str, part: _Part) -> Got:

@@ -25,7 +25,6 @@ of REPO-TAG, and therefore another checksum (github.com/PyGithub/PyGithub, issue
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.model.credentials import GITHUB_TOKEN
 
 OCTETS = "application/octet-stream"
@@ -198,9 +198,9 @@ def asset_in(release: bytes, file: PrivateFile) -> tuple[PrivateFile, int]:
 
 def _assets(release: bytes) -> list[dict[str, Any]]:
     try:
-        assets = json.loads(release)["assets"]
+        assets = parse_json(release)["assets"]
         return [asset for asset in assets if isinstance(asset, dict)]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise RefusedError(_("GitHub's answer does not list the files of the release")) from None
 
 

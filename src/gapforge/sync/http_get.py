@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.sync.network import Network
 
@@ -95,7 +96,9 @@ def get(
                     "GAPFORGE_CA_BUNDLE), or set a mirror: GAPFORGE_URL_MIRRORS"
                 ),
             )
-        text = headers_file.read_text(encoding="latin-1") if headers_file.exists() else ""
+        text = ""
+        if headers_file.exists():
+            text = read_regular(headers_file, limits.SYSTEM).decode("latin-1")
         status, found = _parse_headers(text)
     return Answer(status, found, b"" if head else done.output.encode())
 

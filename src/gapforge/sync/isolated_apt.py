@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, FetchError, ResolveError, StorageError
-from gapforge.base.files import inside, mark_folder, remove_folder, sha256_bytes
+from gapforge.base.files import inside, mark_folder, read_regular, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.model.preset import AptSource
 from gapforge.sync import apt_sources
@@ -238,7 +238,7 @@ class IsolatedApt:
             if done.code != 0:
                 faults.append(Fault(without_credentials(url), last_line(done.errors)))
                 continue
-            data = target.read_bytes()
+            data = read_regular(target, limits.SYSTEM)
             target.unlink()
             actual = sha256_bytes(data)
             if actual != source.key_sha256:

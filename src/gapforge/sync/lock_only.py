@@ -17,6 +17,7 @@ from gapforge.base.errors import FetchError
 from gapforge.base.files import remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
+from gapforge.base.text import whole_number
 from gapforge.model import unresolved_item as items
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
@@ -345,7 +346,7 @@ class _LockOnly(Run):
             return self._asset_size(file)
         length = answer.headers.get("content-length", "")
         page = "text/html" in answer.headers.get("content-type", "")
-        return int(length) if answer.status == 200 and length.isdigit() and not page else 0
+        return (whole_number(length) or 0) if answer.status == 200 and not page else 0
 
     def _asset_size(self, file: PrivateFile) -> int:
         """Return the size in bytes of a release asset in a private repository, 0 if unknown."""

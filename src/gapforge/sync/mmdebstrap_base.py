@@ -19,7 +19,7 @@ from typing import IO
 
 from gapforge.base import process
 from gapforge.base.errors import FetchError, GapforgeError, ResolveError, ToolError
-from gapforge.base.files import CHUNK, storage_errors
+from gapforge.base.files import CHUNK, open_buffered, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.model.preset import BaseImage
@@ -40,7 +40,7 @@ _DROPPED = re.compile(
 )
 # Only files: programs expect the folders.
 _DROPPED_FILES = re.compile(
-    r"var/(lib/apt/lists|cache/apt|cache/debconf/.*-old|backups)(/.*)?|var/cache/debconf/.*-old|var/lib/dpkg/.*-old"
+    r"var/(lib/apt/lists|cache/apt|backups)(/.*)?|var/(cache/debconf|lib/dpkg)/.*-old"
     r"|etc/(passwd|group|shadow|gshadow|subuid|subgid)-"
 )
 
@@ -237,7 +237,11 @@ def clean_tar(source: Path, out: IO[bytes]) -> tuple[str, int]:
         size += len(data)
         out.write(data)
 
-    with open(source, "rb") as raw, tarfile.open(source, mode="r:") as archive:
+    with (
+        open_buffered(source) as raw,
+        open_buffered(source) as file,
+        tarfile.open(fileobj=file, mode="r:") as archive,
+    ):
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]
             path = member.name.removeprefix("./")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import json
 import lzma
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
 from gapforge.base.errors import Fault, FetchError
-from gapforge.base.files import CHUNK, canonical_json, write_text
+from gapforge.base.files import CHUNK, canonical_json, open_buffered, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.system_errors import error_text, os_reason
 from gapforge.model import base_image_rules
 
@@ -30,7 +30,6 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-SMALL_BLOB = 64 << 20  # bytes; a larger manifest or configuration is rejected before it is read
 
 OnBytes = Callable[[int], None]
 Files = dict[str, tuple[str, int]]  # path inside a layout -> (SHA-256 in hex, size in bytes)
@@ -82,24 +81,24 @@ def read_layout(folder: Path) -> Layout:
     Raise FetchError for an incomplete, damaged or unsafe layout, TargetError for another platform.
     """
     try:
-        marker = json.loads((folder / "oci-layout").read_bytes())
-        index = json.loads((folder / "index.json").read_bytes())
+        marker = read_json(folder / "oci-layout", limits.IMAGE_DOCUMENT)
+        index = read_json(folder / "index.json", limits.IMAGE_DOCUMENT)
         if marker.get("imageLayoutVersion") != "1.0.0":
             raise ValueError(_('the version in oci-layout is not "1.0.0"'))
         if len(index["manifests"]) != 1:
             count = len(index["manifests"])
             raise ValueError(_("index.json lists {count} images; expected one", count=count))
         manifest_blob = blob(index["manifests"][0])
-        manifest = json.loads(read_small(folder, manifest_blob))
+        manifest = parse_json(read_small(folder, manifest_blob))
         config_blob = blob(manifest["config"])
         layers = tuple(blob(layer) for layer in manifest["layers"])
-        config = json.loads(read_small(folder, config_blob))
+        config = parse_json(read_small(folder, config_blob))
         diff_ids = tuple(str(d) for d in config["rootfs"]["diff_ids"])
         if len(diff_ids) != len(layers):
             raise ValueError(
                 _("{count} layers but {ids} diff_ids", count=len(layers), ids=len(diff_ids))
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError(
             _(
                 "{folder} is not a usable OCI layout: {reason}",
@@ -146,7 +145,7 @@ def read_small(folder: Path, blob: Blob) -> bytes:
 
     Raise FetchError for other bytes than its digest says.
     """
-    if blob.size > SMALL_BLOB:
+    if blob.size > limits.IMAGE_DOCUMENT:
         raise FetchError(
             _(
                 "{digest} is too large for a manifest or configuration: {size} bytes",
@@ -191,18 +190,18 @@ def _checked(folder: Path, blob: Blob, on_bytes: OnBytes | None) -> Iterator[_Ha
     A wrong digest is raised rather than any error of the block.
     """
     path = blob.path(folder)
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the with below; only open() may fail here
-    except OSError as error:
-        raise FetchError(
-            _(
-                "{path}: this blob of the layout cannot be read ({reason})",
-                path=path,
-                reason=os_reason(error),
-            ),
-            hint=_fetch_again(),
-        ) from error
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_buffered(path))
+        except OSError as error:
+            raise FetchError(
+                _(
+                    "{path}: this blob of the layout cannot be read ({reason})",
+                    path=path,
+                    reason=os_reason(error),
+                ),
+                hint=_fetch_again(),
+            ) from error
         reader = _HashingReader(file, on_bytes)
         failure: Exception | None = None
         try:
@@ -230,7 +229,7 @@ def _not_unpacked(path: Path, cause: Exception) -> FetchError:
 
 def _start(folder: Path, blob: Blob) -> bytes:
     try:
-        with open(blob.path(folder), "rb") as file:
+        with open_buffered(blob.path(folder)) as file:
             return file.read(MAGIC_LENGTH)
     except OSError:
         return b""  # _checked reports it

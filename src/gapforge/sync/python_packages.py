@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import Fault, ResolveError, ToolError
-from gapforge.base.files import SAFE_NAME, write_text
+from gapforge.base.files import SAFE_NAME, read_regular, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unlistable
 from gapforge.model.lock import Entry
@@ -144,7 +145,7 @@ class Resolver:
             version=found[0]["version"],
             url=self._login(raw["url"], ""),
             sha256=_sha256(raw),
-            size=int(raw.get("size", 0)),
+            size=_size(raw),
         )
 
     def locate(self, preset: Preset, entries: Iterable[Entry]) -> dict[str, str]:
@@ -257,7 +258,8 @@ class Resolver:
 
     def _answer(self) -> list[dict[str, Any]]:
         """Return the packages of uv's answer, by name."""
-        document = _toml((self.workdir / ANSWER).read_text(), self.project)
+        text = read_regular(self.workdir / ANSWER, limits.STATE).decode("utf-8")
+        document = _toml(text, self.project)
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
 
     def _nearest(
@@ -315,7 +317,7 @@ class Resolver:
             file=file,
             url=self._login(raw["url"], torch_index if index == "torch" else ""),
             sha256=_sha256(raw),
-            size=int(raw.get("size", 0)),
+            size=_size(raw),
             index=index,
         )
 
@@ -445,10 +447,16 @@ def _toml(text: str, project: Project) -> dict[str, Any]:
     except ModuleNotFoundError:
         python = project.state / "tools" / "bin" / "python"
         done = process.run([str(python), "-c", _TOML_TO_JSON], stdin=text, timeout=60)
-        loaded = json.loads(done.output)
+        loaded = parse_json(done.output.encode())
     else:
         loaded = parser.loads(text)
     return loaded
+
+
+def _size(raw: Mapping[str, Any]) -> int:
+    """Return the size of a pylock wheel or sdist in bytes, 0 if the index does not state it."""
+    size = raw.get("size", 0)
+    return size if type(size) is int and size > 0 else 0
 
 
 def _file(raw: Mapping[str, Any]) -> str:

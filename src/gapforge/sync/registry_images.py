@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapforge.base import process
+from gapforge.base import limits, process
 from gapforge.base.addresses import registry_of
 from gapforge.base.errors import Fault, FetchError, GapforgeError, ToolError
 from gapforge.base.files import (
@@ -24,6 +23,7 @@ from gapforge.base.files import (
     storage_errors,
 )
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
@@ -58,11 +58,11 @@ def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.
     try:
         if f"sha256:{sha256_bytes(config)}" != config_blob.digest:
             raise ValueError(_("the configuration is not the one that the manifest names"))
-        parsed = json.loads(config)
+        parsed = parse_json(config)
         base_image_rules.check_configuration(parsed, base.image)
         words = (parsed.get("config") or {}).get("Env") or []
         env = dict(str(word).partition("=")[::2] for word in words)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(base.image, error) from error
     top = oci_layout.Blob(media_type, found.platform, len(found.raw))
     files = {
@@ -91,11 +91,11 @@ def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, lis
     Raise TargetError for layers that some engines cannot load, before they are downloaded.
     """
     try:
-        manifest = json.loads(found.raw)
+        manifest = parse_json(found.raw)
         media_type = str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE))
         config = oci_layout.blob(manifest["config"])
         layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(image, error) from error
     zstd = ["zstd" for layer in layers if layer.media_type.endswith("+zstd")]
     base_image_rules.check_compression(zstd, image)
@@ -250,7 +250,7 @@ def _inspect(reference: str, shown: str, network: Network, *options: str) -> byt
             network.skopeo_environment(reference) as environment,
             process.piped(command, env=environment) as output,
         ):
-            return output.read(oci_layout.SMALL_BLOB)
+            return output.read(limits.IMAGE_DOCUMENT)
     except ToolError as error:
         if error.is_missing:
             raise
@@ -341,10 +341,10 @@ def _login_hint(registry: str, network: Network) -> str:
 def _document(raw: bytes, image: str) -> dict[str, Any]:
     """Return a manifest as a JSON object. Raise FetchError if it is none."""
     try:
-        value = json.loads(raw)
+        value = parse_json(raw)
         if isinstance(value, dict):
             return value
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     raise FetchError(_("{image}: the registry did not send a manifest", image=image))
 
@@ -366,7 +366,7 @@ def _single(folder: Path, digest: str, image: str) -> oci_layout.Blob:
 
     Raise FetchError if it is not ``digest``.
     """
-    index = json.loads((folder / "index.json").read_bytes())
+    index = read_json(folder / "index.json", limits.IMAGE_DOCUMENT)
     found = [e for e in index["manifests"] if e["digest"] == digest]
     if not found:
         raise FetchError(

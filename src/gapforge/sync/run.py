@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError
-from gapforge.base.files import exclusive, mark_folder, write_text
+from gapforge.base.files import contains, exclusive, mark_folder, write_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -161,7 +161,7 @@ class Run:
         """Write presets/NAME.lock.json if its content changes. Return its text."""
         text = lock.render()
         file = self.project.lock_file(self.preset.name)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
+        if not contains(file, text.encode()):
             write_text(file, text)
         return text
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapforge.base.errors import Fault, FetchError, LockError, ResolveError, StorageError
-from gapforge.base.files import remove_folder
+from gapforge.base.files import contains, remove_folder
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -454,7 +454,7 @@ class _Sync(Run):
         files = {e.path: e.sha256 for e in lock.entries}
         files[LOCK] = self.store.add_bytes(text.encode())
         files[sha256sums.NAME] = self.store.add_bytes(sha256sums.render(files))
-        if not (folder / LOCK).exists() or (folder / LOCK).read_bytes() != text.encode():
+        if not contains(folder / LOCK, text.encode()):
             previous.append(LOCK_SIGNATURE)  # the signature belongs to the previous lock
         return self.store.view(folder, files, previous, last=LOCK)
 

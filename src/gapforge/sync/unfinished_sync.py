@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.files import canonical_json, remove_folder, write_text
+from gapforge.base.json_text import read_json
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
 from gapforge.sync.oci_layout import Files
@@ -32,7 +33,7 @@ class ResumeState:
         self._data: dict[str, Any] = {"preset": preset_sha256, "bases": {}, "first": {}}
         try:
             if time.time() - file.stat().st_mtime < VALID_SECONDS:
-                loaded = json.loads(file.read_text(encoding="utf-8"))
+                loaded = read_json(file)
                 if loaded.get("preset") == preset_sha256:
                     self._data = {**self._data, **loaded}
         except (OSError, ValueError, AttributeError):

@@ -23,13 +23,13 @@ TARGET = "gapforge-target"  # the name of the project whose dependencies are the
 _LONGEST = 2000  # characters of uv's text in a message
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-_CLAUSE = r"(?:===|[<>=!~]=|[<>])[^\s,;)]+"
+_CLAUSE = r"(?:===|[<>=!~]=|[<>])[^\s,;)<>=!~][^\s,;)]*"
 _PACKAGE = rf"({_NAME})(?:\[[^\]\s]*\])?((?:{_CLAUSE}(?:,{_CLAUSE})*)?)"
 _NO_WHEEL = re.compile(rf"{_PACKAGE} (?:has|have) no (?:usable )?wheels")
 _ABSENT = re.compile(rf"{_PACKAGE} was not found in the ")
 _NO_VERSION = re.compile(rf"there (?:is|are) no versions? of {_PACKAGE}")
 _AVAILABLE = re.compile(rf"only {_PACKAGE} (?:is|are) available and ")
-_PYTHON = re.compile(rf"{_PACKAGE} (?:requires|depends on) Python ?((?:{_CLAUSE},?)+)")
+_PYTHON = re.compile(rf"{_PACKAGE} (?:requires|depends on) Python ?({_CLAUSE}(?:,{_CLAUSE})*)")
 _NEEDS = re.compile(rf"(?:all versions of ({_NAME})|{_PACKAGE}) depends? on ")
 _NEEDED = re.compile(rf"{_PACKAGE}(?! (?:depends|has|have|requires|was) )")
 _UNANSWERED = re.compile(

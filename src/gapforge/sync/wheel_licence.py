@@ -9,10 +9,12 @@ from email.parser import BytesParser
 from pathlib import Path
 
 from gapforge.base.compressed import damage_as
+from gapforge.base.files import open_buffered
 
 LONGEST = 80  # characters; some packages put the whole text of the licence into the field
 _LARGEST = 16 << 20  # bytes of METADATA that are read; a description may be long
-_NOTHING = re.compile(r"(unknown|none|see .*|.*\bfile\b.*|)", re.IGNORECASE)
+_NOTHING = re.compile(r"(unknown|none|see .*|)", re.IGNORECASE)
+_REFERENCE = re.compile(r"\bfile\b", re.IGNORECASE)
 
 
 def licence_of(wheel: Path) -> str:
@@ -21,7 +23,11 @@ def licence_of(wheel: Path) -> str:
     The SPDX expression (PEP 639) has precedence, then a short License field, then the classifiers.
     """
     try:
-        with damage_as(lambda cause: ValueError(str(cause))), zipfile.ZipFile(wheel) as archive:
+        with (
+            open_buffered(wheel) as opened,
+            damage_as(lambda cause: ValueError(str(cause))),
+            zipfile.ZipFile(opened) as archive,
+        ):
             names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
             if len(names) != 1:
                 return ""
@@ -39,7 +45,7 @@ def licence_in(metadata: bytes) -> str:
     )
     if expression:
         return expression
-    if not _NOTHING.fullmatch(field):
+    if not _NOTHING.fullmatch(field) and not _REFERENCE.search(field):
         return field
     found = [
         str(c).split("::")[-1].strip()

@@ -64,7 +64,7 @@ def wheel_rank(file: str, order: Mapping[str, int]) -> tuple[int, int] | None:
     parts = file.removesuffix(".whl").split("-")
     if not file.endswith(".whl") or len(parts) not in (5, 6):
         return None
-    build = re.match(r"\d+", parts[2]) if len(parts) == 6 else None
+    build = re.match(r"[0-9]{1,18}", parts[2]) if len(parts) == 6 else None
     pythons, abis, platforms = (part.split(".") for part in parts[-3:])
     ranks = [
         order[tag]

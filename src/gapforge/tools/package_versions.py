@@ -172,9 +172,9 @@ def _index_name(index: str) -> str:
 
 def _requirement(text: str) -> tuple[str, str]:
     """Return ("numpy", "1.26.4") for "numpy==1.26.4"; a constraint as it is."""
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:==(.+)|(.*))", text)
+    match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?", text)
     assert match is not None, text  # the preset's shape allows nothing else
-    return normalized(match[1]), (match[2] or match[3] or "").strip()
+    return normalized(match[1]), text[match.end() :].strip().removeprefix("==").strip()
 
 
 def _source_row(source: SourceArchive, lock: Lock | None, components: Sequence[Component]) -> Row:

@@ -10,16 +10,17 @@ signature holds no time, so this list is how an old lock that was copied back is
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
 from gapforge.base.files import SHA256_HEX, canonical_json, read_regular, write_text
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 
@@ -27,7 +28,6 @@ FORMAT = 1
 FILE = "accepted.json"
 # In UTC. As texts, they sort by time.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-MAX_BYTES = 64 << 20
 MAX_SUPERSEDED = 10_000  # for each preset
 
 
@@ -89,13 +89,13 @@ def read(project: Project) -> AcceptedStates:
     """
     file = record_file(project)
     try:
-        return _parse(read_regular(file, MAX_BYTES))
+        return _parse(read_regular(file, limits.STATE))
     except FileNotFoundError:
         return AcceptedStates()
     except OSError as error:
         problem = unreadable(error)
     except ValueError as error:
-        problem = str(error)
+        problem = error.args[0]
     raise TrustError(
         _("the record of accepted bundles cannot be used, so an older bundle would not be noticed"),
         faults=[Fault(str(file), problem)],
@@ -109,12 +109,10 @@ def read(project: Project) -> AcceptedStates:
 def _parse(data: bytes) -> AcceptedStates:
     """Return the record in ``data``. Raises ValueError with the problem."""
     try:
-        raw = json.loads(data.decode("utf-8"))
+        raw = parse_json(data)
         if raw["format"] == FORMAT and set(raw) == {"format", "presets"}:
             states = {str(name): _parse_state(state) for name, state in raw["presets"].items()}
             return AcceptedStates(states)
-    except RecursionError:
-        raise ValueError(_("nested too deeply")) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(_("damaged")) from None
     raise ValueError(_("not in format {format}", format=FORMAT))

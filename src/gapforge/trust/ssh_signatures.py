@@ -344,8 +344,6 @@ def read_signature(file: Path) -> Signature:
         raise BadSignature(_("missing")) from None
     except OSError as error:
         raise BadSignature(unreadable(error)) from None
-    except ValueError as error:
-        raise BadSignature(str(error)) from None
 
 
 def made_by(signature: Signature, data: bytes, namespace: str) -> PublicKey | None:
@@ -435,8 +433,6 @@ def _read_key(file: Path) -> bytes:
         if file.is_file():  # a link is allowed: it is the user's own
             return read_regular(file.resolve(), MAX_KEY)
         problem = _("not a file") if file.exists() else _("does not exist")
-    except ValueError as error:
-        problem = str(error)
     except OSError as error:
         problem = unreadable(error)
     shown = printable(str(file))

@@ -17,13 +17,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
 from gapforge.base.files import exclusive, read_regular, sha256_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
-from gapforge.model.lock import LOCK_FILE, MAX_BYTES
+from gapforge.model.lock import LOCK_FILE
 from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
 
@@ -282,14 +283,12 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
     """
     lock, beside = folder / LOCK_FILE, folder / LOCK_SIGNATURE
     try:
-        data = read_regular(lock, MAX_BYTES)
+        data = read_regular(lock, limits.LOCK)
     except FileNotFoundError:
         raise _refused(preset, [Fault(str(lock), _("missing"))]) from None
     except OSError as error:
         problem = unreadable(error)
         raise _refused(preset, [Fault(str(lock), problem)]) from None
-    except ValueError as error:
-        raise _refused(preset, [Fault(str(lock), str(error))]) from None
     try:
         signer = signers.verify(ssh_signatures.read_signature(beside), data, LOCK)
     except BadSignature as error:
@@ -367,8 +366,6 @@ def _text(file: Path) -> str:
         problem = _("not UTF-8 text")
     except OSError as error:
         problem = unreadable(error)
-    except ValueError as error:
-        problem = str(error)
     raise TrustError(
         _("the list of trusted signers cannot be read, so no signature is accepted"),
         faults=[Fault(str(file), problem)],

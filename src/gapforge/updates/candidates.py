@@ -23,7 +23,7 @@ from gapforge.updates.published_releases import Release, Upstream
 Raw = dict[str, Any]
 Change = Callable[[Raw], None]
 
-_CUDA_TAG = re.compile(r"(.*?)([0-9]+\.[0-9]+\.[0-9]+)-(cudnn[0-9]*)-(devel|runtime)-(.*)")
+_CUDA_TAG = re.compile(r"(.*:)([0-9]+\.[0-9]+\.[0-9]+)-(cudnn[0-9]*)-(devel|runtime)-([^:]*)")
 _PINNED = re.compile(r"\s*([A-Za-z0-9._-]+)(\[[^\]]*\])?\s*==\s*([^\s,*]+)\s*")
 _MAJORS_BACK = 3  # older major versions of a Python package to try if the newest does not fit
 

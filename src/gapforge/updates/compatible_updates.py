@@ -8,7 +8,6 @@ know does not fit either, because nothing confirms that it works.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +55,7 @@ def combine(
 
     ``findings`` returns the texts of a preset's findings, each by something that identifies it.
     """
-    start: Raw = json.loads(json.dumps(preset.raw))
+    start: Raw = copy.deepcopy(dict(preset.raw))
     before = set(findings(preset))
 
     def new_finding(raw: Raw) -> str:

@@ -7,7 +7,6 @@ that proxies, certificates, netrc and mirrors work as for every download.
 from __future__ import annotations
 
 import html
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -20,12 +19,15 @@ from gapforge.base.addresses import without_credentials
 from gapforge.base.errors import FetchError, ToolError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
+from gapforge.base.json_text import parse_json
+from gapforge.base.text import whole_number
 from gapforge.compat.catalog import documents
 from gapforge.compat.versions import key
 from gapforge.sync.http_get import Answer, get, last_line
 from gapforge.sync.network import Network
 
 _MAX_PAGES = 30  # of 100 tags; no project here has more
+_LAST_SECOND = 1 << 40  # that time.gmtime converts on every system
 _MANIFEST_BYTES = 4_000_000
 
 
@@ -106,7 +108,7 @@ def github_tags(address: str, network: Network) -> list[str]:
         _expect_success(answer, address)
         where = without_credentials(address)
         try:
-            names += [str(tag["name"]) for tag in json.loads(answer.body)]
+            names += [str(tag["name"]) for tag in parse_json(answer.body)]
         except (ValueError, TypeError, KeyError) as error:
             raise FetchError(
                 _("the answer of {address} is not a list of tags", address=where),
@@ -151,7 +153,7 @@ def registry_tags(image: str, network: Network) -> list[str]:
             hint=f"skopeo list-tags docker://{reference}",
         )
     try:
-        return [str(tag) for tag in json.loads(done.output)["Tags"]]
+        return [str(tag) for tag in parse_json(done.output.encode())["Tags"]]
     except (ValueError, TypeError, KeyError):
         raise FetchError(
             _("the answer of {address} is not a list of tags", address=reference)
@@ -191,9 +193,10 @@ def _refuse_limit(answer: Answer, address: str) -> None:
         return
     host = without_credentials(address).split("/")[2]
     reset = answer.headers.get("x-ratelimit-reset", "")
-    wait = f"{after} s" if after.isdigit() else ""
-    if reset.isdigit():
-        wait = time.strftime("%H:%M UTC", time.gmtime(int(reset)))
+    wait = f"{after} s" if whole_number(after) is not None else ""
+    moment = whole_number(reset)
+    if moment is not None and moment < _LAST_SECOND:
+        wait = time.strftime("%H:%M UTC", time.gmtime(moment))
     token = f"machine {host} login USER password TOKEN"
     hint = (
         _("try again later ({wait}), or put a token into ~/.netrc: {token}", wait=wait, token=token)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from gapforge.base import files
 from gapforge.base.errors import BusyError, StorageError
 from gapforge.base.files import (
     MARKER,
+    UnsuitableFile,
     atomic_file,
     canonical_json,
     content_mtime,
@@ -316,6 +321,85 @@ def test_read_regular_refuses_links_and_large_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     assert files.read_regular(tmp_path / "file", 5) == b"12345"
-    for path, most in ((tmp_path / "link", 10), (tmp_path / "file", 4), (tmp_path, 10)):
-        with pytest.raises(ValueError, match=r"."):
+    assert files.read_regular(tmp_path / "link", 5, follow=True) == b"12345"
+    for path, most in ((tmp_path / "link", 10), (tmp_path / "file", 4)):
+        with pytest.raises(UnsuitableFile):
             files.read_regular(path, most)
+    with pytest.raises(IsADirectoryError):
+        files.read_regular(tmp_path, 10)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path, follow: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UnsuitableFile):
+            files.read_regular(path, 10, follow=follow)
+    with pytest.raises(UnsuitableFile):
+        sha256_file(tmp_path / "pipe")
+
+
+def test_name_that_becomes_a_pipe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the examination and the opening of a name, something else can get it."""
+    file, real = tmp_path / "file", os.open
+    file.write_bytes(b"1")
+
+    def late(path: object, flags: int, *rest: int) -> int:
+        file.unlink()
+        os.mkfifo(file)
+        return real(file, flags, *rest)
+
+    monkeypatch.setattr(os, "open", late)
+    with pytest.raises(UnsuitableFile):
+        files.read_regular(file, 10)
+
+
+def test_size_is_bounded_before_the_file_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(3 << 29)
+    tracemalloc.start()
+    with pytest.raises(UnsuitableFile):
+        files.read_regular(tmp_path / "sparse", 1000)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_short_reads_do_not_cut_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system or the kernel may return less than was asked for."""
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+
+    class Slow(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 7, 7))
+
+    @contextmanager
+    def slow(path: Path, *, follow: bool = False) -> Iterator[io.FileIO]:
+        with Slow(path) as file:
+            yield file
+
+    monkeypatch.setattr(files, "open_regular", slow)
+    assert files.read_regular(tmp_path / "file", 100) == bytes(range(100))
+    with pytest.raises(UnsuitableFile):
+        files.read_regular(tmp_path / "file", 99)
+
+
+def test_contains_compares_all_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert files.contains(tmp_path / "file", b"12345")
+    for name, data in (("file", b"1234"), ("file", b"123456"), ("link", b"12345"), ("no", b"")):
+        assert not files.contains(tmp_path / name, data)
+
+
+@pytest.mark.parametrize(
+    "path", ["a/" * 64 + "a", "x" * 256, "\ud55c" * 86, "/".join(["y" * 250] * 9), "a\ud800"]
+)
+def test_path_that_no_file_system_has_is_unsafe(path: str) -> None:
+    assert unsafe_path_reason(path)
+
+
+@pytest.mark.parametrize("path", ["a/" * 63 + "a", "x" * 255, "\ud55c" * 85])
+def test_path_at_the_limit_is_safe(path: str) -> None:
+    assert unsafe_path_reason(path) == ""

@@ -178,12 +178,71 @@ def test_end_group_kills_after_ignored_sigterm(monkeypatch: pytest.MonkeyPatch) 
     )
     assert child.stdout is not None
     child.stdout.readline()
-    real, patience = child.wait, iter([0.2])  # for SIGTERM only
-    monkeypatch.setattr(child, "wait", lambda seconds=None: real(next(patience, seconds)))
+    monkeypatch.setattr(process, "PATIENCE", 0.2)
     process.end_group(child)
     assert child.returncode == -signal.SIGKILL
     child.stdout.close()
     process.end_group(child)  # does nothing for an ended program
+
+
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "print('ready', flush=True)\n"
+    "time.sleep(60)\n"
+)
+# Starts a program that ignores SIGTERM, prints its number when it is ready, then does as asked.
+PARENT = (
+    "import subprocess, sys, time\n"
+    f"child = subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], stdout=subprocess.PIPE,\n"
+    "    stderr=subprocess.DEVNULL)\n"
+    "child.stdout.readline()\n"
+    "print(child.pid, flush=True)\n"
+)
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process does not run any more, or is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("parent_ends_first", [False, True])
+def test_end_group_ends_a_grandchild_that_ignores_sigterm(
+    monkeypatch: pytest.MonkeyPatch, parent_ends_first: bool
+) -> None:
+    monkeypatch.setattr(process, "PATIENCE", 0.3)
+    last = "" if parent_ends_first else "time.sleep(60)"
+    child = subprocess.Popen(python(PARENT + last), start_new_session=True, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        grandchild = int(child.stdout.readline())
+    if parent_ends_first:
+        child.wait(20)
+    process.end_group(child)
+    assert ended(grandchild)
+
+
+def test_failed_reader_ends_what_an_ended_program_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PATIENCE", 0.3)
+    with pytest.raises(KeyError), process.piped(python(PARENT)) as output:
+        grandchild = int(output.readline())
+        output.read()  # the program has ended, and what it started holds no pipe
+        raise KeyError
+    assert ended(grandchild)
+
+
+def test_time_limit_of_detached_program_ends_what_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "PATIENCE", 0.3)
+    note = tmp_path / "pid"
+    script = 'trap "" TERM; sleep 60 & echo $! >"$1"; sleep 60'
+    with pytest.raises(process.TimedOut):
+        process.run(["sh", "-c", script, "sh", str(note)], timeout=0.5, detached=True)
+    assert ended(int(note.read_text()))
 
 
 def test_undecodable_output_is_replaced() -> None:

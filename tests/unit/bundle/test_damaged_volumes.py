@@ -366,6 +366,10 @@ def test_lock_with_unsafe_path_is_rejected(tmp_path: Path) -> None:
         "half\ud800",
         "half\udcff",
         "a\x9b",
+        "/".join(["d"] * 1500),
+        "n" * 300,
+        "SHA256SUMS",
+        "lock.json.sig/x",
     ):
         lock["preset"] = PRESET if "\x9b" not in name else "\x9b2J"
         lock["entries"] = [
@@ -392,6 +396,8 @@ def test_lock_with_unsafe_path_is_rejected(tmp_path: Path) -> None:
         with pytest.raises(BundleError) as caught:
             receive(site, medium)
         assert caught.value.render().replace("\n", "").isprintable()
+        assert caught.value.exit_code == 21
+        assert str(medium / "x.gfv") in [fault.where for fault in caught.value.faults]
         assert not site.artifacts_of(PRESET).exists() and not (tmp_path / "evil").exists()
 
 

@@ -52,6 +52,7 @@ from gapforge.model import lock as locks
 from gapforge.model import preset as documents
 from gapforge.store import gc
 from gapforge.store.store import Store
+from power_cut import power_cut
 from raised import assert_error
 from samples import ROOT
 
@@ -776,6 +777,27 @@ def test_file_becomes_folder_and_back(tmp_path: Path) -> None:
         put(site, archive)
         assert (site.root / "x").is_file() == (archive is flat)
     assert (site.root / "x/y/z").read_bytes() == b"deep"
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_installed_files_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_disk: bool
+) -> None:
+    site = site_at(tmp_path / "site")
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if installing._STAGE in str(source) and not str(source).endswith(".tmp"):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    if other_disk:
+        monkeypatch.setattr(os, "replace", refused)
+    with power_cut(monkeypatch) as disk:
+        put(site, render({**SMALL, "docs/old.md": (b"old\n", False)}))
+        put(site, render({**SMALL, "docs/new.md": (b"new\n", False)}))
+    assert (site.root / "docs/new.md").read_bytes() == b"new\n"
+    assert disk.cut == [] and not [folder for folder in disk.lost if folder.exists()]
 
 
 class Killed(BaseException):

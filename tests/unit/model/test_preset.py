@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 import samples
+from gapforge.base import json_text
 from gapforge.base.errors import Fault, LockError, PresetError, UsageError
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
+from gapforge.compat import catalog
 from gapforge.model import lock as locks
 from gapforge.model import preset
 from gapforge.model.lock import Lock
@@ -99,10 +103,10 @@ def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.Mon
     write_preset(place, samples.raw_preset()).chmod(0)
     if os.geteuid() == 0:  # root can read every file
 
-        def refuse(self: Path) -> bytes:
+        def refuse(*args: object, **options: object) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "read_bytes", refuse)
+        monkeypatch.setattr(json_text, "read_regular", refuse)
     denied = only_fault()
     assert len({folder.problem, missing.problem, denied.problem}) == 3
     assert "Permission denied" in denied.problem
@@ -537,3 +541,98 @@ def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.Monke
         for line, text in zip(table[1:], (p.summary_ko for p, _ in rows), strict=True)
     }
     assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    "version", ["9" * 5000, "1." * 20_000 + "!", "1." * 20_000, "1" + "-" * 20_000 + "!"]
+)
+@pytest.mark.parametrize("part", ["cuda", "tensorrt", "opencv", "python", "sources"])
+def test_long_version_is_a_fault_at_once(place: Project, version: str, part: str) -> None:
+    raw = samples.raw_preset()
+    if part == "cuda":
+        raw["cuda"] = version
+    elif part == "tensorrt":
+        raw["tensorrt"] = {"version": version, "form": "deb", "runtime": ["libnvinfer8"]}
+    else:
+        holder = raw["sources"]["opencv"] if part == "sources" else raw[part]
+        holder["version"] = version
+    path = "$.sources.opencv.version" if part == "sources" else f"$.{part}.version"
+    assert faults(place, raw).keys() == {"$.cuda" if part == "cuda" else path}
+
+
+@pytest.mark.parametrize("version", ["8-rc.1", "8~x", "9" * 128, "8.6.1.6-1+cuda11.8"])
+def test_check_answers_for_every_valid_version(place: Project, version: str) -> None:
+    """Not only digits and dots are valid."""
+    raw = samples.raw_preset(
+        cuda="11.8", tensorrt={"version": version, "form": "deb", "runtime": ["libnvinfer8"]}
+    )
+    report = check.examine(
+        place, write_preset(place, raw).stem, catalog.load(place.catalog), samples.COMPONENTS, ""
+    )
+    assert report.faults == () and report.problems
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_is_a_fault(place: Project, make: Callable[[Path], None]) -> None:
+    for file, read in ((place.preset_file(NAME), preset.load), (place.lock_file(NAME), locks.load)):
+        make(file)
+        with pytest.raises((PresetError, LockError)) as caught:
+            read(file)
+        assert [fault.where for fault in caught.value.faults] == [f"presets/{file.name}"]
+
+
+def test_sparse_files_are_refused_unread(place: Project) -> None:
+    for file in (place.preset_file(NAME), place.lock_file(NAME)):
+        with open(file, "wb") as sparse:
+            sparse.truncate(3 << 29)
+    tracemalloc.start()
+    with pytest.raises(PresetError):
+        preset.load(place.preset_file(NAME))
+    with pytest.raises(LockError):
+        locks.load(place.lock_file(NAME))
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+Change = Callable[[list[dict[str, Any]]], None]
+
+
+def _path(value: str) -> Change:
+    return lambda entries: entries[0].update(path=value)
+
+
+def _second(**values: Any) -> Change:
+    return lambda entries: entries[1].update(**values)
+
+
+@pytest.mark.parametrize(
+    ("change", "index", "key"),
+    [
+        (_path("/".join(["d"] * 1500)), 0, "path"),
+        (_path("x" * 300), 0, "path"),
+        (_path("a/./b"), 0, "path"),
+        (_path("debs//gcc_1_amd64.deb"), 0, "path"),
+        (_path("debs/"), 0, "path"),
+        (_path("SHA256SUMS"), 0, "path"),
+        (_path("SHA256SUMS/x"), 0, "path"),
+        (_path("lock.json/x"), 0, "path"),
+        (_path("debs"), 0, "path"),
+        (lambda e: e[1].update(path=e[0]["path"]), 1, "path"),
+        (lambda e: e[1].update(path=e[0]["path"] + "/x"), 0, "path"),
+        (lambda e: e[1].update(sha256=e[0]["sha256"], size=e[0]["size"] + 1), 1, "size"),
+        (_second(size=True), 1, "size"),
+        (_second(size=1.0), 1, "size"),
+        (_second(size=10**18), 1, "size"),
+    ],
+)
+def test_impossible_entry_of_lock_is_a_fault(
+    place: Project, change: Change, index: int, key: str
+) -> None:
+    raw = json.loads(samples.lock(samples.preset()).render())
+    change(raw["entries"])
+    file = place.lock_file(NAME)
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(LockError) as caught:
+        locks.load(file)
+    where = f"presets/{NAME}.lock.json: $.entries[{index}].{key}"
+    assert where in [fault.where for fault in caught.value.faults]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault
 from gapforge.model.schema import (
     AnyOf,
@@ -23,6 +25,7 @@ from gapforge.model.schema import (
     Table,
     Text,
     Variant,
+    faults_of,
     nearest,
     read_json,
 )
@@ -236,3 +239,23 @@ def test_any_bytes_give_faults_not_errors(data: bytes) -> None:
         value, found = read_json(Path(file.name), Record({"word": WORD}), "x")
         assert value is None or isinstance(found, list)
         assert found
+
+
+def test_length_of_text_is_limited() -> None:
+    shape = Text("a word", r"[a-z]+", "lower-case letters", 5)
+    assert faults(shape, "abcde") == [] and len(faults(shape, "abcdef")) == 1
+    assert len(faults(Text(), "a" * (limits.TEXT + 1))) == 1
+    assert len(faults(Table(Flag(), shape), {"abcdef": True})) == 1
+
+
+def test_faults_are_limited() -> None:
+    """A document of a megabyte can have a hundred thousand."""
+    found = faults_of({str(n): n for n in range(100_000)}, INNER, "f.json")
+    assert len(found) == limits.FAULTS + 1 and found[-1].where == "f.json"
+
+
+def test_repeated_members_are_found_in_long_lists() -> None:
+    words = ["".join(each) for each in itertools.product("abcdefghijklmnopqrst", repeat=4)]
+    assert faults(Items(WORD, unique=True), words) == []
+    (fault,) = faults(Items(WORD, unique=True), [*words, words[7]])
+    assert fault.where == f"f.json: $[{len(words)}]"

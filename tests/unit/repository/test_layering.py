@@ -156,6 +156,67 @@ def test_only_process_module_starts_programs() -> None:
                 )
 
 
+# Reads that base/files.py does not do, each with its reason.
+READERS = {
+    "__main__.py: open": "the catalogue, before the version of Python is known to be enough",
+    "base/files.py: open": "is the reader",
+    "base/files.py: os.open": "is the reader",
+    "base/json_text.py: json.loads": "is the parser",
+    "bundle/volume_format.py: json.loads": "accepts only what gapforge itself would write",
+    "bundle/import_objects.py: os.open": "for writing",
+    "rehearsal/rehearsed_bundle.py: zipfile.ZipFile": "of an opened file",
+    "sync/wheel_licence.py: zipfile.ZipFile": "of an opened file",
+    "store/gc.py: os.open": "folders only",
+    "trust/ssh_signatures.py: os.open": "the terminal, for reading and writing",
+}
+_WRITING = ("w", "wb", "x", "ab", "O_CREAT", "O_RDWR", "O_WRONLY", "ZIP_STORED", "O_DIRECTORY")
+
+
+def _reads(call: ast.Call) -> str:
+    """Return the name of a function that reads a file by its path, or ""."""
+    called, words = ast.unparse(call.func), ast.unparse(call)
+    if called.endswith((".read_text", ".read_bytes")):
+        return called.rpartition(".")[2]
+    if called in ("json.load", "json.loads"):
+        return called
+    if called == "tarfile.open" and not any(k.arg == "fileobj" for k in call.keywords):
+        return called
+    if called in ("open", "io.open", "io.FileIO", "os.open", "zipfile.ZipFile"):
+        writes = any(re.search(rf"\b{word}\b", words) for word in _WRITING)
+        return "" if writes else called
+    return ""
+
+
+def test_files_and_json_have_one_reader() -> None:
+    """It applies the limits: any other would hang, or fill the memory."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and (name := _reads(node)):
+                found.add(f"{path.relative_to(PACKAGE).as_posix()}: {name}")
+    assert found - set(READERS) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("file.read_text(encoding='utf-8')", "read_text"),
+        ("Path('x').read_bytes()", "read_bytes"),
+        ("open(path, 'rb')", "open"),
+        ("open(path)", "open"),
+        ("os.open(path, os.O_RDONLY)", "os.open"),
+        ("tarfile.open(path, 'r:*')", "tarfile.open"),
+        ("zipfile.ZipFile(path)", "zipfile.ZipFile"),
+        ("open(path, 'wb')", ""),
+        ("os.open(path, os.O_WRONLY | os.O_CREAT)", ""),
+        ("tarfile.open(fileobj=file)", ""),
+    ],
+)
+def test_search_for_readers_finds_them(code: str, name: str) -> None:
+    call = ast.parse(code, mode="eval").body
+    assert isinstance(call, ast.Call) and _reads(call) == name
+
+
 # Hosts of package registries and paths of one machine, in parts, so that this file contains none.
 _HOSTS = [
     ".".join(parts)

@@ -124,27 +124,17 @@ def test_full_disk_leaves_files_unnamed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_syncfs_is_used_only_if_sufficient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = tmp_path.stat().st_dev
     mount = f"1 2 {os.major(device)}:{os.minor(device)} / / rw - {{}} none rw"
-    real = Path.read_text
     cases = {
         ("ext4", "5.15.0-1-generic"): True,
         ("ext4", "5.4.0"): False,
         ("fuseblk", "6.1.0"): False,
     }
     for (kind, release), good in cases.items():
-
-        def read_text(path: Path, *args: str, kind: str = kind, **kwargs: str) -> str:
-            return (
-                mount.format(kind)
-                if path == Path("/proc/self/mountinfo")
-                else real(path, *args, **kwargs)
-            )
-
-        monkeypatch.setattr(Path, "read_text", read_text)
+        monkeypatch.setattr(careful, "system_text", lambda path, kind=kind: mount.format(kind))
         monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
         assert careful._syncfs_suffices(tmp_path) is good
-    monkeypatch.setattr(
-        Path, "read_text", lambda *args, **kwargs: "1 2 0:99999 / / rw - ext4 none rw\n"
-    )
+    elsewhere = "1 2 0:99999 / / rw - ext4 none rw\n"
+    monkeypatch.setattr(careful, "system_text", lambda path: elsewhere)
     assert careful._syncfs_suffices(tmp_path) is False
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, sender
+from gapforge.base import limits
 from gapforge.base.errors import LockError, TrustError, UsageError
 from gapforge.bundle.sign_bundle import sign_lock
 from gapforge.model import lock as locks
@@ -21,7 +22,7 @@ from signers import make_key, needs_ssh_keygen, pub
 def test_readers_share_lock_size_limit(tmp_path: Path, more: int) -> None:
     project = sender(tmp_path).project
     lock = project.artifacts_of(PRESET) / "lock.json"
-    lock.write_bytes(lock.read_bytes().ljust(locks.MAX_BYTES + more, b"\n"))
+    lock.write_bytes(lock.read_bytes().ljust(limits.LOCK + more, b"\n"))
     key = make_key(tmp_path, "release")
     signing = ssh_signatures.signing_key(key)
     signer = Signer("release", ssh_signatures.read_public(pub(key)))
@@ -40,8 +41,9 @@ def test_readers_share_lock_size_limit(tmp_path: Path, more: int) -> None:
         return
     with pytest.raises(LockError) as caught:
         locks.load(lock)
-    assert_error(caught.value, LockError, most=locks.MAX_BYTES, hint={"preset": PRESET})
+    assert_error(caught.value, LockError, hint={"name": PRESET})
+    assert str(limits.LOCK) in caught.value.faults[0].problem
     with pytest.raises(TrustError) as refused:
         check_lock(project, lock.parent, PRESET, signers)
     assert_error(refused.value, TrustError, preset=PRESET, where=[str(lock)])
-    assert str(locks.MAX_BYTES) in refused.value.faults[0].problem
+    assert str(limits.LOCK) in refused.value.faults[0].problem

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gapforge.base import limits
 from gapforge.base.errors import EngineError, UsageError
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.process import quoted
 from gapforge.base.progress import StatusLine, human_bytes, human_time
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
         status=status,
     )
     if args.json:
-        print(result.report.read_text(encoding="utf-8"), end="")
+        print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
     print_checks(result.checks)
     print()

@@ -16,7 +16,7 @@ from gapforge.base.errors import (
     SecretError,
     UsageError,
 )
-from gapforge.base.files import inside
+from gapforge.base.files import contains, inside
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -214,7 +214,7 @@ def stale_schemas(project: Project, components: Sequence[Component]) -> list[str
     stale = []
     for path, text in json_schemas.schemas(components).items():
         file = inside(project.root, path)
-        if file.is_file() and file.read_bytes() != text.encode():
+        if file.is_file() and not contains(file, text.encode()):
             stale.append(path)
     return stale
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from gapforge.base.errors import Fault, LockError, PresetError
-from gapforge.base.files import inside, write_text
+from gapforge.base.files import contains, inside, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.compat import catalog
@@ -90,7 +90,7 @@ def stale_files(project: Project, wanted: Mapping[str, str]) -> dict[str, str]:
         file = inside(project.root, path)
         if not file.is_file():
             found[path] = _("does not exist")
-        elif file.read_bytes() != text.encode():
+        elif not contains(file, text.encode()):
             found[path] = _("is stale")
     return found
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
-from gapforge.base.files import atomic_file
+from gapforge.base.files import atomic_file, open_regular
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
@@ -167,7 +167,7 @@ def _refuse_bad_output(output: Path, project: Project) -> None:
 def _is_inventory(file: Path) -> bool:
     if not file.is_file():
         return False
-    with open(file, "rb") as source:
+    with open_regular(file, follow=True) as source:
         return source.read(len(TITLE) + 1) == f"{TITLE} ".encode()
 
 
