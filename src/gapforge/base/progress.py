@@ -68,6 +68,9 @@ class StatusLine:
                 if text:
                     print(text, file=self.out, flush=True)
                 return
+            if not text:
+                self.clear()
+                return
             columns = self._columns()
             while width(text) > columns:
                 text = text[:-1]
@@ -92,9 +95,11 @@ class StatusLine:
     def _columns(self) -> int:
         """Return how many columns a line may have without a second row."""
         try:
-            return min(LIVE_COLUMNS, os.get_terminal_size(self.out.fileno()).columns - 1)
+            columns = os.get_terminal_size(self.out.fileno()).columns - 1
         except (OSError, ValueError):
             return LIVE_COLUMNS
+        # A terminal whose size nobody has set has 0 columns.
+        return min(LIVE_COLUMNS, columns) if columns > 0 else LIVE_COLUMNS
 
 
 class Progress:

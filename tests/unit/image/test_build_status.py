@@ -148,9 +148,10 @@ def test_live_line_makes_way_for_the_log_and_comes_back(clock: Clock) -> None:
     status.feed("#9 DONE 2.0s")
     clock.now += 1
     status.tick()
+    line.note("#9 DONE 2.0s")
     first, second = "running: opencv 1 s", "running: opencv 2 s"
-    blank = " " * len(first)
-    assert out.getvalue() == (f"\r{first}\r{blank}\r#9 0.1 a line\n\r{second}\r{' ' * len(second)}")
+    wiped = "\r" + " " * len(first) + "\r"
+    assert out.getvalue() == (f"\r{first}{wiped}#9 0.1 a line\n\r{second}{wiped}#9 DONE 2.0s\n")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -174,14 +175,16 @@ def test_korean(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status.text() == "실행 중: opencv 30초 (45 %, 3분 05초 남음)"
 
 
-def test_line_fits_a_narrow_terminal_and_comes_without_output(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("columns", "longest"), [(40, 39), (0, progress.LIVE_COLUMNS)])
+def test_line_fits_the_terminal_and_comes_without_output(
+    monkeypatch: pytest.MonkeyPatch, columns: int, longest: int
 ) -> None:
-    """A real terminal of 40 columns, and the thread that looks at the clock."""
+    """A real terminal, and the thread that looks at the clock. Nobody sets the size of some."""
     monkeypatch.setattr(build_status, "TICK", 0.01)
     monkeypatch.setattr(progress, "LIVE_INTERVAL", 0.01)
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     received = bytearray()
 
     def read() -> None:
@@ -205,7 +208,7 @@ def test_line_fits_a_narrow_terminal_and_comes_without_output(
     os.close(master)
     lines = received.decode().split("\r")
     assert len(lines) >= 3 and lines[1].startswith("running: stage-number-1 0 s")
-    assert max(map(len, lines)) == 39
+    assert max(map(len, lines)) == longest
     assert lines[-1] == "" and lines[-2].strip() == "", "the line is removed at the end"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from gapforge.base.errors import (
     GatedError,
     LockError,
     ResolveError,
+    SecretError,
     TargetError,
 )
 from gapforge.base.files import exclusive
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
+from gapforge.cli.verbs import sync as sync_verb
 from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
@@ -564,6 +567,42 @@ def test_private_github_source_is_synced_and_the_lock_has_no_token(
     places = [place.root / "artifacts", place.root / "presets", place.root / ".gapforge"]
     files = [file for folder in places for file in folder.rglob("*") if file.is_file()]
     assert files and not [file for file in files if GITHUB_TOKEN.encode() in file.read_bytes()]
+
+
+def test_sync_verb_reads_the_credentials_of_the_env_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    monkeypatch.delenv("REGISTRY_LOGINS", raising=False)
+    monkeypatch.chdir(place.root)
+    env = place.root / ".env"
+    seen: list[str] = []
+
+    def sync(preset: Preset, project: Project, network: Network, options: Options) -> Outcome:
+        seen.append(network.github.token)
+        return syncing_sync(preset, project, network, options)
+
+    syncing_sync = syncing.sync
+    monkeypatch.setattr(syncing, "sync", sync)
+    arguments = argparse.Namespace(
+        presets=[NAME],
+        all=False,
+        update=False,
+        lock_only=False,
+        dry_run=False,
+        provided=None,
+        json=True,
+    )
+    for text, mode, warned in (("GITHUB_TOKEN=canary-1\n", 0o644, True), ("", 0o644, False)):
+        env.write_text(text)
+        env.chmod(mode)
+        assert sync_verb.run(arguments, place.project) == 0
+        assert (".env" in capsys.readouterr().err) is warned
+    assert seen == ["canary-1", ""]
+    env.write_text("GITHUB_TOKEN='canary 1'\n")
+    with pytest.raises(SecretError) as caught:
+        sync_verb.run(arguments, place.project)
+    assert "canary" not in caught.value.render() and seen == ["canary-1", ""]
 
 
 def test_wheels_are_resolved_for_the_full_python(place: Place) -> None:
