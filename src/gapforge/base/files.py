@@ -69,13 +69,35 @@ def _too_long(path: str, parts: Sequence[str]) -> str:
     return ""
 
 
+def given_path(text: str | Path) -> Path:
+    """Return a path that a person wrote: ``~`` and ``~user`` become home folders that exist.
+
+    Path.expanduser fails for a user whom the machine does not know.
+    """
+    return Path(os.path.expanduser(text))
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path with every symbolic link followed. It need not exist.
+
+    Raise StorageError with the path for links that form a loop. (Path.resolve raises RuntimeError,
+    or nothing, depending on the version of Python.)
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise storage_error(error, path) from None
+    return Path(os.path.realpath(path))
+
+
 def inside(root: Path, relative: str) -> Path:
     """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
     reason = unsafe_path_reason(relative)
     target = root / relative
     if not reason:
-        resolved_root = root.resolve()
-        resolved = target.parent.resolve() / target.name
+        resolved_root = real_path(root)
+        resolved = real_path(target.parent) / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
             reason = _("leads outside {root} through a symbolic link", root=root)
     if reason:

@@ -15,6 +15,9 @@ CHECKSUMS = 8 << 20  # SHA256SUMS: one short line for each entry of a lock
 PACKAGE_INDEX = 64 << 20  # Packages of one preset: 1 kB for each .deb
 ENVIRONMENT = 1 << 20  # a .env file; a key or certificate in it has some kB
 IMAGE_DOCUMENT = 16 << 20  # index, manifest or config of an image; registries accept 4 MiB
+IGNORE_FILE = 64 << 10  # .gapforgeignore
+IGNORE_LINE = 1000  # bytes of one pattern in it
+SUBMODULES = 256 << 10  # .gitmodules
 STATE = 64 << 20  # a file of gapforge's own in .gapforge, dist or the store
 SYSTEM = 16 << 20  # a file of the kernel or of a program on this machine
 
@@ -33,3 +36,4 @@ FAULTS = 100  # that one document reports; the rest would hide them
 PATH_BYTES = 2048  # of 4096
 NAME_BYTES = 255
 PATH_DEPTH = 64  # folders; an OCI layout has three
+SOURCE_DEPTH = 200  # folders in an application's source; npm nests some thirty

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import free_bytes, inside, system_text
+from gapforge.base.files import free_bytes, inside, real_path, system_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.bundle.volume_format import Part
@@ -28,7 +28,7 @@ _FAT = frozenset({"vfat", "msdos", "fuse.fusefat"})
 
 def file_system(folder: Path) -> str:
     """Return the type of the file system of a folder that need not exist, "" if unknown."""
-    where, found, longest = folder.resolve(), "", -1
+    where, found, longest = real_path(folder), "", -1
     try:
         text = system_text(MOUNTS, "surrogateescape")
     except OSError:

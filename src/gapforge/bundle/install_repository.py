@@ -28,6 +28,7 @@ from gapforge.base.files import (
     mark_folder,
     open_regular,
     read_regular,
+    real_path,
     remove_file,
     remove_folder,
     sha256_bytes,
@@ -223,8 +224,8 @@ def _examine(
 
 def _behind_link(root: Path, path: str) -> bool:
     try:
-        return (root / path).parent.resolve() != root.resolve().joinpath(*path.split("/")[:-1])
-    except (OSError, RuntimeError):
+        return real_path((root / path).parent) != real_path(root).joinpath(*path.split("/")[:-1])
+    except StorageError:
         return True
 
 

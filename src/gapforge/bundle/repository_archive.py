@@ -21,6 +21,7 @@ from gapforge.base.files import (
     contains,
     open_buffered,
     open_regular,
+    real_path,
     sha256_bytes,
     unsafe_path_reason,
     write_bytes,
@@ -169,7 +170,7 @@ def _read_file(root: Path, raw: bytes, name: str) -> tuple[bytes, bool]:
         raise ValueError(_("the name is not UTF-8 ({why})", why=error)) from None
     if reason := _bad_name_reason(name):
         raise ValueError(reason)
-    if path.parent.resolve() != root.resolve().joinpath(*name.split("/")[:-1]):
+    if real_path(path.parent) != real_path(root).joinpath(*name.split("/")[:-1]):
         raise ValueError(_("a folder of the path is a symbolic link"))
     if path.is_symlink():
         raise ValueError(_("symbolic link; the archive contains only regular files"))

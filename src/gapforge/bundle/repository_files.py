@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import BundleError, ToolError
-from gapforge.base.files import read_regular, unsafe_path_reason
+from gapforge.base.files import read_regular, real_path, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.process import run
 from gapforge.base.project import Project
@@ -167,6 +167,6 @@ def _is_left_out(project: Project, name: str) -> bool:
 
 def _is_in_artifacts(project: Project, name: str) -> bool:
     """Return whether a path is in the folder of artifacts, which may have any name."""
-    root, artifacts = project.root.resolve(), project.artifacts.resolve()
+    root, artifacts = real_path(project.root), real_path(project.artifacts)
     path = root / name
     return root in artifacts.parents and artifacts in (path, *path.parents)

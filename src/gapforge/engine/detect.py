@@ -11,6 +11,7 @@ from typing import Any
 
 from gapforge.base import limits, process
 from gapforge.base.errors import EngineError, Fault, ToolError, UsageError
+from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.project import Project
@@ -123,7 +124,7 @@ def client_paths() -> list[str]:
         # Not Path.is_file: a folder on PATH that this user may not enter is no error.
         if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
             # Resolved, since /bin is often /usr/bin.
-            found.setdefault(str(candidate.resolve()), str(candidate.absolute()))
+            found.setdefault(str(real_path(candidate)), str(candidate.absolute()))
     return list(found.values()) or ([named] if named else [])
 
 
@@ -225,7 +226,7 @@ def _context() -> str:
     """Return the docker context that the user selected, without asking a client."""
     if named := os.environ.get("DOCKER_CONTEXT"):
         return named
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(os.environ.get("DOCKER_CONFIG") or given_path("~") / ".docker")
     try:
         config = read_json(folder / "config.json", limits.SYSTEM, follow=True)
         return str(config.get("currentContext") or "default")

@@ -27,6 +27,7 @@ from gapforge.base.files import (
     exclusive,
     mark_folder,
     open_regular,
+    real_path,
     remove_folder,
     system_text,
     write_text,
@@ -100,7 +101,7 @@ def start(
             hint=_("sudo ./gapforge engine start; or use a Docker that an administrator set up"),
         )
     sockets = private_daemon_state.SOCKETS
-    if sockets in project.root.resolve().parents:
+    if sockets in real_path(project.root).parents:
         raise EngineError(
             _(
                 "a private engine cannot work below {sockets}; the project is at {root}",
@@ -239,7 +240,7 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
         pid=child.pid,
         started=start_ticks(child.pid),
         boot=boot_id(),
-        root=str(project.root.resolve()),
+        root=str(real_path(project.root)),
         socket=str(sockets / "docker.sock"),
         offline=offline,
         made=made,
@@ -405,7 +406,7 @@ def _disk_use(folder: Path) -> int:
 
 def mounts_below(folder: Path) -> list[str]:
     """Return the mount points at or below a folder."""
-    root = str(folder.resolve())
+    root = str(real_path(folder))
     found = []
     for line in system_text(Path("/proc/self/mountinfo")).splitlines():
         where = line.split(" ")[4].encode().decode("unicode_escape")  # spaces are written \040

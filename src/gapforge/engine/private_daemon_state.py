@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gapforge.base.files import canonical_json, system_text, write_text
+from gapforge.base.files import canonical_json, real_path, system_text, write_text
 from gapforge.base.json_text import read_json
 from gapforge.base.project import Project
 
@@ -62,7 +62,7 @@ def log_of(project: Project) -> Path:
 
 def tag_of(project: Project) -> str:
     """Return a short name that no other project's engine has."""
-    return "gapforge-" + hashlib.sha256(os.fsencode(project.root.resolve())).hexdigest()[:12]
+    return "gapforge-" + hashlib.sha256(os.fsencode(real_path(project.root))).hexdigest()[:12]
 
 
 def socket_folder(project: Project) -> Path:
@@ -96,7 +96,7 @@ def read_state(project: Project) -> State | None:
         state = State(**{**raw, "made": tuple(raw["made"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return state if state.root == str(project.root.resolve()) else None
+    return state if state.root == str(real_path(project.root)) else None
 
 
 def write_state(project: Project, state: State) -> None:

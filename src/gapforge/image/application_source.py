@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import Fault, SourceError
-from gapforge.base.files import unsafe_path_reason
+from gapforge.base.files import given_path, real_path, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason
 from gapforge.image.source_copy import CopyResult, copy_source
@@ -75,9 +75,9 @@ def choose(
     key = setting_key(application.name)
     setting = "" if flag else (settings or {}).get(key, "")
     if flag:
-        folder, chosen_by = Path(flag).expanduser().absolute(), "--app-source"
+        folder, chosen_by = given_path(flag).absolute(), "--app-source"
     elif setting:
-        folder, chosen_by = root / Path(setting).expanduser(), f"{key} (.env or environment)"
+        folder, chosen_by = root / given_path(setting), f"{key} (.env or environment)"
     else:
         folder, chosen_by = root / application.source, "preset"
     problem = _preset_path_problem(application, root) if chosen_by == "preset" else ""
@@ -99,9 +99,9 @@ def choose(
             ),
         )
     return ApplicationSource(
-        folder=folder.resolve(),
+        folder=real_path(folder),
         chosen_by=chosen_by,
-        warnings=tuple(list_files(folder.resolve()).warnings(folder)),
+        warnings=tuple(list_files(real_path(folder)).warnings(folder)),
         setting=key if setting else "",
     )
 
@@ -115,7 +115,7 @@ def _chosen_by_text(chosen_by: str, setting: str) -> str:
 def _considered(application: Application, key: str, flag: str, setting: str) -> list[Fault]:
     """Return what each place names as the source folder."""
     skipped = _("not considered")
-    named = str(Path(flag).expanduser().absolute()) if flag else _("not given")
+    named = str(given_path(flag).absolute()) if flag else _("not given")
     return [
         Fault("--app-source", named),
         Fault(_("{key} in .env", key=key), skipped if flag else setting or _("not set")),
@@ -127,7 +127,7 @@ def _preset_path_problem(application: Application, root: Path) -> str:
     """Return why a preset may not name its source folder, "" if it may."""
     if reason := unsafe_path_reason(application.source):
         return _("not a valid path in a preset: {reason}", reason=reason)
-    if not (root / application.source).resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(root / application.source)).is_relative_to(real_path(root)):
         return _(
             "a symbolic link to a folder outside the project; name an outside folder with "
             "--app-source or in .env"

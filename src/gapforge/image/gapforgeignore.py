@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import read_regular
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import error_text
 
 NAME = ".gapforgeignore"
-MOST_BYTES = 64 << 10
-MOST_IN_LINE = 1000  # bytes
 
 _SLASH = ord("/")
 _ALL = frozenset(range(256))
@@ -128,7 +127,7 @@ def read_rules(source: Path) -> IgnoreRules:
     """
     file = source / NAME
     try:
-        data = read_regular(file, MOST_BYTES)
+        data = read_regular(file, limits.IGNORE_FILE)
         data.decode("utf-8")
     except FileNotFoundError:
         return IgnoreRules()
@@ -166,8 +165,8 @@ def _read_line(line: bytes) -> list[_Pattern]:
     """Return the pattern of a line, [] for an empty line and a comment."""
     if line.startswith(b"#"):
         return []
-    if len(line) > MOST_IN_LINE:
-        raise _NeverMatches(_("the line has more than {most} bytes", most=MOST_IN_LINE))
+    if len(line) > limits.IGNORE_LINE:
+        raise _NeverMatches(_("the line has more than {most} bytes", most=limits.IGNORE_LINE))
     # Spaces at the end count only after a backslash, which must not be escaped itself.
     text = line.rstrip(b" ")
     if (len(text) - len(text.rstrip(b"\\"))) % 2 and text != line:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import EngineError, VerifyError
+from gapforge.base.files import given_path
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress, human_bytes, human_time
 from gapforge.engine.docker_load_archive import write_image
@@ -67,7 +68,7 @@ def ensure_override(engine: Engine, base: str, on_line: OnLine) -> LockedImage:
     a containerd store already holds: there they are the manifest's. Raise EngineError when it is
     none of these, TargetError for an image that cannot be a base image.
     """
-    path = Path(base).expanduser()
+    path = given_path(base)
     if path.is_file():
         with open_archive(path) as parts:
             digest = parts.config.digest

@@ -17,6 +17,7 @@ from gapforge.base.files import (
     MARKER,
     content_mtime,
     open_regular,
+    real_path,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -48,7 +49,7 @@ def copy_source(source: Path, target: Path) -> CopyResult:
     0755 and times follow content, so that neither umask nor checkout time makes the engine build
     again. Raise SourceError as ``list_files`` does, and StorageError for the target.
     """
-    source, target = source.resolve(), target.absolute()
+    source, target = real_path(source), target.absolute()
     _prepare_target(source, target)
     items = list_files(source).items
     removed = _remove_others(target, {item.path: item for item in items})
@@ -80,7 +81,7 @@ def _prepare_target(source: Path, target: Path) -> None:
                 target=target,
             )
         )
-    context = target.resolve()
+    context = real_path(target)
     if context.is_relative_to(source) or source.is_relative_to(context):
         raise SourceError(
             _(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import open_buffered, read_regular
 from gapforge.base.i18n import _, ngettext
@@ -25,11 +26,6 @@ _VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "CVS", "_darcs"))
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text of a pointer begins
 _MOST_OF_POINTER = 1024  # bytes, by Git LFS's specification
 _BEGINNING = 64 << 10  # bytes in which a private key is looked for
-_MOST_SUBMODULES = 256 << 10  # bytes of .gitmodules
-# The path also has to fit below the build context (PATH_MAX is 4096), and folders are removed
-# recursively.
-MOST_PATH = 2000  # bytes
-MOST_DEPTH = 200  # folders
 _SHOWN = 5  # names in a warning
 
 
@@ -141,10 +137,14 @@ def _examine(root: Path, path: str, mode: int) -> SourceItem | Fault:
     """Return what to copy, or why it cannot be copied."""
     if problem := _path_problem(path):
         return Fault(ascii(path), problem, _("a UTF-8 name on one line"))
-    if len(os.fsencode(path)) > MOST_PATH or path.count("/") > MOST_DEPTH:
+    if len(os.fsencode(path)) > limits.PATH_BYTES or path.count("/") > limits.SOURCE_DEPTH:
         return Fault(
             path[:80] + "…",
-            _("more than {bytes} bytes or {depth} folders", bytes=MOST_PATH, depth=MOST_DEPTH),
+            _(
+                "more than {bytes} bytes or {depth} folders",
+                bytes=limits.PATH_BYTES,
+                depth=limits.SOURCE_DEPTH,
+            ),
             _("a shorter path"),
         )
     if stat.S_ISDIR(mode):
@@ -208,7 +208,7 @@ def _link_problem(root: Path, path: str, link: str) -> str:
 def _empty_submodules(source: Path, found: SourceFiles) -> Iterator[str]:
     """Yield the folders of .gitmodules that are copied and contain nothing."""
     try:
-        text = read_regular(source / ".gitmodules", _MOST_SUBMODULES).decode("utf-8", "replace")
+        text = read_regular(source / ".gitmodules", limits.SUBMODULES).decode("utf-8", "replace")
     except (OSError, ValueError):
         return
     folders = {item.path for item in found.items if item.kind == "folder"}

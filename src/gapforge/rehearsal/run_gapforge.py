@@ -19,6 +19,7 @@ from gapforge.base.errors import (
     InternalError,
     ToolError,
 )
+from gapforge.base.files import given_path
 from gapforge.base.i18n import _, language
 from gapforge.base.json_text import read_json
 from gapforge.model.preset import Preset
@@ -75,7 +76,7 @@ def _candidates() -> Iterator[str]:
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
     for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
-        folders += sorted(Path.home().glob(pattern))
+        folders += sorted(given_path("~").glob(pattern))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 
 

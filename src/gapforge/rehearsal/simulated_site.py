@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gapforge.base import limits, process
-from gapforge.base.errors import ToolError, UsageError
+from gapforge.base.errors import StorageError, ToolError, UsageError
 from gapforge.base.files import (
     inside,
     link_or_copy,
     mark_folder,
     read_regular,
+    real_path,
     remove_folder,
     storage_errors,
 )
@@ -143,7 +144,7 @@ def _is_carried(project: Project, name: str) -> bool:
 def _copy(root: Path, name: str, site: Path) -> str:
     """Copy one file; return why it was not copied, or ""."""
     source, target = root / name, site / name
-    if source.parent.resolve() != root.resolve() / Path(name).parent:
+    if real_path(source.parent) != real_path(root) / Path(name).parent:
         return _("behind a symbolic link")  # git still tracks the folder that the link replaced
     if source.is_symlink():
         if not _leads_inside(root, source):
@@ -171,8 +172,9 @@ def _leads_inside(root: Path, link: Path) -> bool:
         or os.path.normpath(link.parent.relative_to(root) / text).split("/")[0] == ".."
     ):
         return False
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a loop of links
-        return root.resolve() in (link.resolve(), *link.resolve().parents)
+    with contextlib.suppress(StorageError):  # a loop of links
+        real = real_path(link)
+        return real_path(root) in (real, *real.parents)
     return False
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
@@ -424,16 +424,15 @@ def _torch_index(preset: Preset, network: Network) -> str:
 
 
 def _secrets(network: Network) -> list[str]:
-    """Return the logins in index addresses, as they are written, decoded and encoded."""
+    """Return the logins in index addresses."""
     addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
-    found = [
+    return [
         part
         for address in addresses
         if address
         for part in (urlsplit(address).password, urlsplit(address).username)
         if part
     ]
-    return [text for part in found for text in (part, unquote(part), quote(unquote(part), safe=""))]
 
 
 def _toml(text: str, project: Project) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from gapforge.base import process
 from gapforge.base.errors import TrustError, UsageError
-from gapforge.base.files import read_regular
+from gapforge.base.files import given_path, read_regular, real_path
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
@@ -176,7 +176,7 @@ def signing_key(file: Path) -> SigningKey:
 
     Whether the key can sign is known only when it does.
     """
-    file = Path(os.path.expanduser(file)).absolute()
+    file = given_path(file).absolute()
     data = _read_key(file)
     if not _PRIVATE.search(data.decode("latin-1")):
         public = read_public(file)
@@ -431,7 +431,7 @@ def _cannot_sign(key: SigningKey, done: process.Result, at_terminal: bool) -> Tr
 def _read_key(file: Path) -> bytes:
     try:
         if file.is_file():  # a link is allowed: it is the user's own
-            return read_regular(file.resolve(), MAX_KEY)
+            return read_regular(real_path(file), MAX_KEY)
         problem = _("not a file") if file.exists() else _("does not exist")
     except OSError as error:
         problem = unreadable(error)

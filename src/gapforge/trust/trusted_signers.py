@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
-from gapforge.base.files import exclusive, read_regular, sha256_bytes, write_text
+from gapforge.base.files import exclusive, read_regular, real_path, sha256_bytes, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unreadable
@@ -105,8 +105,8 @@ def signers_file(project: Project) -> Path:
         file = Path(path).absolute()
         home = _home()
         for folder in (project.artifacts, project.root):
-            inside = folder.resolve() in file.resolve().parents
-            if inside and folder.resolve() not in (home, *home.parents):
+            real = real_path(folder)
+            if real in real_path(file).parents and real not in (home, *home.parents):
                 raise TrustError(
                     _(
                         "{variable}={file} is in {folder}, which is carried: whoever changes the "

@@ -403,3 +403,22 @@ def test_path_that_no_file_system_has_is_unsafe(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/" * 63 + "a", "x" * 255, "\ud55c" * 85])
 def test_path_at_the_limit_is_safe(path: str) -> None:
     assert unsafe_path_reason(path) == ""
+
+
+def test_real_path_follows_links_and_names_loops(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    assert files.real_path(tmp_path / "link/absent") == (tmp_path / "folder/absent").resolve()
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for name in ("one", "two", "one/below"):
+        with pytest.raises(StorageError) as caught:
+            files.real_path(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.render()
+
+
+def test_given_path_keeps_an_unknown_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    assert files.given_path("~/a") == Path("/home/x/a")
+    assert files.given_path("~nosuchuser/a") == Path("~nosuchuser/a")
+    assert files.given_path(Path("a/~")) == Path("a/~")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gapforge.base.errors import InternalError
 from gapforge.base.project import Project
 from gapforge.cli.main import main
 from gapforge.sync import sync as syncing
@@ -265,3 +266,53 @@ def test_pack_before_sync_is_one_sentence(there: Project, tmp_path: Path) -> Non
     assert "debian12-cpu-quickstart" in message
     assert following.endswith("./deps_sync.sh debian12-cpu-quickstart")
     assert not (tmp_path / "stick").exists()
+
+
+VERBS = (
+    ("list",),
+    ("check", NAME),
+    ("verify", NAME),
+    ("plan", NAME),
+    ("doctor", NAME),
+    ("gc",),
+    ("inventory", "--output", "new.json"),
+    ("pack", NAME, "--to", "out"),
+    ("unpack", "out"),
+    ("trust", "list"),
+    ("engine", "status"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["artifacts", "presets", ".gapforge", "examples/xaiva-media", "trust", "out"]
+)
+def test_loops_of_links_are_named(
+    there: Project,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loop = tmp_path / "trust" if name == "trust" else there.root / name
+    if loop.is_dir():
+        shutil.rmtree(loop)
+    loop.symlink_to(loop.name)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(there.root))
+    monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / "trust"))
+    monkeypatch.chdir(there.root)
+    named = []
+    for verb in VERBS:
+        code = main([str(there.root / w) if w in ("out", "new.json") else w for w in verb])
+        shown = capsys.readouterr().err
+        assert code != InternalError.exit_code, f"{verb}: {shown}"
+        if code and str(loop) in shown:
+            named.append(verb)
+    assert named, "no verb names the loop"
+
+
+@pytest.mark.parametrize("option", ["--app-source", "--base"])
+def test_home_of_nobody_is_named(there: Project, option: str) -> None:
+    done = gapforge(there, *BUILD, option, "~nosuchuser/x", DOCKER_HOST="unix:///nonexistent")
+    assert done.returncode not in (0, InternalError.exit_code), done.stderr
+    if option == "--app-source":
+        assert "~nosuchuser/x" in done.stderr

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gapforge.base import limits
 from gapforge.base.errors import SourceError
-from gapforge.image.gapforgeignore import MOST_BYTES, MOST_IN_LINE, NAME, read_rules
+from gapforge.image.gapforgeignore import NAME, read_rules
 from gapforge.image.source_files import list_files
 from raised import values_of
 
@@ -197,7 +198,17 @@ def test_lines_mean_what_git_makes_of_them(tree: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["../x", "./x", "a//b", "/", "!", "x[ab", "[[:letter:]]", "a\\", "x" * (MOST_IN_LINE + 1)],
+    [
+        "../x",
+        "./x",
+        "a//b",
+        "/",
+        "!",
+        "x[ab",
+        "[[:letter:]]",
+        "a\\",
+        "x" * (limits.IGNORE_LINE + 1),
+    ],
 )
 def test_line_that_matches_nothing_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / NAME).write_text(f"*.o\n{line}\nbuild/\n")
@@ -212,7 +223,7 @@ def test_line_that_matches_nothing_is_refused(tmp_path: Path, line: str) -> None
 def test_unreadable_ignore_file_is_refused(tmp_path: Path, kind: str) -> None:
     file = tmp_path / NAME
     if kind == "too large":
-        file.write_text("x\n" * MOST_BYTES)
+        file.write_text("x\n" * limits.IGNORE_FILE)
     elif kind == "not UTF-8":
         file.write_bytes(b"\xff\n")
     elif kind == "link":

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gapforge.base import limits
 from gapforge.base.errors import SourceError, StorageError
 from gapforge.base.files import content_mtime, mark_folder, sha256_bytes
 from gapforge.image import source_copy
 from gapforge.image.source_copy import CopyResult, copy_source
-from gapforge.image.source_files import MOST_DEPTH, MOST_PATH
 from raised import assert_error, values_of
 
 
@@ -76,8 +76,8 @@ def test_paths_that_the_context_cannot_hold_are_named(
         copy_source(source, target)
     (fault,) = error.value.faults
     assert fault.where.startswith(names[0]) and values_of(fault.problem) == {
-        "bytes": MOST_PATH,
-        "depth": MOST_DEPTH,
+        "bytes": limits.PATH_BYTES,
+        "depth": limits.SOURCE_DEPTH,
     }
 
 

@@ -295,3 +295,17 @@ def test_test_requirements_have_checksums() -> None:
     assert len(pins) > 10 and bare == [] and "http" not in text
     wanted = (ROOT / "tests" / "requirements.in").read_text(encoding="utf-8").split()
     assert all(any(pin.startswith(f"{name}==") for pin in pins) for name in wanted)
+
+
+def test_paths_are_followed_by_one_function() -> None:
+    """Path.resolve, expanduser and home raise RuntimeError; real_path and given_path do not."""
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            text = ast.unparse(node)
+            if node.func.attr in ("resolve", "home") or text.endswith(".expanduser()"):
+                own = text.startswith(("Path(__file__).", "self."))
+                found += [] if own else [f"{file.relative_to(PACKAGE)}: {text}"]
+    assert found == []

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
-from gapforge.base.files import atomic_file, open_regular
+from gapforge.base.files import atomic_file, open_regular, real_path
 from gapforge.base.i18n import N_, _
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
@@ -147,7 +147,7 @@ def _read(args: argparse.Namespace) -> int:
 
 def _refuse_bad_output(output: Path, project: Project) -> None:
     """Raise UsageError unless the output is new or an inventory, and outside of the artifacts."""
-    if project.artifacts.resolve() in output.resolve().parents:
+    if real_path(project.artifacts) in real_path(output).parents:
         raise UsageError(
             _("{file} is in the artifacts, where verify would refuse it", file=output),
             hint=_("choose another folder"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
+from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
@@ -105,13 +106,13 @@ def _template(args: argparse.Namespace, project: Project) -> Preset:
 
 def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, Any], Path | None]:
     """Return the preset's "application", and the source folder if it is outside the project."""
-    source = Path(args.app_source).expanduser().absolute() if args.app_source else None
+    source = given_path(args.app_source).absolute() if args.app_source else None
     if source is not None and not source.is_dir():
         raise UsageError(_("{folder} is not a folder", folder=source), hint=_("--app-source DIR"))
     name = args.app_name or (_as_name(source.name) if source else "") or args.name
-    inside = source is not None and project.root.resolve() in source.resolve().parents
+    inside = source is not None and real_path(project.root) in real_path(source).parents
     if source is not None and inside:
-        folder = source.resolve().relative_to(project.root.resolve()).as_posix()
+        folder = real_path(source).relative_to(real_path(project.root)).as_posix()
     else:
         folder = f"apps/{name}"
     application: dict[str, Any] = {"name": name, "source": folder}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from gapforge.base.errors import UsageError
+from gapforge.base.files import given_path
 from gapforge.base.i18n import N_, _, ngettext
 from gapforge.base.project import Project
 from gapforge.bundle.sign_bundle import sign_lock
@@ -127,7 +127,7 @@ def _key(text: str) -> PublicKey:
             _("the name of a key file contains no control characters"),
             hint="./gapforge trust add FILE.pub",
         )
-    return ssh_signatures.read_public(Path(os.path.expanduser(text)))
+    return ssh_signatures.read_public(given_path(text))
 
 
 def _name(key: PublicKey) -> str:
