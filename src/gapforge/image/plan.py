@@ -174,6 +174,7 @@ def _smoke_expectation(
         "wheels": {
             normalized(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
         },
+        "debs": [e.name for e in lock.of("deb") if component.debs and TARGETS[type] in e.roles],
         "gpu": False,
         "application": {
             "name": preset.application.name,
