@@ -78,7 +78,6 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     """
     lock = load_lock(project, preset)
     base_image_rules.check_operating_systems(preset, lock.images)
-    components, rendered = check_project(project, preset)
     shown = f"artifacts/{preset.name}/lock.json"
     if faults := doubled_modules.faults_of_lock(preset, lock, shown):
         raise LockError(
@@ -86,6 +85,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             faults=faults,
             hint=_("change the preset, then online: ./deps_sync.sh {name}", name=preset.name),
         )
+    components, rendered = check_project(project, preset)
     secrets = env_file.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
         preset.application, flag=options.app_source, settings=secrets.settings, root=project.root
