@@ -122,7 +122,7 @@ def check_dockerfile(
 ) -> str:
     """Return the Dockerfile with the preset's secrets; raise LintError if it is unusable."""
     template = _text(project.dockerfile)
-    rendered = dockerfile.render(template, preset.application.secrets)
+    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
     )
