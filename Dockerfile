@@ -88,13 +88,14 @@ CMD ["bash"]
 FROM ${RUNTIME_BASE} AS runtime
 USER 0:0
 SHELL ["/bin/sh", "-c"]
+# Remove the headers of the base image (the runtime packages of CUDA contain some), because there is no compiler. Keep
+# pyconfig.h for Python, and what Python packages have for themselves. What .debs, components and the application bring
+# comes afterwards and stays.
+RUN set -eu; for folder in /usr /opt; do \
+        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h ! -path '*-packages/*' \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
+    done
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
-# Remove the headers of the base image and its packages (the runtime packages of CUDA contain some), because there is no
-# compiler. Keep pyconfig.h for Python. What the components and the application bring comes afterwards and stays.
-RUN set -eu; for folder in /usr /opt; do \
-        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
-    done
 COPY --from=wheels /out/runtime/ /
 COPY --from=tensorrt /out/runtime/ /
 COPY --from=ffmpeg /out/runtime/ /

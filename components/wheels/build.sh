@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the wheels of the preset into /out/dev; pip verifies each checksum. /out/runtime is equal without headers.
+# Install the wheels of the preset into /out/dev; pip verifies each checksum. /out/runtime is equal, but for the files
+# that the preset leaves out (not-in-runtime).
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -333,18 +334,17 @@ def storage_errors(path: Path) -> Iterator[None]:
 def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     """Return a StorageError with a hint for ``path``, or for the file that ``error`` names."""
     number = error.errno or 0
-    where = str(path or error.filename or _("input/output"))
+    named = path or error.filename
+    where = str(named or _("input/output"))
     if number in _GONE:
         reason = _("the disk was removed")
     else:
         reason = _(_REASONS[number]) if number in _REASONS else os_reason(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = _(
-            "free disk space (df -h {folder}) and run the same command again; "
-            "finished work is kept",
-            folder=Path(where).parent,
-        )
+        hint = _space_hint(_existing(Path(named)) if named else None)
+    elif number in (errno.EACCES, errno.EPERM) and named:
+        hint = _owner_hint(Path(named))
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
         hint = _(
             "plug the disk in again or use another one, and run the same command again; "
@@ -353,6 +353,74 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     elif number == errno.EFBIG:
         hint = _("use another disk; for FAT32, pack the volumes with --volume-size fat32")
     return StorageError(f"{where}: {reason}", hint=hint)
+
+
+def _space_hint(folder: Path | None) -> str:
+    """Return what makes room on the disk of ``folder``."""
+    if folder is None:
+        return _(
+            "see which disk is full: df -h; free some space (./gapforge gc deletes what no lock "
+            "uses) and run the same command again; finished work is kept"
+        )
+    return _(
+        "free space on the disk of {folder} (df -h {folder!q}; in the project, ./gapforge gc "
+        "deletes what no lock uses) and run the same command again; finished work is kept",
+        folder=folder,
+    )
+
+
+def _owner_hint(path: Path) -> str:
+    """Return whose ``path`` is, and the command that gives it to this user; "" for an own one."""
+    place, user = _existing(path), os.geteuid()
+    if user and _owner(place) == user:
+        place = place.parent  # a file cannot be replaced in a folder of somebody else's
+    owner = _owner(place)
+    if not user or owner in (user, None):
+        return ""
+    top = place
+    while top != top.parent and _owner(top.parent) == owner:
+        top = top.parent
+    if _owner(top.parent) == user:  # for example all of .gapforge, after a command with sudo
+        place = top
+    return _(
+        '{place} belongs to {owner}; to take it over: sudo chown -R "$(id -u):$(id -g)" '
+        "{place!q}; then run the same command again",
+        place=place,
+        owner=_user_name(owner),
+    )
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
+
+
+def _user_name(number: int | None) -> str:
+    try:
+        return pwd.getpwuid(number or 0).pw_name
+    except (KeyError, OverflowError):
+        return str(number)
+
+
+def _existing(path: Path) -> Path:
+    """Return ``path`` or its nearest parent that exists."""
+    path = path.absolute()
+    while path != path.parent and not os.path.lexists(path):
+        path = path.parent
+    return path
+
+
+def full_disk(folders: Sequence[Path]) -> Path | None:
+    """Return the first folder whose disk has no room for 1 MiB or for one more file."""
+    for folder in map(_existing, folders):
+        with suppress(OSError):
+            status = os.statvfs(folder)
+            files_left = status.f_favail if status.f_files else 1
+            if status.f_bavail * status.f_frsize < 1 << 20 or files_left < 1:
+                return folder
+    return None
 
 
 def link_or_copy(source: Path, target: Path) -> bool:

@@ -142,7 +142,7 @@ def test_killed_writer_leaves_no_target(tmp_path: Path, root: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size fat32"
+FULL, REMOVED, TOO_LARGE = "df -h /;", "plug the disk in again", "--volume-size fat32"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,10 @@ FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size
         (errno.ETXTBSY, ""),
     ],
 )
-def test_storage_error_names_path_and_hint(number: int, hint: str) -> None:
+def test_storage_error_names_path_and_hint(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # whose folder it is matters to others only
     with pytest.raises(StorageError) as error, storage_errors(Path("/x/y")):
         raise OSError(number, os.strerror(number))
     assert error.value.message.startswith("/x/y: ") and error.value.exit_code == 15

@@ -26,6 +26,7 @@ def context(tmp_path: Path) -> tuple[Plan, Path, Path]:
     samples.lay_artifacts(artifacts, lock)
     scripts = {
         "components/common.sh": "c\n",
+        "components/split_runtime.py": "s\n",
         **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS},
     }
     plan = make_plan(

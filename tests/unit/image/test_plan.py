@@ -17,6 +17,7 @@ from gapforge.model.lock import Entry
 COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {
     "components/common.sh": "common\n",
+    "components/split_runtime.py": "split\n",
     **{f"components/{c.name}/build.sh": f"build {c.name}\n" for c in COMPONENTS},
 }
 INDEX = samples.content_of("debs/Packages").decode()
@@ -83,7 +84,7 @@ def test_changed_opencv_flags_keep_ffmpeg() -> None:
 
 def test_disabled_component_adds_only_scripts() -> None:
     names = {path.removeprefix("inputs/tensorrt/") for path, _ in inputs(plan(), "tensorrt")}
-    assert names == {"params/enabled", "params/python", "build.sh", "common.sh"}
+    assert names == {"params/enabled", "params/python", "build.sh", "common.sh", "split_runtime.py"}
     text = text_of(plan(), "inputs/tensorrt/params/enabled")
     assert text == "0\n"
 
@@ -95,6 +96,24 @@ def test_values_reach_scripts_as_files() -> None:
     text = text_of(made, "inputs/ffmpeg/params/configure")
     assert text == f"{hostile}\n--enable-zlib\n"
     assert hostile not in text_of(made, "Dockerfile")
+
+
+def test_files_that_only_the_dev_image_gets() -> None:
+    python = {"version": "3.11", "not-in-runtime": {"torch": ["*.h", "*.cuh"], "cmake": ["*"]}}
+    made = plan({"python": python})
+    text = text_of(made, "inputs/wheels/params/not-in-runtime")
+    assert text == "cmake *\ntorch *.h\ntorch *.cuh\n"
+    assert not [f.path for f in made.files if "not-in" in f.path and "wheels" not in f.path]
+    (wheels,) = [check for check in made.smoke if check["component"] == "wheels"]
+    assert wheels["params"]["not-in-runtime"] == text.splitlines()
+    assert not [f.path for f in plan().files if "not-in-runtime" in f.path]
+
+
+def test_check_of_packages_knows_the_debs_of_its_image() -> None:
+    for kind, names in (("runtime", ["libssl3"]), ("dev", ["gcc", "libssl3"])):
+        found = {check["component"]: check["debs"] for check in plan(type=kind).smoke}
+        assert found.pop("apt") == names
+        assert not any(found.values())
 
 
 def test_each_role_gets_its_own_debs() -> None:
