@@ -94,16 +94,21 @@ def real_path(path: Path) -> Path:
 
 def inside(root: Path, relative: str) -> Path:
     """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
-    reason = unsafe_path_reason(relative)
+    reason, hint = unsafe_path_reason(relative), ""
     target = root / relative
     if not reason:
         resolved_root = real_path(root)
         resolved = real_path(target.parent) / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
             reason = _("leads outside {root} through a symbolic link", root=root)
+            hint = _(
+                "replace the link by a folder, and run the same command again: ls -ld {folder}",
+                folder=target.parent,
+            )
     if reason:
         raise StorageError(
-            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason)
+            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason),
+            hint=hint,
         )
     return target
 

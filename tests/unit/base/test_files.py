@@ -245,8 +245,10 @@ def test_only_marked_folders_are_deleted(tmp_path: Path) -> None:
     (ours / "link").symlink_to(alien)
     mark_folder(ours, "test")  # again is fine
     (tmp_path / "alias").symlink_to(ours)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as error:
         remove_folder(tmp_path / "alias")
+    assert_error(error.value, StorageError, folder=tmp_path / "alias", marker=MARKER)
+    assert (ours / "sub/f").exists() and (ours / MARKER).exists(), "emptied through a link"
     remove_folder(ours)
     assert not ours.exists() and (alien / "file").exists()
     remove_folder(ours)  # a second time does nothing
@@ -272,8 +274,10 @@ def test_folder_left_empty_by_kill_is_removed(tmp_path: Path) -> None:
     ours = mark_folder(tmp_path / "ours", "test")
     (ours / MARKER).unlink()
     (tmp_path / "link").symlink_to(ours)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as error:
         remove_folder(tmp_path / "link")
+    assert_error(error.value, StorageError, folder=tmp_path / "link", marker=MARKER)
+    assert ours.exists()
     remove_folder(ours)
     assert not ours.exists()
 
