@@ -188,7 +188,7 @@ def _read_texts(
 ) -> ContextTexts:
     """Return the texts of the build context; raise LintError for an unusable Dockerfile."""
     template = _text(project.dockerfile)
-    rendered = dockerfile.render(template, preset.application.secrets)
+    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
     )
