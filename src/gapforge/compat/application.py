@@ -25,9 +25,6 @@ def check(preset: Preset, _catalog: Catalog) -> Iterator[Finding]:
         yield warning(
             "application-build-system",
             "$.application.build",
-            _(
-                "the application is built with {build}, which apt.builder does not list",
-                build=build,
-            ),
+            _("apt.builder does not list {build}, which builds the application", build=build),
             _('add "{package}" to apt.builder, unless the base image has it', package=wanted[0]),
         )
