@@ -21,7 +21,7 @@ from gapforge.image.source_copy import CopyResult, copy_source
 from gapforge.image.source_files import list_files
 from gapforge.model.preset import Application
 
-_BUILD_FILES = {
+BUILD_FILES = {
     "cmake": ("CMakeLists.txt",),
     "meson": ("meson.build",),
     "make": ("Makefile", "makefile", "GNUmakefile"),
@@ -137,7 +137,7 @@ def _preset_path_problem(application: Application, root: Path) -> str:
 
 def _build_files(build: str) -> tuple[str, ...]:
     """Return the names of the file that a build system starts with; one of them must exist."""
-    return _BUILD_FILES.get(build) or (build.removeprefix("./"),)
+    return BUILD_FILES.get(build) or (build.removeprefix("./"),)
 
 
 def _folder_problem(folder: Path, build: str) -> str:
@@ -155,6 +155,6 @@ def _folder_problem(folder: Path, build: str) -> str:
     file = next((folder / name for name in _build_files(build) if (folder / name).is_file()), None)
     if file is None:
         return _("no {file}", file=_build_files(build)[0])
-    if build not in _BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:
+    if build not in BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:
         return _("{file} is not executable: chmod +x {file}", file=file.relative_to(folder))
     return ""

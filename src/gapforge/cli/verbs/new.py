@@ -16,13 +16,14 @@ from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, warn
 from gapforge.compat import catalog as catalogs
-from gapforge.image.application_source import setting_key
+from gapforge.image.application_source import BUILD_FILES, setting_key
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
+DEFAULT_BUILD = "cmake"
 HELP = N_("write a preset for your own application, with the versions of an existing preset")
 EXAMPLES = (
     "./gapforge new my-app --from ubuntu22.04-cuda12.4-torch2.5 --app-source ~/my-app",
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
     add("--app-source", metavar="DIR", help=_("the application's source folder"))
     add("--app-name", metavar="NAME", help=_("the application's name (default: of its folder)"))
+    add(
+        "--app-build",
+        metavar="SYSTEM",
+        help=_("cmake, meson, make, or the path of a script in the source folder (default: found)"),
+    )
+    add("--command", metavar="COMMAND", help=_("command that the image runs"))
     add("--check", metavar="COMMAND", help=_("command that shows that the application works"))
     add("--summary", metavar="TEXT", help=_("one line for lists"))
     add(
@@ -116,9 +123,29 @@ def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, 
     else:
         folder = f"apps/{name}"
     application: dict[str, Any] = {"name": name, "source": folder}
-    if args.check:
-        application["check"] = shlex.split(args.check)
+    build = args.app_build or (_build_system(source) if source else "")
+    if build and build != DEFAULT_BUILD:
+        application["build"] = build
+    for key in ("command", "check"):
+        if text := getattr(args, key):
+            application[key] = _words(f"--{key}", text)
     return application, None if inside else source
+
+
+def _build_system(source: Path) -> str:
+    """Return the build system whose file the folder contains, the default if there is none."""
+    found = (s for s in BUILD_FILES if any((source / name).is_file() for name in BUILD_FILES[s]))
+    return next(found, DEFAULT_BUILD)
+
+
+def _words(flag: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            _("{flag} {text!r}: {error}", flag=flag, text=text, error=error),
+            hint=_("quote the words as in a shell"),
+        ) from None
 
 
 def _as_name(folder: str) -> str:
