@@ -16,14 +16,13 @@ from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, warn
 from gapforge.compat import catalog as catalogs
-from gapforge.image.application_source import BUILD_FILES, setting_key
+from gapforge.image.application_source import build_of, setting_key
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of
 
-DEFAULT_BUILD = "cmake"
 HELP = N_("write a preset for your own application, with the versions of an existing preset")
 EXAMPLES = (
     "./gapforge new my-app --from ubuntu22.04-cuda12.4-torch2.5 --app-source ~/my-app",
@@ -123,19 +122,13 @@ def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, 
     else:
         folder = f"apps/{name}"
     application: dict[str, Any] = {"name": name, "source": folder}
-    build = args.app_build or (_build_system(source) if source else "")
-    if build and build != DEFAULT_BUILD:
+    build = args.app_build or (build_of(source) if source else "")
+    if build and build != "cmake":
         application["build"] = build
     for key in ("command", "check"):
         if text := getattr(args, key):
             application[key] = _words(f"--{key}", text)
     return application, None if inside else source
-
-
-def _build_system(source: Path) -> str:
-    """Return the build system whose file the folder contains, the default if there is none."""
-    found = (s for s in BUILD_FILES if any((source / name).is_file() for name in BUILD_FILES[s]))
-    return next(found, DEFAULT_BUILD)
 
 
 def _words(flag: str, text: str) -> list[str]:
