@@ -600,11 +600,38 @@ def tensorrt(
             (top / f"python/{name}-{three}-{tag}-none-linux_x86_64.whl").write_text("wheel")
     with tarfile.open(stage.source("tensorrt", f"TensorRT-{version}.tar.gz"), "w:gz") as archive:
         archive.add(top, top.name)
-    (stage.input / "wheels").mkdir()
-    with zipfile.ZipFile(stage.input / "wheels/pip-1.0-py3-none-any.whl", "w") as wheel:
+    (stage.input / "installer").mkdir()
+    with zipfile.ZipFile(stage.input / "installer/pip-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("pip/__init__.py", "")
         wheel.writestr("pip/__main__.py", _FAKE_PIP)
     return stage
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_dev_image_gets_the_installer_unless_the_preset_has_a_pip(
+    tmp_path: Path, own: bool
+) -> None:
+    """The installer runs in any case: the preset's pip is one of the wheels."""
+    stage = Stage(tmp_path, "wheels")
+    log = tmp_path / "pips.txt"
+    for folder, version in (("installer", "1.0"), *([("wheels", "2.0")] if own else [])):
+        (stage.input / folder).mkdir()
+        with zipfile.ZipFile(stage.input / folder / f"pip-{version}-py3-none-any.whl", "w") as file:
+            file.writestr("pip/__init__.py", "")
+            text = f"import sys; print({version!r}, *sys.argv[1:], file=open({str(log)!r}, 'a'))"
+            file.writestr("pip/__main__.py", text)
+    if own:
+        (stage.input / "requirements.txt").write_text("pip==2.0 --hash=sha256:0\n")
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1.0"]
+    installed = lines[0].split()[-1]
+    assert installed == (
+        str(stage.input / "requirements.txt")
+        if own
+        else str(stage.input / "installer" / "pip-1.0-py3-none-any.whl")
+    )
 
 
 @pytest.mark.parametrize(
