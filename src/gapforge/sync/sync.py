@@ -388,7 +388,9 @@ class _Sync(Run):
     def _restore_wheels_and_sources(self, lock: Lock, missing: Sequence[Entry]) -> None:
         """Download the wheels and source archives among ``missing``, except those from APT."""
         wheels = [e for e in missing if e.kind == "wheel"]
-        urls = self.resolver.locate(self.preset, wheels) if wheels else {}
+        debs = {e.name: e.version for e in lock.of("deb")}
+        python = target_python.expected(self.preset, debs)
+        urls = self.resolver.locate(self.preset, wheels, python) if wheels else {}
         more = [Want(e.file, (urls[e.path],), e.sha256, e.size) for e in wheels]
         by_name = {e.name: e for e in lock.of("source", "tensorrt")}
         sources = [e for e in missing if e.kind in ("source", "tensorrt")]
