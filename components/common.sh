@@ -179,11 +179,12 @@ python_version() { param python; }
 # dist_packages: print the folder in which this Python searches for packages, without the prefix /out.
 dist_packages() { python3 -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# pip ARGUMENT…: run pip directly from its wheel, without an index, a cache or a configuration file.
+# pip ARGUMENT…: run the pip of the lock directly from its wheel, without an index, a cache or a configuration file.
+# sync has proved with this pip and the options of pip_install that it accepts every wheel.
 pip() {
     local wheels=()
-    mapfile -t wheels < <(find "$IN/wheels" -maxdepth 1 -name 'pip-*.whl' 2> /dev/null | sort)
-    ((${#wheels[@]} == 1)) || die "expected one pip-*.whl in $IN/wheels, found ${#wheels[@]}"
+    mapfile -t wheels < <(find "$IN/installer" -maxdepth 1 -name 'pip-*.whl' 2> /dev/null | sort)
+    ((${#wheels[@]} == 1)) || die "expected one pip-*.whl in $IN/installer, found ${#wheels[@]}"
     PIP_CONFIG_FILE=/dev/null python3 "${wheels[0]}/pip" --isolated --no-input --no-cache-dir \
         --disable-pip-version-check "$@"
 }

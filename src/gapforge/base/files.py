@@ -11,13 +11,14 @@ import json
 import os
 import pwd
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from gapforge.base import limits
 from gapforge.base.errors import BusyError, StorageError
@@ -28,6 +29,8 @@ from gapforge.base.system_errors import os_reason
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
 MOUNTS = Path("/proc/self/mountinfo")  # names may have any bytes: read it with surrogateescape
+# Errors of os.link() across devices, and where there are no or too many hard links.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 _SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
 # File systems whose syncfs() reaches the disk. That of FUSE, for example, does not.
 _SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}
@@ -95,16 +98,21 @@ def real_path(path: Path) -> Path:
 
 def inside(root: Path, relative: str) -> Path:
     """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
-    reason = unsafe_path_reason(relative)
+    reason, hint = unsafe_path_reason(relative), ""
     target = root / relative
     if not reason:
         resolved_root = real_path(root)
         resolved = real_path(target.parent) / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
             reason = _("leads outside {root} through a symbolic link", root=root)
+            hint = _(
+                "replace the link by a folder, and run the same command again: ls -ld {folder}",
+                folder=target.parent,
+            )
     if reason:
         raise StorageError(
-            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason)
+            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason),
+            hint=hint,
         )
     return target
 
@@ -221,6 +229,76 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def new_file(target: Path, suffix: str = ".tmp") -> tuple[int, Path]:
+    """Create a file beside ``target`` for writing. Return its handle and its path.
+
+    Its name is random and it is created exclusively, so that nobody can plant a link or a file of
+    the user's under it. Only this user can open it.
+    """
+    handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=suffix, dir=target.parent)
+    return handle, Path(name)
+
+
+def publish(handle: int, temporary: Path, target: Path, mode: int = 0o644) -> None:
+    """Give a file of ``new_file`` its final name, after its bytes are on the disk.
+
+    Raise StorageError if ``temporary`` is no longer the name of that file.
+    """
+    with storage_errors(target):
+        with suppress(PermissionError):  # some file systems have no modes
+            os.fchmod(handle, mode)
+        os.fsync(handle)
+        if not os.path.samestat(os.fstat(handle), os.lstat(temporary)):
+            raise StorageError(
+                _("{file} was replaced while it was written", file=temporary),
+                hint=_("ls -la {folder}; somebody else writes into it", folder=target.parent),
+            )
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+
+
+def _prefix(target: Path) -> str:
+    """Return how temporary names for ``target`` begin, short enough for a file system."""
+    return f".{os.fsencode(target.name)[:200].decode('utf-8', 'ignore')}."
+
+
+def open_own(path: Path) -> int:
+    """Open a file that several runs write, or create it. Return a handle for reading and writing.
+
+    What is not a regular file with one name is removed first: writing through a link that somebody
+    planted would change another file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with storage_errors(path):
+        if is_own(path):
+            handle = os.open(path, flags)
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                return handle
+            os.close(handle)
+        path.unlink(missing_ok=True)
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+
+
+def is_own(path: Path) -> bool:
+    """Return whether ``path`` is a regular file with one name, which ``open_own`` would keep."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[TextIO]:
+    """Replace ``path`` by a new text file and open it for writing. Raise StorageError."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            yield file
+
+
 @contextmanager
 def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a file that is renamed to ``target`` when the block ends without an error.
@@ -231,17 +309,14 @@ def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        handle, temporary = new_file(target)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, mode)
-            os.replace(name, target)
-            sync_folder(target.parent)
+                publish(handle, temporary, target, mode)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -263,11 +338,13 @@ def remove_file(target: Path) -> None:
         sync_folder(target.parent)
 
 
-def remove_litter(target: Path) -> None:
-    """Remove the temporary files that killed runs of ``atomic_file`` left beside ``target``."""
-    with storage_errors(target):
-        for litter in target.parent.glob(f".{target.name}.*.tmp"):
-            litter.unlink(missing_ok=True)
+def remove_litter(target: Path, suffix: str = ".tmp") -> None:
+    """Remove the files of ``new_file`` that killed runs left beside ``target``."""
+    prefix = _prefix(target)
+    with storage_errors(target), suppress(FileNotFoundError):
+        for name in os.listdir(target.parent):
+            if name.startswith(prefix) and name.endswith(suffix):
+                (target.parent / name).unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
@@ -432,31 +509,29 @@ def link_or_copy(source: Path, target: Path) -> bool:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
+        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
         try:
-            try:
-                os.link(source, temporary)
-                linked = True
-            except OSError as error:
-                if error.errno not in (
-                    errno.EXDEV,
-                    errno.EPERM,
-                    errno.EMLINK,
-                    errno.EOPNOTSUPP,
-                    errno.EACCES,
-                ):
-                    raise
-                shutil.copyfile(source, temporary)
-                shutil.copystat(source, temporary)
-                linked = False
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            copy_file(source, target)
+            return False
+        try:
             os.replace(temporary, target)
-            # rename() does nothing when both names are links to one inode.
+        finally:  # rename() does nothing when both names are links to one inode
             temporary.unlink(missing_ok=True)
-            return linked
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        return True
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Replace ``target`` atomically with a copy of a regular file, with its mode and time."""
+    with open_regular(source) as reader:
+        status = os.fstat(reader.fileno())
+        with atomic_file(target, stat.S_IMODE(status.st_mode)) as writer:
+            shutil.copyfileobj(reader, writer, CHUNK)
+            writer.flush()
+            os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def mark_folder(folder: Path, purpose: str) -> Path:
@@ -523,7 +598,7 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
     """
     with storage_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -239,7 +239,8 @@ def spawn(
 
     Raises ToolError when it is missing.
     """
-    with _start_errors(argv), open(log, "wb") as file:
+    log.unlink(missing_ok=True)
+    with _start_errors(argv), open(log, "xb") as file:  # never through a link
         return subprocess.Popen(
             list(argv),
             env=environment(env),

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.base.errors import GapforgeError, InternalError, Interrupted, UsageError
-from gapforge.base.files import full_disk, storage_error
+from gapforge.base.errors import GapforgeError, InternalError, Interrupted, StorageError, UsageError
+from gapforge.base.files import full_disk, storage_error, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
@@ -157,10 +157,9 @@ def _save_traceback() -> str:
     text = traceback.format_exc()
     for folder in (Project.find().state, Path("/tmp")):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             file = folder / "last-error.txt"
-            file.write_text(text, encoding="utf-8")
+            write_text(file, text)
             return str(file)
-        except OSError:
+        except (OSError, StorageError):
             continue
     return text

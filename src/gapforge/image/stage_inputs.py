@@ -81,7 +81,9 @@ def stage_inputs(
         files.append(_artifact(f"{folder}/sources/{entry.name}", entry))
     if component.wheels:
         wheels = [entry for entry in lock.of("wheel") if component.uses_wheel(entry)]
+        tools = [entry for entry in lock.of("wheel") if "install-tool" in entry.roles]
         files += [_artifact(f"{folder}/wheels", entry) for entry in wheels]
+        files += [_artifact(f"{folder}/installer", entry) for entry in tools]
         files.append(text_file(f"{folder}/requirements.txt", requirements(wheels)))
     if component.debs:
         debs = [entry for entry in lock.of("deb") if not role or role in entry.roles]
@@ -98,7 +100,7 @@ def requirements(wheels: Sequence[Entry]) -> str:
     return "".join(
         f"{normalized(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
         for entry in sorted(wheels, key=lambda e: normalized(e.name))
-        if "install-tool" not in entry.roles
+        if not entry.only_installs
     )
 
 

@@ -250,11 +250,9 @@ class Component:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
 
     def uses_wheel(self, entry: Entry) -> bool:
-        """Return whether the wheel is one of its inputs; the installer goes with any other."""
-        if not self.wheels:
+        """Return whether the wheel is one of the packages that it installs."""
+        if entry.only_installs:
             return False
-        if "install-tool" in entry.roles:
-            return True
         return any(fnmatch.fnmatchcase(normalized(entry.name), pattern) for pattern in self.wheels)
 
     def installs_module(self, preset: Preset) -> Module | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -101,6 +102,31 @@ def test_changed_artifact_replaces_link(context: tuple[Plan, Path, Path]) -> Non
     artifact.write_bytes(data)  # copied here again: same bytes, another inode
     build_context.lay_out(plan, folder, artifacts)
     assert (folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz").read_bytes() == data
+
+
+def test_copies_on_another_disk_are_hashed(
+    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_disk(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
+    plan, folder, artifacts = context
+    build_context.lay_out(plan, folder, artifacts)
+    names = (
+        "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz",
+        next(f.path for f in plan.files if f.path.endswith(".whl")),
+    )
+    altered, kept = (folder / name for name in names)
+    before, inode, data = altered.stat(), kept.stat().st_ino, altered.read_bytes()
+    assert before.st_ino != (artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz").stat().st_ino
+    altered.chmod(0o644)
+    altered.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    altered.chmod(0o444)
+    os.utime(altered, ns=(before.st_atime_ns, before.st_mtime_ns))
+    build_context.lay_out(plan, folder, artifacts)
+    assert altered.read_bytes() == data
+    assert kept.stat().st_ino == inode, "an unchanged copy is not written again"
 
 
 def test_folder_without_marker_is_refused(context: tuple[Plan, Path, Path]) -> None:

@@ -62,22 +62,22 @@ def template() -> str:
 
 @pytest.mark.parametrize("secrets", [(), SECRETS])
 def test_dockerfile_uses_no_network(secrets: tuple[Secret, ...]) -> None:
-    assert lint(dockerfile.render(template(), secrets)) == []
+    assert lint(dockerfile.render(template(), secrets, "x")) == []
 
 
 def test_dockerfile_template_is_valid() -> None:
     assert lint(template()) == []
-    assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
+    assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS, "x")).keys()
 
 
 def test_application_stage_equals_golden_file() -> None:
     """It is the only stage with secrets; a change must show in a review."""
-    text = "\n".join(stages(dockerfile.render(template(), SECRETS))["application"]) + "\n"
+    text = "\n".join(stages(dockerfile.render(template(), SECRETS, "x"))["application"]) + "\n"
     assert text == (GOLDEN / "application-stage.txt").read_text()
 
 
 def test_secrets_stay_out_of_image_stages() -> None:
-    rendered = stages(dockerfile.render(template(), SECRETS))
+    rendered = stages(dockerfile.render(template(), SECRETS, "x"))
     holders = [name for name, lines in rendered.items() if any("XAIVA_" in line for line in lines)]
     assert holders == ["application"]
     for image in ("builder", "runtime"):
@@ -85,6 +85,24 @@ def test_secrets_stay_out_of_image_stages() -> None:
         while ancestor in rendered:
             assert ancestor != "application"
             ancestor = rendered[ancestor][0]
+
+
+def caches(preset: str) -> dict[str, set[str]]:
+    """Return the stages that mount each cache, by its id."""
+    found: dict[str, set[str]] = {}
+    for name, lines in stages(dockerfile.render(template(), SECRETS, preset)).items():
+        for mount in re.findall(r"--mount=type=cache(\S*)", "\n".join(lines)):
+            number = dict(part.split("=") for part in mount.strip(",").split(","))
+            found.setdefault(number.get("id", number["target"]), set()).add(name)
+    return found
+
+
+def test_no_cache_of_the_application_is_read_elsewhere() -> None:
+    """Its code runs as root, and could put objects there that FFmpeg's next build takes."""
+    found = caches("one")
+    assert {"application"} in found.values() and {"ffmpeg", "opencv"} in found.values()
+    assert not any("application" in names and len(names) > 1 for names in found.values())
+    assert not found.keys() & caches("other").keys(), "a preset has caches of its own"
 
 
 def test_images_copy_only_out_folders() -> None:
@@ -582,11 +600,38 @@ def tensorrt(
             (top / f"python/{name}-{three}-{tag}-none-linux_x86_64.whl").write_text("wheel")
     with tarfile.open(stage.source("tensorrt", f"TensorRT-{version}.tar.gz"), "w:gz") as archive:
         archive.add(top, top.name)
-    (stage.input / "wheels").mkdir()
-    with zipfile.ZipFile(stage.input / "wheels/pip-1.0-py3-none-any.whl", "w") as wheel:
+    (stage.input / "installer").mkdir()
+    with zipfile.ZipFile(stage.input / "installer/pip-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("pip/__init__.py", "")
         wheel.writestr("pip/__main__.py", _FAKE_PIP)
     return stage
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_dev_image_gets_the_installer_unless_the_preset_has_a_pip(
+    tmp_path: Path, own: bool
+) -> None:
+    """The installer runs in any case: the preset's pip is one of the wheels."""
+    stage = Stage(tmp_path, "wheels")
+    log = tmp_path / "pips.txt"
+    for folder, version in (("installer", "1.0"), *([("wheels", "2.0")] if own else [])):
+        (stage.input / folder).mkdir()
+        with zipfile.ZipFile(stage.input / folder / f"pip-{version}-py3-none-any.whl", "w") as file:
+            file.writestr("pip/__init__.py", "")
+            text = f"import sys; print({version!r}, *sys.argv[1:], file=open({str(log)!r}, 'a'))"
+            file.writestr("pip/__main__.py", text)
+    if own:
+        (stage.input / "requirements.txt").write_text("pip==2.0 --hash=sha256:0\n")
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1.0"]
+    installed = lines[0].split()[-1]
+    assert installed == (
+        str(stage.input / "requirements.txt")
+        if own
+        else str(stage.input / "installer" / "pip-1.0-py3-none-any.whl")
+    )
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_check_accepts_and_dockerfile_lints(
     assert reports[NAME]["ok"]
     preset = presets.find(place.presets, NAME)
     text = dockerfile.render(
-        place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
+        place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets, NAME
     )
     assert lint(text) == []
     assert (

@@ -131,6 +131,52 @@ def test_requirements_pin_all_but_the_installer() -> None:
     assert all("--hash=sha256:" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("own", "found", "pinned"),
+    [
+        ("", {"installer/pip-24.2-py3-none-any.whl"}, ""),
+        (
+            "23.0",
+            {"installer/pip-24.2-py3-none-any.whl", "wheels/pip-23.0-py3-none-any.whl"},
+            "pip==23.0",
+        ),
+        (
+            "24.2",
+            {"installer/pip-24.2-py3-none-any.whl", "wheels/pip-24.2-py3-none-any.whl"},
+            "pip==24.2",
+        ),
+    ],
+)
+def test_pip_of_the_lock_installs_beside_one_of_the_preset(
+    own: str, found: set[str], pinned: str
+) -> None:
+    preset = samples.preset()
+    lock = samples.lock(preset)
+    pip = next(e for e in lock.entries if e.name == "pip")
+    both = dataclasses.replace(pip, roles=("install-tool", "runtime"))
+    other = dataclasses.replace(
+        pip, roles=(), version=own, path=f"wheels/pip-{own}-py3-none-any.whl"
+    )
+    pips = {"": (pip,), "23.0": (pip, other), "24.2": (both,)}[own]
+    entries = (*(e for e in lock.entries if e is not pip), *pips)
+    made = make_plan(
+        preset,
+        dataclasses.replace(lock, entries=entries),
+        COMPONENTS,
+        ContextTexts("FROM x\n", SCRIPTS, INDEX),
+        type="runtime",
+        application_folder="app",
+    )
+    paths = {path for path, _ in inputs(made, "wheels") if "/pip-" in path}
+    assert paths == {f"inputs/wheels/{path}" for path in found}
+    lines = text_of(made, "inputs/wheels/requirements.txt").splitlines()
+    assert [line.split(" ")[0] for line in lines if line.startswith("pip")] == (
+        [pinned] if pinned else []
+    )
+    opencv = {path for path, _ in inputs(made, "opencv") if "/pip-" in path}
+    assert opencv == {"inputs/opencv/installer/pip-24.2-py3-none-any.whl"}
+
+
 def test_type_chooses_stage_and_bases_are_replaced() -> None:
     assert plan(type="runtime").target == "runtime"
     assert plan(type="dev").target == "builder"

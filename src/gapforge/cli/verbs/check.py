@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base import limits
 from gapforge.base.errors import (
     CompatibilityError,
     Fault,
@@ -17,7 +16,7 @@ from gapforge.base.errors import (
     SecretError,
     UsageError,
 )
-from gapforge.base.files import contains, inside, read_regular
+from gapforge.base.files import contains, inside
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -29,7 +28,7 @@ from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
-from gapforge.image import dockerfile
+from gapforge.image.build_inputs import check_dockerfile
 from gapforge.model import base_image_rules, component, credentials, doubled_modules
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -45,7 +44,7 @@ HELP = N_("check presets for faults, incompatible versions and stale locks, and 
 EXAMPLES = ("./gapforge check --all", "./gapforge check NAME --driver 535.104.05")
 EPILOG = N_(
     "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
-    "4 stale or unreadable lock"
+    "4 stale or unreadable lock, 16 unusable Dockerfile"
 )
 _DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 _MAX_PARTS = 6  # shown in one line
@@ -156,9 +155,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=_("restore presets/ from the release"),
         )
     components = component.load_all(project.components)
-    text = read_regular(project.dockerfile, limits.DESCRIPTION, follow=True).decode("utf-8")
-    dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
+    for report in reports:
+        if report.preset:
+            check_dockerfile(project, report.preset, components)
     code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
     facts, bare = catalogs.facts_and_sources(project.catalog)
     stale = stale_schemas(project, components)
