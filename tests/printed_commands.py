@@ -14,10 +14,10 @@ _PROGRAM = (
 _COMMAND = re.compile(
     rf"(?:^|(?<=[\s(:;]))(?:{_PROGRAM})\s"
     r"(?!client|daemon|group|ended|file |checkout and|cannot|data |context |itself)"
-    r"(?:[^;,){가-힣]|\{[^}]*\})*"
+    r"(?:[^;,){가-힣\n]|\{[^}]*\})*"
 )
 # Values that are several words, each quoted already, and numbers.
-_WORDS = {"arguments", "command", "folders", "options", "pid", "presets", "words"}
+_WORDS = {"arguments", "command", "folders", "options", "pid", "presets", "receiver", "words"}
 
 
 def unquoted(message: str) -> Iterator[tuple[int, int]]:
