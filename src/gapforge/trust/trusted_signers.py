@@ -204,6 +204,8 @@ def read(file: Path) -> Signers:
         try:
             signers.append(_signer(line))
         except ValueError as error:
+            if len(faults) == limits.FAULTS:
+                break
             faults.append(
                 Fault(
                     _("{file}: line {number}", file=file, number=number),
