@@ -290,7 +290,7 @@ def is_own(path: Path) -> bool:
 
 
 @contextmanager
-def open_log(path: Path) -> Iterator[TextIO]:
+def open_replaced(path: Path) -> Iterator[TextIO]:
     """Replace ``path`` by a new text file and open it for writing. Raise StorageError."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from gapforge.base.errors import (
     ToolError,
     VerifyError,
 )
-from gapforge.base.files import exclusive, open_log, sha256_file, storage_error, write_bytes
+from gapforge.base.files import exclusive, open_replaced, sha256_file, storage_error, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress
@@ -94,7 +94,7 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
             command=options.command,
             types=options.types,
         )
-        with open_log(dist / LOG) as log:
+        with open_replaced(dist / LOG) as log:
             _Rehearsal(project, preset, options, record, say, show, log).run()
         record.end()
         record.write(dist)

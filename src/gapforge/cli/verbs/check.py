@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from gapforge.base.errors import (
     LockError,
     PresetError,
     SecretError,
+    SourceError,
     UsageError,
 )
 from gapforge.base.files import contains, inside
@@ -28,8 +30,9 @@ from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
+from gapforge.image import application_source
 from gapforge.image.build_inputs import check_dockerfile
-from gapforge.model import base_image_rules, component, credentials, doubled_modules
+from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
@@ -238,7 +241,7 @@ def examine(
         report.faults = error.faults or (Fault(f"presets/{name}.json", error.message),)
         return report
     report.preset = preset
-    report.faults = tuple(component.check_preset(preset, components))
+    report.faults = (*component.check_preset(preset, components), *_source_faults(project, preset))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
         report.problems += check_driver(preset, driver, catalog)
@@ -255,6 +258,18 @@ def examine(
         report.credentials = credentials.needs(preset, Credentials())
     report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
+
+
+def _source_faults(project: Project, preset: Preset) -> list[Fault]:
+    """Return why the application's source folder cannot be used, as a build would say."""
+    with suppress(SecretError):  # a build reports it
+        settings = env_file.load(project.env_file, ()).settings
+        try:
+            application_source.choose(preset.application, settings=settings, root=project.root)
+        except SourceError as error:
+            where = f"presets/{preset.name}.json: $.application.source"
+            return [Fault(where, error.message, error.hint)]
+    return []
 
 
 def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:
