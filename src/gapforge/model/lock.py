@@ -253,7 +253,7 @@ def load(file: Path, *, shown: str = "") -> Lock:
         raise LockError(
             _("{shown} cannot be used", shown=shown),
             faults=faults,
-            hint=_("online: ./deps_sync.sh {name} --update", name=name),
+            hint=_("online: ./deps_sync.sh {name!q} --update", name=name),
         )
     entries = sorted(map(Entry.from_json, raw["entries"]), key=lambda entry: entry.path)
     return Lock(
@@ -343,6 +343,6 @@ def _unresolved_item(raw: Mapping[str, Any]) -> UnresolvedItem:
 
 def _sync_and_carry(preset: str) -> str:
     return _(
-        "online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine",
+        "online: ./deps_sync.sh {preset!q}, then carry artifacts/{preset}/ to this machine",
         preset=preset,
     )
