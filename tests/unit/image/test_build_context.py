@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.base.errors import StorageError
+from gapforge.base.errors import StorageError, VerifyError
 from gapforge.base.files import MARKER, content_mtime
 from gapforge.image import build_context
 from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import component
+from raised import assert_error
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 
@@ -100,6 +101,35 @@ def test_changed_artifact_replaces_link(context: tuple[Plan, Path, Path]) -> Non
     artifact.write_bytes(data)  # copied here again: same bytes, another inode
     build_context.lay_out(plan, folder, artifacts)
     assert (folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz").read_bytes() == data
+
+
+def test_artifact_changed_after_verification_is_refused(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
+    name = "sources/ffmpeg_5.1.9.orig.tar.xz"
+    data = (artifacts / name).read_bytes()
+    (artifacts / name).unlink()
+    (artifacts / name).write_bytes(b"!" * len(data))  # another file of this name and size
+    with pytest.raises(VerifyError) as error:
+        build_context.lay_out(plan, folder, artifacts)
+    assert_error(error.value, VerifyError, name=plan.preset, where=[name])
+    (artifacts / name).write_bytes(data)
+    build_context.lay_out(plan, folder, artifacts)
+
+
+def test_altered_copy_in_the_context_is_replaced(context: tuple[Plan, Path, Path]) -> None:
+    """A copy on another disk has the size, time and mode of the artifact, and other bytes."""
+    plan, folder, artifacts = context
+    build_context.lay_out(plan, folder, artifacts)
+    copy = folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz"
+    status, data = copy.stat(), copy.read_bytes()
+    copy.unlink()
+    copy.write_bytes(b"!" * len(data))
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copy.chmod(0o444)
+    with pytest.raises(VerifyError):
+        build_context.lay_out(plan, folder, artifacts)
+    build_context.lay_out(plan, folder, artifacts)
+    assert copy.read_bytes() == data
 
 
 def test_folder_without_marker_is_refused(context: tuple[Plan, Path, Path]) -> None:

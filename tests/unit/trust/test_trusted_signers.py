@@ -28,6 +28,7 @@ from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.store import sha256sums
 from gapforge.store.store import Store
+from gapforge.store.verify_artifacts import verify
 from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
 from media import carried
 from raised import assert_error, values_of
@@ -688,6 +689,43 @@ def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
     assert "changed after sender@example signed it" in said
     (air.site.home / ".config/gapforge/allowed_signers").write_text("")
     air.site.ok("verify", PRESET)  # the sums are right: without trust nobody can tell
+
+
+def test_lock_exchanged_after_its_signature_is_not_used(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = carried_by_hand(air)
+    good = (folder / "lock.json").read_bytes()
+    signers = trusted_signers.read(air.site.trusted)
+    check = trusted_signers.Signers.verify
+
+    def exchange(*words: Any) -> trusted_signers.Signer:
+        signer = check(*words)
+        raw = json.loads(good)
+        raw["entries"] = raw["entries"][:1]
+        (folder / "lock.json").unlink()
+        (folder / "lock.json").write_text(json.dumps(raw))
+        return signer
+
+    monkeypatch.setattr(trusted_signers.Signers, "verify", exchange)
+    report = verify(folder, trusted=(air.site.project, signers))
+    assert report.signer in signers.signers
+    assert report.lock.render().encode() == good
+
+
+def test_missing_lock_is_never_an_unsigned_one(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may appear after the first look."""
+    folder = carried_by_hand(air)
+    (folder / "lock.json.sig").unlink()
+    signers = trusted_signers.read(air.site.trusted)
+    exists, hidden = Path.exists, [folder / "lock.json"]
+
+    def late(path: Path) -> bool:
+        return False if path in hidden and not hidden.remove(path) else exists(path)
+
+    monkeypatch.setattr(Path, "exists", late)
+    with pytest.raises(TrustError):
+        verify(folder, trusted=(air.site.project, signers))
 
 
 def test_project_lock_differing_from_signed_is_fault(air: Air) -> None:
