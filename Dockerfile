@@ -8,6 +8,9 @@
 #   DOCKER_BUILDKIT=1 docker build --network=none --target runtime \
 #       --build-arg BUILDER_BASE=… --build-arg RUNTIME_BASE=… .gapforge/context/PRESET
 #
+# Each preset has compile caches of its own, so gapforge also inserts its name in the id of a cache. The application has
+# one for itself, because its code could put objects into the cache that FFmpeg or OpenCV would take.
+#
 # gapforge refuses a Dockerfile with a "syntax" line (it downloads a frontend), an ADD of a URL, or a RUN with its own
 # network setting.
 #
@@ -38,7 +41,7 @@ RUN --mount=type=bind,source=inputs/tensorrt,target=/in bash /in/build.sh
 
 FROM toolchain AS ffmpeg
 RUN --mount=type=bind,source=inputs/ffmpeg,target=/in \
-    --mount=type=cache,id=gapforge-ccache,target=/var/cache/ccache \
+    --mount=type=cache,id=gapforge-ccache-components,target=/var/cache/ccache \
     bash /in/build.sh
 
 
@@ -46,7 +49,7 @@ RUN --mount=type=bind,source=inputs/ffmpeg,target=/in \
 FROM toolchain AS opencv
 COPY --from=ffmpeg /out/dev/ /
 RUN --mount=type=bind,source=inputs/opencv,target=/in \
-    --mount=type=cache,id=gapforge-ccache,target=/var/cache/ccache \
+    --mount=type=cache,id=gapforge-ccache-components,target=/var/cache/ccache \
     bash /in/build.sh
 
 
@@ -68,7 +71,7 @@ FROM devbase AS application
 # gapforge:build-args
 RUN --mount=type=bind,source=inputs/application,target=/in \
     # gapforge:secret-mounts
-    --mount=type=cache,id=gapforge-ccache,target=/var/cache/ccache \
+    --mount=type=cache,id=gapforge-ccache-application,target=/var/cache/ccache \
     bash /in/build.sh
 
 
@@ -88,13 +91,14 @@ CMD ["bash"]
 FROM ${RUNTIME_BASE} AS runtime
 USER 0:0
 SHELL ["/bin/sh", "-c"]
+# Remove the headers of the base image (the runtime packages of CUDA contain some), because there is no compiler. Keep
+# pyconfig.h for Python, and what Python packages have for themselves. What .debs, components and the application bring
+# comes afterwards and stays.
+RUN set -eu; for folder in /usr /opt; do \
+        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h ! -path '*-packages/*' \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
+    done
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
-# Remove the headers of the base image and its packages (the runtime packages of CUDA contain some), because there is no
-# compiler. Keep pyconfig.h for Python. What the components and the application bring comes afterwards and stays.
-RUN set -eu; for folder in /usr /opt; do \
-        if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
-    done
 COPY --from=wheels /out/runtime/ /
 COPY --from=tensorrt /out/runtime/ /
 COPY --from=ffmpeg /out/runtime/ /

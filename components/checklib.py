@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 EXPECT: dict[str, Any] = json.loads(os.environ["GAPFORGE_EXPECT"])
@@ -100,6 +101,25 @@ def import_in_child(code: str, timeout: int = 600) -> tuple[bool, str]:
     if exit_code != 0:
         return False, f"exit code {exit_code}: {tail(output)}"
     return True, output.strip()
+
+
+def python_folders() -> list[str]:
+    """Return the folders of Python packages that gapforge installs."""
+    return [folder for folder in sys.path if folder.startswith("/usr/local/")]
+
+
+def canonical(name: str) -> str:
+    """Return a Python package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def recorded_files(folders: list[str]) -> dict[str, str]:
+    """Return the files that Python packages in these folders list in RECORD: path -> package."""
+    return {
+        os.path.normpath(str(package.locate_file(file))): canonical(package.metadata["Name"] or "")
+        for package in metadata.distributions(path=folders)
+        for file in package.files or ()
+    }
 
 
 def missing_driver_library(output: str) -> str:

@@ -179,11 +179,12 @@ python_version() { param python; }
 # dist_packages: print the folder in which this Python searches for packages, without the prefix /out.
 dist_packages() { python3 -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# pip ARGUMENT…: run pip directly from its wheel, without an index, a cache or a configuration file.
+# pip ARGUMENT…: run the pip of the lock directly from its wheel, without an index, a cache or a configuration file.
+# sync has proved with this pip and the options of pip_install that it accepts every wheel.
 pip() {
     local wheels=()
-    mapfile -t wheels < <(find "$IN/wheels" -maxdepth 1 -name 'pip-*.whl' 2> /dev/null | sort)
-    ((${#wheels[@]} == 1)) || die "expected one pip-*.whl in $IN/wheels, found ${#wheels[@]}"
+    mapfile -t wheels < <(find "$IN/installer" -maxdepth 1 -name 'pip-*.whl' 2> /dev/null | sort)
+    ((${#wheels[@]} == 1)) || die "expected one pip-*.whl in $IN/installer, found ${#wheels[@]}"
     PIP_CONFIG_FILE=/dev/null python3 "${wheels[0]}/pip" --isolated --no-input --no-cache-dir \
         --disable-pip-version-check "$@"
 }
@@ -198,31 +199,7 @@ pip_install() {
 # matches WANTED FOUND: compare versions. "5.1" matches 5.1 and 5.1.9, but not 5.10.
 matches() { [[ "$2" == "$1" || "$2" == "$1".* || "$2" == "$1"-* || "$2" == "$1"+* ]]; }
 
-# split_runtime: create /out/runtime from /out/dev with the files that programs need at run time. Hard links avoid a
-# second copy. Remove the deleted files from the RECORD of each Python package.
+# split_runtime: create /out/runtime from /out/dev with the files that programs need at run time (split_runtime.py).
 split_runtime() {
-    rm -rf "$OUT/runtime"
-    cp -al "$OUT/dev" "$OUT/runtime"
-    rm -rf "$OUT"/runtime/{workspace,usr/src} "$OUT"/runtime/usr/local/{include,src,man,doc} \
-        "$OUT"/runtime/usr/local/lib/{pkgconfig,cmake} \
-        "$OUT"/runtime/usr/local/share/{pkgconfig,cmake,man,doc,aclocal} "$OUT"/runtime/usr/local/share/ffmpeg/examples
-    find "$OUT/runtime" -type f \( -name '*.h' -o -name '*.hpp' -o -name '*.hxx' -o -name '*.hh' -o -name '*.cuh' \
-        -o -name '*.pxd' -o -name '*.a' -o -name '*.la' -o -name '*.pc' -o -name '*.cmake' \) -delete
-    find "$OUT/runtime" -mindepth 1 -type d -empty -delete
-    mkdir -p "$OUT/runtime"
-    python3 -I - "$OUT/runtime" << 'PYTHON'
-import csv, io, os, sys
-from pathlib import Path
-
-# The paths in RECORD are relative to the parent of the .dist-info folder.
-for record in sorted(Path(sys.argv[1]).glob("usr/**/*.dist-info/RECORD")):
-    rows = list(csv.reader(io.StringIO(record.read_text("utf-8"))))
-    kept = [row for row in rows if row and os.path.lexists(record.parent.parent / row[0])]
-    if len(kept) != len(rows):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(kept)
-        fresh = record.with_name("RECORD.new")  # a new file, because RECORD is a hard link to the dev tree
-        fresh.write_text(text.getvalue(), "utf-8")
-        fresh.replace(record)
-PYTHON
+    python3 -I "$(dirname "${BASH_SOURCE[0]}")/split_runtime.py" "$OUT/dev" "$OUT/runtime" "$IN/params/not-in-runtime"
 }

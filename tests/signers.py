@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +21,11 @@ import pytest
 
 from bundles import RUN_ENV
 from gapforge.base.project import Project
+from gapforge.base.text import utc
+from gapforge.bundle import sign_bundle
 from gapforge.cli.main import main
+from gapforge.trust import rollback_protection
+from gapforge.trust.rollback_protection import AcceptedStates
 
 needs_ssh_keygen = pytest.mark.skipif(
     shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (openssh-client)"
@@ -134,6 +138,9 @@ def answers(name: str) -> bool:
         return probe.connect_ex(name) == 0
 
 
+SIGNED_AT = "TEST_SIGNED_AT"  # in ``env``: seconds since 1970, read by Machine.run
+
+
 class Machine:
     """A machine: a project and a home with its own settings."""
 
@@ -144,6 +151,16 @@ class Machine:
     @property
     def trusted(self) -> Path:
         return self.home / ".config" / "gapforge" / "allowed_signers"
+
+    @property
+    def record(self) -> Path:
+        return self.trusted.with_name("accepted.json")
+
+    def accepted(self) -> AcceptedStates:
+        """Return the record of accepted states."""
+        with patch.dict(os.environ, {"HOME": str(self.home)}):
+            os.environ.pop("XDG_CONFIG_HOME", None)
+            return rollback_protection.read(self.project, self.trusted)
 
     def run(
         self, *words: object, env: Mapping[str, str] | None = None, apart: bool = False
@@ -157,6 +174,7 @@ class Machine:
             "GAPFORGE_ROOT": str(self.project.root),
             **(env or {}),
         }
+        signed_at = whole.pop(SIGNED_AT, "")
         if apart:
             return subprocess.run(
                 [sys.executable, "-m", "gapforge", *argv],
@@ -173,6 +191,9 @@ class Machine:
         try:
             with (
                 patch.dict(os.environ, whole, clear=True),
+                patch.object(sign_bundle, "signing_time", lambda: utc(int(signed_at)))
+                if signed_at
+                else nullcontext(),
                 redirect_stdout(output),
                 redirect_stderr(errors),
             ):

@@ -7,8 +7,19 @@ import os
 import pwd
 import re
 import shutil
+from collections.abc import Iterable
 
-from checklib import DRIVER_LIBRARIES, RUNTIME, guarded, list_param, run, tail
+from checklib import (
+    DRIVER_LIBRARIES,
+    EXPECT,
+    RUNTIME,
+    guarded,
+    list_param,
+    python_folders,
+    recorded_files,
+    run,
+    tail,
+)
 
 LIBRARY_ROOTS = (
     "/usr/local",
@@ -22,6 +33,7 @@ DEVELOPMENT_ROOTS = ("/usr", "/opt")
 # Headers here are for compilers only. Elsewhere, the application may read its own while it runs.
 INCLUDE_FOLDERS = ("/usr/include/", "/usr/local/include/")
 PACKAGE_LISTS = "/var/lib/dpkg/info/*.list"
+PYTHON_FOLDERS = python_folders()
 
 # Extensions that a package ships for several versions of a library and tries one by one.
 OPTIONAL = re.compile(
@@ -106,9 +118,12 @@ def elf_files() -> list[str]:
     return found
 
 
-def unresolved(files: list[str]) -> dict[str, set[str]]:
-    """Return the libraries and symbol versions that ldd cannot find, by file."""
-    result: dict[str, set[str]] = {}
+def linked(files: list[str]) -> dict[str, dict[str, bool]]:
+    """Return the libraries that each file links to, directly or not, and whether ldd finds them.
+
+    A missing version of a symbol counts as a library that is not found.
+    """
+    result: dict[str, dict[str, bool]] = {file: {} for file in files}
     for start in range(0, len(files), 100):
         batch = files[start : start + 100]
         _, output = run("ldd", *batch)
@@ -116,11 +131,59 @@ def unresolved(files: list[str]) -> dict[str, set[str]]:
         for line in output.splitlines():
             if line.endswith(":") and line[:-1] in batch:
                 current = line[:-1]
-            elif "=> not found" in line:
-                result.setdefault(current, set()).add(line.split("=>")[0].strip())
             elif "not found (required by" in line:  # a version of a symbol
-                result.setdefault(current, set()).add(line.strip())
+                result[current][line.strip()] = False
+            elif "=>" in line:
+                result[current][line.split("=>")[0].strip()] = "=> not found" not in line
     return result
+
+
+def plug_ins(broken: dict[str, set[str]], links: dict[str, dict[str, bool]]) -> set[str]:
+    """Return the files of ``broken`` that Python packages can do without.
+
+    A plug-in is a library in a Python package that only other libraries load, with dlopen, and
+    which they go without if that fails: nothing but plug-ins links to it, it is no Python module,
+    and no Python code of its package names it. If the image has another version of the library that
+    is missing, then the versions do not fit, which is never by choice.
+    """
+    present = set(map(library_name, links))
+    found = {
+        file
+        for file, missing in broken.items()
+        if "-packages/" in file
+        and ".so" in os.path.basename(file)
+        and not any(" " in name or library_name(name) in present for name in missing)
+        and not loaded_by_python(file)
+    }
+    while True:
+        users = (names for file, names in links.items() if file not in found)
+        used = {library_name(name) for names in users for name in names}
+        needed = {file for file in found if library_name(file) in used}
+        if not needed:
+            return found
+        found -= needed
+
+
+def library_name(path: str) -> str:
+    """Return the name of a library without its folder and version: "libmpi.so"."""
+    return re.sub(r"\.so.*", ".so", os.path.basename(path))
+
+
+def loaded_by_python(file: str) -> bool:
+    """Return whether a library is a Python module, or named in the code of its package."""
+    name = os.path.basename(file)
+    with open(file, "rb") as stream:
+        if (name.endswith(".so") and not name.startswith("lib")) or b"PyInit_" in stream.read():
+            return True
+    base, package = re.split(r"(?<=-packages)/", file, maxsplit=1)
+    stem = re.sub(r"^lib|\.so.*", "", name).encode()
+    for folder, _, names in os.walk(os.path.join(base, package.split("/")[0])):
+        for module in names:
+            if module.endswith(".py"):
+                with open(os.path.join(folder, module), "rb") as stream:
+                    if stem in stream.read():
+                        return True
+    return False
 
 
 def closure() -> tuple[bool, object]:
@@ -129,31 +192,42 @@ def closure() -> tuple[bool, object]:
     # A Python package loads its own libraries before the extensions that need them.
     packaged = [f for f in files if "/dist-packages/" in f or "/site-packages/" in f]
     in_wheels = {os.path.basename(f) for f in packaged}
-    broken: list[str] = []
+    links = linked(files)
+    broken: dict[str, set[str]] = {}
+    excused: dict[str, set[str]] = {}
     driver: set[str] = set()
-    excused: set[str] = set()
     loaded: set[str] = set()
-    for file, names in sorted(unresolved(files).items()):
-        for name in sorted(names):
+    for file, names in links.items():
+        for name in (name for name, found in names.items() if not found):
             if DRIVER_LIBRARIES.fullmatch(name):
                 driver.add(name)
             elif OPTIONAL.search(file) or BASE_OWN.match(file):
-                excused.add(f"{name} of {os.path.basename(file)}")
+                excused.setdefault(file, set()).add(name)
             elif name in in_wheels and "/dist-packages/" in file:
                 loaded.add(name)
             else:
-                broken.append(f"{file} needs {name}")
+                broken.setdefault(file, set()).add(name)
+    for file in plug_ins(broken, links):
+        excused[file] = broken.pop(file)
     if broken:
-        more = f" and {len(broken) - 12} more" if len(broken) > 12 else ""
-        return False, "; ".join(broken[:12]) + more
+        return False, listing(f"{f} needs {', '.join(sorted(broken[f]))}" for f in sorted(broken))
     notes = [f"{len(files)} files"]
     if driver:
         notes.append("from the GPU driver at run time: " + ", ".join(sorted(driver)))
     if loaded:
         notes.append(f"{len(loaded)} loaded by their Python packages, such as {min(loaded)}")
     if excused:
-        notes.append("optional or the base's own: " + ", ".join(sorted(excused)[:8]))
+        lacking = ((os.path.basename(file), sorted(excused[file])) for file in sorted(excused))
+        texts = (f"{name} (without {', '.join(missing)})" for name, missing in lacking)
+        notes.append("optional or the base's own: " + listing(texts))
     return True, "; ".join(notes)
+
+
+def listing(texts: Iterable[str]) -> str:
+    """Return at most twelve texts as one line, and how many more there are."""
+    known = list(texts)
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return "; ".join(known[:12]) + more
 
 
 def compilers() -> tuple[bool, object]:
@@ -166,26 +240,38 @@ def compilers() -> tuple[bool, object]:
     for folder in ("/usr/bin", "/usr/local/bin"):
         names = os.listdir(folder) if os.path.isdir(folder) else []
         found += [f"{folder}/{name}" for name in names if versioned.fullmatch(name)]
-    return not found, ", ".join(found) or "none"
+    # A Python package that brings a tool, as cmake does, is what the preset asks for.
+    in_packages = recorded_files(PYTHON_FOLDERS)
+    tools = sorted({in_packages[path] for path in found if path in in_packages})
+    note = f"none but of the Python packages {', '.join(tools)}" if tools else "none"
+    found = [path for path in found if path not in in_packages]
+    return not found, ", ".join(found) or note
 
 
 def development_files() -> tuple[bool, object]:
-    """Check that the image contains no headers and static libraries of the base and of packages."""
-    listed = set()
-    for file in glob.glob(PACKAGE_LISTS):
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            listed |= {
+    """Check that nothing remains of the base and of components that only compilers read.
+
+    What a Python package or a .deb of the preset brings is its own: it may read it while it runs.
+    """
+    own = set(recorded_files(PYTHON_FOLDERS))
+    of_base: set[str] = set()
+    for list_file in glob.glob(PACKAGE_LISTS):
+        package = os.path.basename(list_file)[: -len(".list")].partition(":")[0]
+        with open(list_file, encoding="utf-8", errors="replace") as lines:
+            files = {
                 os.path.realpath(line.rstrip("\n")) for line in lines if DEVELOPMENT.search(line)
             }
+        (own if package in EXPECT.get("debs", []) else of_base).update(files)
     found = []
     for root in DEVELOPMENT_ROOTS:
-        for folder, _, files in os.walk(root):
-            for name in files:
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not name.endswith("-packages")]
+            for name in names:
                 path = os.path.join(folder, name)
                 # Python itself reads pyconfig.h (sysconfig); its package has it without headers.
-                if name == "pyconfig.h" or not DEVELOPMENT.search(name):
+                if name == "pyconfig.h" or not DEVELOPMENT.search(name) or path in own:
                     continue
-                if path.startswith(INCLUDE_FOLDERS) or BASE_OWN.match(path) or path in listed:
+                if path.startswith(INCLUDE_FOLDERS) or BASE_OWN.match(path) or path in of_base:
                     found.append(path)
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return not found, ", ".join(found[:5]) + more if found else "none"

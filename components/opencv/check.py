@@ -44,11 +44,11 @@ def line(name: str) -> str:
 def version() -> tuple[bool, object]:
     """Check cv2's version, and that no opencv-python wheel hides it.
 
-    CMake installs cv2 without metadata, so every package called opencv-* is another one.
+    CMake installs cv2 without metadata, so such a package always is another one.
     """
     found, _, file = INFORMATION.split("\n")[0].partition(" ")
     names = [package.metadata["Name"] or "" for package in metadata.distributions()]
-    wheels = [name for name in names if name.startswith("opencv-")]
+    wheels = [name for name in names if re.match(r"opencv[-_](contrib[-_])?python", name)]
     shadow = f"; shadowed by {', '.join(wheels)}" if wheels else ""
     right = matches(WANTED, found) and not wheels and file.startswith("/usr/local/")
     return right, f"{found} at {file}{shadow}"

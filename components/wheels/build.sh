@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the wheels of the preset into /out/dev; pip verifies each checksum. /out/runtime is equal without headers.
+# Install the wheels of the preset into /out/dev; pip verifies each checksum. /out/runtime is equal, but for the files
+# that the preset leaves out (not-in-runtime).
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
@@ -17,6 +18,8 @@ else
 fi
 split_runtime
 
-# Install pip after the split, so that only the dev image contains it.
-if compgen -G "$IN/wheels/pip-*.whl" > /dev/null; then pip_install --quiet "$IN"/wheels/pip-*.whl; fi
+# Install pip after the split, so that only the dev image contains it, unless the preset has a pip of its own.
+if ! compgen -G "$IN/wheels/pip-*.whl" > /dev/null && compgen -G "$IN/installer/pip-*.whl" > /dev/null; then
+    pip_install --quiet "$IN"/installer/pip-*.whl
+fi
 finish

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
-import sys
 from functools import partial
 from importlib import metadata
 
-from checklib import EXPECT, GPU, guarded, import_in_child, missing_driver_library, text_param
+from checklib import (
+    EXPECT,
+    GPU,
+    RUNTIME,
+    canonical,
+    guarded,
+    import_in_child,
+    list_param,
+    missing_driver_library,
+    python_folders,
+    text_param,
+)
 
 WHEELS: dict[str, str] = EXPECT.get("wheels", {})
 # Packages with compiled parts, and the module whose import shows that the parts fit together.
@@ -26,9 +37,17 @@ MODULES = {
 }
 
 
-def canonical(name: str) -> str:
-    """Return a package's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def left_out() -> dict[str, list[str]]:
+    """Return the patterns of files that the preset keeps out of a runtime image, by package."""
+    found: dict[str, list[str]] = {}
+    for line in list_param("not-in-runtime") if RUNTIME else ():
+        package, _, pattern = line.partition(" ")
+        found.setdefault(package, []).append(pattern)
+    return found
+
+
+LEFT_OUT = left_out()
+ABSENT = {name for name, patterns in LEFT_OUT.items() if "*" in patterns}
 
 
 def same(wanted: str, found: str) -> bool:
@@ -46,25 +65,41 @@ def installed() -> tuple[bool, object]:
     found: dict[str, str] = {}
     for package in metadata.distributions():
         found.setdefault(canonical(package.metadata["Name"] or ""), package.version)
-    wrong = [
+    there = sorted(ABSENT & found.keys())
+    wrong = [f"{name} is there, but the preset leaves it out" for name in there]
+    wrong += [
         f"{name} is {found.get(canonical(name), 'missing')}, not {version}"
         for name, version in sorted(WHEELS.items())
-        if not same(version, found.get(canonical(name), ""))
+        if canonical(name) not in ABSENT and not same(version, found.get(canonical(name), ""))
     ]
-    return not wrong, "; ".join(wrong) or f"{len(WHEELS)} packages"
+    note = f"; left out: {', '.join(sorted(ABSENT))}" if ABSENT else ""
+    return not wrong, "; ".join(wrong) or f"{len(WHEELS) - len(ABSENT)} packages{note}"
 
 
 def records() -> tuple[bool, object]:
-    """Check that every file that RECORD lists exists; pip cannot remove a package otherwise."""
-    missing = []
-    folders = [folder for folder in sys.path if folder.startswith("/usr/local/")]
-    for package in metadata.distributions(path=folders):
-        missing += [
-            str(f) for f in package.files or () if not os.path.exists(str(package.locate_file(f)))
-        ]
-    if missing:
-        return False, f"missing: {', '.join(missing[:4])} ({len(missing)} files)"
-    return True, "all there"
+    """Check that every file that RECORD lists exists, apart from those that the preset leaves out.
+
+    RECORD is as pip wrote it. A package of the lock without one could lack anything.
+    """
+    wrong: list[str] = []
+    skipped: dict[str, int] = {}
+    total = 0
+    for package in metadata.distributions(path=FOLDERS):
+        name = canonical(package.metadata["Name"] or "")
+        patterns = LEFT_OUT.get(name, [])
+        if package.files is None and name in present:
+            wrong.append(f"{name} has no RECORD")
+        for file in package.files or ():
+            if any(fnmatch.fnmatchcase(str(file), pattern) for pattern in patterns):
+                skipped[name] = skipped.get(name, 0) + 1
+            elif os.path.exists(str(package.locate_file(file))):
+                total += 1
+            else:
+                wrong.append(str(file))
+    if wrong:
+        return False, f"missing: {', '.join(wrong[:4])} ({len(wrong)} files)"
+    notes = [f"{count} of {name}" for name, count in sorted(skipped.items())]
+    return True, f"{total} files" + (f"; left out: {', '.join(notes)}" if notes else "")
 
 
 def imports(module: str) -> tuple[bool, object]:
@@ -93,11 +128,12 @@ def torch_cuda() -> tuple[bool, object]:
     return right and (available == "True" or not GPU), f"CUDA {cuda}{usable}"
 
 
+FOLDERS = python_folders()
+present = {canonical(name) for name in WHEELS}
 guarded("packages", "each in the lock's version", installed)
 guarded("RECORD files", "every file is there", records)
-present = {canonical(name) for name in WHEELS}
 for name, module in MODULES.items():
-    if name in present:
+    if name in present - ABSENT:
         guarded(f"import {module}", "loads", partial(imports, module))
-if "torch" in WHEELS:
+if "torch" in present - ABSENT:
     guarded("torch's CUDA", f"CUDA {text_param('cuda') or 'of any version, or none'}", torch_cuda)

@@ -823,14 +823,14 @@ def test_wheel_that_only_uv_accepts_is_refused_by_sync(place: Place) -> None:
     good = gpu_parts.wheel("pyyaml", "6.0", "py3-none-any", files)
     loose = gpu_parts.wheel("loose", "2.0.6", "py3-none-any", files, ("PyYAML (>=5.1.*)",))
     publish(place.shelf.site, "/default", dict([good, loose]))
-    place.preset("stack-cuda12-loose", "10.0.1.6", "tar", tensorrt=None, application=None)
-    file = place.root / "presets" / "stack-cuda12-loose.json"
+    place.preset("stack-cuda12.4-loose", "10.0.1.6", "tar", tensorrt=None)
+    file = place.root / "presets" / "stack-cuda12.4-loose.json"
     raw = json.loads(file.read_text())
     raw["python"]["packages"] = ["loose"]
     file.write_text(json.dumps(raw))
-    said = place.sync("stack-cuda12-loose", code=7)
+    said = place.sync("stack-cuda12.4-loose", code=7)
     assert f"wheels/{loose[0]}" in said and f"wheels/{good[0]}" not in said
-    assert not (place.root / "artifacts" / "stack-cuda12-loose").exists()
+    assert not (place.root / "artifacts" / "stack-cuda12.4-loose").exists()
 
 
 def test_second_sync_needs_no_server(place: Place) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import samples
 from gapforge.base.errors import FetchError, ResolveError, ToolError
 from gapforge.base.project import Project
 from gapforge.model.lock import Entry
@@ -22,7 +23,7 @@ from gapforge.model.preset import Preset, load, parse
 from gapforge.sync import python_packages
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
-from raised import assert_error
+from raised import assert_error, values_of
 from servers import Site, file_server, publish, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,48 @@ def test_markers_are_evaluated_for_the_target(tmp_path: Path, site: Site) -> Non
         ),
     )
     assert set(chosen(resolver(tmp_path, index).wheels(make(packages=["app"])))) == {"app", "lin"}
+
+
+def test_package_over_a_module_of_the_image_is_refused_or_left_out(
+    tmp_path: Path, site: Site
+) -> None:
+    """albumentations requires opencv-python-headless, whose cv2 replaces the one that is built."""
+    index = publish(
+        site,
+        "/d",
+        dict(
+            [
+                wheel("augment", "1.4.18", requires=("opencv-python-headless>=4", "leaf")),
+                wheel("core", "1", requires=("opencv_python_headless",)),
+                wheel("opencv-python-headless", "4.10"),
+                wheel("leaf", "1.0"),
+            ]
+        ),
+    )
+    raw = copy.deepcopy(dict(make(packages=["augment==1.4.18", "core"]).raw))
+    with pytest.raises(ResolveError) as error:
+        resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
+    assert_error(
+        error.value,
+        ResolveError,
+        where=["opencv-python-headless"],
+        hint={"packages": '["opencv-python-headless"]'},
+    )
+    assert values_of(error.value.faults[0].problem) == {
+        "by": "augment, core",
+        "package": "opencv-python-headless",
+        "module": "cv2",
+        "component": "OpenCV",
+    }
+    raw["python"]["without"] = ["opencv-python-headless"]
+    found = resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
+    assert set(chosen(found)) == {"augment", "core", "leaf"}
+    raw["python"]["not-in-runtime"] = {"leaf": ["*"], "opencv-python-headless": ["*"]}
+    with pytest.raises(ResolveError) as error:
+        resolver(tmp_path, index).wheels(parse(raw, samples.COMPONENTS))
+    assert [fault.where.rpartition(".")[2] for fault in error.value.faults] == [
+        "opencv-python-headless"
+    ]
 
 
 def test_only_torch_comes_from_its_index(tmp_path: Path, site: Site) -> None:

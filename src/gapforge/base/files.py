@@ -9,14 +9,16 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from gapforge.base import limits
 from gapforge.base.errors import BusyError, StorageError
@@ -27,6 +29,8 @@ from gapforge.base.text import printable
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
+# Errors of os.link() across devices, and where there are no or too many hard links.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 _SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
 # File systems whose syncfs() reaches the disk. That of FUSE, for example, does not.
 _SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}
@@ -94,16 +98,21 @@ def real_path(path: Path) -> Path:
 
 def inside(root: Path, relative: str) -> Path:
     """Return ``root/relative``. Raise StorageError if it is outside ``root``, also by a link."""
-    reason = unsafe_path_reason(relative)
+    reason, hint = unsafe_path_reason(relative), ""
     target = root / relative
     if not reason:
         resolved_root = real_path(root)
         resolved = real_path(target.parent) / target.name
         if resolved != resolved_root and resolved_root not in resolved.parents:
             reason = _("leads outside {root} through a symbolic link", root=root)
+            hint = _(
+                "replace the link by a folder, and run the same command again: ls -ld {folder}",
+                folder=target.parent,
+            )
     if reason:
         raise StorageError(
-            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason)
+            _("unsafe path {path!r} in {root}: {reason}", path=relative, root=root, reason=reason),
+            hint=hint,
         )
     return target
 
@@ -220,6 +229,76 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def new_file(target: Path, suffix: str = ".tmp") -> tuple[int, Path]:
+    """Create a file beside ``target`` for writing. Return its handle and its path.
+
+    Its name is random and it is created exclusively, so that nobody can plant a link or a file of
+    the user's under it. Only this user can open it.
+    """
+    handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=suffix, dir=target.parent)
+    return handle, Path(name)
+
+
+def publish(handle: int, temporary: Path, target: Path, mode: int = 0o644) -> None:
+    """Give a file of ``new_file`` its final name, after its bytes are on the disk.
+
+    Raise StorageError if ``temporary`` is no longer the name of that file.
+    """
+    with storage_errors(target):
+        with suppress(PermissionError):  # some file systems have no modes
+            os.fchmod(handle, mode)
+        os.fsync(handle)
+        if not os.path.samestat(os.fstat(handle), os.lstat(temporary)):
+            raise StorageError(
+                _("{file} was replaced while it was written", file=temporary),
+                hint=_("ls -la {folder}; somebody else writes into it", folder=target.parent),
+            )
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+
+
+def _prefix(target: Path) -> str:
+    """Return how temporary names for ``target`` begin, short enough for a file system."""
+    return f".{os.fsencode(target.name)[:200].decode('utf-8', 'ignore')}."
+
+
+def open_own(path: Path) -> int:
+    """Open a file that several runs write, or create it. Return a handle for reading and writing.
+
+    What is not a regular file with one name is removed first: writing through a link that somebody
+    planted would change another file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with storage_errors(path):
+        if is_own(path):
+            handle = os.open(path, flags)
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                return handle
+            os.close(handle)
+        path.unlink(missing_ok=True)
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+
+
+def is_own(path: Path) -> bool:
+    """Return whether ``path`` is a regular file with one name, which ``open_own`` would keep."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[TextIO]:
+    """Replace ``path`` by a new text file and open it for writing. Raise StorageError."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            yield file
+
+
 @contextmanager
 def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a file that is renamed to ``target`` when the block ends without an error.
@@ -230,17 +309,14 @@ def atomic_file(target: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        handle, temporary = new_file(target)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, mode)
-            os.replace(name, target)
-            sync_folder(target.parent)
+                publish(handle, temporary, target, mode)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -262,11 +338,13 @@ def remove_file(target: Path) -> None:
         sync_folder(target.parent)
 
 
-def remove_litter(target: Path) -> None:
-    """Remove the temporary files that killed runs of ``atomic_file`` left beside ``target``."""
-    with storage_errors(target):
-        for litter in target.parent.glob(f".{target.name}.*.tmp"):
-            litter.unlink(missing_ok=True)
+def remove_litter(target: Path, suffix: str = ".tmp") -> None:
+    """Remove the files of ``new_file`` that killed runs left beside ``target``."""
+    prefix = _prefix(target)
+    with storage_errors(target), suppress(FileNotFoundError):
+        for name in os.listdir(target.parent):
+            if name.startswith(prefix) and name.endswith(suffix):
+                (target.parent / name).unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
@@ -334,18 +412,17 @@ def storage_errors(path: Path) -> Iterator[None]:
 def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     """Return a StorageError with a hint for ``path``, or for the file that ``error`` names."""
     number = error.errno or 0
-    where = str(path or error.filename or _("input/output"))
+    named = path or error.filename
+    where = str(named or _("input/output"))
     if number in _GONE:
         reason = _("the disk was removed")
     else:
         reason = _(_REASONS[number]) if number in _REASONS else os_reason(error)
     hint = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = _(
-            "free disk space (df -h {folder}) and run the same command again; "
-            "finished work is kept",
-            folder=Path(where).parent,
-        )
+        hint = _space_hint(_existing(Path(named)) if named else None)
+    elif number in (errno.EACCES, errno.EPERM) and named:
+        hint = _owner_hint(Path(named))
     elif number in _GONE or number in (errno.EIO, errno.EREMOTEIO):
         hint = _(
             "plug the disk in again or use another one, and run the same command again; "
@@ -356,6 +433,74 @@ def storage_error(error: OSError, path: Path | None = None) -> StorageError:
     return StorageError(f"{where}: {reason}", hint=hint)
 
 
+def _space_hint(folder: Path | None) -> str:
+    """Return what makes room on the disk of ``folder``."""
+    if folder is None:
+        return _(
+            "see which disk is full: df -h; free some space (./gapforge gc deletes what no lock "
+            "uses) and run the same command again; finished work is kept"
+        )
+    return _(
+        "free space on the disk of {folder} (df -h {folder!q}; in the project, ./gapforge gc "
+        "deletes what no lock uses) and run the same command again; finished work is kept",
+        folder=folder,
+    )
+
+
+def _owner_hint(path: Path) -> str:
+    """Return whose ``path`` is, and the command that gives it to this user; "" for an own one."""
+    place, user = _existing(path), os.geteuid()
+    if user and _owner(place) == user:
+        place = place.parent  # a file cannot be replaced in a folder of somebody else's
+    owner = _owner(place)
+    if not user or owner in (user, None):
+        return ""
+    top = place
+    while top != top.parent and _owner(top.parent) == owner:
+        top = top.parent
+    if _owner(top.parent) == user:  # for example all of .gapforge, after a command with sudo
+        place = top
+    return _(
+        '{place} belongs to {owner}; to take it over: sudo chown -R "$(id -u):$(id -g)" '
+        "{place!q}; then run the same command again",
+        place=place,
+        owner=_user_name(owner),
+    )
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
+
+
+def _user_name(number: int | None) -> str:
+    try:
+        return pwd.getpwuid(number or 0).pw_name
+    except (KeyError, OverflowError):
+        return str(number)
+
+
+def _existing(path: Path) -> Path:
+    """Return ``path`` or its nearest parent that exists."""
+    path = path.absolute()
+    while path != path.parent and not os.path.lexists(path):
+        path = path.parent
+    return path
+
+
+def full_disk(folders: Sequence[Path]) -> Path | None:
+    """Return the first folder whose disk has no room for 1 MiB or for one more file."""
+    for folder in map(_existing, folders):
+        with suppress(OSError):
+            status = os.statvfs(folder)
+            files_left = status.f_favail if status.f_files else 1
+            if status.f_bavail * status.f_frsize < 1 << 20 or files_left < 1:
+                return folder
+    return None
+
+
 def link_or_copy(source: Path, target: Path) -> bool:
     """Replace ``target`` atomically with a hard link to ``source``, or with a copy of it.
 
@@ -364,31 +509,29 @@ def link_or_copy(source: Path, target: Path) -> bool:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
-        temporary.unlink(missing_ok=True)
+        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
         try:
-            try:
-                os.link(source, temporary)
-                linked = True
-            except OSError as error:
-                if error.errno not in (
-                    errno.EXDEV,
-                    errno.EPERM,
-                    errno.EMLINK,
-                    errno.EOPNOTSUPP,
-                    errno.EACCES,
-                ):
-                    raise
-                shutil.copyfile(source, temporary)
-                shutil.copystat(source, temporary)
-                linked = False
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            copy_file(source, target)
+            return False
+        try:
             os.replace(temporary, target)
-            # rename() does nothing when both names are links to one inode.
+        finally:  # rename() does nothing when both names are links to one inode
             temporary.unlink(missing_ok=True)
-            return linked
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        return True
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Replace ``target`` atomically with a copy of a regular file, with its mode and time."""
+    with open_regular(source) as reader:
+        status = os.fstat(reader.fileno())
+        with atomic_file(target, stat.S_IMODE(status.st_mode)) as writer:
+            shutil.copyfileobj(reader, writer, CHUNK)
+            writer.flush()
+            os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def mark_folder(folder: Path, purpose: str) -> Path:
@@ -455,7 +598,7 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
     """
     with storage_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         _lock(handle, fcntl.LOCK_EX, what)
         yield

@@ -7,6 +7,7 @@ import gettext as library
 import io
 import os
 import re
+import shlex
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,8 @@ def use_language(chosen: str) -> Iterator[None]:
 def _(message: str, /, **values: object) -> str:
     """Return ``message`` as a Message of the reader's language with ``values`` in its placeholders.
 
-    Without values the braces of the text stay as they are.
+    ``{path!q}`` is quoted for a shell: every value in a command that a reader may paste is written
+    in this way. Without values the braces of the text stay as they are.
     """
     text = _catalogue().gettext(message) if message else ""
     return Message(_filled(text, values) if values else text, message, values)
@@ -179,7 +181,10 @@ def _filled(template: str, values: Mapping[str, Any]) -> str:
         text = _with_particles(text, literal)
         if name is not None:
             value, _first = _FORMATTER.get_field(name, (), values)
-            value = _FORMATTER.convert_field(value, conversion)
+            if conversion == "q":
+                value = shlex.quote(str(value))
+            else:
+                value = _FORMATTER.convert_field(value, conversion)
             text += format(value, _FORMATTER.vformat(spec or "", (), values))
     return text
 

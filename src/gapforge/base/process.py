@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 from gapforge.base.errors import ToolError
 from gapforge.base.files import system_text
@@ -236,7 +239,8 @@ def spawn(
 
     Raises ToolError when it is missing.
     """
-    with _start_errors(argv), open(log, "wb") as file:
+    log.unlink(missing_ok=True)
+    with _start_errors(argv), open(log, "xb") as file:  # never through a link
         return subprocess.Popen(
             list(argv),
             env=environment(env),
@@ -303,10 +307,26 @@ def _group_lives(group: int) -> bool:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """Replace every secret in ``text`` by ``***``, except values shorter than 4 characters."""
+    """Replace every secret in ``text`` by ``***``, except values shorter than 4 characters.
+
+    A program may print a secret as it is written in an address, encoded as a whole or in part.
+    """
     for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
-        text = text.replace(secret, "***")
+        text = _spellings(secret).sub("***", text)
     return text
+
+
+@lru_cache(maxsize=256)
+def _spellings(secret: str) -> re.Pattern[str]:
+    """Return what matches a secret, and the same decoded from an address or encoded for one."""
+
+    def either(character: str) -> str:
+        encoded = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+        blank = r"|\+" if character == " " else ""
+        return f"(?:{re.escape(character)}|(?i:{encoded}){blank})"
+
+    plain = dict.fromkeys((secret, unquote(secret)))
+    return re.compile("|".join("".join(map(either, text)) for text in plain))
 
 
 def missing(program: str) -> ToolError:

@@ -13,8 +13,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapforge.base import limits
 from gapforge.base.errors import Fault, ToolError, TrustError
-from gapforge.base.files import contains, remove_file, remove_litter, storage_errors, write_bytes
+from gapforge.base.files import (
+    contains,
+    read_regular,
+    remove_file,
+    remove_litter,
+    sha256_bytes,
+    storage_errors,
+    write_bytes,
+)
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.text import utc
@@ -27,6 +36,7 @@ from gapforge.bundle.volume_format import (
     VolumeIdentity,
     describe_read_error,
 )
+from gapforge.model.lock import LOCK_FILE
 from gapforge.model.names import PRESET_NAME
 from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.rollback_protection import AcceptedState, AcceptedStates
@@ -158,11 +168,10 @@ class SignatureCheck:
         self._allow_older = allow_older
         # If all volumes of the bundle are damaged, its presets may still be here.
         self._used |= {bundle} & self.indexes.keys()
-        try:
-            self._accepted = rollback_protection.read(self.project)
-        except TrustError:
-            if not allow_older:
-                raise
+        recorded = rollback_protection.read(
+            self.project, self.signers.file, skip_damaged=allow_older
+        )
+        self._accepted = recorded.merge(self._state_of_artifacts())
         newer = [
             (label, name, index.made, accepted)
             for name, index in (
@@ -174,6 +183,24 @@ class SignatureCheck:
             raise self._too_old(newer)
         for name in sorted(self._used & self._signed.keys()):
             self._keep(name)
+
+    def _state_of_artifacts(self) -> AcceptedStates:
+        """Return the states of artifacts whose signed index is kept, in case the record is lost."""
+        states = AcceptedStates()
+        for path in sorted(self._kept.glob("*.json")):
+            try:
+                index = read_index(path)
+                signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
+                self.signers.verify(signature, index.render(), BUNDLE)
+            except (Damaged, OSError, BadSignature, Untrusted):
+                continue
+            for bundled in index.plan.presets:
+                lock = self.project.artifacts_of(bundled.preset) / LOCK_FILE
+                if index.made and _is_file_of(lock, bundled.lock):
+                    states = states.accept(
+                        bundled.preset, index.made, index.plan.bundle, bundled.lock
+                    )
+        return states
 
     def _newer(self, index: BundleIndex) -> list[tuple[str, AcceptedState]]:
         """Return what was accepted here and is newer than the contents of an index."""
@@ -265,11 +292,15 @@ class SignatureCheck:
         return max((index.made for index in used if contains(index)), default="")
 
     def _write_record(self, name: str, made: str, bundle: str, sha256: str) -> None:
-        if self.signers and made:
-            record = self._accepted.accept(name, made, bundle, sha256, older=self._allow_older)
-            if record != self._accepted:
-                record.write(self.project)
-                self._accepted = record
+        if not (self.signers and made):
+            return
+        file, older = self.signers.file, self._allow_older
+        with rollback_protection.changing(file):
+            recorded = rollback_protection.read(self.project, file, skip_damaged=older)
+            record = recorded.accept(name, made, bundle, sha256, older=older)
+            if record != recorded or older:
+                rollback_protection.write(self.project, file, record)
+        self._accepted = self._accepted.accept(name, made, bundle, sha256, older=older)
 
     def forget_superseded(self) -> None:
         """Remove kept indexes of bundles that would now be rejected as older."""
@@ -450,6 +481,13 @@ def write_signature(folder: Path, signature: bytes | None) -> None:
     with storage_errors(file):
         if signature is not None and not contains(file, signature):
             write_bytes(file, signature)
+
+
+def _is_file_of(file: Path, sha256: str) -> bool:
+    try:
+        return sha256_bytes(read_regular(file, limits.LOCK)) == sha256
+    except (OSError, ValueError):
+        return False
 
 
 def _is_valid(signature: Signature, text: bytes) -> bool:

@@ -9,12 +9,11 @@ gapforge-receive.pyz    the receiver program
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.files import contains, storage_errors, sync_folder
+from gapforge.base.files import contains, remove_litter, storage_errors, write_bytes
 from gapforge.bundle.bundle_index import index_name
 from gapforge.bundle.disk_space import rounded_up
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
@@ -76,15 +75,9 @@ def existing_companion_bytes(folder: Path, plan: Plan, block: int) -> int:
 
 
 def write_companion(target: Path, data: bytes) -> None:
-    """Write a small file atomically, with a fixed temporary name that the next run reuses."""
-    temporary = target.with_name(f".{target.name}.part")
+    """Write a small file atomically, after removing what a killed run left of it."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if contains(target, data):
-            return
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        sync_folder(target.parent)
+    remove_litter(target)
+    if not contains(target, data):
+        write_bytes(target, data)

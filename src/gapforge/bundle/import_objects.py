@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gapforge.base.files import open_regular, storage_error, storage_errors
+from gapforge.base.files import open_own, open_regular, storage_error, storage_errors
 from gapforge.base.parallel import on_all_cores
 from gapforge.base.progress import Progress
 from gapforge.bundle.cache_pressure import DropBehind
@@ -120,13 +120,10 @@ class ObjectImporter:
                 return None
         # A whole object is written into a file of its own, a part into the file of its object.
         if part.whole:
-            target = self.store.partial(f"bundle-{part.sha256}.whole.part")
-            truncate = os.O_TRUNC
+            out, target = self.partial.new_whole(part.sha256)
         else:
-            target, truncate = self.partial.data(part.sha256), 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | truncate
-        with storage_errors(target):
-            out = os.open(target, flags, 0o644)
+            target = self.partial.data(part.sha256)
+            out = open_own(target)
         # If the file keeps bytes of an earlier run, the hash is calculated at the end.
         complete = wanted == [(part.offset, part.end)]
         digest = None

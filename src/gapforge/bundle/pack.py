@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base.files import exclusive, remove_file, storage_errors
+from gapforge.base.files import exclusive, remove_file, remove_litter, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -22,7 +22,7 @@ from gapforge.bundle.sign_bundle import BundleSigner, unsigned_companions
 from gapforge.bundle.volume_folders import Placement, place_volumes
 from gapforge.bundle.volume_format import volume_name
 from gapforge.bundle.volume_plan import Plan
-from gapforge.bundle.volume_writer import VolumeWriter, unfinished_name
+from gapforge.bundle.volume_writer import UNFINISHED, VolumeWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def _create_folders(plan: Plan, to: Sequence[Path]) -> None:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for number in plan.numbers:
-                (folder / unfinished_name(plan, number)).unlink(missing_ok=True)
+                remove_litter(folder / volume_name(plan.bundle, number), UNFINISHED)
 
 
 def _remove_damaged(plan: Plan, to: Sequence[Path], placement: Placement) -> None:

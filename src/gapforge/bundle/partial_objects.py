@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapforge.base.errors import FetchError
-from gapforge.base.files import SHA256_HEX, canonical_json, storage_errors, write_text
+from gapforge.base.files import (
+    SHA256_HEX,
+    canonical_json,
+    is_own,
+    new_file,
+    open_own,
+    storage_errors,
+    write_text,
+)
 from gapforge.base.json_text import read_json
 from gapforge.store.store import Store
 
@@ -19,6 +27,10 @@ from gapforge.store.store import Store
 # can contain thousands of parts of one object.
 _RECORD_ALL = 100
 _RECORD_INTERVAL = 1.0  # seconds between two records of an object with more ranges
+
+_WHOLE = ".whole"  # in the name of a file for an object that is not split
+# Temporary files of killed runs in the store's folder ``partial``.
+_LITTER = (".bundle-*.tmp", f"*bundle-*{_WHOLE}.*", "place-*", ".place-*", "bytes-*", "copy-*")
 
 Range = tuple[int, int]  # first byte, byte after the last
 
@@ -72,6 +84,12 @@ class PartialObjects:
         self._started.add(sha256)
         return self.store.partial(f"bundle-{sha256}.part")
 
+    def new_whole(self, sha256: str) -> tuple[int, Path]:
+        """Create a file for an object that a volume contains whole. Return handle and path."""
+        name = self.store.partial(f"bundle-{sha256}{_WHOLE}")
+        with storage_errors(name):
+            return new_file(name, ".part")
+
     def _record(self, sha256: str) -> Path:
         return self.store.partial(f"bundle-{sha256}.json")
 
@@ -85,7 +103,8 @@ class PartialObjects:
         try:
             raw = read_json(self._record(sha256))
             size, ranges = int(raw["size"]), merged([(int(a), int(b)) for a, b in raw["ranges"]])
-            written = self.data(sha256).stat().st_size
+            file = self.data(sha256)
+            written = file.stat().st_size if is_own(file) else -1
         except (OSError, ValueError, KeyError, TypeError):
             return -1, []
         valid = all(0 <= first < after <= min(size, written) for first, after in ranges)
@@ -133,9 +152,13 @@ class PartialObjects:
         digest = self.hash_before(sha256, size) if size else None
         known = digest.hexdigest() if digest is not None else ""
         file = self.data(sha256)
-        with storage_errors(file):
-            # A volume with a wrong size may have written bytes behind the end.
-            os.truncate(file, size)
+        handle = open_own(file)
+        try:
+            with storage_errors(file):
+                # A volume with a wrong size may have written bytes behind the end.
+                os.ftruncate(handle, size)
+        finally:
+            os.close(handle)
         try:
             self.store.add(file, sha256, known=known)
             valid = True
@@ -163,7 +186,7 @@ class PartialObjects:
         """
         folder = self.store.partial("bundle").parent
         with storage_errors(folder):
-            for pattern in (".bundle-*.tmp", "bundle-*.whole.part", "place-*", "bytes-*", "copy-*"):
+            for pattern in _LITTER:
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
             checksums = {path.name[7:71] for path in folder.glob("bundle-*")}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from gapforge.base.errors import BundleError, Fault
-from gapforge.base.files import open_regular, sha256_bytes, storage_errors, sync_folder
+from gapforge.base.files import new_file, open_regular, publish, sha256_bytes, storage_errors
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.bundle.bundle_index import VolumeEntry
@@ -36,9 +36,7 @@ _BUFFERS = 4  # that are read, hashed or written at the same time
 _ObjectParts = Sequence[tuple[int, Part]]
 
 
-def unfinished_name(plan: Plan, number: int) -> str:
-    """Return the name that volume ``number`` has until it is verified."""
-    return f".{volume_name(plan.bundle, number)}.part"
+UNFINISHED = ".part"  # at the end of the name that a volume has until it is verified
 
 
 class _HashThread:
@@ -86,11 +84,11 @@ class _VolumeFile:
     def __init__(self, folder: Path, plan: Plan, number: int) -> None:
         self.plan, self.number = plan, number
         self.target = folder / volume_name(plan.bundle, number)
-        self.unfinished = folder / unfinished_name(plan, number)
         self.checksums: list[str] = []
         self.size = len(HEAD)
-        with storage_errors(self.unfinished):
-            self.file: IO[bytes] = open(self.unfinished, "wb", buffering=0)  # noqa: SIM115 - see finish
+        with storage_errors(self.target):
+            handle, self.unfinished = new_file(self.target, UNFINISHED)
+        self.file: IO[bytes] = os.fdopen(handle, "wb", buffering=0)
         self.cache = DropBehind(self.file.fileno())
         self.write(memoryview(HEAD), count=False)
 
@@ -104,20 +102,16 @@ class _VolumeFile:
             self.cache.advance(self.size)
 
     def finish(self) -> VolumeEntry:
-        """Write index and trailer, and close the file. It does not get its final name yet."""
+        """Write index and trailer. The file does not get its final name yet."""
         identity, parts = self.plan.identity(self.number), self.plan.volumes[self.number - 1]
         index = volume_index(identity, parts, self.checksums)
         self.write(memoryview(index + trailer_bytes(index, self.size)))
-        with storage_errors(self.target):
-            os.fsync(self.file.fileno())
-            self.file.close()
         return VolumeEntry(self.number, self.size, sha256_bytes(index))
 
     def publish(self) -> None:
         """Give the file its final name."""
-        with storage_errors(self.target):
-            os.replace(self.unfinished, self.target)
-            sync_folder(self.target.parent)
+        publish(self.file.fileno(), self.unfinished, self.target)
+        self.file.close()
 
     def abandon(self) -> None:
         try:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from gapforge import __version__
-from gapforge.base.errors import GapforgeError, InternalError, Interrupted, UsageError
-from gapforge.base.files import storage_error
+from gapforge.base.errors import GapforgeError, InternalError, Interrupted, StorageError, UsageError
+from gapforge.base.files import full_disk, storage_error, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import give_to_caller
 from gapforge.cli import help_text
 from gapforge.cli.argument_parser import Parser, RawFormatter
 from gapforge.cli.output import print_error, print_json
+from gapforge.engine import private_daemon_state
 from gapforge.model.schema import nearest
 
 # In the order of use, by the place where they are used. Each is a module in gapforge.cli.verbs with
@@ -55,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     except GapforgeError as raised:
         error = raised
     except OSError as raised:
-        error = storage_error(raised)
+        error = storage_error(raised, _place_of(raised))
     except RecursionError:
         error = InternalError(_("input is nested too deeply"))
     except Exception as raised:  # noqa: BLE001 - a bug: no traceback for a user
@@ -111,7 +115,14 @@ def _run(argv: Sequence[str]) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
-    result: int = modules[args.verb].run(args, Project.find())
+    project = Project.find()
+    try:
+        result: int = modules[args.verb].run(args, project)
+    finally:
+        give_to_caller(
+            *(project.state, project.artifacts, project.root / "dist", project.presets),
+            keep={private_daemon_state.folder_of(project)},
+        )
     return result
 
 
@@ -127,15 +138,28 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _place_of(error: OSError) -> Path | None:
+    """Return where an error without a file name occurred: on a full disk that gapforge writes to.
+
+    Errors of write() and close() name no file.
+    """
+    if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    project = Project.find()
+    temporary = Path(tempfile.gettempdir())
+    return full_disk(
+        (project.artifacts, project.state, project.root / "dist", project.root, temporary)
+    )
+
+
 def _save_traceback() -> str:
     """Write the traceback to a file and return its path, or the traceback if that fails."""
     text = traceback.format_exc()
     for folder in (Project.find().state, Path("/tmp")):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             file = folder / "last-error.txt"
-            file.write_text(text, encoding="utf-8")
+            write_text(file, text)
             return str(file)
-        except OSError:
+        except (OSError, StorageError):
             continue
     return text

@@ -120,6 +120,10 @@ SHAPES: Mapping[str, Record] = {
             "compilers": _facts(
                 {"os": Text(), "gcc": _DOTTED}, about="GCC that build-essential brings"
             ),
+            "requires": _facts(
+                {"package": Text(), "requires": Items(Text())},
+                about="packages that bring a module which an image may build itself",
+            ),
             "notes": _NOTES,
         }
     ),
@@ -417,7 +421,8 @@ class Catalog:
     """All known versions and their compatibility. ``read`` is the date of the sources.
 
     ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
-    version of CUDA to the oldest driver that runs it. The tuples hold:
+    version of CUDA to the oldest driver that runs it. ``requires`` has packages of Python that
+    bring a module which an image may build itself. The tuples hold:
 
     - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
     - ``tensorrt_dropped``: compute capabilities below, first TensorRT without them
@@ -438,6 +443,7 @@ class Catalog:
     suggestions: tuple[tuple[str, str, tuple[str, ...]], ...]
     ubuntu_pythons: Mapping[str, str]
     os_gcc: Mapping[str, str]
+    requires: Mapping[str, tuple[str, ...]]
     torch: Mapping[str, TorchRelease]
     torch_index: str
     tensorrt: Mapping[str, TensorRTRelease]
@@ -537,6 +543,7 @@ def load(folder: Path) -> Catalog:
         ),
         ubuntu_pythons=dict(_pairs(python["ubuntu2204"], "python", "from")),
         os_gcc=dict(_pairs(python["compilers"], "os", "gcc")),
+        requires={r["package"]: tuple(r["requires"]) for r in python["requires"]},
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
         torch_index=torch["index"]["pattern"],
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},

@@ -11,6 +11,7 @@ from gapforge.compat import (
     ffmpeg,
     host_compiler,
     opencv,
+    python_modules,
     source_versions,
     tensorrt,
     torch,
@@ -19,9 +20,19 @@ from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding
 from gapforge.model.preset import Preset
 
+_PARTS = (
+    base_image,
+    torch,
+    python_modules,
+    tensorrt,
+    source_versions,
+    ffmpeg,
+    opencv,
+    host_compiler,
+)
+
 
 def check_preset(preset: Preset, catalog: Catalog) -> list[Finding]:
     """Return every incompatibility in the preset, errors first, then by JSON path."""
-    parts = (base_image, torch, tensorrt, source_versions, ffmpeg, opencv, host_compiler)
-    findings = dict.fromkeys(found for part in parts for found in part.check(preset, catalog))
+    findings = dict.fromkeys(found for part in _PARTS for found in part.check(preset, catalog))
     return sorted(findings, key=lambda f: (f.severity != "error", f.path, f.rule))

@@ -205,12 +205,6 @@ def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterato
         )
         suggestion = use(f"torch {version}+cpu ({_INDEX}cpu)")
         yield warning("torch-cuda", _PATH, reason, suggestion)
-    elif wanted.build == "cpu":
-        release = catalog.torch.get(version)
-        fitting = builds_for(release, cuda) if release else []
-        reason = _("torch {version}+cpu cannot use the GPU", version=version)
-        build = fitting[0] if fitting else cuda_build(cuda)
-        yield warning("torch-cuda", _PATH, reason, use(f"torch {version}+{build}"))
     elif major(own) != major(cuda):
         reason = _(
             "torch {version}+{build} needs CUDA {needed}, but the base image has CUDA {cuda}",

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 
+FULL_DISK = re.compile(
+    "no space left on device|disk quota exceeded|don't have enough free space", re.IGNORECASE
+)
 KEPT_LINES = 25  # of the failed step, or of the whole log when no step failed
 
 _STEP = re.compile(r"#(\d+) (\[[^\]]+\] .+)")
@@ -37,11 +40,15 @@ class BuildLog:
         self.reason = ""
         self._outputs: dict[str, deque[str]] = {}
         self._failed = ""
+        self._full: set[str] = set()  # the steps that found the disk full
 
     def feed(self, line: str) -> None:
         """Add one line of the log."""
         if line.strip():
             self.last.append(line)
+        if FULL_DISK.search(line):
+            step = _OUTPUT.match(line)
+            self._full.add(step[1] if step else "")
         if match := _ERROR.match(line):
             # Sibling steps are only CANCELED, so the first ERROR is the cause.
             if not self._failed:
@@ -51,6 +58,11 @@ class BuildLog:
             self.titles[match[1]] = match[2]
         elif (match := _OUTPUT.match(line)) and not _DIGEST.fullmatch(match[2]):
             self._outputs.setdefault(match[1], deque(maxlen=KEPT_LINES)).append(match[2])
+
+    @property
+    def disk_full(self) -> bool:
+        """Return whether the failed step, or the client, found the disk full."""
+        return bool(self._full & {self._failed, ""})
 
     def tail(self) -> str:
         """Return the last lines of the failed step, or of the log when no step failed."""

@@ -7,9 +7,8 @@ import re
 
 from gapforge.base.errors import BuildError, EngineError, GapforgeError, StorageError, ToolError
 from gapforge.base.i18n import _
-from gapforge.engine.build_log import BuildLog
+from gapforge.engine.build_log import FULL_DISK, BuildLog
 
-_FULL_DISK = "no space left on device"
 _LOST = re.compile(
     "cannot connect to the docker daemon|error during connect|is the docker daemon running|"
     "failed to connect to the docker api|unable to resolve docker endpoint|"
@@ -23,7 +22,7 @@ def command_failed(command: str, output: str, root_dir: str) -> GapforgeError:
 
     ``root_dir`` is the folder with the engine's images, "" if it is unknown.
     """
-    if _FULL_DISK in output:
+    if FULL_DISK.search(output):
         return _disk_full(command, root_dir)
     if reason := unreachable(output):
         return EngineError(f"{command}: {reason}", hint=hint_for(output))
@@ -33,7 +32,7 @@ def command_failed(command: str, output: str, root_dir: str) -> GapforgeError:
 def build_failed(log: BuildLog, code: int, target: str, root_dir: str) -> GapforgeError:
     """Return the error for a failed build of a target, with the failed step's last lines."""
     text = "\n".join((log.reason, *log.last))
-    if _FULL_DISK in text:
+    if log.disk_full:
         return _disk_full(_("the build"), root_dir)
     if not log.failed_step:
         if reason := unreachable(text):
@@ -126,7 +125,8 @@ def _disk_full(operation: str, root_dir: str) -> StorageError:
     return StorageError(
         _("{operation}: the engine's disk is full ({folder})", operation=operation, folder=folder),
         hint=_(
-            "see what uses the space: docker system df; finished layers are kept, so "
-            "free some space and run the same command again"
+            "see what uses the space: docker system df; remove old build cache (docker builder "
+            "prune) or images, or all of a private engine (./gapforge engine remove), and run the "
+            "same command again; finished layers are kept"
         ),
     )

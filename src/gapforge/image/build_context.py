@@ -20,6 +20,7 @@ from gapforge.base.files import (
     inside,
     link_or_copy,
     mark_folder,
+    sha256_file,
     storage_errors,
     write_text,
 )
@@ -116,20 +117,22 @@ def _place_artifact(target: Path, source: Path, sha256: str) -> None:
 
 
 def _is_placed(target: Path, source: Path, sha256: str) -> bool:
-    """Return whether the context has the artifact already, by inode, size, time and mode."""
+    """Return whether the context has the artifact already.
+
+    A link to the verified file needs no proof. A copy is hashed: its size, time and mode can be
+    kept while its content changes.
+    """
     expected = source.stat()
     try:
         found = target.lstat()
     except OSError:
         return False
-    return (
-        stat.S_ISREG(found.st_mode)
-        and (found.st_size, found.st_mtime_ns) == (expected.st_size, content_mtime(sha256) * 10**9)
-        and (
-            (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)
-            or found.st_mode & 0o777 == 0o444
-        )
-    )
+    stamp = (expected.st_size, content_mtime(sha256) * 10**9)
+    if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != stamp:
+        return False
+    if (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino):
+        return True
+    return found.st_mode & 0o777 == 0o444 and sha256_file(target) == sha256
 
 
 def application_folder(context: Path) -> Path:

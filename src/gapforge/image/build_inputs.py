@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base import limits
-from gapforge.base.errors import Fault, NotReadyError, PresetError, VerifyError
+from gapforge.base.errors import Fault, LockError, NotReadyError, PresetError, VerifyError
 from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.image import application_source, dockerfile, dockerfile_lint
 from gapforge.image.plan import Plan, PlannedBase, make_plan
-from gapforge.image.stage_inputs import ContextTexts
-from gapforge.model import base_image_rules, component, env_file
+from gapforge.image.stage_inputs import HELPERS, ContextTexts
+from gapforge.model import base_image_rules, component, doubled_modules, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model.lock import LOCK_FILE, Lock
 from gapforge.model.preset import Preset
@@ -85,6 +85,13 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             faults=faults,
         )
     base_image_rules.check_operating_systems(preset, lock.images)
+    shown = f"artifacts/{preset.name}/lock.json"
+    if faults := doubled_modules.faults_of_lock(preset, lock, shown):
+        raise LockError(
+            _("Python packages would replace what the image builds itself"),
+            faults=faults,
+            hint=_("change the preset, then online: ./deps_sync.sh {name}", name=preset.name),
+        )
     secrets = env_file.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
         preset.application, flag=options.app_source, settings=secrets.settings, root=project.root
@@ -189,12 +196,12 @@ def _read_texts(
 ) -> ContextTexts:
     """Return the texts of the build context; raise LintError for an unusable Dockerfile."""
     template = _text(project.dockerfile)
-    rendered = dockerfile.render(template, preset.application.secrets)
+    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
     dockerfile.raise_faults(
         _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
     )
     dockerfile.check_stages(rendered, components)
-    scripts = {"components/common.sh": project.components / "common.sh"} | {
+    scripts = {f"components/{name}": project.components / name for name in HELPERS} | {
         f"components/{c.name}/build.sh": c.folder / "build.sh" for c in components
     }
     index = project.artifacts_of(preset.name) / PACKAGES_INDEX

@@ -13,13 +13,15 @@ from gapforge.model.preset import Secret
 NAME = "Dockerfile"
 BUILD_ARGS = "# gapforge:build-args"
 SECRET_MOUNTS = "    # gapforge:secret-mounts"  # noqa: S105 - a marker line, no secret
+_CACHE_ID = "id=gapforge-ccache-"
 
 
-def render(template: str, secrets: Sequence[Secret]) -> str:
+def render(template: str, secrets: Sequence[Secret], preset: str) -> str:
     """Return the Dockerfile with an ``ARG`` or a secret mount for each secret.
 
-    They replace the two marker lines. Raise LintError when a marker line is missing, repeated or
-    unknown, since otherwise a secret could be left out without a word.
+    They replace the two marker lines. The compile caches get the name of the preset, so that no
+    build takes objects that another preset's code put there. Raise LintError when a marker line is
+    missing, repeated or unknown, since otherwise a secret could be left out without a word.
     """
     raise_faults(_("the secrets cannot be inserted into the Dockerfile"), _marker_faults(template))
     replaced = {
@@ -28,7 +30,7 @@ def render(template: str, secrets: Sequence[Secret]) -> str:
     }
     lines: list[str] = []
     for line in template.split("\n"):
-        lines += replaced.get(line, [line])
+        lines += replaced.get(line, [line.replace(_CACHE_ID, f"{_CACHE_ID}{preset}-")])
     return "\n".join(lines)
 
 

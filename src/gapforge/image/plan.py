@@ -171,9 +171,8 @@ def _smoke_expectation(
         "enabled": component.enabled(preset),
         "params": parameters(component, preset, lock, TARGETS[type], of_runtime=type == "runtime"),
         "versions": {e.name: e.version for e in lock.of("source", "tensorrt") if e.version},
-        "wheels": {
-            normalized(e.name): e.version for e in lock.of("wheel") if "install-tool" not in e.roles
-        },
+        "wheels": {normalized(e.name): e.version for e in lock.of("wheel") if not e.only_installs},
+        "debs": [e.name for e in lock.of("deb") if component.debs and TARGETS[type] in e.roles],
         "gpu": False,
         "application": {
             "name": preset.application.name,

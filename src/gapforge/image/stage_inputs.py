@@ -18,6 +18,8 @@ from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import normalized
 from gapforge.model.preset import Preset
 
+HELPERS = ("common.sh", "split_runtime.py")  # of components/, beside each build.sh
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContextFile:
@@ -71,7 +73,7 @@ def stage_inputs(
     ]
     files += [
         text_file(f"{folder}/build.sh", texts.scripts[f"components/{component.name}/build.sh"]),
-        text_file(f"{folder}/common.sh", texts.scripts["components/common.sh"]),
+        *(text_file(f"{folder}/{name}", texts.scripts[f"components/{name}"]) for name in HELPERS),
     ]
     if not component.enabled(preset):
         return files
@@ -79,7 +81,9 @@ def stage_inputs(
         files.append(_artifact(f"{folder}/sources/{entry.name}", entry))
     if component.wheels:
         wheels = [entry for entry in lock.of("wheel") if component.uses_wheel(entry)]
+        tools = [entry for entry in lock.of("wheel") if "install-tool" in entry.roles]
         files += [_artifact(f"{folder}/wheels", entry) for entry in wheels]
+        files += [_artifact(f"{folder}/installer", entry) for entry in tools]
         files.append(text_file(f"{folder}/requirements.txt", requirements(wheels)))
     if component.debs:
         debs = [entry for entry in lock.of("deb") if not role or role in entry.roles]
@@ -96,7 +100,7 @@ def requirements(wheels: Sequence[Entry]) -> str:
     return "".join(
         f"{normalized(entry.name)}=={entry.version} --hash=sha256:{entry.sha256}\n"
         for entry in sorted(wheels, key=lambda e: normalized(e.name))
-        if "install-tool" not in entry.roles
+        if not entry.only_installs
     )
 
 
@@ -129,6 +133,12 @@ def parameters(
     if component.debs:
         # TensorRT as .debs is installed with all others, so that apt orders them.
         own["packages"] = list(preset.debs(role)) if role else []
+    if "*" in component.wheels and preset.not_in_runtime:
+        own["not-in-runtime"] = [
+            f"{package} {pattern}"
+            for package, patterns in preset.not_in_runtime.items()
+            for pattern in patterns
+        ]
     for entry in _sources(component, lock):
         common[f"source-{entry.name}.folder"] = preset.sources[entry.name].folder
     return {**own, **common}

@@ -104,6 +104,21 @@ COMPONENT_SHAPE = Record(
         "needs": _NEEDS,
         "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
         "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
+        "module": Record(
+            {
+                "name": Text("Python module that it installs, such as cv2"),
+                "wheels": Items(_PATTERN, "packages that install the same module", least=1),
+            },
+            {
+                "option": Text(
+                    "option that switches the module: a flag (default true), or a list that is "
+                    "empty or has a member of the module's build",
+                    _OPTION_NAME.pattern,
+                ),
+                "member": Text("the member of that list"),
+            },
+            about="a Python module that the image must get from it and from no package",
+        ),
         "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
@@ -117,6 +132,19 @@ class Needs:
     sources: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     preset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Python module that a component installs, and patterns of packages that also install it.
+
+    ``option`` switches the module if it is a flag; a list is empty or has ``member`` for it.
+    """
+
+    name: str
+    wheels: tuple[str, ...]
+    option: str = ""
+    member: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +197,7 @@ class Component:
     needs: Needs
     sources: tuple[str, ...]
     wheels: tuple[str, ...]
+    module: Module | None
     debs: bool
     per_role: bool
 
@@ -221,12 +250,20 @@ class Component:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.sources)
 
     def uses_wheel(self, entry: Entry) -> bool:
-        """Return whether the wheel is one of its inputs; the installer goes with any other."""
-        if not self.wheels:
+        """Return whether the wheel is one of the packages that it installs."""
+        if entry.only_installs:
             return False
-        if "install-tool" in entry.roles:
-            return True
         return any(fnmatch.fnmatchcase(normalized(entry.name), pattern) for pattern in self.wheels)
+
+    def installs_module(self, preset: Preset) -> Module | None:
+        """Return the Python module that it installs into the image of this preset, or None."""
+        part = self.part(preset)
+        if part is None or self.module is None:
+            return None
+        value = part.get(self.module.option, True)
+        if isinstance(value, bool):
+            return self.module if value else None
+        return self.module if not value or self.module.member in value else None
 
 
 def described(folder: Path) -> tuple[Component, ...] | None:
@@ -342,6 +379,7 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
         needs=_needs(raw),
         sources=tuple(raw.get("sources", ())),
         wheels=tuple(raw.get("wheels", ())),
+        module=_module(raw["module"]) if "module" in raw else None,
         debs=raw.get("debs", False),
         per_role=raw.get("per_role", False),
     )
@@ -360,6 +398,10 @@ def _option(name: str, raw: Mapping[str, Any]) -> Option:
         runtime=raw.get("runtime", True),
         needs=_needs(raw),
     )
+
+
+def _module(raw: Mapping[str, Any]) -> Module:
+    return Module(raw["name"], tuple(raw["wheels"]), raw.get("option", ""), raw.get("member", ""))
 
 
 def _needs(raw: Mapping[str, Any]) -> Needs:

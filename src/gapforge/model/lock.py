@@ -130,6 +130,11 @@ class Entry:
     licence: str = ""
 
     @property
+    def only_installs(self) -> bool:
+        """Return whether it is the pip that installs the wheels and no package of the image."""
+        return self.roles == ("install-tool",)
+
+    @property
     def file(self) -> str:
         """Return the file's name without its folder."""
         return self.path.rsplit("/", 1)[-1]

@@ -167,6 +167,8 @@ class Preset:
     """What an image contains.
 
     ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
+    ``without`` names Python packages that no dependency may bring; ``not_in_runtime`` has patterns
+    of the files in RECORD that only the dev image gets, by package.
     ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
     components that it was parsed with, None if their descriptions were not at hand.
     """
@@ -185,6 +187,8 @@ class Preset:
     runtime: BaseImage
     python: str
     packages: tuple[str, ...]
+    without: tuple[str, ...]
+    not_in_runtime: Mapping[str, tuple[str, ...]]
     pytorch: PyTorch | None
     tensorrt: TensorRT | None
     apt_builder: tuple[str, ...]
@@ -299,6 +303,11 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         runtime=_base(raw["base"]["runtime"]),
         python=raw["python"]["version"],
         packages=tuple(raw["python"].get("packages", ())),
+        without=tuple(raw["python"].get("without", ())),
+        not_in_runtime={
+            name: tuple(patterns)
+            for name, patterns in sorted(raw["python"].get("not-in-runtime", {}).items())
+        },
         pytorch=_pytorch(torch) if torch else None,
         tensorrt=_tensorrt(trt) if trt else None,
         apt_builder=tuple(raw["apt"]["builder"]),

@@ -71,10 +71,38 @@ def broken_rules(
                 _("is an absolute path, which other machines do not have"),
                 _("a path inside the project"),
             )
+    _check_torch(raw, report)
     _check_tensorrt(raw, report)
     _check_components(raw, components or (), report)
     _check_application(raw["application"], report)
     return faults
+
+
+def is_cpu_torch(torch: Mapping[str, Any]) -> bool:
+    """Return whether the version or the index of a preset's ``pytorch`` names the CPU build."""
+    _version, named, build = str(torch["torch"]).partition("+")
+    return build == "cpu" if named else str(torch["index"]).rstrip("/").endswith("/cpu")
+
+
+def _check_torch(raw: Mapping[str, Any], report: Report) -> None:
+    """Report PyTorch for the CPU in an image with CUDA: the check of the finished image fails."""
+    torch, cuda = raw.get("pytorch"), raw.get("cuda")
+    if torch and cuda and is_cpu_torch(torch):
+        version = torch["torch"].partition("+")[0]
+        build = "cu" + "".join(cuda.split(".")[:2])
+        report(
+            "$.pytorch",
+            _(
+                "torch {version} is for the CPU, but the image has CUDA {cuda}",
+                version=version,
+                cuda=cuda,
+            ),
+            _(
+                '"torch": "{version}+{build}" with its index, or "cuda": null',
+                version=version,
+                build=build,
+            ),
+        )
 
 
 def _missing_source(name: str, option: str) -> tuple[str, str]:

@@ -27,10 +27,12 @@ from gapforge.model.text_shapes import (
     DOTTED,
     ENV_KEY,
     FILE,
+    FILE_PATTERN,
     NAME,
     OPTION,
     PACKAGE,
     PRESET_NAME,
+    PYTHON_PACKAGE,
     REQUIREMENT,
     SHA256,
     URL,
@@ -128,7 +130,20 @@ _OWN = Record(
         "base": Record({"builder": BASE, "runtime": BASE}, about="base images"),
         "python": Record(
             {"version": Text("Python, major.minor", r"3\.[0-9]{1,3}", N_('such as "3.10"'))},
-            {"packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True)},
+            {
+                "packages": Items(REQUIREMENT, "Python packages besides PyTorch", unique=True),
+                "without": Items(
+                    PYTHON_PACKAGE,
+                    "packages that others require and the image must not get, such as "
+                    "opencv-python where OpenCV is built from source",
+                    unique=True,
+                ),
+                "not-in-runtime": Table(
+                    Items(FILE_PATTERN, "files as RECORD lists them; * also matches /", least=1),
+                    PYTHON_PACKAGE,
+                    "files of Python packages that only the dev image gets, by package",
+                ),
+            },
         ),
         "apt": Record(
             {"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)},

@@ -49,6 +49,18 @@ REQUIREMENT = Text(
     r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?\s*((==|>=|<=|<|>|~=|!=)[^;@\s]+)?",
     N_('a requirement such as "numpy==1.26.4"'),
 )
+PYTHON_PACKAGE = Text(
+    "Python package as indexes write it: lower case, with single hyphens",
+    r"[a-z0-9]+(-[a-z0-9]+)*",
+    N_('lower-case letters, digits and single hyphens, such as "typing-extensions"'),
+    limits.NAME,
+)
+FILE_PATTERN = Text(
+    "pattern for paths, with *, ? and [...]",
+    r"[^\x00-\x1f\\]+",
+    N_('a pattern such as "*.h"'),
+    limits.NAME,
+)
 OPTION = Text("build option, one word", r"[^\x00-\x1f]+", N_("an option on one line"))
 ENV_KEY = Text(".env key", r"[A-Z_][A-Z0-9_]*", N_("upper-case letters, digits and '_'"))
 

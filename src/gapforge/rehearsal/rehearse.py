@@ -23,7 +23,7 @@ from gapforge.base.errors import (
     ToolError,
     VerifyError,
 )
-from gapforge.base.files import exclusive, sha256_file, storage_error
+from gapforge.base.files import exclusive, open_log, sha256_file, storage_error
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress
@@ -81,8 +81,6 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
         )
     dist = project.dist_of(preset.name)
     lock_file = project.state / "locks" / f"rehearse-{preset.name}"
-    folders = (project.root / "dist", dist, project.state, lock_file.parent)
-    created = [folder for folder in folders if not folder.exists()]
     with exclusive(lock_file, _("rehearsal of {name}", name=preset.name)):
         remove_records(dist)
         dist.mkdir(parents=True, exist_ok=True)
@@ -94,13 +92,10 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
             command=options.command,
             types=options.types,
         )
-        try:
-            with open(dist / LOG, "w", encoding="utf-8") as log:
-                _Rehearsal(project, preset, options, record, say, show, log).run()
-            record.end()
-            record.write(dist)
-        finally:
-            simulated_site.restore_owner(*created, lock_file, *dist.glob("rehearsal.*"))
+        with open_log(dist / LOG) as log:
+            _Rehearsal(project, preset, options, record, say, show, log).run()
+        record.end()
+        record.write(dist)
     return record
 
 

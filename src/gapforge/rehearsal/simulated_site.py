@@ -224,13 +224,3 @@ def add_objects(
         else:
             link_or_copy(source, store.path(sha256))
             on_bytes(source.stat().st_size)
-
-
-def restore_owner(*paths: Path) -> None:
-    """Under sudo, give these files to the user who called it, whose commands write there too."""
-    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() != 0 or not (user.isdecimal() and group.isdecimal()):
-        return
-    for path in paths:
-        with contextlib.suppress(OSError):  # missing, or a file system without owners
-            os.chown(path, int(user), int(group), follow_symlinks=False)

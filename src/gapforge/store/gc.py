@@ -38,7 +38,7 @@ BUSY_SECONDS = 3600
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
 _BUNDLE_PART = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")  # of an object in volumes
-_TEMPORARY = re.compile(r"(?:copy|bytes|place)-[0-9]+(?:-[0-9]+)?")
+_TEMPORARY = re.compile(r"\.?(?:copy|bytes|place)-[a-z0-9_.-]+")
 _WORK = re.compile(r"work-[0-9]+")
 OBJECT, DOWNLOAD, WORK = "object", "download", "work"
 

@@ -10,19 +10,21 @@ links.
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base.errors import Fault, FetchError
+from gapforge.base.errors import Fault, FetchError, StorageError
 from gapforge.base.files import (
     CHUNK,
     SAFE_NAME,
     SHA256_HEX,
     content_mtime,
+    copy_file,
     folder_in_use,
     inside,
     open_regular,
@@ -91,12 +93,24 @@ class Store:
             folder = self.folder / "partial"
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
+            if folder.is_symlink():
+                raise StorageError(
+                    _("{folder} is a symbolic link", folder=folder),
+                    hint=_("rm {folder}; then run the same command again", folder=folder),
+                )
             self._partial = folder
         return (
             inside(self._partial, key)
             if "/" in key or not SAFE_NAME.fullmatch(key)
             else self._partial / key
         )
+
+    def _new(self, kind: str) -> tuple[int, Path]:
+        """Create a file in ``partial``. Return its handle and its path."""
+        name = self.partial(kind)
+        with storage_errors(name):
+            handle, path = tempfile.mkstemp(prefix=f"{kind}-", dir=name.parent)
+        return handle, Path(path)
 
     def has(self, sha256: str, size: int = -1) -> bool:
         """Return whether the object exists with ``size`` bytes (-1: any), unread."""
@@ -164,9 +178,7 @@ class Store:
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_files([file])
-                os.chmod(file, 0o444)
-                moment = content_mtime(sha256)
-                os.utime(file, (moment, moment))
+                _seal(file, sha256)
                 os.replace(file, target)
                 sync_folder(target.parent)
                 with self._guard:
@@ -191,9 +203,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
         for file, target in fresh.items():
             with storage_errors(target):
-                os.chmod(file, 0o444)
-                moment = content_mtime(target.name)
-                os.utime(file, (moment, moment))
+                _seal(file, target.name)
                 os.replace(file, target)
         for folder in folders:
             sync_folder(folder)
@@ -202,12 +212,12 @@ class Store:
 
     def add_copy(self, file: Path, expected: str = "", on_bytes: OnBytes | None = None) -> str:
         """Copy a file into the store, and hash the copy; the original is only read."""
-        temporary = self.partial(f"copy-{os.getpid()}-{threading.get_ident()}")
+        handle, temporary = self._new("copy")
         try:
             with (
                 storage_errors(temporary),
+                os.fdopen(handle, "wb") as target,
                 open_regular(file, follow=True) as source,
-                open(temporary, "wb") as target,
             ):
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
@@ -224,26 +234,26 @@ class Store:
     def add_bytes(self, data: bytes) -> str:
         """Put a small generated file into the store and return its SHA-256."""
         sha256 = sha256_bytes(data)
-        temporary = self.partial(f"bytes-{os.getpid()}-{threading.get_ident()}")
-        with storage_errors(temporary):
-            temporary.write_bytes(data)
+        handle, temporary = self._new("bytes")
+        with storage_errors(temporary), os.fdopen(handle, "wb") as file:
+            file.write(data)
         return self.add(temporary, sha256, known=sha256)
 
     def links(self) -> bool:
         """Return whether the file system supports hard links, by creating one."""
-        first, second = (self.partial(f"place-{os.getpid()}-{n}") for n in (1, 2))
+        handle, first = self._new("place")
+        os.close(handle)
+        second = first.with_name(f"{first.name}-2")
         with storage_errors(first):
             try:
+                os.link(first, second)
+            except OSError:
+                return False
+            else:
                 second.unlink(missing_ok=True)
-                first.touch()
-                try:
-                    os.link(first, second)
-                except OSError:
-                    return False
                 return True
             finally:
                 first.unlink(missing_ok=True)
-                second.unlink(missing_ok=True)
 
     def place(self, sha256: str, target: Path) -> bool:
         """Make ``target`` the object's file. Return True for a hard link, False for a copy.
@@ -256,10 +266,9 @@ class Store:
                 return True
         except OSError:
             pass
-        temporary = self.partial(f"place-{os.getpid()}")
+        temporary = self.partial(f"place-{secrets.token_hex(8)}")
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
             linked = True
             try:
                 try:
@@ -268,9 +277,7 @@ class Store:
                     linked = False
                     if _same_copy(source, target, sha256):
                         return False
-                    shutil.copy2(source, temporary)
-                    # After a power failure, no name may stand for missing bytes.
-                    sync_files([temporary])
+                    copy_file(source, temporary)
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -312,6 +319,14 @@ class Store:
             sync_folder(folder)
         strangers = _files_and_links(folder) - set(files) - ADDED
         return ViewResult(tuple(sorted(strangers)), copies, copied)
+
+
+def _seal(file: Path, sha256: str) -> None:
+    """Give a file the mode and time of an object. A link in its place is refused."""
+    with open_regular(file) as opened:
+        os.fchmod(opened.fileno(), 0o444)
+        moment = content_mtime(sha256)
+        os.utime(opened.fileno(), (moment, moment))
 
 
 def _remove_with_empty_folders(folder: Path, path: str) -> None:

@@ -155,13 +155,25 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def server_version(self) -> dict[str, str]:
-        """Return the version to which the bytes belong: {"url", "etag"}, {} if it is not known."""
+        """Return the version to which the bytes belong, {} if it is not known.
+
+        It has the address ("url"), the "etag", and the "total" of bytes, each "" if unknown.
+        """
         try:
             value = read_json(self.note)
         except (OSError, ValueError):
             return {}
         known = value if isinstance(value, dict) else {}
         return {name: text for name, text in known.items() if isinstance(text, str)}
+
+    def is_version(self, address: str, etag: str, total: int) -> bool:
+        """Return whether the bytes surely belong to the file of ``total`` bytes at ``address``.
+
+        A weak ETag does not guarantee the same bytes.
+        """
+        known = self.server_version()
+        strong = bool(etag) and not etag.startswith("W/")
+        return strong and known == {"url": address, "etag": etag, "total": str(total or "")}
 
 
 class Downloader:
@@ -319,8 +331,8 @@ class Downloader:
     def _transfer(self, want: Want, request: Request, part: _Part) -> None:
         """Append what is missing of the file to ``part``."""
         address = request.url
-        self._resume(part, address)
-        if want.size and part.size == want.size:
+        self._resume(want, part, address)
+        if want.sha256 and want.size and part.size == want.size:
             return  # a run was killed between the last byte and the verification
         scheme = urlsplit(address).scheme
         if scheme == "file":
@@ -338,10 +350,13 @@ class Downloader:
             _widen(child.stdout)
             answer = _read_headers(child.stdout)
             if answer is not None and answer.status in (200, 206):
-                self._check_answer(want, answer, part)
-                part.note.write_text(
-                    json.dumps({"url": address, "etag": answer.headers.get("etag", "")})
-                )
+                self._check_answer(want, answer, part, address)
+                version = {
+                    "url": address,
+                    "etag": answer.headers.get("etag", ""),
+                    "total": str(answer.whole or ""),
+                }
+                part.note.write_text(json.dumps(version))
                 self._drain(want, cast(BufferedReader, child.stdout), part)
                 ended = part.size
             child.stdout.close()
@@ -384,7 +399,7 @@ class Downloader:
                 )
             )
 
-    def _check_answer(self, want: Want, answer: _Answer, part: _Part) -> None:
+    def _check_answer(self, want: Want, answer: _Answer, part: _Part, address: str) -> None:
         """Reject an answer that is not (the rest of) the file, before any byte of it is written."""
         if answer.status == 200 and part.size:
             self._forget(part)  # the server cannot resume, or the file changed: it sends all of it
@@ -396,6 +411,10 @@ class Downloader:
                     start=answer.start,
                 )
             )
+        if part.size and not want.sha256:
+            etag = answer.headers.get("etag", "")
+            if not part.is_version(address, etag, answer.whole):
+                raise _StartOver(_("the file on the server has changed"))
         if want.size and answer.whole and answer.whole != want.size:
             page = _is_page_type(answer) and not want.file.endswith((".html", ".htm"))
             if page:
@@ -418,23 +437,32 @@ class Downloader:
                 part.announced = True
                 self.progress.total += size
 
-    def _resume(self, part: _Part, address: str) -> None:
-        """Hash the bytes of an earlier attempt, so that the transfer continues after them."""
+    def _resume(self, want: Want, part: _Part, address: str) -> None:
+        """Hash the bytes of an earlier attempt, so that the transfer continues after them.
+
+        Without a checksum nobody could tell a file spliced of two versions, so only bytes are kept
+        that surely belong to the same one.
+        """
         part.digest = hashlib.sha256()
-        part.resumed = part.size > 0
         known = part.server_version()
+        total = known.get("total", "")
+        if not want.sha256 and not (
+            total.isdigit() and part.is_version(address, known.get("etag", ""), int(total))
+        ):
+            self._forget(part)
+        part.resumed = part.size > 0
         if part.size and known.get("url") not in (None, address) and known.get("etag"):
             # Another address has the same file (the checksum is the same) with another ETag.
             part.note.unlink(missing_ok=True)
-        total = 0
+        hashed = 0
         if part.resumed:
             with open_regular(part.path) as file:
                 while chunk := file.read(CHUNK):
                     part.digest.update(chunk)
-                    total += len(chunk)
-        if total != part.counted:
-            self.progress.add(total - part.counted)
-            part.counted = total
+                    hashed += len(chunk)
+        if hashed != part.counted:
+            self.progress.add(hashed - part.counted)
+            part.counted = hashed
 
     def _drain(self, want: Want, source: BufferedReader, part: _Part) -> None:
         """Write and hash the stream until its end."""

@@ -316,6 +316,8 @@ class IsolatedApt:
             'Acquire::https::Timeout "60";',
             'Acquire::AllowInsecureRepositories "false";',
             'Acquire::AllowDowngradeToInsecureRepositories "false";',
+            'Acquire::AllowWeakRepositories "false";',
+            'APT::Get::AllowUnauthenticated "false";',
             f'Acquire::Check-Valid-Until "{"false" if accepts_expired() else "true"}";',
             'Acquire::Check-Date "true";',
         ]

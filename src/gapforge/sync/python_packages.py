@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gapforge.base import limits, process
 from gapforge.base.addresses import without_credentials
@@ -27,9 +27,11 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
 from gapforge.base.system_errors import unlistable
+from gapforge.model import doubled_modules
 from gapforge.model.lock import Entry
 from gapforge.model.names import package_of
 from gapforge.model.preset import TORCH_SET, Preset
+from gapforge.model.schema import one_of
 from gapforge.sync import target_python, uv_errors
 from gapforge.sync.network import Network
 from gapforge.sync.uv_errors import TARGET, Asked
@@ -37,6 +39,8 @@ from gapforge.sync.wheel_tags import GLIBC, platform, tags, wheel_rank
 
 INSTALL_TOOL = "pip==24.2"  # installs the wheels in the image; pinned, so that locks stay the same
 ANSWER = "pylock.toml"
+ANNOTATED = "requirements.txt"  # uv's answer with the packages that require each one
+OVERRIDES = "overrides.txt"
 FLAT = "flat"  # uv's name for an index that is a folder of wheels
 # uv settings of the user that uv gets. The others could add an index or change the resolution.
 UV_SETTINGS = re.compile(
@@ -103,6 +107,7 @@ class Resolver:
         """
         wanted = [*(preset.pytorch.requirements() if preset.pytorch else ()), *preset.packages]
         if not wanted:
+            _check_choices(preset, ())
             return []
         index = _torch_index(preset, self.network)
         while True:
@@ -117,6 +122,11 @@ class Resolver:
             if not index or not indirect:
                 break
             wanted += indirect
+        names = [package["name"] for package in found]
+        _check_choices(preset, names)
+        if doubled_modules.reasons(preset, names, {}):
+            requirers = self._requirers(preset, wanted, index, python)
+            raise _doubled(preset, doubled_modules.reasons(preset, names, requirers))
         return [self._choose(preset, package, index) for package in found]
 
     def install_tool(self, preset: Preset) -> Wheel:
@@ -202,6 +212,8 @@ class Resolver:
         options = [] if dependencies else ["--no-deps"]
         if wheels_only:
             options += ["--only-binary", ":all:"]
+        if dependencies and preset.without:
+            options += self._overrides(preset)
         done = self._ask(preset, python, requirements, torch_index, options)
         if done.code == 0:
             return self._answer()
@@ -220,18 +232,21 @@ class Resolver:
         requirements: Sequence[str],
         torch_index: str,
         options: Sequence[str],
+        *,
+        answer: str = ANSWER,
     ) -> process.Result:
-        """Run uv, which writes its answer into ``workdir``."""
+        """Run uv, which writes ``answer``, a pylock.toml or ANNOTATED, into ``workdir``."""
         self.network.require(_("resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(
             self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index)
         )
-        (self.workdir / ANSWER).unlink(missing_ok=True)
+        (self.workdir / answer).unlink(missing_ok=True)
         command = [
             *(str(find_uv(self.project)), "pip", "compile", "pyproject.toml"),
-            *("--format", "pylock.toml", "--output-file", ANSWER),
-            *("--quiet", "--no-header", "--no-annotate", "--no-config", "--no-python-downloads"),
+            *("--format", answer, "--output-file", answer),
+            *(["--no-annotate"] if answer == ANSWER else []),
+            *("--quiet", "--no-header", "--no-config", "--no-python-downloads"),
             *("--python", sys.executable, "--python-version", python),
             *("--python-platform", platform(preset), *options),
         ]
@@ -261,6 +276,30 @@ class Resolver:
         text = read_regular(self.workdir / ANSWER, limits.STATE).decode("utf-8")
         document = _toml(text, self.project)
         return sorted(document.get("packages", ()), key=lambda package: str(package["name"]))
+
+    def _overrides(self, preset: Preset) -> list[str]:
+        """Return uv's options for packages that no dependency may bring: they are for no Python."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        lines = (f'{name} ; python_version < "0"\n' for name in preset.without)
+        write_text(self.workdir / OVERRIDES, "".join(lines))
+        return ["--override", OVERRIDES]
+
+    def _requirers(
+        self, preset: Preset, requirements: Sequence[str], torch_index: str, python: str
+    ) -> dict[str, list[str]]:
+        """Return which packages require each package of the resolution, as far as uv says it."""
+        python = python or target_python.expected(preset) or preset.python
+        options = ["--only-binary", ":all:", "--annotation-style", "line"]
+        options += self._overrides(preset) if preset.without else []
+        asked = self._ask(preset, python, requirements, torch_index, options, answer=ANNOTATED)
+        if asked.code != 0:
+            return {}
+        text = read_regular(self.workdir / ANNOTATED, limits.STATE).decode("utf-8")
+        found = re.findall(r"(?m)^([A-Za-z0-9._-]+)==\S+\s+# via (.*)$", text)
+        return {
+            name: [by for by in users.split(", ") if not by.startswith(TARGET)]
+            for name, users in found
+        }
 
     def _nearest(
         self, preset: Preset, python: str, name: str, version: str, torch_index: str
@@ -329,6 +368,28 @@ class Resolver:
         if not at or "@" in parts.netloc or (parts.scheme, parts.netloc) != (source.scheme, host):
             return url
         return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
+
+
+def _check_choices(preset: Preset, names: Sequence[str]) -> None:
+    """Raise ResolveError if the preset chooses files of packages that it does not install."""
+    absent = sorted(preset.not_in_runtime.keys() - set(names))
+    if absent:
+        raise ResolveError(
+            _('"not-in-runtime" names packages that the preset does not install'),
+            faults=[
+                Fault(f'$.python["not-in-runtime"].{name}', _("is not installed"), one_of(names))
+                for name in absent
+            ],
+            hint=_("correct it, then: ./gapforge check {stem}", stem=preset.name),
+        )
+
+
+def _doubled(preset: Preset, reasons: Mapping[str, str]) -> ResolveError:
+    return ResolveError(
+        _("Python packages would replace what the image builds itself"),
+        faults=[Fault(package, reason) for package, reason in sorted(reasons.items())],
+        hint=doubled_modules.suggestion(reasons, preset),
+    )
 
 
 def requirements_text(wheels: Iterable[tuple[str, str, str]]) -> str:
@@ -424,16 +485,15 @@ def _torch_index(preset: Preset, network: Network) -> str:
 
 
 def _secrets(network: Network) -> list[str]:
-    """Return the logins in index addresses, as they are written, decoded and encoded."""
+    """Return the logins in index addresses."""
     addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
-    found = [
+    return [
         part
         for address in addresses
         if address
         for part in (urlsplit(address).password, urlsplit(address).username)
         if part
     ]
-    return [text for part in found for text in (part, unquote(part), quote(unquote(part), safe=""))]
 
 
 def _toml(text: str, project: Project) -> dict[str, Any]:

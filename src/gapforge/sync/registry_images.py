@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gapforge.base import limits, process
 from gapforge.base.addresses import registry_of
-from gapforge.base.errors import Fault, FetchError, GapforgeError, ToolError
+from gapforge.base.errors import Fault, FetchError, GapforgeError, StorageError, ToolError
 from gapforge.base.files import (
     link_or_copy,
     mark_folder,
@@ -36,13 +38,26 @@ from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
 from gapforge.sync.network import Network, NoAnswerError
 
-# skopeo gives no exit code for a refused login or an unknown image: only its text tells. Neither is
-# retried.
-_REFUSED = re.compile(
-    r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE
+# skopeo gives no exit code for a refused login or an unknown image: only its message tells, a chain
+# of parts joined by ": ". A part is compared as a whole, so that a name, a digest or a port in
+# another part decides nothing. The parts are error codes and texts of registries (OCI Distribution
+# Specification, "Error Codes") and HTTP statuses.
+_REFUSED = {
+    "access forbidden",
+    "access to the requested resource is not authorized",
+    "authentication required",
+    "denied",
+    "insufficient_scope",
+    "invalid username/password",
+    "requested access to the resource is denied",
+    "unauthorized",
+}
+_ABSENT = {"manifest unknown", "name unknown", "repository name not known to registry"}
+_STATUS = re.compile(
+    r"(?:StatusCode: |status code from registry |unexpected HTTP status: )(\d{3})\b"
 )
+_LOCAL = re.compile(r"(?:open|mkdir|read|write|stat|lstat|rename|chmod|link) (/.*)")
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
-_ABSENT = re.compile(r"manifest unknown|name unknown|not found|404", re.IGNORECASE)
 
 
 def look_up(base: BaseImage, network: Network) -> tuple[LockedImage, oci_layout.Files]:
@@ -296,23 +311,31 @@ def _plain_http(reference: str, flag: str) -> list[str]:
     return [flag] if _LOOPBACK.match(reference) else []
 
 
-def _failure(image: str, output: str, network: Network, fallback: str = "") -> FetchError:
+def _failure(image: str, output: str, network: Network, fallback: str = "") -> GapforgeError:
     """Return the error for a failed skopeo. ``fallback`` is shown if there is no ``output``."""
     lines = (output.strip() or fallback.strip()).splitlines()
     last = lines[-1] if lines else _("skopeo gave no reason")
     if logged := re.search(r'msg="((?:[^"\\]|\\.)*)"', last):
-        last = logged[1].replace('\\"', '"')
+        last = re.sub(r"\\[nt]", " ", logged[1]).replace('\\"', '"').strip()
     message = _("the base image {image} cannot be downloaded: {last}", image=image, last=last)
     server = f"registry:{registry_of(image)}"
     mirrored = network.registry(image)
-    if _REFUSED.search(output):
+    parts = [part.strip().lower() for part in last.split(": ")] if output.strip() else []
+    status = _STATUS.search(last) if parts else None
+    if not _REFUSED.isdisjoint(parts) or (status and status[1] in ("401", "403")):
         return NoAnswerError(
             message,
             reason=Reason(code=LOGIN_REQUIRED, server=server),
             hint=_login_hint(registry_of(mirrored), network),
         )
-    if _ABSENT.search(output):
+    # A 404 for the registry's first page means that there is no registry at all.
+    of_image = any(part.startswith("reading manifest ") for part in parts)
+    if not _ABSENT.isdisjoint(parts) or (status and status[1] == "404" and of_image):
         return FetchError(message, hint=_("correct the name, tag or digest in the preset"))
+    for part, why in pairwise(last.split(": ") if parts else ()):
+        if local := _LOCAL.search(part):
+            file = local[1].strip('"')
+            return StorageError(message, faults=[Fault(file, why)], hint=f"ls -ld {quote(file)}")
     command = f"skopeo inspect --raw docker://{mirrored}"
     return NoAnswerError(
         message,

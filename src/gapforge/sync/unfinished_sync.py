@@ -94,7 +94,7 @@ def clear_leftovers(partial: Path) -> None:
             path.suffix in (".part", ".json")
             and time.time() - path.stat().st_mtime > STALE_DAYS * 86400
         )
-        if stale or path.name.startswith(("copy-", "bytes-", "place-")):
+        if stale or path.name.startswith(("copy-", "bytes-", "place-", ".place-")):
             path.unlink(missing_ok=True)
         elif path.name.startswith("work-"):
             try:

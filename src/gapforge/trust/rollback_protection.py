@@ -1,24 +1,37 @@
 """Record the newest signed state of each preset, so that an older bundle is refused.
 
-    artifacts/.store/accepted.json
+    accepted.json, beside the list of trusted signers or in the user's settings
     {"format": 1, "presets": {NAME: {"made", "bundle", "lock", "superseded"}}}
 
 The name "" stands for gapforge itself in a bundle; its ``lock`` is the SHA-256 of the archive. Only
 what a trusted signer signed is recorded. ``superseded`` are the locks accepted before: a lock's
 signature holds no time, so this list is how an old lock that was copied back is recognized.
+
+The record is not kept with the artifacts, which are copied, moved and deleted. Versions before 0.2
+kept it in ``artifacts/.store``; such a record is still read, and moved with the next change.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError
-from gapforge.base.files import SHA256_HEX, canonical_json, read_regular, write_text
+from gapforge.base.files import (
+    SHA256_HEX,
+    canonical_json,
+    exclusive,
+    read_regular,
+    remove_file,
+    write_text,
+)
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
@@ -48,9 +61,14 @@ class AcceptedStates:
     presets: Mapping[str, AcceptedState] = field(default_factory=dict)
 
     def newer_state(self, preset: str, made: str, lock: str) -> AcceptedState | None:
-        """Return the accepted state if it is newer than ``made`` and of another lock, else None."""
+        """Return the accepted state if it is not older than ``made`` or replaced ``lock``.
+
+        Return None for the same lock.
+        """
         known = self.presets.get(preset)
-        return known if known is not None and known.lock != lock and known.made > made else None
+        if known is None or known.lock == lock:
+            return None
+        return known if lock in known.superseded or known.made >= made else None
 
     def accept(
         self, preset: str, made: str, bundle: str, lock: str, *, older: bool = False
@@ -58,45 +76,108 @@ class AcceptedStates:
         """Return the states with this one; an older one counts only with ``older``."""
         known = self.presets.get(preset)
         if known is None:
-            state = AcceptedState(made, bundle, lock)
-        elif known.made > made and not (older and known.lock != lock):
+            return AcceptedStates({**self.presets, preset: AcceptedState(made, bundle, lock)})
+        back = self.newer_state(preset, made, lock) is not None or known.made > made
+        if back and not (older and known.lock != lock):
             return self
-        else:
-            before = [sha256 for sha256 in (*known.superseded, known.lock) if sha256 != lock]
-            superseded = tuple(dict.fromkeys(before))[-MAX_SUPERSEDED:]
-            state = AcceptedState(made, bundle, lock, superseded)
+        # After going back intentionally, the newer state may be accepted again.
+        before = known.superseded if back else (*known.superseded, known.lock)
+        superseded = tuple(dict.fromkeys(sha256 for sha256 in before if sha256 != lock))
+        state = AcceptedState(made, bundle, lock, superseded[-MAX_SUPERSEDED:])
         return AcceptedStates({**self.presets, preset: state})
 
-    def write(self, project: Project) -> None:
-        """Write the record atomically."""
-        presets = {
-            name: {**asdict(state), "superseded": list(state.superseded)}
-            for name, state in self.presets.items()
-        }
-        document = {"format": FORMAT, "presets": presets}
-        write_text(record_file(project), canonical_json(document))
+    def merge(self, other: AcceptedStates) -> AcceptedStates:
+        """Return the newest state of each preset; the other's lock counts as superseded."""
+        merged = dict(self.presets)
+        for name, state in other.presets.items():
+            known = merged.get(name)
+            if known is None:
+                merged[name] = state
+                continue
+            newest, older = (state, known) if state.made > known.made else (known, state)
+            locks = dict.fromkeys((*older.superseded, older.lock, *newest.superseded))
+            superseded = [lock for lock in locks if lock != newest.lock][-MAX_SUPERSEDED:]
+            merged[name] = replace(newest, superseded=tuple(superseded))
+        return AcceptedStates(merged)
 
 
-def record_file(project: Project) -> Path:
-    """Return the path of the record, in the store with the objects that it is about."""
-    return project.store / FILE
+def record_file(trust_list: Path) -> Path:
+    """Return where this user records: beside the list, else in the user's settings."""
+    own = settings_folder()
+    beside = trust_list.parent
+    return (beside if beside == own or os.access(beside, os.W_OK) else own) / FILE
 
 
-def read(project: Project) -> AcceptedStates:
+def existing_records(project: Project, trust_list: Path) -> list[Path]:
+    """Return the records that exist, also those of other users of the list and of versions <0.2."""
+    places = (record_file(trust_list), trust_list.parent / FILE, settings_folder() / FILE)
+    return [p for p in dict.fromkeys((*places, project.store / FILE)) if os.path.lexists(p)]
+
+
+def read(project: Project, trust_list: Path, *, skip_damaged: bool = False) -> AcceptedStates:
     """Return the accepted states, none without a record.
 
-    Raises TrustError for a damaged record: damage must not make an old bundle look new.
+    Raises TrustError for a damaged record, unless ``skip_damaged``: damage must not make an old
+    bundle look new.
     """
-    file = record_file(project)
+    states = AcceptedStates()
+    for file in existing_records(project, trust_list):
+        try:
+            states = states.merge(_parse(read_regular(file, limits.STATE)))
+        except OSError as error:
+            problem = unreadable(error)
+        except ValueError as error:
+            problem = error.args[0]
+        else:
+            continue
+        if not skip_damaged:
+            raise _damaged(file, problem)
+    return states
+
+
+def write(project: Project, trust_list: Path, states: AcceptedStates) -> None:
+    """Replace the record atomically, and remove the one beside the artifacts."""
+    presets = {
+        name: {**asdict(state), "superseded": list(state.superseded)}
+        for name, state in states.presets.items()
+    }
+    file = record_file(trust_list)
+    write_text(file, canonical_json({"format": FORMAT, "presets": presets}))
+    if os.path.lexists(former := project.store / FILE):
+        remove_file(former)
+
+
+@contextmanager
+def changing(trust_list: Path) -> Iterator[None]:
+    """Allow one change of the record at a time. Raise BusyError during another one."""
+    file = record_file(trust_list)
+    with exclusive(file.with_name(f".{FILE}.lock"), str(file)):
+        yield
+
+
+def settings_folder() -> Path:
+    """Return the folder of the user's settings. Raise TrustError for a user without a home."""
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    folder = settings if settings.is_absolute() else home_folder() / ".config"
+    return folder / "gapforge"
+
+
+def home_folder() -> Path:
+    """Return the user's home. Raise TrustError for a user without one."""
+    home = Path(os.environ.get("HOME") or "")
+    if home.is_absolute():
+        return home
     try:
-        return _parse(read_regular(file, limits.STATE))
-    except FileNotFoundError:
-        return AcceptedStates()
-    except OSError as error:
-        problem = unreadable(error)
-    except ValueError as error:
-        problem = error.args[0]
-    raise TrustError(
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise TrustError(
+            _("this user has no home folder, so there is no list of trusted signers"),
+            hint="export GAPFORGE_TRUST=/etc/gapforge/allowed_signers",
+        ) from None
+
+
+def _damaged(file: Path, problem: str) -> TrustError:
+    return TrustError(
         _("the record of accepted bundles cannot be used, so an older bundle would not be noticed"),
         faults=[Fault(str(file), problem)],
         hint=_(

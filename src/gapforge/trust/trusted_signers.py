@@ -21,7 +21,9 @@ from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
 from gapforge.base.files import exclusive, read_regular, real_path, sha256_bytes, write_text
 from gapforge.base.i18n import _
+from gapforge.base.process import quoted
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
@@ -104,7 +106,7 @@ def signers_file(project: Project) -> Path:
     path = os.environ.get(VARIABLE)
     if path:
         file = Path(path).absolute()
-        home = _home()
+        home = rollback_protection.home_folder()
         for folder in (project.artifacts, project.root):
             real = real_path(folder)
             if real in real_path(file).parents and real not in (home, *home.parents):
@@ -122,9 +124,7 @@ def signers_file(project: Project) -> Path:
                     ),
                 )
         return file
-    settings = Path(os.environ.get("XDG_CONFIG_HOME") or "")
-    folder = settings if settings.is_absolute() else _home() / ".config"
-    return folder / "gapforge" / "allowed_signers"
+    return rollback_protection.settings_folder() / "allowed_signers"
 
 
 def load(project: Project) -> Signers:
@@ -137,7 +137,7 @@ def load(project: Project) -> Signers:
     if _exists(file):
         return read(file)
     missing = _("does not exist")
-    record = rollback_protection.record_file(project)
+    records = rollback_protection.existing_records(project, file)
     hint = _(
         "./gapforge trust add KEY; with sudo, specify the list: "
         "sudo env {variable}=$HOME/.config/gapforge/allowed_signers …",
@@ -146,11 +146,15 @@ def load(project: Project) -> Signers:
     if os.environ.get(VARIABLE):
         message = _("the list of trusted signers in {variable} does not exist", variable=VARIABLE)
         raise TrustError(message, faults=[Fault(str(file), missing)], hint=hint)
-    if _exists(record):
+    if records:
         raise TrustError(
             _("signed bundles were accepted here, but there is no list of trusted signers"),
             faults=[Fault(str(file), missing)],
-            hint=_("{hint}; to remove the protection: rm {record}", hint=hint, record=record),
+            hint=_(
+                "{hint}; to remove the protection: {command}",
+                hint=hint,
+                command=quoted(["rm", *map(str, records)]),
+            ),
         )
     if (of_caller := _list_of_sudo_caller(file)) is not None:
         raise TrustError(
@@ -167,12 +171,11 @@ def load(project: Project) -> Signers:
 
 def _list_of_sudo_caller(file: Path) -> Path | None:
     """Return the list of the user who called sudo, if there is one and it is not ``file``."""
-    number = os.environ.get("SUDO_UID", "")
-    if os.geteuid() != 0 or not (number.isascii() and number.isdecimal()):
+    if (caller := sudo_caller()) is None:
         return None
     try:
         of_caller = (
-            Path(pwd.getpwuid(int(number)).pw_dir) / ".config" / "gapforge" / "allowed_signers"
+            Path(pwd.getpwuid(caller.user).pw_dir) / ".config" / "gapforge" / "allowed_signers"
         )
     except (KeyError, OverflowError):
         return None
@@ -300,7 +303,7 @@ def check_lock(
         raise _refused(preset, [Fault(str(beside), str(error), expected)]) from None
     except Untrusted as error:
         raise _refused(preset, [Fault(str(lock), str(error), _trusted(signers))]) from None
-    known = rollback_protection.read(project).presets.get(preset)
+    known = rollback_protection.read(project, signers.file).presets.get(preset)
     sha256 = sha256_bytes(data)
     if known is not None and sha256 in known.superseded:
         raise TrustError(
@@ -391,16 +394,3 @@ def _exists(file: Path) -> bool:
 def _real(file: Path) -> Path:
     """Return the file itself: some people keep a link to settings elsewhere."""
     return Path(os.path.realpath(file))
-
-
-def _home() -> Path:
-    home = Path(os.environ.get("HOME") or "")
-    if home.is_absolute():
-        return home
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
-        raise TrustError(
-            _("this user has no home folder, so there is no list of trusted signers"),
-            hint=f"export {VARIABLE}=/etc/gapforge/allowed_signers",
-        ) from None

@@ -13,6 +13,7 @@ from gapforge.base.addresses import without_credentials
         ("https://user:pw@host:8/p/f.tar?token=x#y", "https://host:8/p/f.tar"),
         ("https://u:p@h.example:8443/a/b?q=1#f", "https://h.example:8443/a/b"),
         ("https://user:p@w@host/a", "https://host/a"),
+        ("https://u:p@ss@host:8/a", "https://host:8/a"),
         ("https://host/a@b", "https://host/a@b"),
         ("no address", "no address"),
         ("https://user:pw@[broken/a?token=x", "[broken/a"),

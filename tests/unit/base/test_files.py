@@ -143,7 +143,7 @@ def test_killed_writer_leaves_no_target(tmp_path: Path, root: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size fat32"
+FULL, REMOVED, TOO_LARGE = "df -h /;", "plug the disk in again", "--volume-size fat32"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,10 @@ FULL, REMOVED, TOO_LARGE = "df -h /x)", "plug the disk in again", "--volume-size
         (errno.ETXTBSY, ""),
     ],
 )
-def test_storage_error_names_path_and_hint(number: int, hint: str) -> None:
+def test_storage_error_names_path_and_hint(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # whose folder it is matters to others only
     with pytest.raises(StorageError) as error, storage_errors(Path("/x/y")):
         raise OSError(number, os.strerror(number))
     assert error.value.message.startswith("/x/y: ") and error.value.exit_code == 15
@@ -243,8 +246,10 @@ def test_only_marked_folders_are_deleted(tmp_path: Path) -> None:
     (ours / "link").symlink_to(alien)
     mark_folder(ours, "test")  # again is fine
     (tmp_path / "alias").symlink_to(ours)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as error:
         remove_folder(tmp_path / "alias")
+    assert_error(error.value, StorageError, folder=tmp_path / "alias", marker=MARKER)
+    assert (ours / "sub/f").exists() and (ours / MARKER).exists(), "emptied through a link"
     remove_folder(ours)
     assert not ours.exists() and (alien / "file").exists()
     remove_folder(ours)  # a second time does nothing
@@ -270,8 +275,10 @@ def test_folder_left_empty_by_kill_is_removed(tmp_path: Path) -> None:
     ours = mark_folder(tmp_path / "ours", "test")
     (ours / MARKER).unlink()
     (tmp_path / "link").symlink_to(ours)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as error:
         remove_folder(tmp_path / "link")
+    assert_error(error.value, StorageError, folder=tmp_path / "link", marker=MARKER)
+    assert ours.exists()
     remove_folder(ours)
     assert not ours.exists()
 
@@ -424,6 +431,72 @@ def test_path_that_no_file_system_has_is_unsafe(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/" * 63 + "a", "x" * 255, "\ud55c" * 85])
 def test_path_at_the_limit_is_safe(path: str) -> None:
     assert unsafe_path_reason(path) == ""
+
+
+@pytest.mark.parametrize("plant", [os.symlink, os.link, None])
+def test_open_own_never_opens_what_others_planted(tmp_path: Path, plant: object) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "own"
+    victim.write_bytes(b"precious")
+    if plant is None:
+        os.mkfifo(path)
+    else:
+        plant(victim, path)  # type: ignore[operator]
+    handle = files.open_own(path)
+    os.write(handle, b"new")
+    os.close(handle)
+    assert victim.read_bytes() == b"precious" and path.read_bytes() == b"new"
+    handle = files.open_own(path)  # a later run continues it
+    assert os.fstat(handle).st_size == 3
+    os.close(handle)
+
+
+def test_publish_refuses_a_name_that_others_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    handle, temporary = files.new_file(target)
+    os.write(handle, b"mine")
+    temporary.unlink()
+    temporary.write_bytes(b"theirs")
+    with pytest.raises(StorageError) as caught:
+        files.publish(handle, temporary, target)
+    os.close(handle)
+    assert_error(caught.value, StorageError, file=temporary)
+    assert not target.exists()
+
+
+def test_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
+    target = tmp_path / ("\ud55c" * 85)
+    write_text(target, "x")
+    left = files.new_file(target)
+    os.close(left[0])
+    files.remove_litter(target)
+    assert os.listdir(tmp_path) == [target.name]
+
+
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
+def test_log_replaces_a_link(tmp_path: Path, plant: object) -> None:
+    victim, log = tmp_path / "victim", tmp_path / "folder" / "build.log"
+    victim.write_bytes(b"precious")
+    log.parent.mkdir()
+    plant(victim, log)  # type: ignore[operator]
+    with files.open_log(log) as lines:
+        lines.write("new")
+    assert victim.read_bytes() == b"precious" and log.read_bytes() == b"new"
+
+
+def test_copy_keeps_time_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"data")
+    source.chmod(0o440)
+    os.utime(source, (5, 7))
+
+    def no_links(*names: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert link_or_copy(source, target) is False
+    status = target.stat()
+    assert (target.read_bytes(), status.st_mtime, status.st_mode & 0o777) == (b"data", 7, 0o440)
+    assert sorted(os.listdir(tmp_path)) == ["source", "target"]
 
 
 def test_real_path_follows_links_and_names_loops(tmp_path: Path) -> None:

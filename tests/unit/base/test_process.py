@@ -62,9 +62,24 @@ def test_program_without_permission_is_reported(tmp_path: Path) -> None:
 def test_run_ends_at_time_limit() -> None:
     begun = time.monotonic()
     with pytest.raises(process.TimedOut) as error:
-        process.run(python("import time; time.sleep(30)"), timeout=0.3)
+        sleep = python("import time; time.sleep(30) # p%40ss/w p@ss%2Fw")
+        process.run(sleep, timeout=0.3, redact=["p@ss/w"])
     assert_error(error.value, process.TimedOut, program=sys.executable, timeout=0.3)
+    assert str(values_of(error.value.message)["command"]).endswith("# *** ***'")
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("secret", ["p@ss w/%41é", "p%40ss%20w%2F%2541%C3%A9"])
+def test_secrets_are_hidden_as_addresses_spell_them(secret: str) -> None:
+    shown = (
+        "p@ss w/%41é",
+        "p%40ss%20w%2F%2541%C3%A9",
+        "p%40ss+w%2f%2541%c3%a9",
+        "p@ss%20w/%41%C3%A9",
+    )
+    for text in shown:
+        assert process.hide(f"https://u:{text}@host", [secret]) == "https://u:***@host"
+    assert process.hide("a=1", ["a=1"]) == "a=1", "too short to be a secret"
 
 
 def test_run_never_waits_for_terminal_input() -> None:

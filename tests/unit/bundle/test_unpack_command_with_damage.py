@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundles import PRESET, Sender, carry, hashes, names, sender, site_at
+from gapforge.base.errors import StorageError
 from gapforge.base.project import Project
 from gapforge.bundle.volume_format import TRAILER
 from gapforge.bundle.volume_reader import read_volume
@@ -262,6 +263,23 @@ def test_links_are_not_followed(world: World) -> None:
     (parts / f"bundle-{wanted}.whole.part").symlink_to(victim / "precious")
     world.unpack(world.medium)
     assert (victim / "precious").read_text() == "precious"
+    world.complete()
+
+
+@pytest.mark.parametrize("link", ["", "debs"])
+def test_artifacts_behind_a_link_are_not_written(world: World, link: str) -> None:
+    """The link may lead to artifacts that another project verified and still uses."""
+    elsewhere = world.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    place = world.site.artifacts_of(PRESET) / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(elsewhere)
+    said = world.unpack(world.medium, code=StorageError.exit_code)
+    assert str(world.site.artifacts_of(PRESET)) in said
+    assert [path.name for path in elsewhere.iterdir()] == ["precious"]
+    place.unlink()
+    world.unpack(world.medium)
     world.complete()
 
 

@@ -301,6 +301,57 @@ def test_unknown_cuda_gets_older_cuda_suggested() -> None:
 
 
 @pytest.mark.parametrize(
+    ("packages", "without", "severity", "module"),
+    [
+        (["opencv-python==4.10.0.84"], [], "error", "cv2"),
+        (["opencv_contrib-python-headless"], [], "error", "cv2"),
+        (["opencv-stubs"], [], "", ""),
+        (["tensorrt==8.6.1"], [], "error", "tensorrt"),
+        (["tensorrt-cu12-bindings"], [], "error", "tensorrt"),
+        (["tensorrt-lean"], [], "", ""),
+        (["albumentations==1.4.18"], [], "warning", "cv2"),
+        (["albumentations==1.4.18"], ["opencv-python"], "warning", "cv2"),
+        (["albumentations==1.4.18"], ["opencv-python-headless"], "", ""),
+        (["torch-tensorrt"], [], "warning", "tensorrt"),
+    ],
+)
+def test_package_over_a_module_of_the_image(
+    packages: list[str], without: list[str], severity: str, module: str
+) -> None:
+    raw = stack(python__packages=packages, python__without=without)
+    found = findings_with_components(raw, "module")
+    assert [f.severity for f in found] == [severity] * bool(severity)
+    if severity:
+        assert reason(found)["module"] == module
+        assert found[0].path == "$.python.packages[0]"
+    if severity == "warning":
+        names = json.loads(str(suggestion(found)["packages"]))
+        raw["python"]["without"] = names
+        assert set(without) < set(names) and findings_with_components(raw, "module") == []
+
+
+def test_package_over_a_module_that_the_image_does_not_build() -> None:
+    packages = ["opencv-python", "tensorrt", "albumentations"]
+    for changes in (
+        {"opencv": None, "tensorrt": None},
+        {"opencv__modules": ["core"], "tensorrt__python": False},
+    ):
+        raw = stack(python__packages=packages, **changes)
+        assert findings_with_components(raw, "module") == []
+
+
+def test_package_is_listed_and_left_out() -> None:
+    raw = stack(python__packages=["NumPy==1.26.4"], python__without=["numpy"])
+    assert [f.severity for f in findings(raw, "module")] == ["error"]
+
+
+def findings_with_components(raw: dict[str, Any], rule: str) -> list[Finding]:
+    assert faults_of(raw, "test", samples.COMPONENTS) == []
+    found = check_preset(parse(raw, samples.COMPONENTS), CATALOG)
+    return [f for f in found if f.rule == rule]
+
+
+@pytest.mark.parametrize(
     ("torch", "packages", "works"),
     [
         ("2.1.2", ["numpy==1.26.4"], True),

@@ -19,12 +19,14 @@ import samples
 from conftest import PRESET
 from engine_fakes import Fake
 from fabric import write_lock
-from gapforge.base.errors import BusyError, SmokeError, TargetError, VerifyError
+from gapforge.base.errors import BusyError, LockError, SmokeError, TargetError, VerifyError
 from gapforge.base.files import sha256_file
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
 from gapforge.cli.main import main
 from gapforge.cli.verbs import build as build_verb
+from gapforge.cli.verbs import check
+from gapforge.compat import catalog as catalogs
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import build, build_inputs, load_base_images, smoke_checks
@@ -36,6 +38,8 @@ from gapforge.store.verify_artifacts import VerifyReport
 from places import copy_repository
 from raised import assert_error, values_of
 from tiny_image import make_layout
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_base_image_of_another_os_is_refused(project: Project) -> None:
@@ -52,6 +56,27 @@ def test_base_image_of_another_os_is_refused(project: Project) -> None:
     assert len(error.value.faults) == 2
     for fault in error.value.faults:
         assert (fault.problem, fault.expected) == ("fedora 12", "debian 12")
+
+
+def test_lock_with_a_wheel_over_cv2_is_refused(project: Project) -> None:
+    """A lock of an earlier version may have one; OpenCV would compile for an hour before."""
+    preset = presets.find(project.presets, PRESET)
+    shutil.copytree(Path(__file__).parents[3] / "components", project.components)
+    preset = presets.find(project.presets, PRESET)
+    lock = build_inputs.load_lock(project, preset)
+    path = "wheels/opencv_python-4.10-py3-none-any.whl"
+    wheel = samples.entry("wheel", path, name="opencv-python", version="4.10")
+    changed = replace(lock, entries=tuple(sorted((*lock.entries, wheel), key=lambda e: e.path)))
+    file = project.artifacts_of(PRESET) / "lock.json"
+    file.unlink()
+    file.write_text(changed.render())
+    shown = f"artifacts/{PRESET}/lock.json"
+    with pytest.raises(LockError) as error:
+        build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
+    assert_error(error.value, LockError, where=[f"{shown}: {path}"], hint={"name": PRESET})
+    project.lock_file(PRESET).write_text(changed.render())
+    report = check.examine(project, PRESET, catalogs.load(ROOT / "catalog"), samples.COMPONENTS)
+    assert [f.where for f in report.faults] == [f"presets/{PRESET}.lock.json: {path}"]
 
 
 def test_dry_run_needs_no_engine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def context(tmp_path: Path) -> tuple[Plan, Path, Path]:
     samples.lay_artifacts(artifacts, lock)
     scripts = {
         "components/common.sh": "c\n",
+        "components/split_runtime.py": "s\n",
         **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS},
     }
     plan = make_plan(
@@ -116,20 +118,29 @@ def test_artifact_changed_after_verification_is_refused(context: tuple[Plan, Pat
     build_context.lay_out(plan, folder, artifacts)
 
 
-def test_altered_copy_in_the_context_is_replaced(context: tuple[Plan, Path, Path]) -> None:
-    """A copy on another disk has the size, time and mode of the artifact, and other bytes."""
+def test_copies_on_another_disk_are_hashed(
+    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_disk(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
     plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
-    copy = folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz"
-    status, data = copy.stat(), copy.read_bytes()
-    copy.unlink()
-    copy.write_bytes(b"!" * len(data))
-    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-    copy.chmod(0o444)
-    with pytest.raises(VerifyError):
-        build_context.lay_out(plan, folder, artifacts)
+    names = (
+        "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz",
+        next(f.path for f in plan.files if f.path.endswith(".whl")),
+    )
+    altered, kept = (folder / name for name in names)
+    before, inode, data = altered.stat(), kept.stat().st_ino, altered.read_bytes()
+    assert before.st_ino != (artifacts / "sources/ffmpeg_5.1.9.orig.tar.xz").stat().st_ino
+    altered.chmod(0o644)
+    altered.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    altered.chmod(0o444)
+    os.utime(altered, ns=(before.st_atime_ns, before.st_mtime_ns))
     build_context.lay_out(plan, folder, artifacts)
-    assert copy.read_bytes() == data
+    assert altered.read_bytes() == data
+    assert kept.stat().st_ino == inode, "an unchanged copy is not written again"
 
 
 def test_folder_without_marker_is_refused(context: tuple[Plan, Path, Path]) -> None:

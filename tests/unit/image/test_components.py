@@ -62,22 +62,22 @@ def template() -> str:
 
 @pytest.mark.parametrize("secrets", [(), SECRETS])
 def test_dockerfile_uses_no_network(secrets: tuple[Secret, ...]) -> None:
-    assert lint(dockerfile.render(template(), secrets)) == []
+    assert lint(dockerfile.render(template(), secrets, "x")) == []
 
 
 def test_dockerfile_template_is_valid() -> None:
     assert lint(template()) == []
-    assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS)).keys()
+    assert stages(template()).keys() == stages(dockerfile.render(template(), SECRETS, "x")).keys()
 
 
 def test_application_stage_equals_golden_file() -> None:
     """It is the only stage with secrets; a change must show in a review."""
-    text = "\n".join(stages(dockerfile.render(template(), SECRETS))["application"]) + "\n"
+    text = "\n".join(stages(dockerfile.render(template(), SECRETS, "x"))["application"]) + "\n"
     assert text == (GOLDEN / "application-stage.txt").read_text()
 
 
 def test_secrets_stay_out_of_image_stages() -> None:
-    rendered = stages(dockerfile.render(template(), SECRETS))
+    rendered = stages(dockerfile.render(template(), SECRETS, "x"))
     holders = [name for name, lines in rendered.items() if any("XAIVA_" in line for line in lines)]
     assert holders == ["application"]
     for image in ("builder", "runtime"):
@@ -85,6 +85,24 @@ def test_secrets_stay_out_of_image_stages() -> None:
         while ancestor in rendered:
             assert ancestor != "application"
             ancestor = rendered[ancestor][0]
+
+
+def caches(preset: str) -> dict[str, set[str]]:
+    """Return the stages that mount each cache, by its id."""
+    found: dict[str, set[str]] = {}
+    for name, lines in stages(dockerfile.render(template(), SECRETS, preset)).items():
+        for mount in re.findall(r"--mount=type=cache(\S*)", "\n".join(lines)):
+            number = dict(part.split("=") for part in mount.strip(",").split(","))
+            found.setdefault(number.get("id", number["target"]), set()).add(name)
+    return found
+
+
+def test_no_cache_of_the_application_is_read_elsewhere() -> None:
+    """Its code runs as root, and could put objects there that FFmpeg's next build takes."""
+    found = caches("one")
+    assert {"application"} in found.values() and {"ffmpeg", "opencv"} in found.values()
+    assert not any("application" in names and len(names) > 1 for names in found.values())
+    assert not found.keys() & caches("other").keys(), "a preset has caches of its own"
 
 
 def test_images_copy_only_out_folders() -> None:
@@ -109,6 +127,15 @@ def test_each_component_mounts_only_its_inputs() -> None:
         "inputs/apt-runtime",
     }
     assert set(mounted) == expected
+
+
+def test_only_headers_of_the_base_image_are_removed() -> None:
+    """What .debs, wheels and the application bring for themselves comes afterwards."""
+    first, *later = (
+        line for line in stages(template())["runtime"] if line.startswith(("RUN", "COPY"))
+    )
+    assert "-name '*.h'" in first and "! -path '*-packages/*'" in first
+    assert not [line for line in later if "-delete" in line]
 
 
 def test_runtime_image_user_is_not_root() -> None:
@@ -160,7 +187,7 @@ def test_scripts_stop_at_first_error(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_checks_parse_as_old_python(name: str) -> None:
     text = (COMPONENTS / name / "check.py").read_text()
-    for file in (COMPONENTS / name / "check.py", COMPONENTS / "checklib.py"):
+    for file in (COMPONENTS / name / "check.py", *COMPONENTS.glob("*.py")):
         ast.parse(file.read_text(), feature_version=(3, 8))  # the oldest Python of an image
     assert "from checklib import" in text
 
@@ -200,7 +227,7 @@ class Stage:
         (self.bin / name).chmod(0o755)
 
     def build(self) -> subprocess.CompletedProcess[str]:
-        for script in (COMPONENTS / "common.sh", COMPONENTS / self.name / "build.sh"):
+        for script in (*COMPONENTS.glob("*.*"), COMPONENTS / self.name / "build.sh"):
             shutil.copy(script, self.input / script.name)
         return subprocess.run(
             ["bash", str(self.input / "build.sh")], env=self.env, capture_output=True, text=True
@@ -377,47 +404,120 @@ def test_unpack_names_each_fault(common: Stage, tmp_path: Path) -> None:
     assert done.returncode != 0 and "bad.tar.gz cannot be unpacked" in done.stderr
 
 
-def test_runtime_tree_has_no_development_files(common: Stage) -> None:
-    dev = common.out / "dev/usr/local"
-    info = dev / "lib/python3.11/dist-packages/pkg-1.dist-info"
-    files = (
-        "bin/tool",
-        "lib/libx.so.1",
-        "lib/libx.a",
-        "lib/pkgconfig/x.pc",
-        "include/x.h",
-        "lib/cmake/X/x.cmake",
-        "lib/python3.11/dist-packages/pkg/__init__.py",
-        "lib/python3.11/dist-packages/pkg/include/p.h",
-        "lib/python3.11/dist-packages/pkg-1.dist-info/METADATA",
-        "share/man/man1/x.1",
-    )
+PACKAGES = "usr/local/lib/python3.11/dist-packages"
+
+
+def install(root: Path, package: str, *files: str, version: str = "1") -> Path:
+    """Install a Python package as pip does; return its RECORD, which lists ``files`` from ROOT."""
+    info = root / PACKAGES / f"{package}-{version}.dist-info"
     for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    listed = [root / name for name in files] + [info / "METADATA", info / "RECORD"]
+    rows = (f'"{os.path.relpath(file, info.parent)}",,\n' for file in listed)
+    (info / "RECORD").write_text("".join(rows))
+    return info / "RECORD"
+
+
+def tree(root: Path) -> list[str]:
+    """Return the files and links below ``root``, and folders without files."""
+    return sorted(
+        str(p.relative_to(root))
+        for p in root.rglob("*")
+        if not p.is_dir() or p.is_symlink() or not list(p.iterdir())
+    )
+
+
+HEADER_PACKAGE = (
+    f"{PACKAGES}/torch/__init__.py",
+    f"{PACKAGES}/torch/include/ATen/a.h",
+    f"{PACKAGES}/torch/lib/libx.a",
+    f"{PACKAGES}/torch/share/cmake/Torch.cmake",
+    f"{PACKAGES}/torch/x.pxd",
+    "usr/local/include/python3.11/torch/t.hpp",
+    "usr/local/share/man/man1/torch.1",
+    "usr/local/bin/torchrun",
+)
+
+
+def test_runtime_tree_has_no_development_files(common: Stage) -> None:
+    dev = common.out / "dev"
+    removed = (
+        "usr/local/lib/libx.a",
+        "usr/local/lib/libx.la",
+        "usr/local/lib/pkgconfig/x.pc",
+        "usr/local/lib/x86_64-linux-gnu/pkgconfig/x.pc",
+        "usr/local/include/x.h",
+        "usr/local/include/python3.11/x.h",
+        "usr/local/lib/cmake/X/x.cmake",
+        "usr/local/share/man/man1/x.1",
+        "usr/local/share/ffmpeg/examples/x.c",
+        "usr/src/gapforge/x/build.sh",
+        "workspace/x/main.cpp",
+    )
+    # An application may read its own files, whatever they are called.
+    stay = (
+        "usr/local/bin/tool",
+        "usr/local/lib/libx.so.1",
+        "usr/local/share/tiny/conv.cuh",
+        "usr/local/share/tiny/table.pc",
+        "usr/local/share/tiny/include/k.h",
+    )
+    for name in (*removed, *stay):
         (dev / name).parent.mkdir(parents=True, exist_ok=True)
         (dev / name).write_text(name)
-    record = (
-        'pkg/__init__.py,sha256=x,1\n"pkg/include/p.h",sha256=y,2\n'
-        "../../../bin/tool,,\npkg-1.dist-info/RECORD,,\n"
-    )
-    (info / "RECORD").write_text(record)
+    (dev / "usr/local/lib/libx.so").symlink_to("libx.so.1")
+    (dev / "usr/local/lib/plug-ins").symlink_to(".")
+    (dev / "usr/local/share/tiny/cache").mkdir(mode=0o700)
     assert common.shell("split_runtime").returncode == 0
-    runtime = common.out / "runtime/usr/local"
-    left = sorted(str(p.relative_to(runtime)) for p in runtime.rglob("*") if p.is_file())
-    packages = "lib/python3.11/dist-packages"
-    assert left == [
-        "bin/tool",
-        "lib/libx.so.1",
-        f"{packages}/pkg-1.dist-info/METADATA",
-        f"{packages}/pkg-1.dist-info/RECORD",
-        f"{packages}/pkg/__init__.py",
-    ]
-    assert "p.h" not in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
-    assert "../../../bin/tool,," in (runtime / packages / "pkg-1.dist-info/RECORD").read_text()
-    assert (info / "RECORD").read_text() == record, "the dev tree keeps its own"
-    assert (runtime / "lib/libx.so.1").stat().st_ino == (dev / "lib/libx.so.1").stat().st_ino, (
-        "hard links cost nothing"
-    )
-    assert not (runtime / packages / "pkg/include").exists(), "no empty folders"
+    runtime = common.out / "runtime"
+    links = ["usr/local/lib/libx.so", "usr/local/lib/plug-ins", "usr/local/share/tiny/cache"]
+    assert tree(runtime) == sorted([*stay, *links])
+    library = "usr/local/lib/libx.so.1"
+    assert (runtime / library).samefile(dev / library), "hard links cost nothing"
+    assert (runtime / "usr/local/share/tiny/cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_runtime_tree_keeps_what_a_python_package_lists(common: Stage) -> None:
+    """Packages read their own headers while running: warp-lang, pycparser-fake-libc, torch."""
+    dev, runtime = common.out / "dev", common.out / "runtime"
+    record = install(dev, "torch", *HEADER_PACKAGE)
+    before = record.read_text()
+    assert common.shell("split_runtime").returncode == 0
+    assert tree(runtime) == tree(dev)
+    assert (runtime / record.relative_to(dev)).read_text() == before
+
+
+def test_preset_keeps_files_of_a_package_out_of_the_runtime_tree(common: Stage) -> None:
+    dev, runtime = common.out / "dev", common.out / "runtime"
+    record = install(dev, "torch", *HEADER_PACKAGE)
+    install(dev, "Cmake_Tool", f"{PACKAGES}/cmake/__init__.py", "usr/local/bin/cmake")
+    install(dev, "lit", f"{PACKAGES}/lit/x.py", f"{PACKAGES}/cmake/__init__.py")
+    for name in ("cmake", "lit"):
+        cached = dev / PACKAGES / name / "__pycache__"
+        cached.mkdir()
+        (cached / "__init__.cpython-311.pyc").write_text("")
+        (cached / "x.cpython-311.pyc").write_text("")
+    common.set(**{"not-in-runtime": "torch torch/include/*\ntorch *.hpp\ncmake-tool *\n"})
+    done = common.shell("split_runtime")
+    assert done.returncode == 0, done.stderr
+    assert "not in runtime: 2 files of torch, " in done.stdout
+    left = tree(runtime)
+    assert set(tree(dev)) - set(left) == {
+        f"{PACKAGES}/torch/include/ATen/a.h",
+        "usr/local/include/python3.11/torch/t.hpp",
+        "usr/local/bin/cmake",
+        f"{PACKAGES}/Cmake_Tool-1.dist-info/METADATA",
+        f"{PACKAGES}/Cmake_Tool-1.dist-info/RECORD",
+        f"{PACKAGES}/cmake/__pycache__/__init__.cpython-311.pyc",
+    }, "lit lists cmake/__init__.py, too"
+    assert not set(left) - set(tree(dev)), "no empty folders"
+    assert "torch/include/ATen/a.h" in (runtime / record.relative_to(dev)).read_text()
+    common.set(**{"not-in-runtime": "torhc *\n"})
+    done = common.shell("split_runtime")
+    assert done.returncode != 0 and "does not install torhc" in done.stderr
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("apt", "python")])
@@ -500,11 +600,38 @@ def tensorrt(
             (top / f"python/{name}-{three}-{tag}-none-linux_x86_64.whl").write_text("wheel")
     with tarfile.open(stage.source("tensorrt", f"TensorRT-{version}.tar.gz"), "w:gz") as archive:
         archive.add(top, top.name)
-    (stage.input / "wheels").mkdir()
-    with zipfile.ZipFile(stage.input / "wheels/pip-1.0-py3-none-any.whl", "w") as wheel:
+    (stage.input / "installer").mkdir()
+    with zipfile.ZipFile(stage.input / "installer/pip-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("pip/__init__.py", "")
         wheel.writestr("pip/__main__.py", _FAKE_PIP)
     return stage
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_dev_image_gets_the_installer_unless_the_preset_has_a_pip(
+    tmp_path: Path, own: bool
+) -> None:
+    """The installer runs in any case: the preset's pip is one of the wheels."""
+    stage = Stage(tmp_path, "wheels")
+    log = tmp_path / "pips.txt"
+    for folder, version in (("installer", "1.0"), *([("wheels", "2.0")] if own else [])):
+        (stage.input / folder).mkdir()
+        with zipfile.ZipFile(stage.input / folder / f"pip-{version}-py3-none-any.whl", "w") as file:
+            file.writestr("pip/__init__.py", "")
+            text = f"import sys; print({version!r}, *sys.argv[1:], file=open({str(log)!r}, 'a'))"
+            file.writestr("pip/__main__.py", text)
+    if own:
+        (stage.input / "requirements.txt").write_text("pip==2.0 --hash=sha256:0\n")
+    done = stage.build()
+    assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1.0"]
+    installed = lines[0].split()[-1]
+    assert installed == (
+        str(stage.input / "requirements.txt")
+        if own
+        else str(stage.input / "installer" / "pip-1.0-py3-none-any.whl")
+    )
 
 
 @pytest.mark.parametrize(
@@ -1107,6 +1234,14 @@ esac
     assert [one(found, name)["ok"] for name in ("NVENC", "CUVID", "NVDEC")] == [there] * 3
 
 
+def below(root: Path) -> tuple[tuple[str, str], ...]:
+    """Point apt's check at an image below ``root``; reading all of /usr takes seconds."""
+    return (
+        ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)'),
+        ("in LIBRARY_ROOTS:", f'in ("{root}",):'),
+    )
+
+
 def elf(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy("/bin/true", file)
@@ -1132,49 +1267,225 @@ def test_shared_library_check(tmp_path: Path, missing: str, ok: bool, words: str
         tmp_path / "ldd",
         f'for f in "$@"; do echo "$f:"; case "$f" in *_C.so) printf "{found}\\n";; esac; done',
     )
-    results = check("apt", tmp_path, {}, ("in LIBRARY_ROOTS:", f'in ("{tmp_path}/root",):'))
+    results = check("apt", tmp_path, {}, *below(tmp_path / "root"))
     result = one(results, "shared libraries")
     assert result["ok"] is ok and words in result["found"], result
 
 
-def test_runtime_check_finds_headers_and_root(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "include").mkdir(parents=True)
-    (root / "include/pyconfig.h").write_text("")
-    (root / "share").mkdir()
-    (root / "share/kernel.cuh").write_text("")
-    (root / "lib").mkdir()
-    (root / "lib/libx.a").write_text("")
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    (lists / "x.list").write_text(f"/.\n{root}/lib\n")
-    places = (
-        ('DEVELOPMENT_ROOTS = ("/usr", "/opt")', f'DEVELOPMENT_ROOTS = ("{root}",)'),
-        ('("/usr/include/", "/usr/local/include/")', f'("{root}/include/",)'),
-        ('"/var/lib/dpkg/info/*.list"', f'"{lists}/*.list"'),
-        ("in LIBRARY_ROOTS:", f'in ("{root}",):'),
+LINKS = Path("root/lib/python3.11/dist-packages")
+
+
+def check_links(tmp_path: Path, links: dict[str, str], **content: str) -> dict[str, Any]:
+    """Return the check of shared libraries; ``links`` are ldd's lines by file.
+
+    ``content`` is appended to files, "/" written as "__"; it makes a new file of other names.
+    """
+    answers = ""
+    for name, lines in links.items():
+        elf(tmp_path / LINKS / name)
+        text = "".join(f"\\t{line}\\n" for line in lines.split(";"))
+        answers += f'*/{Path(name).name}) printf "{text}";;\n'
+    for name, text in content.items():
+        file = (
+            tmp_path / LINKS / (name.replace("__", "/").replace("_py", ".py").replace("_so", ".so"))
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as stream:
+            stream.write(text.encode())
+    script(tmp_path / "ldd", f'for f in "$@"; do echo "$f:"; case "$f" in\n{answers}esac; done')
+    results = check("apt", tmp_path, {}, *below(tmp_path / "root"))
+    return one(results, "shared libraries")
+
+
+# nvidia-cufile-cu12 1.11.1.6 and nvidia-nvshmem-cu12, which torch brings, have plug-ins for
+# networks that no image has. Their main library loads them with dlopen.
+CUFILE = {
+    "torch/_C.cpython-311.so": "libcufile.so.0 => /x/libcufile.so.0",
+    "nvidia/cufile/lib/libcufile.so.0": "libc.so.6 => /lib/libc.so.6",
+    "nvidia/cufile/lib/libcufile_rdma.so.1": "libmlx5.so.1 => not found;"
+    "librdmacm.so.1 => not found",
+    "nvidia/nvshmem/lib/nvshmem_transport_ucx.so.7": "libucp.so.0 => not found",
+}
+
+
+def test_plug_ins_of_wheels_are_optional_and_named(tmp_path: Path) -> None:
+    result = check_links(tmp_path, CUFILE)
+    assert result["ok"], result
+    assert result["found"].endswith(
+        "libcufile_rdma.so.1 (without libmlx5.so.1, librdmacm.so.1); "
+        "nvshmem_transport_ucx.so.7 (without libucp.so.0)"
     )
-    result = one(check("apt", tmp_path, {}, *places), "no headers")
-    assert result["ok"], "pyconfig.h is Python's own, kernel.cuh and libx.a the application's"
-    (lists / "y.list").write_text(f"{root}/lib/libx.a\n")
-    result = one(check("apt", tmp_path, {}, *places), "no headers")
-    assert not result["ok"] and result["found"] == f"{root}/lib/libx.a"
-    (root / "include/x.h").write_text("")
-    result = one(check("apt", tmp_path, {}, *places), "no headers")
-    assert not result["ok"] and "x.h" in result["found"]
+
+
+@pytest.mark.parametrize(
+    ("links", "content"),
+    [
+        # an extension module links to it
+        ({"torch/_C.cpython-311.so": "libcufile_rdma.so.1 => /x/libcufile_rdma.so.1"}, {}),
+        # a library that is needed links to it
+        ({"nvidia/cufile/lib/libcufile.so.0": "libcufile_rdma.so.1 => not found"}, {}),
+        # it is a Python module
+        ({}, {"nvidia__cufile__lib__libcufile_rdma_so.1": "PyInit_rdma"}),
+        # Python code of its package loads it
+        ({}, {"nvidia__cufile___py": "CDLL('libcufile_rdma.so.1')"}),
+        # the image has another version of what is missing
+        ({"rdma/libmlx5.so.2": "libc.so.6 => /lib/libc.so.6"}, {}),
+        # a library in the image is too old for it
+        (
+            {
+                "nvidia/cufile/lib/libcufile_rdma.so.1": "/x/librdma.so.1: /lib/libmlx5.so.1: "
+                "version MLX5_1.20 not found (required by /x/librdma.so.1)"
+            },
+            {},
+        ),
+    ],
+)
+def test_library_that_a_program_needs_is_no_plug_in(
+    tmp_path: Path, links: dict[str, str], content: dict[str, str]
+) -> None:
+    result = check_links(tmp_path, {**CUFILE, **links}, **content)
+    assert not result["ok"] and "libmlx5.so.1" in result["found"], result
+
+
+def test_plug_in_outside_python_packages_must_resolve(tmp_path: Path) -> None:
+    """FFmpeg, OpenCV and the application are built here and must not lack a library."""
+    result = check_links(tmp_path, {"../../../lib/libplug.so": "libmlx5.so.1 => not found"})
+    assert not result["ok"] and "libplug.so needs libmlx5.so.1" in result["found"]
+
+
+def check_leftovers(tmp_path: Path, *debs: str, **lists: str) -> dict[str, dict[str, Any]]:
+    """Return the checks of development files and tools in an image below ``tmp_path``/root.
+
+    ``lists`` are files of packages, of which the preset brought ``debs``.
+    """
+    root = tmp_path / "root"
+    for name, files in lists.items():
+        (tmp_path / f"{name}.list").write_text(f"/.\n{root}/lib\n{root}/{files}\n")
+    (tmp_path / "libssl3:amd64.list").write_text("")
+    results = check(
+        "apt",
+        tmp_path,
+        {"debs": debs},
+        *below(root),
+        (
+            '("/usr/include/", "/usr/local/include/")',
+            f'("{root}/usr/include/", "{root}/usr/local/include/")',
+        ),
+        ('"/var/lib/dpkg/info/*.list"', f'"{tmp_path}/*.list"'),
+        ("PYTHON_FOLDERS = python_folders()", f'PYTHON_FOLDERS = ["{root}/{PACKAGES}"]'),
+    )
+    return {result["check"]: result for result in results}
+
+
+@pytest.mark.parametrize(
+    ("file", "ok"),
+    [
+        ("usr/include/python3.11/pyconfig.h", True),  # Python's own
+        ("usr/include/x.h", False),
+        ("usr/local/include/python3.11/x.hpp", False),
+        ("usr/share/tiny/conv.cuh", True),  # the application's own, where no compiler looks
+        ("usr/share/tiny/libx.a", True),
+        ("usr/lib/libbase.a", False),  # of the package "base"
+    ],
+)
+def test_runtime_check_finds_development_files(tmp_path: Path, file: str, ok: bool) -> None:
+    place = tmp_path / "root" / file
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    result = check_leftovers(tmp_path, base="usr/lib/libbase.a")["no headers"]
+    assert result["ok"] is ok and (ok or result["found"] == str(place))
+
+
+def test_headers_of_python_packages_and_debs_may_stay(tmp_path: Path) -> None:
+    """R and clang read the headers of their own packages, as torch does."""
+    root = tmp_path / "root"
+    install(root, "torch", *HEADER_PACKAGE)
+    header = root / "usr/include/R.h"
+    header.parent.mkdir()
+    header.write_text("")
+    lists = {"r-base": "usr/include/R.h"}
+    assert check_leftovers(tmp_path, "r-base", **lists)["no headers"]["ok"]
+    for result in (check_leftovers(tmp_path, **lists), check_leftovers(tmp_path, "other")):
+        assert result["no headers"]["found"] == str(header) and not result["no headers"]["ok"]
+
+
+def test_runtime_check_finds_root(tmp_path: Path) -> None:
     if os.getuid() == 0:
-        assert not one(check("apt", tmp_path, {}, *places), "user")["ok"]
+        assert not check_leftovers(tmp_path)["user"]["ok"]
 
 
-def test_compiler_check_looks_on_path(tmp_path: Path) -> None:
-    script(tmp_path / "nvcc", "")
-    result = one(check("apt", tmp_path, {}), "no compiler")
-    assert not result["ok"] and f"{tmp_path}/nvcc" in result["found"]
+@pytest.mark.parametrize("name", ["nvcc", "cmake"])
+def test_compiler_check_looks_on_path(tmp_path: Path, name: str) -> None:
+    script(tmp_path / name, "")
+    result = one(check("apt", tmp_path, {}, *below(tmp_path / "root")), "no compiler")
+    assert not result["ok"] and f"{tmp_path}/{name}" in result["found"]
+
+
+def test_tool_of_a_python_package_is_named(tmp_path: Path) -> None:
+    """Triton 2.0.0 requires cmake: it is kept whole, or the preset leaves it out."""
+    script(tmp_path / "cmake", "")
+    record = install(tmp_path / "root", "cmake", f"{PACKAGES}/cmake/__init__.py")
+    with record.open("a") as file:
+        file.write(f"{os.path.relpath(tmp_path / 'cmake', record.parent.parent)},,\n")
+    result = check_leftovers(tmp_path)["no compiler"]
+    if shutil.which("gcc") is None:  # a machine that compiles has others
+        assert result["ok"] and result["found"] == "none but of the Python packages cmake"
+    assert f"{tmp_path}/cmake" not in result["found"]
 
 
 def test_wheels_check_names_what_is_missing(tmp_path: Path) -> None:
     result = one(check("wheels", tmp_path, {"wheels": {"no-such-package": "1.0"}}), "packages")
     assert not result["ok"] and result["found"] == "no-such-package is missing, not 1.0"
+
+
+def check_records(
+    tmp_path: Path, *choices: str, kind: str = "runtime", wheels: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the check of the RECORDs below ``tmp_path``/root."""
+    folder = ("FOLDERS = python_folders()", f'FOLDERS = ["{tmp_path}/root/{PACKAGES}"]')
+    expect = {
+        "type": kind,
+        "params": {"not-in-runtime": list(choices)},
+        "wheels": dict.fromkeys(wheels, "1"),
+    }
+    return one(check("wheels", tmp_path, expect, folder), "RECORD files")
+
+
+def test_wheels_check_compares_files_with_record(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    record = install(root, "torch", *HEADER_PACKAGE)
+    count = len(HEADER_PACKAGE) + 2
+    assert check_records(tmp_path) == {
+        "check": "RECORD files",
+        "ok": True,
+        "found": f"{count} files",
+        "expected": "every file is there",
+    }
+    (root / HEADER_PACKAGE[1]).unlink()
+    assert not check_records(tmp_path)["ok"]
+    assert not check_records(tmp_path, "lit *")["ok"]
+    choice = "torch torch/include/*"
+    assert check_records(tmp_path, choice)["found"] == f"{count - 1} files; left out: 1 of torch"
+    assert not check_records(tmp_path, choice, kind="dev")["ok"], "the dev image has everything"
+    (root / HEADER_PACKAGE[0]).unlink()
+    result = check_records(tmp_path, choice)
+    assert not result["ok"] and "torch/__init__.py" in result["found"]
+    record.unlink()
+    assert not check_records(tmp_path, wheels=("torch",))["ok"], "nothing to compare with"
+
+
+def test_wheels_check_knows_what_the_preset_leaves_out(tmp_path: Path) -> None:
+    expect = {
+        "wheels": {"no-such-package": "1.0"},
+        "params": {"not-in-runtime": ["no-such-package *"]},
+    }
+    result = one(check("wheels", tmp_path, expect), "packages")
+    assert result["ok"] and result["found"] == "0 packages; left out: no-such-package"
+    result = one(check("wheels", tmp_path, {**expect, "type": "dev"}), "packages")
+    assert not result["ok"]
+    expect["params"] = {"not-in-runtime": ["pytest *"]}
+    result = one(check("wheels", tmp_path, expect), "packages")
+    assert not result["ok"] and "pytest is there" in result["found"]
 
 
 _APPLICATION = ('link = "/usr/local/bin/application"', 'link = os.environ["HOME"] + "/application"')

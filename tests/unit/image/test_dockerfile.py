@@ -21,16 +21,16 @@ def test_secrets_replace_the_marker_lines() -> None:
         Secret("TWO", "build-arg", True),
         Secret("THREE", "secret", True),
     ]
-    assert render(TEMPLATE, chosen) == (
+    assert render(TEMPLATE, chosen, "x") == (
         "ARG B\nFROM $B AS a\nARG TWO\nRUN --mount=type=bind,target=/in \\\n"
         "    --mount=type=secret,id=ONE \\\n"
         "    --mount=type=secret,id=THREE,required=true \\\n    bash x\n"
     )
-    assert lint(render(TEMPLATE, chosen)) == []
+    assert lint(render(TEMPLATE, chosen, "x")) == []
 
 
 def test_no_secrets_leave_no_marker() -> None:
-    assert "gapforge:" not in render(TEMPLATE, []) and lint(render(TEMPLATE, [])) == []
+    assert "gapforge:" not in render(TEMPLATE, [], "x") and lint(render(TEMPLATE, [], "x")) == []
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_no_secrets_leave_no_marker() -> None:
 )
 def test_wrong_marker_lines_are_refused(template: str) -> None:
     with pytest.raises(LintError) as error:
-        render(template, [])
+        render(template, [], "x")
     assert error.value.exit_code == 16 and error.value.faults

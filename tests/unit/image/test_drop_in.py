@@ -158,7 +158,7 @@ def test_check_accepts_and_dockerfile_lints(
     assert reports[NAME]["ok"]
     preset = presets.find(place.presets, NAME)
     text = dockerfile.render(
-        place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets
+        place.dockerfile.read_text(encoding="utf-8"), preset.application.secrets, NAME
     )
     assert lint(text) == []
     assert (
@@ -186,7 +186,7 @@ def test_plan_has_its_inputs_options_and_check(place: Project) -> None:
         "debug",
         "source-gstreamer.folder",
     )
-    inputs = ("build.sh", "common.sh", "sources/gstreamer/gstreamer.tar")
+    inputs = ("build.sh", "common.sh", "split_runtime.py", "sources/gstreamer/gstreamer.tar")
     assert own.keys() == {*inputs, *(f"params/{option}" for option in options)}
     assert own["params/version"].text == "1.20\n"
     assert own["params/enabled"].text == "1\n"
@@ -280,7 +280,7 @@ def test_other_presets_keep_their_inputs(place: Project, tmp_path: Path) -> None
         {f.path: f.sha256 for f in p.files if f.path != "Dockerfile"} for p in (before, after)
     )
     assert {path: new[path] for path in old} == old, "the caches of the other components stay valid"
-    added = ("build.sh", "common.sh", "params/enabled", "params/python")
+    added = ("build.sh", "common.sh", "split_runtime.py", "params/enabled", "params/python")
     assert set(new) - set(old) == {f"inputs/gstreamer/{name}" for name in added}
     (expectation,) = [expected for expected in after.smoke if expected["component"] == "gstreamer"]
     assert expectation["enabled"] is False

@@ -17,6 +17,7 @@ from gapforge.model.lock import Entry
 COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {
     "components/common.sh": "common\n",
+    "components/split_runtime.py": "split\n",
     **{f"components/{c.name}/build.sh": f"build {c.name}\n" for c in COMPONENTS},
 }
 INDEX = samples.content_of("debs/Packages").decode()
@@ -83,7 +84,7 @@ def test_changed_opencv_flags_keep_ffmpeg() -> None:
 
 def test_disabled_component_adds_only_scripts() -> None:
     names = {path.removeprefix("inputs/tensorrt/") for path, _ in inputs(plan(), "tensorrt")}
-    assert names == {"params/enabled", "params/python", "build.sh", "common.sh"}
+    assert names == {"params/enabled", "params/python", "build.sh", "common.sh", "split_runtime.py"}
     text = text_of(plan(), "inputs/tensorrt/params/enabled")
     assert text == "0\n"
 
@@ -95,6 +96,24 @@ def test_values_reach_scripts_as_files() -> None:
     text = text_of(made, "inputs/ffmpeg/params/configure")
     assert text == f"{hostile}\n--enable-zlib\n"
     assert hostile not in text_of(made, "Dockerfile")
+
+
+def test_files_that_only_the_dev_image_gets() -> None:
+    python = {"version": "3.11", "not-in-runtime": {"torch": ["*.h", "*.cuh"], "cmake": ["*"]}}
+    made = plan({"python": python})
+    text = text_of(made, "inputs/wheels/params/not-in-runtime")
+    assert text == "cmake *\ntorch *.h\ntorch *.cuh\n"
+    assert not [f.path for f in made.files if "not-in" in f.path and "wheels" not in f.path]
+    (wheels,) = [check for check in made.smoke if check["component"] == "wheels"]
+    assert wheels["params"]["not-in-runtime"] == text.splitlines()
+    assert not [f.path for f in plan().files if "not-in-runtime" in f.path]
+
+
+def test_check_of_packages_knows_the_debs_of_its_image() -> None:
+    for kind, names in (("runtime", ["libssl3"]), ("dev", ["gcc", "libssl3"])):
+        found = {check["component"]: check["debs"] for check in plan(type=kind).smoke}
+        assert found.pop("apt") == names
+        assert not any(found.values())
 
 
 def test_each_role_gets_its_own_debs() -> None:
@@ -110,6 +129,52 @@ def test_requirements_pin_all_but_the_installer() -> None:
     lines = requirements(samples.lock(samples.preset()).of("wheel")).splitlines()
     assert [line.split("==")[0] for line in lines] == ["numpy", "pyyaml"]
     assert all("--hash=sha256:" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("own", "found", "pinned"),
+    [
+        ("", {"installer/pip-24.2-py3-none-any.whl"}, ""),
+        (
+            "23.0",
+            {"installer/pip-24.2-py3-none-any.whl", "wheels/pip-23.0-py3-none-any.whl"},
+            "pip==23.0",
+        ),
+        (
+            "24.2",
+            {"installer/pip-24.2-py3-none-any.whl", "wheels/pip-24.2-py3-none-any.whl"},
+            "pip==24.2",
+        ),
+    ],
+)
+def test_pip_of_the_lock_installs_beside_one_of_the_preset(
+    own: str, found: set[str], pinned: str
+) -> None:
+    preset = samples.preset()
+    lock = samples.lock(preset)
+    pip = next(e for e in lock.entries if e.name == "pip")
+    both = dataclasses.replace(pip, roles=("install-tool", "runtime"))
+    other = dataclasses.replace(
+        pip, roles=(), version=own, path=f"wheels/pip-{own}-py3-none-any.whl"
+    )
+    pips = {"": (pip,), "23.0": (pip, other), "24.2": (both,)}[own]
+    entries = (*(e for e in lock.entries if e is not pip), *pips)
+    made = make_plan(
+        preset,
+        dataclasses.replace(lock, entries=entries),
+        COMPONENTS,
+        ContextTexts("FROM x\n", SCRIPTS, INDEX),
+        type="runtime",
+        application_folder="app",
+    )
+    paths = {path for path, _ in inputs(made, "wheels") if "/pip-" in path}
+    assert paths == {f"inputs/wheels/{path}" for path in found}
+    lines = text_of(made, "inputs/wheels/requirements.txt").splitlines()
+    assert [line.split(" ")[0] for line in lines if line.startswith("pip")] == (
+        [pinned] if pinned else []
+    )
+    opencv = {path for path, _ in inputs(made, "opencv") if "/pip-" in path}
+    assert opencv == {"inputs/opencv/installer/pip-24.2-py3-none-any.whl"}
 
 
 def test_type_chooses_stage_and_bases_are_replaced() -> None:

@@ -251,6 +251,31 @@ def test_application_of_a_preset(
         assert read.command == tuple(application.get("command", ()))
 
 
+@pytest.mark.parametrize(
+    ("cuda", "torch", "index", "refused"),
+    [
+        ("12.1", "2.5.1+cpu", "https://h/whl/cpu", True),
+        ("12.1", "2.5.1+cpu", "default", True),
+        ("12.1", "2.5.1", "https://h/whl/cpu/", True),
+        ("12.1", "2.5.1+cu121", "https://h/whl/cpu", False),  # `check` names the wrong index
+        ("12.1", "2.5.1", "https://h/whl/cpux", False),
+        (None, "2.5.1+cpu", "https://h/whl/cpu", False),
+    ],
+)
+def test_torch_for_the_cpu_has_one_verdict(
+    place: Project, cuda: str | None, torch: str, index: str, refused: bool
+) -> None:
+    """The check of a finished image with CUDA fails for it, so no preset with it is loaded."""
+    raw = samples.raw_preset(cuda=cuda, pytorch={"torch": torch, "index": index})
+    if not refused:
+        assert preset.load(write_preset(place, raw, NAME)).pytorch is not None
+        return
+    found = faults(place, raw)
+    assert list(found) == ["$.pytorch"]
+    assert values_of(found["$.pytorch"].problem) == {"version": "2.5.1", "cuda": "12.1"}
+    assert values_of(found["$.pytorch"].expected) == {"version": "2.5.1", "build": "cu121"}
+
+
 def test_rules_are_the_same_in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     english = preset.faults_of(broken_in_every_way(), "p", samples.COMPONENTS)
     monkeypatch.setenv("GAPFORGE_LANG", "ko")

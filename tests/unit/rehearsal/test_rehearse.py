@@ -882,10 +882,11 @@ def test_project_without_gapforge_is_refused(office: Office) -> None:
 def test_sudo_files_belong_to_caller(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_UID", "12345")
     monkeypatch.setenv("SUDO_GID", "12345")
+    os.chown(office.root, 12345, 12345)
     assert office.rehearse() == 0
     made = [office.root / "dist", office.dist, *office.dist.iterdir(), office.project.state]
     assert {path.stat().st_uid for path in made} == {12345}
-    assert office.project.preset_file(PRESET).stat().st_uid == 0
+    assert (office.root / "src/gapforge/__main__.py").stat().st_uid == 0
 
 
 # -- the copy of the repository

@@ -169,7 +169,18 @@ READERS = {
     "store/gc.py: os.open": "folders only",
     "trust/ssh_signatures.py: os.open": "the terminal, for reading and writing",
 }
-_WRITING = ("w", "wb", "x", "ab", "O_CREAT", "O_RDWR", "O_WRONLY", "ZIP_STORED", "O_DIRECTORY")
+_WRITING = (
+    "w",
+    "wb",
+    "x",
+    "xb",
+    "ab",
+    "O_CREAT",
+    "O_RDWR",
+    "O_WRONLY",
+    "ZIP_STORED",
+    "O_DIRECTORY",
+)
 
 
 def _reads(call: ast.Call) -> str:

@@ -444,6 +444,41 @@ def test_closure_is_what_base_lacks(tmp_path: Path, closure: Closure) -> None:
 
 
 @needs_apt
+@pytest.mark.parametrize("release", ["", "Suite: x\nArchitectures: amd64\nSHA256:\n {} Packages\n"])
+def test_repository_without_signature_is_refused(tmp_path: Path, site: Site, release: str) -> None:
+    """A base image names it; a Release file without a signature changes nothing."""
+    make_deb(tmp_path / "repo", "app", "1")
+    flat_repository(tmp_path / "repo")
+    for file in (tmp_path / "repo").iterdir():
+        site.add(f"/{file.name}", file.read_bytes())
+    index = (tmp_path / "repo" / "Packages").read_bytes()
+    if release:
+        site.add("/Release", release.format(f"{sha256_bytes(index)} {len(index)}").encode())
+    base = make_base(tmp_path / "base", {"etc/apt/sources.list": f"deb {site.url}/ ./\n"})
+    with (
+        pytest.raises(FetchError) as error,
+        AptResolver(base, (), tmp_path / "work", NETWORK) as root,
+    ):
+        root.closure(["app"])
+    assert error.value.faults
+
+
+@needs_apt
+def test_no_setting_of_apt_allows_unsigned_packages(tmp_path: Path) -> None:
+    """Each alone is enough today; the machine's own configuration may loosen any of them."""
+    make_deb(tmp_path / "repo", "app", "1")
+    local = source("fix", flat_repository(tmp_path / "repo"))
+    with AptResolver(make_base(tmp_path / "base", {}), (local,), tmp_path / "w", NETWORK) as root:
+        found = set(root.apt.run(["apt-config", "dump"]).output.splitlines())
+    assert found >= {
+        'APT::Get::AllowUnauthenticated "false";',
+        'Acquire::AllowDowngradeToInsecureRepositories "false";',
+        'Acquire::AllowInsecureRepositories "false";',
+        'Acquire::AllowWeakRepositories "false";',
+    }
+
+
+@needs_apt
 def test_working_folder_with_blanks_and_quotes(tmp_path: Path, closure: Closure) -> None:
     make_deb(tmp_path / "repo", "app", "1")
     assert closure("app", work='my "own" work') == ["app 1 amd64 apt:fix"]

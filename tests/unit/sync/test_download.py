@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from gapforge.base.errors import FetchError
 from gapforge.base.progress import Progress
 from gapforge.store.store import Store
-from gapforge.sync.download import Downloader, Got, Want
+from gapforge.sync.download import Downloader, Got, Want, _key
 from gapforge.sync.network import Network
 from servers import Behaviour, file_server
 
@@ -114,6 +115,66 @@ def test_changed_file_is_not_mixed(tmp_path: Path) -> None:
         loader.fetch([Want("x", (url,), SHA)])
         assert site.heads[0]["If-Range"] == '"old"'
         assert len(site.log) == 1
+
+
+OTHER = random.Random(8).randbytes(len(BODY))  # another version of the same size
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"v1"'])
+def test_file_without_checksum_is_not_resumed_without_validator(tmp_path: Path, etag: str) -> None:
+    with file_server() as site:
+        url = site.add("/x", BODY, cut_after=100_000, cuts=1, etag=etag)
+        assert fetch(tmp_path, url, sha="").sha256 == SHA
+        assert [r for _, r in site.log] == ["", ""]
+
+
+def test_file_without_checksum_is_resumed_if_it_is_the_same(tmp_path: Path) -> None:
+    with file_server() as site:
+        url = site.add("/x", BODY, cut_after=100_000, cuts=1, etag='"v1"')
+        assert fetch(tmp_path, url, sha="").sha256 == SHA
+        assert [r for _, r in site.log] == ["", "bytes=100000-"]
+
+
+@pytest.mark.parametrize(
+    ("etag", "body"), [('"v2"', OTHER), ("", OTHER), ('"v1"', OTHER + b"longer")]
+)
+def test_changed_file_without_checksum_is_not_spliced(
+    tmp_path: Path, etag: str, body: bytes
+) -> None:
+    """A run was killed after the first bytes; the server ignores If-Range."""
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        want = Want("x", (site.add("/x", body, etag=etag, ignores_if_range=True),))
+        loader.store.partial(f"{_key(want)}.part").write_bytes(BODY[:1000])
+        version = {"url": want.urls[0], "etag": '"v1"', "total": str(len(BODY))}
+        loader.store.partial(f"{_key(want)}.json").write_text(json.dumps(version))
+        assert loader.fetch([want])[0].sha256 == hashlib.sha256(body).hexdigest()
+        assert site.log[0][1] == "bytes=1000-"
+
+
+def test_file_without_checksum_is_not_spliced_of_two_addresses(tmp_path: Path) -> None:
+    with file_server() as site:
+        first = site.add("/a", BODY, cut_after=100_000, etag='"v1"')
+        second = site.add("/b", OTHER, etag='"v1"')
+        got = fetch(tmp_path, first, second, sha="", retries=0)
+    assert (got.url, got.sha256) == (second, hashlib.sha256(OTHER).hexdigest())
+
+
+def test_local_file_without_checksum_is_read_from_the_start(tmp_path: Path) -> None:
+    source = tmp_path / "x.bin"
+    source.write_bytes(OTHER)
+    loader = downloader(tmp_path)
+    want = Want("x", (source.as_uri(),))
+    loader.store.partial(f"{_key(want)}.part").write_bytes(BODY[:1000])
+    assert loader.fetch([want])[0].sha256 == hashlib.sha256(OTHER).hexdigest()
+
+
+def test_complete_partial_file_without_checksum_is_requested(tmp_path: Path) -> None:
+    loader = downloader(tmp_path)
+    with file_server() as site:
+        want = Want("x", (site.add("/x", OTHER, etag='"v2"'),), "", len(BODY))
+        loader.store.partial(f"{_key(want)}.part").write_bytes(BODY)
+        assert loader.fetch([want])[0].sha256 == hashlib.sha256(OTHER).hexdigest()
 
 
 def test_busy_server_is_retried(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ from typing import Any
 import pytest
 
 from gapforge.base import process
-from gapforge.base.errors import FetchError, ResolveError, TargetError, ToolError
+from gapforge.base.errors import (
+    FetchError,
+    GapforgeError,
+    ResolveError,
+    StorageError,
+    TargetError,
+    ToolError,
+)
 from gapforge.base.progress import Progress
 from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
@@ -600,12 +607,88 @@ def skopeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin" / "skopeo"
 
 
-def failure_of(output: str, skopeo: Path) -> FetchError:
+def failure_of(output: str, skopeo: Path, kind: type[GapforgeError] = FetchError) -> GapforgeError:
     skopeo.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{output}\nEND\nexit 1\n")
     skopeo.chmod(0o755)
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(kind) as caught:
         look_up(BaseImage(image="registry.example/denied/x:404"), Network())
     return caught.value
+
+
+IN_404 = "reading manifest 404 in registry.example:4040/denied/unauthorized: "
+PING = "pinging container registry registry.example:4040: "
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (IN_404 + "unauthorized", LOGIN_REQUIRED),
+        (IN_404 + "denied", LOGIN_REQUIRED),
+        (IN_404 + "requested access to the resource is denied", LOGIN_REQUIRED),
+        (IN_404 + "StatusCode: 403, ", LOGIN_REQUIRED),
+        (
+            "unable to retrieve auth token: invalid username/password: unauthorized: no",
+            LOGIN_REQUIRED,
+        ),
+        (PING + "invalid status code from registry 403 (Forbidden)", LOGIN_REQUIRED),
+        (IN_404 + "manifest unknown", ""),
+        (IN_404 + "name unknown: repository name not known to registry", ""),
+        (IN_404 + "StatusCode: 404, ", ""),
+        (PING + "invalid status code from registry 404 (Not Found)", NO_ANSWER),
+        (IN_404 + "StatusCode: 500, 404 denied", NO_ANSWER),
+        (IN_404 + "received unexpected HTTP status: 503 Service Unavailable", NO_ANSWER),
+        (PING + "dial tcp 10.0.0.1:404: connect: connection refused", NO_ANSWER),
+        (PING + "dial tcp: lookup registry.example: host not found", NO_ANSWER),
+        (f"reading manifest sha256:{'404' * 21}0 in x: net/http: TLS timeout", NO_ANSWER),
+    ],
+)
+def test_cause_of_a_registry_error_is_no_part_of_a_name(
+    skopeo: Path, cause: str, code: str
+) -> None:
+    """The causes are those of skopeo 1.9 for a loopback registry with these answers."""
+    error = failure_of(SKOPEO.format(cause), skopeo)
+    assert isinstance(error, FetchError)
+    assert (error.reason.code if isinstance(error, NoAnswerError) else "") == code
+
+
+def test_manifest_that_the_index_does_not_name_is_refused(skopeo: Path, tmp_path: Path) -> None:
+    manifest = b'{"schemaVersion": 2}'
+    named = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    entry = {"digest": named, "platform": {"os": "linux", "architecture": "amd64"}}
+    (tmp_path / "index").write_text(json.dumps({"manifests": [entry]}))
+    (tmp_path / "other").write_bytes(manifest + b" ")
+    skopeo.write_text(
+        f'#!/bin/sh\nfor last; do :; done\ncase "$last" in\n'
+        f"*@{named}) cat '{tmp_path}/other';;\n*) cat '{tmp_path}/index';;\nesac\n"
+    )
+    skopeo.chmod(0o755)
+    with pytest.raises(FetchError) as caught:
+        look_up(BaseImage(image="registry.example/x:1"), Network())
+    found = "sha256:" + hashlib.sha256(manifest + b" ").hexdigest()
+    assert_error(caught.value, FetchError, where=["registry.example/x:1"])
+    assert caught.value.faults[0].expected == named
+    assert values_of(caught.value.faults[0].problem) == {"found": found}
+
+
+def test_index_that_the_preset_does_not_pin_is_refused(skopeo: Path) -> None:
+    skopeo.write_text("#!/bin/sh\necho '{\"manifests\": []}'\n")
+    skopeo.chmod(0o755)
+    pinned = "sha256:" + "1" * 64
+    with pytest.raises(FetchError) as caught:
+        look_up(BaseImage(image=f"registry.example/x:1@{pinned}"), Network())
+    assert [fault.expected for fault in caught.value.faults] == [pinned]
+
+
+def test_local_file_that_skopeo_cannot_read_is_no_refusal(skopeo: Path) -> None:
+    cause = (
+        "getting username and password: 1 error occurred:\\n\\t* reading JSON file "
+        '\\"/home/a b/auth.json\\": open /home/a b/auth.json: permission denied\\n\\n'
+    )
+    error = failure_of(SKOPEO.format(cause), skopeo, StorageError)
+    assert [(f.where, f.problem) for f in error.faults] == [
+        ("/home/a b/auth.json", "permission denied")
+    ]
+    assert "'/home/a b/auth.json'" in error.hint
 
 
 @pytest.mark.parametrize("lang", ["en", "ko"])

@@ -33,6 +33,7 @@ from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
 from media import carried
 from raised import assert_error, values_of
 from signers import (
+    SIGNED_AT,
     Machine,
     at_a_terminal,
     fingerprint,
@@ -45,12 +46,12 @@ from signers import (
 
 pytestmark = needs_ssh_keygen
 SIZE = "66000"
-LAST, DAY = "SOURCE_DATE_EPOCH", 86400
+DAY = 86400
 THEN = 1_750_000_000  # 2025-06-15
 
 
 def at(days: int) -> dict[str, str]:
-    return {LAST: str(THEN + days * DAY)}
+    return {SIGNED_AT: str(THEN + days * DAY)}
 
 
 class Air:
@@ -209,9 +210,7 @@ def test_signature_files_disturb_no_other_verb(air: Air) -> None:
     sig = sha256_bytes((air.site.project.artifacts_of(PRESET) / "lock.json.sig").read_bytes())
     assert sig not in text and all(sha256 in text for sha256 in hashes(air.site.project))
     assert air.site.json("gc", "--yes")["left_alone"] == []
-    assert rollback_protection.record_file(air.site.project).is_file() and list(
-        (air.site.project.store / "signed").iterdir()
-    )
+    assert air.site.record.is_file() and list((air.site.project.store / "signed").iterdir())
     assert air.site.json("unpack", air.stick("stick"))["imported"] == 0
     # --for leaves out what is there, the lock too; what comes is signed all the same.
     air.made.change({"sources/new.tar": b"new" * 1000})
@@ -811,7 +810,7 @@ def test_without_trust_signer_is_only_shown(tmp_path: Path) -> None:
     air.pack("stick")
     said = air.site.ok("unpack", air.stick("stick"))
     assert f"signed by {fingerprint(air.key)}; " in said and "trust add" in said
-    assert not rollback_protection.record_file(air.site.project).exists()
+    assert not air.site.record.exists()
     air.site.ok("verify", PRESET)
     air.site.ok("trust", "add", pub(air.key))
     assert "signed by sender@example" in air.site.ok("verify", PRESET)
@@ -952,10 +951,10 @@ def test_same_lock_and_other_presets_are_accepted(air: Air) -> None:
         env=at(-50),
     )
     air.site.ok("unpack", air.stick("again"))
-    assert rollback_protection.read(air.site.project).presets[PRESET].made == "2025-06-25T15:06:40Z"
+    assert air.site.accepted().presets[PRESET].made == "2025-06-25T15:06:40Z"
     air.sender.ok("pack", other, "--to", air.stick("other"), "--sign", air.key, env=at(-50))
     air.site.ok("unpack", air.stick("other"))
-    assert set(rollback_protection.read(air.site.project).presets) == {PRESET, other}
+    assert set(air.site.accepted().presets) == {PRESET, other}
 
 
 def test_incomplete_bundle_does_not_block_older_one(air: Air) -> None:
@@ -1004,12 +1003,11 @@ def test_bundle_from_wrong_clock_needs_allow_older(air: Air) -> None:
 )
 def test_damaged_record_is_named_in_error(tmp_path: Path, text: str) -> None:
     project = site_at(tmp_path / "site")
-    project.store.mkdir(parents=True)
-    rollback_protection.record_file(project).write_bytes(text.encode("latin-1"))
+    (tmp_path / "accepted.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(TrustError) as caught:
-        rollback_protection.read(project)
+        rollback_protection.read(project, tmp_path / "allowed_signers")
     assert (
-        str(rollback_protection.record_file(project)) in caught.value.render()
+        str(tmp_path / "accepted.json") in caught.value.render()
         and "--allow-older" in caught.value.hint
     )
 
@@ -1017,7 +1015,7 @@ def test_damaged_record_is_named_in_error(tmp_path: Path, text: str) -> None:
 def test_damaged_record_stops_unpack_and_verify(air: Air) -> None:
     air.pack("stick")
     air.site.ok("unpack", air.stick("stick"))
-    record = rollback_protection.record_file(air.site.project)
+    record = air.site.record
     for damage in (
         lambda: record.write_text("{"),
         lambda: (record.unlink(), record.symlink_to("/dev/null")),
@@ -1029,7 +1027,73 @@ def test_damaged_record_stops_unpack_and_verify(air: Air) -> None:
     record.write_text("{")
     air.site.ok("unpack", air.stick("stick"), "--allow-older")
     air.site.ok("verify", PRESET)
-    assert rollback_protection.read(air.site.project).presets[PRESET].made == "2025-06-15T15:06:40Z"
+    assert air.site.accepted().presets[PRESET].made == "2025-06-15T15:06:40Z"
+
+
+def test_epoch_does_not_set_the_time_of_signing(air: Air) -> None:
+    epoch = {"SOURCE_DATE_EPOCH": "1000000000"}
+    words = ("pack", PRESET, "--sign", air.key, "--to")
+    air.sender.ok(*words, air.stick("one"), env=epoch)
+    made = read_index(index_of(air.stick("one"))).made
+    assert made > "2026-"
+
+
+def test_equal_time_of_signing_is_refused(air: Air) -> None:
+    air.pack("one")
+    air.site.ok("unpack", air.stick("one"))
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("two")
+    assert "--allow-older" in air.site.refused("unpack", air.stick("two"))
+    air.site.ok("unpack", air.stick("two"), "--allow-older")
+
+
+def test_superseded_lock_signed_again_is_refused(air: Air) -> None:
+    air.pack("old")
+    root, before = air.made.project.root, air.folder / "before"
+    shutil.copytree(root, before)
+    air.site.ok("unpack", air.stick("old"))
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("new", days=10)
+    air.site.ok("unpack", air.stick("new"))
+    again = air.folder / "again"
+    shutil.rmtree(root)
+    before.rename(root)
+    words = ("pack", PRESET, "--volume-size", "80000", "--sign", air.key, "--to", again)
+    air.sender.ok(*words, env=at(20))
+    assert "--allow-older" in air.site.refused("unpack", again)
+
+
+def test_record_survives_the_removal_of_artifacts(air: Air) -> None:
+    air.pack("old")
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("new", days=10)
+    air.site.ok("unpack", air.stick("new"))
+    shutil.rmtree(air.site.project.artifacts)
+    assert "--allow-older" in air.site.refused("unpack", air.stick("old"))
+
+
+def test_lost_record_is_made_of_the_kept_index(air: Air) -> None:
+    air.pack("old")
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("new", days=10)
+    air.site.ok("unpack", air.stick("new"))
+    air.site.record.unlink()
+    assert "--allow-older" in air.site.refused("unpack", air.stick("old"))
+
+
+def test_record_of_earlier_versions_is_moved(air: Air) -> None:
+    air.pack("old")
+    air.made.change({"sources/new.tar": b"new"})
+    air.pack("new", days=10)
+    air.site.ok("unpack", air.stick("new"))
+    former = air.site.project.store / "accepted.json"
+    air.site.record.rename(former)
+    shutil.rmtree(air.site.project.store / "signed")
+    assert "--allow-older" in air.site.refused("unpack", air.stick("old"))
+    air.made.change({"sources/new.tar": b"newer"})
+    air.pack("newest", days=20)
+    air.site.ok("unpack", air.stick("newest"))
+    assert air.site.record.is_file() and not former.exists()
 
 
 def test_accept_keeps_newest_state() -> None:
@@ -1038,15 +1102,19 @@ def test_accept_keeps_newest_state() -> None:
         "q", "2000", "2" * 64
     )
     assert not record.newer_state("p", "2025-01-01T00:00:00Z", "1" * 64)
-    assert not record.newer_state("p", "2025-01-02T00:00:00Z", "2" * 64)
+    # With equal times it is unknown which is newer.
+    assert record.newer_state("p", "2025-01-02T00:00:00Z", "2" * 64)
+    assert not record.newer_state("p", "2025-01-02T00:00:01Z", "2" * 64)
     assert record.accept("p", "2025-01-01T00:00:00Z", "a", "1" * 64) is record
     assert record.accept("p", "2025-01-01T00:00:00Z", "a", "1" * 64, older=True) is record
     back = record.accept("p", "2025-01-01T00:00:00Z", "a", "2" * 64, older=True)
     assert back.presets["p"] == rollback_protection.AcceptedState(
-        "2025-01-01T00:00:00Z", "a", "2" * 64, ("1" * 64,)
+        "2025-01-01T00:00:00Z", "a", "2" * 64
     )
+    assert not back.newer_state("p", "2025-01-02T00:00:00Z", "1" * 64)
     forth = back.accept("p", "2025-01-02T00:00:00Z", "b", "1" * 64)
     assert forth.presets["p"].superseded == ("2" * 64,)
+    assert forth.newer_state("p", "2025-01-03T00:00:00Z", "2" * 64) == forth.presets["p"]
 
 
 # -- the list of signers
@@ -1357,6 +1425,7 @@ def test_sudo_without_signers_list_is_refused(
     )
     for number in ("", "x", "1000"):
         monkeypatch.setenv("SUDO_UID", number)
+        monkeypatch.setenv("SUDO_GID", "1000")
         assert not trusted_signers.load(project)
     theirs = tmp_path / "user/.config/gapforge/allowed_signers"
     theirs.parent.mkdir(parents=True)
@@ -1403,14 +1472,13 @@ def test_without_trust_object_hashes_stop_forgery(tmp_path: Path) -> None:
 
 def test_accepted_record_must_not_be_link(tmp_path: Path) -> None:
     project = site_at(tmp_path / "site")
-    project.store.mkdir(parents=True)
-    file = rollback_protection.record_file(project)
+    trusted, file = tmp_path / "allowed_signers", tmp_path / "accepted.json"
     file.symlink_to("/dev/null")
     with pytest.raises(TrustError) as caught:
-        rollback_protection.read(project)
+        rollback_protection.read(project, trusted)
     assert_error(caught.value, TrustError, where=[str(file)])
     file.unlink()
-    assert not rollback_protection.read(project).presets
+    assert not rollback_protection.read(project, trusted).presets
 
 
 def test_damaged_list_names_every_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import dockerfile
-from gapforge.model import base_image_rules, component, credentials
+from gapforge.model import base_image_rules, component, credentials, doubled_modules
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
@@ -289,6 +289,8 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
         report.lock_state, report.unresolved = STALE, list_to_resolve(preset, None)
         return None
     report.faults += tuple(base_image_rules.operating_system_faults(preset, lock.images))
+    shown = f"presets/{file.name}"
+    report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
     report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
