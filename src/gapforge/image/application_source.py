@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from gapforge.base.errors import Fault, SourceError
 from gapforge.base.files import given_path, real_path, unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.base.system_errors import os_reason
+from gapforge.image import gapforgeignore
 from gapforge.image.source_copy import CopyResult, copy_source
-from gapforge.image.source_files import list_files
+from gapforge.image.source_files import list_files, shown_names
 from gapforge.model.preset import Application
 
 _BUILD_FILES = {
@@ -26,6 +27,8 @@ _BUILD_FILES = {
     "meson": ("meson.build",),
     "make": ("Makefile", "makefile", "GNUmakefile"),
 }
+_OWN_FOLDER = ("cmake", "meson")  # they compile in a folder of their own, not in the source
+_OBJECTS = (".o", ".lo", ".obj")
 
 
 @dataclass(kw_only=True)
@@ -101,9 +104,34 @@ def choose(
     return ApplicationSource(
         folder=real_path(folder),
         chosen_by=chosen_by,
-        warnings=tuple(list_files(real_path(folder)).warnings(folder)),
+        warnings=tuple(_warnings(folder, application.build)),
         setting=key if setting else "",
     )
+
+
+def build_of(folder: Path) -> str:
+    """Return the build system of a source folder by its files, "cmake" if there are none."""
+    return next((b for b, names in _BUILD_FILES.items() if _file_of(folder, names)), "cmake")
+
+
+def _file_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of these files that is in a folder."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _warnings(folder: Path, build: str) -> Iterator[str]:
+    """Yield what a person should know before the folder is built."""
+    found = list_files(real_path(folder))
+    yield from found.warnings(folder)
+    objects = [item.path for item in found.items if item.path.endswith(_OBJECTS)]
+    if objects and build not in _OWN_FOLDER:
+        yield _(
+            "{source}: {names}: compiled files in the source; make takes them for up to date. "
+            "List them in {file}",
+            source=folder,
+            names=shown_names(objects),
+            file=gapforgeignore.NAME,
+        )
 
 
 def _chosen_by_text(chosen_by: str, setting: str) -> str:
@@ -152,7 +180,7 @@ def _folder_problem(folder: Path, build: str) -> str:
         return _("not a folder")
     if not os.access(folder, os.R_OK | os.X_OK):
         return _("cannot be read: permission denied")
-    file = next((folder / name for name in _build_files(build) if (folder / name).is_file()), None)
+    file = _file_of(folder, _build_files(build))
     if file is None:
         return _("no {file}", file=_build_files(build)[0])
     if build not in _BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:

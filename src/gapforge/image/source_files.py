@@ -63,7 +63,7 @@ class SourceFiles:
                 "{names}",
                 len(names),
                 source=source,
-                names=_shown(names),
+                names=shown_names(names),
             )
         if names := self.pointers:
             yield ngettext(
@@ -72,7 +72,7 @@ class SourceFiles:
                 "run: git lfs pull",
                 len(names),
                 source=source,
-                names=_shown(names),
+                names=shown_names(names),
             )
         if names := self.submodules:
             yield ngettext(
@@ -80,7 +80,7 @@ class SourceFiles:
                 "{source}: {count} submodules are empty: {names}; run: git submodule update --init",
                 len(names),
                 source=source,
-                names=_shown(names),
+                names=shown_names(names),
             )
 
 
@@ -218,6 +218,7 @@ def _empty_submodules(source: Path, found: SourceFiles) -> Iterator[str]:
             yield path
 
 
-def _shown(names: list[str]) -> str:
+def shown_names(names: list[str]) -> str:
+    """Return the first names of files for a message."""
     more = ["…"] if len(names) > _SHOWN else []
     return ", ".join([*map(printable, names[:_SHOWN]), *more])

@@ -46,6 +46,26 @@ def test_new_preset_has_versions_of_template_and_own_application(
     assert cli.main(["check", "mine"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("files", "build"),
+    [
+        (("CMakeLists.txt", "Makefile"), None),
+        (("meson.build",), "meson"),
+        (("GNUmakefile",), "make"),
+        (("build.sh",), None),
+    ],
+)
+def test_new_preset_names_the_build_system_of_the_source(
+    place: Project, files: tuple[str, ...], build: str | None
+) -> None:
+    source = place.root / "apps" / "player"
+    source.mkdir(parents=True)
+    for name in files:
+        (source / name).write_text("")
+    assert cli.main(["new", "mine", "--from", TEMPLATE, "--app-source", str(source)]) == 0
+    assert written(place)["application"].get("build") == build
+
+
 def test_new_preset_takes_versions_and_check(place: Project) -> None:
     words = ["--tensorrt", "none", "--app-name", "tool", "--check", "tool --input '{clip}'"]
     assert cli.main(["new", "mine", "--from", TEMPLATE, "--summary", "My tool", *words]) == 0

@@ -203,6 +203,18 @@ def test_git_lfs_pointers_are_named(tmp_path: Path) -> None:
     assert warned(source) == []
 
 
+@pytest.mark.parametrize(("build", "expected"), [("make", ["lib/a.o"]), ("cmake", [])])
+def test_compiled_files_are_named_where_make_would_use_them(
+    tmp_path: Path, build: str, expected: list[str]
+) -> None:
+    source = app_folder(tmp_path / "app")
+    (source / "Makefile").write_text("")
+    (source / "lib").mkdir()
+    (source / "lib/a.o").write_bytes(b"")
+    got = choose(dataclasses.replace(APP, build=build), flag=str(source), root=tmp_path)
+    assert [values_of(warning)["names"] for warning in got.warnings] == expected
+
+
 def test_empty_submodules_are_named(tmp_path: Path) -> None:
     source = app_folder(tmp_path / "app")
     (source / "extern/full").mkdir(parents=True)

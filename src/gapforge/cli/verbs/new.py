@@ -16,7 +16,7 @@ from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, warn
 from gapforge.compat import catalog as catalogs
-from gapforge.image.application_source import setting_key
+from gapforge.image.application_source import build_of, setting_key
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
@@ -116,6 +116,8 @@ def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, 
     else:
         folder = f"apps/{name}"
     application: dict[str, Any] = {"name": name, "source": folder}
+    if source is not None and (build := build_of(source)) != "cmake":
+        application["build"] = build
     if args.check:
         application["check"] = shlex.split(args.check)
     return application, None if inside else source
