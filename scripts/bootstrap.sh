@@ -144,9 +144,10 @@ print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
     rm -rf -- "$folder"
     mkdir -p -- "$(dirname -- "$folder")"
     "$python" -m venv "$folder" >&2
-    # pip refuses a constraints file without checksums together with --require-hashes.
+    # pip refuses a constraints file without checksums together with --require-hashes. The files list
+    # every package that is needed.
     env -u PIP_CONSTRAINT "$folder/bin/python" -m pip install -qq --disable-pip-version-check \
-        --no-input --require-hashes --only-binary :all: -r "$requirements" >&2 ||
+        --no-input --no-deps --require-hashes --only-binary :all: -r "$requirements" >&2 ||
         fail "Python 도구를 설치하지 못했습니다: $requirements" \
             "cannot install the Python tools: $requirements"
     printf '%s\n' "$stamp" >"$folder/.stamp"

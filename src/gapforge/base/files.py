@@ -654,9 +654,9 @@ def _holder(handle: int) -> tuple[int, str] | None:
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
         # Such as: 1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF
-        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        locks = [line.split() for line in system_text(Path("/proc/locks")).splitlines()]
         pids = [int(words[4]) for words in locks if words[1] == "FLOCK" and words[5] == inode]
-        words = Path(f"/proc/{pids[0]}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        words = system_text(Path(f"/proc/{pids[0]}/cmdline")).split("\0")
     except (OSError, ValueError, IndexError):
         return None
     return pids[0], printable(" ".join(words).strip())[:200]
