@@ -85,6 +85,9 @@ if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f
     arguments=(--quiet --disable-pip-version-check --no-input --require-hashes
         --only-binary ":all:" --no-deps --upgrade)
     [[ -z ${GAPFORGE_INDEX_URL:-} ]] || arguments+=(--index-url "$GAPFORGE_INDEX_URL")
+    if [[ ${GAPFORGE_INDEX_URL:-} == file://* ]]; then # perhaps a folder of wheels
+        arguments+=(--find-links "$GAPFORGE_INDEX_URL")
+    fi
     [[ -z ${GAPFORGE_CA_BUNDLE:-} ]] || arguments+=(--cert "$GAPFORGE_CA_BUNDLE")
     "${pip[@]}" install "${arguments[@]}" -r "$pins" ||
         fail "Python 인덱스에서 uv를 설치하지 못했습니다" \

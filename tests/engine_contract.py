@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ import pytest
 
 from gapforge.base import process
 from gapforge.base.errors import BuildError, EngineError, VerifyError
+from gapforge.engine.build_log import RunningSteps
 from gapforge.engine.docker_client import client_env
 from gapforge.engine.protocol import BuildRequest, Engine
 from gapforge.image import load_base_images
@@ -56,7 +58,9 @@ def containers(engine: Engine) -> list[str]:
 
 def builds_tags_and_untags(engine: Engine, base: str, folder: Path) -> None:
     wanted = request(folder / "ctx", f"FROM {base} AS a\nRUN echo built >/tmp/built\n")
-    engine.build(wanted, lambda line: None)
+    steps = RunningSteps()
+    engine.build(wanted, lambda line: steps.feed(line, time.monotonic()))
+    assert steps.now() == [], "the log of this engine says of each step that it ended"
     assert engine.image_ids(wanted.tag)
     assert engine.image_size(wanted.tag) > 0
     engine.tag(wanted.tag, "localhost/gapforge-test/y:2")

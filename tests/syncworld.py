@@ -189,7 +189,8 @@ class FakeResolver(_Client):
         url, sha256, size = self.file(facts, "opencv.tar.gz")
         return Sdist(file="opencv.tar.gz", version="4.9", url=url, sha256=sha256, size=size)
 
-    def locate(self, preset: Preset, entries: Sequence[Entry]) -> dict[str, str]:
+    def locate(self, preset: Preset, entries: Sequence[Entry], python: str = "") -> dict[str, str]:
+        assert python == "3.11.2"
         self.network.require("locate")
         _Client.calls.append("locate")
         return {e.path: f"{_Client.url}/f/{e.file}" for e in entries}

@@ -110,8 +110,8 @@ def build(argv):
 
     need_daemon()
     dockerfile = Path(option(argv, "--file")[0]).read_text()
-    print("#1 [internal] load build definition from Dockerfile")
-    print("#4 [a 1/2] FROM base")
+    print("#1 [internal] load build definition from Dockerfile\n#1 DONE 0.0s")
+    print("#4 [a 1/2] FROM base\n#4 CACHED")
     for name in option(argv, "--build-arg"):
         if "=" not in name:
             print(f"#5 0.1 {name} is {os.environ.get(name)}")

@@ -29,6 +29,7 @@ from gapforge.base.text import printable
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
+MOUNTS = Path("/proc/self/mountinfo")  # names may have any bytes: read it with surrogateescape
 # Errors of os.link() across devices, and where there are no or too many hard links.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 _SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
@@ -290,7 +291,7 @@ def is_own(path: Path) -> bool:
 
 
 @contextmanager
-def open_log(path: Path) -> Iterator[TextIO]:
+def open_replaced(path: Path) -> Iterator[TextIO]:
     """Replace ``path`` by a new text file and open it for writing. Raise StorageError."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -699,12 +700,18 @@ def _syncfs_suffices(folder: Path) -> bool:
         return False
     device = folder.stat().st_dev
     try:
-        mounts = system_text(Path("/proc/self/mountinfo")).splitlines()
+        mounts = system_text(MOUNTS, "surrogateescape").split("\n")
     except OSError:
         return False
     number = f"{os.major(device)}:{os.minor(device)}"
-    types = {words[words.index("-") + 1] for words in map(str.split, mounts) if words[2] == number}
+    fields = [line.split(" ") for line in mounts]
+    types = {words[words.index("-") + 1] for words in fields if words[2:3] == [number]}
     return bool(types) and types <= _SYNCFS
+
+
+def mount_point(field: str) -> str:
+    r"""Return a path of ``MOUNTS``, where spaces, tabs, newlines and backslashes are ``\ooo``."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def sync_folder(folder: Path) -> None:

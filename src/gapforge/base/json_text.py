@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,11 @@ def parse_json(data: bytes) -> Any:
     text = data.decode("utf-8")
     try:
         value = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_int=_integer, parse_constant=_refuse
+            text,
+            object_pairs_hook=_no_duplicates,
+            parse_int=_integer,
+            parse_float=_fraction,
+            parse_constant=_refuse,
         )
         # A whole pair is a character; half of one can be written nowhere.
         if _HALF.search(text):
@@ -62,6 +67,12 @@ def _integer(digits: str) -> int:
     if len(digits.lstrip("-")) > limits.JSON_DIGITS:
         _refuse(digits)
     return int(digits)
+
+
+def _fraction(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        _refuse(text)
+    return value
 
 
 def _refuse(number: str) -> NoReturn:

@@ -6,18 +6,16 @@ Media and sites often use FAT32 or exFAT.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import StorageError
-from gapforge.base.files import free_bytes, inside, real_path, system_text
+from gapforge.base.files import MOUNTS, free_bytes, inside, mount_point, real_path, system_text
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.bundle.volume_format import Part
 from gapforge.store.store import Store
 
-MOUNTS = Path("/proc/self/mountinfo")
 # Bytes. FAT stores a file size in four bytes, but fsck.fat also counts clusters in four bytes. It
 # considers a file that fills the last cluster below 4 GiB as empty and truncates it to zero. No
 # cluster is larger than 64 KiB.
@@ -33,21 +31,16 @@ def file_system(folder: Path) -> str:
         text = system_text(MOUNTS, "surrogateescape")
     except OSError:
         return ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         before, _separator, after = line.partition(" - ")
         fields, kind = before.split(" "), after.partition(" ")[0]
         if len(fields) < 6 or not kind:
             continue
-        point = Path(_unescaped(fields[4]))
+        point = Path(mount_point(fields[4]))
         # If two are mounted at one place, the later one is visible.
         if (point == where or point in where.parents) and len(point.parts) >= longest:
             found, longest = kind, len(point.parts)
     return found
-
-
-def _unescaped(text: str) -> str:
-    r"""Return a path of mountinfo, where spaces, newlines and backslashes are ``\ooo``."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def max_file_size(folder: Path) -> int:

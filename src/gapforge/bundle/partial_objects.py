@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from gapforge.base.errors import FetchError
@@ -102,7 +103,10 @@ class PartialObjects:
         """Return the size and the ranges that an earlier run recorded."""
         try:
             raw = read_json(self._record(sha256))
-            size, ranges = int(raw["size"]), merged([(int(a), int(b)) for a, b in raw["ranges"]])
+            size, pairs = raw["size"], [(first, after) for first, after in raw["ranges"]]
+            if any(type(number) is not int for number in (size, *chain(*pairs))):
+                return -1, []
+            ranges = merged(pairs)
             file = self.data(sha256)
             written = file.stat().st_size if is_own(file) else -1
         except (OSError, ValueError, KeyError, TypeError):

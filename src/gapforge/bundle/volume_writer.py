@@ -171,9 +171,7 @@ class VolumeWriter:
         """Yield the parts of each object, and the verified bytes of a small object."""
         numbered = [(n, part) for n, parts in enumerate(self.plan.volumes, 1) for part in parts]
         objects = (list(each) for _sha256, each in groupby(numbered, lambda item: item[1].sha256))
-        groups = (
-            parts for parts in objects if any(number not in self.kept for number, _part in parts)
-        )
+        groups = filter(self._must_be_read, objects)
         ahead: deque[tuple[_ObjectParts, Future[bytes] | None]] = deque()
         while True:
             while len(ahead) < _AHEAD and (group := next(groups, None)) is not None:
@@ -183,6 +181,14 @@ class VolumeWriter:
             if not ahead:
                 return
             yield ahead.popleft()
+
+    def _must_be_read(self, parts: _ObjectParts) -> bool:
+        """Return whether a part is to be written, or is in a kept volume, which may be altered.
+
+        A whole object in a kept volume was verified by its own checksum, but only the object tells
+        what the bytes of a part are.
+        """
+        return any(number not in self.kept or not part.whole for number, part in parts)
 
     # -- objects
 

@@ -143,6 +143,15 @@ SHAPES: Mapping[str, Record] = {
                 },
                 {"numpy_below": _DOTTED, "note": Text()},
             ),
+            "architectures": _facts(
+                {
+                    "from": _DOTTED,
+                    "below": _DOTTED,
+                    "builds": Items(_BUILD),
+                    "compute": Items(_DOTTED),
+                },
+                about="the compute capabilities for which a build of torch has code",
+            ),
             "index": Record({"pattern": _URL, "source": _SOURCE}),
             "notes": _NOTES,
         }
@@ -165,6 +174,10 @@ SHAPES: Mapping[str, Record] = {
                 {"note": Text()},
             ),
             "packages": _facts({"major": _DOTTED, "names": Items(Text())}),
+            "first": _facts(
+                {"compute": _DOTTED, "from": _DOTTED},
+                about="the first release for a GPU that is newer than the oldest release here",
+            ),
             "dropped": _facts({"compute_below": _DOTTED, "from": _DOTTED}),
             "notes": _NOTES,
         }
@@ -421,10 +434,12 @@ class Catalog:
     """All known versions and their compatibility. ``read`` is the date of the sources.
 
     ``drivers`` maps a CUDA toolkit to the driver that comes with it, ``minor_drivers`` a major
-    version of CUDA to the oldest driver that runs it. ``requires`` has packages of Python that
+    version of CUDA to the oldest driver that runs it, ``tensorrt_first`` a compute capability to
+    the first TensorRT for it. ``requires`` has packages of Python that
     bring a module which an image may build itself. The tuples hold:
 
     - ``suggestions``: CUDA from, CUDA to, compute capabilities to compile for
+    - ``torch_code``: torch from, torch below, builds, compute capabilities that they have code for
     - ``tensorrt_dropped``: compute capabilities below, first TensorRT without them
     - ``nvcc_default``: FFmpeg from, FFmpeg below, its default compute, first CUDA without that
     - ``opencv_fails``: CUDA, last OpenCV that fails with it and with newer ones
@@ -446,8 +461,10 @@ class Catalog:
     requires: Mapping[str, tuple[str, ...]]
     torch: Mapping[str, TorchRelease]
     torch_index: str
+    torch_code: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]
     tensorrt: Mapping[str, TensorRTRelease]
     tensorrt_dropped: tuple[tuple[str, str], ...]
+    tensorrt_first: Mapping[str, str]
     ffmpeg: Mapping[str, tuple[Archive, ...]]
     headers: Mapping[str, Headers]
     headers_for: tuple[HeadersFor, ...]
@@ -546,8 +563,13 @@ def load(folder: Path) -> Catalog:
         requires={r["package"]: tuple(r["requires"]) for r in python["requires"]},
         torch={r["torch"]: _torch(r) for r in torch["releases"]},
         torch_index=torch["index"]["pattern"],
+        torch_code=tuple(
+            (a["from"], a["below"], tuple(a["builds"]), tuple(a["compute"]))
+            for a in torch["architectures"]
+        ),
         tensorrt={r["version"]: _tensorrt(r) for r in trt["releases"]},
         tensorrt_dropped=_pairs(trt["dropped"], "compute_below", "from"),
+        tensorrt_first=dict(_pairs(trt["first"], "compute", "from")),
         ffmpeg={r["version"]: _archives(r) for r in ffmpeg["releases"]},
         headers={
             h["version"]: Headers(h["version"], h.get("driver", ""), _archives(h))

@@ -7,6 +7,7 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
+    application,
     base_image,
     ffmpeg,
     host_compiler,
@@ -29,6 +30,7 @@ _PARTS = (
     ffmpeg,
     opencv,
     host_compiler,
+    application,
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from gapforge.base.i18n import _
 from gapforge.compat.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, warning
+from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.versions import key, major, minor, within
 from gapforge.model.preset import Preset, TensorRT
 
@@ -266,18 +267,20 @@ def _check_gpus(preset: Preset, release: TensorRTRelease, catalog: Catalog) -> I
     if opencv is None:
         return
     for compute in opencv.list("architectures"):
-        dropped_in = (
-            start
-            for below, start in catalog.tensorrt_dropped
-            if key(compute) < key(below) and key(release.version) >= key(start)
+        supported = tensorrt_supports(release.version, compute, catalog)
+        if supported:
+            continue
+        known = catalog.architectures.get(compute)
+        path = f"{opencv.path}.architectures"
+        if supported is None:
+            name = f"TensorRT {short_version(release.version)}"
+            yield unknown(path, f"compute {compute}", name, "")
+            continue
+        reason = _(
+            "TensorRT {version} does not support {name} (compute {compute}): on this GPU OpenCV "
+            "works, but TensorRT does not",
+            version=short_version(release.version),
+            name=known.name if known else compute,
+            compute=compute,
         )
-        if version := next(dropped_in, ""):
-            known = catalog.architectures.get(compute)
-            reason = _(
-                "TensorRT {version} dropped {name} (compute {compute}): on this GPU OpenCV works, "
-                "but TensorRT does not",
-                version=version,
-                name=known.name if known else compute,
-                compute=compute,
-            )
-            yield warning("tensorrt-gpu", f"{opencv.path}.architectures", reason)
+        yield warning("tensorrt-gpu", path, reason)

@@ -17,6 +17,7 @@ from gapforge.compat.findings import (
     use_nearest,
     warning,
 )
+from gapforge.compat.gpus import runs, torch_code
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model.preset import TARGET_OS, Preset, PyTorch
 
@@ -43,12 +44,13 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     yield from _check_index(preset.pytorch)
     if release is None:
         near = use_nearest(nearest_version(wanted.version, catalog.torch))
-        yield unknown(_PATH, f"torch {wanted.version}", "Python, CUDA", near)
+        yield unknown(_PATH, f"torch {wanted.version}", "Python, CUDA, GPU", near)
     else:
         yield from _check_build(wanted, release, catalog)
         yield from _check_python_wheels(release, preset.python, catalog)
         yield from _check_companions(preset.pytorch, release)
     yield from _check_cuda(wanted, preset, catalog)
+    yield from _check_gpus(wanted, preset, catalog)
     yield from _check_numpy(preset, wanted.version, release)
     yield from _check_packaging(preset, wanted.version)
 
@@ -227,12 +229,54 @@ def _check_cuda(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterato
         yield warning("torch-cuda", _PATH, reason, use(_nearest_fitting(version, preset, catalog)))
 
 
-def _nearest_fitting(version: str, preset: Preset, catalog: Catalog) -> str:
-    """Return the nearest "torch VERSION+BUILD" for the preset's CUDA and Python; "" if none."""
+def wanted_build(preset: Preset, catalog: Catalog) -> TorchBuild | None:
+    """Return the build of PyTorch that a preset asks for; None without PyTorch."""
+    return _wanted_build(preset.pytorch, catalog) if preset.pytorch else None
+
+
+def _check_gpus(wanted: TorchBuild, preset: Preset, catalog: Catalog) -> Iterator[Finding]:
+    """Yield a finding if torch has no code for a GPU for which the preset compiles OpenCV."""
+    opencv = preset.component("opencv")
+    named = opencv.list("architectures") if opencv and opencv.flag("cuda") else ()
+    if not named or not preset.cuda or wanted.build in ("", "cpu"):
+        return
+    name = f"torch {wanted.version}+{wanted.build}"
+    code = torch_code(wanted.version, wanted.build, catalog)
+    if code is None:
+        if wanted.version in catalog.torch:  # else it is unknown in every respect
+            yield unknown(_PATH, name, "GPU", "")
+        return
+    lacking = [compute for compute in named if not runs(compute, code)]
+    if lacking:
+        reason = _(
+            "{name} has no code for compute {compute}, for which the preset compiles OpenCV: on "
+            "such a GPU every operation of PyTorch fails",
+            name=name,
+            compute=", ".join(lacking),
+        )
+        other = _nearest_fitting(wanted.version, preset, catalog, named)
+        remove = _("remove {compute} from opencv.architectures", compute=", ".join(lacking))
+        yield error("torch-gpu", _PATH, reason, use(other) or remove)
+
+
+def _nearest_fitting(
+    version: str, preset: Preset, catalog: Catalog, gpus: tuple[str, ...] = ()
+) -> str:
+    """Return the nearest "torch VERSION+BUILD" for the preset's CUDA and Python; "" if none.
+
+    It has code for all ``gpus``.
+    """
     builds = {
         v: fitting[0]
         for v, release in catalog.torch.items()
-        if preset.python in release.pythons and (fitting := builds_for(release, preset.cuda))
+        if preset.python in release.pythons
+        and (
+            fitting := [
+                build
+                for build in builds_for(release, preset.cuda)
+                if all(runs(gpu, torch_code(v, build, catalog) or ()) for gpu in gpus)
+            ]
+        )
     }
     near = nearest_version(version, builds)
     return f"torch {near}+{builds[near]}" if near else ""

@@ -16,6 +16,8 @@ from gapforge.base.system_errors import error_text
 from gapforge.compat import catalog as catalog_module
 from gapforge.compat import versions
 from gapforge.compat.catalog import Catalog
+from gapforge.compat.gpus import torch_code
+from gapforge.compat.torch import wanted_build
 from gapforge.doctor import (
     disk_checks,
     disk_estimate,
@@ -87,12 +89,8 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
     headers = catalog.headers.get(match[0]) if match else None
     tensorrt, opencv = preset.tensorrt, preset.component("opencv")
-    dropped = [
-        (compute, release)
-        for compute, release in catalog.tensorrt_dropped
-        if tensorrt and versions.key(tensorrt.version) >= versions.key(release)
-    ]
-    compute, before = max(dropped, key=lambda pair: versions.key(pair[0]), default=("", ""))
+    torch = wanted_build(preset, catalog)
+    on_gpu = torch is not None and torch.build not in ("", "cpu")
     return GpuNeeds(
         cuda=preset.cuda,
         toolkit_driver=image.driver if image else catalog.drivers.get(newest, ""),
@@ -101,8 +99,8 @@ def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
         headers_driver=headers.driver if headers else "",
         compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
         tensorrt=tensorrt.version if tensorrt else "",
-        tensorrt_compute=compute,
-        tensorrt_before=before,
+        torch=f"torch {torch.version}+{torch.build}" if torch and on_gpu else "",
+        torch_code=torch_code(torch.version, torch.build, catalog) if torch else None,
     )
 
 
@@ -116,7 +114,7 @@ def _check_gpu(
     return [
         *gpu_checks.driver(nvidia, needs),
         *gpu_checks.toolkit(nvidia, needs, not engine.problem),
-        *gpu_checks.gpus(nvidia, needs, catalog.architectures if catalog else {}),
+        *gpu_checks.gpus(nvidia, needs, catalog),
     ]
 
 

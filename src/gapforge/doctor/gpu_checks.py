@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat import versions
-from gapforge.compat.catalog import Architecture
+from gapforge.compat.catalog import Architecture, Catalog
+from gapforge.compat.gpus import runs, tensorrt_supports
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 
@@ -17,9 +17,8 @@ class GpuNeeds:
     """What a preset needs of driver and GPU; "" and () for nothing.
 
     ``toolkit_driver`` came with the preset's CUDA, ``least_driver`` is the lowest of its major
-    version. ``compiled_for`` lists the compute capabilities of OpenCV's CUDA code.
-    ``tensorrt_compute`` is the lowest compute capability that this TensorRT supports, and
-    ``tensorrt_before`` the release that dropped the older ones.
+    version. ``compiled_for`` lists the compute capabilities of OpenCV's CUDA code, ``torch_code``
+    those of PyTorch's build ``torch``; None if unknown.
     """
 
     cuda: str = ""
@@ -29,8 +28,8 @@ class GpuNeeds:
     headers_driver: str = ""
     compiled_for: tuple[str, ...] = ()
     tensorrt: str = ""
-    tensorrt_compute: str = ""
-    tensorrt_before: str = ""
+    torch: str = ""
+    torch_code: tuple[str, ...] | None = None
 
 
 def bare_gpu(found: Nvidia) -> list[CheckResult]:
@@ -122,40 +121,61 @@ def toolkit(found: Nvidia, needs: GpuNeeds, usable_engine: bool) -> list[CheckRe
     return [check.fail(text, action) if usable_engine else check.warn(text, action)]
 
 
-def gpus(found: Nvidia, needs: GpuNeeds, known: Mapping[str, Architecture]) -> list[CheckResult]:
-    """Judge each kind of GPU against CUDA, TensorRT, and what OpenCV is compiled for."""
+def gpus(found: Nvidia, needs: GpuNeeds, catalog: Catalog | None) -> list[CheckResult]:
+    """Judge each kind of GPU against CUDA, TensorRT, PyTorch, and what OpenCV is compiled for."""
     if not needs.cuda:
         return []
-    return [_gpu(gpu, needs, known.get(gpu.compute)) for gpu in dict.fromkeys(found.gpus)]
+    return [_gpu(gpu, needs, catalog) for gpu in dict.fromkeys(found.gpus)]
 
 
-def _gpu(gpu: Gpu, needs: GpuNeeds, architecture: Architecture | None) -> CheckResult:
+def _gpu(gpu: Gpu, needs: GpuNeeds, catalog: Catalog | None) -> CheckResult:
     title = f"GPU {gpu.name}"
     opencv = f", OpenCV {' '.join(needs.compiled_for)}" if needs.compiled_for else ""
     check = Check("gpu", title, f"CUDA {needs.cuda}{opencv}")
     if not gpu.compute:
         return check.warn(_("generation unknown (old driver)"))
+    architecture = catalog.architectures.get(gpu.compute) if catalog else None
     text = gpu.compute + (f" ({architecture.name})" if architecture else "")
     if architecture and (action := _cuda_action(architecture, versions.key(needs.cuda))):
         return check.fail(text, action)
-    if needs.tensorrt_compute and versions.key(gpu.compute) < versions.key(needs.tensorrt_compute):
-        needed = f"TensorRT {needs.tensorrt}: >= {needs.tensorrt_compute}"
-        return Check("gpu", title, needed).fail(
-            text,
-            _(
-                "TensorRT {version} and newer do not support this GPU; choose a preset with an "
-                "older TensorRT",
-                version=needs.tensorrt_before,
-            ),
-        )
-    if not needs.compiled_for or _runs_code_for(gpu.compute, needs.compiled_for):
-        return check.ok(text)
-    action = _(
-        'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
-        "opencv.architectures",
-        compute=gpu.compute,
+    unknown = [] if architecture else ["CUDA"]
+    supported = (
+        tensorrt_supports(needs.tensorrt, gpu.compute, catalog)
+        if needs.tensorrt and catalog
+        else True
     )
-    return check.fail(text, action)
+    if supported is False:
+        action = _(
+            "TensorRT {version} does not support this GPU; choose a preset with another TensorRT",
+            version=needs.tensorrt,
+        )
+        return Check("gpu", title, f"TensorRT {needs.tensorrt}").fail(text, action)
+    if supported is None:
+        unknown.append(f"TensorRT {needs.tensorrt}")
+    if needs.torch and needs.torch_code is None:
+        unknown.append(needs.torch)
+    elif needs.torch and not runs(gpu.compute, needs.torch_code or ()):
+        action = _(
+            "{torch} has no code for this GPU; choose a preset with another PyTorch",
+            torch=needs.torch,
+        )
+        required = f"{needs.torch}: {' '.join(needs.torch_code or ())}"
+        return Check("gpu", title, required).fail(text, action)
+    if needs.compiled_for and not runs(gpu.compute, needs.compiled_for):
+        action = _(
+            'OpenCV\'s CUDA code does not run on this GPU; online, add "{compute}" to '
+            "opencv.architectures",
+            compute=gpu.compute,
+        )
+        return check.fail(text, action)
+    if unknown:
+        action = _(
+            "the catalog does not know whether {products} supports this GPU; run the image's "
+            "checks on it: ./gapforge smoke",
+            products=", ".join(unknown),
+        )
+        return check.warn(text, action)
+    return check.ok(text)
 
 
 def _cuda_action(architecture: Architecture, cuda: tuple[int, ...]) -> str:
@@ -171,10 +191,3 @@ def _cuda_action(architecture: Architecture, cuda: tuple[int, ...]) -> str:
             version=architecture.dropped_in,
         )
     return ""
-
-
-def _runs_code_for(compute: str, compiled_for: tuple[str, ...]) -> bool:
-    """Return whether a GPU runs code for one of these: same major number, no higher minor."""
-    major, minor = map(int, compute.split("."))
-    pairs = (tuple(map(int, other.split("."))) for other in compiled_for)
-    return any(other[0] == major and other[1] <= minor for other in pairs)

@@ -40,9 +40,12 @@ def open_archive(path: Path) -> Iterator[ImageParts]:
     """
     with open_buffered(path, follow=True) as file:
         if compression(file.read(MAGIC_LENGTH)) == "zstd":
+            plain = path.with_name(
+                path.name.removesuffix(".zst").removesuffix(".tar") + ".plain.tar"
+            )
             raise EngineError(
                 _("{path} is compressed with zstd, which cannot be read here", path=path),
-                hint=f"zstd -d {process.quoted([str(path)])}",
+                hint=f"zstd -d {process.quoted([str(path), '-o', str(plain)])}",
             )
         file.seek(0)
         with damage_as(lambda cause: _incomplete(path, cause)):

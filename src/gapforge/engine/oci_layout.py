@@ -78,7 +78,8 @@ def _only_manifest(folder: Path) -> str:
 
 
 def _manifests(index: dict[str, Any]) -> list[Mapping[str, Any]]:
-    return [entry for entry in index.get("manifests") or () if isinstance(entry, dict)]
+    entries = index.get("manifests")
+    return [each for each in entries if isinstance(each, dict)] if type(entries) is list else []
 
 
 def _compression(layer: Blob) -> str:

@@ -24,8 +24,10 @@ from pathlib import Path
 from gapforge.base import process
 from gapforge.base.errors import EngineError, StorageError, ToolError
 from gapforge.base.files import (
+    MOUNTS,
     exclusive,
     mark_folder,
+    mount_point,
     open_regular,
     real_path,
     remove_folder,
@@ -35,6 +37,7 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.project import Project
+from gapforge.base.sudo_caller import sudo_caller
 from gapforge.engine import private_daemon_state
 from gapforge.engine.private_daemon_state import (
     State,
@@ -129,10 +132,14 @@ def stop(project: Project) -> bool:
     if not running and not folder_of(project).exists():
         return False
     with _lock(project):
-        if (state := status(project)) is not None:
-            _end(state)
-        _clean_up(project)
+        _stop(project)
     return running
+
+
+def _stop(project: Project) -> None:
+    if (state := status(project)) is not None:
+        _end(state)
+    _clean_up(project)
 
 
 def remove(project: Project) -> int:
@@ -146,22 +153,23 @@ def remove(project: Project) -> int:
         raise EngineError(
             _("the private engine's folder belongs to root"), hint="sudo ./gapforge engine remove"
         )
-    stop(project)
     if not folder.exists():
+        stop(project)
         return 0
-    if mounted := mounts_below(folder):
-        raise StorageError(
-            _(
-                "{folder}: {count} file systems are still mounted below it, such as {first}",
-                folder=folder,
-                count=len(mounted),
-                first=mounted[0],
-            ),
-            hint=_("umount {first}; then run the same command again", first=mounted[0]),
-        )
-    size = _disk_use(folder)
-    remove_folder(folder)
-    (project.state / "engine.lock").unlink(missing_ok=True)
+    with _lock(project):
+        _stop(project)
+        if mounted := mounts_below(folder):
+            raise StorageError(
+                _(
+                    "{folder}: {count} file systems are still mounted below it, such as {first}",
+                    folder=folder,
+                    count=len(mounted),
+                    first=mounted[0],
+                ),
+                hint=_("sudo umount {first!q}; then run the same command again", first=mounted[0]),
+            )
+        size = _disk_use(folder)
+        remove_folder(folder)
     return size
 
 
@@ -214,7 +222,7 @@ def _find_dockerd() -> str:
 
 def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str], None]) -> State:
     folder = mark_folder(folder_of(project), "the private engine's images, build cache and log")
-    sockets = mark_folder(socket_folder(project), "the private engine's socket")
+    sockets = _private_folder(project)
     (folder / _SHELF).mkdir(exist_ok=True)
     made = tuple(str(p) for p in COVERED if not p.exists())
     for covered in COVERED:
@@ -276,12 +284,25 @@ def _start(project: Project, dockerd: str, offline: bool, on_line: Callable[[str
     return state
 
 
+def _private_folder(project: Project) -> Path:
+    """Create the folder of the socket, which only root and the user who called sudo can enter.
+
+    Who can connect to the socket is root on this machine, and a group may have other members.
+    """
+    folder = mark_folder(socket_folder(project), "the private engine's socket")
+    os.chmod(folder, 0o700)
+    if (caller := sudo_caller()) is not None:
+        os.chown(folder, caller.user, caller.group)
+    return folder
+
+
 def _command(project: Project, dockerd: str, offline: bool) -> list[str]:
     """Return the command line that starts the daemon in namespaces of its own."""
     folder, sockets = folder_of(project), socket_folder(project)
     namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     namespaces += ["--net"] if offline else []
-    group = os.environ.get("SUDO_GID") or str(os.getgid())
+    caller = sudo_caller()
+    group = caller.group if caller else os.getgid()  # nobody else gets to the socket in its folder
     return [
         *("unshare", *namespaces, "--"),
         *("sh", "-c", _INSIDE, "gapforge-engine", str(sockets), str(folder / _SHELF)),
@@ -408,8 +429,9 @@ def mounts_below(folder: Path) -> list[str]:
     """Return the mount points at or below a folder."""
     root = str(real_path(folder))
     found = []
-    for line in system_text(Path("/proc/self/mountinfo")).splitlines():
-        where = line.split(" ")[4].encode().decode("unicode_escape")  # spaces are written \040
+    for line in system_text(MOUNTS, "surrogateescape").split("\n"):
+        fields = line.split(" ")
+        where = mount_point(fields[4]) if len(fields) > 4 else ""
         if where == root or where.startswith(root + "/"):
             found.append(where)
     return found

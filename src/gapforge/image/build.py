@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import EngineError
-from gapforge.base.files import exclusive, open_log, sha256_bytes
+from gapforge.base.files import exclusive, open_replaced, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.process import hide
 from gapforge.base.progress import StatusLine
@@ -172,7 +172,7 @@ class _Build:
         hidden = secrets.redactions
         times = BuildTimes(self.project.state / "build-times.json")
         status = BuildStatus(self.status, times.of(plan.preset))
-        with open_log(log) as lines, secrets.files() as secret_files:
+        with open_replaced(log) as lines, secrets.files() as secret_files:
 
             def on_line(line: str) -> None:
                 safe = hide(line, hidden)

@@ -8,7 +8,6 @@ that.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gapforge.base.files import (
     MARKER,
     contains,
     content_mtime,
+    copy_file,
     inside,
     link_or_copy,
     mark_folder,
@@ -108,11 +108,7 @@ def _place_artifact(target: Path, source: Path, sha256: str) -> None:
             set_cache_stamp(target, sha256)
         except PermissionError:
             # The file belongs to another user and a link shares its time stamp: make a copy.
-            copy = target.with_name(f".{target.name}.copy")
-            copy.write_bytes(b"")
-            copy.chmod(0o600)
-            shutil.copyfile(source, copy)
-            copy.replace(target)
+            copy_file(source, target)
             set_cache_stamp(target, sha256)
 
 

@@ -6,7 +6,7 @@ import lzma
 import tarfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +78,6 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
     Raise an error for the first cause of failure, with all faults of that cause.
     """
     lock = load_lock(project, preset)
-    components = component.load_all(project.components)
-    if faults := component.check_preset(preset, components):
-        raise PresetError(
-            _("presets/{name}.json has settings that no component provides", name=preset.name),
-            faults=faults,
-        )
     base_image_rules.check_operating_systems(preset, lock.images)
     shown = f"artifacts/{preset.name}/lock.json"
     if faults := doubled_modules.faults_of_lock(preset, lock, shown):
@@ -92,6 +86,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
             faults=faults,
             hint=_("change the preset, then online: ./deps_sync.sh {name}", name=preset.name),
         )
+    components, rendered = check_project(project, preset)
     secrets = env_file.load(project.env_file, preset.application.secrets)
     source = application_source.choose(
         preset.application, flag=options.app_source, settings=secrets.settings, root=project.root
@@ -100,11 +95,40 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
         preset=preset,
         lock=lock,
         components=components,
-        texts=_read_texts(project, preset, components),
+        texts=_read_texts(project, preset, components, rendered),
         secrets=secrets,
         source=source,
         warnings=[*secrets.warnings, *source.warnings],
     )
+
+
+def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Component, ...], str]:
+    """Return the components, and the Dockerfile with the preset's secrets.
+
+    `sync` and `check` call this too, so that a build at a site refuses nothing of it for the first
+    time. Raise PresetError for components that cannot be read or settings that none provides,
+    LintError for an unusable Dockerfile.
+    """
+    components = component.load_all(project.components)
+    if faults := component.check_preset(preset, components):
+        raise PresetError(
+            _("presets/{name}.json has settings that no component provides", name=preset.name),
+            faults=faults,
+        )
+    return components, check_dockerfile(project, preset, components)
+
+
+def check_dockerfile(
+    project: Project, preset: Preset, components: Sequence[component.Component]
+) -> str:
+    """Return the Dockerfile with the preset's secrets; raise LintError if it is unusable."""
+    template = _text(project.dockerfile)
+    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
+    dockerfile.raise_faults(
+        _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
+    )
+    dockerfile.check_stages(rendered, components)
+    return rendered
 
 
 def load_lock(project: Project, preset: Preset) -> Lock:
@@ -192,15 +216,9 @@ def _text(file: Path, most: int = limits.DESCRIPTION) -> str:
 
 
 def _read_texts(
-    project: Project, preset: Preset, components: tuple[component.Component, ...]
+    project: Project, preset: Preset, components: Sequence[component.Component], rendered: str
 ) -> ContextTexts:
-    """Return the texts of the build context; raise LintError for an unusable Dockerfile."""
-    template = _text(project.dockerfile)
-    rendered = dockerfile.render(template, preset.application.secrets, preset.name)
-    dockerfile.raise_faults(
-        _("the Dockerfile could reach the network"), dockerfile_lint.lint(rendered)
-    )
-    dockerfile.check_stages(rendered, components)
+    """Return the texts of the build context, with the ``rendered`` Dockerfile."""
     scripts = {f"components/{name}": project.components / name for name in HELPERS} | {
         f"components/{c.name}/build.sh": c.folder / "build.sh" for c in components
     }

@@ -26,7 +26,7 @@ def select_manifest(entries: Sequence[Mapping[str, Any]], where: str) -> Mapping
 
     Raise TargetError if the index has none. Attestations have the platform "unknown".
     """
-    platforms = [_platform(entry.get("platform") or {}) for entry in entries]
+    platforms = [_platform(entry.get("platform")) for entry in entries]
     for entry, platform in zip(entries, platforms, strict=True):
         if platform == PLATFORM:
             return entry
@@ -38,8 +38,10 @@ def select_manifest(entries: Sequence[Mapping[str, Any]], where: str) -> Mapping
     )
 
 
-def _platform(document: Mapping[str, Any]) -> str:
+def _platform(document: Any) -> str:
     """Return the platform of an index entry or an image configuration, "linux/amd64" or others."""
+    if not isinstance(document, Mapping):
+        return "?/?"
     variant = str(document.get("variant") or "")
     name = f"{document.get('os') or '?'}/{document.get('architecture') or '?'}"
     return name if name == PLATFORM and variant in _BASELINE else f"{name}/{variant}".rstrip("/")

@@ -191,7 +191,7 @@ class _Parser:
         self._first_line: dict[str, int] = {}  # of each key
 
     def parse(self) -> None:
-        while self.next < len(self.lines):
+        while self.next < len(self.lines) and len(self.faults) < limits.FAULTS:
             line = self.lines[self.next]
             self.next += 1
             start = self.next

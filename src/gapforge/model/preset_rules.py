@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,10 +13,13 @@ from gapforge.base.i18n import _
 from gapforge.model.component import Component, Needs
 from gapforge.model.names import ROLES
 from gapforge.model.preset_shape import OWN_KEYS
+from gapforge.model.schema import nearest
 from gapforge.model.text_shapes import FILE
 
 TARGET_OS = ("ubuntu", "22.04")
 _BUILD_TOOLS = ("cmake", "meson", "make")  # their options are under keys of the same names
+CHECK_FILES = ("clip", "output", "summary")  # what {NAME} stands for in application.check
+_PLACEHOLDERS = " ".join(f"{{{name}}}" for name in CHECK_FILES)
 _OWN_PROGRAMS = ("application", "build-application")  # gapforge's in /usr/local/bin of an image
 
 Report = Callable[[str, str, str], None]  # takes a JSON path, the problem, and what is expected
@@ -148,6 +152,15 @@ def _check_application(application: Mapping[str, Any], report: Report) -> None:
         if tool in application and tool != build:
             problem = _("is given, but the application is built with {build}", build=build)
             report(f"$.application.{tool}", problem, f'"build": "{tool}"')
+    for index, word in enumerate(application.get("check", ())):
+        for name in re.findall(r"\{([a-z_]+)\}", word):
+            if name not in CHECK_FILES and (near := nearest(name, CHECK_FILES)):
+                place = f"$.application.check[{index}]"
+                report(
+                    place,
+                    _("{placeholder} is unknown", placeholder=f"{{{name}}}") + near,
+                    _PLACEHOLDERS,
+                )
     place, program = "$.application.name", application["name"]
     if "command" in application:
         place, program = "$.application.command[0]", application["command"][0]

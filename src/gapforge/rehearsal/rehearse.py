@@ -23,18 +23,20 @@ from gapforge.base.errors import (
     ToolError,
     VerifyError,
 )
-from gapforge.base.files import exclusive, open_log, sha256_file, storage_error
+from gapforge.base.files import exclusive, open_replaced, sha256_file, storage_error, write_bytes
 from gapforge.base.i18n import _
 from gapforge.base.json_text import read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
+from gapforge.bundle.receiver_program import RECEIVER
 from gapforge.engine import private_daemon
 from gapforge.model import preset as presets
 from gapforge.model.lock import LOCK_FILE
 from gapforge.model.preset import Preset
 from gapforge.rehearsal import rehearsed_bundle, simulated_site
 from gapforge.rehearsal.choose_signers import choose_signers, find_signatures
+from gapforge.rehearsal.program_origin import known_receiver
 from gapforge.rehearsal.record import LOG, Record, remove_records
 from gapforge.rehearsal.rehearsed_bundle import RehearsedBundle, pack_command
 from gapforge.rehearsal.run_gapforge import (
@@ -92,7 +94,7 @@ def rehearse(project: Project, preset: Preset, options: Options, *, say: Say, sh
             command=options.command,
             types=options.types,
         )
-        with open_log(dist / LOG) as log:
+        with open_replaced(dist / LOG) as log:
             _Rehearsal(project, preset, options, record, say, show, log).run()
         record.end()
         record.write(dist)
@@ -116,6 +118,7 @@ class _Rehearsal:
         self.step = ""
         self.created = False  # whether the site is ours to remove
         self.bundle: RehearsedBundle | None = None
+        self.receiver = b""
 
     def run(self) -> None:
         """Run all steps; a failure goes into the record. Then remove the site and its engine."""
@@ -141,6 +144,8 @@ class _Rehearsal:
                 self.bundle = rehearsed_bundle.examine_bundle(self.options.folders, name)
                 record.bundle = self.bundle.description
                 self._warn(*self.bundle.warnings)
+                again = pack_command(self.bundle, self.options.inventory)
+                self.receiver = known_receiver(self.project, self.bundle, again)
         with self._timed("place", _("creating an empty site: {folder}", folder=self.site.root)):
             simulated_site.remove_site(self.site)
             self.created = True
@@ -163,6 +168,7 @@ class _Rehearsal:
                 "offline": state.offline,
             }
             runner.extra["DOCKER_HOST"] = state.host
+        simulated_site.link_env(self.project, self.site)  # only a build needs it
         for kind in self.options.types:
             with self._timed(
                 f"build {kind}", _("building and checking the {kind} image", kind=kind)
@@ -220,6 +226,10 @@ class _Rehearsal:
         # Not inside the site: trusted signers are never carried.
         return self.site.root.with_name(f"{self.preset.name}.signers")
 
+    @property
+    def _receiver_file(self) -> Path:
+        return self.site.root.with_name(f"{self.preset.name}.{RECEIVER}")
+
     def _unpack(self, runner: SiteRunner, bundle: RehearsedBundle) -> None:
         inventory = self.options.inventory
         again = pack_command(bundle, inventory)
@@ -237,8 +247,12 @@ class _Rehearsal:
                 }
                 with self._progress(_("objects at the site")) as bar:
                     simulated_site.add_objects(self.site, objects, bar.add)
-        program = bundle.receiver or self.site.root / simulated_site.PROGRAM
-        with self._timed("unpack", _("unpacking with {program}", program=program.name)):
+        program = self.site.root / simulated_site.PROGRAM
+        name = program.name
+        if self.receiver:
+            program, name = self._receiver_file, RECEIVER
+            write_bytes(program, self.receiver)  # the medium may change
+        with self._timed("unpack", _("unpacking with {program}", program=name)):
             runner.run(program, "unpack", *map(str, bundle.folders))
             if not (self.site.root / simulated_site.PROGRAM).is_file():
                 raise BundleError(
@@ -324,6 +338,7 @@ class _Rehearsal:
             return
         try:
             self._signers_file.unlink(missing_ok=True)
+            self._receiver_file.unlink(missing_ok=True)
             if self.options.keep:
                 private_daemon.stop(self.site)
                 self.say(_("the site was kept: {folder}", folder=self.site.root))

@@ -57,8 +57,7 @@ def create_site(project: Project, site: Project, *, bare: bool = False) -> list[
     """Create the site with a copy of the repository; return what was left out, with the reasons.
 
     ``bare`` copies nothing, for a bundle that contains the repository. Files are copied, so that
-    the rehearsal cannot change the originals. Only ``.env`` is a hard link: a copy of a secret
-    would have to be erased too.
+    the rehearsal cannot change the originals.
     """
     if not (project.root / PROGRAM).is_file():
         raise UsageError(
@@ -73,7 +72,6 @@ def create_site(project: Project, site: Project, *, bare: bool = False) -> list[
     for name in () if bare else list_repository(project):
         if reason := _copy(project.root, name, site.root):
             left_out.append(_("{file}: {reason}", file=name, reason=reason))
-    _link_env(project.env_file, site.env_file)
     site.artifacts.mkdir(exist_ok=True)
     return left_out
 
@@ -178,7 +176,9 @@ def _leads_inside(root: Path, link: Path) -> bool:
     return False
 
 
-def _link_env(source: Path, target: Path) -> None:
+def link_env(project: Project, site: Project) -> None:
+    """Give the site `.env`, as a hard link: a copy of a secret would have to be erased too."""
+    source, target = project.env_file, site.env_file
     if source.is_symlink():  # the guide proposes to keep it in memory: it must stay there
         os.symlink(os.path.realpath(source), target)
     elif source.exists():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import re
 import subprocess
 import threading
@@ -30,8 +31,11 @@ from gapforge.base.errors import Fault, FetchError, Interrupted
 from gapforge.base.files import (
     CHUNK,
     UnsuitableFile,
+    is_own,
     open_buffered,
+    open_own,
     open_regular,
+    open_replaced,
     sha256_bytes,
     storage_errors,
 )
@@ -243,6 +247,8 @@ class Downloader:
         """Download one file from the first of its addresses that has the right bytes."""
         part = _Part(path=self.store.partial(f"{key}.part"), note=self.store.partial(f"{key}.json"))
         tried: list[Fault] = []
+        if not is_own(part.path):  # a link in its place would be written through
+            self._forget(part)
         for url in want.urls:
             try:
                 return self._from_url(want, url, part)
@@ -356,7 +362,8 @@ class Downloader:
                     "etag": answer.headers.get("etag", ""),
                     "total": str(answer.whole or ""),
                 }
-                part.note.write_text(json.dumps(version))
+                with open_replaced(part.note) as note:
+                    json.dump(version, note)
                 self._drain(want, cast(BufferedReader, child.stdout), part)
                 ended = part.size
             child.stdout.close()
@@ -466,7 +473,9 @@ class Downloader:
 
     def _drain(self, want: Want, source: BufferedReader, part: _Part) -> None:
         """Write and hash the stream until its end."""
-        with storage_errors(part.path), open(part.path, "ab", buffering=0) as target:
+        handle = open_own(part.path)
+        with storage_errors(part.path), os.fdopen(handle, "wb", buffering=0) as target:
+            target.seek(0, os.SEEK_END)
             first = part.counted == 0
             while chunk := source.read1(CHUNK):
                 if self._stop.is_set():
@@ -515,8 +524,7 @@ class Downloader:
                 raise _StartOver(fault)
             self._forget(part)
             raise _ChecksumError(fault)
-        if not part.path.exists():
-            part.path.touch()  # an empty file is a file
+        os.close(open_own(part.path))  # an empty file is a file
         self.store.add(part.path, want.sha256, known=sha256)
         part.note.unlink(missing_ok=True)
         return Got(want, sha256, size, url)

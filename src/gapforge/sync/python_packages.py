@@ -158,7 +158,7 @@ class Resolver:
             size=_size(raw),
         )
 
-    def locate(self, preset: Preset, entries: Iterable[Entry]) -> dict[str, str]:
+    def locate(self, preset: Preset, entries: Iterable[Entry], python: str = "") -> dict[str, str]:
         """Return the current addresses of locked wheels: path -> address.
 
         A lock has the name of an index and no address, as every machine may configure its own.
@@ -173,7 +173,7 @@ class Resolver:
             by_group.setdefault("install-tool" in entry.roles, []).append(entry)
         for group in by_group.values():
             pins = [f"{e.name}=={e.version}" for e in group]
-            packages = self._compile(preset, pins, index, dependencies=False)
+            packages = self._compile(preset, pins, index, dependencies=False, python=python)
             known = {_file(w): w for p in packages for w in p.get("wheels", ())}
             for entry in group:
                 raw = known.get(entry.file)

@@ -60,7 +60,9 @@ def sync(preset: Preset, project: Project, network: Network, options: Options) -
 
 
 class _Sync(Run):
-    """One run that downloads."""
+    """One run that downloads. ``proved`` are the Python and the wheels that pip accepted last."""
+
+    proved: tuple[str, frozenset[str]] | None = None
 
     def execute(self) -> Outcome:
         """Download, resolve and publish, continuing from what an interrupted run left."""
@@ -78,7 +80,7 @@ class _Sync(Run):
             else:
                 self._restore(old)
                 lock = self._resolve(old) if old.unresolved else old
-            self._prove(lock)
+            self._prove_lock(lock)
             laid = self._publish(lock)
         remove_folder(self.work)
         self.state.remove()
@@ -122,6 +124,9 @@ class _Sync(Run):
             more.append(Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size))
         rest = [pair for pair in wants if pair[0].name not in got]
         got.update(self._obtain_sources(rest, more))
+        packages = self._package_entries(kept, wheels, got)
+        if wheels:
+            self._prove(packages, expected)
         # The base images come last, before the .debs that need them: one that is made from packages
         # cannot be resumed, so a run that is interrupted there has everything else already.
         bases = {
@@ -138,12 +143,8 @@ class _Sync(Run):
         if python != expected and not (kept.resolves("wheel") and kept.resolves("deb")):
             wheels = self._resolve_wheels(python)
             got.update(self._obtain_sources([], _wants_of(wheels)))
-        if wheels:
-            entries += self._wheel_entries(wheels[:-1], wheels[-1], got)
-        else:
-            entries += [self._with_licence(e) for e in kept.of("wheel")]
-            entries += [self._requirements(kept.of("wheel"))]
-        entries += [*kept_sources.values(), *debs]
+            packages = self._package_entries(kept, wheels, got)
+        entries += [*packages, *kept_sources.values(), *debs]
         for source in preset.sources.values():
             if source.name not in kept_sources and not source_archives.is_local_repo(
                 preset, source
@@ -193,26 +194,43 @@ class _Sync(Run):
         wheels = self.resolver.wheels(self.preset, python)
         return [*wheels, self.resolver.install_tool(self.preset)]
 
-    def _prove(self, lock: Lock) -> None:
+    def _package_entries(
+        self, kept: Lock, wheels: Sequence[Wheel], got: Mapping[str, Got]
+    ) -> list[Entry]:
+        """Return the downloaded ``wheels``, or without any those of ``kept``, and their index."""
+        if wheels:
+            return self._wheel_entries(wheels[:-1], wheels[-1], got)
+        pinned = kept.of("wheel")
+        return [*map(self._with_licence, pinned), self._requirements(pinned)]
+
+    def _prove_lock(self, lock: Lock) -> None:
         """Raise ResolveError if the site's pip would refuse wheels of ``lock``."""
-        tools = [e for e in lock.of("wheel") if TOOL_ONLY[0] in e.roles]
-        wheels = [e for e in lock.of("wheel") if e.roles != TOOL_ONLY]
-        if not tools or not wheels:
+        if not lock.of("wheel"):
             return
         bases = {
             role: ([e for e in lock.of("image") if role in e.roles], lock.images[role])
             for role in ROLES
         }
+        self._prove(lock.of("wheel"), self._python(bases, lock.of("deb")))
+
+    def _prove(self, entries: Sequence[Entry], python: str) -> None:
+        """Raise ResolveError if the site's pip would refuse wheels, which are in the store.
+
+        What this run has proved already is not proved again.
+        """
+        all_wheels = [e for e in entries if e.kind == "wheel"]
+        tools = [e for e in all_wheels if TOOL_ONLY[0] in e.roles]
+        wheels = [e for e in all_wheels if not e.only_installs]
+        subject = (python, frozenset(e.sha256 for e in all_wheels))
+        if not tools or not wheels or subject == self.proved:
+            return
         folder = self.work / "proof"
         folder.mkdir(exist_ok=True)
-        self.store.view(folder, {e.file: e.sha256 for e in lock.of("wheel")})
+        self.store.view(folder, {e.file: e.sha256 for e in all_wheels})
         install_proof.Proof(
-            preset=self.preset,
-            folder=folder,
-            pip=tools[0],
-            wheels=wheels,
-            python=self._python(bases, lock.of("deb")),
+            preset=self.preset, folder=folder, pip=tools[0], wheels=wheels, python=python
         ).check()
+        self.proved = subject
 
     def _wheel_entries(
         self, wheels: Sequence[Wheel], tool: Wheel, got: Mapping[str, Got]
@@ -388,7 +406,9 @@ class _Sync(Run):
     def _restore_wheels_and_sources(self, lock: Lock, missing: Sequence[Entry]) -> None:
         """Download the wheels and source archives among ``missing``, except those from APT."""
         wheels = [e for e in missing if e.kind == "wheel"]
-        urls = self.resolver.locate(self.preset, wheels) if wheels else {}
+        debs = {e.name: e.version for e in lock.of("deb")}
+        python = target_python.expected(self.preset, debs)
+        urls = self.resolver.locate(self.preset, wheels, python) if wheels else {}
         more = [Want(e.file, (urls[e.path],), e.sha256, e.size) for e in wheels]
         by_name = {e.name: e for e in lock.of("source", "tensorrt")}
         sources = [e for e in missing if e.kind in ("source", "tensorrt")]

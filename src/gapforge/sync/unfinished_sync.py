@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gapforge.base.files import canonical_json, remove_folder, write_text
+from gapforge.base.files import SHA256_HEX, canonical_json, remove_folder, write_text
 from gapforge.base.json_text import read_json
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
@@ -34,7 +34,8 @@ class ResumeState:
         try:
             if time.time() - file.stat().st_mtime < VALID_SECONDS:
                 loaded = read_json(file)
-                if loaded.get("preset") == preset_sha256:
+                tables = [loaded.get(key, {}) for key in ("bases", "first")]
+                if loaded.get("preset") == preset_sha256 and all(type(t) is dict for t in tables):
                     self._data = {**self._data, **loaded}
         except (OSError, ValueError, AttributeError):
             pass
@@ -63,12 +64,13 @@ class ResumeState:
         """Return the sources without a published checksum that were downloaded, by source name."""
         result = {}
         for name, raw in self._data["first"].items():
-            if name in preset.sources and isinstance(raw, list) and len(raw) == 2:
+            valid = isinstance(raw, list) and [type(each) for each in raw] == [str, int]
+            if valid and name in preset.sources and SHA256_HEX.fullmatch(raw[0]):
                 result[name] = Entry(
                     kind="source",
                     path=preset.sources[name].file,
-                    sha256=str(raw[0]),
-                    size=int(raw[1]),
+                    sha256=raw[0],
+                    size=raw[1],
                     origin="url",
                     name=name,
                 )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +18,14 @@ from pathlib import Path
 
 from gapforge.base import limits
 from gapforge.base.errors import Fault, TrustError, UsageError
-from gapforge.base.files import exclusive, read_regular, real_path, sha256_bytes, write_text
+from gapforge.base.files import (
+    exclusive,
+    read_regular,
+    real_path,
+    sha256_bytes,
+    storage_errors,
+    write_text,
+)
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
@@ -30,8 +36,10 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE
 from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
+from gapforge.trust.writable_by_others import writable_by_others
 
 VARIABLE = "GAPFORGE_TRUST"
+_LIST = "allowed_signers"
 LOCK_SIGNATURE = LOCK_FILE + ssh_signatures.SUFFIX
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 MAX_LIST = 4 << 20  # bytes
@@ -104,27 +112,30 @@ class Signers:
 def signers_file(project: Project) -> Path:
     """Return the path of the list. Raises TrustError if it would be carried with the project."""
     path = os.environ.get(VARIABLE)
-    if path:
-        file = Path(path).absolute()
-        home = rollback_protection.home_folder()
-        for folder in (project.artifacts, project.root):
-            real = real_path(folder)
-            if real in real_path(file).parents and real not in (home, *home.parents):
-                raise TrustError(
-                    _(
-                        "{variable}={file} is in {folder}, which is carried: whoever changes the "
-                        "medium could change the list too",
-                        variable=VARIABLE,
-                        file=path,
-                        folder=folder,
-                    ),
-                    hint=_(
-                        "export {variable}=/etc/gapforge/allowed_signers, or unset it",
-                        variable=VARIABLE,
-                    ),
-                )
-        return file
-    return rollback_protection.settings_folder() / "allowed_signers"
+    file = Path(path).absolute() if path else rollback_protection.settings_folder() / _LIST
+    home = _home()
+    homes = (home, *home.parents) if home else ()  # a project may be all of the home folder
+    for folder in (project.artifacts, project.root):
+        real = real_path(folder)
+        if real in real_path(file).parents and real not in homes:
+            raise TrustError(
+                _(
+                    "the list of trusted signers, {file}, is in {folder}, which is carried: "
+                    "whoever changes the medium could change the list too",
+                    file=file,
+                    folder=folder,
+                ),
+                hint=_("export {variable}=/etc/gapforge/allowed_signers", variable=VARIABLE),
+            )
+    return file
+
+
+def _home() -> Path | None:
+    """Return the user's home, None for a user without one."""
+    try:
+        return real_path(rollback_protection.home_folder())
+    except TrustError:
+        return None
 
 
 def load(project: Project) -> Signers:
@@ -194,6 +205,8 @@ def read(file: Path) -> Signers:
         try:
             signers.append(_signer(line))
         except ValueError as error:
+            if len(faults) == limits.FAULTS:
+                break
             faults.append(
                 Fault(
                     _("{file}: line {number}", file=file, number=number),
@@ -277,6 +290,9 @@ def _remove(file: Path, name: str) -> list[Signer]:
 def _changing(file: Path) -> AbstractContextManager[None]:
     """Allow one change of the list at a time, so that none undoes another."""
     real = _real(file)
+    with storage_errors(real):
+        real.parent.parent.mkdir(parents=True, exist_ok=True)
+        real.parent.mkdir(mode=0o755, exist_ok=True)  # not for the group, whatever the umask is
     return exclusive(real.with_name(f".{real.name}.lock"), f"{file}")
 
 
@@ -362,11 +378,15 @@ def _signer(line: str) -> Signer:
 def _text(file: Path) -> str:
     real = _real(file)
     try:
-        if stat.S_IMODE(os.stat(real).st_mode) & 0o002:
+        if found := writable_by_others(file, _home() or Path("/")):
+            path, why = found
             raise TrustError(
-                _("every user of this machine can change the list of trusted signers"),
-                faults=[Fault(str(file), _("writable by all users"))],
-                hint=f"chmod o-w {file}",
+                _("other users of this machine can change the list of trusted signers"),
+                faults=[Fault(str(path), why, _("writable by root and this user only"))],
+                hint=_(
+                    "ls -ld {path!q}; chmod go-w {path!q}, or chown it to root or this user",
+                    path=path,
+                ),
             )
         return read_regular(real, MAX_LIST).decode("utf-8")
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from gapforge.compat.versions import key, local, major, minor, public, within
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized, package_of
 from gapforge.model.preset import TORCH_SET, Preset, PyTorch, TensorRT, written_options
+from gapforge.sync import target_python
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver
 from gapforge.updates import published_releases
@@ -42,6 +43,12 @@ class Search:
     resolver: Resolver
     lock: Lock | None = None
     same_line: bool = False
+
+    @property
+    def python(self) -> str:
+        """Return the full version of the target's Python, "" if neither lock nor OS tells."""
+        debs = self.lock.of("deb") if self.lock is not None else ()
+        return target_python.expected(self.preset, {entry.name: entry.version for entry in debs})
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,11 @@ def _torch(search: Search) -> ItemUpdates | None:
     try:
         # Without pins the index decides which versions go together.
         bare = replace(preset, packages=tuple(members), pytorch=PyTorch("", "", "", pytorch.index))
-        newest = {w.name: w.version for w in search.resolver.wheels(bare) if w.name in members}
+        newest = {
+            w.name: w.version
+            for w in search.resolver.wheels(bare, search.python)
+            if w.name in members
+        }
     except GapforgeError as error:
         item.problem = error.message
         return item
@@ -240,7 +251,7 @@ def _package(search: Search, pin: re.Match[str]) -> ItemUpdates:
     for _attempt in range(_MAJORS_BACK):
         wanted = replace(search.preset, packages=(f"{name}{bound}",), pytorch=None)
         try:
-            wheels = search.resolver.wheels(wanted)
+            wheels = search.resolver.wheels(wanted, search.python)
         except GapforgeError as error:
             if not item.newest:
                 item.problem = error.message

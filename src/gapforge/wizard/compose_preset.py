@@ -18,8 +18,9 @@ from gapforge.compat import catalog as catalogs
 from gapforge.compat import opencv, tensorrt
 from gapforge.compat.catalog import Archive, Catalog
 from gapforge.compat.findings import Finding, nearest_version
+from gapforge.compat.gpus import runs, torch_code
 from gapforge.compat.rules import check_preset
-from gapforge.compat.torch import builds_for, cuda_build
+from gapforge.compat.torch import builds_for, cuda_build, wanted_build
 from gapforge.compat.versions import key, local, major, minor, public
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
@@ -65,12 +66,22 @@ def apply_overrides(
     faults = presets.faults_of(raw, _("choices"), components)
     if faults:
         raise PresetError(_("these choices make no valid preset"), faults=faults)
+    _leave_out_gpus(raw, presets.parse(raw, components), catalog)
     errors = [
         f for f in check_preset(presets.parse(raw, components), catalog) if f.severity == "error"
     ]
     if errors:
         raise _incompatible(errors)
     return raw
+
+
+def _leave_out_gpus(raw: dict[str, Any], made: Preset, catalog: Catalog) -> None:
+    """Compile OpenCV only for GPUs that the chosen PyTorch has code for, too."""
+    torch, options = wanted_build(made, catalog), presets.written_options(raw, "opencv")
+    code = torch_code(torch.version, torch.build, catalog) if torch else None
+    if options and options.get("cuda") and code:
+        fitting = [gpu for gpu in options.get("architectures", []) if runs(gpu, code)]
+        options["architectures"] = fitting or options["architectures"]
 
 
 def _incompatible(findings: Sequence[Finding]) -> CompatibilityError:

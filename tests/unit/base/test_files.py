@@ -478,7 +478,7 @@ def test_log_replaces_a_link(tmp_path: Path, plant: object) -> None:
     victim.write_bytes(b"precious")
     log.parent.mkdir()
     plant(victim, log)  # type: ignore[operator]
-    with files.open_log(log) as lines:
+    with files.open_replaced(log) as lines:
         lines.write("new")
     assert victim.read_bytes() == b"precious" and log.read_bytes() == b"new"
 

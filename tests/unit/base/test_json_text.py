@@ -27,6 +27,7 @@ DEEP, DIGITS = limits.JSON_DEPTH, limits.JSON_DIGITS
         "-" + "9" * 5000,
         "NaN",
         "-Infinity",
+        "1e999",
         '{"a": 1, "a": 2}',
         '{"a": {"b": 1, "b": 1}}',
         '"\\ud800"',

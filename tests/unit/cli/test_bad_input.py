@@ -15,6 +15,7 @@ import pytest
 from gapforge.base.errors import InternalError
 from gapforge.base.project import Project
 from gapforge.cli.main import main
+from gapforge.sync import sync as syncing
 from samples import ROOT
 
 pytestmark = pytest.mark.every_python
@@ -156,6 +157,32 @@ def test_bad_project_file_has_exit_code(
     assert done.returncode == code, shown
     assert all(words in shown for words in said), shown
     assert "Traceback" not in shown and "very-secret-value" not in shown
+
+
+# Not here: what only a site has (its artifacts, its .env, its copy of the application).
+BOTH_ENDS = [case for case in CASES if case[1] in (3, 16)]
+
+
+@pytest.mark.parametrize("verb", ["check", "sync"])
+@pytest.mark.parametrize(
+    ("damage", "code", "said"), BOTH_ENDS, ids=[case[0].__name__ for case in BOTH_ENDS]
+)
+def test_what_a_build_refuses_is_refused_before_the_carry(
+    there: Project,
+    damage: Callable[[Project], None],
+    code: int,
+    said: tuple[str, ...],
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(there)
+    monkeypatch.setenv("GAPFORGE_ROOT", str(there.root))
+    monkeypatch.setenv("GAPFORGE_LANG", "en")
+    monkeypatch.setattr(syncing, "sync", lambda *words: pytest.fail("the sync has begun"))
+    assert main([verb, NAME]) == code
+    shown = "".join(capsys.readouterr())
+    assert all(words in shown for words in said), shown
 
 
 def test_damaged_artifact_is_refused_before_build(there: Project, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ TEMPLATE = "ubuntu22.04-cuda12.4-torch2.5"
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a project with the presets, catalog and components of this repository."""
-    for folder in ("presets", "catalog", "components", "schemas", "docs"):
+    for folder in ("presets", "catalog", "components", "schemas", "docs", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "Dockerfile", tmp_path)
     monkeypatch.setenv("GAPFORGE_ROOT", str(tmp_path))
@@ -36,10 +36,11 @@ def test_new_preset_has_versions_of_template_and_own_application(
 ) -> None:
     source = place.root / "apps" / "Player"
     source.mkdir(parents=True)
+    (source / "meson.build").touch()
     assert cli.main(["new", "mine", "--from", TEMPLATE, "--app-source", str(source)]) == 0
     raw, template = written(place), written(place, TEMPLATE)
     assert raw["name"] == "mine" and "practice" not in raw
-    assert raw["application"] == {"name": "player", "source": "apps/Player"}
+    assert raw["application"] == {"name": "player", "source": "apps/Player", "build": "meson"}
     for key in ("os", "cuda", "pytorch", "tensorrt", "sources", "ffmpeg", "opencv"):
         assert raw[key] == template[key]
     assert "./deps_sync.sh mine" in capsys.readouterr().out
@@ -68,11 +69,18 @@ def test_new_preset_names_the_build_system_of_the_source(
 
 def test_new_preset_takes_versions_and_check(place: Project) -> None:
     words = ["--tensorrt", "none", "--app-name", "tool", "--check", "tool --input '{clip}'"]
+    words += ["--command", "tool serve", "--app-build", "./make.sh"]
     assert cli.main(["new", "mine", "--from", TEMPLATE, "--summary", "My tool", *words]) == 0
     raw = written(place)
     assert raw["tensorrt"] is None and raw["summary"] == {"ko": "My tool", "en": "My tool"}
     check = ["tool", "--input", "{clip}"]
-    assert raw["application"] == {"name": "tool", "source": "apps/tool", "check": check}
+    assert raw["application"] == {
+        "name": "tool",
+        "source": "apps/tool",
+        "build": "./make.sh",
+        "command": ["tool", "serve"],
+        "check": check,
+    }
 
 
 def test_new_by_base_image_takes_nearest_preset(place: Project) -> None:
@@ -102,6 +110,7 @@ def test_source_outside_project_is_explained(
         (["../mine", "--from", TEMPLATE], 2, '"../mine"'),
         (["mine", "--from", TEMPLATE, "--app-source", "/nowhere"], 2, "/nowhere"),
         (["mine", "--from", TEMPLATE, "--tensorrt", "8.5.3"], 9, "TensorRT"),
+        (["mine", "--from", TEMPLATE, "--check", "it's"], 2, "--check"),
         (["mine", "--from", TEMPLATE, "--app-name", "Not A Name"], 3, "$.application.name"),
     ],
 )
@@ -116,6 +125,7 @@ def test_refusal_writes_nothing(
 
 def test_practice_only_on_request(place: Project) -> None:
     words = ["--from", "debian12-cpu-quickstart", "--practice"]
+    words += ["--app-source", str(place.root / "examples/xaiva-media")]
     assert cli.main(["new", "mine", *words]) == 0
     assert written(place)["practice"] is True
     assert cli.main(["check", "mine"]) == 0

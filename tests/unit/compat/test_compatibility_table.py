@@ -109,6 +109,12 @@ def faults(stack: Stack) -> set[str]:
     return found
 
 
+def runs(gpu: str, build: str) -> bool:
+    """Return whether a build of PyTorch has code for a GPU's major version, up to its minor one."""
+    codes = FACTS["torch_code"]["builds"][build].split()
+    return any(generation(c) == generation(gpu) and not below(gpu, c) for c in codes)
+
+
 def torch_faults(stack: Stack, cuda: str) -> set[str]:
     if stack.torch == NONE:
         return set()
@@ -117,6 +123,7 @@ def torch_faults(stack: Stack, cuda: str) -> set[str]:
     broken = {
         "torch-build": build not in TORCH[version]["builds"],
         "torch-cuda": generation(BUILD_CUDA[build]) != generation(cuda),
+        "torch-gpu": build in TORCH[version]["builds"] and not runs(stack.gpu, build),
         "torch-python": stack.python not in TORCH[version]["pythons"],
         "numpy": not below(stack.numpy, limit["numpy"]) and below(version, limit["needs"]),
     }
@@ -231,11 +238,12 @@ def test_stacks_cover_every_rule_and_version() -> None:
     assert accepted >= 260, accepted
     assert refused >= 300, refused
     names = "architecture compiler headers numpy opencv-cuda opencv-cudnn opencv-ffmpeg "
-    names += "tensorrt-cuda tensorrt-cudnn torch-build torch-cuda torch-python"
+    names += "tensorrt-cuda tensorrt-cudnn torch-build torch-cuda torch-gpu torch-python"
     rules = set(names.split())
     assert set().union(*verdicts) == rules
     alone = {rule for verdict in verdicts if len(verdict) == 1 for rule in verdict}
-    assert alone >= rules - {"tensorrt-cudnn", "opencv-cudnn"}  # rare without a wrong CUDA
+    # rare without a wrong CUDA, or a PyTorch without code for the GPU
+    assert alone >= rules - {"tensorrt-cudnn", "opencv-cudnn", "architecture"}
     for name, values in CHOICES.items():  # every version occurs, and for torch every build
         seen = {part for stack in STACKS for part in re.split("[+ ]", getattr(stack, name))}
         assert seen == {part for value in values for part in re.split("[+ ]", value)}, name
@@ -255,7 +263,7 @@ def test_facts_have_sources() -> None:
         if not row["source"]
     ]
     assert bare == []
-    assert all(FACTS[name]["source"] for name in ("host_gcc", "drivers"))
+    assert all(FACTS[name]["source"] for name in ("host_gcc", "torch_code", "drivers"))
 
 
 def test_drivers_equal_release_notes() -> None:

@@ -293,6 +293,69 @@ def test_release_that_adds_or_drops_an_architecture(cuda: str, compute: str, wor
     assert (errors(raw, "architecture") == []) == works
 
 
+# PyTorch's build -> compute capabilities that it runs on, among these
+TORCH_GPUS = {
+    "2.5.1+cu118": "7.0 8.9 9.0",
+    "2.6.0+cu124": "7.0 8.9 9.0",
+    "2.6.0+cu126": "7.0 8.9 9.0",
+    "2.7.1+cu128": "8.9 9.0 10.0 10.3 12.0 12.1",
+    "2.8.0+cu128": "7.0 8.9 9.0 10.0 10.3 12.0 12.1",
+    "2.9.1+cu126": "7.0 8.9 9.0",
+}
+
+
+@pytest.mark.parametrize("compute", ["7.0", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1"])
+@pytest.mark.parametrize("torch", TORCH_GPUS)
+def test_torch_build_against_gpu(torch: str, compute: str) -> None:
+    index = f"https://download.pytorch.org/whl/{torch.partition('+')[2]}"
+    pytorch = {"torch": torch, "index": index}
+    raw = stack(cuda="12.9", pytorch=pytorch, tensorrt=None, opencv__architectures=[compute])
+    found = findings(raw, "torch-gpu")
+    works = compute in TORCH_GPUS[torch].split()
+    assert [f.severity for f in found] == SEVERITIES["yes" if works else "no"]
+    if works:
+        return
+    name = f"torch {torch}"
+    assert reason(found) == {"name": name, "compute": compute}
+    better = str(suggestion(found).get("name", ""))
+    if better.startswith("torch "):
+        raw["pytorch"]["torch"] = better.removeprefix("torch ")
+        assert findings(raw, "torch-gpu") == []
+
+
+def test_torch_for_the_gpu_is_suggested() -> None:
+    pytorch = {"torch": "2.6.0+cu126", "index": "https://download.pytorch.org/whl/cu126"}
+    raw = stack(cuda="12.8", pytorch=pytorch, tensorrt=None, opencv__architectures=["8.6", "12.0"])
+    assert suggestion(findings(raw, "torch-gpu")) == {"name": "torch 2.7.0+cu128"}
+    raw["opencv"] = None  # no GPU is named
+    assert findings(raw, "torch-gpu") == []
+
+
+def test_unknown_torch_build_is_a_warning() -> None:
+    pytorch = {"torch": "2.14.1+cu132", "index": "https://download.pytorch.org/whl/cu132"}
+    raw = stack(cuda="13.2", pytorch=pytorch, tensorrt=None, opencv__architectures=["8.6"])
+    about = [f for f in findings(raw, "unknown") if f.path == "$.pytorch.torch"]
+    assert [values_of(f.reason)["name"] for f in about] == ["torch 2.14.1+cu132"]
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "compute", "rule"),
+    [
+        ("10.7.0.23", "12.6", "12.0", "tensorrt-gpu"),
+        ("10.8.0.43", "12.8", "12.0", ""),
+        ("10.8.0.43", "12.8", "10.0", ""),
+        ("10.8.0.43", "12.8", "12.1", "unknown"),
+        ("10.5.0.18", "12.6", "7.0", "tensorrt-gpu"),
+        ("10.4.0.26", "12.6", "7.0", ""),
+    ],
+)
+def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) -> None:
+    raw = with_tensorrt(version, cuda, pytorch=None, opencv__architectures=[compute])
+    raw["cuda"] = cuda
+    path = "$.opencv.architectures"
+    assert [f.rule for f in findings(raw) if f.path == path] == [rule] * bool(rule)
+
+
 def test_unknown_cuda_gets_older_cuda_suggested() -> None:
     raw = stack(cuda="13.9", opencv__architectures=["7.0"], tensorrt=None)
     found = errors(raw, "architecture")
@@ -840,3 +903,30 @@ def test_version_may_name_a_series() -> None:
     assert errors(raw, "source-version") == []
     raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.11.tar.xz"]
     assert len(errors(raw, "source-version")) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "debs", "wheels", "package"),
+    [
+        (None, ["cmake"], [], ""),
+        (None, [], [], "cmake"),
+        ("meson", ["cmake"], [], "meson"),
+        ("meson", ["meson=1.0"], [], ""),
+        ("meson", [], ["meson==1.4.0"], ""),
+        ("make", ["build-essential"], [], ""),
+        ("make", ["make:amd64"], [], ""),
+        ("make", ["cmake"], [], "make"),
+        ("./build.sh", [], [], ""),
+    ],
+)
+def test_builder_has_the_build_system_of_the_application(
+    build: str | None, debs: list[str], wheels: list[str], package: str
+) -> None:
+    raw = stack()
+    raw["application"] = {"name": "x", "source": "x"} | ({"build": build} if build else {})
+    raw["apt"] = {**raw["apt"], "builder": debs}
+    raw["python"] = {**raw["python"], "packages": wheels}
+    found = findings(raw, "application-build-system")
+    assert [f.severity for f in found] == (["warning"] if package else [])
+    if package:
+        assert suggestion(found) == {"package": package}

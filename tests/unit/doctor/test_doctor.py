@@ -48,6 +48,7 @@ GOOD = System(
     now=1.8e9,
     newest_file=1.7e9,
 )
+CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")  # PyTorch's builds for CUDA 12.6
 CUDA118 = GpuNeeds(
     cuda="11.8",
     toolkit_driver="520.61.05",
@@ -274,11 +275,15 @@ def test_container_toolkit_or_cdi() -> None:
         ("9.0", CUDA118, FAIL),  # not compiled for
         ("12.0", CUDA118, FAIL),  # CUDA 12.8 is the first that knows it
         ("7.0", replace(CUDA118, cuda="13.0"), FAIL),  # dropped
-        (
-            "7.0",
-            replace(CUDA118, tensorrt="10.5.0.18", tensorrt_compute="7.5", tensorrt_before="10.5"),
-            FAIL,
-        ),
+        ("7.0", replace(CUDA118, tensorrt="10.5.0.18"), FAIL),
+        ("7.0", replace(CUDA118, tensorrt="10.4.0.26"), OK),
+        ("12.0", GpuNeeds(cuda="12.8", tensorrt="10.7.0.23"), FAIL),  # 10.8 is the first
+        ("12.0", GpuNeeds(cuda="12.8", tensorrt="10.8.0.43"), OK),
+        ("12.1", GpuNeeds(cuda="12.9", tensorrt="10.13.0.35"), WARN),  # not known
+        ("12.0", GpuNeeds(cuda="12.8", torch="torch 2.6.0+cu126", torch_code=CU126), FAIL),
+        ("8.9", GpuNeeds(cuda="12.8", torch="torch 2.6.0+cu126", torch_code=CU126), OK),
+        ("8.9", GpuNeeds(cuda="12.8", torch="torch 99.0+cu126"), WARN),  # not known
+        ("99.0", GpuNeeds(cuda="12.8"), WARN),  # not known
         ("6.1", CUDA118, FAIL),  # older than everything compiled
         ("12.0", GpuNeeds(cuda="12.8", compiled_for=("8.6", "12.0")), OK),
         ("8.6", GpuNeeds(cuda="11.8"), OK),  # OpenCV without CUDA
@@ -287,9 +292,7 @@ def test_container_toolkit_or_cdi() -> None:
 )
 def test_gpu_must_fit_compiled_code(compute: str, needs: GpuNeeds, status: str) -> None:
     (line,) = gpu_checks.gpus(
-        Nvidia(driver="600.1", gpus=(Gpu("X", compute), Gpu("X", compute))),
-        needs,
-        CATALOG.architectures,
+        Nvidia(driver="600.1", gpus=(Gpu("X", compute), Gpu("X", compute))), needs, CATALOG
     )
     assert line.status == status
 
@@ -302,18 +305,30 @@ def test_gpu_at_the_very_release_that_adds_or_drops_it(
     cuda: str, compute: str, status: str
 ) -> None:
     (line,) = gpu_checks.gpus(
-        Nvidia(driver="600.1", gpus=(Gpu("X", compute),)),
-        GpuNeeds(cuda=cuda),
-        CATALOG.architectures,
+        Nvidia(driver="600.1", gpus=(Gpu("X", compute),)), GpuNeeds(cuda=cuda), CATALOG
     )
     assert line.status == status
 
 
 def test_new_gpu_names_the_needed_cuda() -> None:
     (line,) = gpu_checks.gpus(
-        Nvidia(driver="600.1", gpus=(Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG.architectures
+        Nvidia(driver="600.1", gpus=(Gpu("RTX 5090", "12.0"),)), CUDA118, CATALOG
     )
     assert "12.8" in line.action
+
+
+def test_gpu_of_a_preset_whose_torch_has_no_code_for_it() -> None:
+    raw = samples.raw_preset(
+        cuda="12.8", pytorch={"torch": "2.6.0+cu126", "index": "https://h.example/whl/cu126"}
+    )
+    needs = diagnose.gpu_needs(presets.parse(raw, samples.COMPONENTS), CATALOG)
+    assert (needs.torch, needs.torch_code) == ("torch 2.6.0+cu126", CU126)
+    for compute, status in (("12.0", FAIL), ("9.0", OK)):
+        found = Nvidia(driver="600.1", gpus=(Gpu("X", compute),))
+        (line,) = gpu_checks.gpus(found, needs, CATALOG)
+        assert line.status == status
+    raw["pytorch"] = {"torch": "2.6.0+cpu", "index": "https://h.example/whl/cpu"}
+    assert diagnose.gpu_needs(presets.parse(raw, samples.COMPONENTS), CATALOG).torch == ""
 
 
 def test_gpu_needs_come_from_the_catalog() -> None:

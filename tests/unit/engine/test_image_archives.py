@@ -169,7 +169,7 @@ def test_archive_or_layers_in_zstd_are_named(layout: Path, tmp_path: Path) -> No
     with pytest.raises(EngineError) as caught:
         read_archive(archive)
     assert_error(caught.value, EngineError, path=archive)
-    assert caught.value.hint == f"zstd -d '{archive}'"
+    assert caught.value.hint == f"zstd -d '{archive}' -o '{tmp_path}/my base.plain.tar'"
     archive = tmp_path / "base.tar"
     make_archive(layout, archive, layer=lambda data: ZSTD + data)
     with pytest.raises(TargetError) as refused:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base import process
-from gapforge.base.errors import EngineError
+from gapforge.base.errors import BusyError, EngineError
 from gapforge.base.files import canonical_json, mark_folder
 from gapforge.base.project import Project
 from gapforge.cli.verbs import engine as command
@@ -141,6 +141,57 @@ def test_status_and_stop_without_engine(own: Project, capsys: pytest.CaptureFixt
 def test_mounts_below_a_folder() -> None:
     assert "/" in private_daemon.mounts_below(Path("/"))
     assert private_daemon.mounts_below(Path("/nonexistent")) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["엔진 (1)", "a\\b", "line\nend", "x\x1c\u2028y", os.fsdecode(b"\xff")]
+)
+def test_mounts_below_a_folder_with_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    point = os.fsencode(folder / "data")
+    for byte in (b"\\", b" ", b"\t", b"\n"):
+        point = point.replace(byte, b"\\%03o" % ord(byte))
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(
+        b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / %s rw - ext4 /dev/b rw\n" % point
+    )
+    monkeypatch.setattr(private_daemon, "MOUNTS", mounts)
+    assert private_daemon.mounts_below(folder) == [str(folder / "data")]
+
+
+def test_remove_waits_for_no_other_command(own: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another command starts the engine, its folder is not deleted."""
+    folder = mark_folder(private_daemon_state.folder_of(own), "test")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with private_daemon._lock(own), pytest.raises(BusyError):
+        private_daemon.remove(own)
+    assert folder.is_dir()
+    before = os.stat(own.state / "engine.lock").st_ino
+    private_daemon.remove(own)
+    assert not folder.exists()
+    assert os.stat(own.state / "engine.lock").st_ino == before, "two commands would have two locks"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.parametrize("sudo", [True, False])
+def test_only_the_caller_reaches_the_socket(
+    own: Project, monkeypatch: pytest.MonkeyPatch, sudo: bool
+) -> None:
+    if sudo:
+        monkeypatch.setenv("SUDO_UID", "12345")
+        monkeypatch.setenv("SUDO_GID", "100")  # a group that has other members
+    else:
+        monkeypatch.delenv("SUDO_UID", raising=False)
+    own.root.mkdir()
+    private_daemon_state.SOCKETS.mkdir()
+    folder = private_daemon_state.socket_folder(own)
+    folder.mkdir(mode=0o755)
+    assert private_daemon._private_folder(own) == folder
+    status = folder.stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o700, 12345 if sudo else 0)
 
 
 def test_running_engine_keeps_its_mode(own: Project, bystander: subprocess.Popen[bytes]) -> None:

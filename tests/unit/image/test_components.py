@@ -1474,6 +1474,96 @@ def test_wheels_check_compares_files_with_record(tmp_path: Path) -> None:
     assert not check_records(tmp_path, wheels=("torch",))["ok"], "nothing to compare with"
 
 
+BROKEN = (
+    'raise RuntimeError("CUDA error: no kernel image is available for execution on the device")'
+)
+FAKE_TORCH = """
+__version__ = "2.6.0"
+class version: cuda = "12.6"
+class cuda:
+    is_available = staticmethod(lambda: True)  # also where every kernel fails
+    get_device_name = staticmethod(lambda index: "X")
+class Tensor:
+    __init__ = lambda self, values: setattr(self, "values", values)
+    def __mul__(self, factor):
+        {work}
+        return Tensor([value * factor for value in self.values])
+    sum = lambda self: Tensor([sum(self.values)])
+    item = lambda self: self.values[0]
+arange = lambda first, end, device: Tensor(list(range(first, end)))
+"""
+FAKE_CV2 = """
+CV_32FC3 = 21
+class cuda: getCudaEnabledDeviceCount = staticmethod(lambda: 1)
+class cuda_GpuMat:
+    def __init__(self, rows, columns, kind): self.rows, self.value = rows, None
+    def setTo(self, value):
+        {work}
+        self.value = value[:3]
+    def download(self): return [[self.value] * self.rows] * self.rows
+"""
+FAKE_TENSORRT = """
+__version__ = "10.3.0"
+float32 = 0
+class Any:
+    ERROR = 0
+    nbytes = 9
+    def __init__(self, *words): pass
+    def __getattr__(self, name): return lambda *words: Any()
+class Builder(Any):
+    def build_serialized_network(self, network, config):
+        {work}
+        return Any()
+Logger = Runtime = Any
+class NetworkDefinitionCreationFlag: pass
+"""
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+@pytest.mark.parametrize("work", ["pass", "return None", BROKEN])
+@pytest.mark.parametrize(
+    ("component", "module", "code", "name", "params"),
+    [
+        ("wheels", "torch", FAKE_TORCH, "torch on the GPU", {"cuda": "12.6"}),
+        ("opencv", "cv2", FAKE_CV2, "CUDA on the GPU", {"opencv.cuda": True}),
+        ("tensorrt", "tensorrt", FAKE_TENSORRT, "engine", {"version": "10.3"}),
+    ],
+)
+def test_gpu_checks_run_a_kernel(
+    tmp_path: Path,
+    component: str,
+    module: str,
+    code: str,
+    name: str,
+    params: dict[str, Any],
+    work: str,
+    gpu: bool,
+) -> None:
+    """A GPU that is found, with a build that has no code for it, fails in every kernel."""
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    (fakes / f"{module}.py").write_text(code.format(work=work))
+    (fakes / "numpy.py").write_text("float32 = 0\nones = zeros = lambda *words: None\n")
+    path = f'import sys; sys.path.insert(0, "{fakes}")'
+    results = check(
+        component,
+        tmp_path,
+        {"gpu": gpu, "params": params, "wheels": {module: "1"}},
+        ('KERNEL = """\n', f'KERNEL = """\n{path}\n'),
+    )
+    found = {result["check"]: result for result in results}
+    assert (name in found) is gpu
+    if gpu:
+        assert found[name]["ok"] is (work == "pass"), found[name]
+        if work == BROKEN:
+            assert "no kernel image" in found[name]["found"]
+
+
+def test_engine_is_not_built_without_the_binding(tmp_path: Path) -> None:
+    expect = {"gpu": True, "params": {"version": "10.3", "tensorrt.python": False}}
+    assert "engine" not in {result["check"] for result in check("tensorrt", tmp_path, expect)}
+
+
 def test_wheels_check_knows_what_the_preset_leaves_out(tmp_path: Path) -> None:
     expect = {
         "wheels": {"no-such-package": "1.0"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def place(tmp_path: Path) -> Project:
     (tmp_path / "presets").mkdir()
     for name in ("catalog", "components", "Dockerfile"):
         (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     return Project(tmp_path, tmp_path / "artifacts")
 
 
@@ -660,3 +662,29 @@ def test_impossible_entry_of_lock_is_a_fault(
         locks.load(file)
     where = f"presets/{NAME}.lock.json: $.entries[{index}].{key}"
     assert where in [fault.where for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize("source", ["apps/none", "catalog", "../../etc"])
+def test_check_refuses_a_source_folder_that_a_build_refuses(
+    place: Project, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = samples.raw_preset()
+    raw["application"]["source"] = source
+    write_preset(place, raw)
+    code, found = checked(place, NAME, capsys=capsys)
+    assert code == PresetError.exit_code
+    (fault,) = found["presets"][0]["faults"]
+    assert fault["where"] == f"presets/{NAME}.json: $.application.source"
+    assert source in fault["problem"]
+    (place.root / "elsewhere").mkdir()
+    (place.root / "elsewhere/CMakeLists.txt").touch()
+    place.env_file.write_text(f"XAIVA_MEDIA_SOURCE={place.root}/elsewhere\n")
+    place.env_file.chmod(0o600)
+    assert checked(place, NAME, capsys=capsys)[0] == 0
+
+
+def test_near_placeholder_of_the_check_is_named(place: Project) -> None:
+    raw = samples.raw_preset()
+    raw["application"]["check"] = ["app", "--in={klip}", "{print}", "{clip}"]
+    (fault,) = faults(place, raw).values()
+    assert fault.where.endswith("$.application.check[1]") and '"clip"' in fault.problem

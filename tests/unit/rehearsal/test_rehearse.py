@@ -26,6 +26,7 @@ from gapforge.base.errors import (
     SecretError,
     SmokeError,
     ToolError,
+    TrustError,
     VerifyError,
 )
 from gapforge.base.files import MARKER, exclusive, mark_folder, sha256_bytes, sha256_file
@@ -40,8 +41,10 @@ from gapforge.rehearsal import run_gapforge, simulated_site
 from gapforge.rehearsal.run_gapforge import Python, SiteRunner
 from gapforge.rehearsal.simulated_site import create_site, list_repository, site_of
 from gapforge.store.inventory import Inventory
+from gapforge.trust import ssh_signatures, trusted_signers
+from gapforge.trust.ssh_signatures import CUSTODY, LOCK
 from samples import ROOT
-from signers import fingerprint, make_key, needs_ssh_keygen, pub
+from signers import fingerprint, make_key, needs_ssh_keygen, pub, signature
 
 # Stands for build.py: does what stub.json beside it states, and reports its arguments.
 STUB = """
@@ -559,15 +562,107 @@ def test_damaged_receiver_is_warned_about(office: Office, damage: Callable[[byte
     assert str(file) in damaged and RECEIVER in missing and str(file) not in missing
 
 
-def test_receiver_of_other_version_is_warned_about(office: Office) -> None:
-    office.pack()
+def change_receiver(office: Office) -> bytes:
+    """Change the receiver on the stick, as somebody does who had it in hand. Return its bytes."""
     with open(office.stick / RECEIVER, "ab") as file:  # a comment at the end of the archive
         file.seek(-2, os.SEEK_END)
         file.truncate()
         file.write(b"\x01\x00x")
+    return (office.stick / RECEIVER).read_bytes()
+
+
+def started(office: Office, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes, bool]]:
+    """Note of each program of a rehearsal: its name, its bytes, and whether .env was there."""
+    seen = []
+    run = SiteRunner.run
+
+    def noted(self: SiteRunner, program: Path, *words: str) -> None:
+        seen.append((program.name, program.read_bytes(), (self.site / ".env").exists()))
+        run(self, program, *words)
+
+    monkeypatch.setattr(SiteRunner, "run", noted)
+    (office.root / ".env").write_text("A=canary\n")
+    (office.root / ".env").chmod(0o600)
+    return seen
+
+
+def test_secrets_are_at_the_site_for_builds_only(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.pack()
+    seen = started(office, monkeypatch)
     assert office.from_stick() == 0
+    receiver, verify, build = seen
+    assert receiver[0].endswith(RECEIVER) and receiver[1] == receiver_bytes()
+    assert [receiver[2], verify[2], build[2]] == [False, False, True]
+    assert not list(office.site.root.parent.glob("*")), "the copy of the receiver is removed"
+
+
+def test_receiver_of_unknown_origin_is_not_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.pack()
+    change_receiver(office)
+    seen = started(office, monkeypatch)
+    assert office.from_stick() == TrustError.exit_code
+    failure = office.not_ready(TrustError.exit_code, "bundle")
+    assert seen == []
+    assert [fault["where"] for fault in failure["faults"]] == [str(office.stick / RECEIVER)]
+    assert "./gapforge pack" in failure["next"] and str(office.stick) in failure["next"]
+    office.pack()  # what the message says
+    assert office.from_stick() == 0 and seen
+
+
+@needs_ssh_keygen
+def test_receiver_that_a_signed_page_names_is_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    office.pack()
+    changed = change_receiver(office)
+    page = office.stick / "page.txt"
+    page.write_text(f"receiver program  {sha256_bytes(changed)}\n")
+    alice, mallory = (make_key(tmp_path / "keys", name) for name in ("alice", "mallory"))
+    trusted = office.folder / "signers"
+    monkeypatch.setenv("GAPFORGE_TRUST", str(trusted))
+    seen = started(office, monkeypatch)
+
+    def sign(key: Path, purpose: str = CUSTODY) -> None:
+        data = signature(key, purpose, page.read_bytes(), tmp_path)
+        (office.stick / "page.txt.sig").write_bytes(data)
+
+    sign(alice)
+    assert office.from_stick() == TrustError.exit_code, "no key is trusted on this machine"
+    trusted_signers.add(trusted, ssh_signatures.read_public(pub(alice)), "alice")
+    for key, purpose in ((mallory, CUSTODY), (alice, LOCK)):
+        sign(key, purpose)
+        assert office.from_stick() == TrustError.exit_code
+    sign(alice)
+    page.write_text(page.read_text() + "changed\n")
+    assert office.from_stick() == TrustError.exit_code and seen == []
+    sign(alice)
+    office.from_stick()  # the site itself accepts only volumes that alice signed
+    assert [program[1] for program in seen] == [changed]
     assert office.record()["bundle"]["receiver"]["of_this_gapforge"] is False
     assert str(office.stick / RECEIVER) in office.record()["warnings"][0]
+
+
+def test_repository_of_unknown_origin_is_not_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gapforge in a bundle verifies and builds: it is a program like the receiver."""
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    seen = started(office, monkeypatch)
+    kept = list((office.project.state / "bundles").glob("*"))
+    assert kept
+    for file in kept:
+        file.write_bytes(file.read_bytes() + b"x")
+    assert office.from_stick() == TrustError.exit_code
+    assert seen == [] and len(office.not_ready(TrustError.exit_code, "bundle")["faults"]) == 1
+    for file in kept:
+        file.unlink()
+    assert office.from_stick() == TrustError.exit_code and seen == []
+    cli.main(["pack", PRESET, "--with-tool", "--to", str(office.stick), "--volume-size", "300k"])
+    assert office.from_stick() == 0 and len(seen) == 3
 
 
 # -- a site that has things already
@@ -1051,6 +1146,8 @@ def test_env_is_a_hard_link(checkout: Project) -> None:
     checkout.env_file.write_text("A=b\n")
     checkout.env_file.chmod(0o600)
     create_site(checkout, site := site_of(checkout, PRESET))
+    assert not site.env_file.exists()
+    simulated_site.link_env(checkout, site)
     assert (
         site.env_file.samefile(checkout.env_file) and site.env_file.stat().st_mode & 0o777 == 0o600
     )
@@ -1069,6 +1166,8 @@ def test_env_on_other_file_system_is_copied(
 
     monkeypatch.setattr(os, "link", link)
     create_site(checkout, site := site_of(checkout, PRESET))
+    assert not site.env_file.exists()
+    simulated_site.link_env(checkout, site)
     assert site.env_file.read_text() == "A=b\n" and site.env_file.stat().st_mode & 0o777 == 0o600
     assert not site.env_file.samefile(checkout.env_file)
 
@@ -1077,6 +1176,8 @@ def test_env_link_stays_a_link(checkout: Project, tmp_path: Path) -> None:
     (tmp_path / "shm").write_text("A=b\n")
     checkout.env_file.symlink_to("../shm")
     create_site(checkout, site := site_of(checkout, PRESET))
+    assert not site.env_file.exists()
+    simulated_site.link_env(checkout, site)
     assert site.env_file.is_symlink() and site.env_file.read_text() == "A=b\n"
     simulated_site.remove_site(site)
     assert (tmp_path / "shm").exists()
@@ -1123,7 +1224,7 @@ def test_programs_run_without_network_if_possible(
     office.from_stick()  # the build that did not happen has no report
     assert office.record()["children_without_network"] is offline
     programs = [
-        (office.stick / RECEIVER, "unpack"),
+        (office.site.root.with_name(f"{PRESET}.{RECEIVER}"), "unpack"),
         (office.site.root / "src/gapforge/__main__.py", "verify"),
         (office.site.root / "build.py", "--preset"),
     ]

@@ -208,6 +208,66 @@ def test_files_and_json_have_one_reader() -> None:
     assert found - set(READERS) == set()
 
 
+# Modules that create files by a name of their choice, each with the reason why nobody can plant it.
+WRITERS = {
+    "base/files.py": "has the functions that all others use",
+    "base/private_files.py": "in a folder that only this user can open",
+    "base/process.py": "a log that it removes and creates exclusively",
+    "bundle/custody_page.py": "creates the name exclusively",
+    "cli/output.py": "creates the name exclusively",
+    "model/preset_writer.py": "in a temporary folder",
+    "rehearsal/simulated_site.py": "in the marked folder of the rehearsal, exclusively",
+    "sync/apt_resolver.py": "in the isolated root of APT",
+    "sync/docker_archive.py": "in the marked folder of a layout that is being made",
+    "sync/isolated_apt.py": "in the isolated root of APT",
+    "sync/mmdebstrap_base.py": "in a temporary folder",
+    "sync/oci_layout.py": "in the marked folder of a layout that is being made",
+    "trust/ssh_signatures.py": "in a temporary folder",
+}
+
+
+def _creates(call: ast.Call) -> bool:
+    """Return whether the call creates a file by its path, or opens one for writing."""
+    called, words = ast.unparse(call.func), ast.unparse(call)
+    if called in ("open", "io.open"):
+        by_handle = isinstance(call.args[0], ast.Name) and call.args[0].id == "handle"
+        return not by_handle and re.search(r"'[wxa]b?'", words) is not None
+    if called == "os.open":
+        return "O_CREAT" in words
+    if called in ("shutil.copyfile", "shutil.copy", "shutil.copy2"):
+        return True
+    # write_text and write_bytes of base/files.py are functions, those of Path are methods.
+    return "." in called and called.endswith((".write_text", ".write_bytes", ".touch"))
+
+
+def test_new_files_are_made_by_one_module() -> None:
+    """It creates them exclusively under random names: a foreseen name can be a planted link."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _creates(node):
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == set(WRITERS)
+
+
+@pytest.mark.parametrize(
+    ("code", "creates"),
+    [
+        ("open(path, 'w', encoding='utf-8')", True),
+        ("open(path, 'ab', buffering=0)", True),
+        ("file.write_text('x')", True),
+        ("os.open(path, os.O_WRONLY | os.O_CREAT)", True),
+        ("shutil.copy2(one, other)", True),
+        ("write_text(path, 'x')", False),
+        ("open(handle, 'wb')", False),
+        ("open(path, 'rb')", False),
+    ],
+)
+def test_search_for_writers_finds_them(code: str, creates: bool) -> None:
+    call = ast.parse(code, mode="eval").body
+    assert isinstance(call, ast.Call) and _creates(call) == creates
+
+
 @pytest.mark.parametrize(
     ("code", "name"),
     [

@@ -50,6 +50,14 @@ def test_undamaged_artifacts_have_no_fault(project: Project) -> None:
     assert report.bytes == sum(len(data) for _, data in FILES.values())
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "lock.json", "lock.json.sig", ".gapforge-folder"])
+def test_file_with_an_expected_name_below_is_extra(project: Project, name: str) -> None:
+    """Only at the top are these names not in the lock."""
+    stray = project.artifacts_of(PRESET) / "debs" / name
+    stray.write_bytes(b"stray")
+    assert found(check(project)) == {("extra", f"debs/{name}")}
+
+
 @pytest.mark.parametrize("path", sorted(FILES))
 def test_flipped_bit_in_any_file_is_found(project: Project, path: str) -> None:
     flip(project.artifacts_of(PRESET) / path, 3)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,20 @@ def test_partial_file_of_killed_run_is_resumed(tmp_path: Path) -> None:
         loader.fetch([Want("x", (site.add("/x", BODY),), SHA)])
         assert [r for _, r in site.log] == ["bytes=123456-"]
         assert site.sent == len(BODY) - 123_456
+
+
+@pytest.mark.parametrize("plant", [os.link, os.symlink])
+def test_link_in_place_of_partial_file_is_not_written_through(
+    tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    loader, victim = downloader(tmp_path), tmp_path / "precious"
+    victim.write_bytes(b"precious")
+    plant(victim, loader.store.partial(f"{SHA}.part"))
+    plant(victim, loader.store.partial(f"{SHA}.json"))
+    with file_server() as site:
+        loader.fetch([Want("x", (site.add("/x", BODY, cut_after=200_000, etag='"v1"'),), SHA)])
+    assert victim.read_bytes() == b"precious"
+    assert loader.store.path(SHA).read_bytes() == BODY and victim.stat().st_mode & 0o200
 
 
 def test_complete_partial_needs_no_request(tmp_path: Path) -> None:

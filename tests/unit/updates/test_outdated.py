@@ -27,7 +27,7 @@ from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.preset import Preset, parse
-from gapforge.sync import http_get
+from gapforge.sync import http_get, target_python
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Wheel
 from gapforge.updates import candidates, compatible_updates, published_releases
@@ -258,7 +258,8 @@ class FakeResolver:
     def __init__(self, there: Mapping[str, tuple[str, ...]]) -> None:
         self.there = there
 
-    def wheels(self, preset: Preset) -> list[Wheel]:
+    def wheels(self, preset: Preset, python: str = "") -> list[Wheel]:
+        assert python == target_python.expected(preset)
         found = []
         for requirement in preset.packages:
             name, _, below = requirement.partition("<")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapforge.base import limits
 from gapforge.base.errors import (
     CompatibilityError,
     Fault,
     LockError,
     PresetError,
     SecretError,
+    SourceError,
     UsageError,
 )
-from gapforge.base.files import contains, inside, read_regular
+from gapforge.base.files import contains, inside
 from gapforge.base.i18n import N_, _, pgettext
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
@@ -29,8 +30,9 @@ from gapforge.compat.driver import check_driver, required_driver
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
-from gapforge.image import dockerfile
-from gapforge.model import base_image_rules, component, credentials, doubled_modules
+from gapforge.image import application_source
+from gapforge.image.build_inputs import check_dockerfile
+from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.component import Component
@@ -45,7 +47,7 @@ HELP = N_("check presets for faults, incompatible versions and stale locks, and 
 EXAMPLES = ("./gapforge check --all", "./gapforge check NAME --driver 535.104.05")
 EPILOG = N_(
     "exit codes: 0 no faults (warnings are possible), 3 preset faults, 9 incompatible versions, "
-    "4 stale or unreadable lock"
+    "4 stale or unreadable lock, 16 unusable Dockerfile"
 )
 _DRIVER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 _MAX_PARTS = 6  # shown in one line
@@ -156,9 +158,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=_("restore presets/ from the release"),
         )
     components = component.load_all(project.components)
-    text = read_regular(project.dockerfile, limits.DESCRIPTION, follow=True).decode("utf-8")
-    dockerfile.check_stages(text, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
+    for report in reports:
+        if report.preset:
+            check_dockerfile(project, report.preset, components)
     code = min((report.exit_code for report in reports), key=_BY_IMPORTANCE.index)
     facts, bare = catalogs.facts_and_sources(project.catalog)
     stale = stale_schemas(project, components)
@@ -238,7 +241,7 @@ def examine(
         report.faults = error.faults or (Fault(f"presets/{name}.json", error.message),)
         return report
     report.preset = preset
-    report.faults = tuple(component.check_preset(preset, components))
+    report.faults = (*component.check_preset(preset, components), *_source_faults(project, preset))
     report.problems = check_preset(preset, catalog)
     if driver is not None:
         report.problems += check_driver(preset, driver, catalog)
@@ -255,6 +258,18 @@ def examine(
         report.credentials = credentials.needs(preset, Credentials())
     report.licences = judge(preset, _examine_lock(report, project, preset), catalog)
     return report
+
+
+def _source_faults(project: Project, preset: Preset) -> list[Fault]:
+    """Return why the application's source folder cannot be used, as a build would say."""
+    with suppress(SecretError):  # a build reports it
+        settings = env_file.load(project.env_file, ()).settings
+        try:
+            application_source.choose(preset.application, settings=settings, root=project.root)
+        except SourceError as error:
+            where = f"presets/{preset.name}.json: $.application.source"
+            return [Fault(where, error.message, error.hint)]
+    return []
 
 
 def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | None:

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
     add("--app-source", metavar="DIR", help=_("the application's source folder"))
     add("--app-name", metavar="NAME", help=_("the application's name (default: of its folder)"))
+    add(
+        "--app-build",
+        metavar="SYSTEM",
+        help=_("cmake, meson, make, or the path of a script in the source folder (default: found)"),
+    )
+    add("--command", metavar="COMMAND", help=_("command that the image runs"))
     add("--check", metavar="COMMAND", help=_("command that shows that the application works"))
     add("--summary", metavar="TEXT", help=_("one line for lists"))
     add(
@@ -116,11 +122,23 @@ def _application(args: argparse.Namespace, project: Project) -> tuple[dict[str, 
     else:
         folder = f"apps/{name}"
     application: dict[str, Any] = {"name": name, "source": folder}
-    if source is not None and (build := build_of(source)) != "cmake":
+    build = args.app_build or (build_of(source) if source else "")
+    if build and build != "cmake":
         application["build"] = build
-    if args.check:
-        application["check"] = shlex.split(args.check)
+    for key in ("command", "check"):
+        if text := getattr(args, key):
+            application[key] = _words(f"--{key}", text)
     return application, None if inside else source
+
+
+def _words(flag: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            _("{flag} {text!r}: {error}", flag=flag, text=text, error=error),
+            hint=_("quote the words as in a shell"),
+        ) from None
 
 
 def _as_name(folder: str) -> str:

@@ -13,6 +13,7 @@ from gapforge.base.project import Project
 from gapforge.base.text import pad, width
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import copies_note, print_json, warn, warn_unexpected
+from gapforge.image import build_inputs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace, project: Project) -> int:
         )
     if args.provided is not None and not args.provided.is_dir():
         raise source_archives.not_a_folder(args.provided)
+    for preset in () if args.dry_run else wanted:
+        build_inputs.check_project(project, preset)
     documents = []
     copies = copied = 0
     for preset in wanted:

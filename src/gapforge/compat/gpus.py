@@ -1,0 +1,42 @@
+"""Know which GPUs the builds of PyTorch, OpenCV and TensorRT have code for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gapforge.compat.catalog import Catalog
+from gapforge.compat.versions import key
+
+# The newest compute capability that every TensorRT in the catalog supports (8.5 brought 8.9 and
+# 9.0). For newer ones ``Catalog.tensorrt_first`` has the first release.
+_ALWAYS_IN_TENSORRT = "9.0"
+
+
+def runs(compute: str, compiled_for: Iterable[str]) -> bool:
+    """Return whether a GPU runs code that is compiled for one of these compute capabilities.
+
+    A GPU runs code for the same major version and no higher minor version. PTX, which a driver
+    could compile for newer GPUs, is not counted on.
+    """
+    major, minor = map(int, compute.split("."))
+    pairs = (tuple(map(int, other.split("."))) for other in compiled_for)
+    return any(other[0] == major and other[1] <= minor for other in pairs)
+
+
+def torch_code(version: str, build: str, catalog: Catalog) -> tuple[str, ...] | None:
+    """Return the compute capabilities that a build of torch has code for, None if unknown."""
+    for start, below, builds, compute in catalog.torch_code:
+        if build in builds and key(start) <= key(version) < key(below):
+            return compute
+    return None
+
+
+def tensorrt_supports(version: str, compute: str, catalog: Catalog) -> bool | None:
+    """Return whether a TensorRT supports a GPU, None if the catalog does not know."""
+    for below, start in catalog.tensorrt_dropped:
+        if key(compute) < key(below) and key(version) >= key(start):
+            return False
+    if key(compute) <= key(_ALWAYS_IN_TENSORRT):
+        return True
+    first = catalog.tensorrt_first.get(compute)
+    return None if first is None else key(version) >= key(first)

@@ -1,0 +1,389 @@
+"""Every reader of files from outside answers generated input at once, with its own error.
+
+In CI each reader gets a few dozen inputs, always the same. GAPFORGE_FUZZ_SECONDS=3600 gives each
+reader new ones for an hour. A failure names its seed, which GAPFORGE_FUZZ_SEED repeats.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import samples
+from gapforge.base.errors import (
+    BundleError,
+    EngineError,
+    FetchError,
+    GapforgeError,
+    LockError,
+    PresetError,
+    SecretError,
+    SourceError,
+    TargetError,
+    TrustError,
+    UsageError,
+    VerifyError,
+)
+from gapforge.base.files import sha256_bytes
+from gapforge.base.json_text import read_json
+from gapforge.bundle import bundle_index, repair_request, repository_archive, volume_reader
+from gapforge.bundle.partial_objects import PartialObjects
+from gapforge.bundle.volume_format import Damaged, Part, compact_json
+from gapforge.bundle.volume_plan import make_plan
+from gapforge.compat import catalog
+from gapforge.engine import oci_layout as engine_layout
+from gapforge.image import gapforgeignore
+from gapforge.model import component, debian_control, env_file
+from gapforge.model import lock as locks
+from gapforge.model import preset as presets
+from gapforge.store import sha256sums, unfinished_imports
+from gapforge.store.inventory import Inventory
+from gapforge.store.store import Store
+from gapforge.store.verify_artifacts import verify
+from gapforge.sync import http_get, oci_layout, unfinished_sync, wheel_licence
+from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
+from hostile import forge, index_with
+from mutations import mutated
+
+SECONDS = float(os.environ.get("GAPFORGE_FUZZ_SECONDS", "0"))
+INPUTS = 25  # for each reader in CI
+LONGEST = 5.0  # seconds for one input; the readers need milliseconds, but CI machines stall
+
+HASH = "a" * 64
+DIGEST = f"sha256:{HASH}"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7TnVMjjcFxYbfZJvNBD3M6C6AJyDJHQ5ZUXJQeFwPj release"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads a file that holds ``valid``. It may raise ``errors`` and nothing else."""
+
+    valid: bytes
+    read: Callable[[Path], object]
+    errors: tuple[type[Exception], ...] = ()
+    name: str = "file"
+
+
+def _plan() -> bytes:
+    plan = make_plan([Part.of_object(HASH, 100), Part.of_object("b" * 64, 5000)], (), 3000)
+    volumes = [bundle_index.VolumeEntry(number, plan.size(number), HASH) for number in plan.numbers]
+    return bundle_index.render_index(plan, volumes)
+
+
+def _forged(path: Path) -> object:
+    """Read a volume whose index is the file, with all hashes around it right."""
+    volume = path.with_name("x.gfv")
+    forge(volume, None, b"x" * 100, raw=path.read_bytes())
+    return volume_reader.read_volume(volume)
+
+
+def _catalog(path: Path) -> object:
+    folder = path.parent / "catalog"
+    folder.mkdir(exist_ok=True)
+    for name in catalog.SHAPES:
+        if not (folder / f"{name}.json").exists():
+            (folder / f"{name}.json").symlink_to(samples.ROOT / "catalog" / f"{name}.json")
+    (folder / "opencv.json").unlink()
+    (folder / "opencv.json").write_bytes(path.read_bytes())
+    return catalog.load(folder)
+
+
+def _component(path: Path) -> object:
+    for script in component.SCRIPTS:
+        (path.parent / script).touch()
+    return component.load_all(path.parents[1]), component.described(path.parents[1])
+
+
+def _layout(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    def of(path: Path) -> object:
+        (path.parent / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        return read(path.parent)
+
+    return of
+
+
+def _manifest(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Read a layout whose manifest is the file; its digest is right."""
+
+    def of(path: Path) -> object:
+        data, blobs = path.read_bytes(), path.parent / "blobs" / "sha256"
+        blobs.mkdir(parents=True, exist_ok=True)
+        (blobs / sha256_bytes(data)).write_bytes(data)
+        (blobs / sha256_bytes(CONFIG)).write_bytes(CONFIG)
+        manifest = oci_layout.Blob(
+            oci_layout.MANIFEST_TYPE, f"sha256:{sha256_bytes(data)}", len(data)
+        )
+        oci_layout.write_layout(path.parent, manifest)
+        return read(path.parent)
+
+    return of
+
+
+CONFIG = (
+    b'{"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []},'
+    b' "config": {"Env": ["A=b"]}}'
+)
+MANIFEST = compact_json(
+    {
+        "schemaVersion": 2,
+        "mediaType": oci_layout.MANIFEST_TYPE,
+        "config": {
+            "mediaType": oci_layout.CONFIG_TYPE,
+            "digest": f"sha256:{sha256_bytes(CONFIG)}",
+            "size": len(CONFIG),
+        },
+        "layers": [],
+    }
+)
+OCI_INDEX = compact_json(
+    {
+        "schemaVersion": 2,
+        "manifests": [
+            {
+                "mediaType": oci_layout.MANIFEST_TYPE,
+                "digest": DIGEST,
+                "size": 7,
+                "platform": {"os": "linux", "architecture": "amd64"},
+            }
+        ],
+    }
+)
+
+
+def _artifacts(path: Path) -> object:
+    lock = samples.lock(samples.preset())
+    samples.lay_artifacts(path.parent, lock)
+    return verify(path.parent).faults
+
+
+def _artifacts_with_lock(path: Path) -> object:
+    data = path.read_bytes()
+    samples.lay_artifacts(path.parent, samples.lock(samples.preset()))
+    path.write_bytes(data)
+    return verify(path.parent).faults
+
+
+def _partial_object(path: Path) -> object:
+    store = Store(path.parent / "store")
+    (store.partial(f"bundle-{HASH}.json")).write_bytes(path.read_bytes())
+    (store.partial(f"bundle-{HASH}.part")).write_bytes(b"x" * 50)
+    ranges = PartialObjects(store).ranges(HASH, 100)
+    assert all(0 <= first < after <= 50 for first, after in ranges)
+    return ranges
+
+
+def _resumed(path: Path) -> object:
+    state = unfinished_sync.ResumeState(path, "p")
+    chosen = samples.preset()
+    return state.base(chosen.builder), state.first_use(chosen)
+
+
+def _wheel(path: Path) -> object:
+    wheel = path.with_name("x.whl")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x-1.dist-info/METADATA", path.read_bytes())
+    return wheel_licence.licence_of(wheel)
+
+
+def _control(path: Path) -> object:
+    text = path.read_bytes().decode("utf-8", "replace")
+    debian_control.parse(text)
+    return debian_control.filter_index(text, {"gcc_1_amd64.deb"})
+
+
+def _headers(path: Path) -> object:
+    status, headers = http_get._parse_headers(path.read_bytes().decode("latin-1"))
+    assert 0 <= status < 1000
+    return headers
+
+
+READERS: dict[str, Reader] = {
+    "preset": Reader(
+        valid=samples.QUICKSTART.read_bytes(),
+        read=presets.load,
+        errors=(PresetError,),
+        name=samples.QUICKSTART.name,
+    ),
+    "lock": Reader(
+        valid=samples.lock(samples.preset()).render().encode(),
+        read=locks.load,
+        errors=(LockError,),
+        name="lock.json",
+    ),
+    "lock-of-format-1": Reader(
+        valid=(
+            samples.ROOT / "tests/data/format-1/presets/ubuntu22.04-cpu-torch2.5.lock.json"
+        ).read_bytes(),
+        read=locks.load,
+        errors=(LockError,),
+        name="lock.json",
+    ),
+    "component": Reader(
+        valid=(samples.ROOT / "components/opencv/component.json").read_bytes(),
+        read=_component,
+        errors=(PresetError,),
+        name="components/opencv/component.json",
+    ),
+    "catalog": Reader(
+        valid=(samples.ROOT / "catalog/opencv.json").read_bytes(),
+        read=_catalog,
+        errors=(PresetError,),
+    ),
+    "env": Reader(
+        valid=b'# keys\nexport A=b\nB=\'two\nlines\'\nC="x\\n\\"" # end\n',
+        read=lambda path: env_file.load(path, ()),
+        errors=(SecretError,),
+        name=".env",
+    ),
+    "gapforgeignore": Reader(
+        valid=b"*.o\n!keep.o\n/build/\n**/x[a-z]?.c\n",
+        read=lambda path: gapforgeignore.read_rules(path.parent).verdict("a/b.o", False),
+        errors=(SourceError,),
+        name=".gapforgeignore",
+    ),
+    "bundle-index": Reader(valid=_plan(), read=bundle_index.read_index, errors=(Damaged, OSError)),
+    "repair-request": Reader(
+        valid=repair_request.RepairRequest(
+            bundle="ab" * 12, parts=(Part.of_object(HASH, 5),), volumes=(1, 2)
+        ).render(),
+        read=repair_request.read_request,
+        errors=(BundleError,),
+    ),
+    "volume-index": Reader(
+        valid=compact_json(index_with([[HASH, 100]])), read=_forged, errors=(Damaged, OSError)
+    ),
+    "volume": Reader(
+        valid=b"gapforge-volume\n" + bytes(300),
+        read=volume_reader.read_volume,
+        errors=(Damaged, OSError),
+    ),
+    "repository-archive": Reader(
+        valid=repository_archive.render({"a/b": (b"x", True), "c": (b"y" * 600, False)}),
+        read=repository_archive.read_archive,
+        errors=(BundleError,),
+    ),
+    "inventory": Reader(
+        valid=b"gapforge-inventory 1\ngapforge 0.2.0\n",
+        read=Inventory.read,
+        errors=(UsageError, VerifyError),
+    ),
+    "unfinished-import": Reader(
+        valid=b'{"bundle": "%s", "format": 1, "objects": ["%s"], "presets": ["p"]}'
+        % (b"ab" * 12, HASH.encode()),
+        read=lambda path: unfinished_imports.read_all(path.parents[1]),
+        name=f"imports/{'ab' * 12}.json",
+    ),
+    "partial-object": Reader(
+        valid=b'{"ranges": [[0, 10], [20, 50]], "size": 100}', read=_partial_object
+    ),
+    "unfinished-sync": Reader(
+        valid=b'{"preset": "p", "bases": {}, "first": {"opencv": ["%s", 5]}}' % HASH.encode(),
+        read=_resumed,
+    ),
+    "sha256sums": Reader(
+        valid=sha256sums.render({"a/b": HASH, "c": HASH}),
+        read=lambda path: sha256sums.parse(path.read_bytes()),
+        errors=(UnicodeDecodeError,),
+    ),
+    "artifacts-sums": Reader(
+        valid=sha256sums.render({"a/b": HASH, "c": HASH}), read=_artifacts, name="p/SHA256SUMS"
+    ),
+    "artifacts-lock": Reader(
+        valid=samples.lock(samples.preset()).render().encode(),
+        read=_artifacts_with_lock,
+        errors=(LockError,),
+        name="p/lock.json",
+    ),
+    "packages": Reader(valid=samples.content_of("Packages"), read=_control, errors=(VerifyError,)),
+    "wheel-metadata": Reader(
+        valid=b"Metadata-Version: 2.1\nName: x\nLicense: MIT\nClassifier: License :: X :: Y\n\n",
+        read=_wheel,
+    ),
+    "http-headers": Reader(
+        valid=b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nRetry-After: 3\r\n\r\n", read=_headers
+    ),
+    "oci-index-at-sync": Reader(
+        valid=OCI_INDEX,
+        read=_layout(oci_layout.read_layout),
+        errors=(FetchError, TargetError),
+        name="layout/index.json",
+    ),
+    "oci-manifest-at-sync": Reader(
+        valid=MANIFEST, read=_manifest(oci_layout.read_layout), errors=(FetchError, TargetError)
+    ),
+    "oci-index-at-site": Reader(
+        valid=OCI_INDEX,
+        read=_layout(engine_layout.read_layout),
+        errors=(EngineError, VerifyError, TargetError),
+        name="layout/index.json",
+    ),
+    "oci-manifest-at-site": Reader(
+        valid=MANIFEST,
+        read=_manifest(engine_layout.read_layout),
+        errors=(EngineError, VerifyError, TargetError),
+    ),
+    "trusted-signers": Reader(
+        valid=f"# us\nrelease {KEY}\n".encode(), read=trusted_signers.read, errors=(TrustError,)
+    ),
+    "public-key": Reader(valid=KEY.encode(), read=ssh_signatures.read_public, errors=(UsageError,)),
+    "signature": Reader(
+        valid=b"-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAQAAADMAAAALc3NoLWVkMjU1MTk=\n"
+        b"-----END SSH SIGNATURE-----\n",
+        read=ssh_signatures.read_signature,
+        errors=(ssh_signatures.BadSignature,),
+    ),
+    "accepted-states": Reader(
+        valid=b'{"format": 1, "presets": {"p": {"made": "2026-01-01T00:00:00Z", "bundle": "x", '
+        b'"lock": "%s", "superseded": []}}}' % HASH.encode(),
+        read=lambda path: rollback_protection._parse(path.read_bytes()),
+        errors=(ValueError,),
+    ),
+    "json": Reader(
+        valid=b'{"a": [1, "b", null, {"c": 1.5}]}', read=read_json, errors=(ValueError,)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_answers_generated_input(name: str, tmp_path: Path) -> None:
+    reader = READERS[name]
+    file = tmp_path / reader.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    only = os.environ.get("GAPFORGE_FUZZ_SEED")
+    end, number = time.monotonic() + SECONDS, 0
+    while number < INPUTS or time.monotonic() < end:
+        seed = only or (f"{name} {number}" if number < INPUTS else f"{name} {time.time_ns()}")
+        data = mutated(reader.valid, random.Random(seed))
+        file.write_bytes(data)
+        started = time.monotonic()
+        try:
+            reader.read(file)
+        except reader.errors as error:
+            # All messages of an error can be shown, and the whole of it on a screen.
+            if isinstance(error, GapforgeError):
+                assert len(error.render()) < 1 << 20, seed
+        except Exception as error:  # noqa: BLE001 - with the seed, it can be repeated
+            raise AssertionError(f"GAPFORGE_FUZZ_SEED={seed!r}: {error!r}") from error
+        taken = time.monotonic() - started
+        assert taken < LONGEST, f"GAPFORGE_FUZZ_SEED={seed!r}: {taken:.1f} s"
+        number += 1
+        if only:
+            break
+
+
+def test_readers_accept_their_valid_files(tmp_path: Path) -> None:
+    """Mutations of a file that is refused anyway would reach little of a reader."""
+    refused = {"volume", "inventory", "oci-index-at-sync", "oci-index-at-site", "signature"}
+    for name, reader in READERS.items():
+        file = tmp_path / name / reader.name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(reader.valid)
+        if name not in refused:
+            reader.read(file)
