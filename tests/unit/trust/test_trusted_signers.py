@@ -1412,6 +1412,24 @@ def test_path_of_signers_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+@pytest.mark.parametrize("inside", ["artifacts", "project", "artifacts/deep/er", "link"])
+def test_signers_list_that_is_carried_is_refused(
+    tmp_path: Path, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifacts may be on another disk than the project."""
+    project = Project(tmp_path / "project", tmp_path / "artifacts")
+    for folder in (project.root, project.artifacts / "deep/er"):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(project.artifacts)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / inside / "list"))
+    with pytest.raises(TrustError) as caught:
+        trusted_signers.signers_file(project)
+    carried = project.root if inside == "project" else project.artifacts
+    assert_error(caught.value, TrustError, file=tmp_path / inside / "list", folder=carried)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / "artifacts-list"))
+    assert trusted_signers.signers_file(project) == tmp_path / "artifacts-list"
+
+
 def test_sudo_without_signers_list_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
