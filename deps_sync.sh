@@ -3,21 +3,11 @@
 # Installs uv, pinned with checksums, in .gapforge/tools and runs `gapforge sync`.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
-tools=${GAPFORGE_ROOT:-$here}/.gapforge/tools
-pins=$here/tools/requirements.txt
-
-case "${GAPFORGE_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" in ko*) korean=1 ;; *) korean=0 ;; esac
-
-say() { # say KOREAN ENGLISH
-    if [[ $korean = 1 ]]; then printf '%s\n' "$1" >&2; else printf '%s\n' "$2" >&2; fi
-}
-
-fail() { # fail KOREAN ENGLISH NEXT [NEXT-IN-ENGLISH]; exit code 17 is "tool"
-    say "오류: $1" "error: $2"
-    say "다음: $3" "next: ${4:-$3}"
-    exit 17
-}
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+# shellcheck source=scripts/common.sh
+source "$root/scripts/common.sh"
+tools=$state/tools
+pins=$root/tools/requirements.txt
 
 usable() { command -v "$1" >/dev/null 2>&1 && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
 
@@ -52,10 +42,24 @@ done
 
 # The tools folder is complete only if its stamp matches, so a killed setup is repeated.
 stamp="$tools/.complete"
-state=$("$python" -c 'import hashlib, sys
+state_of_tools=$("$python" -c 'import hashlib, sys
 pins = open(sys.argv[1], "rb").read()
 print(sys.version_info[:2], sys.prefix, hashlib.sha256(pins).hexdigest())' "$pins")
-if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f $stamp || $(<"$stamp") != "$state" ]]; then
+complete() { [[ -f $stamp && $(<"$stamp") = "$state_of_tools" ]]; }
+
+# Runs side by side share the tools, and only one of them installs.
+ready=1
+if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]]; then
+    need_state
+    lock_folder shared "$tools"
+    if ! complete; then
+        flock --unlock 9
+        lock_folder exclusive "$tools"
+        complete || ready=0
+    fi
+fi
+if [[ $ready = 0 ]]; then
+    trap 'give_state_to_caller "$python"' EXIT
     [[ ${GAPFORGE_OFFLINE:-} =~ ^(|0|false|no)$ ]] ||
         fail "$tools에 uv가 설치되어 있지 않고 GAPFORGE_OFFLINE이 설정되어 있습니다" \
             "uv is not installed in $tools, and GAPFORGE_OFFLINE is set" \
@@ -65,8 +69,8 @@ if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f
     if [[ -e $tools && ! -f $tools/.gapforge-folder ]]; then
         fail "gapforge가 만들지 않은 폴더가 있습니다: $tools" \
             "$tools exists and was not created by gapforge" \
-            "다른 곳으로 옮기십시오: mv '$tools' '$tools.old'" \
-            "move it away: mv '$tools' '$tools.old'"
+            "다른 곳으로 옮기십시오: mv $(quoted "$tools") $(quoted "$tools.old")" \
+            "move it away: mv $(quoted "$tools") $(quoted "$tools.old")"
     fi
     rm -rf -- "$tools"
     mkdir -p -- "$tools"
@@ -96,9 +100,11 @@ if [[ -z ${GAPFORGE_UV:-} && ! " $* " =~ \ (-h|--help|--dry-run)\  ]] && [[ ! -f
       또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
             "check https_proxy, GAPFORGE_INDEX_URL and GAPFORGE_CA_BUNDLE and run the same command again;
       or specify a uv: GAPFORGE_UV=/path/to/uv"
-    printf '%s\n' "$state" >"$stamp"
+    printf '%s\n' "$state_of_tools" >"$stamp"
+    give_state_to_caller "$python"
+    flock --shared 9 # others may use the tools now, but not replace them
 fi
 
 [[ ${1:-} != --setup ]] || exit 0 # only install the tools, for ./test
 
-exec "$python" "$here/src/gapforge/__main__.py" sync "$@"
+exec "$python" "$root/src/gapforge/__main__.py" sync "$@"

@@ -13,16 +13,8 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 
-case "${GAPFORGE_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" in ko*) korean=1 ;; *) korean=0 ;; esac
-
-say() { # say KOREAN ENGLISH
-    if [ "$korean" = 1 ]; then printf '%s\n' "$1" >&2; else printf '%s\n' "$2" >&2; fi
-}
-
-fail() { # fail KOREAN ENGLISH
-    say "오류: $1" "error: $2"
-    exit 17
-}
+# shellcheck source=scripts/common.sh
+source "$root/scripts/common.sh"
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -36,6 +28,9 @@ want_program() { # want_program PROGRAM PACKAGE
 want_package() { installed "$1" || packages+=("$1"); }
 
 packages=()
+policy=/usr/sbin/policy-rc.d
+policy_mark="# by scripts/bootstrap.sh of gapforge, while it installs packages"
+lock=/run/gapforge-bootstrap.lock
 
 want_sync() {
     want_program skopeo skopeo
@@ -94,6 +89,11 @@ want_python() {
     fi
 }
 
+# Remove the policy that keeps services from starting, if it is of this script; a killed run left it.
+remove_policy() { # remove_policy [sudo]
+    if [ -e "$policy" ] && [[ $(<"$policy") == *"$policy_mark"* ]]; then "$@" rm -f "$policy"; fi
+}
+
 install_packages() {
     local -a wanted as_root=()
     mapfile -t wanted < <(printf '%s\n' "${packages[@]}" | sort -u)
@@ -108,13 +108,20 @@ install_packages() {
         fi
     fi
     say "설치합니다: ${wanted[*]}" "installing: ${wanted[*]}"
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -d /run/systemd/system ] && [ ! -e "$policy" ]; then
-        # Without an init system, packages that start a service may fail to install.
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-        # shellcheck disable=SC2064 # expand the variables now
-        trap "${as_root[*]} rm -f $policy" EXIT
+    # One run at a time: each would remove the policy of the other. The lock ends with this shell.
+    coproc LOCK { "${as_root[@]}" flock "$lock" sh -c 'echo locked; exec cat' 2>&1; }
+    local answer=
+    read -r answer <&"${LOCK[0]}" || true
+    [ "$answer" = locked ] || fail "잠글 수 없습니다: $lock" "cannot lock $lock: $answer"
+    if [ ! -d /run/systemd/system ]; then
+        remove_policy "${as_root[@]}"
+        if [ ! -e "$policy" ]; then
+            # Without an init system, packages that start a service may fail to install.
+            printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" | "${as_root[@]}" tee "$policy" >/dev/null
+            "${as_root[@]}" chmod 755 "$policy"
+            # shellcheck disable=SC2064 # expand the variables now
+            trap "remove_policy ${as_root[*]}" EXIT
+        fi
     fi
     local -a apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300)
     # Continue if a third-party source does not respond: only the installation has to work.
@@ -137,6 +144,8 @@ make_venv() { # make_venv FOLDER PYTHON REQUIREMENTS
 print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
     [ ! -x "$base" ] || python=$base
     stamp="$("$python" -c 'import sys; print(sys.version, sys.executable)') $(sha256sum <"$requirements")"
+    need_state
+    lock_folder exclusive "$folder"
     if [ -x "$folder/bin/python" ] && [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ]; then
         return 0
     fi
@@ -151,6 +160,7 @@ print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
         fail "Python 도구를 설치하지 못했습니다: $requirements" \
             "cannot install the Python tools: $requirements"
     printf '%s\n' "$stamp" >"$folder/.stamp"
+    give_state_to_caller "$python"
 }
 
 # Print a Python 3.10, as sites have it, if this machine has one.
@@ -190,7 +200,13 @@ main() {
         [ "${#packages[@]}" = 0 ] || printf '%s\n' "${packages[@]}" | sort -u
         return 0
     fi
-    [ "${#packages[@]}" = 0 ] || install_packages
+    if [ "${#packages[@]}" != 0 ]; then
+        install_packages
+    elif [ "$(id -u)" = 0 ]; then
+        remove_policy
+    else
+        ! have sudo || remove_policy sudo -n || true
+    fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         fail "Python 3.10 이상이 필요합니다. 현재: $(python3 --version)" \
             "Python 3.10 or newer is required; found: $(python3 --version)"
@@ -199,10 +215,10 @@ main() {
             make_venv "$root/.gapforge/mutants" python3 "$root/tests/requirements-mutants.txt"
         fi
         [ "$part" = test ] || continue
-        make_venv "$root/.gapforge/tests" python3 "$root/tests/requirements.txt"
+        make_venv "$state/tests" python3 "$root/tests/requirements.txt"
         python310=$(find_python310)
         if [ -n "$python310" ] && ! python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))'; then
-            make_venv "$root/.gapforge/tests-3.10" "$python310" "$root/tests/requirements.txt"
+            make_venv "$state/tests-3.10" "$python310" "$root/tests/requirements.txt"
         fi
     done
 }

@@ -30,6 +30,7 @@ from gapforge.sync import base_image_facts, oci_layout
 from gapforge.sync.base_images import fetch
 from gapforge.sync.network import Network, NoAnswerError
 from gapforge.sync.registry_images import look_up
+from raised import values_of
 from tiny_image import make_layout
 
 QUIET = Progress("test", quiet=True)
@@ -281,9 +282,10 @@ def test_amd64_is_chosen_from_an_index(tmp_path: Path, here: Project, registry: 
             indent=3,
         ).encode()
 
-    both = index(arm, {**entry, "platform": {"os": "linux", "architecture": "amd64"}})
+    newer = {**arm, "platform": {"os": "linux", "architecture": "amd64", "variant": "v3"}}
+    both = index(newer, arm, {**entry, "platform": {"os": "linux", "architecture": "amd64"}})
     registry.put_manifest("multi/base", "both", both, oci_layout.INDEX_TYPES[0])
-    registry.put_manifest("multi/base", "arm", index(arm), oci_layout.INDEX_TYPES[0])
+    registry.put_manifest("multi/base", "arm", index(newer, arm), oci_layout.INDEX_TYPES[0])
     name = f"{registry.address}/multi/base:both"
     top = "sha256:" + hashlib.sha256(both).hexdigest()
     got = fetch(BaseImage(image=name), here, EPOCH, tmp_path / "out", Network(), QUIET)
@@ -298,15 +300,20 @@ def test_amd64_is_chosen_from_an_index(tmp_path: Path, here: Project, registry: 
             ).manifest_digest
             == made.manifest_digest
         )
-    with pytest.raises(TargetError, match="linux/amd64"):
-        fetch(
-            BaseImage(image=f"{registry.address}/multi/base:arm"),
-            here,
-            EPOCH,
-            tmp_path / "arm",
-            Network(),
-            QUIET,
-        )
+    packed = json.loads(manifest)
+    packed["layers"][1]["mediaType"] = f"{oci_layout.LAYER_TYPE}+zstd"
+    packed_bytes = json.dumps(packed).encode()
+    registry.put_manifest("multi/base", "zstd", packed_bytes, oci_layout.MANIFEST_TYPE)
+    for tag, found in (("arm", "linux/amd64/v3, linux/arm64"), ("zstd", "zstd")):
+        refused = BaseImage(image=f"{registry.address}/multi/base:{tag}")
+        for ask in (
+            lambda image: look_up(image, Network()),
+            lambda image: fetch(image, here, EPOCH, tmp_path / "no", Network(), QUIET),
+        ):
+            with pytest.raises(TargetError) as caught:
+                ask(refused)
+            assert list(values_of(caught.value.faults[0].problem).values()) == [found]
+    assert not list((tmp_path / "no").iterdir()), "nothing of a refused image is downloaded"
 
 
 def test_missing_image_wrong_digest_and_silent_registry(

@@ -107,7 +107,7 @@ def inside(root: Path, relative: str) -> Path:
         if resolved != resolved_root and resolved_root not in resolved.parents:
             reason = _("leads outside {root} through a symbolic link", root=root)
             hint = _(
-                "replace the link by a folder, and run the same command again: ls -ld {folder}",
+                "replace the link by a folder, and run the same command again: ls -ld {folder!q}",
                 folder=target.parent,
             )
     if reason:
@@ -252,7 +252,7 @@ def publish(handle: int, temporary: Path, target: Path, mode: int = 0o644) -> No
         if not os.path.samestat(os.fstat(handle), os.lstat(temporary)):
             raise StorageError(
                 _("{file} was replaced while it was written", file=temporary),
-                hint=_("ls -la {folder}; somebody else writes into it", folder=target.parent),
+                hint=_("ls -la {folder!q}; somebody else writes into it", folder=target.parent),
             )
         os.replace(temporary, target)
         sync_folder(target.parent)
@@ -548,7 +548,7 @@ def mark_folder(folder: Path, purpose: str) -> Path:
                 raise StorageError(
                     _("{folder} exists, is not empty and was not made by gapforge", folder=folder),
                     hint=_(
-                        "ls -la {folder}; move the folder away or choose another place, "
+                        "ls -la {folder!q}; move the folder away or choose another place, "
                         "and run the same command again",
                         folder=folder,
                     ),

@@ -145,7 +145,7 @@ class ImportSpace:
                 **values,
             ),
             hint=_(
-                "free some space (df -h {folder}) and run the same command again; {state}",
+                "free some space (df -h {folder!q}) and run the same command again; {state}",
                 folder=self.folder,
                 state=state,
             ),

@@ -316,7 +316,8 @@ class _Install:
                     free=human_bytes(free),
                 ),
                 hint=_(
-                    "free some space (df -h {root}) and run the same command again", root=self.root
+                    "free some space (df -h {root!q}) and run the same command again",
+                    root=self.root,
                 ),
             )
 
@@ -344,7 +345,7 @@ class _Install:
         else:
             raise StorageError(
                 _("{file}: neither a file nor a folder", file=source),
-                hint=_("move it to another folder: ls -l {file}", file=source),
+                hint=_("move it to another folder: ls -l {file!q}", file=source),
             )
         self.kept[folder] = None
 

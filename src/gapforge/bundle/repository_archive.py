@@ -93,7 +93,9 @@ def make_archive(project: Project, locks: Mapping[str, bytes]) -> bytes:
                     "packed",
                     preset=preset,
                 ),
-                hint=_("./gapforge check {preset}; then run the same command again", preset=preset),
+                hint=_(
+                    "./gapforge check {preset!q}; then run the same command again", preset=preset
+                ),
             )
     if "src/gapforge/__init__.py" not in files:
         raise BundleError(

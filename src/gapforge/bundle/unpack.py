@@ -107,7 +107,7 @@ class ImportResult:
             )
             hint = _(
                 "bring the other volumes and run unpack again; or take {file} to the machine that "
-                "packed the bundle: ./gapforge pack --repair {name} --to FOLDER",
+                "packed the bundle: ./gapforge pack --repair {name!q} --to FOLDER",
                 **values,
             )
         else:
@@ -116,7 +116,7 @@ class ImportResult:
             )
             hint = _(
                 "take {file} to the machine that packed the bundle: ./gapforge pack --repair "
-                "{name} --to FOLDER",
+                "{name!q} --to FOLDER",
                 **values,
             )
         return BundleError(message, faults=[*faults, *untrusted], hint=hint)
@@ -331,7 +331,7 @@ class _Import:
         if folder.is_symlink():
             raise StorageError(
                 _("{folder} is a symbolic link", folder=folder),
-                hint=_("rm {folder}; then run the same command again", folder=folder),
+                hint=_("rm {folder!q}; then run the same command again", folder=folder),
             )
         try:
             signature = self.signatures.lock_signature(bundled, data) if self.signatures else None

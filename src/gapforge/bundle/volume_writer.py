@@ -295,7 +295,7 @@ class VolumeWriter:
             name = self.contents.name(part.sha256)
             raise BundleError(
                 _("{path} contains other bytes of {name}", path=path, name=name),
-                hint=_("rm {path}; then run the same command again", path=path),
+                hint=_("rm {path!q}; then run the same command again", path=path),
             )
 
     def _finish_open(self) -> None:

@@ -157,7 +157,7 @@ def _question(dialog: _Dialog, step: str, number: int, can_go_back: bool) -> str
         dialog.say(line)
     if step == "preset":
         for name in dialog.broken:
-            dialog.say(_("   !  {preset}: faulty; ./gapforge check {preset}", preset=name))
+            dialog.say(_("   !  {preset}: faulty; ./gapforge check {preset!q}", preset=name))
     default = next(i for i, option in enumerate(options, 1) if option.default)
     while True:
         dialog.stdout.write(_("choice [{number}]: ", number=default))
@@ -303,7 +303,7 @@ def _show_download(dialog: _Dialog, preset: Preset) -> None:
     dialog.say(
         _(
             "   It cannot be built here yet. First, on a machine with a network: ./deps_sync.sh "
-            "{preset}\n   Then carry artifacts/{preset}/ to this machine.",
+            "{preset!q}\n   Then carry artifacts/{preset}/ to this machine.",
             preset=preset.name,
         )
     )

@@ -213,7 +213,7 @@ def _check_artifacts(project: Project, preset: Preset) -> tuple[CheckResult, Loc
         if not (folder / "lock.json").exists():
             problem = _("absent")
             hint = _(
-                "online: ./deps_sync.sh {name}, then copy artifacts/{name} to {folder}",
+                "online: ./deps_sync.sh {name!q}, then copy artifacts/{name} to {folder}",
                 name=preset.name,
                 folder=folder,
             )

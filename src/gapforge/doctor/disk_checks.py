@@ -48,10 +48,10 @@ def artifacts(preset: str, total: int, size: int, wrong: Sequence[str]) -> Check
         some = ", ".join(wrong[:3]) + (" …" if len(wrong) > 3 else "")
         return _artifacts_check(preset).fail(
             f"{text}: {some}",
-            _("copy them again; list them: ./gapforge verify {name}", name=preset),
+            _("copy them again; list them: ./gapforge verify {name!q}", name=preset),
         )
     return _artifacts_check(preset).ok(
-        text, _("only sizes were compared; content: ./gapforge verify {name}", name=preset)
+        text, _("only sizes were compared; content: ./gapforge verify {name!q}", name=preset)
     )
 
 
@@ -98,7 +98,7 @@ def _file_system(places: Sequence[Place], volume: Volume) -> list[CheckResult]:
         _("about {size}", size=human_bytes(size)) + detail,
     )
     status = _status(volume.free, size)
-    action = _("free some space: df -h {path}; docker system df", path=volume.path)
+    action = _("free some space: df -h {path!q}; docker system df", path=volume.path)
     text = _("{size} free", size=human_bytes(volume.free))
     results = [check.result(status, text, "" if status == OK else action)]
     inodes = sum(place.inodes for place in places)

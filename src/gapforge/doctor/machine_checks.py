@@ -75,7 +75,7 @@ def socket(found: Socket, usable_engine: bool) -> CheckResult:
         )
     else:
         action = _(
-            "ask an administrator: sudo usermod -aG {group} $USER, then log in again",
+            "ask an administrator: sudo usermod -aG {group!q} $USER, then log in again",
             group=found.group,
         )
     return check.fail(
@@ -155,7 +155,7 @@ def env(found: EnvFile, required: Sequence[str], problem: str) -> CheckResult:
     if problem:
         return check.fail(
             problem,
-            _("cp .env.template {path}; chmod 600 {path}; fill in the keys", path=found.path),
+            _("cp .env.template {path!q}; chmod 600 {path!q}; fill in the keys", path=found.path),
         )
     if not found.exists:
         return check.ok(_("absent"))
@@ -179,7 +179,7 @@ def credentials(needs: Sequence[Need], problem: str, file: Path) -> CheckResult:
     if problem or missing:
         return check.warn(
             problem or _("not set: {keys}", keys=", ".join(missing)),
-            _("before ./deps_sync.sh: fill in the keys in {path}; chmod 600 {path}", path=file),
+            _("before ./deps_sync.sh: fill in the keys in {path}; chmod 600 {path!q}", path=file),
         )
     return check.ok(pgettext("check", "ok"))
 

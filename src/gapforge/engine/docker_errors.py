@@ -98,9 +98,9 @@ def hint_for(output: str) -> str:
     lower = output.lower()
     if "permission denied" in lower:
         return _(
-            "become a member of the docker group: sudo usermod -aG docker {user}; then "
+            "become a member of the docker group: sudo usermod -aG docker {user!q}; then "
             "log in again, or in this shell: newgrp docker",
-            user=os.environ.get("USER") or "$USER",
+            user=os.environ.get("USER") or os.getuid(),
         )
     if "api version" in lower:
         return _(

@@ -137,7 +137,7 @@ class _Archive:
             if name == "manifest.json" and "oci-layout" in self.tar.getnames():
                 hint = _(
                     "this is an OCI archive; unpack it and name the folder: mkdir DIR && tar "
-                    "-xf {path} -C DIR",
+                    "-xf {path!q} -C DIR",
                     path=self.path,
                 )
             raise EngineError(

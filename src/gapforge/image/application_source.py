@@ -184,5 +184,5 @@ def _folder_problem(folder: Path, build: str) -> str:
     if file is None:
         return _("no {file}", file=_build_files(build)[0])
     if build not in _BUILD_FILES and not file.stat().st_mode & stat.S_IXUSR:
-        return _("{file} is not executable: chmod +x {file}", file=file.relative_to(folder))
+        return _("{file} is not executable: chmod +x {file!q}", file=file.relative_to(folder))
     return ""

@@ -84,7 +84,7 @@ def read_inputs(project: Project, preset: Preset, options: Options) -> Inputs:
         raise LockError(
             _("Python packages would replace what the image builds itself"),
             faults=faults,
-            hint=_("change the preset, then online: ./deps_sync.sh {name}", name=preset.name),
+            hint=_("change the preset, then online: ./deps_sync.sh {name!q}", name=preset.name),
         )
     components, rendered = check_project(project, preset)
     secrets = env_file.load(project.env_file, preset.application.secrets)

@@ -88,7 +88,7 @@ def raise_for_failures(results: Sequence[CheckResult], image: str) -> None:
                 Fault(f"{r.component}: {r.title}", _("found {found}", found=r.found), r.expected)
                 for r in failed
             ],
-            hint=_("look inside: docker run --rm -it --network none {image} bash", image=image),
+            hint=_("look inside: docker run --rm -it --network none {image!q} bash", image=image),
         )
 
 

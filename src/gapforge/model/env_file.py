@@ -105,7 +105,7 @@ def load(
             _("required keys are missing"),
             faults=faults,
             hint=_(
-                "cp .env.template {env_file} (unless it exists); chmod 600 {env_file}; "
+                "cp .env.template {env_file!q} (unless it exists); chmod 600 {env_file!q}; "
                 "fill in the keys",
                 env_file=env_file,
             ),
@@ -135,7 +135,7 @@ def _read(env_file: Path) -> dict[str, str]:
     except OSError as error:
         raise SecretError(
             _("{file} cannot be read: {reason}", file=env_file, reason=os_reason(error)),
-            hint=f"ls -l {env_file}",
+            hint=process.quoted(["ls", "-l", str(env_file)]),
         ) from None
     values, faults = parse(data, str(env_file))
     if faults:
@@ -312,7 +312,7 @@ def file_warnings(env_file: Path) -> list[str]:
     if mode & 0o077:
         warnings.append(
             _(
-                "{env_file} can be read by others (mode {mode:04o}); chmod 600 {env_file}",
+                "{env_file} can be read by others (mode {mode:04o}); chmod 600 {env_file!q}",
                 env_file=env_file,
                 mode=mode,
             )
@@ -321,7 +321,7 @@ def file_warnings(env_file: Path) -> list[str]:
         warnings.append(
             _(
                 "{env_file} is tracked by git, so its values are in the history of every "
-                "clone; git rm --cached {name}, and change the values",
+                "clone; git rm --cached {name!q}, and change the values",
                 env_file=env_file,
                 name=env_file.name,
             )

@@ -284,7 +284,7 @@ def _unusable(faults: Sequence[Fault], shown: str, name: str) -> LockError:
     return LockError(
         _("{shown} cannot be used", shown=shown),
         faults=faults,
-        hint=_("online: ./deps_sync.sh {name} --update", name=name),
+        hint=_("online: ./deps_sync.sh {name!q} --update", name=name),
     )
 
 
@@ -366,6 +366,6 @@ def _unresolved_item(raw: Mapping[str, Any]) -> UnresolvedItem:
 
 def _sync_and_carry(preset: str) -> str:
     return _(
-        "online: ./deps_sync.sh {preset}, then carry artifacts/{preset}/ to this machine",
+        "online: ./deps_sync.sh {preset!q}, then carry artifacts/{preset}/ to this machine",
         preset=preset,
     )

@@ -238,7 +238,7 @@ def load(file: Path, *, shown: str = "", components: Path | None = None) -> Pres
                 "{shown} has {count} fault", "{shown} has {count} faults", len(faults), shown=shown
             ),
             faults=faults,
-            hint=_("correct it, then: ./gapforge check {stem}", stem=file.stem),
+            hint=_("correct it, then: ./gapforge check {stem!q}", stem=file.stem),
         )
     return parse(raw, described)
 

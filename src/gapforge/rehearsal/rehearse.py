@@ -314,7 +314,7 @@ class _Rehearsal:
         if isinstance(error, SmokeError):
             keep = () if self.options.keep else ("--keep",)
             hint = _(
-                "{command}; then: cd {folder}; ./gapforge engine start --offline; {next}",
+                "{command}; then: cd {folder!q}; ./gapforge engine start --offline; {next}",
                 command=process.quoted([*self.options.command, *keep]),
                 folder=self.site.root,
                 next=error.hint,

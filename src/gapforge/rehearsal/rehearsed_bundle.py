@@ -68,8 +68,8 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
             error.message,
             faults=error.faults,
             hint=_(
-                "specify the folders of one bundle: ./gapforge rehearse {preset} --bundle DIR; "
-                "or pack one: ./gapforge pack {preset} --to DIR",
+                "specify the folders of one bundle: ./gapforge rehearse {preset!q} --bundle DIR; "
+                "or pack one: ./gapforge pack {preset!q} --to DIR",
                 preset=preset,
             ),
         ) from None
@@ -95,7 +95,7 @@ def examine_bundle(folders: Sequence[Path], preset: str) -> RehearsedBundle:
                 preset=preset,
                 presets=", ".join(bundle.presets) or _("no known preset"),
             ),
-            hint=_("./gapforge pack {preset} --to DIR; or specify another folder", preset=preset),
+            hint=_("./gapforge pack {preset!q} --to DIR; or specify another folder", preset=preset),
         )
     bundle.warnings += [_("{file}: damaged", file=path) for path in damaged]
     if receiver is None:

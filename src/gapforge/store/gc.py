@@ -172,12 +172,12 @@ def _unfinished_imports(project: Project, drop: str) -> tuple[UnfinishedImport, 
     if damaged is not None:
         hint = _(
             "import the bundle's volumes again: ./gapforge unpack FOLDER; or give the bundle up: "
-            "./gapforge gc --drop {bundle}",
+            "./gapforge gc --drop {bundle!q}",
             bundle=damaged[1],
         )
     else:
         hint = _(
-            "look at it (ls -ld {path}) and move it away, then import the bundle's volumes "
+            "look at it (ls -ld {path!q}) and move it away, then import the bundle's volumes "
             "again: ./gapforge unpack FOLDER",
             path=faults[0].where,
         )

@@ -96,7 +96,7 @@ class Store:
             if folder.is_symlink():
                 raise StorageError(
                     _("{folder} is a symbolic link", folder=folder),
-                    hint=_("rm {folder}; then run the same command again", folder=folder),
+                    hint=_("rm {folder!q}; then run the same command again", folder=folder),
                 )
             self._partial = folder
         return (

@@ -132,7 +132,8 @@ class VerifyReport:
             more = _(" and {count} more", count=count) if count > 0 else ""
             steps.append(
                 _(
-                    "copy from the medium again: {files}{more}; or online: ./deps_sync.sh {preset}",
+                    "copy from the medium again: {files}{more}; or online: "
+                    "./deps_sync.sh {preset!q}",
                     files=files,
                     more=more,
                     preset=self.preset,
@@ -141,7 +142,7 @@ class VerifyReport:
         if any(fault.kind == "extra" for fault in self.faults):
             steps.append(_("remove the unexpected files"))
         repair = "; ".join(steps)
-        return _("{repair}; then: ./gapforge verify {preset}", repair=repair, preset=self.preset)
+        return _("{repair}; then: ./gapforge verify {preset!q}", repair=repair, preset=self.preset)
 
 
 def verify(
@@ -211,7 +212,7 @@ def _no_artifacts(artifacts: Path, preset: str) -> VerifyError:
     return VerifyError(
         message,
         hint=_(
-            "online: ./deps_sync.sh {preset}; offline: cp -r MEDIUM/{preset} {parent}/",
+            "online: ./deps_sync.sh {preset!q}; offline: cp -r MEDIUM/{preset!q} {parent!q}/",
             preset=preset,
             parent=artifacts.parent,
         ),
@@ -366,7 +367,7 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
                 other=lock.preset,
             ),
             hint=_(
-                "online: ./deps_sync.sh {preset}, then copy artifacts/{preset} here",
+                "online: ./deps_sync.sh {preset!q}, then copy artifacts/{preset} here",
                 preset=preset.name,
             ),
         )
@@ -380,8 +381,8 @@ def check_preset_state(lock: Lock, preset: Preset) -> None:
                 synced=lock.preset_sha256[:12],
             ),
             hint=_(
-                "online: ./deps_sync.sh {preset}; or undo the change: git checkout -- "
-                "presets/{preset}.json",
+                "online: ./deps_sync.sh {preset!q}; or undo the change: git checkout -- "
+                "presets/{preset!q}.json",
                 preset=preset.name,
             ),
         )

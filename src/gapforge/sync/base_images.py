@@ -146,7 +146,7 @@ def check_base(preset: Preset, role: str, image: LockedImage) -> list[str]:
             hint=_(
                 "specify a matching image under base.{role} (by digest if its tag has "
                 "moved), or correct cuda and cudnn (cudnn null accepts any version), then: "
-                "./gapforge check {name}",
+                "./gapforge check {name!q}",
                 role=role,
                 name=preset.name,
             ),
@@ -163,7 +163,7 @@ def _from_archive(base: BaseImage, project: Project, destination: Path, progress
             _("base image archive {archive} does not exist", archive=base.archive),
             faults=[Fault(str(file), _("does not exist"))],
             hint=_(
-                "on the machine that has the image: docker save NAME:TAG -o {name}; then "
+                "on the machine that has the image: docker save NAME:TAG -o {name!q}; then "
                 "copy it to {file}",
                 name=file.name,
                 file=file,
@@ -179,7 +179,7 @@ def _from_archive(base: BaseImage, project: Project, destination: Path, progress
             ),
             faults=[Fault(str(file), _("SHA-256 is {actual}", actual=actual), base.archive_sha256)],
             hint=_(
-                "copy the right file, or write its checksum into the preset: sha256sum {file}",
+                "copy the right file, or write its checksum into the preset: sha256sum {file!q}",
                 file=file,
             ),
         )

@@ -190,5 +190,5 @@ def _not_unpacked(file: Path, cause: Exception) -> FetchError:
 def _unusable(file: Path, reason: str) -> FetchError:
     return FetchError(
         _("{file} is not a usable `docker save` archive: {reason}", file=file, reason=reason),
-        hint=_("save the image again: docker save NAME:TAG -o {name}", name=file.name),
+        hint=_("save the image again: docker save NAME:TAG -o {name!q}", name=file.name),
     )

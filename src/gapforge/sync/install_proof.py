@@ -67,7 +67,7 @@ class Proof:
             faults=faults,
             hint=_(
                 "require another version of the package in presets/{name}.json (python.packages), "
-                "then: ./deps_sync.sh {name} --update",
+                "then: ./deps_sync.sh {name!q} --update",
                 name=self.preset.name,
             ),
         )

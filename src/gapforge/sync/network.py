@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gapforge.base import process
 from gapforge.base.addresses import names_registry, registry_of, without_credentials
 from gapforge.base.errors import Fault, FetchError, UsageError
 from gapforge.base.i18n import _
@@ -96,7 +97,7 @@ class Network:
         if bundle and not Path(bundle).is_file():
             raise UsageError(
                 _("GAPFORGE_CA_BUNDLE: {bundle} is not a file", bundle=bundle),
-                hint=f"ls -l {bundle}",
+                hint=process.quoted(["ls", "-l", bundle]),
             )
         netrc = env.get("NETRC", "")
         index = _address(env, "GAPFORGE_INDEX_URL")

@@ -190,7 +190,7 @@ class Resolver:
             raise ResolveError(
                 _("the index no longer has the files of the lock"),
                 faults=faults,
-                hint=_("resolve again: ./deps_sync.sh {name} --update", name=preset.name),
+                hint=_("resolve again: ./deps_sync.sh {name!q} --update", name=preset.name),
             )
         return result
 
@@ -380,7 +380,7 @@ def _check_choices(preset: Preset, names: Sequence[str]) -> None:
                 Fault(f'$.python["not-in-runtime"].{name}', _("is not installed"), one_of(names))
                 for name in absent
             ],
-            hint=_("correct it, then: ./gapforge check {stem}", stem=preset.name),
+            hint=_("correct it, then: ./gapforge check {stem!q}", stem=preset.name),
         )
 
 

@@ -354,7 +354,7 @@ def _login_hint(registry: str, network: Network) -> str:
             key=REGISTRY_LOGINS,
         )
     return _(
-        "set {key} in .env to '{registry} USER PASSWORD', or log in (skopeo login {registry}); "
+        "set {key} in .env to '{registry} USER PASSWORD', or log in (skopeo login {registry!q}); "
         "then run the same command again",
         registry=registry,
         key=REGISTRY_LOGINS,

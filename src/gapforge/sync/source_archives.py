@@ -9,6 +9,7 @@ from pathlib import Path
 from gapforge.base.errors import Fault, FetchError, GatedError, UsageError
 from gapforge.base.files import sha256_file
 from gapforge.base.i18n import _, ngettext
+from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.model.lock import Entry
 from gapforge.model.preset import Preset, SourceArchive
@@ -70,8 +71,8 @@ def gated_error(
         ),
         faults=faults,
         hint=ngettext(
-            "put it into a folder, then: ./deps_sync.sh {name} --from FOLDER",
-            "put them into a folder, then: ./deps_sync.sh {name} --from FOLDER",
+            "put it into a folder, then: ./deps_sync.sh {name!q} --from FOLDER",
+            "put them into a folder, then: ./deps_sync.sh {name!q} --from FOLDER",
             len(faults),
             name=preset.name,
         ),
@@ -99,7 +100,9 @@ def _gated_fault(source: SourceArchive, want: Want, failure: str) -> Fault:
 
 def not_a_folder(folder: Path) -> UsageError:
     """Return the error for a ``--from`` that is not a folder."""
-    return UsageError(_("--from {folder}: not a folder", folder=folder), hint=f"ls -ld {folder}")
+    return UsageError(
+        _("--from {folder}: not a folder", folder=folder), hint=quoted(["ls", "-ld", str(folder)])
+    )
 
 
 class Provided:

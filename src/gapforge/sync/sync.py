@@ -318,7 +318,7 @@ class _Sync(Run):
         return image_entries(role, files), image
 
     def _resolve_again(self) -> str:
-        return _("resolve again: ./deps_sync.sh {name} --update", name=self.preset.name)
+        return _("resolve again: ./deps_sync.sh {name!q} --update", name=self.preset.name)
 
     def _kept_base(self, kept: Lock, role: str) -> BaseInStore:
         """Return the base image that ``kept`` pins, which is in the store, with its facts."""
@@ -441,7 +441,7 @@ class _Sync(Run):
                 _("the APT sources lack files of the lock of {name}", name=self.preset.name),
                 faults=[Fault(e.path, problem, f"{e.name} {e.version}") for e in left],
                 hint=_(
-                    "resolve again: ./deps_sync.sh {name} --update; or provide the files "
+                    "resolve again: ./deps_sync.sh {name!q} --update; or provide the files "
                     "with --from FOLDER",
                     name=self.preset.name,
                 ),

@@ -241,7 +241,7 @@ def _shown(name: str, versions: str) -> str:
 
 def _correct(asked: Asked) -> str:
     return _(
-        "correct the packages in presets/{name}.json, then: ./gapforge check {name}",
+        "correct the packages in presets/{name}.json, then: ./gapforge check {name!q}",
         name=asked.preset.name,
     )
 

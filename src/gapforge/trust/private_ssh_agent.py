@@ -51,7 +51,7 @@ def unlocked(key: SigningKey | None) -> Iterator[SigningKey | None]:
                 if not pid.isdecimal():
                     raise ToolError(
                         _("ssh-agent does not start"),
-                        hint=_("ssh-add {file}; then --sign {file}.pub", file=key.file),
+                        hint=_("ssh-add {file!q}; then --sign {file}.pub", file=key.file),
                     )
                 unlocked_key = dataclasses.replace(key, agent=socket)
                 done = ssh_signatures.run_interactive(

@@ -191,7 +191,7 @@ def signing_key(file: Path) -> SigningKey:
                 file=file,
                 mode=mode,
             ),
-            hint=f"chmod 600 {file}",
+            hint=process.quoted(["chmod", "600", str(file)]),
         )
     return SigningKey(
         file, _public_part(data) or read_public(file), has_passphrase=_has_passphrase(data)
@@ -419,7 +419,7 @@ def _cannot_sign(key: SigningKey, done: process.Result, at_terminal: bool) -> Tr
             )
         return TrustError(
             _("{file} has a passphrase, but there is no terminal to ask for it", file=key.file),
-            hint=_("ssh-add {file}; then the same command with {file}.pub", file=key.file),
+            hint=_("ssh-add {file!q}; then the same command with {file}.pub", file=key.file),
         )
     hint = f"ssh-keygen -l -f {key.file}"
     if "No private key" in last:
@@ -440,7 +440,7 @@ def _read_key(file: Path) -> bytes:
 
 
 def _make_public_key(file: Path) -> str:
-    return _("ssh-keygen -y -f {file} > {file}.pub; then the same command again", file=file)
+    return _("ssh-keygen -y -f {file!q} > {file!q}.pub; then the same command again", file=file)
 
 
 def _choose_key() -> str:

@@ -252,8 +252,8 @@ def _add(file: Path, key: PublicKey, name: str) -> None:
                     new=key.fingerprint,
                 ),
                 hint=_(
-                    "to add a second key: ./gapforge trust add KEY --name {name}-2; to replace the "
-                    "key: ./gapforge trust remove {name}, then add",
+                    "to add a second key: ./gapforge trust add KEY --name {name!q}-2; to replace "
+                    "the key: ./gapforge trust remove {name!q}, then add",
                     name=name,
                 ),
             )
@@ -345,7 +345,7 @@ def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:
         _("the artifacts of {preset} are not signed by a trusted signer", preset=preset),
         faults=faults,
         hint=_(
-            "online: ./gapforge trust sign {preset} --key KEY, and carry {file} too; trusted "
+            "online: ./gapforge trust sign {preset!q} --key KEY, and carry {file} too; trusted "
             "signers: ./gapforge trust list",
             preset=preset,
             file=LOCK_SIGNATURE,
@@ -396,7 +396,7 @@ def _text(file: Path) -> str:
     raise TrustError(
         _("the list of trusted signers cannot be read, so no signature is accepted"),
         faults=[Fault(str(file), problem)],
-        hint=_("ls -l {file}; then: ./gapforge trust list", file=file),
+        hint=_("ls -l {file!q}; then: ./gapforge trust list", file=file),
     )
 
 

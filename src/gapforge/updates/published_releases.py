@@ -112,7 +112,7 @@ def github_tags(address: str, network: Network) -> list[str]:
         except (ValueError, TypeError, KeyError) as error:
             raise FetchError(
                 _("the answer of {address} is not a list of tags", address=where),
-                hint=_("check whether a proxy answers: curl {address}", address=where),
+                hint=_("check whether a proxy answers: curl {address!q}", address=where),
             ) from error
         following = re.search(r'<([^>]+)>\s*;\s*rel="next"', answer.headers.get("link", ""))
         if not following:
@@ -150,7 +150,7 @@ def registry_tags(image: str, network: Network) -> list[str]:
         reason = last_line(done.errors)
         raise FetchError(
             _("cannot list the tags of {image}: {reason}", image=reference, reason=reason),
-            hint=f"skopeo list-tags docker://{reference}",
+            hint=process.quoted(["skopeo", "list-tags", f"docker://{reference}"]),
         )
     try:
         return [str(tag) for tag in parse_json(done.output.encode())["Tags"]]

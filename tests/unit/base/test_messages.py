@@ -15,7 +15,7 @@ from gapforge.base.i18n import N_, Message, _, in_both_languages, ngettext
 
 ROOT = Path(__file__).resolve().parents[3]
 HANGUL = re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
-COMMANDS = ["quickstart", "deps_sync.sh", "test", "scripts/bootstrap.sh"]
+COMMANDS = ["quickstart", "deps_sync.sh", "test", "scripts/bootstrap.sh", "scripts/common.sh"]
 # Korean text in which a particle stands apart from its word, or in both forms.
 LOOSE_PARTICLE = re.compile(
     r"[^가-힣\s,;:.!?] (?:을|를|은|는|과|와|의|에|에서|로|으로|도|만)(?=[\s.,:;)]|$)"

@@ -158,7 +158,7 @@ def test_env_readable_by_others_warns(mode: int, status: str) -> None:
 
 def test_trusted_signers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No signers are fine; an unreadable list, or signers without ssh-keygen, are not."""
-    project = Project(tmp_path, tmp_path / "artifacts")
+    project = Project(tmp_path / "project", tmp_path / "artifacts")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     line = diagnose._check_trust(project)
     assert line.status == OK

@@ -61,6 +61,7 @@ def test_lock_with_a_wheel_over_cv2_is_refused(project: Project) -> None:
     """A lock of an earlier version may have one; OpenCV would compile for an hour before."""
     preset = presets.find(project.presets, PRESET)
     shutil.copytree(Path(__file__).parents[3] / "components", project.components)
+    shutil.copytree(samples.ROOT / "examples", project.root / "examples")
     preset = presets.find(project.presets, PRESET)
     lock = build_inputs.load_lock(project, preset)
     path = "wheels/opencv_python-4.10-py3-none-any.whl"

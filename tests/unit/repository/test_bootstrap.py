@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ TOOLS = (
     "sha256sum",
     "env",
     "timeout",
+    "flock",
+    "sh",
 )
 
 
@@ -44,6 +47,8 @@ class Machine:
         text = text.replace("/usr/share/keyrings/", f"{folder}/keyrings/").replace(
             "/usr/sbin/policy-rc.d", f"{folder}/policy-rc.d"
         )
+        text = text.replace("/run/gapforge-bootstrap.lock", f"{folder}/bootstrap.lock")
+        shutil.copy(ROOT / "scripts/common.sh", self.script.parent)
         self.script.write_text(text)
         self.put("dpkg-query", "exit 1")
         self.put("id", "echo 0")
@@ -185,3 +190,50 @@ def test_old_python_is_refused(machine: Machine) -> None:
     )
     got = machine.run("build")
     assert got.returncode == 17 and "Python 3.8.10" in got.stderr
+
+
+POLICY = "#!/bin/sh\n# by scripts/bootstrap.sh of gapforge, while it installs packages\nexit 101\n"
+complete = ("docker", "dockerd", "unshare", "mount", "ssh-keygen", "python3")
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="only without systemd")
+@pytest.mark.parametrize("missing", [True, False])
+def test_policy_of_a_killed_run_is_removed(machine: Machine, tmp_path: Path, missing: bool) -> None:
+    policy = tmp_path / "policy-rc.d"
+    policy.write_text(POLICY)
+    for name in complete[1:] if missing else complete:
+        machine.put(name, "exit 0")
+    assert machine.run("build").returncode == 0
+    assert not policy.exists()
+    assert ("exists: policy-rc.d" in machine.apt_calls()) == missing, "while apt-get runs"
+
+
+def test_policy_of_the_administrator_is_kept(machine: Machine, tmp_path: Path) -> None:
+    policy = tmp_path / "policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    machine.put("python3", "exit 0")
+    assert machine.run("build").returncode == 0
+    assert policy.read_text() == "#!/bin/sh\nexit 101\n"
+
+
+def test_runs_side_by_side_install_one_after_the_other(machine: Machine, tmp_path: Path) -> None:
+    machine.put("python3", "exit 0")
+    events = tmp_path / "events"
+    machine.put(
+        "apt-get",
+        f'case "$*" in *" install "*) echo begin >>"{events}"; read -t 0.3 <> <(:) || true;'
+        f' echo end >>"{events}";; esac',
+    )
+    runs = [
+        subprocess.Popen(
+            ["/bin/bash", str(machine.script), "build"],
+            env={"PATH": str(machine.bin), "HOME": "/nonexistent"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(3)
+    ]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
+    assert events.read_text().split() == ["begin", "end"] * 3
+    assert not (tmp_path / "policy-rc.d").exists()

@@ -168,7 +168,8 @@ def test_lock_diff_tells_tool_from_package(monkeypatch: pytest.MonkeyPatch, lang
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Return a folder that has only the project's scripts."""
-    for name in ("deps_sync.sh", "quickstart", "tools/requirements.txt", "scripts/bootstrap.sh"):
+    scripts = ("scripts/bootstrap.sh", "scripts/common.sh")
+    for name in ("deps_sync.sh", "quickstart", "tools/requirements.txt", *scripts):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return tmp_path

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.name and args.preset and args.name != args.preset:
         raise UsageError(
             _('two presets are named: "{name}" and "{preset}"', name=args.name, preset=args.preset),
-            hint=f"./gapforge {args.verb} {args.name}",
+            hint=f"./gapforge {args.verb} {quoted([args.name])}",
         )
     args.preset = args.name or args.preset
     environment_defaults.text_default(

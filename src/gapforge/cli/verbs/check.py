@@ -339,10 +339,13 @@ def _print(report: Report) -> None:
         _print_licences(report.licences)
         _print_lock(report)
     if report.exit_code == LockError.exit_code:
-        print(_("  next: online: ./deps_sync.sh {preset} --update", preset=report.name))
+        print(_("  next: online: ./deps_sync.sh {preset!q} --update", preset=report.name))
     elif report.faults or report.errors:
         print(
-            _("  next: correct the faults, then run ./gapforge check {preset}", preset=report.name)
+            _(
+                "  next: correct the faults, then run ./gapforge check {preset!q}",
+                preset=report.name,
+            )
         )
 
 
@@ -389,7 +392,7 @@ def _print_lock(report: Report) -> None:
     if report.unresolved:
         print(
             _(
-                "  unresolved: {items} (online: ./deps_sync.sh {preset})",
+                "  unresolved: {items} (online: ./deps_sync.sh {preset!q})",
                 items=counts(report.unresolved),
                 preset=report.name,
             )

@@ -134,7 +134,7 @@ def _show(garbage: Garbage) -> None:
         print(
             _(
                 "note: a sync of {preset} was interrupted; no lock uses its downloads yet, "
-                "so they would be downloaded again. To finish it first: ./deps_sync.sh {preset}",
+                "so they would be downloaded again. To finish it first: ./deps_sync.sh {preset!q}",
                 preset=name,
             )
         )
@@ -143,7 +143,7 @@ def _show(garbage: Garbage) -> None:
             _(
                 "note: the import of bundle {bundle} ({presets}) is unfinished, so {count} files "
                 "({size}) of it are kept. To continue: ./gapforge unpack FOLDER; to abandon it: "
-                "./gapforge gc --drop {bundle}",
+                "./gapforge gc --drop {bundle!q}",
                 bundle=one.bundle,
                 presets=", ".join(one.presets),
                 count=one.count,

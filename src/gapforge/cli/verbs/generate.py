@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gapforge.base.errors import Fault, LockError, PresetError
 from gapforge.base.files import contains, inside, write_text
 from gapforge.base.i18n import N_, _
+from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.compat import catalog
 from gapforge.compat.driver import required_driver
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
                 Fault(path, problem, _("the content from presets, locks and catalog"))
                 for path, problem in stale.items()
             ],
-            hint=f"{package_versions.COMMAND}; git add " + " ".join(stale),
+            hint=f"{package_versions.COMMAND}; git add {quoted(list(stale))}",
         )
     if not stale:
         print(_("all {total} generated files are up to date", total=len(wanted)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from gapforge.base.errors import Fault, StorageError, UsageError, VerifyError
 from gapforge.base.files import atomic_file, open_regular, real_path
 from gapforge.base.i18n import N_, _
+from gapforge.base.process import quoted
 from gapforge.base.progress import Progress, human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_jobs, add_json, check_jobs, refuse_presets_with_all
@@ -116,7 +117,7 @@ def _read(args: argparse.Namespace) -> int:
     if args.presets or args.all or args.output is not None:
         raise UsageError(
             _("--read excludes presets, --all and --output"),
-            hint=f"./gapforge inventory --read {args.read}",
+            hint=f"./gapforge inventory --read {quoted([str(args.read)])}",
         )
     reported = None if args.digest is None else read_short_digest(args.digest)
     inventory = Inventory.read(args.read)

@@ -96,7 +96,7 @@ def _template(args: argparse.Namespace, project: Project) -> Preset:
     else:
         raise UsageError(
             _("the preset to begin with is missing"),
-            hint=_("./gapforge list; ./gapforge new {name} --from PRESET", name=args.name),
+            hint=_("./gapforge list; ./gapforge new {name!q} --from PRESET", name=args.name),
         )
     if template.practice and not args.practice:
         raise UsageError(

@@ -126,7 +126,7 @@ def render(updates: CompatibleUpdates) -> str:
 
 def _written(target: Path) -> str:
     return _(
-        "wrote {file}\nnext: ./gapforge check {preset}; ./deps_sync.sh {preset}",
+        "wrote {file}\nnext: ./gapforge check {preset!q}; ./deps_sync.sh {preset!q}",
         file=target,
         preset=target.stem,
     )

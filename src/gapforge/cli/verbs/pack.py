@@ -212,7 +212,7 @@ def _contents(args: argparse.Namespace, project: Project) -> tuple[Contents, str
         if args.presets or args.inventory or args.with_tool:
             raise UsageError(
                 _("--repair excludes presets, --for and --with-tool"),
-                hint=f"./gapforge pack --repair {args.repair} --to FOLDER",
+                hint=f"./gapforge pack --repair {quoted([args.repair])} --to FOLDER",
             )
         request = read_request(args.repair)
         places = [args.repair.absolute().parent, project.state / "bundles", *args.to]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
+from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.argument_parser import add_json
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.inventory is not None and not args.bundle:
         raise UsageError(
             _("--for needs --bundle"),
-            hint=f"./gapforge rehearse {args.preset} --bundle DIR --for {args.inventory}",
+            hint=(
+                f"./gapforge rehearse {quoted([args.preset])} --bundle DIR "
+                f"--for {quoted([str(args.inventory)])}"
+            ),
         )
     preset = presets.find(project.presets, args.preset)
     options = Options(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _
+from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.lock_only and args.provided is not None:
         raise UsageError(
             _("--lock-only and --from exclude each other"),
-            hint=f"./deps_sync.sh {names[0]} --lock-only",
+            hint=f"./deps_sync.sh {quoted([names[0]])} --lock-only",
         )
     if args.provided is not None and not args.provided.is_dir():
         raise source_archives.not_a_folder(args.provided)
@@ -121,7 +122,7 @@ def _report_lock(outcome: Outcome) -> None:
         print(
             _(
                 "  {count} unresolved items; to resolve them where their servers are "
-                "reachable: ./deps_sync.sh {preset}",
+                "reachable: ./deps_sync.sh {preset!q}",
                 count=len(lock.unresolved),
                 preset=lock.preset,
             )

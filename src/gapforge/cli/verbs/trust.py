@@ -149,7 +149,7 @@ def _added(name: str, key: PublicKey, file: Path, new: bool) -> list[str]:
         f"  {key.fingerprint}  ({key.kind})",
         _(
             "compare this fingerprint with the signer's by another channel, such as the "
-            "phone; if it differs: ./gapforge trust remove {name}",
+            "phone; if it differs: ./gapforge trust remove {name!q}",
             name=name,
         ),
     ]

@@ -174,7 +174,7 @@ def _show(result: ImportResult, project: Project) -> None:
     for name in result.presets:
         print(
             _(
-                "{preset}: complete in {folder}; next: ./gapforge verify {preset}",
+                "{preset}: complete in {folder}; next: ./gapforge verify {preset!q}",
                 preset=name,
                 folder=project.artifacts_of(name),
             )
@@ -223,7 +223,7 @@ def _show_tool(tool: Installed, project: Project) -> None:
         print(
             _(
                 "repository of gapforge, {sha256}: {reason}; to use it: mkdir NEW && "
-                "tar -xf {file} -C NEW",
+                "tar -xf {file!q} -C NEW",
                 sha256=sha256,
                 reason=reason,
                 file=tool.saved,
