@@ -1015,6 +1015,8 @@ def checkout(tmp_path: Path) -> Project:
         "dist/z",
         ".gapforge/tool",
         "elsewhere/x/big",
+        ".env~",
+        "src/.envrc",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
