@@ -1,6 +1,6 @@
 """Change one place of a module at a time, and report the changes that its unit tests do not notice.
 
-    ./test --mutants [--sample N] [MODULE ...]     such as: store/verify_artifacts
+    ./test --mutants [--sample N] [--jobs N] [MODULE ...]     such as: store/verify_artifacts
 
 cosmic-ray makes the changes: another operator, number or condition, an exception that is not
 caught, a loop without rounds. ``RemoveStatement`` adds the removal of calls, raises and ``+=``. The
@@ -38,11 +38,18 @@ ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.9  # share of the changes that tests must notice
 # The modules that decide what is trusted, kept or accepted, and the unit tests of each.
 TESTS = {
+    "base/process": "base/test_process",
+    "base/secret_files": "base/test_private_files model/test_env_file",
     "bundle/unpack": "bundle/test_damaged_volumes bundle/test_pack_and_unpack",
     "bundle/pack": "bundle/test_pack_and_unpack",
+    "bundle/volume_writer": "bundle/test_pack_and_unpack bundle/test_planted_names",
     "bundle/import_objects": "bundle/test_import_objects bundle/test_damaged_volumes",
+    "compat/base_image": "compat/test_rules compat/test_compatibility_table",
     "compat/driver": "compat/test_rules compat/test_compatibility_table",
+    "compat/ffmpeg": "compat/test_rules compat/test_compatibility_table",
+    "compat/gpus": "compat/test_rules compat/test_compatibility_table",
     "compat/host_compiler": "compat/test_rules compat/test_compatibility_table",
+    "compat/opencv": "compat/test_rules compat/test_compatibility_table",
     "compat/tensorrt": "compat/test_rules compat/test_compatibility_table",
     "compat/torch": "compat/test_rules compat/test_compatibility_table",
     "image/dockerfile_lint": "image/test_dockerfile_lint",
@@ -108,13 +115,14 @@ def main() -> int:
     )
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of: {', '.join(TESTS)}")
     parser.add_argument("--sample", type=int, help="at most this many changes of each module")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="changes at a time")
     args = parser.parse_args()
     if unknown := set(args.modules) - TESTS.keys():
         parser.error(f"no tests are listed in tests/mutants.py for: {', '.join(sorted(unknown))}")
     plugins.OPERATOR_PROVIDERS["gapforge"] = {"RemoveStatement": RemoveStatement}
     missed = []
     with tempfile.TemporaryDirectory(prefix="gapforge-mutants-") as folder:
-        trees = [_copy_tree(Path(folder, str(n))) for n in range(os.cpu_count() or 1)]
+        trees = [_copy_tree(Path(folder, str(n))) for n in range(args.jobs)]
         for module in args.modules or TESTS:
             if not _report(module, _test_module(module, trees, args.sample)):
                 missed.append(module)
