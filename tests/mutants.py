@@ -39,7 +39,7 @@ GOAL = 0.9  # share of the changes that tests must notice
 # The modules that decide what is trusted, kept or accepted, and the unit tests of each.
 TESTS = {
     "base/process": "base/test_process",
-    "base/secret_files": "base/test_private_files model/test_env_file",
+    "base/secret_files": "base/test_secret_files",
     "bundle/unpack": "bundle/test_damaged_volumes bundle/test_pack_and_unpack",
     "bundle/pack": "bundle/test_pack_and_unpack",
     "bundle/volume_writer": "bundle/test_pack_and_unpack bundle/test_planted_names",
