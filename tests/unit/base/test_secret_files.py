@@ -11,8 +11,17 @@ from gapforge.base.secret_files import holds_private_key, may_hold_secrets
     "name",
     [
         *(".env", ".ENV", ".Env.", ".env ", ".env..", "..env", ".env~", ".env-old", ".env.local"),
-        *("#.env#", ".#.env", ".env.swp", ".env\nx", ".envrc", ".envrc.bak", ".env.example.bak"),
-        *(".env_1", ".env.template~", ".netrc", "_netrc", ".NETRC.", ".git-credentials", ".pypirc"),
+        *("#.env#", ".#.env", ".env.swp", ".env~\nx", ".envrc", ".envrc.bak", ".env.example.bak"),
+        *(
+            ".env_1",
+            ".env.template~",
+            ".netrc",
+            "_netrc",
+            ".NETRC.",
+            ".netrc ",
+            ".git-credentials",
+            ".pypirc",
+        ),
     ],
 )
 def test_private_name_is_recognised(name: str) -> None:
