@@ -153,9 +153,10 @@ print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
     rm -rf -- "$folder"
     mkdir -p -- "$(dirname -- "$folder")"
     "$python" -m venv "$folder" >&2
-    # pip refuses a constraints file without checksums together with --require-hashes.
+    # pip refuses a constraints file without checksums together with --require-hashes. The files list
+    # every package that is needed.
     env -u PIP_CONSTRAINT "$folder/bin/python" -m pip install -qq --disable-pip-version-check \
-        --no-input --require-hashes --only-binary :all: -r "$requirements" >&2 ||
+        --no-input --no-deps --require-hashes --only-binary :all: -r "$requirements" >&2 ||
         fail "Python 도구를 설치하지 못했습니다: $requirements" \
             "cannot install the Python tools: $requirements"
     printf '%s\n' "$stamp" >"$folder/.stamp"
@@ -181,17 +182,20 @@ main() {
     for part in "$@"; do
         case "$part" in
             sync | build | test) parts+=("$part") ;;
+            mutants) parts+=(test mutants) ;;
             all) parts+=(sync build test) ;;
             --print-packages) print_only=1 ;;
             *)
-                say "오류: 알 수 없는 인자입니다: $part (sync, build, test, all 중 하나)" \
-                    "error: unknown argument: $part (expected sync, build, test or all)"
+                say "오류: 알 수 없는 인자입니다: $part (sync, build, test, mutants, all 중 하나)" \
+                    "error: unknown argument: $part (expected sync, build, test, mutants or all)"
                 exit 2
                 ;;
         esac
     done
     [ "${#parts[@]}" -gt 0 ] || parts=(sync build)
-    for part in "${parts[@]}"; do "want_$part"; done
+    for part in "${parts[@]}"; do
+        [ "$part" = mutants ] || "want_$part"
+    done
     if [ "$print_only" = 1 ]; then
         [ "${#packages[@]}" = 0 ] || printf '%s\n' "${packages[@]}" | sort -u
         return 0
@@ -207,6 +211,9 @@ main() {
         fail "Python 3.10 이상이 필요합니다. 현재: $(python3 --version)" \
             "Python 3.10 or newer is required; found: $(python3 --version)"
     for part in "${parts[@]}"; do
+        if [ "$part" = mutants ]; then
+            make_venv "$root/.gapforge/mutants" python3 "$root/tests/requirements-mutants.txt"
+        fi
         [ "$part" = test ] || continue
         make_venv "$state/tests" python3 "$root/tests/requirements.txt"
         python310=$(find_python310)

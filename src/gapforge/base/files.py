@@ -25,6 +25,7 @@ from gapforge.base.errors import BusyError, StorageError
 from gapforge.base.i18n import N_, _
 from gapforge.base.parallel import on_all_cores, raise_if_stopped
 from gapforge.base.system_errors import os_reason
+from gapforge.base.text import printable
 
 CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
@@ -600,16 +601,66 @@ def exclusive(lock_file: Path, what: str) -> Iterator[None]:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                _("another gapforge process is running: {what}", what=what),
-                hint=_("wait until it ends, and run the same command again"),
-            ) from None
+        _lock(handle, fcntl.LOCK_EX, what)
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def folder_in_use(folder: Path, what: str, *, changes: bool) -> Iterator[None]:
+    """Lock a folder during the block: several processes may read it, or one may change it.
+
+    Raise BusyError at once if another process changes it, or with ``changes`` if one reads it.
+    The folder itself is locked, so this works without permission to write to it. ``changes``
+    creates a missing folder, and removes it again if it is still empty.
+    """
+    with storage_errors(folder):
+        new = changes and not folder.exists()
+        if new:
+            folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(handle, fcntl.LOCK_EX if changes else fcntl.LOCK_SH, what)
+        yield
+    finally:
+        os.close(handle)
+        if new:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _lock(handle: int, kind: int, what: str) -> None:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(handle)
+        hint = (
+            _(
+                "wait until process {pid} ends ({command}), and run the same command again",
+                pid=holder[0],
+                command=holder[1],
+            )
+            if holder
+            else _("wait until it ends, and run the same command again")
+        )
+        raise BusyError(
+            _("another gapforge process is running: {what}", what=what), hint=hint
+        ) from None
+
+
+def _holder(handle: int) -> tuple[int, str] | None:
+    """Return the process that locks an open file, and its command, if Linux shows them."""
+    status = os.fstat(handle)
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        # Such as: 1: FLOCK  ADVISORY  WRITE 4711 08:01:123456 0 EOF
+        locks = [line.split() for line in system_text(Path("/proc/locks")).splitlines()]
+        pids = [int(words[4]) for words in locks if words[1] == "FLOCK" and words[5] == inode]
+        words = system_text(Path(f"/proc/{pids[0]}/cmdline")).split("\0")
+    except (OSError, ValueError, IndexError):
+        return None
+    return pids[0], printable(" ".join(words).strip())[:200]
 
 
 def sync_files(files: Sequence[Path]) -> None:

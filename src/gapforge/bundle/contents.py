@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import limits
 from gapforge.base.errors import BundleError, Fault, LockError
-from gapforge.base.files import contains, read_regular, sha256_bytes
+from gapforge.base.files import contains, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.bundle.repository_archive import archive_name
@@ -170,7 +169,7 @@ def request_contents(
     for bundled in presets:
         for file in _lock_files(project, bundled.preset):
             try:
-                contents.add_lock(locks.load(file), read_regular(file, limits.LOCK))
+                contents.add_lock(*locks.read(file))
             except (LockError, OSError):
                 continue
     contents.require_all(
@@ -186,9 +185,8 @@ def _lock_files(project: Project, preset: str) -> tuple[Path, Path]:
 def _read_lock(project: Project, preset: Preset) -> tuple[Lock, bytes]:
     committed, own = _lock_files(project, preset.name)
     file = committed if committed.exists() else own
-    lock = locks.load(file)
+    lock, text = locks.read(file)
     lock.require_complete(f"presets/{preset.name}.lock.json")
-    text = read_regular(file, limits.LOCK, follow=True)
     hint = _sync_hint(preset.name)
     if lock.preset != preset.name or lock.preset_sha256 != preset.sha256:
         raise LockError(

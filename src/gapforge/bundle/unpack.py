@@ -7,19 +7,12 @@ command continues. Nothing is written outside the store and artifacts/NAME.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapforge.base import limits
 from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.base.files import (
-    exclusive,
-    read_regular,
-    remove_file,
-    sha256_bytes,
-    sha256_file,
-    write_text,
-)
+from gapforge.base.files import exclusive, remove_file, sha256_bytes, sha256_file, write_text
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -49,7 +42,7 @@ from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.store import sha256sums, unfinished_imports
-from gapforge.store.store import Store
+from gapforge.store.store import Store, preset_in_use
 from gapforge.trust.trusted_signers import Untrusted
 
 MAX_OBJECTS = MAX_INDEX // 64  # each object has its checksum in the index of the bundle
@@ -150,7 +143,10 @@ def unpack(
     bundle is older than one accepted here (unless ``allow_older``).
     """
     store = Store(project.store)
-    with exclusive(store.lock_file, str(project.store)):
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(store.lock_file, str(project.store)))
+        for bundled in scan.presets:
+            stack.enter_context(preset_in_use(project, bundled.preset, changes=True))
         if signatures is not None:
             signatures.check_age(scan.bundle, allow_older)
         result = _Import(project, store, scan, progress, signatures).run()
@@ -303,9 +299,10 @@ class _Import:
 
     def _create_artifacts(self, bundled: BundledPreset) -> None:
         """Create artifacts/NAME if all objects of the preset are in the store."""
-        lock = self._lock(bundled)
-        if lock is None:
+        found = self._lock(bundled)
+        if found is None:
             return
+        lock, data = found
         missing = self.store.missing((entry.sha256, -1) for entry in lock.entries)
         missing |= {e.sha256 for e in lock.entries if not self.store.has(e.sha256, e.size)}
         if missing:
@@ -337,7 +334,7 @@ class _Import:
                 hint=_("rm {folder!q}; then run the same command again", folder=folder),
             )
         try:
-            signature = self._lock_signature(bundled)
+            signature = self.signatures.lock_signature(bundled, data) if self.signatures else None
         except Untrusted as error:
             self.result.untrusted[bundled.preset] = str(error)
             return
@@ -354,14 +351,8 @@ class _Import:
         self.result.copied += created.copied
         self.result.presets.append(bundled.preset)
 
-    def _lock_signature(self, bundled: BundledPreset) -> bytes | None:
-        if self.signatures is None:
-            return None
-        text = read_regular(self.store.path(bundled.lock), limits.LOCK)
-        return self.signatures.lock_signature(bundled, text)
-
-    def _lock(self, bundled: BundledPreset) -> Lock | None:
-        """Return the lock of a preset, None if it is missing.
+    def _lock(self, bundled: BundledPreset) -> tuple[Lock, bytes] | None:
+        """Return the lock of a preset and the bytes that were checked, None if it is missing.
 
         Raise BundleError for a lock that sync would not write.
         """
@@ -371,15 +362,17 @@ class _Import:
             return None
         shown = lock_label(bundled.preset)
         try:
-            lock = locks.load(path, shown=shown)
+            lock, data = locks.read(path, shown=shown)
             lock.require_complete(shown)
         except LockError as error:
             raise self._altered_lock(bundled, error.message, error.faults) from None
+        if sha256_bytes(data) != bundled.lock:
+            raise self._altered_lock(bundled, _("{lock} changed while it was read", lock=shown))
         if lock.preset != bundled.preset:
             name = printable(lock.preset)[:128]
             problem = _("{lock} belongs to {preset}", lock=shown, preset=name)
             raise self._altered_lock(bundled, problem)
-        return lock
+        return lock, data
 
     def _altered_lock(
         self, bundled: BundledPreset, message: str, faults: Sequence[Fault] = ()

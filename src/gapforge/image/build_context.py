@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from gapforge.base.errors import StorageError
+from gapforge.base.errors import Fault, StorageError, VerifyError
 from gapforge.base.files import (
     MARKER,
     contains,
@@ -27,6 +27,7 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.image.build_cache import set_cache_stamp
 from gapforge.image.plan import Plan
+from gapforge.store.hash_files import hash_files
 
 APPLICATION = "inputs/application/app"  # filled by source_copy.copy_source
 _IGNORE_FILE = ".dockerignore"
@@ -49,6 +50,29 @@ def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
             set_cache_stamp(target, file.sha256)
         else:
             _place_artifact(target, inside(artifacts, file.source), file.sha256)
+    _check_artifacts(plan, context)
+
+
+def _check_artifacts(plan: Plan, context: Path) -> None:
+    """Hash the artifacts where the engine reads them.
+
+    Since the verification, another file may have got the name of one of them.
+    """
+    expected = {file.path: file for file in plan.files if file.origin != "text"}
+    hashes = hash_files(context, expected, None, None)
+    faults = []
+    for path, (sha256, problem) in hashes.items():
+        file = expected[path]
+        if sha256 != file.sha256:
+            (context / path).unlink(missing_ok=True)  # so that the next run places it again
+            found = problem or f"sha256 {sha256}"
+            faults.append(Fault(file.source, found, f"sha256 {file.sha256}"))
+    if faults:
+        raise VerifyError(
+            _("artifacts/{name} changed after it was verified", name=plan.preset),
+            faults=faults,
+            hint=_("run the same command again when no other program writes there"),
+        )
 
 
 def _remove_others(context: Path, wanted: set[str]) -> None:

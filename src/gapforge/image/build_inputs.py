@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base import limits
-from gapforge.base.errors import LockError, NotReadyError, PresetError, VerifyError
-from gapforge.base.files import open_buffered, read_regular
+from gapforge.base.errors import Fault, LockError, NotReadyError, PresetError, VerifyError
+from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -22,11 +22,12 @@ from gapforge.image.plan import Plan, PlannedBase, make_plan
 from gapforge.image.stage_inputs import HELPERS, ContextTexts
 from gapforge.model import base_image_rules, component, doubled_modules, env_file
 from gapforge.model import lock as lock_module
-from gapforge.model.lock import Lock
+from gapforge.model.lock import LOCK_FILE, Lock
 from gapforge.model.preset import Preset
 from gapforge.store.verify_artifacts import check_preset_state, verify
 from gapforge.trust import trusted_signers
 
+PACKAGES_INDEX = "debs/Packages"
 CLOCK_TOLERANCE = 24 * 3600  # seconds; a wrong time zone is no wrong clock
 _YEAR_9999 = 253402300799.0  # the last second that strftime() and gmtime() print in four digits
 
@@ -136,19 +137,18 @@ def load_lock(project: Project, preset: Preset) -> Lock:
     Raise LockError when it is missing, partial, or belongs to another state of the preset.
     """
     shown = f"artifacts/{preset.name}/lock.json"
-    lock = lock_module.load(project.artifacts_of(preset.name) / "lock.json", shown=shown)
+    lock = lock_module.load(project.artifacts_of(preset.name) / LOCK_FILE, shown=shown)
     check_preset_state(lock, preset)
     lock.require_complete(shown)
     return lock
 
 
-def verify_artifacts(
-    project: Project, preset: Preset, planned: Lock, *, quiet: bool = False
-) -> None:
-    """Compare every byte of artifacts/NAME with its lock, which must equal ``planned``.
+def verify_artifacts(project: Project, inputs: Inputs, *, quiet: bool = False) -> None:
+    """Compare every byte of artifacts/NAME, and what was read from it, with its lock.
 
     Raise VerifyError with every fault, TrustError when no trusted signer signed it.
     """
+    preset = inputs.preset
     with Progress(_("verify {name}", name=preset.name), quiet=quiet) as progress:
         report = verify(
             project.artifacts_of(preset.name),
@@ -157,9 +157,17 @@ def verify_artifacts(
             project_lock=project.lock_file(preset.name),
             trusted=(project, trusted_signers.load(project)),
         ).raise_for_faults()
-    if report.lock != planned:
+    index = sha256_bytes(inputs.texts.packages_index.encode())
+    changed = [LOCK_FILE] if report.lock != inputs.lock else []
+    changed += [
+        entry.path
+        for entry in report.lock.entries
+        if entry.path == PACKAGES_INDEX and entry.sha256 != index
+    ]
+    if changed:
         raise VerifyError(
-            _("artifacts/{name}/lock.json changed while it was read", name=preset.name),
+            _("artifacts/{name} changed while it was read", name=preset.name),
+            faults=[Fault(path, _("not as it was read")) for path in changed],
             hint=_("run the same command again when no other program writes there"),
         )
 
@@ -214,7 +222,7 @@ def _read_texts(
     scripts = {f"components/{name}": project.components / name for name in HELPERS} | {
         f"components/{c.name}/build.sh": c.folder / "build.sh" for c in components
     }
-    index = project.artifacts_of(preset.name) / "debs" / "Packages"
+    index = project.artifacts_of(preset.name) / PACKAGES_INDEX
     return ContextTexts(
         rendered,
         {path: _text(file) for path, file in scripts.items()},

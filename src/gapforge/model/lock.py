@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,8 @@ from gapforge.model.schema import (
     Shape,
     Table,
     Text,
-    read_json,
+    parse_json,
+    read_file,
 )
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
@@ -236,25 +237,31 @@ def load(file: Path, *, shown: str = "") -> Lock:
 
     ``shown`` is the file's name in messages.
     """
+    return read(file, shown=shown)[0]
+
+
+def read(file: Path, *, shown: str = "") -> tuple[Lock, bytes]:
+    """Return the lock in ``file`` and the bytes that it was read from, as ``load`` does."""
     shown = shown or f"{file.parent.name}/{file.name}"
     name = file.parent.name if file.name == "lock.json" else file.name.removesuffix(".lock.json")
     if not file.exists():
-        raise LockError(
-            _(
-                "{shown} does not exist: this preset has not been synced on this machine",
-                shown=shown,
-            ),
-            hint=_sync_and_carry(name),
-        )
-    raw, faults = read_json(file, _AnyFormat(), shown, limits.LOCK)
+        raise not_synced(shown, name)
+    data, faults = read_file(file, shown, limits.LOCK)
+    if data is None:
+        raise _unusable(faults, shown, name)
+    return parse(data, shown=shown, name=name), data
+
+
+def parse(data: bytes, *, shown: str, name: str) -> Lock:
+    """Return the lock in ``data``, the bytes of a lock file of preset ``name``, as ``load`` does.
+
+    Who checks a signature or a checksum of a lock parses the very bytes that were checked.
+    """
+    raw, faults = parse_json(data, _AnyFormat(), shown)
     if raw is not None and not faults:
         faults = [*_entry_faults(raw, shown), *_image_faults(raw, shown)]
     if faults:
-        raise LockError(
-            _("{shown} cannot be used", shown=shown),
-            faults=faults,
-            hint=_("online: ./deps_sync.sh {name!q} --update", name=name),
-        )
+        raise _unusable(faults, shown, name)
     entries = sorted(map(Entry.from_json, raw["entries"]), key=lambda entry: entry.path)
     return Lock(
         preset=raw["preset"],
@@ -262,6 +269,22 @@ def load(file: Path, *, shown: str = "") -> Lock:
         images={role: LockedImage(**image) for role, image in raw["images"].items()},
         entries=tuple(entries),
         unresolved=tuple(sorted(map(_unresolved_item, raw.get("unresolved", ())))),
+    )
+
+
+def not_synced(shown: str, name: str) -> LockError:
+    """Return the error of a lock file that does not exist."""
+    return LockError(
+        _("{shown} does not exist: this preset has not been synced on this machine", shown=shown),
+        hint=_sync_and_carry(name),
+    )
+
+
+def _unusable(faults: Sequence[Fault], shown: str, name: str) -> LockError:
+    return LockError(
+        _("{shown} cannot be used", shown=shown),
+        faults=faults,
+        hint=_("online: ./deps_sync.sh {name!q} --update", name=name),
     )
 
 

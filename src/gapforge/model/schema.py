@@ -16,6 +16,7 @@ from typing import Any
 
 from gapforge.base import json_text, limits
 from gapforge.base.errors import Fault
+from gapforge.base.files import read_regular
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.system_errors import json_reason, unreadable
 
@@ -410,14 +411,26 @@ def read_json(
     ``shown`` is the file's name in messages, ``most`` the limit of its size in bytes. No content of
     the file raises an error.
     """
+    data, faults = read_file(file, shown, most)
+    return parse_json(data, shape, shown) if data is not None else (None, faults)
+
+
+def read_file(file: Path, shown: str, most: int) -> tuple[bytes | None, list[Fault]]:
+    """Return the bytes of a document, (None, [fault]) for an unreadable file."""
     try:
-        value = json_text.read_json(file, most, follow=True)
+        return read_regular(file, most, follow=True), []
     except FileNotFoundError:
         return None, [Fault(shown, _("does not exist"))]
     except IsADirectoryError:
         return None, [Fault(shown, _("is a folder"), _("a JSON file"))]
     except OSError as error:
         return None, [Fault(shown, unreadable(error))]
+
+
+def parse_json(data: bytes, shape: Shape, shown: str) -> tuple[Any, list[Fault]]:
+    """Return the document in ``data`` and all its faults, as ``read_json`` does for a file."""
+    try:
+        value = json_text.parse_json(data)
     except UnicodeDecodeError as error:
         return None, [
             Fault(shown, _("is not UTF-8 text (byte {start})", start=error.start), "UTF-8")

@@ -21,12 +21,11 @@ from gapforge.base.files import (
 )
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.bundle.repository_files import manifest_names
+from gapforge.bundle.repository_files import manifest_names, private_reason
 from gapforge.engine import private_daemon
 from gapforge.store.store import Store
 
 # Parts of a project folder that are not copied: they are made anew, or carried by another way.
-NOT_CARRIED = ("artifacts", "dist", ".gapforge", ".git", ".env")
 # What tools leave behind, for a folder without git.
 _TOOL_FOLDERS = (
     ".venv",
@@ -136,7 +135,7 @@ def _list_with_git(folder: Path, prefix: str) -> Iterator[str]:
 
 def _is_carried(project: Project, name: str) -> bool:
     path = project.root / name
-    return Path(name).parts[0] not in NOT_CARRIED and project.artifacts not in (path, *path.parents)
+    return not private_reason(name) and project.artifacts not in (path, *path.parents)
 
 
 def _copy(root: Path, name: str, site: Path) -> str:

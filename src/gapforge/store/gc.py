@@ -18,19 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapforge.base import limits
 from gapforge.base.errors import Fault, LockError, StorageError
-from gapforge.base.files import (
-    MARKER,
-    SHA256_HEX,
-    exclusive,
-    read_regular,
-    remove_folder,
-    sha256_bytes,
-)
+from gapforge.base.files import MARKER, SHA256_HEX, exclusive, remove_folder, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
-from gapforge.base.system_errors import os_reason, unexaminable, unlistable, unreadable
+from gapforge.base.system_errors import os_reason, unexaminable, unlistable
 from gapforge.base.text import printable
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -144,14 +136,11 @@ def find_references(project: Project, drop: str = "") -> References:
     faults: list[Fault] = []
     for file in _lock_files(project, faults):
         try:
-            lock = locks.load(file, shown=str(file))
-            digest = sha256_bytes(read_regular(file, limits.LOCK, follow=True))
+            lock, data = locks.read(file, shown=str(file))
         except LockError as error:
             faults += error.faults or (Fault(str(file), error.message),)
             continue
-        except OSError as error:
-            faults.append(Fault(str(file), unreadable(error)))
-            continue
+        digest = sha256_bytes(data)
         wanted = {entry.path: entry.sha256 for entry in lock.entries}
         files.update(wanted.values())
         # Two files of artifacts that no lock lists: the lock itself, and SHA256SUMS of all others.

@@ -14,6 +14,7 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from gapforge.base.files import (
     SHA256_HEX,
     content_mtime,
     copy_file,
+    folder_in_use,
     inside,
     open_regular,
     sha256_bytes,
@@ -35,6 +37,7 @@ from gapforge.base.files import (
 )
 from gapforge.base.i18n import _
 from gapforge.base.parallel import on_all_cores
+from gapforge.base.project import Project
 
 # Files that people and unpack add to artifacts: the signature of the lock.
 ADDED = frozenset({"lock.json.sig"})
@@ -52,6 +55,17 @@ class ViewResult:
     strangers: tuple[str, ...] = ()
     copies: int = 0
     copied: int = 0
+
+
+def preset_in_use(project: Project, preset: str, *, changes: bool) -> AbstractContextManager[None]:
+    """Keep artifacts/NAME from being changed during the block, or with ``changes`` from being read.
+
+    sync and unpack change it, and a build reads it from the verification on. Raise BusyError.
+    """
+    folder = project.artifacts_of(preset)
+    return folder_in_use(
+        folder, _("a command that uses the artifacts of {preset}", preset=preset), changes=changes
+    )
 
 
 class Store:

@@ -270,23 +270,24 @@ def _select_lock(
     if trusted is None or not trusted[1]:
         return *_project_lock(artifacts / LOCK_FILE, project_lock), None
     project, signers = trusted
-    signer = None
-    if (artifacts / LOCK_FILE).exists():  # checked before anything in it is used
-        signer = check_lock(project, artifacts, preset, signers)
-    return *_signed_lock(artifacts / LOCK_FILE, project_lock), signer
+    signer, data = check_lock(project, artifacts, preset, signers)
+    return *_signed_lock(artifacts / LOCK_FILE, data, project_lock), signer
 
 
-def _signed_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[FileFault]]:
-    """Return the artifacts' lock, whose signature is good, and the faults of the project's copy."""
-    lock = locks.load(own, shown=str(own))
-    if project_lock is None or _lock_bytes(project_lock) == _lock_bytes(own):
+def _signed_lock(
+    own: Path, signed: bytes, project_lock: Path | None
+) -> tuple[Lock, list[FileFault]]:
+    """Return the lock in the ``signed`` bytes of ``own``, and the faults of the project's copy."""
+    lock = locks.parse(signed, shown=str(own), name=own.parent.name)
+    data = _lock_bytes(project_lock) if project_lock is not None else signed
+    if project_lock is None or data == signed:
         return lock, []
-    other = _load_if_usable(project_lock)
+    other = _parse_if_usable(data)
     if other == lock:  # in another format
         return lock, []
     _check_same_state(own, lock, project_lock, other)
     expected = _("the same as {lock}, which is signed", lock=own)
-    actual = f"sha256 {sha256_bytes(_lock_bytes(project_lock))}"
+    actual = f"sha256 {sha256_bytes(data)}"
     return lock, [FileFault(f"presets/{project_lock.name}", "lock", expected, actual)]
 
 
@@ -301,7 +302,7 @@ def _project_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[File
                 _("{file}: not a regular file", file=own), hint=_("copy it from the medium again")
             )
         return locks.load(own, shown=str(own)), []
-    lock = locks.load(project_lock)
+    lock, project_data = locks.read(project_lock)
     if own.is_symlink():
         return lock, []  # reported as "not-a-file"
     try:
@@ -311,11 +312,11 @@ def _project_lock(own: Path, project_lock: Path | None) -> tuple[Lock, list[File
         return lock, [FileFault(LOCK_FILE, "missing", expected, _("no such file"))]
     except OSError:
         return lock, []  # reported as "unreadable" or "not-a-file"
-    copy = _load_if_usable(own)
-    if data == _lock_bytes(project_lock) or copy == lock:  # in another format
+    copy = _parse_if_usable(data)
+    if data == project_data or copy == lock:  # in another format
         return lock, []
     _check_same_state(own, copy, project_lock, lock)
-    sha256 = sha256_bytes(_lock_bytes(project_lock))
+    sha256 = sha256_bytes(project_data)
     expected = _("sha256 {sha256} (as {lock})", sha256=sha256, lock=project_lock)
     return lock, [FileFault(LOCK_FILE, "lock", expected, f"sha256 {sha256_bytes(data)}")]
 
@@ -324,10 +325,10 @@ def _lock_bytes(file: Path) -> bytes:
     return read_regular(file, limits.LOCK, follow=True)
 
 
-def _load_if_usable(lock_file: Path) -> Lock | None:
-    """Return the lock in a file of any format, None if it cannot be used."""
+def _parse_if_usable(data: bytes) -> Lock | None:
+    """Return the lock in the bytes of a file of any format, None if it cannot be used."""
     try:
-        return locks.load(lock_file)
+        return locks.parse(data, shown="", name="")
     except LockError:
         return None
 

@@ -19,7 +19,7 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
-from gapforge.store.store import Store
+from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import apt_resolver, base_images, source_archives, target_python
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
@@ -89,6 +89,7 @@ def running(
     store = Store(project.store)
     with (
         exclusive(store.lock_file, f"{project.store}"),
+        preset_in_use(project, preset.name, changes=True),
         Progress(_("sync {name}", name=preset.name), quiet=options.quiet) as progress,
     ):
         yield kind(preset, project, network, options, store, progress)

@@ -32,6 +32,7 @@ from gapforge.base.project import Project
 from gapforge.base.sudo_caller import sudo_caller
 from gapforge.base.system_errors import unreadable
 from gapforge.base.text import printable
+from gapforge.model import lock as locks
 from gapforge.model.lock import LOCK_FILE
 from gapforge.trust import rollback_protection, ssh_signatures
 from gapforge.trust.ssh_signatures import BUNDLE, CUSTODY, LOCK, BadSignature, PublicKey, Signature
@@ -295,16 +296,19 @@ def _changing(file: Path) -> AbstractContextManager[None]:
     return exclusive(real.with_name(f".{real.name}.lock"), f"{file}")
 
 
-def check_lock(project: Project, folder: Path, preset: str, signers: Signers) -> Signer:
-    """Return the signer of ``folder``/lock.json. Call it before anything in the lock is used.
+def check_lock(
+    project: Project, folder: Path, preset: str, signers: Signers
+) -> tuple[Signer, bytes]:
+    """Return the signer of ``folder``/lock.json, and the bytes that were signed.
 
-    Raises TrustError if no trusted signer signed it, or if this site accepted a newer lock.
+    Use only these bytes: the file may be another one a moment later. Raises LockError without the
+    file, and TrustError if no trusted signer signed it or if this site accepted a newer lock.
     """
     lock, beside = folder / LOCK_FILE, folder / LOCK_SIGNATURE
     try:
         data = read_regular(lock, limits.LOCK)
     except FileNotFoundError:
-        raise _refused(preset, [Fault(str(lock), _("missing"))]) from None
+        raise locks.not_synced(str(lock), preset) from None
     except OSError as error:
         problem = unreadable(error)
         raise _refused(preset, [Fault(str(lock), problem)]) from None
@@ -333,7 +337,7 @@ def check_lock(project: Project, folder: Path, preset: str, signers: Signers) ->
                 bundle=known.bundle,
             ),
         )
-    return signer
+    return signer, data
 
 
 def _refused(preset: str, faults: Sequence[Fault]) -> TrustError:

@@ -26,6 +26,7 @@ from gapforge.base.files import (
     canonical_json,
     content_mtime,
     exclusive,
+    folder_in_use,
     inside,
     link_or_copy,
     mark_folder,
@@ -36,7 +37,7 @@ from gapforge.base.files import (
     unsafe_path_reason,
     write_text,
 )
-from raised import assert_error
+from raised import assert_error, values_of
 
 pytestmark = pytest.mark.every_python
 
@@ -298,7 +299,9 @@ def test_exclusive_refuses_second_holder(tmp_path: Path, root: Path) -> None:
         assert child.stdout is not None and child.stdout.readline() == "held\n"
         with pytest.raises(BusyError) as error, exclusive(lock, "build of x"):
             pass
-        assert_error(error.value, BusyError, what="build of x")
+        hint = {"pid": child.pid, "command": values_of(error.value.hint)["command"]}
+        assert_error(error.value, BusyError, what="build of x", hint=hint)
+        assert str(hint["command"]).startswith(f"{sys.executable} -c ")
     finally:
         child.kill()
         child.wait()
@@ -306,6 +309,24 @@ def test_exclusive_refuses_second_holder(tmp_path: Path, root: Path) -> None:
         child.stdout.close()
     with exclusive(lock, "test"):  # the system released the lock of the killed holder
         pass
+
+
+def test_folder_in_use_has_several_readers_or_one_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "a/b"
+    with folder_in_use(folder, "x", changes=True):
+        for changes in (True, False):
+            with pytest.raises(BusyError) as error, folder_in_use(folder, "x", changes=changes):
+                pass
+            assert values_of(error.value.hint)["pid"] == os.getpid()
+    assert not folder.exists(), "made for nothing"
+    with folder_in_use(folder, "x", changes=True):
+        (folder / "file").touch()
+    reading = folder_in_use(folder, "x", changes=False)
+    with reading, folder_in_use(folder, "x", changes=False), pytest.raises(BusyError):
+        folder_in_use(folder, "x", changes=True).__enter__()
+    with folder_in_use(folder, "x", changes=True):
+        pass
+    assert list(folder.iterdir()) == [folder / "file"]
 
 
 @given(st.binary(max_size=30))

@@ -24,7 +24,7 @@ def test_results_have_the_order_of_items(jobs: int) -> None:
 
 def test_items_run_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=20)
-    on_all_cores(lambda _: meeting.wait(), range(3), 3)
+    assert sorted(on_all_cores(lambda _: meeting.wait(), range(3), 3)) == [0, 1, 2]
 
 
 def test_first_error_stops_all_work() -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundles import PRESET, RUN_ENV, carry, hashes, names, receive, sender, site_at
-from gapforge.base.errors import BundleError, StorageError, UsageError, VerifyError
+from gapforge.base.errors import BundleError, BusyError, StorageError, UsageError, VerifyError
 from gapforge.base.project import Project
 from gapforge.bundle import (
     companion_files,
@@ -44,6 +44,7 @@ from gapforge.bundle.volume_plan import make_plan
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import preset as documents
 from gapforge.store.inventory import Inventory
+from gapforge.store.store import preset_in_use
 from gapforge.store.verify_artifacts import verify
 from raised import assert_error, values_of
 from samples import ROOT
@@ -65,6 +66,17 @@ def test_round_trip_gives_same_store(tmp_path: Path, size: int) -> None:
     assert verify(site.artifacts_of(PRESET)).ok
     again = receive(site, tmp_path / "medium")
     assert again.complete and again.imported == 0
+
+
+def test_unpack_changes_no_artifacts_that_are_being_built(tmp_path: Path) -> None:
+    carry(sender(tmp_path), tmp_path / "medium", size=200_000)
+    site = site_at(tmp_path / "site")
+    site.artifacts_of(PRESET).mkdir(parents=True)
+    with preset_in_use(site, PRESET, changes=False), pytest.raises(BusyError) as error:
+        receive(site, tmp_path / "medium")
+    assert values_of(error.value.hint)["pid"] == os.getpid()
+    assert not list(site.artifacts_of(PRESET).iterdir())
+    assert receive(site, tmp_path / "medium").complete
 
 
 @settings(

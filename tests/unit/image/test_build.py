@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import time
@@ -18,7 +19,7 @@ import samples
 from conftest import PRESET
 from engine_fakes import Fake
 from fabric import write_lock
-from gapforge.base.errors import LockError, SmokeError, TargetError
+from gapforge.base.errors import BusyError, LockError, SmokeError, TargetError, VerifyError
 from gapforge.base.files import sha256_file
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
@@ -32,8 +33,10 @@ from gapforge.image import build, build_inputs, load_base_images, smoke_checks
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
+from gapforge.store.store import preset_in_use
+from gapforge.store.verify_artifacts import VerifyReport
 from places import copy_repository
-from raised import assert_error
+from raised import assert_error, values_of
 from tiny_image import make_layout
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -236,6 +239,55 @@ def test_each_checkout_checks_and_tags_its_own_image(
     )
     assert checked == built == list(result.image_ids) == list(engine.image_ids("mine:1"))
     assert own != other and engine.image_ids(other), "the image of the other checkout stays"
+
+
+@pytest.mark.parametrize("changed", ["lock.json", "debs/Packages"])
+def test_what_was_read_before_the_verification_must_equal_it(
+    tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    preset = presets.find(project.presets, PRESET)
+    inputs = build_inputs.read_inputs(project, preset, build_inputs.Options(type="runtime"))
+    lock, folder = inputs.lock, project.artifacts_of(PRESET)
+    report = VerifyReport(
+        preset=PRESET, artifacts=folder, files=0, bytes=0, seconds=0, faults=(), lock=lock
+    )
+    monkeypatch.setattr(build_inputs, "verify", lambda *words, **options: report)
+    build_inputs.verify_artifacts(project, inputs, quiet=True)
+    if changed == "lock.json":
+        inputs.lock = replace(inputs.lock, images={})
+    else:
+        index = inputs.texts.packages_index.replace("Package:", "Package: x-", 1)
+        inputs.texts = replace(inputs.texts, packages_index=index)
+    with pytest.raises(VerifyError) as error:
+        build_inputs.verify_artifacts(project, inputs, quiet=True)
+    assert_error(error.value, VerifyError, name=PRESET, where=[changed])
+
+
+def test_build_and_changes_of_its_artifacts_exclude_each_other(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_with_artifacts(tmp_path)
+    result = CheckResult(component="ffmpeg", check="x", ok=True, found="1", expected="1")
+    tried: list[BusyError] = []
+
+    def run_checks(*words: object) -> tuple[CheckResult, ...]:
+        with pytest.raises(BusyError) as error, preset_in_use(project, PRESET, changes=True):
+            pass
+        tried.append(error.value)
+        return (result,)
+
+    monkeypatch.setattr(smoke_checks, "run_checks", run_checks)
+    monkeypatch.setattr(build_verb, "verify_artifacts", lambda *words, quiet: None)
+    parser = ArgumentParser()
+    build_verb.add_arguments(parser)
+    words = ["--preset", PRESET, "--non-interactive", "--quiet"]
+    args = parser.parse_args(words, Namespace(verb="build"))
+    with preset_in_use(project, PRESET, changes=True), pytest.raises(BusyError):
+        build_verb.run(args, project)
+    assert not tried
+    assert build_verb.run(args, project) == 0
+    assert [values_of(error.hint)["pid"] for error in tried] == [os.getpid()]
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.base.errors import StorageError
+from gapforge.base.errors import StorageError, VerifyError
 from gapforge.base.files import MARKER, content_mtime
 from gapforge.image import build_context
 from gapforge.image.plan import Plan, make_plan
 from gapforge.image.stage_inputs import ContextTexts
 from gapforge.model import component
+from raised import assert_error
 
 COMPONENTS = component.load_all(samples.ROOT / "components")
 
@@ -102,6 +103,19 @@ def test_changed_artifact_replaces_link(context: tuple[Plan, Path, Path]) -> Non
     artifact.write_bytes(data)  # copied here again: same bytes, another inode
     build_context.lay_out(plan, folder, artifacts)
     assert (folder / "inputs/ffmpeg/sources/ffmpeg/ffmpeg_5.1.9.orig.tar.xz").read_bytes() == data
+
+
+def test_artifact_changed_after_verification_is_refused(context: tuple[Plan, Path, Path]) -> None:
+    plan, folder, artifacts = context
+    name = "sources/ffmpeg_5.1.9.orig.tar.xz"
+    data = (artifacts / name).read_bytes()
+    (artifacts / name).unlink()
+    (artifacts / name).write_bytes(b"!" * len(data))  # another file of this name and size
+    with pytest.raises(VerifyError) as error:
+        build_context.lay_out(plan, folder, artifacts)
+    assert_error(error.value, VerifyError, name=plan.preset, where=[name])
+    (artifacts / name).write_bytes(data)
+    build_context.lay_out(plan, folder, artifacts)
 
 
 def test_copies_on_another_disk_are_hashed(

@@ -52,7 +52,7 @@ def test_own_dockerfile_has_no_fault(root: Path) -> None:
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     for name in presets.names(root / "presets"):
         secrets = presets.find(root / "presets", name).application.secrets
-        assert lint(render(text, secrets)) == []
+        assert lint(render(text, secrets, name)) == []
 
 
 @pytest.mark.parametrize(
@@ -310,8 +310,9 @@ def test_network_flag_is_found_in_any_spelling(data: st.DataObject, word: str) -
 
 
 @given(st.text(max_size=200))
-def test_any_text_can_be_linted(text: str) -> None:
-    lint(text)
+def test_no_text_hides_an_instruction_before_it(text: str) -> None:
+    line = "FROM ubuntu"
+    assert [f for f in lint(f"{line}\n{text}") if values_of(f.problem).get("base") == "ubuntu"]
 
 
 @given(image=st.from_regex(r"[a-z][a-z0-9]{0,8}(/[a-z]{1,5})?(:[a-z0-9.]{1,6})?", fullmatch=True))

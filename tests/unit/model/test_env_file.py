@@ -133,8 +133,10 @@ def test_single_quotes_keep_any_text(text: str) -> None:
 
 
 @given(st.binary(max_size=120))
-def test_any_bytes_can_be_parsed(data: bytes) -> None:
-    parse(data)
+def test_no_bytes_lose_or_show_a_secret(data: bytes) -> None:
+    found, refused = parse(f"K='{CANARY}".encode() + data)
+    assert refused or found["K"].startswith(CANARY)
+    assert not [f for f in refused if CANARY in f"{f.where}{f.problem}{f.expected}"]
 
 
 def test_only_named_keys_are_kept(tmp_path: Path) -> None:

@@ -157,3 +157,13 @@ def test_format_2_rejects_other_reasons(tmp_path: Path, reason: object) -> None:
     with pytest.raises(LockError) as caught:
         locks.load(file)
     assert ["unresolved[0].reason" in fault.where for fault in caught.value.faults] == [True]
+
+
+@pytest.mark.parametrize("path", ["a//b", "a/./b", "./a", "SHA256SUMS", "lock.json", "../a", "/a"])
+def test_second_name_of_a_file_is_refused(path: str) -> None:
+    raw = json.loads((ROOT / "presets" / f"{COMPLETE}.lock.json").read_text(encoding="utf-8"))
+    locks.parse(json.dumps(raw).encode(), shown="x", name=COMPLETE)
+    raw["entries"][0]["path"] = path
+    with pytest.raises(LockError) as caught:
+        locks.parse(json.dumps(raw).encode(), shown="x", name=COMPLETE)
+    assert [fault.where for fault in caught.value.faults] == ["x: $.entries[0].path"]

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.base import json_text
 from gapforge.base.errors import Fault, LockError, PresetError, UsageError
 from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
@@ -24,7 +23,7 @@ from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
 from gapforge.compat import catalog
 from gapforge.model import lock as locks
-from gapforge.model import preset
+from gapforge.model import preset, schema
 from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
@@ -108,7 +107,7 @@ def test_unreadable_files_have_one_fault(place: Project, monkeypatch: pytest.Mon
         def refuse(*args: object, **options: object) -> bytes:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(json_text, "read_regular", refuse)
+        monkeypatch.setattr(schema, "read_regular", refuse)
     denied = only_fault()
     assert len({folder.problem, missing.problem, denied.problem}) == 3
     assert "Permission denied" in denied.problem

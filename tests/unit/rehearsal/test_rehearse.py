@@ -837,6 +837,8 @@ def test_missing_required_secret_fails_build(
     """By the real build.py, which stops before it needs an engine."""
     for name in ("build.py", "Dockerfile"):
         shutil.copy(ROOT / name, office.root)
+    with open(office.root / MANIFEST, "a") as manifest:
+        manifest.write("Dockerfile\n")  # read before the secrets
     for name in ("components", "examples", "schemas"):
         shutil.copytree(
             ROOT / name, office.root / name, ignore=shutil.ignore_patterns("__pycache__")
@@ -1015,6 +1017,8 @@ def checkout(tmp_path: Path) -> Project:
         "dist/z",
         ".gapforge/tool",
         "elsewhere/x/big",
+        ".env~",
+        "src/.envrc",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)

@@ -355,17 +355,32 @@ def test_commands_are_executable(name: str) -> None:
     assert file.read_text(encoding="utf-8").startswith("#!")
 
 
-def test_test_requirements_have_checksums() -> None:
-    text = (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["requirements", "requirements-mutants"])
+def test_test_requirements_have_checksums(name: str) -> None:
+    text = (ROOT / "tests" / f"{name}.txt").read_text(encoding="utf-8")
     pins = re.findall(r"^[a-z][^ ]*==\S+.*\\$", text, re.MULTILINE)
     bare = [
         line
         for line in text.splitlines()
         if line and not line.startswith(("#", " ")) and line not in pins
     ]
-    assert len(pins) > 10 and bare == [] and "http" not in text
-    wanted = (ROOT / "tests" / "requirements.in").read_text(encoding="utf-8").split()
-    assert all(any(pin.startswith(f"{name}==") for pin in pins) for name in wanted)
+    assert len(pins) > 10 and bare == [] and "://" not in text
+    wanted = (ROOT / "tests" / f"{name}.in").read_text(encoding="utf-8").split()
+    assert wanted and all(any(pin.startswith(f"{one}==") for pin in pins) for one in wanted)
+
+
+def test_mutants_name_modules_and_tests_that_exist() -> None:
+    """The table is read as text, because its tool is in an environment of its own."""
+    tree = ast.parse((ROOT / "tests" / "mutants.py").read_text(encoding="utf-8"))
+    (table,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TESTS"
+    ]
+    files = [f"src/gapforge/{module}.py" for module in table]
+    files += [f"tests/unit/{name}.py" for names in table.values() for name in names.split()]
+    assert len(table) > 10 and len(files) > 2 * len(table) - 1
+    assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
 def test_paths_are_followed_by_one_function() -> None:

@@ -334,7 +334,9 @@ def test_curlrc_is_ignored_for_keys(
     extra = source(
         "cuda", site.url, key_urls=(site.add("/key", KEY),), key_sha256=sha256_bytes(KEY)
     )
-    isolated(tmp_path, {}, (extra,)).close()
+    apt = isolated(tmp_path, {}, (extra,))
+    assert [file.read_bytes() for file in (apt.root / "keys").glob("extra-cuda.*")] == [KEY]
+    apt.close()
 
 
 def test_expired_index_needs_consent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,14 +30,14 @@ from gapforge.model import lock as locks
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store import download_preview, gc, known_sizes
-from gapforge.store.store import Store
+from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import lock_only
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
 from github_site import github_site
-from raised import assert_error
+from raised import assert_error, values_of
 from servers import file_server
 from syncworld import NAME, FakeProof, World, install, noise, sha, tree
 
@@ -372,6 +373,16 @@ def test_damaged_lock_is_rejected_until_update(place: Place) -> None:
 def test_second_concurrent_sync_is_rejected(place: Place) -> None:
     with exclusive(place.store.lock_file, "test"), pytest.raises(BusyError):
         place.sync()
+
+
+def test_sync_changes_no_artifacts_that_are_being_built(place: Place) -> None:
+    place.sync()
+    before = tree(place.artifacts)
+    with preset_in_use(place.project, NAME, changes=False), pytest.raises(BusyError) as error:
+        place.sync(update=True)
+    assert values_of(error.value.hint)["pid"] == os.getpid()
+    assert tree(place.artifacts) == before
+    place.sync(update=True)
 
 
 def test_other_sdist_is_rejected_before_download(place: Place) -> None:

@@ -37,7 +37,7 @@ def test_readers_share_lock_size_limit(tmp_path: Path, more: int) -> None:
     else:
         sign_lock(project, [PRESET], signing)
         assert locks.load(lock).preset == PRESET
-        assert check_lock(project, lock.parent, PRESET, signers) == signer
+        assert check_lock(project, lock.parent, PRESET, signers) == (signer, lock.read_bytes())
         return
     with pytest.raises(LockError) as caught:
         locks.load(lock)

@@ -28,6 +28,7 @@ from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
 from gapforge.store import sha256sums
 from gapforge.store.store import Store
+from gapforge.store.verify_artifacts import verify
 from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
 from media import carried
 from raised import assert_error, values_of
@@ -687,6 +688,43 @@ def test_forged_checksums_are_refused_by_signature(air: Air) -> None:
     assert "changed after sender@example signed it" in said
     (air.site.home / ".config/gapforge/allowed_signers").write_text("")
     air.site.ok("verify", PRESET)  # the sums are right: without trust nobody can tell
+
+
+def test_lock_exchanged_after_its_signature_is_not_used(
+    air: Air, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = carried_by_hand(air)
+    good = (folder / "lock.json").read_bytes()
+    signers = trusted_signers.read(air.site.trusted)
+    check = trusted_signers.Signers.verify
+
+    def exchange(*words: Any) -> trusted_signers.Signer:
+        signer = check(*words)
+        raw = json.loads(good)
+        raw["entries"] = raw["entries"][:1]
+        (folder / "lock.json").unlink()
+        (folder / "lock.json").write_text(json.dumps(raw))
+        return signer
+
+    monkeypatch.setattr(trusted_signers.Signers, "verify", exchange)
+    report = verify(folder, trusted=(air.site.project, signers))
+    assert report.signer in signers.signers
+    assert report.lock.render().encode() == good
+
+
+def test_missing_lock_is_never_an_unsigned_one(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may appear after the first look."""
+    folder = carried_by_hand(air)
+    (folder / "lock.json.sig").unlink()
+    signers = trusted_signers.read(air.site.trusted)
+    exists, hidden = Path.exists, [folder / "lock.json"]
+
+    def late(path: Path) -> bool:
+        return False if path in hidden and not hidden.remove(path) else exists(path)
+
+    monkeypatch.setattr(Path, "exists", late)
+    with pytest.raises(TrustError):
+        verify(folder, trusted=(air.site.project, signers))
 
 
 def test_project_lock_differing_from_signed_is_fault(air: Air) -> None:
@@ -1372,6 +1410,24 @@ def test_path_of_signers_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         trusted_signers.signers_file(Project(tmp_path / "home", tmp_path / "home/artifacts"))
         == tmp_path / "home/list"
     )
+
+
+@pytest.mark.parametrize("inside", ["artifacts", "project", "artifacts/deep/er", "link"])
+def test_signers_list_that_is_carried_is_refused(
+    tmp_path: Path, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifacts may be on another disk than the project."""
+    project = Project(tmp_path / "project", tmp_path / "artifacts")
+    for folder in (project.root, project.artifacts / "deep/er"):
+        folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(project.artifacts)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / inside / "list"))
+    with pytest.raises(TrustError) as caught:
+        trusted_signers.signers_file(project)
+    carried = project.root if inside == "project" else project.artifacts
+    assert_error(caught.value, TrustError, file=tmp_path / inside / "list", folder=carried)
+    monkeypatch.setenv("GAPFORGE_TRUST", str(tmp_path / "artifacts-list"))
+    assert trusted_signers.signers_file(project) == tmp_path / "artifacts-list"
 
 
 def test_sudo_without_signers_list_is_refused(

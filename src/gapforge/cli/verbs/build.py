@@ -27,6 +27,7 @@ from gapforge.image.build_status import PLAIN_INTERVAL
 from gapforge.image.smoke_checks import CheckResult
 from gapforge.model import preset as preset_module
 from gapforge.model.preset import Preset
+from gapforge.store.store import preset_in_use
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import preset_for
 
@@ -99,19 +100,20 @@ def run(args: argparse.Namespace, project: Project) -> int:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
-    verify_artifacts(project, preset, inputs.lock, quiet=args.quiet)
-    check_clock(project, inputs)
-    engine = detect.choose(args.engine or "", project=project)
-    status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
-    result = build(
-        project,
-        engine,
-        inputs,
-        options,
-        on_step=status.note,
-        on_output=(lambda line: None) if args.json else status.note,
-        status=status,
-    )
+    with preset_in_use(project, preset.name, changes=False):
+        verify_artifacts(project, inputs, quiet=args.quiet)
+        check_clock(project, inputs)
+        engine = detect.choose(args.engine or "", project=project)
+        status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
+        result = build(
+            project,
+            engine,
+            inputs,
+            options,
+            on_step=status.note,
+            on_output=(lambda line: None) if args.json else status.note,
+            status=status,
+        )
     if args.json:
         print(read_regular(result.report, limits.STATE).decode("utf-8"), end="")
         return 0
