@@ -155,12 +155,9 @@ def _check_application(application: Mapping[str, Any], report: Report) -> None:
     for index, word in enumerate(application.get("check", ())):
         for name in re.findall(r"\{([a-z_]+)\}", word):
             if name not in CHECK_FILES and (near := nearest(name, CHECK_FILES)):
-                place = f"$.application.check[{index}]"
-                report(
-                    place,
-                    _("{placeholder} is unknown", placeholder=f"{{{name}}}") + near,
-                    _PLACEHOLDERS,
-                )
+                unknown = f"{{{name}}}"
+                problem = _("{placeholder} is unknown", placeholder=unknown) + near
+                report(f"$.application.check[{index}]", problem, _PLACEHOLDERS)
     place, program = "$.application.name", application["name"]
     if "command" in application:
         place, program = "$.application.command[0]", application["command"][0]
