@@ -100,6 +100,7 @@ if [[ $ready = 0 ]]; then
       또는 uv를 지정하십시오: GAPFORGE_UV=/path/to/uv" \
             "check https_proxy, GAPFORGE_INDEX_URL and GAPFORGE_CA_BUNDLE and run the same command again;
       or specify a uv: GAPFORGE_UV=/path/to/uv"
+    sync -f "$tools" # a power cut must not keep the stamp and lose the tools
     printf '%s\n' "$state_of_tools" >"$stamp"
     give_state_to_caller "$python"
     flock --shared 9 # others may use the tools now, but not replace them

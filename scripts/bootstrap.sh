@@ -159,6 +159,7 @@ print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
         --no-input --no-deps --require-hashes --only-binary :all: -r "$requirements" >&2 ||
         fail "Python 도구를 설치하지 못했습니다: $requirements" \
             "cannot install the Python tools: $requirements"
+    sync -f "$folder" # a power cut must not keep the stamp and lose the tools
     printf '%s\n' "$stamp" >"$folder/.stamp"
     give_state_to_caller "$python"
 }

@@ -17,7 +17,8 @@ from gapforge.base.files import open_buffered, read_regular, sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
-from gapforge.image import application_source, dockerfile, dockerfile_lint
+from gapforge.base.system_errors import unreadable
+from gapforge.image import application_source, dockerfile, dockerfile_lint, smoke_checks
 from gapforge.image.plan import Plan, PlannedBase, make_plan
 from gapforge.image.stage_inputs import HELPERS, ContextTexts
 from gapforge.model import base_image_rules, component, doubled_modules, env_file
@@ -115,7 +116,37 @@ def check_project(project: Project, preset: Preset) -> tuple[tuple[component.Com
             _("presets/{name}.json has settings that no component provides", name=preset.name),
             faults=faults,
         )
+    read_scripts(project, components)
     return components, check_dockerfile(project, preset, components)
+
+
+def read_scripts(project: Project, components: Sequence[component.Component]) -> dict[str, str]:
+    """Return the text of every script that a build runs, by path in the project.
+
+    Raise PresetError for each that cannot be read or is not UTF-8.
+    """
+    names = [
+        *(f"components/{name}" for name in (*HELPERS, smoke_checks.LIBRARY)),
+        *(f"components/{c.name}/{script}" for c in components for script in component.SCRIPTS),
+    ]
+    texts: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name in names:
+        try:
+            texts[name] = _text(project.root / name)
+        except UnicodeDecodeError:
+            faults.append(Fault(name, _("not UTF-8 text")))
+        except OSError as error:
+            faults.append(Fault(name, unreadable(error)))
+        except ValueError as error:
+            faults.append(Fault(name, str(error)))
+    if faults:
+        raise PresetError(
+            _("scripts of the components cannot be used"),
+            faults=faults,
+            hint=_("restore components/ from the release"),
+        )
+    return texts
 
 
 def check_dockerfile(
@@ -219,12 +250,9 @@ def _read_texts(
     project: Project, preset: Preset, components: Sequence[component.Component], rendered: str
 ) -> ContextTexts:
     """Return the texts of the build context, with the ``rendered`` Dockerfile."""
-    scripts = {f"components/{name}": project.components / name for name in HELPERS} | {
-        f"components/{c.name}/build.sh": c.folder / "build.sh" for c in components
-    }
     index = project.artifacts_of(preset.name) / PACKAGES_INDEX
     return ContextTexts(
         rendered,
-        {path: _text(file) for path, file in scripts.items()},
+        read_scripts(project, components),
         _text(index, limits.PACKAGE_INDEX) if index.is_file() else "",
     )

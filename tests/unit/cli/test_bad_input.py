@@ -127,7 +127,23 @@ def damaged_artifact(project: Project) -> None:
     file.write_bytes(bytes(data))
 
 
+def script_not_utf8(project: Project) -> None:
+    with open(project.components / "opencv" / "build.sh", "ab") as file:
+        file.write("# \ub9d0\n".encode("cp949"))
+
+
+def no_helper(project: Project) -> None:
+    (project.components / "common.sh").unlink()
+
+
+def no_check_library(project: Project) -> None:
+    (project.components / "checklib.py").unlink()
+
+
 CASES: list[tuple[Callable[[Project], None], int, tuple[str, ...]]] = [
+    (script_not_utf8, 3, ("components/opencv/build.sh",)),
+    (no_helper, 3, ("components/common.sh",)),
+    (no_check_library, 3, ("components/checklib.py",)),
     (malformed, 3, ("2",)),
     (unknown_key, 3, ("$.opencvv", '"opencv"')),
     (escaping_folder, 3, ("$.sources.opencv.folder", "..")),

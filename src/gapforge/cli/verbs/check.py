@@ -31,7 +31,7 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import application_source
-from gapforge.image.build_inputs import check_dockerfile
+from gapforge.image.build_inputs import check_dockerfile, read_scripts
 from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
@@ -158,6 +158,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
             hint=_("restore presets/ from the release"),
         )
     components = component.load_all(project.components)
+    read_scripts(project, components)
     reports = [examine(project, name, catalog, components, args.driver) for name in names]
     for report in reports:
         if report.preset:
