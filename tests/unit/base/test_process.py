@@ -297,3 +297,22 @@ def test_credentials_of_sync_reach_a_program_only_when_named(
     child = process.companion(show)
     lines.append(child.communicate()[0])
     assert len(lines) == 3 and "canary" not in repr(lines)
+
+
+def test_bytes_reach_a_program_exactly() -> None:
+    code = "import sys; print(sys.stdin.buffer.read().hex())"
+    assert process.run(python(code), stdin=b"\xff\r\n\0x").output == "ff0d0a0078\n"
+
+
+@pytest.mark.parametrize("code", ["sys.exit(3)", "os.kill(os.getpid(), 9)"])
+def test_piped_program_that_fails_is_an_error_with_the_end_of_its_messages(code: str) -> None:
+    lines = "import os, sys; [print(n, file=sys.stderr, flush=True) for n in range(40, 70)]; "
+    with pytest.raises(ToolError) as error, process.piped(python(lines + code)) as output:
+        assert output.read() == b""
+    assert error.value.output.splitlines() == [str(n) for n in range(58, 70)]
+
+
+def test_unread_rest_of_a_piped_program_is_discarded() -> None:
+    """A program that is cut off instead ends by SIGPIPE, which is an error."""
+    with process.piped(python("print('x' * 3_000_000)")) as output:
+        assert output.read(1) == b"x"

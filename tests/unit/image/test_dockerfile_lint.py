@@ -161,6 +161,11 @@ def test_foreign_or_malformed_from_is_refused(line: str) -> None:
     assert "FROM" in problem or "stage" in problem
 
 
+def test_invalid_stage_name_is_shown() -> None:
+    (fault,) = lint("FROM scratch AS 9x\n")
+    assert values_of(fault.problem) == {"name": "9x"}
+
+
 @pytest.mark.parametrize(
     "top",
     [
@@ -200,6 +205,7 @@ def test_arg_inside_a_stage_names_no_base() -> None:
         'RUN --mount="type=bind","from=nginx",target=/x true',
         "RUN --mount=type=bind,from=${IMAGE},target=/x true",
         "RUN --mount type=bind,from=nginx,target=/x true",
+        "RUN --mount =from=nginx,target=/x true",
         # Builders take the last of several options, mounts or flags; each of them is checked.
         "RUN --mount=from=build,from=nginx,target=/x true",
         "RUN --mount=from=nginx,from=build,target=/x true",
