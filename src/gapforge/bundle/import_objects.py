@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gapforge.base.files import open_own, open_regular, storage_error, storage_errors
+from gapforge.base.files import open_regular, storage_error, storage_errors
 from gapforge.base.parallel import on_all_cores
 from gapforge.base.progress import Progress
 from gapforge.bundle.cache_pressure import DropBehind
@@ -114,16 +114,16 @@ class ObjectImporter:
         """Import one part. Return why it cannot be imported, None if it is."""
         part = stored.part
         wanted = [(part.offset, part.end)]
-        if not part.whole:
-            wanted = without(wanted[0], self.partial.ranges(part.sha256, part.size))
-            if not wanted:
-                return None
         # A whole object is written into a file of its own, a part into the file of its object.
         if part.whole:
             out, target = self.partial.new_whole(part.sha256)
         else:
             target = self.partial.data(part.sha256)
-            out = open_own(target)
+            out = self.partial.open(part.sha256)
+            wanted = without(wanted[0], self.partial.ranges(part.sha256, part.size))
+            if not wanted:
+                os.close(out)
+                return None
         # If the file keeps bytes of an earlier run, the hash is calculated at the end.
         complete = wanted == [(part.offset, part.end)]
         digest = None

@@ -79,11 +79,31 @@ class PartialObjects:
         self._ranges: dict[str, tuple[int, list[Range]]] = {}  # size, ranges
         self._recorded: dict[str, float] = {}  # time of the last record
         self._unrecorded: set[str] = set()
+        self._files: dict[str, tuple[int, int]] = {}  # device and inode of the data
+        self._replaced: set[str] = set()  # the data began again in another file
 
     def data(self, sha256: str) -> Path:
         """Return the file that collects the bytes of an object."""
         self._started.add(sha256)
         return self.store.partial(f"bundle-{sha256}.part")
+
+    def open(self, sha256: str) -> int:
+        """Open the data of an object. Forget its parts if they are not in this file.
+
+        ``open_own`` starts an empty file when somebody linked to the one before.
+        """
+        with self._guard:
+            ranges = self._known(sha256)[1]
+            handle = open_own(self.data(sha256))
+            status = os.fstat(handle)
+            file = status.st_dev, status.st_ino
+            lost = bool(ranges) and status.st_size < ranges[-1][1]
+            if lost or self._files.get(sha256, file) != file:
+                self._ranges[sha256] = -1, []
+                self._hashed.pop(sha256, None)
+                self._replaced.add(sha256)
+            self._files[sha256] = file
+        return handle
 
     def new_whole(self, sha256: str) -> tuple[int, Path]:
         """Create a file for an object that a volume contains whole. Return handle and path."""
@@ -96,8 +116,11 @@ class PartialObjects:
 
     def ranges(self, sha256: str, size: int) -> list[Range]:
         """Return the sorted ranges that are here and were verified as parts."""
-        present = self._ranges.get(sha256) or self._ranges.setdefault(sha256, self._read(sha256))
+        present = self._known(sha256)
         return present[1] if present[0] == size else []
+
+    def _known(self, sha256: str) -> tuple[int, list[Range]]:
+        return self._ranges.get(sha256) or self._ranges.setdefault(sha256, self._read(sha256))
 
     def _read(self, sha256: str) -> tuple[int, list[Range]]:
         """Return the size and the ranges that an earlier run recorded."""
@@ -153,10 +176,12 @@ class PartialObjects:
 
     def finish(self, sha256: str, size: int) -> bool:
         """Move a complete object into the store. Return False and discard it if it is not valid."""
-        digest = self.hash_before(sha256, size) if size else None
-        known = digest.hexdigest() if digest is not None else ""
         file = self.data(sha256)
-        handle = open_own(file)
+        handle = self.open(sha256)
+        digest = self.hash_before(sha256, size) if size else None
+        # A part that another thread wrote into the file before is not in this one.
+        hashed = digest is not None and sha256 not in self._replaced
+        known = digest.hexdigest() if digest is not None and hashed else ""
         try:
             with storage_errors(file):
                 # A volume with a wrong size may have written bytes behind the end.
@@ -178,10 +203,11 @@ class PartialObjects:
         for path in (self._record(sha256), self.data(sha256)):
             with storage_errors(path):
                 path.unlink(missing_ok=True)
-        for memory in (self._hashed, self._ranges, self._recorded):
+        for memory in (self._hashed, self._ranges, self._recorded, self._files):
             memory.pop(sha256, None)
         self._unrecorded.discard(sha256)
         self._started.discard(sha256)
+        self._replaced.discard(sha256)
 
     def clear_litter(self) -> None:
         """Remove temporary files of killed runs, and keep the recorded parts of missing objects.

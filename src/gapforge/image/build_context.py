@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from gapforge.base.errors import Fault, StorageError, VerifyError
@@ -27,6 +28,7 @@ from gapforge.base.files import (
 from gapforge.base.i18n import _
 from gapforge.image.build_cache import set_cache_stamp
 from gapforge.image.plan import Plan
+from gapforge.image.stage_inputs import ContextFile
 from gapforge.store.hash_files import hash_files
 
 APPLICATION = "inputs/application/app"  # filled by source_copy.copy_source
@@ -43,22 +45,34 @@ def lay_out(plan: Plan, context: Path, artifacts: Path) -> None:
     with storage_errors(context):
         _remove_others(context, {_IGNORE_FILE, *(file.path for file in plan.files)})
     _place_text(context / _IGNORE_FILE, f"{MARKER}\n{_IGNORE_FILE}\n")
+    unread = {}
     for file in plan.files:
         target = inside(context, file.path)
         if file.origin == "text":
             _place_text(target, file.text)
             set_cache_stamp(target, file.sha256)
         else:
-            _place_artifact(target, inside(artifacts, file.source), file.sha256)
-    _check_artifacts(plan, context)
+            source = inside(artifacts, file.source)
+            if not _place_artifact(target, source, file.sha256):
+                unread[file.path] = file
+    _check_artifacts(plan, context, unread)
+    for file in unread.values():
+        target = context / file.path
+        with storage_errors(target):
+            try:
+                set_cache_stamp(target, file.sha256)
+            except PermissionError:
+                # The file belongs to another user and a link shares its time stamp: make a copy.
+                copy_file(inside(artifacts, file.source), target)
+                _check_artifacts(plan, context, {file.path: file})
+                set_cache_stamp(target, file.sha256)
 
 
-def _check_artifacts(plan: Plan, context: Path) -> None:
-    """Hash the artifacts where the engine reads them.
+def _check_artifacts(plan: Plan, context: Path, expected: Mapping[str, ContextFile]) -> None:
+    """Hash the artifacts where the engine reads them, before they get their time stamps.
 
     Since the verification, another file may have got the name of one of them.
     """
-    expected = {file.path: file for file in plan.files if file.origin != "text"}
     hashes = hash_files(context, expected, None, None)
     faults = []
     for path, (sha256, problem) in hashes.items():
@@ -98,36 +112,30 @@ def _place_text(target: Path, text: str) -> None:
         write_text(target, text)
 
 
-def _place_artifact(target: Path, source: Path, sha256: str) -> None:
-    """Link the artifact into the context, or copy it where its time stamp cannot be changed."""
+def _place_artifact(target: Path, source: Path, sha256: str) -> bool:
+    """Link or copy the artifact into the context. Return whether its content there is verified."""
     with storage_errors(source):
-        if _is_placed(target, source, sha256):
-            return
-        link_or_copy(source, target)
+        expected = source.stat()
         try:
-            set_cache_stamp(target, sha256)
-        except PermissionError:
-            # The file belongs to another user and a link shares its time stamp: make a copy.
-            copy_file(source, target)
-            set_cache_stamp(target, sha256)
-
-
-def _is_placed(target: Path, source: Path, sha256: str) -> bool:
-    """Return whether the context has the artifact already.
-
-    A link to the verified file needs no proof. A copy is hashed: its size, time and mode can be
-    kept while its content changes.
-    """
-    expected = source.stat()
-    try:
-        found = target.lstat()
-    except OSError:
+            found = target.lstat()
+        except OSError:
+            found = None
+        if found is not None and os.path.samestat(found, expected):
+            return False
+        if found is not None and _is_copy(target, found, expected.st_size, sha256):
+            return True
+        link_or_copy(source, target)
         return False
-    stamp = (expected.st_size, content_mtime(sha256) * 10**9)
+
+
+def _is_copy(target: Path, found: os.stat_result, size: int, sha256: str) -> bool:
+    """Return whether the context has a copy of the artifact already.
+
+    It is hashed: its size, time and mode can be kept while its content changes.
+    """
+    stamp = (size, content_mtime(sha256) * 10**9)
     if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != stamp:
         return False
-    if (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino):
-        return True
     return found.st_mode & 0o777 == 0o444 and sha256_file(target) == sha256
 
 

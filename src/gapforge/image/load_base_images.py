@@ -122,9 +122,9 @@ def _name_present_image(engine: Engine, base: str, path: Path) -> tuple[str, str
             ),
             hint=_("see the engine's images: docker images; or load one: docker load -i FILE.tar"),
         )
-    base_image_rules.check_configuration(engine.image_config(base), base)
+    base_image_rules.check_configuration(engine.image_config(ids[0]), base)
     name = base_name(ids[0])
-    engine.tag(base, name)
+    engine.tag(ids[0], name)  # ``base`` may name another image by now
     return name, ids[0]
 
 

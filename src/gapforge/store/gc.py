@@ -30,14 +30,13 @@ from gapforge.model.lock import LOCK_FILE
 from gapforge.model.names import PRESET_NAME
 from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store
-from gapforge.store.unfinished_imports import UnfinishedImport
+from gapforge.store.unfinished_imports import BUNDLE_PART, UnfinishedImport
 
 LOCK_SUFFIX = ".lock.json"
 # A base image's folder that changed since then may belong to a sync into another artifacts folder.
 BUSY_SECONDS = 3600
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _DOWNLOAD = re.compile(r"([0-9a-f]{64}|url-[0-9a-f]{40})\.(?:part|json)")
-_BUNDLE_PART = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")  # of an object in volumes
 _TEMPORARY = re.compile(r"\.?(?:copy|bytes|place)-[a-z0-9_.-]+")
 _WORK = re.compile(r"work-[0-9]+")
 OBJECT, DOWNLOAD, WORK = "object", "download", "work"
@@ -320,7 +319,7 @@ def remove_garbage(project: Project, garbage: Garbage, on_done: OnDone | None = 
     freed, faults = 0, []
     folders: dict[Path, list[Unreferenced]] = {}
     for item in garbage.unreferenced:
-        part = _BUNDLE_PART.fullmatch(item.path.name)
+        part = BUNDLE_PART.fullmatch(item.path.name)
         key = part[1] if part else item.path.name.partition(".")[0]
         if not references.include(key) and key not in references.images:
             folders.setdefault(item.path.parent, []).append(item)
@@ -418,7 +417,7 @@ def _partial_files(
     folder: Path, references: References, foreign: list[Fault]
 ) -> Iterator[Unreferenced]:
     for path, status in _listed(folder, foreign):
-        download = _DOWNLOAD.fullmatch(path.name) or _BUNDLE_PART.fullmatch(path.name)
+        download = _DOWNLOAD.fullmatch(path.name) or BUNDLE_PART.fullmatch(path.name)
         if stat.S_ISREG(status.st_mode) and (download or _TEMPORARY.fullmatch(path.name)):
             if not (download and references.include(download[1])):
                 yield _file(DOWNLOAD, path, status)

@@ -125,20 +125,19 @@ class Store:
         """Return whether the object exists with the right content; it is hashed once per process.
 
         A damaged object (by a bad disk, or written through a hard link) is removed, so that it is
-        downloaded again.
+        downloaded again. One whose content is right stays: ``size`` is what is wrong then.
         """
         if not self.has(sha256):
             return False
         with self._guard:
-            if sha256 in self._verified:
-                return True
-        good = self.has(sha256, size) and sha256_file(self.path(sha256), on_bytes) == sha256
-        if not good:
-            self.discard(sha256)
-            return False
-        with self._guard:
-            self._verified.add(sha256)
-        return True
+            verified = sha256 in self._verified
+        if not verified:
+            if sha256_file(self.path(sha256), on_bytes) != sha256:
+                self.discard(sha256)
+                return False
+            with self._guard:
+                self._verified.add(sha256)
+        return self.has(sha256, size)
 
     def missing(
         self, wanted: Iterable[tuple[str, int]], *, jobs: int = 0, on_bytes: OnBytes | None = None

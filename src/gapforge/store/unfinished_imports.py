@@ -23,6 +23,8 @@ from gapforge.base.system_errors import unlistable, unreadable
 
 FORMAT = 1
 FILE = re.compile(r"([0-9a-f]{24})\.json")
+# In the folder ``partial`` of the store: of an object in volumes, which group 1 names.
+BUNDLE_PART = re.compile(r"\.?bundle-([0-9a-f]{64})\.[a-z0-9_.]+")
 
 
 @dataclass(frozen=True)

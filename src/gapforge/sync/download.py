@@ -510,6 +510,9 @@ class Downloader:
     def _finish(self, want: Want, url: str, part: _Part) -> Got:
         """Verify the bytes and move them into the store."""
         size, sha256 = part.size, part.digest.hexdigest()
+        if size != part.counted or (size and not is_own(part.path)):
+            # Another program replaced or linked the file, so it is not what was hashed.
+            raise _StartOver(_("another program changed the partial file"))
         fault = ""
         if want.size and size != want.size:
             fault = _("{size} bytes, expected {want_size}", size=size, want_size=want.size)

@@ -16,6 +16,8 @@ from gapforge.base.files import SHA256_HEX, canonical_json, remove_folder, write
 from gapforge.base.json_text import read_json
 from gapforge.model.lock import Entry, LockedImage
 from gapforge.model.preset import BaseImage, Preset
+from gapforge.store import unfinished_imports
+from gapforge.store.unfinished_imports import BUNDLE_PART
 from gapforge.sync.oci_layout import Files
 
 STALE_DAYS = 30  # a partial download that was not continued for so long is deleted
@@ -90,8 +92,16 @@ class ResumeState:
 
 
 def clear_leftovers(partial: Path) -> None:
-    """Delete what killed runs left in the store's ``partial``, except partial downloads."""
+    """Delete what killed runs left in the store's ``partial``, except partial downloads.
+
+    The parts of volumes stay while an import needs them, however long the next volume takes.
+    """
+    imports, unknown = unfinished_imports.read_all(partial.parent)
+    needed = frozenset[str]().union(*(each.objects for each in imports))
     for path in sorted(partial.iterdir()):
+        bundled = BUNDLE_PART.fullmatch(path.name)
+        if bundled and (unknown or bundled[1] in needed):
+            continue
         stale = (
             path.suffix in (".part", ".json")
             and time.time() - path.stat().st_mtime > STALE_DAYS * 86400

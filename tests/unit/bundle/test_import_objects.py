@@ -162,3 +162,36 @@ def test_drop_behind_covers_every_byte(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         os.close(pipe[0])
         os.close(pipe[1])
+
+
+@pytest.mark.parametrize("when", ["between parts", "after the last part"])
+def test_link_to_half_an_object_never_completes_it(tmp_path: Path, when: str) -> None:
+    partial = PartialObjects(Store(tmp_path / "store"))
+    data = random.Random(5).randbytes(20)
+    name = hashlib.sha256(data).hexdigest()
+
+    def arrives(start: int, end: int) -> None:
+        handle = partial.open(name)
+        digest = partial.hash_before(name, start)
+        os.pwrite(handle, data[start:end], start)
+        os.close(handle)
+        if digest is not None:
+            digest.update(data[start:end])
+        partial.add(name, 20, (start, end), digest)
+
+    def backup() -> None:
+        os.link(partial.data(name), tmp_path / "backup")
+
+    arrives(0, 10)
+    if when == "between parts":
+        backup()
+    arrives(10, 20)
+    if when == "after the last part":
+        backup()
+        assert not partial.finish(name, 20) and not partial.store.has(name)
+    else:
+        assert partial.ranges(name, 20) == [(10, 20)]
+    for part in ((0, 10), (10, 20)):  # the parts come once more
+        arrives(*part)
+    assert partial.finish(name, 20)
+    assert partial.store.path(name).read_bytes() == data

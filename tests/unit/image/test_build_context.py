@@ -150,3 +150,53 @@ def test_folder_without_marker_is_refused(context: tuple[Plan, Path, Path]) -> N
     with pytest.raises(StorageError):
         build_context.lay_out(plan, folder, artifacts)
     assert (folder / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_bad_artifact_gets_no_time_stamp(
+    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch, copies: bool
+) -> None:
+    plan, folder, artifacts = context
+    if copies:
+
+        def other_disk(source: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", other_disk)
+    name = "sources/ffmpeg_5.1.9.orig.tar.xz"
+    size = (artifacts / name).stat().st_size
+    (artifacts / name).unlink()
+    (artifacts / name).write_bytes(b"!" * size)
+    planned = next(f for f in plan.files if f.source == name)
+    stamped: list[str] = []
+    monkeypatch.setattr(
+        build_context, "set_cache_stamp", lambda file, sha256: stamped.append(sha256)
+    )
+    with pytest.raises(VerifyError):
+        build_context.lay_out(plan, folder, artifacts)
+    assert stamped and planned.sha256 not in stamped
+
+
+def test_kept_copy_is_hashed_once(
+    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_disk(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
+    plan, folder, artifacts = context
+    build_context.lay_out(plan, folder, artifacts)
+    read: list[str] = []
+    one, many = build_context.sha256_file, build_context.hash_files
+    monkeypatch.setattr(
+        build_context,
+        "sha256_file",
+        lambda file: read.append(file.relative_to(folder).as_posix()) or one(file),
+    )
+    monkeypatch.setattr(
+        build_context,
+        "hash_files",
+        lambda root, paths, *more: read.extend(paths) or many(root, paths, *more),
+    )
+    build_context.lay_out(plan, folder, artifacts)
+    assert sorted(read) == sorted(f.path for f in plan.files if f.origin != "text")

@@ -118,6 +118,26 @@ class TestOverride:
         found = engine.image_ids(load_base_images.base_name(image.config_digest))
         assert found == (image.config_digest,)
 
+    def test_name_that_moves_meanwhile(
+        self, engine: Engine, layout: Path, image: LockedImage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = make_layout(layout.parent / "other", note="other", programs=())
+        engine.tag(
+            load_base_images.ensure(engine, layout, image, lambda line: None), "ubuntu:22.04"
+        )
+        moved = load_base_images.ensure(engine, layout.parent / "other", other, lambda line: None)
+        read = engine.image_ids
+
+        def then_moves(name: str) -> tuple[str, ...]:
+            found = read(name)
+            engine.tag(moved, "ubuntu:22.04")
+            return found
+
+        monkeypatch.setattr(engine, "image_ids", then_moves)
+        assert self.load(engine, "ubuntu:22.04").config_digest == image.config_digest
+        name = load_base_images.base_name(image.config_digest)
+        assert read(name) == (image.config_digest,)
+
     @pytest.mark.parametrize(
         ("config", "found"),
         [

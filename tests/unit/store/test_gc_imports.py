@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gapforge.store import unfinished_imports
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
+from gapforge.sync.unfinished_sync import clear_leftovers
 from raised import assert_error
 
 SIZE = 40_000
@@ -256,3 +258,22 @@ def test_damaged_record_is_replaced_by_next(tmp_path: Path) -> None:
     unfinished_imports.remember(tmp_path, bundle, ["x"], ["b" * 64])
     found, faults = unfinished_imports.read_all(tmp_path)
     assert [record.bundle for record in found] == [bundle] and not faults
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_sync_keeps_old_parts_of_an_unfinished_import(tmp_path: Path, damaged: bool) -> None:
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    needed, given_up = "a" * 64, "b" * 64
+    unfinished_imports.remember(tmp_path, "1" * 24, ["p"], [needed])
+    if damaged:
+        (tmp_path / "imports" / f"{'2' * 24}.json").write_text("{")
+    for name in (needed, given_up):
+        for suffix in (".part", ".json"):
+            file = partial / f"bundle-{name}{suffix}"
+            file.write_bytes(b"x")
+            os.utime(file, (5, 5))
+    clear_leftovers(partial)
+    left = {path.name[7:71] for path in partial.iterdir()}
+    assert left == ({needed, given_up} if damaged else {needed})
+    assert (partial / f"bundle-{needed}.part").exists()

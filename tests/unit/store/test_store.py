@@ -281,3 +281,12 @@ def test_change_through_hard_link_is_detected(tmp_path: Path) -> None:
     put(fresh, b"1")
     fresh.view(folder, files)
     assert (folder / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_wrong_size_does_not_remove_a_good_object(tmp_path: Path, verified: bool) -> None:
+    store = Store(tmp_path)
+    put(store, b"hello")
+    store = store if verified else Store(tmp_path)
+    assert store.missing([(sha(b"hello"), 6)]) == {sha(b"hello")}
+    assert store.intact(sha(b"hello"), 5)

@@ -15,7 +15,7 @@ import pytest
 from gapforge.base.errors import FetchError
 from gapforge.base.progress import Progress
 from gapforge.store.store import Store
-from gapforge.sync.download import Downloader, Got, Want, _key
+from gapforge.sync.download import Downloader, Got, Want, _key, _Part
 from gapforge.sync.network import Network
 from servers import Behaviour, file_server
 
@@ -373,3 +373,25 @@ def test_missing_curl_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ToolError) as error:
         fetch(tmp_path, "http://127.0.0.1:9/x")
     assert "curl" in error.value.message
+
+
+def test_partial_file_replaced_meanwhile_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = downloader(tmp_path)
+    finish = place._finish
+    times = []
+
+    def linked(want: Want, url: str, part: _Part) -> Got:
+        times.append(part.size)
+        if len(times) == 1:
+            part.path.unlink()
+            part.path.write_bytes(BODY[:1000])
+        elif len(times) == 2:
+            os.link(part.path, tmp_path / "backup")
+        return finish(want, url, part)
+
+    monkeypatch.setattr(place, "_finish", linked)
+    with file_server() as site, pytest.raises(FetchError):
+        place.fetch([Want("x", (site.add("/x", BODY),), "", 0)])
+    assert times == [len(BODY)] * 2 and not named_finally(tmp_path)
