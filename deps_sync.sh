@@ -88,12 +88,14 @@ if [[ $ready = 0 ]]; then
     fi
     arguments=(--quiet --disable-pip-version-check --no-input --require-hashes
         --only-binary ":all:" --no-deps --upgrade)
-    [[ -z ${GAPFORGE_INDEX_URL:-} ]] || arguments+=(--index-url "$GAPFORGE_INDEX_URL")
     if [[ ${GAPFORGE_INDEX_URL:-} == file://* ]]; then # perhaps a folder of wheels
         arguments+=(--find-links "$GAPFORGE_INDEX_URL")
     fi
     [[ -z ${GAPFORGE_CA_BUNDLE:-} ]] || arguments+=(--cert "$GAPFORGE_CA_BUNDLE")
-    "${pip[@]}" install "${arguments[@]}" -r "$pins" ||
+    ( # the address may hold a login, and everyone may read a program's arguments
+        [[ -z ${GAPFORGE_INDEX_URL:-} ]] || export PIP_INDEX_URL=$GAPFORGE_INDEX_URL
+        "${pip[@]}" install "${arguments[@]}" -r "$pins"
+    ) ||
         fail "Python 인덱스에서 uv를 설치하지 못했습니다" \
             "uv cannot be installed from the Python index" \
             "https_proxy, GAPFORGE_INDEX_URL, GAPFORGE_CA_BUNDLE을 확인한 뒤 같은 명령을 다시 실행하십시오.

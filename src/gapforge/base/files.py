@@ -291,12 +291,16 @@ def is_own(path: Path) -> bool:
 
 
 @contextmanager
-def open_replaced(path: Path) -> Iterator[TextIO]:
-    """Replace ``path`` by a new text file and open it for writing. Raise StorageError."""
+def open_replaced(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
+    """Replace ``path`` by a new text file and open it for writing. Raise StorageError.
+
+    ``mode`` is reduced by the umask.
+    """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        with open(path, "x", encoding="utf-8") as file:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(handle, "w", encoding="utf-8") as file:
             yield file
 
 

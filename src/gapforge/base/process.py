@@ -60,7 +60,7 @@ class Result:
 
 def quoted(argv: Sequence[str]) -> str:
     """Return the command as one line that can be pasted into a shell."""
-    return shlex.join(argv)
+    return shlex.join(map(str, argv))
 
 
 def environment(changes: Environment | None = None) -> dict[str, str]:

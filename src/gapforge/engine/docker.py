@@ -17,9 +17,10 @@ from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.system_errors import os_reason
 from gapforge.engine.build_log import KEPT_LINES, BuildLog
-from gapforge.engine.docker_client import STEERING, client_env, version_of
+from gapforge.engine.docker_client import client_env, version_of
 from gapforge.engine.docker_errors import build_failed, command_failed, no_answer, unreachable
 from gapforge.engine.protocol import BuildRequest, EngineInfo, OnLine
+from gapforge.model.names import STEERING
 
 ANSWER_TIMEOUT = 60.0  # seconds for questions that move no image bytes
 REMOVE_TIMEOUT = 120.0  # seconds; removing an image or container deletes many files

@@ -1,14 +1,8 @@
-"""Facts about the docker client: its environment, its version, and the variables that steer it."""
+"""Facts about the docker client: its environment and its version."""
 
 from __future__ import annotations
 
 import re
-
-# Variables that steer the client itself. A container or build argument with such a name cannot get
-# its value from the client's environment.
-STEERING = re.compile(
-    r"(DOCKER|BUILDKIT|BUILDX|MOBY|LD|OTEL)_.*|PATH|HOME|TMPDIR|SSL_CERT_(FILE|DIR)"
-)
 
 
 def client_env(host: str) -> dict[str, str | None]:

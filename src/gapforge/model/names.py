@@ -1,4 +1,4 @@
-"""Names that several rooms compare: of presets, of Python packages, and of roles."""
+"""Names that several rooms compare: of presets, Python packages, roles and docker's variables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import re
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 ROLES = ("builder", "runtime")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Variables that steer the docker client itself. A container or build argument with such a name
+# cannot get its value from the client's environment.
+STEERING = re.compile(
+    r"(DOCKER|BUILDKIT|BUILDX|MOBY|LD|OTEL)_.*|PATH|HOME|TMPDIR|SSL_CERT_(FILE|DIR)"
+)
 
 
 def normalized(package: str) -> str:

@@ -11,7 +11,7 @@ from gapforge.base.errors import Fault
 from gapforge.base.files import unsafe_path_reason
 from gapforge.base.i18n import _
 from gapforge.model.component import Component, Needs
-from gapforge.model.names import ROLES
+from gapforge.model.names import ROLES, STEERING
 from gapforge.model.preset_shape import OWN_KEYS
 from gapforge.model.schema import nearest
 from gapforge.model.text_shapes import FILE
@@ -145,6 +145,17 @@ def _check_application(application: Mapping[str, Any], report: Report) -> None:
     secrets = Counter(s["key"] for s in application.get("secrets", ()))
     for key in sorted(key for key, count in secrets.items() if count > 1):
         report("$.application.secrets", _('"{key}" is listed twice', key=key), _("each key once"))
+    for index, secret in enumerate(application.get("secrets", ())):
+        key, passed = secret["key"], secret["pass"]
+        if passed == "build-arg" and STEERING.fullmatch(key):
+            report(
+                f"$.application.secrets[{index}].key",
+                _(
+                    '"{name}" cannot be a build argument: it changes how the docker client works',
+                    name=key,
+                ),
+                _('another name, or "pass": "secret"'),
+            )
     build = application.get("build", "cmake")
     if build.startswith("./") and (reason := unsafe_path_reason(build)):
         report("$.application.build", _('"{folder}": {reason}', folder=build, reason=reason), "")

@@ -161,7 +161,8 @@ class _Part:
     def server_version(self) -> dict[str, str]:
         """Return the version to which the bytes belong, {} if it is not known.
 
-        It has the address ("url"), the "etag", and the "total" of bytes, each "" if unknown.
+        It has the SHA-256 of the address ("url"), the "etag", and the "total" of bytes, each "" if
+        unknown.
         """
         try:
             value = read_json(self.note)
@@ -177,7 +178,16 @@ class _Part:
         """
         known = self.server_version()
         strong = bool(etag) and not etag.startswith("W/")
-        return strong and known == {"url": address, "etag": etag, "total": str(total or "")}
+        return strong and known == version_note(address, etag, total)
+
+
+def version_note(address: str, etag: str, total: int | None) -> dict[str, str]:
+    """Return the note beside a partial file. The address, which may hold a login, is hashed."""
+    return {"url": _hashed(address), "etag": etag, "total": str(total or "")}
+
+
+def _hashed(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()
 
 
 class Downloader:
@@ -357,12 +367,8 @@ class Downloader:
             answer = _read_headers(child.stdout)
             if answer is not None and answer.status in (200, 206):
                 self._check_answer(want, answer, part, address)
-                version = {
-                    "url": address,
-                    "etag": answer.headers.get("etag", ""),
-                    "total": str(answer.whole or ""),
-                }
-                with open_replaced(part.note) as note:
+                version = version_note(address, answer.headers.get("etag", ""), answer.whole)
+                with open_replaced(part.note, 0o600) as note:
                     json.dump(version, note)
                 self._drain(want, cast(BufferedReader, child.stdout), part)
                 ended = part.size
@@ -458,7 +464,7 @@ class Downloader:
         ):
             self._forget(part)
         part.resumed = part.size > 0
-        if part.size and known.get("url") not in (None, address) and known.get("etag"):
+        if part.size and known.get("url") not in (None, _hashed(address)) and known.get("etag"):
             # Another address has the same file (the checksum is the same) with another ETag.
             part.note.unlink(missing_ok=True)
         hashed = 0

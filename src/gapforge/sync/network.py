@@ -291,7 +291,7 @@ def _address(env: Mapping[str, str], variable: str) -> str:
             _(
                 "{variable}: {text!r} is not an http(s):// or file:// address",
                 variable=variable,
-                text=text,
+                text=without_credentials(text),
             ),
             hint=f"unset {variable}",
         )

@@ -239,7 +239,9 @@ class Resolver:
         self.network.require(_("resolving Python packages"))
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_text(
-            self.workdir / "pyproject.toml", project_toml(preset.python, requirements, torch_index)
+            self.workdir / "pyproject.toml",
+            project_toml(preset.python, requirements, torch_index),
+            0o600,  # the address of the PyTorch index may hold a login
         )
         (self.workdir / answer).unlink(missing_ok=True)
         command = [
@@ -252,14 +254,14 @@ class Resolver:
         ]
         if self.refresh:
             command.append("--refresh")
-        if self.network.index_url:
-            command += ["--default-index", self.network.index_url]
-            if folder_layout(self.network.index_url) == FLAT:
-                command += ["--find-links", self.network.index_url]
+        if self.network.index_url and folder_layout(self.network.index_url) == FLAT:
+            command += ["--find-links", self.network.index_url]
         env: dict[str, str | None] = {
             k: None for k in os.environ if k.startswith("UV_") and not UV_SETTINGS.fullmatch(k)
         }
         env.update(self.network.environment())
+        if self.network.index_url:  # not an option: everyone may read a program's arguments
+            env |= {"UV_DEFAULT_INDEX": self.network.index_url, "UV_INDEX_URL": None}
         if not self.retries_indexes:
             env["UV_HTTP_RETRIES"] = "0"
         return process.run(
@@ -362,7 +364,7 @@ class Resolver:
 
     def _login(self, url: str, index: str) -> str:
         """Return ``url`` with the login of the index, which uv omits, if it is on the same host."""
-        source = urlsplit(index or self.network.index_url or os.environ.get("UV_DEFAULT_INDEX", ""))
+        source = urlsplit(index or _default_index(self.network))
         parts = urlsplit(url)
         login, at, host = source.netloc.rpartition("@")
         if not at or "@" in parts.netloc or (parts.scheme, parts.netloc) != (source.scheme, host):
@@ -484,9 +486,17 @@ def _torch_index(preset: Preset, network: Network) -> str:
     return network.torch_index_url or network.url(preset.pytorch.index)
 
 
+def _default_index(network: Network) -> str:
+    """Return the address of the default index that uv is given, "" if it uses its own."""
+    env = os.environ
+    return network.index_url or env.get("UV_DEFAULT_INDEX", "") or env.get("UV_INDEX_URL", "")
+
+
 def _secrets(network: Network) -> list[str]:
     """Return the logins in index addresses."""
-    addresses = (network.index_url, network.torch_index_url, os.environ.get("UV_DEFAULT_INDEX", ""))
+    mirrors = (target for _source, target in network.url_mirrors)
+    users = (os.environ.get(name, "") for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"))
+    addresses = (network.index_url, network.torch_index_url, *mirrors, *users)
     return [
         part
         for address in addresses

@@ -17,6 +17,13 @@ from gapforge.base.addresses import without_credentials
         ("https://host/a@b", "https://host/a@b"),
         ("no address", "no address"),
         ("https://user:pw@[broken/a?token=x", "[broken/a"),
+        ("https://u:pw@host/simple ", "host/simple "),
+        ("u:pw@host/simple", "host/simple"),
+        ("//u:pw@host/simple?token=x", "host/simple"),
+        ("=https://u:pw@m/", "m/"),
+        ("https://a/=https://u:pw@m/", "m/"),
+        ("u:p?w@host/", "***"),
+        ("file:///srv/a@b", "file:///srv/a@b"),
     ],
 )
 def test_credentials_are_removed(address: str, expected: str) -> None:

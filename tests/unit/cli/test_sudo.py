@@ -45,10 +45,12 @@ def gapforge(
     site: Project, *words: str, user: int = 0, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run gapforge as a user; below its site lies the medium, and a copy of the program."""
-    who = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    python = os.path.realpath(sys.executable)
+    who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    # Another user may not reach a Python below the home of root.
+    pythons = [os.path.realpath(sys.executable), "/usr/bin/python3"]
+    python = next(p for p in pythons if subprocess.run([*who, p, "-c", ""]).returncode == 0)
     return subprocess.run(
-        ["setpriv", *who, python, "-m", "gapforge", *words],
+        [*who, python, "-m", "gapforge", *words],
         env={
             **RUN_ENV,
             "PYTHONPATH": str(site.root.parent / "src"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import stat
 import textwrap
 from pathlib import Path
@@ -236,6 +237,7 @@ def test_check_and_doctor_name_a_missing_credential(
     (tmp_path / "presets" / "team.json").write_text(json.dumps(raw))
     (tmp_path / "components").symlink_to(ROOT / "components")
     (tmp_path / "catalog").symlink_to(ROOT / "catalog")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     env(tmp_path, "REGISTRY_LOGINS='r.io u canary-p'\n")
     catalog = catalogs.load(ROOT / "catalog")
     report = check.examine(project, "team", catalog, component.load_all(project.components))

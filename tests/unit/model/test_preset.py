@@ -177,6 +177,9 @@ def broken_in_every_way() -> Any:
     raw["application"]["secrets"] = [
         {"key": "A", "pass": "secret"},
         {"key": "A", "pass": "build-arg"},
+        {"key": "DOCKER_TOKEN", "pass": "build-arg"},
+        {"key": "PATH", "pass": "build-arg"},
+        {"key": "HOME", "pass": "secret"},
     ]
     del raw["sources"]["ffmpeg"]
     return raw
@@ -197,6 +200,8 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
         "$.opencv.architectures",
         "$.opencv.cuda",
         "$.application.secrets",
+        "$.application.secrets[2].key",
+        "$.application.secrets[3].key",
         *["$.sources"] * 3,
     )
     start = f"presets/{NAME}.json: "
@@ -204,7 +209,7 @@ def test_load_reports_every_broken_rule(place: Project) -> None:
         caught.value,
         PresetError,
         where=[start + path for path in paths],
-        count=13,
+        count=15,
         hint={"stem": NAME},
     )
     found = {fault.where.removeprefix(start): fault for fault in caught.value.faults}

@@ -23,7 +23,9 @@ case "$*" in
         mkdir -p "${@: -1}/bin"
         cp "$0" "${@: -1}/bin/python"
         sleep 0.3 ;;
-    *"pip install"*) sleep 0.2; echo end >>"$EVENTS" ;;
+    *"pip install"*)
+        [ -z "$SEEN" ] || printf '%s\\n' "index $PIP_INDEX_URL" "$*" >"$SEEN"
+        sleep 0.2; echo end >>"$EVENTS" ;;
     *give_to_caller*) exec REAL "$@" ;;
     *sha256*) echo state of the tools ;;
     *__main__.py*) [ -x "$TOOLS/bin/python" ] && [ -f "$TOOLS/.complete" ] || exit 9 ;;
@@ -97,6 +99,16 @@ def test_killed_setup_is_repeated_and_leaves_no_lock(place: Place) -> None:
     child.communicate()
     assert place.run()[0] == 0
     assert place.events.read_text().split()[-2:] == ["begin", "end"]
+
+
+def test_login_of_the_index_is_in_no_argument(place: Place) -> None:
+    seen = place.root.parent / "seen"
+    index = "https://user:canary@mirror.example/simple"
+    code, said = place.run(SEEN=str(seen), GAPFORGE_INDEX_URL=index)
+    assert code == 0, said
+    environment, arguments = seen.read_text().splitlines()
+    assert environment == f"index {index}"
+    assert "pip install" in arguments and "mirror.example" not in arguments
 
 
 def next_command(said: str) -> list[str]:

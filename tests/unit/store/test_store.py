@@ -130,11 +130,11 @@ def test_syncfs_is_used_only_if_sufficient(tmp_path: Path, monkeypatch: pytest.M
         ("fuseblk", "6.1.0"): False,
     }
     for (kind, release), good in cases.items():
-        monkeypatch.setattr(careful, "system_text", lambda path, kind=kind: mount.format(kind))
+        monkeypatch.setattr(careful, "system_text", lambda *_path, kind=kind: mount.format(kind))
         monkeypatch.setattr(os, "uname", lambda release=release: SimpleNamespace(release=release))
         assert careful._syncfs_suffices(tmp_path) is good
     elsewhere = "1 2 0:99999 / / rw - ext4 none rw\n"
-    monkeypatch.setattr(careful, "system_text", lambda path: elsewhere)
+    monkeypatch.setattr(careful, "system_text", lambda *_path: elsewhere)
     assert careful._syncfs_suffices(tmp_path) is False
 
 

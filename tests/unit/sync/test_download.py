@@ -127,10 +127,35 @@ def test_changed_file_is_not_mixed(tmp_path: Path) -> None:
     with file_server() as site:
         url = site.add("/x", BODY, etag='"new"')
         loader.store.partial(f"{SHA}.part").write_bytes(b"old" * 1000)
-        loader.store.partial(f"{SHA}.json").write_text(f'{{"url": "{url}", "etag": "\\"old\\""}}')
+        version = {"url": hashlib.sha256(url.encode()).hexdigest(), "etag": '"old"'}
+        loader.store.partial(f"{SHA}.json").write_text(json.dumps(version))
         loader.fetch([Want("x", (url,), SHA)])
         assert site.heads[0]["If-Range"] == '"old"'
         assert len(site.log) == 1
+
+
+def test_note_of_a_partial_file_holds_no_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed run leaves it, and artifacts/ may be copied whole."""
+    loader = downloader(tmp_path)
+    notes: list[tuple[int, str]] = []
+    drain = Downloader._drain
+
+    def look(self: Downloader, want: Want, stream: object, part: object) -> None:
+        note = self.store.partial(f"{SHA}.json")
+        notes.append((note.stat().st_mode & 0o777, note.read_text()))
+        drain(self, want, stream, part)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Downloader, "_drain", look)
+    with file_server() as site:
+        address = site.add("/x", BODY, etag='"v1"')
+        url = address.replace("://", "://user:canary@") + "?token=canary"
+        site.add("/x?token=canary", BODY, etag='"v1"')
+        loader.fetch([Want("x", (url,), SHA)])
+    assert [mode for mode, _text in notes] == [0o600]
+    text = notes[0][1]
+    assert '\\"v1\\"' in text and "canary" not in text and "user" not in text
 
 
 OTHER = random.Random(8).randbytes(len(BODY))  # another version of the same size
@@ -162,7 +187,8 @@ def test_changed_file_without_checksum_is_not_spliced(
     with file_server() as site:
         want = Want("x", (site.add("/x", body, etag=etag, ignores_if_range=True),))
         loader.store.partial(f"{_key(want)}.part").write_bytes(BODY[:1000])
-        version = {"url": want.urls[0], "etag": '"v1"', "total": str(len(BODY))}
+        url = hashlib.sha256(want.urls[0].encode()).hexdigest()
+        version = {"url": url, "etag": '"v1"', "total": str(len(BODY))}
         loader.store.partial(f"{_key(want)}.json").write_text(json.dumps(version))
         assert loader.fetch([want])[0].sha256 == hashlib.sha256(body).hexdigest()
         assert site.log[0][1] == "bytes=1000-"

@@ -78,6 +78,23 @@ def test_invalid_value_names_its_variable(variable: str, value: str) -> None:
         network(**{variable: value})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GAPFORGE_INDEX_URL", "https://u:canary@mirror/simple "),
+        ("GAPFORGE_INDEX_URL", " https://u:canary@mirror/simple"),
+        ("GAPFORGE_TORCH_INDEX_URL", "u:canary@mirror/simple"),
+        ("GAPFORGE_URL_MIRRORS", "=https://u:canary@m/"),
+        ("GAPFORGE_URL_MIRRORS", "https://u:canary@m/="),
+        ("GAPFORGE_APT_MIRROR", "u:canary@m"),
+    ],
+)
+def test_invalid_value_is_shown_without_its_password(variable: str, value: str) -> None:
+    with pytest.raises(UsageError, match=variable) as error:
+        network(**{variable: value})
+    assert "canary" not in error.value.render()
+
+
 def test_certificates_reach_every_program(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("x")

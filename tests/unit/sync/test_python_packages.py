@@ -379,7 +379,40 @@ def test_login_of_an_index_is_in_no_message_about_time(
     resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
     with pytest.raises(process.TimedOut) as error:
         resolver.install_tool(preset)
-    assert "mirror.example" in error.value.render() and "canary" not in error.value.render()
+    assert "compile" in error.value.render() and "canary" not in error.value.render()
+
+
+def test_login_of_an_index_is_in_no_argument_and_no_file_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset
+) -> None:
+    fake_uv(tmp_path, monkeypatch, 'echo "$@" >argv; env >environment; exit 2')
+    monkeypatch.setenv("UV_INDEX_URL", "https://other.example/simple")
+    index = "https://user:hunter2canary@mirror.example/simple"
+    network = Network(index_url=index)
+    resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
+    with pytest.raises(ResolveError):
+        resolver.install_tool(preset)
+    argv, environment = ((tmp_path / n).read_text() for n in ("argv", "environment"))
+    assert "compile" in argv and "mirror.example" not in argv
+    assert f"UV_DEFAULT_INDEX={index}" in environment.splitlines()
+    assert "UV_INDEX_URL" not in environment
+    assert (tmp_path / "pyproject.toml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
+def test_login_of_the_index_of_uv_is_hidden_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Preset, variable: str
+) -> None:
+    fake_uv(tmp_path, monkeypatch, "echo 'error: hunter2canary and m1rrorcanary' >&2; exit 2")
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.setenv(variable, "https://user:hunter2canary@mirror.example/simple")
+    network = Network(url_mirrors=(("https://torch/", "https://user:m1rrorcanary@mirror/"),))
+    resolver = Resolver(project=Project(tmp_path, tmp_path), network=network, workdir=tmp_path)
+    with pytest.raises(ResolveError) as error:
+        resolver.install_tool(preset)
+    assert "canary" not in error.value.render()
+    used = resolver._login("https://mirror.example/x.whl", "")
+    assert used == "https://user:hunter2canary@mirror.example/x.whl"
 
 
 @pytest.mark.parametrize(
