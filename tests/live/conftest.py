@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from compiler_cache import CompilerCache
 from gapforge.base.project import Project
@@ -36,12 +38,17 @@ def compiler_cache() -> Iterator[CompilerCache]:
         yield CompilerCache(Path(folder))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file in one process, and in the same one those that share a compile."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("compile" if name in SHARE_A_COMPILE else name))
+class FileScheduling(LoadFileScheduling):
+    """Runs the tests of a file in one process, and in the same one those that share a compile."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "compile" if Path(file).stem in SHARE_A_COMPILE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling | None:
+    # Marks of xdist_group have no effect with pytest 9.2 and pytest-xdist 3.8.
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
