@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +135,7 @@ class AptResolver:
         )
         if done.code != 0:
             raise apt_errors.unresolvable(self.apt, packages)
-        downloads = []
-        for line in done.output.splitlines():
-            match = _URI_LINE.fullmatch(line.strip())
-            if match:
-                downloads.append((match[1], match[2], int(match[3])))
-        debs, stanzas = self._describe(downloads)
+        debs, stanzas = self._describe(_downloads(done.output))
         if absent := debian_control.absent(packages, [*stanzas, *self._installed]):
             raise apt_errors.not_chosen(self.apt, absent)
         self._check_cuda_builds(packages, debs)
@@ -194,21 +189,13 @@ class AptResolver:
                 faults=[Fault(name, shown_line(_last(done.errors)))],
                 hint=_('correct "apt-source" in the preset'),
             )
-        files = {
-            match[2]: (match[1], int(match[3]))
-            for line in done.output.splitlines()
-            if (match := _URI_LINE.fullmatch(line.strip()))
-        }
+        files = {file: uri for uri, file, _size in _downloads(done.output)}
         described = self.apt.run(["apt-cache", "showsrc", "--only-source", "--", name]).output
         for stanza in debian_control.parse(described):
-            hashes = {
-                words[2]: (int(words[1]), words[0])
-                for line in stanza.get("checksums-sha256", "").splitlines()
-                if len(words := line.split()) == 3
-            }
-            if not set(files) <= set(hashes):
+            hashes = _checksums(stanza)
+            version = stanza.get("version", "")
+            if not version or not set(files) <= set(hashes):
                 continue  # another version of the same package
-            version = stanza["version"]
             upstream = version.split(":", 1)[-1].rsplit("-", 1)[0]
             for file in sorted(files):
                 if re.fullmatch(re.escape(f"{name}_{upstream}") + r"\.orig\.tar\.[a-z0-9]+", file):
@@ -221,7 +208,7 @@ class AptResolver:
                         size=size,
                         sha256=sha256,
                         origin="apt:base",
-                        uri=files[file][0],
+                        uri=files[file],
                     )
             raise ResolveError(
                 _(
@@ -270,8 +257,7 @@ class AptResolver:
         """
         wanted: dict[tuple[str, str, str], tuple[str, int]] = {}
         for uri, name, size in downloads:
-            package, version, architecture = name.removesuffix(".deb").split("_")
-            wanted[package, version.replace("%3a", ":"), architecture] = (uri, size)
+            wanted[_package_of(name)] = (uri, size)
         names = [f"{package}={version}" for package, version, _unused in wanted]
         stanzas: list[dict[str, str]] = []
         for start in range(0, len(names), _SHOW_AT_ONCE):
@@ -376,6 +362,45 @@ class AptResolver:
                 faults=faults,
                 hint=_("pin these in the preset too, or add an APT source that has such builds"),
             )
+
+
+def _downloads(output: str) -> list[tuple[str, str, int]]:
+    """Return address, file name and size in bytes of each file in the output of --print-uris.
+
+    Raise ResolveError for an unusable size.
+    """
+    found = []
+    for line in output.splitlines():
+        if match := _URI_LINE.fullmatch(line.strip()):
+            size = whole_number(match[3])
+            if size is None:
+                raise _unreadable(line)
+            found.append((match[1], match[2], size))
+    return found
+
+
+def _package_of(file: str) -> tuple[str, str, str]:
+    """Return package, version and architecture of APT's name for a .deb.
+
+    Raise ResolveError for another name.
+    """
+    parts = file.removesuffix(".deb").split("_")
+    if len(parts) != 3:
+        raise _unreadable(file)
+    return parts[0], parts[1].replace("%3a", ":"), parts[2]
+
+
+def _checksums(stanza: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+    """Return size in bytes and SHA-256 of each file of a source package, by name."""
+    return {
+        words[2]: (size, words[0])
+        for line in stanza.get("checksums-sha256", "").splitlines()
+        if len(words := line.split()) == 3 and (size := whole_number(words[1])) is not None
+    }
+
+
+def _unreadable(line: str) -> ResolveError:
+    return ResolveError(_("the output of APT cannot be read: {line}", line=shown_line(line)))
 
 
 def _plain(path: str) -> str:

@@ -51,19 +51,20 @@ def import_archive(file: Path, destination: Path) -> str:
                 raise _several_images(file, images)
             config = members.read(images[0]["Config"])
             layers = [members.loadable(name) for name in images[0]["Layers"]]
-            tags = images[0].get("RepoTags") or []
+            tags = images[0].get("RepoTags") or [""]
+            name = str(tags[0])
         except ToolError as error:
             if error.is_missing:
                 raise
             raise _not_unpacked(file, error) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _unusable(
                 file, _("manifest.json is not valid ({error!r})", error=error)
             ) from error
         blobs = [oci_layout.Blob(_layer_type(layer), layer.digest, layer.size) for layer in layers]
         manifest = oci_layout.add_image(destination, config, blobs)
         _keep_only(destination, manifest)
-    return str(tags[0]) if tags else ""
+    return name
 
 
 class _Members:

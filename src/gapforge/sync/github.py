@@ -180,9 +180,9 @@ def asset_in(release: bytes, file: PrivateFile) -> tuple[PrivateFile, int]:
     names = []
     for asset in _assets(release):
         name, number, size = asset.get("name"), asset.get("id"), asset.get("size")
-        if name == file.asset and isinstance(number, int):
+        if name == file.asset and type(number) is int and number > 0:
             found = PrivateFile(repository=file.repository, path=f"releases/assets/{number}")
-            return found, size if isinstance(size, int) and size > 0 else 0
+            return found, size if type(size) is int and size > 0 else 0
         names.append(str(name))
     more = ", …" if names[_SHOWN_ASSETS:] else ""
     raise RefusedError(

@@ -6,8 +6,11 @@ reader new ones for an hour. A failure names its seed, which GAPFORGE_FUZZ_SEED 
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import shutil
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from gapforge.base.errors import (
     GapforgeError,
     LockError,
     PresetError,
+    ResolveError,
     SecretError,
     SourceError,
     TargetError,
@@ -47,7 +51,16 @@ from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.inventory import Inventory
 from gapforge.store.store import Store
 from gapforge.store.verify_artifacts import verify
-from gapforge.sync import http_get, oci_layout, unfinished_sync, wheel_licence
+from gapforge.sync import (
+    apt_resolver,
+    docker_archive,
+    github,
+    http_get,
+    oci_layout,
+    registry_images,
+    unfinished_sync,
+    wheel_licence,
+)
 from gapforge.trust import rollback_protection, ssh_signatures, trusted_signers
 from hostile import forge, index_with
 from mutations import mutated
@@ -192,6 +205,70 @@ def _wheel(path: Path) -> object:
     return wheel_licence.licence_of(wheel)
 
 
+def _tar(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue()
+
+
+def _docker_archive(path: Path) -> object:
+    """Import an archive; nothing may appear beside its destination."""
+    destination = path.parent / "imported"
+    shutil.rmtree(destination, ignore_errors=True)
+    try:
+        return docker_archive.import_archive(path, destination)
+    finally:
+        assert {p.name for p in path.parent.iterdir()} <= {path.name, "imported"}
+
+
+def _docker_manifest(path: Path) -> object:
+    """Import an intact archive whose manifest.json is the file."""
+    folder = path.parent / "archive"
+    folder.mkdir(exist_ok=True)
+    members = {"config.json": CONFIG, "manifest.json": path.read_bytes()}
+    (folder / "image.tar").write_bytes(_tar(members))
+    return _docker_archive(folder / "image.tar")
+
+
+def _release(path: Path) -> object:
+    asset = github.PrivateFile(repository="o/r", tag="v1", asset="x.tar.gz")
+    found, size = github.asset_in(path.read_bytes(), asset)
+    assert github.GitHub().find(github.GitHub().address(found)) == found and size >= 0
+    return found
+
+
+def _registry_manifest(path: Path) -> object:
+    data = path.read_bytes()
+    found = registry_images._Found("docker://x", "x:1", DIGEST, data)
+    return registry_images._read_manifest(found, "x:1")
+
+
+def _apt_uris(path: Path) -> object:
+    found = apt_resolver._downloads(path.read_bytes().decode("utf-8", "replace"))
+    assert all(size >= 0 for _uri, _name, size in found)
+    return [apt_resolver._package_of(name) for _uri, name, _size in found]
+
+
+def _apt_sources(path: Path) -> object:
+    stanzas = debian_control.parse(path.read_bytes().decode("utf-8", "replace"))
+    return [apt_resolver._checksums(stanza) for stanza in stanzas]
+
+
+DOCKER_MANIFEST = b'[{"Config": "config.json", "Layers": [], "RepoTags": ["x:1"]}]'
+
+
 def _control(path: Path) -> object:
     text = path.read_bytes().decode("utf-8", "replace")
     debian_control.parse(text)
@@ -306,6 +383,38 @@ READERS: dict[str, Reader] = {
         valid=b"Metadata-Version: 2.1\nName: x\nLicense: MIT\nClassifier: License :: X :: Y\n\n",
         read=_wheel,
     ),
+    "wheel": Reader(
+        valid=_zipped(
+            {"x/__init__.py": b"", "x-1.dist-info/METADATA": b"Name: x\nLicense: MIT\n\n"}
+        ),
+        read=wheel_licence.licence_of,
+    ),
+    "docker-archive": Reader(
+        valid=_tar({"config.json": CONFIG, "manifest.json": DOCKER_MANIFEST}),
+        read=_docker_archive,
+        errors=(FetchError, TargetError),
+    ),
+    "docker-archive-manifest": Reader(
+        valid=DOCKER_MANIFEST, read=_docker_manifest, errors=(FetchError, TargetError)
+    ),
+    "github-release": Reader(
+        valid=b'{"assets": [{"name": "x.tar.gz", "id": 7, "size": 5}]}',
+        read=_release,
+        errors=(github.RefusedError,),
+    ),
+    "registry-manifest": Reader(
+        valid=MANIFEST, read=_registry_manifest, errors=(FetchError, TargetError)
+    ),
+    "apt-uris": Reader(
+        valid=b"'http://a/x_1_amd64.deb' x_1%3a2_amd64.deb 100 MD5Sum:0\n",
+        read=_apt_uris,
+        errors=(ResolveError,),
+    ),
+    "apt-sources": Reader(
+        valid=b"Package: x\nVersion: 1-1\nChecksums-Sha256:\n %s 10 x_1.orig.tar.xz\n"
+        % HASH.encode(),
+        read=_apt_sources,
+    ),
     "http-headers": Reader(
         valid=b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nRetry-After: 3\r\n\r\n", read=_headers
     ),
@@ -387,3 +496,28 @@ def test_readers_accept_their_valid_files(tmp_path: Path) -> None:
         file.write_bytes(reader.valid)
         if name not in refused:
             reader.read(file)
+
+
+def test_numbers_of_apt_with_thousands_of_digits_are_refused() -> None:
+    digits = "9" * 5000  # Python's int() refuses them with a ValueError
+    with pytest.raises(ResolveError):
+        apt_resolver._downloads(f"'http://a/x_1_all.deb' x_1_all.deb {digits}")
+    with pytest.raises(ResolveError):
+        apt_resolver._package_of("x.deb")
+    assert apt_resolver._checksums({"checksums-sha256": f"{HASH} {digits} x"}) == {}
+
+
+@pytest.mark.parametrize("tags", [b"7", b"true", b'{"a": 1}'])
+def test_tags_of_an_archive_of_another_type_are_refused(tags: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "manifest"
+    file.write_bytes(DOCKER_MANIFEST.replace(b'["x:1"]', tags))
+    with pytest.raises(FetchError):
+        _docker_manifest(file)
+
+
+@pytest.mark.parametrize("number", [b"true", b"-7"])
+def test_numbers_of_assets_that_are_none_are_refused(number: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "release"
+    file.write_bytes(b'{"assets": [{"name": "x.tar.gz", "id": %s}]}' % number)
+    with pytest.raises(github.RefusedError):
+        _release(file)
