@@ -180,7 +180,7 @@ def asset_in(release: bytes, file: PrivateFile) -> tuple[PrivateFile, int]:
     names = []
     for asset in _assets(release):
         name, number, size = asset.get("name"), asset.get("id"), asset.get("size")
-        if name == file.asset and type(number) is int and number > 0:
+        if name == file.asset and type(number) is int and number >= 0:
             found = PrivateFile(repository=file.repository, path=f"releases/assets/{number}")
             return found, size if type(size) is int and size > 0 else 0
         names.append(str(name))
