@@ -43,7 +43,8 @@ def test_bundle_needs_two_sticks_and_space(
 ) -> None:
     chance = random.Random(1)
     made = sender(tmp_path, {f"sources/{n}": chance.randbytes(700_000) for n in range(11)})
-    one, two = disk("one", "size=6m"), disk("two", "size=6m")
+    # Each stick also holds the receiver program of almost 2 MB.
+    one, two = disk("one", "size=7m"), disk("two", "size=7m")
     with pytest.raises(StorageError):
         carry(made, one, size=1_000_000)
     assert not list(one.iterdir())
