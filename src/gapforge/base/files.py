@@ -31,7 +31,9 @@ CHUNK = 1 << 20  # bytes read at a time; hashing speed is flat above this
 MARKER = ".gapforge-folder"  # gapforge may delete a folder that contains this file
 MOUNTS = Path("/proc/self/mountinfo")  # names may have any bytes: read it with surrogateescape
 # Errors of os.link() across devices, and where there are no or too many hard links.
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+# FUSE file systems without an operation say ENOSYS.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS)
+_NO_MODE = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS)
 _SYNCS = 16  # parallel fsync calls: the disk flushes once for all that wait
 # File systems whose syncfs() reaches the disk. That of FUSE, for example, does not.
 _SYNCFS = {"ext2", "ext3", "ext4", "xfs", "f2fs", "vfat", "exfat", "tmpfs"}
@@ -246,8 +248,7 @@ def publish(handle: int, temporary: Path, target: Path, mode: int = 0o644) -> No
     Raise StorageError if ``temporary`` is no longer the name of that file.
     """
     with storage_errors(target):
-        with suppress(PermissionError):  # some file systems have no modes
-            os.fchmod(handle, mode)
+        set_mode(handle, mode)
         os.fsync(handle)
         if not os.path.samestat(os.fstat(handle), os.lstat(temporary)):
             raise StorageError(
@@ -256,6 +257,15 @@ def publish(handle: int, temporary: Path, target: Path, mode: int = 0o644) -> No
             )
         os.replace(temporary, target)
         sync_folder(target.parent)
+
+
+def set_mode(handle: int, mode: int) -> None:
+    """Set the mode of an open file, if its file system has modes (FAT has none)."""
+    try:
+        os.fchmod(handle, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODE:
+            raise
 
 
 def _prefix(target: Path) -> str:

@@ -28,6 +28,7 @@ from gapforge.base.files import (
     folder_in_use,
     inside,
     open_regular,
+    set_mode,
     sha256_bytes,
     sha256_file,
     storage_errors,
@@ -323,7 +324,7 @@ class Store:
 def _seal(file: Path, sha256: str) -> None:
     """Give a file the mode and time of an object. A link in its place is refused."""
     with open_regular(file) as opened:
-        os.fchmod(opened.fileno(), 0o444)
+        set_mode(opened.fileno(), 0o444)
         moment = content_mtime(sha256)
         os.utime(opened.fileno(), (moment, moment))
 

@@ -516,3 +516,16 @@ def test_given_path_keeps_an_unknown_home(monkeypatch: pytest.MonkeyPatch) -> No
     assert files.given_path("~/a") == Path("/home/x/a")
     assert files.given_path("~nosuchuser/a") == Path("~nosuchuser/a")
     assert files.given_path(Path("a/~")) == Path("a/~")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP])
+def test_file_system_without_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(handle: int, mode: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with atomic_file(tmp_path / "volume") as file:
+        file.write(b"x")
+    assert (tmp_path / "volume").read_bytes() == b"x"
