@@ -190,17 +190,24 @@ class SignatureCheck:
         for path in sorted(self._kept.glob("*.json")):
             try:
                 index = read_index(path)
+                here = [each for each in index.plan.presets if self._is_here(each)]
+                if not here or not index.made:
+                    continue
                 signature = ssh_signatures.read_signature(path.with_name(path.name + SUFFIX))
                 self.signers.verify(signature, index.render(), BUNDLE)
             except (Damaged, OSError, BadSignature, Untrusted):
                 continue
-            for bundled in index.plan.presets:
-                lock = self.project.artifacts_of(bundled.preset) / LOCK_FILE
-                if index.made and _is_file_of(lock, bundled.lock):
-                    states = states.accept(
-                        bundled.preset, index.made, index.plan.bundle, bundled.lock
-                    )
+            for each in here:
+                states = states.accept(each.preset, index.made, index.plan.bundle, each.lock)
         return states
+
+    def _is_here(self, bundled: BundledPreset) -> bool:
+        """Return whether artifacts/NAME has this lock."""
+        lock = self.project.artifacts_of(bundled.preset) / LOCK_FILE
+        try:
+            return sha256_bytes(read_regular(lock, limits.LOCK)) == bundled.lock
+        except (OSError, ValueError):
+            return False
 
     def _newer(self, index: BundleIndex) -> list[tuple[str, AcceptedState]]:
         """Return what was accepted here and is newer than the contents of an index."""
@@ -481,13 +488,6 @@ def write_signature(folder: Path, signature: bytes | None) -> None:
     with storage_errors(file):
         if signature is not None and not contains(file, signature):
             write_bytes(file, signature)
-
-
-def _is_file_of(file: Path, sha256: str) -> bool:
-    try:
-        return sha256_bytes(read_regular(file, limits.LOCK)) == sha256
-    except (OSError, ValueError):
-        return False
 
 
 def _is_valid(signature: Signature, text: bytes) -> bool:
