@@ -54,6 +54,11 @@ class Project:
         """Working state that may be deleted at any time: build contexts, private engine, tools."""
         return self.root / ".gapforge"
 
+    @property
+    def dist(self) -> Path:
+        """Results for people: reports, logs, records and custody pages."""
+        return self.root / "dist"
+
     def preset_file(self, name: str) -> Path:
         return inside(self.presets, f"{name}.json")
 
@@ -64,7 +69,7 @@ class Project:
         return inside(self.artifacts, name)
 
     def dist_of(self, name: str) -> Path:
-        return inside(self.root / "dist", name)
+        return inside(self.dist, name)
 
     def context_of(self, name: str) -> Path:
         return inside(self.state / "context", name)

@@ -109,7 +109,7 @@ class Custody:
 def keep_page(project: Project, action: str, bundle: str, moment: str, text: str) -> Path:
     """Write the page into dist/custody under a new name. Return the path."""
     stem = f"{action}-{bundle}-{re.sub('[^0-9TZ]', '', moment)}"
-    folder = project.root / "dist" / "custody"
+    folder = project.dist / "custody"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         number = 1

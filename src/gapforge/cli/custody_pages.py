@@ -78,8 +78,7 @@ def write_pages(
         return target
 
     attempt(
-        project.root / "dist",
-        lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text),
+        project.dist, lambda: keep_page(project, facts.action, facts.bundle, facts.moment, text)
     )
     if key is not None:
         try:

@@ -56,7 +56,7 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
     usable = not engine_facts.problem
     artifacts, lock = _check_artifacts(project, preset) if preset else (None, None)
     sources = newest_source(project.artifacts_of(name), lock)[0] if lock else 0.0
-    folders = [machine_probes.volume(path) for path in (project.state, project.root / "dist")]
+    folders = [machine_probes.volume(path) for path in (project.state, project.dist)]
     results = [
         machine_checks.operating_system(system),
         machine_checks.architecture(system, preset.platform if preset else "linux/amd64"),
@@ -246,7 +246,7 @@ def _check_space(
     engine: Engine | None,
     facts: EngineFacts,
 ) -> list[CheckResult]:
-    dist = machine_probes.volume(project.root / "dist")
+    dist = machine_probes.volume(project.dist)
     root = machine_probes.volume(Path(facts.root_dir)) if facts.root_dir else None
     if preset is None or lock is None:
         places = [Place("dist", dist, disk_estimate.LOG)]
