@@ -29,15 +29,20 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     if ffmpeg is None:
         return
     path = f"{ffmpeg.path}.configure"
-    for option in ffmpeg.list("configure"):
-        if option.split("=")[0] in (*catalog.nonfree, "--enable-nonfree"):
-            reason = _(
-                "{option} makes the FFmpeg binary nonfree, so the image must not be redistributed",
-                option=option,
-            )
-            yield warning("nonfree", path, reason, _("nvenc, nvdec and cuvid work without it"))
+    for option in nonfree_options(ffmpeg, catalog):
+        reason = _(
+            "{option} makes the FFmpeg binary nonfree, so the image must not be redistributed",
+            option=option,
+        )
+        yield warning("nonfree", path, reason, _("nvenc, nvdec and cuvid work without it"))
     yield from _check_nvcc(preset, ffmpeg, catalog)
     yield from _check_headers(preset, ffmpeg, catalog)
+
+
+def nonfree_options(ffmpeg: Options, catalog: Catalog) -> list[str]:
+    """Return the options that make FFmpeg's binary nonfree, as the preset writes them."""
+    nonfree = (*catalog.nonfree, "--enable-nonfree")
+    return [o for o in ffmpeg.list("configure") if o.partition("=")[0] in nonfree]
 
 
 def headers_version(preset: Preset) -> str:

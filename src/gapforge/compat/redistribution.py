@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _, rendered_in_both
 from gapforge.compat.catalog import Catalog
+from gapforge.compat.ffmpeg import nonfree_options
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import Preset
 
@@ -88,12 +89,11 @@ def _ffmpeg(preset: Preset, catalog: Catalog) -> Iterator[Judgement]:
     ffmpeg = preset.component("ffmpeg")
     if ffmpeg is None:
         return
+    if nonfree := nonfree_options(ffmpeg, catalog):
+        reason = _("{option} makes the binary nonfree", option=nonfree[0].partition("=")[0])
+        yield Judgement(part="FFmpeg", licence="nonfree", verdict=FORBIDDEN, reason=reason)
+        return
     options = [option.partition("=")[0] for option in ffmpeg.list("configure")]
-    for option in options:
-        if option in (*catalog.nonfree, "--enable-nonfree"):
-            reason = _("{option} makes the binary nonfree", option=option)
-            yield Judgement(part="FFmpeg", licence="nonfree", verdict=FORBIDDEN, reason=reason)
-            return
     # What configure prints as "License", FFmpeg's LICENSE.md.
     licence = "GPL-2.0-or-later" if "--enable-gpl" in options else "LGPL-2.1-or-later"
     yield _by_licence("FFmpeg", licence)
