@@ -39,14 +39,14 @@ argparse._ = _  # type: ignore[attr-defined]
 argparse.ngettext = lambda one, many, count: _(one if count == 1 else many)  # type: ignore[attr-defined]
 
 
-class Formatter(argparse.HelpFormatter):
-    """Lays out help by terminal columns, of which Hangul takes two. argparse counts characters."""
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Lays out help by terminal columns, of which Hangul takes two. argparse counts characters.
+
+    Description and epilog keep their line breaks.
+    """
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return wrap(text, width)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in wrap(text, width))
 
     def _format_usage(
         self,
@@ -61,13 +61,6 @@ class Formatter(argparse.HelpFormatter):
         return text.replace(stand_in, shown, 1)
 
 
-class RawFormatter(Formatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of description and epilog."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return argparse.RawDescriptionHelpFormatter._fill_text(self, text, width, indent)
-
-
 class Parser(argparse.ArgumentParser):
     """Raises UsageError with the command that shows help, instead of printing and exiting.
 
@@ -76,10 +69,8 @@ class Parser(argparse.ArgumentParser):
 
     overview = ""  # replaces the help text of argparse
 
-    def __init__(
-        self, *, formatter_class: type[argparse.HelpFormatter] = Formatter, **others: Any
-    ) -> None:
-        super().__init__(formatter_class=formatter_class, allow_abbrev=False, **others)
+    def __init__(self, **others: Any) -> None:
+        super().__init__(formatter_class=Formatter, allow_abbrev=False, **others)
 
     def format_help(self) -> str:
         """Return the help text."""
@@ -99,6 +90,14 @@ class Parser(argparse.ArgumentParser):
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag ``--json``."""
     parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
+
+
+def add_versions(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that replace versions of a preset."""
+    add = parser.add_argument
+    add("--python", metavar="X.Y", help=_("Python version"))
+    add("--torch", metavar="VERSION", help=_("PyTorch version, or none"))
+    add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.base.sudo_caller import give_to_caller
 from gapforge.cli import help_text
-from gapforge.cli.argument_parser import Parser, RawFormatter
+from gapforge.cli.argument_parser import Parser
 from gapforge.cli.output import print_error, print_json
 from gapforge.engine import private_daemon_state
 from gapforge.model.schema import nearest
@@ -86,7 +86,7 @@ def _run(argv: Sequence[str]) -> int:
         name: importlib.import_module(f"gapforge.cli.verbs.{name}")
         for name in ([verb] if verb else VERBS)  # without a verb, help needs all
     }
-    parser = Parser(prog="gapforge", formatter_class=RawFormatter)
+    parser = Parser(prog="gapforge")
     if verb is None:
         parser.overview = help_text.overview(
             VERB_GROUPS, {name: _(module.HELP) for name, module in modules.items()}
@@ -99,7 +99,7 @@ def _run(argv: Sequence[str]) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for name, module in modules.items():
-        sub = verbs.add_parser(name, formatter_class=RawFormatter)
+        sub = verbs.add_parser(name)
         module.add_arguments(sub)
         sub.description = help_text.paragraph(_(module.HELP))
         sub.epilog = help_text.epilog(sub.epilog, module.EXAMPLES)
@@ -120,7 +120,7 @@ def _run(argv: Sequence[str]) -> int:
         result: int = modules[args.verb].run(args, project)
     finally:
         give_to_caller(
-            *(project.state, project.artifacts, project.root / "dist", project.presets),
+            *(project.state, project.artifacts, project.dist, project.presets),
             keep={private_daemon_state.folder_of(project)},
         )
     return result
@@ -147,9 +147,7 @@ def _place_of(error: OSError) -> Path | None:
         return None
     project = Project.find()
     temporary = Path(tempfile.gettempdir())
-    return full_disk(
-        (project.artifacts, project.state, project.root / "dist", project.root, temporary)
-    )
+    return full_disk((project.artifacts, project.state, project.dist, project.root, temporary))
 
 
 def _save_traceback() -> str:

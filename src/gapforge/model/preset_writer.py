@@ -13,6 +13,7 @@ from gapforge.base.files import unsafe_path_reason, write_text
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.model import preset as presets
+from gapforge.model.preset import Preset
 from gapforge.model.text_shapes import PRESET_NAME
 
 _ONE_LINE = 100  # columns up to which a list or object of plain values stays on one line
@@ -42,15 +43,19 @@ def new_file(project: Project, name: str) -> Path:
     return file
 
 
-def write_new(file: Path, raw: Mapping[str, Any]) -> None:
-    """Write a new preset of the project. Raise PresetError, and write nothing, if it has faults."""
+def write_new(file: Path, raw: Mapping[str, Any]) -> Preset:
+    """Write a new preset of the project and return it.
+
+    Raise PresetError, and write nothing, if it has faults.
+    """
     text = render(raw)
     with tempfile.TemporaryDirectory() as room:
         trial = Path(room, file.name)
         trial.write_text(text, encoding="utf-8")
         components = file.parent.parent / "components"
-        presets.load(trial, shown=f"presets/{file.name}", components=components)
+        preset = presets.load(trial, shown=f"presets/{file.name}", components=components)
     write_text(file, text)
+    return preset
 
 
 def _render(value: Any, indent: str) -> str:

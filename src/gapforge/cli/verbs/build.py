@@ -17,7 +17,7 @@ from gapforge.base.progress import StatusLine, human_bytes, human_time
 from gapforge.base.project import Project
 from gapforge.base.text import pad
 from gapforge.cli import environment_defaults
-from gapforge.cli.argument_parser import add_json
+from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.build_prompts import ask
 from gapforge.cli.output import print_json, say, table, warn
 from gapforge.engine import detect
@@ -55,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "layout folder"
         ),
     )
-    add("--python", metavar="X.Y", help=_("Python version"))
-    add("--torch", metavar="VERSION", help=_("PyTorch version, or none"))
-    add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
+    add_versions(parser)
     add("--type", metavar="runtime|dev", help=_("kind of image (default runtime)"))
     add("--app-source", metavar="DIR", help=_("the application's source folder"))
     add("--tag", metavar="NAME:TAG", help=_("name of the finished image"))

@@ -13,9 +13,10 @@ from gapforge.base.files import given_path, real_path
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.cli.argument_parser import add_json
+from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, warn
 from gapforge.compat import catalog as catalogs
+from gapforge.compat.catalog import Catalog
 from gapforge.image.application_source import build_of, setting_key
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
@@ -36,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", help=_("name of the new preset"))
     add("--from", dest="template", metavar="PRESET", help=_("preset to begin with"))
     add("--base", metavar="IMAGE", help=_("base image; without --from, chooses the nearest preset"))
-    add("--python", metavar="X.Y", help=_("Python version"))
-    add("--torch", metavar="VERSION", help=_("PyTorch version, or none"))
-    add("--tensorrt", metavar="VERSION", help=_("TensorRT version, or none"))
+    add_versions(parser)
     add("--app-source", metavar="DIR", help=_("the application's source folder"))
     add("--app-name", metavar="NAME", help=_("the application's name (default: of its folder)"))
     add(
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     """Write the preset and return 0."""
     file = preset_writer.new_file(project, args.name)
     catalog = catalogs.load(project.catalog)
-    template = _template(args, project)
+    template = _template(args, project, catalog)
     choices = Choices(base=args.base, python=args.python, torch=args.torch, tensorrt=args.tensorrt)
     raw = apply_overrides(template.raw, choices, catalog, template.described)
     application, source = _application(args, project)
@@ -71,8 +70,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
     if args.practice:
         raw["practice"] = True
     summary = {"ko": args.summary, "en": args.summary} if args.summary else summary_of(raw)
-    preset_writer.write_new(file, {**raw, "summary": summary})
-    preset = presets.load(file)
+    preset = preset_writer.write_new(file, {**raw, "summary": summary})
     warnings = warnings_of(preset, catalog)
     following = [f"./gapforge check {args.name}", f"./deps_sync.sh {args.name}"]
     if args.json:
@@ -87,12 +85,12 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
-def _template(args: argparse.Namespace, project: Project) -> Preset:
+def _template(args: argparse.Namespace, project: Project, catalog: Catalog) -> Preset:
     """Return the preset to begin with. Raise UsageError if none is named or it is for practice."""
     if args.template:
         template = presets.find(project.presets, args.template)
     elif args.base:
-        template = template_for(args.base, project, catalogs.load(project.catalog))
+        template = template_for(args.base, project, catalog)
     else:
         raise UsageError(
             _("the preset to begin with is missing"),
