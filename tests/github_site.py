@@ -7,7 +7,6 @@ another host name, whose addresses hold a token of their own.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 from gapforge.sync.github import OCTETS, GitHub
-from servers import Site, _Quiet, file_server
+from servers import Site, file_server, serving
 
 TOKEN = "github_pat_11AAAAAAA_secret-canary"
 REPOSITORY = "acme/secret"
@@ -139,14 +138,5 @@ def github_site() -> Iterator[GitHubSite]:
     """Run GitHub and the host of its archives on free loopback ports during the block."""
     with file_server() as storage:
         site = GitHubSite(storage)
-        server = _Quiet(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": site}))
-        site.port = server.server_address[1]
-        thread = threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
-        thread.start()
-        try:
+        with serving(type("Handler", (_Handler,), {"site": site})) as site.port:
             yield site
-        finally:
-            server.shutdown()
-            server.server_close()

@@ -192,21 +192,26 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def file_server() -> Iterator[Site]:
-    """Run a server on a free loopback port during the block."""
-    site = Site()
-    handler = type("Handler", (_Handler,), {"site": site})
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Run a server during the block. Return its port, a free one of loopback."""
     server = _Quiet(("127.0.0.1", 0), handler)
-    site.port = server.server_address[1]
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
     )
     thread.start()
     try:
-        yield site
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def file_server() -> Iterator[Site]:
+    """Run a server on a free loopback port during the block."""
+    site = Site()
+    with serving(type("Handler", (_Handler,), {"site": site})) as site.port:
+        yield site
 
 
 def wheel(

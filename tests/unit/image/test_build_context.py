@@ -118,13 +118,19 @@ def test_artifact_changed_after_verification_is_refused(context: tuple[Plan, Pat
     build_context.lay_out(plan, folder, artifacts)
 
 
-def test_copies_on_another_disk_are_hashed(
-    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the context be on another disk than the artifacts."""
+
     def other_disk(source: Path, target: Path) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", other_disk)
+
+
+def test_copies_on_another_disk_are_hashed(
+    context: tuple[Plan, Path, Path], no_hard_links: None
+) -> None:
     plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     names = (
@@ -178,12 +184,8 @@ def test_bad_artifact_gets_no_time_stamp(
 
 
 def test_kept_copy_is_hashed_once(
-    context: tuple[Plan, Path, Path], monkeypatch: pytest.MonkeyPatch
+    context: tuple[Plan, Path, Path], no_hard_links: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_disk(source: Path, target: Path) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", other_disk)
     plan, folder, artifacts = context
     build_context.lay_out(plan, folder, artifacts)
     read: list[str] = []
