@@ -107,17 +107,3 @@ def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterato
             headers=headers,
         )
         yield error("headers", _HEADERS, reason, use(suggested))
-    known = catalog.headers.get(headers)
-    toolkit_driver = catalog.toolkit_driver(preset.cuda)
-    if known and known.driver and toolkit_driver and key(known.driver) > key(toolkit_driver):
-        reason = _(
-            "nv-codec-headers {headers} need driver {driver}, which is newer than "
-            "{toolkit_driver}, the driver of CUDA {cuda}",
-            headers=headers,
-            driver=known.driver,
-            toolkit_driver=toolkit_driver,
-            cuda=preset.cuda,
-        )
-        yield warning(
-            "headers-driver", _HEADERS, reason, _("{name} work with older drivers", name=suggested)
-        )

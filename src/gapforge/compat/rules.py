@@ -9,6 +9,7 @@ from __future__ import annotations
 from gapforge.compat import (
     application,
     base_image,
+    driver,
     ffmpeg,
     host_compiler,
     opencv,
@@ -28,6 +29,7 @@ _PARTS = (
     tensorrt,
     source_versions,
     ffmpeg,
+    driver,
     opencv,
     host_compiler,
     application,

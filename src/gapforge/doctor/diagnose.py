@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import re
 import shutil
 import time
 from pathlib import Path
@@ -14,8 +13,8 @@ from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
 from gapforge.compat import catalog as catalog_module
-from gapforge.compat import versions
 from gapforge.compat.catalog import Catalog
+from gapforge.compat.driver import driver_need
 from gapforge.compat.gpus import torch_code
 from gapforge.compat.torch import wanted_build
 from gapforge.doctor import (
@@ -82,21 +81,12 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
 
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     """Return what the preset needs of driver and GPU, as far as the catalog knows."""
-    image = catalog.image(preset.runtime.image) or catalog.image(preset.builder.image)
-    same = [full for full in catalog.drivers if versions.minor(full) == versions.minor(preset.cuda)]
-    newest = max(same, key=versions.key, default="")
-    source = preset.sources.get("nv-codec-headers")
-    match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
-    headers = catalog.headers.get(match[0]) if match else None
     tensorrt, opencv = preset.tensorrt, preset.component("opencv")
     torch = wanted_build(preset, catalog)
     on_gpu = torch is not None and torch.build not in ("", "cpu")
     return GpuNeeds(
         cuda=preset.cuda,
-        toolkit_driver=image.driver if image else catalog.drivers.get(newest, ""),
-        least_driver=catalog.minor_drivers.get(versions.major(preset.cuda), ""),
-        headers=headers.version if headers else "",
-        headers_driver=headers.driver if headers else "",
+        driver=driver_need(preset, catalog),
         compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
         tensorrt=tensorrt.version if tensorrt else "",
         torch=f"torch {torch.version}+{torch.build}" if torch and on_gpu else "",

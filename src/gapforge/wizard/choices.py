@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
 from gapforge.compat.catalog import Catalog, CudaImage, TorchRelease
+from gapforge.compat.driver import usual_need
 from gapforge.compat.torch import builds_for, check_python
 from gapforge.compat.versions import key, minor, within
 from gapforge.model.preset import TARGET_OS
@@ -79,7 +80,7 @@ def base_menu(catalog: Catalog, sizes: KnownSizes | None = None) -> list[MenuIte
     default = next(confirmed, images[0] if images else None)
     menu = []
     for image in images:
-        lowest = catalog.lowest_driver(image.cuda)
+        lowest = usual_need(image.cuda, catalog).lowest
         notes = [
             f"cuDNN {image.cudnn or image.cudnn_major}",
             _("driver {lowest} or newer", lowest=lowest) if lowest else "",

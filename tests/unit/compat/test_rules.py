@@ -14,8 +14,9 @@ import pytest
 
 import samples
 from gapforge.compat import catalog as catalogs
-from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.driver import check_driver, driver_need
 from gapforge.compat.findings import Finding
+from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
 from gapforge.model.preset import faults_of, parse
@@ -347,6 +348,8 @@ def test_unknown_torch_build_is_a_warning() -> None:
         ("10.8.0.43", "12.8", "12.1", "unknown"),
         ("10.5.0.18", "12.6", "7.0", "tensorrt-gpu"),
         ("10.4.0.26", "12.6", "7.0", ""),
+        ("8.6.1.6", "11.8", "8.9", ""),
+        ("8.6.1.6", "11.8", "8.7", "unknown"),  # Jetson: no source says so for x86-64
     ],
 )
 def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) -> None:
@@ -354,6 +357,23 @@ def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) 
     raw["cuda"] = cuda
     path = "$.opencv.architectures"
     assert [f.rule for f in findings(raw) if f.path == path] == [rule] * bool(rule)
+
+
+@pytest.mark.parametrize(
+    ("version", "compute", "answer"),
+    [
+        ("8.5.1.7", "8.9", True),
+        ("8.5.1.7", "9.0", True),
+        ("8.4.3", "8.6", None),  # older than every release in the catalog
+        ("8.4.3", "8.9", None),
+        ("8.6.1", "99.0", None),
+        ("10.0.1", "6.1", False),
+    ],
+)
+def test_tensorrt_on_a_gpu_as_far_as_a_source_says(
+    version: str, compute: str, answer: bool | None
+) -> None:
+    assert tensorrt_supports(version, compute, CATALOG) is answer
 
 
 def test_unknown_cuda_gets_older_cuda_suggested() -> None:
@@ -716,10 +736,10 @@ def test_tensorrt_needs_cuda() -> None:
 
 
 def test_required_driver_is_highest_of_cuda_and_headers() -> None:
-    assert required_driver(parse(stack()), CATALOG) == "470.57.02"
+    assert driver_need(parse(stack()), CATALOG).lowest == "470.57.02"
     raw = stack()
     raw["sources"]["nv-codec-headers"]["version"] = "9.1.23.1"
-    assert required_driver(parse(raw), CATALOG) == "450.80.02"
+    assert driver_need(parse(raw), CATALOG).lowest == "450.80.02"
     newer = stack(ffmpeg__version="7.0.2")
     newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
     found = [f for f in findings(newer) if f.path == "$.sources.nv-codec-headers"]

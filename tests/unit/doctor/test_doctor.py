@@ -17,6 +17,7 @@ from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli.verbs import doctor as cli
 from gapforge.compat import catalog as catalogs
+from gapforge.compat.driver import DriverNeed
 from gapforge.doctor import (
     diagnose,
     disk_checks,
@@ -51,10 +52,13 @@ GOOD = System(
 CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")  # PyTorch's builds for CUDA 12.6
 CUDA118 = GpuNeeds(
     cuda="11.8",
-    toolkit_driver="520.61.05",
-    least_driver="450.80.02",
-    headers="11.1.5.2",
-    headers_driver="470.57.02",
+    driver=DriverNeed(
+        cuda="11.8",
+        for_cuda="450.80.02",
+        full="520.61.05",
+        headers="11.1.5.2",
+        for_headers="470.57.02",
+    ),
     compiled_for=("7.0", "7.5", "8.0", "8.6"),
 )
 
@@ -247,7 +251,8 @@ def test_driver_missing_broken_or_unneeded() -> None:
 
 
 def test_encoder_needs_newer_driver() -> None:
-    needs = replace(CUDA118, headers="12.0.16.1", headers_driver="520.56.06")
+    need = replace(CUDA118.driver, headers="12.0.16.1", for_headers="520.56.06")
+    needs = replace(CUDA118, driver=need)
     found = {
         line.check: line.status
         for line in gpu_checks.driver(Nvidia(driver="470.256.02", gpus=(Gpu("T4", "7.5"),)), needs)
@@ -334,11 +339,7 @@ def test_gpu_of_a_preset_whose_torch_has_no_code_for_it() -> None:
 def test_gpu_needs_come_from_the_catalog() -> None:
     preset = presets.load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.1.json")
     needs = diagnose.gpu_needs(preset, CATALOG)
-    assert (needs.toolkit_driver, needs.least_driver, needs.headers_driver) == (
-        "520.61.05",
-        "450.80.02",
-        "470.57.02",
-    )
+    assert needs.driver == CUDA118.driver
     opencv = preset.component("opencv")
     assert opencv is not None
     assert needs.compiled_for == opencv.list("architectures") != ()

@@ -16,7 +16,9 @@ from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
 from gapforge.compat import catalog as catalogs
+from gapforge.compat.driver import driver_need, usual_need
 from gapforge.compat.rules import check_preset
+from gapforge.doctor.diagnose import gpu_needs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.wizard import choices, compose_preset
@@ -249,6 +251,18 @@ def test_every_menu_has_one_default() -> None:
     for menu in menus:
         assert sum(item.default for item in menu) == 1, menu
         assert len({item.value for item in menu}) == len(menu)
+
+
+def test_lowest_driver_of_a_menu_is_the_one_of_the_preset_doctor_and_check(place: Project) -> None:
+    for item in choices.base_menu(CATALOG):
+        template = compose_preset.template_for(item.value, place, CATALOG)
+        raw = compose_preset.apply_overrides(
+            template.raw, Choices(base=item.value, tensorrt="none", torch="none"), CATALOG, None
+        )
+        need = driver_need(preset.parse(raw), CATALOG)
+        assert need == gpu_needs(preset.parse(raw), CATALOG).driver
+        assert need.lowest in item.note, item.value
+    assert usual_need("11.8", CATALOG).lowest == "470.57.02"
 
 
 def test_every_offer_makes_a_valid_preset(place: Project) -> None:
