@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset, SourceArchive
 
 _SOURCES = {"ffmpeg": ("ffmpeg",), "opencv": ("opencv", "opencv-contrib")}
