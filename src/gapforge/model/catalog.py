@@ -1,7 +1,8 @@
 """Read the catalog: which versions exist and which are compatible, each fact with its source.
 
 ``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
-from them. What a preset leaves out is filled from the catalog, and the prompts and ``check`` use it.
+from them. What a preset leaves out is filled from the catalog. The prompts and ``check`` use it
+too.
 """
 
 from __future__ import annotations
