@@ -355,7 +355,7 @@ class _Document:
         note = _(
             'No checksum is published for an entry that is "trusted on first use". The lock '
             "records the checksum of the first download ([checksum "
-            "policy](decisions/0004-checksum-policy.md))."
+            "policy](decisions/0004-checksum-policy.en.md))."
         )
         return ["## " + _("Trust"), "", note, "", *_table(head, rows)]
 
