@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,11 @@ from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
+from page_blocks import Block, blocks
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
 PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
-BLOCK = re.compile(r"^<!-- run: (\w+)(?: (\d+))? -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACES = ("sender", "courier", "site", "second-site")
 MEDIA = ("stick1", "stick2", "stick3", "stick4", "mail")
 STICK = "320m"  # fits two volumes of 150 MB, so that the third goes to the second stick
@@ -43,22 +43,6 @@ CANARY = {
 }
 MINUTE = 60
 DAMAGED_AT = 1_000_000  # the guide overwrites eight bytes here
-
-
-@dataclass(frozen=True)
-class Block:
-    """Commands of the guide, their place and the exit code of the last one."""
-
-    place: str
-    code: int
-    text: str
-
-
-def blocks(path: str) -> list[Block]:
-    text = (ROOT / path).read_text(encoding="utf-8")
-    found = [Block(m[1], int(m[2] or 0), m[3]) for m in BLOCK.finditer(text)]
-    assert found
-    return found
 
 
 class World:
@@ -238,7 +222,9 @@ def test_commands_of_the_guide_work(world: World) -> None:
 
 def test_commands_of_the_site_page_work(world: World) -> None:
     told = [
-        world.run(replace(block, place="second-site")) for block in blocks("docs/at-the-site.md")
+        world.run(replace(block, place="second-site"))
+        for block in blocks("docs/at-the-site.md")
+        if block.place
     ]
     site = world.folders["second-site"]
     report = json.loads((site / "handover" / "report.json").read_text(encoding="utf-8"))
@@ -320,8 +306,10 @@ def index_hash(volume: Path) -> str:
 
 
 def test_site_refuses_an_unsigned_bundle(world: World) -> None:
-    world.run(Block("sender", 0, f"./gapforge pack {SECOND} --to /media/unsigned\n"))
-    said = world.run(Block("site", 22, "./gapforge unpack /media/unsigned\n"))
+    world.run(
+        Block(place="sender", code=0, text=f"./gapforge pack {SECOND} --to /media/unsigned\n")
+    )
+    said = world.run(Block(place="site", code=22, text="./gapforge unpack /media/unsigned\n"))
     assert str(world.media / "unsigned") in said
 
 
@@ -332,8 +320,8 @@ def test_older_bundle_needs_allow_older(world: World) -> None:
 ./gapforge pack {PRESET} --with-tool --for /media/mail/inventory.txt \\
     --sign ~/.ssh/gapforge --to /media/newer
 """
-    world.run(Block("sender", 0, newer))
-    world.run(Block("site", 0, "./gapforge unpack /media/newer\n"))
+    world.run(Block(place="sender", code=0, text=newer))
+    world.run(Block(place="site", code=0, text="./gapforge unpack /media/newer\n"))
     back = "unpack /media/stick1 /media/stick2 /media/stick3"
-    assert "--allow-older" in world.run(Block("site", 22, f"./gapforge {back}\n"))
-    world.run(Block("site", 0, f"./gapforge {back} --allow-older\n"))
+    assert "--allow-older" in world.run(Block(place="site", code=22, text=f"./gapforge {back}\n"))
+    world.run(Block(place="site", code=0, text=f"./gapforge {back} --allow-older\n"))

@@ -21,10 +21,9 @@ from gapforge.cli.main import VERBS
 from gapforge.model import component
 from gapforge.model import lock as locks
 from gapforge.model.preset_shape import preset_shape
+from page_blocks import blocks
 from samples import ROOT
 
-# The marker of a shell block that tests/live/test_carry_guide.py runs, or why nothing runs it.
-MARK = re.compile(r"^<!-- (?:run: \w+(?: \d+)?|not run: .+) -->$")
 EXIT_CODES = ("docs/when-something-is-wrong.md", "docs/when-something-is-wrong.en.md")
 RUN = ("docs/carry-guide.md", "docs/at-the-site.md")
 HANGUL = ("docs/glossary.en.md", "CONTRIBUTING.en.md")  # Korean terms and particles
@@ -295,15 +294,8 @@ def test_quoted_words_are_those_of_messages(path: str, language: str) -> None:
 
 
 @pytest.mark.parametrize("korean", RUN)
-def test_every_block_says_whether_it_is_run(korean: str) -> None:
-    """Both languages have the same blocks with the same marks."""
-    blocks = []
-    for path in (korean, TWINS[korean]):
-        text = read(path)
-        found = re.findall(r"^([^\n]*)\n```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        assert [mark for mark, _ in found if not MARK.match(mark)] == []
-        blocks.append(found)
-    assert blocks[0] == blocks[1]
+def test_both_languages_have_the_same_blocks(korean: str) -> None:
+    assert blocks(korean) == blocks(TWINS[korean])
 
 
 @pytest.mark.parametrize("path", ["docs/samples/README.md", "docs/samples/README.en.md"])
