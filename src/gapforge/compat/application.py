@@ -17,6 +17,8 @@ _PACKAGES = {"cmake": ("cmake",), "meson": ("meson",), "make": ("make", "build-e
 
 def check(preset: Preset, _catalog: Catalog) -> Iterator[Finding]:
     """Yield a warning if nothing installs the build system: only the base image could have it."""
+    if preset.application is None:
+        return
     build = preset.application.build
     wanted = _PACKAGES.get(build, ())
     debs = {re.split("[:=]", package)[0] for package in preset.apt_builder}
