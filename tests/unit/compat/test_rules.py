@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.driver import check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
+from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 from raised import values_of
 
@@ -69,7 +69,8 @@ def on(cuda: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 def findings(raw: dict[str, Any], rule: str = "") -> list[Finding]:
     assert faults_of(raw, "test", samples.COMPONENTS) == []
-    return [f for f in check_preset(parse(raw), CATALOG) if rule in ("", f.rule)]
+    found = check_preset(parse(raw, samples.COMPONENTS), CATALOG)
+    return [f for f in found if rule in ("", f.rule)]
 
 
 def errors(raw: dict[str, Any], rule: str = "") -> list[Finding]:
@@ -402,7 +403,7 @@ def test_package_over_a_module_of_the_image(
     packages: list[str], without: list[str], severity: str, module: str
 ) -> None:
     raw = stack(python__packages=packages, python__without=without)
-    found = findings_with_components(raw, "module")
+    found = findings(raw, "module")
     assert [f.severity for f in found] == [severity] * bool(severity)
     if severity:
         assert reason(found)["module"] == module
@@ -410,7 +411,7 @@ def test_package_over_a_module_of_the_image(
     if severity == "warning":
         names = json.loads(str(suggestion(found)["packages"]))
         raw["python"]["without"] = names
-        assert set(without) < set(names) and findings_with_components(raw, "module") == []
+        assert set(without) < set(names) and findings(raw, "module") == []
 
 
 def test_package_over_a_module_that_the_image_does_not_build() -> None:
@@ -420,18 +421,12 @@ def test_package_over_a_module_that_the_image_does_not_build() -> None:
         {"opencv__modules": ["core"], "tensorrt__python": False},
     ):
         raw = stack(python__packages=packages, **changes)
-        assert findings_with_components(raw, "module") == []
+        assert findings(raw, "module") == []
 
 
 def test_package_is_listed_and_left_out() -> None:
     raw = stack(python__packages=["NumPy==1.26.4"], python__without=["numpy"])
     assert [f.severity for f in findings(raw, "module")] == ["error"]
-
-
-def findings_with_components(raw: dict[str, Any], rule: str) -> list[Finding]:
-    assert faults_of(raw, "test", samples.COMPONENTS) == []
-    found = check_preset(parse(raw, samples.COMPONENTS), CATALOG)
-    return [f for f in found if f.rule == rule]
 
 
 @pytest.mark.parametrize(
@@ -888,7 +883,9 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    "source", ["ffmpeg", "opencv", "opencv-contrib", "nv-codec-headers", "tensorrt"]
+)
 @pytest.mark.parametrize(
     ("fact", "value"),
     [
@@ -900,19 +897,30 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_archive_of_another_version_is_an_error(source: str, fact: str, value: object) -> None:
     raw = stack()
+    component = source.removesuffix("-contrib")
+    given = raw["sources"][source] if source == "nv-codec-headers" else raw[component]
+    wanted = given["version"]
     raw["sources"][source][fact] = value
     (found,) = errors(raw, "source-version")
+    if source == "nv-codec-headers" and fact == "version":
+        assert found.path == f"$.sources.{source}.sha256"  # no component states its version
+        assert reason([found]) == {"component": source, "version": "3.2.1", "found": wanted}
+        return
     assert found.path == f"$.sources.{source}.{fact}"
-    component = source.partition("-")[0]
-    wanted = {"component": component, "version": raw[component]["version"], "found": "3.2.1"}
-    assert reason([found]) == wanted
+    assert reason([found]) == {"component": component, "version": wanted, "found": "3.2.1"}
 
 
-@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    "source", ["ffmpeg", "opencv", "opencv-contrib", "nv-codec-headers", "tensorrt"]
+)
 def test_checksum_of_another_version_is_an_error(source: str) -> None:
     raw = copy.deepcopy(REFERENCE)
-    other = CATALOG.ffmpeg["4.2"][0] if source == "ffmpeg" else CATALOG.opencv["4.5.5"][0]
-    raw["sources"][source]["sha256"] = other.sha256
+    others = {
+        "ffmpeg": CATALOG.ffmpeg["4.2"][0],
+        "nv-codec-headers": CATALOG.headers["12.0.16.1"].archives[0],
+        "tensorrt": CATALOG.tensorrt["10.3.0.26"].tars[0],
+    }
+    raw["sources"][source]["sha256"] = others.get(source, CATALOG.opencv["4.5.5"][0]).sha256
     (found,) = errors(raw, "source-version")
     assert found.path == f"$.sources.{source}.sha256"
 
