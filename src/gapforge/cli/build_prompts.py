@@ -14,10 +14,10 @@ from gapforge.base.i18n import _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.catalog import Catalog
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, warning
+from gapforge.model.catalog import Catalog
 from gapforge.model.names import normalized
 from gapforge.model.preset import Preset
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat import ffmpeg
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, warning
-from gapforge.compat.versions import key, major, minor
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
+from gapforge.model.versions import key, major, minor
 
 TOO_OLD, LIMITED, ENOUGH, UNKNOWN = "too old", "limited", "enough", "unknown"
 

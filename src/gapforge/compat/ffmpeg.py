@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import (
     Finding,
     error,
@@ -16,8 +15,9 @@ from gapforge.compat.findings import (
     use_nearest,
     warning,
 )
-from gapforge.compat.versions import key, minor
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Options, Preset
+from gapforge.model.versions import key, minor
 
 _NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
 _HEADERS = "$.sources.nv-codec-headers"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gapforge.compat.catalog import Catalog
-from gapforge.compat.versions import key
+from gapforge.model.catalog import Catalog
+from gapforge.model.versions import key
 
 
 def runs(compute: str, compiled_for: Iterable[str]) -> bool:

@@ -18,8 +18,8 @@ from gapforge.compat import (
     tensorrt,
     torch,
 )
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 
 _PARTS = (

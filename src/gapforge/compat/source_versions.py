@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Archive, Catalog, TensorRTTar
 from gapforge.compat.findings import Finding, error
+from gapforge.model.catalog import Archive, Catalog, TensorRTTar
 from gapforge.model.preset import Preset, SourceArchive
 from gapforge.model.source_versions import agrees, number_in, stated_versions
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, warning
 from gapforge.compat.gpus import tensorrt_supports
-from gapforge.compat.versions import key, major, minor, within
+from gapforge.model.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.model.preset import Preset, TensorRT
+from gapforge.model.versions import key, major, minor, within
 
 _PATH = "$.tensorrt.version"
 

@@ -12,8 +12,6 @@ from gapforge.base.files import inside
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
-from gapforge.compat import catalog as catalog_module
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import driver_need
 from gapforge.compat.gpus import torch_code
 from gapforge.compat.torch import wanted_build
@@ -32,9 +30,11 @@ from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
 from gapforge.image.build_inputs import newest_source
 from gapforge.image.plan import locked_base
+from gapforge.model import catalog as catalog_module
 from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
+from gapforge.model.catalog import Catalog
 from gapforge.model.credentials import Credentials
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset

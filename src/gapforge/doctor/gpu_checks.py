@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gapforge.base.i18n import _
-from gapforge.compat import versions
-from gapforge.compat.catalog import Architecture, Catalog
 from gapforge.compat.driver import LIMITED, TOO_OLD, UNKNOWN, DriverNeed
 from gapforge.compat.gpus import runs, tensorrt_supports
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
+from gapforge.model import versions
+from gapforge.model.catalog import Architecture, Catalog
 
 
 @dataclass(frozen=True, kw_only=True)

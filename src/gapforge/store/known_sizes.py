@@ -12,8 +12,8 @@ from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.compat.catalog import documents
 from gapforge.model import lock as locks
+from gapforge.model.catalog import documents
 from gapforge.model.lock import Entry
 from gapforge.model.names import normalized
 from gapforge.store.store import Store

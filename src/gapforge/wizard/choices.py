@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
-from gapforge.compat.catalog import Catalog, CudaImage, TorchRelease
 from gapforge.compat.driver import usual_need
 from gapforge.compat.torch import builds_for, check_python
-from gapforge.compat.versions import key, minor, within
+from gapforge.model.catalog import Catalog, CudaImage, TorchRelease
 from gapforge.model.preset import TARGET_OS
+from gapforge.model.versions import key, minor, within
 from gapforge.store.known_sizes import DownloadSize, KnownSizes
 
 NONE = "none"

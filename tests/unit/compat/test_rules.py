@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.driver import check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
+from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 from raised import values_of
 

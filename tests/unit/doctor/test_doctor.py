@@ -16,7 +16,6 @@ from gapforge.base.errors import NotReadyError
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli.verbs import doctor as cli
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.driver import DriverNeed
 from gapforge.doctor import (
     diagnose,
@@ -32,6 +31,7 @@ from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset

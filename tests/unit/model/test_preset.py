@@ -21,9 +21,8 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
-from gapforge.compat import catalog
+from gapforge.model import catalog, preset, schema
 from gapforge.model import lock as locks
-from gapforge.model import preset, schema
 from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem

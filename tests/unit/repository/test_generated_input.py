@@ -41,10 +41,9 @@ from gapforge.bundle import bundle_index, repair_request, repository_archive, vo
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.bundle.volume_format import Damaged, Part, compact_json
 from gapforge.bundle.volume_plan import make_plan
-from gapforge.compat import catalog
 from gapforge.engine import oci_layout as engine_layout
 from gapforge.image import gapforgeignore
-from gapforge.model import component, debian_control, env_file
+from gapforge.model import catalog, component, debian_control, env_file
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store import sha256sums, unfinished_imports

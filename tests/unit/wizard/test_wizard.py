@@ -15,10 +15,10 @@ from gapforge.base.errors import CompatibilityError, Interrupted
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.driver import driver_need, usual_need
 from gapforge.compat.rules import check_preset
 from gapforge.doctor.diagnose import gpu_needs
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.wizard import choices, compose_preset

@@ -24,8 +24,6 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.driver import DriverNeed, check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
@@ -33,8 +31,10 @@ from gapforge.compat.rules import check_preset
 from gapforge.image import application_source
 from gapforge.image.build_inputs import check_dockerfile, read_scripts
 from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
+from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.credentials import Credentials, Need
 from gapforge.model.lock import Lock

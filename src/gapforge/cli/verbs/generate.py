@@ -10,9 +10,8 @@ from gapforge.base.files import contains, inside, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.compat import catalog
 from gapforge.compat.driver import driver_need
-from gapforge.model import component, preset
+from gapforge.model import catalog, component, preset
 from gapforge.model import lock as locks
 from gapforge.model.schema import Choice, Record, Text, read_json
 from gapforge.tools import json_schemas, package_versions

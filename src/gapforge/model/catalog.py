@@ -1,8 +1,8 @@
 """Read the catalog: which versions exist and which are compatible, each fact with its source.
 
 ``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
-from them. The prompts and ``check`` read the catalog. A build never does: a preset is
-self-contained.
+from them. What a preset leaves out is filled from the catalog. The prompts and ``check`` use it
+too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
-from gapforge.compat import versions
+from gapforge.model import versions
 from gapforge.model.schema import (
     Choice,
     Flag,
