@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, use, warning
-from gapforge.compat.versions import key
 from gapforge.model.build_packages import Asked, Library, asked_libraries, bare_name, value_for
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.schema import nearest
+from gapforge.model.versions import key
 
 # Images that contain an operating system, or CUDA on one, and no further libraries.
 _PLAIN_IMAGE = re.compile(r"(?:^|/)(?:ubuntu|debian|nvidia/cuda):")

@@ -85,6 +85,21 @@ _OPTION = Record(
         "needs": _NEEDS,
     },
 )
+_STATED = Record(
+    {},
+    {
+        "option": Text(
+            "the component's value that it must equal, such as version", _OPTION_NAME.pattern
+        ),
+        "file": Text(
+            "the file that states it, in the archive's folder; without it, the folder's name does",
+            r"[A-Za-z0-9_][A-Za-z0-9_./+-]*",
+        ),
+        "pattern": Text(
+            "regular expression whose groups, joined by dots, are the version", r"[^\x00]+"
+        ),
+    },
+)
 COMPONENT_SHAPE = Record(
     {
         "format": Choice((1, 2), "version of this format"),
@@ -106,6 +121,9 @@ COMPONENT_SHAPE = Record(
         "needs": _NEEDS,
         "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
         "packages": build_packages.FILE_OR_INLINE,
+        "versions": Table(
+            _STATED, NAME, "where the source archives state their versions, by name of the source"
+        ),
         "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
         "module": Record(
             {
@@ -151,6 +169,21 @@ class Module:
     wheels: tuple[str, ...]
     option: str = ""
     member: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedVersion:
+    """Where the archive of ``source`` states its version.
+
+    The groups of the regular expression ``pattern``, joined by dots, are the version in ``file``,
+    which is in the archive's folder. If both are "", only the name of the folder tells it. The
+    version must equal the component's value ``option``, "" for none.
+    """
+
+    source: str
+    option: str = ""
+    file: str = ""
+    pattern: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +235,7 @@ class Component:
     options: tuple[Option, ...] | None
     needs: Needs
     sources: tuple[str, ...]
+    versions: tuple[StatedVersion, ...]
     wheels: tuple[str, ...]
     module: Module | None
     packages: Packages = field(hash=False)
@@ -333,7 +367,7 @@ def _read(file: Path) -> tuple[Any, list[Fault]]:
     if raw["name"] != file.parent.name:
         expected = _('"{name}", the folder\'s name', name=file.parent.name)
         faults.append(Fault(f"{shown}: $.name", _('is "{name}"', name=raw["name"]), expected))
-    for path, problem, expected in _option_faults(raw):
+    for path, problem, expected in (*_option_faults(raw), *_version_faults(raw)):
         faults.append(Fault(f"{shown}: {path}", problem, expected))
     if isinstance(raw.get("packages"), str):
         other = file.parent / raw["packages"]
@@ -394,6 +428,26 @@ def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 )
 
 
+def _version_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield where, what and what instead for each stated version that cannot be read."""
+    for name, stated in raw.get("versions", {}).items():
+        path = f"$.versions.{name}"
+        if ("file" in stated) != ("pattern" in stated):
+            yield path, _("has only one of file and pattern"), _("both or none")
+        try:
+            groups = re.compile(stated.get("pattern", "()")).groups
+        except re.error as error:
+            yield f"{path}.pattern", str(error), _("a regular expression")
+        else:
+            if not groups:
+                yield f"{path}.pattern", _("has no group"), _('a group, such as "([0-9.]+)"')
+        option = stated.get("option")
+        if option and "options" in raw and option not in raw["options"]:
+            close = nearest(option, list(raw["options"]))
+            problem = _('there is no option "{name}"{close}', name=option, close=close)
+            yield f"{path}.option", problem, ""
+
+
 def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
     key = raw.get("preset", f"components.{raw['name']}" if "options" in raw else "")
     by_options = key.startswith("components.")
@@ -410,6 +464,9 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
         else None,
         needs=_needs(raw),
         sources=tuple(raw.get("sources", ())),
+        versions=tuple(
+            StatedVersion(source=name, **stated) for name, stated in raw.get("versions", {}).items()
+        ),
         wheels=tuple(raw.get("wheels", ())),
         module=_module(raw["module"]) if "module" in raw else None,
         packages=build_packages.parse(raw.get("packages", {})),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from gapforge.compat import catalog
+from gapforge.model import catalog
 from gapforge.model.component import COMPONENT_SHAPE, PACKAGES_FILE, Component
 from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape

@@ -14,19 +14,19 @@ from gapforge.base.errors import CompatibilityError, Fault, PresetError
 from gapforge.base.files import write_text
 from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
-from gapforge.compat import catalog as catalogs
 from gapforge.compat import opencv, tensorrt
-from gapforge.compat.catalog import Archive, Catalog
 from gapforge.compat.findings import Finding, nearest_version
 from gapforge.compat.gpus import runs, torch_code
 from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build, wanted_build
-from gapforge.compat.versions import key, local, major, minor, public
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
+from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
+from gapforge.model.versions import key, local, major, minor, public
 from gapforge.wizard.choices import NONE, Choices, find_base
 
 _NV_OPTIONS = (

@@ -12,11 +12,11 @@ import pytest
 import samples
 from gapforge.base.errors import PresetError
 from gapforge.compat import build_packages as rules
-from gapforge.compat.catalog import load
 from gapforge.compat.findings import Finding
 from gapforge.model import component
 from gapforge.model import preset as presets
 from gapforge.model.build_packages import effective_words
+from gapforge.model.catalog import load
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import list_to_resolve
