@@ -6,7 +6,8 @@ People write ``presets/NAME.json``; it is self-contained. ``preset_shape`` descr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
 from gapforge.model import catalog as catalogs
 from gapforge.model import component, preset_defaults, preset_rules, schema
+from gapforge.model.build_packages import BuilderPackage, builder_packages
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
@@ -173,9 +175,10 @@ class Preset:
     JSON path. ``epoch`` is None if it is the lock's, ``application`` None if there is none.
     ``without`` names Python packages that no dependency may bring; ``not_in_runtime`` has patterns
     of the files in RECORD that only the dev image gets, by package.
-    ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
-    components that it was parsed with, None if their descriptions were not at hand, and
-    ``catalog`` is the catalog that filled it.
+    ``apt_builder`` and ``apt_runtime`` are the packages that the document names itself; ``debs``
+    adds those that follow from it. ``sha256`` identifies the content and what follows from it,
+    whatever the layout of the file. ``described`` are the components that it was parsed with, None
+    if their descriptions were not at hand, and ``catalog`` is the catalog that filled it.
     """
 
     name: str
@@ -221,12 +224,18 @@ class Preset:
         """Return the base image of "builder" or "runtime"."""
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
+    @cached_property
+    def builder_packages(self) -> tuple[BuilderPackage, ...]:
+        """Return the packages of apt.builder, of components and their options, with reasons."""
+        return builder_packages(self)
+
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
         The builder gets the runtime's TensorRT packages if the preset lists none for it.
         """
-        wanted = {"builder": self.apt_builder, "runtime": self.apt_runtime}[role]
+        derived = tuple(package.name for package in self.builder_packages)
+        wanted = {"builder": derived, "runtime": self.apt_runtime}[role]
         if self.tensorrt is None or self.tensorrt.form != "deb":
             return wanted
         own = self.tensorrt.builder if role == "builder" else ()
@@ -317,10 +326,7 @@ def parse(
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
     content = {k: v for k, v in written.items() if k not in ("$schema", "summary")}
-    if derived := filled.derived():
-        # What the catalog adds decides what is locked, as much as the preset itself.
-        content["derived"] = derived
-    return Preset(
+    preset = Preset(
         name=raw["name"],
         summary_ko=raw["summary"]["ko"],
         summary_en=raw["summary"]["en"],
@@ -344,7 +350,7 @@ def parse(
         tensorrt=_tensorrt(trt) if trt else None,
         apt_builder=tuple(raw["apt"]["builder"]),
         apt_runtime=tuple(raw["apt"]["runtime"]),
-        apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
+        apt_sources=tuple(map(_apt_source, raw["apt"]["sources"])),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         components=_options(raw, components or ()),
         application=_application(raw["application"]) if raw["application"] else None,
@@ -354,6 +360,14 @@ def parse(
         catalog=catalog,
         origins=filled.origins,
     )
+    derived: dict[str, Any] = filled.derived()
+    if builder := sorted(p.name for p in preset.builder_packages if p.only_derived):
+        derived["builder"] = builder
+    if not derived:
+        return preset
+    # What the catalog and components add decides what is locked, as much as the preset itself.
+    content["derived"] = derived
+    return replace(preset, sha256=sha256_bytes(canonical_json(content).encode()))
 
 
 def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[str, Options]:

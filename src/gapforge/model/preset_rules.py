@@ -122,9 +122,10 @@ def _check_torch(raw: Mapping[str, Any], report: Report) -> None:
 def _missing_source(name: str, option: str) -> tuple[str, str]:
     """Return problem and expected value where ``option`` needs a source archive."""
     problem = _('has no "{source}", which {option} needs', source=name, option=option)
+    example = f'{{"{name}": {{"urls": ["https://…"], "sha256": "…"}}}}'
     expected = _(
         'a version that the catalog has an archive for, or one in the preset: "sources": {example}',
-        example=f'{{"{name}": {{"urls": ["https://…"], "sha256": "…"}}}}',
+        example=example,
     )
     return problem, expected
 

@@ -155,8 +155,12 @@ _OWN = Record(
         "apt": Record(
             {},
             {
-                "builder": Items(PACKAGE, unique=True),
-                "runtime": Items(PACKAGE, unique=True),
+                "builder": Items(
+                    PACKAGE,
+                    "packages of the builder besides those that components and their options need",
+                    unique=True,
+                ),
+                "runtime": Items(PACKAGE, "packages of the runtime image", unique=True),
                 "sources": Items(
                     Record(
                         {
