@@ -26,7 +26,7 @@ from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
-from gapforge.model.preset_defaults import source_of
+from gapforge.model.preset_defaults import shortened, source_of
 from gapforge.model.versions import key, local, major, minor, public
 from gapforge.wizard.choices import NONE, Choices, find_base
 
@@ -156,9 +156,10 @@ def preset_for(
     name = next(n for n in names if n not in taken and not project.preset_file(n).exists())
     raw["name"] = name
     raw["summary"] = summary_of(raw)
-    made = presets.parse(raw, base.described)
+    written = shortened(raw, catalog)
     if write:
-        write_text(project.preset_file(name), preset_writer.render(raw))
+        write_text(project.preset_file(name), preset_writer.render(written))
+    made = presets.parse(written, base.described, catalog)
     return made, f"presets/{name}.json"
 
 
