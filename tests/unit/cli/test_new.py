@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
+from gapforge.model import preset as presets
 from samples import ROOT
 
 TEMPLATE = "ubuntu22.04-cuda12.4-torch2.5"
@@ -27,8 +27,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def written(place: Project, name: str = "mine") -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads(place.preset_file(name).read_text(encoding="utf-8"))
-    return raw
+    """Return the document with everything that the short file leaves out."""
+    return dict(presets.load(place.preset_file(name)).raw)
 
 
 def test_new_preset_has_versions_of_template_and_own_application(
