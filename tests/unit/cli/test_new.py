@@ -39,7 +39,7 @@ def test_new_preset_has_versions_of_template_and_own_application(
     (source / "meson.build").touch()
     assert cli.main(["new", "mine", "--from", TEMPLATE, "--app-source", str(source)]) == 0
     raw, template = written(place), written(place, TEMPLATE)
-    assert raw["name"] == "mine" and "practice" not in raw
+    assert raw["name"] == "mine" and not raw["practice"]
     assert raw["application"] == {"name": "player", "source": "apps/Player", "build": "meson"}
     for key in ("os", "cuda", "pytorch", "tensorrt", "sources", "ffmpeg", "opencv"):
         assert raw[key] == template[key]
