@@ -39,6 +39,8 @@ from gapforge.model.credentials import Credentials
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store import verify_artifacts
+from gapforge.store.download_preview import preview
+from gapforge.store.known_sizes import read_known_sizes
 from gapforge.trust import trusted_signers
 
 
@@ -208,13 +210,11 @@ def _check_artifacts(project: Project, preset: Preset) -> tuple[CheckResult, Loc
                 folder=folder,
             )
         result = disk_checks.no_artifacts(preset.name, problem, hint)
-        try:
-            return result, lock_module.load(project.lock_file(preset.name))
-        except LockError:
-            return result, None
+        # An unreadable lock counts as none.
+        committed = project.lock_file(preset.name)
+        return result, lock_module.load_matching(committed, preset, update=True)
     wrong = _wrong_sizes(folder, lock)
-    size = sum(entry.size for entry in lock.entries)
-    return disk_checks.artifacts(preset.name, len(lock.entries), size, wrong), lock
+    return disk_checks.artifacts(preset.name, len(lock.entries), lock.size, wrong), lock
 
 
 def _wrong_sizes(folder: Path, lock: Lock) -> list[str]:
@@ -238,26 +238,28 @@ def _check_space(
 ) -> list[CheckResult]:
     dist = machine_probes.volume(project.dist)
     root = machine_probes.volume(Path(facts.root_dir)) if facts.root_dir else None
-    if preset is None or lock is None:
+    if preset is None:
         places = [Place("dist", dist, disk_estimate.LOG)]
         if not facts.problem:
             places.append(Place(_("engine"), root, disk_checks.LEAST_FREE))
         return disk_checks.disk(places)
     results: list[CheckResult] = []
-    files = (project.artifacts_of(preset.name) / entry.path for entry in lock.entries)
+    paths = [entry.path for entry in lock.entries] if lock else []
+    here = (project.artifacts_of(preset.name) / path for path in paths)
+    files = preview(preset, lock, read_known_sizes(project))
     linked = None
-    if source := next((file for file in files if file.is_file()), None):
+    if source := next((file for file in here if file.is_file()), None):
         linked = machine_probes.can_link(source, project.state)
-        copies = disk_estimate.estimate(preset, lock, linked=False).context
+        copies = disk_estimate.estimate(preset, files, linked=False).context
         results.append(disk_checks.hard_links(linked, copies))
-    need = disk_estimate.estimate(preset, lock, linked=linked is not False)
-    if engine is not None and _has_bases(engine, lock):
+    need = disk_estimate.estimate(preset, files, linked=linked is not False)
+    if engine is not None and lock is not None and _has_bases(engine, lock):
         need = need.without_bases()
     if facts.problem:
         # Without an engine its folder is unknown; a local one will be there.
         root = machine_probes.volume(Path("/var/lib/docker"))
     places = [
-        Place(_("engine"), root, need.engine, need.engine_inodes),
+        Place(_("engine"), root, need.engine, need.engine_inodes, need.unknown),
         Place("dist", dist, need.dist),
         Place(_("context"), machine_probes.volume(project.state), need.context),
     ]

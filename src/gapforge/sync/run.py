@@ -73,7 +73,7 @@ class Outcome:
             "artifacts": str(self.artifacts),
             "resolved": self.resolved,
             "files": len(self.lock.entries),
-            "bytes": sum(e.size for e in self.lock.entries),
+            "bytes": self.lock.size,
             "fetched_bytes": self.fetched,
             "changes": self.changes.to_json(),
             "strangers": list(self.strangers),

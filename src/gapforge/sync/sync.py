@@ -377,8 +377,7 @@ class _Sync(Run):
 
     def _restore(self, lock: Lock) -> None:
         """Obtain the files of ``lock`` that the store lacks."""
-        size = sum({e.sha256: e.size for e in lock.entries}.values())
-        with Progress(_("check the store"), size, quiet=self.options.quiet) as progress:
+        with Progress(_("check the store"), lock.size, quiet=self.options.quiet) as progress:
             gone = self.store.missing(
                 ((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add
             )

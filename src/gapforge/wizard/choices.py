@@ -128,18 +128,18 @@ def torch_menu(
             build,
             f"torchvision {release.torchvision}",
             f"torchaudio {audio}" if audio else _("no torchaudio"),
-            _wheel_size(release, build, sizes).note if sizes else "",
+            _wheel_size(release, build, python, sizes).note if sizes else "",
         ]
         label = f"PyTorch {release.torch}"
         menu[minor(release.torch)] = MenuItem(release.torch, label, _joined(notes), not menu)
     return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-def _wheel_size(release: TorchRelease, build: str, sizes: KnownSizes) -> DownloadSize:
+def _wheel_size(release: TorchRelease, build: str, python: str, sizes: KnownSizes) -> DownloadSize:
     """Return the size of a release's wheels, from PyTorch's index or the default one."""
-    size = sizes.packages(*release.packages(build).items())
+    size = sizes.packages(python, *release.packages(build).items())
     if size.size is None and build == release.default_build:
-        return sizes.packages(*release.packages().items())
+        return sizes.packages(python, *release.packages().items())
     return size
 
 

@@ -33,6 +33,12 @@ from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
 from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+from gapforge.store.download_preview import Preview, preview
+from gapforge.store.known_sizes import KnownSizes
+from gapforge.store.store import Store
+from raised import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
@@ -414,12 +420,16 @@ def test_hard_link_is_tried(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def files(preset: Preset, lock: Lock | None) -> Preview:
+    return preview(preset, lock, KnownSizes(Store(Path("/nonexistent"))))
+
+
 def test_estimate_counts_every_kind() -> None:
     preset = samples.preset()
     lock = samples.lock(preset)
     linked, copied = (
-        disk_estimate.estimate(preset, lock, linked=True),
-        disk_estimate.estimate(preset, lock, linked=False),
+        disk_estimate.estimate(preset, files(preset, lock), linked=True),
+        disk_estimate.estimate(preset, files(preset, lock), linked=False),
     )
     assert linked.context == 0 < copied.context
     assert linked.engine == copied.engine == sum(linked.engine_parts.values())
@@ -441,7 +451,9 @@ def test_estimate_counts_a_tree_in_every_stage_that_holds_it(
     lock = samples.lock(preset)
     big = replace(samples.entry(kind, f"{part}/big", name="big", version="2"), size=int(size))
     less, more = (
-        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True).engine_parts
+        disk_estimate.estimate(
+            preset, files(preset, replace(lock, entries=entries)), linked=True
+        ).engine_parts
         for entries in (lock.entries, (*lock.entries, big))
     )
     grown = {name: more[name] - less[name] for name in more if more[name] != less[name]}
@@ -455,7 +467,7 @@ def test_estimate_counts_debs_in_every_role() -> None:
     lock = samples.lock(preset)
     deb = samples.entry("deb", "debs/big.deb", name="big", version="2", roles=("builder",))
     none, one, two = (
-        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True)
+        disk_estimate.estimate(preset, files(preset, replace(lock, entries=entries)), linked=True)
         for entries in (
             lock.entries,
             (*lock.entries, replace(deb, size=GB)),
@@ -463,6 +475,18 @@ def test_estimate_counts_debs_in_every_role() -> None:
         )
     )
     assert two.engine - none.engine == 2 * (one.engine - none.engine) > 6 * GB
+
+
+def test_disk_of_a_partial_lock_is_at_least_and_says_what_is_missing() -> None:
+    enough = Place("engine", volume(), 30 * GB, unknown="2 base images")
+    (line,) = disk_checks.disk([enough])
+    assert line.status == WARN
+    assert values_of(line.action) == {"items": "2 base images"}
+    assert "at least 30.0 GB" in line.needed
+    (line,) = disk_checks.disk([replace(enough, volume=volume(free=GB))])
+    assert line.status == FAIL and "df -h" in line.action
+    (line,) = disk_checks.disk([replace(enough, unknown="")])
+    assert (line.status, line.action) == (OK, "")
 
 
 def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -610,7 +610,8 @@ def test_dry_run_needs_no_network(place: Place) -> None:
     place.asked()
     lock = locks.load_matching(place.project.lock_file(NAME), place.preset)
     assert lock is not None
-    shown = download_preview.of_lock(place.preset, lock, Store(place.project.store))
+    known = known_sizes.read_known_sizes(place.project)
+    shown = download_preview.preview(place.preset, lock, known)
     assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]
     assert place.asked() == []
 

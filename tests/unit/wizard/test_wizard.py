@@ -169,7 +169,12 @@ def lock_with(place: Project, name: str) -> Lock:
         "torchaudio": made.pytorch.torchaudio,
     }
     wheels = [
-        replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000)
+        replace(
+            samples.entry(
+                "wheel", f"wheels/{n}-{v}-cp310-cp310-linux_x86_64.whl", name=n, version=v
+            ),
+            size=700_000_000,
+        )
         for n, v in trio.items()
     ]
     lock = Lock(

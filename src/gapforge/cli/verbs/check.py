@@ -309,7 +309,7 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
     report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
-    report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
+    report.lock_entries, report.lock_size = len(lock.entries), lock.size
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
     return lock
@@ -395,7 +395,7 @@ def _print_lock(report: Report) -> None:
         print(
             _(
                 "  unresolved: {items} (online: ./deps_sync.sh {preset!q})",
-                items=counts(report.unresolved),
+                items=counts(item.kind for item in report.unresolved),
                 preset=report.name,
             )
         )
