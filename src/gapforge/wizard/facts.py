@@ -26,7 +26,6 @@ from gapforge.model.preset_status import (
     Readiness,
     readiness_of,
 )
-from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import Choices, find_base
@@ -103,26 +102,16 @@ def read_facts(project: Project, look: Callable[[str], Sequence[CheckResult]]) -
     )
 
 
-def download_text(facts: Facts, preset: Preset) -> str:
+def download_rows(facts: Facts, preset: Preset) -> list[tuple[str, str]]:
     """Return how much a sync would download, as far as lock, store and catalog tell."""
     # An unreadable lock counts as none.
     lock = locks.load_matching(facts.project.lock_file(preset.name), preset, update=True)
-    if lock is not None:
-        preview = download_preview.of_lock(preset, lock, facts.holdings.store)
-    else:
-        preview = download_preview.of_preset(preset, facts.holdings)
-    sizes = {
-        "missing": human_bytes(preview.missing),
-        "present": human_bytes(preview.total - preview.missing),
-    }
-    if preview.exact:
-        return _("{missing}; already in the store: {present}", **sizes)
-    return _(
-        "at least {missing}; already in the store: {present}; of unknown size: {count} ({items})",
-        count=len(preview.unknown),
-        items=counts(list_to_resolve(preset, lock if preview.locked else None)),
-        **sizes,
-    )
+    preview = download_preview.preview(preset, lock, facts.holdings)
+    missing = preview.amount(preview.missing)
+    present = human_bytes(preview.total - preview.missing)
+    text = _("{missing}; already in the store: {present}", missing=missing, present=present)
+    unknown = preview.what_is_unknown
+    return [(_("to download"), text), *([(_("of unknown size"), unknown)] if unknown else [])]
 
 
 def lacking_text(state: Readiness) -> str:

@@ -13,6 +13,7 @@ from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness
+from gapforge.store import download_preview
 from gapforge.wizard.choices import (
     PLAIN_BASE,
     Base,
@@ -26,7 +27,7 @@ from gapforge.wizard.choices import (
     type_menu,
 )
 from gapforge.wizard.compose_preset import warnings_of
-from gapforge.wizard.facts import Facts, download_text, lacking_text, next_commands, time_text
+from gapforge.wizard.facts import Facts, download_rows, lacking_text, next_commands, time_text
 
 MANUAL = "manual"
 STEPS = ("preset", "base", "python", "torch", "tensorrt", "type")
@@ -224,7 +225,7 @@ class Questions:
         else:
             rows += [
                 (_("cannot be built here yet"), lacking_text(state)),
-                (_("to download"), download_text(self.facts, preset)),
+                *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
             title, items = _("The files of this preset are not here. What now?"), []
@@ -325,7 +326,8 @@ def _preset_menu(facts: Facts) -> list[MenuItem]:
     for name in order:
         preset, state = facts.presets[name], facts.ready[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
-        size = f" {human_bytes(state.size)}" if state.size else ""
-        menu.append(MenuItem(name, name, summary, name == default, state.label + size))
+        size = download_preview.size_text(facts.project, preset, state, facts.holdings)
+        told = f"{state.label} {size}".rstrip()
+        menu.append(MenuItem(name, name, summary, name == default, told))
     about = _("base image, Python, PyTorch, TensorRT one by one; makes a new preset")
     return [*menu, MenuItem(MANUAL, _("manual"), about, default == MANUAL)]

@@ -224,7 +224,7 @@ def test_menus_show_stored_and_missing_sizes(place: Project) -> None:
 def test_download_of_chosen_preset_is_summed_up(place: Project) -> None:
     name = "ubuntu22.04-cuda12.8-torch2.8"
     _, screen = talk(place, f"{name}\n\n")
-    unlocked = "6.9 GB; already in the store: 0 B;"
+    unlocked = "6.9 GB; already in the store: 0 B"
     assert unlocked in screen
     lock = lock_with(place, name)
     put_builder_image_into_store(place, lock)
