@@ -69,13 +69,13 @@ def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> Ten
     """
 
     def distance(release: TensorRTRelease) -> tuple[int, bool]:
-        tar = tar_for(release, cuda)
+        tar = release.tar_for(cuda)
         assert tar is not None  # releases_for returns only releases with a tar file
         ours, built_for = ((*key(version), 0)[1] for version in (cuda, tar.cuda))
         return abs(ours - built_for), built_for > ours
 
     found = releases_for(cuda, cudnn, python, catalog, confirmed=True)
-    with_checksum = [r for r in found if (tar := tar_for(r, cuda)) and tar.sha256]
+    with_checksum = [r for r in found if (tar := r.tar_for(cuda)) and tar.sha256]
     return min(with_checksum, key=distance, default=None)
 
 
