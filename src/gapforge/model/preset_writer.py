@@ -18,9 +18,9 @@ from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import shortened
 from gapforge.model.text_shapes import PRESET_NAME
 
-_ONE_LIST = 100  # columns up to which a list of plain values stays on one line
+_ONE_LIST = 120  # columns up to which a list of plain values stays on one line
 _ONE_OBJECT = 160  # an object of plain values: a base image with its digest has 150
-_FILLED = 110  # columns of a line in a long list
+_FILLED = 120  # columns of a line in a long list
 
 
 def render(raw: Mapping[str, Any]) -> str:
