@@ -146,8 +146,14 @@ _OWN = Record(
             },
         ),
         "apt": Record(
-            {"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)},
+            {"builder": Items(PACKAGE, unique=True)},
             {
+                "runtime": Items(
+                    PACKAGE,
+                    "packages of the runtime image that are loaded by name; those of the libraries "
+                    "that its files link to are derived",
+                    unique=True,
+                ),
                 "sources": Items(
                     Record(
                         {
@@ -165,7 +171,7 @@ _OWN = Record(
                         },
                         about="an APT source besides the base image's own",
                     )
-                )
+                ),
             },
         ),
         "sources": Table(

@@ -252,7 +252,7 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     old = re.escape(raw["python"]["version"])
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{old}(?=$|[-=])")
-    for role in ROLES:
+    for role in raw["apt"].keys() & set(ROLES):
         renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in raw["apt"][role]]
         raw["apt"][role] = list(dict.fromkeys(renamed))
 
