@@ -18,7 +18,7 @@ from gapforge.model.preset import Preset
 from gapforge.model.preset_defaults import shortened
 from gapforge.model.text_shapes import PRESET_NAME
 
-_ONE_LIST = 120  # columns up to which a list of plain values stays on one line
+_ONE_LINE = 110  # columns up to which a list or object stays on one line
 _ONE_OBJECT = 160  # an object of plain values: a base image with its digest has 150
 _FILLED = 120  # columns of a line in a long list
 
@@ -68,8 +68,8 @@ def _render(value: Any, indent: str) -> str:
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )
     flat = all(not isinstance(member, dict | list) for member in members)
-    most = _ONE_OBJECT if isinstance(value, dict) else _ONE_LIST
-    if not members or (flat and indent and len(indent + plain) <= most):
+    most = _ONE_OBJECT if flat and isinstance(value, dict) else _ONE_LINE
+    if not members or (indent and len(indent + plain) <= most):
         return plain
     inner = indent + "  "
     if isinstance(value, dict):
