@@ -22,8 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/unit/model"), str(ROOT / "src")]
 
-import samples  # noqa: E402 - needs the path above
 from test_build_packages import FFMPEG_OPTIONS, OPENCV_OPTIONS  # noqa: E402
+
+import samples  # noqa: E402 - needs the path above
 
 # With --disable-everything, FFmpeg does not use a library unless one of these asks for it.
 USERS = [

@@ -462,6 +462,23 @@ def test_archive_that_contains_another_version_is_refused(
         assert not place.artifacts.exists()
 
 
+def test_option_whose_library_is_missing_is_refused(place: Place) -> None:
+    shutil.copytree(ROOT / "components", place.root / "components")
+    place.world.debs = {}
+    place.world.ffmpeg = tar_gz({"ffmpeg-5.1.9/RELEASE": "5.1.9\n"})
+    place.world.publish()
+    raw = dict(place.world.write_preset(place.root).raw)
+    configure = [*raw["ffmpeg"]["configure"], "--enable-zlib"]
+    ffmpeg = {**raw["ffmpeg"], "configure": configure}
+    sources = {"ffmpeg": raw["sources"]["ffmpeg"]}
+    place.preset = place.world.write_preset(place.root, ffmpeg=ffmpeg, opencv=None, sources=sources)
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    (fault,) = error.value.faults
+    assert values_of(fault.problem)["file"] == "zlib.pc"
+    assert not place.artifacts.exists()
+
+
 def test_wrong_bytes_reach_no_artifact(place: Place) -> None:
     place.world.site.paths["/f/headers.tar.gz"].body = b"tampered"
     with pytest.raises(FetchError) as error:
