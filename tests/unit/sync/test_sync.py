@@ -38,6 +38,7 @@ from gapforge.store import download_preview, gc, known_sizes
 from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import lock_only
 from gapforge.sync import sync as syncing
+from gapforge.sync.base_image_facts import ImageFiles
 from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
@@ -462,7 +463,12 @@ def test_archive_that_contains_another_version_is_refused(
         assert not place.artifacts.exists()
 
 
-def test_option_whose_library_is_missing_is_refused(place: Place) -> None:
+def test_option_whose_library_is_missing_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The base images of this world are no archives.
+    monkeypatch.setattr("gapforge.sync.sync.read_layout", lambda folder: folder)
+    monkeypatch.setattr("gapforge.sync.sync.read_files", lambda layout: ImageFiles({}))
     shutil.copytree(ROOT / "components", place.root / "components")
     place.world.debs = {}
     place.world.ffmpeg = tar_gz({"ffmpeg-5.1.9/RELEASE": "5.1.9\n"})
