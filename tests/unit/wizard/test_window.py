@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import os
@@ -18,6 +19,7 @@ from gapforge.base.errors import EngineError
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
 from gapforge.cli.build_prompts import wants_plain
+from gapforge.cli.verbs import build
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.facts import Facts, read_facts
@@ -219,9 +221,13 @@ def test_command_has_the_given_flags(facts: Facts) -> None:
         *[PRACTICE, "--base", "registry.site/base:1", "--type", "runtime"],
         *["--tag", "app:1", "--non-interactive"],
     ]
-    assert questions.result() == Choices(
-        preset=PRACTICE, base="registry.site/base:1", type="runtime"
-    )
+    pasted = argparse.ArgumentParser()
+    build.add_arguments(pasted)
+    args = pasted.parse_args(questions.command()[2:])
+    assert (args.name, args.base, args.type) == (PRACTICE, "registry.site/base:1", "runtime")
+    assert args.tag == "app:1" and args.non_interactive
+    assert build.further_flags(args) == ["--tag", "app:1"]
+    assert questions.result() == Choices(preset=args.name, base=args.base, type=args.type)
 
 
 @pytest.mark.parametrize(
