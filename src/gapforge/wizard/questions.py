@@ -227,7 +227,7 @@ class Questions:
             title = _("Build this image?")
         else:
             rows += [
-                (_("cannot be built here yet"), lacking_text(state)),
+                (_("reason"), lacking_text(state)),
                 *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
@@ -328,7 +328,7 @@ def _preset_menu(facts: Facts) -> list[MenuItem]:
         preset, state = facts.presets[name], facts.ready[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         size = download_preview.size_text(facts.project, preset, state, facts.holdings)
-        told = f"{state.label} {size}".rstrip()
-        menu.append(MenuItem(name, name, summary, name == default, told))
+        note = ", ".join(filter(None, (size, summary)))
+        menu.append(MenuItem(name, name, note, name == default, state.label))
     about = _("base image, Python, PyTorch, TensorRT one by one; makes a new preset")
     return [*menu, MenuItem(MANUAL, _("manual"), about, default == MANUAL)]

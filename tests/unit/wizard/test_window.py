@@ -7,10 +7,12 @@ import io
 import itertools
 import os
 import pty
+import re
 import subprocess
 import termios
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,7 @@ from gapforge.cli.build_prompts import wants_plain
 from gapforge.cli.verbs import build
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.wizard.choices import Choices
-from gapforge.wizard.facts import Facts, read_facts
+from gapforge.wizard.facts import MEASURED_MINUTES, MEASURED_MINUTES_CUDA, Facts, read_facts
 from gapforge.wizard.questions import BUILD, STOP, Questions
 from gapforge.wizard.screen import Drawn, command_lines
 from gapforge.wizard.terminal import Terminal, first_key
@@ -157,6 +159,13 @@ def test_last_build_tells_the_time(facts: Facts) -> None:
     report.write_text('{"seconds": []}')
     answer(facts, window := Recorder(["enter", "enter"]))
     assert "two cores" in window.text
+
+
+def test_measured_times_are_those_of_the_readme(root: Path) -> None:
+    text = (root / "README.en.md").read_text(encoding="utf-8")
+    assert f"| {MEASURED_MINUTES_CUDA} min on two cores for one GPU architecture" in text
+    minutes, seconds = map(int, re.findall(r"(\d+) min (\d+) s to build and check", text)[0])
+    assert round(minutes + seconds / 60) == MEASURED_MINUTES
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
