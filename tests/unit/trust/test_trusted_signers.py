@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from bundles import PRESET, RUN_ENV, hashes, sender, site_at
+from gapforge.base import sudo_caller
 from gapforge.base.errors import BusyError, TrustError
 from gapforge.base.files import sha256_bytes
 from gapforge.base.project import Project
@@ -1439,7 +1440,7 @@ def test_sudo_without_signers_list_is_refused(
     monkeypatch.setenv("HOME", str(tmp_path / "root"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(
-        trusted_signers.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user"))
+        sudo_caller.pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path / "user"))
     )
     for number in ("", "x", "1000"):
         monkeypatch.setenv("SUDO_UID", number)
