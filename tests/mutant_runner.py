@@ -5,7 +5,7 @@ request per line of standard input and answers each with one line, both JSON:
 
     {"files": [...], "modules": [PATH, ...]}                         record which test runs what
     {"files": [...], "module": PATH, "source": TEXT, "tests": [...], "seconds": N}
-                                     run these tests, in this order, up to a failure
+                                     run these tests, in this order, up to the one that ``failed``
 
 No gapforge code is loaded before a fork, so a test sees a changed module as a new process would.
 """
@@ -130,12 +130,18 @@ class Selection:
     def __init__(self, tests: list[str]) -> None:
         """Give each test its place."""
         self.place = {name: place for place, name in enumerate(tests)}
+        self.failed = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Remove the other tests and sort these."""
         items[:] = [item for item in items if item.nodeid in self.place]
         items.sort(key=lambda item: self.place[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember the test that failed."""
+        if report.failed:
+            self.failed = report.nodeid
 
 
 def main() -> None:
@@ -199,7 +205,9 @@ def _answer(request: dict[str, Any], folder: str) -> int:
     arguments = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     arguments += [f"--basetemp={temporary}/pytest", *request["files"]]
     if "source" in request:
-        code = int(pytest.main(["-x", *arguments], [Selection(request["tests"])]))
+        selection = Selection(request["tests"])
+        code = int(pytest.main(["-x", *arguments], [selection]))
+        answer: dict[str, Any] = {"failed": selection.failed}
     else:
         before = set(sys.modules)
         recorder = Recorder(request["modules"])
@@ -208,7 +216,7 @@ def _answer(request: dict[str, Any], folder: str) -> int:
         recorder.coverage.stop()
         answer = recorder.result()
         answer["libraries"] = [name for name in set(sys.modules) - before if _is_library(name)]
-        Path(folder, "answer").write_text(json.dumps(answer))
+    Path(folder, "answer").write_text(json.dumps(answer))
     sys.stdout.flush()
     sys.stderr.flush()
     return code

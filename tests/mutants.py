@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import json
 import os
 import queue
@@ -28,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -58,10 +58,10 @@ TESTS = {
     "base/secret_files": "base/test_secret_files",
     "bundle/check_signatures": f"{_BUNDLE} {_TRUST} trust/test_lock_size",
     "bundle/import_objects": f"bundle/test_import_objects {_BUNDLE}",
-    "bundle/pack": f"{_BUNDLE} {_TRUST}",
+    "bundle/pack": _BUNDLE,
     "bundle/repair_request": f"{_BUNDLE} repository/test_generated_input",
-    "bundle/unpack": f"{_BUNDLE} {_TRUST} bundle/test_site_disk bundle/test_altered_between_steps",
-    "bundle/volume_reader": f"{_BUNDLE} bundle/test_altered_between_steps {_TRUST}",
+    "bundle/unpack": f"{_BUNDLE} bundle/test_site_disk bundle/test_altered_between_steps",
+    "bundle/volume_reader": f"{_BUNDLE} bundle/test_altered_between_steps",
     "bundle/volume_writer": f"{_BUNDLE} bundle/test_memory",
     "compat/base_image": _COMPAT,
     "compat/driver": f"{_COMPAT} doctor/test_doctor",
@@ -280,9 +280,9 @@ def _test_module(
 ) -> tuple[str, bool]:
     """Test the changes of a module; return its row of the table, and whether they are enough."""
     path, files = _path(module), list(map(_test_file, TESTS[module].split()))
-    changes = possible = _changes(ROOT / path)
-    if sample is not None and sample < len(possible):
-        changes = random.Random(0).sample(possible, sample)
+    text = (ROOT / path).read_text(encoding="utf-8")
+    possible = _possible(text)
+    changes = [_change(text, ast.parse(text), spec) for spec in _sample(possible, sample)]
     tests = {
         name: test for name, test in recorded.tests.items() if name.partition("::")[0] in files
     }
@@ -293,13 +293,19 @@ def _test_module(
 
     slow = [name for name in files if recorded.files[name] > _SLOW_FILE]
     quick = [name for name in files if name not in slow]
+    noticed_by: Counter[str] = Counter()
     stages = [quick, *([name] for name in slow)]
 
     def is_noticed(change: Change) -> bool:
-        chosen = _tests_of(change, path, tests)
+        chosen = _tests_of(change, path, tests, noticed_by)
         runner = free.get()
         try:
-            return any(_fails(runner, path, change, stage, chosen, tests) for stage in stages)
+            for stage in stages:
+                failed = _failed(runner, path, change, stage, chosen, tests)
+                if failed is not None:
+                    noticed_by[failed] += 1
+                    return True
+            return False
         finally:
             free.put(runner)
             print(".", end="", file=sys.stderr, flush=True)
@@ -324,23 +330,23 @@ def _test_module(
     ), share >= GOAL
 
 
-def _fails(
+def _failed(
     runner: Runner,
     path: str,
     change: Change,
     files: list[str],
     chosen: list[str],
     tests: dict[str, Measured],
-) -> bool:
-    """Return whether one of the chosen tests in these files fails with a change."""
+) -> str | None:
+    """Return which of the chosen tests in these files fails with a change; "" if none ends."""
     names = [name for name in chosen if name.partition("::")[0] in files]
     if not names:
-        return False
+        return None
     seconds = 60 + 5 * sum(tests[name].seconds for name in names)
     answer = runner.ask(
         files=files, module=path, source=change.source, tests=names, seconds=seconds
     )
-    return bool(answer["code"] != 0)
+    return None if answer["code"] == 0 else answer.get("failed", "")
 
 
 def _kept() -> list[dict[str, str]]:
@@ -349,42 +355,59 @@ def _kept() -> list[dict[str, str]]:
     return kept
 
 
-def _tests_of(change: Change, path: str, tests: dict[str, Measured]) -> list[str]:
-    """Return the tests that execute the changed statement, the fastest first, then the others."""
+def _tests_of(
+    change: Change, path: str, tests: dict[str, Measured], noticed_by: Counter[str]
+) -> list[str]:
+    """Return the tests that execute the changed statement, then those that start processes.
+
+    First come fast tests, and tests that noticed other changes.
+    """
 
     def executes(name: str) -> bool:
         return change.statement is None or not tests[name].lines[path].isdisjoint(change.statement)
 
-    names = sorted(tests, key=lambda name: (not executes(name), tests[name].seconds))
+    def order(name: str) -> tuple[bool, float]:
+        return not executes(name), tests[name].seconds / (1 + noticed_by[name]) ** 2
+
+    names = sorted(tests, key=order)
     return [name for name in names if executes(name) or tests[name].starts_processes]
 
 
-def _changes(file: Path) -> list[Change]:
+def _possible(text: str) -> list[MutationSpec]:
     """Return the changes of a module that its tests can notice."""
-    text = file.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    unread = _unread_places(tree)
+    unread = _unread_places(ast.parse(text))
     with tempfile.TemporaryDirectory() as folder, use_db(f"{folder}/db") as database:
+        file = Path(folder, "module.py")
+        file.write_text(text, encoding="utf-8")
         init([file], database, {})
         specs = [item.mutations[0] for item in database.work_items]
-    changes: dict[str, Change] = {}
-    for spec in sorted(specs, key=lambda one: (one.start_pos, one.operator_name, one.occurrence)):
-        useless = any(re.search(kind, spec.operator_name) for kind in USELESS)
-        if useless or any(a <= spec.start_pos and spec.end_pos <= b for a, b in unread):
-            continue
-        change = _change(text, tree, spec)
-        changes.setdefault(change.source, change)
-    return list(changes.values())
+    return [
+        spec
+        for spec in sorted(specs, key=lambda one: (one.operator_name, one.occurrence))
+        if not any(re.search(kind, spec.operator_name) for kind in USELESS)
+        and not any(a <= spec.start_pos and spec.end_pos <= b for a, b in unread)
+    ]
+
+
+def _sample(possible: list[MutationSpec], count: int | None) -> list[MutationSpec]:
+    """Return ``count`` changes, the same ones for the same module, or all with None."""
+    if count is None or count >= len(possible):
+        return possible
+    return random.Random(0).sample(possible, count)
 
 
 def _change(text: str, tree: ast.Module, spec: MutationSpec) -> Change:
     source = mutate_code(text, plugins.get_operator(spec.operator_name)(), spec.occurrence)
-    diff = list(difflib.ndiff(text.splitlines(), source.splitlines()))
+    before, after = text.splitlines(), source.splitlines()
+    while before and after and before[0] == after[0]:
+        del before[0], after[0]
+    while before and after and before[-1] == after[-1]:
+        del before[-1], after[-1]
     return Change(
         place=spec.start_pos[0],
         operator=spec.operator_name.partition("/")[2],
-        line=" ".join(" ".join(line[2:] for line in diff if line[0] == "-").split()),
-        becomes=" ".join(" ".join(line[2:] for line in diff if line[0] == "+").split()),
+        line=" ".join(" ".join(before).split()),
+        becomes=" ".join(" ".join(after).split()),
         source=source,
         statement=_statement(tree, spec.start_pos[0]),
     )
