@@ -4,7 +4,7 @@
 
 Each pair runs both in alternating order, with nothing downloaded before. Both verify SHA-256. The
 medians are printed.
-The figures in docs/decisions/downloader.md come from here.
+The figures in docs/decisions/0006-downloads.en.md come from here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Run every command of docs/carry-guide.md in its order and at its place.
+"""Run every command of docs/carry-guide.md and docs/at-the-site.md in its order and at its place.
 
-A block is marked ``<!-- run: PLACE [EXIT CODE] -->``. The sender is a copy of the repository with a
-network. The site is an empty folder; its commands and its engine have no network. Sticks are small
-file systems of their own.
+A block is marked ``<!-- run: PLACE [EXIT CODE] -->`` or ``<!-- not run: WHY -->``. The sender is a
+copy of the repository with a network. A site is an empty folder; its commands and its engine have
+no network. The page "at the site" has a second site of its own, which imports the same sticks after
+the damaged one was mended. Sticks are small file systems of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,12 @@ from gapforge.base.project import Project
 from gapforge.engine import private_daemon_state
 from gapforge.model import lock as locks
 from gapforge.rehearsal.simulated_site import site_of
+from page_blocks import Block, blocks
 from places import copy_repository, site_python, unmount
 from samples import ROOT
 
 PRESET, SECOND = "debian12-cpu-quickstart", "my-stack"
-BLOCK = re.compile(r"^<!-- run: (\w+)(?: (\d+))? -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PLACES = ("sender", "courier", "site", "second-site")
 MEDIA = ("stick1", "stick2", "stick3", "stick4", "mail")
 STICK = "320m"  # fits two volumes of 150 MB, so that the third goes to the second stick
 CANARY = {
@@ -40,24 +42,7 @@ CANARY = {
     "XAIVA_BUILD_TOKEN": "canary-arg-77e2b40ac1",
 }
 MINUTE = 60
-
-
-@dataclass(frozen=True)
-class Block:
-    """Commands of the guide, their place and the exit code of the last one."""
-
-    place: str
-    code: int
-    text: str
-
-
-def blocks(path: str) -> list[Block]:
-    text = (ROOT / path).read_text(encoding="utf-8")
-    found = [Block(m[1], int(m[2] or 0), m[3]) for m in BLOCK.finditer(text)]
-    assert len(found) == len(re.findall("^```sh$", text, re.MULTILINE)), (
-        "a block has no mark for its place"
-    )
-    return found
+DAMAGED_AT = 1_000_000  # the guide overwrites eight bytes here
 
 
 class World:
@@ -65,8 +50,8 @@ class World:
 
     def __init__(self, root: Path, host: str, dockerd: Path) -> None:
         self.root, self.media = root, root / "media"
-        self.homes = {place: root / f"home-{place}" for place in ("sender", "site", "courier")}
-        self.folders = {"sender": root / "sender", "site": root / "site", "courier": root}
+        self.homes = {place: root / f"home-{place}" for place in PLACES}
+        self.folders = {place: root / place for place in PLACES} | {"courier": root}
         for folder in (
             *self.homes.values(),
             *self.folders.values(),
@@ -90,7 +75,7 @@ class World:
         alone: list[str] = []
         if block.place == "sender":
             env.update(GAPFORGE_DOCKERD=str(self.dockerd))
-        if block.place == "site":
+        if block.place in ("site", "second-site"):
             env.update(PATH=f"{self.root / 'bin'}:{env['PATH']}", DOCKER_HOST=self.host)
             alone = ["unshare", "--net", "--"]
         done = subprocess.run(
@@ -174,20 +159,21 @@ def world(
         shutil.rmtree(root)
 
 
-def test_guides_have_the_same_commands() -> None:
-    korean = blocks("docs/carry-guide.md")
-    assert korean == blocks("docs/carry-guide.en.md") and {b.place for b in korean} == {
-        "sender",
-        "courier",
-        "site",
-    }
-
-
 def test_commands_of_the_guide_work(world: World) -> None:
     place = site_of(Project(world.folders["sender"], world.folders["sender"] / "artifacts"), PRESET)
     watch = NetworkWatch(place.root)
     watch.start()
-    told = [(block, world.run(block)) for block in blocks("docs/carry-guide.md")]
+    told = []
+    for block in blocks("docs/carry-guide.md"):
+        if block.place == "courier":
+            victim = min((world.media / "stick2").glob("*.gfv"))
+            with victim.open("rb") as file:
+                file.seek(DAMAGED_AT)
+                intact = file.read(len("DAMAGED!"))
+        told.append((block, world.run(block)))
+    with victim.open("r+b") as file:
+        file.seek(DAMAGED_AT)
+        file.write(intact)
     watch.stop.set()
     watch.join()
     assert {"build.py", "dockerd"} <= set(watch.seen) and all(
@@ -232,10 +218,20 @@ def test_commands_of_the_guide_work(world: World) -> None:
         assert (site / "presets" / f"{name}.json").read_bytes() == (
             sender / "presets" / f"{name}.json"
         ).read_bytes()
-    report = json.loads(
-        (site / "dist" / PRESET / "runtime" / "report.json").read_text(encoding="utf-8")
-    )
+
+
+def test_commands_of_the_site_page_work(world: World) -> None:
+    told = [
+        world.run(replace(block, place="second-site"))
+        for block in blocks("docs/at-the-site.md")
+        if block.place
+    ]
+    site = world.folders["second-site"]
+    report = json.loads((site / "handover" / "report.json").read_text(encoding="utf-8"))
     assert report["passed"] is True and report["image"]
+    assert told[-1].splitlines()[-1] in report["image_ids"]
+    assert {"in.mkv", "out.mkv", "summary.json"} == {p.name for p in (site / "data").iterdir()}
+    assert [p.name for p in (site / "handover").glob("import-*.txt")]
 
 
 def test_rehearsal_record_matches_the_sticks(world: World) -> None:
@@ -310,8 +306,10 @@ def index_hash(volume: Path) -> str:
 
 
 def test_site_refuses_an_unsigned_bundle(world: World) -> None:
-    world.run(Block("sender", 0, f"./gapforge pack {SECOND} --to /media/unsigned\n"))
-    said = world.run(Block("site", 22, "./gapforge unpack /media/unsigned\n"))
+    world.run(
+        Block(place="sender", code=0, text=f"./gapforge pack {SECOND} --to /media/unsigned\n")
+    )
+    said = world.run(Block(place="site", code=22, text="./gapforge unpack /media/unsigned\n"))
     assert str(world.media / "unsigned") in said
 
 
@@ -322,8 +320,8 @@ def test_older_bundle_needs_allow_older(world: World) -> None:
 ./gapforge pack {PRESET} --with-tool --for /media/mail/inventory.txt \\
     --sign ~/.ssh/gapforge --to /media/newer
 """
-    world.run(Block("sender", 0, newer))
-    world.run(Block("site", 0, "./gapforge unpack /media/newer\n"))
+    world.run(Block(place="sender", code=0, text=newer))
+    world.run(Block(place="site", code=0, text="./gapforge unpack /media/newer\n"))
     back = "unpack /media/stick1 /media/stick2 /media/stick3"
-    assert "--allow-older" in world.run(Block("site", 22, f"./gapforge {back}\n"))
-    world.run(Block("site", 0, f"./gapforge {back} --allow-older\n"))
+    assert "--allow-older" in world.run(Block(place="site", code=22, text=f"./gapforge {back}\n"))
+    world.run(Block(place="site", code=0, text=f"./gapforge {back} --allow-older\n"))

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import samples
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 

@@ -31,8 +31,8 @@ from gapforge.bundle.pack import Packed
 from gapforge.bundle.receiver_program import RECEIVER, receiver_bytes
 from gapforge.bundle.unpack import ImportResult, lock_label, missing_objects
 from gapforge.bundle.volume_format import BundledPreset, volume_name
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.redistribution import judge, redistributable
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.model.lock import Entry, Lock

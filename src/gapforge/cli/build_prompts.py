@@ -14,14 +14,13 @@ from gapforge.base.i18n import _, localized
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.base.text import pad, width
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.catalog import Catalog
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
 from gapforge.model.schema import nearest
-from gapforge.model.to_resolve import counts, list_to_resolve
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.known_sizes import KnownSizes
 from gapforge.wizard.choices import (
@@ -230,7 +229,7 @@ def _preset_options(dialog: _Dialog) -> list[MenuItem]:
     names = sorted(dialog.presets, key=lambda n: (dialog.presets[n].practice, n))
     ready = [n for n in names if dialog.ready[n].ready]
     default = (ready or [n for n in names if n == _REFERENCE] or names or [MANUAL])[0]
-    states = {name: _state(dialog.ready[name]) for name in names}
+    states = {name: _state(dialog, name) for name in names}
     column = max((width(state) for state in states.values()), default=0)
     options = []
     for name in names:
@@ -244,8 +243,10 @@ def _preset_options(dialog: _Dialog) -> list[MenuItem]:
     return options
 
 
-def _state(ready: Readiness) -> str:
-    return f"{ready.label} {human_bytes(ready.size)}" if ready.size else ready.label
+def _state(dialog: _Dialog, name: str) -> str:
+    ready = dialog.ready[name]
+    size = download_preview.size_text(dialog.project, dialog.presets[name], ready, dialog.holdings)
+    return f"{ready.label} {size}".rstrip()
 
 
 def _show_preset(dialog: _Dialog, preset: Preset) -> None:
@@ -280,26 +281,14 @@ def _show_download(dialog: _Dialog, preset: Preset) -> None:
     """Show the known size of what a sync would download, and the command for it."""
     # An unreadable lock counts as none.
     lock = locks.load_matching(dialog.project.lock_file(preset.name), preset, update=True)
-    if lock is not None:
-        preview = download_preview.of_lock(preset, lock, dialog.holdings.store)
-    else:
-        preview = download_preview.of_preset(preset, dialog.holdings)
+    preview = download_preview.preview(preset, lock, dialog.holdings)
     sizes = {
-        "missing": human_bytes(preview.missing),
+        "missing": preview.amount(preview.missing),
         "present": human_bytes(preview.total - preview.missing),
     }
-    if preview.exact:
-        dialog.say(_("   To download: {missing}; already in the store: {present}.", **sizes))
-    else:
-        dialog.say(
-            _(
-                "   To download: at least {missing}; already in the store: {present}. Of "
-                "unknown size: {count} ({items}, …).",
-                count=len(preview.unknown),
-                items=counts(list_to_resolve(preset, lock if preview.locked else None)),
-                **sizes,
-            )
-        )
+    dialog.say(_("   To download: {missing}; already in the store: {present}.", **sizes))
+    if unknown := preview.what_is_unknown:
+        dialog.say(_("   Of unknown size: {items}.", items=unknown))
     dialog.say(
         _(
             "   It cannot be built here yet. First, on a machine with a network: ./deps_sync.sh "

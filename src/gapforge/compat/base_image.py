@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, use, use_nearest
-from gapforge.compat.versions import key, major, minor
+from gapforge.model.catalog import Catalog
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
+from gapforge.model.versions import key, major, minor
 
 _CUDA_IMAGE = re.compile(r"(?:^|/)nvidia/cuda:([0-9]+\.[0-9]+)(?:\.[0-9]+)?-(.*)$")
 

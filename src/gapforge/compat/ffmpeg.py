@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import (
     Finding,
     error,
@@ -16,8 +15,9 @@ from gapforge.compat.findings import (
     use_nearest,
     warning,
 )
-from gapforge.compat.versions import key, minor
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Options, Preset
+from gapforge.model.versions import key, minor
 
 _NVENC = ("--enable-nvenc", "--enable-nvdec", "--enable-cuvid", "--enable-ffnvcodec")
 _HEADERS = "$.sources.nv-codec-headers"
@@ -107,17 +107,3 @@ def _check_headers(preset: Preset, ffmpeg: Options, catalog: Catalog) -> Iterato
             headers=headers,
         )
         yield error("headers", _HEADERS, reason, use(suggested))
-    known = catalog.headers.get(headers)
-    toolkit_driver = catalog.toolkit_driver(preset.cuda)
-    if known and known.driver and toolkit_driver and key(known.driver) > key(toolkit_driver):
-        reason = _(
-            "nv-codec-headers {headers} need driver {driver}, which is newer than "
-            "{toolkit_driver}, the driver of CUDA {cuda}",
-            headers=headers,
-            driver=known.driver,
-            toolkit_driver=toolkit_driver,
-            cuda=preset.cuda,
-        )
-        yield warning(
-            "headers-driver", _HEADERS, reason, _("{name} work with older drivers", name=suggested)
-        )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _, rendered_in_both
-from gapforge.compat.versions import key
+from gapforge.model.versions import key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gapforge.compat.catalog import Catalog
-from gapforge.compat.versions import key
-
-# The newest compute capability that every TensorRT in the catalog supports (8.5 brought 8.9 and
-# 9.0). For newer ones ``Catalog.tensorrt_first`` has the first release.
-_ALWAYS_IN_TENSORRT = "9.0"
+from gapforge.model.catalog import Catalog
+from gapforge.model.versions import key
 
 
 def runs(compute: str, compiled_for: Iterable[str]) -> bool:
@@ -32,11 +28,14 @@ def torch_code(version: str, build: str, catalog: Catalog) -> tuple[str, ...] | 
 
 
 def tensorrt_supports(version: str, compute: str, catalog: Catalog) -> bool | None:
-    """Return whether a TensorRT supports a GPU, None if the catalog does not know."""
+    """Return whether a TensorRT supports a GPU, None if the catalog does not know.
+
+    The catalog knows nothing of releases that are older than its oldest one.
+    """
     for below, start in catalog.tensorrt_dropped:
         if key(compute) < key(below) and key(version) >= key(start):
             return False
-    if key(compute) <= key(_ALWAYS_IN_TENSORRT):
-        return True
     first = catalog.tensorrt_first.get(compute)
-    return None if first is None else key(version) >= key(first)
+    if first is None or key(version) < min(map(key, catalog.tensorrt)):
+        return None
+    return key(version) >= key(first)

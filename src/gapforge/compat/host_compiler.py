@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, warning
-from gapforge.compat.versions import key, minor
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Options, Preset
+from gapforge.model.versions import key, minor
 
 # By component: the list of options that may name the compiler, patterns of those options (the
 # decisive one first), and an option that names it. Without a CUDA_HOST_COMPILER, CMake passes its C

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _, localized
-from gapforge.compat.catalog import Catalog, OpenCVNeed
 from gapforge.compat.findings import (
     Finding,
     error,
@@ -16,8 +15,9 @@ from gapforge.compat.findings import (
     warning,
 )
 from gapforge.compat.torch import allows_numpy
-from gapforge.compat.versions import key, minor, within
+from gapforge.model.catalog import Catalog, OpenCVNeed
 from gapforge.model.preset import Options, Preset
+from gapforge.model.versions import key, minor, within
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:

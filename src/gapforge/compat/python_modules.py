@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error, warning
 from gapforge.model import doubled_modules
+from gapforge.model.catalog import Catalog
 from gapforge.model.names import package_of
 from gapforge.model.preset import Preset
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _, rendered_in_both
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.ffmpeg import nonfree_options
+from gapforge.model.catalog import Catalog
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import Preset
 

@@ -7,8 +7,9 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
-    application,
     base_image,
+    build_packages,
+    driver,
     ffmpeg,
     host_compiler,
     opencv,
@@ -17,8 +18,8 @@ from gapforge.compat import (
     tensorrt,
     torch,
 )
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 
 _PARTS = (
@@ -28,9 +29,10 @@ _PARTS = (
     tensorrt,
     source_versions,
     ffmpeg,
+    driver,
     opencv,
     host_compiler,
-    application,
+    build_packages,
 )
 
 

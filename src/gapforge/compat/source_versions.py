@@ -1,44 +1,43 @@
-"""Check that the source archives of FFmpeg and OpenCV have the version that the preset names."""
+"""Check that the source archives have the versions that the preset names, by what it says of them.
+
+``sync`` looks into the archives themselves.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog
 from gapforge.compat.findings import Finding, error
+from gapforge.model.catalog import Archive, Catalog, TensorRTTar
 from gapforge.model.preset import Preset, SourceArchive
-
-_SOURCES = {"ffmpeg": ("ffmpeg",), "opencv": ("opencv", "opencv-contrib")}
-# The first dotted number after a separator: "ffmpeg-5.1.9.tar.xz", "4.10.0.tar.gz", "n6.0.zip".
-_NUMBER = re.compile(r"(?:^|[-_/])[a-z]?([0-9]{1,4}(?:\.[0-9]{1,6}){1,5})(?![0-9a-z])")
+from gapforge.model.source_versions import agrees, number_in, stated_versions
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield an error for each source archive that has another version than its component."""
     known = _versions_by_checksum(catalog)
-    for component, names in _SOURCES.items():
-        options = preset.component(component)
-        version = options.text("version") if options else ""
-        for name in names if version else ():
-            source = preset.sources.get(name)
-            for path, found in _found(source, known) if source else ():
-                if not _agrees(found, version):
-                    reason = _(
-                        "the preset names {component} {version}, but the archive has {found}",
-                        component=component,
-                        version=version,
-                        found=found,
-                    )
-                    suggestion = _(
-                        "use the archive of {version}, or {component}.version {found}",
-                        component=component,
-                        version=version,
-                        found=found,
-                    )
-                    yield error("source-version", path, reason, suggestion)
-                    break
+    for stated, expected in stated_versions(preset):
+        source = preset.sources[stated.source]
+        if not expected or source.file.endswith(".deb"):
+            continue  # nothing to compare with, or a local repository of packages
+        option, version = expected[0]
+        for path, found in _found(source, known):
+            if path != f"$.{option}" and not agrees(found, version):
+                reason = _(
+                    "the preset names {component} {version}, but the archive has {found}",
+                    component=option.removeprefix("sources.").removesuffix(".version"),
+                    version=version,
+                    found=found,
+                )
+                suggestion = _(
+                    "use the archive of {version}, or {option} {found}",
+                    option=option,
+                    version=version,
+                    found=found,
+                )
+                yield error("source-version", path, reason, suggestion)
+                break
 
 
 def _found(source: SourceArchive, known: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -50,19 +49,18 @@ def _found(source: SourceArchive, known: dict[str, str]) -> Iterator[tuple[str, 
         yield f"{path}.version", source.version
     named = [*(("urls", url) for url in source.urls), ("file", source.file)]
     for key, name in [("sdist", source.sdist.rpartition("==")[2]), *named]:
-        number = _NUMBER.search(name.rpartition("/")[2])
-        if number:
-            yield f"{path}.{key}", number[1]
-
-
-def _agrees(found: str, version: str) -> bool:
-    """Return whether ``found`` is the version or a later part of it, as 5.1.9 of 5.1."""
-    return f"{found}.".startswith(f"{version}.")
+        if number := number_in(name):
+            yield f"{path}.{key}", number
 
 
 def _versions_by_checksum(catalog: Catalog) -> dict[str, str]:
-    """Return the version of each archive of FFmpeg and OpenCV in the catalog by its SHA-256."""
-    releases = [*catalog.ffmpeg.items(), *catalog.opencv.items()]
+    """Return the version of each source archive in the catalog by its SHA-256."""
+    releases: list[tuple[str, Sequence[Archive | TensorRTTar]]] = [
+        *catalog.ffmpeg.items(),
+        *catalog.opencv.items(),
+        *((headers.version, headers.archives) for headers in catalog.headers.values()),
+        *((release.version, release.tars) for release in catalog.tensorrt.values()),
+    ]
     return {
         archive.sha256: version
         for version, archives in releases

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.compat.findings import Finding, error, nearest_version, unknown, warning
 from gapforge.compat.gpus import tensorrt_supports
-from gapforge.compat.versions import key, major, minor, within
+from gapforge.model.catalog import Catalog, TensorRTRelease, TensorRTTar
 from gapforge.model.preset import Preset, TensorRT
+from gapforge.model.versions import key, major, minor, within
 
 _PATH = "$.tensorrt.version"
 
@@ -87,7 +87,6 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
         suggestion = _("set a CUDA version, or set tensorrt to null")
         yield error("tensorrt-cuda", "$.tensorrt", _("TensorRT needs CUDA"), suggestion)
         return
-    yield from _check_file(preset, trt)
     yield from _check_packages(trt)
     release = _find_release(trt.version, catalog)
     if release is None:
@@ -175,20 +174,6 @@ def _used_cuda(preset: Preset, trt: TensorRT) -> str:
     names = [*([source.file] if source else []), *trt.builder, *trt.runtime]
     matches = (re.search(r"[-+.]cuda-?([0-9]+\.[0-9]+)", name) for name in names)
     return next((match[1] for match in matches if match), "")
-
-
-def _check_file(preset: Preset, trt: TensorRT) -> Iterator[Finding]:
-    """Yield a finding if the file's name contradicts the preset's version."""
-    source = preset.sources.get("tensorrt")
-    name = source.file if source else ""
-    match = re.search(r"TensorRT-(?:Enterprise-)?([0-9]+(?:\.[0-9]+)+)", name)
-    if match and not f"{match[1]}.".startswith(f"{trt.version}."):
-        reason = _(
-            "the file is TensorRT {file_version}, but the preset's version is {version}",
-            file_version=match[1],
-            version=trt.version,
-        )
-        yield error("tensorrt-file", "$.sources.tensorrt", reason, _("make the versions equal"))
 
 
 def _check_packages(trt: TensorRT) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gapforge.base.i18n import _
-from gapforge.compat.catalog import Catalog, TorchRelease
 from gapforge.compat.findings import (
     Finding,
     error,
@@ -18,8 +17,9 @@ from gapforge.compat.findings import (
     warning,
 )
 from gapforge.compat.gpus import runs, torch_code
-from gapforge.compat.versions import key, local, major, minor, public
+from gapforge.model.catalog import Catalog, TorchRelease
 from gapforge.model.preset import TARGET_OS, Preset, PyTorch
+from gapforge.model.versions import key, local, major, minor, public
 
 _PATH = "$.pytorch.torch"
 _INDEX = "https://download.pytorch.org/whl/"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import re
 import shutil
 import time
 from pathlib import Path
@@ -13,9 +12,7 @@ from gapforge.base.files import inside
 from gapforge.base.i18n import _
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
-from gapforge.compat import catalog as catalog_module
-from gapforge.compat import versions
-from gapforge.compat.catalog import Catalog
+from gapforge.compat.driver import driver_need
 from gapforge.compat.gpus import torch_code
 from gapforge.compat.torch import wanted_build
 from gapforge.doctor import (
@@ -33,13 +30,17 @@ from gapforge.doctor.machine_probes import EngineFacts
 from gapforge.engine.protocol import Engine
 from gapforge.image.build_inputs import newest_source
 from gapforge.image.plan import locked_base
+from gapforge.model import catalog as catalog_module
 from gapforge.model import credentials, env_file
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
+from gapforge.model.catalog import Catalog
 from gapforge.model.credentials import Credentials
 from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
 from gapforge.store import verify_artifacts
+from gapforge.store.download_preview import preview
+from gapforge.store.known_sizes import read_known_sizes
 from gapforge.trust import trusted_signers
 
 
@@ -82,21 +83,12 @@ def check_machine(project: Project, name: str = "", engine_name: str = "") -> li
 
 def gpu_needs(preset: Preset, catalog: Catalog) -> GpuNeeds:
     """Return what the preset needs of driver and GPU, as far as the catalog knows."""
-    image = catalog.image(preset.runtime.image) or catalog.image(preset.builder.image)
-    same = [full for full in catalog.drivers if versions.minor(full) == versions.minor(preset.cuda)]
-    newest = max(same, key=versions.key, default="")
-    source = preset.sources.get("nv-codec-headers")
-    match = re.search(r"[0-9]+(\.[0-9]+){2,3}", (source.version or source.file) if source else "")
-    headers = catalog.headers.get(match[0]) if match else None
     tensorrt, opencv = preset.tensorrt, preset.component("opencv")
     torch = wanted_build(preset, catalog)
     on_gpu = torch is not None and torch.build not in ("", "cpu")
     return GpuNeeds(
         cuda=preset.cuda,
-        toolkit_driver=image.driver if image else catalog.drivers.get(newest, ""),
-        least_driver=catalog.minor_drivers.get(versions.major(preset.cuda), ""),
-        headers=headers.version if headers else "",
-        headers_driver=headers.driver if headers else "",
+        driver=driver_need(preset, catalog),
         compiled_for=opencv.list("architectures") if opencv and opencv.flag("cuda") else (),
         tensorrt=tensorrt.version if tensorrt else "",
         torch=f"torch {torch.version}+{torch.build}" if torch and on_gpu else "",
@@ -218,13 +210,11 @@ def _check_artifacts(project: Project, preset: Preset) -> tuple[CheckResult, Loc
                 folder=folder,
             )
         result = disk_checks.no_artifacts(preset.name, problem, hint)
-        try:
-            return result, lock_module.load(project.lock_file(preset.name))
-        except LockError:
-            return result, None
+        # An unreadable lock counts as none.
+        committed = project.lock_file(preset.name)
+        return result, lock_module.load_matching(committed, preset, update=True)
     wrong = _wrong_sizes(folder, lock)
-    size = sum(entry.size for entry in lock.entries)
-    return disk_checks.artifacts(preset.name, len(lock.entries), size, wrong), lock
+    return disk_checks.artifacts(preset.name, len(lock.entries), lock.size, wrong), lock
 
 
 def _wrong_sizes(folder: Path, lock: Lock) -> list[str]:
@@ -248,26 +238,28 @@ def _check_space(
 ) -> list[CheckResult]:
     dist = machine_probes.volume(project.dist)
     root = machine_probes.volume(Path(facts.root_dir)) if facts.root_dir else None
-    if preset is None or lock is None:
+    if preset is None:
         places = [Place("dist", dist, disk_estimate.LOG)]
         if not facts.problem:
             places.append(Place(_("engine"), root, disk_checks.LEAST_FREE))
         return disk_checks.disk(places)
     results: list[CheckResult] = []
-    files = (project.artifacts_of(preset.name) / entry.path for entry in lock.entries)
+    paths = [entry.path for entry in lock.entries] if lock else []
+    here = (project.artifacts_of(preset.name) / path for path in paths)
+    files = preview(preset, lock, read_known_sizes(project))
     linked = None
-    if source := next((file for file in files if file.is_file()), None):
+    if source := next((file for file in here if file.is_file()), None):
         linked = machine_probes.can_link(source, project.state)
-        copies = disk_estimate.estimate(preset, lock, linked=False).context
+        copies = disk_estimate.estimate(preset, files, linked=False).context
         results.append(disk_checks.hard_links(linked, copies))
-    need = disk_estimate.estimate(preset, lock, linked=linked is not False)
-    if engine is not None and _has_bases(engine, lock):
+    need = disk_estimate.estimate(preset, files, linked=linked is not False)
+    if engine is not None and lock is not None and _has_bases(engine, lock):
         need = need.without_bases()
     if facts.problem:
         # Without an engine its folder is unknown; a local one will be there.
         root = machine_probes.volume(Path("/var/lib/docker"))
     places = [
-        Place(_("engine"), root, need.engine, need.engine_inodes),
+        Place(_("engine"), root, need.engine, need.engine_inodes, need.unknown),
         Place("dist", dist, need.dist),
         Place(_("context"), machine_probes.volume(project.state), need.context),
     ]

@@ -19,13 +19,15 @@ LEAST_FREE = 2 * 10**9  # bytes that any build takes, whatever the preset
 class Place:
     """What a build writes to one place: bytes and inodes.
 
-    ``volume`` is None where the file system is unknown.
+    ``volume`` is None where the file system is unknown. ``unknown`` says in words what the size
+    does not contain.
     """
 
     label: str
     volume: Volume | None
     size: int
     inodes: int = 0
+    unknown: str = ""
 
 
 def no_artifacts(preset: str, problem: str, hint: str) -> CheckResult:
@@ -92,15 +94,19 @@ def _file_system(places: Sequence[Place], volume: Volume) -> list[CheckResult]:
     size = max(sum(place.size for place in places), LEAST_FREE)
     shares = " + ".join(f"{p.label} {human_bytes(p.size)}" for p in places if p.size)
     detail = f" ({shares})" if len(places) > 1 and shares else ""
+    unknown = next((place.unknown for place in places if place.unknown), "")
+    shown = human_bytes(size)
     check = Check(
         "disk",
         _("disk ({places})", places=", ".join(place.label for place in places)),
-        _("about {size}", size=human_bytes(size)) + detail,
+        (_("at least {size}", size=shown) if unknown else _("about {size}", size=shown)) + detail,
     )
     status = _status(volume.free, size)
     action = _("free some space: df -h {path!q}; docker system df", path=volume.path)
+    if status == OK:
+        action = _("not counted, of unknown size: {items}", items=unknown) if unknown else ""
     text = _("{size} free", size=human_bytes(volume.free))
-    results = [check.result(status, text, "" if status == OK else action)]
+    results = [check.result(WARN if status == OK and unknown else status, text, action)]
     inodes = sum(place.inodes for place in places)
     if volume.inodes >= 0 and inodes and (status := _status(volume.inodes, inodes)) != OK:
         check = Check(

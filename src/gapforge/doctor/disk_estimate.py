@@ -1,4 +1,4 @@
-"""Estimate from a lock how much disk the first build of a preset takes.
+"""Estimate from the files of a preset how much disk its first build takes.
 
 The factors are measured or rounded up, so the result is an upper estimate for building both types
 of image once. A second build needs little more than what changed.
@@ -7,10 +7,10 @@ of image once. A second build needs little more than what changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gapforge.model.lock import Lock
 from gapforge.model.preset import Preset
+from gapforge.store.download_preview import Preview
 
 MB, GB = 10**6, 10**9
 IMAGE_UNPACKED = 2.3  # nvidia/cuda layers, gzip to unpacked
@@ -26,14 +26,18 @@ LOG = 50 * MB  # report, plan, Dockerfile and log of a build
 BYTES_PER_FILE = 40_000  # mean over base images and Python packages, rounded down
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpaceNeed:
-    """Bytes that a first build takes, by place; ``engine_parts`` add up to ``engine``."""
+    """Bytes that a first build takes, by place; ``engine_parts`` add up to ``engine``.
+
+    ``unknown`` says in words what has no known size and is not counted; "" if nothing is missing.
+    """
 
     context: int
     engine: int
     dist: int
     engine_parts: Mapping[str, int]
+    unknown: str = ""
 
     @property
     def engine_inodes(self) -> int:
@@ -43,16 +47,17 @@ class SpaceNeed:
     def without_bases(self) -> SpaceNeed:
         """Return the need when the engine has the base images already."""
         parts = {**self.engine_parts, "base images": 0}
-        return SpaceNeed(self.context, sum(parts.values()), self.dist, parts)
+        return replace(self, engine=sum(parts.values()), engine_parts=parts)
 
 
-def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
+def estimate(preset: Preset, files: Preview, *, linked: bool) -> SpaceNeed:
     """Return what a first build needs; a ``linked`` context takes no space of its own."""
-    sizes = {
-        kind: sum(e.size for e in lock.of(kind))
-        for kind in ("image", "wheel", "source", "tensorrt")
-    }
-    debs = sum(e.size * max(1, len(e.roles)) for e in lock.of("deb"))
+    by_content = {item.sha256 or (item.kind, item.name): item for item in files.items}
+    sizes = dict.fromkeys(("image", "wheel", "source", "tensorrt", "deb", "index"), 0)
+    for item in by_content.values():
+        copies = max(1, len(item.roles)) if item.kind == "deb" else 1
+        sizes[item.kind] += (item.size or 0) * copies
+    debs = sizes["deb"]
     context = sizes["wheel"] + sizes["source"] + sizes["tensorrt"] + debs
     opencv = preset.component("opencv")
     architectures = len(opencv.list("architectures")) if opencv and opencv.flag("cuda") else 0
@@ -64,4 +69,10 @@ def estimate(preset: Preset, lock: Lock, *, linked: bool) -> SpaceNeed:
         "tensorrt": int(sizes["tensorrt"] * TENSORRT_UNPACKED * COPIES),
         "sources": int(sizes["source"] * SOURCE_WORK) + architectures * CUDA_ARCHITECTURE,
     }
-    return SpaceNeed(0 if linked else context, sum(parts.values()), LOG, parts)
+    return SpaceNeed(
+        context=0 if linked else context,
+        engine=sum(parts.values()),
+        dist=LOG,
+        engine_parts=parts,
+        unknown=files.what_is_unknown,
+    )

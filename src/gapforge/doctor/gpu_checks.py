@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gapforge.base.i18n import _
-from gapforge.compat import versions
-from gapforge.compat.catalog import Architecture, Catalog
+from gapforge.compat.driver import LIMITED, TOO_OLD, UNKNOWN, DriverNeed
 from gapforge.compat.gpus import runs, tensorrt_supports
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
+from gapforge.model import versions
+from gapforge.model.catalog import Architecture, Catalog
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuNeeds:
     """What a preset needs of driver and GPU; "" and () for nothing.
 
-    ``toolkit_driver`` came with the preset's CUDA, ``least_driver`` is the lowest of its major
-    version. ``compiled_for`` lists the compute capabilities of OpenCV's CUDA code, ``torch_code``
-    those of PyTorch's build ``torch``; None if unknown.
+    ``compiled_for`` lists the compute capabilities of OpenCV's CUDA code, ``torch_code`` those of
+    PyTorch's build ``torch``; None if unknown.
     """
 
     cuda: str = ""
-    toolkit_driver: str = ""
-    least_driver: str = ""
-    headers: str = ""
-    headers_driver: str = ""
+    driver: DriverNeed = field(default_factory=DriverNeed)
     compiled_for: tuple[str, ...] = ()
     tensorrt: str = ""
     torch: str = ""
@@ -58,42 +55,45 @@ def driver(found: Nvidia, needs: GpuNeeds) -> list[CheckResult]:
                 found.problem, _("after a driver update, restart the machine: sudo reboot")
             )
         )
-    if needs.headers_driver:
-        needed = f">= {needs.headers_driver} (nv-codec-headers {needs.headers})"
+    if needs.driver.for_headers:
+        version = needs.driver.for_headers
+        needed = f">= {version} (nv-codec-headers {needs.driver.headers})"
         check = Check("nvenc", "NVENC/NVDEC", needed)
-        if versions.key(found.driver) >= versions.key(needs.headers_driver):
+        if needs.driver.runs_encoders(found.driver):
             results.append(check.ok(found.driver))
         else:
             action = _(
                 "install driver {version} or newer; until then encoders do not work",
-                version=needs.headers_driver,
+                version=version,
             )
             results.append(check.fail(found.driver, action))
     return results
 
 
 def _cuda_driver(found: Nvidia, needs: GpuNeeds) -> CheckResult:
-    least = needs.least_driver or needs.toolkit_driver
-    wanted = needs.toolkit_driver or least
-    needed = f">= {wanted} (CUDA {needs.cuda})" if least else f"CUDA {needs.cuda}"
+    need = needs.driver
+    needed = f">= {need.lowest} ({need.reason})" if need.lowest else f"CUDA {needs.cuda}"
     check = Check("driver", _("NVIDIA driver"), needed)
+    wanted = max(need.full, need.lowest, key=versions.key)
     install = _("install driver {version} or newer and restart the machine", version=wanted)
     if not found.driver:
         if found.devices or found.problem:
             return check.fail(found.problem or _no_driver(found), install)
         return check.warn(_("no GPU"), _("a build works; test the image on a machine with a GPU"))
-    if not least:
+    verdict = need.verdict(found.driver)
+    if verdict == UNKNOWN:
         action = _("the catalog has no minimum driver for this CUDA")
         return check.warn(found.driver, action)
-    number = versions.key(found.driver)
-    if number < versions.key(least):
+    if verdict == TOO_OLD:
         return check.fail(found.driver, install)
-    if needs.toolkit_driver and number < versions.key(needs.toolkit_driver):
+    if verdict == LIMITED:
         action = _(
             "works by CUDA's minor version compatibility (>= {least}); PTX code "
-            "and new features need {wanted}",
-            least=least,
-            wanted=needs.toolkit_driver,
+            "and new features need {wanted}; if the container is refused with "
+            '"unsatisfied condition: cuda>={cuda}", start it with -e NVIDIA_DISABLE_REQUIRE=true',
+            least=need.for_cuda,
+            wanted=need.full,
+            cuda=needs.cuda,
         )
         return check.warn(found.driver, action)
     return check.ok(found.driver)

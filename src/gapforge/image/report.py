@@ -51,7 +51,16 @@ def write_report(result: BuildResult, inputs: Inputs, engine: EngineInfo) -> Non
     if plan.type == "dev" and result.passed:
         settings = canonical_json(dev_container(plan, inputs.preset))
         write_text(result.folder / "devcontainer.json", settings)
-    document: dict[str, Any] = {
+    document = report_document(result, inputs, engine, finished=utc())
+    write_text(result.report, canonical_json(document))
+
+
+def report_document(
+    result: BuildResult, inputs: Inputs, engine: EngineInfo, *, finished: str
+) -> dict[str, Any]:
+    """Return the content of report.json. ``finished`` is a time as ``utc`` writes it."""
+    plan = result.plan
+    return {
         "format": 1,
         "image": plan.tag if result.passed else "",
         "image_ids": list(result.image_ids),
@@ -74,9 +83,8 @@ def write_report(result: BuildResult, inputs: Inputs, engine: EngineInfo) -> Non
         "warnings": inputs.warnings,
         "checks": [check.to_json() for check in result.checks],
         "seconds": {step: round(value, 1) for step, value in result.seconds.items()},
-        "finished": utc(),
+        "finished": finished,
     }
-    write_text(result.report, canonical_json(document))
 
 
 def dev_container(plan: Plan, preset: Preset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
+from gapforge.model import build_packages
+from gapforge.model.build_packages import Packages
 from gapforge.model.names import ROLES, normalized
 from gapforge.model.schema import (
     AnyOf,
@@ -83,6 +85,21 @@ _OPTION = Record(
         "needs": _NEEDS,
     },
 )
+_STATED = Record(
+    {},
+    {
+        "option": Text(
+            "the component's value that it must equal, such as version", _OPTION_NAME.pattern
+        ),
+        "file": Text(
+            "the file that states it, in the archive's folder; without it, the folder's name does",
+            r"[A-Za-z0-9_][A-Za-z0-9_./+-]*",
+        ),
+        "pattern": Text(
+            "regular expression whose groups, joined by dots, are the version", r"[^\x00]+"
+        ),
+    },
+)
 COMPONENT_SHAPE = Record(
     {
         "format": Choice((1, 2), "version of this format"),
@@ -103,6 +120,10 @@ COMPONENT_SHAPE = Record(
         "options": Table(_OPTION, _OPTION_NAME, "what a preset may say about it, by name"),
         "needs": _NEEDS,
         "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
+        "packages": build_packages.FILE_OR_INLINE,
+        "versions": Table(
+            _STATED, NAME, "where the source archives state their versions, by name of the source"
+        ),
         "wheels": Items(_PATTERN, "Python packages it uses, by name; the installer is added"),
         "module": Record(
             {
@@ -122,6 +143,9 @@ COMPONENT_SHAPE = Record(
         "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
+)
+PACKAGES_FILE = Record(
+    build_packages.SHAPE.required, {"$schema": Text(), **build_packages.SHAPE.optional}
 )
 
 
@@ -145,6 +169,21 @@ class Module:
     wheels: tuple[str, ...]
     option: str = ""
     member: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedVersion:
+    """Where the archive of ``source`` states its version.
+
+    The groups of the regular expression ``pattern``, joined by dots, are the version in ``file``,
+    which is in the archive's folder. If both are "", only the name of the folder tells it. The
+    version must equal the component's value ``option``, "" for none.
+    """
+
+    source: str
+    option: str = ""
+    file: str = ""
+    pattern: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +235,10 @@ class Component:
     options: tuple[Option, ...] | None
     needs: Needs
     sources: tuple[str, ...]
+    versions: tuple[StatedVersion, ...]
     wheels: tuple[str, ...]
     module: Module | None
+    packages: Packages = field(hash=False)
     debs: bool
     per_role: bool
 
@@ -276,7 +317,7 @@ def described(folder: Path) -> tuple[Component, ...] | None:
     if not files:
         return None
     states = []
-    for file in files:
+    for file in sorted(folder.glob("*/*.json")):
         try:
             state = file.stat()
         except OSError:
@@ -289,7 +330,7 @@ def described(folder: Path) -> tuple[Component, ...] | None:
 @lru_cache(maxsize=32)
 def _described(states: tuple[tuple[Path, int, int], ...]) -> tuple[Component, ...]:
     found = []
-    for file, _time, _size in states:
+    for file in (file for file, _time, _size in states if file.name == "component.json"):
         raw, faults = _read(file)
         name = file.parent.name
         found.append(
@@ -326,9 +367,34 @@ def _read(file: Path) -> tuple[Any, list[Fault]]:
     if raw["name"] != file.parent.name:
         expected = _('"{name}", the folder\'s name', name=file.parent.name)
         faults.append(Fault(f"{shown}: $.name", _('is "{name}"', name=raw["name"]), expected))
-    for path, problem, expected in _option_faults(raw):
+    for path, problem, expected in (*_option_faults(raw), *_version_faults(raw)):
         faults.append(Fault(f"{shown}: {path}", problem, expected))
+    if isinstance(raw.get("packages"), str):
+        other = file.parent / raw["packages"]
+        shown = f"components/{file.parent.name}/{other.name}"
+        packages, wrong = read_json(other, PACKAGES_FILE, shown)
+        raw["packages"], faults = packages, faults + wrong
+    if not faults:
+        faults += _package_faults(raw, shown)
     return raw, faults
+
+
+def _package_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
+    """Yield a fault for each option with packages that the component does not declare.
+
+    The value of a preset's own key, such as application, has no declared options.
+    """
+    options = list(raw.get("options", ()))
+    packages = raw.get("packages", {})
+    for key in ("options", "unlisted"):
+        for name in packages.get(key, ()):
+            if options and name not in options:
+                close = nearest(name, options)
+                yield Fault(
+                    f"{shown}: {key}.{name}",
+                    _('there is no option "{name}"{close}', name=name, close=close),
+                    one_of(options),
+                )
 
 
 def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -362,6 +428,26 @@ def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 )
 
 
+def _version_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield where, what and what instead for each stated version that cannot be read."""
+    for name, stated in raw.get("versions", {}).items():
+        path = f"$.versions.{name}"
+        if ("file" in stated) != ("pattern" in stated):
+            yield path, _("has only one of file and pattern"), _("both or none")
+        try:
+            groups = re.compile(stated.get("pattern", "()")).groups
+        except re.error as error:
+            yield f"{path}.pattern", str(error), _("a regular expression")
+        else:
+            if not groups:
+                yield f"{path}.pattern", _("has no group"), _('a group, such as "([0-9.]+)"')
+        option = stated.get("option")
+        if option and "options" in raw and option not in raw["options"]:
+            close = nearest(option, list(raw["options"]))
+            problem = _('there is no option "{name}"{close}', name=option, close=close)
+            yield f"{path}.option", problem, ""
+
+
 def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
     key = raw.get("preset", f"components.{raw['name']}" if "options" in raw else "")
     by_options = key.startswith("components.")
@@ -378,8 +464,12 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
         else None,
         needs=_needs(raw),
         sources=tuple(raw.get("sources", ())),
+        versions=tuple(
+            StatedVersion(source=name, **stated) for name, stated in raw.get("versions", {}).items()
+        ),
         wheels=tuple(raw.get("wheels", ())),
         module=_module(raw["module"]) if "module" in raw else None,
+        packages=build_packages.parse(raw.get("packages", {})),
         debs=raw.get("debs", False),
         per_role=raw.get("per_role", False),
     )

@@ -186,6 +186,11 @@ class Lock:
     entries: tuple[Entry, ...]
     unresolved: tuple[UnresolvedItem, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files; content that two of them share counts once."""
+        return sum({entry.sha256: entry.size for entry in self.entries}.values())
+
     def require_complete(self, shown: str) -> None:
         """Raise LockError with every unresolved item if there are any.
 

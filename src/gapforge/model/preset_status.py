@@ -68,7 +68,7 @@ def readiness_of(project: Project, preset: Preset) -> Readiness:
         lock = locks.load(file)
     except LockError:
         return Readiness(state=BROKEN, locked=True)
-    total = sum(entry.size for entry in lock.entries)
+    total = lock.size
     if lock.preset_sha256 != preset.sha256:
         return Readiness(state=STALE, size=total, files=len(lock.entries), locked=True)
     if lock.unresolved:

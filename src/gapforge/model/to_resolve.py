@@ -53,9 +53,9 @@ def list_to_resolve(preset: Preset, lock: Lock | None) -> list[ToResolve]:
     ]
 
 
-def counts(items: Iterable[ToResolve]) -> str:
+def counts(kinds: Iterable[str]) -> str:
     """Return such as "2 base images, 46 APT packages, 1 source" in the reader's language."""
-    found = Counter("source" if item.kind == "tensorrt" else item.kind for item in items)
+    found = Counter("source" if kind == "tensorrt" else kind for kind in kinds)
     images, wheels, debs, sources, indexes = (
         found[kind] for kind in ("image", "wheel", "deb", "source", "index")
     )

@@ -1,4 +1,8 @@
-"""Preview a sync without a network: exactly from a lock, otherwise as far as the preset tells."""
+"""Preview a sync without a network: exactly from a lock, otherwise as far as the preset tells.
+
+What a machine downloads, stores and needs as disk space for a build is counted from one preview, so
+that ``sync --dry-run``, ``list``, ``doctor`` and the prompts state the same figures.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gapforge.base.i18n import _
+from gapforge.base.progress import human_bytes
+from gapforge.base.project import Project
+from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock
-from gapforge.model.names import ROLES
+from gapforge.model.names import ROLES, normalized
 from gapforge.model.preset import Preset, SourceArchive
+from gapforge.model.preset_status import BROKEN, STALE, Readiness
+from gapforge.model.to_resolve import counts
 from gapforge.store.known_sizes import DownloadSize, KnownSizes
-from gapforge.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +26,8 @@ class Item:
     """One file, or one requirement that resolves to files.
 
     ``where`` holds URLs in order of preference, or describes the origin. ``size`` is in bytes, None
-    if unknown before the download. ``stored`` tells whether the store has it already.
+    if unknown before the download. ``stored`` tells whether the store has it already. ``roles`` are
+    the images that it is for; () for what belongs to both.
     """
 
     kind: str
@@ -28,10 +37,11 @@ class Item:
     sha256: str = ""
     stored: bool = False
     note: str = ""
+    roles: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields in JSON types."""
-        return {**asdict(self), "where": list(self.where)}
+        return {**asdict(self), "where": list(self.where), "roles": list(self.roles)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,21 @@ class Preview:
         """Return the items of unknown size."""
         return tuple(item for item in self.items if item.size is None)
 
+    @property
+    def what_is_unknown(self) -> str:
+        """Return in words what the sizes do not contain; "" with a complete lock."""
+        if self.exact:
+            return ""
+        names = {(item.kind, _bare(item)) for item in self.unknown}
+        if not names:
+            return _("dependencies")
+        return _("{items} and their dependencies", items=counts(kind for kind, _name in names))
+
+    def amount(self, size: int) -> str:
+        """Return a number of bytes of this preview in words: "2.1 GB" or "at least 2.1 GB"."""
+        shown = human_bytes(size)
+        return shown if self.exact else _("at least {size}", size=shown)
+
     def to_json(self) -> dict[str, Any]:
         """Return the preview in JSON types."""
         return {
@@ -75,7 +100,22 @@ class Preview:
         }
 
 
-def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
+def size_text(project: Project, preset: Preset, ready: Readiness, known: KnownSizes) -> str:
+    """Return the size of a preset's files in words, "" if nothing is known of it."""
+    if ready.locked and ready.state not in (STALE, BROKEN):
+        return human_bytes(ready.size)
+    # An unreadable lock counts as none.
+    lock = locks.load_matching(project.lock_file(preset.name), preset, update=True)
+    shown = preview(preset, lock, known)
+    return shown.amount(shown.total) if shown.total else ""
+
+
+def preview(preset: Preset, lock: Lock | None, known: KnownSizes) -> Preview:
+    """Return what a sync downloads that starts with this lock, which belongs to the preset."""
+    return of_preset(preset, known) if lock is None else of_lock(preset, lock, known)
+
+
+def of_lock(preset: Preset, lock: Lock, known: KnownSizes) -> Preview:
     """Return every file of a lock, and for a partial lock also its unresolved items."""
     items = [
         Item(
@@ -84,8 +124,9 @@ def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
             where=_origin(entry, preset, lock),
             size=entry.size,
             sha256=entry.sha256,
-            stored=store.has(entry.sha256, entry.size),
+            stored=known.store.has(entry.sha256, entry.size),
             note=entry.trust,
+            roles=entry.roles,
         )
         for entry in lock.entries
     ]
@@ -95,11 +136,15 @@ def of_lock(preset: Preset, lock: Lock, store: Store) -> Preview:
     if unresolved:
         items += [
             item
-            for item in of_preset(preset, KnownSizes(store)).items
-            if (item.kind, item.name.removesuffix(" (builder)").removesuffix(" (runtime)"))
-            in unresolved
+            for item in of_preset(preset, known).items
+            if (item.kind, _bare(item)) in unresolved
         ]
     return Preview(preset.name, not lock.unresolved, tuple(items), True)
+
+
+def _bare(item: Item) -> str:
+    """Return the name by which a lock lists the item as unresolved."""
+    return item.name.removesuffix(" (builder)").removesuffix(" (runtime)")
 
 
 def of_preset(preset: Preset, known: KnownSizes) -> Preview:
@@ -116,26 +161,28 @@ def of_preset(preset: Preset, known: KnownSizes) -> Preview:
                 size=size.size,
                 stored=size.stored,
                 note=base.digest,
+                roles=(role,),
             )
         )
     if preset.pytorch:
         index = _default_index() if preset.pytorch.index == "default" else preset.pytorch.index
-        items += [
-            Item(kind="wheel", name=requirement, where=(index,))
-            for requirement in preset.pytorch.requirements()
-        ]
-    items += [
-        Item(kind="wheel", name=requirement, where=(_default_index(),))
-        for requirement in preset.packages
-    ]
+        items += [_wheel(each, index, preset, known) for each in preset.pytorch.requirements()]
+    items += [_wheel(each, _default_index(), preset, known) for each in preset.packages]
     items += [_source(source, known) for source in preset.sources.values()]
     repositories = (_base_apt(), *(source.uri for source in preset.apt_sources))
     items += [
-        Item(kind="deb", name=f"{package} ({role})", where=repositories)
+        Item(kind="deb", name=f"{package} ({role})", where=repositories, roles=(role,))
         for role in ROLES
         for package in preset.debs(role)
     ]
     return Preview(preset.name, False, tuple(items))
+
+
+def _wheel(requirement: str, index: str, preset: Preset, known: KnownSizes) -> Item:
+    """Return a Python requirement; its size is known if another lock pins the same version."""
+    name, _equals, version = requirement.partition("==")
+    size = known.packages(preset.python, (normalized(name), version))
+    return Item(kind="wheel", name=requirement, where=(index,), size=size.size, stored=size.stored)
 
 
 def _source(source: SourceArchive, known: KnownSizes) -> Item:

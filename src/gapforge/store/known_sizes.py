@@ -12,9 +12,10 @@ from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
 from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
-from gapforge.compat.catalog import documents
 from gapforge.model import lock as locks
+from gapforge.model.catalog import documents
 from gapforge.model.lock import Entry
+from gapforge.model.names import normalized
 from gapforge.store.store import Store
 
 
@@ -47,7 +48,7 @@ class KnownSizes:
     store: Store
     sizes: dict[str, int] = field(default_factory=dict)
     images: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
-    wheels: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    wheels: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
 
     def file(self, sha256: str, size: int = 0) -> DownloadSize:
         """Return the size of the file with this checksum; ``size`` if the caller knows it."""
@@ -64,16 +65,31 @@ class KnownSizes:
             return DownloadSize()
         return self._total(entry for reference in references for entry in self.images[reference])
 
-    def packages(self, *wanted: tuple[str, str]) -> DownloadSize:
-        """Return the size of these (name, version) wheels, without their dependencies."""
-        if not wanted or not all(pair in self.wheels for pair in wanted):
-            return DownloadSize()
-        return self._total(self.wheels[pair] for pair in wanted)
+    def packages(self, python: str, *wanted: tuple[str, str]) -> DownloadSize:
+        """Return the size of these (name, version) wheels for ``python``, such as "3.11".
+
+        Their dependencies do not count.
+        """
+        found = [
+            next((e for e in self.wheels.get(pair, ()) if _runs_on(e.file, python)), None)
+            for pair in wanted
+        ]
+        known = [entry for entry in found if entry]
+        return self._total(known) if known and len(known) == len(found) else DownloadSize()
 
     def _total(self, entries: Iterable[Entry]) -> DownloadSize:
         sizes = {entry.sha256: entry.size for entry in entries}
         missing = [size for sha256, size in sizes.items() if not self.store.has(sha256, size)]
         return DownloadSize(sum(sizes.values()), sum(missing))
+
+
+def _runs_on(file: str, python: str) -> bool:
+    """Return whether the wheel of this name is for a Python: a pure, stable ABI or equal one."""
+    tags = file.removesuffix(".whl").rsplit("-", 3)[-3:]
+    same = f"cp{python.replace('.', '')}"
+    return len(tags) == 3 and (
+        tags[1] == "abi3" or any(tag == same or tag.startswith("py3") for tag in tags[0].split("."))
+    )
 
 
 def read_known_sizes(project: Project) -> KnownSizes:
@@ -98,7 +114,8 @@ def read_known_sizes(project: Project) -> KnownSizes:
         except GapforgeError:
             continue
         known.sizes.update({entry.sha256: entry.size for entry in lock.entries})
-        known.wheels.update({(entry.name, entry.version): entry for entry in lock.of("wheel")})
+        for entry in lock.of("wheel"):
+            known.wheels.setdefault((normalized(entry.name), entry.version), []).append(entry)
         for role, image in lock.images.items():
             layers = tuple(entry for entry in lock.of("image") if role in entry.roles)
             known.images[image.reference.partition("@")[0]] = layers

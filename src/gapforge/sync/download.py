@@ -2,7 +2,7 @@
 
 Each file is one curl, whose output is read, hashed and written here. curl handles proxies, netrc,
 certificates and redirects. As its output is a pipe, curl ends when this process is killed, so a
-later run has no second writer. Why curl and not aria2: docs/decisions/downloader.md.
+later run has no second writer. Why curl and not aria2: docs/decisions/0006-downloads.en.md.
 
 Unverified bytes are in ``store/partial/KEY.part``; KEY.json has the version of the file on the
 server to which they belong.

@@ -20,12 +20,13 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store.store import Store, preset_in_use
-from gapforge.sync import apt_resolver, base_images, source_archives, target_python
+from gapforge.sync import apt_resolver, base_images, source_archives, source_contents, target_python
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Sdist
+from gapforge.sync.source_contents import Downloaded
 from gapforge.sync.unfinished_sync import ResumeState, clear_leftovers
 
 BUILDER = ROLES[0]
@@ -72,7 +73,7 @@ class Outcome:
             "artifacts": str(self.artifacts),
             "resolved": self.resolved,
             "files": len(self.lock.entries),
-            "bytes": sum(e.size for e in self.lock.entries),
+            "bytes": self.lock.size,
             "fetched_bytes": self.fetched,
             "changes": self.changes.to_json(),
             "strangers": list(self.strangers),
@@ -123,6 +124,7 @@ class Run:
         )
         self.state = ResumeState(project.state / "sync" / f"{preset.name}.json", preset.sha256)
         self.fetched = 0
+        self._looked_into: set[tuple[str, str, str]] = set()
         self.stack = ExitStack()  # closes the APT roots; entered by ``execute``
         self._apt: dict[BaseImage, apt_resolver.AptResolver] = {}
 
@@ -204,6 +206,11 @@ class Run:
             if gated:
                 raise source_archives.gated_error(self.preset, gated, error.faults) from None
             raise
+        self._look_inside(
+            (source.name, want.file, found.sha256)
+            for (source, want), found in zip(pairs, got, strict=False)
+            if not source_archives.is_local_repo(self.preset, source)
+        )
         names = {want: source.name for source, want in pairs}
         result = {names.get(want, want.file): found for want, found in zip(wants, got, strict=True)}
         for source, want in pairs:
@@ -211,6 +218,20 @@ class Run:
                 found = result[source.name]
                 self.state.record_first_use(source.name, found.sha256, found.size)
         return result
+
+    def _look_inside(self, archives: Iterable[tuple[str, str, str]]) -> None:
+        """Raise CompatibilityError for archives of another version than the preset's.
+
+        ``archives`` are the name of a source, its file's name and its checksum; they are in the
+        store. Each is read once in a run.
+        """
+        new = [each for each in archives if each not in self._looked_into]
+        self._looked_into.update(new)
+        source_contents.check_versions(
+            self.preset,
+            [Downloaded(name, file, self.store.path(sha256)) for name, file, sha256 in new],
+            self.progress.note,
+        )
 
     def _source_wants(self) -> list[tuple[SourceArchive, Want]]:
         """Return the sources that have addresses.

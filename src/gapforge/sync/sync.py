@@ -124,6 +124,10 @@ class _Sync(Run):
             more.append(Want(source.file or sdist.file, (sdist.url,), source.sha256, sdist.size))
         rest = [pair for pair in wants if pair[0].name not in got]
         got.update(self._obtain_sources(rest, more))
+        self._look_inside(
+            (name, want.file, got[want.file].sha256)
+            for name, want in zip(sdists, more[len(more) - len(sdists) :], strict=True)
+        )
         packages = self._package_entries(kept, wheels, got)
         if wheels:
             self._prove(packages, expected)
@@ -373,8 +377,7 @@ class _Sync(Run):
 
     def _restore(self, lock: Lock) -> None:
         """Obtain the files of ``lock`` that the store lacks."""
-        size = sum({e.sha256: e.size for e in lock.entries}.values())
-        with Progress(_("check the store"), size, quiet=self.options.quiet) as progress:
+        with Progress(_("check the store"), lock.size, quiet=self.options.quiet) as progress:
             gone = self.store.missing(
                 ((e.sha256, e.size) for e in lock.entries), on_bytes=progress.add
             )
@@ -466,6 +469,9 @@ class _Sync(Run):
                 hint=_("check the disk, then run the same command again"),
             )
         folder = self.project.artifacts_of(self.preset.name)
+        if not contains(folder / LOCK, lock.render().encode()):
+            sources = lock.of("source", "tensorrt")
+            self._look_inside((e.name, e.file, e.sha256) for e in sources)
         previous = _paths_of(folder / LOCK)
         lock.require_complete(f"presets/{self.preset.name}.lock.json")
         # The lock comes first: whatever happens after this line, the next run lays out the same

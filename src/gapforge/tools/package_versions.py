@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from gapforge.base.addresses import without_credentials
 from gapforge.base.i18n import _, localized, ngettext, use_language
-from gapforge.compat import versions
+from gapforge.base.progress import human_bytes
+from gapforge.model import versions
 from gapforge.model.component import Component
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.names import ROLES, normalized
@@ -339,9 +340,9 @@ class _Document:
             counts = [self._not_resolved()] * 3
             first_use = [row.name for row in rows_of(stack, self.components) if row.first_use]
             if stack.lock is not None:
-                entries = [e for e in stack.lock.entries if e.kind != "index"]
+                entries = stack.lock.entries
                 first_use = [e.name for e in entries if e.trust]
-                size = f"{sum(e.size for e in entries) / 1e6:.1f} MB"
+                size = human_bytes(stack.lock.size)
                 counts = [str(len(entries)), size, str(len(entries) - len(first_use))]
             names = ", ".join(map(_code, first_use)) or "0"
             rows.append([f"`{stack.preset.name}`", *counts, names])
@@ -355,7 +356,7 @@ class _Document:
         note = _(
             'No checksum is published for an entry that is "trusted on first use". The lock '
             "records the checksum of the first download ([checksum "
-            "policy](decisions/0004-checksum-policy.md))."
+            "policy](decisions/0004-checksum-policy.en.md))."
         )
         return ["## " + _("Trust"), "", note, "", *_table(head, rows)]
 

@@ -10,11 +10,11 @@ from typing import Any
 from gapforge.base.errors import GapforgeError
 from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
-from gapforge.compat.catalog import Archive, Catalog
-from gapforge.compat.versions import key, local, major, minor, public, within
+from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.lock import Lock
 from gapforge.model.names import ROLES, normalized, package_of
 from gapforge.model.preset import TORCH_SET, Preset, PyTorch, TensorRT, written_options
+from gapforge.model.versions import key, local, major, minor, public, within
 from gapforge.sync import target_python
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver

@@ -14,8 +14,8 @@ from typing import Any
 
 from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.compat import rules
-from gapforge.compat.versions import key
 from gapforge.model.preset import Preset, parse
+from gapforge.model.versions import key
 from gapforge.updates.candidates import Candidate, ItemUpdates, Raw, Search, find_items
 
 HEADERS = "nv-codec-headers"

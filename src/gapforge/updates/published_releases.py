@@ -21,8 +21,8 @@ from gapforge.base.files import sha256_bytes
 from gapforge.base.i18n import _
 from gapforge.base.json_text import parse_json
 from gapforge.base.text import whole_number
-from gapforge.compat.catalog import documents
-from gapforge.compat.versions import key
+from gapforge.model.catalog import documents
+from gapforge.model.versions import key
 from gapforge.sync.http_get import Answer, get, last_line
 from gapforge.sync.network import Network
 

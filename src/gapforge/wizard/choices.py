@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from gapforge.base.i18n import _
 from gapforge.compat import tensorrt
-from gapforge.compat.catalog import Catalog, CudaImage, TorchRelease
+from gapforge.compat.driver import usual_need
 from gapforge.compat.torch import builds_for, check_python
-from gapforge.compat.versions import key, minor, within
+from gapforge.model.catalog import Catalog, CudaImage, TorchRelease
 from gapforge.model.preset import TARGET_OS
+from gapforge.model.versions import key, minor, within
 from gapforge.store.known_sizes import DownloadSize, KnownSizes
 
 NONE = "none"
@@ -79,7 +80,7 @@ def base_menu(catalog: Catalog, sizes: KnownSizes | None = None) -> list[MenuIte
     default = next(confirmed, images[0] if images else None)
     menu = []
     for image in images:
-        lowest = catalog.lowest_driver(image.cuda)
+        lowest = usual_need(image.cuda, catalog).lowest
         notes = [
             f"cuDNN {image.cudnn or image.cudnn_major}",
             _("driver {lowest} or newer", lowest=lowest) if lowest else "",
@@ -123,18 +124,18 @@ def torch_menu(
             build,
             f"torchvision {release.torchvision}",
             f"torchaudio {audio}" if audio else _("no torchaudio"),
-            _wheel_size(release, build, sizes).note if sizes else "",
+            _wheel_size(release, build, python, sizes).note if sizes else "",
         ]
         label = f"PyTorch {release.torch}"
         menu[minor(release.torch)] = MenuItem(release.torch, label, _joined(notes), not menu)
     return [*menu.values(), MenuItem(NONE, _("without PyTorch"), "", not menu)]
 
 
-def _wheel_size(release: TorchRelease, build: str, sizes: KnownSizes) -> DownloadSize:
+def _wheel_size(release: TorchRelease, build: str, python: str, sizes: KnownSizes) -> DownloadSize:
     """Return the size of a release's wheels, from PyTorch's index or the default one."""
-    size = sizes.packages(*release.packages(build).items())
+    size = sizes.packages(python, *release.packages(build).items())
     if size.size is None and build == release.default_build:
-        return sizes.packages(*release.packages().items())
+        return sizes.packages(python, *release.packages().items())
     return size
 
 

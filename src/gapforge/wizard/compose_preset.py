@@ -14,19 +14,19 @@ from gapforge.base.errors import CompatibilityError, Fault, PresetError
 from gapforge.base.files import write_text
 from gapforge.base.i18n import N_, _, in_both_languages
 from gapforge.base.project import Project
-from gapforge.compat import catalog as catalogs
 from gapforge.compat import opencv, tensorrt
-from gapforge.compat.catalog import Archive, Catalog
 from gapforge.compat.findings import Finding, nearest_version
 from gapforge.compat.gpus import runs, torch_code
 from gapforge.compat.rules import check_preset
 from gapforge.compat.torch import builds_for, cuda_build, wanted_build
-from gapforge.compat.versions import key, local, major, minor, public
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
+from gapforge.model.catalog import Archive, Catalog
 from gapforge.model.component import Component
 from gapforge.model.names import ROLES
 from gapforge.model.preset import Preset
+from gapforge.model.versions import key, local, major, minor, public
 from gapforge.wizard.choices import NONE, Choices, find_base
 
 _NV_OPTIONS = (
@@ -252,9 +252,10 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     old = re.escape(raw["python"]["version"])
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{old}(?=$|[-=])")
-    for role in ROLES:
-        renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in raw["apt"][role]]
-        raw["apt"][role] = list(dict.fromkeys(renamed))
+    own = raw.get("apt", {})
+    for role in (role for role in ROLES if role in own):
+        renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in own[role]]
+        own[role] = list(dict.fromkeys(renamed))
 
 
 def _set_torch(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
@@ -308,8 +309,9 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
     if tar.size:
         source["size"] = tar.size
-    if tar.file.endswith(".zst") and "zstd" not in raw["apt"]["builder"]:
-        raw["apt"]["builder"].append("zstd")
+    debs = raw.setdefault("apt", {}).setdefault("builder", [])
+    if tar.file.endswith(".zst") and "zstd" not in debs:
+        debs.append("zstd")
     raw["sources"]["tensorrt"] = source
     raw["tensorrt"] = {"version": release.version, "form": "tar", "python": old.get("python", True)}
 

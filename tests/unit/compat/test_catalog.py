@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gapforge.base.errors import PresetError
-from gapforge.compat import catalog, versions
+from gapforge.model import catalog, versions
 from raised import assert_error
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
+from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.redistribution import (
     ALLOWED,
     CONDITIONS,
@@ -20,6 +19,7 @@ from gapforge.compat.redistribution import (
     redistributable,
     verdict_of,
 )
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model.lock import Entry, Lock
 from gapforge.model.preset import parse

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 import samples
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.driver import check_driver, driver_need
 from gapforge.compat.findings import Finding
+from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
+from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 from raised import values_of
 
@@ -68,7 +69,8 @@ def on(cuda: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 def findings(raw: dict[str, Any], rule: str = "") -> list[Finding]:
     assert faults_of(raw, "test", samples.COMPONENTS) == []
-    return [f for f in check_preset(parse(raw), CATALOG) if rule in ("", f.rule)]
+    found = check_preset(parse(raw, samples.COMPONENTS), CATALOG)
+    return [f for f in found if rule in ("", f.rule)]
 
 
 def errors(raw: dict[str, Any], rule: str = "") -> list[Finding]:
@@ -347,6 +349,8 @@ def test_unknown_torch_build_is_a_warning() -> None:
         ("10.8.0.43", "12.8", "12.1", "unknown"),
         ("10.5.0.18", "12.6", "7.0", "tensorrt-gpu"),
         ("10.4.0.26", "12.6", "7.0", ""),
+        ("8.6.1.6", "11.8", "8.9", ""),
+        ("8.6.1.6", "11.8", "8.7", "unknown"),  # Jetson: no source says so for x86-64
     ],
 )
 def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) -> None:
@@ -354,6 +358,23 @@ def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) 
     raw["cuda"] = cuda
     path = "$.opencv.architectures"
     assert [f.rule for f in findings(raw) if f.path == path] == [rule] * bool(rule)
+
+
+@pytest.mark.parametrize(
+    ("version", "compute", "answer"),
+    [
+        ("8.5.1.7", "8.9", True),
+        ("8.5.1.7", "9.0", True),
+        ("8.4.3", "8.6", None),  # older than every release in the catalog
+        ("8.4.3", "8.9", None),
+        ("8.6.1", "99.0", None),
+        ("10.0.1", "6.1", False),
+    ],
+)
+def test_tensorrt_on_a_gpu_as_far_as_a_source_says(
+    version: str, compute: str, answer: bool | None
+) -> None:
+    assert tensorrt_supports(version, compute, CATALOG) is answer
 
 
 def test_unknown_cuda_gets_older_cuda_suggested() -> None:
@@ -382,7 +403,7 @@ def test_package_over_a_module_of_the_image(
     packages: list[str], without: list[str], severity: str, module: str
 ) -> None:
     raw = stack(python__packages=packages, python__without=without)
-    found = findings_with_components(raw, "module")
+    found = findings(raw, "module")
     assert [f.severity for f in found] == [severity] * bool(severity)
     if severity:
         assert reason(found)["module"] == module
@@ -390,7 +411,7 @@ def test_package_over_a_module_of_the_image(
     if severity == "warning":
         names = json.loads(str(suggestion(found)["packages"]))
         raw["python"]["without"] = names
-        assert set(without) < set(names) and findings_with_components(raw, "module") == []
+        assert set(without) < set(names) and findings(raw, "module") == []
 
 
 def test_package_over_a_module_that_the_image_does_not_build() -> None:
@@ -400,18 +421,12 @@ def test_package_over_a_module_that_the_image_does_not_build() -> None:
         {"opencv__modules": ["core"], "tensorrt__python": False},
     ):
         raw = stack(python__packages=packages, **changes)
-        assert findings_with_components(raw, "module") == []
+        assert findings(raw, "module") == []
 
 
 def test_package_is_listed_and_left_out() -> None:
     raw = stack(python__packages=["NumPy==1.26.4"], python__without=["numpy"])
     assert [f.severity for f in findings(raw, "module")] == ["error"]
-
-
-def findings_with_components(raw: dict[str, Any], rule: str) -> list[Finding]:
-    assert faults_of(raw, "test", samples.COMPONENTS) == []
-    found = check_preset(parse(raw, samples.COMPONENTS), CATALOG)
-    return [f for f in found if f.rule == rule]
 
 
 @pytest.mark.parametrize(
@@ -716,10 +731,10 @@ def test_tensorrt_needs_cuda() -> None:
 
 
 def test_required_driver_is_highest_of_cuda_and_headers() -> None:
-    assert required_driver(parse(stack()), CATALOG) == "470.57.02"
+    assert driver_need(parse(stack()), CATALOG).lowest == "470.57.02"
     raw = stack()
     raw["sources"]["nv-codec-headers"]["version"] = "9.1.23.1"
-    assert required_driver(parse(raw), CATALOG) == "450.80.02"
+    assert driver_need(parse(raw), CATALOG).lowest == "450.80.02"
     newer = stack(ffmpeg__version="7.0.2")
     newer["sources"]["nv-codec-headers"]["version"] = "13.0.19.0"
     found = [f for f in findings(newer) if f.path == "$.sources.nv-codec-headers"]
@@ -868,7 +883,9 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    "source", ["ffmpeg", "opencv", "opencv-contrib", "nv-codec-headers", "tensorrt"]
+)
 @pytest.mark.parametrize(
     ("fact", "value"),
     [
@@ -880,19 +897,30 @@ def test_korean_finding_is_a_whole_sentence(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_archive_of_another_version_is_an_error(source: str, fact: str, value: object) -> None:
     raw = stack()
+    component = source.removesuffix("-contrib")
+    given = raw["sources"][source] if source == "nv-codec-headers" else raw[component]
+    wanted = given["version"]
     raw["sources"][source][fact] = value
     (found,) = errors(raw, "source-version")
+    if source == "nv-codec-headers" and fact == "version":
+        assert found.path == f"$.sources.{source}.sha256"  # no component states its version
+        assert reason([found]) == {"component": source, "version": "3.2.1", "found": wanted}
+        return
     assert found.path == f"$.sources.{source}.{fact}"
-    component = source.partition("-")[0]
-    wanted = {"component": component, "version": raw[component]["version"], "found": "3.2.1"}
-    assert reason([found]) == wanted
+    assert reason([found]) == {"component": component, "version": wanted, "found": "3.2.1"}
 
 
-@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "opencv-contrib"])
+@pytest.mark.parametrize(
+    "source", ["ffmpeg", "opencv", "opencv-contrib", "nv-codec-headers", "tensorrt"]
+)
 def test_checksum_of_another_version_is_an_error(source: str) -> None:
     raw = copy.deepcopy(REFERENCE)
-    other = CATALOG.ffmpeg["4.2"][0] if source == "ffmpeg" else CATALOG.opencv["4.5.5"][0]
-    raw["sources"][source]["sha256"] = other.sha256
+    others = {
+        "ffmpeg": CATALOG.ffmpeg["4.2"][0],
+        "nv-codec-headers": CATALOG.headers["12.0.16.1"].archives[0],
+        "tensorrt": CATALOG.tensorrt["10.3.0.26"].tars[0],
+    }
+    raw["sources"][source]["sha256"] = others.get(source, CATALOG.opencv["4.5.5"][0]).sha256
     (found,) = errors(raw, "source-version")
     assert found.path == f"$.sources.{source}.sha256"
 
@@ -903,30 +931,3 @@ def test_version_may_name_a_series() -> None:
     assert errors(raw, "source-version") == []
     raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.11.tar.xz"]
     assert len(errors(raw, "source-version")) == 1
-
-
-@pytest.mark.parametrize(
-    ("build", "debs", "wheels", "package"),
-    [
-        (None, ["cmake"], [], ""),
-        (None, [], [], "cmake"),
-        ("meson", ["cmake"], [], "meson"),
-        ("meson", ["meson=1.0"], [], ""),
-        ("meson", [], ["meson==1.4.0"], ""),
-        ("make", ["build-essential"], [], ""),
-        ("make", ["make:amd64"], [], ""),
-        ("make", ["cmake"], [], "make"),
-        ("./build.sh", [], [], ""),
-    ],
-)
-def test_builder_has_the_build_system_of_the_application(
-    build: str | None, debs: list[str], wheels: list[str], package: str
-) -> None:
-    raw = stack()
-    raw["application"] = {"name": "x", "source": "x"} | ({"build": build} if build else {})
-    raw["apt"] = {**raw["apt"], "builder": debs}
-    raw["python"] = {**raw["python"], "packages": wheels}
-    found = findings(raw, "application-build-system")
-    assert [f.severity for f in found] == (["warning"] if package else [])
-    if package:
-        assert suggestion(found) == {"package": package}

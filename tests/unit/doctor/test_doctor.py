@@ -16,7 +16,7 @@ from gapforge.base.errors import NotReadyError
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli.verbs import doctor as cli
-from gapforge.compat import catalog as catalogs
+from gapforge.compat.driver import DriverNeed
 from gapforge.doctor import (
     diagnose,
     disk_checks,
@@ -31,7 +31,14 @@ from gapforge.doctor.disk_checks import Place
 from gapforge.doctor.gpu_checks import GpuNeeds
 from gapforge.doctor.gpu_probes import Gpu, Nvidia
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
+from gapforge.model.lock import Lock
+from gapforge.model.preset import Preset
+from gapforge.store.download_preview import Preview, preview
+from gapforge.store.known_sizes import KnownSizes
+from gapforge.store.store import Store
+from raised import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOG = catalogs.load(ROOT / "catalog")
@@ -51,10 +58,13 @@ GOOD = System(
 CU126 = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0")  # PyTorch's builds for CUDA 12.6
 CUDA118 = GpuNeeds(
     cuda="11.8",
-    toolkit_driver="520.61.05",
-    least_driver="450.80.02",
-    headers="11.1.5.2",
-    headers_driver="470.57.02",
+    driver=DriverNeed(
+        cuda="11.8",
+        for_cuda="450.80.02",
+        full="520.61.05",
+        headers="11.1.5.2",
+        for_headers="470.57.02",
+    ),
     compiled_for=("7.0", "7.5", "8.0", "8.6"),
 )
 
@@ -247,7 +257,8 @@ def test_driver_missing_broken_or_unneeded() -> None:
 
 
 def test_encoder_needs_newer_driver() -> None:
-    needs = replace(CUDA118, headers="12.0.16.1", headers_driver="520.56.06")
+    need = replace(CUDA118.driver, headers="12.0.16.1", for_headers="520.56.06")
+    needs = replace(CUDA118, driver=need)
     found = {
         line.check: line.status
         for line in gpu_checks.driver(Nvidia(driver="470.256.02", gpus=(Gpu("T4", "7.5"),)), needs)
@@ -334,11 +345,7 @@ def test_gpu_of_a_preset_whose_torch_has_no_code_for_it() -> None:
 def test_gpu_needs_come_from_the_catalog() -> None:
     preset = presets.load(ROOT / "presets" / "ubuntu22.04-cuda11.8-torch2.1.json")
     needs = diagnose.gpu_needs(preset, CATALOG)
-    assert (needs.toolkit_driver, needs.least_driver, needs.headers_driver) == (
-        "520.61.05",
-        "450.80.02",
-        "470.57.02",
-    )
+    assert needs.driver == CUDA118.driver
     opencv = preset.component("opencv")
     assert opencv is not None
     assert needs.compiled_for == opencv.list("architectures") != ()
@@ -413,12 +420,16 @@ def test_hard_link_is_tried(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def files(preset: Preset, lock: Lock | None) -> Preview:
+    return preview(preset, lock, KnownSizes(Store(Path("/nonexistent"))))
+
+
 def test_estimate_counts_every_kind() -> None:
     preset = samples.preset()
     lock = samples.lock(preset)
     linked, copied = (
-        disk_estimate.estimate(preset, lock, linked=True),
-        disk_estimate.estimate(preset, lock, linked=False),
+        disk_estimate.estimate(preset, files(preset, lock), linked=True),
+        disk_estimate.estimate(preset, files(preset, lock), linked=False),
     )
     assert linked.context == 0 < copied.context
     assert linked.engine == copied.engine == sum(linked.engine_parts.values())
@@ -440,7 +451,9 @@ def test_estimate_counts_a_tree_in_every_stage_that_holds_it(
     lock = samples.lock(preset)
     big = replace(samples.entry(kind, f"{part}/big", name="big", version="2"), size=int(size))
     less, more = (
-        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True).engine_parts
+        disk_estimate.estimate(
+            preset, files(preset, replace(lock, entries=entries)), linked=True
+        ).engine_parts
         for entries in (lock.entries, (*lock.entries, big))
     )
     grown = {name: more[name] - less[name] for name in more if more[name] != less[name]}
@@ -454,7 +467,7 @@ def test_estimate_counts_debs_in_every_role() -> None:
     lock = samples.lock(preset)
     deb = samples.entry("deb", "debs/big.deb", name="big", version="2", roles=("builder",))
     none, one, two = (
-        disk_estimate.estimate(preset, replace(lock, entries=entries), linked=True)
+        disk_estimate.estimate(preset, files(preset, replace(lock, entries=entries)), linked=True)
         for entries in (
             lock.entries,
             (*lock.entries, replace(deb, size=GB)),
@@ -462,6 +475,18 @@ def test_estimate_counts_debs_in_every_role() -> None:
         )
     )
     assert two.engine - none.engine == 2 * (one.engine - none.engine) > 6 * GB
+
+
+def test_disk_of_a_partial_lock_is_at_least_and_says_what_is_missing() -> None:
+    enough = Place("engine", volume(), 30 * GB, unknown="2 base images")
+    (line,) = disk_checks.disk([enough])
+    assert line.status == WARN
+    assert values_of(line.action) == {"items": "2 base images"}
+    assert "at least 30.0 GB" in line.needed
+    (line,) = disk_checks.disk([replace(enough, volume=volume(free=GB))])
+    assert line.status == FAIL and "df -h" in line.action
+    (line,) = disk_checks.disk([replace(enough, unknown="")])
+    assert (line.status, line.action) == (OK, "")
 
 
 def test_korean_table_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,11 +26,11 @@ from gapforge.base.project import Project
 from gapforge.cli.main import main
 from gapforge.cli.verbs import build as build_verb
 from gapforge.cli.verbs import check
-from gapforge.compat import catalog as catalogs
 from gapforge.engine import detect
 from gapforge.engine.protocol import Engine
 from gapforge.image import build, build_inputs, load_base_images, smoke_checks
 from gapforge.image.smoke_checks import CheckResult
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model.names import ROLES
 from gapforge.store.store import preset_in_use

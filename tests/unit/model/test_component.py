@@ -238,6 +238,26 @@ def test_invalid_description_is_refused(tmp_path: Path, options: dict[str, Any],
     assert where in ({path}, {path.rpartition(".")[0]})
 
 
+@pytest.mark.parametrize(
+    ("stated", "path"),
+    [
+        ({"file": "VERSION"}, "$.versions.codec"),
+        ({"pattern": "(.*)"}, "$.versions.codec"),
+        ({"file": "VERSION", "pattern": "("}, "$.versions.codec.pattern"),
+        ({"file": "VERSION", "pattern": "1.2"}, "$.versions.codec.pattern"),
+        ({"option": "label2"}, "$.versions.codec.option"),
+        ({"file": "../VERSION", "pattern": "(.*)"}, "$.versions.codec.file"),
+    ],
+)
+def test_invalid_stated_version_is_refused(
+    tmp_path: Path, stated: dict[str, str], path: str
+) -> None:
+    with pytest.raises(PresetError) as caught:
+        codec(tmp_path, versions={"codec": stated})
+    where = {f.where.removeprefix("components/codec/component.json: ") for f in caught.value.faults}
+    assert where == {path}
+
+
 def test_description_of_format_1_is_accepted(tmp_path: Path) -> None:
     pair = {"ko": "코덱", "en": "a codec"}
     components = codec(

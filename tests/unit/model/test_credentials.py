@@ -16,8 +16,8 @@ from gapforge.base import private_files, process
 from gapforge.base.errors import FetchError, SecretError
 from gapforge.base.project import Project
 from gapforge.cli.verbs import check
-from gapforge.compat import catalog as catalogs
 from gapforge.doctor import diagnose
+from gapforge.model import catalog as catalogs
 from gapforge.model import component
 from gapforge.model.credentials import Need, load, needs, parse_logins
 from gapforge.model.preset import BaseImage

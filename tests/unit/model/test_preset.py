@@ -21,9 +21,8 @@ from gapforge.base.project import Project
 from gapforge.cli import environment_defaults
 from gapforge.cli.verbs import check
 from gapforge.cli.verbs import list as list_verb
-from gapforge.compat import catalog
+from gapforge.model import catalog, preset, schema
 from gapforge.model import lock as locks
-from gapforge.model import preset, schema
 from gapforge.model.lock import Lock
 from gapforge.model.preset_status import readiness_of
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
@@ -511,12 +510,12 @@ def test_check_uses_the_driver_of_a_site(
     raw = json.loads(
         (ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8")
     )
-    raw["ffmpeg"]["configure"].append("--enable-libnpp")
+    raw["ffmpeg"]["configure"] += ["--enable-libnpp", "--enable-nonfree"]
     write_preset(place, raw, raw["name"])
     assert checked(place, raw["name"], capsys=capsys)[0] == 0
     code, found = checked(place, raw["name"], capsys=capsys, driver="470.82.01")
     assert code == 9
-    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "driver"]
+    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "nonfree", "driver"]
     assert found["presets"][0]["redistributable"] is False
 
 
@@ -563,13 +562,13 @@ def test_list_aligns_wide_characters(project: Project, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("GAPFORGE_LANG", "ko")
     rows = [
-        (p := preset.find(project.presets, n), readiness_of(project, p))
+        (p := preset.find(project.presets, n), readiness_of(project, p), "at least 2.1 GB")
         for n in preset.names(project.presets)
     ]
     table = list_verb.lines(rows)
     starts = {
         width(line[: line.index(text)])
-        for line, text in zip(table[1:], (p.summary_ko for p, _ in rows), strict=True)
+        for line, text in zip(table[1:], (p.summary_ko for p, _ready, _size in rows), strict=True)
     }
     assert len(starts) == 1
 

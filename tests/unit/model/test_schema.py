@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapforge.base.errors import Fault
-from gapforge.compat import catalog
-from gapforge.model import component
+from gapforge.model import catalog, component
 from gapforge.model.component import COMPONENT_SHAPE
 from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import doc_samples
 from gapforge.base.errors import ERROR_CLASSES
+from gapforge.base.progress import human_bytes
 from gapforge.cli import environment_defaults
 from gapforge.cli.main import VERBS
 from gapforge.model import component
+from gapforge.model import lock as locks
 from gapforge.model.preset_shape import preset_shape
+from page_blocks import blocks
 from samples import ROOT
 
-TWINS = {
-    "README.md": "README.en.md",
-    "CONTRIBUTING.md": "CONTRIBUTING.en.md",
-    "CHANGELOG.md": "CHANGELOG.en.md",
-    "SECURITY.md": "SECURITY.en.md",
-    "docs/build-guide.md": "docs/build-guide.en.md",
-    "docs/architecture.md": "docs/architecture.en.md",
-    "docs/package-versions.md": "docs/package-versions.en.md",
-    "docs/bundle-format.md": "docs/bundle-format.en.md",
-    "docs/carry-guide.md": "docs/carry-guide.en.md",
-    "docs/glossary.md": "docs/glossary.en.md",
-}
+EXIT_CODES = ("docs/when-something-is-wrong.md", "docs/when-something-is-wrong.en.md")
+RUN = ("docs/carry-guide.md", "docs/at-the-site.md", "docs/dev-image.md")
 HANGUL = ("docs/glossary.en.md", "CONTRIBUTING.en.md")  # Korean terms and particles
-SAME_CODE = ("README.md", "docs/build-guide.md", "docs/carry-guide.md")
 LAUNCHERS = {
     "./gapforge": "",
     "build.py": "build",
@@ -49,11 +44,14 @@ def read(path: str) -> str:
 
 
 def documents() -> list[str]:
-    found = sorted(
+    found = [
         p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    )
-    assert set(found) > set(TWINS) | set(TWINS.values())
-    return found
+    ]
+    assert {"README.md", "docs/build-guide.md", "docs/samples/README.en.md"} < set(found)
+    return sorted(found)
+
+
+TWINS = {korean: f"{korean[:-3]}.en.md" for korean in documents() if not korean.endswith(".en.md")}
 
 
 def prose(text: str) -> str:
@@ -114,18 +112,30 @@ def test_both_languages_have_the_same_structure(korean: str, english: str) -> No
         assert not re.search("[가-힣]", en.replace("한국어", ""))
 
 
-@pytest.mark.parametrize("korean", SAME_CODE)
+@pytest.mark.parametrize("korean", TWINS)
 def test_both_languages_show_the_same_commands(korean: str) -> None:
     assert [argv for _, argv in commands(korean)] == [argv for _, argv in commands(TWINS[korean])]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in documents() if "decisions" in p and p != "docs/decisions/downloader.md"]
-)
-def test_decisions_are_in_both_languages(path: str) -> None:
-    korean, _, english = read(path).partition("\n## English\n")
-    assert re.search("[가-힣]{2}", korean) and english and not re.search("[가-힣]", english)
-    assert [len(t) for t in tables(korean)][:1] == [len(t) for t in tables(english)][:1]
+def test_every_document_has_a_twin() -> None:
+    assert sorted([*TWINS, *TWINS.values()]) == documents()
+
+
+@pytest.mark.parametrize(("start", "twins"), [("README.md", ""), ("README.en.md", ".en")])
+def test_every_document_is_linked(start: str, twins: str) -> None:
+    """A reader of one language reaches every document in that language from the README."""
+    expected = {path for path in documents() if path.endswith(".en.md") == bool(twins)}
+    reached, waiting = set[str](), [start]
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        for target in re.findall(r"\]\(([^)\s#]+\.md)(?:#[^)]*)?\)", prose(read(path))):
+            if re.match(r"[a-z]+:", target):
+                continue
+            other = (ROOT / path).parent.joinpath(target).resolve().relative_to(ROOT).as_posix()
+            if other in expected - reached:
+                waiting.append(other)
+    assert reached == expected
 
 
 @cache
@@ -143,7 +153,7 @@ def code(path: str) -> Iterator[tuple[str, bool]]:
     """Yield code and whether it is a command line: the lines of shell blocks, and inline code."""
     text = read(path)
     for block in SHELL.findall(re.sub(r"^   ", "", text, flags=re.MULTILINE)):
-        yield from ((line, True) for line in block.splitlines())
+        yield from ((line, True) for line in block.replace("\\\n", " ").splitlines())
     yield from (
         (piece.replace("\\|", "|"), False)
         for piece in re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
@@ -161,6 +171,8 @@ def commands(path: str) -> list[tuple[str, tuple[str, ...]]]:
         words = [w for w in words if w not in ("sudo", "python3")]
         if words[:2] == ["-m", "gapforge"]:
             words = ["./gapforge", *words[2:]]
+        if words and words[0].endswith("/gapforge-receive.pyz"):
+            words[0] = "./gapforge"
         if (
             not words
             or words[0] not in LAUNCHERS
@@ -229,10 +241,11 @@ def test_build_guide_lists_all_build_flags(path: str) -> None:
 @pytest.mark.parametrize("path", sorted({*TWINS, *TWINS.values()}))
 def test_flags_of_documents_exist(path: str) -> None:
     """Inline code that begins with a flag names a flag of a verb or of a script."""
-    known = {"--help", "--network", "--gpus"} | {flag for verb in VERBS for flag in flags_of(verb)}
+    known = {"--help"} | {flag for verb in VERBS for flag in flags_of(verb)}
     for script in ("quickstart", "test", "scripts/bootstrap.sh"):
         known |= set(re.findall(r"--[a-z][a-z-]+", read(script)))
-    foreign = {"--enable-nonfree"}  # a flag of FFmpeg
+    docker, others = {"--network", "--gpus", "--cap-add", "--user"}, {"--always-resume"}
+    foreign = docker | others | {"--enable-nonfree"}
     text = prose(read(path))
     named = set(re.findall(r"`(--[a-z][a-z-]*)", text))
     assert named - foreign <= known
@@ -252,15 +265,67 @@ def test_readme_begins_with_quickstart_and_test(path: str) -> None:
         assert (ROOT / script).stat().st_mode & 0o100, f"{script} cannot be run"
 
 
-@pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])
-def test_build_guide_lists_all_exit_codes(path: str) -> None:
-    section = read(path).split("<!-- exit-codes -->")[1].split("<!-- /exit-codes -->")[0]
-    rows = tables(section)[0][2:]
-    assert [(int(row[0]), row[1]) for row in rows] == [
-        (0, "success"),
-        *sorted((c.exit_code, c.cause) for c in ERROR_CLASSES),
+@pytest.mark.parametrize("path", EXIT_CODES)
+def test_every_exit_code_is_explained(path: str) -> None:
+    """The table has every code, and each failure has a section: meaning, look at, do."""
+    text = read(path)
+    table = tables(text.split("<!-- exit-codes -->")[1].split("<!-- /exit-codes -->")[0])[0][2:]
+    codes = sorted((c.exit_code, c.cause) for c in ERROR_CLASSES)
+    links = [f"[{code}](#{code}-{cause})" for code, cause in codes]
+    assert [row[:2] for row in table] == [["0", "success"]] + [
+        [link, cause] for link, (_, cause) in zip(links, codes, strict=True)
     ]
-    assert all(len(row[3]) > 5 for row in rows[1:]), "each failure has a next step"
+    sections = dict(re.findall(r"^## (\d+ [a-z-]+)\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == [f"{code} {cause}" for code, cause in codes]
+    for section in sections.values():
+        parts = re.findall(r"^- \*\*[^*]+\*\*: .{4,}", section, re.MULTILINE)
+        assert len(parts) == 3, section
+
+
+@pytest.mark.parametrize(("path", "language"), [(EXIT_CODES[0], "ko"), (EXIT_CODES[1], "en")])
+def test_quoted_words_are_those_of_messages(path: str, language: str) -> None:
+    """Words in italics on the page of exit codes are what gapforge prints."""
+    catalogue = (ROOT / "locale/ko/LC_MESSAGES/gapforge.po").read_text(encoding="utf-8")
+    field = "msgstr" if language == "ko" else "msgid"
+    messages = re.findall(rf'^{field} "(.*)"$', catalogue, re.MULTILINE)
+    quoted = re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", prose(read(path)))
+    assert len(quoted) >= 8
+    unknown = [words for words in quoted if not any(words in message for message in messages)]
+    assert not unknown
+
+
+@pytest.mark.parametrize("korean", RUN)
+def test_both_languages_have_the_same_blocks(korean: str) -> None:
+    first, second = (
+        [replace(block, text=re.sub(" +# .*", "", block.text)) for block in blocks(path)]
+        for path in (korean, TWINS[korean])
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("path", ["docs/samples/README.md", "docs/samples/README.en.md"])
+def test_samples_are_those_of_the_code(path: str) -> None:
+    """The samples are made again, and the table has every key of the report."""
+    made = doc_samples.samples()
+    for name, text in made.items():
+        assert read(f"docs/samples/{name}") == text, "run: python tests/doc_samples.py"
+    assert set(made) == {p.name for p in (ROOT / "docs/samples").iterdir() if p.suffix != ".md"}
+    hosts = set(re.findall(r"https?://([^/\s]+)|(\w+\.\w+)/", "".join(made.values())))
+    assert all(host.endswith(".example") for pair in hosts for host in pair if host)
+    keys = [key for row in tables(read(path))[0][2:] for key in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(keys) == sorted(json.loads(made["report.json"]))
+
+
+@pytest.mark.parametrize("path", ["README.md", "README.en.md"])
+def test_readme_states_the_sizes_of_locks(path: str) -> None:
+    text = read(path)
+    for preset, kind in (
+        ("ubuntu22.04-cuda12.1-torch2.1", "wheel"),
+        ("ubuntu22.04-cuda12.6-torch2.7", "tensorrt"),
+        ("ubuntu22.04-cuda12.8-torch2.8", "tensorrt"),
+    ):
+        lock = locks.load(ROOT / f"presets/{preset}.lock.json")
+        assert human_bytes(sum(entry.size for entry in lock.of(kind))) in text, preset
 
 
 @pytest.mark.parametrize("path", ["docs/build-guide.md", "docs/build-guide.en.md"])

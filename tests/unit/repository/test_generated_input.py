@@ -41,10 +41,9 @@ from gapforge.bundle import bundle_index, repair_request, repository_archive, vo
 from gapforge.bundle.partial_objects import PartialObjects
 from gapforge.bundle.volume_format import Damaged, Part, compact_json
 from gapforge.bundle.volume_plan import make_plan
-from gapforge.compat import catalog
 from gapforge.engine import oci_layout as engine_layout
 from gapforge.image import gapforgeignore
-from gapforge.model import component, debian_control, env_file
+from gapforge.model import catalog, component, debian_control, env_file
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
 from gapforge.store import sha256sums, unfinished_imports
@@ -58,6 +57,7 @@ from gapforge.sync import (
     http_get,
     oci_layout,
     registry_images,
+    source_contents,
     unfinished_sync,
     wheel_licence,
 )
@@ -249,6 +249,22 @@ def _release(path: Path) -> object:
     return found
 
 
+def _source_archive() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, text in (("x-1.2/README", b"x" * 600), ("x-1.2/VERSION", b"1.2")):
+            header = tarfile.TarInfo(name)
+            header.size = len(text)
+            archive.addfile(header, io.BytesIO(text))
+    return out.getvalue()
+
+
+def _version_in_source(path: Path) -> object:
+    stated = component.StatedVersion(source="x", file="VERSION", pattern="([0-9.]+)")
+    archive = source_contents.Downloaded("x", "x.tar.gz", path)
+    return source_contents.read_version(archive, stated, "")
+
+
 def _registry_manifest(path: Path) -> object:
     data = path.read_bytes()
     found = registry_images._Found("docker://x", "x:1", DIGEST, data)
@@ -401,6 +417,9 @@ READERS: dict[str, Reader] = {
         valid=b'{"assets": [{"name": "x.tar.gz", "id": 7, "size": 5}]}',
         read=_release,
         errors=(github.RefusedError,),
+    ),
+    "source-archive": Reader(
+        valid=_source_archive(), read=_version_in_source, errors=(FetchError,)
     ),
     "registry-manifest": Reader(
         valid=MANIFEST, read=_registry_manifest, errors=(FetchError, TargetError)

@@ -165,6 +165,7 @@ READERS = {
     "bundle/volume_format.py: json.loads": "accepts only what gapforge itself would write",
     "bundle/import_objects.py: os.open": "for writing",
     "rehearsal/rehearsed_bundle.py: zipfile.ZipFile": "of an opened file",
+    "sync/source_contents.py: zipfile.ZipFile": "of an opened file",
     "sync/wheel_licence.py: zipfile.ZipFile": "of an opened file",
     "store/gc.py: os.open": "folders only",
     "trust/ssh_signatures.py: os.open": "the terminal, for reading and writing",

@@ -82,7 +82,7 @@ def test_all_steps_run_in_order(stage: Stage) -> None:
         "dist/debian12-cpu-quickstart/runtime/",
         "gapforge verify",
         "engine stop",
-        "build-guide.en.md",
+        "docs/README.en.md",
     ):
         assert words in done.stdout
     assert (stage.folder / "running").exists()
@@ -116,7 +116,7 @@ def test_failing_build_with_stop_ends_the_engine(stage: Stage) -> None:
 
 def test_summary_follows_the_language(stage: Stage) -> None:
     done = stage.run(lang="ko_KR.UTF-8")
-    assert "소요 시간" in done.stdout and "docs/build-guide.md" in done.stdout
+    assert "소요 시간" in done.stdout and "docs/README.md" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--nonsense"], ["--type"], ["x"]])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import io
 import json
 import os
+import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 
 from gapforge.base.errors import (
     BusyError,
+    CompatibilityError,
     FetchError,
     GatedError,
     LockError,
@@ -21,7 +26,7 @@ from gapforge.base.errors import (
     SecretError,
     TargetError,
 )
-from gapforge.base.files import exclusive
+from gapforge.base.files import exclusive, write_text
 from gapforge.base.project import Project
 from gapforge.cli import main as cli
 from gapforge.cli.verbs import sync as sync_verb
@@ -40,6 +45,18 @@ from github_site import github_site
 from raised import assert_error, values_of
 from servers import file_server
 from syncworld import NAME, FakeProof, World, install, noise, sha, tree
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def tar_gz(members: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, text in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(text)
+            archive.addfile(header, io.BytesIO(text.encode()))
+    return out.getvalue()
 
 
 class Place:
@@ -394,6 +411,57 @@ def test_other_sdist_is_rejected_before_download(place: Place) -> None:
     assert "/f/opencv.tar.gz" not in place.asked()
 
 
+@pytest.mark.parametrize("locked", [False, True])
+@pytest.mark.parametrize("source", ["ffmpeg", "opencv", "headers"])
+def test_archive_that_contains_another_version_is_refused(
+    place: Place, source: str, locked: bool
+) -> None:
+    """From APT, from the index and from an address; also when a lock pins it already."""
+    shutil.copytree(ROOT / "components", place.root / "components")
+    described = json.loads((ROOT / "components/ffmpeg/component.json").read_text())
+    described["sources"].append("headers")
+    described["versions"]["headers"] = {"file": "VERSION", "pattern": "([0-9.]+)"}
+    write_text(place.root / "components/ffmpeg/component.json", json.dumps(described))
+    place.world.ffmpeg = tar_gz({"ffmpeg-5.1.9/RELEASE": "5.1.9\n"})
+    define = "#define CV_VERSION_{}  {}\n"
+    parts = [define.format(*pair) for pair in (("MAJOR", 4), ("MINOR", 9), ("REVISION", 0))]
+    member = "modules/core/include/opencv2/core/version.hpp"
+    place.world.opencv = tar_gz({f"cv/{member}": "".join(parts)})
+    headers = tar_gz({"headers/VERSION": "1.2"})
+    wrong = {
+        "ffmpeg": tar_gz({"ffmpeg-5.1.9/RELEASE": "5.0.3\n"}),
+        "opencv": tar_gz({f"cv/{member}": "".join(parts).replace("9", "8")}),
+        "headers": tar_gz({"headers/VERSION": "1.3"}),
+    }[source]
+    for version, body in (("wrong", wrong), ("right", None)):
+        world = copy.copy(place.world)
+        world.ffmpeg = body if body and source == "ffmpeg" else world.ffmpeg
+        world.opencv = body if body and source == "opencv" else world.opencv
+        other = body if body and source == "headers" else headers
+        world.publish()
+        raw = dict(world.write_preset(place.root).raw)
+        address = place.world.site.add(f"/f/headers-{version}.tar.gz", other)
+        sources = {
+            **raw["sources"],
+            "headers": {"urls": [address], "sha256": sha(other), "version": "1.2"},
+            "opencv": {**raw["sources"]["opencv"], "folder": "cv", "sha256": sha(world.opencv)},
+        }
+        place.preset = world.write_preset(place.root, sources=sources)
+        if locked:
+            options = Options(update=True, quiet=True)
+            lock_only.pin(place.preset, place.project, Network(retries=0), options)
+        if body is None:
+            place.sync()
+            continue
+        place.asked()
+        with pytest.raises(CompatibilityError) as error:
+            place.sync()
+        (fault,) = error.value.faults
+        found = {"ffmpeg": "5.0.3", "opencv": "4.8.0", "headers": "1.3"}[source]
+        assert values_of(fault.problem)["found"] == found
+        assert not place.artifacts.exists()
+
+
 def test_wrong_bytes_reach_no_artifact(place: Place) -> None:
     place.world.site.paths["/f/headers.tar.gz"].body = b"tampered"
     with pytest.raises(FetchError) as error:
@@ -542,7 +610,8 @@ def test_dry_run_needs_no_network(place: Place) -> None:
     place.asked()
     lock = locks.load_matching(place.project.lock_file(NAME), place.preset)
     assert lock is not None
-    shown = download_preview.of_lock(place.preset, lock, Store(place.project.store))
+    known = known_sizes.read_known_sizes(place.project)
+    shown = download_preview.preview(place.preset, lock, known)
     assert [item.name for item in shown.items if not item.stored] == ["sources/headers.tar.gz"]
     assert place.asked() == []
 

@@ -13,16 +13,23 @@ from typing import Any
 import pytest
 
 import samples
+from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.verbs import sync
+from gapforge.doctor import disk_estimate
 from gapforge.model import preset as presets
 from gapforge.model.lock import Lock, LockedImage
+from gapforge.model.preset import Preset
+from gapforge.model.preset_status import readiness_of
+from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import download_preview, known_sizes
 from gapforge.store.store import Store
+from raised import values_of
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = presets.names(ROOT / "presets")
 TORCH = "ubuntu22.04-cuda12.4-torch2.5"
+SIZED = "ubuntu22.04-cuda12.6-torch2.7"  # the catalog has the size of its TensorRT
 
 
 @pytest.fixture
@@ -85,7 +92,11 @@ def lock_of(name: str, place: Project) -> Lock:
         *(
             replace(
                 samples.entry(
-                    "wheel", f"wheels/{n}-{v}.whl", name=n, version=v, origin="index:torch"
+                    "wheel",
+                    f"wheels/{n}-{v}-cp310-cp310-linux_x86_64.whl",
+                    name=n,
+                    version=v,
+                    origin="index:torch",
                 ),
                 size=700_000_000,
             )
@@ -162,7 +173,10 @@ def test_dry_run_with_lock_lists_every_file(
     for entry in lock.entries:
         assert f"{entry.path}  <- " in screen
         assert all(url in screen for url in entry.urls)
-    assert "wheels/torch-2.5.1+cu124.whl  <- https://download.pytorch.org/whl/cu124" in screen
+    assert (
+        "wheels/torch-2.5.1+cu124-cp310-cp310-linux_x86_64.whl  <- https://download.pytorch.org/whl/cu124"
+        in screen
+    )
     assert (
         "images/builder/blobs/sha256/aa  <- nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04@sha256:"
         in screen
@@ -199,13 +213,82 @@ def test_holdings_of_images_wheels_and_files(place: Project) -> None:
     assert held.image(builder, runtime).size == 2 * layer
     assert held.image(builder, builder).size == layer
     assert held.image("ubuntu:22.04").note == ""
-    torch = held.packages(("torch", "2.5.1+cu124"), ("torchvision", "0.20.1+cu124"))
+    torch = held.packages("3.10", ("torch", "2.5.1+cu124"), ("torchvision", "0.20.1+cu124"))
     assert (torch.size, torch.stored, torch.note) == (1_400_000_000, False, "adds 1.4 GB")
-    assert held.packages(("torch", "9.9")).size is None
+    assert held.packages("3.10", ("torch", "9.9")).size is None
     store = Store(place.store)
     sha256 = store.add_bytes(b"kept")
     assert held.file(sha256).note == "already in the store"
     assert held.file("").size is None
+
+
+def partial_lock(place: Project) -> tuple[Preset, Lock]:
+    """Return a lock without base images, .debs, TensorRT and one wheel, written to its place."""
+    preset = presets.find(place.presets, SIZED)
+    lock = lock_of(SIZED, place)
+    gone = {"image", "deb", "tensorrt"}
+    entries = [e for e in lock.entries if e.kind not in gone and e.name != "torch"]
+    assert preset.pytorch is not None
+    names = [
+        *(("image", role) for role in ("builder", "runtime")),
+        *(("deb", package) for package in {*preset.apt_builder, *preset.apt_runtime}),
+        ("tensorrt", "tensorrt"),
+        ("wheel", f"torch=={preset.pytorch.torch}"),
+    ]
+    unresolved = tuple(
+        sorted(UnresolvedItem(kind, name, Reason(code=OTHER, text="x")) for kind, name in names)
+    )
+    lock = replace(lock, entries=tuple(entries), images={}, unresolved=unresolved)
+    place.lock_file(SIZED).write_text(lock.render(), encoding="utf-8")
+    return preset, lock
+
+
+def test_partial_lock_counts_the_catalog_and_says_what_is_missing(
+    place: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same figure in a dry run, in the list, at the prompt and in doctor's estimate."""
+    preset, lock = partial_lock(place)
+    known = known_sizes.read_known_sizes(place)
+    tensorrt = known.sizes[preset.sources["tensorrt"].sha256]
+    shown = download_preview.preview(preset, lock, known)
+    assert shown.total == shown.missing == lock.size + tensorrt
+    assert values_of(shown.amount(shown.total)) == {"size": human_bytes(lock.size + tensorrt)}
+    debs = {*preset.apt_builder, *preset.apt_runtime}
+    missing = values_of(shown.what_is_unknown)["items"]
+    assert missing == f"2 base images, 1 Python package, {len(debs)} APT packages"
+
+    document = parsed(place, SIZED, capsys)
+    assert (document["partial"], document["bytes"]) == (True, shown.total)
+    ready = readiness_of(place, preset)
+    in_list = download_preview.size_text(place, preset, ready, known)
+    assert in_list == shown.amount(shown.total)
+    need = disk_estimate.estimate(preset, shown, linked=True)
+    without = replace(shown, items=tuple(i for i in shown.items if i.kind != "tensorrt"))
+    less = disk_estimate.estimate(preset, without, linked=True)
+    assert need.engine - less.engine > tensorrt and need.unknown == shown.what_is_unknown
+
+
+def test_size_of_a_wheel_is_that_of_the_presets_python(place: Project) -> None:
+    lock = lock_of(TORCH, place)
+    place.lock_file(TORCH).write_text(lock.render(), encoding="utf-8")
+    held = known_sizes.read_known_sizes(place)
+    assert held.packages("3.10", ("torch", "2.5.1+cu124")).size == 700_000_000
+    assert held.packages("3.11", ("torch", "2.5.1+cu124")).size is None
+
+
+@pytest.mark.parametrize(
+    ("file", "python", "runs"),
+    [
+        ("numpy-1.26.4-cp310-cp310-manylinux_2_17_x86_64.whl", "3.10", True),
+        ("numpy-1.26.4-cp310-cp310-manylinux_2_17_x86_64.whl", "3.11", False),
+        ("tqdm-4.66.5-py3-none-any.whl", "3.11", True),
+        ("six-1.16.0-py2.py3-none-any.whl", "3.11", True),
+        ("cryptography-42.0-cp37-abi3-manylinux_2_28_x86_64.whl", "3.11", True),
+        ("x.whl", "3.11", False),
+    ],
+)
+def test_wheel_of_another_python_says_nothing(file: str, python: str, runs: bool) -> None:
+    assert known_sizes._runs_on(file, python) is runs
 
 
 def test_dry_run_with_faulty_catalog(place: Project) -> None:

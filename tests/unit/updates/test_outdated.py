@@ -20,13 +20,13 @@ import pytest
 
 from gapforge.base.errors import FetchError, UsageError
 from gapforge.base.project import Project
-from gapforge.compat import catalog as catalogs
 from gapforge.compat.rules import check_preset
-from gapforge.compat.versions import key
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.model.preset import Preset, parse
+from gapforge.model.versions import key
 from gapforge.sync import http_get, target_python
 from gapforge.sync.network import Network
 from gapforge.sync.python_packages import Resolver, Wheel

@@ -15,8 +15,10 @@ from gapforge.base.errors import CompatibilityError, Interrupted
 from gapforge.base.project import Project
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
-from gapforge.compat import catalog as catalogs
+from gapforge.compat.driver import driver_need, usual_need
 from gapforge.compat.rules import check_preset
+from gapforge.doctor.diagnose import gpu_needs
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.wizard import choices, compose_preset
@@ -158,7 +160,12 @@ def lock_with(place: Project, name: str) -> Lock:
         "torchaudio": made.pytorch.torchaudio,
     }
     wheels = [
-        replace(samples.entry("wheel", f"wheels/{n}.whl", name=n, version=v), size=700_000_000)
+        replace(
+            samples.entry(
+                "wheel", f"wheels/{n}-{v}-cp310-cp310-linux_x86_64.whl", name=n, version=v
+            ),
+            size=700_000_000,
+        )
         for n, v in trio.items()
     ]
     lock = Lock(
@@ -249,6 +256,18 @@ def test_every_menu_has_one_default() -> None:
     for menu in menus:
         assert sum(item.default for item in menu) == 1, menu
         assert len({item.value for item in menu}) == len(menu)
+
+
+def test_lowest_driver_of_a_menu_is_the_one_of_the_preset_doctor_and_check(place: Project) -> None:
+    for item in choices.base_menu(CATALOG):
+        template = compose_preset.template_for(item.value, place, CATALOG)
+        raw = compose_preset.apply_overrides(
+            template.raw, Choices(base=item.value, tensorrt="none", torch="none"), CATALOG, None
+        )
+        need = driver_need(preset.parse(raw), CATALOG)
+        assert need == gpu_needs(preset.parse(raw), CATALOG).driver
+        assert need.lowest in item.note, item.value
+    assert usual_need("11.8", CATALOG).lowest == "470.57.02"
 
 
 def test_every_offer_makes_a_valid_preset(place: Project) -> None:

@@ -24,17 +24,17 @@ from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.catalog import Catalog
-from gapforge.compat.driver import check_driver, required_driver
+from gapforge.compat.driver import DriverNeed, check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.redistribution import FORBIDDEN, UNKNOWN, Judgement, judge, redistributable
 from gapforge.compat.rules import check_preset
 from gapforge.image import application_source
 from gapforge.image.build_inputs import check_dockerfile, read_scripts
 from gapforge.model import base_image_rules, component, credentials, doubled_modules, env_file
+from gapforge.model import catalog as catalogs
 from gapforge.model import lock as locks
 from gapforge.model import preset as presets
+from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.credentials import Credentials, Need
 from gapforge.model.lock import Lock
@@ -81,7 +81,7 @@ class Report:
     lock_first_use_size: int = 0
     unresolved: list[ToResolve] = field(default_factory=list)
     credentials: list[Need] = field(default_factory=list)
-    driver: str = ""
+    driver: DriverNeed = field(default_factory=DriverNeed)
     licences: list[Judgement] = field(default_factory=list)
 
     @property
@@ -113,7 +113,7 @@ class Report:
                 "first_use_names": self.first_use,
             },
             "images_without_digest": self.loose_images,
-            "driver": self.driver,
+            "driver": self.driver.lowest,
             "redistributable": redistributable(self.licences) if self.preset else None,
             "licences": [judgement.to_json() for judgement in self.licences],
             "unresolved": [u.to_json() for u in self.unresolved],
@@ -246,7 +246,7 @@ def examine(
     report.problems = check_preset(preset, catalog)
     if driver is not None:
         report.problems += check_driver(preset, driver, catalog)
-    report.driver = required_driver(preset, catalog)
+    report.driver = driver_need(preset, catalog)
     for source in preset.sources.values():
         first_use = source.urls and not source.sha256
         (report.first_use if first_use else report.pinned).append(source.name)
@@ -309,7 +309,7 @@ def _examine_lock(report: Report, project: Project, preset: Preset) -> Lock | No
     report.faults += tuple(doubled_modules.faults_of_lock(preset, lock, shown))
     report.unresolved = list_to_resolve(preset, lock)
     report.lock_state = PARTIAL if report.unresolved else CURRENT
-    report.lock_entries, report.lock_size = len(lock.entries), sum(e.size for e in lock.entries)
+    report.lock_entries, report.lock_size = len(lock.entries), lock.size
     trusted = [e.size for e in lock.entries if e.trust == "first-use"]
     report.lock_first_use, report.lock_first_use_size = len(trusted), sum(trusted)
     return lock
@@ -333,8 +333,9 @@ def _print(report: Report) -> None:
                 names=first,
             )
         )
-        if report.driver:
-            print(_("  NVIDIA driver: {driver} or newer", driver=report.driver))
+        if report.driver.lowest:
+            line = _("  NVIDIA driver: {driver} or newer", driver=report.driver.lowest)
+            print(f"{line} ({report.driver.reason})")
         for need in report.credentials:
             _print_need(need)
         _print_licences(report.licences)
@@ -394,7 +395,7 @@ def _print_lock(report: Report) -> None:
         print(
             _(
                 "  unresolved: {items} (online: ./deps_sync.sh {preset!q})",
-                items=counts(report.unresolved),
+                items=counts(item.kind for item in report.unresolved),
                 preset=report.name,
             )
         )

@@ -10,9 +10,8 @@ from gapforge.base.files import contains, inside, write_text
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.compat import catalog
-from gapforge.compat.driver import required_driver
-from gapforge.model import component, preset
+from gapforge.compat.driver import driver_need
+from gapforge.model import catalog, component, preset
 from gapforge.model import lock as locks
 from gapforge.model.schema import Choice, Record, Text, read_json
 from gapforge.tools import json_schemas, package_versions
@@ -76,7 +75,7 @@ def documents(project: Project) -> dict[str, str]:
     stacks = [_stack(project, name) for name in preset.names(project.presets)]
     components = component.load_all(project.components)
     facts = catalog.load(project.catalog)
-    drivers = {stack.preset.name: required_driver(stack.preset, facts) for stack in stacks}
+    drivers = {stack.preset.name: driver_need(stack.preset, facts).lowest for stack in stacks}
     review = _review(project)
     return {
         path: package_versions.render(stacks, components, drivers, review, language)

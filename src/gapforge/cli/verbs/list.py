@@ -7,13 +7,14 @@ from typing import Any
 
 from gapforge.base.errors import PresetError
 from gapforge.base.i18n import N_, _, localized
-from gapforge.base.progress import human_bytes
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_json, table
 from gapforge.model import preset as presets
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness, readiness_of
+from gapforge.store import known_sizes
+from gapforge.store.download_preview import size_text
 
 HELP = N_("list the presets with their state and size on this machine")
 EXAMPLES = ("./gapforge list", "./gapforge list --json")
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, project: Project) -> int:
     """Print every preset. Return 0 even if some have faults, which are for ``check``."""
-    rows: list[tuple[Preset, Readiness]] = []
+    known = known_sizes.read_known_sizes(project)
+    rows: list[tuple[Preset, Readiness, str]] = []
     faulty: dict[str, PresetError] = {}
     for name in presets.names(project.presets):
         try:
@@ -34,11 +36,12 @@ def run(args: argparse.Namespace, project: Project) -> int:
         except PresetError as error:
             faulty[name] = error
             continue
-        rows.append((preset, readiness_of(project, preset)))
+        ready = readiness_of(project, preset)
+        rows.append((preset, ready, size_text(project, preset, ready, known)))
     rows.sort(key=lambda row: (row[0].practice, row[0].name))
     if args.json:
         document = {
-            "presets": [_to_json(preset, ready) for preset, ready in rows],
+            "presets": [_to_json(preset, ready) for preset, ready, _size in rows],
             "faulty": {name: [f.to_json() for f in error.faults] for name, error in faulty.items()},
         }
         print_json(document)
@@ -52,15 +55,14 @@ def run(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
-def lines(rows: list[tuple[Preset, Readiness]]) -> list[str]:
-    """Return the lines of the table of presets: name, state, size and summary."""
+def lines(rows: list[tuple[Preset, Readiness, str]]) -> list[str]:
+    """Return the lines of the table of presets: name, state, size in words and summary."""
     if not rows:
         return []
     cells = [(_("PRESET"), _("STATE"), _("SIZE"), _("SUMMARY"))]
-    for preset, ready in rows:
+    for preset, ready, size in rows:
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
-        size = human_bytes(ready.size) if ready.locked else "-"
-        cells.append((preset.name, ready.label, size, summary))
+        cells.append((preset.name, ready.label, size or "-", summary))
     return table(cells)
 
 

@@ -15,11 +15,11 @@ from gapforge.base.process import quoted
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json, add_versions
 from gapforge.cli.output import print_json, warn
-from gapforge.compat import catalog as catalogs
-from gapforge.compat.catalog import Catalog
 from gapforge.image.application_source import build_of, setting_key
+from gapforge.model import catalog as catalogs
 from gapforge.model import preset as presets
 from gapforge.model import preset_writer
+from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.wizard.choices import Choices
 from gapforge.wizard.compose_preset import apply_overrides, summary_of, template_for, warnings_of

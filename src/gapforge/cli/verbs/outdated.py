@@ -11,7 +11,7 @@ from gapforge.base.i18n import N_, _
 from gapforge.base.project import Project
 from gapforge.cli.argument_parser import add_json
 from gapforge.cli.output import print_error, print_json, table
-from gapforge.compat import catalog as catalog_module
+from gapforge.model import catalog as catalog_module
 from gapforge.model import lock as lock_module
 from gapforge.model import preset as preset_module
 from gapforge.model import preset_writer

@@ -21,7 +21,6 @@ from gapforge.model.preset import Preset
 from gapforge.model.to_resolve import ToResolve, counts, list_to_resolve
 from gapforge.model.unresolved_item import Reason
 from gapforge.store import download_preview, known_sizes
-from gapforge.store.store import Store
 from gapforge.sync import lock_only, source_archives
 from gapforge.sync import sync as syncing
 from gapforge.sync.network import Network
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace, project: Project) -> int:
 
 def _report_lock(outcome: Outcome) -> None:
     lock = outcome.lock
-    size = human_bytes(sum({e.sha256: e.size for e in lock.entries}.values()))
+    size = human_bytes(lock.size)
     print(
         _(
             "{preset}: presets/{preset}.lock.json pins {count} files, {size}",
@@ -139,7 +138,7 @@ def _report(outcome: Outcome) -> None:
             "{preset}: {count} files, {size}, downloaded {downloaded} -> {folder}",
             preset=outcome.lock.preset,
             count=len(outcome.lock.entries),
-            size=human_bytes(sum(entry.size for entry in outcome.lock.entries)),
+            size=human_bytes(outcome.lock.size),
             downloaded=human_bytes(outcome.fetched),
             folder=outcome.artifacts,
         )
@@ -151,10 +150,7 @@ def _report(outcome: Outcome) -> None:
 def _dry_run(preset: Preset, project: Project, args: argparse.Namespace) -> dict[str, object]:
     """Show what a sync would download, without a network. With a current lock it is exact."""
     lock = None if args.update else locks.load_matching(project.lock_file(preset.name), preset)
-    if lock is None:
-        preview = download_preview.of_preset(preset, known_sizes.read_known_sizes(project))
-    else:
-        preview = download_preview.of_lock(preset, lock, Store(project.store))
+    preview = download_preview.preview(preset, lock, known_sizes.read_known_sizes(project))
     unresolved = list_to_resolve(preset, lock)
     if not args.json:
         _print_preview(preview, unresolved)
@@ -179,28 +175,23 @@ def _print_preview(preview: download_preview.Preview, unresolved: Sequence[ToRes
             print(indent + _("or {address}", address=other))
         if item.note:
             print(indent + item.note)
-    total, missing = human_bytes(preview.total), human_bytes(preview.missing)
-    if preview.exact:
-        print(
-            _(
-                "{preset}: {count} files, {total}; to download: {missing}",
-                preset=preset,
-                count=len(preview.items),
-                total=total,
-                missing=missing,
-            )
+    print(
+        _(
+            "{preset}: {count} files, {total}; to download: {missing}",
+            preset=preset,
+            count=len(preview.items),
+            total=preview.amount(preview.total),
+            missing=preview.amount(preview.missing),
         )
-    else:
-        print(
-            _(
-                "{preset}: known sizes {total}, of these to download: {missing}; {count} items of "
-                "unknown size",
-                preset=preset,
-                total=total,
-                missing=missing,
-                count=len(preview.unknown),
-            )
+        if preview.exact
+        else _(
+            "{preset}: {total}; to download: {missing}; of unknown size: {items}",
+            preset=preset,
+            total=preview.amount(preview.total),
+            missing=preview.amount(preview.missing),
+            items=preview.what_is_unknown,
         )
+    )
     if unresolved:
-        items = counts(unresolved)
+        items = counts(item.kind for item in unresolved)
         print(_("still to be resolved by sync: {items}, and their dependencies", items=items))

@@ -1,8 +1,8 @@
 """Read the catalog: which versions exist and which are compatible, each fact with its source.
 
 ``catalog/*.json`` is data; the shapes below are its only description, and ``schemas/`` is generated
-from them. The prompts and ``check`` read the catalog. A build never does: a preset is
-self-contained.
+from them. What a preset leaves out is filled from the catalog. The prompts and ``check`` use it
+too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
-from gapforge.compat import versions
+from gapforge.model import versions
 from gapforge.model.schema import (
     Choice,
     Flag,
@@ -176,7 +176,7 @@ SHAPES: Mapping[str, Record] = {
             "packages": _facts({"major": _DOTTED, "names": Items(Text())}),
             "first": _facts(
                 {"compute": _DOTTED, "from": _DOTTED},
-                about="the first release for a GPU that is newer than the oldest release here",
+                about="the first release in this catalog's range that supports a GPU",
             ),
             "dropped": _facts({"compute_below": _DOTTED, "from": _DOTTED}),
             "notes": _NOTES,
@@ -484,15 +484,6 @@ class Catalog:
     def image(self, reference: str) -> CudaImage | None:
         """Return the base image that has ``reference`` as its builder or runtime tag."""
         return next((i for i in self.images if reference in (i.builder, i.runtime)), None)
-
-    def lowest_driver(self, cuda: str) -> str:
-        """Return the oldest NVIDIA driver for programs of this CUDA version; "" if unknown."""
-        return self.minor_drivers.get(versions.major(cuda), "")
-
-    def toolkit_driver(self, cuda: str) -> str:
-        """Return the driver of the newest toolkit of this CUDA series (12.4.x); "" if unknown."""
-        same = [c for c in self.drivers if cuda and versions.minor(c) == versions.minor(cuda)]
-        return self.drivers[max(same, key=versions.key)] if same else ""
 
     def headers_range(self, ffmpeg: str) -> HeadersFor | None:
         """Return which nv-codec-headers this FFmpeg version builds with; None if unknown."""

@@ -1,0 +1,181 @@
+"""Look into source archives: which version they contain, before anything is built of them.
+
+An archive is read as a stream, up to the file that states the version; nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from gapforge.base import limits
+from gapforge.base.compressed import MAGIC_LENGTH, compression, damage_as
+from gapforge.base.errors import CompatibilityError, Fault, FetchError, ToolError
+from gapforge.base.files import open_buffered
+from gapforge.base.i18n import _, ngettext
+from gapforge.model.component import StatedVersion
+from gapforge.model.preset import Preset
+from gapforge.model.source_versions import agrees, number_in, stated_versions
+from gapforge.sync import oci_layout
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A source archive in the store: the name of the source, its file's name and its content."""
+
+    source: str
+    file: str
+    content: Path
+
+
+def check_versions(
+    preset: Preset, archives: Iterable[Downloaded], note: Callable[[str], None]
+) -> None:
+    """Raise CompatibilityError for archives of another version than the preset's.
+
+    Raise FetchError for a file that is no archive. ``note`` gets a message for an archive that does
+    not tell its version.
+    """
+    wanted = {stated.source: (stated, expected) for stated, expected in stated_versions(preset)}
+    wrong: list[Fault] = []
+    for archive in archives:
+        if archive.source not in wanted:
+            continue
+        stated, expected = wanted[archive.source]
+        folder = preset.sources[archive.source].folder
+        found, member = read_version(archive, stated, folder)
+        if not found:
+            note(_("NOTE: {file} does not tell its version", file=archive.file))
+        differing = [(p, v) for p, v in expected if found and not agrees(found, v)]
+        for path, version in differing[:1]:
+            problem = _("contains version {found} ({member})", found=found, member=member)
+            wrong.append(Fault(archive.file, problem, f"{version} ({path})"))
+    if wrong:
+        raise CompatibilityError(
+            ngettext(
+                "{count} source archive of {name} has another version than the preset",
+                "{count} source archives of {name} have another version than the preset",
+                len(wrong),
+                name=preset.name,
+            ),
+            faults=wrong,
+            hint=_(
+                "in presets/{name}.json, set the version of the archive, or the address and "
+                "checksum of the archive with the version of the preset",
+                name=preset.name,
+            ),
+        )
+
+
+def read_version(archive: Downloaded, stated: StatedVersion, folder: str) -> tuple[str, str]:
+    """Return the version in an archive, and the member or folder that tells it; ("", "") if none.
+
+    ``folder`` is the folder of the archive that is built; "" stands for the only one at the top.
+    The name of the top folder counts if the file that states the version is absent. Raise
+    FetchError if the archive cannot be read.
+    """
+
+    def unusable(cause: Exception) -> FetchError:
+        return FetchError(
+            _("{file} is not a usable source archive", file=archive.file),
+            faults=[Fault(archive.file, str(cause), _("a tar or zip archive"))],
+            hint=_(
+                "look at its beginning, which may be a web page: head -c 300 {path!q}",
+                path=archive.content,
+            ),
+        )
+
+    search = _Search(stated, folder)
+    with damage_as(unusable), open_buffered(archive.content, follow=True) as stored:
+        start = stored.read(MAGIC_LENGTH)
+        stored.seek(0)
+        try:
+            if start.startswith(b"PK\x03\x04"):
+                _search_zip(stored, search)
+            else:
+                _search_tar(stored, compression(start), search)
+        except _Done:
+            pass
+        except ToolError as error:
+            if error.is_missing:
+                raise
+            raise unusable(error) from error
+    return search.found or search.from_folder()
+
+
+class _Done(Exception):
+    """Enough is read: ends the programs that unpack the rest."""
+
+
+class _Search:
+    """What is sought in an archive, and what was found so far."""
+
+    def __init__(self, stated: StatedVersion, folder: str) -> None:
+        self.file, self.pattern = stated.file, stated.pattern
+        self.folder = os.path.normpath(folder) if folder else ""
+        self.top = self.folder
+        self.found: tuple[str, str] | None = None
+
+    def wants(self, name: str) -> bool:
+        """Return whether the member ``name`` states the version. Raise _Done if none will."""
+        path = os.path.normpath(name)
+        top = path.partition("/")[0].removeprefix(".")
+        self.top = self.top or top
+        if self.top and not self.file:
+            raise _Done
+        return path == os.path.join(self.folder or top, self.file)
+
+    def take(self, name: str, content: bytes) -> None:
+        """Read the version in the member ``name``, and end the search."""
+        match = re.search(self.pattern, content.decode("utf-8", "replace"))
+        if match:
+            self.found = ".".join(match.groups()), os.path.normpath(name)
+        raise _Done
+
+    def from_folder(self) -> tuple[str, str]:
+        """Return the version in the name of the top folder."""
+        number = number_in(self.top)
+        return (number, self.top) if number else ("", "")
+
+
+def _search_zip(stored: IO[bytes], search: _Search) -> None:
+    with zipfile.ZipFile(stored) as archive:
+        for member in archive.infolist():
+            if search.wants(member.filename):
+                with archive.open(member) as content:
+                    search.take(member.filename, content.read(limits.SOURCE_FILE))
+
+
+def _search_tar(stored: IO[bytes], kind: str, search: _Search) -> None:
+    with (
+        oci_layout.uncompressed(stored, kind) as plain,
+        tarfile.open(fileobj=cast(IO[bytes], _Bounded(plain)), mode="r|") as archive,
+    ):
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else they pile up in memory
+            if search.wants(member.name) and member.isfile():
+                content = archive.extractfile(member)
+                assert content is not None
+                search.take(member.name, content.read(limits.SOURCE_FILE))
+        raise _Done
+
+
+class _Bounded:
+    """A stream that ends the search after ``limits.SOURCE_SEARCH`` bytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.left = stream, limits.SOURCE_SEARCH
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise _Done
+        return data
