@@ -168,6 +168,7 @@ class Runner:
     def __init__(self, tree: Path, temporary: str) -> None:
         """Copy the working tree and start the process; tests make their files in ``temporary``."""
         _copy_tree(tree)
+        self.tree = tree
         self.process = subprocess.Popen(
             [PYTHON, tree / "tests/mutant_runner.py"],
             cwd=tree,
@@ -280,7 +281,7 @@ def _test_module(
 ) -> tuple[str, bool]:
     """Test the changes of a module; return its row of the table, and whether they are enough."""
     path, files = _path(module), list(map(_test_file, TESTS[module].split()))
-    text = (ROOT / path).read_text(encoding="utf-8")
+    text = (runners[0].tree / path).read_text(encoding="utf-8")
     possible = _possible(text)
     changes = [_change(text, ast.parse(text), spec) for spec in _sample(possible, sample)]
     tests = {
