@@ -49,31 +49,51 @@ PYTHON = ROOT / ".gapforge/tests/bin/python"
 KEPT = ROOT / "tests/kept_mutants.json"
 GOAL = 0.9  # share of the changes that tests must notice
 # The modules that decide what is trusted, kept or accepted, and the unit tests of each.
-_COMPAT = "compat/test_rules compat/test_compatibility_table"
-_BUNDLE = "bundle/test_damaged_volumes bundle/test_pack_and_unpack bundle/test_planted_names"
-_TRUST = "trust/test_trusted_signers"
 TESTS = {
     "base/private_files": "base/test_private_files",
     "base/process": "base/test_process",
     "base/secret_files": "base/test_secret_files",
-    "bundle/check_signatures": f"{_BUNDLE} {_TRUST} trust/test_lock_size",
-    "bundle/import_objects": f"bundle/test_import_objects {_BUNDLE}",
-    "bundle/pack": _BUNDLE,
-    "bundle/repair_request": f"{_BUNDLE} repository/test_generated_input",
-    "bundle/unpack": f"{_BUNDLE} bundle/test_site_disk bundle/test_altered_between_steps",
-    "bundle/volume_reader": f"{_BUNDLE} bundle/test_altered_between_steps",
-    "bundle/volume_writer": f"{_BUNDLE} bundle/test_memory",
-    "compat/base_image": _COMPAT,
-    "compat/driver": f"{_COMPAT} doctor/test_doctor",
-    "compat/ffmpeg": _COMPAT,
-    "compat/gpus": _COMPAT,
-    "compat/host_compiler": _COMPAT,
-    "compat/opencv": _COMPAT,
-    "compat/python_modules": _COMPAT,
-    "compat/redistribution": f"compat/test_redistribution {_COMPAT}",
-    "compat/source_versions": _COMPAT,
-    "compat/tensorrt": _COMPAT,
-    "compat/torch": _COMPAT,
+    "bundle/check_signatures": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names trust/test_trusted_signers trust/test_lock_size"
+    ),
+    "bundle/import_objects": (
+        "bundle/test_import_objects bundle/test_damaged_volumes "
+        "bundle/test_pack_and_unpack bundle/test_planted_names"
+    ),
+    "bundle/pack": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack bundle/test_planted_names"
+    ),
+    "bundle/repair_request": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names repository/test_generated_input"
+    ),
+    "bundle/unpack": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names bundle/test_site_disk "
+        "bundle/test_altered_between_steps"
+    ),
+    "bundle/volume_reader": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names bundle/test_altered_between_steps"
+    ),
+    "bundle/volume_writer": (
+        "bundle/test_damaged_volumes bundle/test_pack_and_unpack "
+        "bundle/test_planted_names bundle/test_memory"
+    ),
+    "compat/base_image": "compat/test_rules compat/test_compatibility_table",
+    "compat/driver": "compat/test_rules compat/test_compatibility_table doctor/test_doctor",
+    "compat/ffmpeg": "compat/test_rules compat/test_compatibility_table",
+    "compat/gpus": "compat/test_rules compat/test_compatibility_table",
+    "compat/host_compiler": "compat/test_rules compat/test_compatibility_table",
+    "compat/opencv": "compat/test_rules compat/test_compatibility_table",
+    "compat/python_modules": "compat/test_rules compat/test_compatibility_table",
+    "compat/redistribution": (
+        "compat/test_redistribution compat/test_rules compat/test_compatibility_table"
+    ),
+    "compat/source_versions": "compat/test_rules compat/test_compatibility_table",
+    "compat/tensorrt": "compat/test_rules compat/test_compatibility_table",
+    "compat/torch": "compat/test_rules compat/test_compatibility_table",
     "image/dockerfile_lint": "image/test_dockerfile_lint",
     "image/smoke_checks": "image/test_smoke_checks",
     "model/credentials": "model/test_credentials",
@@ -85,12 +105,14 @@ TESTS = {
     "store/store": "store/test_store base/test_power_cut",
     "store/take_inventory": "store/test_inventory",
     "store/unfinished_imports": "store/test_gc_imports store/test_gc",
-    "store/verify_artifacts": f"store/test_verify_artifacts {_TRUST}",
+    "store/verify_artifacts": "store/test_verify_artifacts trust/test_trusted_signers",
     "sync/download": "sync/test_download sync/test_network",
     "trust/private_ssh_agent": "trust/test_ssh_signatures",
-    "trust/rollback_protection": _TRUST,
-    "trust/ssh_signatures": f"trust/test_ssh_signatures {_TRUST}",
-    "trust/trusted_signers": f"{_TRUST} trust/test_lock_size trust/test_writable_by_others",
+    "trust/rollback_protection": "trust/test_trusted_signers",
+    "trust/ssh_signatures": "trust/test_ssh_signatures trust/test_trusted_signers",
+    "trust/trusted_signers": (
+        "trust/test_trusted_signers trust/test_lock_size trust/test_writable_by_others"
+    ),
     "trust/writable_by_others": "trust/test_writable_by_others",
 }
 _MEMORY = "/dev/shm"  # unit tests mostly wait for the disk to sync
