@@ -346,11 +346,10 @@ def test_interruption_stops_hashing_at_once(
             time.sleep(0.001)
 
     class Impatient(Progress):
-        interrupted = False
+        once = threading.Lock()
 
         def add(self, count: int, detail: str = "") -> None:
-            if len(started) == 2 and not self.interrupted:
-                self.interrupted = True
+            if len(started) == 2 and self.once.acquire(blocking=False):
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "sha256_open", endless)
