@@ -45,8 +45,17 @@ def _each(pattern: str, output: str) -> list[tuple[str, ...]]:
 
 def versions(apt: Runner, package: str) -> list[str]:
     """Return every version of ``package`` that the sources have, newest first."""
-    lines = apt.run(["apt-cache", "madison", "--", package], check=False).output.splitlines()
-    return list(dict.fromkeys(line.split("|")[1].strip() for line in lines if line.count("|") >= 2))
+    return all_versions(apt, [package]).get(package, [])
+
+
+def all_versions(apt: Runner, packages: Sequence[str]) -> dict[str, list[str]]:
+    """Return every version of each of ``packages`` that the sources have, newest first."""
+    found: dict[str, list[str]] = {}
+    for line in apt.run(["apt-cache", "madison", "--", *packages], check=False).output.splitlines():
+        words = [word.strip() for word in line.split("|")]
+        if len(words) >= 3 and words[1] not in found.setdefault(words[0], []):
+            found[words[0]].append(words[1])
+    return found
 
 
 def providers(apt: Runner, package: str) -> list[str]:

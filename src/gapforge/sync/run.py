@@ -329,11 +329,19 @@ class Run:
     def _resolve_debs(
         self, bases: Mapping[str, BaseInStore]
     ) -> dict[str, list[apt_resolver.DebFile]]:
-        """Return the .debs that each role's base image lacks."""
+        """Return the .debs that each role's base image lacks.
+
+        The build derives which libraries the runtime image needs from what is compiled then, so
+        those of the runtime are the .debs for everything that programs can link to in the builder.
+        """
         found = {}
+        libraries: dict[str, str] = {}
         for role in ROLES:
-            root = self._apt_root(role, bases[role][0])
-            found[role] = root.closure(self.preset.debs(role))
+            root, packages = self._apt_root(role, bases[role][0]), self.preset.debs(role)
+            if role == BUILDER:
+                found[role], libraries = root.closure(packages), root.libraries(packages)
+            else:
+                found[role] = root.with_libraries(packages, libraries)
             root.check_programs(role, self.preset.python, found[role])
         return found
 

@@ -315,6 +315,14 @@ def test_changed_content_of_same_version_is_reported(place: Place) -> None:
     assert lines[0].endswith(f"sha256 {old} -> {new}")
 
 
+def test_libraries_of_the_builder_are_locked_for_the_runtime(place: Place) -> None:
+    """The build finds which of them the files of the image need."""
+    place.preset = place.world.write_preset(place.root, apt={"builder": ["gcc", "libz"]})
+    place.sync()
+    roles = {e.name: e.roles for e in place.lock().of("deb")}
+    assert roles == {"gcc": ("builder",), "libz": ("builder", "runtime")}
+
+
 def test_changed_preset_is_resolved_anew(place: Place) -> None:
     place.sync()
     place.preset = place.world.write_preset(
