@@ -18,6 +18,7 @@ from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
 from gapforge.compat.tensorrt import short_version
+from gapforge.compat.torch import builds_for
 from gapforge.model import catalog as catalogs
 from gapforge.model.preset import faults_of, parse
 from raised import values_of
@@ -147,7 +148,26 @@ def test_torch_build_against_cuda(cuda: str, torch: str, build: str) -> None:
     raw = on(cuda, stack(pytorch=release(torch, build), tensorrt=None, opencv=None))
     same_major = CUDA_OF_BUILD[build].split(".")[0] == cuda.split(".")[0]
     found = errors(raw, "torch-build") + errors(raw, "torch-cuda")
-    assert (found == []) == (same_major and build in TORCH[torch][1].split()), found
+    fits = same_major and build in TORCH[torch][1].split()
+    assert (found == []) == fits, found
+    warned = any(f.severity == "warning" for f in findings(raw, "torch-cuda"))
+    newer = float(CUDA_OF_BUILD[build]) > float(cuda)
+    assert not fits or warned == newer
+
+
+@pytest.mark.parametrize(
+    ("cuda", "builds"),
+    [
+        ("", ["cpu"]),
+        ("11.8.0", ["cu118"]),
+        ("12.4", []),
+        ("12.6.3", ["cu126"]),
+        ("12.8", ["cu128", "cu126"]),
+        ("13.0", []),
+    ],
+)
+def test_builds_for_a_cuda_are_best_first(cuda: str, builds: list[str]) -> None:
+    assert builds_for(CATALOG.torch["2.7.1"], cuda) == builds
 
 
 @pytest.mark.parametrize(
@@ -439,6 +459,7 @@ def test_package_is_listed_and_left_out() -> None:
         ("2.1.2", ["numpy==2.0.1"], False),
         ("2.1.2", ["numpy>=1.26"], False),
         ("2.1.2", ["numpy<=2"], False),
+        ("2.1.2", ["numpy<3"], False),
         ("2.1.2", ["NumPy~=1.24"], True),
         ("2.1.2", ["numpydoc==1.0", "numpy<2.0"], True),
         ("2.4.1", ["numpy==2.0.1"], True),
@@ -448,6 +469,12 @@ def test_old_torch_needs_numpy_1(torch: str, packages: list[str], works: bool) -
     found = errors(stack(pytorch=release(torch), python__packages=packages), "numpy")
     assert (found == []) == works
     assert works or reason(found).get("requirement", "") == "".join(packages)
+
+
+@pytest.mark.parametrize(("torch", "works"), [("2.2.9", False), ("2.3.9", True)])
+def test_torch_that_the_catalog_does_not_know_may_need_numpy_1(torch: str, works: bool) -> None:
+    raw = stack(pytorch__torch=f"{torch}+cu118", python__packages=["numpy"])
+    assert (errors(raw, "numpy") == []) == works
 
 
 @pytest.mark.parametrize(
@@ -490,10 +517,11 @@ def test_torch_build_must_be_in_index() -> None:
     found = errors(stack(pytorch={"torch": "2.1.2+cu118", "index": "default"}), "torch-index")
     assert reason(found) == {"version": "2.1.2+cu118"}
     assert suggestion(found) == {"name": '"index": "https://download.pytorch.org/whl/cu118"'}
-    index = "https://download.pytorch.org/whl/cu121"
-    found = errors(stack(pytorch={"torch": "2.1.2+cu118", "index": index}), "torch-index")
-    assert reason(found) == {"version": "2.1.2+cu118", "index_build": "cu121"}
-    assert suggestion(found) == {"build": "cu118"}
+    for build, other in (("cu118", "cu121"), ("cu121", "cu118")):
+        index = f"https://download.pytorch.org/whl/{other}"
+        found = errors(stack(pytorch={"torch": f"2.1.2+{build}", "index": index}), "torch-index")
+        assert reason(found) == {"version": f"2.1.2+{build}", "index_build": other}
+        assert suggestion(found) == {"build": build}
     # The default index's own 2.1.2 is for CUDA 12.1.
     found = errors(stack(pytorch={"torch": "2.1.2", "index": "default"}), "torch-cuda")
     assert reason(found) == {"version": "2.1.2", "build": "cu121", "needed": "12", "cuda": "11.8"}
