@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import samples
+from gapforge.compat import tensorrt
 from gapforge.compat.driver import check_driver, driver_need
 from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
@@ -542,6 +543,24 @@ def test_refused_tensorrt_names_one_that_fits() -> None:
     # a release that has a file for CUDA 11.8 too
     found_here = errors(with_tensorrt("10.3.0.26", "12.5"))
     assert (reason(found_here)["name"], suggestion(found_here)["name"]) == ("10.3.0", "8.6.1")
+
+
+@pytest.mark.parametrize(("short", "found"), [("8.6.1", "8.6.1.6"), ("8.5", ""), ("8.6.1.", "")])
+def test_short_version_of_tensorrt_names_one_release(short: str, found: str) -> None:
+    release = tensorrt._find_release(short, CATALOG)
+    assert (release.version if release else "") == found
+
+
+def test_tensorrt_8_needs_its_cudnn() -> None:
+    for version, fitting in (("8.6.1.6", ["8.9"]), ("10.3.0.26", ["", "7.6", "8.9", "9.1"])):
+        release = CATALOG.tensorrt[version]
+        fits = [c for c in ("", "7.6", "8.9", "9.1") if tensorrt.cudnn_fits(release, c)]
+        assert fits == fitting
+
+
+def test_releases_for_a_stack_are_newest_first() -> None:
+    found = tensorrt.releases_for("11.8", "8.9", "3.10", CATALOG, confirmed=True)
+    assert [r.version for r in found][:2] == ["8.6.1.6", "8.6.0.12"]
 
 
 def test_tensorrt_10_for_cuda_11_warns() -> None:
