@@ -82,7 +82,7 @@ TESTS = {
         "bundle/test_planted_names bundle/test_memory"
     ),
     "compat/base_image": "compat/test_rules compat/test_compatibility_table",
-    "compat/driver": "compat/test_rules compat/test_compatibility_table doctor/test_doctor",
+    "compat/driver": "compat/test_rules compat/test_compatibility_table",
     "compat/ffmpeg": "compat/test_rules compat/test_compatibility_table",
     "compat/gpus": "compat/test_rules compat/test_compatibility_table",
     "compat/host_compiler": "compat/test_rules compat/test_compatibility_table",
