@@ -14,7 +14,15 @@ import pytest
 
 import samples
 from gapforge.compat import tensorrt
-from gapforge.compat.driver import check_driver, driver_need
+from gapforge.compat.driver import (
+    ENOUGH,
+    LIMITED,
+    TOO_OLD,
+    UNKNOWN,
+    DriverNeed,
+    check_driver,
+    driver_need,
+)
 from gapforge.compat.findings import Finding
 from gapforge.compat.gpus import tensorrt_supports
 from gapforge.compat.rules import check_preset
@@ -390,6 +398,10 @@ def test_tensorrt_against_gpu(version: str, cuda: str, compute: str, rule: str) 
         ("8.4.3", "8.9", None),
         ("8.6.1", "99.0", None),
         ("10.0.1", "6.1", False),
+        ("10.0", "6.1", False),
+        ("10.0", "7.0", True),
+        ("10.8", "12.0", True),
+        ("10.7.0.23", "12.0", False),
     ],
 )
 def test_tensorrt_on_a_gpu_as_far_as_a_source_says(
@@ -882,6 +894,26 @@ def test_driver_against_cuda(cuda: str, driver: str, severity: str) -> None:
     preset = parse(on(cuda, stack(tensorrt=None, pytorch=None, opencv=None)))
     found = check_driver(preset, driver, CATALOG)
     assert [f.severity for f in found] == ([severity] if severity else []), found
+
+
+@pytest.mark.parametrize(
+    ("driver", "full", "verdict"),
+    [
+        ("525.60.12", "550.54.14", TOO_OLD),
+        ("525.60.13", "550.54.14", LIMITED),
+        ("550.54.13", "550.54.14", LIMITED),
+        ("550.54.14", "550.54.14", ENOUGH),
+        ("525.60.13", "", ENOUGH),
+    ],
+)
+def test_driver_of_exactly_the_needed_version_runs(driver: str, full: str, verdict: str) -> None:
+    need = DriverNeed(cuda="12.4", for_cuda="525.60.13", full=full, headers="12", for_headers="530")
+    assert need.verdict(driver) == verdict
+    assert (need.lowest, need.reason) == ("530", "CUDA 12.4: 525.60.13, nv-codec-headers 12: 530")
+    assert [need.runs_encoders(d) for d in ("529", "530", "531")] == [False, True, True]
+    unknown = DriverNeed(full=full, headers="12", for_headers="530")
+    assert (unknown.verdict(driver), unknown.lowest) == (UNKNOWN, "")
+    assert unknown.reason == "nv-codec-headers 12: 530"
 
 
 def test_old_driver_gets_newest_usable_cuda() -> None:
