@@ -78,6 +78,23 @@ def releases_for(
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
 
+def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> TensorRTRelease | None:
+    """Return the confirmed release whose file is built for the nearest CUDA; None if none fits.
+
+    Of several it is the newest. A file without a published checksum is never chosen.
+    """
+
+    def distance(release: TensorRTRelease) -> tuple[int, bool]:
+        tar = tar_for(release, cuda)
+        assert tar is not None  # releases_for returns only releases with a tar file
+        ours, built_for = ((*key(version), 0)[1] for version in (cuda, tar.cuda))
+        return abs(ours - built_for), built_for > ours
+
+    found = releases_for(cuda, cudnn, python, catalog, confirmed=True)
+    with_checksum = [r for r in found if (tar := tar_for(r, cuda)) and tar.sha256]
+    return min(with_checksum, key=distance, default=None)
+
+
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every incompatibility of the preset's TensorRT."""
     trt = preset.tensorrt
