@@ -140,8 +140,8 @@ class Library:
 class Packages:
     """The packages of one component: always, by option and value, and patterns of other values.
 
-    ``runtime`` are those of the runtime image that the component loads by name.
-    ``brings`` are files of libraries that the component itself installs.
+    ``runtime`` are those of the runtime image that the component loads by name. ``brings`` are
+    files of libraries that the component itself installs.
     """
 
     build: ByOS
