@@ -17,7 +17,7 @@ from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
 from gapforge.model import catalog as catalogs
 from gapforge.model import component, preset_defaults, preset_rules, schema
-from gapforge.model.build_packages import BuilderPackage, bare_name, builder_packages
+from gapforge.model.build_packages import BuilderPackage, builder_packages, runtime_packages
 from gapforge.model.catalog import Catalog
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
@@ -229,21 +229,19 @@ class Preset:
         """Return the packages of apt.builder, of components and their options, with reasons."""
         return builder_packages(self)
 
-    def _runtime_packages(self) -> tuple[str, ...]:
-        """Return the packages of apt.runtime, with the builder's Python, which all images have."""
-        python = f"python{self.python}"
-        named = any(bare_name(package) == python for package in self.apt_runtime)
-        if named or all(package.name != python for package in self.builder_packages):
-            return self.apt_runtime
-        return (python, *self.apt_runtime)
+    @cached_property
+    def runtime_packages(self) -> tuple[BuilderPackage, ...]:
+        """Return the packages of apt.runtime and of components, with reasons."""
+        return runtime_packages(self)
 
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
-        The builder gets the runtime's TensorRT packages if the preset lists none for it.
+        The builder gets the runtime's TensorRT packages if the preset lists none for it. The build
+        adds those of the libraries that the files of the runtime image link to.
         """
-        derived = tuple(package.name for package in self.builder_packages)
-        wanted = {"builder": derived, "runtime": self._runtime_packages()}[role]
+        named = {"builder": self.builder_packages, "runtime": self.runtime_packages}[role]
+        wanted = tuple(package.name for package in named)
         if self.tensorrt is None or self.tensorrt.form != "deb":
             return wanted
         own = self.tensorrt.builder if role == "builder" else ()
@@ -368,9 +366,9 @@ def parse(
         catalog=catalog,
         origins=filled.origins,
     )
-    derived: dict[str, Any] = filled.derived()
-    if builder := sorted(p.name for p in preset.builder_packages if p.only_derived):
-        derived["builder"] = builder
+    roles = {"builder": preset.builder_packages, "runtime": preset.runtime_packages}
+    packages = {role: sorted(p.name for p in roles[role] if p.only_derived) for role in roles}
+    derived = filled.derived() | {role: names for role, names in packages.items() if names}
     if not derived:
         return preset
     # What the catalog and components add decides what is locked, as much as the preset itself.
