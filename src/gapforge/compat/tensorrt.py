@@ -78,6 +78,25 @@ def releases_for(
     return sorted(found, key=lambda r: key(r.version), reverse=True)
 
 
+def best_fits(cuda: str, cudnn: str, python: str, catalog: Catalog) -> list[TensorRTRelease]:
+    """Return the releases that fit best, newest first; the prompts and ``check`` suggest these.
+
+    Confirmed ones are better than others, then those with a published checksum, then those that
+    are built for the nearest CUDA.
+    """
+    confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
+
+    def rank(release: TensorRTRelease) -> tuple[bool, bool, int]:
+        tar = tar_for(release, cuda)
+        assert tar is not None  # releases_for returns only releases with a tar file
+        distance = abs(int(minor(tar.cuda).split(".")[1]) - int(minor(cuda).split(".")[1]))
+        return release not in confirmed, not tar.sha256, distance
+
+    fitting = releases_for(cuda, cudnn, python, catalog)
+    best = min(map(rank, fitting), default=None)
+    return [release for release in fitting if rank(release) == best]
+
+
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     """Yield every incompatibility of the preset's TensorRT."""
     trt = preset.tensorrt
@@ -90,8 +109,7 @@ def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:
     yield from _check_packages(trt)
     release = _find_release(trt.version, catalog)
     if release is None:
-        fitting = releases_for(preset.cuda, preset.cudnn, preset.python, catalog)
-        near = nearest_version(trt.version, (r.version for r in fitting))
+        near = _nearest_fit(trt.version, preset, catalog)
         suggestion = _for_cuda(preset.cuda, near) if near else ""
         yield unknown(_PATH, f"TensorRT {trt.version}", "CUDA, cuDNN", suggestion)
         return
@@ -120,14 +138,16 @@ def _for_cuda(cuda: str, version: str) -> str:
 
 
 def _alternative(version: str, preset: Preset, catalog: Catalog) -> str:
-    """Suggest the nearest release for the preset's CUDA, cuDNN and Python, preferably confirmed."""
-    for confirmed in (True, False):
-        fitting = releases_for(
-            preset.cuda, preset.cudnn, preset.python, catalog, confirmed=confirmed
-        )
-        if fitting:
-            return _for_cuda(preset.cuda, nearest_version(version, (r.version for r in fitting)))
+    """Suggest the nearest of the releases that fit best to the preset's CUDA, cuDNN and Python."""
+    near = _nearest_fit(version, preset, catalog)
+    if near:
+        return _for_cuda(preset.cuda, near)
     return _("the catalog has no TensorRT for CUDA {cuda}", cuda=preset.cuda)
+
+
+def _nearest_fit(version: str, preset: Preset, catalog: Catalog) -> str:
+    fitting = best_fits(preset.cuda, preset.cudnn, preset.python, catalog)
+    return nearest_version(version, (release.version for release in fitting))
 
 
 def _check_cuda(

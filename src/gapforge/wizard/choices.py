@@ -144,11 +144,13 @@ def tensorrt_menu(
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
 
-    The default is the newest confirmed one with a published checksum. A build for a newer CUDA than
-    the base image's is offered only if NVIDIA documents that it supports it.
+    The default is the newest of those that fit best, if they are confirmed and have a published
+    checksum. A build for a newer CUDA than the base image's is offered only if NVIDIA documents
+    that it supports it.
     """
     releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog)
     confirmed = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, confirmed=True)
+    best = tensorrt.best_fits(base.cuda, base.cudnn, python, catalog)
     default = ""
     menu = []
     for release in releases:
@@ -157,7 +159,7 @@ def tensorrt_menu(
         supported = tensorrt.supports_cuda(tar, base.cuda)
         if not supported and key(tar.cuda) > key(base.cuda):
             continue
-        if not default and tar.sha256 and release in confirmed:
+        if release == best[0] and tar.sha256 and release in confirmed:
             default = release.version
         binding_unknown = release.pythons and release.has_binding(python) is None
         notes = [
