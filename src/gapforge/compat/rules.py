@@ -7,8 +7,8 @@ time. Everything here is a pure function of a preset and the catalog.
 from __future__ import annotations
 
 from gapforge.compat import (
-    application,
     base_image,
+    build_packages,
     driver,
     ffmpeg,
     host_compiler,
@@ -32,7 +32,7 @@ _PARTS = (
     driver,
     opencv,
     host_compiler,
-    application,
+    build_packages,
 )
 
 

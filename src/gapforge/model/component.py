@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from gapforge.base import limits
 from gapforge.base.errors import Fault, PresetError
 from gapforge.base.i18n import N_, _
+from gapforge.model import build_packages
+from gapforge.model.build_packages import Packages
 from gapforge.model.names import ROLES, normalized
 from gapforge.model.schema import (
     AnyOf,
@@ -118,6 +120,7 @@ COMPONENT_SHAPE = Record(
         "options": Table(_OPTION, _OPTION_NAME, "what a preset may say about it, by name"),
         "needs": _NEEDS,
         "sources": Items(_PATTERN, "source archives it uses, by name or pattern"),
+        "packages": build_packages.FILE_OR_INLINE,
         "versions": Table(
             _STATED, NAME, "where the source archives state their versions, by name of the source"
         ),
@@ -140,6 +143,9 @@ COMPONENT_SHAPE = Record(
         "debs": Flag("it uses the .debs of the role"),
         "per_role": Flag("it has one input folder for the builder and one for the runtime"),
     },
+)
+PACKAGES_FILE = Record(
+    build_packages.SHAPE.required, {"$schema": Text(), **build_packages.SHAPE.optional}
 )
 
 
@@ -232,6 +238,7 @@ class Component:
     versions: tuple[StatedVersion, ...]
     wheels: tuple[str, ...]
     module: Module | None
+    packages: Packages = field(hash=False)
     debs: bool
     per_role: bool
 
@@ -310,7 +317,7 @@ def described(folder: Path) -> tuple[Component, ...] | None:
     if not files:
         return None
     states = []
-    for file in files:
+    for file in sorted(folder.glob("*/*.json")):
         try:
             state = file.stat()
         except OSError:
@@ -323,7 +330,7 @@ def described(folder: Path) -> tuple[Component, ...] | None:
 @lru_cache(maxsize=32)
 def _described(states: tuple[tuple[Path, int, int], ...]) -> tuple[Component, ...]:
     found = []
-    for file, _time, _size in states:
+    for file in (file for file, _time, _size in states if file.name == "component.json"):
         raw, faults = _read(file)
         name = file.parent.name
         found.append(
@@ -362,7 +369,32 @@ def _read(file: Path) -> tuple[Any, list[Fault]]:
         faults.append(Fault(f"{shown}: $.name", _('is "{name}"', name=raw["name"]), expected))
     for path, problem, expected in (*_option_faults(raw), *_version_faults(raw)):
         faults.append(Fault(f"{shown}: {path}", problem, expected))
+    if isinstance(raw.get("packages"), str):
+        other = file.parent / raw["packages"]
+        shown = f"components/{file.parent.name}/{other.name}"
+        packages, wrong = read_json(other, PACKAGES_FILE, shown)
+        raw["packages"], faults = packages, faults + wrong
+    if not faults:
+        faults += _package_faults(raw, shown)
     return raw, faults
+
+
+def _package_faults(raw: Mapping[str, Any], shown: str) -> Iterator[Fault]:
+    """Yield a fault for each option with packages that the component does not declare.
+
+    The value of a preset's own key, such as application, has no declared options.
+    """
+    options = list(raw.get("options", ()))
+    packages = raw.get("packages", {})
+    for key in ("options", "unlisted"):
+        for name in packages.get(key, ()):
+            if options and name not in options:
+                close = nearest(name, options)
+                yield Fault(
+                    f"{shown}: {key}.{name}",
+                    _('there is no option "{name}"{close}', name=name, close=close),
+                    one_of(options),
+                )
 
 
 def _option_faults(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -437,6 +469,7 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> Component:
         ),
         wheels=tuple(raw.get("wheels", ())),
         module=_module(raw["module"]) if "module" in raw else None,
+        packages=build_packages.parse(raw.get("packages", {})),
         debs=raw.get("debs", False),
         per_role=raw.get("per_role", False),
     )

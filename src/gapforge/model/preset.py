@@ -6,7 +6,8 @@ People write ``presets/NAME.json``; it is self-contained. ``preset_shape`` descr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gapforge.base.errors import Fault, PresetError
 from gapforge.base.files import canonical_json, sha256_bytes, unsafe_path_reason
 from gapforge.base.i18n import _, ngettext
 from gapforge.model import component, preset_rules, schema
+from gapforge.model.build_packages import BuilderPackage, builder_packages
 from gapforge.model.component import Component
 from gapforge.model.preset_rules import TARGET_OS as TARGET_OS
 from gapforge.model.preset_shape import preset_shape
@@ -169,7 +171,9 @@ class Preset:
     ``components`` has the options of each component that it uses, by name. ``raw`` is the document.
     ``without`` names Python packages that no dependency may bring; ``not_in_runtime`` has patterns
     of the files in RECORD that only the dev image gets, by package.
-    ``sha256`` identifies the content, whatever the layout of the file. ``described`` are the
+    ``apt_builder`` and ``apt_runtime`` are the packages that the document names itself; ``debs``
+    adds those that follow from it. ``sha256`` identifies the content and the packages that follow
+    from it, whatever the layout of the file. ``described`` are the
     components that it was parsed with, None if their descriptions were not at hand.
     """
 
@@ -209,12 +213,18 @@ class Preset:
         """Return the base image of "builder" or "runtime"."""
         return {"builder": self.builder, "runtime": self.runtime}[role]
 
+    @cached_property
+    def builder_packages(self) -> tuple[BuilderPackage, ...]:
+        """Return the packages of apt.builder, of components and their options, with reasons."""
+        return builder_packages(self)
+
     def debs(self, role: str) -> tuple[str, ...]:
         """Return the packages to install in a role, with those of TensorRT of the form "deb".
 
         The builder gets the runtime's TensorRT packages if the preset lists none for it.
         """
-        wanted = {"builder": self.apt_builder, "runtime": self.apt_runtime}[role]
+        derived = tuple(package.name for package in self.builder_packages)
+        wanted = {"builder": derived, "runtime": self.apt_runtime}[role]
         if self.tensorrt is None or self.tensorrt.form != "deb":
             return wanted
         own = self.tensorrt.builder if role == "builder" else ()
@@ -287,8 +297,9 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
     """Return the preset of a valid document, with the defaults that ``components`` declare."""
     torch = raw.get("pytorch")
     trt = raw.get("tensorrt")
+    apt = raw.get("apt", {})
     content = {k: v for k, v in raw.items() if k not in ("$schema", "summary")}
-    return Preset(
+    preset = Preset(
         name=raw["name"],
         summary_ko=raw["summary"]["ko"],
         summary_en=raw["summary"]["en"],
@@ -310,9 +321,9 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         },
         pytorch=_pytorch(torch) if torch else None,
         tensorrt=_tensorrt(trt) if trt else None,
-        apt_builder=tuple(raw["apt"]["builder"]),
-        apt_runtime=tuple(raw["apt"]["runtime"]),
-        apt_sources=tuple(map(_apt_source, raw["apt"].get("sources", ()))),
+        apt_builder=tuple(apt.get("builder", ())),
+        apt_runtime=tuple(apt.get("runtime", ())),
+        apt_sources=tuple(map(_apt_source, apt.get("sources", ()))),
         sources={name: _source(name, s) for name, s in sorted(raw["sources"].items())},
         components=_options(raw, components or ()),
         application=_application(raw["application"]),
@@ -320,6 +331,12 @@ def parse(raw: Mapping[str, Any], components: tuple[Component, ...] | None = Non
         sha256=sha256_bytes(canonical_json(content).encode()),
         described=components,
     )
+    derived = sorted(p.name for p in preset.builder_packages if p.only_derived)
+    if not derived:
+        return preset
+    # What components need decides what is locked, as much as the preset itself.
+    content["derived"] = {"builder": derived}
+    return replace(preset, sha256=sha256_bytes(canonical_json(content).encode()))
 
 
 def _options(raw: Mapping[str, Any], components: Sequence[Component]) -> dict[str, Options]:

@@ -145,29 +145,6 @@ _OWN = Record(
                 ),
             },
         ),
-        "apt": Record(
-            {"builder": Items(PACKAGE, unique=True), "runtime": Items(PACKAGE, unique=True)},
-            {
-                "sources": Items(
-                    Record(
-                        {
-                            "name": NAME,
-                            "uri": URL,
-                            "suite": Text(
-                                "suite, or '/' for a flat repository",
-                                r"[A-Za-z0-9./_-]+",
-                                N_("a suite"),
-                            ),
-                        },
-                        {
-                            "components": Items(NAME),
-                            "key": Record({"urls": Items(URL, least=1), "sha256": SHA256}),
-                        },
-                        about="an APT source besides the base image's own",
-                    )
-                )
-            },
-        ),
         "sources": Table(
             SOURCE,
             NAME,
@@ -202,6 +179,35 @@ _OWN = Record(
     },
     {
         "$schema": Text(),
+        "apt": Record(
+            {},
+            {
+                "builder": Items(
+                    PACKAGE,
+                    "packages of the builder besides those that components and their options need",
+                    unique=True,
+                ),
+                "runtime": Items(PACKAGE, "packages of the runtime image", unique=True),
+                "sources": Items(
+                    Record(
+                        {
+                            "name": NAME,
+                            "uri": URL,
+                            "suite": Text(
+                                "suite, or '/' for a flat repository",
+                                r"[A-Za-z0-9./_-]+",
+                                N_("a suite"),
+                            ),
+                        },
+                        {
+                            "components": Items(NAME),
+                            "key": Record({"urls": Items(URL, least=1), "sha256": SHA256}),
+                        },
+                        about="an APT source besides the base image's own",
+                    )
+                ),
+            },
+        ),
         "practice": Flag("true: not for delivery; the image is labelled so"),
         "cuda": Nullable(DOTTED, "CUDA of the base image, major.minor; null for none"),
         "cudnn": Nullable(DOTTED, "cuDNN of the base image"),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from gapforge.model import catalog
-from gapforge.model.component import COMPONENT_SHAPE, Component
+from gapforge.model.component import COMPONENT_SHAPE, PACKAGES_FILE, Component
 from gapforge.model.lock import LOCK_SHAPE
 from gapforge.model.preset_shape import preset_shape
 from gapforge.model.schema import Shape
@@ -22,6 +22,7 @@ def schemas(components: Sequence[Component]) -> dict[str, str]:
         "preset": ("gapforge preset: what an image shall contain", preset),
         "lock": ("gapforge lock: every byte that a preset resolves to", LOCK_SHAPE),
         "component": ("gapforge component: one piece of the image", COMPONENT_SHAPE),
+        "component-packages": ("gapforge component: APT packages of the builder", PACKAGES_FILE),
         **{f"catalog-{n}": (f"gapforge catalog: {n}", s) for n, s in catalog.SHAPES.items()},
     }
     return {

@@ -252,9 +252,10 @@ def _set_python(raw: dict[str, Any], python: str) -> None:
     old = re.escape(raw["python"]["version"])
     raw["python"]["version"] = python
     pattern = re.compile(rf"^(lib)?python{old}(?=$|[-=])")
-    for role in ROLES:
-        renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in raw["apt"][role]]
-        raw["apt"][role] = list(dict.fromkeys(renamed))
+    own = raw.get("apt", {})
+    for role in (role for role in ROLES if role in own):
+        renamed = [pattern.sub(rf"\g<1>python{python}", package) for package in own[role]]
+        own[role] = list(dict.fromkeys(renamed))
 
 
 def _set_torch(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
@@ -309,8 +310,9 @@ def _set_tensorrt(raw: dict[str, Any], wanted: str, catalog: Catalog) -> None:
     source.update({k: old_source[k] for k in ("licence", "homepage", "gated") if k in old_source})
     if tar.size:
         source["size"] = tar.size
-    if tar.file.endswith(".zst") and "zstd" not in raw["apt"]["builder"]:
-        raw["apt"]["builder"].append("zstd")
+    debs = raw.setdefault("apt", {}).setdefault("builder", [])
+    if tar.file.endswith(".zst") and "zstd" not in debs:
+        debs.append("zstd")
     raw["sources"]["tensorrt"] = source
     raw["tensorrt"] = {"version": release.version, "form": "tar", "python": old.get("python", True)}
 

@@ -931,30 +931,3 @@ def test_version_may_name_a_series() -> None:
     assert errors(raw, "source-version") == []
     raw["sources"]["ffmpeg"]["urls"] = ["https://ffmpeg.org/releases/ffmpeg-5.11.tar.xz"]
     assert len(errors(raw, "source-version")) == 1
-
-
-@pytest.mark.parametrize(
-    ("build", "debs", "wheels", "package"),
-    [
-        (None, ["cmake"], [], ""),
-        (None, [], [], "cmake"),
-        ("meson", ["cmake"], [], "meson"),
-        ("meson", ["meson=1.0"], [], ""),
-        ("meson", [], ["meson==1.4.0"], ""),
-        ("make", ["build-essential"], [], ""),
-        ("make", ["make:amd64"], [], ""),
-        ("make", ["cmake"], [], "make"),
-        ("./build.sh", [], [], ""),
-    ],
-)
-def test_builder_has_the_build_system_of_the_application(
-    build: str | None, debs: list[str], wheels: list[str], package: str
-) -> None:
-    raw = stack()
-    raw["application"] = {"name": "x", "source": "x"} | ({"build": build} if build else {})
-    raw["apt"] = {**raw["apt"], "builder": debs}
-    raw["python"] = {**raw["python"], "packages": wheels}
-    found = findings(raw, "application-build-system")
-    assert [f.severity for f in found] == (["warning"] if package else [])
-    if package:
-        assert suggestion(found) == {"package": package}

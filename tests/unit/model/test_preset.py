@@ -510,12 +510,12 @@ def test_check_uses_the_driver_of_a_site(
     raw = json.loads(
         (ROOT / "presets/ubuntu22.04-cuda12.4-torch2.5.json").read_text(encoding="utf-8")
     )
-    raw["ffmpeg"]["configure"].append("--enable-libnpp")
+    raw["ffmpeg"]["configure"] += ["--enable-libnpp", "--enable-nonfree"]
     write_preset(place, raw, raw["name"])
     assert checked(place, raw["name"], capsys=capsys)[0] == 0
     code, found = checked(place, raw["name"], capsys=capsys, driver="470.82.01")
     assert code == 9
-    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "driver"]
+    assert [p["rule"] for p in found["presets"][0]["problems"]] == ["nonfree", "nonfree", "driver"]
     assert found["presets"][0]["redistributable"] is False
 
 
