@@ -25,6 +25,7 @@ from gapforge.base.files import (
     write_bytes,
 )
 from gapforge.base.i18n import _
+from gapforge.base.progress import DAY
 from gapforge.base.project import Project
 from gapforge.base.text import utc
 from gapforge.bundle.bundle_index import BundleIndex, index_name, read_index
@@ -47,7 +48,6 @@ _LOCK_SIGNATURE = re.compile(
     rf"({BUNDLE_ID.pattern})\.({PRESET_NAME.pattern})\.lock{re.escape(SUFFIX)}"
 )
 _MAX_FILES = 200  # signatures of one preset's lock that are read
-DAY = 86400  # seconds
 REPOSITORY = ""  # the repository's name in the record of accepted bundles; no preset has it
 
 

@@ -29,6 +29,7 @@ from gapforge.model.schema import (
 )
 from gapforge.model.unresolved_item import REASON_SHAPE, Reason, UnresolvedItem
 
+PACKAGES_INDEX = "debs/Packages"  # the index of the .debs in artifacts/NAME
 LOCK_FILE = "lock.json"  # the copy of the lock in artifacts/NAME
 # What artifacts/NAME contains besides the entries of the lock.
 BESIDE_ENTRIES = frozenset({LOCK_FILE, f"{LOCK_FILE}.sig", "SHA256SUMS"})

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapforge import LEAST_PYTHON
 from gapforge.base import process
 from gapforge.base.errors import (
     ERROR_CLASSES,
@@ -37,7 +38,6 @@ _KEPT = (
     "LC_CTYPE",
     "GAPFORGE_DOCKER",
 )
-_SITE_PYTHON = (3, 10)
 _PRINT_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
 # PATH may lack these under sudo or a version manager.
 _FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
@@ -64,18 +64,22 @@ def site_python() -> Python:
         except (ToolError, OSError):
             continue
         version = done.output.strip()
-        if done.code == 0 and version.startswith("{}.{}.".format(*_SITE_PYTHON)):
+        if done.code == 0 and version.startswith("{}.{}.".format(*LEAST_PYTHON)):
             return Python(path, version)
     return Python(sys.executable, ".".join(map(str, sys.version_info[:3])))
 
 
 def _candidates() -> Iterator[str]:
-    name = "python{}.{}".format(*_SITE_PYTHON)
-    if sys.version_info[:2] == _SITE_PYTHON:
+    release = "{}.{}".format(*LEAST_PYTHON)
+    name = f"python{release}"
+    if sys.version_info[:2] == LEAST_PYTHON:
         yield sys.executable
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
-    for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
+    for pattern in (
+        f".pyenv/versions/{release}.*/bin",
+        f".local/share/uv/python/cpython-{release}*/bin",
+    ):
         folders += sorted(given_path("~").glob(pattern))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 

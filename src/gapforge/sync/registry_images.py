@@ -29,7 +29,7 @@ from gapforge.base.json_text import parse_json, read_json
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
 from gapforge.base.system_errors import error_text
-from gapforge.model import base_image_rules
+from gapforge.model import base_image_rules, names
 from gapforge.model.credentials import REGISTRY_LOGINS
 from gapforge.model.lock import LockedImage
 from gapforge.model.preset import BaseImage
@@ -107,7 +107,7 @@ def _read_manifest(found: _Found, image: str) -> tuple[str, oci_layout.Blob, lis
     """
     try:
         manifest = parse_json(found.raw)
-        media_type = str(manifest.get("mediaType", oci_layout.MANIFEST_TYPE))
+        media_type = str(manifest.get("mediaType", names.OCI_MANIFEST))
         config = oci_layout.blob(manifest["config"])
         layers = [oci_layout.blob(layer) for layer in manifest["layers"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
