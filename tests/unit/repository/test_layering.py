@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import gapforge
+
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "src" / "gapforge"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -33,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"base", "model", "compat"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-LEAST_PYTHON = (3, 10)
+
 # Modules outside gapforge.cli that may print, each with its reason.
 PRINTERS = {"base/progress.py": "is the progress line"}
 
@@ -111,7 +113,7 @@ def test_offline_verb_loads_no_online_module(verb: str) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_source_parses_as_least_python(path: Path) -> None:
-    ast.parse(path.read_text(encoding="utf-8"), feature_version=LEAST_PYTHON)
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=gapforge.LEAST_PYTHON)
 
 
 def test_only_command_line_prints_and_exits() -> None:
