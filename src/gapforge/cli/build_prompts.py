@@ -1,298 +1,192 @@
-"""Ask the six questions of the build driver at a terminal.
+"""Ask the questions of the build driver at a terminal, with keys or as plain numbered prompts.
 
-The options and the preset that is made of the answers are in ``gapforge.wizard``.
+What is asked is in ``gapforge.wizard.questions``, what a key does in ``menu``, how it looks in
+``screen``, and what reads the keys in ``terminal``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TextIO
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TextIO
 
-from gapforge.base.errors import Interrupted, PresetError
-from gapforge.base.i18n import _, localized
-from gapforge.base.progress import human_bytes
+from gapforge.base.errors import Interrupted
+from gapforge.base.i18n import _
+from gapforge.base.process import quoted
 from gapforge.base.project import Project
-from gapforge.base.text import pad, width
-from gapforge.model import catalog as catalogs
-from gapforge.model import lock as locks
-from gapforge.model import preset as presets
-from gapforge.model.catalog import Catalog
-from gapforge.model.preset import Preset
-from gapforge.model.preset_status import Readiness, readiness_of
+from gapforge.doctor.check_result import CheckResult
+from gapforge.doctor.diagnose import check_machine
 from gapforge.model.schema import nearest
-from gapforge.store import download_preview, known_sizes
-from gapforge.store.known_sizes import KnownSizes
-from gapforge.wizard.choices import (
-    PLAIN_BASE,
-    Base,
-    Choices,
-    MenuItem,
-    base_menu,
-    find_base,
-    python_menu,
-    tensorrt_menu,
-    torch_menu,
-    type_menu,
-)
-from gapforge.wizard.compose_preset import complete, warnings_of
+from gapforge.wizard.choices import Choices
+from gapforge.wizard.facts import read_facts
+from gapforge.wizard.menu import BACK_WORDS, QUIT_WORDS, Back, Menu, Quit, pick
+from gapforge.wizard.questions import CONFIRM, STOP, Question, Questions
+from gapforge.wizard.screen import Drawn, draw, draw_text, fact_lines, plain_lines, row_lines
+from gapforge.wizard.terminal import Terminal
 
-MANUAL = "manual"
-STEPS = ("preset", "base", "python", "torch", "tensorrt", "type")
-_REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
+PLAIN_COLUMNS = 10_000  # plain lines are not wrapped: a command stays whole
 
 
-class _Back(Exception):
-    """The user wants the previous question."""
+class Say(Protocol):
+    """What writes a line, or the beginning of one."""
+
+    def __call__(self, text: str = "", end: str = "\n") -> None:
+        """Write ``text`` and ``end`` at once."""
 
 
-@dataclass(kw_only=True)
-class _Dialog:
-    """The streams, the facts and the answers of one series of questions."""
+class Window(Protocol):
+    """What shows screens and gives keys: a terminal, or a recording of one."""
 
-    project: Project
-    stdin: TextIO
-    stdout: TextIO
-    catalog: Catalog
-    presets: dict[str, Preset]
-    broken: list[str]
-    ready: dict[str, Readiness]
-    holdings: KnownSizes
-    answers: dict[str, str] = field(default_factory=dict)
+    def size(self) -> tuple[int, int]:
+        """Return columns and rows."""
 
-    def say(self, line: str = "") -> None:
-        self.stdout.write(line + "\n")
-        self.stdout.flush()
+    def show(self, drawn: Drawn) -> None:
+        """Replace the screen."""
+
+    def key(self) -> str:
+        """Return the next key, "" for none yet. Raise EOFError at the end of the input."""
+
+    def suspend(self) -> None:
+        """Stop the process until the shell continues it."""
 
 
-def ask(project: Project, given: Choices, *, stdin: TextIO, stdout: TextIO) -> Choices:
+def ask(
+    project: Project,
+    given: Choices,
+    *,
+    stdin: TextIO,
+    stdout: TextIO,
+    flags: Sequence[str] = (),
+    look: Callable[[str], Sequence[CheckResult]] | None = None,
+) -> Choices:
     """Ask the questions that ``given`` does not answer, and return the choices.
 
-    In manual mode the answers become a preset file, and the result has only its name and the type.
-    Raises Interrupted when the user quits or the input ends. Nothing is written then.
+    A preset made of the answers is written only after a yes, and the result then names it. Raises
+    Interrupted when the user quits or the input ends; nothing is written then. ``flags`` belong to
+    the command that is shown, ``look`` checks this machine for a preset (default: as ``doctor``).
     """
-    dialog = _open(project, stdin, stdout)
+    facts = read_facts(project, look or (lambda name: check_machine(project, name)))
+    questions = Questions(facts, given, flags)
+
+    def say(text: str = "", end: str = "\n") -> None:
+        stdout.write(text + end)
+        stdout.flush()
+
+    plain = wants_plain(os.environ, stdin, stdout)
     try:
-        return _ask_all(dialog, given)
-    except (KeyboardInterrupt, EOFError):
-        dialog.say()
+        if plain:
+            answer_plainly(questions, stdin, say)
+        else:
+            with Terminal(stdin, stdout) as terminal:
+                answer_in_window(questions, terminal)
+            for line in row_lines(questions.rows, PLAIN_COLUMNS):
+                say(line)
+        if questions.outcome == STOP:
+            raise Quit
+    except (KeyboardInterrupt, EOFError, Quit):
+        say()
         raise Interrupted(_("stopped; nothing was changed"), hint="python3 build.py") from None
+    choices = questions.result()
+    if questions.written:
+        say(_("Created a preset from your choices: {file}", file=questions.written))
+    if not plain:  # the summary has gone with its screen
+        say(_("The same without questions:"))
+        say(f"  {quoted(questions.command())}")
+    return choices
 
 
-def _open(project: Project, stdin: TextIO, stdout: TextIO) -> _Dialog:
-    known: dict[str, Preset] = {}
-    broken: list[str] = []
-    for name in presets.names(project.presets):
-        try:
-            known[name] = presets.load(project.preset_file(name))
-        except PresetError:
-            broken.append(name)
-    ready = {name: readiness_of(project, preset) for name, preset in known.items()}
-    return _Dialog(
-        project=project,
-        stdin=stdin,
-        stdout=stdout,
-        catalog=catalogs.load(project.catalog),
-        presets=known,
-        broken=broken,
-        ready=ready,
-        holdings=known_sizes.read_known_sizes(project),
+def wants_plain(environ: Mapping[str, str], stdin: TextIO, stdout: TextIO) -> bool:
+    """Return whether to ask line by line: for pipes, simple terminals and screen readers."""
+    if environ.get("GAPFORGE_PLAIN", "").lower() not in ("", "0", "false", "no", "off"):
+        return True
+    if environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
+        return True
+    return not (stdin.isatty() and stdout.isatty())
+
+
+def answer_in_window(questions: Questions, window: Window) -> None:
+    """Ask with keys until nothing is left to ask. Raise Quit or EOFError when the user quits."""
+    questions.on_look = lambda: window.show(
+        draw_text(_("Checking this machine ..."), window.size()[0])
     )
+    while questions.current is not None:
+        menu, drawn = Menu.of(questions.current), None
+        while questions.current is menu.question:
+            columns, rows = window.size()
+            if (now := draw(menu, columns, rows)) != drawn:
+                window.show(now)
+                drawn = now
+            key = window.key()
+            if key == "suspend":
+                window.suspend()
+                drawn = None
+                continue
+            try:
+                after = menu.press(key) if key else menu
+            except Back:
+                questions.back()
+                break
+            if isinstance(after, Menu):
+                menu = after
+            else:
+                questions.answer(after.value)
+                break
 
 
-def _ask_all(dialog: _Dialog, given: Choices) -> Choices:
-    dialog.say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
-    fixed = {step: value for step in STEPS if (value := getattr(given, step)) is not None}
-    if find_base(fixed.get("base", PLAIN_BASE), dialog.catalog) is None:
-        # An image of the site replaces the base image at build time. Its CUDA version is unknown.
-        del fixed["base"]
-    dialog.answers.update(fixed)
-    index = 0
-    history: list[int] = []  # the questions that were asked, for going back
-    while index < len(STEPS):
-        step = STEPS[index]
-        from_preset = dialog.answers.get("preset", MANUAL) != MANUAL
-        if step in fixed or (from_preset and step in STEPS[1:5]):
-            index += 1
-            continue
+def answer_plainly(questions: Questions, stdin: TextIO, say: Say) -> None:
+    """Ask with numbered lines until nothing is left to ask. Raise Quit or EOFError to stop."""
+    say(_("Choose the image to build. Enter takes the [default], b goes back, q quits."))
+    questions.on_look = lambda: say(_("Checking this machine ..."))
+    told: tuple[tuple[str, str], ...] = ()
+    while (question := questions.current) is not None:
+        say("")
+        for line in _news(question, told):
+            say(line)
+        told = question.rows
+        say(question.heading)
+        for line in plain_lines(question):
+            say(line)
         try:
-            dialog.answers[step] = _question(dialog, step, index + 1, bool(history))
-        except _Back:
-            index = history.pop()
-            for later in STEPS[index:]:
-                if later not in fixed:
-                    dialog.answers.pop(later, None)
-            continue
-        history.append(index)
-        index += 1
-        if step == "preset" and dialog.answers["preset"] != MANUAL:
-            _show_preset(dialog, dialog.presets[dialog.answers["preset"]])
-    kind = dialog.answers["type"]
-    if dialog.answers["preset"] != MANUAL:
-        return replace(given, preset=dialog.answers["preset"], type=kind)
-    return _finish_manual(dialog, kind)
+            questions.answer(_read(question, stdin, say))
+        except Back:
+            questions.back()
 
 
-def _finish_manual(dialog: _Dialog, kind: str) -> Choices:
-    picked = Choices(**{step: dialog.answers[step] for step in STEPS[1:5]})
-    preset, created = complete(dialog.project, picked, dialog.catalog, write=True)
-    dialog.say()
-    if created:
-        dialog.say(_("Created a preset from your choices: {file}", file=created))
-    else:
-        dialog.say(_("A preset with these choices exists: {preset}", preset=preset.name))
-    for line in warnings_of(preset, dialog.catalog):
-        dialog.say(_("warning: ") + line)
-    if not readiness_of(dialog.project, preset).ready:
-        _show_download(dialog, preset)
-    return Choices(preset=preset.name, type=kind)
+def _news(question: Question, told: tuple[tuple[str, str], ...]) -> list[str]:
+    """Return what was not told yet: answers that follow from others, or the whole summary."""
+    if question.step == CONFIRM:
+        return [*fact_lines(question, PLAIN_COLUMNS), ""]
+    lines = fact_lines(question, PLAIN_COLUMNS)
+    known = row_lines(told, PLAIN_COLUMNS)
+    return [line for line in lines if line not in known]
 
 
-def _question(dialog: _Dialog, step: str, number: int, can_go_back: bool) -> str:
-    title, options = _options(dialog, step)
-    dialog.say()
-    dialog.say(f"[{number}/{len(STEPS)}] {title}")
-    for line in table(options):
-        dialog.say(line)
-    if step == "preset":
-        for name in dialog.broken:
-            dialog.say(_("   !  {preset}: faulty; ./gapforge check {preset!q}", preset=name))
-    default = next(i for i, option in enumerate(options, 1) if option.default)
+def _read(question: Question, stdin: TextIO, say: Say) -> str:
+    """Return the value of the item that a typed line chooses; ask again until one does."""
+    items, default = question.items, question.default + 1
     while True:
-        dialog.stdout.write(_("choice [{number}]: ", number=default))
-        dialog.stdout.flush()
-        line = dialog.stdin.readline()
+        say(_("choice [{number}]: ", number=default), end="")
+        line = stdin.readline()
+        word = line.strip()
         if not line:
             raise EOFError
-        word = line.strip()
-        if word.lower() in ("q", "quit", "exit"):
-            raise EOFError
-        if word.lower() in ("b", "back"):
-            if can_go_back:
-                raise _Back
-            dialog.say(_("   This is the first question."))
+        if word.lower() in QUIT_WORDS:
+            raise Quit
+        if word.lower() in BACK_WORDS:
+            if question.can_go_back:
+                raise Back
+            say(_("   This is the first question."))
             continue
-        chosen = pick(options, word)
-        if chosen is not None:
+        if (chosen := pick(items, word)) is not None:
             return chosen.value
-        close = nearest(word, [option.value for option in options])
-        dialog.say(
+        close = nearest(word, [item.value for item in items])
+        say(
             _(
                 '   "{word}" is not an option{nearest}. Type a number from 1 to {count} or the '
                 "value; Enter takes {default}, b goes back, q quits.",
                 word="".join(filter(str.isprintable, word))[:40],
                 nearest=close,
-                count=len(options),
+                count=len(items),
                 default=default,
             )
         )
-
-
-def pick(options: Sequence[MenuItem], word: str) -> MenuItem | None:
-    """Return the option with this number or value, the default for an empty word, or None."""
-    if not word:
-        return next((option for option in options if option.default), None)
-    if word.isascii() and word.isdigit() and 1 <= int(word[:6]) <= len(options):
-        return options[int(word) - 1]
-    return next((option for option in options if word.lower() == option.value.lower()), None)
-
-
-def table(options: Sequence[MenuItem]) -> list[str]:
-    """Return the options as numbered lines with aligned columns. ``*`` marks the default."""
-    column = max((width(option.label) for option in options), default=0)
-    lines = []
-    for number, option in enumerate(options, 1):
-        mark = "*" if option.default else " "
-        lines.append(f" {mark} {number:>2}) {pad(option.label, column)}  {option.note}".rstrip())
-    return lines
-
-
-def _options(dialog: _Dialog, step: str) -> tuple[str, list[MenuItem]]:
-    answers, catalog = dialog.answers, dialog.catalog
-    if step == "preset":
-        return _("Preset, or choose manually"), _preset_options(dialog)
-    if step == "type":
-        return _("Type of image"), type_menu()
-    if step == "base":
-        return _("Base image (CUDA/cuDNN)"), base_menu(catalog, dialog.holdings)
-    base = find_base(answers.get("base", PLAIN_BASE), catalog) or Base(
-        PLAIN_BASE, PLAIN_BASE, "", ""
-    )
-    if step == "python":
-        return "Python", python_menu(base, catalog)
-    if step == "torch":
-        return "PyTorch", torch_menu(base, answers["python"], catalog, dialog.holdings)
-    return _("TensorRT, or none"), tensorrt_menu(base, answers["python"], catalog, dialog.holdings)
-
-
-def _preset_options(dialog: _Dialog) -> list[MenuItem]:
-    names = sorted(dialog.presets, key=lambda n: (dialog.presets[n].practice, n))
-    ready = [n for n in names if dialog.ready[n].ready]
-    default = (ready or [n for n in names if n == _REFERENCE] or names or [MANUAL])[0]
-    states = {name: _state(dialog, name) for name in names}
-    column = max((width(state) for state in states.values()), default=0)
-    options = []
-    for name in names:
-        preset = dialog.presets[name]
-        summary = localized(ko=preset.summary_ko, en=preset.summary_en)
-        options.append(
-            MenuItem(name, name, f"{pad(states[name], column)}  {summary}", name == default)
-        )
-    about = _("base image, Python, PyTorch, TensorRT one by one")
-    options.append(MenuItem(MANUAL, _("manual"), f"{pad('', column)}  {about}", default == MANUAL))
-    return options
-
-
-def _state(dialog: _Dialog, name: str) -> str:
-    ready = dialog.ready[name]
-    size = download_preview.size_text(dialog.project, dialog.presets[name], ready, dialog.holdings)
-    return f"{ready.label} {size}".rstrip()
-
-
-def _show_preset(dialog: _Dialog, preset: Preset) -> None:
-    """Show the preset's answers to questions 2 to 5 and whether it can be built here."""
-    trt = f"{preset.tensorrt.version} ({preset.tensorrt.form})" if preset.tensorrt else _("none")
-    torch = preset.pytorch.torch if preset.pytorch else _("none")
-    rows = [
-        (_("base image"), preset.builder.label),
-        ("Python", preset.python),
-        ("PyTorch", torch),
-        ("TensorRT", trt),
-    ]
-    column = max(width(name) for name, _unused in rows)
-    for name, value in rows:
-        dialog.say(f"      {pad(name, column)}  {value}")
-    state = dialog.ready[preset.name]
-    if not state.ready:
-        if state.missing:
-            dialog.say(
-                _(
-                    "   {count} of {total} files are missing or have the wrong size (such as "
-                    "{example}).",
-                    count=len(state.missing),
-                    total=state.files,
-                    example=state.missing[0],
-                )
-            )
-        _show_download(dialog, preset)
-
-
-def _show_download(dialog: _Dialog, preset: Preset) -> None:
-    """Show the known size of what a sync would download, and the command for it."""
-    # An unreadable lock counts as none.
-    lock = locks.load_matching(dialog.project.lock_file(preset.name), preset, update=True)
-    preview = download_preview.preview(preset, lock, dialog.holdings)
-    sizes = {
-        "missing": preview.amount(preview.missing),
-        "present": human_bytes(preview.total - preview.missing),
-    }
-    dialog.say(_("   To download: {missing}; already in the store: {present}.", **sizes))
-    if unknown := preview.what_is_unknown:
-        dialog.say(_("   Of unknown size: {items}.", items=unknown))
-    dialog.say(
-        _(
-            "   It cannot be built here yet. First, on a machine with a network: ./deps_sync.sh "
-            "{preset!q}\n   Then carry artifacts/{preset}/ to this machine.",
-            preset=preset.name,
-        )
-    )

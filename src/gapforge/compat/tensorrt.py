@@ -82,19 +82,28 @@ def best_fits(cuda: str, cudnn: str, python: str, catalog: Catalog) -> list[Tens
     """Return the releases that fit best, newest first; the prompts and ``check`` suggest these.
 
     Confirmed ones are better than others, then those with a published checksum, then those that
-    are built for the nearest CUDA.
+    are built for the nearest CUDA, older ones first.
     """
     confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
 
-    def rank(release: TensorRTRelease) -> tuple[bool, bool, int]:
+    def rank(release: TensorRTRelease) -> tuple[bool, bool, int, bool]:
         tar = tar_for(release, cuda)
         assert tar is not None  # releases_for returns only releases with a tar file
-        distance = abs(int(minor(tar.cuda).split(".")[1]) - int(minor(cuda).split(".")[1]))
-        return release not in confirmed, not tar.sha256, distance
+        ours, built_for = ((*key(version), 0)[1] for version in (cuda, tar.cuda))
+        return release not in confirmed, not tar.sha256, abs(ours - built_for), built_for > ours
 
     fitting = releases_for(cuda, cudnn, python, catalog)
     best = min(map(rank, fitting), default=None)
     return [release for release in fitting if rank(release) == best]
+
+
+def nearest_release(cuda: str, cudnn: str, python: str, catalog: Catalog) -> TensorRTRelease | None:
+    """Return the newest of ``best_fits``; None unless it is confirmed and has a checksum."""
+    confirmed = releases_for(cuda, cudnn, python, catalog, confirmed=True)
+    for best in best_fits(cuda, cudnn, python, catalog):
+        tar = tar_for(best, cuda)
+        return best if best in confirmed and tar and tar.sha256 else None
+    return None
 
 
 def check(preset: Preset, catalog: Catalog) -> Iterator[Finding]:

@@ -35,12 +35,16 @@ class Choices:
 
 @dataclass(frozen=True)
 class MenuItem:
-    """One answer that a question offers. One item of each menu is the default."""
+    """One answer that a question offers. One item of each menu is the default.
+
+    ``state`` is one or two words beside the label, ``note`` the rest.
+    """
 
     value: str
     label: str
     note: str = ""
     default: bool = False
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,12 @@ def tensorrt_menu(
 ) -> list[MenuItem]:
     """Return the TensorRT releases that fit, newest first, and none.
 
-    The default is the newest of those that fit best, if they are confirmed and have a published
-    checksum. A build for a newer CUDA than the base image's is offered only if NVIDIA documents
-    that it supports it.
+    The default is ``tensorrt.nearest_release``. A build for a newer CUDA than the base image's is
+    offered only if NVIDIA documents that it supports it.
     """
     releases = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog)
-    confirmed = tensorrt.releases_for(base.cuda, base.cudnn, python, catalog, confirmed=True)
-    best = tensorrt.best_fits(base.cuda, base.cudnn, python, catalog)
-    default = ""
+    nearest = tensorrt.nearest_release(base.cuda, base.cudnn, python, catalog)
+    default = nearest.version if nearest else ""
     menu = []
     for release in releases:
         tar = tensorrt.tar_for(release, base.cuda)
@@ -159,8 +161,6 @@ def tensorrt_menu(
         supported = tensorrt.supports_cuda(tar, base.cuda)
         if not supported and key(tar.cuda) > key(base.cuda):
             continue
-        if release == best[0] and tar.sha256 and release in confirmed:
-            default = release.version
         binding_unknown = release.pythons and release.has_binding(python) is None
         notes = [
             _("built for CUDA {cuda}", cuda=tar.cuda),

@@ -7,7 +7,6 @@ import copy
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gapforge.base.errors import CompatibilityError, Fault, PresetError
@@ -98,15 +97,24 @@ def warnings_of(preset: Preset, catalog: Catalog) -> list[str]:
     return [f.text for f in check_preset(preset, catalog) if f.severity == "warning"]
 
 
-def template_for(base: str, project: Project, catalog: Catalog, torch: str = "") -> Preset:
+def template_for(
+    base: str,
+    project: Project,
+    catalog: Catalog,
+    torch: str = "",
+    *,
+    existing: Sequence[Preset] | None = None,
+) -> Preset:
     """Return the preset nearest to a base image: the same CUDA, else the next older, else any.
 
     It has CUDA exactly if the base image has. Of several with the same CUDA it is the one with this
-    ``torch`` ("2.1.2"), else the one with the newest. Raise PresetError if there is none.
+    ``torch`` ("2.1.2"), else the one with the newest. ``existing`` are the project's presets, if
+    they are read already. Raise PresetError if there is none.
     """
     chosen = find_base(base, catalog)
     cuda = chosen.cuda if chosen else ""
-    known = [p for p in _valid_presets(project) if not p.practice and bool(p.cuda) == bool(cuda)]
+    found = _valid_presets(project) if existing is None else existing
+    known = [p for p in found if not p.practice and bool(p.cuda) == bool(cuda)]
     if not known:
         raise PresetError(
             _("there is no preset to use as a template"),
@@ -137,16 +145,23 @@ def name_for(raw: Mapping[str, Any]) -> str:
 
 
 def preset_for(
-    project: Project, base: Preset, choices: Choices, *, write: bool, catalog: Catalog | None = None
+    project: Project,
+    base: Preset,
+    choices: Choices,
+    *,
+    write: bool,
+    catalog: Catalog | None = None,
+    existing: Sequence[Preset] | None = None,
 ) -> tuple[Preset, str | None]:
     """Return the preset that ``choices`` make of ``base``, and the path of its new file.
 
     The path is None if nothing changes or a preset with this content exists. The file is written
-    only if ``write``. Raise CompatibilityError if the choices are not compatible.
+    only if ``write``. ``existing`` are the project's presets, if they are read already. Raise
+    CompatibilityError if the choices are not compatible.
     """
     catalog = catalog or catalogs.load(project.catalog)
     raw = apply_overrides(base.raw, choices, catalog, base.described)
-    existing = _valid_presets(project)
+    existing = _valid_presets(project) if existing is None else existing
     for preset in (base, *existing):
         if _content(preset.raw) == _content(raw):
             return preset, None
@@ -328,13 +343,3 @@ def _unknown_tensorrt(wanted: str, cuda: str, near: str) -> CompatibilityError:
         )
     message = _("TensorRT {version} is not in the catalog", version=wanted)
     return CompatibilityError(message, hint=hint)
-
-
-def complete(
-    project: Project, choices: Choices, catalog: Catalog, *, write: bool
-) -> tuple[Preset, str | None]:
-    """Return the preset for the answers to all manual questions, and its path."""
-    assert choices.base is not None
-    template = template_for(choices.base, project, catalog, choices.torch or "")
-    choices = replace(choices, preset=None)
-    return preset_for(project, template, choices, write=write, catalog=catalog)

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rehearsal": {"base", "model", "store", "trust", "bundle", "engine"},
     "sync": {"base", "model", "store", "trust"},
     "updates": {"base", "model", "compat", "sync"},
-    "wizard": {"base", "model", "compat", "store", "engine", "image"},
+    "wizard": {"base", "model", "compat", "store", "doctor"},
     "tools": {"base", "model", "compat"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from gapforge.model import catalog as catalogs
 from gapforge.model import preset
 from gapforge.model.lock import Lock, LockedImage
 from gapforge.wizard import choices, compose_preset
+from gapforge.wizard import screen as screens
 from gapforge.wizard.choices import NONE, Base, Choices, MenuItem, find_base
+from gapforge.wizard.questions import Question
 from raised import assert_error, values_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,16 +35,11 @@ PRACTICE = "debian12-cpu-quickstart"
 TENSORRT_PATH = "$.tensorrt.version"
 
 
-@pytest.fixture
-def place(project: Project) -> Project:
-    """Return a project with the presets and catalog, and artifacts of the practice preset."""
-    shutil.copytree(ROOT / "catalog", project.catalog, dirs_exist_ok=True)
-    return project
-
-
 def talk(place: Project, typed: str, given: Choices | None = None) -> tuple[Choices, str]:
     out = io.StringIO()
-    answers = build_prompts.ask(place, given or Choices(), stdin=io.StringIO(typed), stdout=out)
+    answers = build_prompts.ask(
+        place, given or Choices(), stdin=io.StringIO(typed), stdout=out, look=lambda name: []
+    )
     return answers, out.getvalue()
 
 
@@ -57,23 +53,35 @@ def files(place: Project) -> dict[str, bytes]:
     return {str(f): f.read_bytes() for f in sorted(place.root.rglob("*")) if f.is_file()}
 
 
+def shown_until_end(place: Project, typed: str) -> str:
+    """Return the prompts up to the end of the input."""
+    out = io.StringIO()
+    with pytest.raises(Interrupted):
+        build_prompts.ask(
+            place, Choices(), stdin=io.StringIO(typed), stdout=out, look=lambda name: []
+        )
+    return out.getvalue()
+
+
 def asked(screen: str) -> list[int]:
     """Return how often each of the six questions was asked."""
     return [screen.count(f"[{number}/6]") for number in range(1, 7)]
 
 
 def test_ready_preset_is_the_default(place: Project) -> None:
-    answers, screen = talk(place, "\n\n")
+    answers, screen = talk(place, "\n\n\n")
     assert answers == Choices(preset=PRACTICE, type="runtime")
     assert asked(screen) == [1, 0, 0, 0, 0, 1]
     assert "deps_sync" not in screen
+    assert f"python3 build.py {PRACTICE} --type runtime --non-interactive" in screen
 
 
 def test_preset_without_artifacts_names_sync_command(place: Project) -> None:
-    answers, screen = talk(place, f"{REFERENCE}\ndev\n")
-    assert answers == Choices(preset=REFERENCE, type="dev")
+    """Nothing more is asked about what cannot be built here."""
+    answers, screen = talk(place, f"{REFERENCE}\n\n")
+    assert answers == Choices(preset=REFERENCE, type="runtime")  # build then refuses it
     assert f"./deps_sync.sh {REFERENCE}" in screen
-    assert screen.index("deps_sync.sh") < screen.index("[6/6]")
+    assert asked(screen) == [1, 0, 0, 0, 0, 0]
     assert "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04" in screen
 
 
@@ -81,19 +89,20 @@ def test_missing_file_is_named(place: Project) -> None:
     wheel = next((place.artifacts_of(PRACTICE) / "wheels").glob("*.whl"))
     wheel.unlink()
     _, screen = talk(place, f"{PRACTICE}\n\n")
+    assert f"./gapforge verify {PRACTICE}" in screen
     assert f"wheels/{wheel.name}" in screen
 
 
 def test_manual_answers_make_a_preset(place: Project) -> None:
     answers, screen = talk(
-        place, "manual\n11.8\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n\n2.1.2\n8.6.1.6\n\n"
+        place, "manual\n11.8\nnvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04\n\n2.1.2\n8.6.1.6\nend\n"
     )
-    order = [screen.index(f"[{n}/6]") for n in range(1, 7)]
+    order = [screen.index(f"[{n}/6]") for n in range(1, 6)]
     assert order == sorted(order)
     assert answers.preset == REFERENCE  # the same content as a preset that exists
     assert '"11.8"' in screen  # no choice: asked again
 
-    answers, screen = talk(place, "manual\n\n\n\n\n\n")
+    answers, screen = talk(place, "manual\n\n\n\n\nwrite\n")
     assert answers.preset == "ubuntu22.04-cuda12.6-torch2.14"
     assert answers.type == "runtime"
     assert "./deps_sync.sh ubuntu22.04-cuda12.6-torch2.14" in screen
@@ -105,13 +114,13 @@ def test_manual_answers_make_a_preset(place: Project) -> None:
     assert made.sources["opencv-contrib"].file == "opencv_contrib-4.11.0.tar.gz"
     assert "2021.12.0" in made.sources["opencv-cache-ippicv"].file
 
-    again, _ = talk(place, "manual\n\n\n\n\ndev\n")
-    assert again == Choices(preset=answers.preset, type="dev")
+    again, _ = talk(place, "manual\n\n\n\n\nend\n")
+    assert again == answers
 
 
 def test_taken_name_gets_a_number(place: Project) -> None:
-    first, _ = talk(place, "manual\n\n\n2.8.0\n\n\n")
-    second, _ = talk(place, "manual\n\n\n2.8.0\nnone\n\n")
+    first, _ = talk(place, "manual\n\n\n2.8.0\n\nwrite\n")
+    second, _ = talk(place, "manual\n\n\n2.8.0\nnone\nwrite\n")
     assert (first.preset, second.preset) == (
         "ubuntu22.04-cuda12.6-torch2.8",
         "ubuntu22.04-cuda12.6-torch2.8-2",
@@ -120,10 +129,10 @@ def test_taken_name_gets_a_number(place: Project) -> None:
 
 
 def test_manual_without_gpu(place: Project) -> None:
-    answers, screen = talk(place, "manual\nubuntu:22.04\n\n2.5.1\n\n\n")
+    answers, screen = talk(place, "manual\nubuntu:22.04\n\n2.5.1\n\n")
     assert answers.preset == "ubuntu22.04-cpu-torch2.5"
     assert "cpu, torchvision" in screen
-    assert "TensorRT 10" not in screen[screen.index("[5/6]") :]
+    assert asked(screen) == [1, 1, 1, 1, 0, 0]  # without CUDA there is one answer about TensorRT
 
 
 def test_menus_offer_only_what_fits() -> None:
@@ -198,7 +207,7 @@ def test_menus_show_stored_and_missing_sizes(place: Project) -> None:
     typed = "manual\nnvidia/cuda:12.6.3-cudnn-devel-ubuntu22.04\n\n2.7.1\nnone\n\n"
 
     def offered() -> list[str]:
-        _, screen = talk(place, typed)
+        screen = shown_until_end(place, typed)
         lines = screen[screen.index("[2/6]") :].splitlines()
         names = ("CUDA 12.6.3", "PyTorch 2.7.1", "TensorRT 10.7.0.23")
         return [next(line for line in lines if name in line) for name in names]
@@ -218,12 +227,12 @@ def test_menus_show_stored_and_missing_sizes(place: Project) -> None:
 def test_download_of_chosen_preset_is_summed_up(place: Project) -> None:
     name = "ubuntu22.04-cuda12.8-torch2.8"
     _, screen = talk(place, f"{name}\n\n")
-    unlocked = "6.9 GB; already in the store: 0 B."
+    unlocked = "6.9 GB; already in the store: 0 B"
     assert unlocked in screen
     lock = lock_with(place, name)
     put_builder_image_into_store(place, lock)
     _, screen = talk(place, f"{name}\n\n")
-    assert "4.1 GB; already in the store: 4.0 GB." in screen
+    assert "4.1 GB; already in the store: 4.0 GB" in screen
     place.lock_file(name).write_text("{", encoding="utf-8")
     _, screen = talk(place, f"{name}\n\n")
     assert "6.9 GB" in screen
@@ -303,10 +312,10 @@ def test_nearest_tensorrt_is_the_default_and_what_check_suggests(
 
 def test_every_offer_makes_a_valid_preset(place: Project) -> None:
     """Each offer once, combined with defaults: ``preset_for`` raises nothing."""
-    tried = 0
+    tried, existing = 0, [preset.find(place.presets, n) for n in preset.names(place.presets)]
     for item in choices.base_menu(CATALOG):
         base = base_of(item.value)
-        template = compose_preset.template_for(item.value, place, CATALOG)
+        template = compose_preset.template_for(item.value, place, CATALOG, existing=existing)
         for python in choices.python_menu(base, CATALOG):
             torches = choices.torch_menu(base, python.value, CATALOG)
             trts = choices.tensorrt_menu(base, python.value, CATALOG)
@@ -317,7 +326,7 @@ def test_every_offer_makes_a_valid_preset(place: Project) -> None:
                     base=item.value, python=python.value, torch=pair[0], tensorrt=pair[1]
                 )
                 made, _ = compose_preset.preset_for(
-                    place, template, picked, write=False, catalog=CATALOG
+                    place, template, picked, write=False, catalog=CATALOG, existing=existing
                 )
                 assert made.cuda == base.cuda
                 assert (made.tensorrt is None) == (pair[1] == NONE)
@@ -329,22 +338,27 @@ def test_back_forgets_later_answers(place: Project) -> None:
     before = files(place)
     answers, screen = talk(place, f"manual\n5\n3.10\nb\nb\nb\n{REFERENCE}\n\n")
     assert answers.preset == REFERENCE
-    assert asked(screen) == [2, 2, 2, 1, 0, 1]
+    assert asked(screen) == [2, 2, 2, 1, 0, 0]
     assert files(place) == before
 
 
 def test_back_at_first_question_stays_there(place: Project) -> None:
-    answers, screen = talk(place, "b\n\n\n")
+    answers, screen = talk(place, "b\n\n\n\n")
     assert (answers.preset, asked(screen)) == (PRACTICE, [1, 0, 0, 0, 0, 1])
 
 
 def test_back_from_last_question(place: Project) -> None:
-    answers, _ = talk(place, f"{PRACTICE}\nb\n{REFERENCE}\n\n")
+    answers, screen = talk(place, f"{PRACTICE}\n\nb\nb\n{REFERENCE}\n\n")
     assert answers.preset == REFERENCE
+    assert asked(screen) == [2, 0, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize(
-    "typed", ["q\n", "manual\nq\n", "manual\n\n\n\n\nq\n", "quit\n", "", "manual\n\n", "Q\n"]
+    "typed",
+    [
+        *["q\n", "manual\nq\n", "manual\n\n\n\n\nq\n", "quit\n", "", "manual\n\n", "Q\n"],
+        *["manual\n\n\n\n\n\n", "manual\n\n\n\n\n", "\n\nstop\n"],
+    ],
 )
 def test_quit_changes_nothing(place: Project, typed: str) -> None:
     before = files(place)
@@ -369,7 +383,7 @@ def test_control_c_changes_nothing(place: Project) -> None:
     "nonsense", ["99", "0", "-1", "x", "1 2", "1.5", "９", "\x1b[A", "x" * 5000, "한글"]
 )
 def test_invalid_answer_is_asked_again(place: Project, nonsense: str) -> None:
-    answers, screen = talk(place, f"{nonsense}\n\n\n")
+    answers, screen = talk(place, f"{nonsense}\n\n\n\n")
     assert answers.preset == PRACTICE
     assert nonsense.lstrip("\x1b")[:40] in screen
     assert "\x1b" not in screen
@@ -377,33 +391,46 @@ def test_invalid_answer_is_asked_again(place: Project, nonsense: str) -> None:
 
 
 def test_misspelt_answer_gets_suggestion(place: Project) -> None:
-    _, screen = talk(place, "debian12-cpu-quickstrat\n\n\n")
+    _, screen = talk(place, "debian12-cpu-quickstrat\n\n\n\n")
     assert f'"{PRACTICE}"' in screen
 
 
 def test_given_answers_are_not_asked_again(place: Project) -> None:
-    answers, screen = talk(place, "dev\n", Choices(preset=REFERENCE))
-    assert answers == Choices(preset=REFERENCE, type="dev")
-    assert "[1/6]" not in screen
-    answers, screen = talk(place, "", Choices(preset=REFERENCE, type="dev"))
-    assert "[6/6]" not in screen
-    answers, screen = talk(place, f"{REFERENCE}\n", Choices(torch="2.0.1", type="runtime"))
-    assert answers == Choices(preset=REFERENCE, torch="2.0.1", type="runtime")
-    answers, screen = talk(place, "manual\n\n\n\n", Choices(base="12.4", type="runtime"))
-    assert "[2/6]" not in screen
-    assert answers.preset == "ubuntu22.04-cuda12.4-torch2.6"
+    answers, screen = talk(place, "dev\n\n", Choices(preset=PRACTICE))
+    assert answers == Choices(preset=PRACTICE, type="dev")
+    assert asked(screen) == [0, 0, 0, 0, 0, 1]
+    answers, screen = talk(place, "\n", Choices(preset=PRACTICE, type="dev"))
+    assert answers == Choices(preset=PRACTICE, type="dev")
+    assert asked(screen) == [0, 0, 0, 0, 0, 0]
+    answers, screen = talk(place, "manual\n\n\n\nwrite\n", Choices(base="12.4", type="runtime"))
+    assert asked(screen) == [1, 0, 1, 1, 1, 0]
+    assert answers == Choices(preset="ubuntu22.04-cuda12.4-torch2.6", type="runtime")
+
+
+def test_given_version_makes_a_preset_only_after_a_yes(place: Project) -> None:
+    given = Choices(torch="2.0.1", tensorrt="8.5.3", type="runtime")
+    before = files(place)
+    with pytest.raises(Interrupted):
+        talk(place, f"{REFERENCE}\nstop\n", replace(given, torch="2.2.2"))
+    assert files(place) == before
+    answers, _ = talk(place, f"{REFERENCE}\nwrite\n", replace(given, torch="2.2.2"))
+    made = preset.find(place.presets, str(answers.preset))
+    assert made.pytorch is not None and made.pytorch.torch == "2.2.2+cu118"
+    assert answers == Choices(preset=made.name, type="runtime")
 
 
 def test_unknown_base_image_stays_out_of_preset(place: Project) -> None:
-    answers, screen = talk(place, "manual\n5\n\n\n\n\n", Choices(base="registry.site/our-cuda:1"))
+    own = "registry.site/our-cuda:1"
+    answers, screen = talk(place, "manual\n5\n\n\n\nwrite\n", Choices(base=own))
     assert "[2/6]" in screen
+    assert answers.base == own  # the image of this build only
     made = preset.find(place.presets, str(answers.preset))
     assert made.builder.image == "nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04"
 
 
 def test_invalid_preset_names_check_command(place: Project) -> None:
     (place.presets / "bad.json").write_text("{", encoding="utf-8")
-    _, screen = talk(place, "\n\n")
+    _, screen = talk(place, "\n\n\n")
     assert screen.count("bad") == 2 and "./gapforge check bad" in screen
 
 
@@ -538,17 +565,18 @@ def test_overrides_keep_original_preset(place: Project) -> None:
 
 
 def test_korean_columns_are_aligned() -> None:
-    items = [
+    items = (
         MenuItem("a", "직접 고르기", "메모", True),
         MenuItem("b", "by hand", "note"),
         MenuItem("c", "가나", "메모"),
-    ]
-    lines = zip(build_prompts.table(items), items, strict=True)
+    )
+    question = Question(step="type", title="", items=items)
+    lines = zip(screens.plain_lines(question), items, strict=True)
     assert len({width(line[: line.rindex(item.note)]) for line, item in lines}) == 1
 
 
 def test_korean_answers_make_same_preset(place: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = "manual\n12.4\nnvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04\n3.11\n\n\ndev\n"
+    typed = "manual\n12.4\nnvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04\n3.11\n\n\nwrite\n"
     english, screen = talk(place, typed)
     before = files(place)
     place.preset_file(str(english.preset)).unlink()

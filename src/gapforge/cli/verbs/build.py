@@ -138,9 +138,9 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
-        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout)
-        # A base image that was chosen in an answer is part of the preset made of the answers.
-        args.base = None if given.base and not args.base else args.base
+        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=_further_flags(args))
+        # A base image that the catalog knows is part of the preset made of the answers.
+        args.base = given.base
     if given.preset is None:
         raise UsageError(
             _("the preset's name is missing"),
@@ -153,6 +153,14 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     if created is not None:
         say(_("created a preset from these choices: {file}", file=created))
     return changed, given.type or "runtime"
+
+
+def _further_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags that no question answers, as words of a command."""
+    texts = {"--app-source": args.app_source, "--tag": args.tag, "--engine": args.engine}
+    switches = {"--no-cache": args.no_cache, "--quiet": args.quiet, "--dry-run": args.dry_run}
+    words = [word for flag, text in texts.items() if text for word in (flag, text)]
+    return [*words, *(flag for flag, on in switches.items() if on)]
 
 
 def _dry_run(args: argparse.Namespace, project: Project, inputs: Inputs, options: Options) -> int:
