@@ -23,6 +23,14 @@ PRACTICE = "debian12-cpu-quickstart"
 SHARE_A_COMPILE = ("test_airgap", "test_carry_guide")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_goes_first(request: pytest.FixtureRequest) -> None:
+    """Give way to the compile, which is the longest part of the tests and uses all cores."""
+    compiles = Path(str(request.path)).stem in SHARE_A_COMPILE
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:  # others cannot raise it again
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if compiles else 10)
+
+
 @pytest.fixture(scope="session")
 def needs_root() -> None:
     if os.geteuid() != 0:
