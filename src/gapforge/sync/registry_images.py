@@ -36,7 +36,7 @@ from gapforge.model.preset import BaseImage
 from gapforge.model.unresolved_item import LOGIN_REQUIRED, NO_ANSWER, Reason
 from gapforge.sync import oci_layout
 from gapforge.sync.base_image_facts import cudnn_version, read_files
-from gapforge.sync.network import Network, NoAnswerError
+from gapforge.sync.network import Network, NoAnswerError, clock_hint
 
 # skopeo gives no exit code for a refused login or an unknown image: only its message tells, a chain
 # of parts joined by ": ". A part is compared as a whole, so that a name, a digest or a port in
@@ -340,7 +340,8 @@ def _failure(image: str, output: str, network: Network, fallback: str = "") -> G
     return NoAnswerError(
         message,
         reason=Reason(code=NO_ANSWER, server=server),
-        hint=_("check whether the registry can be reached: {command}", command=command),
+        hint=clock_hint(last)
+        or _("check whether the registry can be reached: {command}", command=command),
     )
 
 
