@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapforge.base.errors import BundleError, Fault, LockError, StorageError, TrustError
-from gapforge.base.files import exclusive, remove_file, sha256_bytes, sha256_file, write_text
+from gapforge.base.files import exclusive, remove_file, sha256_bytes, write_text
 from gapforge.base.i18n import _, ngettext
 from gapforge.base.progress import Progress
 from gapforge.base.project import Project
@@ -39,7 +39,7 @@ from gapforge.bundle.volume_format import (
 )
 from gapforge.bundle.volume_reader import read_volume
 from gapforge.model import lock as locks
-from gapforge.model.lock import LOCK_FILE, Lock
+from gapforge.model.lock import LOCK_FILE, Lock, has_lock
 from gapforge.store import sha256sums, unfinished_imports
 from gapforge.store.store import Store, preset_in_use
 from gapforge.trust.trusted_signers import Untrusted
@@ -338,7 +338,7 @@ class _Import:
             self.result.untrusted[bundled.preset] = str(error)
             return
         self.space.require_copies(folder, files)
-        stale = signature is None and not _is_copy(folder / LOCK_FILE, bundled.lock)
+        stale = signature is None and not has_lock(folder, bundled.lock)
         remove_signature(folder, stale)
         created = self.store.view(folder, files, _paths_of(folder / LOCK_FILE), last=LOCK_FILE)
         write_signature(folder, signature)
@@ -495,13 +495,6 @@ def _paths_of(lock_file: Path) -> Mapping[str, None]:
         return {entry.path: None for entry in locks.load(lock_file).entries}
     except (LockError, OSError):
         return {}
-
-
-def _is_copy(file: Path, sha256: str) -> bool:
-    try:
-        return file.is_file() and sha256_file(file) == sha256  # reading a pipe would block
-    except OSError:
-        return False
 
 
 def remove_request(project: Project, bundle: str) -> None:
