@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gapforge import LEAST_PYTHON
 from gapforge.base.i18n import _, pgettext
 from gapforge.base.progress import DAY, human_bytes
+from gapforge.base.project import LEAST_PYTHON
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.doctor.machine_probes import EngineFacts, EnvFile, Socket, System, Volume
 from gapforge.engine.protocol import LEAST_DOCKER

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gapforge import LEAST_PYTHON
 from gapforge.base import process
 from gapforge.base.errors import (
     ERROR_CLASSES,
@@ -23,6 +22,7 @@ from gapforge.base.errors import (
 from gapforge.base.files import given_path
 from gapforge.base.i18n import _, language
 from gapforge.base.json_text import read_json
+from gapforge.base.project import LEAST_PYTHON
 from gapforge.model.preset import Preset
 
 # The variables that a site has too. Others (proxies, mirrors, tokens) are removed.

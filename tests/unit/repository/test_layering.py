@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import gapforge
+from gapforge.base.project import LEAST_PYTHON
 from places import git_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -114,7 +114,7 @@ def test_offline_verb_loads_no_online_module(verb: str) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_source_parses_as_least_python(path: Path) -> None:
-    ast.parse(path.read_text(encoding="utf-8"), feature_version=gapforge.LEAST_PYTHON)
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=LEAST_PYTHON)
 
 
 def test_only_command_line_prints_and_exits() -> None:

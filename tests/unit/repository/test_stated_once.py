@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-import gapforge
-from gapforge.base import limits
+from gapforge.base import limits, project
 from gapforge.base.progress import human_bytes
 from gapforge.bundle import volume_folders, volume_format
 from gapforge.cli.verbs import pack
@@ -37,7 +36,7 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
-LEAST_PYTHON = "{}.{}".format(*gapforge.LEAST_PYTHON)
+LEAST_PYTHON = "{}.{}".format(*project.LEAST_PYTHON)
 
 # Figures that several modules contain on purpose, each with its reason.
 TWICE = {
@@ -262,15 +261,15 @@ def test_statements_agree_with_the_value_that_decides(about: str) -> None:
 
 def test_tools_check_for_the_least_python() -> None:
     short = "py" + LEAST_PYTHON.replace(".", "")
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert f'requires-python = ">={LEAST_PYTHON}"' in project
-    assert f'target-version = "{short}"' in project
+    settings = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'requires-python = ">={LEAST_PYTHON}"' in settings
+    assert f'target-version = "{short}"' in settings
     start = (ROOT / "src/gapforge/__main__.py").read_text("utf-8")
-    assert f"sys.version_info < {gapforge.LEAST_PYTHON}" in start
+    assert f"sys.version_info < {project.LEAST_PYTHON}" in start
     for script in ("deps_sync.sh", "scripts/bootstrap.sh"):
         text = (ROOT / script).read_text("utf-8")
         stated = re.findall(r"version_info(?:\[:2\])? (?:<|>=|==) (\(\d, \d+\))", text)
-        assert set(stated) == {str(gapforge.LEAST_PYTHON)}, script
+        assert set(stated) == {str(project.LEAST_PYTHON)}, script
 
 
 def test_memory_of_a_compile_job_is_that_of_the_script() -> None:
