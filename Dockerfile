@@ -75,6 +75,18 @@ RUN --mount=type=bind,source=inputs/application,target=/in \
     bash /in/build.sh
 
 
+# needs: which packages of the builder own the libraries that the files of the runtime image need. devbase has everything
+# that they were linked to, at its final path.
+FROM devbase AS needs
+RUN --mount=type=bind,source=inputs/libraries,target=/in \
+    --mount=type=bind,from=wheels,source=/out/runtime,target=/trees/wheels \
+    --mount=type=bind,from=tensorrt,source=/out/runtime,target=/trees/tensorrt \
+    --mount=type=bind,from=ffmpeg,source=/out/runtime,target=/trees/ffmpeg \
+    --mount=type=bind,from=opencv,source=/out/runtime,target=/trees/opencv \
+    --mount=type=bind,from=application,source=/out/runtime,target=/trees/application \
+    bash /in/build.sh
+
+
 # builder: the dev image with compiler, headers, the sources of the components in /usr/src/gapforge, the source of the
 # application in /workspace, and `build-application` to build it again.
 FROM devbase AS builder
@@ -97,8 +109,13 @@ SHELL ["/bin/sh", "-c"]
 RUN set -eu; for folder in /usr /opt; do \
         if [ -d "$folder" ]; then find "$folder" -xdev -type f ! -name pyconfig.h ! -path '*-packages/*' \( -name '*.h' -o -name '*.hpp' -o -name '*.cuh' -o -name '*.a' \) -delete; fi; \
     done
+# The packages that the preset names, while the components are compiled.
 RUN --mount=type=bind,source=inputs/apt-runtime,target=/in bash /in/build.sh
 RUN --mount=type=bind,source=inputs/python,target=/in bash /in/build.sh
+# The packages of the libraries that the files below need. As long as the list stays the same, the layer does, too.
+RUN --mount=type=bind,source=inputs/apt-runtime,target=/in \
+    --mount=type=bind,from=needs,source=/out,target=/needs \
+    bash /in/build.sh /needs/libraries.tsv
 COPY --from=wheels /out/runtime/ /
 COPY --from=tensorrt /out/runtime/ /
 COPY --from=ffmpeg /out/runtime/ /
@@ -112,7 +129,7 @@ RUN set -eu; \
     else usermod --login app --gid 1000 --home /home/app "$user"; fi; \
     install -d -o 1000 -g 1000 -m 0755 /home/app /data; \
     ldconfig; \
-    if [ -d /in ]; then rmdir /in; fi; \
+    for folder in /in /needs; do if [ -d "$folder" ]; then rmdir "$folder"; fi; done; \
     rm -rf /var/cache/ldconfig/aux-cache /var/lib/apt/lists/* /var/log/lastlog /var/log/faillog
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 # Use numbers, so that a "must not run as root" policy can decide without reading /etc/passwd.

@@ -25,22 +25,35 @@ DRIVER_LIBRARIES = re.compile(
     r"lib(cuda|nvcuvid|nvidia-encode|nvidia-ml|nvidia-opticalflow|nvoptix|nvidia-ptxjitcompiler)\.so(\.\d+)*"
 )
 
+# Which file of the image needs which library of which package; written by the component apt.
+LIBRARIES = "/usr/share/gapforge/libraries.tsv"
 
-def report(name: str, ok: bool, found: object, expected: object) -> None:
-    """Print one result as a line of JSON."""
-    line = {"check": name, "ok": bool(ok), "found": str(found), "expected": str(expected)}
+
+def report(name: str, ok: bool, found: object, expected: object, details: object = None) -> None:
+    """Print one result as a line of JSON. The report of the build keeps ``details``, an object."""
+    line: dict[str, object] = {
+        "check": name,
+        "ok": bool(ok),
+        "found": str(found),
+        "expected": str(expected),
+    }
+    if details:
+        line["details"] = details
     # ASCII only: the image's locale may not be able to print anything else.
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
-def guarded(name: str, expected: str, check: Callable[[], tuple[bool, object]]) -> None:
-    """Report the (ok, found) that ``check`` returns. An exception in it is a failed result."""
+def guarded(name: str, expected: str, check: Callable[[], tuple[Any, ...]]) -> None:
+    """Report the (ok, found), perhaps with details, that ``check`` returns.
+
+    An exception in it is a failed result.
+    """
     try:
-        ok, found = check()
+        ok, found, *details = check()
     except Exception as error:
-        ok, found = False, f"{type(error).__name__}: {error}"
-    report(name, ok, found, expected)
+        ok, found, details = False, f"{type(error).__name__}: {error}", []
+    report(name, ok, found, expected, *details)
 
 
 def text_param(key: str) -> str:
@@ -101,6 +114,25 @@ def import_in_child(code: str, timeout: int = 600) -> tuple[bool, str]:
     if exit_code != 0:
         return False, f"exit code {exit_code}: {tail(output)}"
     return True, output.strip()
+
+
+def needed_libraries() -> list[list[str]]:
+    """Return package, version, library and file for each library that a file of ours needs.
+
+    The package is "-" if none owned the library where it was linked.
+    """
+    with open(LIBRARIES, encoding="utf-8") as lines:
+        return [line.rstrip("\n").split("\t") for line in lines]
+
+
+def installed_packages() -> dict[str, str]:
+    """Return the version of each installed .deb, by its name."""
+    columns = "${db:Status-Status}\t${Package}\t${Version}\n"
+    code, output = run("dpkg-query", "-W", "-f", columns)
+    if code != 0:
+        raise OSError(tail(output))
+    rows = (line.split("\t") for line in output.splitlines())
+    return {package: version for status, package, version in rows if status == "installed"}
 
 
 def python_folders() -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,6 +57,7 @@ def preset_raw(**changes: Any) -> dict[str, Any]:
             "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
         }
     )
+    raw["ffmpeg"]["configure"].remove("--enable-zlib")  # no .deb of this world has zlib.pc
     raw.pop("$schema", None)
     raw.update(changes)
     return raw
@@ -248,6 +249,14 @@ class FakeAptResolver(_Client):
                 )
             )
         return found
+
+    def libraries(self, packages: Sequence[str]) -> dict[str, str]:
+        return {p: "1" for p in packages if p.startswith("lib") and not p.endswith("-dev")}
+
+    def with_libraries(
+        self, packages: Sequence[str], libraries: Mapping[str, str]
+    ) -> list[DebFile]:
+        return self.closure(list(dict.fromkeys((*packages, *libraries))))
 
     def source_tarball(self, name: str) -> SourceFile:
         url, sha256, size = self.file(self.facts("source"), "ffmpeg_5.1.9.orig.tar.xz")

@@ -1,17 +1,61 @@
 #!/usr/bin/env bash
 # Install the .debs of the role from the flat APT repository in /in/debs. apt verifies the checksums.
 # The script changes the stage in which it runs and creates no /out.
+#
+# Without an argument, it installs the packages that the preset names. With the list of the component libraries, it
+# installs the packages of libraries that this image lacks, and keeps the list.
 set -euo pipefail
 # shellcheck source=components/common.sh
 source "$(dirname "$0")/common.sh"
 
+LIST=/usr/share/gapforge/libraries.tsv # in the image; check.py and the report of the build read it
+
+# needed FILE: store in "packages" what the image lacks of the packages in the list, or has older than the builder.
+needed() {
+    local package version library file found
+    local -A installed=() offered=() present=() chosen=() faults=()
+    while IFS=$'\t' read -r found package version; do
+        if [[ "$found" == installed ]]; then installed[$package]="$version"; fi
+    done < <(dpkg-query -W -f '${db:Status-Status}\t${Package}\t${Version}\n')
+    while read -r found package; do
+        if [[ "$found" == Package: ]]; then offered[$package]=1; fi
+    done < <(cat "$IN/debs/Packages" 2> /dev/null || true)
+    while read -r found _; do present[$found]=1; done < <(ldconfig -p 2> /dev/null || true)
+    while IFS=$'\t' read -r package version library file; do
+        # What no package owns, and what the base image has from elsewhere, is for the check of the finished image.
+        if [[ "$package" == - || -n "${chosen[$package]:-}" ]]; then continue; fi
+        found="${installed[$package]:-}"
+        if [[ -n "$found" ]]; then
+            if [[ "$found" == "$version" ]] || dpkg --compare-versions "$found" ge "$version"; then continue; fi
+            if [[ -z "${offered[$package]:-}" ]]; then continue; fi
+        elif [[ -n "${present[$library]:-}" ]]; then
+            continue
+        elif [[ -z "${offered[$package]:-}" ]]; then
+            # A Python package may have plug-ins that it can do without; the check of the finished image knows them.
+            if [[ "$file" == *-packages/* ]]; then
+                say "apt: $file needs $library of $package, which is not there"
+            else
+                : "${faults["$package $library"]:="$file needs $library of the package $package"}"
+            fi
+            continue
+        fi
+        chosen[$package]=1
+        packages+=("$package")
+    done < "$1"
+    if ((${#faults[@]} > 0)); then
+        printf 'gapforge: error: apt: %s\n' "${faults[@]}" | sort >&2
+        die "apt: neither the runtime base image nor the .debs of the runtime image contain this. Add the packages" \
+            "above to apt.runtime of the preset, and synchronise again with --update"
+    fi
+    install -D -m 644 "$1" "$LIST"
+}
+
 packages=()
-param_list packages packages
-if [[ -z "$(find "$IN/debs" -maxdepth 1 -name '*.deb' -print -quit 2> /dev/null)" ]]; then
+if (($# > 0)); then needed "$1"; else param_list packages packages; fi
+if ((${#packages[@]} == 0)) || [[ -z "$(find "$IN/debs" -maxdepth 1 -name '*.deb' -print -quit 2> /dev/null)" ]]; then
     say "apt: nothing to install"
     exit 0
 fi
-((${#packages[@]} > 0)) || die "apt: $IN/debs contains packages, but the preset lists none"
 command -v apt-get > /dev/null || die "apt: the base image has no apt-get; use a base image that contains apt"
 [[ -f "$IN/debs/Packages" ]] || die "apt: $IN/debs has no Packages index"
 

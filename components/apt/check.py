@@ -15,6 +15,7 @@ from checklib import (
     RUNTIME,
     guarded,
     list_param,
+    needed_libraries,
     python_folders,
     recorded_files,
     run,
@@ -42,6 +43,8 @@ OPTIONAL = re.compile(
 )
 # Tools and RDMA plug-ins of NVIDIA's base images need libraries that those images never have.
 BASE_OWN = re.compile(r"/usr/local/cuda[^/]*/|/opt/nvidia/|/usr/local/nvidia/")
+# A package in a field of dpkg such as "libc6 (>= 2.36), libdb5.3 | libdb5.4".
+RELATION = re.compile(r"(?:^|[,|])\s*([a-z0-9][a-z0-9.+-]*)")
 DEVELOPMENT = re.compile(r"\.(h|hpp|cuh|a)$")
 COMPILERS = (
     "gcc",
@@ -89,6 +92,34 @@ def virtual(name: str) -> bool:
     provides = re.compile(rf"[ ,]{re.escape(name)}( \([^)]*\))?,")
     lines = [line for line in output.splitlines() if line.startswith("installed")]
     return code == 0 and any(provides.search(line) for line in lines)
+
+
+def unneeded() -> tuple[bool, object]:
+    """Check that every package over the base image is named, or needed by a file or a package.
+
+    The .debs of the lock are those that the base image lacks.
+    """
+    columns = "${db:Status-Status}\t${Package}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
+    code, output = run("dpkg-query", "-W", "-f", columns)
+    if code != 0:
+        return False, tail(output)
+    depends: dict[str, list[str]] = {}
+    providers: dict[str, set[str]] = {}
+    for status, package, relations, provides in (line.split("\t") for line in output.splitlines()):
+        if status == "installed":
+            depends[package] = RELATION.findall(relations)
+            for name in (package, *RELATION.findall(provides)):
+                providers.setdefault(name, set()).add(package)
+    named = [re.split("[:=]", item)[0] for item in list_param("packages")]
+    todo = [*named, *(row[0] for row in needed_libraries())]
+    wanted: set[str] = set()
+    while todo:
+        for package in providers.get(todo.pop(), set()) - wanted:
+            wanted.add(package)
+            todo += depends[package]
+    added = depends.keys() & set(EXPECT.get("debs", []))
+    left = sorted(added - wanted)
+    return not left, ", ".join(left) or f"none of {len(added)} over the base image"
 
 
 def elf_files() -> list[str]:
@@ -279,7 +310,7 @@ def development_files() -> tuple[bool, object]:
 
 def leftovers() -> tuple[bool, object]:
     """Check that no build folder, secret or package list remains."""
-    places = ("/in", "/out", "/tmp/gapforge", "/run/secrets")
+    places = ("/in", "/out", "/needs", "/trees", "/tmp/gapforge", "/run/secrets")
     found = [path for path in places if os.path.lexists(path)]
     for folder in ("/var/lib/apt/lists", "/var/cache/apt/archives"):
         for here, _, files in os.walk(folder):
@@ -306,6 +337,7 @@ guarded("packages", "all of apt.builder or apt.runtime", packages)
 guarded("shared libraries", "every one resolves", closure)
 guarded("leftovers", "no build folder, secret or package list", leftovers)
 if RUNTIME:
+    guarded("no package that nothing needs", "none", unneeded)
     guarded("no compiler", "none", compilers)
     guarded("no headers", "none", development_files)
     guarded("user", "app, not root", user)

@@ -200,7 +200,7 @@ def test_runtime_image_is_minimal_and_unprivileged(site: Site) -> None:
         # What the RECORD of a Python package lists stays.
         "find / -xdev \\( -name '*.h' -o -name '*.hpp' \\) ! -name pyconfig.h"
         " ! -path '*/python3*/dist-packages/*'; "
-        "ls /var/lib/apt/lists; ls -d /in /out 2>/dev/null"
+        "ls /var/lib/apt/lists; ls -d /in /out /needs 2>/dev/null"
     )
     done = site.docker(
         "run",

@@ -126,7 +126,11 @@ def read_scripts(project: Project, components: Sequence[component.Component]) ->
     """
     names = [
         *(f"components/{name}" for name in (*HELPERS, smoke_checks.LIBRARY)),
-        *(f"components/{c.name}/{script}" for c in components for script in component.SCRIPTS),
+        *(
+            f"components/{c.name}/{script}"
+            for c in components
+            for script in (*component.SCRIPTS, *c.helpers)
+        ),
     ]
     texts: dict[str, str] = {}
     faults: list[Fault] = []

@@ -42,13 +42,17 @@ _READABLE = N_("output is readable")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """The result of one check in the finished image. ``check`` is its fixed name."""
+    """The result of one check in the finished image. ``check`` is its fixed name.
+
+    ``details`` is an object that only the report of the build shows.
+    """
 
     component: str
     check: str
     ok: bool
     found: str
     expected: str
+    details: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -56,7 +60,7 @@ class CheckResult:
         return _(self.check) if self.check in (_ENDS, _REPORTS, _READABLE) else self.check
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def run_checks(
@@ -158,6 +162,7 @@ def _parse(component: str, output: str) -> Iterator[CheckResult]:
                 ok=raw["ok"] is True,
                 found=str(raw["found"]),
                 expected=str(raw["expected"]),
+                details=dict(raw["details"]) if raw.get("details") else None,
             )
         except (ValueError, KeyError, TypeError):
             yield _failure(component, _READABLE, line[:200], _("one JSON object per line"))

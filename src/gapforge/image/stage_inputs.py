@@ -71,8 +71,12 @@ def stage_inputs(
         text_file(f"{folder}/params/{key}", _parameter_text(value))
         for key, value in parameters(component, preset, lock, role).items()
     ]
+    own = ("build.sh", *component.helpers)
     files += [
-        text_file(f"{folder}/build.sh", texts.scripts[f"components/{component.name}/build.sh"]),
+        *(
+            text_file(f"{folder}/{n}", texts.scripts[f"components/{component.name}/{n}"])
+            for n in own
+        ),
         *(text_file(f"{folder}/{name}", texts.scripts[f"components/{name}"]) for name in HELPERS),
     ]
     if not component.enabled(preset):

@@ -268,6 +268,12 @@ class Component:
         )
 
     @property
+    def helpers(self) -> tuple[str, ...]:
+        """Return the names of the Python programs that its build.sh runs, sorted."""
+        found = (file.name for file in self.folder.glob("*.py") if file.name not in SCRIPTS)
+        return tuple(sorted(found))
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Return the names of its folders in ``inputs/`` of a build context."""
         return tuple(f"{self.name}-{role}" for role in ROLES) if self.per_role else (self.name,)
@@ -530,8 +536,9 @@ def check_preset(preset: Preset, components: Sequence[Component]) -> list[Fault]
 def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
     """Return the faults of a Dockerfile with these components.
 
-    Every component must have a stage that mounts its inputs, both images must copy the result, and
-    no stage may mount the inputs of an unknown component.
+    Every component must have a stage that mounts its inputs, both images must copy the result, the
+    stage "needs" must see what it puts into the runtime image, and no stage may mount the inputs of
+    an unknown component.
     """
     instructions = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     mounted = set(re.findall(r"\bsource=inputs/([^,\s]+)", "\n".join(instructions)))
@@ -561,6 +568,12 @@ def check_dockerfile(text: str, components: Sequence[Component]) -> list[Fault]:
             )
         )
     for name in (c.name for c in components if c.name in stages):
+        mount = f"--mount=type=bind,from={name},source=/out/runtime,target=/trees/{name}"
+        if not any(mount in line.split() for line in instructions):
+            problem = _("no stage finds the packages of the libraries of {name}", name=name)
+            faults.append(
+                Fault("Dockerfile", problem, _("{mount} in the stage needs", mount=mount))
+            )
         for tree, taker in (("dev", "devbase"), ("runtime", "runtime")):
             copy = re.compile(rf"(?i)\s*COPY\s+--from={re.escape(name)}\s+/out/{tree}/\s")
             if not any(copy.match(line + " ") for line in instructions):

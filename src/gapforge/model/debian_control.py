@@ -52,6 +52,17 @@ def parse(text: str) -> list[dict[str, str]]:
     return [fields(stanza) for stanza in split_stanzas(text)]
 
 
+def is_installed(stanza: Mapping[str, str]) -> bool:
+    """Return whether dpkg has the package of a stanza. One of an index counts as installed."""
+    return stanza.get("status", " installed").endswith(" installed")
+
+
+def names(relations: str) -> list[str]:
+    """Return the names of the packages in a field such as ``Depends`` or ``Provides``."""
+    words = re.split(r"\s*[,|]\s*", relations.strip())
+    return [re.split(r"[\s:(]", word)[0] for word in words if word]
+
+
 def absent(wanted: Iterable[str], stanzas: Iterable[Mapping[str, str]]) -> list[str]:
     """Return what of ``wanted`` ("name", "name:arch" or "name=version") no stanza is or provides.
 
@@ -61,11 +72,10 @@ def absent(wanted: Iterable[str], stanzas: Iterable[Mapping[str, str]]) -> list[
     versions: dict[str, set[str]] = {}
     provided: set[str] = set()
     for stanza in stanzas:
-        if not stanza.get("status", " installed").endswith(" installed"):
+        if not is_installed(stanza):
             continue
         versions.setdefault(stanza.get("package", ""), set()).add(stanza.get("version", ""))
-        names = re.split(r"\s*,\s*", stanza.get("provides", ""))
-        provided.update(name.split(" ", 1)[0].split(":", 1)[0] for name in names if name)
+        provided.update(names(stanza.get("provides", "")))
     result = []
     for item in wanted:
         qualified, pinned, version = item.partition("=")

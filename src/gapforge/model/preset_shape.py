@@ -187,7 +187,12 @@ _OWN = Record(
                     "packages of the builder besides those that components and their options need",
                     unique=True,
                 ),
-                "runtime": Items(PACKAGE, "packages of the runtime image", unique=True),
+                "runtime": Items(
+                    PACKAGE,
+                    "packages of the runtime image that are loaded by name; those of the libraries "
+                    "that its files link to are derived",
+                    unique=True,
+                ),
                 "sources": Items(
                     Record(
                         {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gapforge.base.errors import Fault, FetchError, ResolveError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import Result
+from gapforge.model.build_packages import BuilderPackage, bare_name
 from gapforge.model.schema import nearest
 from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
 from gapforge.sync.network import CERTIFICATE_DATES, NoAnswerError, now_text
@@ -44,8 +45,17 @@ def _each(pattern: str, output: str) -> list[tuple[str, ...]]:
 
 def versions(apt: Runner, package: str) -> list[str]:
     """Return every version of ``package`` that the sources have, newest first."""
-    lines = apt.run(["apt-cache", "madison", "--", package], check=False).output.splitlines()
-    return list(dict.fromkeys(line.split("|")[1].strip() for line in lines if line.count("|") >= 2))
+    return all_versions(apt, [package]).get(package, [])
+
+
+def all_versions(apt: Runner, packages: Sequence[str]) -> dict[str, list[str]]:
+    """Return every version of each of ``packages`` that the sources have, newest first."""
+    found: dict[str, list[str]] = {}
+    for line in apt.run(["apt-cache", "madison", "--", *packages], check=False).output.splitlines():
+        words = [word.strip() for word in line.split("|")]
+        if len(words) >= 3 and words[1] not in found.setdefault(words[0], []):
+            found[words[0]].append(words[1])
+    return found
 
 
 def providers(apt: Runner, package: str) -> list[str]:
@@ -79,6 +89,21 @@ def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
         faults=faults,
         hint=_("correct $.apt (or $.tensorrt) in the preset, then sync again"),
     )
+
+
+def with_reasons(faults: Iterable[Fault], packages: Iterable[BuilderPackage]) -> tuple[Fault, ...]:
+    """Return the faults with component and option for each package that the preset names not.
+
+    A fault of ``libx265-dev`` becomes one of ``libx265-dev (ffmpeg --enable-libx265)``.
+    """
+    derived = {bare_name(package.name): package for package in packages if package.only_derived}
+    explained = []
+    for fault in faults:
+        package = derived.get(bare_name(fault.where))
+        reasons = package.reasons if package else ()
+        why = ", ".join(f"{r.component} {r.value}".rstrip() for r in reasons)
+        explained.append(replace(fault, where=f"{fault.where} ({why})") if why else fault)
+    return tuple(explained)
 
 
 def not_chosen(apt: Runner, packages: Sequence[str]) -> ResolveError:

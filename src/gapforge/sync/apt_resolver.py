@@ -25,6 +25,8 @@ from gapforge.sync.network import Network
 
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)(?: (\S+))?")
 _CUDA_BUILD = re.compile(r"\+cuda([0-9]+(?:\.[0-9]+)*)")
+# The last part of the section of packages that contain no shared library, though called lib….
+_NO_LIBRARIES = ("debug", "devel", "doc", "introspection", "java", "libdevel", "perl", "python")
 _SHOW_AT_ONCE = 200  # packages on one command line
 
 
@@ -87,6 +89,7 @@ class AptResolver:
         self._has_sources = False
         self._files = ImageFiles({})
         self._installed: list[dict[str, str]] = []
+        self._resolved: dict[tuple[str, ...], tuple[list[DebFile], list[dict[str, str]]]] = {}
 
     def __enter__(self) -> AptResolver:
         layout, extra, workdir, local_repo = self._arguments
@@ -126,20 +129,46 @@ class AptResolver:
         package has as a pattern or an instruction, so each package must be among the chosen or the
         installed ones, or provided by one.
         """
-        if not packages:
-            return []
-        self._prefer_pinned(packages)
-        done = self.apt.run(
-            ["apt-get", "install", "-qq", "-y", "--no-remove", "--print-uris", "--", *packages],
-            check=False,
-        )
-        if done.code != 0:
-            raise apt_errors.unresolvable(self.apt, packages)
-        debs, stanzas = self._describe(_downloads(done.output))
-        if absent := debian_control.absent(packages, [*stanzas, *self._installed]):
-            raise apt_errors.not_chosen(self.apt, absent)
-        self._check_cuda_builds(packages, debs)
-        return debs
+        return self._resolve(tuple(packages))[0]
+
+    def libraries(self, packages: Sequence[str]) -> dict[str, str]:
+        """Return what programs can link to once ``packages`` are installed: version by package.
+
+        These are the packages that a development package depends on. Those of NVIDIA are left out:
+        the runtime base image has the same ones, or the preset names them.
+        """
+        stanzas = {
+            stanza["package"]: stanza
+            for stanza in (*self._installed, *self._resolve(tuple(packages))[1])
+            if debian_control.is_installed(stanza) and "package" in stanza
+        }
+        names = {
+            name
+            for package, stanza in stanzas.items()
+            if package.endswith("-dev")
+            for name in debian_control.names(stanza.get("depends", ""))
+        }
+        names.update(re.split("[:=]", package)[0] for package in packages)
+        return {
+            name: stanzas[name]["version"]
+            for name in sorted(names & stanzas.keys())
+            if _may_be_linked_to(stanzas[name])
+        }
+
+    def with_libraries(
+        self, packages: Sequence[str], libraries: Mapping[str, str]
+    ) -> list[DebFile]:
+        """Return the .debs for ``packages``, and those that any of ``libraries`` needs as well.
+
+        ``libraries`` are the versions that programs were linked to. What the base image has in this
+        version or a newer one, and what no source can give, needs no .deb.
+        """
+        debs = self.closure(packages)
+        wanted = self._available(libraries)
+        if chosen := self._installable(packages, wanted):
+            more = self._resolve((*packages, *chosen))[0]
+            debs = list({deb.file: deb for deb in (*more, *debs)}.values())
+        return sorted(debs, key=lambda deb: deb.file)
 
     def check_programs(self, role: str, python: str, debs: Sequence[DebFile]) -> None:
         """Raise ResolveError if the image of ``role`` would lack what the build's scripts run.
@@ -231,6 +260,68 @@ class AptResolver:
         )
 
     # -- resolving
+
+    def _resolve(self, packages: tuple[str, ...]) -> tuple[list[DebFile], list[dict[str, str]]]:
+        """Return the .debs that the base image lacks for ``packages``, and their index entries."""
+        if not packages:
+            return [], []
+        if packages not in self._resolved:
+            self._prefer_pinned(packages)
+            done = self._install("--print-uris", packages)
+            if done.code != 0:
+                raise apt_errors.unresolvable(self.apt, packages)
+            debs, stanzas = self._describe(_downloads(done.output))
+            if absent := debian_control.absent(packages, [*stanzas, *self._installed]):
+                raise apt_errors.not_chosen(self.apt, absent)
+            self._check_cuda_builds(packages, debs)
+            self._resolved[packages] = debs, stanzas
+        return self._resolved[packages]
+
+    def _install(self, how: str, packages: Sequence[str]) -> process.Result:
+        words = ["apt-get", "install", "-qq", "-y", "--no-remove", how, "--", *packages]
+        return self.apt.run(words, check=False)
+
+    def _available(self, libraries: Mapping[str, str]) -> list[str]:
+        """Return what APT has to install of ``libraries``, as name=version if a source has that."""
+        installed = {
+            stanza.get("package", ""): stanza.get("version", "")
+            for stanza in self._installed
+            if debian_control.is_installed(stanza)
+        }
+        lacking = {
+            name: version
+            for name, version in libraries.items()
+            if name not in installed or self._is_older(installed[name], version)
+        }
+        if not lacking:
+            return []
+        found = []
+        offered = apt_errors.all_versions(self.apt, list(lacking))
+        for name, version in lacking.items():
+            if version in offered.get(name, ()):
+                found.append(f"{name}={version}")
+            elif name in offered and name not in installed:
+                found.append(name)
+        return found
+
+    def _is_older(self, version: str, other: str) -> bool:
+        if version == other:
+            return False
+        argv = ["dpkg", "--compare-versions", version, "lt", other]
+        return process.run(argv, check=False).code == 0
+
+    def _installable(self, packages: Sequence[str], more: Sequence[str]) -> list[str]:
+        """Return what of ``more`` can be installed together with ``packages``, which can."""
+        if not more:
+            return []
+        self._prefer_pinned(packages)
+        if self._install("-s", [*packages, *more]).code == 0:
+            return list(more)
+        if len(more) == 1:
+            return []
+        middle = len(more) // 2
+        first = self._installable(packages, more[:middle])
+        return first + self._installable([*packages, *first], more[middle:])
 
     def _prefer_pinned(self, packages: Sequence[str]) -> None:
         """Make dependencies follow pinned CUDA builds; APT would take the newest version."""
@@ -362,6 +453,17 @@ class AptResolver:
                 faults=faults,
                 hint=_("pin these in the preset too, or add an APT source that has such builds"),
             )
+
+
+def _may_be_linked_to(stanza: Mapping[str, str]) -> bool:
+    """Return whether a package can own libraries that a program needs, and is not NVIDIA's."""
+    name, section = stanza["package"], stanza.get("section", "").rpartition("/")[2]
+    return (
+        name.startswith("lib")
+        and not name.endswith("-dev")
+        and section not in _NO_LIBRARIES
+        and "nvidia" not in stanza.get("maintainer", "").lower()
+    )
 
 
 def _downloads(output: str) -> list[tuple[str, str, int]]:

@@ -20,7 +20,14 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store.store import Store, preset_in_use
-from gapforge.sync import apt_resolver, base_images, source_archives, source_contents, target_python
+from gapforge.sync import (
+    apt_errors,
+    apt_resolver,
+    base_images,
+    source_archives,
+    source_contents,
+    target_python,
+)
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
@@ -329,11 +336,24 @@ class Run:
     def _resolve_debs(
         self, bases: Mapping[str, BaseInStore]
     ) -> dict[str, list[apt_resolver.DebFile]]:
-        """Return the .debs that each role's base image lacks."""
+        """Return the .debs that each role's base image lacks.
+
+        The build derives which libraries the runtime image needs from what is compiled then, so
+        those of the runtime are the .debs for everything that programs can link to in the builder.
+        """
         found = {}
+        libraries: dict[str, str] = {}
         for role in ROLES:
-            root = self._apt_root(role, bases[role][0])
-            found[role] = root.closure(self.preset.debs(role))
+            root, packages = self._apt_root(role, bases[role][0]), self.preset.debs(role)
+            if role == BUILDER:
+                try:
+                    found[role], libraries = root.closure(packages), root.libraries(packages)
+                except ResolveError as error:
+                    reasons = self.preset.builder_packages
+                    error.faults = apt_errors.with_reasons(error.faults, reasons)
+                    raise
+            else:
+                found[role] = root.with_libraries(packages, libraries)
             root.check_programs(role, self.preset.python, found[role])
         return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gapforge.base.errors import GapforgeError
 from gapforge.base.files import write_text
 from gapforge.base.i18n import _, localized
+from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
 from gapforge.doctor.check_result import FAIL, OK, CheckResult
 from gapforge.model import preset_writer
@@ -38,7 +39,9 @@ _REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question. ``rows`` (label, text) and ``notices`` say what is known before the answer.
+    """One question, and what is known before its answer.
+
+    ``rows`` are labels and texts, ``notices`` problems and what to do about each, "" for nothing.
 
     ``command`` holds the words of the command that does the same without questions, if it is known.
     """
@@ -49,7 +52,7 @@ class Question:
     number: int = 0
     rows: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[tuple[str, str], ...] = ()
     can_go_back: bool = False
 
     @property
@@ -137,7 +140,7 @@ class Questions:
                     number=number,
                     rows=tuple(self.rows),
                     notices=tuple(
-                        _("{preset}: faulty; ./gapforge check {preset!q}", preset=name)
+                        (_("{preset}: faulty", preset=name), quoted(["./gapforge", "check", name]))
                         for name in broken
                     ),
                     can_go_back=bool(self.asked),
@@ -212,7 +215,7 @@ class Questions:
         rows = list(self.rows)
         if self.answers["preset"] == MANUAL:
             rows[0] = (_name("preset"), preset.name)
-        notices = [_("warning: ") + line for line in warnings_of(preset, self.facts.catalog)]
+        notices = [(line, "") for line in warnings_of(preset, self.facts.catalog)]
         if state.ready:
             outlook = self._outlook(preset, state)
             fails = outlook.fails
@@ -224,7 +227,7 @@ class Questions:
             title = _("Build this image?")
         else:
             rows += [
-                (_("cannot be built here yet"), lacking_text(state)),
+                (_("reason"), lacking_text(state)),
                 *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
@@ -260,7 +263,7 @@ class _Outlook:
     """Sizes and time of a build here, what this machine lacks, and whether a build would fail."""
 
     rows: tuple[tuple[str, str], ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
     fails: bool = False
 
 
@@ -268,12 +271,11 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
     try:
         found = facts.look(preset.name)
     except GapforgeError as error:
-        problems = (error.message, *([error.hint] if error.hint else []))
-        return _Outlook(problems=problems, fails=True)
+        return _Outlook(problems=((error.message, error.hint),), fails=True)
     disks = (
         (c.title, _("{needed} needed, {found}", needed=c.needed, found=c.found))
         for c in found
-        if c.check == "disk"
+        if c.check == "disk" and c.status == OK
     )
     return _Outlook(
         rows=(
@@ -286,11 +288,10 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
     )
 
 
-def _problem(check: CheckResult) -> str:
+def _problem(check: CheckResult) -> tuple[str, str]:
+    """Return what is wrong, and what to do."""
     words = {"title": check.title, "found": check.found, "needed": check.needed}
-    if not check.action:
-        return _("{title}: {found}; needed: {needed}", **words)
-    return _("{title}: {found}; needed: {needed}. {action}", **words, action=check.action)
+    return _("{title}: {found}; needed: {needed}", **words), check.action
 
 
 def _name(step: str) -> str:
@@ -327,7 +328,7 @@ def _preset_menu(facts: Facts) -> list[MenuItem]:
         preset, state = facts.presets[name], facts.ready[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         size = download_preview.size_text(facts.project, preset, state, facts.holdings)
-        told = f"{state.label} {size}".rstrip()
-        menu.append(MenuItem(name, name, summary, name == default, told))
+        note = ", ".join(filter(None, (size, summary)))
+        menu.append(MenuItem(name, name, note, name == default, state.label))
     about = _("base image, Python, PyTorch, TensorRT one by one; makes a new preset")
     return [*menu, MenuItem(MANUAL, _("manual"), about, default == MANUAL)]

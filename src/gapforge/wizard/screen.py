@@ -59,9 +59,10 @@ def draw_text(text: str, columns: int) -> Drawn:
 def fact_lines(question: Question, columns: int) -> list[str]:
     """Return what is known before the answer as lines: what is wrong, the rows, the command."""
     lines = []
-    for text in question.notices:
-        first, *more = _wrapped(text, columns - 4)
+    for problem, action in question.notices:
+        first, *more = _wrapped(problem, columns - 4)
         lines += [f"  ! {first}", *(f"    {line}" for line in more)]
+        lines += [f"    {line}" for line in _wrapped(_("next: ") + action, columns - 4) if action]
     lines += row_lines(question.rows, columns)
     if question.command:
         lines += [_("The same without questions:"), *command_lines(question.command, columns)]

@@ -29,7 +29,7 @@ def context(tmp_path: Path) -> tuple[Plan, Path, Path]:
     scripts = {
         "components/common.sh": "c\n",
         "components/split_runtime.py": "s\n",
-        **{f"components/{c.name}/build.sh": "b\n" for c in COMPONENTS},
+        **{f"components/{c.name}/{n}": "b\n" for c in COMPONENTS for n in ("build.sh", *c.helpers)},
     }
     plan = make_plan(
         preset,

@@ -226,11 +226,14 @@ class Stage:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def build(self) -> subprocess.CompletedProcess[str]:
+    def build(self, *words: str) -> subprocess.CompletedProcess[str]:
         for script in (*COMPONENTS.glob("*.*"), COMPONENTS / self.name / "build.sh"):
             shutil.copy(script, self.input / script.name)
         return subprocess.run(
-            ["bash", str(self.input / "build.sh")], env=self.env, capture_output=True, text=True
+            ["bash", str(self.input / "build.sh"), *words],
+            env=self.env,
+            capture_output=True,
+            text=True,
         )
 
     def shell(self, code: str) -> subprocess.CompletedProcess[str]:
@@ -529,6 +532,58 @@ def test_disabled_component_leaves_empty_trees(name: str, tmp_path: Path) -> Non
     done = stage.build()
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(stage.out)) for p in stage.out.rglob("*")) == ["dev", "runtime"]
+
+
+LIBRARIES = """\
+-\t-\tlibvendor.so\t/usr/local/bin/a
+libc6\t2.36\tlibc.so.6\t/usr/local/bin/a
+libgomp1\t12\tlibgomp.so.1\t/usr/local/bin/a
+libgomp1\t12\tlibgomp.so.1\t/usr/local/bin/b
+libnew1\t2\tlibnew.so.1\t/usr/local/bin/b
+libnewest1\t1:1\tlibnewest.so.1\t/usr/local/bin/b
+libother1\t1\tlibother.so.1\t/usr/local/bin/b
+libucx0\t1\tlibucp.so.0\t/usr/local/lib/python3/dist-packages/nvshmem/ucx.so
+"""
+RUNTIME_IMAGE = """\
+installed\tlibc6\t2.36
+installed\tlibnew1\t1
+installed\tlibnewest1\t1:1.1
+deinstall\tlibgomp1\t11
+"""
+
+
+def install_libraries(folder: Path, text: str, offered: str) -> subprocess.CompletedProcess[str]:
+    """Run apt's build with a list, in an image with RUNTIME_IMAGE and libother.so.1."""
+    folder.mkdir()
+    stage = Stage(folder, "apt")
+    stage.set(packages="tzdata\n")
+    (stage.input / "debs").mkdir()
+    index = "".join(f"Package: {name}\nVersion: 1\n\n" for name in offered.split())
+    (stage.input / "debs/Packages").write_text(index)
+    (stage.input / "debs/a.deb").touch()
+    (folder / "list").write_text(text)
+    stage.program("dpkg-query", f"#!/bin/sh\nprintf '%s' '{RUNTIME_IMAGE}'\n")
+    stage.program("ldconfig", "#!/bin/sh\nprintf '\\tlibother.so.1 (libc6,x86-64) => /x\\n'\n")
+    stage.program("install", f'#!/bin/sh\ncp "$4" "{folder}/kept"\n')
+    stage.program("apt-get", f'#!/bin/sh\necho "$*" >> "{folder}/calls"\nexit 9\n')
+    return stage.build(str(folder / "list"))
+
+
+def test_only_packages_of_libraries_that_the_image_lacks_are_installed(tmp_path: Path) -> None:
+    done = install_libraries(tmp_path / "1", LIBRARIES, "libnew1 libgomp1 libother1 libc6 unused")
+    assert "gapforge: apt: libgomp1 libnew1\n" in done.stdout, done
+    assert (tmp_path / "1/kept").read_text() == LIBRARIES
+    kept = "".join(line for line in LIBRARIES.splitlines(True) if "libgomp" not in line)
+    done = install_libraries(tmp_path / "2", kept, "unused")
+    assert (done.returncode, (tmp_path / "2/kept").read_text()) == (0, kept)
+    assert not (tmp_path / "2/calls").exists(), "what is older than the builder's is not offered"
+
+
+def test_library_of_a_package_that_is_not_there_names_the_file(tmp_path: Path) -> None:
+    done = install_libraries(tmp_path / "1", LIBRARIES, "libnew1")
+    assert done.returncode == 1 and "libgomp.so.1 of the package libgomp1" in done.stderr
+    assert "/usr/local/bin/a" in done.stderr and "apt.runtime" in done.stderr
+    assert not (tmp_path / "1/calls").exists()
 
 
 def test_apt_without_debs_does_nothing(tmp_path: Path) -> None:
@@ -1165,6 +1220,46 @@ def one(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
 def script(file: Path, text: str) -> None:
     file.write_text("#!/bin/sh\n" + text)
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+DPKG = """\
+installed\ttool\tlibc6 (>= 2.3), libz1 | libz2, mail-agent:any\t
+installed\texim\tlibc6\tmail-agent (= 1), other
+installed\tlibc6\t\t
+installed\tlibz2\tlibc6\t
+installed\tlibown1\tlibdep1\t
+installed\tlibdep1\t\t
+installed\tstray\tlibc6\t
+installed\tof-base\t\t
+deinstall\tgone\t\t
+"""
+
+
+@pytest.mark.parametrize("named", ["tool=1", "tool:amd64", "tool\nstray"])
+def test_package_that_nothing_needs_is_named(tmp_path: Path, named: str) -> None:
+    script(tmp_path / "dpkg-query", f"cat << 'END'\n{DPKG}END\n")
+    debs = ["tool", "exim", "libz2", "libown1", "libdep1", "stray", "gone", "libnot1"]
+    expect = {"params": {"packages": named.split("\n")}, "debs": debs}
+    place = ("*(row[0] for row in needed_libraries())", '"libown1"')
+    result = one(check("apt", tmp_path, expect, place), "no package that nothing needs")
+    assert result["ok"] is ("stray" in named), result
+    assert result["found"] == ("none of 6 over the base image" if result["ok"] else "stray")
+
+
+def test_check_of_libraries_reports_each_file(tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in LIBRARIES.splitlines()]
+    fakes = (("/sbin/ldconfig", "ldconfig"), ("in needed_libraries()", f"in {rows}"))
+    script(tmp_path / "dpkg-query", 'for p in libc6 libnew1; do echo "installed\t$p\t1"; done')
+    present = "libnewest.so.1 libother.so.1"
+    script(tmp_path / "ldconfig", f'for p in {present}; do echo "\t$p (libc6) => /x"; done')
+    (result,) = check("libraries", tmp_path, {}, *fakes)
+    assert not result["ok"]
+    assert result["found"].startswith("/usr/local/bin/a needs libgomp.so.1 of libgomp1; ")
+    users = {"libgomp.so.1": ["/usr/local/bin/a", "/usr/local/bin/b"]}
+    assert result["details"]["libgomp1"] == users
+    script(tmp_path / "ldconfig", f'for p in {present} libgomp.so.1; do echo "\t$p ()"; done')
+    (result,) = check("libraries", tmp_path, {}, *fakes)
+    assert result["ok"] and result["details"]["libgomp1"] == users
 
 
 def test_traceback_names_the_check_file(tmp_path: Path) -> None:

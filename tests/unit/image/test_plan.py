@@ -18,7 +18,11 @@ COMPONENTS = component.load_all(samples.ROOT / "components")
 SCRIPTS = {
     "components/common.sh": "common\n",
     "components/split_runtime.py": "split\n",
-    **{f"components/{c.name}/build.sh": f"build {c.name}\n" for c in COMPONENTS},
+    **{
+        f"components/{c.name}/{script}": f"{script} of {c.name}\n"
+        for c in COMPONENTS
+        for script in ("build.sh", *c.helpers)
+    },
 }
 INDEX = samples.content_of("debs/Packages").decode()
 

@@ -582,6 +582,52 @@ def test_programs_that_the_build_runs_must_be_there(tmp_path: Path) -> None:
         root.check_programs("builder", "3.12", [])
 
 
+def installed(*packages: str) -> str:
+    """Return a dpkg status; a package is "name=version" and further lines."""
+    parts = (package.partition("=") for package in packages)
+    stanza = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n"
+    return STATUS + "".join("\n" + stanza.format(name, rest) for name, _equals, rest in parts)
+
+
+@needs_apt
+def test_what_programs_can_link_to_is_locked_for_the_runtime(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    make_deb(repo, "liba-dev", "2", Depends="liba1 (= 2), libc-dev-bin, liba-doc | libb1, tool")
+    make_deb(repo, "liba1", "2", Depends="liba-data", Section="libs")
+    make_deb(repo, "liba-data", "2")
+    make_deb(repo, "libb1", "1", Section="universe/libs")
+    make_deb(repo, "libc-dev-bin", "1", Section="libdevel")
+    make_deb(repo, "tool", "1", Depends="libtool1")
+    make_deb(repo, "libtool1", "1", Section="libs")  # no development package needs it
+    make_deb(repo, "libpin1", "1")
+    make_deb(repo, "libpin1", "2")
+    make_deb(repo, "librival1", "1", Conflicts="app")
+    make_deb(repo, "app", "1")
+    nvidia = "\nDepends: libcublas1\nMaintainer: x@NVIDIA.com"
+    builder = installed(
+        "libbase-dev=1\nDepends: libold1, libsame1, libpin1, librival1, libgone1, libcublas1",
+        *("libold1=3", "libsame1=1", "libpin1=1", "librival1=1", "libgone1=1"),
+        f"libcublas-dev=1{nvidia}",
+        f"libcublas1=1{nvidia}",
+    )
+    make_deb(repo, "libold1", "3")
+    make_deb(repo, "libsame1", "2")
+    sources = (source("fix", flat_repository(repo)),)
+    base = make_base(tmp_path / "builder", {}, builder)
+    with AptResolver(base, sources, tmp_path / "w", NETWORK) as root:
+        assert {d.package for d in root.closure(["liba-dev"])} >= {"liba1", "tool", "libtool1"}
+        libraries = root.libraries(["liba-dev"])
+    in_base = {"libold1": "3", "libsame1": "1", "libpin1": "1", "librival1": "1", "libgone1": "1"}
+    assert libraries == {"liba1": "2", "libb1": "1", **in_base}
+    base = make_base(tmp_path / "runtime", {}, installed("libold1=2", "libsame1=1"))
+    with AptResolver(base, sources, tmp_path / "w", NETWORK) as root:
+        debs = root.with_libraries(["app"], libraries)
+        assert root.with_libraries(["app"], {}) == root.closure(["app"])
+    assert [f"{d.package} {d.version}" for d in debs] == [
+        *("app 1", "liba-data 2", "liba1 2", "libb1 1", "libold1 3", "libpin1 1")
+    ]
+
+
 @needs_apt
 def test_conflicts_are_told_apart(tmp_path: Path, closure: Closure) -> None:
     repo = tmp_path / "repo"

@@ -138,7 +138,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
-        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=_further_flags(args))
+        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=further_flags(args))
         # A base image that the catalog knows is part of the preset made of the answers.
         args.base = given.base
     if given.preset is None:
@@ -155,7 +155,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     return changed, given.type or "runtime"
 
 
-def _further_flags(args: argparse.Namespace) -> list[str]:
+def further_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags that no question answers, as words of a command."""
     texts = {"--app-source": args.app_source, "--tag": args.tag, "--engine": args.engine}
     switches = {"--no-cache": args.no_cache, "--quiet": args.quiet, "--dry-run": args.dry_run}
