@@ -84,13 +84,14 @@ def _version_of(path: str, user: Caller | None) -> str:
 
 
 def _candidates(home: Path) -> Iterator[str]:
-    name = "python{}.{}".format(*LEAST_PYTHON)
+    release = "{}.{}".format(*LEAST_PYTHON)
+    name = f"python{release}"
     if sys.version_info[:2] == LEAST_PYTHON:
         yield sys.executable
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
-    for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
-        folders += sorted(home.glob(pattern))
+    for pattern in (".pyenv/versions/{}.*/bin", ".local/share/uv/python/cpython-{}*/bin"):
+        folders += sorted(home.glob(pattern.format(release)))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 
 
