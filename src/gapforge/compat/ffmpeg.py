@@ -55,7 +55,7 @@ def headers_version(preset: Preset) -> str:
 
 def headers_for(ffmpeg: str, catalog: Catalog) -> str:
     """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver."""
-    return f"nv-codec-headers {catalog.headers_choice(ffmpeg) or '11.1.5.2'}"
+    return f"nv-codec-headers {catalog.headers_choice(ffmpeg)}"
 
 
 def _headers_package(preset: Preset) -> str:

@@ -535,12 +535,11 @@ class Catalog:
     def headers_choice(self, ffmpeg: str) -> str:
         """Return the nv-codec-headers, 11.1 or newer, for an FFmpeg that need the oldest driver.
 
-        Return "" if none is known.
+        Of all of them for an FFmpeg that the catalog does not know.
         """
         accepted, key = self.headers_range(ffmpeg), versions.key
-        fitting = [
-            h for h in self.headers if accepted and key(h) >= (11, 1) and accepted.accepts(h)
-        ]
+        usual = [h for h in self.headers if key(h) >= (11, 1)]
+        fitting = [h for h in usual if accepted and accepted.accepts(h)] or usual
         oldest_series = min(map(versions.minor, fitting), key=key, default="")
         in_series = [h for h in fitting if versions.minor(h) == oldest_series]
         return max(in_series, key=key, default="")
