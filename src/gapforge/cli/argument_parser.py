@@ -92,6 +92,31 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=_("print the result as JSON"))
 
 
+def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = False) -> None:
+    """Add the flags that every verb takes, before it or after it."""
+    add = parser.add_argument_group(_("output")).add_argument
+    add(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=default,
+        help=_("print results, warnings and errors, but no progress and no notes"),
+    )
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help=_("print every command that gapforge starts"),
+    )
+    add(
+        "--plain",
+        action="store_true",
+        default=default,
+        help=_("for screen readers: no colour, no redrawn lines, no columns"),
+    )
+
+
 def add_versions(parser: argparse.ArgumentParser) -> None:
     """Add the flags that replace versions of a preset."""
     add = parser.add_argument

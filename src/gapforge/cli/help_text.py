@@ -23,6 +23,9 @@ def overview(groups: Groups, summaries: Mapping[str, str]) -> str:
         lines += ["", _(title), *_rows([(verb, summaries[verb]) for verb in verbs])]
     options = [
         ("help VERB", _("show the arguments and examples of a verb (the same as VERB --help)")),
+        ("--quiet", _("print results, warnings and errors, but no progress and no notes")),
+        ("--verbose", _("print every command that gapforge starts")),
+        ("--plain", _("for screen readers: no colour, no redrawn lines, no columns")),
         ("--version", _("show the version and exit")),
     ]
     lines += ["", _("help"), *_rows(options)]
