@@ -57,6 +57,7 @@ def preset_raw(**changes: Any) -> dict[str, Any]:
             "apt": {"builder": ["gcc", "libz"], "runtime": ["libz"], "sources": []},
         }
     )
+    raw["ffmpeg"]["configure"].remove("--enable-zlib")  # no .deb of this world has zlib.pc
     raw.pop("$schema", None)
     raw.update(changes)
     return raw

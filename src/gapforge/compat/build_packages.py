@@ -10,7 +10,14 @@ from collections.abc import Iterator
 
 from gapforge.base.i18n import _
 from gapforge.compat.findings import Finding, error, use, warning
-from gapforge.model.build_packages import Asked, Library, asked_libraries, bare_name, value_for
+from gapforge.model.build_packages import (
+    Asked,
+    Library,
+    asked_libraries,
+    bare_name,
+    brought_files,
+    value_for,
+)
 from gapforge.model.catalog import Catalog
 from gapforge.model.preset import Preset
 from gapforge.model.schema import nearest
@@ -87,7 +94,9 @@ def _absent(preset: Preset, asked: Asked, library: Library) -> Finding:
 
 
 def _brought(preset: Preset, library: Library) -> bool:
-    """Return whether apt.builder names a package that another APT source has."""
+    """Return whether a component installs it, or apt.builder names a package of another source."""
+    if not set(library.files).isdisjoint(brought_files(preset)):
+        return True
     return any(bare_name(name) in library.elsewhere for name in preset.apt_builder)
 
 

@@ -50,8 +50,8 @@ LIBRARY = Record(
     {
         "files": Items(
             PATH,
-            'files of which one must be there: "x265.pc" of pkg-config, or a header such as '
-            '"lame/lame.h"',
+            'files of which one must be there, * for any text: "x265.pc" of pkg-config, or a '
+            'header such as "lame/lame.h"',
             least=1,
         ),
         "needs": Items(OPTION, "values of the same option that this one needs"),
@@ -78,6 +78,9 @@ SHAPE = Record(
             Text("name of an option"),
             'what values of options need: an option of a command line, a member of a list, "true"; '
             '"" where the preset does not give it',
+        ),
+        "brings": Items(
+            PATH, "files as under files that the component installs itself for later ones"
         ),
         "unlisted": Table(
             Items(OPTION),
@@ -134,14 +137,15 @@ class Library:
 
 @dataclass(frozen=True)
 class Packages:
-    """The packages of one component: always, by option and value, and patterns of other values."""
+    """The packages of one component: always, by option and value, and patterns of other values.
+
+    ``brings`` are files of libraries that the component itself installs.
+    """
 
     build: ByOS
     options: Mapping[str, Mapping[str, Library]]
     unlisted: Mapping[str, tuple[str, ...]]
-
-
-NONE = Packages(ByOS({}), {}, {})
+    brings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +168,18 @@ class Asked:
         if self.library is None or not self.others.isdisjoint(self.library.unless):
             return ()
         return self.library.packages.on(preset)
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files of which one must be there; usual names for an unlisted value."""
+        if self.library is not None:
+            needed = self.others.isdisjoint(self.library.unless)
+            return self.library.files if needed else ()
+        patterns = self.component.packages.unlisted.get(self.option, ())
+        stems = [_stem(self.word, pattern) for pattern in patterns]
+        names = [name.lower() for name in stems if name]
+        return tuple(
+            dict.fromkeys(f for n in names for f in (f"lib{n}.pc", f"{n}.pc", f"{n}.h", f"{n}/*.h"))
+        )
 
 
 @dataclass(frozen=True, order=True)
@@ -206,6 +222,7 @@ def parse(raw: Mapping[str, Any]) -> Packages:
             for option, values in raw.get("options", {}).items()
         },
         unlisted={option: tuple(p) for option, p in raw.get("unlisted", {}).items()},
+        brings=tuple(raw.get("brings", ())),
     )
 
 
@@ -257,6 +274,20 @@ def asked_libraries(preset: Preset) -> Iterator[Asked]:
                         others=words,
                         library=listed.get(word),
                     )
+
+
+def brought_files(preset: Preset) -> Iterator[str]:
+    """Yield the files of libraries that the preset's components install themselves."""
+    for component in preset.described or ():
+        if component.enabled(preset):
+            yield from component.packages.brings
+
+
+def _stem(word: str, pattern: str) -> str:
+    """Return what the only "*" of a pattern stands for in ``word``; "" if it does not match."""
+    start, _star, end = pattern.partition("*")
+    fits = word.startswith(start) and word.endswith(end)
+    return word[len(start) : len(word) - len(end)] if fits else ""
 
 
 def bare_name(package: str) -> str:

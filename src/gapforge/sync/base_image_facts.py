@@ -27,7 +27,9 @@ WANTED = (
     "var/lib/dpkg/arch",
 )
 # Files of which only the presence matters.
-PRESENT = re.compile(r"usr/bin/(apt-get|python3\.[0-9]+)")
+PRESENT = re.compile(
+    r"usr/bin/(apt-get|python3\.[0-9]+)|.*/pkgconfig/[^/]+\.pc|(usr|opt)/(.*/)?include/.*\.h(pp)?"
+)
 LARGEST = 64 << 20  # bytes; a dpkg status of 3000 packages is about 4 MB
 HOPS = 40  # more symbolic links are a loop, as in Linux
 
@@ -84,6 +86,10 @@ class ImageFiles:
         """Return whether a path in WANTED or PRESENT exists, be it a link that leads elsewhere."""
         folder, _separator, name = path.rpartition("/")
         return f"{self.resolve(folder)}/{name}".lstrip("/") in self._nodes
+
+    def build_files(self) -> list[str]:
+        """Return the paths of the pkg-config files, headers and symbolic links."""
+        return [path for path, node in self._nodes.items() if node.target or not node.data]
 
     def text(self, path: str) -> str:
         """Return the file as text, "" if it is missing."""

@@ -23,13 +23,14 @@ from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.model.unresolved_item import OTHER, Reason, UnresolvedItem
 from gapforge.store import sha256sums
 from gapforge.store.store import ViewResult
-from gapforge.sync import base_images, install_proof, source_archives, target_python
+from gapforge.sync import base_images, install_proof, option_files, source_archives, target_python
 from gapforge.sync.apt_resolver import DebFile
+from gapforge.sync.base_image_facts import read_files
 from gapforge.sync.download import Got, Want
 from gapforge.sync.lock_diff import compare
 from gapforge.sync.lock_entries import deb_entries, image_entries
 from gapforge.sync.network import Network
-from gapforge.sync.oci_layout import Files
+from gapforge.sync.oci_layout import Files, read_layout
 from gapforge.sync.python_packages import Sdist, Wheel, requirements_text
 from gapforge.sync.run import (
     BUILDER,
@@ -155,6 +156,7 @@ class _Sync(Run):
             ):
                 entries.append(self._source_entry(source, got, sdists, bases[BUILDER][0]))
         entries += self._deb_index(debs)
+        self._check_options(bases, debs)
         return Lock(
             preset=preset.name,
             preset_sha256=preset.sha256,
@@ -363,6 +365,16 @@ class _Sync(Run):
         unique = {deb.file: deb for role in ROLES for deb in debs[role]}
         self._obtain([want_of_deb(deb) for deb in unique.values()])
         return entries
+
+    def _check_options(self, bases: Mapping[str, BaseInStore], debs: Sequence[Entry]) -> None:
+        """Raise ResolveError for options whose library the builder image would lack."""
+        layout, _image = bases[BUILDER]
+        files = option_files.BuilderFiles(
+            {e.name: self.store.path(e.sha256) for e in debs if BUILDER in e.roles},
+            lambda: read_files(read_layout(self._layout(BUILDER, layout))),
+        )
+        for note in option_files.check(self.preset, files):
+            self.progress.note(_("WARNING: {warning}", warning=note))
 
     def _apt_source(self, name: str, builder: Iterable[Entry]) -> Entry:
         """Return an upstream tarball from the builder's APT sources, in the store."""

@@ -235,15 +235,13 @@ def test_the_build_system_of_the_application_is_derived(build: str | None, expec
 
 
 def test_every_listed_library_has_a_reason_where_an_os_lacks_it() -> None:
-    """An option that is refused says what to do instead, and sync knows its files."""
+    """An option that is refused says what to do instead."""
     for described in COMPONENTS:
         for values in described.packages.options.values():
             for word, library in values.items():
                 names = library.packages.names
                 if None in names.values():
                     assert library.instead, word
-                if library.files:
-                    assert any(names.values()), word
 
 
 @pytest.mark.parametrize(

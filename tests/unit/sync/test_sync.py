@@ -38,6 +38,7 @@ from gapforge.store import download_preview, gc, known_sizes
 from gapforge.store.store import Store, preset_in_use
 from gapforge.sync import lock_only
 from gapforge.sync import sync as syncing
+from gapforge.sync.base_image_facts import ImageFiles
 from gapforge.sync.network import Network
 from gapforge.sync.run import Options, Outcome
 from github_site import TOKEN as GITHUB_TOKEN
@@ -468,6 +469,28 @@ def test_archive_that_contains_another_version_is_refused(
         found = {"ffmpeg": "5.0.3", "opencv": "4.8.0", "headers": "1.3"}[source]
         assert values_of(fault.problem)["found"] == found
         assert not place.artifacts.exists()
+
+
+def test_option_whose_library_is_missing_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The base images of this world are no archives.
+    monkeypatch.setattr("gapforge.sync.sync.read_layout", lambda folder: folder)
+    monkeypatch.setattr("gapforge.sync.sync.read_files", lambda layout: ImageFiles({}))
+    shutil.copytree(ROOT / "components", place.root / "components")
+    place.world.debs = {}
+    place.world.ffmpeg = tar_gz({"ffmpeg-5.1.9/RELEASE": "5.1.9\n"})
+    place.world.publish()
+    raw = dict(place.world.write_preset(place.root).raw)
+    configure = [*raw["ffmpeg"]["configure"], "--enable-zlib"]
+    ffmpeg = {**raw["ffmpeg"], "configure": configure}
+    sources = {"ffmpeg": raw["sources"]["ffmpeg"]}
+    place.preset = place.world.write_preset(place.root, ffmpeg=ffmpeg, opencv=None, sources=sources)
+    with pytest.raises(ResolveError) as error:
+        place.sync()
+    (fault,) = error.value.faults
+    assert values_of(fault.problem)["file"] == "zlib.h"
+    assert not place.artifacts.exists()
 
 
 def test_wrong_bytes_reach_no_artifact(place: Place) -> None:
