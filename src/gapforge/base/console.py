@@ -14,13 +14,15 @@ _SGR = {"red": "31;1", "yellow": "33", "green": "32", "bold": "1"}
 
 
 @dataclass
-class _Mode:
+class Mode:
+    """What the flags of the command line say."""
+
     quiet: bool = False
     verbose: bool = False
     plain: bool = False
 
 
-_mode = _Mode()
+_mode = Mode()
 
 
 def set_mode(*, quiet: bool = False, verbose: bool = False, plain: bool = False) -> None:

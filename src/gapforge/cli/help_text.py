@@ -48,14 +48,14 @@ def epilog(text: str | None, examples: Sequence[str]) -> str:
 
 def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Return names and their descriptions as two columns, or as blocks in a narrow window."""
-    columns, indent = _columns(), 12
+    columns, indent = _columns(), 14
     lines = []
     for name, text in rows:
         if columns < 60:
             lines += [f"  {name}", *(f"      {line}" for line in wrap(text, columns - 6))]
             continue
         first, *others = wrap(text, columns - indent)
-        lines.append(pad(f"  {name}", indent) + first if width(name) < 10 else f"  {name}\n{first}")
+        lines.append(pad(f"  {name}", indent) + first if width(name) < 12 else f"  {name}\n{first}")
         lines += [" " * indent + line for line in others]
     return lines
 

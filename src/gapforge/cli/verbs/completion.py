@@ -10,7 +10,10 @@ from gapforge.cli import verb_parsers
 from gapforge.cli.completion import SHELLS, command_of, script
 
 HELP = N_("print the script with which a shell completes verbs, flags and presets")
-EXAMPLES = ("source <(./gapforge completion bash)", "./gapforge completion fish | source")
+EXAMPLES = (
+    "./gapforge completion bash > ~/.local/share/bash-completion/completions/gapforge",
+    "./gapforge completion fish > ~/.config/fish/completions/gapforge.fish",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
