@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Protocol
 
 from gapforge.base.errors import Fault, FetchError, ResolveError
 from gapforge.base.i18n import N_, _
 from gapforge.base.process import Result
+from gapforge.model.build_packages import BuilderPackage, bare_name
 from gapforge.model.schema import nearest
 from gapforge.model.unresolved_item import APT_SOURCES, NO_ANSWER, Reason
 from gapforge.sync.network import NoAnswerError
@@ -89,6 +90,21 @@ def unresolvable(apt: Runner, packages: Sequence[str]) -> ResolveError:
         faults=faults,
         hint=_("correct $.apt (or $.tensorrt) in the preset, then sync again"),
     )
+
+
+def with_reasons(faults: Iterable[Fault], packages: Iterable[BuilderPackage]) -> tuple[Fault, ...]:
+    """Return the faults with component and option for each package that the preset names not.
+
+    A fault of ``libx265-dev`` becomes one of ``libx265-dev (ffmpeg --enable-libx265)``.
+    """
+    derived = {bare_name(package.name): package for package in packages if package.only_derived}
+    explained = []
+    for fault in faults:
+        package = derived.get(bare_name(fault.where))
+        reasons = package.reasons if package else ()
+        why = ", ".join(f"{r.component} {r.value}".rstrip() for r in reasons)
+        explained.append(replace(fault, where=f"{fault.where} ({why})") if why else fault)
+    return tuple(explained)
 
 
 def not_chosen(apt: Runner, packages: Sequence[str]) -> ResolveError:

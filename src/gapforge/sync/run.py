@@ -20,7 +20,14 @@ from gapforge.model.lock import Entry, Lock, LockedImage
 from gapforge.model.names import ROLES
 from gapforge.model.preset import BaseImage, Preset, SourceArchive
 from gapforge.store.store import Store, preset_in_use
-from gapforge.sync import apt_resolver, base_images, source_archives, source_contents, target_python
+from gapforge.sync import (
+    apt_errors,
+    apt_resolver,
+    base_images,
+    source_archives,
+    source_contents,
+    target_python,
+)
 from gapforge.sync.base_images import check_base
 from gapforge.sync.download import Downloader, Got, Want
 from gapforge.sync.lock_diff import Changes
@@ -339,11 +346,28 @@ class Run:
         for role in ROLES:
             root, packages = self._apt_root(role, bases[role][0]), self.preset.debs(role)
             if role == BUILDER:
-                found[role], libraries = root.closure(packages), root.libraries(packages)
+                try:
+                    found[role], libraries = root.closure(packages), root.libraries(packages)
+                except ResolveError as error:
+                    reasons = self.preset.builder_packages
+                    error.faults = apt_errors.with_reasons(error.faults, reasons)
+                    raise
             else:
-                found[role] = root.with_libraries(packages, libraries)
+                found[role], absent = root.with_libraries(packages, libraries)
+                self._note_absent(absent)
             root.check_programs(role, self.preset.python, found[role])
         return found
+
+    def _note_absent(self, libraries: Sequence[str]) -> None:
+        """Say which packages the build could miss; only compiling shows whether it needs them."""
+        if libraries:
+            self.progress.note(
+                _(
+                    "NOTE: the runtime image cannot have {packages}; the build stops if a program "
+                    "links to them",
+                    packages=", ".join(libraries),
+                )
+            )
 
     def _deb_index(self, debs: Sequence[Entry]) -> list[Entry]:
         """Return Packages and Release for these .debs, which are in the store."""

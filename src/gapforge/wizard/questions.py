@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from gapforge.base.errors import GapforgeError
 from gapforge.base.files import write_text
 from gapforge.base.i18n import _, localized
+from gapforge.base.process import quoted
 from gapforge.base.progress import human_bytes
-from gapforge.doctor.check_result import FAIL, OK, CheckResult
+from gapforge.doctor.check_result import FAIL, OK, WARN, CheckResult
 from gapforge.model import preset_writer
 from gapforge.model.preset import Preset
 from gapforge.model.preset_status import Readiness
@@ -36,9 +37,20 @@ BUILD, WRITE, END, STOP = "build", "write", "end", "stop"  # answers to the last
 _REFERENCE = "ubuntu22.04-cuda11.8-torch2.1"
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A problem, what to do about it ("" for nothing), and whether a build would fail of it."""
+
+    problem: str
+    action: str = ""
+    fails: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question. ``rows`` (label, text) and ``notices`` say what is known before the answer.
+    """One question, and what is known before its answer.
+
+    ``rows`` are labels and texts.
 
     ``command`` holds the words of the command that does the same without questions, if it is known.
     """
@@ -49,7 +61,7 @@ class Question:
     number: int = 0
     rows: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     can_go_back: bool = False
 
     @property
@@ -137,7 +149,11 @@ class Questions:
                     number=number,
                     rows=tuple(self.rows),
                     notices=tuple(
-                        _("{preset}: faulty; ./gapforge check {preset!q}", preset=name)
+                        Notice(
+                            _("{preset}: faulty", preset=name),
+                            quoted(["./gapforge", "check", name]),
+                            True,
+                        )
                         for name in broken
                     ),
                     can_go_back=bool(self.asked),
@@ -212,11 +228,11 @@ class Questions:
         rows = list(self.rows)
         if self.answers["preset"] == MANUAL:
             rows[0] = (_name("preset"), preset.name)
-        notices = [_("warning: ") + line for line in warnings_of(preset, self.facts.catalog)]
+        notices = [Notice(line) for line in warnings_of(preset, self.facts.catalog)]
         if state.ready:
             outlook = self._outlook(preset, state)
             fails = outlook.fails
-            rows, notices = [*rows, *outlook.rows], [*notices, *outlook.problems]
+            rows, notices = [*rows, *outlook.rows], [*outlook.problems, *notices]
             items = [
                 MenuItem(BUILD, _("build anyway") if fails else _("build now"), "", not fails),
                 MenuItem(STOP, _("stop, change nothing"), "", fails),
@@ -224,7 +240,7 @@ class Questions:
             title = _("Build this image?")
         else:
             rows += [
-                (_("cannot be built here yet"), lacking_text(state)),
+                (_("reason"), lacking_text(state)),
                 *download_rows(self.facts, preset),
                 *((_("next"), text) for text in next_commands(preset, state)),
             ]
@@ -257,23 +273,25 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outlook:
-    """Sizes and time of a build here, what this machine lacks, and whether a build would fail."""
+    """Sizes and time of a build here, and what this machine lacks."""
 
     rows: tuple[tuple[str, str], ...] = ()
-    problems: tuple[str, ...] = ()
-    fails: bool = False
+    problems: tuple[Notice, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        return any(problem.fails for problem in self.problems)
 
 
 def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook:
     try:
         found = facts.look(preset.name)
     except GapforgeError as error:
-        problems = (error.message, *([error.hint] if error.hint else []))
-        return _Outlook(problems=problems, fails=True)
+        return _Outlook(problems=(Notice(error.message, error.hint, True),))
     disks = (
         (c.title, _("{needed} needed, {found}", needed=c.needed, found=c.found))
         for c in found
-        if c.check == "disk"
+        if c.check == "disk" and c.status == OK
     )
     return _Outlook(
         rows=(
@@ -281,16 +299,14 @@ def _look(facts: Facts, preset: Preset, state: Readiness, kind: str) -> _Outlook
             *disks,
             (_("time"), time_text(facts, preset, kind)),
         ),
-        problems=tuple(_problem(c) for c in found if c.status != OK),
-        fails=any(c.status == FAIL for c in found),
+        problems=tuple(_notice(c) for status in (FAIL, WARN) for c in found if c.status == status),
     )
 
 
-def _problem(check: CheckResult) -> str:
+def _notice(check: CheckResult) -> Notice:
     words = {"title": check.title, "found": check.found, "needed": check.needed}
-    if not check.action:
-        return _("{title}: {found}; needed: {needed}", **words)
-    return _("{title}: {found}; needed: {needed}. {action}", **words, action=check.action)
+    problem = _("{title}: {found}; needed: {needed}", **words)
+    return Notice(problem, check.action, check.status == FAIL)
 
 
 def _name(step: str) -> str:
@@ -327,7 +343,7 @@ def _preset_menu(facts: Facts) -> list[MenuItem]:
         preset, state = facts.presets[name], facts.ready[name]
         summary = localized(ko=preset.summary_ko, en=preset.summary_en)
         size = download_preview.size_text(facts.project, preset, state, facts.holdings)
-        told = f"{state.label} {size}".rstrip()
-        menu.append(MenuItem(name, name, summary, name == default, told))
+        note = ", ".join(filter(None, (size, summary)))
+        menu.append(MenuItem(name, name, note, name == default, state.label))
     about = _("base image, Python, PyTorch, TensorRT one by one; makes a new preset")
     return [*menu, MenuItem(MANUAL, _("manual"), about, default == MANUAL)]

@@ -20,7 +20,14 @@ from conftest import PRESET
 from engine_fakes import Fake
 from fabric import write_lock
 from gapforge.base import console
-from gapforge.base.errors import BusyError, LockError, SmokeError, TargetError, VerifyError
+from gapforge.base.errors import (
+    BusyError,
+    EngineError,
+    LockError,
+    SmokeError,
+    TargetError,
+    VerifyError,
+)
 from gapforge.base.files import sha256_file
 from gapforge.base.progress import StatusLine
 from gapforge.base.project import Project
@@ -124,7 +131,12 @@ def test_clock_behind_the_sources_is_said_before_the_build(
     for name in ("components", "Dockerfile", "catalog"):
         (project.root / name).symlink_to(samples.ROOT / name)
     monkeypatch.setenv("GAPFORGE_ROOT", str(project.root))
-    monkeypatch.setenv("PATH", str(project.root))  # without an engine
+    monkeypatch.setattr(build_verb.detect, "choose", lambda name, project: None)
+
+    def no_engine(*words: object, **more: object) -> None:
+        raise EngineError("no engine")
+
+    monkeypatch.setattr(build_verb, "build", no_engine)
     monkeypatch.setattr(time, "time", lambda: released + 3600.0 - days * 86400)
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

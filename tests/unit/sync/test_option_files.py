@@ -11,12 +11,12 @@ import pytest
 
 import packages
 import samples
-from gapforge.base.errors import ResolveError
+from gapforge.base.errors import Fault, ResolveError
 from gapforge.compat import build_packages
 from gapforge.model import preset as presets
 from gapforge.model.catalog import load
 from gapforge.model.preset import Preset
-from gapforge.sync import option_files
+from gapforge.sync import apt_errors, option_files
 from gapforge.sync.base_image_facts import PRESENT, ImageFiles, Node
 from raised import values_of
 
@@ -95,6 +95,19 @@ def test_a_component_may_bring_a_library_that_the_os_lacks(tmp_path: Path) -> No
     assert [f.rule for f in build_packages.check(lacking, catalog)] == ["option-library"]
     assert list(build_packages.check(brought, catalog)) == []
     assert check(brought, Files({}, [], tmp_path)) == []
+
+
+def test_a_package_that_apt_lacks_is_named_with_the_option_that_needs_it() -> None:
+    preset = with_options("--enable-libx265")
+    faults = [Fault("libx265-dev", "p"), Fault("nasm", "p"), Fault("other", "p")]
+    explained = apt_errors.with_reasons(faults, preset.builder_packages)
+    assert [fault.where for fault in explained] == [
+        "libx265-dev (ffmpeg --enable-libx265)",
+        "nasm (ffmpeg)",
+        "other",
+    ]
+    named = presets.parse({**preset.raw, "apt": {"builder": ["nasm"]}}, samples.COMPONENTS)
+    assert apt_errors.with_reasons(faults[1:2], named.builder_packages) == (faults[1],)
 
 
 @pytest.mark.parametrize(

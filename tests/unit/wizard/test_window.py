@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import os
 import pty
+import re
 import subprocess
 import termios
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +21,10 @@ from gapforge.base.errors import EngineError
 from gapforge.base.text import width
 from gapforge.cli import build_prompts
 from gapforge.cli.build_prompts import wants_plain
+from gapforge.cli.verbs import build
 from gapforge.doctor.check_result import Check, CheckResult
 from gapforge.wizard.choices import Choices
-from gapforge.wizard.facts import Facts, read_facts
+from gapforge.wizard.facts import MEASURED_MINUTES, MEASURED_MINUTES_CUDA, Facts, read_facts
 from gapforge.wizard.questions import BUILD, STOP, Questions
 from gapforge.wizard.screen import Drawn, command_lines
 from gapforge.wizard.terminal import Terminal, first_key
@@ -157,6 +161,13 @@ def test_last_build_tells_the_time(facts: Facts) -> None:
     assert "two cores" in window.text
 
 
+def test_measured_times_are_those_of_the_readme(root: Path) -> None:
+    text = (root / "README.en.md").read_text(encoding="utf-8")
+    assert f"| {MEASURED_MINUTES_CUDA} min on two cores for one GPU architecture" in text
+    minutes, seconds = map(int, re.findall(r"(\d+) min (\d+) s to build and check", text)[0])
+    assert round(minutes + seconds / 60) == MEASURED_MINUTES
+
+
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_screens_fit_the_window(
     facts: Facts, language: str, monkeypatch: pytest.MonkeyPatch
@@ -219,9 +230,13 @@ def test_command_has_the_given_flags(facts: Facts) -> None:
         *[PRACTICE, "--base", "registry.site/base:1", "--type", "runtime"],
         *["--tag", "app:1", "--non-interactive"],
     ]
-    assert questions.result() == Choices(
-        preset=PRACTICE, base="registry.site/base:1", type="runtime"
-    )
+    pasted = argparse.ArgumentParser()
+    build.add_arguments(pasted)
+    args = pasted.parse_args(questions.command()[2:])
+    assert (args.name, args.base, args.type) == (PRACTICE, "registry.site/base:1", "runtime")
+    assert args.tag == "app:1" and args.non_interactive
+    assert build.further_flags(args) == ["--tag", "app:1"]
+    assert questions.result() == Choices(preset=args.name, base=args.base, type=args.type)
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
+    engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=console.quiet())
         check_clock(project, inputs)
-        engine = detect.choose(args.engine or "", project=project)
         status = StatusLine(interval=PLAIN_INTERVAL, quiet=console.quiet())
         result = build(
             project,
@@ -135,7 +135,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
         not args.non_interactive and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     )
     if interactive and (given.preset is None or given == Choices(preset=given.preset)):
-        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=_further_flags(args))
+        given = ask(project, given, stdin=sys.stdin, stdout=sys.stdout, flags=further_flags(args))
         # A base image that the catalog knows is part of the preset made of the answers.
         args.base = given.base
     if given.preset is None:
@@ -152,7 +152,7 @@ def _choose(args: argparse.Namespace, project: Project) -> tuple[Preset, str]:
     return changed, given.type or "runtime"
 
 
-def _further_flags(args: argparse.Namespace) -> list[str]:
+def further_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags that no question answers, as words of a command."""
     texts = {"--app-source": args.app_source, "--tag": args.tag, "--engine": args.engine}
     switches = {"--no-cache": args.no_cache, "--quiet": console.quiet(), "--dry-run": args.dry_run}
