@@ -98,10 +98,10 @@ def run(args: argparse.Namespace, project: Project) -> int:
         warn(_("this is a practice preset; its image is not for delivery"))
     if args.dry_run:
         return _dry_run(args, project, inputs, options)
+    engine = detect.choose(args.engine or "", project=project)  # verifying may take minutes
     with preset_in_use(project, preset.name, changes=False):
         verify_artifacts(project, inputs, quiet=args.quiet)
         check_clock(project, inputs)
-        engine = detect.choose(args.engine or "", project=project)
         status = StatusLine(interval=PLAIN_INTERVAL, quiet=args.quiet)
         result = build(
             project,
