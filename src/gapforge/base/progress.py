@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from typing import TextIO
 
+from gapforge.base import console
 from gapforge.base.i18n import _, pgettext
 from gapforge.base.text import pad, width
 
 LIVE_INTERVAL = 0.2  # seconds between updates at a terminal
+HOUR, DAY = 3600, 86_400  # seconds
 PLAIN_INTERVAL = 10.0  # seconds between lines without a terminal
 LIVE_COLUMNS = 118
 
@@ -30,9 +31,9 @@ def human_time(seconds: float) -> str:
     whole = max(0, round(seconds))
     if whole < 60:
         return _("{seconds} s", seconds=whole)
-    if whole < 3600:
+    if whole < HOUR:
         return _("{minutes} min {seconds:02} s", minutes=whole // 60, seconds=whole % 60)
-    hours, minutes = whole // 3600, whole % 3600 // 60
+    hours, minutes = whole // HOUR, whole % HOUR // 60
     return _("{hours} h {minutes:02} min", hours=hours, minutes=minutes)
 
 
@@ -47,8 +48,8 @@ class StatusLine:
         self, *, interval: float = PLAIN_INTERVAL, out: TextIO | None = None, quiet: bool = False
     ) -> None:
         self.out = out if out is not None else sys.stderr
-        self.quiet = quiet
-        self.live = not quiet and self.out.isatty()
+        self.quiet = quiet or console.quiet()
+        self.live = not self.quiet and console.can_redraw(self.out)
         self.interval = LIVE_INTERVAL if self.live else interval
         self.shown = time.monotonic()
         self._guard = threading.RLock()
@@ -94,12 +95,8 @@ class StatusLine:
 
     def _columns(self) -> int:
         """Return how many columns a line may have without a second row."""
-        try:
-            columns = os.get_terminal_size(self.out.fileno()).columns - 1
-        except (OSError, ValueError):
-            return LIVE_COLUMNS
-        # A terminal whose size nobody has set has 0 columns.
-        return min(LIVE_COLUMNS, columns) if columns > 0 else LIVE_COLUMNS
+        columns = console.window(self.out)
+        return min(LIVE_COLUMNS, columns - 1) if columns and columns > 1 else LIVE_COLUMNS
 
 
 class Progress:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TextIO
 
+from gapforge.base import console
 from gapforge.base.errors import Interrupted
 from gapforge.base.i18n import _
 from gapforge.base.process import quoted
@@ -57,13 +58,15 @@ def ask(
     stdin: TextIO,
     stdout: TextIO,
     flags: Sequence[str] = (),
+    plain: bool = False,
     look: Callable[[str], Sequence[CheckResult]] | None = None,
 ) -> Choices:
     """Ask the questions that ``given`` does not answer, and return the choices.
 
     A preset made of the answers is written only after a yes, and the result then names it. Raises
     Interrupted when the user quits or the input ends; nothing is written then. ``flags`` belong to
-    the command that is shown, ``look`` checks this machine for a preset (default: as ``doctor``).
+    the command that is shown, ``plain`` asks line by line on any terminal, ``look`` checks this
+    machine for a preset (default: as ``doctor``).
     """
     facts = read_facts(project, look or (lambda name: check_machine(project, name)))
     questions = Questions(facts, given, flags)
@@ -72,7 +75,7 @@ def ask(
         stdout.write(text + end)
         stdout.flush()
 
-    plain = wants_plain(os.environ, stdin, stdout)
+    plain = plain or wants_plain(os.environ, stdin, stdout)
     try:
         if plain:
             answer_plainly(questions, stdin, say)
@@ -97,7 +100,7 @@ def ask(
 
 def wants_plain(environ: Mapping[str, str], stdin: TextIO, stdout: TextIO) -> bool:
     """Return whether to ask line by line: for pipes, simple terminals and screen readers."""
-    if environ.get("GAPFORGE_PLAIN", "").lower() not in ("", "0", "false", "no", "off"):
+    if console.plain():
         return True
     if environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
         return True
