@@ -22,6 +22,7 @@ from gapforge.base.errors import (
 from gapforge.base.files import given_path
 from gapforge.base.i18n import _, language
 from gapforge.base.json_text import read_json
+from gapforge.base.project import LEAST_PYTHON
 from gapforge.base.sudo_caller import Caller
 from gapforge.model.preset import Preset
 
@@ -38,7 +39,6 @@ _KEPT = (
     "LC_CTYPE",
     "GAPFORGE_DOCKER",
 )
-_SITE_PYTHON = (3, 10)
 _PRINT_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
 # PATH may lack these under sudo or a version manager.
 _FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
@@ -64,7 +64,7 @@ def site_python(user: Caller | None = None) -> Python:
     """
     for path in _candidates((user and user.home) or given_path("~")):
         version = _version_of(path, user)
-        if version.startswith("{}.{}.".format(*_SITE_PYTHON)):
+        if version.startswith("{}.{}.".format(*LEAST_PYTHON)):
             return Python(path, version)
     if user is not None:
         for path in (sys.executable, *(str(folder / "python3") for folder in _FOLDERS)):
@@ -84,13 +84,14 @@ def _version_of(path: str, user: Caller | None) -> str:
 
 
 def _candidates(home: Path) -> Iterator[str]:
-    name = "python{}.{}".format(*_SITE_PYTHON)
-    if sys.version_info[:2] == _SITE_PYTHON:
+    release = "{}.{}".format(*LEAST_PYTHON)
+    name = f"python{release}"
+    if sys.version_info[:2] == LEAST_PYTHON:
         yield sys.executable
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     folders = [*(Path(folder) for folder in path if folder), *_FOLDERS]
-    for pattern in (".pyenv/versions/3.10.*/bin", ".local/share/uv/python/cpython-3.10*/bin"):
-        folders += sorted(home.glob(pattern))
+    for pattern in (".pyenv/versions/{}.*/bin", ".local/share/uv/python/cpython-{}*/bin"):
+        folders += sorted(home.glob(pattern.format(release)))
     yield from dict.fromkeys(str(folder / name) for folder in folders if (folder / name).exists())
 
 
