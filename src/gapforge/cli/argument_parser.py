@@ -9,6 +9,7 @@ from typing import Any
 from gapforge.base.errors import UsageError
 from gapforge.base.i18n import N_, _, language
 from gapforge.base.text import width, wrap
+from gapforge.model.schema import nearest
 
 # The texts of argparse in Python 3.10 to 3.14 that a user can meet, for the catalogue.
 _TEXTS = (
@@ -26,8 +27,6 @@ _TEXTS = (
     N_("expected %s arguments"),
     N_("ignored explicit argument %r"),
     N_("invalid %(type)s value: %(value)r"),
-    N_("invalid choice: %(value)r (choose from %(choices)s)"),
-    N_("invalid choice: %(value)r, maybe you meant %(suggestion)r? (choose from %(choices)s)"),
     N_("unknown parser %(parser_name)r (choices: %(choices)s)"),
     N_("ambiguous option: %(option)s could match %(matches)s"),
 )
@@ -79,6 +78,14 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """Return the long flags of this command."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise ArgumentError with the nearest choice unless ``value`` is one of the choices."""
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        message = _('"{value}"; expected {choices}', value=value, choices=", ".join(choices))
+        raise argparse.ArgumentError(action, message + nearest(str(value), choices))
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise UsageError."""

@@ -170,6 +170,8 @@ def _fish(commands: Mapping[str, Command]) -> str:
         lines.append(
             f"complete -c gapforge -n __fish_use_subcommand -a {name} -d {_quoted(command.summary)}"
         )
+    verbs = _quoted(" ".join(commands))
+    lines.append(f"complete -c gapforge -n '__fish_seen_subcommand_from help' -a {verbs}")
     for name, command in commands.items():
         start = f"complete -c gapforge -n '__fish_seen_subcommand_from {name}'"
         for flag, about in command.flags.items():

@@ -83,7 +83,7 @@ def _run(argv: Sequence[str]) -> int:
         flag = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
         raise UsageError(
             _("unrecognized arguments: {arguments}", arguments=" ".join(unknown))
-            + (nearest(flag, at.flags()) if flag else ""),
+            + (nearest(flag, at.flags(), prefix="--") if flag else ""),
             hint=f"./{at.prog} --help",
         )
     if args.verb is None:

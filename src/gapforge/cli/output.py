@@ -157,6 +157,23 @@ def _indented(text: str, indent: str, window: int | None) -> list[str]:
     return [indent + line for line in lines]
 
 
+def show(text: str) -> None:
+    """Print lines on standard output, wrapped between words to the window with their indent."""
+    window = console.window()
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        parts = [line]
+        if window is not None and width(line) > window:
+            first, *others = wrap(line, window - len(indent) - 2)
+            parts = [indent + first, *(f"{indent}  {other}" for other in others)]
+        print("\n".join(parts))
+
+
+def coloured_verdict(text: str, verdict: str) -> str:
+    """Return ``text`` in the colour of "ok", "warn" or "fail", for standard output."""
+    return console.coloured(text, COLOURS[verdict], sys.stdout)
+
+
 def copies_note(files: int, size: int) -> str:
     """Return the line that reports ``files`` copies of ``size`` bytes instead of hard links."""
     return _(

@@ -14,7 +14,8 @@ from gapforge.base.i18n import use_language
 from gapforge.base.text import width
 from gapforge.cli import completion, man_page, verb_parsers
 from gapforge.cli.main import main
-from gapforge.cli.output import table
+from gapforge.cli.output import show, table
+from gapforge.model.schema import nearest
 from samples import ROOT
 
 HEAD = ("PRESET", "STATE", "요약")
@@ -41,6 +42,34 @@ def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch, columns: int) ->
     words = {word for row in [*ROWS, *NOTES] for cell in row for word in cell.split()}
     assert words <= {word for line in lines for word in line.split()}, "a word was broken"
     assert (f"  STATE: {ROWS[1][1]}" in lines) is (columns < 60), "blocks below 60 columns only"
+
+
+def test_lines_are_wrapped_with_their_indent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show("  a long line of a pipe stays whole")
+    monkeypatch.setenv("COLUMNS", "12")
+    show("가나 다라 마바\n  ab cd ef gh ij")
+    assert capsys.readouterr().out.splitlines() == [
+        "  a long line of a pipe stays whole",
+        "가나 다라",
+        "  마바",
+        "  ab cd ef",
+        "    gh ij",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("--drivr", "--driver"), ("--preset", ""), ("--al", "--all")]
+)
+def test_dashes_do_not_make_flags_similar(word: str, near: str) -> None:
+    flags = ["--all", "--driver", "--yes"]
+    assert nearest(word, flags, prefix="--").rpartition(" ")[2].strip('"?') == near
+
+
+def test_check_names_the_nearest_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "debian12-cpu-quikstart"]) == 3
+    assert '"debian12-cpu-quickstart"' in capsys.readouterr().out.splitlines()[0]
 
 
 def test_columns_count_hangul_twice() -> None:

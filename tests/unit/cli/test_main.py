@@ -127,6 +127,9 @@ def test_launcher_works_through_symbolic_link(tmp_path: Path) -> None:
         (["verify", "--jobs"], "--jobs", "./gapforge verify"),
         (["verify", "--all=3"], "'3'", "./gapforge verify"),
         (["trust"], "ACTION, KEY|NAME|PRESET", "./gapforge trust"),
+        (["trust", "lst"], '"list"', "./gapforge trust"),
+        (["build", "x", "--type", "devv"], '"dev"', "./gapforge build"),
+        (["--plian", "list"], '"--plain"', "./gapforge list"),
         (["qqqqq"], '"qqqqq"', "./gapforge"),
     ],
 )
