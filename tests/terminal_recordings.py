@@ -1,6 +1,6 @@
 """Record what gapforge shows at a terminal of 40, 80 and 110 columns, in both languages.
 
-``.gapforge/tests/bin/python tests/terminal_recordings.py`` writes docs/samples/terminal. The
+``PYTHONPATH=src .gapforge/tests/bin/python tests/terminal_recordings.py`` writes docs/samples/terminal. The
 presets are three of this project, the checks of ``doctor`` are invented.
 """
 
