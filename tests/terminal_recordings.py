@@ -1,7 +1,7 @@
 """Record what gapforge shows at a terminal of 40, 80 and 110 columns, in both languages.
 
-``PYTHONPATH=src .gapforge/tests/bin/python tests/terminal_recordings.py`` writes docs/samples/terminal. The
-presets are three of this project, the checks of ``doctor`` are invented.
+``PYTHONPATH=src .gapforge/tests/bin/python tests/terminal_recordings.py`` writes them to
+docs/samples/terminal. The presets are three of this project, the checks of ``doctor`` invented.
 """
 
 from __future__ import annotations
